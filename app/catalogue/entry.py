@@ -1,0 +1,77 @@
+"""One entry of the catalogue, frozen: its names, signatures, formula and example.
+
+Knows the shape of an entry (contract, section 1). Refuses to know PyTorch and where entries are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+Kind = Literal[
+    "tensor", "tensors", "number", "integer", "boolean", "string", "dtype", "numbers", "integers", "booleans"
+]  # fmt: skip
+KINDS: Final[tuple[str, ...]] = get_args(Kind)
+TENSOR_KINDS: Final = ("tensor", "tensors")
+
+# How the public function wants to be called.
+#   function: f(a, b, keyword=c);  method: a.f(b, keyword=c);  variadic: f(*tensors, keyword=c)
+#   equation: f(equation, *tensors)  (einsum)
+Call = Literal["function", "method", "variadic", "equation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument, in call order. `default` is meaningless where `required`."""
+
+    name: str
+    kind: Kind
+    required: bool
+    default: Any = None
+    optional: bool = False  # None is a value it takes
+    keyword_only: bool = False
+    differentiable: bool = False
+    meaning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output. With a single one its name is `output`, else PyTorch's (`values`, `indices`) or `output0`, `output1`…"""
+
+    name: str
+    differentiable: bool
+    several: bool = False  # a list of tensors whose length the call decides (split, unbind): outputs are NAME.0, NAME.1 …
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    arguments: tuple[Argument, ...]
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of the catalogue.
+
+    Attributes:
+        name: PyTorch's name without `torch.` (`softmax`, `nn.functional.conv2d`, `linalg.pinv`).
+        path: where the public function is, from `torch`: `softmax`, `nn.functional.conv2d`, `Tensor.repeat`.
+        call: how that function wants its arguments.
+        aliases: other names under which it is found (`nn.functional.softmax`, `Tensor.softmax`).
+        order: how many times it can be differentiated: 0, 1, or 2 for twice and more.
+        tags: of `pointwise reduction view random dynamic_shape`, and `method`.
+        formula: `{"backward": …, "forward": …}`, PyTorch's own text, where it has one.
+        example: a query that works as it stands.
+    """
+
+    name: str
+    path: str
+    call: Call
+    summary: str
+    documentation: str
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    order: int
+    signatures: tuple[Signature, ...]
+    formula: dict[str, str] | None
+    example: dict[str, Any]

@@ -1,0 +1,116 @@
+"""The tree of errors: where, what was expected, what was given, how to fix it, and the status.
+
+Knows the table of codes (contract, section 6). Refuses to know who raises an error and over which protocol it leaves.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+# code → (HTTP status, title). Documentation, OpenAPI and tests are made from this table.
+CODES: Final[dict[str, tuple[int, str]]] = {
+    "bad_json": (400, "The body is not valid JSON"),
+    "bad_request": (400, "The request is not a query"),
+    "bad_binary": (400, "The binary body cannot be read"),
+    "duplicate_key": (400, "A key stands twice in one JSON object"),
+    "json_depth": (400, "The JSON is nested too deeply"),
+    "unauthorized": (401, "An API key is needed"),
+    "foreign_origin": (403, "The page that sent this is not on the allow-list"),
+    "not_found": (404, "There is nothing at this address"),
+    "unknown_operation": (404, "No operation has this name"),
+    "unknown_function": (404, "No function has this name"),
+    "method_not_allowed": (405, "The address does not take this verb"),
+    "not_acceptable": (406, "The answer cannot be given in the media type asked for"),
+    "body_timeout": (408, "The body did not arrive in time"),
+    "body_too_large": (413, "The body is too large"),
+    "result_too_large": (413, "The result would be too large"),
+    "too_costly": (413, "The computation would be too costly"),
+    "unsupported_media_type": (415, "The body's media type or encoding is not supported"),
+    "bad_tensor": (422, "A tensor cannot be read"),
+    "bad_parameter": (422, "A parameter is wrong"),
+    "bad_program": (422, "The program is not in the language"),
+    "shape_mismatch": (422, "Shapes do not fit together"),
+    "not_differentiable": (422, "There is no derivative here"),
+    "not_scalar": (422, "The output is not a scalar"),
+    "bad_cotangent": (422, "A cotangent or tangent does not fit"),
+    "operation_failed": (422, "PyTorch refused the operation"),
+    "queue_full": (429, "The queue is full"),
+    "headers_too_large": (431, "The request's headers are too large"),
+    "worker_crashed": (500, "The worker died while answering"),
+    "internal": (500, "Something broke on our side"),
+    "starting": (503, "The service is starting"),
+    "draining": (503, "The service is shutting down"),
+    "deadline_exceeded": (504, "The deadline passed"),
+    "out_of_memory": (507, "The query needs more memory than a worker has"),
+}
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+# A reply must never carry a large part of what was sent (contract, section 6).
+_ECHO_LIMIT: Final = 300
+_DETAIL_LIMIT: Final = 1200
+
+
+def shortened(value: Any, limit: int = _ECHO_LIMIT) -> str:
+    """`value` as printable text of at most `limit` characters, its control characters escaped."""
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+class PullbackError(Exception):
+    """One refusal, as a client reads it.
+
+    Arguments:
+        code: a key of `CODES`; it decides the HTTP status.
+        detail: one sentence that a person can act on.
+        at: a path into the query (`inputs.weight`), or `line:column` in a program.
+        expected, given: what should have stood there, and what did, in words.
+        fix: what to send instead.
+        retry_after_s: when to come back, in seconds (429 and 503).
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        at: str | None = None,
+        expected: str | None = None,
+        given: Any = None,
+        fix: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = shortened(detail, _DETAIL_LIMIT)
+        self.at = None if at is None else shortened(at)
+        self.expected = None if expected is None else shortened(expected, _DETAIL_LIMIT)
+        self.given = None if given is None else shortened(given)
+        self.fix = None if fix is None else shortened(fix, _DETAIL_LIMIT)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def status(self) -> int:
+        return CODES[self.code][0]
+
+    def __str__(self) -> str:
+        where = f"At `{self.at}`: " if self.at else ""
+        return f"{self.status} {self.code} — {where}{self.detail}"
+
+    def problem(self, request_id: str | None = None) -> dict[str, Any]:
+        """The body of `application/problem+json` (RFC 9457); absent fields are left out."""
+        status, title = CODES[self.code]
+        fields = {
+            "type": f"urn:pullback:error:{self.code}",
+            "title": title,
+            "status": status,
+            "code": self.code,
+            "detail": self.detail,
+            "at": self.at,
+            "expected": self.expected,
+            "given": self.given,
+            "fix": self.fix,
+            "request_id": request_id,
+        }
+        return {key: value for key, value in fields.items() if value is not None}

@@ -1,0 +1,24 @@
+"""What one query may cost, frozen: the numbers that the worker's rooms are handed.
+
+Knows the limits and their units. Refuses to know where they come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+JSON_DEPTH_LIMIT: Final = 100
+TENSOR_COUNT_LIMIT: Final = 256
+HEADER_LIMIT_BYTES: Final = 1 << 20  # a safetensors header
+NAME_LIMIT: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one query. Bytes for the decompressed body, the answer's tensors, and a worker's memory; flops for the plan."""
+
+    body_bytes: int = 256 << 20
+    result_bytes: int = 256 << 20
+    memory_bytes: int = 4 << 30
+    flops: float = 1e13

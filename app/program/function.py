@@ -1,0 +1,51 @@
+"""A Function: what an operation, a program and a kept function all become before anything is differentiated.
+
+Knows the shape of that thing: a torch.fx graph of catalogue calls, each with its place in the text. Refuses to know how it was
+written (operation or program) and what is wanted of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a node of the graph comes from: line and column from 1, its text, and the catalogue name or operator it calls."""
+
+    line: int
+    column: int
+    text: str
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A tensor function, prepared for inputs of one signature (shapes, dtypes, parameters).
+
+    Attributes:
+        title: the operation's name, `program`, or the kept function's name.
+        graph: placeholders in the order of `leaves`; one `call_function` node a step, with `meta["step"]: Step` and
+            `meta["val"]`: the value it had while building (a FakeTensor, or a real one where shapes depend on data);
+            `output` = the tuple of nodes in the order of `outputs`.
+        leaves: names of the tensor inputs, a list's members one by one (`x`, `tensors.0`, `tensors.1`).
+        outputs: output names.
+        random: it draws random numbers, so the query needs a seed.
+        call: runs it: tensors in the order of `leaves` → tensors in the order of `outputs`.
+        static: shapes do not depend on the values of tensors, so this Function may be used again for the same signature.
+    """
+
+    title: str
+    graph: fx.Graph
+    leaves: tuple[str, ...]
+    outputs: tuple[str, ...]
+    random: bool
+    call: Callable[..., tuple[Tensor, ...]]
+    static: bool = True
+
+    def steps(self) -> list[tuple[fx.Node, Step]]:
+        """The graph's calls with their places, in the order in which they run."""
+        return [(node, node.meta["step"]) for node in self.graph.nodes if "step" in node.meta]

@@ -1,0 +1,96 @@
+"""What is asked and what comes back: tensors as bytes, Query, Answer; all frozen.
+
+Knows the words of the contract (sections 2 to 4) and their validation. Refuses to know any wire format and PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args
+
+DTYPE_BYTES: Final[dict[str, int]] = {
+    "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+INTEGER_DTYPES: Final = ("uint8", "int8", "int16", "int32", "int64")
+FLOATING_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
+COMPLEX_DTYPES: Final = ("complex64", "complex128")
+RANK_LIMIT: Final = 32
+
+Want = Literal[
+    "outputs", "gradient", "vjp", "jvp", "jacobian", "hessian", "hvp", "fisher", "fisher_diagonal", "explain", "check"
+]
+WANTS: Final[tuple[str, ...]] = get_args(Want)
+Format = Literal["dense", "diagonal", "auto"]
+Encoding = Literal["list", "base64"]
+ComputeDtype = Literal["float64", "float32", "bfloat16", "float16", "complex128", "complex64"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorData:
+    """A tensor as it travels.
+
+    Attributes:
+        dtype: a key of `DTYPE_BYTES`.
+        shape: extents; rank at most `RANK_LIMIT`.
+        data: the elements, row-major and little-endian: `prod(shape) * DTYPE_BYTES[dtype]` bytes, not copied.
+        bare: it came as a bare JSON number or list, so its dtype is our guess and may be promoted (contract, section 2).
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+    bare: bool = False
+
+
+Input = TensorData | tuple[TensorData, ...]
+Parameter = None | bool | int | float | str | tuple["Parameter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One gradient query (contract, section 2). Exactly one of `operation`, `program`, `function` is set."""
+
+    operation: str | None = None
+    program: str | None = None
+    function: str | None = None
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    want: tuple[Want, ...] = ("outputs",)
+    wrt: tuple[str, ...] | None = None
+    of: str | None = None
+    cotangent: Mapping[str, TensorData] = field(default_factory=dict)
+    tangent: Mapping[str, TensorData] = field(default_factory=dict)
+    batched: tuple[str, ...] = ()
+    expected: Mapping[str, TensorData] = field(default_factory=dict)
+    format: Format = "dense"
+    dtype: ComputeDtype | None = None
+    encoding: Encoding = "list"
+    seed: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the client should know of an answer: a code, where, and a sentence."""
+
+    code: str
+    message: str
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes back.
+
+    Attributes:
+        results: the answer's tree as in section 3 of the contract: kind → names → TensorData (`outputs`, `vjp`, `jacobian`…),
+            and plain JSON values for `explain` and `check`.
+        notes: in the order in which they came up.
+        plan: method, passes, flops, peak_bytes, device…
+    """
+
+    results: Mapping[str, Any]
+    notes: tuple[Note, ...] = ()
+    plan: Mapping[str, Any] = field(default_factory=dict)

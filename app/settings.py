@@ -1,0 +1,68 @@
+"""Every knob of the service: name, default, unit, meaning.
+
+Knows the variables `PULLBACK_*` (contract, section 7). Refuses to know who reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE = 1 << 20
+
+
+def total_memory_bytes() -> int:
+    """Physical memory of this machine, or the container's limit where that is smaller (cgroup v2), in bytes."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:
+            text = file.read().strip()
+    except OSError:
+        return physical
+    return min(physical, int(text)) if text.isdigit() else physical
+
+
+class Settings(BaseSettings):
+    """The settings of one server, frozen. Each field is the variable `PULLBACK_` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="PULLBACK_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Another than loopback is taken only with API keys or `open_to_network`.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    open_to_network: bool = Field(False, description="Listen on an address that is not loopback although no API key is set.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: one worker for each GPU, else one for each core.")
+    workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 = one for each GPU, else one for each core.")
+    worker_memory_bytes: int = Field(
+        0, ge=0, description="Memory that one worker may take, in bytes; 0 = 80 % of the machine's, shared among the workers."
+    )
+    queue_length: int = Field(1024, ge=1, description="Queries that may wait; one more is answered 429.")
+    queue_bytes: int = Field(1024 * MEBIBYTE, ge=1, description="Bytes of bodies that may wait or run; more is answered 429.")
+    body_limit_bytes: int = Field(256 * MEBIBYTE, ge=1, description="Largest body, in bytes, after decompression too.")
+    result_limit_bytes: int = Field(
+        256 * MEBIBYTE, ge=1, description="Largest answer, in bytes of its tensors; refused before anything is allocated."
+    )
+    cost_limit_flops: float = Field(1e13, gt=0, description="Floating-point operations that one query may plan.")
+    body_timeout_s: float = Field(30.0, gt=0, description="Seconds without a byte of the body before 408.")
+    default_deadline_s: float = Field(30.0, gt=0, description="Deadline of a query that names none, in seconds.")
+    maximum_deadline_s: float = Field(300.0, gt=0, description="Longest deadline a query may ask for, in seconds.")
+    drain_timeout_s: float = Field(30.0, gt=0, description="Seconds that queries in flight have after SIGTERM.")
+    quarantine_s: float = Field(60.0, ge=0, description="Seconds for which a query that killed two workers is refused.")
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Accepted API keys, comma-separated (`Authorization: Bearer KEY` or `X-API-Key`); none = open."
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins, comma-separated, whose pages may call from a browser; our own pages always may."
+    )
+    functions_folder: str | None = Field(None, description="Folder of kept functions, one `NAME.py` each.")
+    engine: Literal["local", "ray"] = Field("local", description="Who holds the workers: this machine or a Ray cluster.")
+    log_format: Literal["json", "text"] = Field("json", description="One line a request, as JSON or as text.")
+
+    @field_validator("api_keys", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
