@@ -1,0 +1,70 @@
+"""The engine's road: Query → Prepared → Job → Answer.
+
+Knows the order of the steps and what is said in the answer besides its results. Refuses to know bytes and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from app.engine import batched
+from app.engine.evaluation import Notes
+from app.engine.failure import clean
+from app.engine.guards import guard
+from app.engine.job import Job, results
+from app.engine.nonfinite import note_nonfinite
+from app.engine.prepare import Preparer
+from app.engine.tensors import from_torch
+from app.limits import Limits
+from app.query import Answer, Query
+
+
+class Engine:
+    """Answers queries on one device, one at a time (forward-mode AD is not thread-safe in PyTorch)."""
+
+    def __init__(self, limits: Limits, device: str = "cpu") -> None:
+        self._limits = limits
+        self._device = device
+        self._preparer = Preparer(limits, device)
+
+    def answer(self, query: Query) -> Answer:
+        """Raises PullbackError: every refusal of the contract's section 6 that is the query's own."""
+        return clean(lambda: self._answer(query))
+
+    def _answer(self, query: Query) -> Answer:
+        prepared = self._preparer.prepared(query)
+        leaves = self._preparer.leaves(query, prepared.dtypes)
+        guard(prepared.function, leaves)
+        notes = Notes()
+        job = Job(query, prepared, leaves, notes, self._limits)
+        if prepared.samples is not None:
+            tree = batched.results(job)
+        elif prepared.wrt:
+            tree = results(job)
+        else:
+            with torch.no_grad():
+                tree = results(job)
+        if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):
+            notes.say(
+                "complex",
+                "Gradients of complex tensors follow PyTorch's convention, the conjugate Wirtinger derivative: a step against the "
+                "gradient lowers a real loss. Jacobians hold ∂f/∂z, so jvp = J·t and vjp = Jᴴ·v.",
+            )
+        note_nonfinite(job, tree)
+        report = prepared.plan.report(self._device)
+        if job.forms:
+            report["formats"] = dict(job.forms)
+        return Answer(_sent(tree), notes.all(), report)
+
+
+def _sent(tree: Any) -> Any:
+    """Tensors as bytes, whatever else as it is."""
+    if isinstance(tree, Tensor):
+        return from_torch(tree)
+    if isinstance(tree, Mapping):
+        return {key: _sent(value) for key, value in tree.items()}
+    return tree

@@ -1,0 +1,195 @@
+"""What is asked about, made into a Function: an operation, a program or a kept function, and its input tensors.
+
+Knows how the three are built and which inputs are promoted to floating. Refuses to know what is wanted of the Function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+
+from app.catalogue.read import find
+from app.engine.cost import Cost, measured
+from app.engine.failure import clean
+from app.engine.tensors import DTYPES, is_differentiable
+from app.errors import PullbackError
+from app.program.build import build_program
+from app.program.function import Function
+from app.program.functions import build_function, kept
+from app.program.operation import build_operation
+from app.query import INTEGER_DTYPES, Input, Query, TensorData
+
+Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
+# Shapes that only the values decide: the Function is then built on the real tensors.
+UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One tensor input: its shape, the dtype it is computed in, and whether a derivative was asked with respect to it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def leaves_of(inputs: Mapping[str, Input]) -> Iterator[tuple[str, TensorData]]:
+    """The tensors of `inputs` one by one, a list's members as `NAME.0`, `NAME.1`…"""
+    for name, value in inputs.items():
+        if isinstance(value, TensorData):
+            yield name, value
+        else:
+            for index, member in enumerate(value):
+                yield f"{name}.{index}", member
+
+
+def regrouped(query: Query, tensors: Mapping[str, Tensor]) -> Inputs:
+    """Leaves back in the shape of the query's inputs: a tensor, or a tuple of tensors where a list was sent."""
+    return {
+        name: tensors[name]
+        if isinstance(value, TensorData)
+        else tuple(tensors[f"{name}.{index}"] for index in range(len(value)))
+        for name, value in query.inputs.items()
+    }
+
+
+def builder(query: Query) -> Callable[[Inputs], Function]:
+    """The maker of the Function for a query's text or name. Raises `unknown_operation`, `unknown_function`."""
+    if query.operation is not None:
+        operation = find(query.operation)
+        if "random" in operation.tags and query.seed is None:
+            raise _seed_needed(f"`{operation.name}` draws random numbers")
+        return lambda inputs: build_operation(operation, inputs, query.parameters)
+    if query.function is not None:
+        known = kept().find(query.function)
+        return lambda inputs: build_function(known, inputs, query.parameters, _program_dtype(query, inputs))
+    text = query.program or ""
+    return lambda inputs: build_program(text, inputs, query.parameters, _program_dtype(query, inputs))
+
+
+def _program_dtype(query: Query, inputs: Inputs) -> torch.dtype:
+    """The floating dtype that a program's factories take: the query's, else the widest real floating one among its inputs."""
+    if query.dtype is not None:
+        dtype = DTYPES[query.dtype]
+        return dtype.to_real() if dtype.is_complex else dtype
+    found: torch.dtype | None = None
+    for value in inputs.values():
+        for tensor in value if isinstance(value, tuple) else (value,):
+            if is_differentiable(tensor.dtype):
+                real = tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype
+                found = real if found is None else torch.promote_types(found, real)
+    return found or torch.float64
+
+
+def _seed_needed(why: str) -> PullbackError:
+    return PullbackError(
+        "bad_parameter", f"{why}, so the query needs a seed.", at="seed", expected="an integer", fix='Add "seed": 0 to the query.'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A Function with the dtypes that its leaves are cast to, and what one forward costs (None where it could not be planned)."""
+
+    function: Function
+    leaves: tuple[Leaf, ...]
+    cost: Cost | None
+
+
+def build(query: Query, shapes: Mapping[str, tuple[int, ...]], real: Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]]) -> Built:
+    """The Function of `query` for leaves of these shapes, built on fakes; on real tensors where data decides the shapes.
+
+    Arguments:
+        shapes: leaf name → shape that the Function sees (one sample's where the query is batched).
+        real: gives the real leaves, cast to the dtypes it is handed; called only where fakes are not enough.
+
+    Raises:
+        PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
+    """
+    make = builder(query)
+    dtypes = _dtypes(query)
+    candidates = _promotable(query, dtypes)
+    if candidates:
+        dtypes = _promoted(query, make, shapes, dtypes, candidates)
+    built = _build_on_fakes(query, make, shapes, dtypes)
+    if built is None:
+        function = clean(lambda: make(regrouped(query, real(dtypes))))
+        built = function, None
+    function, cost = built
+    if function.random and query.seed is None:
+        raise _seed_needed("The program draws random numbers")
+    leaves = tuple(Leaf(name, shapes[name], dtypes[name]) for name in function.leaves)
+    return Built(function, leaves, cost)
+
+
+def _dtypes(query: Query) -> dict[str, torch.dtype]:
+    compute = None if query.dtype is None else DTYPES[query.dtype]
+    dtypes: dict[str, torch.dtype] = {}
+    for name, data in leaves_of(query.inputs):
+        dtype = DTYPES[data.dtype]
+        if compute is not None and is_differentiable(dtype):
+            if dtype.is_complex and not compute.is_complex:
+                compute_here = {torch.float64: torch.complex128, torch.float32: torch.complex64}.get(compute, dtype)
+            else:
+                compute_here = compute
+            dtype = compute_here
+        dtypes[name] = dtype
+    return dtypes
+
+
+def _promotable(query: Query, dtypes: Mapping[str, torch.dtype]) -> list[str]:
+    """Bare integer leaves that the contract (section 2) would have floating: named in `wrt`, or nothing at all is floating."""
+    bare = [name for name, data in leaves_of(query.inputs) if data.bare and data.dtype in INTEGER_DTYPES]
+    if query.wrt is not None:
+        named = set(query.wrt)
+        return [name for name in bare if name in named or name.rpartition(".")[0] in named]
+    return [] if any(is_differentiable(dtype) for dtype in dtypes.values()) else bare
+
+
+def _promoted(
+    query: Query,
+    make: Callable[[Inputs], Function],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: dict[str, torch.dtype],
+    candidates: list[str],
+) -> dict[str, torch.dtype]:
+    target = DTYPES[query.dtype] if query.dtype is not None else torch.float64
+    everything = {**dtypes, **dict.fromkeys(candidates, target)}
+    if query.wrt is not None or _accepts(query, make, shapes, everything):
+        return everything
+    for name in candidates:  # one by one: `index_select` takes a floating input but not a floating index
+        attempt = {**dtypes, name: target}
+        if _accepts(query, make, shapes, attempt):
+            dtypes = attempt
+    return dtypes
+
+
+def _accepts(
+    query: Query, make: Callable[[Inputs], Function], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, torch.dtype]
+) -> bool:
+    try:
+        _build_on_fakes(query, make, shapes, dtypes)
+    except PullbackError:
+        return False
+    return True
+
+
+def _build_on_fakes(
+    query: Query, make: Callable[[Inputs], Function], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, torch.dtype]
+) -> tuple[Function, Cost | None] | None:
+    with FakeTensorMode():
+        fakes = {name: torch.empty(shape, dtype=dtypes[name]) for name, shape in shapes.items()}
+        try:
+            with torch.no_grad():
+                return clean(lambda: measured(lambda: make(regrouped(query, fakes))), through=UNPLANNABLE)
+        except UNPLANNABLE:
+            return None

@@ -1,0 +1,70 @@
+"""TensorData ↔ torch.Tensor, without a copy where the bytes allow it.
+
+Knows dtypes by their contract names. Refuses to know queries and wire formats.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.query import TensorData
+
+DTYPES: Final[dict[str, torch.dtype]] = {
+    "bool": torch.bool,
+    "uint8": torch.uint8,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "complex64": torch.complex64,
+    "complex128": torch.complex128,
+}
+NAMES: Final[dict[torch.dtype, str]] = {dtype: name for name, dtype in DTYPES.items()}
+# What a result of another dtype is sent as (PyTorch's unsigned 16 to 64 bit and float8 are not in the contract).
+_WIDER: Final[dict[torch.dtype, torch.dtype]] = {
+    torch.uint16: torch.int32,
+    torch.uint32: torch.int64,
+    torch.uint64: torch.int64,
+    torch.complex32: torch.complex64,
+}
+
+
+def to_torch(data: TensorData, device: str) -> Tensor:
+    """The tensor of `data` on `device`; on the CPU it shares the bytes where they are writable."""
+    dtype = DTYPES[data.dtype]
+    if data.data.nbytes == 0:
+        return torch.empty(data.shape, dtype=dtype, device=device)
+    buffer = bytearray(data.data) if data.data.readonly else data.data
+    tensor = torch.frombuffer(buffer, dtype=dtype).view(data.shape)
+    return tensor if device == "cpu" else tensor.to(device)
+
+
+def from_torch(tensor: Tensor) -> TensorData:
+    """The bytes of `tensor`; they are shared with it where it is contiguous and on the CPU."""
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.dtype not in NAMES:
+        tensor = tensor.to(_WIDER.get(tensor.dtype, torch.float32))
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    shape = tuple(tensor.shape)
+    flat = tensor.contiguous().view(-1).view(torch.uint8)
+    return TensorData(NAMES[tensor.dtype], shape, memoryview(flat.numpy()))
+
+
+def is_differentiable(dtype: torch.dtype) -> bool:
+    """Floating and complex dtypes can carry a derivative."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """Bytes of its elements, dense; works on fakes."""
+    return tensor.numel() * tensor.element_size()

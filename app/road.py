@@ -1,0 +1,130 @@
+"""The road of a query in a worker: bytes → Query → Answer → bytes. Read this file first.
+
+Knows the order of the rooms and turns every refusal into a reply. Refuses to know sockets and processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import orjson
+import torch
+
+from app.engine.answer import Engine
+from app.engine.failure import is_memory, translated
+from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.limits import Limits
+from app.protocols import native
+from app.query import Query
+
+_LOG = logging.getLogger("pullback.road")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the front hands over. `door`: `query`, or `split` for a list of queries."""
+
+    door: str
+    request_id: str
+    content_type: str | None
+    content_encoding: str | None
+    accept: str | None
+    body: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back.
+
+    Attributes:
+        buffers: the body in pieces; for `split`, one JSON body each.
+        timings: seconds spent, by `compute` and `encode`.
+        labels: `operation`, `want` and `code`, for the metrics.
+        retire: this worker must be replaced after the reply (its CUDA context is lost).
+    """
+
+    status: int
+    media_type: str
+    buffers: list[bytes | memoryview]
+    timings: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    retire: bool = False
+
+
+class Road:
+    """Answers requests on one device, one at a time."""
+
+    def __init__(self, limits: Limits, device: str) -> None:
+        self._limits = limits
+        self._engine = Engine(limits, device)
+        self._device = device
+        if device != "cpu":
+            torch.set_default_device(device)
+
+    def answer(self, request: Request, announce: Callable[[float], None]) -> Reply:
+        """Never raises. `announce(timeout_s)` is called right after decoding where the query names its timeout."""
+        labels = {"operation": "", "want": "", "code": "ok"}
+        try:
+            if request.door == "split":
+                bodies = native.split(request.body, request.content_type, request.content_encoding, self._limits)
+                return Reply(200, native.JSON, list(bodies), labels=labels)
+            return self._query(request, announce, labels)
+        except PullbackError as error:
+            return _refusal(error, request, labels)
+        except Exception as error:  # the last floor: a worker answers whatever happens
+            if is_memory(error):
+                return _refusal(translated(error), request, labels)
+            _LOG.exception("query %s broke", request.request_id)
+            broken = PullbackError("internal", "Something broke while answering this query; it has been written to the log.")
+            return _refusal(broken, request, labels, retire=_is_cuda(error))
+
+    def _query(self, request: Request, announce: Callable[[float], None], labels: dict[str, str]) -> Reply:
+        media_type = native.negotiate(request.accept)
+        query = native.read(request.body, request.content_type, request.content_encoding, self._limits)
+        if query.timeout_s is not None:
+            announce(query.timeout_s)
+        labels["operation"] = _name(query)
+        labels["want"] = query.want[0] if len(query.want) == 1 else "several"
+        start = time.perf_counter()
+        answer = self._engine.answer(query)
+        computed = time.perf_counter()
+        buffers = native.write(answer, media_type, query.encoding)
+        done = time.perf_counter()
+        return Reply(200, media_type, buffers, {"compute": computed - start, "encode": done - computed}, labels)
+
+    def probe(self) -> bool:
+        """A small forward and backward on the device, its value known: Σ softmax² has the gradient 0 at equal inputs."""
+        x = torch.zeros(2, dtype=torch.float64, device=self._device, requires_grad=True)
+        (g,) = torch.autograd.grad((torch.softmax(x, 0) ** 2).sum(), x)
+        return bool((g.abs() < 1e-12).all())
+
+    def warm(self) -> None:
+        """Imports and runs every lazy part of PyTorch once, so that workers forked afterwards answer at once."""
+        for body in _WARM_UP:
+            self.answer(Request("query", "warm-up", None, None, None, memoryview(body)), lambda _: None)
+
+
+def _name(query: Query) -> str:
+    return query.operation or ("program" if query.program is not None else query.function or "")
+
+
+def _is_cuda(error: BaseException) -> bool:
+    return "CUDA" in str(error)
+
+
+def _refusal(error: PullbackError, request: Request, labels: dict[str, str], *, retire: bool = False) -> Reply:
+    labels["code"] = error.code
+    return Reply(error.status, PROBLEM_MEDIA_TYPE, [orjson.dumps(error.problem(request.request_id))], labels=labels, retire=retire)
+
+
+_WARM_UP = (
+    b'{"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}, "want": ["outputs", "vjp", "jvp", "jacobian"]}',
+    b'{"program": "return (x @ w).tanh().sum()", "inputs": {"x": [[1.0, 2.0]], "w": [[0.5], [0.1]]}, '
+    b'"want": ["gradient", "hessian", "hvp", "explain", "check"]}',
+    b'{"operation": "nn.functional.conv2d", "inputs": {"input": [[[[1.0]]]], "weight": [[[[2.0]]]]}, "want": ["vjp", "jvp"]}',
+    b'{"program": "dot(x, y)", "inputs": {"x": [[1.0], [2.0]], "y": [[1.0], [2.0]]}, "batched": ["x", "y"], "want": ["gradient"]}',
+    b'{"operation": "softmax", "inputs": {"input": [1.0]}, "parameters": {"dim": 5}}',
+)
