@@ -1,0 +1,67 @@
+"""Asks a server whether it is ready: exit status 0 or 1, for containers, Makefiles and scripts.
+
+Knows `GET /health/ready` and where the settings say that the server listens. Refuses to know anything that needs a package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import sys
+import time
+from typing import Final
+
+_EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_ASK_TIMEOUT_S: Final = 2.0
+_PAUSE_S: Final = 0.1
+
+
+def is_ready(host: str, port: int) -> bool:
+    """Whether the server at `host`:`port` answers 200 at `/health/ready` within two seconds."""
+    connection = http.client.HTTPConnection(host, port, timeout=_ASK_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait(host: str, port: int, timeout_s: float, process: int | None = None) -> bool:
+    """Asks until the server is ready, `timeout_s` seconds have passed, or `process` (the server's id) has ended."""
+    until = time.monotonic() + timeout_s
+    while True:
+        if process is not None and not _is_alive(process):
+            return False
+        if is_ready(host, port):
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_PAUSE_S)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    host = os.environ.get("PULLBACK_HOST", "")
+    parser = argparse.ArgumentParser(prog="python -m app.ready", description="Exit 0 if the server is ready, else 1.")
+    parser.add_argument("--host", default=_EVERYWHERE.get(host, host), help="default: PULLBACK_HOST, or loopback")
+    parser.add_argument(
+        "--port", type=int, default=int(os.environ.get("PULLBACK_PORT", "8000")), help="default: PULLBACK_PORT, or 8000"
+    )
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="go on asking for so long")
+    parser.add_argument("--process", type=int, metavar="ID", help="give up when this process has ended")
+    given = parser.parse_args(arguments)
+    return 0 if wait(given.host, given.port, given.wait, given.process) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

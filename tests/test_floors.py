@@ -1,0 +1,250 @@
+"""Imports go down only: reads every import in `app` and names the offender; what else the style of the source promises.
+
+Knows the floors of the house. Refuses to know what any module does.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+APP: Final = ROOT / "app"
+
+# Room → the rooms that it may import besides itself. The order is from top to bottom; `BOTTOM` may be imported by all.
+BOTTOM: Final = frozenset({"app", "errors", "limits", "query", "settings"})
+MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
+    "main": frozenset({"front", "pool"}),
+    "cli": frozenset({"main", "front", "pool", "catalogue"}),
+    "front": frozenset({"pool", "program", "catalogue", "protocols"}),
+    "pool": frozenset({"road"}),
+    "road": frozenset({"engine", "program", "catalogue", "protocols"}),
+    "engine": frozenset({"program", "catalogue"}),
+    "program": frozenset({"catalogue"}),
+    "catalogue": frozenset(),
+    "protocols": frozenset({"catalogue"}),
+    "ready": frozenset(),
+    **dict.fromkeys(BOTTOM, frozenset()),
+}
+# Only the children of the pool know the road; the front's side of it must not.
+ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.nursery"})
+
+# Who may import torch, anywhere in the file; and who only inside a function, because the front imports the module.
+TORCH_ROOMS: Final = frozenset({"engine", "program", "road"})
+TORCH_MODULES: Final = frozenset({"app.catalogue.call"})
+TORCH_LAZY: Final = frozenset({"app.pool.worker", "app.pool.nursery"})
+
+# What a codec could do I/O with.
+IO_MODULES: Final = frozenset(
+    {"aiohttp", "asyncio", "fcntl", "http", "httpx", "io", "mmap", "multiprocessing", "os", "pathlib", "requests", "select",
+     "selectors", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile", "threading", "torch", "urllib"}
+)  # fmt: skip
+SAFE_FROM_IO: Final = frozenset({"io.BytesIO"})
+
+FORBIDDEN_MODULES: Final = frozenset({"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"})
+FORBIDDEN_CALLS: Final = frozenset({"eval", "exec", "compile", "__import__", "open_code"})
+FORBIDDEN_ATTRIBUTES: Final = frozenset({"torch.load", "torch.export.load", "torch.jit.load", "numpy.load", "np.load"})
+
+LENGTH_LIMIT: Final = 400
+# File → why it is longer.
+LONG_FILES: Final[dict[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """`module` as imported; `name` is what is taken from it; `lazy`: inside a function; `typing`: under TYPE_CHECKING."""
+
+    module: str
+    name: str
+    line: int
+    lazy: bool
+    typing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    name: str
+    path: Path
+    tree: ast.Module
+    lines: int
+
+    @property
+    def room(self) -> str:
+        parts = self.name.split(".")
+        return parts[1] if len(parts) > 1 else "app"
+
+
+@cache
+def modules() -> dict[str, Module]:
+    found = {}
+    for path in sorted(APP.rglob("*.py")):
+        relative = path.relative_to(ROOT).with_suffix("")
+        if "functions" in relative.parts[:-1] and not (path.parent / "__init__.py").exists():
+            continue  # programs in the query language, not Python
+        parts = relative.parts[:-1] if relative.name == "__init__" else relative.parts
+        text = path.read_text()
+        found[".".join(parts)] = Module(".".join(parts), path, ast.parse(text), text.count("\n"))
+    return found
+
+
+def _is_type_checking(node: ast.If) -> bool:
+    return ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def _walk(node: ast.AST, lazy: bool, typing: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, "", child.lineno, lazy, typing)
+        elif isinstance(child, ast.ImportFrom):
+            for alias in child.names:
+                yield Import("." * child.level + (child.module or ""), alias.name, child.lineno, lazy, typing)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            guarded = isinstance(child, ast.If) and _is_type_checking(child)
+            yield from _walk(child, lazy or inside, typing or guarded)
+
+
+def imports(module: Module) -> list[Import]:
+    return list(_walk(module.tree, lazy=False, typing=False))
+
+
+def _target(found: Import) -> str | None:
+    """The module of ours that an import reaches, or None."""
+    if found.module.split(".")[0] != "app":
+        return None
+    whole = f"{found.module}.{found.name}" if found.name else found.module
+    return whole if whole in modules() else found.module
+
+
+def _where(module: Module, line: int) -> str:
+    return f"{module.path.relative_to(ROOT)}:{line}"
+
+
+def test_every_room_is_on_a_floor() -> None:
+    assert {module.room for module in modules().values()} <= set(MAY_IMPORT)
+
+
+def test_imports_go_down_only() -> None:
+    offenders = []
+    for module in modules().values():
+        for found in imports(module):
+            target = _target(found)
+            if found.module.startswith("."):
+                offenders.append(f"{_where(module, found.line)} imports relatively; write the whole name")
+            if target is None:
+                continue
+            room = target.split(".")[1] if "." in target else "app"
+            if room != module.room and room not in BOTTOM | MAY_IMPORT[module.room]:
+                offenders.append(f"{_where(module, found.line)}: {module.room} may not import {target}")
+            if room == "road" and module.room == "pool" and module.name not in ROAD_IN_POOL:
+                offenders.append(f"{_where(module, found.line)}: only {sorted(ROAD_IN_POOL)} may import the road")
+    assert not offenders, "\n".join(offenders)
+
+
+def test_the_bottom_stands_on_nothing() -> None:
+    offenders = [
+        f"{_where(module, found.line)}: {found.module}"
+        for module in modules().values()
+        if module.room in BOTTOM
+        for found in imports(module)
+        if found.module.split(".")[0] == "app" and found.module.split(".")[-1] not in BOTTOM
+    ]
+    assert not offenders, "\n".join(offenders)
+
+
+def test_torch_is_imported_only_where_it_may_be() -> None:
+    offenders = []
+    for module in modules().values():
+        for found in imports(module):
+            if found.module.split(".")[0] not in {"torch", "torchgen", "functorch"} or found.typing:
+                continue
+            allowed = module.room in TORCH_ROOMS or module.name in TORCH_MODULES or "introspect" in module.name
+            if not allowed and not (module.name in TORCH_LAZY and found.lazy):
+                offenders.append(f"{_where(module, found.line)} imports {found.module}")
+    assert not offenders, "\n".join(offenders)
+
+
+@pytest.mark.parametrize("name", ["app.main", "app.cli", "app.front.openapi", "app.catalogue.read", "app.pool.worker"])
+def test_import_does_not_bring_torch(name: str) -> None:
+    program = f"import sys, {name}; print(sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'torchgen')))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]", f"import {name} brings {done.stdout[:200]}"
+
+
+def test_protocols_do_no_io() -> None:
+    offenders = []
+    for module in modules().values():
+        if module.room != "protocols":
+            continue
+        for found in imports(module):
+            whole = f"{found.module}.{found.name}" if found.name else found.module
+            if found.module.split(".")[0] in IO_MODULES and whole not in SAFE_FROM_IO:
+                offenders.append(f"{_where(module, found.line)} imports {whole}")
+        offenders += [
+            f"{_where(module, node.lineno)} calls {node.func.id}"
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"open", "print", "input"}
+        ]
+    assert not offenders, "\n".join(offenders)
+
+
+def test_nothing_can_run_what_a_client_sends() -> None:
+    offenders = []
+    for module in modules().values():
+        offenders += [
+            f"{_where(module, found.line)} imports {found.module}"
+            for found in imports(module)
+            if found.module.split(".")[0] in FORBIDDEN_MODULES or (found.module == "torch" and found.name == "load")
+        ]
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS:
+                offenders.append(f"{_where(module, node.lineno)} calls {node.func.id}")
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in FORBIDDEN_ATTRIBUTES:
+                offenders.append(f"{_where(module, node.lineno)} uses {ast.unparse(node)}")
+    assert not offenders, "\n".join(offenders)
+
+
+def test_no_import_cycles() -> None:
+    """An import inside a function only hides a cycle, so it counts."""
+    graph: dict[str, set[str]] = {name: set() for name in modules()}
+    for module in modules().values():
+        for found in imports(module):
+            target = _target(found)
+            if target is not None and not found.typing and target != module.name:
+                graph[module.name].add(target)
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, "cycle: " + " → ".join((*trail[trail.index(name) :], name))
+        if name in done:
+            return
+        for target in sorted(graph.get(name, ())):
+            visit(target, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_every_file_says_what_it_knows() -> None:
+    silent = [str(m.path.relative_to(ROOT)) for m in modules().values() if m.lines and not ast.get_docstring(m.tree)]
+    assert not silent, f"no docstring: {silent}"
+
+
+def test_files_are_short() -> None:
+    long = {str(m.path.relative_to(ROOT)): m.lines for m in modules().values() if m.lines > LENGTH_LIMIT}
+    assert set(long) <= set(LONG_FILES), f"longer than {LENGTH_LIMIT} lines: {long}"
+
+
+def test_no_file_is_called_after_nothing() -> None:
+    assert not {name for name in modules() if name.split(".")[-1] in {"utils", "util", "common", "helpers", "misc", "core"}}
