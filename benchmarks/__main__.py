@@ -1,0 +1,190 @@
+"""`python -m benchmarks`: small queries, a large VJP, an MLP gradient, Jacobians; one run, printed as ratios.
+
+Knows what is compared with what. Refuses to judge: these machines are noisy, read the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import orjson
+import safetensors.numpy
+import torch
+from torch import Tensor
+
+from benchmarks import load, servers
+
+SAFETENSORS = "application/vnd.safetensors"
+
+
+def median_ms(action: Callable[[], object], repeats: int, warm: int = 5) -> float:
+    """Median of single calls, in milliseconds."""
+    for _ in range(warm):
+        action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+class Client:
+    """One keep-alive connection that sends a fixed request and reads the whole reply into memory it keeps."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = bytearray(64 << 20)
+
+    def ask(self, message: bytes) -> memoryview:
+        """The reply's body. Raises RuntimeError unless it is a 200."""
+        self._socket.sendall(message)
+        view = memoryview(self._buffer)
+        got = 0
+        end = -1
+        while end < 0:
+            got += self._socket.recv_into(view[got:])
+            end = self._buffer.find(b"\r\n\r\n", 0, got)
+        head = bytes(view[:end]).lower()
+        length = int(head[head.index(b"content-length:") + 15 :].split(b"\r\n", 1)[0])
+        if not head.startswith(b"http/1.1 200"):
+            raise RuntimeError(bytes(view[:got]).decode(errors="replace"))
+        while got < end + 4 + length:
+            got += self._socket.recv_into(view[got : end + 4 + length])
+        return view[end + 4 : got]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def line(name: str, value: str, ratios: str = "") -> None:
+    print(f"{name:<58} {value:>22}  {ratios}", flush=True)
+
+
+def small_queries(port: int, empty: int, seconds: float) -> None:
+    body = orjson.dumps(
+        {"operation": "softmax", "inputs": {"input": [0.1 * i for i in range(10)]}, "parameters": {"dim": 0}, "want": ["vjp"]}
+    )
+    message, nothing = load.request("/v1/query", body), load.request("/", body)
+    for clients in (1, 16, 64):
+        ours, theirs = [], []
+        for _ in range(3):
+            ours.append(load.run(port, message, clients, seconds))
+            theirs.append(load.run(empty, nothing, clients, seconds))
+        best, base = max(ours, key=lambda r: r.per_second), max(theirs, key=lambda r: r.per_second)
+        line(
+            f"small query (softmax of 10, VJP, JSON), {clients} clients",
+            f"{best.median_ms:.2f} ms {best.per_second:,.0f}/s",
+            f"empty FastAPI route {base.median_ms:.2f} ms {base.per_second:,.0f}/s: ×{best.median_ms / base.median_ms:.2f}"
+            f" (p99 {best.p99_ms:.2f} ms, failed {best.failed})",
+        )
+
+
+def large_vjp(port: int, empty: int) -> None:
+    x = np.random.default_rng(0).standard_normal(1_000_000).astype(np.float32)
+    query = {"operation": "tanh", "want": ["outputs", "vjp"]}
+    body = safetensors.numpy.save(
+        {"inputs.input": x, "cotangent.output": x}, metadata={"query": orjson.dumps(query).decode()}
+    )
+    message = load.request("/v1/query", body, SAFETENSORS, SAFETENSORS)
+    client, other = Client(port), Client(empty)
+    size = len(body)
+
+    def in_process() -> None:
+        leaf = torch.from_numpy(x).requires_grad_()
+        torch.autograd.grad(torch.tanh(leaf), leaf, torch.from_numpy(x))
+
+    with servers.raw_echo(size) as echo:
+        buffer = memoryview(bytearray(size))
+
+        def raw() -> None:
+            echo.sendall(body)
+            got = 0
+            while got < size:
+                got += echo.recv_into(buffer[got:])
+
+        whole = median_ms(lambda: client.ask(message), 40)
+        compute, wire = median_ms(in_process, 40), median_ms(raw, 40)
+        theirs = median_ms(lambda: other.ask(load.request("/echo", body)), 40)
+    client.close()
+    other.close()
+    line(
+        "1,000,000-element float32 tanh VJP, safetensors (8 MB each way)",
+        f"{whole:.1f} ms",
+        f"in process {compute:.1f} + raw echo {wire:.1f} ms: ×{whole / (compute + wire):.2f}; uvicorn's echo {theirs:.1f} ms: ×{whole / theirs:.2f}",
+    )
+
+
+def mlp_gradient(port: int) -> None:
+    rng = np.random.default_rng(0)
+    inputs = {
+        "x": rng.standard_normal((64, 784)), "W1": rng.standard_normal((784, 256)) * 0.05, "b1": np.zeros(256),
+        "W2": rng.standard_normal((256, 10)) * 0.05, "b2": np.zeros(10),
+    }  # fmt: skip
+    arrays = {name: value.astype(np.float32) for name, value in inputs.items()}
+    labels = rng.integers(0, 10, 64)
+    text = "h = relu(x @ W1 + b1)\nreturn nn.functional.cross_entropy(h @ W2 + b2, y)"
+    query = {"program": text, "want": ["gradient"], "wrt": ["W1", "b1", "W2", "b2"]}
+    tensors = {f"inputs.{name}": value for name, value in {**arrays, "y": labels}.items()}
+    body = safetensors.numpy.save(tensors, metadata={"query": orjson.dumps(query).decode()})
+    client = Client(port)
+    message = load.request("/v1/query", body, SAFETENSORS, SAFETENSORS)
+    leaves = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    target = torch.from_numpy(labels)
+
+    def in_process() -> None:
+        w1, b1, w2, b2 = (leaves[n].requires_grad_() for n in ("W1", "b1", "W2", "b2"))
+        loss = torch.nn.functional.cross_entropy(torch.relu(leaves["x"] @ w1 + b1) @ w2 + b2, target)
+        torch.autograd.grad(loss, (w1, b1, w2, b2))
+
+    whole, alone = median_ms(lambda: client.ask(message), 100), median_ms(in_process, 100)
+    client.close()
+    line("gradient of a 784-256-10 MLP, batch 64, safetensors", f"{whole:.2f} ms", f"in process {alone:.2f} ms: ×{whole / alone:.2f}")
+
+
+def jacobians(port: int) -> None:
+    def best(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
+        repeats = 60
+        return min(
+            median_ms(lambda: torch.func.jacrev(function)(x), repeats), median_ms(lambda: torch.func.jacfwd(function)(x), repeats)
+        )
+
+    client = Client(port)
+    cases: list[tuple[str, str, dict[str, object], Callable[[Tensor], Tensor], tuple[int, ...]]] = [
+        ("softmax, n = 256", "softmax", {"dim": 0}, lambda x: torch.softmax(x, 0), (256,)),
+        ("cumsum, n = 256", "cumsum", {"dim": 0}, lambda x: torch.cumsum(x, 0), (256,)),
+        ("logsumexp of 64 × 64 over rows", "logsumexp", {"dim": 1}, lambda x: torch.logsumexp(x, 1), (64, 64)),
+    ]
+    for name, operation, parameters, function, shape in cases:
+        x = np.random.default_rng(0).standard_normal(shape)
+        body = safetensors.numpy.save(
+            {"inputs.input": x},
+            metadata={"query": orjson.dumps({"operation": operation, "parameters": parameters, "want": ["jacobian"]}).decode()},
+        )
+        message = load.request("/v1/query", body, SAFETENSORS, SAFETENSORS)
+        whole, alone = median_ms(lambda m=message: client.ask(m), 60), best(function, torch.from_numpy(x))  # type: ignore[misc]
+        line(f"Jacobian of {name}", f"{whole:.2f} ms", f"best of jacrev and jacfwd in process {alone:.2f} ms: ×{whole / alone:.2f}")
+    client.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes of the server")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with servers.pullback(arguments.workers) as port, servers.empty_fastapi() as empty:
+        small_queries(port, empty, arguments.seconds)
+        large_vjp(port, empty)
+        mlp_gradient(port)
+        jacobians(port)
+
+
+if __name__ == "__main__":
+    main()

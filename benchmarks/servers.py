@@ -1,0 +1,103 @@
+"""The servers that a run compares: Pullback, an empty FastAPI route, a raw socket echo; each a process that ends with the run.
+
+Knows how to start them on free loopback ports and wait until they answer. Refuses to know what is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+EMPTY_ROUTE = """
+from fastapi import FastAPI, Request
+app = FastAPI()
+
+@app.post("/")
+async def empty() -> dict[str, bool]:
+    return {"ok": True}
+
+@app.post("/echo")
+async def echo(request: Request):
+    from starlette.responses import Response
+    return Response(await request.body())
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _process(command: list[str], url: str, environment: dict[str, str] | None = None) -> Iterator[None]:
+    process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(url, timeout=1).status_code < 500:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(f"{command[0]} did not start")
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@contextmanager
+def pullback(workers: int = 1) -> Iterator[int]:
+    """A Pullback server; yields its port."""
+    port = free_port()
+    environment = {"PULLBACK_PORT": str(port), "PULLBACK_WORKERS": str(workers), "PULLBACK_DEVICE": "cpu"}
+    with _process([sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{port}/health/ready", environment):
+        yield port
+
+
+@contextmanager
+def empty_fastapi() -> Iterator[int]:
+    """An empty FastAPI route (`POST /`) and a body echo (`POST /echo`) on uvicorn, uvloop and httptools."""
+    port = free_port()
+    code = f"{EMPTY_ROUTE}\nimport uvicorn\nuvicorn.run(app, port={port}, loop='uvloop', http='httptools', log_level='warning', access_log=False)"
+    with _process([sys.executable, "-c", code], f"http://127.0.0.1:{port}/"):
+        yield port
+
+
+@contextmanager
+def raw_echo(size: int) -> Iterator[socket.socket]:
+    """A connection whose other end, a thread, sends back every `size` bytes it receives."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            buffer = memoryview(bytearray(size))
+            while True:
+                got = 0
+                while got < size:
+                    n = peer.recv_into(buffer[got:])
+                    if n == 0:
+                        return
+                    got += n
+                peer.sendall(buffer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with listener, socket.create_connection(listener.getsockname()) as client:
+        yield client
