@@ -21,4 +21,4 @@ class Limits:
     body_bytes: int = 256 << 20
     result_bytes: int = 256 << 20
     memory_bytes: int = 4 << 30
-    flops: float = 1e13
+    flops: float = 1e15

@@ -17,6 +17,7 @@ from app.engine.answer import Engine
 from app.engine.failure import is_memory, translated
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.limits import Limits
+from app.program.functions import load
 from app.protocols import native
 from app.query import Query
 
@@ -57,9 +58,10 @@ class Reply:
 class Road:
     """Answers requests on one device, one at a time."""
 
-    def __init__(self, limits: Limits, device: str) -> None:
+    def __init__(self, limits: Limits, device: str, functions_folder: str | None = None) -> None:
         self._limits = limits
-        self._engine = Engine(limits, device)
+        self._functions = load(functions_folder)
+        self._engine = Engine(limits, device, self._functions)
         self._device = device
         if device != "cpu":
             torch.set_default_device(device)
@@ -95,6 +97,10 @@ class Road:
         done = time.perf_counter()
         return Reply(200, media_type, buffers, {"compute": computed - start, "encode": done - computed}, labels)
 
+    def functions(self) -> bytes:
+        """The kept functions as `GET /v1/functions` gives them: `{"functions": […]}`."""
+        return orjson.dumps(self._functions.listing())
+
     def probe(self) -> bool:
         """A small forward and backward on the device, its value known: Σ softmax² has the gradient 0 at equal inputs."""
         x = torch.zeros(2, dtype=torch.float64, device=self._device, requires_grad=True)
@@ -117,7 +123,9 @@ def _is_cuda(error: BaseException) -> bool:
 
 def _refusal(error: PullbackError, request: Request, labels: dict[str, str], *, retire: bool = False) -> Reply:
     labels["code"] = error.code
-    return Reply(error.status, PROBLEM_MEDIA_TYPE, [orjson.dumps(error.problem(request.request_id))], labels=labels, retire=retire)
+    return Reply(
+        error.status, PROBLEM_MEDIA_TYPE, [orjson.dumps(error.problem(request.request_id))], labels=labels, retire=retire
+    )
 
 
 _WARM_UP = (

@@ -30,10 +30,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PULLBACK_", frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address to listen on. Another than loopback is taken only with API keys or `open_to_network`.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Another than loopback is taken only with API keys or `open_to_network`."
+    )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     open_to_network: bool = Field(False, description="Listen on an address that is not loopback although no API key is set.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: one worker for each GPU, else one for each core.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto`: one worker for each GPU, else one for each core."
+    )
     workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 = one for each GPU, else one for each core.")
     worker_memory_bytes: int = Field(
         0, ge=0, description="Memory that one worker may take, in bytes; 0 = 80 % of the machine's, shared among the workers."
@@ -44,7 +48,7 @@ class Settings(BaseSettings):
     result_limit_bytes: int = Field(
         256 * MEBIBYTE, ge=1, description="Largest answer, in bytes of its tensors; refused before anything is allocated."
     )
-    cost_limit_flops: float = Field(1e13, gt=0, description="Floating-point operations that one query may plan.")
+    cost_limit_flops: float = Field(1e15, gt=0, description="Floating-point operations that one query may plan.")
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds without a byte of the body before 408.")
     default_deadline_s: float = Field(30.0, gt=0, description="Deadline of a query that names none, in seconds.")
     maximum_deadline_s: float = Field(300.0, gt=0, description="Longest deadline a query may ask for, in seconds.")

@@ -89,9 +89,7 @@ def small_queries(port: int, empty: int, seconds: float) -> None:
 def large_vjp(port: int, empty: int) -> None:
     x = np.random.default_rng(0).standard_normal(1_000_000).astype(np.float32)
     query = {"operation": "tanh", "want": ["outputs", "vjp"]}
-    body = safetensors.numpy.save(
-        {"inputs.input": x, "cotangent.output": x}, metadata={"query": orjson.dumps(query).decode()}
-    )
+    body = safetensors.numpy.save({"inputs.input": x, "cotangent.output": x}, metadata={"query": orjson.dumps(query).decode()})
     message = load.request("/v1/query", body, SAFETENSORS, SAFETENSORS)
     client, other = Client(port), Client(empty)
     size = len(body)
@@ -145,14 +143,19 @@ def mlp_gradient(port: int) -> None:
 
     whole, alone = median_ms(lambda: client.ask(message), 100), median_ms(in_process, 100)
     client.close()
-    line("gradient of a 784-256-10 MLP, batch 64, safetensors", f"{whole:.2f} ms", f"in process {alone:.2f} ms: ×{whole / alone:.2f}")
+    line(
+        "gradient of a 784-256-10 MLP, batch 64, safetensors",
+        f"{whole:.2f} ms",
+        f"in process {alone:.2f} ms: ×{whole / alone:.2f}",
+    )
 
 
 def jacobians(port: int) -> None:
     def best(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
         repeats = 60
         return min(
-            median_ms(lambda: torch.func.jacrev(function)(x), repeats), median_ms(lambda: torch.func.jacfwd(function)(x), repeats)
+            median_ms(lambda: torch.func.jacrev(function)(x), repeats),
+            median_ms(lambda: torch.func.jacfwd(function)(x), repeats),
         )
 
     client = Client(port)
@@ -169,7 +172,11 @@ def jacobians(port: int) -> None:
         )
         message = load.request("/v1/query", body, SAFETENSORS, SAFETENSORS)
         whole, alone = median_ms(lambda m=message: client.ask(m), 60), best(function, torch.from_numpy(x))  # type: ignore[misc]
-        line(f"Jacobian of {name}", f"{whole:.2f} ms", f"best of jacrev and jacfwd in process {alone:.2f} ms: ×{whole / alone:.2f}")
+        line(
+            f"Jacobian of {name}",
+            f"{whole:.2f} ms",
+            f"best of jacrev and jacfwd in process {alone:.2f} ms: ×{whole / alone:.2f}",
+        )
     client.close()
 
 

@@ -41,7 +41,9 @@ def free_port() -> int:
 
 @contextmanager
 def _process(command: list[str], url: str, environment: dict[str, str] | None = None) -> Iterator[None]:
-    process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(600):
             try:

@@ -20,16 +20,17 @@ from app.engine.nonfinite import note_nonfinite
 from app.engine.prepare import Preparer
 from app.engine.tensors import from_torch
 from app.limits import Limits
+from app.program.functions import Functions
 from app.query import Answer, Query
 
 
 class Engine:
     """Answers queries on one device, one at a time (forward-mode AD is not thread-safe in PyTorch)."""
 
-    def __init__(self, limits: Limits, device: str = "cpu") -> None:
+    def __init__(self, limits: Limits, device: str, functions: Functions) -> None:
         self._limits = limits
         self._device = device
-        self._preparer = Preparer(limits, device)
+        self._preparer = Preparer(limits, device, functions)
 
     def answer(self, query: Query) -> Answer:
         """Raises PullbackError: every refusal of the contract's section 6 that is the query's own."""

@@ -16,7 +16,7 @@ from app.engine.evaluation import Notes
 from app.engine.failure import is_memory
 from app.engine.job import Job
 from app.engine.job import results as single_results
-from app.engine.tensors import is_differentiable
+from app.engine.tensors import is_differentiable, to_torch
 from app.engine.vectors import Vectors
 from app.errors import PullbackError
 from app.query import TensorData
@@ -42,7 +42,7 @@ def results(job: Job) -> Tree:
     first = _sample(job, axes, 0, job.notes)
     alone = _run(first)
     if samples == 1:
-        return _stacked([alone])
+        return dict(_stacked([alone]))
     if job.query.format == "dense" and not _WITHOUT_VMAP & set(job.query.want):
         try:
             with first.evaluation.slow_rows_noted():
@@ -53,7 +53,7 @@ def results(job: Job) -> Tree:
             job.notes.say("fallback", "An operation has no batching rule, so the samples ran one by one.", "plan")
     rest = [_run(_sample(job, axes, index, Notes())) for index in range(1, samples)]
     job.forms.update(first.forms)
-    return _stacked([alone, *rest])
+    return dict(_stacked([alone, *rest]))
 
 
 def _run(job: Job) -> Tree:
@@ -141,8 +141,6 @@ def _vectors(job: Job, first: Job) -> tuple[dict[str, Vectors], dict[str, dict[s
 
 
 def _sample_vector(job: Job, what: str, name: str, index: int, like: Tensor) -> Tensor:
-    from app.engine.tensors import to_torch
-
     data = (job.query.cotangent if what == "cotangent" else job.query.tangent)[name]
     return to_torch(_slice(data, index, like.dim(), job), str(like.device)).to(like.dtype)
 
@@ -179,7 +177,7 @@ def _vjp(sample: _Sample) -> Any:
         found = sample.all(wrt)
         return {name: found[name] for name in names}
 
-    _, backward = torch.func.vjp(chosen, sample.wrt)
+    backward = torch.func.vjp(chosen, sample.wrt)[1]
     return backward(dict(sample.vectors["cotangent"]))[0]
 
 
@@ -189,7 +187,7 @@ def _jacobian(sample: _Sample) -> Any:
 
 
 def _hvp(sample: _Sample) -> Any:
-    _, backward = torch.func.vjp(torch.func.grad(sample.scalar), sample.wrt)
+    backward = torch.func.vjp(torch.func.grad(sample.scalar), sample.wrt)[1]
     return backward(dict(sample.vectors["tangent"]))[0]
 
 

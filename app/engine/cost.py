@@ -19,7 +19,9 @@ from torch.utils.flop_counter import flop_registry
 T = TypeVar("T")
 
 # Factorisations cost about this many times n·m·min(n, m) (Golub & Van Loan, Matrix Computations, 4th ed., sections 3 to 8).
-_CUBIC: Final = re.compile(r"svd|eig|qr|cholesky|inv|lu_|det|solve|lstsq|pinv|matrix_exp|householder|ormqr|geqrf|ldl|triangular")
+_CUBIC: Final = re.compile(
+    r"svd|eig|qr|cholesky|inv|lu_|det|solve|lstsq|pinv|matrix_exp|householder|ormqr|geqrf|ldl|triangular"
+)
 _CUBIC_FACTOR: Final = 4.0
 
 
@@ -31,9 +33,9 @@ class Cost:
     bytes: int
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0.0
         self.bytes = 0
 

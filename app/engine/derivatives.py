@@ -38,7 +38,9 @@ def filled(evaluation: Evaluation, found: Sequence[Tensor | None], several: int 
     for name, leaf, value in zip(evaluation.wrt, evaluation.inputs, found, strict=True):
         if value is None:
             evaluation.notes.say(
-                "disconnected", f"No path leads from `{name}` to the result, so its derivative is zero (PyTorch says None).", name
+                "disconnected",
+                f"No path leads from `{name}` to the result, so its derivative is zero (PyTorch says None).",
+                name,
             )
             shape = tuple(leaf.shape) if several is None else (several, *leaf.shape)
             value = torch.zeros(shape, dtype=leaf.dtype, device=leaf.device)
@@ -71,9 +73,7 @@ def jvp(evaluation: Evaluation, tangents: Vectors, several: bool) -> dict[str, T
     def attempt(product: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         if not several:
             return product(*directions)
-        return evaluation.ladder(
-            lambda: torch.func.vmap(product, randomness="same")(*directions), lambda: one_by_one(product)
-        )
+        return evaluation.ladder(lambda: torch.func.vmap(product, randomness="same")(*directions), lambda: one_by_one(product))
 
     if not _operations(evaluation) & (FORWARD_WRONG | FORWARD_MISSING):
         try:
@@ -89,7 +89,9 @@ def jvp(evaluation: Evaluation, tangents: Vectors, several: bool) -> dict[str, T
             raise
         found = attempt(lambda *direction: _central_differences(outputs, primals, direction))
         evaluation.notes.say(
-            "finite_differences", "An operation has no forward-mode and no second derivative; these are central differences.", "jvp"
+            "finite_differences",
+            "An operation has no forward-mode and no second derivative; these are central differences.",
+            "jvp",
         )
     return dict(zip(smooth, found, strict=True))
 
@@ -99,7 +101,10 @@ def _operations(evaluation: Evaluation) -> frozenset[str]:
 
 
 def _double_vjp(
-    evaluation: Evaluation, outputs: Callable[..., tuple[Tensor, ...]], primals: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+    evaluation: Evaluation,
+    outputs: Callable[..., tuple[Tensor, ...]],
+    primals: tuple[Tensor, ...],
+    direction: tuple[Tensor, ...],
 ) -> tuple[Tensor, ...]:
     inputs = tuple(p.detach().requires_grad_() for p in primals)
     values = outputs(*inputs)
@@ -132,7 +137,11 @@ def first_derivative(evaluation: Evaluation, scalar: Tensor) -> tuple[Tensor | N
 
 def hvp(evaluation: Evaluation, first: Sequence[Tensor | None], tangents: Vectors, several: bool) -> dict[str, Tensor]:
     """H·tangent, `{input: shape of input}`, from the first derivative; with `several`, with the tangents' leading axis."""
-    pairs = [(g, tangents[n]) for n, g in zip(evaluation.wrt, first, strict=True) if n in tangents and g is not None and g.requires_grad]
+    pairs = [
+        (g, tangents[n])
+        for n, g in zip(evaluation.wrt, first, strict=True)
+        if n in tangents and g is not None and g.requires_grad
+    ]
     count = next(iter(tangents.values())).shape[0] if several else None
     if not pairs:
         return _no_curvature(evaluation, count)

@@ -19,7 +19,6 @@ from app.errors import PullbackError
 from app.program.function import Function
 from app.query import Note
 
-
 T = TypeVar("T")
 
 
@@ -45,7 +44,9 @@ class Evaluation:
         outputs: name → value, from the one forward; run when first read.
     """
 
-    def __init__(self, function: Function, leaves: Mapping[str, Tensor], wrt: Sequence[str], seed: int | None, notes: Notes) -> None:
+    def __init__(
+        self, function: Function, leaves: Mapping[str, Tensor], wrt: Sequence[str], seed: int | None, notes: Notes
+    ) -> None:
         self.function = function
         self.wrt = tuple(wrt)
         self.notes = notes
@@ -85,7 +86,13 @@ class Evaluation:
         return self.run({**{name: leaf.detach() for name, leaf in self.leaves.items()}, **changed})
 
     def grad(
-        self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, batched: bool = False, again: bool = True, twice: bool = False
+        self,
+        outputs: Sequence[Tensor],
+        cotangents: Sequence[Tensor],
+        *,
+        batched: bool = False,
+        again: bool = True,
+        twice: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """Reverse mode: Jᵗ·cotangents for each of `inputs`, None where no path leads there.
 
@@ -106,7 +113,9 @@ class Evaluation:
 
     def _one_by_one(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         rows = [
-            torch.autograd.grad(tuple(outputs), self.inputs, tuple(c[k] for c in cotangents), retain_graph=True, allow_unused=True)
+            torch.autograd.grad(
+                tuple(outputs), self.inputs, tuple(c[k] for c in cotangents), retain_graph=True, allow_unused=True
+            )
             for k in range(cotangents[0].shape[0])
         ]
         return tuple(None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True))

@@ -17,14 +17,16 @@ T = TypeVar("T")
 
 _MEMORY: Final = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|bad_alloc|not enough memory", re.I)
 _SHAPES: Final = re.compile(
-    r"shapes? cannot be multiplied|must match the size|size mismatch|shape mismatch|not broadcastable|is invalid for input of size|"
+    r"shapes? cannot be multiplied|same reduction dim|must match the size|size mismatch|shape mismatch|not broadcastable|is invalid for input of size|"
     r"inconsistent tensor size|Sizes of tensors must match|Expected size|expected input.* to have|must have the same shape|"
     r"batch1? .*batch2?|could not be broadcast|dimensions? .* must be|incompatible (?:matrix|shapes)|stack expects each tensor|"
     r"doesn't match the broadcast shape|Given groups|weight of size|same number of dimensions|target size .* input size",
     re.I,
 )
 # Lines that speak of PyTorch's inside: C++ stacks, source paths, advice on debugging.
-_INSIDE: Final = re.compile(r"^(Exception raised from|frame #|C\+\+ CapturedTraceback|Traceback|  File |For debugging|Compile with|#\d)", re.M)
+_INSIDE: Final = re.compile(
+    r"^(Exception raised from|frame #|C\+\+ CapturedTraceback|Traceback|  File |For debugging|Compile with|#\d)", re.M
+)
 _PATHS: Final = re.compile(r"(?:at )?\"?/[\w./+-]+\.(?:cpp|h|cu|py)\"?(?::\d+)?(?:,? line \d+)?[,.]? ?")
 _PREFIX: Final = re.compile(r"^(?:\w+Error|The following operation failed[^:]*): ")
 # AssertionError: PyTorch's own Python rules for fakes assert on their arguments.
@@ -62,9 +64,7 @@ def translated(error: BaseException, at: str | None = None) -> PullbackError:
     return PullbackError(code, f"PyTorch refused: {sentence(error)}", at=at)
 
 
-def clean(
-    run: Callable[[], T], *, at: str | None = None, through: tuple[type[BaseException], ...] = ()
-) -> T:
+def clean(run: Callable[[], T], *, at: str | None = None, through: tuple[type[BaseException], ...] = ()) -> T:
     """`run()`, its exceptions translated; those of `through` pass."""
     try:
         return run()

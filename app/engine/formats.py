@@ -13,6 +13,7 @@ from torch import Tensor
 from app.engine import structure
 from app.engine.derivatives import no_second_derivative
 from app.engine.evaluation import Evaluation
+from app.engine.jacobian import basis
 from app.engine.plan import check_result_size
 from app.errors import PullbackError
 from app.limits import Limits
@@ -93,6 +94,6 @@ def _one(
     if blocks is not None:
         return blocks, "block"
     limit(output.numel() * leaf.numel() * leaf.element_size())
-    pieces = [several(chunk) for _, chunk in structure.basis(output.detach(), rows)]
+    pieces = [several(chunk) for _, chunk in basis(output.detach(), rows)]
     dense = torch.cat(pieces) if pieces else leaf.detach().new_zeros((0, *leaf.shape))
     return dense.reshape(*output.shape, *leaf.shape), "dense"

@@ -54,7 +54,7 @@ def first_step(job: Job) -> Step | None:
     A step whose value is not finite already counts as the maker, for what follows from it cannot be finite.
     """
     values = replay(job.evaluation)
-    steps = [(node, node.meta["step"]) for node in job.evaluation.function.graph.nodes if "step" in node.meta]
+    steps = job.evaluation.function.steps()
     for node, step in steps:
         made_here = not _tensors_finite(values.get(node)) and all(_tensors_finite(values.get(n)) for n in node.all_input_nodes)
         if made_here:
@@ -74,7 +74,7 @@ def first_step(job: Job) -> Step | None:
 
 def _outputs(job: Job, values: Mapping[fx.Node, Any]) -> list[Tensor]:
     (nodes,) = next(node for node in reversed(job.evaluation.function.graph.nodes) if node.op == "output").args
-    return [values[node] for node in nodes if isinstance(values.get(node), Tensor)]  # type: ignore[union-attr]
+    return [values[node] for node in nodes if isinstance(values.get(node), Tensor)]
 
 
 def _cotangents(smooth: list[Tensor], values: Mapping[fx.Node, Any]) -> dict[fx.Node, Tensor]:

@@ -21,6 +21,7 @@ from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.function import Function
+from app.program.functions import Functions
 from app.query import Query, TensorData
 
 SCALAR_KINDS: Final = frozenset({"gradient", "hessian", "hvp"})
@@ -43,8 +44,9 @@ class Prepared:
 class Preparer:
     """Prepares queries and remembers what can be used again, by signature."""
 
-    def __init__(self, limits: Limits, device: str) -> None:
+    def __init__(self, limits: Limits, device: str, functions: Functions) -> None:
         self._limits = limits
+        self._functions = functions
         self._device = device
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
 
@@ -75,7 +77,7 @@ class Preparer:
             leaves = self.leaves(query, dtypes)
             return {name: leaf[0] if _is_batched(query, name) else leaf for name, leaf in leaves.items()}
 
-        built = build(query, shapes, real)
+        built = build(query, self._functions, shapes, real)
         dtypes = {leaf.name: leaf.dtype for leaf in built.leaves}
         outputs = results(built.function)
         derive = any(kind != "outputs" for kind in query.want)
@@ -118,7 +120,7 @@ def _signature(query: Query) -> Any:
 def results(function: Function) -> tuple[Result, ...]:
     """The Function's outputs, as they came out while it was built."""
     (nodes,) = next(node for node in reversed(function.graph.nodes) if node.op == "output").args
-    values = [node.meta["val"] for node in nodes]  # type: ignore[union-attr]
+    values = [node.meta["val"] for node in nodes]
     return tuple(Result(name, tuple(v.shape), v.dtype) for name, v in zip(function.outputs, values, strict=True))
 
 
@@ -191,7 +193,7 @@ def _wrt(query: Query, built: Built, sent: Mapping[str, TensorData]) -> tuple[st
                     at="wrt",
                     expected="a floating or complex input",
                     given=sent[leaf.name].dtype,
-                    fix=f"Send `{leaf.name}` as float64, or leave it out of \"wrt\".",
+                    fix=f'Send `{leaf.name}` as float64, or leave it out of "wrt".',
                 )
             named.add(leaf.name)
     return tuple(leaf.name for leaf in built.leaves if leaf.name in named)
@@ -271,5 +273,3 @@ def _several(query: Query, outputs: tuple[Result, ...], shapes: Mapping[str, tup
         for name, data in vectors.items()
     ]
     return max(counts, default=1)
-
-

@@ -5,6 +5,8 @@ Knows how the three are built and which inputs are promoted to floating. Refuses
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,13 +26,17 @@ from app.engine.tensors import DTYPES, is_differentiable
 from app.errors import PullbackError
 from app.program.build import build_program
 from app.program.function import Function
-from app.program.functions import build_function, kept
+from app.program.functions import Functions, build_function
 from app.program.operation import build_operation
 from app.query import INTEGER_DTYPES, Input, Query, TensorData
 
 Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
 # Shapes that only the values decide: the Function is then built on the real tensors.
 UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+_SMALL = 100_000  # elements: a real attempt at a failed operation costs nothing then
+
+# PyTorch logs a stack for every refusal on fakes; the client is told in the reply.
+logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ def regrouped(query: Query, tensors: Mapping[str, Tensor]) -> Inputs:
     }
 
 
-def builder(query: Query) -> Callable[[Inputs], Function]:
+def builder(query: Query, functions: Functions) -> Callable[[Inputs], Function]:
     """The maker of the Function for a query's text or name. Raises `unknown_operation`, `unknown_function`."""
     if query.operation is not None:
         operation = find(query.operation)
@@ -70,7 +76,7 @@ def builder(query: Query) -> Callable[[Inputs], Function]:
             raise _seed_needed(f"`{operation.name}` draws random numbers")
         return lambda inputs: build_operation(operation, inputs, query.parameters)
     if query.function is not None:
-        known = kept().find(query.function)
+        known = functions.find(query.function)
         return lambda inputs: build_function(known, inputs, query.parameters, _program_dtype(query, inputs))
     text = query.program or ""
     return lambda inputs: build_program(text, inputs, query.parameters, _program_dtype(query, inputs))
@@ -92,7 +98,11 @@ def _program_dtype(query: Query, inputs: Inputs) -> torch.dtype:
 
 def _seed_needed(why: str) -> PullbackError:
     return PullbackError(
-        "bad_parameter", f"{why}, so the query needs a seed.", at="seed", expected="an integer", fix='Add "seed": 0 to the query.'
+        "bad_parameter",
+        f"{why}, so the query needs a seed.",
+        at="seed",
+        expected="an integer",
+        fix='Add "seed": 0 to the query.',
     )
 
 
@@ -105,7 +115,12 @@ class Built:
     cost: Cost | None
 
 
-def build(query: Query, shapes: Mapping[str, tuple[int, ...]], real: Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]]) -> Built:
+def build(
+    query: Query,
+    functions: Functions,
+    shapes: Mapping[str, tuple[int, ...]],
+    real: Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]],
+) -> Built:
     """The Function of `query` for leaves of these shapes, built on fakes; on real tensors where data decides the shapes.
 
     Arguments:
@@ -115,16 +130,12 @@ def build(query: Query, shapes: Mapping[str, tuple[int, ...]], real: Callable[[M
     Raises:
         PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
     """
-    make = builder(query)
+    make = builder(query, functions)
     dtypes = _dtypes(query)
     candidates = _promotable(query, dtypes)
     if candidates:
         dtypes = _promoted(query, make, shapes, dtypes, candidates)
-    built = _build_on_fakes(query, make, shapes, dtypes)
-    if built is None:
-        function = clean(lambda: make(regrouped(query, real(dtypes))))
-        built = function, None
-    function, cost = built
+    function, cost = _build_on_fakes(query, make, shapes, dtypes, real)
     if function.random and query.seed is None:
         raise _seed_needed("The program draws random numbers")
     leaves = tuple(Leaf(name, shapes[name], dtypes[name]) for name in function.leaves)
@@ -177,19 +188,44 @@ def _accepts(
     query: Query, make: Callable[[Inputs], Function], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, torch.dtype]
 ) -> bool:
     try:
-        _build_on_fakes(query, make, shapes, dtypes)
-    except PullbackError:
+        _on_fakes(query, make, shapes, dtypes)
+    except (PullbackError, *UNPLANNABLE):
         return False
     return True
 
 
 def _build_on_fakes(
+    query: Query,
+    make: Callable[[Inputs], Function],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, torch.dtype],
+    real: Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]],
+) -> tuple[Function, Cost | None]:
+    """On fakes; on real tensors where data decides the shapes, and where a single operation failed on small fakes.
+
+    The latter because fakes run PyTorch's second implementation of an operation: its refusals read worse, and now and then it
+    refuses what the first one takes.
+    """
+    try:
+        return _on_fakes(query, make, shapes, dtypes)
+    except UNPLANNABLE:
+        pass
+    except PullbackError as error:
+        elements = sum(math.prod(shape) for shape in shapes.values())
+        if query.operation is None or elements > _SMALL or error.code not in ("shape_mismatch", "operation_failed"):
+            raise
+    try:
+        with torch.no_grad():
+            return clean(lambda: make(regrouped(query, real(dtypes)))), None
+    except PullbackError as error:
+        if error.code == "shape_mismatch" and error.given is None:
+            error.given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise
+
+
+def _on_fakes(
     query: Query, make: Callable[[Inputs], Function], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, torch.dtype]
-) -> tuple[Function, Cost | None] | None:
+) -> tuple[Function, Cost]:
     with FakeTensorMode():
         fakes = {name: torch.empty(shape, dtype=dtypes[name]) for name, shape in shapes.items()}
-        try:
-            with torch.no_grad():
-                return clean(lambda: measured(lambda: make(regrouped(query, fakes))), through=UNPLANNABLE)
-        except UNPLANNABLE:
-            return None
+        return clean(lambda: measured(lambda: make(regrouped(query, fakes))), through=UNPLANNABLE)

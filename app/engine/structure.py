@@ -27,7 +27,9 @@ def diagonal(backward: Backward, output: Tensor, leaf: Tensor) -> Tensor | None:
     return entries if _close(backward(probe), entries * probe) else None
 
 
-def block(backward: Backward, rows: Callable[[Tensor], Tensor], output: Tensor, leaf: Tensor, limit: Callable[[int], None]) -> Tensor | None:
+def block(
+    backward: Backward, rows: Callable[[Tensor], Tensor], output: Tensor, leaf: Tensor, limit: Callable[[int], None]
+) -> Tensor | None:
     """The Jacobian's blocks `[n, output[1:]…, input[1:]…]` if row i of the output depends on row i of the input alone, else None.
 
     Arguments:

@@ -57,7 +57,7 @@ def from_torch(tensor: Tensor) -> TensorData:
         tensor = tensor.cpu()
     shape = tuple(tensor.shape)
     flat = tensor.contiguous().view(-1).view(torch.uint8)
-    return TensorData(NAMES[tensor.dtype], shape, memoryview(flat.numpy()))
+    return TensorData(NAMES[tensor.dtype], shape, memoryview(flat.numpy().data))
 
 
 def is_differentiable(dtype: torch.dtype) -> bool:

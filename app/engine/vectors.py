@@ -18,7 +18,9 @@ from app.query import TensorData
 Vectors = dict[str, Tensor]
 
 
-def cotangents(sent: Mapping[str, TensorData], smooth: Mapping[str, Tensor], known: Mapping[str, Tensor], notes: Notes) -> tuple[Vectors, bool]:
+def cotangents(
+    sent: Mapping[str, TensorData], smooth: Mapping[str, Tensor], known: Mapping[str, Tensor], notes: Notes
+) -> tuple[Vectors, bool]:
     """One cotangent for each differentiable output that has one, and whether they carry a leading axis of several.
 
     Arguments:
@@ -114,7 +116,9 @@ def _read(sent: Mapping[str, TensorData], of: Mapping[str, Tensor], what: str, w
         )
     count = several.pop()
     if count == 0:
-        raise PullbackError("bad_cotangent", f"The leading axis of the {what} is empty.", at=what, fix=f"Send at least one {what}.")
+        raise PullbackError(
+            "bad_cotangent", f"The leading axis of the {what} is empty.", at=what, fix=f"Send at least one {what}."
+        )
     return found, count is not None
 
 
