@@ -10,6 +10,7 @@ import http.client
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 _EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -29,7 +30,8 @@ def is_ready(host: str, port: int) -> bool:
         connection.close()
 
 
-def _is_alive(process: int) -> bool:
+def exists(process: int) -> bool:
+    """Whether a process has this id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -37,17 +39,16 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def wait(host: str, port: int, timeout_s: float, process: int | None = None) -> bool:
-    """Asks until the server is ready, `timeout_s` seconds have passed, or `process` (the server's id) has ended."""
+def wait(host: str, port: int, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> bool:
+    """Asks until the server is ready, `timeout_s` seconds have passed, or the server is no longer `alive`."""
     until = time.monotonic() + timeout_s
-    while True:
-        if process is not None and not _is_alive(process):
-            return False
+    while alive():
         if is_ready(host, port):
             return True
         if time.monotonic() >= until:
             return False
         time.sleep(_PAUSE_S)
+    return False
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="go on asking for so long")
     parser.add_argument("--process", type=int, metavar="ID", help="give up when this process has ended")
     given = parser.parse_args(arguments)
-    return 0 if wait(given.host, given.port, given.wait, given.process) else 1
+    process = given.process
+    alive = (lambda: True) if process is None else (lambda: exists(process))
+    return 0 if wait(given.host, given.port, given.wait, alive) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,171 @@
+"""The OpenAPI document is valid, complete, the one that is served; and every example in it is answered as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from app import __version__
+from app.errors import CODES
+from app.front.examples import Example, examples, refusals
+from app.front.openapi import document, text
+from app.query import WANTS, Query
+from tests.server import Server
+
+KEPT = Path(__file__).parent.parent.parent / "openapi" / "openapi.json"
+TOLERANCE = 1e-6
+
+
+def _validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": document(__version__)["components"]})
+
+
+def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, verbs in document(__version__)["paths"].items():
+        for verb, operation in verbs.items():
+            yield path, verb, operation
+
+
+def test_document_is_valid() -> None:
+    validate(document(__version__))
+
+
+def test_kept_file_is_the_document() -> None:
+    assert KEPT.read_bytes() == text(__version__), "run `make openapi`"
+
+
+def test_server_gives_the_document(server: Server) -> None:
+    reply = server.http.get("/openapi.json")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("application/json")
+    assert reply.json() == orjson.loads(KEPT.read_bytes())
+
+
+def test_every_endpoint_is_described() -> None:
+    for path, verb, operation in _operations():
+        assert operation["summary"], path
+        assert len(operation["description"]) > 10, path
+        assert operation["operationId"], (path, verb)
+
+
+def test_every_error_code_is_documented() -> None:
+    assert set(refusals()) == set(CODES)
+    shown = {
+        code
+        for _, _, operation in _operations()
+        for status, response in operation["responses"].items()
+        if int(status) >= 400
+        for code in response["content"]["application/problem+json"]["examples"]
+    }
+    assert set(CODES) - shown <= {"not_found", "method_not_allowed"}
+
+
+def test_every_field_of_a_query_is_described() -> None:
+    described = document(__version__)["components"]["schemas"]["Query"]["properties"]
+    assert set(described) == {field.name for field in fields(Query)}
+    assert all(len(schema["description"]) > 10 for schema in described.values())
+
+
+def test_example_refusals_fit_their_schema() -> None:
+    validator = _validator("Problem")
+    for refusal in refusals().values():
+        validator.validate(refusal.problem("id"))
+
+
+def test_example_answers_fit_their_schema() -> None:
+    for path, _, operation in _operations():
+        for response in operation["responses"].values():
+            for media in response["content"].values():
+                schema = {**media["schema"], "components": document(__version__)["components"]}
+                for example in media.get("examples", {}).values():
+                    assert Draft202012Validator(schema).is_valid(example["value"]), path
+
+
+@pytest.mark.parametrize("path", [path for path, verb, _ in _operations() if verb == "get"])
+def test_every_get_in_the_document_is_answered(server: Server, path: str) -> None:
+    operation = document(__version__)["paths"][path]["get"]
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "path":
+            path = path.replace("{" + parameter["name"] + "}", parameter["example"])
+    reply = server.http.get(path)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-request-id"]
+    media_type, media = next(iter(operation["responses"]["200"]["content"].items()))
+    assert reply.headers["content-type"].split(";")[0] == media_type
+    if media_type == "application/json":
+        Draft202012Validator({**media["schema"], "components": document(__version__)["components"]}).validate(reply.json())
+
+
+def test_examples_show_everything_that_can_be_wanted() -> None:
+    shown = {want for example in examples().values() for want in example.query.get("want", ["outputs"])}
+    assert shown == set(WANTS)
+    assert len(examples()) >= 20
+
+
+@pytest.mark.parametrize("name", examples())
+def test_example_is_a_query(name: str) -> None:
+    _validator("Query").validate(examples()[name].query)
+
+
+def _at(answer: dict[str, Any], path: str) -> Any:
+    """The value at a dotted path; a tensor's data where it leads to a tensor."""
+    value: Any = answer
+    for part in path.split("."):
+        value = value[part]
+    return value["data"] if isinstance(value, dict) and "data" in value else value
+
+
+def _numbers(value: Any) -> Any:
+    return np.asarray(value, dtype=np.float64)  # reads the strings "NaN" and "Infinity" too
+
+
+def assert_answered(example: Example, reply: httpx.Response) -> None:
+    assert reply.status_code == example.status, reply.text
+    if example.code is not None:
+        _validator("Problem").validate(reply.json())
+        assert reply.json()["code"] == example.code
+        return
+    _validator("Answer").validate(reply.json())
+    for path, expected in example.expect.items():
+        got = _at(reply.json(), path)
+        if isinstance(expected, str | bool):
+            assert got == expected, path
+        else:
+            np.testing.assert_allclose(_numbers(got), _numbers(expected), rtol=TOLERANCE, atol=TOLERANCE, err_msg=path)
+
+
+@pytest.mark.parametrize("name", examples())
+def test_example_is_answered_as_it_says(server: Server, name: str) -> None:
+    example = examples()[name]
+    assert_answered(example, server.http.post("/v1/query", json=example.query))
+
+
+def _as_a_browser_sends(value: Any) -> Any:
+    """JavaScript has one kind of number and writes 1.0 as 1; Swagger UI sends the examples so."""
+    if isinstance(value, dict):
+        return {key: _as_a_browser_sends(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_a_browser_sends(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@pytest.mark.parametrize("name", examples())
+def test_example_is_answered_from_a_browser(server: Server, name: str) -> None:
+    example = examples()[name]
+    assert_answered(example, server.http.post("/v1/query", json=_as_a_browser_sends(example.query)))
+
+
+def test_all_examples_in_one_list(server: Server) -> None:
+    reply = server.http.post("/v1/queries", json=[example.query for example in examples().values()])
+    assert reply.status_code == 200
+    statuses = [answer.get("status", 200) for answer in reply.json()]
+    assert statuses == [example.status for example in examples().values()]

@@ -1,0 +1,70 @@
+"""A real server for the tests: a process of its own on a free port, started as people start it.
+
+Knows how it is started, awaited and ended. Refuses to know what is asked of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from app.ready import wait
+
+START_LIMIT_S: Final = 120.0
+END_LIMIT_S: Final = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: `http` has its address as base URL; `log` is what it has written."""
+
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    http: httpx.Client
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment without its settings of Pullback, and with `settings`."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PULLBACK_")}
+    return {**inherited, "OMP_NUM_THREADS": "1", **settings}
+
+
+@contextmanager
+def serving(log: Path, **settings: str) -> Iterator[Server]:
+    """A ready server with the variables `settings`; ended by SIGTERM, and it must end well."""
+    port = free_port()
+    environment = clean_environment(PULLBACK_PORT=str(port), PULLBACK_WORKERS="1", **settings)
+    command = [str(Path(sys.executable).parent / "pullback"), "serve"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        assert wait("127.0.0.1", port, START_LIMIT_S, lambda: process.poll() is None), f"not ready:\n{log.read_text()[-4000:]}"
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=60) as http:
+            yield Server(url, port, process, log, http)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
