@@ -1,0 +1,249 @@
+"""A parsed query → Query: names, tensors, lists of tensors, parameters.
+
+Knows the words of section 2 of the contract. Refuses to know JSON text, safetensors, and what an operation does; of the catalogue
+it reads one thing: which inputs of an operation are lists of tensors.
+
+One tensor or a list of tensors? `[[1, 2], [3, 4]]` is a matrix for `softmax` and two vectors for `cat`. An operation's signature
+decides. For a program or a function, and where an operation's signatures differ, a list is one tensor if it can be one; else it
+is a list of tensors if a member has the object form, or if its members are lists that do not fit together (`[[1, 2], [3]]`).
+`NAME.0`, `NAME.1`… is another spelling of a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.catalogue.read import find
+from app.errors import PullbackError
+from app.limits import NAME_LIMIT, TENSOR_COUNT_LIMIT
+from app.protocols.describe import describe
+from app.protocols.json_tensors import RaggedError, tensor
+from app.protocols.query_body import QueryBody, read_body
+from app.query import Input, Parameter, Query, TensorData
+
+TENSOR_FIELDS: Final = ("inputs", "cotangent", "tangent", "expected")
+
+
+def query(value: Any) -> Query:
+    """The query that a parsed JSON value spells; tensors that came another way stand in it as TensorData.
+
+    Raises `bad_request`, `bad_parameter`, `bad_tensor`, `unknown_operation`.
+    """
+    body = read_body(value)
+    _check_names(body)
+    inputs = _inputs(body)
+    lists = {name for name, given in inputs.items() if type(given) is tuple}
+    cotangent = {name: tensor(given, f"cotangent.{name}") for name, given in body.cotangent.items()}
+    tangent = _one_by_one(body.tangent, "tangent", lists)
+    expected = _one_by_one(body.expected, "expected", lists)
+    _check_count(inputs, cotangent, tangent, expected)
+    return Query(
+        operation=body.operation,
+        program=body.program,
+        function=body.function,
+        inputs=inputs,
+        parameters={name: _parameter(given, f"parameters.{name}") for name, given in body.parameters.items()},
+        want=tuple(body.want),
+        wrt=None if body.wrt is None else tuple(body.wrt),
+        of=body.of,
+        cotangent=cotangent,
+        tangent=tangent,
+        batched=tuple(body.batched),
+        expected=expected,
+        format=body.format,
+        dtype=body.dtype,
+        encoding=body.encoding,
+        seed=body.seed,
+        timeout_s=body.timeout_s,
+    )
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _check_names(body: QueryBody) -> None:
+    _check_count(body.inputs, body.cotangent, body.tangent, body.expected)
+    for field in (*TENSOR_FIELDS, "parameters"):
+        for name in getattr(body, field):
+            if not name.isidentifier() or len(name) > NAME_LIMIT or name.startswith("__"):
+                _check_name(name, field)
+    for name in body.parameters:
+        if name in body.inputs:
+            raise PullbackError(
+                "bad_request",
+                f"{name!r} stands in `inputs` and in `parameters`.",
+                at=f"parameters.{name}",
+                expected="each name in one of the two",
+                fix="Keep tensors in `inputs` and plain values in `parameters`.",
+            )
+
+
+def _check_name(name: str, field: str) -> None:
+    """A name is an identifier; `tensors.0` or `output.1` names a member of a list."""
+    first, *rest = name.split(".")
+    if (
+        len(name) <= NAME_LIMIT
+        and not name.startswith("__")
+        and first.isidentifier()
+        and all(p.isidentifier() or _is_index(p) for p in rest)
+    ):
+        return
+    raise PullbackError(
+        "bad_request",
+        f"A name in `{field}` is not a name.",
+        at=field,
+        expected=f"letters, digits and _ (tensors.0 for a member of a list), at most {NAME_LIMIT} characters, not beginning with __",
+        given=describe(name),
+    )
+
+
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdigit() and (text == "0" or text[0] != "0") and len(text) < 5
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def _inputs(body: QueryBody) -> dict[str, Input]:
+    always, perhaps = _list_names(body)
+    read: dict[str, Input] = {}
+    for name, given in body.inputs.items():
+        at = f"inputs.{name}"
+        if name in always:
+            read[name] = _members(given, at)
+        elif name in perhaps or body.operation is None:
+            read[name] = _one_or_several(given, at)
+        else:
+            read[name] = tensor(given, at)
+    return _joined(read) if any("." in name for name in read) else read
+
+
+def _list_names(body: QueryBody) -> tuple[set[str], set[str]]:
+    """The names of the operation's inputs that are lists of tensors in every signature, and of those that are in some."""
+    if body.operation is None:
+        return set(), set()
+    lists: set[str] = set()
+    others: set[str] = set()
+    for signature in find(body.operation).signatures:
+        for argument in signature.arguments:
+            (lists if argument.kind == "tensors" else others).add(argument.name)
+    return lists - others, lists & others
+
+
+def _members(given: Any, at: str) -> tuple[TensorData, ...]:
+    if type(given) is not list:
+        raise PullbackError(
+            "bad_tensor",
+            "This input is a list of tensors.",
+            at=at,
+            expected="a list of tensors",
+            given="one tensor" if type(given) in (dict, TensorData) else describe(given),
+            fix="Send [tensor, tensor, …].",
+        )
+    if len(given) > TENSOR_COUNT_LIMIT:
+        _refuse_count(len(given), at)
+    return tuple([tensor(member, f"{at}[{index}]") for index, member in enumerate(given)])
+
+
+def _one_or_several(given: Any, at: str) -> Input:
+    try:
+        return tensor(given, at)
+    except PullbackError as refused:
+        if type(given) is not list:
+            raise
+        kinds = set(map(type, given))
+        if dict in kinds:
+            return _members(given, at)
+        if kinds != {list} or not isinstance(refused, RaggedError):
+            raise
+        try:
+            return _members(given, at)
+        except PullbackError:
+            raise refused from None
+
+
+def _joined(read: dict[str, Input]) -> dict[str, Input]:
+    """`NAME.0`, `NAME.1`… become the list NAME."""
+    whole: dict[str, Input] = {}
+    members: dict[str, dict[int, TensorData]] = {}
+    for name, given in read.items():
+        base, _, index = name.rpartition(".")
+        if base and _is_index(index) and isinstance(given, TensorData):
+            members.setdefault(base, {})[int(index)] = given
+        else:
+            whole[name] = given
+    for base, several in members.items():
+        if base in whole:
+            raise PullbackError(
+                "bad_request",
+                f"{base!r} stands in `inputs` as a whole and by members.",
+                at=f"inputs.{base}",
+                expected="one of the two",
+            )
+        missing = next((i for i in range(len(several)) if i not in several), None)
+        if missing is not None:
+            raise PullbackError(
+                "bad_request",
+                f"The list {base!r} lacks its member {missing}.",
+                at=f"inputs.{base}.{missing}",
+                expected=f"{base}.0 to {base}.{len(several) - 1}",
+                given=", ".join(f"{base}.{i}" for i in sorted(several)[:8]),
+            )
+        whole[base] = tuple([several[i] for i in range(len(several))])
+    return whole
+
+
+def _one_by_one(given: Mapping[str, Any], field: str, lists: set[str]) -> dict[str, TensorData]:
+    """name → tensor; what is given for a list of tensors, as `NAME.0`, `NAME.1`…"""
+    read: dict[str, TensorData] = {}
+    for name, value in given.items():
+        at = f"{field}.{name}"
+        several = _members(value, at) if name in lists else None
+        members = {name: tensor(value, at)} if several is None else {f"{name}.{i}": member for i, member in enumerate(several)}
+        twice = next((key for key in members if key in read or (key != name and key in given)), None)
+        if twice is not None:
+            raise PullbackError("bad_request", f"{twice!r} is given twice.", at=f"{field}.{twice}", expected="each name once")
+        read.update(members)
+    return read
+
+
+def _check_count(inputs: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
+    count = sum([len(given) if type(given) is tuple else 1 for given in inputs.values()]) + sum(map(len, others))
+    if count > TENSOR_COUNT_LIMIT:
+        _refuse_count(count, "inputs")
+
+
+def _refuse_count(count: int, at: str) -> None:
+    raise PullbackError(
+        "bad_request",
+        f"The query has {count} tensors, which is too many.",
+        at=at,
+        expected=f"at most {TENSOR_COUNT_LIMIT} tensors",
+        given=str(count),
+        fix="Stack them into one tensor.",
+    )
+
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+_PLAIN: Final = {str, bool, float, type(None)}
+
+
+def _parameter(given: Any, at: str) -> Parameter:
+    kind = type(given)
+    if kind in _PLAIN or (kind is int and -(1 << 63) <= given < 1 << 63):
+        return given  # type: ignore[no-any-return]
+    if kind is list:
+        if set(map(type, given)) <= _PLAIN:
+            return tuple(given)
+        return tuple([_parameter(member, f"{at}[{index}]") for index, member in enumerate(given)])
+    raise PullbackError(
+        "bad_parameter",
+        "A parameter must be a plain value.",
+        at=at,
+        expected="an integer of 64 bits" if kind is int else "a number, string, boolean, null, or a list of these",
+        given=describe(given),
+        fix="A tensor goes into `inputs`." if kind in (dict, TensorData) else None,
+    )

@@ -1,0 +1,289 @@
+"""Strict JSON text → Python values: nothing in the text is lost, overwritten or silently changed.
+
+Knows JSON (RFC 8259, with the literals NaN, Infinity and -Infinity). Refuses to know what the values mean.
+
+Two roads, one verdict. The exact road (the standard library's scanner with hooks) is the judge. The fast road (orjson) serves
+larger bodies: whatever orjson refuses, and whatever it could have changed without a word (a repeated key, an integer beyond
+64 bits), goes to the judge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from app.errors import PullbackError
+from app.limits import JSON_DEPTH_LIMIT
+
+Body = bytes | bytearray | memoryview
+
+_SMALL_BYTES: Final = 3 << 10  # below, the exact road is the quicker one
+_INTEGER_DIGITS_LIMIT: Final = 4300  # Python's own limit against quadratic conversion
+_BLOCK: Final = 1 << 17
+# Every key ends like this. A string's inside can look the same, so the count is an upper bound.
+_KEY_END: Final = re.compile(rb'"[ \t\n\r]*:')
+_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfRange:
+    """Stands in the tree for a number that no float64 and no integer of 4300 digits holds (`1e999`).
+
+    It is no number and no string, so whoever reads a value of some type refuses it, at its exact place.
+    """
+
+    text: str
+
+    def __repr__(self) -> str:
+        return f"{self.text[:24]}{'…' if len(self.text) > 24 else ''} (beyond the range of float64)"
+
+
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def parse(body: Body, *, name: str = "the body", depth_limit: int = JSON_DEPTH_LIMIT) -> Any:
+    """The value that `body` spells, in dicts, lists, strings, ints, floats, bools, None and `OutOfRange`.
+
+    Arguments:
+        body: UTF-8 text, without a byte order mark.
+        name: what the text is, for the error messages.
+        depth_limit: how many lists and objects may stand inside each other.
+
+    Raises `bad_json` (with the byte offset), `duplicate_key`, `json_depth`.
+    """
+    if len(body) > _SMALL_BYTES:
+        done, value = _fast(body, depth_limit)
+        if done:
+            return value
+    return _exact(body, name, depth_limit)
+
+
+def elements(body: Body, *, name: str = "the body") -> list[bytes]:
+    """The elements of the JSON list that `body` spells, each as its own text, cut from the body unchanged.
+
+    Checks the syntax alone: each element is parsed by whoever takes it. Raises `bad_json`, `json_depth`, and `bad_request` when
+    the value is not a list.
+    """
+    text = _decode(body, name)
+    start = _skip_space(text, 0)
+    if text[start : start + 1] != "[":
+        raise PullbackError(
+            "bad_request",
+            f"{_capital(name)} must be a JSON list.",
+            expected="a list",
+            given=_head(text),
+            fix="Send [query, query, …].",
+        )
+    pieces: list[bytes] = []
+    try:
+        end = _skip_space(text, start + 1)
+        closed = text[end : end + 1] == "]"
+        while not closed:
+            begin = end
+            end = _scan_syntax(text, begin)
+            pieces.append(text[begin:end].encode())
+            end = _skip_space(text, end)
+            closed = text[end : end + 1] == "]"
+            if not closed:
+                if text[end : end + 1] != ",":
+                    raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
+                end = _skip_space(text, end + 1)
+        if _skip_space(text, end + 1) != len(text):
+            raise json.JSONDecodeError("Extra data", text, _skip_space(text, end + 1))
+    except json.JSONDecodeError as error:
+        raise _syntax(error, name) from None
+    except RecursionError:
+        raise _too_deep(name, JSON_DEPTH_LIMIT) from None
+    return pieces
+
+
+# --- the fast road ---------------------------------------------------------------------------------------------------
+
+
+def _fast(body: Body, depth_limit: int) -> tuple[bool, Any]:
+    """(True, value) when orjson's value is certainly exact, else (False, None)."""
+    if _may_hold_long_integer(body):
+        return False, None
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False, None
+    keys, depth = _keys_and_depth(value)
+    # Every key of the text ends in a match, so as many matches as kept keys prove that no key was overwritten.
+    return depth <= depth_limit and keys == len(_KEY_END.findall(body)), value
+
+
+def _may_hold_long_integer(body: Body) -> bool:
+    """Whether 19 digits stand in a row that are not a fraction's: orjson makes a float of an integer beyond 64 bits."""
+    codes = np.frombuffer(body, np.uint8)
+    for begin in range(0, len(codes), _BLOCK):
+        block = codes[max(begin - 1, 0) : begin + _BLOCK + 19]  # one before, for what precedes; 19 after, for the overlap
+        digit = (block - 48) < 10
+        run = digit
+        for step in (1, 2, 4, 8, 3):  # runs of 2, 4, 8, 16, 19
+            run = run[:-step] & run[step:]
+        if not run.any():
+            continue
+        before = block[: len(run) - 1]
+        starts = run[1:] & ~digit[: len(run) - 1] & (before != ord("."))
+        if starts.any() or (begin == 0 and bool(run[0])):
+            return True
+    return False
+
+
+def _keys_and_depth(value: Any) -> tuple[int, int]:
+    """How many keys the tree holds, and how many containers stand inside each other."""
+    keys = depth = 0
+    level: Sequence[Any] = [value]
+    while True:
+        kinds = set(map(type, level))
+        if list not in kinds and dict not in kinds:
+            return keys, depth
+        depth += 1
+        objects: Sequence[dict[str, Any]] = [v for v in level if type(v) is dict] if dict in kinds else ()
+        lists: Sequence[list[Any]] = [v for v in level if type(v) is list] if len(kinds) > 1 else () if objects else level
+        keys += sum(map(len, objects))
+        level = list(chain(chain.from_iterable(lists), chain.from_iterable([o.values() for o in objects])))
+
+
+# --- the exact road --------------------------------------------------------------------------------------------------
+
+
+def _exact(body: Body, name: str, depth_limit: int) -> Any:
+    text = _decode(body, name)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _syntax(error, name) from None
+    except _RepeatedKeyError as error:
+        raise _repeated(str(error.args[0]), name) from None
+    except RecursionError:
+        raise _too_deep(name, depth_limit) from None
+    if text.count("[") + text.count("{") > depth_limit and _keys_and_depth(value)[1] > depth_limit:
+        raise _too_deep(name, depth_limit)
+    if _SURROGATE.search(body):
+        _refuse_lone_surrogates(text, name)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _RepeatedKeyError(_first_repeated(pairs))
+    return made
+
+
+def _first_repeated(pairs: list[tuple[str, Any]]) -> str:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    raise ValueError("no key is repeated")
+
+
+def _float(text: str) -> float | OutOfRange:
+    number = float(text)
+    return OutOfRange(text) if number - number != 0.0 else number
+
+
+def _integer(text: str) -> int | OutOfRange:
+    return int(text) if len(text) <= _INTEGER_DIGITS_LIMIT else OutOfRange(text)
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_integer)
+# Numbers become `bool("12")`: the cheapest call that makes nothing, where only the syntax matters.
+_SYNTAX: Final = json.JSONDecoder(parse_float=bool, parse_int=bool)
+
+
+def _scan_syntax(text: str, begin: int) -> int:
+    """Where the value that begins at `begin` ends."""
+    return _SYNTAX.raw_decode(text, begin)[1]
+
+
+def _decode(body: Body, name: str) -> str:
+    try:
+        text = str(body, "utf-8")
+    except UnicodeDecodeError as error:
+        raise PullbackError(
+            "bad_json",
+            f"{_capital(name)} is not UTF-8: byte {error.start} is wrong.",
+            expected="JSON text in UTF-8",
+            given=f"the byte 0x{error.object[error.start]:02x} at byte {error.start}",
+        ) from None
+    if text.startswith("\ufeff"):
+        raise PullbackError(
+            "bad_json",
+            f"{_capital(name)} begins with a byte order mark, which JSON forbids.",
+            fix="Send UTF-8 without the first three bytes.",
+        )
+    if _skip_space(text, 0) == len(text):
+        raise PullbackError("bad_json", f"{_capital(name)} is empty.", expected="JSON text", given="nothing")
+    return text
+
+
+def _skip_space(text: str, begin: int) -> int:
+    while text[begin : begin + 1] in (" ", "\n", "\r", "\t"):
+        begin += 1
+    return begin
+
+
+def _refuse_lone_surrogates(text: str, name: str) -> None:
+    for found in _STRING.finditer(text):
+        if "\\u" in found[0]:
+            try:
+                json.loads(found[0]).encode()
+            except UnicodeEncodeError:
+                offset = len(text[: found.start()].encode())
+                raise PullbackError(
+                    "bad_json",
+                    f"{_capital(name)} has half of a surrogate pair in the string at byte {offset}: it is no character.",
+                    fix="Write both halves (\\ud83d\\ude00), or the character itself.",
+                ) from None
+
+
+# --- what is said ----------------------------------------------------------------------------------------------------
+
+
+def _syntax(error: json.JSONDecodeError, name: str) -> PullbackError:
+    offset = len(error.doc[: error.pos].encode())
+    return PullbackError(
+        "bad_json",
+        f"{_capital(name)} is not valid JSON: {error.msg.removesuffix(' at')} at byte {offset} (line {error.lineno}, column {error.colno}).",
+        given=_head(error.doc[error.pos : error.pos + 25]),
+    )
+
+
+def _head(text: str) -> str:
+    return repr(text[:24]) if text else "the end of the text"
+
+
+def _repeated(key: str, name: str) -> PullbackError:
+    return PullbackError(
+        "duplicate_key",
+        f"The key {key[:64]!r} stands twice in one object of {name}, so one value would be lost.",
+        at=key,
+        fix="Send each key once.",
+    )
+
+
+def _too_deep(name: str, limit: int) -> PullbackError:
+    return PullbackError(
+        "json_depth",
+        f"{_capital(name)} is nested too deeply.",
+        expected=f"at most {limit} lists and objects inside each other",
+        fix="Send a flat list with `shape`.",
+    )
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
