@@ -1,0 +1,208 @@
+"""Python's builtins in a program: `len`, `range`, `zip`, `sum`, `max`…, on plain values, lists and tensors.
+
+Knows when a builtin means Python's and when PyTorch's operation of that name. Refuses to know the rest of the names.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import torch
+from torch import fx
+
+from app.program import factories, static
+from app.program.source import Refusal
+from app.program.static import LENGTH_LIMIT, length, named
+from app.program.tensors import members
+from app.program.trace import Emit, Several, Trace, Value, example, is_tensor
+
+# Builtins that name an operation too: which one is meant, what they are given decides.
+TWOFOLD: Final = ("sum", "min", "max", "abs", "round", "pow", "all", "any")
+_INSTEAD: Final[dict[str, str]] = {
+    "print": "Leave it out: return the value, under a name in a dict if there are several.",
+    "isinstance": "Leave it out: what is a tensor is known.", "type": "Use `x.dtype`.", "map": "Use a list comprehension.",
+    "filter": "Use a list comprehension with `if`.", "iter": "Use `for`.", "next": "Use `[0]`.", "dict": "Write the dict out: `{\"a\": x}`.",
+    "set": "Use a list.", "str": "Strings are only modes and keys.", "repr": "Return the value.", "format": "Return the value.",
+    "eval": "Write the expression itself.", "exec": "Write the statements themselves.", "compile": "Write the statements themselves.",
+    "getattr": "Write the attribute: `x.shape`.", "slice": "Write the slice: `x[1:3]`.", "divmod": "Use `//` and `%`.",
+    "open": "Send tensors as inputs.", "grad": 'Ask for derivatives with the query\'s "want".', "vmap": 'Use the query\'s "batched".',
+    "jacobian": 'Ask for it with the query\'s "want".', "hessian": 'Ask for it with the query\'s "want".',
+    "backward": 'Ask for derivatives with the query\'s "want".', "no_grad": "Use `detach(x)`.", "manual_seed": 'Use the query\'s "seed".',
+    "Variable": "Leave it out: inputs are tensors.", "Parameter": "Leave it out: send it as an input.",
+    "set_default_dtype": 'Use the query\'s "dtype".', "vars": "Use names.", "globals": "Use names.", "locals": "Use names.",
+    "empty": "It holds whatever was in memory: use `zeros`.", "empty_like": "It holds whatever was in memory: use `zeros_like`.",
+    "load": "Send tensors as inputs.", "save": "The answer carries the values.", "autograd.grad": 'Ask for derivatives with the query\'s "want".',
+}  # fmt: skip
+
+
+def refused(name: str) -> Refusal | None:
+    """The refusal of a well-known name that the language leaves out."""
+    short = name.removeprefix("torch.")
+    if short.startswith("autograd.") or short.startswith("func."):
+        return Refusal(f"`{name}` is not in the language.", 'Ask for derivatives with the query\'s "want".')
+    if short in _INSTEAD:
+        return Refusal(f"`{name}` is not in the language.", _INSTEAD[short])
+    return None
+
+
+class Builtins:
+    """The builtins over one trace. Each takes (emit, args, kwargs)."""
+
+    def __init__(self, trace: Trace, operation: Callable[[Emit, str, tuple[Value, ...], Mapping[str, Value]], Value]) -> None:
+        self._trace = trace
+        self._operation = operation
+        self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
+            "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
+            "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
+            "pow": self._pow,
+            **{name: functools.partial(self._extreme, name) for name in ("min", "max")},
+            **{name: functools.partial(self._truth, name) for name in ("all", "any")},
+            **{name: functools.partial(self._cast, name) for name in ("float", "int", "bool", "complex")},
+        }  # fmt: skip
+
+    def items(self, emit: Emit, value: Value) -> list[Value]:
+        """What a loop over `value` goes through; a tensor's parts along its first axis."""
+        if is_tensor(value):
+            value = members(emit, value)
+        if isinstance(value, Several):
+            return [self._trace.pick(value, index) for index in range(len(value.values))]
+        if isinstance(value, range):
+            static.check_length(length(value))
+        if isinstance(value, list | tuple | range | dict):
+            self._trace.budget.spend(1 + len(value) // 8)
+            return list(value)
+        raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
+
+    def number(self, emit: Emit, value: complex, dtype: torch.dtype) -> fx.Node:
+        """A 0-d tensor of a plain number."""
+        node: fx.Node = factories.made(emit, "tensor", (value,), {}, dtype, None, real=False)
+        return node
+
+    def _len(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
+        (value,) = _arguments("len", args, kwargs, 1)
+        if is_tensor(value):
+            if example(value).ndim == 0:
+                raise Refusal("A 0-d tensor has no length.")
+            return int(example(value).shape[0])
+        if isinstance(value, Several):
+            return len(value.values)
+        if isinstance(value, list | tuple | range | dict | str):
+            return static.bounded(length(value) if not isinstance(value, dict) else len(value))  # type: ignore[no-any-return]
+        raise Refusal(f"{named(value).capitalize()} has no length.")
+
+    def _range(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> range:
+        return static.span(*_arguments("range", args, kwargs, 3))
+
+    def _zip(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+        _arguments("zip", (), {k: v for k, v in kwargs.items() if k != "strict"}, 0)
+        return list(islice(zip(*(self.items(emit, value) for value in args), strict=False), LENGTH_LIMIT))
+
+    def _enumerate(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+        start = static.integer(kwargs.get("start", args[1] if len(args) > 1 else 0), "`start`")
+        (value,) = _arguments("enumerate", args[:1], {k: v for k, v in kwargs.items() if k != "start"}, 1)
+        return list(enumerate(self.items(emit, value), start))
+
+    def _reversed(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+        (value,) = _arguments("reversed", args, kwargs, 1)
+        return self.items(emit, value)[::-1]
+
+    def _list(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+        return self.items(emit, _arguments("list", args, kwargs, 1)[0]) if args else []
+
+    def _tuple(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> tuple[Value, ...]:
+        return tuple(self.items(emit, _arguments("tuple", args, kwargs, 1)[0])) if args else ()
+
+    def _sorted(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+        (value,) = _arguments("sorted", args, {k: v for k, v in kwargs.items() if k != "reverse"}, 1)
+        if is_tensor(value):
+            raise Refusal("`sorted` is for plain numbers.", "Write `sort(x).values`.")
+        return static.ordered(self.items(emit, value), bool(kwargs.get("reverse", False)))
+
+    def _sum(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if not args or is_tensor(args[0]):
+            return self._operation(emit, "sum", args, kwargs)
+        start = kwargs.get("start", args[1] if len(args) > 1 else None)
+        values = self.items(emit, args[0])
+        if start is None and not values:
+            return 0
+        return functools.reduce(functools.partial(self._add, emit), values if start is None else [start, *values])
+
+    def _add(self, emit: Emit, left: Value, right: Value) -> Value:
+        if is_tensor(left) or is_tensor(right):
+            return emit("+", static.OPERATORS["+"], (left, right), {})
+        self._trace.budget.spend()
+        return static.binary("+", left, right)
+
+    def _extreme(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if not args or is_tensor(args[0]):
+            return self._of_tensor(name, emit, args, kwargs)
+        _arguments(name, (), kwargs, 0)
+        values = self.items(emit, args[0]) if len(args) == 1 else list(args)
+        if any(is_tensor(value) for value in values):
+            if not all(is_tensor(value) for value in values):
+                raise _clamp(name)
+            function = torch.maximum if name == "max" else torch.minimum
+            return functools.reduce(lambda a, b: emit(f"{name}imum", function, (a, b), {}), values)
+        static.plain(values)
+        pick: Callable[..., Any] = max if name == "max" else min
+        return static.computed(lambda v: pick(v), values, what=f"`{name}`")
+
+    def _of_tensor(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if len(args) == 2 and isinstance(args[1], float):
+            raise _clamp(name)
+        return self._operation(emit, name, args, kwargs)
+
+    def _truth(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if not args or is_tensor(args[0]):
+            return self._operation(emit, name, args, kwargs)
+        values = self.items(emit, _arguments(name, args, kwargs, 1)[0])
+        static.plain(values)
+        return all(values) if name == "all" else any(values)
+
+    def _abs(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if args and static.is_number(args[0]):
+            return static.computed(abs, *_arguments("abs", args, kwargs, 1), what="`abs`")
+        return self._operation(emit, "abs", args, kwargs)
+
+    def _round(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if args and static.is_number(args[0]):
+            return static.bounded(static.computed(round, *_arguments("round", args, kwargs, 2), what="`round`"))
+        if len(args) == 2:
+            args, kwargs = args[:1], {"decimals": args[1], **kwargs}
+        return self._operation(emit, "round", args, kwargs)
+
+    def _pow(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if len(args) == 2 and all(static.is_number(value) for value in args):
+            return static.binary("**", *args)
+        return self._operation(emit, "pow", args, kwargs)
+
+    def _cast(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        if name == "complex" and len(args) == 2 and any(is_tensor(value) for value in args):
+            return self._operation(emit, "complex", args, kwargs)
+        if len(args) == 1 and (is_tensor(args[0]) or isinstance(args[0], Several)):
+            raise Refusal(
+                f"`{name}(x)` of a tensor would read a plain number out of it, which cuts its gradient.",
+                f"Keep the tensor; for another dtype write `x.{name}()`.",
+            )
+        if name == "complex" and len(args) == 2:
+            return static.computed(complex, *args, what="`complex`")
+        return static.cast(name, _arguments(name, args, kwargs, 1)[0])
+
+
+def _clamp(name: str) -> Refusal:
+    bound = "min" if name == "max" else "max"
+    return Refusal(
+        f"`{name}` of a tensor and a plain number is not one of PyTorch's forms.",
+        f"Write `clamp(x, {bound}=0.0)`, or `{name}imum(x, y)` for two tensors.",
+    )
+
+
+def _arguments(name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], most: int) -> tuple[Value, ...]:
+    if kwargs:
+        raise Refusal(f"`{name}` has no argument `{next(iter(kwargs))}`.")
+    if len(args) > most or (most == 1 and not args):
+        raise Refusal(f"`{name}` takes {most} argument{'s' * (most > 1)}, not {len(args)}.")
+    return args

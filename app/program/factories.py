@@ -1,0 +1,202 @@
+"""Tensors that a program makes out of plain numbers: `zeros(3, 3)`, `arange(n)`, `tensor([1.0, 2.0])`, `randn(4)`.
+
+Knows the makers, their default dtype and their bounds. Refuses to know which names are inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import fx
+
+from app.program import static
+from app.program.source import Refusal
+from app.program.trace import ELEMENT_LIMIT, Emit, Several, Value, is_tensor
+
+DTYPES: Final[dict[str, torch.dtype]] = {
+    "float64": torch.float64, "double": torch.float64, "float32": torch.float32, "float16": torch.float16, "half": torch.float16,
+    "bfloat16": torch.bfloat16, "int64": torch.int64, "long": torch.int64, "int32": torch.int32, "int16": torch.int16,
+    "short": torch.int16, "int8": torch.int8, "uint8": torch.uint8, "bool": torch.bool, "complex128": torch.complex128,
+    "cdouble": torch.complex128, "complex64": torch.complex64, "cfloat": torch.complex64,
+}  # fmt: skip
+# `torch.float` and `torch.int` are 32 bits wide; the bare words are Python's.
+TORCH_DTYPES: Final = DTYPES | {"float": torch.float32, "int": torch.int32}
+PYTHON_DTYPES: Final = DTYPES | {"float": torch.float64, "int": torch.int64}
+
+
+class Device:
+    """Where all tensors are; `x.device` gives it, and giving it to a maker changes nothing."""
+
+
+DEVICE: Final = Device()
+
+# Which dtype a maker takes where none is named: the query's floating one, always or only if a number in it is floating; or int64.
+_ALWAYS, _BY_VALUE, _INTEGER = "always", "by_value", "integer"
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """A maker: PyTorch's function, the rule of its default dtype, whether it takes a size, whether it draws random numbers."""
+
+    make: Callable[..., Any]
+    dtype: str
+    sized: bool = False
+    random: bool = False
+
+
+FACTORIES: Final[dict[str, Factory]] = {
+    "zeros": Factory(torch.zeros, _ALWAYS, sized=True),
+    "ones": Factory(torch.ones, _ALWAYS, sized=True),
+    "full": Factory(torch.full, _BY_VALUE),
+    "eye": Factory(torch.eye, _ALWAYS),
+    "arange": Factory(torch.arange, _BY_VALUE),
+    "linspace": Factory(torch.linspace, _ALWAYS),
+    "logspace": Factory(torch.logspace, _ALWAYS),
+    "tensor": Factory(torch.tensor, _BY_VALUE),
+    "scalar_tensor": Factory(torch.scalar_tensor, _ALWAYS),
+    "tril_indices": Factory(torch.tril_indices, _INTEGER),
+    "triu_indices": Factory(torch.triu_indices, _INTEGER),
+    "hann_window": Factory(torch.hann_window, _ALWAYS),
+    "hamming_window": Factory(torch.hamming_window, _ALWAYS),
+    "blackman_window": Factory(torch.blackman_window, _ALWAYS),
+    "bartlett_window": Factory(torch.bartlett_window, _ALWAYS),
+    "kaiser_window": Factory(torch.kaiser_window, _ALWAYS),
+    "fft.fftfreq": Factory(torch.fft.fftfreq, _ALWAYS),
+    "fft.rfftfreq": Factory(torch.fft.rfftfreq, _ALWAYS),
+    "rand": Factory(torch.rand, _ALWAYS, sized=True, random=True),
+    "randn": Factory(torch.randn, _ALWAYS, sized=True, random=True),
+    "randint": Factory(torch.randint, _INTEGER, random=True),
+    "randperm": Factory(torch.randperm, _INTEGER, random=True),
+}
+ALIASES: Final = {"as_tensor": "tensor", "asarray": "tensor", "from_numpy": "tensor", "Tensor": "tensor", "FloatTensor": "tensor"}
+# `x.new_zeros(3)`: the maker, in the dtype of x.
+NEW: Final = {"new_zeros": "zeros", "new_ones": "ones", "new_full": "full", "new_tensor": "tensor"}
+# `empty(3)` holds whatever stood in memory before.
+UNINITIALISED: Final = ("empty", "empty_like", "new_empty", "empty_strided")
+
+_DROPPED: Final[dict[str, str]] = {
+    "device": "All tensors are on the worker's device: leave `device` out.",
+    "out": "Assign the result to a name: leave `out` out.",
+    "generator": 'Random numbers follow the query\'s "seed": leave `generator` out.',
+    "layout": "Tensors are dense: leave `layout` out.",
+    "memory_format": "Leave `memory_format` out.",
+    "pin_memory": "Leave `pin_memory` out.",
+    "non_blocking": "Leave `non_blocking` out.",
+    "requires_grad": 'Send the tensor as an input and name it in the query\'s "wrt": leave `requires_grad` out.',
+    "inplace": "Assign the result to a name: leave `inplace` out.",
+    "names": "Axes have numbers here: leave `names` out.",
+}
+
+
+def keywords_of(name: str, kwargs: Mapping[str, Value]) -> dict[str, Value]:
+    """Keyword arguments that a call may have, dtypes by their names resolved, `device=x.device` left out.
+
+    Raises:
+        Refusal: for arguments that decide about devices, memory and autograd.
+    """
+    taken: dict[str, Value] = {}
+    for keyword, value in kwargs.items():
+        if value is DEVICE or value is None or value is False:
+            if keyword in _DROPPED:
+                continue
+        elif keyword in _DROPPED:
+            raise Refusal(f"`{name}` does not take `{keyword}` in a program.", _DROPPED[keyword])
+        taken[keyword] = dtype_of(value) if keyword == "dtype" and value is not None else value
+    return taken
+
+
+def dtype_of(value: Value) -> torch.dtype:
+    """A dtype out of `torch.float32` or the string `"float32"`."""
+    if isinstance(value, torch.dtype):
+        return value
+    if isinstance(value, str) and value.removeprefix("torch.") in TORCH_DTYPES:
+        return TORCH_DTYPES[value.removeprefix("torch.")]
+    raise Refusal(f"{static.named(value).capitalize()} is not a dtype.", f"Use one of {', '.join(sorted(DTYPES))}.")
+
+
+def made(
+    emit: Emit, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], dtype: torch.dtype, device: torch.device | None, real: bool
+) -> Value:
+    """The step that makes a tensor out of plain numbers.
+
+    Arguments:
+        dtype: the floating dtype of the query.
+        device: where the inputs are; None for PyTorch's default.
+        real: the examples are no fakes, so sizes are proved on the meta device before memory is taken.
+    """
+    name = ALIASES.get(name, name)
+    factory = FACTORIES[name]
+    keywords = keywords_of(name, kwargs)
+    if name == "tensor" and args:
+        if is_tensor(args[0]) and len(args) == 1:
+            return args[0] if "dtype" not in keywords else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]))
+        _check_numbers(args[0])
+    if factory.sized and len(args) > 1 or (factory.sized and args and isinstance(args[0], int)):
+        args = (tuple(args),)
+    _check_plain(name, (*args, *keywords.values()))
+    if keywords.get("dtype") is None:
+        chosen = _default(factory.dtype, [*args, *keywords.values()], dtype)
+        keywords.pop("dtype", None)
+        if chosen is not None:
+            keywords["dtype"] = chosen
+    if device is not None and device.type != "cpu":
+        keywords["device"] = device
+    if real and name != "tensor":
+        _check_size(name, emit, factory, args, keywords)
+    return emit(name, factory.make, args, keywords, random=factory.random)
+
+
+def _default(rule: str, values: list[Any], dtype: torch.dtype) -> torch.dtype | None:
+    if rule == _ALWAYS:
+        return dtype
+    if rule == _BY_VALUE and _holds(values, float):
+        return dtype
+    if rule == _BY_VALUE and _holds(values, complex):
+        return torch.promote_types(dtype, torch.complex64)
+    return None
+
+
+def _holds(value: Any, kind: type) -> bool:
+    if isinstance(value, list | tuple):
+        static.members_in(value)
+        return any(_holds(member, kind) for member in value)
+    return isinstance(value, kind)
+
+
+def _check_numbers(value: Value) -> None:
+    static.members_in(value)
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list | tuple):
+            stack += item
+        elif is_tensor(item) or isinstance(item, Several):
+            raise Refusal(
+                "`tensor([...])` takes plain numbers; there is a tensor among them, and its gradient would be lost.",
+                "Join tensors with `stack([a, b])` or `cat([a, b])`.",
+            )
+
+
+def _check_plain(name: str, values: tuple[Value, ...]) -> None:
+    for value in values:
+        if is_tensor(value) or isinstance(value, Several):
+            raise Refusal(
+                f"`{name}` takes plain numbers that are known before tensors run, not a tensor.",
+                f"Use a parameter of the query, `x.shape[0]`, or multiply: `{name}(…) * t`.",
+            )
+        if isinstance(value, int) and abs(value) > ELEMENT_LIMIT and name not in ("full", "tensor", "scalar_tensor", "arange"):
+            raise Refusal(
+                f"`{name}` would make a tensor of {value:,} elements or more; the limit is {ELEMENT_LIMIT:,}.", code="too_costly"
+            )
+
+
+def _check_size(name: str, emit: Emit, factory: Factory, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    try:
+        size = factory.make(*args, **{**keywords, "device": "meta"}).numel()
+    except (RuntimeError, TypeError, ValueError):
+        return  # the step itself fails then, with PyTorch's reason
+    if size > ELEMENT_LIMIT:
+        raise Refusal(f"`{name}` would make a tensor of {size:,} elements; the limit is {ELEMENT_LIMIT:,}.", code="too_costly")

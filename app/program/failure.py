@@ -1,0 +1,110 @@
+"""What PyTorch said when it refused a step, made into a refusal that a person can act on.
+
+Knows which messages speak of shapes, sizes and memory, and what of them to leave out. Refuses to know where the step stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from app.program.source import Refusal
+from app.program.static import named
+
+_SHAPES: Final = re.compile(
+    r"cannot be multiplied|must match the size|size mismatch|shape mismatch|not broadcastable|not be broadcast|to broadcast a dim"
+    r"|is invalid for input of size|does not broadcast|inconsistent tensor size|Sizes of tensors must match|Expected size|must have the same"
+    r"|expected input.* to have|equal size|same reduction dim|Given groups|weight of size|same number of dim|target size|batch.?size"
+    r"|square matrices|size of tensor|number of channels|but got input of size|Expected .*D .*input|inconsistent|mat1|1D tensors expected"
+    r"|vector.*expected|incompatible|Expected tensor to have size|out of bounds for dimension|doesn't match|does not match|same shape"
+    r"|shape '.*' is invalid|must be smaller than|must be equal to|expand\(|only .*batches",
+    re.I,
+)
+_SIZES: Final = re.compile(r"Storage size calculation overflowed|numel: integer multiplication overflow|Trying to create tensor with negative", re.I)
+_MEMORY: Final = re.compile(r"can't allocate memory|out of memory|bad_alloc|not enough memory|Cannot allocate memory", re.I)
+# Lines that speak of PyTorch's inside: C++ stacks, source paths, advice on debugging.
+_INSIDE: Final = re.compile(r"^(Exception raised from|frame #|C\+\+ CapturedTraceback|Traceback|  File |For debugging|Compile with|#\d)", re.M)
+_PATHS: Final = re.compile(r"(?:at )?\"?(?:/|\.\./)[\w./+-]+\.(?:cpp|h|cu|cuh|py)\"?(?::\d+)?(?:,? line \d+)?[,.]? ?")
+_ASSERTION: Final = re.compile(r".*INTERNAL ASSERT FAILED[^,]*, please report a bug to PyTorch\.\s*|Expected .* to be true, but got false\.\s*\(.*", re.S)
+_SIGNATURES: Final = re.compile(r",? but expected one of:.*", re.S)
+_LENGTH: Final = 400
+
+# The exceptions with which PyTorch's public functions refuse their arguments; AssertionError is what its Python rules raise.
+REFUSALS: Final = (
+    RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError, MemoryError,
+)  # fmt: skip
+
+# Every refusal under fake tensors would be logged with its whole stack, although it is answered to the client.
+logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
+
+
+def sentence(error: BaseException) -> str:
+    """PyTorch's message, cleaned: no stack, no path, no advice on debugging, no list of overloads."""
+    text = str(error)
+    cut = _INSIDE.search(text)
+    text = _ASSERTION.sub("", text[: cut.start()] if cut else text)
+    text = _SIGNATURES.sub("", _PATHS.sub("", text))
+    text = re.sub(r"\bFakeTensor(\(\.\.\.[^)]*\))?", "Tensor", text).replace("torch.Size", "")
+    text = re.sub(r"\s+", " ", text).strip().rstrip(".,;")
+    if len(text) > _LENGTH:
+        text = text[: _LENGTH - 1] + "…"
+    return text or "the arguments do not fit"
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested arguments, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for member in value:
+            yield from tensors_in(member)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, slice):
+        yield from tensors_in([value.start, value.stop, value.step])
+
+
+def shown(tensor: Tensor) -> str:
+    """Dtype and shape: `float64[2, 3]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usage: Callable[[], str] | None = None) -> Refusal:
+    """The refusal for an exception of PyTorch: `shape_mismatch`, `too_costly`, `out_of_memory` or `operation_failed`.
+
+    Arguments:
+        arguments: what the step was given; shapes and dtypes are reported, values are not.
+        usage: gives the operation's signatures, for a call with wrong arguments.
+    """
+    members = list(arguments)
+    given = ", ".join(shown(t) for t in tensors_in(members)) or ", ".join(named(m) for m in members) or "nothing"
+    message = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _MEMORY.search(message):
+        return Refusal(f"`{operation}` needs more memory than this worker may take.", "Send smaller tensors.", code="out_of_memory", given=given)
+    if _SIZES.search(message):
+        return Refusal(f"`{operation}` would make a tensor larger than any memory.", "Use smaller sizes.", code="too_costly", given=given)
+    code = "shape_mismatch" if not isinstance(error, TypeError) and _SHAPES.search(message) else "operation_failed"
+    expected = usage() if usage and isinstance(error, TypeError) else None
+    return Refusal(
+        f"`{operation}` was given {given}, and PyTorch refused: {sentence(error)}.",
+        _advice(operation, members, code),
+        code=code,
+        expected=expected,
+        given=given,
+    )
+
+
+def _advice(operation: str, members: list[Any], code: str) -> str | None:
+    if code != "shape_mismatch" or operation not in ("@", "matmul", "mm", "bmm"):
+        return None
+    tensors = list(tensors_in(members))
+    if len(tensors) == 2 and tensors[0].ndim and tensors[1].ndim > 1 and tensors[0].shape[-1] == tensors[1].shape[-1]:
+        return "Transpose the second: `a @ b.mT`."
+    if len(tensors) == 2 and tensors[0].ndim > 1 and tensors[1].ndim and tensors[0].shape[-2] == tensors[1].shape[-min(2, tensors[1].ndim)]:
+        return "Transpose the first: `a.mT @ b`."
+    return None

@@ -1,0 +1,142 @@
+"""Calls of catalogue operations by the names people write: `softmax`, `F.relu`, `torch.linalg.svd`, `x.sum`.
+
+Knows how a written name becomes an entry of the catalogue, and which keyword arguments that entry has. Refuses to know PyTorch's
+functions beyond the one that the catalogue gives.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import torch
+
+from app.catalogue.call import target
+from app.catalogue.entry import Operation
+from app.catalogue.read import find, operations
+from app.errors import PullbackError
+from app.program.factories import FACTORIES, keywords_of
+from app.program.source import Refusal
+from app.program.trace import Emit, Value
+
+# Written prefix → the catalogue's.
+_PREFIXES: Final = (
+    ("torch.nn.functional.", "nn.functional."),
+    ("torch.functional.", ""),
+    ("functional.", "nn.functional."),
+    ("torch.", ""),
+    ("F.", "nn.functional."),
+)
+_FOREIGN: Final = ("np", "numpy", "jnp", "jax", "tf", "tensorflow", "scipy", "keras", "cv2", "random", "os", "sys", "time")
+# Other spellings of arguments, where the entry has the second and not the first.
+_SPELLINGS: Final = {"axis": "dim", "keepdims": "keepdim", "self": "input", "x": "input", "axes": "dim", "dims": "dim", "dim": "dims"}
+# Functions that take a size or a list of axes as one argument, although people write it as several.
+_LISTS: Final = ("reshape", "permute", "flip", "tile", "broadcast_to")
+
+
+def canonical(name: str) -> str:
+    """`name` with the catalogue's prefix: `F.relu` → `nn.functional.relu`, `torch.exp` → `exp`."""
+    for written, ours in _PREFIXES:
+        if name.startswith(written):
+            return ours + name.removeprefix(written)
+    return name
+
+
+@lru_cache(maxsize=4096)
+def lookup(name: str) -> Operation | None:
+    """The operation that is written as `name`, or None."""
+    plain = canonical(name)
+    for candidate in dict.fromkeys((plain, plain.rpartition(".")[2] if plain.startswith("nn.functional.") else plain)):
+        try:
+            return find(candidate)
+        except PullbackError as error:
+            if error.code != "unknown_operation":
+                raise
+    return None
+
+
+@lru_cache(maxsize=4096)
+def lookup_method(name: str) -> tuple[Operation, Callable[..., Any]] | None:
+    """The operation that `x.name(...)` means, and what to call: the method itself, whose arguments may differ (`x.reshape(2, 3)`)."""
+    operation = lookup(f"Tensor.{name}") or lookup(name)
+    if operation is None:
+        return None
+    method = getattr(torch.Tensor, name, None)
+    known = {operation.name, operation.path, *operation.aliases}
+    ours = any(other.rpartition(".")[2] == name for other in known)
+    return operation, (method if callable(method) and ours else target(operation))
+
+
+def call(emit: Emit, operation: Operation, function: Callable[..., Any], written: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+    """The step that calls `function`, the public function or method of `operation`.
+
+    Raises:
+        Refusal: keyword arguments that the operation has not, or that a program may not give.
+    """
+    keywords = _keywords(operation, written, keywords_of(written, kwargs))
+    if operation.name in _LISTS and len(args) > 2 and all(isinstance(a, int) for a in args[1:]) and not keywords:
+        args = (args[0], tuple(args[1:]))
+    _check_integers(operation, (*args, *keywords.values()))
+    return emit(operation.name, function, args, keywords, random="random" in operation.tags, usage=lambda: usage(operation))
+
+
+def _keywords(operation: Operation, written: str, keywords: dict[str, Value]) -> dict[str, Value]:
+    known = {argument.name for signature in operation.signatures for argument in signature.arguments}
+    taken: dict[str, Value] = {}
+    for keyword, value in keywords.items():
+        name = keyword if keyword in known else _SPELLINGS.get(keyword, keyword)
+        if name not in known:
+            raise Refusal(
+                f"`{written}` has no argument `{keyword}`.",
+                f"Its arguments are {', '.join(sorted(known))}.",
+                expected=usage(operation),
+                given=keyword,
+            )
+        if name in taken:
+            raise Refusal(f"`{written}` is given `{name}` twice.")
+        taken[name] = value
+    return taken
+
+
+def _check_integers(operation: Operation, values: tuple[Value, ...]) -> None:
+    """Sizes and counts beyond 2³¹ make some of PyTorch's loops run for hours, under fakes too."""
+    for value in values:
+        for member in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(member, int) and not isinstance(member, bool) and abs(member) > 1 << 31 and "pointwise" not in operation.tags:
+                raise Refusal(f"{member} is too large as an argument of `{operation.name}`; the limit is 2147483648.", code="too_costly")
+
+
+def usage(operation: Operation) -> str:
+    """The signatures of `operation`, as they are written in a program."""
+    texts = []
+    for signature in operation.signatures[:6]:
+        parts = [a.name if a.required else f"{a.name}={a.default}" for a in signature.arguments]
+        texts.append(f"{operation.name}({', '.join(parts)})")
+    return " or ".join(texts)
+
+
+def unknown(name: str, others: tuple[str, ...] = ()) -> Refusal:
+    """The refusal of a call whose name means nothing, with the nearest names that do."""
+    root, _, rest = name.partition(".")
+    if root in _FOREIGN:
+        short = rest.rpartition(".")[2]
+        instead = f"Write `{short}(…)`: it is an operation here." if lookup(short) else "Use the operations of the catalogue."
+        return Refusal(f"`{root}` is not in the language.", instead)
+    if name.startswith(("nn.", "torch.nn.")) and name.rpartition(".")[2][:1].isupper():
+        return Refusal(
+            f"`{name}` is a module, and only functions are in the language.",
+            "Use the function, and send its weights as inputs: `linear(x, weight, bias)`, `relu(x)`, `cross_entropy(x, target)`.",
+        )
+    near = nearest(name, others)
+    return Refusal(f"There is no operation `{name}`.", f"Nearest names: {', '.join(near)}." if near else "GET /v1/operations lists them.")
+
+
+def nearest(name: str, others: tuple[str, ...] = ()) -> list[str]:
+    """Names like `name`, among `others`, the operations and the makers of tensors."""
+    short: dict[str, str] = {}
+    for known in (*others, *operations(), *FACTORIES):
+        short.setdefault(known.rpartition(".")[2].lower(), known)
+    found = difflib.get_close_matches(name.rpartition(".")[2].lower(), short, n=4, cutoff=0.6)
+    return [short[key] for key in found]

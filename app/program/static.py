@@ -1,0 +1,233 @@
+"""Plain values of a program: numbers, strings, lists, and the bounded arithmetic on them.
+
+Knows Python's operators and builtins on values that are known before any tensor runs. Refuses to know tensors and PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from app.program.source import Refusal
+
+INTEGER_BITS: Final = 256
+LENGTH_LIMIT: Final = 10_000
+NESTING_LIMIT: Final = 32
+
+Number = (bool, int, float, complex)
+
+OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "//": operator.floordiv, "%": operator.mod,
+    "**": operator.pow, "@": operator.matmul, "&": operator.and_, "|": operator.or_, "^": operator.xor, "<<": operator.lshift,
+    ">>": operator.rshift, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+UNARY: Final[dict[str, Callable[[Any], Any]]] = {"-": operator.neg, "+": operator.pos, "~": operator.invert}
+COMPARISONS: Final = ("<", "<=", ">", ">=", "==", "!=")
+
+# `sqrt(d)` of a plain number, as in `q @ k.T / sqrt(d)`.
+MATH: Final[dict[str, Callable[..., Any]]] = {
+    name: getattr(math, name)
+    for name in (
+        "sqrt", "exp", "log", "log2", "log10", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh",
+        "tanh", "floor", "ceil", "trunc", "fabs", "erf", "erfc", "lgamma", "hypot", "degrees", "radians", "isnan", "isinf", "isfinite",
+        "pow", "fmod", "copysign", "gcd", "cbrt", "exp2",
+    )
+}  # fmt: skip
+CONSTANTS: Final[dict[str, float]] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "tau": math.tau}
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, Number)
+
+
+def bounded(value: Any) -> Any:
+    """`value`, refused where it is an integer of more than `INTEGER_BITS` bits."""
+    if isinstance(value, int) and value.bit_length() > INTEGER_BITS:
+        raise Refusal(
+            f"This integer has {value.bit_length():,} bits; the limit is {INTEGER_BITS}.", "Use floating-point numbers (`2.0 ** n`)."
+        )
+    return value
+
+
+def binary(symbol: str, left: Any, right: Any) -> Any:
+    """`left symbol right` on plain values, refused before it could grow large."""
+    if isinstance(left, str) or isinstance(right, str):
+        return _strings(symbol, left, right)
+    if isinstance(left, list | tuple | range) or isinstance(right, list | tuple | range):
+        return _lists(symbol, left, right)
+    if not (is_number(left) and is_number(right)):
+        raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
+    if symbol == "**" and isinstance(left, int) and isinstance(right, int) and right > 0:
+        _check_power(left, right)
+    if symbol == "<<" and isinstance(right, int) and right > INTEGER_BITS:
+        raise Refusal(f"A shift by more than {INTEGER_BITS} bits is not in the language.")
+    return bounded(computed(OPERATORS[symbol], left, right, what=f"`{symbol}`"))
+
+
+def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
+    """`function(*values)` on plain numbers, Python's arithmetic errors made refusals."""
+    try:
+        return function(*values)
+    except ZeroDivisionError as error:
+        raise Refusal("This divides a plain number by zero.", "Write `inf` or `nan` if that is meant.") from error
+    except OverflowError as error:
+        raise Refusal(f"The result of {what} is too large for a number.", "Write `inf` if that is meant.") from error
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"{what} does not work on {', '.join(named(v) for v in values)}: {str(error)[:100]}.") from error
+
+
+def _check_power(base: int, exponent: int) -> None:
+    if abs(base) > 1 and exponent * math.log2(abs(base)) > INTEGER_BITS:
+        raise Refusal(
+            f"This power has more than {INTEGER_BITS} bits.", "Use floating-point numbers (`2.0 ** n`), or send the number as an input."
+        )
+
+
+def _strings(symbol: str, left: Any, right: Any) -> bool:
+    if symbol in ("==", "!="):
+        return bool(OPERATORS[symbol](left, right)) if not _is_list(left) and not _is_list(right) else symbol == "!="
+    raise Refusal(f"`{symbol}` on strings is not in the language.", "Strings can be compared with == and given to operations.")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple | range)
+
+
+def _lists(symbol: str, left: Any, right: Any) -> Any:
+    if symbol == "+" and type(left) is type(right) and not isinstance(left, range):
+        check_length(len(left) + len(right))
+        return left + right
+    if symbol == "*" and isinstance(left, int):
+        left, right = right, left
+    if symbol == "*" and _is_list(left) and not isinstance(left, range) and isinstance(right, int):
+        check_length(len(left) * max(int(right), 0))
+        return left * right
+    if symbol in COMPARISONS:
+        plain(left), plain(right)
+        return computed(OPERATORS[symbol], left, right, what=f"`{symbol}`")
+    raise Refusal(
+        f"`{symbol}` does not work on {named(left)} and {named(right)}.", "Make a tensor of the list: `tensor([1.0, 2.0])` or `stack(list)`."
+    )
+
+
+def check_length(count: int) -> int:
+    if count > LENGTH_LIMIT:
+        raise Refusal(f"A list of {count:,} members is too long; the limit is {LENGTH_LIMIT:,}.", "Use a tensor (`arange`, `zeros`, an input).")
+    return count
+
+
+def members_in(value: Any) -> int:
+    """How many values `value` holds, nested lists included; refused where too many or too deep.
+
+    Lists may share members (`a = [a, a]`), so this is counted before anything walks them by recursion.
+    """
+    stack, seen = [(value, 0)], 0
+    while stack:
+        item, depth = stack.pop()
+        seen += 1
+        if depth > NESTING_LIMIT or seen > LENGTH_LIMIT:
+            raise Refusal(f"The list is nested more than {NESTING_LIMIT} deep or holds more than {LENGTH_LIMIT:,} values.")
+        if isinstance(item, list | tuple):
+            check_length(seen + len(item))
+            stack += [(member, depth + 1) for member in item]
+    return seen
+
+
+def plain(value: Any) -> None:
+    """Refuse a value that is not made of plain numbers and strings."""
+    members_in(value)
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list | tuple):
+            stack += item
+        elif not (is_number(item) or item is None or isinstance(item, str | range)):
+            raise Refusal(f"A plain number was needed here, not {named(item)}.", "Compare tensors one by one, or use `where`.")
+
+
+class Budget:
+    """How much a program may do while it is built, in evaluated expressions, so that no text keeps a worker busy."""
+
+    LIMIT: Final = 200_000
+
+    def __init__(self) -> None:
+        self._left = self.LIMIT
+
+    def spend(self, amount: int = 1) -> None:
+        self._left -= amount
+        if self._left < 0:
+            raise Refusal(
+                f"Unrolled, the program evaluates more than {self.LIMIT:,} expressions.",
+                "Use operations on whole tensors in the place of loops.",
+                code="too_costly",
+            )
+
+
+def named(value: Any) -> str:
+    """What `value` is, in words."""
+    if value is None or isinstance(value, bool):
+        return f"`{value}`"
+    if isinstance(value, int):
+        return "an integer"
+    if isinstance(value, float | complex):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, list | range):
+        return "a list"
+    if isinstance(value, tuple):
+        return "a tuple"
+    if isinstance(value, dict):
+        return "a dict"
+    return "a tensor" if hasattr(value, "meta") else f"a {type(value).__name__.lower()}"
+
+
+def integer(value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Refusal(
+            f"{what} must be an integer known before tensors run, not {named(value)}.",
+            "Use a number, a parameter of the query, or `x.shape[0]`.",
+        )
+    return value
+
+
+def span(*bounds: Any) -> range:
+    """Python's `range`."""
+    if not 1 <= len(bounds) <= 3:
+        raise Refusal("`range` takes one to three integers.")
+    start_stop_step = [integer(bound, "A bound of `range`") for bound in bounds]
+    return range(*start_stop_step) if start_stop_step[2:] != [0] else _zero_step()
+
+
+def _zero_step() -> range:
+    raise Refusal("The step of `range` must not be zero.")
+
+
+def length(value: Sequence[Any] | range) -> int:
+    """`len`, of a huge `range` too."""
+    if isinstance(value, range):
+        count = (value.stop - value.start + value.step - (1 if value.step > 0 else -1)) // value.step
+        return max(count, 0)
+    return len(value)
+
+
+def ordered(values: Iterable[Any], reverse: bool = False) -> list[Any]:
+    """Python's `sorted`, on plain numbers or strings."""
+    members = list(values)
+    plain(members)
+    result: list[Any] = computed(lambda m: sorted(m, reverse=reverse), members, what="`sorted`")
+    return result
+
+
+def cast(kind: str, value: Any) -> Any:
+    """Python's `float`, `int`, `bool`, `complex` on a plain number; `float("inf")` too."""
+    if isinstance(value, str):
+        if kind == "float" and value.strip().lower().lstrip("+-") in ("inf", "infinity", "nan"):
+            return float(value)
+        raise Refusal(f"`{kind}` of a string is not in the language.", "Write the number.")
+    if not is_number(value):
+        raise Refusal(f"`{kind}` does not work on {named(value)}.")
+    makers: dict[str, Callable[[Any], Any]] = {"float": float, "int": int, "bool": bool, "complex": complex}
+    return bounded(computed(makers[kind], value, what=f"`{kind}`"))

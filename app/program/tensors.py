@@ -1,0 +1,208 @@
+"""What a tensor has after a dot: `x.shape`, `x.T`, `x.float()`, `x.sum(0)`; and what it has elsewhere but not here.
+
+Knows attributes, casts, reads of shape, indexing, and the refusals of reads that would cut a gradient. Refuses to know names.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import fx
+
+from app.program import factories, static
+from app.program.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYPES, dtype_of, keywords_of
+from app.program.operations import call, lookup_method, nearest
+from app.program.source import Refusal
+from app.program.trace import Emit, Several, Value, example, is_tensor
+
+_IN_PLACE: Final = {
+    "fill_": "`full_like(x, value)`", "zero_": "`zeros_like(x)`", "copy_": "assign the other tensor to the name",
+    "scatter_": "`scatter(x, dim, index, src)`", "index_put_": "`index_put(x, (i, j), values)`",
+}  # fmt: skip
+_GRADIENTS: Final = 'Gradients are asked for in the query: name the input in "wrt", and "gradient" or "vjp" in "want".'
+_READ: Final = "A plain number cut out of a tensor loses its gradient, and is not known before tensors run: keep the 0-d tensor."
+# What a tensor has in PyTorch but not here, and what to do.
+_INSTEAD: Final[dict[str, str]] = {
+    "backward": _GRADIENTS, "grad": _GRADIENTS, "requires_grad": _GRADIENTS, "requires_grad_": _GRADIENTS, "retain_grad": _GRADIENTS,
+    "grad_fn": _GRADIENTS, "is_leaf": _GRADIENTS, "register_hook": _GRADIENTS, "item": _READ, "tolist": _READ,
+    "numpy": "Leave it out: the answer carries the values.", "cuda": "Leave it out: all tensors are on the worker's device.",
+    "cpu": "Leave it out: all tensors are on the worker's device.", "to_dense": "Leave it out: tensors are dense.",
+    "is_cuda": "All tensors are on the worker's device.", "storage": "Use indexing.", "data_ptr": "Use indexing.", "stride": "Use indexing.",
+    "apply_": "Write the expression with operations on whole tensors.", "map_": "Write the expression with operations on whole tensors.",
+}  # fmt: skip
+_CASTS: Final = frozenset(TORCH_DTYPES) - {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "complex128", "complex64"}
+
+
+def attribute(emit: Emit, tensor: fx.Node, name: str) -> Value:
+    """`tensor.name` without a call."""
+    value = example(tensor)
+    if name == "shape":
+        return tuple(value.shape)
+    if name in ("ndim", "dtype"):
+        return value.ndim if name == "ndim" else value.dtype
+    if name == "device":
+        return DEVICE
+    if name == "data":
+        return emit("detach", torch.Tensor.detach, (tensor,), {})
+    if name in ("T", "mT", "H", "mH"):
+        return _transposed(emit, tensor, name)
+    if name in ("real", "imag"):
+        return emit(name, getattr(torch, name), (tensor,), {})
+    if name in _INSTEAD:
+        raise Refusal(f"`.{name}` is not in the language.", _INSTEAD[name])
+    if name in ("is_complex", "is_floating_point") or lookup_method(name):
+        raise Refusal(f"`.{name}` is called here, not read.", f"Write `.{name}()`.")
+    raise _no_method(name)
+
+
+def _transposed(emit: Emit, tensor: fx.Node, name: str) -> Value:
+    axes = example(tensor).ndim
+    if name in ("mT", "mH"):
+        function = torch.adjoint if name == "mH" else torch.transpose
+        return emit("adjoint", function, (tensor,), {}) if name == "mH" else emit("transpose", function, (tensor, -2, -1), {})
+    if name == "H":
+        return emit("adjoint", torch.adjoint, (tensor,), {}) if axes == 2 else emit("conj", torch.conj, (tensor,), {})
+    if axes < 2:
+        return tensor
+    if axes == 2:
+        return emit("t", torch.t, (tensor,), {})
+    return emit("permute", torch.permute, (tensor, tuple(range(axes))[::-1]), {})
+
+
+def method(emit: Emit, tensor: fx.Node, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], default: torch.dtype) -> Value:
+    """`tensor.name(*args, **kwargs)`. `default`: the floating dtype of the query."""
+    value = example(tensor)
+    if name in ("size", "dim", "ndimension", "numel", "nelement", "is_complex", "is_floating_point", "element_size", "get_device"):
+        return _known(value, name, args, kwargs)
+    if name in _CASTS and not args:
+        return _cast(emit, tensor, TORCH_DTYPES[name])
+    if name in ("to", "type"):
+        return _to(emit, tensor, args, kwargs)
+    if name == "type_as":
+        return _cast(emit, tensor, _dtype_like(args))
+    if name in ("detach", "contiguous"):
+        return emit("detach", torch.Tensor.detach, (tensor,), {}) if name == "detach" else tensor
+    if name in NEW:
+        given = {"dtype": value.dtype, **kwargs}
+        return factories.made(emit, NEW[name], args, given, default, value.device, real=False)
+    if name in factories.UNINITIALISED:
+        raise Refusal(f"`.{name}()` holds whatever was in memory.", "Use `new_zeros` or `zeros_like`.")
+    if name in _INSTEAD:
+        raise Refusal(f"`.{name}()` is not in the language.", _INSTEAD[name])
+    if name.endswith("_"):
+        instead = _IN_PLACE.get(name, f"assign: `x = x.{name[:-1]}(…)`")
+        raise Refusal(f"`.{name}()` changes a tensor in place, and values here never change.", f"Instead, {instead}.")
+    found = lookup_method(name)
+    if found is None:
+        raise _no_method(name)
+    operation, function = found
+    return call(emit, operation, function, f".{name}", (tensor, *args), kwargs)
+
+
+def _no_method(name: str) -> Refusal:
+    near = nearest(name, ("shape", "size", "ndim", "numel", "detach", "float", "double", "long"))
+    return Refusal(f"A tensor has no `.{name}` here.", f"Nearest names: {', '.join(near)}." if near else None)
+
+
+def _known(value: torch.Tensor, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Any:
+    """Reads that the shape and dtype alone answer."""
+    if name == "size":
+        axis = args[0] if args else kwargs.get("dim")
+        return tuple(value.shape) if axis is None else size(value, static.integer(axis, "The axis of `.size`"))
+    known = {
+        "dim": value.ndim, "ndimension": value.ndim, "numel": value.numel(), "nelement": value.numel(), "is_complex": value.is_complex(),
+        "is_floating_point": value.is_floating_point(), "element_size": value.element_size(), "get_device": DEVICE,
+    }  # fmt: skip
+    return known[name]
+
+
+def size(value: torch.Tensor, axis: int) -> int:
+    if not -value.ndim <= axis < value.ndim:
+        raise Refusal(f"Axis {axis} is out of range: the tensor has {value.ndim} axes.", code="shape_mismatch", given=str(list(value.shape)))
+    return value.shape[axis]
+
+
+def _cast(emit: Emit, tensor: fx.Node, dtype: torch.dtype) -> Value:
+    return tensor if example(tensor).dtype == dtype else emit("to", torch.Tensor.to, (tensor, dtype), {})
+
+
+def _dtype_like(args: tuple[Value, ...]) -> torch.dtype:
+    if len(args) == 1 and is_tensor(args[0]):
+        return example(args[0]).dtype
+    raise Refusal("`.type_as` takes one tensor.")
+
+
+def _to(emit: Emit, tensor: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+    given = [a for a in (*args, *keywords_of(".to", {k: v for k, v in kwargs.items() if k != "copy"}).values()) if a is not DEVICE]
+    if not given:
+        return tensor
+    if any(isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda", "mps", "meta") for a in given):
+        raise Refusal("`.to(device)` is not in the language.", "Leave it out: all tensors are on the worker's device.")
+    if len(given) == 1 and is_tensor(given[0]):
+        return _cast(emit, tensor, example(given[0]).dtype)
+    return _cast(emit, tensor, dtype_of(given[0]))
+
+
+def several_attribute(pick: Any, several: Several, name: str) -> Value:
+    """`max(x, 1).values`."""
+    if name in several.fields:
+        return pick(several, several.fields.index(name))
+    names = ", ".join(f"`.{field}`" for field in several.fields) or ", ".join(f"[{i}]" for i in range(min(len(several.values), 4)))
+    raise Refusal(f"`{several.operation}` gives several tensors, and none is `.{name}`.", f"Take {names}.")
+
+
+def indexed(emit: Emit, tensor: fx.Node, index: Value) -> Value:
+    """`tensor[index]`: integers, slices, None, `...`, masks, lists and integer tensors."""
+    parts = index if isinstance(index, tuple) else (index,)
+    for part in parts:
+        _check_index(part)
+    single = [i for i, part in enumerate(parts) if _is_position(part)]
+    others = any(isinstance(part, list | tuple | range) or (is_tensor(part) and not _is_position(part)) for part in parts)
+    if single and not others:
+        return _at_positions(emit, tensor, parts)
+    return emit("[]", operator.getitem, (tensor, index), {})
+
+
+def _check_index(part: Value) -> None:
+    if part is None or part is Ellipsis or is_tensor(part) or isinstance(part, int | slice | list | range | tuple):
+        return
+    if isinstance(part, Several):
+        raise Refusal(f"`{part.operation}` gives several tensors; an index is one.", f"Take `.{(part.fields or ('values',))[-1]}`.")
+    raise Refusal(f"{static.named(part).capitalize()} cannot index a tensor.", "Use integers, slices, lists or integer tensors.")
+
+
+def _is_position(part: Value) -> bool:
+    if not is_tensor(part):
+        return False
+    tensor = example(part)
+    return tensor.ndim == 0 and not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype not in (torch.bool, torch.uint8)
+
+
+def _at_positions(emit: Emit, tensor: fx.Node, parts: tuple[Value, ...]) -> Value:
+    """Positions that 0-d tensors hold, read without looking at their values: so the step can be planned and run per sample."""
+    plain = tuple(slice(None) if is_tensor(part) else part for part in parts)
+    if any(part != slice(None) for part in plain):
+        tensor = emit("[]", operator.getitem, (tensor, plain), {})
+    rank = example(tensor).ndim
+    kept = [part for part in parts if is_tensor(part) or part is None or part is Ellipsis or isinstance(part, slice)]
+    if Ellipsis in kept:
+        where = kept.index(Ellipsis)
+        kept[where : where + 1] = [slice(None)] * (rank - len(kept) + 1)
+    positions = [part if is_tensor(part) else None for part in kept]
+    return emit("[]", torch.ops.aten.index.Tensor, (tensor, positions), {})
+
+
+def members(emit: Emit, tensor: fx.Node) -> Several:
+    """The parts of `tensor` along its first axis, as PyTorch iterates."""
+    if example(tensor).ndim == 0:
+        raise Refusal("A 0-d tensor has no members to go through.", "It is one number.")
+    parts: Several = emit("unbind", torch.unbind, (tensor,), {})
+    return parts
+
+
+def python_dtype(name: str) -> torch.dtype | None:
+    """The dtype that a bare word means: `float64`, `float`, `long`."""
+    return PYTHON_DTYPES.get(name)
