@@ -1,0 +1,144 @@
+"""A channel: frames in and out of one non-blocking socket on the event loop, at most a megabyte a turn.
+
+Knows readiness callbacks and partial sends. Refuses to know what frames mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final
+
+from app.pool.frames import BrokenStream, Buffer, Frame, NoMemory, Reader
+
+_TURN_BYTES: Final = 1 << 20
+_PIECES_LIMIT: Final = 64
+
+
+class Channel:
+    """One end of a socketpair, owned.
+
+    Arguments:
+        connection: a connected Unix stream socket; made non-blocking and closed here.
+        on_frame: called for each frame, in order.
+        on_lost: called once, when the other side is gone or cannot be understood; not after `close`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        on_frame: Callable[[Frame], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        connection.setblocking(False)
+        self._loop = loop
+        self._connection = connection
+        self._descriptor = connection.fileno()
+        self._reader = Reader()
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._pending: deque[Buffer] = deque()
+        self.closed = False
+        loop.add_reader(self._descriptor, self._readable)
+
+    def send(self, buffers: Sequence[Buffer]) -> None:
+        """Send the buffers in order, now as far as the socket takes them, the rest when it is ready."""
+        if self.closed:
+            return
+        if self._pending:
+            self._pending.extend(buffers)
+            return
+        size = 0
+        for piece in buffers:
+            size += len(piece)
+        # Most frames are small: one call, nothing kept.
+        if size <= _TURN_BYTES and len(buffers) <= _PIECES_LIMIT:
+            try:
+                sent = self._connection.sendmsg(buffers)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                # The end of the stream is read as well, after what the other side still said.
+                return
+            if sent == size:
+                return
+            self._pending.extend(buffers)
+            self._advance(sent)
+        else:
+            self._pending.extend(buffers)
+        self._loop.add_writer(self._descriptor, self._writable)
+
+    def send_with(self, buffers: Sequence[Buffer], descriptor: int) -> None:
+        """Send one small frame and a copy of a file descriptor with it (unix(7), SCM_RIGHTS).
+
+        Raises:
+            OSError: the other side is gone, or does not listen.
+        """
+        socket.send_fds(self._connection, list(buffers), [descriptor])
+
+    def close(self) -> None:
+        """Hang up; nothing is called back afterwards."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._descriptor)
+        if self._pending:
+            self._loop.remove_writer(self._descriptor)
+            self._pending.clear()
+        self._connection.close()
+
+    def _readable(self) -> None:
+        try:
+            count = self._connection.recv_into(self._reader.buffer()[:_TURN_BYTES])
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if count == 0:
+            self._lost()
+            return
+        try:
+            frames = self._reader.received(count)
+        except (BrokenStream, NoMemory):
+            self._lost()
+            return
+        for frame in frames:
+            if self.closed:
+                return
+            self._on_frame(frame)
+
+    def _lost(self) -> None:
+        if not self.closed:
+            self.close()
+            self._on_lost()
+
+    def _writable(self) -> None:
+        size = 0
+        turn: list[Buffer] = []
+        for piece in islice(self._pending, _PIECES_LIMIT):
+            piece = piece if size + len(piece) <= _TURN_BYTES else memoryview(piece)[: _TURN_BYTES - size]
+            turn.append(piece)
+            size += len(piece)
+            if size >= _TURN_BYTES:
+                break
+        try:
+            self._advance(self._connection.sendmsg(turn))
+        except BlockingIOError:
+            return
+        except OSError:
+            # As in `send`: the reader sees the end of the stream.
+            self._pending.clear()
+        if not self._pending:
+            self._loop.remove_writer(self._descriptor)
+
+    def _advance(self, sent: int) -> None:
+        pending = self._pending
+        while pending and sent >= len(pending[0]):
+            sent -= len(pending.popleft())
+        if sent:
+            pending[0] = memoryview(pending[0])[sent:]
+

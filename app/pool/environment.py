@@ -1,0 +1,36 @@
+"""The environment of our own processes: the settings as variables, secrets left out, thread pools off.
+
+Knows which variables torch and numpy read at import. Refuses to know what the settings mean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from app.settings import Settings
+
+PREFIX: Final = "PULLBACK_"
+# Workers need no key to answer, so no worker knows one.
+_SECRET: Final = ("api_keys",)
+# A thread pool does not survive a fork, so none may exist in the nursery; workers set their threads after it.
+SINGLE_THREADED: Final[Mapping[str, str]] = {
+    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1",
+}  # fmt: skip
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment in which `Settings()` reads the same again, but for its secrets."""
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+    return inherited | dict(SINGLE_THREADED) | variables(settings)
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """The settings as `PULLBACK_*` variables, secrets and unset ones left out."""
+    found = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if name not in _SECRET and value is not None:
+            found[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
+    return found

@@ -1,0 +1,177 @@
+"""Frames: what front and workers say to each other over a socketpair, as pure bytes ↔ values.
+
+Knows the layout of a frame and how to find frames in a stream. Refuses to know sockets, processes and what a body means.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+Buffer = bytes | bytearray | memoryview
+
+# mark, kind, bytes of meta, bytes of body, number, seconds (a deadline on CLOCK_MONOTONIC, or a duration; the kind says which)
+_HEADER: Final = struct.Struct("<3sBIQQd")
+_MARK: Final = b"PB1"
+HEADER_BYTES: Final = _HEADER.size
+META_LIMIT_BYTES: Final = 64 << 10
+BODY_LIMIT_BYTES: Final = 1 << 40
+# Bodies from this size on are received straight into memory of their own instead of through the scratch buffer.
+LARGE_BYTES: Final = 64 << 10
+SCRATCH_BYTES: Final = 256 << 10
+
+
+class Kind(IntEnum):
+    """What a frame is. `number` names the query it speaks of; `seconds` is said where it means anything."""
+
+    QUERY = 1  # front → worker: meta and body of a query; seconds = its deadline on CLOCK_MONOTONIC
+    CANCEL = 2  # front → worker: drop this query if it has not begun
+    PROBE = 3  # front → worker: show that you still differentiate
+    READY = 16  # worker → front: started, or probed; meta says whether the probe gradient succeeded
+    DEADLINE = 17  # worker → front: the query names its own timeout; seconds = that timeout
+    REPLY = 18  # worker → front: the answer
+    DROPPED = 19  # worker → front: a cancelled or late query was not computed
+    HELLO = 32  # nursery → front: torch is imported and warm
+    FORK = 33  # front → nursery: fork a worker; its end of the socketpair travels with the frame
+    FORKED = 34  # nursery → front: the worker's pid
+    EXITED = 35  # nursery → front: a worker's exit status
+
+
+_KINDS: Final = {int(kind): kind for kind in Kind}
+
+
+class BrokenStream(Exception):
+    """The bytes are not frames, so the other side can no longer be understood."""
+
+
+class NoMemory(Exception):
+    """There is no memory for the body of a frame; the stream cannot be read on."""
+
+    def __init__(self, number: int, meta: bytes, size: int) -> None:
+        super().__init__(number, size)
+        self.number = number
+        self.meta = meta
+        self.size = size
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as received. `body` owns its memory."""
+
+    kind: Kind
+    number: int
+    seconds: float
+    meta: bytes
+    body: Buffer
+
+
+def encode(
+    kind: Kind, number: int = 0, *, seconds: float = 0.0, meta: bytes = b"", body: Sequence[Buffer] = ()
+) -> list[Buffer]:
+    """The frame as buffers to send in order; `body`, in pieces, is not copied."""
+    size = 0
+    for piece in body:
+        size += len(piece)
+    return [_HEADER.pack(_MARK, kind, len(meta), size, number, seconds) + meta, *body]
+
+
+def _memory(size: int) -> memoryview:
+    """Memory for a large body, not zeroed: the frame fills all of it."""
+    return memoryview(np.empty(size, np.uint8))
+
+
+class Reader:
+    """Finds frames in a stream: receive into `buffer()`, then tell `received(n)`, which returns the frames that n bytes completed.
+
+    Small bodies are copied out of a scratch buffer that is used again and again; a large one is received where it will stay.
+    """
+
+    def __init__(self, allocate: Callable[[int], memoryview] = _memory, body_limit: int = BODY_LIMIT_BYTES) -> None:
+        self._allocate = allocate
+        self._body_limit = body_limit
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._start = 0
+        self._end = 0
+        self._head: tuple[Kind, int, float, bytes] | None = None  # of the large frame whose body is being received
+        self._large = self._scratch[:0]
+        self._filled = 0
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes of the stream belong; never empty."""
+        if self._head is not None:
+            return self._large[self._filled :]
+        return self._scratch[self._end :]
+
+    def received(self, count: int) -> list[Frame]:
+        """The frames completed by `count` bytes that now stand in `buffer()`.
+
+        Raises:
+            BrokenStream: what stands there is no frame.
+            NoMemory: the body of a large frame finds no memory.
+        """
+        if self._head is not None:
+            return self._received_large(count)
+        self._end += count
+        frames: list[Frame] = []
+        while self._head is None and self._parse(frames):
+            pass
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start and self._head is None:
+            self._compact()
+        return frames
+
+    def _received_large(self, count: int) -> list[Frame]:
+        self._filled += count
+        if self._filled < len(self._large) or self._head is None:
+            return []
+        frame = Frame(*self._head, self._large)
+        self._head, self._large = None, self._scratch[:0]
+        return [frame]
+
+    def _parse(self, frames: list[Frame]) -> bool:
+        """Take one frame, or the beginning of a large one, out of the scratch buffer; False where it is not all there yet."""
+        start, available = self._start, self._end - self._start
+        if available < HEADER_BYTES:
+            return False
+        mark, code, meta_size, body_size, number, seconds = _HEADER.unpack_from(self._scratch, start)
+        kind = _KINDS.get(code)
+        if mark != _MARK or kind is None or meta_size > META_LIMIT_BYTES or body_size > self._body_limit:
+            raise BrokenStream("the other side sent something that is not a frame")
+        if available < HEADER_BYTES + meta_size:
+            return False
+        body_start = start + HEADER_BYTES + meta_size
+        if body_size < LARGE_BYTES:
+            if self._end < body_start + body_size:
+                return False
+            meta = bytes(self._scratch[start + HEADER_BYTES : body_start])
+            frames.append(Frame(kind, number, seconds, meta, bytes(self._scratch[body_start : body_start + body_size])))
+            self._start = body_start + body_size
+            return True
+        meta = bytes(self._scratch[start + HEADER_BYTES : body_start])
+        return self._begin_large((kind, number, seconds, meta), body_start, body_size, frames)
+
+    def _begin_large(self, head: tuple[Kind, int, float, bytes], start: int, size: int, frames: list[Frame]) -> bool:
+        here = min(size, self._end - start)
+        try:
+            memory = self._allocate(size)
+        except MemoryError:
+            raise NoMemory(head[1], head[3], size) from None
+        memory[:here] = self._scratch[start : start + here]
+        self._start = start + here
+        if here == size:
+            frames.append(Frame(*head, memory))
+            return True
+        self._head, self._large, self._filled = head, memory, here
+        return False
+
+    def _compact(self) -> None:
+        """Move an unfinished small frame to the front, so that `buffer()` has room for the rest of it."""
+        rest = self._end - self._start
+        self._scratch[:rest] = bytes(self._scratch[self._start : self._end])
+        self._start, self._end = 0, rest

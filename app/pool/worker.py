@@ -1,0 +1,179 @@
+"""A worker: the child's loop from a frame to a frame, on one thread, strictly in the order of arrival.
+
+Knows frames and the road. Refuses to know the queue, deadlines of others and who else works: it computes what it is given, and
+whoever waits for it kills it where it must not go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from http import HTTPStatus
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import orjson
+
+from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.pool import kernel
+from app.pool.frames import BrokenStream, Buffer, Frame, Kind, NoMemory, Reader, encode
+from app.pool.places import Place
+
+if TYPE_CHECKING:
+    from app.road import Reply, Road
+
+_PIECES_LIMIT: Final = 512  # buffers in one sendmsg; the system's IOV_MAX is 1024
+
+
+class Worker:
+    """The loop. It returns when the front hangs up."""
+
+    def __init__(self, connection: socket.socket, road: Road) -> None:
+        # The road imports torch, and this module is read before the nursery has settled its threads.
+        from app.road import Request
+
+        self._request = Request
+        self._connection = connection
+        self._road = road
+        self._reader = Reader()
+        self._waiting: deque[Frame] = deque()
+
+    def run(self) -> None:
+        """Answer frames until the front closes its end or this process has to be replaced."""
+        self._send(self._ready())
+        while self._take():
+            frame = self._waiting.popleft()
+            if frame.kind is Kind.PROBE:
+                self._send(self._ready())
+            elif frame.seconds < time.monotonic():
+                self._send(encode(Kind.DROPPED, frame.number))
+            elif self._answer(frame):
+                return
+
+    def _answer(self, frame: Frame) -> bool:
+        """Compute and reply; True where the road asks for this worker to be replaced."""
+        request = self._request(**orjson.loads(frame.meta), body=memoryview(frame.body))
+        reply = self._road.answer(request, lambda seconds: self._announce(frame.number, seconds))
+        self._send(_encoded(frame.number, reply, parted=request.door == "split"))
+        return reply.retire
+
+    def _ready(self) -> list[Buffer]:
+        return encode(Kind.READY, meta=orjson.dumps({"probe": self._road.probe()}))
+
+    def _announce(self, number: int, seconds: float) -> None:
+        self._send(encode(Kind.DEADLINE, number, seconds=seconds))
+
+    def _take(self) -> bool:
+        """Wait until a frame is there. Before a frame that came earlier is begun, read what has come since: it may be cancelled.
+
+        False: the front has hung up.
+        """
+        if self._waiting:
+            with contextlib.suppress(BlockingIOError):
+                while self._receive(socket.MSG_DONTWAIT):
+                    pass
+        while not self._waiting:
+            if not self._receive(0):
+                return False
+        return True
+
+    def _receive(self, flags: int) -> int:
+        count = self._connection.recv_into(self._reader.buffer(), 0, flags)
+        if count == 0:
+            return 0
+        for frame in self._reader.received(count):
+            if frame.kind is Kind.CANCEL:
+                self._cancel(frame.number)
+            else:
+                self._waiting.append(frame)
+        return count
+
+    def _cancel(self, number: int) -> None:
+        for frame in self._waiting:
+            if frame.number == number and frame.kind is Kind.QUERY:
+                self._waiting.remove(frame)
+                self._send(encode(Kind.DROPPED, number))
+                return
+
+    def _send(self, buffers: Sequence[Buffer]) -> None:
+        send_all(self._connection, buffers)
+
+    def refuse(self, lack: NoMemory) -> None:
+        """Answer the frame that found no memory; the stream is lost with it, so this process must end."""
+        error = PullbackError(
+            "out_of_memory",
+            f"The body of {lack.size} bytes does not fit into this worker's memory.",
+            expected="a body that fits into the memory of a worker (PULLBACK_WORKER_MEMORY_BYTES)",
+            given=f"{lack.size} bytes",
+            fix="Send smaller tensors, in several queries.",
+        )
+        meta = {"status": error.status, "media_type": PROBLEM_MEDIA_TYPE, "labels": {"code": error.code}, "retire": True}
+        body = orjson.dumps(error.problem(orjson.loads(lack.meta).get("request_id")))
+        self._send(encode(Kind.REPLY, lack.number, meta=orjson.dumps(meta), body=[body]))
+
+
+def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
+    """Send every buffer on a blocking socket, however many there are."""
+    pending = deque(buffers)
+    while pending:
+        sent = connection.sendmsg(list(islice(pending, _PIECES_LIMIT)))
+        while pending and sent >= len(pending[0]):
+            sent -= len(pending.popleft())
+        if sent:
+            pending[0] = memoryview(pending[0])[sent:]
+
+
+def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
+    """The reply as a frame. `parted`: the pieces matter, so their sizes, as little-endian u64, stand before them."""
+    body: list[Buffer] = [memoryview(piece).cast("B") for piece in reply.buffers]
+    meta = {
+        "status": reply.status,
+        "media_type": reply.media_type,
+        "timings": reply.timings,
+        "labels": reply.labels,
+        "retire": reply.retire,
+    }
+    if parted and reply.status == HTTPStatus.OK:
+        meta["pieces"] = len(body)
+        body.insert(0, struct.pack(f"<{len(body)}Q", *map(len, body)))
+    return encode(Kind.REPLY, number, meta=orjson.dumps(meta), body=body)
+
+
+def work(connection: socket.socket, road: Road, place: Place) -> NoReturn:
+    """Become a worker at `place`, in a process just forked from the nursery; never returns."""
+    status = 1
+    try:
+        _settle(place)
+        worker = Worker(connection, road)
+        try:
+            worker.run()
+        except NoMemory as lack:
+            worker.refuse(lack)
+        status = 0
+    except (BrokenStream, ConnectionError):
+        # The front is gone or does not speak our frames: there is no one left to answer.
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _settle(place: Place) -> None:
+    import torch
+
+    kernel.volunteer_for_oom()
+    torch.set_num_threads(place.threads)
+    if place.device.startswith("cuda"):
+        torch.cuda.set_device(place.device)
+        if place.memory_bytes:
+            total = torch.cuda.get_device_properties(place.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, place.memory_bytes / total), place.device)
+    else:
+        kernel.limit_address_space(place.memory_bytes)
