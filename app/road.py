@@ -14,9 +14,10 @@ import orjson
 import torch
 
 from app.engine.answer import Engine
-from app.engine.failure import is_memory, translated
+from app.engine.failure import translated
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.limits import Limits
+from app.program.failure import is_memory
 from app.program.functions import load
 from app.protocols import native
 from app.query import Query

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from app.engine.evaluation import Notes
-from app.engine.failure import is_memory
 from app.engine.job import Job
 from app.engine.job import results as single_results
 from app.engine.tensors import is_differentiable, to_torch
 from app.engine.vectors import Vectors
 from app.errors import PullbackError
+from app.program.failure import is_memory
 from app.query import TensorData
 
 Tree = dict[str, Any]

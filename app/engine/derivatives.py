@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from app.engine.evaluation import Evaluation
-from app.engine.failure import is_memory
 from app.engine.plan import FORWARD_MISSING, FORWARD_WRONG
 from app.errors import PullbackError
+from app.program.failure import is_memory
 
 Vectors = Mapping[str, Tensor]
 

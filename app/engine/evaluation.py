@@ -13,9 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from app.engine.failure import is_memory
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
+from app.program.failure import is_memory
 from app.program.function import Function
 from app.query import Note
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from app.engine.derivatives import no_second_derivative
 from app.engine.evaluation import Evaluation
-from app.engine.failure import is_memory
 from app.engine.plan import Method
+from app.program.failure import is_memory
 
 Matrix = dict[str, dict[str, Tensor]]
 

@@ -5,7 +5,6 @@ Knows how the three are built and which inputs are promoted to floating. Refuses
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,9 +33,6 @@ Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
 # Shapes that only the values decide: the Function is then built on the real tensors.
 UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 _SMALL = 100_000  # elements: a real attempt at a failed operation costs nothing then
-
-# PyTorch logs a stack for every refusal on fakes; the client is told in the reply.
-logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)

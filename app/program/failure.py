@@ -25,12 +25,18 @@ _SHAPES: Final = re.compile(
     r"|shape '.*' is invalid|must be smaller than|must be equal to|expand\(|only .*batches",
     re.I,
 )
-_SIZES: Final = re.compile(r"Storage size calculation overflowed|numel: integer multiplication overflow|Trying to create tensor with negative", re.I)
+_SIZES: Final = re.compile(
+    r"Storage size calculation overflowed|numel: integer multiplication overflow|Trying to create tensor with negative", re.I
+)
 _MEMORY: Final = re.compile(r"can't allocate memory|out of memory|bad_alloc|not enough memory|Cannot allocate memory", re.I)
 # Lines that speak of PyTorch's inside: C++ stacks, source paths, advice on debugging.
-_INSIDE: Final = re.compile(r"^(Exception raised from|frame #|C\+\+ CapturedTraceback|Traceback|  File |For debugging|Compile with|#\d)", re.M)
+_INSIDE: Final = re.compile(
+    r"^(Exception raised from|frame #|C\+\+ CapturedTraceback|Traceback|  File |For debugging|Compile with|#\d)", re.M
+)
 _PATHS: Final = re.compile(r"(?:at )?\"?(?:/|\.\./)[\w./+-]+\.(?:cpp|h|cu|cuh|py)\"?(?::\d+)?(?:,? line \d+)?[,.]? ?")
-_ASSERTION: Final = re.compile(r".*INTERNAL ASSERT FAILED[^,]*, please report a bug to PyTorch\.\s*|Expected .* to be true, but got false\.\s*\(.*", re.S)
+_ASSERTION: Final = re.compile(
+    r".*INTERNAL ASSERT FAILED[^,]*, please report a bug to PyTorch\.\s*|Expected .* to be true, but got false\.\s*\(.*", re.S
+)
 _SIGNATURES: Final = re.compile(r",? but expected one of:.*", re.S)
 _LENGTH: Final = 400
 
@@ -54,6 +60,16 @@ def sentence(error: BaseException) -> str:
     if len(text) > _LENGTH:
         text = text[: _LENGTH - 1] + "…"
     return text or "the arguments do not fit"
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether an allocator refused, on the CPU or on a GPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(_MEMORY.search(str(error)))
+
+
+def is_shapes(error: BaseException) -> bool:
+    """Whether PyTorch's message is about shapes that do not fit together."""
+    return not isinstance(error, TypeError) and bool(_SHAPES.search(str(error)))
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -84,11 +100,18 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
     members = list(arguments)
     given = ", ".join(shown(t) for t in tensors_in(members)) or ", ".join(named(m) for m in members) or "nothing"
     message = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _MEMORY.search(message):
-        return Refusal(f"`{operation}` needs more memory than this worker may take.", "Send smaller tensors.", code="out_of_memory", given=given)
+    if is_memory(error):
+        return Refusal(
+            f"`{operation}` needs more memory than this worker may take.",
+            "Send smaller tensors.",
+            code="out_of_memory",
+            given=given,
+        )
     if _SIZES.search(message):
-        return Refusal(f"`{operation}` would make a tensor larger than any memory.", "Use smaller sizes.", code="too_costly", given=given)
-    code = "shape_mismatch" if not isinstance(error, TypeError) and _SHAPES.search(message) else "operation_failed"
+        return Refusal(
+            f"`{operation}` would make a tensor larger than any memory.", "Use smaller sizes.", code="too_costly", given=given
+        )
+    code = "shape_mismatch" if is_shapes(error) else "operation_failed"
     expected = usage() if usage and isinstance(error, TypeError) else None
     return Refusal(
         f"`{operation}` was given {given}, and PyTorch refused: {sentence(error)}.",
@@ -105,6 +128,11 @@ def _advice(operation: str, members: list[Any], code: str) -> str | None:
     tensors = list(tensors_in(members))
     if len(tensors) == 2 and tensors[0].ndim and tensors[1].ndim > 1 and tensors[0].shape[-1] == tensors[1].shape[-1]:
         return "Transpose the second: `a @ b.mT`."
-    if len(tensors) == 2 and tensors[0].ndim > 1 and tensors[1].ndim and tensors[0].shape[-2] == tensors[1].shape[-min(2, tensors[1].ndim)]:
+    if (
+        len(tensors) == 2
+        and tensors[0].ndim > 1
+        and tensors[1].ndim
+        and tensors[0].shape[-2] == tensors[1].shape[-min(2, tensors[1].ndim)]
+    ):
         return "Transpose the first: `a.mT @ b`."
     return None
