@@ -36,9 +36,18 @@ README_ADDRESS: Final = "http://127.0.0.1:8000"
 # --- what is documented --------------------------------------------------------------------------------------------------
 
 
+def _shown(default: Any) -> str:
+    if default in ((), None):
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_in_the_readme(name: str) -> None:
-    assert f"`PULLBACK_{name.upper()}`" in README
+    field = Settings.model_fields[name]
+    assert f"| `PULLBACK_{name.upper()}` | {_shown(field.default)} | {field.description} |" in README
 
 
 def test_readme_knows_no_other_setting() -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -83,7 +84,7 @@ async def _docs(_: Request) -> Response:
 async def _asset_file(request: Request) -> Response:
     name = request.path_params["file"]
     if name not in _ASSETS:
-        return Response(status_code=404)
+        raise HTTPException(404)
     headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
     return Response(_asset(name), headers=headers, media_type=_ASSETS[name][0])
 

@@ -53,8 +53,8 @@ _REQUEST_ID: Final = {
     "name": "X-Request-Id",
     "in": "header",
     "required": False,
-    "description": "A name for this request, to find it again in logs. Left out: the server makes one.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._:-]+$"},
+    "description": "A name for this request, to find it again in logs. Left out, or not such a word: the server makes one.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
 }
 
 # What may refuse any request, before it is looked at.
@@ -182,7 +182,7 @@ def _list_door() -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": _json(
-                {"type": "array", "items": ref("Query")},
+                {"type": "array", "items": ref("Query"), "maxItems": 10_000},
                 examples={"one_fails": {"summary": "Two queries, the second of which is refused", "value": chosen}},
             ),
         },
@@ -263,9 +263,11 @@ def _catalogue_doors() -> dict[str, Any]:
             description="Its signatures, what is differentiable, the derivative formula as PyTorch has it, and a query that "
             "works as it stands. Short names and other spellings (`F.softmax`) are found where they are unambiguous.",
             parameters=(_path_name("operation", "softmax"),),
-            codes=("unknown_operation",),
+            codes=("unknown_operation", "not_found"),
         ),
-        "/v1/functions": _get("functions", "catalogue", "List the functions kept on this server", _json(ref("FunctionList"))),
+        "/v1/functions": _get(
+            "functions", "catalogue", "List the functions kept on this server", _json(ref("FunctionList")), codes=("starting",)
+        ),
         "/v1/functions/{name}": _get(
             "function",
             "catalogue",
@@ -273,7 +275,7 @@ def _catalogue_doors() -> dict[str, Any]:
             _json(ref("Function")),
             description="Its program text and signature.",
             parameters=(_path_name("function", "rosenbrock"),),
-            codes=("unknown_function",),
+            codes=("unknown_function", "not_found", "starting"),
         ),
     }
 
