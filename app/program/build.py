@@ -15,8 +15,9 @@ from torch import Tensor
 
 from app.errors import PullbackError
 from app.program.expressions import Reader
-from app.program.function import Function
-from app.program.source import Refusal, Source, read
+from app.program.function import Function, Step
+from app.program.kept import default_value
+from app.program.source import Refusal, Source, read, wrapper
 from app.program.statements import Runner, outputs
 from app.program.static import Budget
 from app.program.tape import Tape, floating_default
@@ -27,7 +28,12 @@ Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
 
 
 def build_program(
-    text: str, inputs: Inputs, parameters: Mapping[str, Parameter], dtype: torch.dtype, title: str = "program"
+    text: str,
+    inputs: Inputs,
+    parameters: Mapping[str, Parameter],
+    dtype: torch.dtype,
+    title: str = "program",
+    casts: Mapping[str, torch.dtype] | None = None,
 ) -> Function:
     """The Function of a program's text (contract, section 5).
 
@@ -36,6 +42,7 @@ def build_program(
         inputs: name → example tensor, or tuple of them; fakes (the caller has entered their mode) or real ones.
         parameters: name → plain value.
         dtype: the floating dtype that factories take.
+        casts: inputs that a kept function's annotations want in another dtype.
 
     Raises:
         PullbackError: `bad_program` with `at` = line:column; `too_costly`; `shape_mismatch`, `operation_failed` where PyTorch refuses a step.
@@ -43,7 +50,7 @@ def build_program(
     """
     source = read(text)
     trace = Trace(Budget())
-    names, leaves = _names(trace, inputs, parameters)
+    names, leaves = _names(trace, inputs, parameters, casts or {})
     body = _body(source, names)
     floating = dtype.to_real() if dtype.is_complex else dtype
     reader = Reader(source, trace, names, floating, _device(inputs))
@@ -67,7 +74,9 @@ def build_program(
     )
 
 
-def _names(trace: Trace, inputs: Inputs, parameters: Mapping[str, Parameter]) -> tuple[dict[str, Value], list[str]]:
+def _names(
+    trace: Trace, inputs: Inputs, parameters: Mapping[str, Parameter], casts: Mapping[str, torch.dtype]
+) -> tuple[dict[str, Value], list[str]]:
     names: dict[str, Value] = {}
     leaves: list[str] = []
     for given, value in inputs.items():
@@ -81,6 +90,9 @@ def _names(trace: Trace, inputs: Inputs, parameters: Mapping[str, Parameter]) ->
                 members.append(trace.leaf(len(leaves), tensor))
                 leaves.append(f"{given}.{index}")
             names[name] = members
+    for given, wanted in casts.items():
+        step = Step(1, 1, f"{given}: {str(wanted).removeprefix('torch.')}", "to")
+        names[given] = trace.call(step, torch.Tensor.to, (names[given], wanted))
     for given, parameter in parameters.items():
         name = _checked(given, f"parameters.{given}", names)
         names[name] = _as_list(parameter)
@@ -92,7 +104,12 @@ def _checked(given: str, at: str, names: Mapping[str, Value]) -> str:
     name = unicodedata.normalize("NFKC", given)
     if not name.isidentifier() or name.startswith("__") or name in ("True", "False", "None"):
         raise PullbackError(
-            "bad_program", "This name cannot be used in a program.", at=at, expected="letters, digits and _", given=given, fix="Rename it."
+            "bad_program",
+            "This name cannot be used in a program.",
+            at=at,
+            expected="letters, digits and _",
+            given=given,
+            fix="Rename it.",
         )
     if name in names:
         raise PullbackError("bad_program", f"The name `{name}` is given twice.", at=at, fix="Rename one of the two.")
@@ -112,10 +129,9 @@ def _device(inputs: Inputs) -> torch.device | None:
 
 def _body(source: Source, names: dict[str, Value]) -> list[ast.stmt]:
     """The statements; those of the one `def` that wraps them, whose arguments must be inputs or parameters or have defaults."""
-    top = source.tree.body
-    if not (len(top) == 1 and isinstance(top[0], ast.FunctionDef)):
-        return top
-    function = top[0]
+    function = wrapper(source.tree)
+    if function is None:
+        return source.tree.body
     arguments = [*function.args.posonlyargs, *function.args.args]
     defaults = dict(zip([a.arg for a in arguments][::-1], function.args.defaults[::-1], strict=False))
     defaults |= {a.arg: d for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is not None}
@@ -124,14 +140,8 @@ def _body(source: Source, names: dict[str, Value]) -> list[ast.stmt]:
             continue
         if argument.arg not in defaults:
             fix = f'Send "{argument.arg}" in "inputs" or "parameters".'
-            raise source.refused(Refusal(f"The argument `{argument.arg}` is neither an input nor a parameter of the query.", fix), argument)
+            raise source.refused(
+                Refusal(f"The argument `{argument.arg}` is neither an input nor a parameter of the query.", fix), argument
+            )
         names[argument.arg] = default_value(source, defaults[argument.arg])
     return function.body
-
-
-def default_value(source: Source, node: ast.expr) -> Value:
-    """A default in a `def`: a plain literal."""
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise source.refused(Refusal("A default is a plain number, string, boolean, None or a list of these."), node) from error

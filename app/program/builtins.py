@@ -11,9 +11,8 @@ from itertools import islice
 from typing import Any, Final
 
 import torch
-from torch import fx
 
-from app.program import factories, static
+from app.program import static
 from app.program.source import Refusal
 from app.program.static import LENGTH_LIMIT, length, named
 from app.program.tensors import members
@@ -41,11 +40,16 @@ _INSTEAD: Final[dict[str, str]] = {
 def refused(name: str) -> Refusal | None:
     """The refusal of a well-known name that the language leaves out."""
     short = name.removeprefix("torch.")
-    if short.startswith("autograd.") or short.startswith("func."):
+    if short.startswith(("autograd.", "func.")):
         return Refusal(f"`{name}` is not in the language.", 'Ask for derivatives with the query\'s "want".')
     if short in _INSTEAD:
         return Refusal(f"`{name}` is not in the language.", _INSTEAD[short])
     return None
+
+
+def parts_of(several: Several) -> str:
+    """How the parts of what an operation gave are taken, in words."""
+    return " or ".join(f"`.{field}`" for field in several.fields) or "its members by [0], [1]…"
 
 
 class Builtins:
@@ -69,17 +73,16 @@ class Builtins:
             value = members(emit, value)
         if isinstance(value, Several):
             return [self._trace.pick(value, index) for index in range(len(value.values))]
-        if isinstance(value, range):
-            static.check_length(length(value))
+        if isinstance(value, range) and length(value) > LENGTH_LIMIT:
+            raise Refusal(
+                f"A loop over {length(value):,} values is too long; the limit is {LENGTH_LIMIT:,}.",
+                "Use operations on whole tensors (`arange(n)`).",
+                code="too_costly",
+            )
         if isinstance(value, list | tuple | range | dict):
             self._trace.budget.spend(1 + len(value) // 8)
             return list(value)
         raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
-
-    def number(self, emit: Emit, value: complex, dtype: torch.dtype) -> fx.Node:
-        """A 0-d tensor of a plain number."""
-        node: fx.Node = factories.made(emit, "tensor", (value,), {}, dtype, None, real=False)
-        return node
 
     def _len(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
         (value,) = _arguments("len", args, kwargs, 1)
@@ -170,8 +173,8 @@ class Builtins:
     def _round(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if args and static.is_number(args[0]):
             return static.bounded(static.computed(round, *_arguments("round", args, kwargs, 2), what="`round`"))
-        if len(args) == 2:
-            args, kwargs = args[:1], {"decimals": args[1], **kwargs}
+        if len(args) == 2:  # Python's second argument is PyTorch's keyword
+            args, kwargs = (args[0],), {"decimals": args[1], **kwargs}
         return self._operation(emit, "round", args, kwargs)
 
     def _pow(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:

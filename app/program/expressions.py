@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import ast
 import functools
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 from torch import fx
 
-from app.program import builtins, factories, operations, static, tensors
+from app.program import builtins, factories, lookup, static, tensors
+from app.program.calls import Calls
+from app.program.comparison import SYMBOLS, compared
 from app.program.function import Step
 from app.program.source import Refusal, Source
 from app.program.static import named
-from app.program.trace import Several, Trace, Value, is_tensor
+from app.program.trace import Several, Trace, Value, is_tensor, item_of
 
-SYMBOLS: Final[dict[type[ast.AST], str]] = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",
-    ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<", ast.RShift: ">>", ast.USub: "-", ast.UAdd: "+", ast.Invert: "~",
-    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
-}  # fmt: skip
 _CONDITION: Final = "Write `where(condition, a, b)` for tensors; `&`, `|`, `~` combine conditions."
 _ITERATIONS: Final = 10_000
 
@@ -35,15 +31,18 @@ class Reader:
     Attributes:
         names: inputs, parameters and assigned names → values.
         inputs: names that came with the query, for the error texts.
-        dtype: the floating dtype of the query.
+        calls: what calls mean.
     """
 
-    def __init__(self, source: Source, trace: Trace, names: dict[str, Value], dtype: torch.dtype, device: torch.device | None) -> None:
-        self.source, self.trace, self.names, self.dtype, self.device = source, trace, names, dtype, device
+    def __init__(
+        self, source: Source, trace: Trace, names: dict[str, Value], dtype: torch.dtype, device: torch.device | None
+    ) -> None:
+        self.source, self.trace, self.names = source, trace, names
         self.inputs = frozenset(names)
         self.statement: ast.stmt | None = None
         self.iterations = 0
-        self.builtins = builtins.Builtins(trace, self._operation)
+        self.calls = Calls(trace, names, dtype, device)
+        self.builtins = self.calls.builtins
         self._handlers: dict[type[ast.expr], Callable[[Any], Value]] = {
             ast.Constant: self._constant, ast.Name: self._name, ast.Attribute: self._attribute, ast.Call: self._call,
             ast.BinOp: self._binary, ast.UnaryOp: self._unary, ast.Compare: self._compare, ast.BoolOp: self._boolean,
@@ -78,7 +77,8 @@ class Reader:
     def items(self, node: ast.expr) -> list[Value]:
         """What a loop over the expression goes through."""
         value = self.value(node)
-        return self.located(node, lambda: self.builtins.items(self.emitter(node), value))
+        found: list[Value] = self.located(node, lambda: self.builtins.items(self.emitter(node), value))
+        return found
 
     def located(self, node: ast.AST, run: Callable[[], Value]) -> Any:
         try:
@@ -100,7 +100,13 @@ class Reader:
         return functools.partial(self._emit, node)
 
     def _emit(
-        self, node: ast.AST, operation: str, target: Callable[..., Any], args: tuple[Value, ...], kwargs: dict[str, Value], **more: Any
+        self,
+        node: ast.AST,
+        operation: str,
+        target: Callable[..., Any],
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        **more: Any,
     ) -> Value:
         line, column = self.source.place(node)
         whole = self.statement if self.statement is not None else node
@@ -121,12 +127,12 @@ class Reader:
         dtype = tensors.python_dtype(name)
         if dtype is not None:
             return dtype
-        if name in self.builtins.table or name in factories.FACTORIES or operations.lookup(name):
+        if name in self.builtins.table or name in factories.FACTORIES or lookup.lookup(name):
             raise Refusal(f"`{name}` is an operation, and it is not called here.", f"Call it: `{name}(x)`.")
         raise builtins.refused(name) or self._unknown(name)
 
     def _unknown(self, name: str) -> Refusal:
-        near = operations.nearest(name, tuple(self.names))
+        near = lookup.nearest(name, tuple(self.names))
         inputs = ", ".join(sorted(self.inputs)) or "none"
         fix = f"Nearest names: {', '.join(near)}." if near else "Send it as an input or a parameter, or assign it before."
         return Refusal(f"The name `{name}` is not defined; the inputs and parameters are: {inputs}.", fix)
@@ -160,11 +166,21 @@ class Reader:
             return static.CONSTANTS[rest]
         if root == "torch" and rest in factories.TORCH_DTYPES:
             return factories.TORCH_DTYPES[rest]
-        if operations.lookup(dotted):
+        if lookup.lookup(dotted):
             raise Refusal(f"`{dotted}` is an operation, and it is not called here.", f"Call it: `{dotted}(x)`.")
-        if isinstance(node.value, ast.Name) and root not in ("torch", "math", "F", "nn", "np", "linalg", "fft", "special", "functional"):
+        if isinstance(node.value, ast.Name) and root not in (
+            "torch",
+            "math",
+            "F",
+            "nn",
+            "np",
+            "linalg",
+            "fft",
+            "special",
+            "functional",
+        ):
             self.value(node.value)  # an unknown name is reported as one
-        raise operations.unknown(dotted, tuple(self.names))
+        raise lookup.unknown(dotted, tuple(self.names))
 
     # Calls.
 
@@ -173,13 +189,12 @@ class Reader:
         dotted = self._dotted(function) if isinstance(function, ast.Name | ast.Attribute) else None
         if dotted is not None:
             # What cannot be called is reported before what stands in it.
-            checked = self._resolve(dotted, node)
-            args, kwargs = self._arguments(node)
-            return checked(args, kwargs)
+            called = self.calls.resolve(dotted, self.emitter(node))
+            return called(*self._arguments(node))
         if isinstance(function, ast.Attribute):
             owner = self.value(function.value)
             args, kwargs = self._arguments(node)
-            return self._method(node, owner, function.attr, args, kwargs)
+            return self.calls.method(self.emitter(node), owner, function.attr, args, kwargs)
         if isinstance(function, ast.Name):
             kind = "input" if function.id in self.inputs else "variable"
             raise Refusal(
@@ -187,7 +202,8 @@ class Reader:
                 f"Give the {kind} another name, or write `torch.{function.id}(…)`.",
             )
         raise Refusal(
-            "Only operations and methods can be called.", "Modules are not in the language: write `relu(x)`, `linear(x, weight, bias)`."
+            "Only operations and methods can be called.",
+            "Modules are not in the language: write `relu(x)`, `linear(x, weight, bias)`.",
         )
 
     def _arguments(self, node: ast.Call) -> tuple[tuple[Value, ...], dict[str, Value]]:
@@ -210,72 +226,6 @@ class Reader:
             static.check_length(len(values))
         return values
 
-    def _resolve(self, name: str, node: ast.Call) -> Callable[[tuple[Value, ...], dict[str, Value]], Value]:
-        """What a call of `name` does."""
-        emit = self.emitter(node)
-        if name in self.builtins.table:
-            return functools.partial(self.builtins.table[name], emit)
-        base = name.removeprefix("torch.")
-        if base in ("detach", "stop_gradient"):
-            return functools.partial(self._detached, emit)
-        if base in factories.FACTORIES or base in factories.ALIASES:
-            return lambda args, kwargs: factories.made(
-                emit, base, args, kwargs, self.dtype, self.device, real=not self.trace.static
-            )
-        refusal = builtins.refused(name)
-        if refusal:
-            raise refusal
-        short = base.removeprefix("math.")
-        known = operations.lookup(short if name.startswith("math.") else name)
-        if known is None and short not in static.MATH:
-            if base.endswith("_") and operations.lookup(base[:-1]):
-                raise Refusal(f"`{name}` changes its argument in place, and values here never change.", f"Assign: `x = {base[:-1]}(x)`.")
-            raise operations.unknown(name, tuple(self.names))
-        return lambda args, kwargs: self._operation_or_math(emit, name, short, args, kwargs)
-
-    def _operation_or_math(self, emit: Callable[..., Value], name: str, short: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if short in static.MATH and args and not kwargs and all(static.is_number(value) for value in args):
-            return static.bounded(static.computed(static.MATH[short], *args, what=f"`{name}`"))
-        return self._operation(emit, short if name.startswith("math.") else name, args, kwargs)
-
-    def _operation(self, emit: Callable[..., Value], name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-        operation = operations.lookup(name)
-        if operation is None:
-            raise operations.unknown(name, tuple(self.names))
-        return operations.call(emit, operation, operations.target(operation), name, args, kwargs)
-
-    def _detached(self, emit: Callable[..., Value], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if len(args) != 1 or kwargs:
-            raise Refusal("`detach` takes one tensor.")
-        return emit("detach", torch.Tensor.detach, args, {}) if is_tensor(args[0]) else args[0]
-
-    def _method(self, node: ast.Call, owner: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if is_tensor(owner):
-            return tensors.method(self.emitter(node), owner, name, args, kwargs, self.dtype)
-        if isinstance(owner, Several):
-            names = " and ".join(f"`.{field}`" for field in owner.fields) or "its members by [0], [1]…"
-            raise Refusal(f"`{owner.operation}` gives several tensors, so `.{name}()` has none to work on.", f"Take {names} first.")
-        if isinstance(owner, list) and name in ("append", "extend", "insert", "pop", "reverse"):
-            return self._change_list(node, owner, name, args, kwargs)
-        if isinstance(owner, list | tuple) and name in ("index", "count") and len(args) == 1:
-            static.plain([owner, args[0]])
-            return static.computed(lambda: getattr(owner, name)(args[0]), what=f"`.{name}()`")
-        if isinstance(owner, tuple) and name == "numel":
-            return functools.reduce(operator.mul, owner, 1)
-        if isinstance(owner, dict) and name in ("keys", "values", "items") and not args:
-            return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
-        if isinstance(owner, str):
-            raise Refusal(f"`.{name}()` of a string is not in the language.", "Strings are only modes and keys.")
-        raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "Methods belong to tensors; `tensor(2.0)` makes one.")
-
-    def _change_list(self, node: ast.Call, owner: list[Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if kwargs:
-            raise Refusal(f"`.{name}()` takes no keyword arguments.")
-        if name == "extend" and len(args) == 1:
-            args = (self.builtins.items(self.emitter(node), args[0]),)
-        static.check_length(len(owner) + (len(args[0]) if name == "extend" and args else 1))
-        return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
-
     # Operators.
 
     def operate(self, node: ast.AST, symbol: str, left: Value, right: Value) -> Value:
@@ -284,11 +234,14 @@ class Reader:
             for other in (left, right):
                 if isinstance(other, list | tuple | dict | str | range) or other is None:
                     raise Refusal(
-                        f"`{symbol}` does not work on a tensor and {named(other)}.", "Make a tensor of it: `tensor([1.0, 2.0])` or `stack(list)`."
+                        f"`{symbol}` does not work on a tensor and {named(other)}.",
+                        "Make a tensor of it: `tensor([1.0, 2.0])` or `stack(list)`.",
                     )
             return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
         if isinstance(left, Several) or isinstance(right, Several):
-            return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})  # refused there, with the names to take
+            return self._emit(
+                node, symbol, static.OPERATORS[symbol], (left, right), {}
+            )  # refused there, with the names to take
         return static.binary(symbol, left, right)
 
     def _binary(self, node: ast.BinOp) -> Value:
@@ -312,30 +265,13 @@ class Reader:
         result: Value = True
         for operation, other in zip(node.ops, node.comparators, strict=True):
             right = self.value(other)
-            result = self._compared(node, operation, left, right)
+            result = compared(functools.partial(self.operate, node), operation, left, right)
             if len(node.ops) > 1 and is_tensor(result):
                 raise Refusal("A chained comparison does not work on tensors.", "Write `(a < x) & (x < b)`.")
             if not is_tensor(result) and not result:
                 return result
             left = right
         return result
-
-    def _compared(self, node: ast.Compare, operation: ast.cmpop, left: Value, right: Value) -> Value:
-        if isinstance(operation, ast.Is | ast.IsNot):
-            if not any(value is None or isinstance(value, bool) for value in (left, right)):
-                raise Refusal("`is` compares with None only.", "Write `==`.")
-            return (left is right) == isinstance(operation, ast.Is)
-        if isinstance(operation, ast.In | ast.NotIn):
-            if not isinstance(right, list | tuple | range | dict):
-                raise Refusal("`in` looks into plain lists only.", "Write `(x == y).any()` for tensors.")
-            static.plain([left, list(right) if isinstance(right, dict) else right])
-            return (left in right) == isinstance(operation, ast.In)
-        symbol = SYMBOLS[type(operation)]
-        if left is None or right is None or isinstance(left, torch.dtype):
-            if symbol not in ("==", "!="):
-                raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
-            return (left is right) == (symbol == "==")
-        return self.operate(node, symbol, left, right)
 
     def _boolean(self, node: ast.BoolOp) -> Value:
         stops = isinstance(node.op, ast.Or)
@@ -366,7 +302,7 @@ class Reader:
                 raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.")
             return owner[index]
         if isinstance(owner, list | tuple | range):
-            return self._of_list(owner, index)
+            return item_of(owner, index)
         raise Refusal(f"{named(owner).capitalize()} cannot be indexed.")
 
     def _of_several(self, node: ast.Subscript, owner: Several, index: Value) -> Value:
@@ -374,21 +310,7 @@ class Reader:
             if not -len(owner.values) <= index < len(owner.values):
                 raise Refusal(f"`{owner.operation}` gives {len(owner.values)} tensors, so [{index}] is none of them.")
             return self.trace.pick(owner, index)
-        return self._of_list(self.builtins.items(self.emitter(node), owner), index)
-
-    def _of_list(self, owner: list[Value] | tuple[Value, ...] | range, index: Value) -> Value:
-        if is_tensor(index):
-            raise Refusal("A list cannot be indexed by a tensor.", "Make a tensor of it: `stack(list)[i]`.")
-        if not isinstance(index, int | slice):
-            raise Refusal(f"A list cannot be indexed by {named(index)}.")
-        if isinstance(index, slice) and any(is_tensor(part) for part in (index.start, index.stop, index.step)):
-            raise Refusal("A list cannot be sliced by a tensor.", "Make a tensor of it first: `stack(list)`.")
-        try:
-            return owner[index]
-        except IndexError as error:
-            raise Refusal(f"The index {index} is out of range: the list has {static.length(owner)} members.") from error
-        except (TypeError, ValueError) as error:
-            raise Refusal(f"This slice does not work on a list: {error}.") from error
+        return item_of(self.builtins.items(self.emitter(node), owner), index)
 
     def _slice(self, node: ast.Slice) -> slice:
         parts = [None if part is None else self.value(part) for part in (node.lower, node.upper, node.step)]
@@ -470,5 +392,7 @@ class Reader:
             raise self.source.refused(Refusal("There is no such place to assign to."), target)
         if isinstance(owner, fx.Node):
             fix = "Write `index_put(x, (i,), value)` (i an integer tensor), `where(mask, value, x)`, or `cat([x[:i], value[None], x[i+1:]])`."
-            raise self.source.refused(Refusal("`x[…] = …` changes a tensor in place, and values here never change.", fix), target)
+            raise self.source.refused(
+                Refusal("`x[…] = …` changes a tensor in place, and values here never change.", fix), target
+            )
         raise self.source.refused(Refusal(f"{named(owner).capitalize()} cannot be assigned into."), target)

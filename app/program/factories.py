@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from torch import fx
 
 from app.program import static
 from app.program.source import Refusal
@@ -71,7 +70,13 @@ FACTORIES: Final[dict[str, Factory]] = {
     "randint": Factory(torch.randint, _INTEGER, random=True),
     "randperm": Factory(torch.randperm, _INTEGER, random=True),
 }
-ALIASES: Final = {"as_tensor": "tensor", "asarray": "tensor", "from_numpy": "tensor", "Tensor": "tensor", "FloatTensor": "tensor"}
+ALIASES: Final = {
+    "as_tensor": "tensor",
+    "asarray": "tensor",
+    "from_numpy": "tensor",
+    "Tensor": "tensor",
+    "FloatTensor": "tensor",
+}
 # `x.new_zeros(3)`: the maker, in the dtype of x.
 NEW: Final = {"new_zeros": "zeros", "new_ones": "ones", "new_full": "full", "new_tensor": "tensor"}
 # `empty(3)` holds whatever stood in memory before.
@@ -118,7 +123,13 @@ def dtype_of(value: Value) -> torch.dtype:
 
 
 def made(
-    emit: Emit, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], dtype: torch.dtype, device: torch.device | None, real: bool
+    emit: Emit,
+    name: str,
+    args: tuple[Value, ...],
+    kwargs: Mapping[str, Value],
+    dtype: torch.dtype,
+    device: torch.device | None,
+    real: bool,
 ) -> Value:
     """The step that makes a tensor out of plain numbers.
 
@@ -134,7 +145,7 @@ def made(
         if is_tensor(args[0]) and len(args) == 1:
             return args[0] if "dtype" not in keywords else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]))
         _check_numbers(args[0])
-    if factory.sized and len(args) > 1 or (factory.sized and args and isinstance(args[0], int)):
+    if factory.sized and args and (len(args) > 1 or isinstance(args[0], int)):
         args = (tuple(args),)
     _check_plain(name, (*args, *keywords.values()))
     if keywords.get("dtype") is None:
@@ -189,7 +200,8 @@ def _check_plain(name: str, values: tuple[Value, ...]) -> None:
             )
         if isinstance(value, int) and abs(value) > ELEMENT_LIMIT and name not in ("full", "tensor", "scalar_tensor", "arange"):
             raise Refusal(
-                f"`{name}` would make a tensor of {value:,} elements or more; the limit is {ELEMENT_LIMIT:,}.", code="too_costly"
+                f"`{name}` would make a tensor of {value:,} elements or more; the limit is {ELEMENT_LIMIT:,}.",
+                code="too_costly",
             )
 
 

@@ -57,7 +57,7 @@ _INSTEAD: Final[dict[type[ast.AST], tuple[str, str]]] = {
 }  # fmt: skip
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 (it is no error yet: PullbackError is)
     """A refusal that does not know its place yet; the reader of the tree adds line and column."""
 
     def __init__(
@@ -168,10 +168,17 @@ def _too_deep(at: str) -> PullbackError:
     )
 
 
+def wrapper(tree: ast.Module) -> ast.FunctionDef | None:
+    """The one `def` that holds the whole program; a docstring may stand before it."""
+    *before, last = tree.body or [ast.Pass()]
+    texts = all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in before)
+    return last if isinstance(last, ast.FunctionDef) and texts else None
+
+
 def _check(source: Source) -> None:
     """Refuse whatever the language lacks, before anything is built."""
     top = source.tree.body
-    wrapper = top[0] if len(top) == 1 and isinstance(top[0], ast.FunctionDef) else None
+    whole = wrapper(source.tree)
     stack: list[tuple[ast.AST, int, ast.AST]] = [(node, 1, node) for node in top]
     while stack:
         node, depth, near = stack.pop()
@@ -179,9 +186,9 @@ def _check(source: Source) -> None:
         if depth > DEPTH_LIMIT:
             line, column = source.place(near)
             raise _too_deep(f"{line}:{column}")
-        if node is wrapper:
-            _check_wrapper(source, wrapper)
-            stack += [(child, depth + 1, child) for child in wrapper.body]
+        if whole is not None and node is whole:
+            _check_wrapper(source, whole)
+            stack += [(child, depth, child) for child in whole.body]
             continue
         refusal = _not_in_language(node)
         if refusal:
@@ -191,7 +198,9 @@ def _check(source: Source) -> None:
 
 def _not_in_language(node: ast.AST) -> Refusal | None:
     if not isinstance(node, _SYNTAX):
-        what, fix = _INSTEAD.get(type(node), (f"`{type(node).__name__}`", "Use assignments, operators and calls of operations."))
+        what, fix = _INSTEAD.get(
+            type(node), (f"`{type(node).__name__}`", "Use assignments, operators and calls of operations.")
+        )
         return Refusal(f"{what} is not in the language.", fix)
     if isinstance(node, ast.Constant) and isinstance(node.value, bytes):
         return Refusal("Bytes are not in the language.", "Use numbers or a string.")
@@ -218,7 +227,9 @@ def _starred(node: ast.AST) -> Refusal | None:
         targets = [node.target]
     for target in targets:
         if any(isinstance(part, ast.Starred) for part in ast.walk(target)):
-            return Refusal("`*` in an assignment is not in the language.", "Name each part, or slice: `first, rest = x[0], x[1:]`.")
+            return Refusal(
+                "`*` in an assignment is not in the language.", "Name each part, or slice: `first, rest = x[0], x[1:]`."
+            )
     return None
 
 
@@ -230,4 +241,6 @@ def _check_wrapper(source: Source, function: ast.FunctionDef) -> None:
         raise source.refused(Refusal("`*args` and `**kwargs` are not in the language.", "Name each argument."), function)
     for node in ast.walk(ast.Module(function.body, [])):
         if isinstance(node, ast.Name) and node.id == function.name:
-            raise source.refused(Refusal(f"`{function.name}` calls itself, and the language has no recursion.", "Use a `for` loop."), node)
+            raise source.refused(
+                Refusal(f"`{function.name}` calls itself, and the language has no recursion.", "Use a `for` loop."), node
+            )

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from app.program.expressions import SYMBOLS, Reader
+from app.program.comparison import SYMBOLS
+from app.program.expressions import Reader
 from app.program.source import Refusal
 from app.program.trace import Several, Value, is_tensor
 
@@ -30,7 +31,9 @@ class Returned:
     node: ast.expr
 
 
-_NO_OUTPUT: Final = Refusal("The program returns nothing.", "End it with `return y`, or with an expression on a line of its own.")
+_NO_OUTPUT: Final = Refusal(
+    "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
+)
 
 
 class Runner:
@@ -58,7 +61,9 @@ class Runner:
             if left is not None:
                 if index + 1 < len(body) and isinstance(statement, ast.Return | ast.Break | ast.Continue):
                     word = type(statement).__name__.lower()
-                    raise self._source.refused(Refusal(f"Nothing after `{word}` is ever read.", "Delete these lines."), body[index + 1])
+                    raise self._source.refused(
+                        Refusal(f"Nothing after `{word}` is ever read.", "Delete these lines."), body[index + 1]
+                    )
                 return left
         return None
 
@@ -105,7 +110,9 @@ class Runner:
         load: ast.expr = ast.Name(target.id, ast.Load()) if isinstance(target, ast.Name) else _loaded(target)
         left = reader.value(ast.copy_location(load, target))
         right = reader.value(statement.value)
-        reader.assign(target, reader.located(statement, lambda: reader.operate(statement, SYMBOLS[type(statement.op)], left, right)))
+        reader.assign(
+            target, reader.located(statement, lambda: reader.operate(statement, SYMBOLS[type(statement.op)], left, right))
+        )
 
     def _annotated(self, statement: ast.AnnAssign) -> None:
         if statement.value is None:
@@ -187,7 +194,7 @@ def _spread(reader: Reader, name: str, value: Value, found: dict[str, Value]) ->
     if is_tensor(value):
         _add(name, value, found)
     elif isinstance(value, bool | int | float | complex):
-        _add(name, reader.builtins.number(reader.emitter(reader.statement or ast.Pass()), value, reader.dtype), found)
+        _add(name, reader.calls.resolve("tensor", reader.emitter(reader.statement or ast.Pass()))((value,), {}), found)
     elif isinstance(value, Several):
         for index in range(len(value.values)):
             label = value.fields[index] if value.fields else str(index)

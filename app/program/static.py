@@ -46,7 +46,8 @@ def bounded(value: Any) -> Any:
     """`value`, refused where it is an integer of more than `INTEGER_BITS` bits."""
     if isinstance(value, int) and value.bit_length() > INTEGER_BITS:
         raise Refusal(
-            f"This integer has {value.bit_length():,} bits; the limit is {INTEGER_BITS}.", "Use floating-point numbers (`2.0 ** n`)."
+            f"This integer has {value.bit_length():,} bits; the limit is {INTEGER_BITS}.",
+            "Use floating-point numbers (`2.0 ** n`).",
         )
     return value
 
@@ -81,7 +82,8 @@ def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
 def _check_power(base: int, exponent: int) -> None:
     if abs(base) > 1 and exponent * math.log2(abs(base)) > INTEGER_BITS:
         raise Refusal(
-            f"This power has more than {INTEGER_BITS} bits.", "Use floating-point numbers (`2.0 ** n`), or send the number as an input."
+            f"This power has more than {INTEGER_BITS} bits.",
+            "Use floating-point numbers (`2.0 ** n`), or send the number as an input.",
         )
 
 
@@ -105,16 +107,20 @@ def _lists(symbol: str, left: Any, right: Any) -> Any:
         check_length(len(left) * max(int(right), 0))
         return left * right
     if symbol in COMPARISONS:
-        plain(left), plain(right)
+        plain([left, right])
         return computed(OPERATORS[symbol], left, right, what=f"`{symbol}`")
     raise Refusal(
-        f"`{symbol}` does not work on {named(left)} and {named(right)}.", "Make a tensor of the list: `tensor([1.0, 2.0])` or `stack(list)`."
+        f"`{symbol}` does not work on {named(left)} and {named(right)}.",
+        "Make a tensor of the list: `tensor([1.0, 2.0])` or `stack(list)`.",
     )
 
 
 def check_length(count: int) -> int:
     if count > LENGTH_LIMIT:
-        raise Refusal(f"A list of {count:,} members is too long; the limit is {LENGTH_LIMIT:,}.", "Use a tensor (`arange`, `zeros`, an input).")
+        raise Refusal(
+            f"A list of {count:,} members is too long; the limit is {LENGTH_LIMIT:,}.",
+            "Use a tensor (`arange`, `zeros`, an input).",
+        )
     return count
 
 

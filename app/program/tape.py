@@ -70,7 +70,7 @@ class Tape:
             program.append([node.target, arguments, keywords, dict(node.kwargs), slots[node], (), node.meta.get("step")])
         output = nodes[-1]
         kept = {slots[node] for node in output.all_input_nodes}
-        self._outputs = tuple(slots[node] for node in output.args[0])  # type: ignore[union-attr,index]
+        self._outputs = tuple(slots[node] for node in output.args[0])
         for slot, index in last.items():
             if slot not in kept:
                 program[index][5] += (slot,)

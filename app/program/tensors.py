@@ -14,7 +14,7 @@ from torch import fx
 
 from app.program import factories, static
 from app.program.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYPES, dtype_of, keywords_of
-from app.program.operations import call, lookup_method, nearest
+from app.program.lookup import call, lookup_method, nearest
 from app.program.source import Refusal
 from app.program.trace import Emit, Several, Value, example, is_tensor
 
@@ -23,7 +23,9 @@ _IN_PLACE: Final = {
     "scatter_": "`scatter(x, dim, index, src)`", "index_put_": "`index_put(x, (i, j), values)`",
 }  # fmt: skip
 _GRADIENTS: Final = 'Gradients are asked for in the query: name the input in "wrt", and "gradient" or "vjp" in "want".'
-_READ: Final = "A plain number cut out of a tensor loses its gradient, and is not known before tensors run: keep the 0-d tensor."
+_READ: Final = (
+    "A plain number cut out of a tensor loses its gradient, and is not known before tensors run: keep the 0-d tensor."
+)
 # What a tensor has in PyTorch but not here, and what to do.
 _INSTEAD: Final[dict[str, str]] = {
     "backward": _GRADIENTS, "grad": _GRADIENTS, "requires_grad": _GRADIENTS, "requires_grad_": _GRADIENTS, "retain_grad": _GRADIENTS,
@@ -33,7 +35,18 @@ _INSTEAD: Final[dict[str, str]] = {
     "is_cuda": "All tensors are on the worker's device.", "storage": "Use indexing.", "data_ptr": "Use indexing.", "stride": "Use indexing.",
     "apply_": "Write the expression with operations on whole tensors.", "map_": "Write the expression with operations on whole tensors.",
 }  # fmt: skip
-_CASTS: Final = frozenset(TORCH_DTYPES) - {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "complex128", "complex64"}
+_CASTS: Final = frozenset(TORCH_DTYPES) - {
+    "float64",
+    "float32",
+    "float16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "complex128",
+    "complex64",
+}
 
 
 def attribute(emit: Emit, tensor: fx.Node, name: str) -> Value:
@@ -72,10 +85,22 @@ def _transposed(emit: Emit, tensor: fx.Node, name: str) -> Value:
     return emit("permute", torch.permute, (tensor, tuple(range(axes))[::-1]), {})
 
 
-def method(emit: Emit, tensor: fx.Node, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], default: torch.dtype) -> Value:
+def method(
+    emit: Emit, tensor: fx.Node, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], default: torch.dtype
+) -> Value:
     """`tensor.name(*args, **kwargs)`. `default`: the floating dtype of the query."""
     value = example(tensor)
-    if name in ("size", "dim", "ndimension", "numel", "nelement", "is_complex", "is_floating_point", "element_size", "get_device"):
+    if name in (
+        "size",
+        "dim",
+        "ndimension",
+        "numel",
+        "nelement",
+        "is_complex",
+        "is_floating_point",
+        "element_size",
+        "get_device",
+    ):
         return _known(value, name, args, kwargs)
     if name in _CASTS and not args:
         return _cast(emit, tensor, TORCH_DTYPES[name])
@@ -121,7 +146,11 @@ def _known(value: torch.Tensor, name: str, args: tuple[Value, ...], kwargs: Mapp
 
 def size(value: torch.Tensor, axis: int) -> int:
     if not -value.ndim <= axis < value.ndim:
-        raise Refusal(f"Axis {axis} is out of range: the tensor has {value.ndim} axes.", code="shape_mismatch", given=str(list(value.shape)))
+        raise Refusal(
+            f"Axis {axis} is out of range: the tensor has {value.ndim} axes.",
+            code="shape_mismatch",
+            given=str(list(value.shape)),
+        )
     return value.shape[axis]
 
 
@@ -136,7 +165,9 @@ def _dtype_like(args: tuple[Value, ...]) -> torch.dtype:
 
 
 def _to(emit: Emit, tensor: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-    given = [a for a in (*args, *keywords_of(".to", {k: v for k, v in kwargs.items() if k != "copy"}).values()) if a is not DEVICE]
+    given = [
+        a for a in (*args, *keywords_of(".to", {k: v for k, v in kwargs.items() if k != "copy"}).values()) if a is not DEVICE
+    ]
     if not given:
         return tensor
     if any(isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda", "mps", "meta") for a in given):
@@ -150,7 +181,9 @@ def several_attribute(pick: Any, several: Several, name: str) -> Value:
     """`max(x, 1).values`."""
     if name in several.fields:
         return pick(several, several.fields.index(name))
-    names = ", ".join(f"`.{field}`" for field in several.fields) or ", ".join(f"[{i}]" for i in range(min(len(several.values), 4)))
+    names = ", ".join(f"`.{field}`" for field in several.fields) or ", ".join(
+        f"[{i}]" for i in range(min(len(several.values), 4))
+    )
     raise Refusal(f"`{several.operation}` gives several tensors, and none is `.{name}`.", f"Take {names}.")
 
 
@@ -170,15 +203,24 @@ def _check_index(part: Value) -> None:
     if part is None or part is Ellipsis or is_tensor(part) or isinstance(part, int | slice | list | range | tuple):
         return
     if isinstance(part, Several):
-        raise Refusal(f"`{part.operation}` gives several tensors; an index is one.", f"Take `.{(part.fields or ('values',))[-1]}`.")
-    raise Refusal(f"{static.named(part).capitalize()} cannot index a tensor.", "Use integers, slices, lists or integer tensors.")
+        raise Refusal(
+            f"`{part.operation}` gives several tensors; an index is one.", f"Take `.{(part.fields or ('values',))[-1]}`."
+        )
+    raise Refusal(
+        f"{static.named(part).capitalize()} cannot index a tensor.", "Use integers, slices, lists or integer tensors."
+    )
 
 
 def _is_position(part: Value) -> bool:
     if not is_tensor(part):
         return False
     tensor = example(part)
-    return tensor.ndim == 0 and not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype not in (torch.bool, torch.uint8)
+    return (
+        tensor.ndim == 0
+        and not tensor.is_floating_point()
+        and not tensor.is_complex()
+        and tensor.dtype not in (torch.bool, torch.uint8)
+    )
 
 
 def _at_positions(emit: Emit, tensor: fx.Node, parts: tuple[Value, ...]) -> Value:

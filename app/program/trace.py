@@ -165,7 +165,9 @@ class Trace:
         if isinstance(result, list | tuple):
             fields = getattr(type(result), "__match_args__", ()) if isinstance(result, tuple) else ()
             return Several(node, tuple(result), tuple(fields)[: len(result)], operation)
-        raise Refusal(f"`{operation}` gives a plain value that depends on the tensors, and a program cannot use it.", "Keep to tensors.")
+        raise Refusal(
+            f"`{operation}` gives a plain value that depends on the tensors, and a program cannot use it.", "Keep to tensors."
+        )
 
 
 def lowered(value: Value) -> Any:
@@ -203,3 +205,18 @@ def _examples(value: Any) -> Any:
     if isinstance(value, slice):
         return slice(_examples(value.start), _examples(value.stop), _examples(value.step))
     return value
+
+
+def item_of(owner: list[Value] | tuple[Value, ...] | range, index: Value) -> Value:
+    """`owner[index]` of a plain list."""
+    parts = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
+    if any(is_tensor(part) for part in parts):
+        raise Refusal("A list cannot be indexed by a tensor.", "Make a tensor of it: `stack(list)[i]`.")
+    if not isinstance(index, int | slice):
+        raise Refusal(f"A list cannot be indexed by {static.named(index)}.")
+    try:
+        return owner[index]
+    except IndexError as error:
+        raise Refusal(f"The index {index} is out of range: the list has {static.length(owner)} members.") from error
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"This slice does not work on a list: {error}.") from error

@@ -31,7 +31,15 @@ _PREFIXES: Final = (
 )
 _FOREIGN: Final = ("np", "numpy", "jnp", "jax", "tf", "tensorflow", "scipy", "keras", "cv2", "random", "os", "sys", "time")
 # Other spellings of arguments, where the entry has the second and not the first.
-_SPELLINGS: Final = {"axis": "dim", "keepdims": "keepdim", "self": "input", "x": "input", "axes": "dim", "dims": "dim", "dim": "dims"}
+_SPELLINGS: Final = {
+    "axis": "dim",
+    "keepdims": "keepdim",
+    "self": "input",
+    "x": "input",
+    "axes": "dim",
+    "dims": "dim",
+    "dim": "dims",
+}
 # Functions that take a size or a list of axes as one argument, although people write it as several.
 _LISTS: Final = ("reshape", "permute", "flip", "tile", "broadcast_to")
 
@@ -69,7 +77,14 @@ def lookup_method(name: str) -> tuple[Operation, Callable[..., Any]] | None:
     return operation, (method if callable(method) and ours else target(operation))
 
 
-def call(emit: Emit, operation: Operation, function: Callable[..., Any], written: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+def call(
+    emit: Emit,
+    operation: Operation,
+    function: Callable[..., Any],
+    written: str,
+    args: tuple[Value, ...],
+    kwargs: Mapping[str, Value],
+) -> Value:
     """The step that calls `function`, the public function or method of `operation`.
 
     Raises:
@@ -104,8 +119,15 @@ def _check_integers(operation: Operation, values: tuple[Value, ...]) -> None:
     """Sizes and counts beyond 2³¹ make some of PyTorch's loops run for hours, under fakes too."""
     for value in values:
         for member in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(member, int) and not isinstance(member, bool) and abs(member) > 1 << 31 and "pointwise" not in operation.tags:
-                raise Refusal(f"{member} is too large as an argument of `{operation.name}`; the limit is 2147483648.", code="too_costly")
+            if (
+                isinstance(member, int)
+                and not isinstance(member, bool)
+                and abs(member) > 1 << 31
+                and "pointwise" not in operation.tags
+            ):
+                raise Refusal(
+                    f"{member} is too large as an argument of `{operation.name}`; the limit is 2147483648.", code="too_costly"
+                )
 
 
 def usage(operation: Operation) -> str:
@@ -130,7 +152,9 @@ def unknown(name: str, others: tuple[str, ...] = ()) -> Refusal:
             "Use the function, and send its weights as inputs: `linear(x, weight, bias)`, `relu(x)`, `cross_entropy(x, target)`.",
         )
     near = nearest(name, others)
-    return Refusal(f"There is no operation `{name}`.", f"Nearest names: {', '.join(near)}." if near else "GET /v1/operations lists them.")
+    return Refusal(
+        f"There is no operation `{name}`.", f"Nearest names: {', '.join(near)}." if near else "GET /v1/operations lists them."
+    )
 
 
 def nearest(name: str, others: tuple[str, ...] = ()) -> list[str]:

@@ -1,0 +1,42 @@
+"""The signs of operators, and comparisons that are not arithmetic: `is`, `in`, and `==` with None or a dtype.
+
+Knows Python's operators by their signs. Refuses to know how the two sides were read.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Final
+
+import torch
+
+from app.program import static
+from app.program.source import Refusal
+from app.program.static import named
+from app.program.trace import Value
+
+SYMBOLS: Final[dict[type[ast.AST], str]] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",
+    ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<", ast.RShift: ">>", ast.USub: "-", ast.UAdd: "+", ast.Invert: "~",
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
+}  # fmt: skip
+
+
+def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop, left: Value, right: Value) -> Value:
+    """`left operation right`; `operate` does those that tensors know too."""
+    if isinstance(operation, ast.Is | ast.IsNot):
+        if not any(value is None or isinstance(value, bool) for value in (left, right)):
+            raise Refusal("`is` compares with None only.", "Write `==`.")
+        return (left is right) == isinstance(operation, ast.Is)
+    if isinstance(operation, ast.In | ast.NotIn):
+        if not isinstance(right, list | tuple | range | dict):
+            raise Refusal("`in` looks into plain lists only.", "Write `(x == y).any()` for tensors.")
+        static.plain([left, list(right) if isinstance(right, dict) else right])
+        return (left in right) == isinstance(operation, ast.In)
+    symbol = SYMBOLS[type(operation)]
+    if any(value is None or isinstance(value, torch.dtype) for value in (left, right)):
+        if symbol not in ("==", "!="):
+            raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
+        return (left is right) == (symbol == "==")
+    return operate(symbol, left, right)

@@ -1,0 +1,154 @@
+"""A kept function as a Function: its inputs checked against its annotations, its defaults filled in, its text built.
+
+Knows what an annotation asks of a tensor. Refuses to know where functions are kept and what the text says.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from app.errors import PullbackError
+from app.program.build import Inputs, build_program
+from app.program.failure import shown
+from app.program.function import Function
+from app.program.kept import Functions, InputSpec, Kept, ParameterSpec, kind_of, load
+from app.query import COMPLEX_DTYPES, FLOATING_DTYPES, INTEGER_DTYPES, Parameter
+
+__all__ = ["Functions", "Kept", "build_function", "load"]
+
+# What is taken where a kind of parameter is asked for.
+_TAKEN = {
+    "number": ("number", "integer"),
+    "integer": ("integer",),
+    "boolean": ("boolean",),
+    "string": ("string",),
+    "list": ("list",),
+}
+
+
+def build_function(kept: Kept, inputs: Inputs, parameters: Mapping[str, Parameter], dtype: torch.dtype) -> Function:
+    """The Function of `kept` for these inputs.
+
+    Floating inputs may have any floating dtype, so that a query can ask for another than the annotation's; integers that come
+    for a floating input are cast to it.
+
+    Raises:
+        PullbackError: `bad_tensor`, `bad_parameter`, `shape_mismatch` with `at`; and what `build_program` raises.
+    """
+    known = [spec.name for spec in kept.inputs] + [spec.name for spec in kept.parameters]
+    _refuse_unknown(kept, inputs, known, "inputs", "bad_tensor")
+    _refuse_unknown(kept, parameters, known, "parameters", "bad_parameter")
+    casts: dict[str, torch.dtype] = {}
+    extents: dict[str, tuple[int, str]] = {}
+    for spec in kept.inputs:
+        tensor = _tensor(kept, spec, inputs, parameters)
+        if _cast_needed(spec, tensor):
+            casts[spec.name] = getattr(torch, spec.dtype)
+        _check_shape(spec, tensor, extents)
+    plain = {spec.name: _parameter(kept, spec, parameters) for spec in kept.parameters if spec.name not in inputs}
+    return build_program(kept.text, inputs, plain, dtype, kept.name, casts)
+
+
+def _refuse_unknown(kept: Kept, given: Iterable[str], known: list[str], field: str, code: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise PullbackError(
+                code,
+                f"`{kept.name}` has no {field[:-1]} `{name}`.",
+                at=f"{field}.{name}",
+                expected=", ".join(known),
+                given=name,
+                fix=f"Rename it `{near[0]}`." if near else "Leave it out.",
+            )
+
+
+def _tensor(kept: Kept, spec: InputSpec, inputs: Inputs, parameters: Mapping[str, Parameter]) -> Tensor:
+    tensor = inputs.get(spec.name)
+    at = f"inputs.{spec.name}"
+    if isinstance(tensor, Tensor):
+        return tensor
+    expected = f"a tensor, {_wanted(spec)}"
+    if tensor is not None:
+        raise PullbackError(
+            "bad_tensor", f"`{kept.name}` takes one tensor as `{spec.name}`, not a list.", at=at, expected=expected
+        )
+    fix = 'Move it from "parameters" to "inputs".' if spec.name in parameters else f'Add "{spec.name}" to "inputs".'
+    raise PullbackError("bad_tensor", f"`{kept.name}` needs the input `{spec.name}`.", at=at, expected=expected, fix=fix)
+
+
+def _wanted(spec: InputSpec) -> str:
+    return spec.dtype if spec.shape is None else f"{spec.dtype}[{', '.join(map(str, spec.shape))}]"
+
+
+def _cast_needed(spec: InputSpec, tensor: Tensor) -> bool:
+    """Whether integers came where floating numbers are taken. Raises `bad_tensor` for what cannot be taken at all."""
+    given = str(tensor.dtype).removeprefix("torch.")
+    ladder = (("bool",), INTEGER_DTYPES, FLOATING_DTYPES, COMPLEX_DTYPES)
+    wanted = next(rank for rank, dtypes in enumerate(ladder) if spec.dtype in dtypes)
+    came = next(rank for rank, dtypes in enumerate(ladder) if given in dtypes)
+    if came == wanted or (wanted == 2 and came == 3):
+        return False
+    if wanted >= 2 and came < wanted:
+        return True
+    raise PullbackError(
+        "bad_tensor",
+        f"`{spec.name}` must be {_wanted(spec)}, and {given} cannot stand for it.",
+        at=f"inputs.{spec.name}",
+        expected=_wanted(spec),
+        given=shown(tensor),
+        fix=f'Send {{"data": …, "dtype": "{spec.dtype}"}}.',
+    )
+
+
+def _check_shape(spec: InputSpec, tensor: Tensor, extents: dict[str, tuple[int, str]]) -> None:
+    if spec.shape is None:
+        return
+    shape = list(tensor.shape)
+    fits = len(shape) == len(spec.shape)
+    for axis, extent in zip(spec.shape, shape, strict=False):
+        if isinstance(axis, int):
+            fits = fits and axis == extent
+    if not fits:
+        raise PullbackError(
+            "shape_mismatch",
+            f"`{spec.name}` must have the shape {list(spec.shape)}; got {shape}.",
+            at=f"inputs.{spec.name}",
+            expected=str(list(spec.shape)),
+            given=str(shape),
+        )
+    for axis, extent in zip(spec.shape, shape, strict=True):
+        if not isinstance(axis, str):
+            continue
+        known, first = extents.setdefault(axis, (extent, spec.name))
+        if known != extent:
+            raise PullbackError(
+                "shape_mismatch",
+                f"The axis `{axis}` has {known} elements in `{first}` and {extent} in `{spec.name}`; they must agree.",
+                at=f"inputs.{spec.name}",
+                expected=str([known if other == axis else other for other in spec.shape or ()]),
+                given=str(shape),
+            )
+
+
+def _parameter(kept: Kept, spec: ParameterSpec, parameters: Mapping[str, Parameter]) -> Parameter:
+    at = f"parameters.{spec.name}"
+    if spec.name not in parameters:
+        if spec.required:
+            raise PullbackError("bad_parameter", f"`{kept.name}` needs the parameter `{spec.name}`.", at=at, expected=spec.kind)
+        return spec.default
+    value = parameters[spec.name]
+    if value is None or kind_of(value) in _TAKEN[spec.kind]:
+        return value
+    raise PullbackError(
+        "bad_parameter",
+        f"`{spec.name}` must be of kind {spec.kind}.",
+        at=at,
+        expected=spec.kind,
+        given=value,
+        fix="Send a plain value.",
+    )
