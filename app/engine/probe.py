@@ -1,0 +1,199 @@
+"""Looks at a function near a point, along a few random directions, and says of each output element how it behaves there.
+
+Knows one-sided differences in float64 over shrinking steps. Refuses to know what the function is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.tensors import is_differentiable
+
+# Steps relative to each element's own magnitude. The coarse ones show the law by which a difference shrinks, the fine ones confirm it
+# (sin(1e8 x) looks like a jump at the coarse ones), and the last is a few hundred rounding errors: what moves there is noise or a jump.
+COARSE: Final = (2.0**-17, 2.0**-21, 2.0**-25)
+FINE: Final = (2.0**-29, 2.0**-33)
+LAST: Final = 2.0**-46
+# |f(x+h) - f(x)| shrinks by 16^-(1-s) a coarse step for a derivative that grows like h^-s: s = 0 smooth, 1/2 sqrt|x|, 1 a jump.
+_GROWS: Final = (0.15, 0.85)
+_NOISE: Final = 16.0  # a signal is this many times the noise
+_JUMP: Final = 1e-6  # a jump is at least this large, relative to the output
+
+# Gives the outputs where every input is moved by `step` times its own scale along direction number `direction`; None where refused.
+Evaluate = Callable[[float, int], Sequence[Tensor] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Of one output, which elements do what near the point; boolean tensors of its shape.
+
+    Attributes:
+        kink: one-sided derivatives exist and differ.
+        jump: the value jumps, or runs away.
+        singular: the difference quotient grows without bound, though the value does not jump.
+        edge: the value is not finite on one side: the domain ends here.
+        switch: an integer or boolean that flips here.
+    """
+
+    kink: Tensor
+    jump: Tensor
+    singular: Tensor
+    edge: Tensor
+    switch: Tensor
+
+    @property
+    def any(self) -> Tensor:
+        return self.kink | self.jump | self.singular | self.edge | self.switch
+
+    def kinds(self) -> list[str]:
+        """Names of what occurs, gravest first."""
+        return [name for name in ("jump", "singular", "edge", "kink", "switch") if bool(getattr(self, name).any())]
+
+
+def random_like(tensor: Tensor, number: int) -> Tensor:
+    """Magnitudes in [0.5, 1.5] of random sign (complex: phase), the same for the same number and shape."""
+    generator = torch.Generator().manual_seed(0x9E37 + 7919 * number + tensor.numel())
+    shape = tuple(tensor.shape)
+    magnitude = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
+    turn = torch.rand(shape, generator=generator, dtype=torch.float64)
+    made = torch.polar(magnitude, turn * (2 * math.pi)) if tensor.dtype.is_complex else magnitude * torch.sign(turn - 0.5)
+    return made.to(device=tensor.device, dtype=tensor.dtype)
+
+
+def scale_of(tensor: Tensor) -> Tensor:
+    """How far an element may be moved: by its own magnitude; a zero by the typical magnitude of the others, else by 1."""
+    magnitude = tensor.detach().abs()
+    usable = torch.isfinite(magnitude) & (magnitude > 0)
+    typical = magnitude[usable].mean() if bool(usable.any()) else torch.ones((), dtype=magnitude.dtype, device=magnitude.device)
+    zero = torch.zeros((), dtype=magnitude.dtype, device=magnitude.device)
+    return torch.where(usable, magnitude, torch.where(torch.isfinite(magnitude), typical, zero))
+
+
+def push(tensor: Tensor, direction: int) -> Tensor:
+    """A random direction, element by element in the scale of `tensor`."""
+    return random_like(tensor, direction) * scale_of(tensor)
+
+
+def spread(tensor: Tensor, width: float, number: int) -> Tensor:
+    """Another point: `tensor` strewn over `width` times its typical magnitude."""
+    magnitude = tensor.detach().abs()
+    finite = magnitude[torch.isfinite(magnitude)]
+    typical = max(float(finite.mean()) if finite.numel() else 1.0, 1e-3)
+    generator = torch.Generator().manual_seed(31 + number)
+    noise = torch.randn(tuple(tensor.shape), generator=generator, dtype=torch.float64).to(
+        device=tensor.device, dtype=tensor.dtype
+    )
+    return torch.nan_to_num(tensor.detach()) + width * typical * noise
+
+
+def probe(evaluate: Evaluate, base: Sequence[Tensor], directions: int) -> list[Marks]:
+    """How each output behaves near the point: 8 evaluations a direction, 12 where something is seen.
+
+    Arguments:
+        evaluate: the function near the point, under no_grad.
+        base: its outputs at the point.
+    """
+    total = [_nothing(output) for output in base]
+    for direction in range(directions):
+        marks = _along(lambda step, d=direction: evaluate(step, d), base)  # type: ignore[misc]
+        total = [Marks(*(getattr(a, n) | getattr(b, n) for n in Marks.__slots__)) for a, b in zip(total, marks, strict=True)]
+    return total
+
+
+def _nothing(output: Tensor) -> Marks:
+    blank = torch.zeros(output.shape, dtype=torch.bool, device=output.device)
+    return Marks(blank, blank, blank, blank, blank)
+
+
+_Pair = tuple[Sequence[Tensor] | None, Sequence[Tensor] | None]
+
+
+def _along(evaluate: Callable[[float], Sequence[Tensor] | None], base: Sequence[Tensor]) -> list[Marks]:
+    levels = {step: _pair(evaluate, step, base) for step in (*COARSE, LAST)}
+    if any(side is None for pair in levels.values() for side in pair):
+        return _refused(levels, base)
+    found = [_coarse(levels, k, output) for k, output in enumerate(base)]
+    if not any(bool((m.kink | m.jump | m.singular).any()) for m in found):
+        return found
+    levels |= {step: _pair(evaluate, step, base) for step in FINE}
+    if any(side is None for pair in levels.values() for side in pair):
+        return found
+    return [_confirmed(marks, levels, k, output) for k, (marks, output) in enumerate(zip(found, base, strict=True))]
+
+
+def _pair(evaluate: Callable[[float], Sequence[Tensor] | None], step: float, base: Sequence[Tensor]) -> _Pair:
+    def side(by: float) -> Sequence[Tensor] | None:
+        outputs = evaluate(by)
+        if outputs is None or any(a.shape != b.shape for a, b in zip(outputs, base, strict=True)):
+            return None
+        return outputs
+
+    return side(step), side(-step)
+
+
+def _refused(levels: dict[float, _Pair], base: Sequence[Tensor]) -> list[Marks]:
+    """One side is refused (out of the domain) or has another shape; if both are, the point only cannot be probed."""
+    plus, minus = levels[LAST]
+    if (plus is None) == (minus is None):
+        return [_nothing(output) for output in base]
+    marks = []
+    for output in base:
+        blank = torch.zeros(output.shape, dtype=torch.bool, device=output.device)
+        marks.append(Marks(blank, blank, blank, ~blank, blank))
+    return marks
+
+
+def _differences(levels: dict[float, _Pair], step: float, k: int, base: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x+h) - f(x) and f(x-h) - f(x), zero where all three are the same infinity."""
+    plus, minus = levels[step]
+    sides = [torch.where(side[k] == base, torch.zeros_like(base), side[k] - base) for side in (plus, minus) if side is not None]
+    return sides[0], sides[1]
+
+
+def _magnitudes(levels: dict[float, _Pair], step: float, k: int, base: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the value moves on its farther side; how far the two sides are from a straight line."""
+    up, down = _differences(levels, step, k, base)
+    return torch.maximum(up.abs(), down.abs()), (up + down).abs()
+
+
+def _typical(base: Tensor) -> Tensor:
+    finite = base[torch.isfinite(base)].abs()
+    return finite.mean() if finite.numel() else torch.ones((), dtype=base.abs().dtype, device=base.device)
+
+
+def _coarse(levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
+    blank = torch.zeros(base.shape, dtype=torch.bool, device=base.device)
+    if not is_differentiable(base.dtype):
+        plus, minus = levels[LAST]
+        flips = (plus[k] != base) | (minus[k] != base) if plus is not None and minus is not None else blank
+        return Marks(blank, blank, blank, blank, flips)
+    (s0, g0), (s1, g1), (s2, g2) = (_magnitudes(levels, step, k, base) for step in COARSE)
+    still, _ = _magnitudes(levels, LAST, k, base)
+    noise = still + torch.finfo(base.dtype).eps * base.abs()
+    edge = torch.isfinite(base) & ~(torch.isfinite(s2) & torch.isfinite(still))
+    low, high = (COARSE[1] / COARSE[0]) ** (1 - _GROWS[0]), (COARSE[1] / COARSE[0]) ** (1 - _GROWS[1])
+    same = (0.5 * g0 < 16 * g1) & (16 * g1 < 2 * g0) & (0.5 * g1 < 16 * g2) & (16 * g2 < 2 * g1)
+    kink = same & (g2 > _NOISE * noise)
+    grows = (s1 > low * s0) & (s1 < high * s0) & (s2 > low * s1) & (s2 < high * s1)
+    singular = grows & (s2 > _NOISE * noise)
+    jump = (s1 >= high * s0) & (s2 >= high * s1) & (s2 > _JUMP * (base.abs() + _typical(base)))
+    return Marks(kink & ~edge, jump & ~edge, singular & ~edge, edge, blank)
+
+
+def _confirmed(marks: Marks, levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
+    if not is_differentiable(base.dtype):
+        return marks
+    s2, g2 = _magnitudes(levels, COARSE[2], k, base)
+    s4, g4 = _magnitudes(levels, FINE[1], k, base)
+    still, _ = _magnitudes(levels, LAST, k, base)
+    ratio = FINE[1] / COARSE[2]
+    kink = marks.kink & (g4 > 0.25 * ratio * g2) & (g4 < 4 * ratio * g2)
+    jump = marks.jump & (s4 >= 0.5 * s2) & ((still >= 0.1 * s4) | (s4 > 4 * s2))
+    singular = marks.singular & (s4 > ratio ** (1 - _GROWS[0]) * s2) & (s4 < ratio ** (1 - _GROWS[1]) * s2)
+    return Marks(kink, jump, singular, marks.edge, marks.switch)
