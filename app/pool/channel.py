@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
-from app.pool.frames import BrokenStream, Buffer, Frame, NoMemory, Reader
+from app.pool.frames import BrokenStreamError, Buffer, Frame, NoMemoryError, Reader
 
 _TURN_BYTES: Final = 1 << 20
 _PIECES_LIMIT: Final = 64
@@ -103,7 +103,7 @@ class Channel:
             return
         try:
             frames = self._reader.received(count)
-        except (BrokenStream, NoMemory):
+        except (BrokenStreamError, NoMemoryError):
             self._lost()
             return
         for frame in frames:
@@ -141,4 +141,3 @@ class Channel:
             sent -= len(pending.popleft())
         if sent:
             pending[0] = memoryview(pending[0])[sent:]
-

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -20,9 +21,9 @@ import orjson
 
 from app.pool import kernel
 from app.pool.channel import Channel
+from app.pool.environment import environment
 from app.pool.frames import Frame, Kind, encode
 from app.pool.member import Member
-from app.pool.environment import environment
 from app.pool.places import Place, places
 from app.settings import Settings
 
@@ -163,7 +164,7 @@ class Crew:
         if frame.kind is not Kind.READY:
             self._master.heard(member, frame)
             return
-        good = member.probe_answered(frame, self._loop.time())
+        good = member.probe_answered(frame, time.monotonic())
         if not good:
             self._give_up(member)
         elif member.state == "starting":
@@ -254,11 +255,11 @@ class Crew:
             member.kill()
         if self._nursery is None or self._line is None:
             return
-        patience = self._loop.time() + _STOP_LIMIT_S
-        while self._unreaped and not self._line.closed and self._loop.time() < patience:
+        patience = time.monotonic() + _STOP_LIMIT_S
+        while self._unreaped and not self._line.closed and time.monotonic() < patience:
             await asyncio.sleep(0.002)
         self._line.close()
-        while self._nursery.poll() is None and self._loop.time() < patience:
+        while self._nursery.poll() is None and time.monotonic() < patience:
             await asyncio.sleep(0.002)
         self._nursery.kill()
         self._nursery.wait()

@@ -45,11 +45,11 @@ class Kind(IntEnum):
 _KINDS: Final = {int(kind): kind for kind in Kind}
 
 
-class BrokenStream(Exception):
+class BrokenStreamError(Exception):
     """The bytes are not frames, so the other side can no longer be understood."""
 
 
-class NoMemory(Exception):
+class NoMemoryError(Exception):
     """There is no memory for the body of a frame; the stream cannot be read on."""
 
     def __init__(self, number: int, meta: bytes, size: int) -> None:
@@ -111,8 +111,8 @@ class Reader:
         """The frames completed by `count` bytes that now stand in `buffer()`.
 
         Raises:
-            BrokenStream: what stands there is no frame.
-            NoMemory: the body of a large frame finds no memory.
+            BrokenStreamError: what stands there is no frame.
+            NoMemoryError: the body of a large frame finds no memory.
         """
         if self._head is not None:
             return self._received_large(count)
@@ -142,7 +142,7 @@ class Reader:
         mark, code, meta_size, body_size, number, seconds = _HEADER.unpack_from(self._scratch, start)
         kind = _KINDS.get(code)
         if mark != _MARK or kind is None or meta_size > META_LIMIT_BYTES or body_size > self._body_limit:
-            raise BrokenStream("the other side sent something that is not a frame")
+            raise BrokenStreamError("the other side sent something that is not a frame")
         if available < HEADER_BYTES + meta_size:
             return False
         body_start = start + HEADER_BYTES + meta_size
@@ -161,7 +161,7 @@ class Reader:
         try:
             memory = self._allocate(size)
         except MemoryError:
-            raise NoMemory(head[1], head[3], size) from None
+            raise NoMemoryError(head[1], head[3], size) from None
         memory[:here] = self._scratch[start : start + here]
         self._start = start + here
         if here == size:

@@ -95,9 +95,7 @@ class Job:
         self.worker = -1
 
 
-def meta_of(
-    door: str, request_id: str, content_type: str | None, content_encoding: str | None, accept: str | None
-) -> bytes:
+def meta_of(door: str, request_id: str, content_type: str | None, content_encoding: str | None, accept: str | None) -> bytes:
     """What a worker is told of a query besides its body; the names are those of the road's Request."""
     fields: dict[str, Any] = {
         "door": door,

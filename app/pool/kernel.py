@@ -75,6 +75,13 @@ def limit_address_space(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
+def raise_file_limit() -> None:
+    """As many open files, and so connections, as this process may have (setrlimit(2), RLIMIT_NOFILE)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def volunteer_for_oom() -> None:
     """Where the machine runs out of memory, let the kernel take this process before the front (proc(5), oom_score_adj)."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:

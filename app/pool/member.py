@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -51,7 +52,7 @@ class Member:
         self.state: State = "starting"
         self.held: dict[int, Job] = {}
         self.head_since = 0.0
-        self.started = loop.time()
+        self.started = time.monotonic()
         self.probed = 0.0
         self.probing_since = 0.0
         self._pid = 0

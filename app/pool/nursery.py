@@ -75,7 +75,12 @@ class Nursery:
     def _road_for(self, place: Place) -> Road:
         from app.road import Road
 
-        return self._road if place.device == "cpu" else Road(limits(self._settings, place), place.device)
+        if place.device == "cpu":
+            return self._road
+        # CUDA cannot be warmed before the fork, so each GPU worker warms itself before it is ready.
+        road = Road(limits(self._settings, place), place.device, self._settings.functions_folder)
+        road.warm()
+        return road
 
     def _reap(self, pidfd: int) -> None:
         pid, number = self._children.pop(pidfd)
@@ -122,8 +127,10 @@ def main(descriptor: int, parent_pid: int) -> None:
     settings = Settings()
     gpus = [] if settings.device == "cpu" else gpu_bytes()
     first = places(settings, gpus)[0]
-    road = Road(limits(settings, first), first.device)
-    road.warm()
+    road = Road(limits(settings, first), "cpu", settings.functions_folder)
+    if not gpus:
+        # With GPUs, even a backward pass on the CPU would start a thread for each and open CUDA here.
+        road.warm()
     # What lives now lives on: the collector must not write into pages that parent and children share.
     gc.collect()
     gc.freeze()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -146,7 +147,7 @@ class Pool:
         """
         if self._quarantine:
             self._check_quarantine(body, size)
-        now = self._loop.time()
+        now = time.monotonic()
         deadline = now + self._timeout(peek_timeout(body))
         job = Job(
             number=next(self._numbers),
@@ -177,7 +178,7 @@ class Pool:
         if job.future.done():
             return
         self._settle(job, None)
-        now = self._loop.time()
+        now = time.monotonic()
         for member in list(job.holders):
             if member.head is not job:
                 member.cancel(job)
@@ -237,10 +238,10 @@ class Pool:
     def joined(self, member: Member) -> None:
         self._ready[member.number] = member
         self._ever_ready.set()
-        self._feed(member, self._loop.time())
+        self._feed(member, time.monotonic())
 
     def heard(self, member: Member, frame: Frame) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         if frame.kind is Kind.REPLY:
             self._answered(member, frame, now)
         elif frame.kind is Kind.DROPPED:
@@ -290,7 +291,7 @@ class Pool:
         job.holders = [other for other in job.holders if other is not member]
         if job.future.done() or job.holders:
             return
-        ran_s = self._loop.time() - member.head_since
+        ran_s = time.monotonic() - member.head_since
         guilty = exit_code is not None and (exit_code != _SIGKILL or ran_s > _INNOCENT_S)
         job.tries += 1
         job.lost += guilty
@@ -298,7 +299,7 @@ class Pool:
             self._requeue([job], member)
             return
         if self._settings.quarantine_s:
-            self._quarantine[fingerprint(job.body)] = self._loop.time() + self._settings.quarantine_s
+            self._quarantine[fingerprint(job.body)] = time.monotonic() + self._settings.quarantine_s
             self._quarantined_sizes.add(job.size)
         self._settle(job, _worker_crashed())
 
@@ -325,7 +326,7 @@ class Pool:
             job.holders = [other for other in job.holders if other is not member]
             if not job.future.done() and not job.holders:
                 self._waiting.appendleft(job)
-        now = self._loop.time()
+        now = time.monotonic()
         while self._idle and self._waiting:
             self._give(self._idle.pop(), self._waiting.popleft(), now)
 
@@ -350,7 +351,7 @@ class Pool:
             self._waiting = deque(job for job in self._waiting if not job.future.done())
 
     def _check_quarantine(self, body: Sequence[Buffer], size: int) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         self._quarantine = {mark: until for mark, until in self._quarantine.items() if until > now}
         if not self._quarantine:
             self._quarantined_sizes.clear()
@@ -361,7 +362,7 @@ class Pool:
 
     def _tick(self) -> None:
         """Every few milliseconds while queries are open: deadlines, clients that have gone, lines that do not move."""
-        now = self._loop.time()
+        now = time.monotonic()
         if now >= self._earliest:
             late = [job for job in self._open.values() if job.deadline <= now]
             for job in late:
@@ -387,7 +388,7 @@ class Pool:
 
     def _round(self) -> None:
         """Every second: workers that hang outside of a query."""
-        self.crew.look_after(self._loop.time())
+        self.crew.look_after(time.monotonic())
         self._loop.call_later(_ROUND_S, self._round)
 
 
@@ -396,7 +397,9 @@ def _queue_full(why: str) -> PullbackError:
 
 
 def _draining() -> PullbackError:
-    return PullbackError("draining", "The service is shutting down.", fix="Send the query again, to another server.", retry_after_s=5)
+    return PullbackError(
+        "draining", "The service is shutting down.", fix="Send the query again, to another server.", retry_after_s=5
+    )
 
 
 def _starting() -> PullbackError:

@@ -22,8 +22,9 @@ import orjson
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.pool import kernel
-from app.pool.frames import BrokenStream, Buffer, Frame, Kind, NoMemory, Reader, encode
-from app.pool.places import Place
+from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
+from app.pool.places import Place, limits, places
+from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.road import Reply, Road
@@ -104,7 +105,7 @@ class Worker:
     def _send(self, buffers: Sequence[Buffer]) -> None:
         send_all(self._connection, buffers)
 
-    def refuse(self, lack: NoMemory) -> None:
+    def refuse(self, lack: NoMemoryError) -> None:
         """Answer the frame that found no memory; the stream is lost with it, so this process must end."""
         error = PullbackError(
             "out_of_memory",
@@ -153,10 +154,10 @@ def work(connection: socket.socket, road: Road, place: Place) -> NoReturn:
         worker = Worker(connection, road)
         try:
             worker.run()
-        except NoMemory as lack:
+        except NoMemoryError as lack:
             worker.refuse(lack)
         status = 0
-    except (BrokenStream, ConnectionError):
+    except (BrokenStreamError, ConnectionError):
         # The front is gone or does not speak our frames: there is no one left to answer.
         status = 0
     except BaseException:
@@ -177,3 +178,13 @@ def _settle(place: Place) -> None:
             torch.cuda.set_per_process_memory_fraction(min(1.0, place.memory_bytes / total), place.device)
     else:
         kernel.limit_address_space(place.memory_bytes)
+
+
+def answer_alone(body: bytes, settings: Settings) -> tuple[int, bytes]:
+    """Answer one JSON query in this very process, without a pool: HTTP status and body."""
+    from app.road import Request, Road
+
+    place = places(settings, ())[0]
+    request = Request("query", "here", None, None, None, memoryview(body))
+    reply = Road(limits(settings, place), "cpu", settings.functions_folder).answer(request, lambda _: None)
+    return reply.status, b"".join(reply.buffers)

@@ -1,0 +1,144 @@
+"""The command `pullback`: serve, query, operations.
+
+Knows the command line and what is printed. Refuses to know how a server serves and a query is answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from app.errors import PullbackError
+from app.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        status: int = chosen.run(chosen)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except PullbackError as error:
+        _complain(str(error), error.fix)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pullback", description="Answers gradient queries over HTTP.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser(
+        "serve",
+        help="start the service",
+        description="Start the service. Every setting is an environment variable and a flag; the flag counts.",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    _add_settings(serve)
+    serve.set_defaults(run=_serve)
+
+    query = commands.add_parser("query", help="answer a query from a file", description="Answer a query and print the answer.")
+    query.add_argument("file", help="a JSON query; - reads standard input")
+    query.add_argument("--url", "--server", help="send it to a running server; without this it is answered in this process")
+    query.add_argument("--key", default=os.environ.get("PULLBACK_API_KEY"), help="API key for the server (PULLBACK_API_KEY)")
+    query.add_argument("--json", action="store_true", help="print the answer as JSON")
+    query.set_defaults(run=_query)
+
+    operations = commands.add_parser("operations", help="list operations", description="List the catalogue's operations.")
+    operations.add_argument("search", nargs="?", default="", help="words in the name or the meaning")
+    operations.set_defaults(run=_operations)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, ()) else f" (default: {field.default})"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=f"PULLBACK_{name.upper()}{default}\n{field.description}".replace("%", "%%"),
+        )
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    from app.main import BadSettingsError, serve
+
+    given = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields}
+    try:
+        serve(Settings(**given))
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            _complain(f"PULLBACK_{name.upper()}: {problem['msg']}, got {problem['input']!r}")
+        return 2
+    except BadSettingsError as error:
+        _complain(str(error))
+        return 2
+    return 0
+
+
+def _query(chosen: argparse.Namespace) -> int:
+    from app.pool.worker import answer_alone
+    from app.printing import answer_text, problem_text
+
+    try:
+        text = sys.stdin.buffer.read() if chosen.file == "-" else Path(chosen.file).read_bytes()
+    except OSError as error:
+        _complain(f"{chosen.file}: {error.strerror}")
+        return 2
+    status, reply = _ask_server(chosen.url, text, chosen.key) if chosen.url else answer_alone(text, Settings())
+    if chosen.json:
+        sys.stdout.buffer.write(reply + b"\n")
+        return 0 if status == 200 else 1
+    content: Mapping[str, Any] = orjson.loads(reply)
+    if status == 200:
+        print(answer_text(content))
+        return 0
+    print(problem_text(content), file=sys.stderr)
+    return 1
+
+
+def _ask_server(url: str, text: bytes, key: str | None) -> tuple[int, bytes]:
+    import httpx
+
+    headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
+    try:
+        reply = httpx.post(f"{url.rstrip('/')}/v1/query", content=text, headers=headers, timeout=None)  # noqa: S113 - the server has the deadline
+    except httpx.HTTPError as error:
+        raise PullbackError("internal", f"{url} does not answer: {error}.", fix="Start a server by `pullback serve`.") from None
+    return reply.status_code, reply.content
+
+
+def _operations(chosen: argparse.Namespace) -> int:
+    from app.catalogue import read
+
+    found = read.search(chosen.search, None) if chosen.search else list(read.operations().values())
+    width = max((len(operation.name) for operation in found), default=0)
+    for operation in found:
+        print(f"{operation.name:<{width}}  {operation.summary}")
+    if not found:
+        _complain(f"No operation has {chosen.search!r} in its name or meaning.")
+    return 0 if found else 1
+
+
+def _complain(message: str, fix: str | None = None) -> None:
+    print(f"pullback: {message}", file=sys.stderr)
+    if fix:
+        print(fix, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

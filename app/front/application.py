@@ -1,0 +1,129 @@
+"""The application: doors, pages, health and the guard around them, put together.
+
+Knows which room answers which address. Refuses to know how.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app import __version__
+from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.front import catalogue, docs, health
+from app.front.exchange import problem, retry_after
+from app.front.gate import Gate
+from app.front.guard import REQUEST_ID, Guard
+from app.front.journal import Journal
+from app.front.log import Log, Writer
+from app.front.metrics import Metrics
+from app.front.openapi import document
+from app.front.queries import QueriesDoor
+from app.front.query import QueryDoor
+from app.pool import kernel
+from app.pool.pool import Pool
+from app.settings import Settings
+
+_STDOUT: Final = 1
+# Of every page; what takes POST is led past the pages by the guard.
+_ALLOWED: Final = "GET, HEAD"
+
+
+class Application:
+    """The ASGI application. What needs an event loop is made when the server starts it (lifespan).
+
+    Attributes:
+        gate: while it runs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pages = FastAPI(
+            title="Pullback", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan
+        )
+        self._handle_errors()
+        self._guarded: ASGIApp = self._pages
+        self.gate: Gate | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guarded(scope, receive, send)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        kernel.keep_buffers()
+        log = Log(self._settings.log_format, Writer(os.dup(_STDOUT)))
+        pool = Pool(self._settings, log.event)
+        journal = Journal(Metrics(pool), log)
+        gate = Gate(pool, self._settings)
+        self._add_routes(gate, journal)
+        doors = {"/v1/query": QueryDoor(gate), "/v1/queries": QueriesDoor(gate)}
+        self._guarded = Guard(self._pages, doors, self._settings, journal)
+        self.gate = gate
+        pool.start()
+        try:
+            yield
+        finally:
+            gate.draining = True
+            await pool.stop()
+            journal.flush()
+            log.close()
+
+    def _add_routes(self, gate: Gate, journal: Journal) -> None:
+        self._pages.include_router(health.router(gate, journal))
+        self._pages.include_router(catalogue.router(gate.pool))
+        schema = orjson.dumps(document(__version__))
+
+        @self._pages.get("/openapi.json")
+        async def openapi() -> Response:
+            return Response(schema, media_type="application/json")
+
+        self._pages.router.routes.extend(docs.routes)
+
+    def _handle_errors(self) -> None:
+        pages = self._pages
+
+        @pages.exception_handler(PullbackError)
+        async def refused(request: Request, error: PullbackError) -> Response:
+            return _problem(request, error)
+
+        @pages.exception_handler(RequestValidationError)
+        async def invalid(request: Request, error: RequestValidationError) -> Response:
+            first = error.errors()[0]
+            at = ".".join(str(part) for part in first["loc"][1:])
+            return _problem(request, PullbackError("bad_request", f"{first['msg']}.", at=at, given=first.get("input")))
+
+        @pages.exception_handler(HTTPException)
+        async def without_route(request: Request, error: HTTPException) -> Response:
+            if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+                return _problem(request, _not_allowed(request), {"Allow": _ALLOWED})
+            return _problem(request, _not_found(request))
+
+
+def _not_allowed(request: Request) -> PullbackError:
+    return PullbackError(
+        "method_not_allowed", f"This address takes {_ALLOWED}.", expected=_ALLOWED, given=request.method, fix="Send GET."
+    )
+
+
+def _not_found(request: Request) -> PullbackError:
+    return PullbackError(
+        "not_found", "There is nothing at this address.", given=request.url.path, fix="See /docs for what there is."
+    )
+
+
+def _problem(request: Request, error: PullbackError, headers: dict[str, str] | None = None) -> Response:
+    response = Response(problem(error, request.scope.get(REQUEST_ID)), error.status, headers, PROBLEM_MEDIA_TYPE)
+    for name, value in retry_after(error):
+        response.headers[name.decode()] = value.decode()
+    return response

@@ -1,0 +1,157 @@
+"""An exchange: one HTTP request and its response, with what the log and the metrics want to know of it.
+
+Knows ASGI messages and the headers that every response carries. Refuses to know what is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from typing import Final
+
+import orjson
+from starlette.types import Message, Scope, Send
+
+from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.pool.frames import Buffer
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+# A response larger than this is sent in pieces, each after the client has taken most of the one before.
+_PIECE_BYTES: Final = 1 << 20
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_PROBLEM: Final = PROBLEM_MEDIA_TYPE.encode()
+# What a client that has hung up is logged with (nginx's number).
+CLIENT_GONE: Final = 499
+
+
+class Exchange:
+    """One request on its way.
+
+    Attributes:
+        headers: the request's, by lower-case name; of a repeated one the last.
+        arrived: seconds on CLOCK_MONOTONIC.
+        status, bytes_out: of the response, 0 while there is none; `bytes_in`: of the body.
+        code: the error's code, empty where there is none.
+        labels, timings, worker: what the worker said; empty and -1 where none was asked.
+    """
+
+    __slots__ = (
+        "arrived", "bytes_in", "bytes_out", "code", "extra", "headers", "labels", "method", "path", "queue_s", "request_id",
+        "scope", "send", "status", "timings", "traceparent", "worker",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, send: Send, headers: Mapping[bytes, bytes], request_id: str, arrived: float) -> None:
+        self.scope = scope
+        self.send = send
+        self.headers = headers
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.request_id = request_id
+        self.arrived = arrived
+        traceparent = headers.get(b"traceparent")
+        self.traceparent = traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else None
+        self.status = 0
+        self.code = ""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.queue_s = 0.0
+        self.extra: list[tuple[bytes, bytes]] = []
+        self.labels: Mapping[str, str] = {}
+        self.timings: Mapping[str, float] = {}
+        self.worker = -1
+
+    def common_headers(self) -> list[tuple[bytes, bytes]]:
+        """What every response carries."""
+        found = [(b"x-request-id", self.request_id.encode()), *self.extra]
+        if self.traceparent is not None:
+            found.append((b"traceparent", self.traceparent))
+        return found
+
+    async def respond(self, status: int, media_type: bytes, body: Buffer, headers: Headers = ()) -> None:
+        """Send the whole response; returns when the client has taken all but the last piece."""
+        await self._begin(status, media_type, len(body), headers)
+        if len(body) <= _PIECE_BYTES:
+            await self.send({"type": "http.response.body", "body": body})
+            return
+        view = memoryview(body)
+        for start in range(0, len(view), _PIECE_BYTES):
+            end = start + _PIECE_BYTES
+            await self.send({"type": "http.response.body", "body": view[start:end], "more_body": end < len(view)})
+
+    async def respond_in_pieces(self, status: int, media_type: bytes, pieces: Sequence[Buffer], headers: Headers = ()) -> None:
+        """Send a response whose body is not joined."""
+        await self._begin(status, media_type, sum(map(len, pieces)), headers)
+        gathered = bytearray()
+        for piece in pieces:
+            gathered += piece
+            if len(gathered) >= _PIECE_BYTES:
+                await self.send({"type": "http.response.body", "body": gathered, "more_body": True})
+                gathered = bytearray()
+        await self.send({"type": "http.response.body", "body": gathered})
+
+    async def refuse(self, error: PullbackError, headers: Headers = (), *, last: bool = True) -> None:
+        """Send a problem. `last=False` leaves the response open, for a client that is still sending."""
+        self.code = error.code
+        body = problem(error, self.request_id)
+        await self._begin(error.status, _PROBLEM, len(body), [*retry_after(error), *headers])
+        await self.send({"type": "http.response.body", "body": body, "more_body": not last})
+
+    async def _begin(self, status: int, media_type: bytes, size: int, headers: Headers) -> None:
+        self.status = status
+        self.bytes_out = size
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", media_type),
+                    (b"content-length", b"%d" % size),
+                    *self.common_headers(),
+                    *headers,
+                ],
+            }
+        )
+
+    async def send_watched(self, message: Message) -> None:
+        """An ASGI `send` for applications that speak for themselves: adds the common headers and takes note."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            message = {**message, "headers": headers + self.common_headers()}
+        elif message["type"] == "http.response.body":
+            self.bytes_out += len(message.get("body", b""))
+        await self.send(message)
+
+
+class RequestIds:
+    """The client's own request id where it is a harmless word of at most 128 letters, digits and `._-`; else one of ours."""
+
+    def __init__(self, seed: str) -> None:
+        self._seed = seed
+        self._count = count(1)
+
+    def of(self, headers: Mapping[bytes, bytes]) -> str:
+        given = headers.get(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._seed}-{next(self._count):x}"
+
+
+def problem(error: PullbackError, request_id: str | None) -> bytes:
+    """The body of a refusal, as `application/problem+json`."""
+    return orjson.dumps(error.problem(request_id))
+
+
+def retry_after(error: PullbackError) -> list[tuple[bytes, bytes]]:
+    if error.retry_after_s is None:
+        return []
+    return [(b"retry-after", b"%d" % error.retry_after_s)]
+
+
+def text_of(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    """A header as text, None where it is absent."""
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")

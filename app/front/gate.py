@@ -1,0 +1,156 @@
+"""What the computing doors share: whether queries are taken, the look at the line, the wait for the reply, the lingering refusal.
+
+Knows HTTP's side of a query. Refuses to know what a body says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.types import Receive
+
+from app.errors import PullbackError
+from app.front.body import Body, ClientGoneError
+from app.front.exchange import Exchange, text_of
+from app.pool.job import Job, Reply
+from app.pool.pool import Pool
+from app.settings import Settings
+
+# Nobody hangs up within the time of a small query: only what takes longer is worth a look at the line.
+_WATCH_AFTER_S: Final = 0.005
+# For how long, in seconds, and how many bytes a refused body is read on, so that the client reads the refusal before we close.
+_LINGER_S: Final = 2.0
+_LINGER_BYTES: Final = 64 << 20
+_CLOSING: Final = frozenset({"body_too_large", "body_timeout", "queue_full", "draining"})
+
+
+class Gate:
+    """What all computing doors share: the pool, the settings, and whether new queries are still taken."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.draining = False
+        self.busy = 0
+
+    def check_open(self) -> None:
+        """Raises PullbackError draining after the signal to end."""
+        if self.draining:
+            raise PullbackError(
+                "draining", "The service is shutting down.", fix="Send the query again, to another server.", retry_after_s=5
+            )
+
+
+class Watch:
+    """Looks for the client's hanging up while a job runs, and abandons the job then."""
+
+    __slots__ = ("_job", "_pool", "_receive", "_task", "_timer")
+
+    def __init__(self, pool: Pool, job: Job, receive: Receive) -> None:
+        self._pool = pool
+        self._job = job
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start)
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._pool.abandon(self._job)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def answered(job: Job) -> Reply:
+    """The worker's reply.
+
+    Raises:
+        PullbackError: the pool's refusal.
+        ClientGoneError: nobody waits for it any more.
+    """
+    result = await job.future
+    if isinstance(result, Reply):
+        return result
+    if result is None:
+        raise ClientGoneError
+    raise result
+
+
+async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body: Body) -> Reply:
+    """The worker's reply to this exchange's body, at `door` of the road; the client's hanging up ends the wait.
+
+    Raises:
+        PullbackError: the pool's refusal.
+        ClientGoneError: nobody waits for it any more.
+    """
+    headers = exchange.headers
+    job = gate.pool.ask(
+        door,
+        exchange.request_id,
+        text_of(headers, b"content-type"),
+        text_of(headers, b"content-encoding"),
+        text_of(headers, b"accept"),
+        body.pieces,
+        body.size,
+    )
+    watch = Watch(gate.pool, job, receive)
+    try:
+        reply = await answered(job)
+    finally:
+        watch.end()
+    note(exchange, job, reply)
+    return reply
+
+
+def is_closing(error: PullbackError) -> bool:
+    """Whether the client may still be sending when it gets this refusal."""
+    return error.code in _CLOSING
+
+
+def note(exchange: Exchange, job: Job, reply: Reply) -> None:
+    """Keep for the log and the metrics what the worker said."""
+    exchange.labels = reply.labels
+    exchange.timings = reply.timings
+    exchange.queue_s = job.begun - job.arrived
+    exchange.worker = job.worker
+    code = reply.labels.get("code", "")
+    exchange.code = "" if code == "ok" else code
+
+
+def timing(exchange: Exchange) -> bytes:
+    """`Server-Timing`: where a query's time went, in milliseconds."""
+    timings = exchange.timings
+    return b"queue;dur=%.3f, compute;dur=%.3f, encode;dur=%.3f" % (
+        exchange.queue_s * 1e3,
+        timings.get("compute", 0.0) * 1e3,
+        timings.get("encode", 0.0) * 1e3,
+    )
+
+
+async def refuse_sending(exchange: Exchange, receive: Receive, error: PullbackError) -> None:
+    """Refuse a client that may still be sending, read on for a moment so that it sees the refusal, and close the connection.
+
+    Closing with unread bytes at once would reset the connection and could take the refusal with it (RFC 9112, section 9.6).
+    """
+    await exchange.refuse(error, [(b"connection", b"close")], last=False)
+    read = 0
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while read < _LINGER_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                read += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        # It neither sends nor hangs up: it has had its time.
+        exchange.code = error.code
+    await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,40 @@
+"""Health and metrics: answered by the front alone, so that they are quick while every worker computes.
+
+Knows what live and ready mean (contract, section 1). Refuses to ask a worker.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Response
+
+from app.errors import PullbackError
+from app.front.gate import Gate
+from app.front.journal import Journal
+
+_METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def router(gate: Gate, journal: Journal) -> APIRouter:
+    """The routes `/health/…` and `/metrics`."""
+    routes = APIRouter()
+
+    @routes.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @routes.get("/health/ready")
+    async def ready() -> dict[str, str]:
+        gate.check_open()
+        if not gate.pool.is_ready:
+            raise PullbackError(
+                "starting", "No worker has computed its probe gradient yet.", fix="Try again in a moment.", retry_after_s=2
+            )
+        return {"status": "ready"}
+
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        return Response(journal.metrics(), media_type=_METRICS)
+
+    return routes

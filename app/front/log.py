@@ -1,0 +1,122 @@
+"""The log: lines on standard output, one a request and one an event, as JSON or as text, never waited for.
+
+Knows the lines' shape and a thread that writes them. Refuses to know tensors' values, keys and who reads the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import orjson
+
+from app.front.exchange import Exchange
+
+# Of a reader that has stopped reading, so that we neither block nor grow.
+_BACKLOG_LIMIT: Final = 1000
+_STOP_LIMIT_S: Final = 1.0
+
+
+class Writer:
+    """Writes blocks of bytes to a file descriptor from a thread of its own. A block that finds no room is dropped."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._blocks: queue.Queue[bytes | None] = queue.Queue(_BACKLOG_LIMIT)
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, block: bytes) -> bool:
+        """False where the block was dropped."""
+        try:
+            self._blocks.put_nowait(block)
+        except queue.Full:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Write what is left, for as long as someone reads it."""
+        with contextlib.suppress(queue.Full):
+            self._blocks.put(None, timeout=_STOP_LIMIT_S)
+        self._thread.join(_STOP_LIMIT_S)
+
+    def _run(self) -> None:
+        while (block := self._blocks.get()) is not None:
+            view = memoryview(block)
+            try:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                # Nobody reads the log any more; the service goes on.
+                return
+
+
+def _request_fields(exchange: Exchange, ended: float, now_s: float) -> dict[str, Any]:
+    labels, timings = exchange.labels, exchange.timings
+    fields: dict[str, Any] = {
+        "ts": stamp(now_s),
+        "level": "error" if exchange.status >= 500 else "info",
+        "event": "request",
+        "request_id": exchange.request_id,
+        "method": exchange.method,
+        "path": exchange.path[:200],
+        "status": exchange.status,
+        "ms": round((ended - exchange.arrived) * 1e3, 3),
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+    }
+    if exchange.code:
+        fields["code"] = exchange.code
+    if exchange.worker >= 0:
+        fields["worker"] = exchange.worker
+        fields["operation"] = labels.get("operation", "")
+        fields["want"] = labels.get("want", "")
+        fields["queue_ms"] = round(exchange.queue_s * 1e3, 3)
+        for name, seconds in timings.items():
+            fields[f"{name}_ms"] = round(seconds * 1e3, 3)
+    if exchange.traceparent is not None:
+        fields["trace_id"] = exchange.traceparent[3:35].decode()
+    return fields
+
+
+def stamp(now_s: float) -> str:
+    """A time as RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Log:
+    """Formats lines and hands them to the writer, many at a time."""
+
+    def __init__(self, form: Literal["json", "text"], writer: Writer) -> None:
+        self._as_json = form == "json"
+        self._writer = writer
+
+    def requests(self, exchanges: list[tuple[Exchange, float]], now: float) -> None:
+        """Exchanges with the CLOCK_MONOTONIC second at which each ended; `now` is that clock's time."""
+        offset = time.time() - now
+        self._write([_request_fields(exchange, ended, ended + offset) for exchange, ended in exchanges])
+
+    def event(self, event: str, **facts: Any) -> None:
+        """Something that an operator wants to read."""
+        self._write([{"ts": stamp(time.time()), "level": facts.pop("level", "info"), "event": event, **facts}])
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        self._writer.write(b"".join(map(_json_line if self._as_json else _text_line, lines)))
+
+
+def _json_line(fields: dict[str, Any]) -> bytes:
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _text_line(fields: dict[str, Any]) -> bytes:
+    rest = (f"{name}={value}" for name, value in fields.items() if name not in ("ts", "level", "event") and value != "")
+    line = f"{fields['ts']} {fields['level']} {fields['event']} {' '.join(rest)}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line).encode("utf-8", "replace") + b"\n"

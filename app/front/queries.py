@@ -1,0 +1,132 @@
+"""The door of a list of queries: a worker cuts the list, and each query then goes its own way through the pool.
+
+Knows how answers and refusals are put side by side. Refuses to know what a query says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+from starlette.types import Receive
+
+from app.errors import PullbackError
+from app.front.body import Body, ClientGoneError
+from app.front.exchange import Exchange, problem
+from app.front.gate import Gate, answered, ask, is_closing, refuse_sending, timing
+from app.pool.frames import Buffer
+from app.pool.job import Job, Reply
+
+JSON: Final = "application/json"
+_LENGTH_LIMIT: Final = 10_000
+# Of one list, so that it can neither fill the queue nor let a worker wait.
+_AT_ONCE_A_WORKER: Final = 2
+
+
+class QueriesDoor:
+    """`POST /v1/queries`."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def __call__(self, exchange: Exchange, receive: Receive) -> None:
+        gate = self._gate
+        body = Body(gate.pool, gate.settings)
+        gate.busy += 1
+        try:
+            gate.check_open()
+            gate.pool.check_room()
+            await body.read(receive, exchange.headers)
+            exchange.bytes_in = body.size
+            reply = await self._cut(exchange, receive, body)
+            # What the pieces are cut out of is the reply's now.
+            body.pieces = []
+            if reply.status == HTTPStatus.OK:
+                pieces = await self._answer_all(exchange, receive, reply.parts())
+                await exchange.respond_in_pieces(HTTPStatus.OK, JSON.encode(), pieces, ((b"server-timing", timing(exchange)),))
+            else:
+                await exchange.respond(reply.status, reply.media_type.encode(), reply.body)
+        except PullbackError as error:
+            if exchange.status or not is_closing(error):
+                raise
+            await refuse_sending(exchange, receive, error)
+        finally:
+            body.release()
+            gate.busy -= 1
+
+    async def _cut(self, exchange: Exchange, receive: Receive, body: Body) -> Reply:
+        reply = await ask(self._gate, "split", exchange, receive, body)
+        if reply.pieces > _LENGTH_LIMIT:
+            raise PullbackError(
+                "bad_request",
+                "The list holds more queries than one request may.",
+                expected=f"at most {_LENGTH_LIMIT} queries",
+                given=f"{reply.pieces}",
+                fix="Send several lists.",
+            )
+        return reply
+
+    async def _answer_all(self, exchange: Exchange, receive: Receive, queries: Sequence[memoryview]) -> list[Buffer]:
+        """The list of answers, as JSON in pieces."""
+        todo = iter(enumerate(queries))
+        answers: list[Buffer] = [b"null"] * len(queries)
+        room = self._gate.settings.result_limit_bytes
+        running: set[Job] = set()
+
+        async def answer_next() -> None:
+            nonlocal room
+            for index, query in todo:
+                answers[index] = await self._answer(f"{exchange.request_id}.{index}", query, running, room)
+                room -= len(answers[index])
+
+        width = min(len(queries), _AT_ONCE_A_WORKER * max(1, len(self._gate.pool.crew.members)))
+        lines = [asyncio.create_task(answer_next()) for _ in range(width)]
+        hangup = asyncio.create_task(_hangup(receive))
+        try:
+            done = asyncio.gather(*lines)
+            await asyncio.wait([done, hangup], return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
+                raise ClientGoneError
+            done.result()
+        finally:
+            for task in (*lines, hangup):
+                task.cancel()
+            for job in running:
+                self._gate.pool.abandon(job)
+        pieces: list[Buffer] = [b"["]
+        for index, answer in enumerate(answers):
+            pieces += [b",", answer] if index else [answer]
+        return [*pieces, b"]"]
+
+    async def _answer(self, request_id: str, query: memoryview, running: set[Job], room: int) -> Buffer:
+        """One query's answer, or its refusal, as JSON."""
+        job = None
+        try:
+            job = self._gate.pool.ask("query", request_id, JSON, None, JSON, [query], len(query))
+            running.add(job)
+            reply = await answered(job)
+            if len(reply.body) > room:
+                raise _too_large_together(len(reply.body), room)
+        except PullbackError as error:
+            return problem(error, request_id)
+        finally:
+            if job is not None:
+                running.discard(job)
+        return reply.body
+
+
+async def _hangup(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _too_large_together(size: int, room: int) -> PullbackError:
+    return PullbackError(
+        "result_too_large",
+        "The answers of this list are too large together.",
+        expected=f"at most {max(room, 0)} bytes more",
+        given=f"{size} bytes",
+        fix="Ask this query on its own.",
+    )

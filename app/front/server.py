@@ -1,0 +1,109 @@
+"""The server: uvicorn with our connections, and an end in three steps: refuse what is new, finish what runs, leave nothing behind.
+
+Knows signals and the order of the end. Refuses to know what is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from app.front.application import Application
+from app.front.connection import Connection
+from app.settings import Settings
+
+_KEEP_ALIVE_S: Final = 75
+_BACKLOG: Final = 2048
+# After the drain, for connections to take their last bytes.
+_LAST_BYTES_S: Final = 2
+_TICKS_A_CHECK: Final = 10
+_STEP_S: Final = 0.01
+
+
+class Server(uvicorn.Server):
+    """One server on one listening socket.
+
+    Arguments:
+        on_ready: called once, when the first worker can answer.
+    """
+
+    def __init__(self, application: Application, settings: Settings, on_ready: Callable[[], None]) -> None:
+        # Its own lines are replaced by ours; what it would say of a broken application, the guard has said.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        super().__init__(
+            uvicorn.Config(
+                application,
+                loop="uvloop",
+                http=Connection,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_LAST_BYTES_S,
+            )
+        )
+        self._application = application
+        self._settings = settings
+        self._on_ready = on_ready
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            self._start(self._announce())
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_CHECK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check_headers_in_time(now, self._settings.body_timeout_s)
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the drain; the second ends everything at once."""
+        gate = self._application.gate
+        if self._loop is None or gate is None:
+            self.should_exit = True
+        elif gate.draining:
+            gate.pool.crew.kill()
+            self.force_exit = self.should_exit = True
+        else:
+            gate.draining = True
+            self._loop.call_soon_threadsafe(self._start_drain)
+
+    def _start_drain(self) -> None:
+        self._start(self._drain())
+
+    async def _drain(self) -> None:
+        """Queries in flight are finished, new ones are refused with 503, and then the server ends."""
+        gate = self._application.gate
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + self._settings.drain_timeout_s
+        while gate is not None and gate.busy and loop.time() < patience:
+            await asyncio.sleep(_STEP_S)
+        self.should_exit = True
+
+    async def _announce(self) -> None:
+        gate = self._application.gate
+        if gate is not None:
+            await gate.pool.until_ready()
+            self._on_ready()
+
+    def _start(self, step: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(step)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

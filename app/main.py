@@ -1,0 +1,69 @@
+"""The service, put together: settings → application → server. Imports no torch; the workers do.
+
+Knows what a server needs before it may listen. Refuses to know how a query is answered.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+
+from app.front.application import Application
+from app.front.server import Server
+from app.pool import kernel
+from app.settings import Settings
+
+
+class BadSettingsError(Exception):
+    """These settings do not make a server; the message says what to change."""
+
+
+def create(settings: Settings | None = None) -> Application:
+    """The ASGI application; its workers start and end with the server's lifespan."""
+    return Application(settings or Settings())
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; every process of the service has ended when this returns.
+
+    Raises:
+        BadSettingsError: it would be open to the network without a key, or the address cannot be had.
+    """
+    if not (_is_loopback(settings.host) or settings.api_keys or settings.open_to_network):
+        raise BadSettingsError(
+            f"{settings.host} is not a loopback address and no API key is set, so everybody on the network could use this server. "
+            "Set PULLBACK_API_KEYS, or PULLBACK_OPEN_TO_NETWORK=true if that is what you want."
+        )
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+
+    def on_ready() -> None:
+        sys.stderr.write(f"Pullback answers on http://{shown}:{port} — docs at /docs\n")
+        sys.stderr.flush()
+
+    kernel.raise_file_limit()
+    with listener:
+        Server(create(settings), settings, on_ready).run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise BadSettingsError(f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}.") from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
