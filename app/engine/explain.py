@@ -13,10 +13,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.engine.findings import Finding
 from app.engine.formulas import formula_of
 from app.engine.local import Local, take_apart
 from app.engine.survey import survey
-from app.engine.verdicts import Finding, of_input, of_output
+from app.engine.verdicts import of_input, of_output
 from app.engine.widened import REFUSALS, Point, step_of
 from app.program.function import Function
 

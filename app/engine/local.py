@@ -5,7 +5,7 @@ Knows which tensor of which step depends on which input, and whether a derivativ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -135,7 +135,7 @@ def take_apart(point: Point) -> Local:
         for node in point.nodes:
             _run(local, node)
     local.outputs = tuple(local._structure[node].ref for node in point.output_nodes)
-    local.needed = _needed(local)
+    local.needed = needed_for(local, local.outputs)
     return local
 
 
@@ -236,8 +236,9 @@ def _is_flat(local: Local, ran: Ran, k: int, j: int) -> bool:
     return changed
 
 
-def _needed(local: Local) -> set[Ref]:
-    needed = set(local.outputs)
+def needed_for(local: Local, outputs: Iterable[Ref]) -> set[Ref]:
+    """The tensors on which the values of `outputs` depend, these included."""
+    needed = set(outputs)
     for ran in reversed(local.ran):
         if any(ref in needed for ref in ran.refs()):
             needed.update(ran.parents)

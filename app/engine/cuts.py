@@ -1,0 +1,90 @@
+"""Paths that end or go flat: the steps at which no derivative passes, or one that is zero almost everywhere.
+
+Knows what a step does to a path and says it. Refuses to know points, which are `breaks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import torch
+
+from app.engine.breaks import seen_at
+from app.engine.findings import Finding, instead_of, operation_of
+from app.engine.local import Local, Ran, needed_for
+from app.engine.survey import Survey
+from app.engine.tensors import NAMES, is_differentiable
+from app.engine.widened import Ref, name_of
+
+SHAPE_ONLY: Final = frozenset(
+    {"zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "empty_like", "isnan"}
+)
+_DETACHING: Final = frozenset({"detach", "stop_gradient", "data"})
+_ORDINALS: Final = ("first", "second", "third", "last")
+
+
+def cuts(local: Local, name: str, outputs: set[Ref] | None = None) -> Iterator[Finding]:
+    """The steps at which a path from the input to an output ends."""
+    needed = local.needed if outputs is None else needed_for(local, outputs)
+    for ran in local.ran:
+        if not any(name in local.live[p] for p in ran.parents):
+            continue
+        for k, ref in enumerate(ran.refs()):
+            if ref in needed and name not in local.live[ref]:
+                what, reason = _cut(local, ran, k, name)
+                yield Finding("disconnected", reason, ran.node, instead_of(local, ran, what, name))
+                break
+
+
+def _cut(local: Local, ran: Ran, k: int, name: str) -> tuple[str, str]:
+    operation, function, output = operation_of(ran.node), name_of(ran.node), ran.outputs[k]
+    if function in _DETACHING:
+        return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
+    if function in SHAPE_ONLY:
+        return "shape", f"`{operation}` uses only the shape of `{name}`, not its values."
+    kind = NAMES.get(output.dtype, str(output.dtype))
+    if output.dtype == torch.bool:
+        return "boolean", f"`{operation}` gives truth values ({kind}): {steps_over('boolean')}."
+    if not is_differentiable(output.dtype):
+        which = f"`{operation}`" if len(ran.outputs) == 1 else f"The {_ORDINALS[min(k, 3)]} result of `{operation}`"
+        return (
+            "integer",
+            f"{which} {'gives' if len(ran.outputs) == 1 else 'is'} whole numbers ({kind}): {steps_over('integer')}.",
+        )
+    if ran.refused or not any(any(row) for row in ran.passes):
+        return "formula", f"PyTorch has no derivative formula for `{operation}`."
+    return "argument", f"PyTorch's `{operation}` has no derivative with respect to this argument."
+
+
+def steps_over(what: str) -> str:
+    thing = "truth value" if what == "boolean" else "whole number"
+    return f"a {thing} does not move when the input moves a little, it only jumps, so no derivative passes"
+
+
+def discrete_maker(local: Local, ref: Ref) -> Ran | None:
+    """The step at which a floating value became discrete on its way to `ref`; where none did, the step that made it."""
+    maker, needed = local.maker, needed_for(local, {ref})
+    for ran in local.ran:
+        floats = any(is_differentiable(local.values[p].dtype) and local.depends[p] for p in ran.parents)
+        if floats and any(r in needed and not is_differentiable(local.values[r].dtype) for r in ran.refs()):
+            return ran
+    return maker.get(ref)
+
+
+def flat(survey: Survey, name: str, outputs: Iterable[Ref]) -> Finding:
+    """The step on the way from the input to `outputs` that leaves only a derivative of zero."""
+    local = survey.local
+    needed = needed_for(local, outputs)
+    for ran in local.ran:
+        for k, ref in enumerate(ran.refs()):
+            at = [j for j, p in enumerate(ran.parents) if name in local.live[p] and ran.passes[k][j] and ran.flat[k][j]]
+            if ref not in needed or not at:
+                continue
+            operation = operation_of(ran.node)
+            reason = f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere, and PyTorch gives zero."
+            mask = seen_at(survey, name, ran, ("jump",))
+            if mask is not None and bool(mask.any()):
+                reason += " This point lies on a jump."
+            return Finding("piecewise_constant", reason, ran.node, instead_of(local, ran, "flat", name), mask)
+    return Finding("piecewise_constant", "The derivative is zero almost everywhere.")
