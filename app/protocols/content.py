@@ -130,8 +130,6 @@ def _inflated(body: memoryview, coding: str, limit_bytes: int) -> memoryview:
     try:
         # One byte more than allowed tells "exactly the limit" from "more"; nothing beyond it is ever made.
         made = stream.decompress(body, limit_bytes + 1)
-        # Where the limit is met exactly, the stream's end may still be unread.
-        made += stream.decompress(stream.unconsumed_tail, 1) if len(made) == limit_bytes and not stream.eof else b""
     except zlib.error as error:
         raise _broken(coding, str(error).partition(":")[2].strip() or "it cannot be decompressed") from None
     if len(made) > limit_bytes:

@@ -190,6 +190,15 @@ def from_bytes(raw: memoryview, dtype: str, shape: tuple[int, ...], at: str) -> 
 
 def _listed(data: Any, at: str, dtype: str | None, shape: tuple[int, ...] | None) -> TensorData:
     """Nested or flat numbers. `bare` says that the dtype is our guess."""
+    if type(data) is str and data not in NONFINITE:
+        raise PullbackError(
+            "bad_tensor",
+            "The data is a string.",
+            at=at,
+            expected="numbers, or base64",
+            given=describe(data),
+            fix='For base64 add "encoding": "base64".',
+        )
     nested, flat, kinds = _flattened(data, at)
     spelled = nested
     if dtype in PART:
