@@ -42,7 +42,8 @@ def tensor(value: Any, at: str) -> TensorData:
         return value
     if type(value) in (int, float, bool) or (type(value) is str and value in NONFINITE):
         return _listed(value, at, None, None)
-    raise PullbackError("bad_tensor", "This is not a tensor.", at=at, expected="a tensor", given=describe(value), fix=_FORMS)
+    fix = "Leave it out." if value is None else _FORMS
+    raise PullbackError("bad_tensor", "This is not a tensor.", at=at, expected="a tensor", given=describe(value), fix=fix)
 
 
 def place(position: int, shape: tuple[int, ...] | list[int]) -> str:

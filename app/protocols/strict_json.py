@@ -30,6 +30,7 @@ _BLOCK: Final = 1 << 17
 # Every key ends like this. A string's inside can look the same, so the count is an upper bound.
 _KEY_END: Final = re.compile(rb'"[ \t\n\r]*:')
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -171,7 +172,7 @@ def _exact(body: Body, name: str, depth_limit: int) -> Any:
     if text.count("[") + text.count("{") > depth_limit and _keys_and_depth(value)[1] > depth_limit:
         raise _too_deep(name, depth_limit)
     if _SURROGATE.search(body):
-        _refuse_lone_surrogates(text, name)
+        _refuse_lone_surrogates(value, text, name)
     return value
 
 
@@ -232,23 +233,28 @@ def _decode(body: Body, name: str) -> str:
 
 
 def _skip_space(text: str, begin: int) -> int:
-    while text[begin : begin + 1] in (" ", "\n", "\r", "\t"):
-        begin += 1
-    return begin
+    found = _SPACE.match(text, begin)
+    return found.end() if found else begin
 
 
-def _refuse_lone_surrogates(text: str, name: str) -> None:
-    for found in _STRING.finditer(text):
-        if "\\u" in found[0]:
-            try:
-                json.loads(found[0]).encode()
-            except UnicodeEncodeError:
-                offset = len(text[: found.start()].encode())
-                raise PullbackError(
-                    "bad_json",
-                    f"{_capital(name)} has half of a surrogate pair in the string at byte {offset}: it is no character.",
-                    fix="Write both halves (\\ud83d\\ude00), or the character itself.",
-                ) from None
+def _refuse_lone_surrogates(value: Any, text: str, name: str) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False, default=repr).encode()
+    except UnicodeEncodeError:
+        begin = next(found.start() for found in _STRING.finditer(text) if _is_broken(found[0]))
+        raise PullbackError(
+            "bad_json",
+            f"{_capital(name)} has half of a surrogate pair in the string at byte {len(text[:begin].encode())}: it is no character.",
+            fix="Write both halves (\\ud83d\\ude00), or the character itself.",
+        ) from None
+
+
+def _is_broken(literal: str) -> bool:
+    try:
+        json.loads(literal).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 # --- what is said ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.catalogue.read import operations
 from app.errors import PullbackError
 from app.limits import Limits
 from app.protocols import native
@@ -509,3 +510,12 @@ def test_an_answers_file_is_a_querys_file(tensors: dict[str, TensorData]) -> Non
     header["__metadata__"] = {"query": json.dumps({"program": "x", "complex": pairs})}
     text = json.dumps(header).encode()
     assert read(len(text).to_bytes(8, "little") + text + body[8 + length :], SAFETENSORS).inputs == tensors
+
+
+@pytest.mark.parametrize("name", list(operations()))
+def test_the_example_of_every_operation_is_read(name: str) -> None:
+    operation = operations()[name]
+    query = read(operation.example)
+    kinds = {argument.name: argument.kind for signature in operation.signatures for argument in signature.arguments}
+    for given, value in query.inputs.items():
+        assert isinstance(value, tuple) == (kinds[given] == "tensors")
