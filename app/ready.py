@@ -15,7 +15,7 @@ from typing import Final
 
 _EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _ASK_TIMEOUT_S: Final = 2.0
-_PAUSE_S: Final = 0.1
+_PAUSE_S: Final = 0.25
 
 
 def is_ready(host: str, port: int) -> bool:

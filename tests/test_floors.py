@@ -23,7 +23,7 @@ APP: Final = ROOT / "app"
 BOTTOM: Final = frozenset({"app", "errors", "limits", "query", "settings"})
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "main": frozenset({"front", "pool"}),
-    "cli": frozenset({"main", "front", "pool", "catalogue"}),
+    "cli": frozenset({"main", "front", "pool", "catalogue", "printing"}),
     "front": frozenset({"pool", "program", "catalogue", "protocols"}),
     "pool": frozenset({"road"}),
     "road": frozenset({"engine", "program", "catalogue", "protocols"}),
@@ -31,6 +31,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "program": frozenset({"catalogue"}),
     "catalogue": frozenset(),
     "protocols": frozenset({"catalogue"}),
+    "printing": frozenset(),
     "ready": frozenset(),
     **dict.fromkeys(BOTTOM, frozenset()),
 }
