@@ -1,6 +1,3 @@
-"""The text of one kept function; read by Pullback, never imported."""
-
-
 def gaussian_log_density(x: float64["n"], mean: float64["n"], log_scale: float64["n"]):
     """Log-density at x of independent normal variables, with the logarithm of each standard deviation."""
     z = (x - mean) * exp(-log_scale)

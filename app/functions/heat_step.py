@@ -1,6 +1,3 @@
-"""The text of one kept function; read by Pullback, never imported."""
-
-
 def heat_step(u: float64["n"], diffusivity: float = 1.0, dt: float = 0.1, dx: float = 1.0, steps: int = 1):
     """The heat equation u_t = diffusivity · u_xx on a ring, explicit Euler: `steps` steps of length dt on a grid of spacing dx.
 

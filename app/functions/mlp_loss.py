@@ -1,6 +1,3 @@
-"""The text of one kept function; read by Pullback, never imported."""
-
-
 def mlp_loss(
     x: float64["batch", "inputs"],
     target: float64["batch", "outputs"],

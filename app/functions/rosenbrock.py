@@ -1,6 +1,3 @@
-"""The text of one kept function; read by Pullback, never imported."""
-
-
 def rosenbrock(x: float64["n"], a: float = 1.0, b: float = 100.0):
     """The Rosenbrock function: a curved valley whose minimum, 0, is at x = (1, …, 1) for a = 1.
 

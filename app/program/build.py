@@ -136,6 +136,7 @@ def _body(source: Source, names: dict[str, Value]) -> list[ast.stmt]:
     defaults = dict(zip([a.arg for a in arguments][::-1], function.args.defaults[::-1], strict=False))
     defaults |= {a.arg: d for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is not None}
     for argument in (*arguments, *function.args.kwonlyargs):
+        default = default_value(source, defaults[argument.arg]) if argument.arg in defaults else None
         if argument.arg in names:
             continue
         if argument.arg not in defaults:
@@ -143,5 +144,5 @@ def _body(source: Source, names: dict[str, Value]) -> list[ast.stmt]:
             raise source.refused(
                 Refusal(f"The argument `{argument.arg}` is neither an input nor a parameter of the query.", fix), argument
             )
-        names[argument.arg] = default_value(source, defaults[argument.arg])
+        names[argument.arg] = default
     return function.body

@@ -15,20 +15,15 @@ import torch
 
 from app.catalogue.call import target
 from app.catalogue.entry import Operation
-from app.catalogue.read import find, operations
+from app.catalogue.read import find
+from app.catalogue.read import nearest as near_operations
 from app.errors import PullbackError
 from app.program.factories import FACTORIES, keywords_of
 from app.program.source import Refusal
 from app.program.trace import Emit, Value
 
-# Written prefix → the catalogue's.
-_PREFIXES: Final = (
-    ("torch.nn.functional.", "nn.functional."),
-    ("torch.functional.", ""),
-    ("functional.", "nn.functional."),
-    ("torch.", ""),
-    ("F.", "nn.functional."),
-)
+# Under these prefixes people also write what stands elsewhere (`F.exp`).
+_FUNCTIONAL: Final = ("F", "functional", "nn.functional", "torch.nn.functional")
 _FOREIGN: Final = ("np", "numpy", "jnp", "jax", "tf", "tensorflow", "scipy", "keras", "cv2", "random", "os", "sys", "time")
 # Other spellings of arguments, where the entry has the second and not the first.
 _SPELLINGS: Final = {
@@ -44,19 +39,11 @@ _SPELLINGS: Final = {
 _LISTS: Final = ("reshape", "permute", "flip", "tile", "broadcast_to")
 
 
-def canonical(name: str) -> str:
-    """`name` with the catalogue's prefix: `F.relu` → `nn.functional.relu`, `torch.exp` → `exp`."""
-    for written, ours in _PREFIXES:
-        if name.startswith(written):
-            return ours + name.removeprefix(written)
-    return name
-
-
 @lru_cache(maxsize=4096)
 def lookup(name: str) -> Operation | None:
     """The operation that is written as `name`, or None."""
-    plain = canonical(name)
-    for candidate in dict.fromkeys((plain, plain.rpartition(".")[2] if plain.startswith("nn.functional.") else plain)):
+    parts = name.rpartition(".")
+    for candidate in (name, parts[2]) if parts[0] in _FUNCTIONAL else (name,):
         try:
             return find(candidate)
         except PullbackError as error:
@@ -158,9 +145,7 @@ def unknown(name: str, others: tuple[str, ...] = ()) -> Refusal:
 
 
 def nearest(name: str, others: tuple[str, ...] = ()) -> list[str]:
-    """Names like `name`, among `others`, the operations and the makers of tensors."""
-    short: dict[str, str] = {}
-    for known in (*others, *operations(), *FACTORIES):
-        short.setdefault(known.rpartition(".")[2].lower(), known)
-    found = difflib.get_close_matches(name.rpartition(".")[2].lower(), short, n=4, cutoff=0.6)
-    return [short[key] for key in found]
+    """Names like `name`, among `others`, the makers of tensors and the operations."""
+    short = name.rpartition(".")[2]
+    found = difflib.get_close_matches(short, (*others, *FACTORIES), n=2, cutoff=0.6)
+    return list(dict.fromkeys([*found, *near_operations(name)]))[:4]

@@ -36,6 +36,10 @@ _NO_OUTPUT: Final = Refusal(
 )
 
 
+def _unread(word: str) -> Refusal:
+    return Refusal(f"Nothing after `{word}` is ever read.", "Delete these lines.")
+
+
 class Runner:
     """Executes statements with one Reader."""
 
@@ -48,6 +52,8 @@ class Runner:
         *before, last = body or [ast.Pass(lineno=1, col_offset=0)]
         bare = isinstance(last, ast.Expr) and not _is_text(last)
         left = self.block(before if bare else body)
+        if bare and before and isinstance(before[-1], ast.Return):
+            raise self._source.refused(_unread("return"), last)
         if isinstance(left, Returned):
             return left
         if left is None and bare and isinstance(last, ast.Expr):
@@ -60,10 +66,7 @@ class Runner:
             left = self._statement(statement)
             if left is not None:
                 if index + 1 < len(body) and isinstance(statement, ast.Return | ast.Break | ast.Continue):
-                    word = type(statement).__name__.lower()
-                    raise self._source.refused(
-                        Refusal(f"Nothing after `{word}` is ever read.", "Delete these lines."), body[index + 1]
-                    )
+                    raise self._source.refused(_unread(type(statement).__name__.lower()), body[index + 1])
                 return left
         return None
 

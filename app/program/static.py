@@ -75,7 +75,7 @@ def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
         raise Refusal("This divides a plain number by zero.", "Write `inf` or `nan` if that is meant.") from error
     except OverflowError as error:
         raise Refusal(f"The result of {what} is too large for a number.", "Write `inf` if that is meant.") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise Refusal(f"{what} does not work on {', '.join(named(v) for v in values)}: {str(error)[:100]}.") from error
 
 

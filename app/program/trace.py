@@ -110,7 +110,7 @@ class Trace:
         self._steps += 1
         for value in (*args, *(kwargs or {}).values()):
             if isinstance(value, list | tuple):
-                self.budget.spend(1 + static.members_in(value) // 8)
+                self.budget.spend(static.members_in(value))
         taken, named = tuple(lowered(value) for value in args), {name: lowered(value) for name, value in (kwargs or {}).items()}
         result = self._execute(step, target, _examples(taken), {name: _examples(value) for name, value in named.items()}, usage)
         node = self.graph.call_function(target, taken, named)

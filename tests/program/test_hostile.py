@@ -1,0 +1,40 @@
+"""The hostile corpus: every text is refused with a code of its own, fast, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from app.errors import PullbackError
+from tests.program.building import built
+from tests.program.hostile import CODES, HOSTILE, INPUTS, PARAMETERS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    """A worker has built a program before it takes the first query."""
+    built("softmax(x, dim=0)", {"x": torch.ones(2)})
+
+
+def test_the_corpus_is_large() -> None:
+    assert len({text for _, text in HOSTILE}) >= 400
+
+
+@pytest.mark.parametrize("text", [text for _, text in HOSTILE], ids=[f"{i}-{name!r}" for i, (name, _) in enumerate(HOSTILE)])
+def test_is_refused_within_two_seconds(text: str) -> None:
+    inputs = {name: torch.tensor(value, dtype=torch.float64) for name, value in INPUTS.items()}
+    before = {name: value.clone() for name, value in inputs.items()}
+    started = time.perf_counter()
+    with pytest.raises(PullbackError) as caught:
+        built(text, inputs, PARAMETERS)
+    assert time.perf_counter() - started < 2
+    error = caught.value
+    assert error.code in CODES, error
+    assert error.at is not None
+    assert ":" in error.at
+    assert len(error.detail) <= 1200
+    for secret in ("Traceback", "/site-packages/", "<unknown>", "FakeTensor"):
+        assert secret not in f"{error.detail} {error.fix} {error.given}", error
+    assert all(torch.equal(inputs[name], value) for name, value in before.items())
