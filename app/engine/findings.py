@@ -109,3 +109,9 @@ def shown(value: Tensor, mask: Tensor) -> str:
     if value.shape != mask.shape or not bool(mask.any()):
         return ""
     return f"{value[mask][0].item():.6g}" if not value.is_complex() else str(value[mask][0].item())
+
+
+def called_step(node: fx.Node | None) -> str:
+    """`Line 3, `y = sqrt(x)`: `, to begin a sentence with; nothing where there is no step."""
+    step = None if node is None else step_of(node)
+    return "" if step is None else f"Line {step.line}, `{step.text}`: "
