@@ -75,5 +75,7 @@ def of_output(survey: Survey, index: int) -> list[Finding]:
     if not local.firm[ref]:
         return [flat(survey, min(local.live[ref]), {ref})]
     marks = survey.outputs[index] if survey.outputs is not None else None
-    found = [*singular_output(survey, ref), *(marked_output(survey, ref, marks) if marks is not None else [])]
+    found = list(singular_output(survey, ref))
+    if marks is not None:
+        found += [more for more in marked_output(survey, ref, marks) if more.node not in [known.node for known in found]]
     return sorted(found, key=lambda finding: ORDER.index(finding.verdict)) or [Finding("differentiable", "")]

@@ -1,0 +1,174 @@
+"""`explain` and `check` as a person reads them: aligned plain text.
+
+Knows the two reports' JSON (contract, section 4) and columns. Refuses to know how they are made, and PyTorch.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+WIDTH: Final = 100
+_INDENT: Final = "    "
+_ELEMENTS: Final = 12
+_VERDICTS: Final[Mapping[str, str]] = {
+    "differentiable": "differentiable",
+    "piecewise_constant": "piecewise constant",
+    "not_differentiable": "not differentiable",
+    "disconnected": "disconnected",
+    "kink": "kink",
+    "singular": "singular",
+}
+_MISTAKES: Final[Mapping[str, str]] = {
+    "constant_factor": "a constant factor",
+    "sign": "the sign",
+    "transpose": "a transpose",
+    "shape": "the shape",
+    "missing_batch_sum": "a sum is missing",
+    "extra_batch_sum": "a sum too many",
+    "conjugate": "the conjugate",
+    "softmax_diagonal": "only the diagonal of softmax's Jacobian",
+    "missing_activation_derivative": "the derivative of an activation is missing",
+    "missing_term": "a term is missing",
+    "cut_path": "a path that PyTorch does not follow",
+    "piecewise_constant": "a function of jumps",
+}
+
+
+def explain_text(explain: Mapping[str, Any]) -> str:
+    """The differentiability report: what holds for each input and output, why, and what to write instead."""
+    parts = [_verdicts("Inputs", explain.get("inputs", {})), _verdicts("Outputs", explain.get("outputs", {}))]
+    if explain.get("steps"):
+        parts.append(_steps(explain["steps"]))
+    if explain.get("probed") is False:
+        parts.append("The point was not probed (too large, or not to be had in float64): kinks and jumps are not reported.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _verdicts(title: str, table: Mapping[str, Mapping[str, Any]]) -> str:
+    if not table:
+        return ""
+    width = max(len(name) for name in table)
+    lines = [title]
+    explained: dict[tuple[Any, ...], str] = {}
+    for name, told in table.items():
+        lines.append(f"  {name:<{width}}  {_VERDICTS.get(told['verdict'], told['verdict'])}")
+        findings = told.get("findings") or ([told] if told.get("because") else [])
+        for number, finding in enumerate(findings):
+            because = finding.get("because") or {}
+            key = (because.get("line"), because.get("text"), because.get("reason"))
+            first = explained.setdefault(key, name)
+            lines += _finding(finding, with_verdict=number > 0, same_as=None if first == name else first)
+    return "\n".join(lines)
+
+
+def _finding(finding: Mapping[str, Any], *, with_verdict: bool, same_as: str | None) -> list[str]:
+    """`same_as`: the input for which the same reason was given above."""
+    because = finding.get("because") or {}
+    rows = [("also", _VERDICTS.get(finding["verdict"], finding["verdict"]))] if with_verdict else []
+    if "line" in because:
+        rows.append(("where", f"line {because['line']}: {because['text']}"))
+    if because.get("reason"):
+        rows.append(("why", because["reason"] if same_as is None else f"as for {same_as}"))
+    if finding.get("elements"):
+        rows.append(("elements", _elements(finding)))
+    if finding.get("instead") and same_as is None:
+        rows.append(("instead", finding["instead"]))
+    return _rows(rows)
+
+
+def _elements(finding: Mapping[str, Any]) -> str:
+    places = [_index(index) for index in finding["elements"]]
+    taken = finding.get("subgradient")
+    if taken and len({str(value) for value in taken}) > 1:
+        places = [f"{place} (taken: {_number(value)})" for place, value in zip(places, taken, strict=False)]
+    more = finding.get("elements_total", len(places)) - min(len(places), _ELEMENTS)
+    return ", ".join(places[:_ELEMENTS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Labelled paragraphs, wrapped under their first word."""
+    lines: list[str] = []
+    for label, text in rows:
+        head = f"{_INDENT}{label:<8}  "
+        lines += textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False) or [
+            head.rstrip()
+        ]
+    return lines
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["Steps"]
+    before: tuple[int, str] | None = None
+    width = max(len(str(step["operation"])) for step in steps)
+    for step in steps:
+        here = (step["line"], step["text"])
+        if here != before:
+            lines.append(f"  {here[0]:>3}  {here[1]}")
+            before = here
+        head = f"       {step['operation']:<{width}}  "
+        lines += textwrap.wrap(
+            step.get("formula") or "no derivative",
+            WIDTH,
+            initial_indent=head,
+            subsequent_indent=" " * len(head),
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def check_text(check: Mapping[str, Any]) -> str:
+    """The comparison of derivatives: for each input whether they agree, the worst elements, and the probable mistake."""
+    return "\n\n".join(_checked(name, told) for name, told in check.items())
+
+
+def _checked(name: str, told: Mapping[str, Any]) -> str:
+    lines = [f"{name}  {'agrees' if told['agrees'] else 'DISAGREES'}   {_size(told)}"]
+    if told.get("checked") == "directions":
+        lines.append(f"{_INDENT}Too large for every element: a sample of them, and random directions, were compared.")
+    if told.get("shape"):
+        shape = told["shape"]
+        lines.append(f"{_INDENT}The derivative has shape {shape['autodiff']}, yours has {shape['expected']}.")
+    lines += _table(told.get("worst") or [])
+    likely = told.get("likely")
+    if likely:
+        kind = _MISTAKES.get(likely["code"], likely["code"].replace("_", " "))
+        lines += _rows([("likely", f"{kind[0].upper()}{kind[1:]}. {likely['message']}")])
+    if told.get("note"):
+        lines += _rows([("note", told["note"])])
+    return "\n".join(lines)
+
+
+def _size(told: Mapping[str, Any]) -> str:
+    if told.get("max_error") is None:
+        return f"tolerance {_number(told['tolerance'], 2)}"
+    return f"largest difference {_number(told['max_error'], 2)}, tolerance {_number(told['tolerance'], 2)}"
+
+
+def _table(worst: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The worst elements, their numbers flush right."""
+    if not worst:
+        return []
+    columns = [c for c in ("autodiff", "numeric", "expected") if any(c in entry for entry in worst)]
+    rows = [("element", *columns)] + [
+        (_index(e["index"]), *(_number(e[c], 8) if c in e else "-" for c in columns)) for e in worst
+    ]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(columns) + 1)]
+    return [
+        _INDENT
+        + row[0].ljust(widths[0])
+        + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+
+
+def _index(index: Sequence[int]) -> str:
+    return f"[{', '.join(str(i) for i in index)}]" if index else "the number"
+
+
+def _number(value: Any, digits: int = 6) -> str:
+    if isinstance(value, list | tuple):
+        real, imaginary = (_number(part, digits) for part in value)
+        return f"{real}{'' if imaginary.startswith('-') else '+'}{imaginary}j"
+    return f"{value:.{digits}g}" if isinstance(value, float | int) and not isinstance(value, bool) else str(value)
