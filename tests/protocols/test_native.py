@@ -517,5 +517,5 @@ def test_the_example_of_every_operation_is_read(name: str) -> None:
     operation = operations()[name]
     query = read(operation.example)
     kinds = {argument.name: argument.kind for signature in operation.signatures for argument in signature.arguments}
-    for given, value in query.inputs.items():
-        assert isinstance(value, tuple) == (kinds[given] == "tensors")
+    for argument, value in query.inputs.items():
+        assert isinstance(value, tuple) == (kinds[argument] == "tensors")
