@@ -1,4 +1,4 @@
-"""PyTorch's exceptions outside of a program's steps, made into errors that a person can act on.
+"""PyTorch's exceptions while a Function runs, made into errors that a person can act on.
 
 Knows which exceptions mean memory, shapes or refusal. Refuses to know the query; the cleaning of messages is program/failure.py's.
 """
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from app.errors import PullbackError
 from app.program.failure import REFUSALS, is_memory, is_shapes, sentence
+from app.program.tape import step_of
 
 T = TypeVar("T")
 
@@ -24,7 +25,11 @@ def translated(error: BaseException, at: str | None = None) -> PullbackError:
             fix="Send smaller tensors, ask for `vjp` or `jvp` instead of `jacobian`, or split the query.",
         )
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
-    return PullbackError(code, f"PyTorch refused: {sentence(error)}.", at=at)
+    step = step_of(error)
+    if step is None:
+        return PullbackError(code, f"PyTorch refused: {sentence(error)}.", at=at)
+    place = f"Line {step.line}, column {step.column}: `{step.operation}` failed"
+    return PullbackError(code, f"{place}, and PyTorch said: {sentence(error)}.", at=f"{step.line}:{step.column}")
 
 
 def clean(run: Callable[[], T], *, at: str | None = None, through: tuple[type[BaseException], ...] = ()) -> T:
