@@ -1,11 +1,11 @@
-"""A body: its bytes in pieces, within the limits of size and time, and never joined.
+"""A body: its bytes in pieces, within the limits of size, and never joined.
 
-Knows Content-Length, stalls and tiny pieces. Refuses to know what the bytes mean.
+Knows Content-Length, the pool's room and tiny pieces. Refuses to know what the bytes mean, and time: a stalled body is the
+connection's business.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,8 +16,6 @@ from app.pool.frames import Buffer
 from app.pool.pool import Pool
 from app.settings import Settings
 
-# Below this rate, in bytes a second, a body counts as stalled even if a byte comes now and then.
-_SLOWEST: Final = 1024
 # Pieces smaller than the first are gathered into ones of about the second size, so that a body is never a million objects.
 _TINY_BYTES: Final = 4 << 10
 _GATHERED_BYTES: Final = 64 << 10
@@ -30,12 +28,11 @@ class ClientGoneError(Exception):
 class Body:
     """What has been read of one request's body, and the room in the pool that it holds until `release`."""
 
-    __slots__ = ("_limit", "_pool", "_timeout_s", "pieces", "reserved", "size")
+    __slots__ = ("_limit", "_pool", "pieces", "reserved", "size")
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._limit = settings.body_limit_bytes
-        self._timeout_s = settings.body_timeout_s
         self.pieces: list[Buffer] = []
         self.size = 0
         self.reserved = 0
@@ -44,27 +41,19 @@ class Body:
         """Read all of it.
 
         Raises:
-            PullbackError: body_too_large as soon as that is known, body_timeout, queue_full where its bytes find no room.
+            PullbackError: body_too_large as soon as that is known, queue_full where its bytes find no room.
             ClientGoneError: it hung up before the end.
         """
         declared = headers.get(b"content-length")
         if declared is not None:
             self._reserve(self._checked(int(declared)))
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            async with asyncio.timeout(self._timeout_s) as patience:
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGoneError
-                    self._add(message.get("body", b""))
-                    if not message.get("more_body", False):
-                        return
-                    worst = began + self._timeout_s + self.size / _SLOWEST
-                    patience.reschedule(min(loop.time() + self._timeout_s, worst))
-        except TimeoutError:
-            raise _stalled(self.size, self._timeout_s) from None
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            self._add(message.get("body", b""))
+            more = message.get("more_body", False)
 
     def release(self) -> None:
         """Give the room back."""
@@ -99,12 +88,3 @@ class Body:
             self.pieces.append(bytearray(piece))
         else:
             self.pieces.append(piece)
-
-
-def _stalled(size: int, timeout_s: float) -> PullbackError:
-    return PullbackError(
-        "body_timeout",
-        f"After {size} bytes, the rest of the body did not come in time.",
-        expected=f"the next bytes within {timeout_s:g} s, and at least {_SLOWEST} bytes a second",
-        fix="Check that Content-Length is the length of what is sent, and send without pauses.",
-    )

@@ -13,50 +13,57 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.front.exchange import problem
-from app.front.guard import HEADER_BYTES_LIMIT, headers_too_large
+from app.front.guard import HEADER_BYTES_LIMIT, REFUSED, headers_too_large
 
 # Triton's cap on the chunks of one body, after CVE-2025-23310.
 CHUNK_LIMIT: Final = 65_536
+# Below this rate, in bytes a second, a body counts as stalled even if a byte comes now and then.
+_SLOWEST: Final = 1024
 # For how long a refused client may go on sending before the connection is cut: it should read the refusal first.
 _LINGER_S: Final = 1.0
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection.
-
-    Attributes:
-        waiting_since: since when the rest of a request's headers is awaited, on the loop's clock; None while none is.
-    """
+    """One client's connection. `check_in_time` is called by the server now and then."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.waiting_since: float | None = None
-        self._header_bytes = 0
+        # Since when, on the loop's clock, a request is being received; None while none is.
+        self._receiving_since: float | None = None
+        self._in_headers = True
+        self._last_data = 0.0
+        self._received = 0
         self._chunks = 0
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.waiting_since = self.loop.time()
+        self._receiving_since = self._last_data = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
         super().data_received(data)
-        if self.waiting_since is not None:
+        if self._receiving_since is not None:
+            self._last_data = self.loop.time()
+            self._received += len(data)
             # Counted here, as the parser speaks of a header only when all of it is there.
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADER_BYTES_LIMIT:
+            if self._in_headers and self._received > HEADER_BYTES_LIMIT:
                 self._refuse(headers_too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.waiting_since = self.loop.time()
-        self._header_bytes = self._chunks = 0
+        self._receiving_since = self._last_data = self.loop.time()
+        self._in_headers = True
+        self._received = self._chunks = 0
 
     def on_headers_complete(self) -> None:
-        self.waiting_since = None
+        self._in_headers = False
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._receiving_since = None
+        super().on_message_complete()
 
     def on_chunk_header(self) -> None:
         """Called by the parser before each chunk of a body."""
@@ -74,24 +81,40 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(PullbackError("bad_request", msg, fix="Send HTTP/1.1 as RFC 9112 has it."))
 
-    def check_headers_in_time(self, now: float, limit_s: float) -> None:
-        """Refuse where the headers of a request have not come within `limit_s` seconds."""
-        if self.waiting_since is not None and now - self.waiting_since > limit_s and not self._refused:
-            self._refuse(PullbackError("body_timeout", f"The request's headers did not come within {limit_s:g} s."))
+    def check_in_time(self, now: float, limit_s: float) -> None:
+        """Refuse where a request has begun to come and nothing more of it has come for `limit_s` seconds, or too little in all."""
+        if self._receiving_since is None or self.flow.read_paused or self._refused:
+            return
+        worst = self._receiving_since + limit_s + self._received / _SLOWEST
+        if now > min(self._last_data + limit_s, worst):
+            self._refuse(
+                PullbackError(
+                    "body_timeout",
+                    f"After {self._received} bytes, the rest of the request did not come in time.",
+                    expected=f"the next bytes within {limit_s:g} s, and at least {_SLOWEST} bytes a second",
+                    fix="Check that Content-Length is the length of what is sent, and send without pauses.",
+                )
+            )
 
     def _refuse(self, error: PullbackError) -> None:
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        self.waiting_since = None
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        self._receiving_since = None
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             body = problem(error, None)
             self.transport.write(
                 STATUS_LINE[error.status]
                 + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
                 % (PROBLEM_MEDIA_TYPE.encode(), len(body), body)
             )
-        self.transport.resume_reading()
+        if cycle is not None and not cycle.response_complete:
+            # Whoever waits for the rest of the body learns that it will not come, and writes nothing more.
+            self.scope[REFUSED] = error.code  # type: ignore[typeddict-unknown-key]
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.flow.resume_reading()
         self.loop.call_later(_LINGER_S, self._cut)
 
     def _cut(self) -> None:

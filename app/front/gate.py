@@ -18,7 +18,7 @@ from app.pool.pool import Pool
 from app.settings import Settings
 
 # Nobody hangs up within the time of a small query: only what takes longer is worth a look at the line.
-_WATCH_AFTER_S: Final = 0.005
+_WATCH_AFTER_S: Final = 0.05
 # For how long, in seconds, and how many bytes a refused body is read on, so that the client reads the refusal before we close.
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 64 << 20

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import PullbackError
+from app.errors import CODES, PullbackError
 from app.front.body import ClientGoneError
 from app.front.exchange import CLIENT_GONE, Exchange, RequestIds
 from app.front.journal import Journal
@@ -24,6 +24,8 @@ from app.settings import Settings
 
 HEADER_COUNT_LIMIT: Final = 100
 HEADER_BYTES_LIMIT: Final = 32 << 10
+# Where a connection that refuses a request by itself leaves the code, in the request's scope.
+REFUSED: Final = "pullback.refused"
 # Where an inner application finds the request's id in its scope.
 REQUEST_ID: Final = "pullback.request_id"
 # Open to all: what asks them, an orchestrator's probe, carries no key.
@@ -76,7 +78,7 @@ class Guard:
         except PullbackError as error:
             await self._refuse(exchange, error)
         except ClientGoneError:
-            exchange.status = CLIENT_GONE
+            self._note_gone(exchange)
         except Exception as error:
             await self._broken(exchange, error)
         finally:
@@ -94,6 +96,11 @@ class Guard:
             raise error
         headers = [(b"www-authenticate", b"Bearer")] if error.code == "unauthorized" else []
         await exchange.refuse(error, headers)
+
+    def _note_gone(self, exchange: Exchange) -> None:
+        """The client has hung up, or its connection has refused it: as our log and metrics should have it."""
+        exchange.code = exchange.scope.get(REFUSED, "")
+        exchange.status = CODES[exchange.code][0] if exchange.code else CLIENT_GONE
 
     async def _broken(self, exchange: Exchange, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))

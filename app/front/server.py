@@ -22,7 +22,6 @@ _KEEP_ALIVE_S: Final = 75
 _BACKLOG: Final = 2048
 # After the drain, for connections to take their last bytes.
 _LAST_BYTES_S: Final = 2
-_TICKS_A_CHECK: Final = 10
 _STEP_S: Final = 0.01
 
 
@@ -66,11 +65,10 @@ class Server(uvicorn.Server):
             self._start(self._announce())
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % _TICKS_A_CHECK == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Connection):
-                    connection.check_headers_in_time(now, self._settings.body_timeout_s)
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.check_in_time(now, self._settings.body_timeout_s)
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

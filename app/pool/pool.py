@@ -32,7 +32,7 @@ _YOUNG_S: Final = 0.003
 _TICK_S: Final = 0.005
 _ROUND_S: Final = 1.0
 # A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
-_GRACE_S: Final = 0.05
+_GRACE_S: Final = 0.02
 _LIVES: Final = 2
 # A SIGKILL that is not ours says little of the query, unless it had been running for a while.
 _INNOCENT_S: Final = 0.1
