@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from app.printing_reports import check_text, explain_text
+
 # Larger tensors are shown by their corners, as NumPy does.
 _EDGE: Final = 3
 _WIDE: Final = 2 * _EDGE
@@ -17,8 +19,15 @@ _PLAIN: Final = frozenset({"notes", "plan", "explain", "check", "complex"})
 
 def answer_text(answer: Mapping[str, Any]) -> str:
     """The whole answer: values and derivatives first, then notes, then how it was computed."""
-    sections = [*_results(answer), *_notes(answer.get("notes", ())), *_plan(answer.get("plan") or {})]
+    sections = [*_results(answer), *_reports(answer), *_notes(answer.get("notes", ())), *_plan(answer.get("plan") or {})]
     return "\n\n".join(sections)
+
+
+def _reports(answer: Mapping[str, Any]) -> Iterator[str]:
+    if answer.get("explain"):
+        yield explain_text(answer["explain"])
+    if answer.get("check"):
+        yield check_text(answer["check"])
 
 
 def problem_text(problem: Mapping[str, Any]) -> str:
@@ -55,7 +64,7 @@ def tensor_text(name: str, tensor: Mapping[str, Any]) -> str:
     pair = tensor["dtype"].startswith("complex")
     if not shape:
         return f"{head} = {_element(data, pair)}"
-    return "\n".join([head, *(f"  {line}" for line in _block(data, len(shape), pair, ""))])
+    return "\n".join([head, *(f"  {line}" for line in _block(data or [], len(shape), pair, ""))])
 
 
 def _block(data: Sequence[Any], rank: int, pair: bool, index: str) -> Iterator[str]:
