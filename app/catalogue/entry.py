@@ -22,7 +22,14 @@ Call = Literal["function", "method", "variadic", "equation"]
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument, in call order. `default` is meaningless where `required`."""
+    """One argument, in call order. `default` is meaningless where `required`.
+
+    Attributes:
+        bare: of a list: one bare value is handed to PyTorch as it is and stands for the whole list (`kernel_size=3`); elsewhere it
+            becomes a list of one.
+        nested: a list of lists is taken too (`tensordot`'s pair of axes).
+        copied: PyTorch would write to this tensor (running statistics), so the call is given a copy.
+    """
 
     name: str
     kind: Kind
@@ -32,6 +39,9 @@ class Argument:
     keyword_only: bool = False
     differentiable: bool = False
     meaning: str = ""
+    bare: bool = False
+    nested: bool = False
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,7 @@ class Operation:
         tags: of `pointwise reduction view random dynamic_shape`, and `method`.
         formula: `{"backward": …, "forward": …}`, PyTorch's own text, where it has one.
         example: a query that works as it stands.
+        keywords: other words under which the search finds it.
     """
 
     name: str
@@ -75,3 +86,4 @@ class Operation:
     signatures: tuple[Signature, ...]
     formula: dict[str, str] | None
     example: dict[str, Any]
+    keywords: str = ""

@@ -1,0 +1,143 @@
+"""The one place that turns an entry of the catalogue into PyTorch's public function and calls it.
+
+Knows how the function wants its arguments. Refuses to call anything that is not in the catalogue, and knows nothing of derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import torch
+import torch.nn.utils.rnn
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from app.catalogue.bind import Bound, Leaf
+from app.catalogue.entry import Operation
+from app.errors import PullbackError
+from app.query import DTYPE_BYTES
+
+DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPE_BYTES}
+# Arguments of drawing kernels that switch the drawing off when they are zero or false.
+_SWITCHES: Final = ("dropout_p", "training", "train")
+
+
+def target(operation: Operation) -> Callable[..., Any]:
+    """PyTorch's public function behind `operation`; for an attribute of tensors (`mT`), its getter.
+
+    Raises:
+        PullbackError: `unknown_operation` where this PyTorch does not have it.
+    """
+    return _walk(operation.path)
+
+
+@lru_cache(maxsize=4096)
+def _walk(path: str) -> Callable[..., Any]:
+    found: Any = torch
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise PullbackError("unknown_operation", f"This server's PyTorch {torch.__version__} has no `{path}`.", at="operation")
+    getter: Callable[..., Any] = found if callable(found) else found.__get__
+    return getter
+
+
+def invoke(bound: Bound, leaves: Mapping[str, Tensor]) -> Any:
+    """What PyTorch's public function gives for `bound` on these tensors; its exceptions pass.
+
+    Arguments:
+        leaves: leaf name (`input`, `tensors.0`) → tensor.
+    """
+    names = tuple(leaves)
+    return prepared(bound, names)(*leaves.values())
+
+
+def prepared(bound: Bound, names: Sequence[str]) -> Callable[..., Any]:
+    """The call as a function of its tensors, in the order of `names`. Made once, run often."""
+    function = target(bound.operation)
+    slots = {name: index for index, name in enumerate(names)}
+    args, kwargs = _values(bound)
+    leading = [slots[value] for value in args if isinstance(value, Leaf)]
+    simple = not bound.copied and bound.operation.call in ("function", "method") and not any(map(_holds_leaf, kwargs.values()))
+    if simple and leading == list(range(len(names))) and not any(map(_holds_leaf, args[len(leading) :])):
+        constants = tuple(args[len(leading) :])
+        return lambda *leaves: function(*leaves, *constants, **kwargs)
+
+    def call(*leaves: Tensor) -> Any:
+        def leaf(name: str) -> Tensor:
+            tensor = leaves[slots[name]]
+            return tensor.clone() if name in bound.copied else tensor
+
+        given, named = _filled(bound.operation.call, args, kwargs, leaf)
+        return function(*given, **named)
+
+    return call
+
+
+def arguments(bound: Bound, leaf: Callable[[str], Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Positional and keyword arguments for PyTorch's function, with `leaf(name)` in the place of each tensor."""
+    args, kwargs = _values(bound)
+    return _filled(bound.operation.call, args, kwargs, leaf)
+
+
+def _values(bound: Bound) -> tuple[list[Any], dict[str, Any]]:
+    kinds = {argument.name: argument.kind for argument in bound.signature.arguments}
+    args = [_plain(value, argument.kind) for value, argument in zip(bound.args, bound.signature.arguments, strict=False)]
+    return args, {name: _plain(value, kinds[name]) for name, value in bound.kwargs.items()}
+
+
+def _filled(
+    call: str, args: list[Any], kwargs: dict[str, Any], leaf: Callable[[str], Any]
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    def filled(value: Any) -> Any:
+        if isinstance(value, Leaf):
+            return leaf(value)
+        if isinstance(value, tuple) and value and isinstance(value[0], Leaf):
+            return [leaf(member) for member in value]
+        return value
+
+    given = [filled(value) for value in args]
+    return _spread(call, given), {name: filled(value) for name, value in kwargs.items()}
+
+
+def _spread(call: str, args: list[Any]) -> Sequence[Any]:
+    if call == "variadic":
+        return (*args[0], *args[1:])
+    if call == "equation":
+        return (args[0], *args[1], *args[2:])
+    return args
+
+
+def _holds_leaf(value: Any) -> bool:
+    return isinstance(value, Leaf) or (isinstance(value, tuple) and any(isinstance(member, Leaf) for member in value))
+
+
+def _plain(value: Any, kind: str) -> Any:
+    if kind == "dtype" and value is not None:
+        return DTYPES[value]
+    return list(value) if kind in ("integers", "numbers", "booleans") and isinstance(value, tuple) else value
+
+
+class Drawing(TorchDispatchMode):  # type: ignore[misc,no-untyped-call]
+    """Sees whether a kernel draws random numbers, so that dropout with `training: false` needs no seed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags and not self.seen:
+            self.seen = _draws(func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.name in _SWITCHES:
+            given = args[index] if index < len(args) else kwargs.get(argument.name, argument.default_value)
+            if not given:
+                return False
+    return True

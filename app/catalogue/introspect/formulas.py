@@ -1,0 +1,72 @@
+"""Derivative formulas as text, from PyTorch's own derivatives.yaml.
+
+Knows the file that torchgen carries and the names of grad_fns. Refuses to know which operation is asked about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import torchgen
+
+_STEPS: Final = 4  # a composite of more steps than this has no formula worth reading
+
+
+@cache
+def _table() -> dict[str, tuple[str, str]]:
+    """grad_fn name → (backward, forward) text."""
+    from torchgen.packaged.autograd.load_derivatives import load_derivatives
+
+    packaged = Path(torchgen.__file__).parent / "packaged"
+    native = packaged / "ATen" / "native"
+    infos, _ = load_derivatives(
+        str(packaged / "autograd" / "derivatives.yaml"), str(native / "native_functions.yaml"), str(native / "tags.yaml")
+    )
+    table: dict[str, tuple[str, str]] = {}
+    for by_dispatch in infos.values():
+        info = by_dispatch.get("Default")
+        if info is not None and info.op is not None:
+            table[info.op] = (_backward(info), _forward(info))
+    return table
+
+
+def _backward(info: Any) -> str:
+    texts = [f"{_named(', '.join(d.var_names))}: {_clean(d.original_formula)}" for d in info.derivatives]
+    return texts[0].partition(": ")[2] if len(texts) == 1 else "; ".join(texts)
+
+
+def _forward(info: Any) -> str:
+    texts = [f"{', '.join(d.var_names)}: {_clean(d.formula)}" for d in info.forward_derivatives]
+    return texts[0].partition(": ")[2] if len(texts) == 1 else "; ".join(texts)
+
+
+def _clean(text: str) -> str:
+    text = re.sub(r"\s+", " ", text).strip()
+    guarded = re.fullmatch(r"grad\.defined\(\) \? (.*) : (?:std::tuple<.*>|Tensor)\(\)", text)
+    return _named(guarded[1] if guarded else text)
+
+
+def _named(text: str) -> str:
+    return re.sub(r"\bself(_[tp])?\b", lambda match: "input" + (match[1] or ""), text)
+
+
+def formula(nodes: Iterable[str]) -> dict[str, str] | None:
+    """The formula behind these grad_fns: bare for one, each with its step's name for a few, None for none or many."""
+    table = _table()
+    found = {name: table[name] for name in nodes if name in table}
+    if not found or len(found) > _STEPS:
+        return None
+    if len(found) == 1:
+        backward, forward = next(iter(found.values()))
+    else:
+        backward = "; ".join(f"{_step(name)} → {texts[0]}" for name, texts in found.items())
+        forward = "; ".join(f"{_step(name)} → {texts[1]}" for name, texts in found.items() if texts[1])
+    return {"backward": backward, **({"forward": forward} if forward else {})}
+
+
+def _step(node: str) -> str:
+    return re.sub(r"Backward\d*$", "", node)

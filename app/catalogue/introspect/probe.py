@@ -1,0 +1,152 @@
+"""Differentiability as measured: which inputs and outputs carry a derivative, how many times, and through which grad_fn.
+
+Knows how to run samples with gradients on. Refuses to go by lists of names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from app.catalogue.call import Drawing
+from app.catalogue.entry import Operation, Signature
+from app.catalogue.introspect.samples import REFUSALS, Sample, leaf_argument
+
+_SAMPLES: Final = 8  # probed for one signature
+# Nodes of the autograd graph that carry shapes and no mathematics.
+_PLUMBING: Final = frozenset(
+    {"AccumulateGrad", "ViewBackward0", "UnsafeViewBackward0", "ExpandBackward0", "ReshapeAliasBackward0", "CloneBackward0",
+     "AliasBackward0", "ToCopyBackward0", "UnsqueezeBackward0", "SqueezeBackward1", "SqueezeBackward0"}
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the samples of one signature showed."""
+
+    inputs: set[str] = field(default_factory=set)
+    outputs: set[int] = field(default_factory=set)
+    copied: set[str] = field(default_factory=set)
+    order: int = 0
+    nodes: dict[str, None] = field(default_factory=dict)  # grad_fn names, outermost first
+    drew: int = 0
+    ran: int = 0
+
+
+def probe(operation: Operation, samples: list[Sample]) -> tuple[Operation, list[Findings]]:
+    """`operation` with the measured flags, and what was found for each signature."""
+    found = []
+    measured: list[Signature] = []
+    for signature in operation.signatures:
+        mine = [s for s in samples if s.bound.signature is signature]
+        findings = Findings()
+        for sample in _varied(mine):
+            _probe_one(sample, findings)
+        found.append(findings)
+        arguments = tuple(replace(a, differentiable=a.name in findings.inputs, copied=a.name in findings.copied) for a in signature.arguments)
+        outputs = tuple(replace(o, differentiable=i in findings.outputs) for i, o in enumerate(signature.outputs))
+        measured.append(Signature(arguments, outputs))
+    order = max((findings.order for findings in found), default=0)
+    return replace(operation, signatures=tuple(measured), order=order), found
+
+
+def _varied(samples: list[Sample]) -> Iterator[Sample]:
+    """Small samples with different names of arguments first: each input should be seen at least once."""
+    seen: set[frozenset[str]] = set()
+    ordered = sorted(samples, key=lambda s: (s.elements() == 0, s.elements()))
+    first, rest = [], []
+    for sample in ordered:
+        names = frozenset((*sample.tensors, *sample.parameters))
+        (rest if names in seen else first).append(sample)
+        seen.add(names)
+    yield from (first + rest)[:_SAMPLES]
+
+
+def _probe_one(sample: Sample, findings: Findings) -> None:
+    leaves = {name: tensor.detach().clone() for name, tensor in sample.leaves().items()}
+    before = {name: tensor.clone() for name, tensor in leaves.items()}
+    with Drawing() as drawing:
+        sample.run(leaves)
+    findings.ran += 1
+    findings.drew += drawing.seen
+    for name, tensor in leaves.items():
+        argument = leaf_argument(name, sample.bound)
+        if argument is None:
+            continue
+        # Not by version counters: batch_norm writes past them.
+        if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
+            findings.copied.add(argument.name)
+        if tensor.is_floating_point() or tensor.is_complex():
+            order = _derivative(sample, name, findings)
+            if order:
+                findings.inputs.add(argument.name)
+                findings.order = max(findings.order, order)
+
+
+def _derivative(sample: Sample, name: str, findings: Findings) -> int:
+    """How often the outputs can be differentiated with respect to one leaf: 0, 1, or 2 for twice and more."""
+    leaves = {other: tensor.detach().clone() for other, tensor in sample.leaves().items()}
+    leaf = leaves[name].requires_grad_()
+    # A function that writes to its argument refuses a leaf of the graph, and the call is given a copy anyway.
+    leaves = {other: tensor.clone() if tensor is leaf else tensor for other, tensor in leaves.items()}
+    try:
+        outputs = list(_flat(sample.run(leaves)))
+    except REFUSALS:
+        return 0
+    smooth = [(index, tensor) for index, tensor in outputs if tensor.requires_grad]
+    order = 0
+    for index, output in smooth:
+        reached = _order(output, leaf)
+        if reached:
+            findings.outputs.add(index)
+            for node in _grad_nodes(output.grad_fn):
+                findings.nodes.setdefault(node)
+        order = max(order, reached)
+    return order
+
+
+def _order(output: Tensor, leaf: Tensor) -> int:
+    cotangent = torch.ones_like(output).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            (gradient,) = torch.autograd.grad(output, leaf, cotangent, create_graph=True, retain_graph=True, allow_unused=True)
+        except REFUSALS:
+            return 0
+        if gradient is None:
+            return 0
+        if not gradient.requires_grad:
+            return 2  # a constant derivative
+        try:
+            torch.autograd.grad(gradient, (leaf, cotangent), torch.ones_like(gradient), allow_unused=True)
+        except REFUSALS:
+            return 1
+    return 2
+
+
+def _flat(result: Any, at: int = 0, top: bool = True) -> Iterator[tuple[int, Tensor]]:
+    """Tensors of a result with the index of the output that they belong to (0 for a list)."""
+    if isinstance(result, Tensor):
+        yield at, result
+    elif isinstance(result, list | tuple):
+        for index, member in enumerate(result):
+            yield from _flat(member, index if top else at, top=False)
+
+
+def _grad_nodes(root: Any) -> Iterable[str]:
+    """Names of the grad_fns behind an output, outermost first, without those that only move data."""
+    seen, queue, names = set(), [root], []
+    while queue:
+        node = queue.pop(0)
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() not in _PLUMBING and node.name() not in names:
+            names.append(node.name())
+        queue.extend(parent for parent, _ in node.next_functions)
+    return names if names else [root.name()]
