@@ -173,9 +173,10 @@ class Builtins:
     def _round(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if args and static.is_number(args[0]):
             return static.bounded(static.computed(round, *_arguments("round", args, kwargs, 2), what="`round`"))
-        if len(args) == 2:  # Python's second argument is PyTorch's keyword
-            args, kwargs = (args[0],), {"decimals": args[1], **kwargs}
-        return self._operation(emit, "round", args, kwargs)
+        positional = list(args)
+        if len(positional) == 2:  # Python's second argument is PyTorch's keyword
+            kwargs = {"decimals": positional.pop(), **kwargs}
+        return self._operation(emit, "round", tuple(positional), kwargs)
 
     def _pow(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if len(args) == 2 and all(static.is_number(value) for value in args):

@@ -201,6 +201,7 @@ class Reader:
                 f"`{function.id}` is your {kind} ({named(self.names[function.id])}) here, so it cannot be called.",
                 f"Give the {kind} another name, or write `torch.{function.id}(…)`.",
             )
+        self.value(function)  # what is wrong with it in itself comes first
         raise Refusal(
             "Only operations and methods can be called.",
             "Modules are not in the language: write `relu(x)`, `linear(x, weight, bias)`.",

@@ -77,6 +77,7 @@ ALIASES: Final = {
     "Tensor": "tensor",
     "FloatTensor": "tensor",
 }
+_FLOATING: Final = ("Tensor", "FloatTensor")
 # `x.new_zeros(3)`: the maker, in the dtype of x.
 NEW: Final = {"new_zeros": "zeros", "new_ones": "ones", "new_full": "full", "new_tensor": "tensor"}
 # `empty(3)` holds whatever stood in memory before.
@@ -138,9 +139,11 @@ def made(
         device: where the inputs are; None for PyTorch's default.
         real: the examples are no fakes, so sizes are proved on the meta device before memory is taken.
     """
+    keywords = keywords_of(name, kwargs)
+    if name in _FLOATING:
+        keywords.setdefault("dtype", dtype)
     name = ALIASES.get(name, name)
     factory = FACTORIES[name]
-    keywords = keywords_of(name, kwargs)
     if name == "tensor" and args:
         if is_tensor(args[0]) and len(args) == 1:
             return args[0] if "dtype" not in keywords else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]))

@@ -80,6 +80,8 @@ def call(
     keywords = _keywords(operation, written, keywords_of(written, kwargs))
     if operation.name in _LISTS and len(args) > 2 and all(isinstance(a, int) for a in args[1:]) and not keywords:
         args = (args[0], tuple(args[1:]))
+    if operation.call == "variadic" and len(args) == 1 and isinstance(args[0], list | tuple):
+        args = tuple(args[0])
     _check_integers(operation, (*args, *keywords.values()))
     return emit(operation.name, function, args, keywords, random="random" in operation.tags, usage=lambda: usage(operation))
 

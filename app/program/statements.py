@@ -104,7 +104,7 @@ class Runner:
             self._reader.assign(target, value)
 
     def _augmented(self, statement: ast.AugAssign) -> None:
-        """`x += y` binds the name again: a tensor under another name keeps its value."""
+        """`x += y` binds the name again: a tensor under another name keeps its value. A list grows in place, as Python's does."""
         reader, target = self._reader, statement.target
         if isinstance(target, ast.Attribute):
             raise self._source.refused(Refusal("Only names can be assigned to.", "Assign to a name."), target)
@@ -113,9 +113,11 @@ class Runner:
         load: ast.expr = ast.Name(target.id, ast.Load()) if isinstance(target, ast.Name) else _loaded(target)
         left = reader.value(ast.copy_location(load, target))
         right = reader.value(statement.value)
-        reader.assign(
-            target, reader.located(statement, lambda: reader.operate(statement, SYMBOLS[type(statement.op)], left, right))
-        )
+        value = reader.located(statement, lambda: reader.operate(statement, SYMBOLS[type(statement.op)], left, right))
+        if isinstance(left, list) and isinstance(value, list):
+            left[:] = value
+            value = left
+        reader.assign(target, value)
 
     def _annotated(self, statement: ast.AnnAssign) -> None:
         if statement.value is None:

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
+from app.catalogue.call import Drawing
 from app.errors import PullbackError
 from app.program import static
 from app.program.failure import REFUSALS, refusal, tensors_in
@@ -97,6 +98,10 @@ class Trace:
     ) -> Value:
         """Adds `target(*args, **kwargs)` as a step.
 
+        Arguments:
+            random: it may draw random numbers; whether it does, its kernels tell.
+            usage: the operation's signatures, for a call with wrong arguments.
+
         Raises:
             Refusal: an argument that no tensor operation takes, PyTorch's refusal, or a bound.
             DataDependentOutputException, DynamicOutputShapeException: under fakes, where data decides a shape.
@@ -112,7 +117,13 @@ class Trace:
             if isinstance(value, list | tuple):
                 self.budget.spend(static.members_in(value))
         taken, named = tuple(lowered(value) for value in args), {name: lowered(value) for name, value in (kwargs or {}).items()}
-        result = self._execute(step, target, _examples(taken), {name: _examples(value) for name, value in named.items()}, usage)
+        examples = _examples(taken), {name: _examples(value) for name, value in named.items()}
+        if random:
+            with Drawing() as drawing:
+                result = self._execute(step, target, *examples, usage)
+            random = drawing.seen
+        else:
+            result = self._execute(step, target, *examples, usage)
         node = self.graph.call_function(target, taken, named)
         node.meta["step"], node.meta["val"] = step, result
         if random:

@@ -1,0 +1,113 @@
+"""What a refusal says: the code, line and column, and what to write instead."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from app.errors import PullbackError
+from tests.program.building import built
+
+INPUTS = {
+    "x": torch.tensor([[0.5, -1.25, 2.0], [1.5, 0.25, -0.75]], dtype=torch.float64),
+    "w": torch.ones(4, 2, dtype=torch.float64),
+    "label": torch.tensor([0, 1]),
+}
+
+# program, code, line:column, words of the detail, words of the fix
+CASES = [
+    ("import torch\nx", "bad_program", "1:1", "`import` is not in the language", "every operation is there by its name"),
+    ("y = x\nimport numpy as np\ny", "bad_program", "2:1", "`import`", "Leave the line out"),
+    ("y = [v for v in x]\nwhile True: pass", "bad_program", "2:1", "`while`", "for i in range(n)"),
+    ("y = (lambda a: a)(x)", "bad_program", "1:6", "`lambda`", "where it is needed"),
+    ("x.__class__", "bad_program", "1:1", "`.__class__`", None),
+    ("y = x * f'{x}'", "bad_program", "1:9", "f-string", "Strings are only"),
+    ("y = x +\nreturn y", "bad_program", "1:8", "invalid syntax", None),
+    ("y = relu(x\nreturn y", "bad_program", "1:9", "'(' was never closed", None),
+    ("sofmax(x, dim=1)", "bad_program", "1:1", "no operation `sofmax`", "softmax"),
+    ("y = 2 * x\nz = y + tanhh(y)\nz", "bad_program", "2:9", "`tanhh`", "tanh"),
+    ("x + lable", "bad_program", "1:5", "`lable` is not defined; the inputs and parameters are: label, w, x", "label"),
+    ("softmax(x, axs=1)", "bad_program", "1:1", "no argument `axs`", "dim"),
+    ("x.sumz(0)", "bad_program", "1:1", "no `.sumz`", "sum"), ("x[0] = 1\nx", "bad_program", "1:1", "in place", "index_put"),
+    ("x.add_(1)", "bad_program", "1:1", "`.add_()` changes a tensor in place", "x = x.add(…)"),
+    ("relu_(x)", "bad_program", "1:1", "in place", "x = relu(x)"),
+    ("F.relu(x, inplace=True)", "bad_program", "1:1", "`inplace`", "leave `inplace` out"),
+    ("loss = x.sum()\nloss.backward()\nx.grad", "bad_program", "2:1", "`.backward()`", '"want"'),
+    ("x.requires_grad_()", "bad_program", "1:1", "`.requires_grad_()`", '"wrt"'),
+    ("x * x.max().item()", "bad_program", "1:5", "`.item()`", "loses its gradient"),
+    ("y = float(x.sum())\ny", "bad_program", "1:5", "cuts its gradient", "x.float()"),
+    ("x.cuda()", "bad_program", "1:1", "`.cuda()`", "worker's device"),
+    ("x.to('cuda:0')", "bad_program", "1:1", "`.to(device)`", "Leave it out"),
+    ("zeros(2, device='cpu')", "bad_program", "1:1", "`device`", "leave `device` out"),
+    ("if x.sum() > 0:\n    y = x\nreturn y", "bad_program", "1:4", "not known before it is run", "where(condition, a, b)"),
+    ("y = x if x.sum() > 0 else -x\ny", "bad_program", "1:10", "A condition on a tensor", "where"),
+    ("where((x > 0) and (x < 1), x, 0)", "bad_program", "1:7", "`and` does not work on tensors", "&"),
+    ("where(not x, x, 0)", "bad_program", "1:7", "`not` does not work", "~"),
+    ("(0 < x < 1).sum()", "bad_program", "1:2", "chained comparison", "(a < x) & (x < b)"),
+    ("relu = x * 2\nrelu(x)", "bad_program", "2:1", "`relu` is your variable (a tensor)", "torch.relu"),
+    ("def f(z):\n    return z", "bad_program", "1:7", "neither an input nor a parameter", '"z"'),
+    ("def f(x):\n    return f(x)", "bad_program", "2:12", "calls itself", "for"),
+    ("print(x)\nx", "bad_program", "1:1", "`print`", "return the value"),
+    ("np.exp(x)", "bad_program", "1:1", "`np`", "`exp(…)`"),
+    ("nn.Linear(3, 4)(x)", "bad_program", "1:1", "a module", "linear(x, weight, bias)"),
+    ("y = x * 2", "bad_program", "1:1", "returns nothing", "return y"),
+    ("return x\ny = 2", "bad_program", "2:1", "Nothing after `return`", None),
+    ("max(x, 1) * 2", "bad_program", "1:1", "`max` gives several tensors", "`.values`"),
+    ("max(x, 0.0)", "bad_program", "1:1", "plain number", "clamp(x, min=0.0)"),
+    ("tensor([x[0, 0], x[1, 1]])", "bad_program", "1:1", "gradient would be lost", "stack([a, b])"),
+    ("x ** 2 ** 1000", "bad_program", "1:6", "more than 256 bits", "2.0 ** n"),
+    ("for i in range(3000):\n    x = x + 1\nreturn x", "too_costly", "2:9", "more than 2,000 steps", "whole tensors"),
+    ("zeros(10 ** 12)", "too_costly", "1:1", "1,000,000,000,000 elements", None),
+    ("y = x @ w", "shape_mismatch", "1:5", "`@` was given float64[2, 3], float64[4, 2]", None),
+    ("y = x\nz = y @ x\nreturn z", "shape_mismatch", "2:5", "float64[2, 3]", "a @ b.mT"),
+    ("x + w", "shape_mismatch", "1:1", "`+` was given", None), ("x[5]", "shape_mismatch", "1:1", "out of bounds", None),
+    ("cat([x, w])", "shape_mismatch", "1:1", "`cat`", None),
+    ("x.reshape(4)", "shape_mismatch", "1:1", "invalid for input of size 6", None),
+    ("softmax(x)", "operation_failed", "1:1", "`softmax` was given float64[2, 3]", None),
+    ("linalg.inv(x)", "shape_mismatch", "1:1", "square matrices", None),
+    ("x.sum(7)", "operation_failed", "1:1", "Dimension out of range", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "code", "at", "detail", "fix"), CASES, ids=[case[0] for case in CASES])
+def test_says_what_where_and_what_instead(text: str, code: str, at: str, detail: str, fix: str | None) -> None:
+    with pytest.raises(PullbackError) as caught:
+        built(text, INPUTS)
+    error = caught.value
+    assert error.code == code, error
+    assert error.at == at, error
+    assert detail in error.detail, error
+    assert error.detail.startswith(f"Line {at.split(':')[0]}, column {at.split(':')[1]}: ")
+    if fix is not None:
+        assert fix in (error.fix or ""), error.fix
+
+
+def test_the_place_counts_indentation_and_characters() -> None:
+    with pytest.raises(PullbackError) as caught:
+        built("    θ = x\n    'é'; y = θ + foo\n    return y", INPUTS)
+    assert caught.value.at == "2:18"
+
+
+def test_wrong_keywords_name_the_signature() -> None:
+    with pytest.raises(PullbackError) as caught:
+        built("softmax(x, axs=1)", INPUTS)
+    assert "dim" in (caught.value.expected or "")
+    assert caught.value.given == "axs"
+
+
+def test_names_that_no_text_could_mean_are_refused() -> None:
+    for name in ("a-b", "0", "", "a b", "__x", "None"):
+        with pytest.raises(PullbackError) as caught:
+            built("1 + 1", {name: INPUTS["x"]})
+        assert (caught.value.code, caught.value.at) == ("bad_program", f"inputs.{name}")
+
+
+def test_steps_that_fail_only_when_they_run_keep_their_place() -> None:
+    from app.program.tape import step_of
+
+    function = built("y = x * 2\nreturn linalg.cholesky(y)", {"x": torch.ones(2, 2, dtype=torch.float64)})
+    with pytest.raises(RuntimeError) as caught:
+        function.call(-torch.ones(2, 2, dtype=torch.float64))
+    step = step_of(caught.value)
+    assert step is not None
+    assert (step.line, step.column, step.operation) == (2, 8, "linalg.cholesky")

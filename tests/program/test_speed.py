@@ -1,0 +1,71 @@
+"""What reading and building cost: a program of twenty lines on fakes, and the tape on top of its computation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from app.program.build import build_program
+from tests.program.building import built
+
+TWENTY_LINES = """q = x @ wq
+k = x @ wk
+v = x @ wv
+T, d = q.shape
+scores = q @ k.T / sqrt(d)
+mask = tril(ones(T, T)).bool()
+scores = scores.masked_fill(~mask, float("-inf"))
+p = softmax(scores, dim=-1)
+h = x + p @ v
+mu = h.mean(-1, keepdim=True)
+var = ((h - mu) ** 2).mean(-1, keepdim=True)
+h = (h - mu) / sqrt(var + 1e-5)
+z = relu(h @ w1 + b1)
+h = h + z @ w2
+logits = h @ wq
+lp = log_softmax(logits, dim=-1)
+loss = -lp[arange(T), label].mean()
+for w in [w1, w2]:
+    loss = loss + 0.01 * (w ** 2).sum()
+return {"loss": loss, "p": p}
+"""
+INPUTS = {
+    "x": torch.randn(8, 16), "wq": torch.randn(16, 16), "wk": torch.randn(16, 16), "wv": torch.randn(16, 16), "w1": torch.randn(16, 32),
+    "b1": torch.randn(32), "w2": torch.randn(32, 16), "label": torch.zeros(8, dtype=torch.int64),
+}  # fmt: skip
+
+
+def best_s(run: Callable[[], object], times: int) -> float:
+    """The fastest of several runs, in seconds."""
+    found = []
+    for _ in range(times):
+        started = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def build_once() -> None:
+    with FakeTensorMode() as mode:
+        build_program(TWENTY_LINES, {name: mode.from_tensor(value) for name, value in INPUTS.items()}, {}, torch.float32)
+
+
+def test_twenty_lines_are_built_within_20_ms() -> None:
+    assert best_s(build_once, 20) < 0.020
+
+
+def test_the_tape_adds_little_to_the_computation() -> None:
+    """A chain of cheap steps, against the same calls in a loop."""
+    x = torch.randn(10)
+    function = built("x = sin(x)\n" * 200 + "return x", {"x": x}, dtype=torch.float32)
+
+    def plainly() -> None:
+        y = x
+        for _ in range(200):
+            y = torch.sin(y)
+
+    extra_s = best_s(lambda: function.call(x), 30) - best_s(plainly, 30)
+    assert extra_s / 200 < 2e-6
