@@ -7,6 +7,7 @@ functions beyond the one that the catalogue gives.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -136,13 +137,25 @@ def unknown(name: str, others: tuple[str, ...] = ()) -> Refusal:
         instead = f"Write `{short}(…)`: it is an operation here." if lookup(short) else "Use the operations of the catalogue."
         return Refusal(f"`{root}` is not in the language.", instead)
     if name.startswith(("nn.", "torch.nn.")) and name.rpartition(".")[2][:1].isupper():
-        return Refusal(
-            f"`{name}` is a module, and only functions are in the language.",
-            "Use the function, and send its weights as inputs: `linear(x, weight, bias)`, `relu(x)`, `cross_entropy(x, target)`.",
-        )
+        return _module(name)
     near = nearest(name, others)
     return Refusal(
         f"There is no operation `{name}`.", f"Nearest names: {', '.join(near)}." if near else "GET /v1/operations lists them."
+    )
+
+
+def _module(name: str) -> Refusal:
+    """The refusal of `nn.Linear`, with the function that does the same."""
+    class_name = name.rpartition(".")[2]
+    words = re.sub(
+        r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name.replace("BCE", "BinaryCrossEntropy")
+    ).lower()
+    tried = (words, words.removesuffix("_loss"), class_name.lower(), re.sub(r"_?\dd$", "", words))
+    function = next((short for short in tried if lookup(f"nn.functional.{short}")), None)
+    instead = f"`{function}(x, …)`" if function else "`linear(x, weight, bias)`, `relu(x)`, `cross_entropy(x, target)`"
+    return Refusal(
+        f"`{name}` is a module, and only functions are in the language.",
+        f"Use the function, and send its weights as inputs: {instead}.",
     )
 
 

@@ -200,6 +200,8 @@ def indexed(emit: Emit, tensor: fx.Node, index: Value) -> Value:
 
 
 def _check_index(part: Value) -> None:
+    if isinstance(part, slice) and isinstance(part.step, int) and part.step < 1:
+        raise Refusal("A tensor cannot be sliced with a step below 1.", "Write `flip(x, (0,))` to reverse an axis.")
     if part is None or part is Ellipsis or is_tensor(part) or isinstance(part, int | slice | list | range | tuple):
         return
     if isinstance(part, Several):
