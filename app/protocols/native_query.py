@@ -12,6 +12,7 @@ is a list of tensors if a member has the object form, or if its members are list
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from app.catalogue.read import find
@@ -22,6 +23,7 @@ from app.protocols.json_tensors import RaggedError, tensor
 from app.protocols.query_body import QueryBody, read_body
 from app.query import Input, Parameter, Query, TensorData
 
+_NO_LISTS: Final[tuple[frozenset[str], frozenset[str]]] = (frozenset(), frozenset())
 TENSOR_FIELDS: Final = ("inputs", "cotangent", "tangent", "expected")
 
 
@@ -106,7 +108,7 @@ def _is_index(text: str) -> bool:
 
 
 def _inputs(body: QueryBody) -> dict[str, Input]:
-    always, perhaps = _list_names(body)
+    always, perhaps = _NO_LISTS if body.operation is None else _list_names(body.operation)
     read: dict[str, Input] = {}
     for name, given in body.inputs.items():
         at = f"inputs.{name}"
@@ -119,15 +121,12 @@ def _inputs(body: QueryBody) -> dict[str, Input]:
     return _joined(read) if any("." in name for name in read) else read
 
 
-def _list_names(body: QueryBody) -> tuple[set[str], set[str]]:
+@lru_cache(maxsize=1024)
+def _list_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
     """The names of the operation's inputs that are lists of tensors in every signature, and of those that are in some."""
-    if body.operation is None:
-        return set(), set()
-    lists: set[str] = set()
-    others: set[str] = set()
-    for signature in find(body.operation).signatures:
-        for argument in signature.arguments:
-            (lists if argument.kind == "tensors" else others).add(argument.name)
+    arguments = [argument for signature in find(operation).signatures for argument in signature.arguments]
+    lists = frozenset(argument.name for argument in arguments if argument.kind == "tensors")
+    others = frozenset(argument.name for argument in arguments if argument.kind != "tensors")
     return lists - others, lists & others
 
 
