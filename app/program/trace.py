@@ -115,7 +115,7 @@ class Trace:
         self._steps += 1
         for value in (*args, *(kwargs or {}).values()):
             if isinstance(value, list | tuple):
-                self.budget.spend(static.members_in(value))
+                self.budget.spend(3 * static.members_in(value))
         taken, named = tuple(lowered(value) for value in args), {name: lowered(value) for name, value in (kwargs or {}).items()}
         examples = _examples(taken), {name: _examples(value) for name, value in named.items()}
         if random:
