@@ -33,6 +33,7 @@ _RELATIVE: Final = 1e-6
 _PRECISION: Final[Mapping[torch.dtype, float]] = {
     torch.float32: 1e-3, torch.complex64: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1, torch.complex32: 5e-2,
 }  # fmt: skip
+_ADRIFT: Final = 0.05  # a difference whose doubt is larger, relative to the derivative, says nothing
 _KINKS: Final = 50
 _DIGITS: Final = range(3, 9)  # numbers printed with so many decimals are taken as rounded
 
@@ -151,10 +152,20 @@ def _numerically(
     for place in unseen:  # the first difference alone is no verdict
         found.value.pop(place, None)
     values, doubt, low, high = parts.table(found, tolerance)
-    error = torch.where(torch.isnan(values.abs()) | ~torch.isnan(low), 0.0, (ours - values).abs())
-    within = error <= tolerance + 3 * doubt
-    agrees = bool(within.all()) and (whole or _directions(numeric, name, parts, tolerance))
+    adrift = doubt > torch.clamp(_ADRIFT * values.abs(), min=_ADRIFT * _largest(ours) + 2 * tolerance)
+    values = torch.where(adrift, torch.nan, values)
+    skipped = (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
+    error = torch.nan_to_num(torch.where(skipped, 0.0, (ours - values).abs()), torch.inf)
+    within = torch.isfinite(error) & (error <= tolerance + 3 * doubt)
+    broken = bool(adrift.any()) and _breaks(objective.point, name)
+    agrees = bool(within.all()) and not broken and (whole or _directions(numeric, name, parts, tolerance))
     return Compared(ours, values, error, low, high, tolerance, agrees, whole and not unseen)
+
+
+def _breaks(point: Point, name: str) -> bool:
+    """Whether differences do not settle because there is no derivative, not because of rounding."""
+    found = disagreement(point, name)
+    return found is not None and found["code"] == "singular"
 
 
 def _floor(numeric: Numeric, leaf: Tensor) -> float:
@@ -273,7 +284,7 @@ def _told(objective: Objective, name: str, compared: Compared, belief: Tensor | 
     kinks = ~torch.isnan(low)
     agrees, tolerance, claim = compared.agrees, compared.tolerance, None
     theirs: Tensor | None = None
-    worst_error: float | None = _largest(error)
+    worst_error: float | None = float(error.max()) if error.numel() else 0.0
     if not agrees:
         claim = disagreement(objective.point, name)
     if belief is not None and not objective.combined:

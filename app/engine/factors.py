@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
+from torch import fx
 
 from app.engine.local import Local, Ran
 from app.engine.tensors import is_differentiable
-from app.engine.widened import REFUSALS, name_of
+from app.engine.widened import REFUSALS, argument_of, name_of
 
 _MEANS: Final = frozenset({"mean", "nanmean", "avg_pool1d", "avg_pool2d", "var", "std"})
 _SUMS: Final = frozenset({"sum", "nansum", "einsum", "dot", "matmul", "norm"})
@@ -62,24 +63,27 @@ def _averaged(local: Local, ran: Ran) -> float | None:
     name = name_of(ran.node)
     if name in _MEANS and len(ran.outputs) == 1 and ran.outputs[0].numel():
         return ran.inputs[0].numel() / ran.outputs[0].numel()
-    if name in _LOSSES and "mean" in str(ran.node.kwargs.get("reduction", "mean")) and not ran.outputs[0].ndim:
-        try:
-            total = ran.node.target(*_arguments(ran), **{**_keywords(ran), "reduction": "sum"})  # type: ignore[operator]
-        except REFUSALS:
-            return None
+    if name in _LOSSES and "mean" in str(argument_of(ran.node, "reduction", "mean")) and not ran.outputs[0].ndim:
+        total = _total(local, ran)
         mean = float(ran.outputs[0])
-        return float(total) / mean if mean else None
+        return total / mean if total is not None and mean else None
     return None
 
 
-def _arguments(ran: Ran) -> list[object]:
+def _total(local: Local, ran: Ran) -> float | None:
+    """The loss of a step with its reduction set to a sum."""
     at = {parent[0]: tensor.detach() for parent, tensor in zip(ran.parents, ran.inputs, strict=True)}
-    return [at.get(a, a) if isinstance(a, torch.fx.Node) else a for a in ran.node.args]
-
-
-def _keywords(ran: Ran) -> dict[str, object]:
-    at = {parent[0]: tensor.detach() for parent, tensor in zip(ran.parents, ran.inputs, strict=True)}
-    return {key: at.get(a, a) if isinstance(a, torch.fx.Node) else a for key, a in ran.node.kwargs.items()}
+    args = [at.get(a, a) if isinstance(a, fx.Node) else a for a in ran.node.args]
+    kwargs = {key: at.get(a, a) if isinstance(a, fx.Node) else a for key, a in ran.node.kwargs.items()}
+    if argument_of(ran.node, "reduction", None) in args:
+        args[args.index(argument_of(ran.node, "reduction", None))] = "sum"
+    else:
+        kwargs["reduction"] = "sum"
+    try:
+        with local.point.ready(), torch.no_grad():
+            return float(local.point.call(ran.node, args, kwargs, ran.state))
+    except REFUSALS:
+        return None
 
 
 def _called(local: Local, ran: Ran, count: float) -> str:
@@ -100,7 +104,7 @@ def _totals(local: Local) -> Iterator[Factor]:
     """A sum in the program, taken as a mean."""
     for ran in local.ran:
         function = name_of(ran.node)
-        is_sum = function in _SUMS or (function in _LOSSES and ran.node.kwargs.get("reduction") == "sum")
+        is_sum = function in _SUMS or (function in _LOSSES and argument_of(ran.node, "reduction", "") == "sum")
         if not is_sum or not ran.inputs or not ran.outputs[0].numel():
             continue
         count = ran.inputs[0].numel() / ran.outputs[0].numel()

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from app.engine.local import Pull, Ran, pulled
 from app.engine.tensors import is_differentiable
-from app.engine.widened import name_of
+from app.engine.widened import argument_of, name_of
 
 # Functions of one tensor, element by element, whose derivative is a factor of its own in the chain rule.
 POINTWISE: Final = frozenset(
@@ -79,12 +79,12 @@ def _class_axis(scores: Tensor) -> int:
 
 def _log_probability_cotangent(ran: Ran) -> Tensor | None:
     """∂loss/∂log p of a cross-entropy: of its mean or sum, or of each sample's own loss."""
-    if len(ran.inputs) < 2 or ran.node.kwargs.get("label_smoothing") or len(ran.node.args) > 3:
+    if len(ran.inputs) < 2 or argument_of(ran.node, "label_smoothing", 0.0):
         return None
     scores, target = ran.inputs[0].detach(), ran.inputs[1].detach()
     weight = ran.inputs[2].detach() if len(ran.inputs) > 2 else None
     axis = _class_axis(scores)
-    reduction = str(ran.node.kwargs.get("reduction", "mean"))
+    reduction = str(argument_of(ran.node, "reduction", "mean"))
     logs = functional.log_softmax(scores, axis).requires_grad_()
     if is_differentiable(target.dtype):
         if weight is not None:
@@ -92,7 +92,7 @@ def _log_probability_cotangent(ran: Ran) -> Tensor | None:
         per = -(target * logs).sum(axis)
         loss = per.mean() if reduction == "mean" else per.sum()
     else:
-        ignored = ran.node.kwargs.get("ignore_index", -100)
+        ignored = argument_of(ran.node, "ignore_index", -100)
         count = ignored if isinstance(ignored, int) else -100
         loss = functional.nll_loss(
             logs,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import torch
@@ -93,17 +94,62 @@ def spread(tensor: Tensor, width: float, number: int) -> Tensor:
 
 
 def probe(evaluate: Evaluate, base: Sequence[Tensor], directions: int) -> list[Marks]:
-    """How each output behaves near the point: 8 evaluations a direction, 12 where something is seen.
+    """How each output behaves near the point: 8 evaluations a direction, 12 where something is seen; with two directions 3 more.
 
     Arguments:
-        evaluate: the function near the point, under no_grad.
+        evaluate: the function near the point, under no_grad. Direction number 2 is the sum of 0 and 1.
         base: its outputs at the point.
+        directions: 1 or 2.
     """
-    total = [_nothing(output) for output in base]
-    for direction in range(directions):
-        marks = _along(lambda step, d=direction: evaluate(step, d), base)  # type: ignore[misc]
-        total = [Marks(*(getattr(a, n) | getattr(b, n) for n in Marks.__slots__)) for a, b in zip(total, marks, strict=True)]
+    known = cache(evaluate)
+    total = _along(lambda step: known(step, 0), base)
+    if directions > 1:
+        for marks in (_along(lambda step: known(step, 1), base), _across(known, base)):
+            total = [
+                Marks(*(getattr(a, n) | getattr(b, n) for n in Marks.__slots__)) for a, b in zip(total, marks, strict=True)
+            ]
     return total
+
+
+def _across(evaluate: Evaluate, base: Sequence[Tensor]) -> list[Marks]:
+    """Kinks that no single line shows: the middle one of three equal numbers moves as far up as down, but not as a sum of its parts."""
+    gaps: dict[float, list[Tensor]] = {}
+    for step in (*COARSE, *FINE):
+        sides = [_like(evaluate(step, direction), base) for direction in (0, 1, 2)]
+        if any(side is None for side in sides):
+            return [_nothing(output) for output in base]
+        gaps[step] = [_curl(values) for values in zip(base, *sides, strict=True)]
+        if step == COARSE[-1] and not any(bool(_lasting(gaps, k, output).any()) for k, output in enumerate(base)):
+            return [_nothing(output) for output in base]
+    marks = []
+    for k, output in enumerate(base):
+        ratio = FINE[1] / COARSE[2]
+        g2, g4 = gaps[COARSE[2]][k], gaps[FINE[1]][k]
+        blank = torch.zeros(output.shape, dtype=torch.bool, device=output.device)
+        kink = _lasting(gaps, k, output) & (g4 > 0.25 * ratio * g2) & (g4 < 4 * ratio * g2)
+        marks.append(Marks(kink, blank, blank, blank, blank))
+    return marks
+
+
+def _curl(values: Sequence[Tensor]) -> Tensor:
+    """|f(x + hv + hw) - f(x + hv) - f(x + hw) + f(x)|: of the order of h² where there is a derivative."""
+    here, v, w, both = values
+    if not is_differentiable(here.dtype):
+        return torch.zeros(here.shape, dtype=torch.float64, device=here.device)
+    return torch.nan_to_num(((both - v) - (w - here)).abs(), 0.0, 0.0, 0.0)
+
+
+def _lasting(gaps: dict[float, list[Tensor]], k: int, base: Tensor) -> Tensor:
+    """Where a gap shrinks like h, not faster, and is no rounding."""
+    if not is_differentiable(base.dtype):
+        return torch.zeros(base.shape, dtype=torch.bool, device=base.device)
+    g0, g1, g2 = (gaps[step][k] for step in COARSE)
+    return _proportional(g0, g1, g2) & (g2 > 8 * _NOISE * torch.finfo(base.dtype).eps * (base.abs() + _typical(base)))
+
+
+def _proportional(g0: Tensor, g1: Tensor, g2: Tensor) -> Tensor:
+    step = COARSE[0] / COARSE[1]
+    return (0.5 * g0 < step * g1) & (step * g1 < 2 * g0) & (0.5 * g1 < step * g2) & (step * g2 < 2 * g1)
 
 
 def _nothing(output: Tensor) -> Marks:
@@ -128,13 +174,14 @@ def _along(evaluate: Callable[[float], Sequence[Tensor] | None], base: Sequence[
 
 
 def _pair(evaluate: Callable[[float], Sequence[Tensor] | None], step: float, base: Sequence[Tensor]) -> _Pair:
-    def side(by: float) -> Sequence[Tensor] | None:
-        outputs = evaluate(by)
-        if outputs is None or any(a.shape != b.shape for a, b in zip(outputs, base, strict=True)):
-            return None
-        return outputs
+    return _like(evaluate(step), base), _like(evaluate(-step), base)
 
-    return side(step), side(-step)
+
+def _like(outputs: Sequence[Tensor] | None, base: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    """None where the outputs have other shapes than at the point."""
+    if outputs is None or any(a.shape != b.shape for a, b in zip(outputs, base, strict=True)):
+        return None
+    return outputs
 
 
 def _refused(levels: dict[float, _Pair], base: Sequence[Tensor]) -> list[Marks]:
@@ -178,8 +225,7 @@ def _coarse(levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
     noise = still + torch.finfo(base.dtype).eps * base.abs()
     edge = torch.isfinite(base) & ~(torch.isfinite(s2) & torch.isfinite(still))
     low, high = (COARSE[1] / COARSE[0]) ** (1 - _GROWS[0]), (COARSE[1] / COARSE[0]) ** (1 - _GROWS[1])
-    same = (0.5 * g0 < 16 * g1) & (16 * g1 < 2 * g0) & (0.5 * g1 < 16 * g2) & (16 * g2 < 2 * g1)
-    kink = same & (g2 > _NOISE * noise)
+    kink = _proportional(g0, g1, g2) & (g2 > _NOISE * noise)
     grows = (s1 > low * s0) & (s1 < high * s0) & (s2 > low * s1) & (s2 < high * s1)
     singular = grows & (s2 > _NOISE * noise)
     jump = (s1 >= high * s0) & (s2 >= high * s1) & (s2 > _JUMP * (base.abs() + _typical(base)))

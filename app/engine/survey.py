@@ -2,8 +2,8 @@
 
 Knows how many probes to spend and where. Refuses to know verdicts and words.
 
-Cost, in forwards of the whole Function: 1 to take it apart; 16 for all steps, each at its own inputs (8 for large points); only where
-a step is suspicious 16 to 24 for the outputs, 13 with a backward for the elements, and at most 8 for each of 4 inputs to tell who jumps.
+Cost, in forwards of the whole Function: 1 to take it apart; 19 for all steps, each at its own inputs (8 for large points); only where
+a step is suspicious 19 to 29 for the outputs, 13 with a backward for the elements, and at most 8 for each of 4 inputs to tell who jumps.
 """
 
 from __future__ import annotations
@@ -203,6 +203,8 @@ def _step(local: Local, ran: Ran, directions: int) -> list[Marks] | None:
 
     @cache
     def pushes(direction: int) -> dict[int, Tensor]:
+        if direction == 2:
+            return {j: by + pushes(1)[j] for j, by in pushes(0).items()}
         # Each input its own direction: a tie of two inputs that move alike would stay a tie.
         return {j: push(t, 10 * direction + j) for j, t in enumerate(inputs) if moves[j]}
 
@@ -248,6 +250,8 @@ def _mover(local: Local, names: Sequence[str]) -> Evaluate:
 
     @cache
     def pushes(direction: int) -> dict[str, Tensor]:
+        if direction == 2:
+            return {name: by + pushes(1)[name] for name, by in pushes(0).items()}
         return {name: push(point.leaves[name], 10 * direction + 100 + k) for k, name in enumerate(names)}
 
     def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:

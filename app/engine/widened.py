@@ -5,9 +5,11 @@ Knows dtypes, random states and the steps that must not see NaN. Refuses to know
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -33,6 +35,12 @@ _CASTS: Final[dict[str, torch.dtype]] = {
     "cfloat": torch.complex128,
     "chalf": torch.complex128,
 }
+# Signs of the language, as Python's module `operator` calls them.
+_OPERATORS: Final[dict[str, str]] = {
+    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul", "<": "lt", "<=": "le",
+    ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "-x": "neg", "+x": "pos",
+    "~x": "invert", "[]": "getitem",
+}  # fmt: skip
 # PyTorch 2.13 dies of SIGSEGV where these meet NaN or infinity, and a probe must not be what brings it there.
 _FRAGILE: Final = ("eig", "svd", "grid_sample", "lstsq", "ldl_", "ctc_loss", "pdist", "lu_")
 # What PyTorch's public functions raise for values that they do not take.
@@ -50,9 +58,33 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 def name_of(node: fx.Node) -> str:
-    """The name of the Python function that `node` calls, without overload and namespace: `pinv`, `index`, `gt`."""
-    name = str(getattr(node.target, "__name__", node.target)).partition(".")[0]
-    return name.removeprefix("linalg_").removeprefix("special_")
+    """What `node` calls, without namespace and overload: `pinv` of `linalg.pinv`, `gt` of `>`, `index` of `aten.index.Tensor`."""
+    step = step_of(node)
+    if step is not None:
+        return _OPERATORS.get(step.operation, step.operation.rpartition(".")[2])
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
+@lru_cache(maxsize=512)
+def _positions(target: Callable[..., Any]) -> dict[str, int]:
+    try:
+        return {name: position for position, name in enumerate(inspect.signature(target).parameters)}
+    except (TypeError, ValueError):  # most of PyTorch's built-in functions have no signature
+        return {}
+
+
+def argument_of(node: fx.Node, name: str, otherwise: Any) -> Any:
+    """The plain argument `name` of a call of one of PyTorch's Python functions, wherever it stands."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    position = _positions(node.target).get(name) if callable(node.target) else None
+    return node.args[position] if position is not None and position < len(node.args) else otherwise
+
+
+def step_of(node: fx.Node) -> Step | None:
+    """Where `node` stands in the text."""
+    step = node.meta.get("step")
+    return step if isinstance(step, Step) else None
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
@@ -175,11 +207,6 @@ class Point:
                 args, kwargs = replaced((node.args, node.kwargs), fx.Node, values.__getitem__)
                 values[node] = self.call(node, args, kwargs)
         return [values[node] for node in self.output_nodes]
-
-
-def step_of(node: fx.Node) -> Step | None:
-    step = node.meta.get("step")
-    return step if isinstance(step, Step) else None
 
 
 def _default_dtype(leaves: Mapping[str, Tensor]) -> torch.dtype:

@@ -1,0 +1,176 @@
+"""check on right derivations: it agrees, whatever the dtype, the size and the shape; and on wrong ones: it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.engine.building import checked
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+# Programs whose derivative PyTorch has right, at points where it exists.
+RIGHT: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean of squares": ("((x - y) ** 2).mean()", {"x": normal(8, 3), "y": normal(8, 3, seed=1)}),
+    "tanh layer": ("tanh(x @ w).sum()", {"x": normal(6, 4), "w": normal(4, 5, seed=1)}),
+    "log det": ("logdet(x @ x.T)", {"x": normal(4, 4)}),
+    "singular values": ("linalg.svdvals(x).sum()", {"x": normal(4, 3)}),
+    "near the edge of sqrt": ("sqrt(x).sum()", {"x": [1e-10, 1.0]}),
+    "tiny": ("(x ** 3).sum()", {"x": [1e-9, -2e-9]}),
+    "huge": ("log(x).sum()", {"x": [1e15, 1e3]}),
+    "steep": ("sin(1000.0 * x).sum()", {"x": normal(3)}),
+    "zero gradient": ("(x * 0).sum()", {"x": normal(3)}),
+    "flat": ("round(x).sum()", {"x": [0.3, 1.8]}),
+    "scalar": ("x ** 2", {"x": 3.0}),
+    "complex": ("(z * z * z.conj()).real.sum()", {"z": torch.complex(normal(3), normal(3, seed=1))}),
+    "no path": ("y.sum()", {"x": normal(3), "y": normal(2)}),
+    "convolution": ("F.conv2d(x, w).square().mean()", {"x": normal(1, 2, 5, 5), "w": normal(3, 2, 3, 3, seed=1)}),
+    "large": ("tanh(x @ w).sum()", {"x": normal(64, 50), "w": normal(50, 40, seed=1)}),
+    "empty": ("x.sum()", {"x": torch.zeros(0, dtype=torch.float64)}),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_autodiff_agrees_with_differences(case: str) -> None:
+    text, inputs = RIGHT[case]
+    for name, told in checked(text, **inputs).items():
+        assert told["agrees"] is True, (name, told)
+        assert "likely" not in told
+        assert told["max_error"] <= max(told["tolerance"], 1e-6)
+
+
+def test_the_shape_of_the_verdict() -> None:
+    told = checked("(x ** 2).sum()", {"x": [2.0, 4.0, 7.0]}, x=[1.0, 2.0, 3.0])["x"]
+    assert told["agrees"] is False
+    assert told["max_error"] == pytest.approx(1.0)
+    assert told["tolerance"] < 1e-3
+    assert told["worst"][0]["index"] == [2]
+    assert {key: told["worst"][0][key] for key in ("autodiff", "numeric", "expected")} == pytest.approx(
+        {"autodiff": 6.0, "numeric": 6.0, "expected": 7.0}
+    )
+    assert told["checked"] == "all"
+
+
+def test_at_most_five_elements_are_listed() -> None:
+    assert len(checked("(x ** 2).sum()", x=normal(30))["x"]["worst"]) == 5
+
+
+def test_large_inputs_are_checked_by_directions_and_a_lie_in_one_element_is_seen() -> None:
+    x, w = normal(64, 50), normal(50, 40, seed=1)
+    right = x.T @ (1 - torch.tanh(x @ w) ** 2)
+    assert checked("tanh(x @ w).sum()", {"w": right}, x=x, w=w)["w"]["agrees"]
+    wrong = right.clone()
+    wrong[17, 23] += 0.1
+    told = checked("tanh(x @ w).sum()", {"w": wrong}, x=x, w=w)["w"]
+    assert told["agrees"] is False
+    assert told["checked"] == "directions"
+    assert told["worst"][0]["index"] == [17, 23]
+    assert told["worst"][0]["numeric"] == pytest.approx(float(right[17, 23]), rel=1e-6)
+
+
+def test_a_vjp_with_a_cotangent() -> None:
+    x, c = normal(2, 5), normal(2, 5, seed=1)
+    p = torch.softmax(x, -1)
+    told = checked("softmax(x, -1)", {"x": p * (c - (c * p).sum(-1, keepdim=True))}, kind="vjp", cotangent=c, x=x)
+    assert told["x"]["agrees"]
+
+
+def test_several_cotangents_at_once() -> None:
+    x, c = normal(5), normal(3, 5, seed=1)
+    told = checked("exp(x)", {"x": c * x.exp()}, kind="vjp", cotangent=c, x=x)
+    assert told["x"]["agrees"]
+    assert len(told["x"]["worst"][0]["index"]) == 2
+
+
+def test_a_jacobian() -> None:
+    x = normal(2, 4)
+    right = torch.func.jacrev(lambda x: torch.softmax(x, -1))(x)
+    assert checked("softmax(x, -1)", {"x": right}, kind="jacobian", x=x)["x"]["agrees"]
+    told = checked("softmax(x, -1)", {"x": right + 0.01}, kind="jacobian", x=x)["x"]
+    assert not told["agrees"]
+    assert len(told["worst"][0]["index"]) == 4
+
+
+def test_a_complex_jacobian_is_the_derivative_by_z() -> None:
+    z = torch.complex(normal(3), normal(3, seed=1))
+    assert checked("exp(z) * z", {"z": torch.diag(torch.exp(z) * (1 + z))}, kind="jacobian", z=z)["z"]["agrees"]
+
+
+@pytest.mark.parametrize(("value", "agrees"), [(0.0, True), (0.5, True), (1.0, True), (1.2, False), (-0.5, False)])
+def test_at_a_kink_every_subgradient_is_right(value: float, agrees: bool) -> None:
+    told = checked("relu(x).sum()", {"x": [0.0, value, 1.0]}, x=[-1.0, 0.0, 2.0])["x"]
+    assert told["agrees"] is agrees
+    assert told["kinks"] == [[1]]
+    assert "one-sided" in told["note"]
+
+
+def test_a_path_that_autodiff_does_not_follow_is_named() -> None:
+    told = checked("h = sin(x)\n(x * x + h.detach()).sum()", x=[0.3, 1.0])["x"]
+    assert told["agrees"] is False
+    assert told["likely"]["code"] == "cut_path"
+    assert "Line 2" in told["likely"]["message"]
+
+
+def test_a_jump_is_named() -> None:
+    told = checked("linalg.pinv(x).sum()", x=[[1.0, 2.0], [2.0, 4.0]])["x"]
+    assert told["agrees"] is False
+    assert told["likely"]["code"] == "singular"
+
+
+def test_numbers_printed_with_four_digits_are_no_mistake() -> None:
+    x, y = normal(8, 3), normal(8, 3, seed=1)
+    right = 2 * (x - y)
+    assert checked("((x - y) ** 2).sum()", {"x": (right * 1e4).round() / 1e4}, x=x, y=y)["x"]["agrees"]
+    assert not checked("((x - y) ** 2).sum()", {"x": (right * 1e4).round() / 1e4 + 0.01}, x=x, y=y)["x"]["agrees"]
+
+
+def test_nan_in_the_expected_derivative_is_a_disagreement() -> None:
+    told = checked("(x ** 2).sum()", {"x": [2.0, float("nan")]}, x=[1.0, 2.0])["x"]
+    assert told["agrees"] is False
+    assert told["max_error"] == "Infinity"
+    assert told["worst"][0]["expected"] == "NaN"
+
+
+def test_an_infinite_derivative_is_named() -> None:
+    told = checked("sqrt(x).sum()", x=[0.0, 4.0])["x"]
+    assert told["agrees"] is False
+    assert told["likely"]["code"] == "singular"
+    assert told["worst"][0]["autodiff"] == "Infinity"
+
+
+_FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "tanh(x @ w).sum()": lambda x, w: torch.tanh(x @ w).sum(),
+    "((x @ w) ** 2).mean()": lambda x, w: ((x @ w) ** 2).mean(),
+    "log_softmax(x @ w, 1)[:, 0].sum()": lambda x, w: torch.log_softmax(x @ w, 1)[:, 0].sum(),
+    "(sigmoid(x @ w) * exp(-(w ** 2).sum())).sum()": lambda x, w: (torch.sigmoid(x @ w) * torch.exp(-(w**2).sum())).sum(),
+    "F.layer_norm(x @ w, (3,)).square().sum()": lambda x, w: torch.nn.functional.layer_norm(x @ w, (3,)).square().sum(),
+    "sqrt((x @ w) ** 2 + 1).sum()": lambda x, w: torch.sqrt((x @ w) ** 2 + 1).sum(),
+    "relu(x @ w).sum()": lambda x, w: torch.relu(x @ w).sum(),
+}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(sorted(_FUNCTIONS)),
+    st.integers(0, 10_000),
+    st.sampled_from([0.01, 1.0, 30.0]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_float32_gives_no_false_alarm(text: str, seed: int, scale: float, sent: torch.dtype) -> None:
+    """A derivative that is computed in float32 is no mistake, be it sent as float32 or as plain numbers."""
+    x, w = (normal(4, 2, seed=seed) * scale).float(), normal(2, 3, seed=seed + 1).float()
+    live = w.clone().requires_grad_()
+    (right,) = torch.autograd.grad(_FUNCTIONS[text](x, live), live)
+    told = checked(text, {"w": right.to(sent)}, x=x, w=w)["w"]
+    assert told["agrees"], told
+    plain = checked(text, x=x, w=w)
+    assert all(found["agrees"] for found in plain.values()), plain

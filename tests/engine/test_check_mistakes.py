@@ -1,0 +1,117 @@
+"""Each mistake of the table is recognised by its own derivation, and nothing is claimed of what it does not explain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.engine.building import checked
+from tests.engine.test_check import normal
+
+X, Y, W, B = normal(8, 3), normal(8, 3, seed=1), normal(3, 4, seed=2), normal(4, seed=3)
+K = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
+MSE, SSE = "((x - y) ** 2).mean()", "((x - y) ** 2).sum()"
+LINEAR = "((x @ w + b) ** 2).sum()"
+NLL = "p = log_softmax(x @ w, 1)\n-p[arange(8), k].mean()"
+P = torch.softmax(X @ W, 1)
+PER = 2 * (X @ W + B)  # ∂LINEAR/∂(x @ w + b)
+G = 2 * (X - Y) / 24  # ∂MSE/∂x
+Z = torch.complex(normal(3), normal(3, seed=1))
+GZ = Z**2 + 2 * Z * Z.conj()  # gradient of Re(z² z̄) summed, PyTorch's convention
+
+
+def diagonal_only() -> Tensor:
+    """∂NLL/∂w with ∂pᵢ/∂xⱼ taken as zero for i ≠ j."""
+    scores = torch.zeros(8, 4, dtype=torch.float64)
+    scores[torch.arange(8), K] = -(1 - P[torch.arange(8), K]) / 8
+    return X.T @ scores
+
+
+# Program, inputs, by what, what is believed, code, factor, words of the message.
+MISTAKES: dict[str, tuple[str, dict[str, Any], str, Tensor, str, float | None, str]] = {
+    "sum instead of mean": (MSE, {"x": X, "y": Y}, "x", 24 * G, "constant_factor", 24.0, "number of elements: sum instead of mean"),
+    "mean instead of sum": (SSE, {"x": X, "y": Y}, "x", G, "constant_factor", 1 / 24, "mean instead of sum"),
+    "no 2 of the square": (MSE, {"x": X, "y": Y}, "x", G / 2, "constant_factor", 0.5, "the 2 from the derivative of a square"),
+    "batch size": (MSE, {"x": X, "y": Y}, "x", 8 * G, "constant_factor", 8.0, "the batch size"),
+    "over the batch": (LINEAR, {"x": X, "w": W, "b": B}, "b", PER.mean(0), "constant_factor", 1 / 8, "mean instead of sum"),
+    "any factor": (MSE, {"x": X, "y": Y}, "x", 3.7 * G, "constant_factor", 3.7, "3.7 times"),
+    "loss reduction": (
+        "F.cross_entropy(x @ w, k)", {"x": X, "w": W, "k": K}, "w", X.T @ (P - torch.eye(4, dtype=torch.float64)[K]),
+        "constant_factor", 8.0, "the batch size: sum instead of mean",
+    ),
+    "sign": (MSE, {"x": X, "y": Y}, "x", -G, "sign", -1.0, "opposite sign"),
+    "sign and factor": (MSE, {"x": X, "y": Y}, "x", -24 * G, "constant_factor", -24.0, "opposite sign, the number of elements"),
+    "transpose": (LINEAR, {"x": X, "w": W, "b": B}, "w", (X.T @ PER).T, "transpose", None, "the transpose"),
+    "transpose of a square matrix": ("(x @ x).sum() + (x ** 2 * a).sum()", {"x": normal(3, 3), "a": normal(3, 3, seed=1)}, "x",
+        (torch.ones(3, 3, dtype=torch.float64) @ normal(3, 3).T + normal(3, 3).T @ torch.ones(3, 3, dtype=torch.float64)
+         + 2 * normal(3, 3) * normal(3, 3, seed=1)).T, "transpose", None, "the transpose"),
+    "transpose and factor": (MSE, {"x": X, "y": Y}, "x", 24 * G.T, "transpose", 24.0, "the transpose of ours, times 24"),
+    "column by column": (MSE, {"x": X, "y": Y}, "x", G.T.reshape(-1), "transpose", None, "column by column"),
+    "flat": (MSE, {"x": X, "y": Y}, "x", G.reshape(-1), "shape", None, "the shape is not"),
+    "no sum over the batch": (LINEAR, {"x": X, "w": W, "b": B}, "b", PER, "missing_batch_sum", None, "the batch axis (size 8)"),
+    "no sum, and a mean": (LINEAR, {"x": X, "w": W, "b": B}, "b", PER / 8, "missing_batch_sum", 1 / 8, "1/8 of"),
+    "no sum, outer products": (
+        LINEAR, {"x": X, "w": W, "b": B}, "w", torch.einsum("ni,nj->nij", X, PER), "missing_batch_sum", None, "the batch axis",
+    ),
+    "summed over the batch": (LINEAR, {"x": X, "w": W, "b": B}, "x", (PER @ W.T).sum(0), "extra_batch_sum", None, "too many"),
+    "diagonal of softmax": (NLL, {"x": X, "w": W, "k": K}, "w", diagonal_only(), "softmax_diagonal", None, "line 1"),
+    "diagonal of cross-entropy": (
+        "F.cross_entropy(x @ w, k)", {"x": X, "w": W, "k": K}, "w", diagonal_only(), "softmax_diagonal", None, "i ≠ j",
+    ),
+    "no derivative of tanh": (
+        "tanh(x @ w).sum()", {"x": X, "w": W}, "w", X.T @ torch.ones(8, 4, dtype=torch.float64), "missing_activation_derivative", None, "tanh",
+    ),
+    "one term of a quadratic form": ("x @ a @ x", {"x": B, "a": normal(4, 4)}, "x", normal(4, 4) @ B, "missing_term", None, "treated as constant"),
+    "a matrix that depends on x": (
+        "m = a + outer(x, x)\nx @ m @ x", {"x": B, "a": normal(4, 4)}, "x",
+        (normal(4, 4) + normal(4, 4).T + 2 * torch.outer(B, B)) @ B, "missing_term", None, "line 1",
+    ),
+    "conjugate": ("(z * z * z.conj()).real.sum()", {"z": Z}, "z", GZ.conj().resolve_conj(), "conjugate", None, "Wirtinger"),
+    "half the conjugate": ("(z * z * z.conj()).real.sum()", {"z": Z}, "z", GZ.conj().resolve_conj() / 2, "conjugate", 0.5, "half"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_the_mistake_is_named(case: str) -> None:
+    text, inputs, name, believed, code, factor, words = MISTAKES[case]
+    told = checked(text, {name: believed}, **inputs)[name]
+    assert told["agrees"] is False
+    assert told["likely"]["code"] == code, told["likely"]
+    assert words in told["likely"]["message"]
+    assert told["likely"].get("factor") == (None if factor is None else pytest.approx(factor))
+
+
+def test_only_the_diagonal_of_a_jacobian() -> None:
+    x = normal(2, 5)
+    p = torch.softmax(x, -1)
+    believed = torch.diag_embed((p * (1 - p)).reshape(-1)).reshape(2, 5, 2, 5)
+    assert checked("softmax(x, -1)", {"x": believed}, kind="jacobian", x=x)["x"]["likely"]["code"] == "softmax_diagonal"
+
+
+def test_the_diagonal_as_a_vjp() -> None:
+    x, c = normal(2, 5), normal(2, 5, seed=1)
+    p = torch.softmax(x, -1)
+    told = checked("softmax(x, -1)", {"x": c * p * (1 - p)}, kind="vjp", cotangent=c, x=x)["x"]
+    assert told["likely"]["code"] == "softmax_diagonal"
+
+
+# What no hypothesis explains, or too many would.
+SILENCE: dict[str, tuple[str, dict[str, Any], str, Any]] = {
+    "noise": (MSE, {"x": X, "y": Y}, "x", G + 0.01 * normal(8, 3, seed=9)),
+    "all zero": (MSE, {"x": X, "y": Y}, "x", 0 * G),
+    "another shape": (MSE, {"x": X, "y": Y}, "x", normal(5)),
+    "one element, any factor": ("x ** 3", {"x": 2.0}, "x", 12 * 1.3),
+    "ours is zero": ("(x * 0).sum()", {"x": X}, "x", G),
+    "one wrong element": (MSE, {"x": X, "y": Y}, "x", torch.cat([2 * G[:1], G[1:]])),
+}
+
+
+@pytest.mark.parametrize("case", SILENCE)
+def test_nothing_is_claimed_without_proof(case: str) -> None:
+    text, inputs, name, believed = SILENCE[case]
+    told = checked(text, {name: believed}, **inputs)[name]
+    assert told["agrees"] is False
+    assert "likely" not in told, told["likely"]

@@ -1,0 +1,30 @@
+"""The frozen table of derivative formulas against PyTorch's own file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from app.engine.formulas import FILE, formula_of, formulas
+
+
+def test_the_table_is_what_this_pytorch_says() -> None:
+    pytest.importorskip("yaml")
+    from app.engine import formulas_freeze
+
+    made_for = json.loads(FILE.read_text())["torch"]
+    if not torch.__version__.startswith(made_for):
+        pytest.skip(f"the table was made from PyTorch {made_for}")
+    assert formulas_freeze.read() == dict(formulas())
+
+
+def test_the_two_rules_of_max_are_told_apart() -> None:
+    x = torch.zeros(3, requires_grad=True)
+    assert "evenly_distribute_backward" in (formula_of([torch.max(x)]) or "")
+    assert "value_selecting_reduction_backward" in (formula_of([torch.max(x, 0)[0]]) or "")
+
+
+def test_what_has_no_derivative_has_no_formula() -> None:
+    assert formula_of([torch.argmax(torch.zeros(3))]) is None
