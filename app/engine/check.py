@@ -329,7 +329,8 @@ def _between(theirs: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _worst(ours: Tensor, values: Tensor, theirs: Tensor | None, error: Tensor) -> list[dict[str, Any]]:
     flat = error.reshape(-1)
     known = ~torch.isnan(values.abs()).reshape(-1)
-    order = torch.where(known, flat, flat - 0.5 * flat.abs()) if theirs is not None else torch.where(known, flat, -1.0)
+    telling = known | ~torch.isfinite(ours.abs()).reshape(-1)
+    order = flat if theirs is not None else torch.where(telling, flat, -1.0)
     told = []
     for index in order.topk(min(_WORST, order.numel())).indices.tolist():
         place = [int(i) for i in torch.unravel_index(torch.tensor(index), ours.shape)] if ours.ndim else []
