@@ -112,7 +112,7 @@ def _inputs(body: QueryBody) -> dict[str, Input]:
     read: dict[str, Input] = {}
     for name, given in body.inputs.items():
         at = f"inputs.{name}"
-        if name in always:
+        if name in always and (type(given) is list or name not in perhaps):
             read[name] = _members(given, at)
         elif name in perhaps or body.operation is None:
             read[name] = _one_or_several(given, at)
@@ -123,11 +123,17 @@ def _inputs(body: QueryBody) -> dict[str, Input]:
 
 @lru_cache(maxsize=1024)
 def _list_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The names of the operation's inputs that are lists of tensors in every signature, and of those that are in some."""
-    arguments = [argument for signature in find(operation).signatures for argument in signature.arguments]
-    lists = frozenset(argument.name for argument in arguments if argument.kind == "tensors")
-    others = frozenset(argument.name for argument in arguments if argument.kind != "tensors")
-    return lists - others, lists & others
+    """The operation's inputs for which a list is always a list of tensors, and those that are something else in some signature.
+
+    `spacing` of `gradient` stands in both: it is a list of tensors or one number.
+    """
+    kinds: dict[str, set[str]] = {}
+    for signature in find(operation).signatures:
+        for argument in signature.arguments:
+            kinds.setdefault(argument.name, set()).add(argument.kind)
+    several = {name for name, found in kinds.items() if "tensors" in found}
+    always = frozenset(name for name in several if "tensor" not in kinds[name])
+    return always, frozenset(name for name in several if len(kinds[name]) > 1)
 
 
 def _members(given: Any, at: str) -> tuple[TensorData, ...]:

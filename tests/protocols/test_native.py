@@ -121,6 +121,8 @@ LISTS = [
     ({"operation": "cat"}, [], []),
     ({"operation": "cat"}, [1, 2], [(), ()]),
     ({"operation": "cat"}, [{"data": []}, [[1]]], [(0,), (1, 1)]),
+    ({"operation": "gradient"}, [[1, 2], [3, 4]], [(2,), (2,)]),
+    ({"operation": "gradient"}, 2.0, ()),
     ({"program": "x"}, [[1, 2], [3, 4]], (2, 2)),
     ({"program": "x"}, [[1, 2], [3]], [(2,), (1,)]),
     ({"program": "x"}, [[[1, 2], [3, 4]], [[5]]], [(2, 2), (1, 1)]),
@@ -135,7 +137,8 @@ LISTS = [
 
 @pytest.mark.parametrize(("subject", "value", "expected"), LISTS)
 def test_one_tensor_or_several(subject: dict[str, str], value: Any, expected: Any) -> None:
-    assert shapes(read({**subject, "inputs": {"tensors": value}}).inputs["tensors"]) == expected
+    name = "spacing" if subject.get("operation") == "gradient" else "tensors"
+    assert shapes(read({**subject, "inputs": {name: value}}).inputs[name]) == expected
 
 
 def test_members_of_a_list_by_name() -> None:
@@ -516,6 +519,7 @@ def test_an_answers_file_is_a_querys_file(tensors: dict[str, TensorData]) -> Non
 def test_the_example_of_every_operation_is_read(name: str) -> None:
     operation = operations()[name]
     query = read(operation.example)
-    kinds = {argument.name: argument.kind for signature in operation.signatures for argument in signature.arguments}
+    kinds = {(argument.name, argument.kind) for signature in operation.signatures for argument in signature.arguments}
     for argument, value in query.inputs.items():
-        assert isinstance(value, tuple) == (kinds[argument] == "tensors")
+        if isinstance(value, tuple) or (argument, "tensor") not in kinds:
+            assert isinstance(value, tuple) == ((argument, "tensors") in kinds)
