@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-_ROW: Final = [1.0, 2.0, 3.0]
+_ROW: Final = [1.0, 2.5, 3.0]
 _SIGNED: Final = [-1.5, -0.5, 0.5, 2.0]
 _MATRIX: Final = [[1.0, 2.0], [3.0, 5.0]]
 _SYMMETRIC: Final = [[4.0, 1.0], [1.0, 3.0]]
@@ -124,18 +124,29 @@ EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "matmul": (_q(input=_MATRIX, other=[[0.5], [-1.0]]),),
     "max": (_q({"dim": 1}, input=_LOGITS), _q(input=_LOGITS), _q(input=_ROW, other=[2.0, 1.0, 4.0])),
     "mean": (_q({"dim": 0}, input=_LOGITS), _q(input=_ROW)),
-    "meshgrid": (_q({"indexing": "ij"}, tensors={"list": [[1.0, 2.0], [3.0, 4.0, 5.0]]}), _q(tensors={"list": [[1.0, 2.0], [3.0]]})),
+    "meshgrid": (
+        _q({"indexing": "ij"}, tensors={"list": [[1.0, 2.0], [3.0, 4.0, 5.0]]}),
+        _q(tensors={"list": [[1.0, 2.0], [3.0]]}),
+    ),
     "min": (_q({"dim": 1}, input=_LOGITS), _q(input=_LOGITS), _q(input=_ROW, other=[2.0, 1.0, 4.0])),
     "mul": (_q(input=_ROW, other=[2.0, -1.0, 0.5]),),
     "multinomial": (_q({"num_samples": 2}, input=[0.2, 0.5, 0.3]),),
     "mv": (_q(input=_MATRIX, vec=[0.5, -1.0]),),
-    "nn.functional.affine_grid": (_q({"size": [1, 1, 2, 2], "align_corners": False}, theta=[[[1.0, 0.2, 0.0], [0.0, 1.0, 0.1]]]),),
+    "nn.functional.affine_grid": (
+        _q({"size": [1, 1, 2, 2], "align_corners": False}, theta=[[[1.0, 0.2, 0.0], [0.0, 1.0, 0.1]]]),
+    ),
     "nn.functional.alpha_dropout": (_q({"p": 0.5, "training": True}, input=_SIGNED),),
     "nn.functional.avg_pool2d": (_q({"kernel_size": 2}, input=_IMAGE),),
     "nn.functional.batch_norm": (
         _q({"training": True}, input=[[1.0, -2.0], [3.0, 0.5], [2.0, 1.5]]),
         _q({"training": True}, input=_LOGITS, running_mean=[0.0, 0.0, 0.0], running_var=[1.0, 1.0, 1.0]),
-        _q(input=_LOGITS, running_mean=[0.1, 0.2, 0.3], running_var=[1.0, 2.0, 1.0], weight=[1.0, 0.5, 2.0], bias=[0.0, 0.1, 0.2]),
+        _q(
+            input=_LOGITS,
+            running_mean=[0.1, 0.2, 0.3],
+            running_var=[1.0, 2.0, 1.0],
+            weight=[1.0, 0.5, 2.0],
+            bias=[0.0, 0.1, 0.2],
+        ),
     ),
     "nn.functional.binary_cross_entropy": (_q(input=[0.2, 0.7, 0.9], target=[0.0, 1.0, 1.0]),),
     "nn.functional.binary_cross_entropy_with_logits": (_q(input=[-1.2, 0.8, 2.0], target=[0.0, 1.0, 1.0]),),
@@ -174,10 +185,16 @@ EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "nn.functional.dropout1d": (_q({"p": 0.5}, input=[[[1.0, 2.0], [3.0, 4.0]]]),),
     "nn.functional.dropout2d": (_q({"p": 0.5}, input=_IMAGE),),
     "nn.functional.dropout3d": (_q({"p": 0.5}, input=_VOLUME),),
-    "nn.functional.embedding": (_q(input={"data": [0, 2, 1, 0], "dtype": "int64"}, weight=[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]),),
+    "nn.functional.embedding": (
+        _q(input={"data": [0, 2, 1, 0], "dtype": "int64"}, weight=[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]),
+        _q({"max_norm": 0.5}, input={"data": [0, 2], "dtype": "int64"}, weight=[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]),
+    ),
     "nn.functional.feature_alpha_dropout": (_q({"p": 0.5, "training": True}, input=_IMAGE),),
     "nn.functional.fold": (
-        _q({"output_size": [3, 3], "kernel_size": [2, 2]}, input=[[[1.0, 2.0, 3.0, 4.0], [0.5, -1.0, 2.5, 0.0], [-2.0, 1.5, 0.5, 1.0], [3.0, -0.5, 0.0, 2.0]]]),
+        _q(
+            {"output_size": [3, 3], "kernel_size": [2, 2]},
+            input=[[[1.0, 2.0, 3.0, 4.0], [0.5, -1.0, 2.5, 0.0], [-2.0, 1.5, 0.5, 1.0], [3.0, -0.5, 0.0, 2.0]]],
+        ),
     ),
     "nn.functional.gelu": (_q(input=_SIGNED),),
     "nn.functional.grid_sample": (
@@ -248,6 +265,7 @@ EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "slice_scatter": (_q({"dim": 0, "start": 1, "end": 3}, input=[1.0, 2.0, 3.0, 4.0], src=[10.0, 20.0]),),
     "softmax": (_q({"dim": -1}, input=_ROW),),
     "sort": (_q(input=[3.0, 1.0, 2.0]), _q({"stable": True}, input=[3.0, 1.0, 2.0])),
+    "special.entr": (_q(input=[0.2, 0.5, 1.5]),),
     "split": (_q({"split_size_or_sections": 2}, tensor=[1.0, 2.0, 3.0, 4.0, 5.0]),),
     "sqrt": (_q(input=[0.25, 1.0, 4.0]),),
     "stack": (_q({"dim": 0}, tensors={"list": [_ROW, [4.0, 5.0, 6.0]]}),),
@@ -276,6 +294,150 @@ EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     ),
     "vander": (_q(x=_ROW),),
     "view": (_q({"size": [3, 2]}, input=[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), _q({"dtype": "int64"}, input=_ROW)),
+    "addmm": (_q({"beta": 0.5}, input=[[0.1, 0.2], [0.3, 0.4]], mat1=_MATRIX, mat2=[[0.5, 1.0], [-1.0, 2.5]]),),
+    "addbmm": (_q(input=[[0.1], [0.2]], batch1=[_MATRIX], batch2=[[[0.5], [-1.0]]]),),
+    "baddbmm": (_q(input=[[[0.1], [0.2]]], batch1=[_MATRIX], batch2=[[[0.5], [-1.0]]]),),
+    "combinations": (_q({"r": 2}, input=[1.0, 2.5, 3.0]),),
+    "cov": (_q(input=[[1.0, 2.5, 3.0], [0.5, -1.0, 2.0]]),),
+    "corrcoef": (_q(input=[[1.0, 2.5, 3.0], [0.5, -1.0, 2.0]]),),
+    "expand": (_q({"size": [2, 3]}, input=[[1.0], [2.5]]),),
+    "gather": (_q({"dim": 1}, input=_LOGITS, index={"data": [[0], [2]], "dtype": "int64"}),),
+    "index_select": (_q({"dim": 1}, input=_LOGITS, index={"data": [0, 2], "dtype": "int64"}),),
+    "index_put": (_q(input=_ROW, indices={"list": [{"data": [0, 2], "dtype": "int64"}]}, values=[10.5, 20.0]),),
+    "istft": (
+        _q(
+            {"n_fft": 4, "hop_length": 1},
+            input={
+                "data": [[[1.0, 0.0]] * 5, [[0.5, 0.1], [0.2, -0.3], [0.1, 0.4], [-0.2, 0.0], [0.3, 0.2]], [[0.2, 0.0]] * 5],
+                "dtype": "complex128",
+            },
+            window=[0.5, 1.0, 1.0, 0.5],
+        ),
+    ),
+    "kthvalue": (_q({"k": 2}, input=[3.0, 1.0, 2.5]),),
+    "linalg.ldl_solve": (_q(LD=[[4.0, 0.25], [0.25, 2.75]], pivots={"data": [1, 2], "dtype": "int32"}, B=[[1.0], [2.0]]),),
+    "linalg.lstsq": (_q(input=[[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], b=[[1.0], [0.5], [2.0]]),),
+    "linalg.lu_solve": (_q(LU=[[4.0, 1.0], [0.25, 2.75]], pivots={"data": [1, 2], "dtype": "int32"}, B=[[1.0], [2.0]]),),
+    "linalg.matrix_power": (_q({"n": 3}, input=_MATRIX),),
+    "linalg.slogdet": (_q(A=_MATRIX),),
+    "linalg.svd": (_q({"full_matrices": False}, A=[[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]]),),
+    "linalg.qr": (_q(A=[[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]]),),
+    "linalg.tensorinv": (_q({"ind": 1}, input=[[[2.0], [1.0]], [[0.5], [3.0]]]),),
+    "linalg.tensorsolve": (_q(input=_MATRIX, other=[1.0, 2.5]),),
+    "logdet": (_q(input=_SYMMETRIC),),
+    "masked_scatter": (_q(input=_ROW, mask={"data": [True, False, True], "dtype": "bool"}, source=[10.5, 20.0]),),
+    "masked_select": (_q(input=_ROW, mask={"data": [True, False, True], "dtype": "bool"}),),
+    "narrow": (
+        _q({"dim": 0, "start": 1, "length": 2}, input=[1.0, 2.5, 3.0, 4.0]),
+        _q({"dim": 0, "length": 2}, input=[1.0, 2.5, 3.0, 4.0], start={"data": 1, "dtype": "int64"}),
+    ),
+    "nn.functional.adaptive_avg_pool2d": (_q({"output_size": 2}, input=_IMAGE),),
+    "nn.functional.adaptive_max_pool1d": (
+        _q({"output_size": 2}, input=_SEQUENCE),
+        _q({"output_size": 2, "return_indices": True}, input=_SEQUENCE),
+    ),
+    "nn.functional.adaptive_max_pool2d": (
+        _q({"output_size": 2}, input=_IMAGE),
+        _q({"output_size": 2, "return_indices": True}, input=_IMAGE),
+    ),
+    "nn.functional.adaptive_max_pool3d": (
+        _q({"output_size": 1}, input=_VOLUME),
+        _q({"output_size": 1, "return_indices": True}, input=_VOLUME),
+    ),
+    "nn.functional.avg_pool1d": (_q({"kernel_size": 2}, input=_SEQUENCE),),
+    "nn.functional.avg_pool3d": (_q({"kernel_size": 2}, input=_VOLUME),),
+    "nn.functional.channel_shuffle": (_q({"groups": 2}, input=[[[[1.0]], [[2.5]], [[3.0]], [[4.0]]]]),),
+    "nn.functional.conv_transpose1d": (_q({"stride": 2}, input=_SEQUENCE, weight=[[[0.5, 1.0]]], bias=[0.1]),),
+    "nn.functional.conv_transpose2d": (
+        _q({"stride": 2}, input=[[[[0.1, 0.4], [0.7, -0.2]]]], weight=[[[[0.5, 1.0], [-0.5, 0.25]]]], bias=[0.1]),
+    ),
+    "nn.functional.conv_transpose3d": (_q(input=_VOLUME, weight=[[[[[0.5, 1.0]]]]], bias=[0.1]),),
+    "nn.functional.cosine_embedding_loss": (
+        _q(input1=[[1.0, 2.5]], input2=[[0.5, -1.0]], target={"data": [1], "dtype": "int64"}),
+    ),
+    "nn.functional.embedding_bag": (
+        _q(input={"data": [[0, 2], [1, 1]], "dtype": "int64"}, weight=[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]),
+        _q(
+            {"max_norm": 0.5},
+            input={"data": [[0, 2], [1, 1]], "dtype": "int64"},
+            weight=[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]],
+        ),
+    ),
+    "nn.functional.fractional_max_pool2d": (
+        _q({"kernel_size": 2, "output_size": 2}, input=_IMAGE),
+        _q({"kernel_size": 2, "output_size": 2, "return_indices": True}, input=_IMAGE),
+    ),
+    "nn.functional.fractional_max_pool3d": (
+        _q({"kernel_size": 1, "output_size": 1}, input=_VOLUME),
+        _q({"kernel_size": 1, "output_size": 1, "return_indices": True}, input=_VOLUME),
+    ),
+    "nn.functional.gaussian_nll_loss": (
+        _q(input=_ROW, target=[1.5, 2.0, 3.5], var=[0.5, 1.0, 2.0]),
+        _q({"var": 0.5}, input=_ROW, target=[1.5, 2.0, 3.5]),
+    ),
+    "nn.functional.group_norm": (
+        _q({"num_groups": 2}, input=[[1.0, 2.5, -0.5, 3.0]], weight=[1.0, 0.5, 2.0, 1.5], bias=[0.0, 0.1, 0.2, 0.3]),
+    ),
+    "nn.functional.instance_norm": (
+        _q(input=_SEQUENCE),
+        _q(input=_SEQUENCE, running_mean=[0.1], running_var=[1.5]),
+    ),
+    "nn.functional.max_pool3d": (
+        _q({"kernel_size": 2}, input=_VOLUME),
+        _q({"kernel_size": 2, "return_indices": True}, input=_VOLUME),
+    ),
+    "nn.functional.max_unpool1d": (
+        _q({"kernel_size": 2}, input=[[[0.4, 0.8]]], indices={"data": [[[1, 3]]], "dtype": "int64"}),
+    ),
+    "nn.functional.max_unpool2d": (
+        _q({"kernel_size": 2}, input=[[[[0.7, 0.8]]]], indices={"data": [[[[4, 3]]]], "dtype": "int64"}),
+    ),
+    "nn.functional.max_unpool3d": (
+        _q({"kernel_size": 2}, input=[[[[[0.8]]]]], indices={"data": [[[[[3]]]]], "dtype": "int64"}),
+    ),
+    "nn.functional.pdist": (_q(input=[[0.0, 0.5], [3.0, 4.0], [1.0, -1.0]]),),
+    "nn.functional.pixel_shuffle": (_q({"upscale_factor": 2}, input=[[[[1.0]], [[2.5]], [[3.0]], [[4.0]]]]),),
+    "nn.functional.pixel_unshuffle": (_q({"downscale_factor": 2}, input=[[[[1.0, 2.5], [3.0, 4.0]]]]),),
+    "nn.functional.relu6": (_q(input=[-1.5, 0.5, 2.0, 7.0]),),
+    "nn.functional.triplet_margin_loss": (_q(anchor=[[1.0, 2.5]], positive=[[1.5, 2.0]], negative=[[0.5, 3.0]]),),
+    "nn.functional.triplet_margin_with_distance_loss": (_q(anchor=[[1.0, 2.5]], positive=[[1.5, 2.0]], negative=[[0.5, 3.0]]),),
+    "nn.functional.upsample_bilinear": (_q({"scale_factor": 2}, input=[[[[0.1, 0.4], [0.7, -0.2]]]]),),
+    "nn.functional.upsample_nearest": (_q({"scale_factor": 2}, input=[[[[0.1, 0.4], [0.7, -0.2]]]]),),
+    "scatter": (
+        _q({"dim": 0}, input=[1.0, 2.5, 3.0], index={"data": [0, 2], "dtype": "int64"}, src=[10.5, 20.0]),
+        _q({"dim": 0, "value": 9.5}, input=[1.0, 2.5, 3.0], index={"data": [0, 2], "dtype": "int64"}),
+        _q({"dim": 0, "reduce": "add"}, input=[1.0, 2.5, 3.0], index={"data": [0, 2], "dtype": "int64"}, src=[10.5, 20.0]),
+        _q({"dim": 0, "reduce": "add", "value": 9.5}, input=[1.0, 2.5, 3.0], index={"data": [0, 2], "dtype": "int64"}),
+    ),
+    "scatter_add": (
+        _q({"dim": 0}, input=[1.0, 2.5, 3.0], index={"data": [0, 2, 0], "dtype": "int64"}, src=[10.5, 20.0, 30.0]),
+    ),
+    "scatter_reduce": (
+        _q(
+            {"dim": 0, "reduce": "sum"},
+            input=[1.0, 2.5, 3.0],
+            index={"data": [0, 2, 0], "dtype": "int64"},
+            src=[10.5, 20.0, 30.0],
+        ),
+    ),
+    "segment_reduce": (_q({"reduce": "sum"}, data=[1.0, 2.5, 3.0, 4.0], lengths={"data": [1, 3], "dtype": "int64"}),),
+    "split_with_sizes": (_q({"split_sizes": [1, 2]}, input=[1.0, 2.5, 3.0]),),
+    "squeeze": (
+        _q({"dim": 0}, input=[[1.0, 2.5, 3.0]]),
+        _q({"dim": [0, 1]}, input=[[[1.0, 2.5, 3.0]]]),
+        _q(input=[[1.0, 2.5, 3.0]]),
+    ),
+    "stft": (
+        _q(
+            {"n_fft": 4, "hop_length": 2, "return_complex": True},
+            input=[0.5, 1.0, -0.5, 2.0, 0.3, -1.0, 0.8, 0.1],
+            window=[0.5, 1.0, 1.0, 0.5],
+        ),
+    ),
+    "svd": (_q(input=[[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]]),),
+    "take": (_q(input=[[1.0, 2.5], [3.0, 4.0]], index={"data": [0, 3], "dtype": "int64"}),),
+    "take_along_dim": (_q({"dim": 1}, input=_LOGITS, indices={"data": [[0], [2]], "dtype": "int64"}),),
+    "unsqueeze": (_q({"dim": 0}, input=_ROW),),
     "where": (
         _q(condition={"data": [True, False, True], "dtype": "bool"}, input=_ROW, other=[-1.0, -2.0, -3.0]),
         _q(condition={"data": [True, False, True], "dtype": "bool"}),

@@ -56,7 +56,9 @@ def _gives_none(schema: Any) -> bool:
 
 
 EXCLUSIONS: Final[tuple[Exclusion, ...]] = (
-    _named("in_place", "It writes to its argument; values here never change. The same name without `_` gives a new tensor.", r".*_"),
+    _named(
+        "in_place", "It writes to its argument; values here never change. The same name without `_` gives a new tensor.", r".*_"
+    ),
     _named(
         "process_state",
         "It reads or changes the state of the whole process (random state, threads, defaults, autocast, printing), which others share.",
@@ -113,7 +115,11 @@ EXCLUSIONS: Final[tuple[Exclusion, ...]] = (
         r"affine_grid_generator|convolution|frobenius_norm|nuclear_norm",
     ),
     _named("derivative", "It is the backward of an operation; want `vjp` of that operation.", r"\w+_backward\w*"),
-    _named("copy_twin", "It is the twin of an operation that gives a view; here every result is a value.", r"(?!index_copy$)\w+_copy"),
+    _named(
+        "copy_twin",
+        "It is the twin of an operation that gives a view; here every result is a value.",
+        r"(?!index_copy$)\w+_copy",
+    ),
     _named(
         "variant_twin",
         "It is an operation of the catalogue with one parameter fixed or one check left out (`return_indices=True`).",
@@ -136,7 +142,9 @@ EXCLUSIONS: Final[tuple[Exclusion, ...]] = (
         "It works on named dimensions, which a query cannot carry, or its arguments are objects of functorch.",
         r"align_\w+|refine_names|rename|names|index",
     ),
-    _named("stateful_solver", "It takes tables of options and a callback, and its iterations are not differentiable.", r"lobpcg"),
+    _named(
+        "stateful_solver", "It takes tables of options and a callback, and its iterations are not differentiable.", r"lobpcg"
+    ),
     Exclusion("out", "It writes its result into a tensor of the caller.", schema=_is_out),
     Exclusion("writes", "This overload writes to one of its arguments.", schema=_writes),
     Exclusion("foreign_type", "It needs names, generators, storages or streams, which a query cannot carry.", schema=_foreign),

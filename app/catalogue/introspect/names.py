@@ -37,7 +37,11 @@ NAMESPACES: Final[tuple[tuple[str, Any, str], ...]] = (
 # Attributes of tensors that are operations although one writes no parentheses.
 _ATTRIBUTES: Final = {"Tensor.T": "numpy_T", "Tensor.H": "matrix_H", "Tensor.mT": "mT", "Tensor.mH": "mH"}
 # Public names whose dispatcher name is another.
-_DISPATCHED: Final = {"nn.functional.logsigmoid": "log_sigmoid", "nn.functional.unfold": "im2col", "nn.functional.fold": "col2im"}
+_DISPATCHED: Final = {
+    "nn.functional.logsigmoid": "log_sigmoid",
+    "nn.functional.unfold": "im2col",
+    "nn.functional.fold": "col2im",
+}
 # Names that mean the same operation beyond what the dispatcher and OpInfo's aliases say; the first is the canonical one.
 _EQUAL: Final = (
     ("div", "true_divide"),

@@ -6,18 +6,18 @@ Knows how to run samples with gradients on. Refuses to go by lists of names.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from app.catalogue.call import Drawing
 from app.catalogue.entry import Operation, Signature
 from app.catalogue.introspect.samples import REFUSALS, Sample, leaf_argument
 
-_SAMPLES: Final = 8  # probed for one signature
+_SAMPLES: Final = 4  # probed for one signature, and
+_VARIED: Final = 16  # those that give other arguments
 # Nodes of the autograd graph that carry shapes and no mathematics.
 _PLUMBING: Final = frozenset(
     {"AccumulateGrad", "ViewBackward0", "UnsafeViewBackward0", "ExpandBackward0", "ReshapeAliasBackward0", "CloneBackward0",
@@ -33,8 +33,7 @@ class Findings:
     outputs: set[int] = field(default_factory=set)
     copied: set[str] = field(default_factory=set)
     order: int = 0
-    nodes: dict[str, None] = field(default_factory=dict)  # grad_fn names, outermost first
-    drew: int = 0
+    nodes: tuple[str, ...] = ()  # grad_fn names of the sample with the fewest, outermost first
     ran: int = 0
 
 
@@ -48,7 +47,9 @@ def probe(operation: Operation, samples: list[Sample]) -> tuple[Operation, list[
         for sample in _varied(mine):
             _probe_one(sample, findings)
         found.append(findings)
-        arguments = tuple(replace(a, differentiable=a.name in findings.inputs, copied=a.name in findings.copied) for a in signature.arguments)
+        arguments = tuple(
+            replace(a, differentiable=a.name in findings.inputs, copied=a.name in findings.copied) for a in signature.arguments
+        )
         outputs = tuple(replace(o, differentiable=i in findings.outputs) for i, o in enumerate(signature.outputs))
         measured.append(Signature(arguments, outputs))
     order = max((findings.order for findings in found), default=0)
@@ -64,16 +65,17 @@ def _varied(samples: list[Sample]) -> Iterator[Sample]:
         names = frozenset((*sample.tensors, *sample.parameters))
         (rest if names in seen else first).append(sample)
         seen.add(names)
-    yield from (first + rest)[:_SAMPLES]
+    yield from first[:_VARIED] + rest[: max(0, _SAMPLES - len(first))]
 
 
 def _probe_one(sample: Sample, findings: Findings) -> None:
     leaves = {name: tensor.detach().clone() for name, tensor in sample.leaves().items()}
     before = {name: tensor.clone() for name, tensor in leaves.items()}
-    with Drawing() as drawing:
-        sample.run(leaves)
+    sample.run(leaves)
     findings.ran += 1
-    findings.drew += drawing.seen
+    nodes = grad_nodes(sample)
+    if nodes and (not findings.nodes or len(nodes) < len(findings.nodes)):
+        findings.nodes = nodes
     for name, tensor in leaves.items():
         argument = leaf_argument(name, sample.bound)
         if argument is None:
@@ -104,8 +106,6 @@ def _derivative(sample: Sample, name: str, findings: Findings) -> int:
         reached = _order(output, leaf)
         if reached:
             findings.outputs.add(index)
-            for node in _grad_nodes(output.grad_fn):
-                findings.nodes.setdefault(node)
         order = max(order, reached)
     return order
 
@@ -138,15 +138,25 @@ def _flat(result: Any, at: int = 0, top: bool = True) -> Iterator[tuple[int, Ten
             yield from _flat(member, index if top else at, top=False)
 
 
-def _grad_nodes(root: Any) -> Iterable[str]:
-    """Names of the grad_fns behind an output, outermost first, without those that only move data."""
-    seen, queue, names = set(), [root], []
+def grad_nodes(sample: Sample) -> tuple[str, ...]:
+    """Names of the grad_fns of a sample's outputs, outermost first, without those that only move data."""
+    leaves = {
+        name: tensor.detach().clone().requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor
+        for name, tensor in sample.leaves().items()
+    }
+    try:
+        outputs = [tensor for _, tensor in _flat(sample.run(leaves)) if tensor.grad_fn is not None]
+    except REFUSALS:  # a function that writes to a leaf of the graph
+        return ()
+    seen: set[Any] = set()
+    queue = [output.grad_fn for output in outputs]
+    names: dict[str, None] = {}
     while queue:
         node = queue.pop(0)
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() not in _PLUMBING and node.name() not in names:
-            names.append(node.name())
+        names.setdefault(node.name())
         queue.extend(parent for parent, _ in node.next_functions)
-    return names if names else [root.name()]
+    working = tuple(name for name in names if name not in _PLUMBING)
+    return working or tuple(name for name in names if name != "AccumulateGrad")

@@ -70,7 +70,9 @@ def signatures(group: Group) -> tuple[Signature, ...]:
     unique: dict[tuple[Any, ...], Signature] = {}
     for signature in found:
         if signature is not None:
-            unique.setdefault((tuple((a.name, a.kind, a.required) for a in signature.arguments), len(signature.outputs)), signature)
+            unique.setdefault(
+                (tuple((a.name, a.kind, a.required) for a in signature.arguments), len(signature.outputs)), signature
+            )
     return tuple(sorted(_without_weaker(list(unique.values())), key=_numbers))
 
 
@@ -144,7 +146,8 @@ def _outputs(name: str, returns: Any) -> tuple[Output, ...]:
         return (Output("output", False, several="List" in str(returns[0].real_type)),)
     names = _OUTPUTS.get(name) or tuple(n or f"output{i}" for i, n in enumerate(given))
     return tuple(
-        Output(names[i] if i < len(names) else f"output{i}", False, several="List" in str(r.real_type)) for i, r in enumerate(returns)
+        Output(names[i] if i < len(names) else f"output{i}", False, several="List" in str(r.real_type))
+        for i, r in enumerate(returns)
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Final
 
-_POOL = "Tensor input, int[{n}] kernel_size, int[{n}]? stride=None, int[{n}] padding=0, int[{n}] dilation=1, bool ceil_mode=False"
+_POOL = (
+    "Tensor input, int[{n}] kernel_size, int[{n}]? stride=None, int[{n}] padding=0, int[{n}] dilation=1, bool ceil_mode=False"
+)
 _ADAPTIVE = "Tensor input, int[{n}] output_size"
 _FRACTIONAL = "Tensor input, int[{n}] kernel_size, int[{n}]? output_size=None, float[{n}]? output_ratio=None"
-_UNPOOL = (
-    "(Tensor input, Tensor indices, int[{n}] kernel_size, int[{n}]? stride=None, int[{n}] padding=0, int[]? output_size=None) -> Tensor"
-)
+_UNPOOL = "(Tensor input, Tensor indices, int[{n}] kernel_size, int[{n}]? stride=None, int[{n}] padding=0, int[]? output_size=None) -> Tensor"
 _LP = "(Tensor input, float norm_type, int[{n}] kernel_size, int[{n}]? stride=None, bool ceil_mode=False) -> Tensor"
 _PATCH = "int[2] kernel_size, int[2] dilation=1, int[2] padding=0, int[2] stride=1) -> Tensor"
 _RESIZE = (

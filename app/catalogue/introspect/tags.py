@@ -1,0 +1,67 @@
+"""Tags of an operation: what the dispatcher says of its overloads, and what its example shows of the kernels behind it.
+
+Knows the dispatcher's tags. Refuses to know names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from app.catalogue.introspect.names import Group
+from app.catalogue.introspect.samples import REFUSALS, Sample
+from app.catalogue.introspect.shown import draws
+
+
+class _Kernels(TorchDispatchMode):  # type: ignore[misc]
+    """The kernels that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def tags(group: Group, sample: Sample) -> tuple[str, ...]:
+    """Of `pointwise reduction view random dynamic_shape`, in this order."""
+    said = {tag for overload in group.overloads for tag in overload.tags}
+    with _Kernels() as kernels, torch.no_grad():
+        result = sample.run()
+    shown = {tag for kernel in kernels.seen for tag in kernel.tags}
+    working = [kernel for kernel in kernels.seen if not kernel.is_view]
+    inputs = max((tensor.numel() for tensor in sample.leaves().values()), default=0)
+    smaller = isinstance(result, Tensor) and result.numel() < inputs
+    found = {
+        "pointwise": torch.Tag.pointwise in said
+        or (bool(working) and all(torch.Tag.pointwise in kernel.tags for kernel in working)),
+        "reduction": torch.Tag.reduction in said or (torch.Tag.reduction in shown and smaller),
+        "view": any(_aliases(overload) for overload in group.overloads) or (bool(kernels.seen) and not working),
+        "random": draws(sample),
+        "dynamic_shape": bool(said & {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}) or _is_dynamic(sample),
+    }
+    return tuple(name for name, holds in found.items() if holds)
+
+
+def _aliases(overload: Any) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in overload._schema.returns)
+
+
+def _is_dynamic(sample: Sample) -> bool:
+    """Whether the shape of the result cannot be told without the values."""
+    with FakeTensorMode(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            sample.run({name: torch.empty(t.shape, dtype=t.dtype) for name, t in sample.leaves().items()})
+        except (DynamicOutputShapeException, DataDependentOutputException):
+            return True
+        except REFUSALS:
+            return False
+    return False
