@@ -5,7 +5,9 @@ Knows the order of the steps and what is said in the answer besides its results.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from app.engine import batched
 from app.engine.evaluation import Notes
-from app.engine.failure import clean
+from app.engine.failure import clean, constant_input
 from app.engine.guards import guard
 from app.engine.job import Job, results
 from app.engine.nonfinite import note_nonfinite
@@ -34,7 +36,10 @@ class Engine:
 
     def answer(self, query: Query) -> Answer:
         """Raises PullbackError: every refusal of the contract's section 6 that is the query's own."""
-        return clean(lambda: self._answer(query))
+        with warnings.catch_warnings():
+            # PyTorch warns the server's operator of what concerns the client, and of deprecations; what matters becomes a note.
+            warnings.simplefilter("ignore")
+            return clean(lambda: self._answer(query))
 
     def _answer(self, query: Query) -> Answer:
         prepared = self._preparer.prepared(query)
@@ -42,13 +47,7 @@ class Engine:
         guard(prepared.function, leaves)
         notes = Notes()
         job = Job(query, prepared, leaves, notes, self._limits)
-        if prepared.samples is not None:
-            tree = batched.results(job)
-        elif prepared.wrt:
-            tree = results(job)
-        else:
-            with torch.no_grad():
-                tree = results(job)
+        job, tree = _results(job)
         if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):
             notes.say(
                 "complex",
@@ -60,6 +59,25 @@ class Engine:
         if job.forms:
             report["formats"] = dict(job.forms)
         return Answer(_sent(tree), notes.all(), report)
+
+
+def _results(job: Job) -> tuple[Job, dict[str, Any]]:
+    """The tree, and the job that gave it: without the inputs that PyTorch takes only as constants, where `wrt` was left open."""
+    while True:
+        try:
+            if job.prepared.samples is not None:
+                return job, batched.results(job)
+            if job.prepared.wrt:
+                return job, results(job)
+            with torch.no_grad():
+                return job, results(job)
+        except RuntimeError as error:
+            name = constant_input(error, job.prepared.wrt)
+            if name is None or job.query.wrt is not None or len(job.prepared.wrt) == 1:
+                raise
+        job.notes.say("constant", f"PyTorch has no derivative with respect to `{name}` here, so it is left out.", name)
+        wrt = tuple(n for n in job.prepared.wrt if n != name)
+        job = Job(job.query, replace(job.prepared, wrt=wrt), job.leaves, job.notes, job.limits)
 
 
 def _sent(tree: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.engine.conventions import convention, symmetric_agrees
 from app.engine.explain import number
 from app.engine.mistakes import Case, likely
 from app.engine.numeric import DIRECTIONS, SAMPLED, Budget, Differences, Numeric, Place, looks, places_of
@@ -47,6 +48,7 @@ class Compared:
         error: between the two; zero where not computed, and at kinks, where ours lies between the two sides.
         low, high: the one-sided derivatives at kinks where ours lies between them; NaN elsewhere.
         whole: every element was compared.
+        note: a convention by which they agree.
     """
 
     ours: Tensor
@@ -57,6 +59,7 @@ class Compared:
     tolerance: float
     agrees: bool
     whole: bool
+    note: str | None
 
 
 def check(
@@ -157,9 +160,12 @@ def _numerically(
     skipped = (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
     error = torch.nan_to_num(torch.where(skipped, 0.0, (ours - values).abs()), torch.inf)
     within = torch.isfinite(error) & (error <= tolerance + 3 * doubt)
+    note = None if bool(within.all()) else symmetric_agrees(objective.point, leaf, ours, values, tolerance)
+    if note is not None:
+        error, within = torch.zeros_like(error), torch.ones_like(within)
     broken = bool(adrift.any()) and _breaks(objective.point, name)
     agrees = bool(within.all()) and not broken and (whole or _directions(numeric, name, parts, tolerance))
-    return Compared(ours, values, error, low, high, tolerance, agrees, whole and not unseen)
+    return Compared(ours, values, error, low, high, tolerance, agrees, whole and not unseen, note)
 
 
 def _breaks(point: Point, name: str) -> bool:
@@ -170,7 +176,7 @@ def _breaks(point: Point, name: str) -> bool:
 
 def _floor(numeric: Numeric, leaf: Tensor) -> float:
     """What is nothing beside the outputs' own size: the tolerance where the derivative is zero."""
-    return 1e-12 * _largest(numeric.base) / max(_largest(leaf), 1e-12)
+    return 1e-12 * _largest(numeric.size) / max(_largest(leaf), 1e-12)
 
 
 def _largest(tensor: Tensor) -> float:
@@ -286,7 +292,7 @@ def _told(objective: Objective, name: str, compared: Compared, belief: Tensor | 
     theirs: Tensor | None = None
     worst_error: float | None = float(error.max()) if error.numel() else 0.0
     if not agrees:
-        claim = disagreement(objective.point, name)
+        claim = convention(objective.point) or disagreement(objective.point, name)
     if belief is not None and not objective.combined:
         wide = widened(belief if is_differentiable(belief.dtype) else belief.double())
         tolerance = max(tolerance, loose * _largest(ours))
@@ -316,6 +322,8 @@ def _told(objective: Objective, name: str, compared: Compared, belief: Tensor | 
         told["note"] = (
             "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
         )
+    if compared.note is not None:
+        told["note"] = compared.note
     if claim is not None:
         told["likely"] = claim
     return told

@@ -13,9 +13,10 @@ import torch
 from app.engine.breaks import seen_at
 from app.engine.findings import Finding, instead_of, operation_of
 from app.engine.local import Local, Ran, needed_for
+from app.engine.probe import push
 from app.engine.survey import Survey
 from app.engine.tensors import NAMES, is_differentiable
-from app.engine.widened import Ref, name_of
+from app.engine.widened import REFUSALS, Ref, name_of
 
 SHAPE_ONLY: Final = frozenset(
     {"zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "empty_like", "isnan"}
@@ -52,7 +53,7 @@ def _cut(local: Local, ran: Ran, k: int, name: str) -> tuple[str, str]:
             "integer",
             f"{which} {'gives' if len(ran.outputs) == 1 else 'is'} whole numbers ({kind}): {steps_over('integer')}.",
         )
-    if ran.refused or not any(any(row) for row in ran.passes):
+    if not any(any(row) for row in ran.passes):
         return "formula", f"PyTorch has no derivative formula for `{operation}`."
     return "argument", f"PyTorch's `{operation}` has no derivative with respect to this argument."
 
@@ -82,9 +83,30 @@ def flat(survey: Survey, name: str, outputs: Iterable[Ref]) -> Finding:
             if ref not in needed or not at:
                 continue
             operation = operation_of(ran.node)
+            if _moves(local, ran, k, at[0]):
+                reason = f"PyTorch's `{operation}` passes a derivative of zero, although its value moves with this argument."
+                return Finding("piecewise_constant", reason, ran.node, instead_of(local, ran, "zero", name))
             reason = f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere, and PyTorch gives zero."
             mask = seen_at(survey, name, ran, ("jump",))
             if mask is not None and bool(mask.any()):
                 reason += " This point lies on a jump."
             return Finding("piecewise_constant", reason, ran.node, instead_of(local, ran, "flat", name), mask)
     return Finding("piecewise_constant", "The derivative is zero almost everywhere.")
+
+
+def _moves(local: Local, ran: Ran, k: int, j: int) -> bool:
+    """Whether output k moves in proportion to input j: PyTorch's zero is then a choice, not the derivative (`normal`)."""
+    inputs = [tensor.detach() for tensor in ran.inputs]
+    by = push(inputs[j], 0)
+    far, near = 2.0**-9, 2.0**-13
+    moved = []
+    for step in (far, near):
+        try:
+            output = local.again(ran, [*inputs[:j], inputs[j] + step * by, *inputs[j + 1 :]])[k]
+        except REFUSALS:
+            return False
+        if output.shape != ran.outputs[k].shape:
+            return False
+        moved.append((output - ran.outputs[k].detach()).abs())
+    ratio = far / near
+    return bool(((moved[1] > 0) & (moved[0] > 0.8 * ratio * moved[1]) & (moved[0] < 1.2 * ratio * moved[1])).any())

@@ -5,14 +5,31 @@ Knows which exceptions mean memory, shapes or refusal. Refuses to know the query
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from app.errors import PullbackError
 from app.program.failure import REFUSALS, is_memory, is_shapes, sentence
 from app.program.tape import step_of
 
 T = TypeVar("T")
+
+
+# PyTorch refuses some inputs as variables: `soft_margin_loss` its target, `igamma` its first argument.
+_CONSTANT: Final = re.compile(
+    r"is not differentiable with respect to argument '(?P<argument>\w+)'|derivative for '\w+: (?P<formula>\w+)' is not implemented"
+)
+_NO_DERIVATIVE: Final = re.compile(r"derivative for .* (?:is )?not implemented|not differentiable with respect to", re.I)
+
+
+def constant_input(error: BaseException, names: Sequence[str]) -> str | None:
+    """The one of `names` that PyTorch takes only as a constant, if that is what the exception says."""
+    found = _CONSTANT.search(str(error))
+    if found is None:
+        return None
+    said = found["argument"] or found["formula"]
+    return next((name for name in names if name == said or (said == "self" and name == "input")), None)
 
 
 def translated(error: BaseException, at: str | None = None) -> PullbackError:
@@ -23,6 +40,13 @@ def translated(error: BaseException, at: str | None = None) -> PullbackError:
             "The computation needs more memory than this worker may take.",
             at=at,
             fix="Send smaller tensors, ask for `vjp` or `jvp` instead of `jacobian`, or split the query.",
+        )
+    if _NO_DERIVATIVE.search(str(error)):
+        return PullbackError(
+            "not_differentiable",
+            f"PyTorch has no derivative here: {sentence(error)}.",
+            at=at,
+            fix='Name in "wrt" only inputs that have one, or want "explain" to see which have.',
         )
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
     step = step_of(error)
@@ -36,7 +60,9 @@ def clean(run: Callable[[], T], *, at: str | None = None, through: tuple[type[Ba
     """`run()`, its exceptions translated; those of `through` pass."""
     try:
         return run()
-    except (PullbackError, *through):
+    except PullbackError:
+        raise
+    except through:
         raise
     except REFUSALS as error:
         raise translated(error, at) from error

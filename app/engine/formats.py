@@ -96,4 +96,9 @@ def _one(
     limit(output.numel() * leaf.numel() * leaf.element_size())
     pieces = [several(chunk) for _, chunk in basis(output.detach(), rows)]
     dense = torch.cat(pieces) if pieces else leaf.detach().new_zeros((0, *leaf.shape))
-    return dense.reshape(*output.shape, *leaf.shape), "dense"
+    return dense.reshape(
+        (
+            *output.shape,
+            *leaf.shape,
+        )
+    ), "dense"

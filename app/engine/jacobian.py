@@ -54,7 +54,15 @@ def _reverse(evaluation: Evaluation, output: Tensor, rows: int) -> dict[str, Ten
             # Row i of Jᴴ is what reverse mode gives: conj(∂f_i/∂z) of a complex input; of a real one its real part, and with
             # the cotangent i·e_i its imaginary part.
             blocks[name] = block.conj() if block.dtype.is_complex else torch.complex(block, imaginary[name])
-    return {name: block.reshape(*output.shape, *block.shape[1:]) for name, block in blocks.items()}
+    return {
+        name: block.reshape(
+            (
+                *output.shape,
+                *block.shape[1:],
+            )
+        )
+        for name, block in blocks.items()
+    }
 
 
 def backward_rows(evaluation: Evaluation, output: Tensor, rows: int, unit: complex = 1) -> dict[str, Tensor]:
@@ -109,7 +117,12 @@ def _forward(evaluation: Evaluation, smooth: dict[str, Tensor], rows: int) -> Ma
                 continue
             columns = pieces[0][index] if len(pieces) == 1 else torch.cat([piece[index] for piece in pieces])
             # [inputs, output…] → [output…, input…]
-            result[name][wrt] = columns.movedim(0, -1).reshape(*value.shape, *point.shape)
+            result[name][wrt] = columns.movedim(0, -1).reshape(
+                (
+                    *value.shape,
+                    *point.shape,
+                )
+            )
     return result
 
 
@@ -124,7 +137,15 @@ def hessian(evaluation: Evaluation, first: Sequence[Tensor | None], rows: int) -
             blocks = backward_rows(evaluation, derivative, rows)
         except (RuntimeError, NotImplementedError) as error:
             raise no_second_derivative(error) from error
-        result[name] = {n: block.reshape(*leaf.shape, *block.shape[1:]) for n, block in blocks.items()}
+        result[name] = {
+            n: block.reshape(
+                (
+                    *leaf.shape,
+                    *block.shape[1:],
+                )
+            )
+            for n, block in blocks.items()
+        }
     return result
 
 

@@ -34,7 +34,7 @@ class Ran:
         outputs: its tensors, attached to `inputs` only.
         passes: `passes[k][j]`: a derivative leads from output k to input j.
         flat: `flat[k][j]`: that derivative is zero at the point and at others, though the value changes (round, sign).
-        refused: PyTorch has no formula for it and says so only when asked.
+        refused: PyTorch has no formula for some of its inputs, and says so only when asked.
     """
 
     node: fx.Node
@@ -108,10 +108,10 @@ class Local:
 
 def pulled(ran: Ran, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The step's own rule: what its autograd graph makes of `cotangents`; None for an input that none reaches."""
-    at = [j for j, tensor in enumerate(ran.inputs) if tensor.requires_grad]
+    at = [j for j in range(len(ran.inputs)) if any(row[j] for row in ran.passes)]
     pairs = [(o, c) for o, c in zip(ran.outputs, cotangents, strict=True) if c is not None and o.requires_grad]
     found: list[Tensor | None] = [None] * len(ran.inputs)
-    if ran.refused or not at or not pairs:
+    if not at or not pairs:
         return found
     outputs, given = zip(*pairs, strict=True)
     gradients = torch.autograd.grad(outputs, [ran.inputs[j] for j in at], given, retain_graph=True, allow_unused=True)
@@ -147,9 +147,8 @@ def _run(local: Local, node: fx.Node) -> None:
     parents: dict[Ref, None] = {}
     replaced(arguments, Hole, lambda hole: parents.setdefault(hole.ref))
     inputs = {ref: _leaf(local.values[ref]) for ref in parents}
-    args, kwargs = replaced(arguments, Hole, lambda hole: inputs[hole.ref])
     state = tuple(local.point.random_state())
-    result = local.point.call(node, args, kwargs)
+    result = _called(local, node, arguments, inputs, state)
     outputs: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Hole:
@@ -169,6 +168,29 @@ def _run(local: Local, node: fx.Node) -> None:
         local.live[ref] = frozenset[str]().union(*(local.live[p] for j, p in enumerate(parents) if passes[k][j]))
         firm = (local.firm[p] for j, p in enumerate(parents) if passes[k][j] and not ran.flat[k][j])
         local.firm[ref] = frozenset[str]().union(*firm)
+
+
+def _called(local: Local, node: fx.Node, arguments: Any, inputs: dict[Ref, Tensor], state: Sequence[Tensor]) -> Any:
+    """The step's result. Some steps refuse an argument that requires grad: then it is one that no derivative leads to."""
+
+    def attempt() -> Any:
+        args, kwargs = replaced(arguments, Hole, lambda hole: inputs[hole.ref])
+        return local.point.call(node, args, kwargs, state)
+
+    try:
+        return attempt()
+    except REFUSALS as error:
+        floating = [ref for ref, tensor in inputs.items() if tensor.requires_grad]
+        if len(floating) < 2 or "differentiable" not in str(error):
+            raise
+    whole = dict(inputs)
+    for without in (*([ref] for ref in floating), floating):
+        inputs |= whole | {ref: whole[ref].detach() for ref in without}
+        try:
+            return attempt()
+        except REFUSALS:
+            continue
+    return attempt()
 
 
 def _is_pick(node: fx.Node, local: Local) -> bool:
@@ -196,16 +218,25 @@ def _connections(
     for output in outputs:
         row, zero = [False] * len(inputs), [False] * len(inputs)
         if output.requires_grad and at:
+            found: list[Tensor | None] = []
             try:
-                found = _gradients(output, [inputs[j] for j in at])
+                found += _gradients(output, [inputs[j] for j in at])
             except _NO_FORMULA:
-                refused, found = True, [None] * len(at)
+                refused = True
+                found += [_alone(output, inputs[j]) for j in at]
             for j, gradient in zip(at, found, strict=True):
                 row[j] = gradient is not None
                 zero[j] = gradient is not None and gradient.numel() > 0 and not bool((gradient != 0).any())
         passes.append(tuple(row))
         nil.append(zero)
     return tuple(passes), nil, refused
+
+
+def _alone(output: Tensor, leaf: Tensor) -> Tensor | None:
+    try:
+        return _gradients(output, [leaf])[0]
+    except _NO_FORMULA:
+        return None
 
 
 def _gradients(output: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:

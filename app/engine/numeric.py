@@ -70,6 +70,7 @@ class Numeric:
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self.base = objective.values({})
+        self.size = torch.nan_to_num(objective.size(), 0.0, 0.0, 0.0)
         self._eps = torch.finfo(self.base.dtype).eps
         self._step = self._eps ** (1 / 3)
 
@@ -83,7 +84,7 @@ class Numeric:
                 continue
             right, left = sides
             found.value[place] = (right - left) / (2 * self._step * scale)
-            found.doubt[place] = 8 * self._eps * torch.maximum(right.abs(), left.abs()) / (self._step * scale)
+            found.doubt[place] = 8 * self._eps * self.size / (self._step * scale)
         return found
 
     def closely(self, name: str, place: Place, found: Differences) -> None:
@@ -101,7 +102,7 @@ class Numeric:
             central.append((plus - minus) / (2 * step))
             right.append((plus - self.base) / step)
             left.append((self.base - minus) / step)
-        noise = torch.stack([8 * self._eps * (self.base.abs() + 1e-300) / step for step in steps])
+        noise = torch.stack([8 * self._eps * self.size / step for step in steps])
         c, r, w = torch.stack(central), torch.stack(right), torch.stack(left)
         best, at = _settled(c, noise)
         found.value[place], found.doubt[place] = at, best
@@ -123,7 +124,7 @@ class Numeric:
                 tries.append((pair[0] - pair[1]) / (2 * step))
         if len(tries) < 2:
             return None
-        noise = torch.stack([8 * self._eps * self.base.abs() / (self._step * scale) for _ in tries])
+        noise = torch.stack([8 * self._eps * self.size / (self._step * scale) for _ in tries])
         doubt, value = _settled(torch.stack(tries), noise)
         return direction, value, doubt
 

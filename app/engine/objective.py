@@ -47,6 +47,14 @@ class Objective:
                 [sum((_paired(c, outputs[name]) for name, c in row.items()), torch.zeros(())) for row in self.rows]
             )
 
+    def size(self) -> Tensor:
+        """Σ |cotangent · outputs|, shape [rows]: what the rounding of a row is to be measured by, for the row itself may cancel."""
+        with torch.no_grad():
+            outputs = self._outputs({})
+            return torch.stack(
+                [sum(((c * outputs[n]).abs().sum() for n, c in row.items()), torch.zeros(())) for row in self.rows]
+            )
+
     def derivative(self) -> dict[str, Tensor]:
         """Input → derivative of every row, shape [rows, *input]; zero where no path leads there."""
         leaves = {name: self.point.leaves[name].detach().requires_grad_() for name in self.wrt}

@@ -77,7 +77,7 @@ class Preparer:
             leaves = self.leaves(query, dtypes)
             return {name: leaf[0] if _is_batched(query, name) else leaf for name, leaf in leaves.items()}
 
-        built = build(query, self._functions, shapes, real)
+        built = build(query, self._functions, shapes, real, self._device)
         dtypes = {leaf.name: leaf.dtype for leaf in built.leaves}
         outputs = results(built.function)
         derive = any(kind != "outputs" for kind in query.want)

@@ -30,8 +30,11 @@ from app.program.operation import build_operation
 from app.query import INTEGER_DTYPES, Input, Query, TensorData
 
 Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
+# Gives the real leaves, cast to the dtypes that it is handed.
+Real = Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]]
 # Shapes that only the values decide: the Function is then built on the real tensors.
 UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+_COMPLEX_OF = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 _SMALL = 100_000  # elements: a real attempt at a failed operation costs nothing then
 
 
@@ -111,27 +114,23 @@ class Built:
     cost: Cost | None
 
 
-def build(
-    query: Query,
-    functions: Functions,
-    shapes: Mapping[str, tuple[int, ...]],
-    real: Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]],
-) -> Built:
+def build(query: Query, functions: Functions, shapes: Mapping[str, tuple[int, ...]], real: Real, device: str = "cpu") -> Built:
     """The Function of `query` for leaves of these shapes, built on fakes; on real tensors where data decides the shapes.
 
     Arguments:
         shapes: leaf name → shape that the Function sees (one sample's where the query is batched).
         real: gives the real leaves, cast to the dtypes it is handed; called only where fakes are not enough.
+        device: of the fakes, so that the constants of a program are made where its inputs will be.
 
     Raises:
         PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
     """
-    make = builder(query, functions)
+    attempt = _Attempt(query, builder(query, functions), shapes, real, device)
     dtypes = _dtypes(query)
     candidates = _promotable(query, dtypes)
     if candidates:
-        dtypes = _promoted(query, make, shapes, dtypes, candidates)
-    function, cost = _build_on_fakes(query, make, shapes, dtypes, real)
+        dtypes = _promoted(attempt, dtypes, candidates)
+    function, cost = attempt.built(dtypes)
     if function.random and query.seed is None:
         raise _seed_needed("The program draws random numbers")
     leaves = tuple(Leaf(name, shapes[name], dtypes[name]) for name in function.leaves)
@@ -139,16 +138,14 @@ def build(
 
 
 def _dtypes(query: Query) -> dict[str, torch.dtype]:
+    """What each leaf is computed in: as it came, or the query's `dtype` (its complex relative for a complex leaf)."""
     compute = None if query.dtype is None else DTYPES[query.dtype]
     dtypes: dict[str, torch.dtype] = {}
     for name, data in leaves_of(query.inputs):
         dtype = DTYPES[data.dtype]
         if compute is not None and is_differentiable(dtype):
-            if dtype.is_complex and not compute.is_complex:
-                compute_here = {torch.float64: torch.complex128, torch.float32: torch.complex64}.get(compute, dtype)
-            else:
-                compute_here = compute
-            dtype = compute_here
+            keeps_phase = dtype.is_complex and not compute.is_complex
+            dtype = _COMPLEX_OF.get(compute, dtype) if keeps_phase else compute
         dtypes[name] = dtype
     return dtypes
 
@@ -162,66 +159,66 @@ def _promotable(query: Query, dtypes: Mapping[str, torch.dtype]) -> list[str]:
     return [] if any(is_differentiable(dtype) for dtype in dtypes.values()) else bare
 
 
-def _promoted(
-    query: Query,
-    make: Callable[[Inputs], Function],
-    shapes: Mapping[str, tuple[int, ...]],
-    dtypes: dict[str, torch.dtype],
-    candidates: list[str],
-) -> dict[str, torch.dtype]:
+def _promoted(attempt: _Attempt, dtypes: dict[str, torch.dtype], candidates: list[str]) -> dict[str, torch.dtype]:
+    query = attempt.query
     target = DTYPES[query.dtype] if query.dtype is not None else torch.float64
     everything = {**dtypes, **dict.fromkeys(candidates, target)}
-    if query.wrt is not None or _accepts(query, make, shapes, everything):
+    if query.wrt is not None or attempt.succeeds(everything):
         return everything
     for name in candidates:  # one by one: `index_select` takes a floating input but not a floating index
-        attempt = {**dtypes, name: target}
-        if _accepts(query, make, shapes, attempt):
-            dtypes = attempt
+        with_it = {**dtypes, name: target}
+        if attempt.succeeds(with_it):
+            dtypes = with_it
     return dtypes
 
 
-def _accepts(
-    query: Query, make: Callable[[Inputs], Function], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, torch.dtype]
-) -> bool:
-    try:
-        _on_fakes(query, make, shapes, dtypes)
-    except (PullbackError, *UNPLANNABLE):
-        return False
-    return True
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """Builds the Function of one query with dtypes that are still to be found."""
 
+    query: Query
+    make: Callable[[Inputs], Function]
+    shapes: Mapping[str, tuple[int, ...]]
+    real: Real
+    device: str
 
-def _build_on_fakes(
-    query: Query,
-    make: Callable[[Inputs], Function],
-    shapes: Mapping[str, tuple[int, ...]],
-    dtypes: Mapping[str, torch.dtype],
-    real: Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]],
-) -> tuple[Function, Cost | None]:
-    """On fakes; on real tensors where data decides the shapes, and where a single operation failed on small fakes.
+    def succeeds(self, dtypes: Mapping[str, torch.dtype]) -> bool:
+        try:
+            self._on_fakes(dtypes)
+            if self.query.operation is not None and self._is_small():
+                self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there
+        except (PullbackError, *UNPLANNABLE):
+            return False
+        return True
 
-    The latter because fakes run PyTorch's second implementation of an operation: its refusals read worse, and now and then it
-    refuses what the first one takes.
-    """
-    try:
-        return _on_fakes(query, make, shapes, dtypes)
-    except UNPLANNABLE:
-        pass
-    except PullbackError as error:
-        elements = sum(math.prod(shape) for shape in shapes.values())
-        if query.operation is None or elements > _SMALL or error.code not in ("shape_mismatch", "operation_failed"):
+    def built(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost | None]:
+        """On fakes; on real tensors where data decides the shapes, and where a single operation failed on small fakes.
+
+        The latter because fakes run PyTorch's second implementation of an operation: its refusals read worse, and now and then
+        it refuses what the first one takes.
+        """
+        try:
+            return self._on_fakes(dtypes)
+        except UNPLANNABLE:
+            pass
+        except PullbackError as error:
+            if self.query.operation is None or not self._is_small() or error.code not in ("shape_mismatch", "operation_failed"):
+                raise
+        try:
+            return self._on_real(dtypes), None
+        except PullbackError as error:
+            if error.code == "shape_mismatch" and error.given is None:
+                error.given = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
             raise
-    try:
+
+    def _is_small(self) -> bool:
+        return sum(math.prod(shape) for shape in self.shapes.values()) <= _SMALL
+
+    def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> Function:
         with torch.no_grad():
-            return clean(lambda: make(regrouped(query, real(dtypes)))), None
-    except PullbackError as error:
-        if error.code == "shape_mismatch" and error.given is None:
-            error.given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-        raise
+            return clean(lambda: self.make(regrouped(self.query, self.real(dtypes))))
 
-
-def _on_fakes(
-    query: Query, make: Callable[[Inputs], Function], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, torch.dtype]
-) -> tuple[Function, Cost]:
-    with FakeTensorMode():
-        fakes = {name: torch.empty(shape, dtype=dtypes[name]) for name, shape in shapes.items()}
-        return clean(lambda: measured(lambda: make(regrouped(query, fakes))), through=UNPLANNABLE)
+    def _on_fakes(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
+        with FakeTensorMode():
+            fakes = {name: torch.empty(shape, dtype=dtypes[name], device=self.device) for name, shape in self.shapes.items()}
+            return clean(lambda: measured(lambda: self.make(regrouped(self.query, fakes))), through=UNPLANNABLE)

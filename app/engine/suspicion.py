@@ -13,6 +13,7 @@ from app.engine.cuts import SHAPE_ONLY, cuts
 from app.engine.findings import called_step
 from app.engine.local import take_apart
 from app.engine.survey import survey
+from app.engine.tensors import is_differentiable
 from app.engine.verdicts import of_input
 from app.engine.widened import Point, name_of
 
@@ -25,7 +26,8 @@ def disagreement(point: Point, name: str) -> dict[str, Any] | None:
         gravest = of_input(seen, name)[0]
         if gravest.verdict in ("singular", "kink", "piecewise_constant"):
             return {"code": gravest.verdict, "message": f"{called_step(gravest.node)}{gravest.reason}"}
-        for cut in cuts(local, name):
+        floating = {ref for ref in local.outputs if is_differentiable(local.values[ref].dtype)}
+        for cut in cuts(local, name, floating):
             if cut.node is not None and name_of(cut.node) not in SHAPE_ONLY:
                 return {
                     "code": "cut_path",

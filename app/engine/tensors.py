@@ -56,7 +56,12 @@ def from_torch(tensor: Tensor) -> TensorData:
     if tensor.device.type != "cpu":
         tensor = tensor.cpu()
     shape = tuple(tensor.shape)
-    flat = tensor.contiguous().view(-1).view(torch.uint8)
+    if tensor._is_zerotensor():  # forward mode's own zeros, which have no memory
+        tensor = torch.zeros(shape, dtype=tensor.dtype)
+    flat = tensor.contiguous().flatten()
+    if flat.stride(0) != 1:  # a single element counts as contiguous whatever its stride
+        flat = flat.clone(memory_format=torch.contiguous_format).as_strided(flat.shape, (1,))
+    flat = flat.view(torch.uint8)
     return TensorData(NAMES[tensor.dtype], shape, memoryview(flat.numpy().data))
 
 

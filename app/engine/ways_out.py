@@ -10,7 +10,7 @@ from typing import Final
 
 # What happened to a path at a step:
 #   integer, boolean: the result is discrete;  detach: taken out on purpose;  shape: only shape and dtype are used;
-#   argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
+#   zero: a derivative of zero although the value moves;  argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
 #   kink, jump, edge, singular, value: at this point;  unselected: 0 · infinity in a branch that is not taken.
 # `{x}` is what the step works on, `{dim}` its axis.
 _SOFT_ARGMAX: Final = (
@@ -125,6 +125,10 @@ _TABLE: Final[Mapping[str, Mapping[str, str]]] = {
         "sign": _SOFT_SIGN,
         "sgn": "Use a soft sign, `{x} / ({x}.abs() + eps)`.",
         "": _STRAIGHT_THROUGH,
+    },
+    "zero": {
+        "normal": "Draw around zero and shift: `mean + std * randn_like(mean)` passes the gradients of `mean` and `std`.",
+        "": "Write the step out in operations that pass the derivative.",
     },
     "kink": {
         "relu": _SOFT_RELU,

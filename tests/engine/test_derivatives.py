@@ -105,14 +105,21 @@ def test_outputs_that_carry_no_derivative_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("operation", "parameters", "wanted"),
-    [("exp", {}, "diagonal"), ("softmax", {"dim": 1}, "block"), ("softmax", {"dim": 0}, "dense"), ("flip", {"dims": (0,)}, "dense")],
+    [
+        ("exp", {}, "diagonal"),
+        ("softmax", {"dim": 1}, "block"),
+        ("softmax", {"dim": 0}, "dense"),
+        ("flip", {"dims": (0,)}, "dense"),
+    ],
 )
 def test_the_form_is_proved(operation: str, parameters: dict[str, object], wanted: str) -> None:
     x = np.random.default_rng(0).standard_normal((4, 3))
     auto = ask(operation=operation, inputs={"input": x}, parameters=parameters, want=["jacobian"], format="auto")
     path = "jacobian.output.input"
     assert auto.plan["formats"] == {path: wanted}
-    dense = results(operation=operation, inputs={"input": x}, parameters=parameters, want=["jacobian"])["jacobian"]["output"]["input"]
+    dense = results(operation=operation, inputs={"input": x}, parameters=parameters, want=["jacobian"])["jacobian"]["output"][
+        "input"
+    ]
     found = array(auto.results["jacobian"]["output"]["input"])
     whole = {
         "diagonal": lambda: np.einsum("ijij->ij", dense),
@@ -167,7 +174,9 @@ def test_a_disconnected_input_is_zero_with_a_note() -> None:
 
 def test_integers_are_promoted_where_a_derivative_needs_it() -> None:
     assert results(operation="square", inputs={"input": [1, 2]}, want=["vjp"])["vjp"]["input"].dtype == np.float64
-    found = results(operation="index_select", inputs={"input": [5, 6, 7], "index": [2, 0]}, parameters={"dim": 0}, want=["outputs", "vjp"])
+    found = results(
+        operation="index_select", inputs={"input": [5, 6, 7], "index": [2, 0]}, parameters={"dim": 0}, want=["outputs", "vjp"]
+    )
     np.testing.assert_array_equal(found["outputs"]["output"], [7.0, 5.0])
     np.testing.assert_array_equal(found["vjp"]["input"], [1.0, 0.0, 1.0])
     assert results(operation="bitwise_and", inputs={"input": [6], "other": [3]})["outputs"]["output"].dtype == np.int64
@@ -180,7 +189,12 @@ def test_compute_in_another_dtype() -> None:
 
 
 def test_random_operations_need_a_seed_and_repeat() -> None:
-    query = {"operation": "nn.functional.dropout", "inputs": {"input": np.ones(64)}, "parameters": {"p": 0.5}, "want": ["outputs", "vjp"]}
+    query = {
+        "operation": "nn.functional.dropout",
+        "inputs": {"input": np.ones(64)},
+        "parameters": {"p": 0.5},
+        "want": ["outputs", "vjp"],
+    }
     with pytest.raises(PullbackError, match="seed"):
         ask(**query)
     first, second, other = results(**query, seed=1), results(**query, seed=1), results(**query, seed=2)
@@ -227,7 +241,7 @@ def test_batched_cotangents_are_one_a_sample() -> None:
         ({"operation": "exp", "inputs": {"input": X}, "batched": ("x",)}, "bad_parameter", "batched"),
         ({"operation": "exp", "inputs": {"input": 1.0}, "batched": ("input",)}, "shape_mismatch", "inputs.input"),
         ({"operation": "exp", "inputs": {"input": X}, "want": ["fisher"], "of": "nope"}, "bad_parameter", "of"),
-        ({"operation": "matmul", "inputs": {"input": MATRIX, "other": X}}, "shape_mismatch", None),
+        ({"operation": "matmul", "inputs": {"input": MATRIX, "other": X}}, "shape_mismatch", "inputs"),
         ({"operation": "linalg.inv", "inputs": {"A": np.zeros((2, 2))}}, "operation_failed", None),
         ({"operation": "exp", "inputs": {"input": np.zeros((2, 2))}, "want": ["fisher"]}, "not_scalar", "outputs.output"),
         ({"operation": "tanh", "inputs": {"input": np.zeros(100_000)}, "want": ["jacobian"]}, "result_too_large", "want.jacobian"),

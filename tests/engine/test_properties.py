@@ -10,13 +10,27 @@ import pytest
 
 from app.catalogue.entry import Operation
 from app.catalogue.read import operations
+from app.engine.source import leaves_of
 from app.errors import PullbackError
 from app.limits import Limits
 from app.protocols import native
 from app.query import Query, TensorData
 from tests.engine.asking import ENGINE, Array, array, data
 
-DIFFERENTIABLE = [operation for operation in operations().values() if operation.order >= 1]
+# Casts to a narrower dtype: their results are too coarse to compare.
+COARSE = ("bfloat16", "half", "float", "cfloat", "type_as", "chalf")
+# Where PyTorch's reverse and forward modes answer two different questions.
+GAUGE = "eigenvectors and singular vectors are determined up to a phase; only losses that do not see it have a derivative"
+TRIANGLE = "only one triangle of the matrix is read, and the derivative is that of the symmetric matrix it stands for"
+APART = {
+    "linalg.eig": GAUGE, "linalg.eigh": GAUGE, "linalg.svd": GAUGE, "svd": GAUGE, "cholesky": TRIANGLE, "linalg.cholesky": TRIANGLE,
+    "linalg.cholesky_ex": TRIANGLE, "triangular_solve": TRIANGLE,
+    "nn.functional.ctc_loss": "its backward is of log_softmax and the loss together (it takes log_probs to be normalised)",
+    "histogramdd": "no forward mode and no second derivative",
+}  # fmt: skip
+DIFFERENTIABLE = [
+    operation for operation in operations().values() if operation.order >= 1 and operation.name not in (*COARSE, *APART)
+]
 TWICE = [operation for operation in DIFFERENTIABLE if operation.order >= 2]
 
 
@@ -59,7 +73,8 @@ def test_vjp_jvp_and_jacobian_agree(operation: Operation) -> None:
     pulled, pushed = _arrays(found["vjp"]), _arrays(found["jvp"])
     forward, backward = _pairing(u, pushed), _pairing(pulled, v)
     scale = 1 + sum(float(np.abs(x).sum()) for x in (*pulled.values(), *pushed.values()))
-    assert abs(forward - backward) <= 1e-9 * scale, (forward, backward)
+    single = any(t.dtype == "float32" for _, t in leaves_of(query.inputs))
+    assert abs(forward - backward) <= (1e-6 if single else 1e-9) * scale, (forward, backward)
     if any(np.iscomplexobj(a) for a in (*u.values(), *v.values())):
         return  # ∂f/∂z says it all only of holomorphic functions; tests/engine/test_complex.py has those
     for output, blocks in found["jacobian"].items():
@@ -67,7 +82,7 @@ def test_vjp_jvp_and_jacobian_agree(operation: Operation) -> None:
             np.tensordot(array(block), v[name], axes=v[name].ndim) if v[name].ndim else array(block) * v[name]
             for name, block in blocks.items()
         )
-        np.testing.assert_allclose(product, pushed[output], rtol=1e-8, atol=1e-9 * scale)
+        np.testing.assert_allclose(product, pushed[output], rtol=1e-5 if single else 1e-8, atol=(1e-6 if single else 1e-9) * scale)
 
 
 @pytest.mark.parametrize("operation", TWICE, ids=lambda operation: operation.name)
@@ -75,12 +90,20 @@ def test_hessian_is_symmetric_and_agrees_with_hvp(operation: Operation) -> None:
     """Of Σ c·f(x), written as a program around the operation's example, c fixed and generic."""
     query = example(operation)
     outputs = _answer(query, want=("outputs",)).results["outputs"]
-    name, value = next((n, o) for n, o in outputs.items() if o.dtype in ("float32", "float64"))
+    smooth = _answer(query, want=("jvp",), tangent={}).results["jvp"]
+    name, value = next(((n, o) for n, o in smooth.items() if o.dtype == "float64"), (None, None))
+    if name is None or value is None:
+        pytest.skip("no output in float64: rounding or complex numbers would blur the comparison")
     scalar = _weighted(operation, query, name, tuple(outputs), value)
     if scalar is None:
         pytest.skip("the operation's arguments cannot be written as one call")
     rng = np.random.default_rng(11)
-    first = ENGINE.answer(Query(**scalar, want=("gradient",)))
+    try:
+        first = ENGINE.answer(Query(**scalar, want=("gradient",)))
+    except PullbackError as error:
+        if error.code == "operation_failed" and "missing" in error.detail:
+            pytest.skip("the public function has arguments without a default that the example leaves out")
+        raise
     tangent = {leaf: _vector(rng, g) for leaf, g in first.results["gradient"].items()}
     found = ENGINE.answer(Query(**scalar, want=("hessian", "hvp"), tangent=tangent)).results
     hessian, product = found["hessian"], _arrays(found["hvp"])
@@ -96,26 +119,30 @@ def test_hessian_is_symmetric_and_agrees_with_hvp(operation: Operation) -> None:
             np.testing.assert_allclose(block, mirrored.T, rtol=1e-6, atol=1e-8 * scale)
 
 
-def _weighted(operation: Operation, query: Query, output: str, names: tuple[str, ...], value: TensorData) -> dict[str, Any] | None:
+def _weighted(
+    operation: Operation, query: Query, output: str, names: tuple[str, ...], value: TensorData
+) -> dict[str, Any] | None:
     """A program `(c * operation(…)).sum()` with the example's arguments by keyword."""
     inputs: dict[str, TensorData] = {}
     words = []
-    for name, sent in query.inputs.items():
+    for index, (name, sent) in enumerate(query.inputs.items()):
         if isinstance(sent, TensorData):
             inputs[f"in_{name}"] = sent
-            words.append(f"{name}=in_{name}")
+            words.append(f"in_{name}" if index == 0 else f"{name}=in_{name}")
         else:
             inputs |= {f"in_{name}_{k}": member for k, member in enumerate(sent)}
             words.append(f"{name}=[{', '.join(f'in_{name}_{k}' for k in range(len(sent)))}]")
     words += [f"{name}={_literal(parameter)}" for name, parameter in query.parameters.items()]
-    if operation.call in ("variadic", "equation"):
-        words = [word.partition("=")[2] for word in words]
+    first = next(iter(query.inputs))
+    if operation.call in ("variadic", "equation") or all(s.arguments[0].name != first for s in operation.signatures):
+        return None
     pick = "" if len(names) == 1 else f"[{names.index(output)}]"
     if any(t.dtype.startswith("complex") for t in inputs.values()):
         return None
     weights = np.random.default_rng(3).standard_normal(value.shape)
     text = f"y = {operation.name}({', '.join(words)}){pick}\nreturn (c * y).sum()"
-    wrt = tuple(name for name, tensor in inputs.items() if tensor.dtype.startswith("float"))
+    named = {f"in_{name}" for name in query.wrt or ()}
+    wrt = tuple(name for name, tensor in inputs.items() if tensor.dtype.startswith("float") and (not named or name in named))
     return {"program": text, "inputs": {**inputs, "c": data(weights)}, "wrt": wrt, "seed": query.seed}
 
 
