@@ -36,7 +36,7 @@ _PRECISION: Final[Mapping[torch.dtype, float]] = {
 }  # fmt: skip
 _ADRIFT: Final = 0.05  # a difference whose doubt is larger, relative to the derivative, says nothing
 _KINKS: Final = 50
-_DIGITS: Final = range(3, 9)  # numbers printed with so many decimals are taken as rounded
+_FEWEST_DIGITS, _MOST_DIGITS = 3, 9  # numbers printed with so many decimals are taken as rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,15 +271,17 @@ def _looseness(leaves: Mapping[str, Tensor], belief: Tensor | None, ours: Tensor
     if belief is None or not belief.numel():
         return loose
     loose = max(loose, _PRECISION.get(belief.dtype, 0.0))
-    if belief.dtype == torch.float64 and _largest(belief):
-        if torch.equal(belief, belief.float().double()):
-            loose = max(loose, 1e-4)  # computed in float32, sent as plain numbers
-        for digits in _DIGITS:
-            rounded = (belief * 10**digits).round() / 10**digits
-            if torch.allclose(belief, rounded, rtol=1e-12, atol=0):
-                half = 0.51 * 10.0**-digits / _largest(belief)
-                return max(loose, half) if half < 1e-3 else loose
-    return loose
+    if belief.dtype != torch.float64 or not _largest(belief):
+        return loose
+    digits = next(
+        (d for d in range(_MOST_DIGITS) if torch.allclose(belief, (belief * 10**d).round() / 10**d, rtol=1e-12, atol=0)), None
+    )
+    if digits is not None and digits < _FEWEST_DIGITS:
+        return loose  # plain numbers, meant as they stand
+    if torch.equal(belief, belief.float().double()):
+        loose = max(loose, 1e-4)  # computed in float32, sent as plain numbers
+    half = 0.0 if digits is None else 0.51 * 10.0**-digits / _largest(belief)
+    return max(loose, half) if half < 1e-3 else loose
 
 
 def _told(objective: Objective, name: str, compared: Compared, belief: Tensor | None, loose: float) -> dict[str, Any]:

@@ -119,8 +119,11 @@ def _explain(job: Job) -> Any:
 def _check(job: Job) -> Any:
     expected = {name: to_torch(data, str(job.evaluation.inputs[0].device)) for name, data in job.query.expected.items()}
     kind = next((kind for kind in ("jacobian", "gradient") if kind in job.query.want), "vjp")
-    vectors, _ = job.cotangents
-    return check(job.prepared.function, job.leaves, job.prepared.wrt, vectors, expected, job.query.of, kind)
+    # Of one output alone where the query names it; the cotangents are all outputs' otherwise.
+    alone = kind == "gradient" or (job.query.of is not None and not job.query.cotangent)
+    vectors = None if alone else job.cotangents[0]
+    of = job.prepared.of or job.query.of
+    return check(job.prepared.function, job.leaves, job.prepared.wrt, vectors, expected, of, kind, job.query.seed)
 
 
 KINDS: Final[dict[str, Callable[[Job], Any]]] = {

@@ -10,7 +10,8 @@ from typing import Final
 
 # What happened to a path at a step:
 #   integer, boolean: the result is discrete;  detach: taken out on purpose;  shape: only shape and dtype are used;
-#   zero: a derivative of zero although the value moves;  argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
+#   argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
+#   zero: a derivative of zero although the value moves;
 #   kink, jump, edge, singular, value: at this point;  unselected: 0 · infinity in a branch that is not taken.
 # `{x}` is what the step works on, `{dim}` its axis.
 _SOFT_ARGMAX: Final = (
