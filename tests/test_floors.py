@@ -31,7 +31,8 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "program": frozenset({"catalogue"}),
     "catalogue": frozenset(),
     "protocols": frozenset({"catalogue"}),
-    "printing": frozenset(),
+    "printing": frozenset({"printing_reports"}),
+    "printing_reports": frozenset(),
     "ready": frozenset(),
     **dict.fromkeys(BOTTOM, frozenset()),
 }
