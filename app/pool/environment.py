@@ -17,6 +17,8 @@ _SECRET: Final = ("api_keys",)
 # A thread pool does not survive a fork, so none may exist in the nursery; workers set their threads after it.
 SINGLE_THREADED: Final[Mapping[str, str]] = {
     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1",
+    # A worker's threads sleep between two operations instead of spinning on cores that the front and other workers need.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }  # fmt: skip
 
 
