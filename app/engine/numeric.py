@@ -113,18 +113,24 @@ class Numeric:
             found.sides[place] = (l_at, r_at)
 
     def along(self, name: str, number: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """A random direction (shape of the input), the derivative of every row along it, and its doubt; None where refused."""
+        """A random direction (shape of the input), the derivative of every row along it, and its doubt.
+
+        None where the direction tells nothing: the function is refused, or bends along it.
+        """
         leaf = self._objective.point.leaves[name]
         direction = random_like(leaf, 90 + number)
         scale = float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0
-        tries = []
-        for step in (10 * self._step * scale, self._step * scale, 0.1 * self._step * scale):
+        tries, gaps = [], []
+        steps = [factor * self._step * scale for factor in (10, 1, 0.1)]
+        for step in steps:
             pair = self._pair({name: leaf + step * direction}, {name: leaf - step * direction})
-            if pair is not None:
-                tries.append((pair[0] - pair[1]) / (2 * step))
-        if len(tries) < 2:
+            if pair is None:
+                return None
+            tries.append((pair[0] - pair[1]) / (2 * step))
+            gaps.append(((pair[0] - self.base) - (self.base - pair[1])).abs() / step)
+        noise = torch.stack([8 * self._eps * self.size / step for step in steps])
+        if bool(((gaps[1] > 0.5 * gaps[0]) & (gaps[2] > 0.5 * gaps[1]) & (gaps[2] > 4 * noise[2])).any()):
             return None
-        noise = torch.stack([8 * self._eps * self.size / (self._step * scale) for _ in tries])
         doubt, value = _settled(torch.stack(tries), noise)
         return direction, value, doubt
 

@@ -140,6 +140,16 @@ def test_nan_in_the_expected_derivative_is_a_disagreement() -> None:
     assert told["worst"][0]["expected"] == "NaN"
 
 
+def test_a_large_input_full_of_kinks_is_no_disagreement() -> None:
+    assert checked("relu(x).sum()", x=torch.zeros(100, 50))["x"]["agrees"]
+
+
+def test_a_matrix_of_which_one_triangle_is_read() -> None:
+    told = checked("linalg.eigvalsh(x)[0]", x=[[2.0, 0.5], [0.5, 1.0]])["x"]
+    assert told["agrees"]
+    assert "one of its triangles" in told["note"]
+
+
 def test_an_infinite_derivative_is_named() -> None:
     told = checked("sqrt(x).sum()", x=[0.0, 4.0])["x"]
     assert told["agrees"] is False

@@ -73,6 +73,26 @@ def test_integer_inputs_are_not_differentiable() -> None:
     assert told["inputs"]["x"]["verdict"] == "differentiable"
 
 
+def test_an_argument_that_pytorch_has_no_derivative_for() -> None:
+    told = explained("special.gammainc(x, y).sum()", x=[0.5, 1.5], y=[1.0, 2.0])
+    assert told["inputs"]["x"]["verdict"] == "disconnected"
+    assert "no derivative with respect to this argument" in told["inputs"]["x"]["because"]["reason"]
+    assert told["inputs"]["y"]["verdict"] == "differentiable"
+
+
+def test_a_step_that_refuses_an_argument_that_requires_grad() -> None:
+    told = explained("F.soft_margin_loss(x, t)", x=[0.5, -1.5], t=[1.0, -1.0])
+    assert told["inputs"]["x"]["verdict"] == "differentiable"
+    assert told["inputs"]["t"]["verdict"] == "disconnected"
+
+
+def test_a_zero_that_is_a_choice() -> None:
+    found = explained("normal(x, y).sum()", seed=1, x=[0.5, 1.5], y=[1.0, 2.0])["inputs"]["x"]
+    assert found["verdict"] == "piecewise_constant"
+    assert "passes a derivative of zero" in found["because"]["reason"]
+    assert "randn_like" in found["instead"]
+
+
 def test_a_cut_beside_a_path_that_leads_on_is_a_finding_only() -> None:
     told = explained("k = x.max(0)[1]\ny = softmax(x, 0)\n(y * k).sum()", x=X)
     assert told["inputs"]["x"]["verdict"] == "differentiable"
