@@ -329,15 +329,18 @@ _CATALOGUE: Final[dict[str, Schema]] = {
         },
         ("name", "summary", "documentation", "tags", "signatures", "formula", "example"),
     ),
-    "FunctionList": _object(
-        {"functions": {"type": "array", "items": {"type": "object"}}},
-        ("functions",),
-        description="The kept functions; a broken file is named with what is wrong in it.",
-    ),
+    "FunctionList": _object({"functions": {"type": "array", "items": ref("Function")}}, ("functions",)),
     "Function": _object(
-        {"name": {"type": "string"}},
+        {
+            "name": {"type": "string"},
+            "description": {"type": "string"},
+            "program": _text("The file's text."),
+            "signature": {"type": "object", "description": "`inputs` (name, dtype, shape), `parameters`, `outputs`."},
+            "example": {"type": "object", "description": "A query that works as it stands."},
+            "error": ref("Problem"),
+        },
         ("name",),
-        description="One kept function: its program text and signature.",
+        description="A program kept on this server under a name. A broken file is listed with its error.",
     ),
     "Health": _object({"status": {"type": "string"}}, description="The state in words; the status code is the verdict."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -117,10 +118,10 @@ def test_example_is_a_query(name: str) -> None:
 
 
 def _at(answer: dict[str, Any], path: str) -> Any:
-    """The value at a dotted path; a tensor's data where it leads to a tensor."""
+    """The value at a dotted path (a dot in a name is escaped); a tensor's data where it leads to a tensor."""
     value: Any = answer
-    for part in path.split("."):
-        value = value[part]
+    for part in re.split(r"(?<!\\)\.", path):
+        value = value[part.replace("\\.", ".")]
     return value["data"] if isinstance(value, dict) and "data" in value else value
 
 
