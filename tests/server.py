@@ -51,7 +51,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 def serving(log: Path, **settings: str) -> Iterator[Server]:
     """A ready server with the variables `settings`; ended by SIGTERM, and it must end well."""
     port = free_port()
-    environment = clean_environment(PULLBACK_PORT=str(port), PULLBACK_WORKERS="1", **settings)
+    environment = clean_environment(**{"PULLBACK_PORT": str(port), "PULLBACK_WORKERS": "1", **settings})
     command = [str(Path(sys.executable).parent / "pullback"), "serve"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -61,7 +61,9 @@ def serving(log: Path, **settings: str) -> Iterator[Server]:
         with httpx.Client(base_url=url, timeout=60) as http:
             yield Server(url, port, process, log, http)
     finally:
-        process.send_signal(signal.SIGTERM)
+        # A test of the end may have ended it already.
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         try:
             process.wait(END_LIMIT_S)
         except subprocess.TimeoutExpired:

@@ -24,7 +24,7 @@ from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.front import catalogue, docs, health
 from app.front.exchange import problem, retry_after
 from app.front.gate import Gate
-from app.front.guard import REQUEST_ID, Guard
+from app.front.guard import REQUEST_ID, Door, Guard
 from app.front.journal import Journal
 from app.front.log import Log, Writer
 from app.front.metrics import Metrics
@@ -67,7 +67,7 @@ class Application:
         journal = Journal(Metrics(pool), log)
         gate = Gate(pool, self._settings)
         self._add_routes(gate, journal)
-        doors = {"/v1/query": QueryDoor(gate), "/v1/queries": QueriesDoor(gate)}
+        doors: dict[str, Door] = {"/v1/query": QueryDoor(gate), "/v1/queries": QueriesDoor(gate)}
         self._guarded = Guard(self._pages, doors, self._settings, journal)
         self.gate = gate
         pool.start()

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.body import Body, ClientGoneError
+from app.front.body import Body
 from app.front.exchange import Exchange, problem
 from app.front.gate import Gate, answered, ask, is_closing, refuse_sending, timing
 from app.pool.frames import Buffer
@@ -75,30 +75,35 @@ class QueriesDoor:
         room = self._gate.settings.result_limit_bytes
         running: set[Job] = set()
 
-        async def answer_next() -> None:
+        async def answer_some() -> None:
             nonlocal room
             for index, query in todo:
                 answers[index] = await self._answer(f"{exchange.request_id}.{index}", query, running, room)
                 room -= len(answers[index])
 
         width = min(len(queries), _AT_ONCE_A_WORKER * max(1, len(self._gate.pool.crew.members)))
-        lines = [asyncio.create_task(answer_next()) for _ in range(width)]
-        hangup = asyncio.create_task(_hangup(receive))
+        lines = [asyncio.create_task(answer_some()) for _ in range(width)]
+        watch = asyncio.create_task(self._abandon_when_gone(receive, running))
         try:
-            done = asyncio.gather(*lines)
-            await asyncio.wait([done, hangup], return_when=asyncio.FIRST_COMPLETED)
-            if not done.done():
-                raise ClientGoneError
-            done.result()
+            await asyncio.gather(*lines)
         finally:
-            for task in (*lines, hangup):
+            for task in (*lines, watch):
                 task.cancel()
-            for job in running:
-                self._gate.pool.abandon(job)
+            self._abandon(running)
         pieces: list[Buffer] = [b"["]
         for index, answer in enumerate(answers):
             pieces += [b",", answer] if index else [answer]
         return [*pieces, b"]"]
+
+    async def _abandon_when_gone(self, receive: Receive, running: set[Job]) -> None:
+        """When the client hangs up, whoever waits for a running job learns that nobody waits for the list."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._abandon(running)
+
+    def _abandon(self, running: set[Job]) -> None:
+        for job in list(running):
+            self._gate.pool.abandon(job)
 
     async def _answer(self, request_id: str, query: memoryview, running: set[Job], room: int) -> Buffer:
         """One query's answer, or its refusal, as JSON."""
@@ -115,11 +120,6 @@ class QueriesDoor:
             if job is not None:
                 running.discard(job)
         return reply.body
-
-
-async def _hangup(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _too_large_together(size: int, room: int) -> PullbackError:

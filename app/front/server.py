@@ -77,8 +77,8 @@ class Server(uvicorn.Server):
         if self._loop is None or gate is None:
             self.should_exit = True
         elif gate.draining:
-            gate.pool.crew.kill()
             self.force_exit = self.should_exit = True
+            self._loop.call_soon_threadsafe(gate.pool.kill)
         else:
             gate.draining = True
             self._loop.call_soon_threadsafe(self._start_drain)

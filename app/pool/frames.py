@@ -82,7 +82,7 @@ def encode(
 
 def _memory(size: int) -> memoryview:
     """Memory for a large body, not zeroed: the frame fills all of it."""
-    return memoryview(np.empty(size, np.uint8))
+    return np.empty(size, np.uint8).data
 
 
 class Reader:

@@ -1,0 +1,156 @@
+"""Bodies: limits of size and time, admission by bytes and count, large uploads beside small queries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from safetensors.numpy import save
+
+from app.front.connection import CHUNK_LIMIT
+from tests.front.conftest import BODY_LIMIT, KEY
+from tests.front.raw import head, line
+from tests.pool.questions import SMALL, heavy, metric
+from tests.server import Server
+
+TEXT = orjson.dumps(SMALL)
+
+
+def test_a_declared_body_over_the_limit_is_refused_before_it_comes(strict: Server) -> None:
+    with line(strict.port) as raw:
+        raw.send(head(X_API_Key=KEY, Content_Length=str(BODY_LIMIT + 1)))
+        status, headers, problem = raw.reply()
+        assert (status, problem["code"]) == (413, "body_too_large")
+        assert headers["connection"] == "close"
+        assert str(BODY_LIMIT) in problem["expected"]
+
+
+def test_a_client_that_sends_it_all_the_same_reads_the_refusal(keyed: httpx.Client) -> None:
+    reply = keyed.post("/v1/query", content=b"x" * 20_000_000, headers={"Content-Type": "application/json"})
+    assert (reply.status_code, reply.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_it_is(keyed: httpx.Client) -> None:
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 100_000
+            yield b" " * 100_000
+
+    reply = keyed.post("/v1/query", content=chunks(), headers={"Content-Type": "application/json"})
+    assert (reply.status_code, reply.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_chunked_body_is_a_body(keyed: httpx.Client) -> None:
+    pieces = (TEXT[start : start + 7] for start in range(0, len(TEXT), 7))
+    reply = keyed.post("/v1/query", content=pieces, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 200
+    assert reply.json() == keyed.post("/v1/query", json=SMALL).json()
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"operation"'])
+def test_a_body_that_stalls(strict: Server, sent: bytes) -> None:
+    with line(strict.port) as raw:
+        start = time.monotonic()
+        raw.send(head(X_API_Key=KEY, Content_Length="100") + sent)
+        status, headers, problem = raw.reply()
+        assert (status, problem["code"]) == (408, "body_timeout")
+        assert headers["connection"] == "close"
+        assert 0.9 < time.monotonic() - start < 1.6
+        assert raw.is_closed()
+
+
+def test_headers_that_stall(strict: Server) -> None:
+    with line(strict.port) as raw:
+        raw.send(head(X_API_Key=KEY)[:-2])
+        status, _, problem = raw.reply()
+        assert (status, problem["code"]) == (408, "body_timeout")
+
+
+def test_a_byte_now_and_then_is_a_stall_too(strict: Server) -> None:
+    with line(strict.port) as raw:
+        raw.send(head(X_API_Key=KEY, Content_Length="1000"))
+        start = time.monotonic()
+        raw.connection.settimeout(0.2)
+        while time.monotonic() - start < 5:
+            raw.try_send(b"x")
+            try:
+                status, _, _ = raw.reply()
+                break
+            except TimeoutError:
+                continue
+        assert status == 408
+        assert time.monotonic() - start < 3
+
+
+def test_too_many_tiny_chunks(strict: Server) -> None:
+    with line(strict.port) as raw:
+        raw.send(head(X_API_Key=KEY, Transfer_Encoding="chunked"))
+        raw.try_send(b"1\r\n \r\n" * (CHUNK_LIMIT + 10))
+        status, _, problem = raw.reply()
+        assert (status, problem["code"]) == (400, "bad_request")
+
+
+def test_a_client_that_leaves_while_it_uploads(strict: Server, keyed: httpx.Client) -> None:
+    with line(strict.port) as raw:
+        raw.send(head(X_API_Key=KEY, Content_Length="200000") + b"x" * 100_000)
+        time.sleep(0.1)
+        assert metric(keyed, "pullback_queue_bytes") == 200_000
+    time.sleep(0.1)
+    assert metric(keyed, "pullback_queue_bytes") == 0
+
+
+def test_a_full_queue(strict: Server, keyed: httpx.Client) -> None:
+    """One query is computed and two wait; a fourth is refused at once. Bytes are bounded likewise."""
+    with ThreadPoolExecutor(3) as clients:
+        asked = [clients.submit(keyed.post, "/v1/query", json=heavy(timeout_s=1.2)) for _ in range(3)]
+        while metric(keyed, "pullback_queue_length") < 2:
+            time.sleep(0.01)
+        start = time.monotonic()
+        reply = keyed.post("/v1/query", json=SMALL)
+        assert (reply.status_code, reply.json()["code"]) == (429, "queue_full")
+        assert int(reply.headers["retry-after"]) >= 1
+        assert time.monotonic() - start < 0.2
+        assert {future.result().status_code for future in asked} == {504}
+    assert keyed.post("/v1/query", json=SMALL).status_code == 200
+    assert metric(keyed, "pullback_queue_length") == 0
+
+
+def test_too_many_bytes_at_once(strict: Server, keyed: httpx.Client) -> None:
+    with line(strict.port) as first, line(strict.port) as second:
+        for raw in (first, second):
+            raw.send(head(X_API_Key=KEY, Content_Length=str(BODY_LIMIT)))
+        time.sleep(0.05)
+        reply = keyed.post("/v1/query", json=SMALL)
+        assert (reply.status_code, reply.json()["code"]) == (429, "queue_full")
+    time.sleep(0.1)
+    assert keyed.post("/v1/query", json=SMALL).status_code == 200
+
+
+def test_two_large_uploads_do_not_stall_a_small_query(server: Server) -> None:
+    """100 MB of JSON and of safetensors; with one worker a small query may have to wait for one to be read, never for the network."""
+    values = np.random.default_rng(0).standard_normal(1 << 20)
+    text = b'{"operation": "exp", "inputs": {"input": ' + orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY) + b"}, "
+    as_json = text + b'"encoding": "base64"' + b" " * (100_000_000 - len(text)) + b"}"
+    binary = save({"inputs.input": np.zeros(12_500_000)}, {"query": '{"operation": "sum", "want": ["outputs"]}'})
+    bodies = [(as_json, "application/json"), (binary, "application/vnd.safetensors")]
+    with ThreadPoolExecutor(2) as clients:
+        large = [
+            clients.submit(server.http.post, "/v1/query", content=body, headers={"Content-Type": kind}) for body, kind in bodies
+        ]
+        times = []
+        while not all(future.done() for future in large):
+            start = time.monotonic()
+            assert server.http.get("/health/ready").status_code == 200
+            assert server.http.post("/v1/query", json=SMALL).status_code == 200
+            times.append(time.monotonic() - start)
+        assert [future.result().status_code for future in large] == [200, 200]
+    assert sorted(times)[len(times) // 2] < 0.1
+    assert max(times) < 2.5

@@ -1,0 +1,15 @@
+"""A server with two workers for the tests that kill, fill and leave them; each test leaves it able to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.server import Server, serving
+
+
+@pytest.fixture(scope="package")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("crew") / "log.txt", PULLBACK_WORKERS="2", PULLBACK_QUARANTINE_S="2") as running:
+        yield running

@@ -1,0 +1,25 @@
+"""Queries for the tests of the pool: a small one, and ones that compute for about as long as wished.
+
+Knows how long PyTorch takes for the eigenvalues of a matrix. Refuses to know the pool.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+
+SMALL = {"operation": "softmax", "inputs": {"input": [0.1, 0.2, 0.3]}, "parameters": {"dim": 0}, "want": ["vjp"]}
+
+
+def heavy(size: int = 5000, **fields: Any) -> dict[str, Any]:
+    """A query whose one native call takes about size³ / 2e9 seconds: a minute for 5000, which nothing but SIGKILL stops."""
+    text = f"a = sin(arange({size * size}) * x).reshape({size}, {size})\nreturn linalg.eigvals(a).real.sum()"
+    return {"program": text, "inputs": {"x": 1.0}, **fields}
+
+
+def metric(http: httpx.Client, name: str) -> float:
+    """The value of one line of /metrics, 0 where it is not there (yet)."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", http.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0

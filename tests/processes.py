@@ -1,0 +1,69 @@
+"""Our processes as /proc shows them: who came from whom, who still runs.
+
+Knows Linux' process table. Refuses to know what the processes do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def children(pid: int) -> list[int]:
+    """The living children of a process, zombies left out."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [child for child in map(int, text.split()) if is_alive(child)]
+
+
+def is_alive(pid: int) -> bool:
+    """It runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def cpu_ticks(pid: int) -> int:
+    """Clock ticks that a process has computed for; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
+
+
+def nursery(front: int) -> int:
+    """The warm parent of the workers of the server whose front is `front`."""
+    (found,) = children(front)
+    return found
+
+
+def workers(front: int) -> list[int]:
+    """The workers of the server whose front is `front`."""
+    return [worker for parent in children(front) for worker in children(parent)]
+
+
+def family(front: int) -> list[int]:
+    """The front, the nursery and the workers."""
+    return [front, *children(front), *workers(front)]
+
+
+def busiest(pids: Iterable[int], seconds: float = 0.3) -> int:
+    """Which of the processes computes most, watched for some seconds."""
+    before = {pid: cpu_ticks(pid) for pid in pids}
+    time.sleep(seconds)
+    return max(before, key=lambda pid: cpu_ticks(pid) - before[pid])
+
+
+def wait_until_gone(pids: Iterable[int], limit_s: float) -> list[int]:
+    """Those of `pids` that still run after at most `limit_s` seconds."""
+    end = time.monotonic() + limit_s
+    left = [pid for pid in pids if is_alive(pid)]
+    while left and time.monotonic() < end:
+        time.sleep(0.01)
+        left = [pid for pid in left if is_alive(pid)]
+    return left
