@@ -15,6 +15,8 @@ INTEGER_LIMIT: Final = 1 << 31
 # PyTorch's own word for "to the end".
 _TO_THE_END: Final = ((1 << 63) - 1,)
 _TO_THE_END_NAMES: Final = ("start", "end")
+# Lists in which null means "as the input has it" (adaptive pooling).
+_WITH_HOLES: Final = ("output_size",)
 _NONFINITE: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 # Kind → what it takes, in words.
@@ -94,7 +96,7 @@ def _list_of(member: Callable[[Argument, Parameter], Any]) -> Callable[[Argument
             return single if argument.bare else (single,)
         if argument.nested and value and all(isinstance(inner, tuple | list) for inner in value):
             return tuple(tuple(member(argument, leaf) for leaf in inner) for inner in value)  # type: ignore[union-attr]
-        return tuple(member(argument, leaf) for leaf in value)
+        return tuple(None if leaf is None and argument.name in _WITH_HOLES else member(argument, leaf) for leaf in value)
 
     return read
 

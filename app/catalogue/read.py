@@ -112,7 +112,9 @@ def _unknown(name: str) -> PullbackError:
         at="operation",
         expected="a name of the catalogue",
         given=name,
-        fix=f'Send "operation": "{near[0]}", or look it up: GET /v1/operations?search=….' if near else "Look it up: GET /v1/operations?search=….",
+        fix=f'Send "operation": "{near[0]}", or look it up: GET /v1/operations?search=….'
+        if near
+        else "Look it up: GET /v1/operations?search=….",
     )
 
 
@@ -149,7 +151,9 @@ def _texts() -> dict[str, tuple[str, tuple[str, ...], str]]:
         name: (
             name.lower(),
             tuple(alias.lower() for alias in entry["aliases"]),
-            f"{name} {' '.join(entry['aliases'])} {entry['keywords']} {entry['summary']} {' '.join(entry['tags'])}".lower().replace("-", " "),
+            f"{name} {' '.join(entry['aliases'])} {entry['keywords']} {entry['summary']} {' '.join(entry['tags'])}".lower().replace(
+                "-", " "
+            ),
         )
         for name, entry in _catalogue().raw().items()
     }
@@ -183,7 +187,9 @@ def _operation(raw: Mapping[str, Any]) -> Operation:
         order=raw["order"],
         signatures=tuple(
             Signature(
-                tuple(Argument(**{**argument, "default": _frozen(argument.get("default"))}) for argument in signature["arguments"]),
+                tuple(
+                    Argument(**{**argument, "default": _frozen(argument.get("default"))}) for argument in signature["arguments"]
+                ),
                 tuple(Output(**output) for output in signature["outputs"]),
             )
             for signature in raw["signatures"]

@@ -18,7 +18,14 @@ from app.query import Parameter
 
 # In the order in which they are told: what is wrong with something sent comes before what is missing.
 ProblemKind = Literal[
-    "tensor_for_parameter", "parameter_for_tensor", "list_for_tensor", "tensor_for_list", "twice", "wrong_kind", "unknown", "missing"
+    "tensor_for_parameter",
+    "parameter_for_tensor",
+    "list_for_tensor",
+    "tensor_for_list",
+    "twice",
+    "wrong_kind",
+    "unknown",
+    "missing",
 ]
 _ORDER: Final = {kind: index for index, kind in enumerate(ProblemKind.__args__)}  # type: ignore[attr-defined]
 
@@ -40,7 +47,9 @@ def usage(operation: Operation, signatures: Sequence[Signature] | None = None) -
 
 
 def _shown(argument: Argument) -> str:
-    default = {None: "null", True: "true", False: "false"}.get(argument.default, argument.default) if not argument.required else None
+    default = (
+        {None: "null", True: "true", False: "false"}.get(argument.default, argument.default) if not argument.required else None
+    )
     if isinstance(argument.default, tuple):
         default = list(argument.default)
     return f"{argument.name}: {argument.kind}" if argument.required else f"{argument.name}: {argument.kind} = {default}"
@@ -80,7 +89,9 @@ class _Case:
             raise LookupError(self.problem.name)
         return self.problem.argument
 
-    def error(self, detail: str, fix: str, *, expected: str | None = None, given: Any = None, where: str | None = None) -> PullbackError:
+    def error(
+        self, detail: str, fix: str, *, expected: str | None = None, given: Any = None, where: str | None = None
+    ) -> PullbackError:
         room = where or self.where
         return PullbackError(
             "bad_tensor" if room == "inputs" else "bad_parameter",
@@ -101,14 +112,19 @@ def _unknown(case: _Case) -> PullbackError:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         room = "inputs" if known[near[0]].kind in TENSOR_KINDS else "parameters"
-        return case.error(f"`{operation}` has no argument `{name}`. Did you mean `{near[0]}`?", f'Send it as {room}["{near[0]}"].')
+        return case.error(
+            f"`{operation}` has no argument `{name}`. Did you mean `{near[0]}`?", f'Send it as {room}["{near[0]}"].'
+        )
     names = ", ".join(f"`{other}`" for other in known)
-    return case.error(f"`{operation}` has no argument `{name}`; its arguments are {names}.", f'Leave "{name}" out, or use one of these names.')
+    return case.error(
+        f"`{operation}` has no argument `{name}`; its arguments are {names}.", f'Leave "{name}" out, or use one of these names.'
+    )
 
 
 def _twice(case: _Case) -> PullbackError:
     return case.error(
-        f"`{case.problem.name}` and `{case.problem.detail}` are the same argument of `{case.operation.name}`.", "Send one of them."
+        f"`{case.problem.name}` and `{case.problem.detail}` are the same argument of `{case.operation.name}`.",
+        "Send one of them.",
     )
 
 
@@ -156,7 +172,8 @@ def _wrong_kind(case: _Case) -> PullbackError:
     bare = argument.kind in ("numbers", "integers", "booleans") and not isinstance(case.value, tuple | list)
     detail = case.problem.detail
     return case.error(
-        f"`{argument.name}` of `{case.operation.name}` must be {wanted}" + (f": {detail}." if detail and detail != "null" else "."),
+        f"`{argument.name}` of `{case.operation.name}` must be {wanted}"
+        + (f": {detail}." if detail and detail != "null" else "."),
         f"Send {wanted}{', or a single value' if bare else ''}"
         + ("." if argument.required else f", or leave it out for the default, {_shown(argument).rpartition(' = ')[2]}."),
         expected=wanted,

@@ -438,6 +438,13 @@ EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "take": (_q(input=[[1.0, 2.5], [3.0, 4.0]], index={"data": [0, 3], "dtype": "int64"}),),
     "take_along_dim": (_q({"dim": 1}, input=_LOGITS, indices={"data": [[0], [2]], "dtype": "int64"}),),
     "unsqueeze": (_q({"dim": 0}, input=_ROW),),
+    "conj": (_q(input={"data": [[1.0, 2.0], [-0.5, 0.5]], "dtype": "complex128"}),),
+    "conj_physical": (_q(input={"data": [[1.0, 2.0], [-0.5, 0.5]], "dtype": "complex128"}),),
+    "real": (_q(input={"data": [[1.0, 2.0], [-0.5, 0.5]], "dtype": "complex128"}),),
+    "resolve_conj": (_q(input={"data": [[1.0, 2.0], [-0.5, 0.5]], "dtype": "complex128"}),),
+    "imag": (_q(input={"data": [[1.0, 2.0], [-0.5, 0.5]], "dtype": "complex128"}),),
+    "angle": (_q(input={"data": [[1.0, 2.0], [-0.5, 0.5]], "dtype": "complex128"}),),
+    "view_as_real": (_q(input={"data": [[1.0, 2.0], [-0.5, 0.5]], "dtype": "complex128"}),),
     "where": (
         _q(condition={"data": [True, False, True], "dtype": "bool"}, input=_ROW, other=[-1.0, -2.0, -3.0]),
         _q(condition={"data": [True, False, True], "dtype": "bool"}),

@@ -45,7 +45,7 @@ def _forward(info: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"\s+", " ", text).strip().replace("_symint", "")
     guarded = re.fullmatch(r"grad\.defined\(\) \? (.*) : (?:std::tuple<.*>|Tensor)\(\)", text)
     return _named(guarded[1] if guarded else text)
 
@@ -60,11 +60,11 @@ def formula(nodes: Iterable[str]) -> dict[str, str] | None:
     found = {name: table[name] for name in nodes if name in table}
     if not found or len(found) > _STEPS:
         return None
-    if len(found) == 1:
+    if len(set(found.values())) == 1:
         backward, forward = next(iter(found.values()))
     else:
-        backward = "; ".join(f"{_step(name)} → {texts[0]}" for name, texts in found.items())
-        forward = "; ".join(f"{_step(name)} → {texts[1]}" for name, texts in found.items() if texts[1])
+        backward = "; ".join(dict.fromkeys(f"{_step(name)} → {texts[0]}" for name, texts in found.items()))
+        forward = "; ".join(dict.fromkeys(f"{_step(name)} → {texts[1]}" for name, texts in found.items() if texts[1]))
     return {"backward": backward, **({"forward": forward} if forward else {})}
 
 

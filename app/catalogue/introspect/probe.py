@@ -20,7 +20,7 @@ _SAMPLES: Final = 4  # probed for one signature, and
 _VARIED: Final = 16  # those that give other arguments
 # Nodes of the autograd graph that carry shapes and no mathematics.
 _PLUMBING: Final = frozenset(
-    {"AccumulateGrad", "ViewBackward0", "UnsafeViewBackward0", "ExpandBackward0", "ReshapeAliasBackward0", "CloneBackward0",
+    {"ViewBackward0", "UnsafeViewBackward0", "ExpandBackward0", "ReshapeAliasBackward0", "CloneBackward0",
      "AliasBackward0", "ToCopyBackward0", "UnsqueezeBackward0", "SqueezeBackward1", "SqueezeBackward0"}
 )  # fmt: skip
 
@@ -140,16 +140,11 @@ def _flat(result: Any, at: int = 0, top: bool = True) -> Iterator[tuple[int, Ten
 
 def grad_nodes(sample: Sample) -> tuple[str, ...]:
     """Names of the grad_fns of a sample's outputs, outermost first, without those that only move data."""
-    leaves = {
-        name: tensor.detach().clone().requires_grad_() if tensor.is_floating_point() or tensor.is_complex() else tensor
-        for name, tensor in sample.leaves().items()
-    }
-    try:
-        outputs = [tensor for _, tensor in _flat(sample.run(leaves)) if tensor.grad_fn is not None]
-    except REFUSALS:  # a function that writes to a leaf of the graph
-        return ()
-    seen: set[Any] = set()
-    queue = [output.grad_fn for output in outputs]
+    floating = [name for name, tensor in sample.leaves().items() if tensor.is_floating_point() or tensor.is_complex()]
+    queue, seen = _roots(sample, floating)
+    for name in floating:  # some functions refuse a target that requires grad
+        if not queue:
+            queue, seen = _roots(sample, [name])
     names: dict[str, None] = {}
     while queue:
         node = queue.pop(0)
@@ -159,4 +154,17 @@ def grad_nodes(sample: Sample) -> tuple[str, ...]:
         names.setdefault(node.name())
         queue.extend(parent for parent, _ in node.next_functions)
     working = tuple(name for name in names if name not in _PLUMBING)
-    return working or tuple(name for name in names if name != "AccumulateGrad")
+    return working or tuple(names)
+
+
+def _roots(sample: Sample, wrt: list[str]) -> tuple[list[Any], set[Any]]:
+    """The grad_fns of a sample's outputs, and those of its inputs, at which to stop."""
+    leaves = {name: tensor.detach().clone().requires_grad_(name in wrt) for name, tensor in sample.leaves().items()}
+    # A function that writes to its argument refuses a leaf of the graph, and the call is given a copy anyway.
+    copies = {name: tensor.clone() if name in wrt else tensor for name, tensor in leaves.items()}
+    try:
+        outputs = [tensor.grad_fn for _, tensor in _flat(sample.run(copies)) if tensor.grad_fn is not None]
+    except REFUSALS:
+        return [], set()
+    ends = {tensor.grad_fn for tensor in copies.values() if tensor.grad_fn is not None}
+    return [node for node in outputs if node not in ends], ends

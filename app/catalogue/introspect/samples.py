@@ -68,7 +68,8 @@ class Sample:
 
     def run(self, leaves: Mapping[str, Tensor] | None = None) -> Any:
         torch.manual_seed(_SEED)
-        found = self.leaves() if leaves is None else leaves
+        # Copies: some functions write to their arguments.
+        found = {name: tensor.clone() for name, tensor in self.leaves().items()} if leaves is None else leaves
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return prepared(self.bound, tuple(found))(*found.values())

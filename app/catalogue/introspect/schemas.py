@@ -73,12 +73,13 @@ def signatures(group: Group) -> tuple[Signature, ...]:
             unique.setdefault(
                 (tuple((a.name, a.kind, a.required) for a in signature.arguments), len(signature.outputs)), signature
             )
-    return tuple(sorted(_without_weaker(list(unique.values())), key=_numbers))
+    return tuple(sorted(_without_weaker(list(unique.values())), key=_plainness))
 
 
-def _numbers(signature: Signature) -> int:
-    """Tensors before numbers: `mul(input, other: tensor)` comes first."""
-    return sum(a.kind == "number" and a.required for a in signature.arguments)
+def _plainness(signature: Signature) -> tuple[int, int]:
+    """Tensors before numbers (`mul(input, other: tensor)` comes first), one integer before a list (`squeeze(input, dim: integer)`)."""
+    required = [argument.kind for argument in signature.arguments if argument.required]
+    return required.count("number"), required.count("integers")
 
 
 def _without_weaker(found: list[Signature]) -> list[Signature]:
@@ -86,7 +87,11 @@ def _without_weaker(found: list[Signature]) -> list[Signature]:
 
     def covered(small: Signature, large: Signature) -> bool:
         theirs = {a.name: a for a in large.arguments}
-        if len(small.outputs) != len(large.outputs) or len(small.arguments) >= len(large.arguments):
+        if (
+            {a.name for a in small.arguments} == {a.name for a in large.arguments}
+            or len(small.outputs) != len(large.outputs)
+            or len(small.arguments) >= len(large.arguments)
+        ):
             return False
         for argument in small.arguments:
             other = theirs.pop(argument.name, None)

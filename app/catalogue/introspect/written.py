@@ -33,6 +33,18 @@ def _several(arguments: str) -> str:
     return f"({arguments}) -> Tensor[]"
 
 
+def _unique(arguments: str) -> tuple[str, ...]:
+    """By keyword alone: the Python function picks its variant by keywords, and by position it picks wrongly."""
+    return (
+        f"(Tensor input, {arguments}, bool return_inverse=False, bool return_counts=False, int? dim=None) -> Tensor",
+        f"(Tensor input, {arguments}, bool return_inverse, bool return_counts=False, int? dim=None) -> "
+        "(Tensor output, Tensor inverse_indices)",
+        f"(Tensor input, {arguments}, bool return_counts, bool return_inverse=False, int? dim=None) -> (Tensor output, Tensor counts)",
+        f"(Tensor input, {arguments}, bool return_inverse, bool return_counts, int? dim=None) -> "
+        "(Tensor output, Tensor inverse_indices, Tensor counts)",
+    )
+
+
 # Public name → signatures: schema text without the name. Order decides where names and kinds leave a choice.
 WRITTEN: Final[dict[str, tuple[str, ...]]] = {
     "atleast_1d": ("(Tensor input) -> Tensor", _several("Tensor[] tensors")),
@@ -52,20 +64,8 @@ WRITTEN: Final[dict[str, tuple[str, ...]]] = {
     ),
     "split": ("(Tensor tensor, int[1] split_size_or_sections, int dim=0) -> Tensor[]",),
     "tensordot": ("(Tensor a, Tensor b, int[1] dims=2) -> Tensor",),
-    "unique": (
-        "(Tensor input, bool sorted=True, bool return_inverse=False, bool return_counts=False, int? dim=None) -> Tensor",
-        "(Tensor input, bool sorted=True, *, bool return_inverse, int? dim=None) -> (Tensor output, Tensor inverse_indices)",
-        "(Tensor input, bool sorted=True, *, bool return_counts, int? dim=None) -> (Tensor output, Tensor counts)",
-        "(Tensor input, bool sorted=True, *, bool return_inverse, bool return_counts, int? dim=None) -> "
-        "(Tensor output, Tensor inverse_indices, Tensor counts)",
-    ),
-    "unique_consecutive": (
-        "(Tensor input, bool return_inverse=False, bool return_counts=False, int? dim=None) -> Tensor",
-        "(Tensor input, *, bool return_inverse, int? dim=None) -> (Tensor output, Tensor inverse_indices)",
-        "(Tensor input, *, bool return_counts, int? dim=None) -> (Tensor output, Tensor counts)",
-        "(Tensor input, *, bool return_inverse, bool return_counts, int? dim=None) -> "
-        "(Tensor output, Tensor inverse_indices, Tensor counts)",
-    ),
+    "unique": _unique("*, bool sorted=True"),
+    "unique_consecutive": _unique("*"),
     "unravel_index": (_several("Tensor indices, int[1] shape"),),
     "lu": (
         "(Tensor A, bool pivot=True, bool get_infos=False) -> (Tensor LU, Tensor pivots)",
@@ -90,8 +90,8 @@ WRITTEN: Final[dict[str, tuple[str, ...]]] = {
     "nn.functional.fold": (f"(Tensor input, int[2] output_size, {_PATCH}",),
     "nn.functional.unfold": (f"(Tensor input, {_PATCH}",),
     "nn.functional.interpolate": (_RESIZE,),
-    "nn.functional.upsample_bilinear": ("(Tensor input, int[1]? size=None, int[1]? scale_factor=None) -> Tensor",),
-    "nn.functional.upsample_nearest": ("(Tensor input, int[1]? size=None, int[1]? scale_factor=None) -> Tensor",),
+    "nn.functional.upsample_bilinear": ("(Tensor input, int[1]? size=None, float[1]? scale_factor=None) -> Tensor",),
+    "nn.functional.upsample_nearest": ("(Tensor input, int[1]? size=None, float[1]? scale_factor=None) -> Tensor",),
     "nn.functional.gaussian_nll_loss": (
         "(Tensor input, Tensor target, Tensor var, bool full=False, float eps=1e-06, str reduction='mean') -> Tensor",
         "(Tensor input, Tensor target, float var, bool full=False, float eps=1e-06, str reduction='mean') -> Tensor",

@@ -1,0 +1,207 @@
+"""PyTorch's own samples as queries: what a client makes of them who knows nothing but `GET /v1/operations/{name}`.
+
+Knows how a positional sample lies on a signature's arguments. Refuses to know how the query is sent and who answers it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo.core import OpInfo
+
+# OpInfo (with its variant after a slash) → why its samples cannot be laid on the signature by position or kind, or mean something else.
+EXCEPTIONS: Final[dict[str, str]] = {
+    "nn.functional.embedding": "the samples give the weight first, the function takes it second",
+    "nn.functional.embedding_bag": "the samples give the weight first, the function takes it second",
+    "sum_to_size": "some samples give the size as several arguments",
+    "to": "the samples give a device, which a query cannot choose",
+    "where": "the samples give the input first, the function takes the condition first",
+    "linalg.lstsq/grad_oriented": "the test keeps only the solution",
+    "linalg.pinv/singular": "the samples give two factors, and the test multiplies them",
+    "svd_lowrank": "the samples give two factors, and the test multiplies them",
+    "pca_lowrank": "the samples give two factors, and the test multiplies them",
+}
+# What no plain query carries, and that changes no value.
+_SILENT: Final = ("device", "layout", "memory_format", "requires_grad", "non_blocking")
+_PLAIN: Final = (int, float, bool, str, type(None), torch.dtype)
+_ELEMENTS: Final = 20_000
+SEED: Final = 42  # with which PyTorch's tests run what draws
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One sample as a query, and PyTorch's own function and arguments for it."""
+
+    info: OpInfo
+    number: int
+    operation: str
+    inputs: dict[str, Tensor | list[Tensor]]
+    parameters: dict[str, Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def expected(self) -> Any:
+        """What PyTorch gives."""
+        torch.manual_seed(SEED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.info.op(*self.args, **self.kwargs)
+
+
+def cases(
+    page: Callable[[str], Mapping[str, Any] | None],
+    count: int,
+    dtype: torch.dtype = torch.float64,
+    names: Sequence[str] | None = None,
+) -> Iterator[Case | str]:
+    """At most `count` plain samples of each OpInfo that `page` knows and that draws nothing; a text in the place of one that fits no signature.
+
+    Arguments:
+        page: name → the operation's page (contract, section 1), or None.
+        names: only these OpInfos.
+    """
+    for info in op_db:
+        if names is not None and info.name not in names:
+            continue
+        found = page(info.name)
+        if found is None or "random" in found["tags"] or dtype not in info.supported_dtypes("cpu"):
+            continue
+        for number, sample in enumerate(itertools.islice(_samples(info, dtype), count)):
+            values = (sample.input, *sample.args)
+            placed = place(found, values, sample.kwargs)
+            if placed is None:
+                yield f"{title(info)}: sample {number} fits no signature"
+            else:
+                yield Case(info, number, found["name"], *placed, values, sample.kwargs)
+
+
+def title(info: OpInfo) -> str:
+    """The OpInfo's name, with its variant after a slash."""
+    return f"{info.name}/{info.variant_test_name}" if info.variant_test_name else str(info.name)
+
+
+def is_excepted(name: str) -> bool:
+    """Whether the samples of `name` (as `title` gives it) are among the exceptions."""
+    return name in EXCEPTIONS or name.partition("/")[0] in EXCEPTIONS
+
+
+def _samples(info: OpInfo, dtype: torch.dtype) -> Iterator[Any]:
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+    random.seed(SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for sample in info.sample_inputs("cpu", dtype, requires_grad=False):
+            if _is_plain([sample.input, sample.args, sample.kwargs]):
+                yield sample
+
+
+def _is_plain(value: Any) -> bool:
+    leaves = list(_leaves(value))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    return (
+        all(isinstance(leaf, (*_PLAIN, Tensor)) for leaf in leaves)
+        and all(tensor.layout == torch.strided for tensor in tensors)
+        and sum(tensor.numel() for tensor in tensors) < _ELEMENTS
+    )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for member in value:
+            yield from _leaves(member)
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            if name not in _SILENT:
+                yield from _leaves(member)
+    else:
+        yield value
+
+
+def place(
+    page: Mapping[str, Any], values: Sequence[Any], named: Mapping[str, Any]
+) -> tuple[dict[str, Tensor | list[Tensor]], dict[str, Any]] | None:
+    """`inputs` and `parameters` for the first signature that takes these arguments in call order, else by kind; None where none does."""
+    named = {name: value for name, value in named.items() if name not in _SILENT}
+    for by_kind in (False, True):
+        for signature in page["signatures"]:
+            found = _on(signature["arguments"], list(values), named, by_kind)
+            if found is not None:
+                return found
+    return None
+
+
+def _on(
+    arguments: Sequence[Mapping[str, Any]], values: list[Any], named: Mapping[str, Any], by_kind: bool
+) -> tuple[dict[str, Tensor | list[Tensor]], dict[str, Any]] | None:
+    known = {argument["name"]: argument for argument in arguments}
+    if not set(named) <= set(known):
+        return None
+    free = [argument for argument in arguments if argument["name"] not in named]
+    if free and free[0]["kind"] == "tensors" and all(isinstance(value, Tensor) for value in values):
+        values = [values]  # block_diag(a, b, c)
+    given: list[tuple[Mapping[str, Any], Any]] = []
+    for value in values:
+        argument = next((a for a in free if not by_kind or _fits(a, value)), None)
+        if argument is None or (not by_kind and not _fits(argument, value)):
+            return None
+        free.remove(argument)
+        given.append((argument, value))
+    given += [(known[name], value) for name, value in named.items()]
+    if any(argument["required"] for argument in free if argument["name"] not in named) or not all(
+        _fits(a, v) for a, v in given
+    ):
+        return None
+    inputs: dict[str, Tensor | list[Tensor]] = {}
+    parameters: dict[str, Any] = {}
+    for argument, value in given:
+        if argument["kind"] in ("tensor", "tensors"):
+            if value is not None:
+                inputs[argument["name"]] = list(value) if argument["kind"] == "tensors" else value
+        else:
+            parameters[argument["name"]] = _json(value)
+    return inputs, parameters
+
+
+def _fits(argument: Mapping[str, Any], value: Any) -> bool:
+    kind = argument["kind"]
+    if value is None:
+        return bool(argument.get("nullable")) or not argument["required"]
+    if kind == "tensor":
+        return isinstance(value, Tensor)
+    if kind == "tensors":
+        return isinstance(value, list | tuple) and bool(value) and all(isinstance(member, Tensor) for member in value)
+    members = value if isinstance(value, list | tuple) else [value]
+    types: dict[str, Any] = {"string": str, "boolean": bool, "dtype": torch.dtype, "integer": int, "number": (int, float)}
+    if kind in types:
+        return isinstance(value, types[kind]) and not (kind == "integer" and isinstance(value, bool))
+    return all(isinstance(member, int | float | list | tuple | None) for member in members)
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return [_json(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """The tensors of a result in order, as the answer's outputs are."""
+    if isinstance(result, Tensor):
+        return [result]
+    return [tensor for member in result for tensor in tensors(member)] if isinstance(result, list | tuple) else []
+
+
+def equal(expected: Tensor, found: Tensor) -> bool:
+    """Same shape, dtype and values, to rounding."""
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        return False
+    return torch.allclose(expected, found, rtol=1e-6, atol=1e-8, equal_nan=True)
