@@ -154,7 +154,10 @@ class Trace:
         except (PullbackError, Refusal, *DYNAMIC):
             raise
         except REFUSALS as error:
-            raise refusal(error, step.operation, [*args, *kwargs.values()], usage) from error
+            told = refusal(error, step.operation, [*args, *kwargs.values()], usage)
+            if isinstance(error, TypeError):  # the call itself is wrong, whatever the tensors hold
+                told.code = "bad_program"
+            raise told from error
         if [tensor._version for tensor in given] != versions:
             raise Refusal(
                 f"`{step.operation}` would change its argument in place, and values here never change.",

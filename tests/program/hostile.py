@@ -13,7 +13,7 @@ INPUTS: Final[dict[str, list[list[float]]]] = {
     "w": [[1.0, 0.5], [-0.5, 2.0], [0.25, 1.0]],
 }
 PARAMETERS: Final[dict[str, int]] = {"n": 3}
-CODES: Final = ("bad_program", "too_costly", "result_too_large", "body_too_large", "shape_mismatch", "operation_failed")
+CODES: Final = ("bad_program", "too_costly", "result_too_large", "body_too_large")
 
 _IMPORTS = [
     "import os", "import os\nx", "import torch\nx", "import numpy as np\nx", "from os import system\nx",
