@@ -36,6 +36,7 @@ Real = Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]]
 UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 _COMPLEX_OF = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 _SMALL = 100_000  # elements: a real attempt at a failed operation costs nothing then
+_SMALL_BYTES = 8 * _SMALL  # of what it makes: `tile` makes gigabytes of two elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +185,8 @@ class _Attempt:
 
     def succeeds(self, dtypes: Mapping[str, torch.dtype]) -> bool:
         try:
-            self._on_fakes(dtypes)
-            if self.query.operation is not None and self._is_small():
+            _, cost = self._on_fakes(dtypes)
+            if self.query.operation is not None and self._is_small() and cost.bytes <= _SMALL_BYTES:
                 self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there
         except (PullbackError, *UNPLANNABLE):
             return False
