@@ -19,10 +19,12 @@ from typing import Any, Final
 import orjson
 
 from app.errors import PullbackError
+from app.pool import refusals
 from app.pool.crew import Crew
 from app.pool.frames import Buffer, Frame, Kind
-from app.pool.job import Job, Reply, fingerprint, meta_of, peek_timeout
+from app.pool.job import Job, Reply, meta_of, peek_timeout
 from app.pool.member import Member
+from app.pool.quarantine import Quarantine
 from app.settings import Settings
 
 # A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two.
@@ -45,7 +47,6 @@ class Pool:
 
     Arguments:
         note: called with an event and its facts, for the operator's log.
-        on_change: called when a worker became ready.
     """
 
     def __init__(self, settings: Settings, note: Callable[..., None]) -> None:
@@ -62,8 +63,7 @@ class Pool:
         self._earliest = math.inf
         self._ticking = False
         self._abandoned: list[tuple[float, Member, Job]] = []
-        self._quarantine: dict[bytes, float] = {}
-        self._quarantined_sizes: set[int] = set()
+        self._quarantine = Quarantine(settings.quarantine_s)
         self._ever_ready = asyncio.Event()
 
     # The life of the pool
@@ -76,13 +76,13 @@ class Pool:
     async def stop(self) -> None:
         """Drop what is open and leave no process behind."""
         for job in list(self._open.values()):
-            self._settle(job, _draining())
+            self._settle(job, refusals.draining())
         await self.crew.stop()
 
     def kill(self) -> None:
         """The same at once, without waiting."""
         for job in list(self._open.values()):
-            self._settle(job, _draining())
+            self._settle(job, refusals.draining())
         self.crew.kill()
 
     async def until_ready(self) -> None:
@@ -123,7 +123,9 @@ class Pool:
             PullbackError: queue_full. A body larger than all the room is let in alone.
         """
         if self._held_bytes and self._held_bytes + size > self._settings.queue_bytes:
-            raise _queue_full(f"{self._held_bytes} bytes of bodies are held already, of {self._settings.queue_bytes} at most")
+            raise refusals.queue_full(
+                f"{self._held_bytes} bytes of bodies are held already, of {self._settings.queue_bytes} at most"
+            )
         self._held_bytes += size
 
     def release(self, size: int) -> None:
@@ -134,7 +136,7 @@ class Pool:
         if self._ready and self._idle:
             return
         if self.waiting_count >= self._settings.queue_length:
-            raise _queue_full(f"{self.waiting_count} queries wait already, of {self._settings.queue_length} at most")
+            raise refusals.queue_full(f"{self.waiting_count} queries wait already, of {self._settings.queue_length} at most")
 
     def ask(
         self,
@@ -151,9 +153,9 @@ class Pool:
         Raises:
             PullbackError: worker_crashed, where the same content has just cost two workers.
         """
-        if self._quarantine:
-            self._check_quarantine(body, size)
         now = time.monotonic()
+        if self._quarantine.is_used and (left_s := self._quarantine.left_s(body, size, now)):
+            raise refusals.worker_crashed(retry_after_s=math.ceil(left_s))
         deadline = now + self._timeout(peek_timeout(body))
         job = Job(
             number=next(self._numbers),
@@ -304,10 +306,8 @@ class Pool:
         if job.lost < _LIVES and job.tries < _TRIES:
             self._requeue([job], member)
             return
-        if self._settings.quarantine_s:
-            self._quarantine[fingerprint(job.body)] = time.monotonic() + self._settings.quarantine_s
-            self._quarantined_sizes.add(job.size)
-        self._settle(job, _worker_crashed())
+        self._quarantine.add(job.body, job.size, time.monotonic())
+        self._settle(job, refusals.worker_crashed())
 
     def noted(self, event: str, **facts: Any) -> None:
         self._note(event, **facts)
@@ -344,7 +344,7 @@ class Pool:
 
     def _expire(self, job: Job) -> None:
         given_s = job.deadline - job.arrived
-        self._settle(job, _deadline_exceeded(given_s) if self._ever_ready.is_set() else _starting())
+        self._settle(job, refusals.deadline_exceeded(given_s) if self._ever_ready.is_set() else refusals.starting())
         for member in list(job.holders):
             if member.head is job:
                 self._retire(member, "deadline")
@@ -355,14 +355,6 @@ class Pool:
         """Forget the bodies of settled jobs that still stand in the queue."""
         if any(job.future.done() for job in self._waiting):
             self._waiting = deque(job for job in self._waiting if not job.future.done())
-
-    def _check_quarantine(self, body: Sequence[Buffer], size: int) -> None:
-        now = time.monotonic()
-        self._quarantine = {mark: until for mark, until in self._quarantine.items() if until > now}
-        if not self._quarantine:
-            self._quarantined_sizes.clear()
-        elif size in self._quarantined_sizes and (until := self._quarantine.get(fingerprint(body))):
-            raise _worker_crashed(retry_after_s=math.ceil(until - now))
 
     # The clock
 
@@ -396,36 +388,3 @@ class Pool:
         """Every second: workers that hang outside of a query."""
         self.crew.look_after(time.monotonic())
         self._loop.call_later(_ROUND_S, self._round)
-
-
-def _queue_full(why: str) -> PullbackError:
-    return PullbackError("queue_full", f"The queue is full: {why}.", fix="Try again in a moment.", retry_after_s=1)
-
-
-def _draining() -> PullbackError:
-    return PullbackError(
-        "draining", "The service is shutting down.", fix="Send the query again, to another server.", retry_after_s=5
-    )
-
-
-def _starting() -> PullbackError:
-    return PullbackError("starting", "No worker was ready before the deadline.", fix="Try again in a moment.", retry_after_s=2)
-
-
-def _deadline_exceeded(seconds: float) -> PullbackError:
-    return PullbackError(
-        "deadline_exceeded",
-        f"There was no answer within {seconds:g} s, so the computation was stopped.",
-        at="timeout_s",
-        given=f"{seconds:g} s",
-        fix="Give it more time by timeout_s, up to the server's maximum, or ask for less.",
-    )
-
-
-def _worker_crashed(retry_after_s: int | None = None) -> PullbackError:
-    return PullbackError(
-        "worker_crashed",
-        "Two workers died while they computed this query, so it is not tried again for a while.",
-        fix="Look for NaN, extreme or out-of-range values in its inputs, on which PyTorch is known to crash; other queries are answered.",
-        retry_after_s=retry_after_s,
-    )

@@ -111,9 +111,9 @@ def test_a_harmless_request_id_is_kept(keyed: httpx.Client, given: str) -> None:
         assert reply.headers["x-request-id"] == given
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "<b>", "a b", "ä".encode("latin-1").decode("latin-1"), '{"a":1}'])
+@pytest.mark.parametrize("given", ["", "x" * 129, "<b>", "a b", "ä", '{"a":1}'])
 def test_another_request_id_is_replaced(keyed: httpx.Client, given: str) -> None:
-    reply = keyed.post("/v1/query", json=SMALL, headers={"X-Request-Id": given.encode("latin-1")})
+    reply = keyed.post("/v1/query", json=SMALL, headers=[(b"X-Request-Id", given.encode("latin-1"))])
     assert reply.headers["x-request-id"] not in ("", given)
 
 

@@ -1,0 +1,67 @@
+"""The start of a server: what settings it refuses, what it imports, what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from app.main import BadSettingsError, serve
+from app.settings import Settings
+from tests.server import Server, clean_environment, serving
+
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - that is what is tested
+
+
+def test_importing_the_front_does_not_import_torch() -> None:
+    code = "import sys, app.main, app.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.invalid"])
+def test_without_a_key_it_stays_on_loopback(host: str) -> None:
+    with pytest.raises(BadSettingsError, match="PULLBACK_API_KEYS"):
+        serve(Settings(host=host))
+
+
+def test_a_port_that_is_taken(server: Server) -> None:
+    with pytest.raises(BadSettingsError, match=str(server.port)):
+        serve(Settings(port=server.port))
+
+
+def test_it_says_where_it_answers(server: Server) -> None:
+    assert f"Pullback answers on {server.url} — docs at /docs\n" in server.log.read_text()
+
+
+def test_its_log_can_be_text_and_it_may_be_open_to_the_network(tmp_path: Path) -> None:
+    settings = {"PULLBACK_LOG_FORMAT": "text", "PULLBACK_HOST": EVERYWHERE, "PULLBACK_OPEN_TO_NETWORK": "true"}
+    with serving(tmp_path / "log.txt", **settings) as running:
+        running.http.get("/health/live", headers={"X-Request-Id": "in-text"})
+    assert any(
+        " request " in line and "request_id=in-text" in line and "status=200" in line
+        for line in running.log.read_text().splitlines()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "70000"], "PULLBACK_PORT"),
+        (["--host", EVERYWHERE], "PULLBACK_API_KEYS"),
+        (["--workers", "many"], "PULLBACK_WORKERS"),
+    ],
+)
+def test_wrong_settings_are_named(arguments: list[str], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "serve", *arguments],
+        env=clean_environment(),
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
