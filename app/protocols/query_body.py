@@ -18,6 +18,10 @@ Names = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=TENS
 Tree = dict[str, Any]
 
 
+def _outputs_alone() -> list[Want]:
+    return ["outputs"]
+
+
 class QueryBody(BaseModel):
     """A query as JSON spells it; a field that is null is left out."""
 
@@ -26,15 +30,18 @@ class QueryBody(BaseModel):
     operation: str | None = None
     program: str | None = None
     function: str | None = None
-    inputs: Tree = {}
-    parameters: Tree = {}
-    want: Annotated[list[Want], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT)] = ["outputs"]
+    # Factories, as pydantic copies a mutable default deeply for every query.
+    inputs: Tree = Field(default_factory=dict)
+    parameters: Tree = Field(default_factory=dict)
+    want: Annotated[list[Want], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT)] = Field(
+        default_factory=_outputs_alone
+    )
     wrt: Names | None = None
     of: str | None = None
-    cotangent: Tree = {}
-    tangent: Tree = {}
-    batched: Annotated[list[str], Field(fail_fast=True, max_length=TENSOR_COUNT_LIMIT)] = []
-    expected: Tree = {}
+    cotangent: Tree = Field(default_factory=dict)
+    tangent: Tree = Field(default_factory=dict)
+    batched: Annotated[list[str], Field(fail_fast=True, max_length=TENSOR_COUNT_LIMIT)] = Field(default_factory=list)
+    expected: Tree = Field(default_factory=dict)
     format: Format = "dense"
     dtype: ComputeDtype | None = None
     encoding: Encoding = "list"
