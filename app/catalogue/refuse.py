@@ -6,6 +6,7 @@ Knows how the problems read. Refuses to know how they were found.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -47,12 +48,8 @@ def usage(operation: Operation, signatures: Sequence[Signature] | None = None) -
 
 
 def _shown(argument: Argument) -> str:
-    default = (
-        {None: "null", True: "true", False: "false"}.get(argument.default, argument.default) if not argument.required else None
-    )
-    if isinstance(argument.default, tuple):
-        default = list(argument.default)
-    return f"{argument.name}: {argument.kind}" if argument.required else f"{argument.name}: {argument.kind} = {default}"
+    said = f"{argument.name}: {argument.kind}"
+    return said if argument.required else f"{said} = {json.dumps(argument.default)}"
 
 
 def refusal(

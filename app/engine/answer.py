@@ -39,7 +39,7 @@ class Engine:
         with warnings.catch_warnings():
             # PyTorch warns the server's operator of what concerns the client, and of deprecations; what matters becomes a note.
             warnings.simplefilter("ignore")
-            return clean(lambda: self._answer(query))
+            return clean(lambda: self._answer(query), at=None if query.operation is None else "inputs", what=query.operation)
 
     def _answer(self, query: Query) -> Answer:
         prepared = self._preparer.prepared(query)

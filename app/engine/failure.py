@@ -32,7 +32,7 @@ def constant_input(error: BaseException, names: Sequence[str]) -> str | None:
     return next((name for name in names if name == said or (said == "self" and name == "input")), None)
 
 
-def translated(error: BaseException, at: str | None = None) -> PullbackError:
+def translated(error: BaseException, at: str | None = None, what: str | None = None) -> PullbackError:
     """The refusal for an exception of PyTorch: `out_of_memory`, `shape_mismatch` or `operation_failed`."""
     if is_memory(error):
         return PullbackError(
@@ -51,13 +51,15 @@ def translated(error: BaseException, at: str | None = None) -> PullbackError:
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
     step = step_of(error)
     if step is None:
-        return PullbackError(code, f"PyTorch refused: {sentence(error)}.", at=at)
+        return PullbackError(code, f"PyTorch refused{f' `{what}`' if what else ''}: {sentence(error)}.", at=at)
     place = f"Line {step.line}, column {step.column}: `{step.operation}` failed"
     return PullbackError(code, f"{place}, and PyTorch said: {sentence(error)}.", at=f"{step.line}:{step.column}")
 
 
-def clean(run: Callable[[], T], *, at: str | None = None, through: tuple[type[BaseException], ...] = ()) -> T:
-    """`run()`, its exceptions translated; those of `through` pass."""
+def clean(
+    run: Callable[[], T], *, at: str | None = None, what: str | None = None, through: tuple[type[BaseException], ...] = ()
+) -> T:
+    """`run()`, its exceptions translated, as refusals of the operation `what` at `at`; those of `through` pass."""
     try:
         return run()
     except PullbackError:
@@ -65,4 +67,4 @@ def clean(run: Callable[[], T], *, at: str | None = None, through: tuple[type[Ba
     except through:
         raise
     except REFUSALS as error:
-        raise translated(error, at) from error
+        raise translated(error, at, what) from error

@@ -50,6 +50,22 @@ def _ctc_targets(operation: str, leaves: Leaves) -> None:
         )
 
 
+def _indices(operation: str, leaves: Leaves) -> None:
+    """Not a crash, but PyTorch's words ("index out of range in self") help nobody."""
+    indices, table = leaves.get("input"), leaves.get("weight")
+    if indices is None or table is None or indices.numel() == 0 or table.dim() != 2 or indices.dtype.is_floating_point:
+        return
+    low, high = int(indices.min()), int(indices.max())
+    if low < 0 or high >= table.shape[0]:
+        raise PullbackError(
+            "operation_failed",
+            f"`{operation}` looks up rows of `weight`, which has {table.shape[0]}; the indices run from {low} to {high}.",
+            at="inputs.input",
+            expected=f"integers from 0 to {table.shape[0] - 1}",
+            given=f"{low} to {high}",
+        )
+
+
 def _distances(operation: str, leaves: Leaves) -> None:
     leaf = leaves.get("input")
     if leaf is not None and leaf.numel() == 0:
@@ -59,7 +75,7 @@ def _distances(operation: str, leaves: Leaves) -> None:
         )  # fmt: skip
 
 
-# Each line cost a crash: SIGSEGV or SIGABRT in PyTorch 2.13.0 on the CPU.
+# Each line but the embeddings cost a crash: SIGSEGV or SIGABRT in PyTorch 2.13.0 on the CPU.
 _GUARDS: Final[dict[str, Callable[[str, Leaves], None]]] = {
     "linalg.eigvals": _finite("input", "A"),
     "linalg.eig": _finite("input", "A"),
@@ -67,6 +83,8 @@ _GUARDS: Final[dict[str, Callable[[str, Leaves], None]]] = {
     "nn.functional.grid_sample": _finite("grid"),
     "nn.functional.ctc_loss": _ctc_targets,
     "nn.functional.pdist": _distances,
+    "nn.functional.embedding": _indices,
+    "nn.functional.embedding_bag": _indices,
 }
 
 

@@ -242,7 +242,7 @@ def test_batched_cotangents_are_one_a_sample() -> None:
         ({"operation": "exp", "inputs": {"input": 1.0}, "batched": ("input",)}, "shape_mismatch", "inputs.input"),
         ({"operation": "exp", "inputs": {"input": X}, "want": ["fisher"], "of": "nope"}, "bad_parameter", "of"),
         ({"operation": "matmul", "inputs": {"input": MATRIX, "other": X}}, "shape_mismatch", "inputs"),
-        ({"operation": "linalg.inv", "inputs": {"A": np.zeros((2, 2))}}, "operation_failed", None),
+        ({"operation": "linalg.inv", "inputs": {"A": np.zeros((2, 2))}}, "operation_failed", "inputs"),
         ({"operation": "exp", "inputs": {"input": np.zeros((2, 2))}, "want": ["fisher"]}, "not_scalar", "outputs.output"),
         ({"operation": "tanh", "inputs": {"input": np.zeros(100_000)}, "want": ["jacobian"]}, "result_too_large", "want.jacobian"),
         ({"operation": "outer", "inputs": {"input": np.zeros(100_000), "vec2": np.zeros(100_000)}}, "result_too_large", "want.outputs"),
