@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -18,6 +21,14 @@ from tests.front.raw import head, line
 from tests.pool.questions import SMALL, heavy, metric
 from tests.server import Server
 
+# From a process of its own, so that the client of the small queries has this one to itself.
+UPLOAD = """
+import sys, httpx
+with open(sys.argv[2], "rb") as file:
+    body = file.read()
+reply = httpx.post(sys.argv[1], content=body, headers={"Content-Type": sys.argv[3]}, timeout=60)
+sys.exit(reply.status_code != 200)
+"""
 TEXT = orjson.dumps(SMALL)
 
 
@@ -134,23 +145,23 @@ def test_too_many_bytes_at_once(strict: Server, keyed: httpx.Client) -> None:
     assert keyed.post("/v1/query", json=SMALL).status_code == 200
 
 
-def test_two_large_uploads_do_not_stall_a_small_query(server: Server) -> None:
+def test_two_large_uploads_do_not_stall_a_small_query(server: Server, tmp_path: Path) -> None:
     """100 MB of JSON and of safetensors; with one worker a small query may have to wait for one to be read, never for the network."""
     values = np.random.default_rng(0).standard_normal(1 << 20)
     text = b'{"operation": "exp", "inputs": {"input": ' + orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY) + b"}, "
     as_json = text + b'"encoding": "base64"' + b" " * (100_000_000 - len(text)) + b"}"
     binary = save({"inputs.input": np.zeros(12_500_000)}, {"query": '{"operation": "sum", "want": ["outputs"]}'})
-    bodies = [(as_json, "application/json"), (binary, "application/vnd.safetensors")]
-    with ThreadPoolExecutor(2) as clients:
-        large = [
-            clients.submit(server.http.post, "/v1/query", content=body, headers={"Content-Type": kind}) for body, kind in bodies
-        ]
-        times = []
-        while not all(future.done() for future in large):
-            start = time.monotonic()
-            assert server.http.get("/health/ready").status_code == 200
-            assert server.http.post("/v1/query", json=SMALL).status_code == 200
-            times.append(time.monotonic() - start)
-        assert [future.result().status_code for future in large] == [200, 200]
+    uploads = []
+    for name, body, kind in (("json", as_json, "application/json"), ("binary", binary, "application/vnd.safetensors")):
+        (tmp_path / name).write_bytes(body)
+        command = [sys.executable, "-c", UPLOAD, f"{server.url}/v1/query", str(tmp_path / name), kind]
+        uploads.append(subprocess.Popen(command))
+    times = []
+    while any(upload.poll() is None for upload in uploads):
+        start = time.monotonic()
+        assert server.http.get("/health/ready").status_code == 200
+        assert server.http.post("/v1/query", json=SMALL).status_code == 200
+        times.append(time.monotonic() - start)
+    assert [upload.returncode for upload in uploads] == [0, 0]
     assert sorted(times)[len(times) // 2] < 0.1
     assert max(times) < 2.5
