@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from app.engine import derivatives, formats, jacobian
@@ -19,6 +20,7 @@ from app.engine.explain import explain
 from app.engine.prepare import Prepared
 from app.engine.tensors import to_torch
 from app.engine.vectors import Vectors, cotangents, tangents
+from app.errors import PullbackError
 from app.limits import Limits
 from app.query import Query
 
@@ -121,9 +123,23 @@ def _check(job: Job) -> Any:
     kind = next((kind for kind in ("jacobian", "gradient") if kind in job.query.want), "vjp")
     # Of one output alone where the query names it; the cotangents are all outputs' otherwise.
     alone = kind == "gradient" or (job.query.of is not None and not job.query.cotangent)
-    vectors = None if alone else job.cotangents[0]
+    vectors = None if alone else _single_cotangents(job)
     of = job.prepared.of or job.query.of
     return check(job.prepared.function, job.leaves, job.prepared.wrt, vectors, expected, of, kind, job.query.seed)
+
+
+def _single_cotangents(job: Job) -> Vectors:
+    """The cotangents that `check` reduces by; without a note where each output is one number, for then there is nothing to choose."""
+    smooth = job.evaluation.smooth()
+    scalars = all(value.numel() == 1 for value in smooth.values())
+    if scalars and not job.query.cotangent:
+        return {name: torch.ones_like(value) for name, value in smooth.items()}
+    vectors, several = job.cotangents
+    if several:
+        raise PullbackError(
+            "bad_cotangent", "`check` takes one cotangent of each output.", at="cotangent", fix="Send one at a time."
+        )
+    return vectors
 
 
 KINDS: Final[dict[str, Callable[[Job], Any]]] = {

@@ -131,6 +131,10 @@ def build(query: Query, functions: Functions, shapes: Mapping[str, tuple[int, ..
     candidates = _promotable(query, dtypes)
     if candidates:
         dtypes = _promoted(attempt, dtypes, candidates)
+    elif (whole := _bare_integers(query)) and not attempt.succeeds(dtypes):
+        # A browser writes 1.0 as 1: what PyTorch refuses as whole numbers beside floating ones is tried as floating too.
+        promoted = _promoted(attempt, dtypes, whole)
+        dtypes = promoted if attempt.succeeds(promoted) else dtypes
     function, cost = attempt.built(dtypes)
     if function.random and query.seed is None:
         raise _seed_needed("The program draws random numbers")
@@ -153,18 +157,24 @@ def _dtypes(query: Query) -> dict[str, torch.dtype]:
 
 def _promotable(query: Query, dtypes: Mapping[str, torch.dtype]) -> list[str]:
     """Bare integer leaves that the contract (section 2) would have floating: named in `wrt`, or nothing at all is floating."""
-    bare = [name for name, data in leaves_of(query.inputs) if data.bare and data.dtype in INTEGER_DTYPES]
+    bare = _bare_integers(query)
     if query.wrt is not None:
         named = set(query.wrt)
         return [name for name in bare if name in named or name.rpartition(".")[0] in named]
     return [] if any(is_differentiable(dtype) for dtype in dtypes.values()) else bare
 
 
+def _bare_integers(query: Query) -> list[str]:
+    return [name for name, data in leaves_of(query.inputs) if data.bare and data.dtype in INTEGER_DTYPES]
+
+
 def _promoted(attempt: _Attempt, dtypes: dict[str, torch.dtype], candidates: list[str]) -> dict[str, torch.dtype]:
+    """`candidates` as floating: all of them where they are named in `wrt` or the Function takes that, else those that it takes."""
     query = attempt.query
     target = DTYPES[query.dtype] if query.dtype is not None else torch.float64
     everything = {**dtypes, **dict.fromkeys(candidates, target)}
-    if query.wrt is not None or attempt.succeeds(everything):
+    named = query.wrt is not None and set(candidates) == set(_promotable(query, dtypes))
+    if named or attempt.succeeds(everything):
         return everything
     for name in candidates:  # one by one: `index_select` takes a floating input but not a floating index
         with_it = {**dtypes, name: target}

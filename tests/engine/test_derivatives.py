@@ -182,6 +182,16 @@ def test_integers_are_promoted_where_a_derivative_needs_it() -> None:
     assert results(operation="bitwise_and", inputs={"input": [6], "other": [3]})["outputs"]["output"].dtype == np.int64
 
 
+def test_whole_numbers_beside_floating_ones_are_promoted_where_pytorch_refuses_them() -> None:
+    """A browser writes 1.0 as 1."""
+    image, kernel = np.arange(9).reshape(1, 1, 3, 3), [[[[0.5, 0.0], [0.0, 0.25]]]]
+    found = results(operation="nn.functional.conv2d", inputs={"input": image, "weight": kernel}, want=["outputs", "vjp"])
+    np.testing.assert_allclose(found["outputs"]["output"], [[[[1.0, 1.75], [3.25, 4.0]]]])
+    assert set(found["vjp"]) == {"input", "weight"}
+    found = results(operation="nn.functional.cross_entropy", inputs={"input": [[0.5, 1.5]], "target": [1]}, want=["vjp"])
+    assert set(found["vjp"]) == {"input"}
+
+
 def test_compute_in_another_dtype() -> None:
     found = results(operation="exp", inputs={"input": X}, dtype="float32", want=["outputs", "vjp"])
     assert found["outputs"]["output"].dtype == np.float32

@@ -82,7 +82,9 @@ def test_vjp_jvp_and_jacobian_agree(operation: Operation) -> None:
             np.tensordot(array(block), v[name], axes=v[name].ndim) if v[name].ndim else array(block) * v[name]
             for name, block in blocks.items()
         )
-        np.testing.assert_allclose(product, pushed[output], rtol=1e-5 if single else 1e-8, atol=(1e-6 if single else 1e-9) * scale)
+        np.testing.assert_allclose(
+            product, pushed[output], rtol=1e-5 if single else 1e-8, atol=(1e-6 if single else 1e-9) * scale
+        )
 
 
 @pytest.mark.parametrize("operation", TWICE, ids=lambda operation: operation.name)
