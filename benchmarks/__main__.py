@@ -10,13 +10,21 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import orjson
 import safetensors.numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from app.engine.answer import Engine
+from app.limits import Limits
+from app.program.functions import load as load_functions
+from app.protocols import native
+from app.query import Query
+from app.road import Road
 from benchmarks import load, servers
 
 SAFETENSORS = "application/vnd.safetensors"
@@ -129,7 +137,8 @@ def mlp_gradient(port: int) -> None:
     labels = rng.integers(0, 10, 64)
     text = "h = relu(x @ W1 + b1)\nreturn nn.functional.cross_entropy(h @ W2 + b2, y)"
     query = {"program": text, "want": ["gradient"], "wrt": ["W1", "b1", "W2", "b2"]}
-    tensors = {f"inputs.{name}": value for name, value in {**arrays, "y": labels}.items()}
+    tensors: dict[str, NDArray[Any]] = {f"inputs.{name}": value for name, value in arrays.items()}
+    tensors["inputs.y"] = labels
     body = safetensors.numpy.save(tensors, metadata={"query": orjson.dumps(query).decode()})
     client = Client(port)
     message = load.request("/v1/query", body, SAFETENSORS, SAFETENSORS)
@@ -180,6 +189,64 @@ def jacobians(port: int) -> None:
     client.close()
 
 
+PROGRAM = """
+A = x @ Wx + h @ Wh + b
+i = sigmoid(A[:, :8])
+f = sigmoid(A[:, 8:16])
+o = sigmoid(A[:, 16:24])
+g = tanh(A[:, 24:])
+c2 = f * c + i * g
+h2 = o * tanh(c2)
+y = h2 @ V
+p = softmax(y, dim=1)
+picked = log(p)[arange(x.shape[0]), target]
+entropy = -(p * log(p)).sum(1)
+loss = -picked.mean() - 0.01 * entropy.mean()
+decay = 0.0
+for w in [Wx, Wh, V]:
+    decay = decay + (w ** 2).sum()
+scale = (h2 ** 2).mean()
+smooth = ((h2[1:] - h2[:-1]) ** 2).mean()
+total = loss + 1e-4 * decay + 1e-3 * scale
+total = total + 1e-3 * smooth
+return total
+"""
+
+
+def programs() -> None:
+    """A 20-line program in this process: read and planned for the first time, and again, against its computation alone."""
+    road = Road(Limits(), "cpu")
+    road.warm()
+    rng = np.random.default_rng(0)
+    shapes = {"x": (4, 6), "h": (4, 8), "c": (4, 8), "Wx": (6, 32), "Wh": (8, 32), "b": (32,), "V": (8, 5)}
+    inputs = {name: rng.standard_normal(shape).tolist() for name, shape in shapes.items()} | {"target": [0, 4, 2, 1]}
+
+    def query(text: str) -> Query:
+        body = orjson.dumps({"program": text, "inputs": inputs, "want": ["gradient"], "wrt": ["Wx", "Wh", "b", "V"]})
+        return native.read(memoryview(body), None, None, Limits())
+
+    engine = Engine(Limits(), "cpu", load_functions(None))
+    first = []
+    for attempt in range(20):
+        fresh = query(PROGRAM.replace("total", f"total{attempt}"))
+        start = time.perf_counter()
+        engine.answer(fresh)
+        first.append(1e3 * (time.perf_counter() - start))
+    again = query(PROGRAM)
+    whole = median_ms(lambda: engine.answer(again), 200)
+    prepared = engine.prepared(again)
+    leaves = [torch.from_numpy(np.array(inputs[name])) for name in prepared.function.leaves]
+
+    def alone() -> None:
+        given = [leaf.requires_grad_() if leaf.is_floating_point() else leaf for leaf in leaves]
+        (loss,) = prepared.function.call(*given)
+        torch.autograd.grad(loss, [g for g, name in zip(given, prepared.function.leaves, strict=True) if name in prepared.wrt])
+
+    compute = median_ms(alone, 200)
+    line("20-line program, first time (read, plan, compute)", f"{statistics.median(first):.1f} ms")
+    line("the same, cached", f"{whole:.2f} ms", f"its computation alone {compute:.2f} ms: {whole - compute:+.2f} ms")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
@@ -191,6 +258,7 @@ def main() -> None:
         large_vjp(port, empty)
         mlp_gradient(port)
         jacobians(port)
+    programs()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import asyncio
 import statistics
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import uvloop
 
@@ -46,8 +47,7 @@ class _Connection(asyncio.Protocol):
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class
         self._send()
 
     def _send(self) -> None:

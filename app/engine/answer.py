@@ -19,7 +19,7 @@ from app.engine.failure import clean, constant_input
 from app.engine.guards import guard
 from app.engine.job import Job, results
 from app.engine.nonfinite import note_nonfinite
-from app.engine.prepare import Preparer
+from app.engine.prepare import Prepared, Preparer
 from app.engine.tensors import from_torch
 from app.limits import Limits
 from app.program.functions import Functions
@@ -40,6 +40,10 @@ class Engine:
             # PyTorch warns the server's operator of what concerns the client, and of deprecations; what matters becomes a note.
             warnings.simplefilter("ignore")
             return clean(lambda: self._answer(query), at=None if query.operation is None else "inputs", what=query.operation)
+
+    def prepared(self, query: Query) -> Prepared:
+        """The query made ready to run, as `answer` runs it; for measurements and inspection."""
+        return self._preparer.prepared(query)
 
     def _answer(self, query: Query) -> Answer:
         prepared = self._preparer.prepared(query)

@@ -72,8 +72,6 @@ def builder(query: Query, functions: Functions) -> Callable[[Inputs], Function]:
     """The maker of the Function for a query's text or name. Raises `unknown_operation`, `unknown_function`."""
     if query.operation is not None:
         operation = find(query.operation)
-        if "random" in operation.tags and query.seed is None:
-            raise _seed_needed(f"`{operation.name}` draws random numbers")
         return lambda inputs: build_operation(operation, inputs, query.parameters)
     if query.function is not None:
         known = functions.find(query.function)
@@ -131,13 +129,19 @@ def build(query: Query, functions: Functions, shapes: Mapping[str, tuple[int, ..
     candidates = _promotable(query, dtypes)
     if candidates:
         dtypes = _promoted(attempt, dtypes, candidates)
-    elif (whole := _bare_integers(query)) and not attempt.succeeds(dtypes):
-        # A browser writes 1.0 as 1: what PyTorch refuses as whole numbers beside floating ones is tried as floating too.
-        promoted = _promoted(attempt, dtypes, whole)
-        dtypes = promoted if attempt.succeeds(promoted) else dtypes
-    function, cost = attempt.built(dtypes)
+    whole = [] if candidates else _bare_integers(query)
+    if whole and query.operation is not None and not attempt.succeeds(dtypes):
+        dtypes = _rescued(attempt, dtypes, whole)
+    try:
+        function, cost = attempt.built(dtypes)
+    except PullbackError:
+        rescued = _rescued(attempt, dtypes, whole)
+        if rescued == dtypes:
+            raise
+        dtypes = rescued
+        function, cost = attempt.built(dtypes)
     if function.random and query.seed is None:
-        raise _seed_needed("The program draws random numbers")
+        raise _seed_needed("The program draws random numbers" if query.program else f"`{function.title}` draws random numbers")
     leaves = tuple(Leaf(name, shapes[name], dtypes[name]) for name in function.leaves)
     return Built(function, leaves, cost)
 
@@ -162,6 +166,15 @@ def _promotable(query: Query, dtypes: Mapping[str, torch.dtype]) -> list[str]:
         named = set(query.wrt)
         return [name for name in bare if name in named or name.rpartition(".")[0] in named]
     return [] if any(is_differentiable(dtype) for dtype in dtypes.values()) else bare
+
+
+def _rescued(attempt: _Attempt, dtypes: dict[str, torch.dtype], whole: list[str]) -> dict[str, torch.dtype]:
+    """Dtypes with which the Function succeeds: whole numbers beside floating ones, which PyTorch refused, taken as floating.
+
+    A browser writes 1.0 as 1, so an image of ones and zeros comes as integers.
+    """
+    promoted = _promoted(attempt, dtypes, whole) if whole else dtypes
+    return promoted if promoted != dtypes and attempt.succeeds(promoted) else dtypes
 
 
 def _bare_integers(query: Query) -> list[str]:
