@@ -73,7 +73,7 @@ def cases(
         if names is not None and info.name not in names:
             continue
         found = page(info.name)
-        if found is None or "random" in found["tags"] or dtype not in info.supported_dtypes("cpu"):
+        if found is None or "random" in found["tags"] or dtype not in info.supported_dtypes("cpu"):  # type: ignore[no-untyped-call]
             continue
         for number, sample in enumerate(itertools.islice(_samples(info, dtype), count)):
             values = (sample.input, *sample.args)
@@ -100,7 +100,7 @@ def _samples(info: OpInfo, dtype: torch.dtype) -> Iterator[Any]:
     random.seed(SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for sample in info.sample_inputs("cpu", dtype, requires_grad=False):
+        for sample in info.sample_inputs("cpu", dtype, requires_grad=False):  # type: ignore[no-untyped-call]
             if _is_plain([sample.input, sample.args, sample.kwargs]):
                 yield sample
 

@@ -120,7 +120,7 @@ def _plain(value: Any, kind: str) -> Any:
     return list(value) if kind in ("integers", "numbers", "booleans") and isinstance(value, tuple) else value
 
 
-class Drawing(TorchDispatchMode):  # type: ignore[misc,no-untyped-call]
+class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees whether a kernel draws random numbers, so that dropout with `training: false` needs no seed."""
 
     def __init__(self) -> None:

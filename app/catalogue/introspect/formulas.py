@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import torchgen
+import torchgen  # type: ignore[import-untyped]
 
 _STEPS: Final = 4  # a composite of more steps than this has no formula worth reading
 
@@ -19,7 +19,7 @@ _STEPS: Final = 4  # a composite of more steps than this has no formula worth re
 @cache
 def _table() -> dict[str, tuple[str, str]]:
     """grad_fn name → (backward, forward) text."""
-    from torchgen.packaged.autograd.load_derivatives import load_derivatives
+    from torchgen.packaged.autograd.load_derivatives import load_derivatives  # type: ignore[import-untyped]
 
     packaged = Path(torchgen.__file__).parent / "packaged"
     native = packaged / "ATen" / "native"

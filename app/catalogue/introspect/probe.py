@@ -60,7 +60,8 @@ def _varied(samples: list[Sample]) -> Iterator[Sample]:
     """Small samples with different names of arguments first: each input should be seen at least once."""
     seen: set[frozenset[str]] = set()
     ordered = sorted(samples, key=lambda s: (s.elements() == 0, s.elements()))
-    first, rest = [], []
+    first: list[Sample] = []
+    rest: list[Sample] = []
     for sample in ordered:
         names = frozenset((*sample.tensors, *sample.parameters))
         (rest if names in seen else first).append(sample)

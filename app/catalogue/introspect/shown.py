@@ -24,6 +24,7 @@ _SIZES: Final = (3, 2, 4, 0)  # dimensions are cut to this; 0 leaves them
 _VALUES: Final = ((-1.5, 0.7, 2.2, -0.4, 1.1, 0.3, -0.8), (0.7, 0.4, 0.2, 0.9, 0.5), (1.5, 2.2, 1.1, 3.4))
 _CANDIDATES: Final = 60
 _IDEAL: Final = 6  # elements
+_MATRICES: Final = ("linalg.", "cholesky", "geqrf", "logdet", "lu", "matrix_exp", "ormqr", "qr", "svd", "triangular_solve")
 _BARE: Final = (torch.float64, torch.int64, torch.bool)
 
 
@@ -48,15 +49,16 @@ def example(operation: Operation, samples: list[Sample]) -> tuple[dict[str, Any]
     return _query(operation, best), best
 
 
-def _size(sample: Sample) -> tuple[bool, bool, int]:
+def _size(sample: Sample) -> tuple[bool, bool, int, int]:
     leaves = list(sample.leaves().values())
-    return any(t.numel() == 0 for t in leaves), all(t.dim() == 0 for t in leaves), abs(sample.elements() - _IDEAL)
+    empty, scalar = any(t.numel() == 0 for t in leaves), all(t.dim() == 0 for t in leaves)
+    return empty, scalar, abs(sample.elements() - _IDEAL), len(sample.parameters)
 
 
 def _smaller(sample: Sample) -> Iterator[Sample]:
     """The sample with cut dimensions and handsome values, the first that runs and gives finite results."""
     for size, values in itertools.product(_SIZES, (*_VALUES, None)):
-        if values is not None and not all(_may_refill(t) for t in sample.leaves().values()):
+        if values is not None and not _may_refill(sample):
             continue
         pool = None if values is None else itertools.cycle(values)
         tensors: Tensors = {
@@ -68,15 +70,17 @@ def _smaller(sample: Sample) -> Iterator[Sample]:
             yield small
 
 
-def _may_refill(tensor: Tensor) -> bool:
-    """Square matrices may have to be symmetric or invertible, and integers may be indices."""
-    return tensor.dtype == torch.float64 and not (tensor.dim() > 1 and tensor.shape[-1] == tensor.shape[-2])
+def _may_refill(sample: Sample) -> bool:
+    """Whether its floating tensors may have any values; square matrices may have to be symmetric or invertible."""
+    floating = [tensor for tensor in sample.leaves().values() if tensor.dtype == torch.float64]
+    square = any(tensor.dim() > 1 and tensor.shape[-1] == tensor.shape[-2] for tensor in floating)
+    return bool(floating) and not (square and sample.bound.operation.name.startswith(_MATRICES))
 
 
 def _cut(tensor: Tensor, size: int, pool: Iterator[float] | None) -> Tensor:
     if size:
         tensor = tensor[tuple(slice(0, size) for _ in range(tensor.dim()))]
-    if pool is not None:
+    if pool is not None and tensor.dtype == torch.float64:
         return torch.tensor([next(pool) for _ in range(tensor.numel())], dtype=tensor.dtype).reshape(tensor.shape)
     if tensor.is_complex():
         return torch.view_as_complex(torch.view_as_real(tensor.resolve_conj()).round(decimals=2))
@@ -97,7 +101,8 @@ def _merit(operation: Operation, sample: Sample) -> tuple[int, ...]:
 
 
 def _is_finite(sample: Sample) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in _tensors(sample.run()) if t.is_floating_point() or t.is_complex())
+    tensors = [*sample.leaves().values(), *_tensors(sample.run())]
+    return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point() or t.is_complex())
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:
@@ -143,14 +148,14 @@ def draws(sample: Sample) -> bool:
     """Whether the call draws random numbers."""
     with Drawing() as drawing:
         sample.run()
-    return drawing.seen
+    return bool(drawing.seen)
 
 
 def _query(operation: Operation, sample: Sample) -> dict[str, Any]:
     leaves = list(sample.leaves().values())
     floating = [t for t in leaves if t.is_floating_point() or t.is_complex()]
     # JavaScript drops the point of 1.0, so that an all-integral list becomes int64. Where everything is integral it is promoted again.
-    mixed = len(floating) < len(leaves) or not all(_is_integral(t) for t in floating)
+    mixed = operation.order == 0 or len(floating) < len(leaves) or not all(_is_integral(t) for t in floating)
     query: dict[str, Any] = {"operation": operation.name}
     if sample.tensors:
         query["inputs"] = {
@@ -159,8 +164,11 @@ def _query(operation: Operation, sample: Sample) -> dict[str, Any]:
             else _stated(value, bool(floating), mixed)
             for name, value in sample.tensors.items()
         }
-    if sample.parameters:
-        query["parameters"] = {name: _value(value) for name, value in sample.parameters.items()}
+    defaults = {a.name: a.default for a in sample.bound.signature.arguments if not a.required}
+    said = {name: _value(value) for name, value in sample.parameters.items()}
+    said = {name: value for name, value in said.items() if name not in defaults or value != defaults[name]}
+    if said:
+        query["parameters"] = said
     smooth = True if _has_gradient(sample) else _smooth_inputs(sample)
     query["want"] = ["outputs", "vjp"] if smooth else ["outputs"]
     if isinstance(smooth, list) and smooth:
@@ -190,4 +198,4 @@ def _value(value: Any) -> Any:
         return [_value(member) for member in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return float(f"{value:.4g}") if isinstance(value, float) else value

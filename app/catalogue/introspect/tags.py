@@ -18,7 +18,7 @@ from app.catalogue.introspect.samples import REFUSALS, Sample
 from app.catalogue.introspect.shown import draws
 
 
-class _Kernels(TorchDispatchMode):  # type: ignore[misc]
+class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The kernels that run."""
 
     def __init__(self) -> None:
