@@ -20,7 +20,10 @@ T = TypeVar("T")
 _CONSTANT: Final = re.compile(
     r"is not differentiable with respect to argument '(?P<argument>\w+)'|derivative for '\w+: (?P<formula>\w+)' is not implemented"
 )
-_NO_DERIVATIVE: Final = re.compile(r"derivative for .* (?:is )?not implemented|not differentiable with respect to", re.I)
+# The last: a few composites (`vander`) overwrite what their own backward needs.
+_NO_DERIVATIVE: Final = re.compile(
+    r"derivative for .* (?:is )?not implemented|not differentiable with respect to|modified by an inplace", re.I
+)
 
 
 def constant_input(error: BaseException, names: Sequence[str]) -> str | None:

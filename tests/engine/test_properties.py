@@ -26,6 +26,7 @@ APART = {
     "linalg.eig": GAUGE, "linalg.eigh": GAUGE, "linalg.svd": GAUGE, "svd": GAUGE, "cholesky": TRIANGLE, "linalg.cholesky": TRIANGLE,
     "linalg.cholesky_ex": TRIANGLE, "triangular_solve": TRIANGLE,
     "nn.functional.ctc_loss": "its backward is of log_softmax and the loss together (it takes log_probs to be normalised)",
+    "polar": "its reverse mode takes the absolute value to be positive, and the example has a negative one",
     "histogramdd": "no forward mode and no second derivative",
 }  # fmt: skip
 DIFFERENTIABLE = [
@@ -103,7 +104,7 @@ def test_hessian_is_symmetric_and_agrees_with_hvp(operation: Operation) -> None:
     try:
         first = ENGINE.answer(Query(**scalar, want=("gradient",)))
     except PullbackError as error:
-        if error.code == "operation_failed" and "missing" in error.detail:
+        if error.code == "bad_program" and "missing" in error.detail:
             pytest.skip("the public function has arguments without a default that the example leaves out")
         raise
     tangent = {leaf: _vector(rng, g) for leaf, g in first.results["gradient"].items()}
@@ -138,7 +139,7 @@ def _weighted(
     first = next(iter(query.inputs))
     if operation.call in ("variadic", "equation") or all(s.arguments[0].name != first for s in operation.signatures):
         return None
-    pick = "" if len(names) == 1 else f"[{names.index(output)}]"
+    pick = f"[{names.index(output)}]" if len(names) > 1 or "." in output else ""
     if any(t.dtype.startswith("complex") for t in inputs.values()):
         return None
     weights = np.random.default_rng(3).standard_normal(value.shape)
@@ -162,6 +163,6 @@ def test_an_operation_that_is_not_differentiable_is_refused() -> None:
             query = example(operation)
             with pytest.raises(PullbackError) as caught:
                 _answer(query, want=("vjp",), wrt=None, cotangent={})
-            assert caught.value.code == "not_differentiable", operation.name
+            assert caught.value.code == "not_differentiable", (operation.name, caught.value)
             refused += 1
     assert refused >= 20
