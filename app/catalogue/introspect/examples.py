@@ -57,6 +57,9 @@ EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = LAYERS | {
     "fft.rfft": (call(input=[1.0, 2.0, 3.0, 4.0]),),
     "linalg.cholesky": (call(input=SYMMETRIC),),
     "linalg.det": (call(A=MATRIX),),
+    "linalg.eig": (call(input=[[2.0, 1.0], [0.5, 3.0]]),),
+    "linalg.eigvals": (call(input=[[2.0, 1.0], [0.5, 3.0]]),),
+    "linalg.eigvalsh": (call(input=SYMMETRIC),),
     "linalg.eigh": (call(input=SYMMETRIC),),
     "linalg.inv": (call(A=MATRIX),),
     "linalg.norm": (call(input=MATRIX), call({"ord": "nuc"}, input=MATRIX)),
@@ -209,6 +212,27 @@ EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = LAYERS | {
     "addr": (call(input=[[0.1, 0.2], [0.3, 0.4]], vec1=[1.0, 2.5], vec2=[0.5, -1.0]),),
     "diff": (call(input=[1.0, 2.5, 3.0, 7.0]),),
     "gradient": (call({"spacing": 0.5}, input=[1.0, 4.0, 9.5, 16.0]),),
+    "dsplit": (
+        call({"sections": 2}, input=[[[1.0, 2.5], [3.0, 4.0]]]),
+        call({"indices": [1]}, input=[[[1.0, 2.5, 3.0], [4.0, 5.0, 6.0]]]),
+    ),
+    "nonzero_static": (call({"size": 2}, input=[1.0, 0.0, 3.5]),),
+    "rand_like": (call(input=ROW),),
+    "randint_like": (
+        call({"high": 10}, input=ROW),
+        call({"low": 5, "high": 10}, input=ROW),
+        call(input=ROW, high={"data": 10, "dtype": "int64"}),
+    ),
+    "randn_like": (call(input=ROW),),
+    "searchsorted": (
+        call(sorted_sequence=[1.0, 2.5, 4.0], input=[0.5, 2.5, 7.0]),
+        call({"input": 3.0}, sorted_sequence=[1.0, 2.5, 4.0]),
+    ),
+    "tensor_split": (
+        call({"sections": 2}, input=[1.0, 2.5, 3.0]),
+        call({"indices": [1]}, input=[1.0, 2.5, 3.0]),
+        call(input=[1.0, 2.5, 3.0], tensor_indices_or_sections={"data": 2, "dtype": "int64"}),
+    ),
     "where": (
         call(condition={"data": [True, False, True], "dtype": "bool"}, input=ROW, other=[-1.0, -2.0, -3.0]),
         call(condition={"data": [True, False, True], "dtype": "bool"}),
