@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tests.conftest import Server
+from tests.server import Server
 
 QUESTIONS = sorted((Path(__file__).parent / "questions").glob("*.json"))
 SAFETENSORS = "application/vnd.safetensors"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,7 +149,7 @@ def test_forward_mode_missing_falls_back_and_says_so() -> None:
     rng = np.random.default_rng(0)
     image, grid = rng.standard_normal((1, 1, 4, 4)), rng.uniform(-0.8, 0.8, (1, 2, 2, 2))
     tangent = rng.standard_normal(grid.shape)
-    query = {"operation": "nn.functional.grid_sample", "parameters": {"align_corners": True}, "wrt": ("grid",)}
+    query: dict[str, Any] = {"operation": "nn.functional.grid_sample", "parameters": {"align_corners": True}, "wrt": ("grid",)}
     answer = ask(**query, inputs={"input": image, "grid": grid}, want=["jvp"], tangent={"grid": tangent})
     assert {note.code for note in answer.notes} & {"fallback", "finite_differences"}
     h = 1e-6
@@ -199,7 +201,7 @@ def test_compute_in_another_dtype() -> None:
 
 
 def test_random_operations_need_a_seed_and_repeat() -> None:
-    query = {
+    query: dict[str, Any] = {
         "operation": "nn.functional.dropout",
         "inputs": {"input": np.ones(64)},
         "parameters": {"p": 0.5},
@@ -224,13 +226,12 @@ def test_batched_equals_one_by_one(kinds: list[str]) -> None:
         _same(together, alone, index)
 
 
-def _same(together: object, alone: object, index: int) -> None:
+def _same(together: Any, alone: Any, index: int) -> None:
     if isinstance(alone, dict):
-        assert isinstance(together, dict)
         for key in alone:
             _same(together[key], alone[key], index)
     else:
-        np.testing.assert_allclose(together[index], alone, atol=1e-12)  # type: ignore[index]
+        np.testing.assert_allclose(together[index], alone, atol=1e-12)
 
 
 def test_batched_cotangents_are_one_a_sample() -> None:
@@ -258,9 +259,9 @@ def test_batched_cotangents_are_one_a_sample() -> None:
         ({"operation": "outer", "inputs": {"input": np.zeros(100_000), "vec2": np.zeros(100_000)}}, "result_too_large", "want.outputs"),
     ],
 )  # fmt: skip
-def test_refusals_say_where(query: dict[str, object], code: str, at: str | None) -> None:
+def test_refusals_say_where(query: dict[str, Any], code: str, at: str | None) -> None:
     with pytest.raises(PullbackError) as caught:
-        ask(**query)  # type: ignore[arg-type]
+        ask(**query)
     assert (caught.value.code, caught.value.at) == (code, at)
     assert caught.value.status in (413, 422)
 
