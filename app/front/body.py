@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 from starlette.types import Receive
 
 from app.errors import PullbackError
+from app.front.wire import Wire
 from app.pool.frames import Buffer
 from app.pool.pool import Pool
 from app.settings import Settings
@@ -19,6 +21,7 @@ from app.settings import Settings
 # Pieces smaller than the first are gathered into ones of about the second size, so that a body is never a million objects.
 _TINY_BYTES: Final = 4 << 10
 _GATHERED_BYTES: Final = 64 << 10
+_LARGE_BYTES: Final = 256 << 10
 
 
 class ClientGoneError(Exception):
@@ -37,8 +40,8 @@ class Body:
         self.size = 0
         self.reserved = 0
 
-    async def read(self, receive: Receive, headers: Mapping[bytes, bytes]) -> None:
-        """Read all of it.
+    async def read(self, receive: Receive, headers: Mapping[bytes, bytes], wire: Wire | None = None) -> None:
+        """Read all of it; the most of a large one of declared length goes by the `wire` straight to where it stays.
 
         Raises:
             PullbackError: body_too_large as soon as that is known, queue_full where its bytes find no room.
@@ -54,6 +57,19 @@ class Body:
                 raise ClientGoneError
             self._add(message.get("body", b""))
             more = message.get("more_body", False)
+            if more and wire is not None and self.reserved - self.size >= _LARGE_BYTES and declared is not None:
+                await self._read_large(wire, self.reserved)
+                return
+
+    async def _read_large(self, wire: Wire, size: int) -> None:
+        memory = np.empty(size, np.uint8).data
+        start = 0
+        for piece in self.pieces:
+            memory[start : start + len(piece)] = piece
+            start += len(piece)
+        if not await wire.receive_into(memory[self.size :]):
+            raise ClientGoneError
+        self.pieces, self.size = [memory], size
 
     def release(self) -> None:
         """Give the room back."""

@@ -7,13 +7,16 @@ what a request asks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.front.exchange import problem
 from app.front.guard import HEADER_BYTES_LIMIT, REFUSED, headers_too_large
+from app.front.wire import WIRE, Upload, Wire
 
 # Triton's cap on the chunks of one body, after CVE-2025-23310.
 CHUNK_LIMIT: Final = 65_536
@@ -30,6 +33,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         # Since when, on the loop's clock, a request is being received; None while none is.
         self._receiving_since: float | None = None
+        self.upload: Upload | None = None
+        self._unsent = (0, 0.0)  # bytes that the client has not taken, and since when just so many
         self._in_headers = True
         self._last_data = 0.0
         self._received = 0
@@ -60,6 +65,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers = False
         super().on_headers_complete()
+        # The request's task starts later, so that it finds this in its scope.
+        self.scope[WIRE] = Wire(self, self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def on_message_complete(self) -> None:
         self._receiving_since = None
@@ -78,11 +85,24 @@ class Connection(HttpToolsProtocol):
                 )
             )
 
+    def note_progress(self, count: int) -> None:
+        """`count` bytes of the body have come by an upload."""
+        self._last_data = self.loop.time()
+        self._received += count
+
+    def body_complete(self) -> None:
+        """An upload has received the rest of the body, past the parser, whose message ends with that."""
+        self.parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn does
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.on_message_complete()
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(PullbackError("bad_request", msg, fix="Send HTTP/1.1 as RFC 9112 has it."))
 
     def check_in_time(self, now: float, limit_s: float) -> None:
         """Refuse where a request has begun to come and nothing more of it has come for `limit_s` seconds, or too little in all."""
+        self._check_sending(now, limit_s)
         if self._receiving_since is None or self.flow.read_paused or self._refused:
             return
         worst = self._receiving_since + limit_s + self._received / _SLOWEST
@@ -95,6 +115,14 @@ class Connection(HttpToolsProtocol):
                     fix="Check that Content-Length is the length of what is sent, and send without pauses.",
                 )
             )
+
+    def _check_sending(self, now: float, limit_s: float) -> None:
+        """Cut a client that takes nothing of its reply for `limit_s` seconds: the reply would stay in memory for ever."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent != self._unsent[0]:
+            self._unsent = (unsent, now)
+        elif now - self._unsent[1] > limit_s:
+            self.transport.abort()
 
     def _refuse(self, error: PullbackError) -> None:
         if self._refused or self.transport.is_closing():
@@ -114,6 +142,8 @@ class Connection(HttpToolsProtocol):
             self.scope[REFUSED] = error.code  # type: ignore[typeddict-unknown-key]
             cycle.disconnected = True
             cycle.message_event.set()
+        if self.upload is not None:
+            self.upload.end(complete=False)
         self.flow.resume_reading()
         self.loop.call_later(_LINGER_S, self._cut)
 

@@ -14,6 +14,7 @@ import orjson
 from starlette.types import Message, Scope, Send
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.front.wire import WIRE, Wire
 from app.pool.frames import Buffer
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -72,10 +73,10 @@ class Exchange:
 
     async def respond(self, status: int, media_type: bytes, body: Buffer, headers: Headers = ()) -> None:
         """Send the whole response; returns when the client has taken all but the last piece."""
-        await self._begin(status, media_type, len(body), headers)
         if len(body) <= _PIECE_BYTES:
-            await self.send({"type": "http.response.body", "body": body})
+            await self._respond_at_once(status, media_type, body, headers)
             return
+        await self._begin(status, media_type, len(body), headers)
         view = memoryview(body)
         for start in range(0, len(view), _PIECE_BYTES):
             end = start + _PIECE_BYTES
@@ -96,24 +97,30 @@ class Exchange:
         """Send a problem. `last=False` leaves the response open, for a client that is still sending."""
         self.code = error.code
         body = problem(error, self.request_id)
-        await self._begin(error.status, _PROBLEM, len(body), [*retry_after(error), *headers])
-        await self.send({"type": "http.response.body", "body": body, "more_body": not last})
+        headers = [*retry_after(error), *headers]
+        if last:
+            await self._respond_at_once(error.status, _PROBLEM, body, headers)
+            return
+        await self._begin(error.status, _PROBLEM, len(body), headers)
+        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _respond_at_once(self, status: int, media_type: bytes, body: Buffer, headers: Headers) -> None:
+        wire: Wire | None = self.scope.get(WIRE)
+        if wire is None or self.method == "HEAD":
+            await self._begin(status, media_type, len(body), headers)
+            await self.send({"type": "http.response.body", "body": body})
+            return
+        self.status = status
+        self.bytes_out = len(body)
+        wire.reply(status, self._headers(media_type, len(body), headers), body)
+
+    def _headers(self, media_type: bytes, size: int, headers: Headers) -> list[tuple[bytes, bytes]]:
+        return [(b"content-type", media_type), (b"content-length", b"%d" % size), *self.common_headers(), *headers]
 
     async def _begin(self, status: int, media_type: bytes, size: int, headers: Headers) -> None:
         self.status = status
         self.bytes_out = size
-        await self.send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-type", media_type),
-                    (b"content-length", b"%d" % size),
-                    *self.common_headers(),
-                    *headers,
-                ],
-            }
-        )
+        await self.send({"type": "http.response.start", "status": status, "headers": self._headers(media_type, size, headers)})
 
     async def send_watched(self, message: Message) -> None:
         """An ASGI `send` for applications that speak for themselves: adds the common headers and takes note."""

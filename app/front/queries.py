@@ -16,6 +16,7 @@ from app.errors import PullbackError
 from app.front.body import Body
 from app.front.exchange import Exchange, problem
 from app.front.gate import Gate, answered, ask, is_closing, refuse_sending, timing
+from app.front.wire import WIRE
 from app.pool.frames import Buffer
 from app.pool.job import Job, Reply
 
@@ -38,7 +39,7 @@ class QueriesDoor:
         try:
             gate.check_open()
             gate.pool.check_room()
-            await body.read(receive, exchange.headers)
+            await body.read(receive, exchange.headers, exchange.scope.get(WIRE))
             exchange.bytes_in = body.size
             reply = await self._cut(exchange, receive, body)
             # What the pieces are cut out of is the reply's now.

@@ -11,6 +11,7 @@ from app.errors import PullbackError
 from app.front.body import Body
 from app.front.exchange import Exchange
 from app.front.gate import Gate, ask, is_closing, refuse_sending, timing
+from app.front.wire import WIRE
 
 
 class QueryDoor:
@@ -26,7 +27,7 @@ class QueryDoor:
         try:
             gate.check_open()
             gate.pool.check_room()
-            await body.read(receive, exchange.headers)
+            await body.read(receive, exchange.headers, exchange.scope.get(WIRE))
             exchange.bytes_in = body.size
             reply = await ask(gate, "query", exchange, receive, body)
             await exchange.respond(reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),))

@@ -18,6 +18,7 @@ class Line:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        self._rest = b""  # of what has come after the last response
 
     def send(self, data: bytes) -> None:
         self.connection.sendall(data)
@@ -31,14 +32,16 @@ class Line:
 
     def reply(self) -> tuple[int, dict[str, str], Any]:
         """The next response: status, headers by lower-case name, JSON body."""
-        data = b""
+        data = self._rest
         while b"\r\n\r\n" not in data:
             data += self._more()
         head, _, body = data.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-        while len(body) < int(headers.get("content-length", "0")):
+        size = int(headers.get("content-length", "0"))
+        while len(body) < size:
             body += self._more()
+        body, self._rest = body[:size], body[size:]
         return int(lines[0].split()[1]), headers, orjson.loads(body) if body else None
 
     def is_closed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -66,11 +67,12 @@ def test_a_chunked_body_is_a_body(keyed: httpx.Client) -> None:
     assert reply.json() == keyed.post("/v1/query", json=SMALL).json()
 
 
+@pytest.mark.parametrize("declared", ["100", str(BODY_LIMIT)])
 @pytest.mark.parametrize("sent", [b"", b'{"operation"'])
-def test_a_body_that_stalls(strict: Server, sent: bytes) -> None:
+def test_a_body_that_stalls(strict: Server, sent: bytes, declared: str) -> None:
     with line(strict.port) as raw:
         start = time.monotonic()
-        raw.send(head(X_API_Key=KEY, Content_Length="100") + sent)
+        raw.send(head(X_API_Key=KEY, Content_Length=declared) + sent)
         status, headers, problem = raw.reply()
         assert (status, problem["code"]) == (408, "body_timeout")
         assert headers["connection"] == "close"
@@ -109,13 +111,42 @@ def test_too_many_tiny_chunks(strict: Server) -> None:
         assert (status, problem["code"]) == (400, "bad_request")
 
 
-def test_a_client_that_leaves_while_it_uploads(strict: Server, keyed: httpx.Client) -> None:
+@pytest.mark.parametrize("size", [200_000, BODY_LIMIT])
+def test_a_client_that_leaves_while_it_uploads(strict: Server, keyed: httpx.Client, size: int) -> None:
     with line(strict.port) as raw:
-        raw.send(head(X_API_Key=KEY, Content_Length="200000") + b"x" * 100_000)
+        raw.send(head(X_API_Key=KEY, Content_Length=str(size)) + b"x" * 20_000)
         time.sleep(0.1)
-        assert metric(keyed, "pullback_queue_bytes") == 200_000
+        raw.send(b"x" * 10_000)
+        time.sleep(0.1)
+        assert metric(keyed, "pullback_queue_bytes") == size
     time.sleep(0.1)
     assert metric(keyed, "pullback_queue_bytes") == 0
+
+
+def test_requests_follow_a_large_body_on_the_same_connection(server: Server) -> None:
+    large = TEXT[:-1] + b" " * 5_000_000 + b"}"
+    with line(server.port) as raw:
+        asked = [large, TEXT, large, TEXT]
+        for body in asked[:2]:
+            raw.send(head(Content_Length=str(len(body))) + body)
+        answers = [raw.reply() for _ in asked[:2]]
+        # All at once: the next request stands in the same packets as the end of the body before it.
+        raw.send(b"".join(head(Content_Length=str(len(body))) + body for body in asked[2:]))
+        answers += [raw.reply() for _ in asked[2:]]
+        assert [status for status, _, _ in answers] == [200] * 4
+        assert all(answer == answers[0][2] for _, _, answer in answers)
+
+
+def test_a_client_that_does_not_read_its_reply_is_cut(strict: Server, keyed: httpx.Client) -> None:
+    query = orjson.dumps({"program": "return ones(6000000)"})
+    with line(strict.port) as raw:
+        raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.send(head(X_API_Key=KEY, Accept="application/vnd.safetensors", Content_Length=str(len(query))) + query)
+        time.sleep(0.7)
+        assert metric(keyed, "pullback_queue_bytes") == len(query)
+        assert metric(keyed, 'pullback_workers{state="idle"}') == 1
+        time.sleep(2)
+        assert metric(keyed, "pullback_queue_bytes") == 0
 
 
 def test_a_full_queue(strict: Server, keyed: httpx.Client) -> None:
