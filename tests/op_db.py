@@ -175,7 +175,7 @@ def _on(
 def _fits(argument: Mapping[str, Any], value: Any) -> bool:
     kind = argument["kind"]
     if value is None:
-        return bool(argument.get("nullable")) or not argument["required"]
+        return bool(argument.get("optional")) or not argument["required"]
     if kind == "tensor":
         return isinstance(value, Tensor)
     if kind == "tensors":

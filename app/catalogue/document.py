@@ -18,12 +18,9 @@ def row(operation: Operation) -> dict[str, Any]:
 def page(operation: Operation) -> dict[str, Any]:
     """The operation in `GET /v1/operations/{name}`."""
     return {
-        "name": operation.name,
-        "summary": operation.summary,
+        **row(operation),
         "documentation": operation.documentation,
-        "tags": list(operation.tags),
         "aliases": list(operation.aliases),
-        "differentiable": operation.order > 0,
         "order": operation.order,
         "signatures": [
             {"arguments": [_argument(a) for a in signature.arguments], "outputs": [_output(o) for o in signature.outputs]}
@@ -36,14 +33,12 @@ def page(operation: Operation) -> dict[str, Any]:
 
 def _argument(argument: Argument) -> dict[str, Any]:
     shown: dict[str, Any] = {"name": argument.name, "kind": argument.kind, "required": argument.required}
-    if argument.kind in TENSOR_KINDS:
-        shown["differentiable"] = argument.differentiable
     if not argument.required:
         shown["default"] = argument.default
-    if argument.optional:
-        shown["nullable"] = True
-    if argument.keyword_only:
-        shown["keyword_only"] = True
+    shown["optional"] = argument.optional
+    shown["keyword_only"] = argument.keyword_only
+    if argument.kind in TENSOR_KINDS:
+        shown["differentiable"] = argument.differentiable
     shown["meaning"] = argument.meaning
     return shown
 
