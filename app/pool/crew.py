@@ -113,11 +113,7 @@ class Crew:
         self._nursery_failures = 0
         if facts["threads"] > 1:
             self._master.noted("the nursery has threads, which do not survive a fork", threads=facts["threads"])
-        try:
-            self._places = places(self._settings, facts["gpus"])
-        except RuntimeError as error:
-            self._master.noted(str(error))
-            return
+        self._places = places(self._settings, facts["gpus"])
         for index in range(len(self._places)):
             self._spawn(index)
 

@@ -65,7 +65,7 @@ class Job:
     """
 
     __slots__ = (
-        "arrived", "begun", "body", "deadline", "future", "holders", "lost", "meta", "number", "request_id", "size", "tries",
+        "arrived", "begun", "body", "deadline", "future", "holders", "lost", "meta", "number", "size", "tries",
         "worker",
     )  # fmt: skip
 
@@ -73,7 +73,6 @@ class Job:
         self,
         number: int,
         meta: bytes,
-        request_id: str,
         body: Sequence[Buffer],
         size: int,
         arrived: float,
@@ -82,7 +81,6 @@ class Job:
     ) -> None:
         self.number = number
         self.meta = meta
-        self.request_id = request_id
         self.body = body
         self.size = size
         self.arrived = arrived

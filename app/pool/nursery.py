@@ -126,7 +126,10 @@ def main(descriptor: int, parent_pid: int) -> None:
 
     settings = Settings()
     gpus = [] if settings.device == "cpu" else gpu_bytes()
-    first = places(settings, gpus)[0]
+    try:
+        first = places(settings, gpus)[0]
+    except RuntimeError as error:
+        sys.exit(f"pullback: {error}")
     road = Road(limits(settings, first), "cpu", settings.functions_folder)
     if not gpus:
         # With GPUs, even a backward pass on the CPU would start a thread for each and open CUDA here.

@@ -160,7 +160,6 @@ class Pool:
         job = Job(
             number=next(self._numbers),
             meta=meta_of(door, request_id, content_type, content_encoding, accept),
-            request_id=request_id,
             body=body,
             size=size,
             arrived=now,
