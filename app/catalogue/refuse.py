@@ -60,9 +60,9 @@ def refusal(
 ) -> PullbackError:
     """The error for the signature that came nearest."""
 
-    def distance(found: tuple[Signature, Sequence[Problem]]) -> tuple[int, int]:
+    def distance(found: tuple[Signature, Sequence[Problem]]) -> tuple[int, int, int]:
         kinds = [problem.kind for problem in found[1]]
-        return len(kinds), -max(_ORDER[kind] for kind in kinds)
+        return kinds.count("unknown"), len(kinds), -max(_ORDER[kind] for kind in kinds)
 
     signature, problems = min(failed, key=distance)
     problem = min(problems, key=lambda p: _ORDER[p.kind])

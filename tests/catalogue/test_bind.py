@@ -146,6 +146,7 @@ def test_list_and_single_tensor_are_told_apart() -> None:
 WRONG: list[tuple[str, str, Any]] = [
     ("softmax", "dim", 1.5),
     ("softmax", "dim", True),
+    ("max", "dim", 1.0),
     ("softmax", "dim", "0"),
     ("softmax", "dim", (0,)),
     ("softmax", "dim", 2**31 + 1),
