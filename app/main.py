@@ -35,6 +35,8 @@ def serve(settings: Settings) -> None:
             f"{settings.host} is not a loopback address and no API key is set, so everybody on the network could use this server. "
             "Set PULLBACK_API_KEYS, or PULLBACK_OPEN_TO_NETWORK=true if that is what you want."
         )
+    if settings.engine != "local":
+        raise BadSettingsError(f"This version has no engine {settings.engine!r}: leave PULLBACK_ENGINE at local.")
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
