@@ -309,7 +309,12 @@ _CATALOGUE: Final[dict[str, Schema]] = {
             "outputs": {
                 "type": "array",
                 "items": _object(
-                    {"name": {"type": "string"}, "differentiable": {"type": "boolean"}}, ("name", "differentiable")
+                    {
+                        "name": {"type": "string"},
+                        "differentiable": {"type": "boolean"},
+                        "several": {"type": "boolean", "description": "A list whose length the call decides: NAME.0, NAME.1…"},
+                    },
+                    ("name", "differentiable"),
                 ),
             },
         },
