@@ -6,16 +6,20 @@ Knows readiness callbacks and partial sends. Refuses to know what frames mean.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
+from time import monotonic
 from typing import Final
 
 from app.pool.frames import BrokenStreamError, Buffer, Frame, NoMemoryError, Reader
 
 _TURN_BYTES: Final = 1 << 20
 _PIECES_LIMIT: Final = 64
+# How long we look for the next piece of a large body before we leave it to the event loop.
+_PATIENCE_S: Final = 0.0003
 
 
 class Channel:
@@ -92,24 +96,41 @@ class Channel:
         self._connection.close()
 
     def _readable(self) -> None:
+        """Take what is there. A large body is taken up to a turn's bytes at once.
+
+        The system hands a body over in pieces of some 50 KB and wakes us for each: a wake-up through the event loop costs more
+        than the piece takes to come, so for the next one we wait on the spot, for a moment.
+        """
+        room, until = _TURN_BYTES, 0.0
+        while room > 0:
+            try:
+                count = self._connection.recv_into(self._reader.buffer()[:room])
+            except BlockingIOError:
+                if not self._reader.is_amid_body or (until and monotonic() > until):
+                    return
+                until = until or monotonic() + _PATIENCE_S
+                os.sched_yield()
+                continue
+            except OSError:
+                count = 0
+            if not self._received(count) or not self._reader.is_amid_body:
+                return
+            room, until = room - count, 0.0
+
+    def _received(self, count: int) -> bool:
+        """Pass the frames on; False where the channel ends with these bytes, or one of the frames closed it."""
         try:
-            count = self._connection.recv_into(self._reader.buffer()[:_TURN_BYTES])
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-        if count == 0:
-            self._lost()
-            return
-        try:
-            frames = self._reader.received(count)
+            frames = self._reader.received(count) if count else None
         except (BrokenStreamError, NoMemoryError):
+            frames = None
+        if frames is None:
             self._lost()
-            return
+            return False
         for frame in frames:
             if self.closed:
-                return
+                return False
             self._on_frame(frame)
+        return not self.closed
 
     def _lost(self) -> None:
         if not self.closed:

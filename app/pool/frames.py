@@ -101,6 +101,11 @@ class Reader:
         self._large = self._scratch[:0]
         self._filled = 0
 
+    @property
+    def is_amid_body(self) -> bool:
+        """A large body is being received: more bytes are on their way, and `buffer()` takes no others."""
+        return self._head is not None
+
     def buffer(self) -> memoryview:
         """Where the next bytes of the stream belong; never empty."""
         if self._head is not None:

@@ -85,6 +85,8 @@ class Worker:
         return True
 
     def _receive(self, flags: int) -> int:
+        if not flags and self._reader.is_amid_body:
+            flags = socket.MSG_WAITALL  # one wake-up for the whole body instead of one for each of its pieces
         count = self._connection.recv_into(self._reader.buffer(), 0, flags)
         if count == 0:
             return 0
