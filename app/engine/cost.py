@@ -6,17 +6,18 @@ Knows rules for the operations that dominate (products, convolutions, factorisat
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-T = TypeVar("T")
+from app.program.function import Function
 
 # Factorisations cost about this many times n·m·min(n, m) (Golub & Van Loan, Matrix Computations, 4th ed., sections 3 to 8).
 _CUBIC: Final = re.compile(
@@ -27,10 +28,17 @@ _CUBIC_FACTOR: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one forward: floating-point operations, and the bytes of every intermediate together (what autograd may keep)."""
+    """Of one forward.
+
+    Attributes:
+        flops: floating-point operations.
+        bytes: of every intermediate together: what autograd may keep.
+        live_bytes: what is held at most at a time where nothing is kept for a backward.
+    """
 
     flops: float
     bytes: int
+    live_bytes: int
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -67,8 +75,31 @@ def _flops(func: Any, args: Any, kwargs: Any, out: Any, tensors: list[Tensor]) -
     return most
 
 
-def measured(run: Callable[[], T]) -> tuple[T, Cost]:
-    """`run()` and what it cost; nothing is allocated where it runs on fakes."""
+def measured(build: Callable[[], Function]) -> tuple[Function, Cost]:
+    """The Function that `build()` makes by running its steps, and what that cost; nothing is allocated where it runs on fakes."""
     with _Counter() as counter, torch.no_grad():
-        result = run()
-    return result, Cost(counter.flops, counter.bytes)
+        function = build()
+    # Twice, as a step may need as much again for itself.
+    live = min(counter.bytes, 2 * _live_bytes(function.graph))
+    return function, Cost(counter.flops, counter.bytes, live)
+
+
+def _live_bytes(graph: fx.Graph) -> int:
+    """The most that the steps' values take at a time, each freed after its last use; inputs are not counted."""
+    last = {source: node for node in graph.nodes for source in node.all_input_nodes}
+    live = most = 0
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        live += _value_bytes(node)
+        most = max(most, live)
+        live -= sum(_value_bytes(source) for source in node.all_input_nodes if last[source] is node)
+    return most
+
+
+def _value_bytes(node: fx.Node) -> int:
+    if node.op != "call_function" or node.target is operator.getitem:
+        return 0
+    value = node.meta["val"]
+    members = value if isinstance(value, tuple | list) else (value,)
+    return sum(member.numel() * member.element_size() for member in members if isinstance(member, Tensor))

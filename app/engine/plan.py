@@ -166,15 +166,15 @@ def make(
     total = samples * sum(sizes.values())
     if total > limits.result_bytes:
         raise _too_large(sizes, samples, total, limits)
-    one = cost or Cost(0.0, 0)
+    one = cost or Cost(0.0, 0, 0)
     flops = samples * one.flops * (1 + PASS_FLOPS * (passes - 1))
     per_row = max(1, 2 * one.bytes + columns * width)
     budget = max(limits.memory_bytes // 4, 1)
     chunk = max(1, min(ROWS_AT_MOST, budget // per_row))
     tall = any(kind in want for kind in ("jacobian", "hessian", "fisher", "fisher_diagonal")) or several > 1
     together = min(chunk, max(passes - 1, 1)) if tall else 1
-    grad_factor = 1 if method == "none" else 2
-    peak = samples * (one.bytes * grad_factor + input_bytes) + together * per_row * (1 if tall else 0) + 2 * total
+    kept = one.live_bytes if set(want) <= {"outputs"} else 2 * one.bytes
+    peak = samples * (kept + input_bytes) + together * per_row * (1 if tall else 0) + 2 * total
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
     return Plan(tuple(wrt), tuple(outputs), method, passes, chunk, flops, peak, cost is not None)

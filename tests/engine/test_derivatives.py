@@ -283,3 +283,13 @@ def test_forward_and_reverse_jacobians_agree_at_every_shape(rows: int, columns: 
     x, w = rng.standard_normal(rows), rng.standard_normal((rows, columns))
     found = results(program="tanh(x @ w)", inputs={"x": x, "w": w}, wrt=("x",), want=["jacobian"])["jacobian"]["output"]["x"]
     np.testing.assert_allclose(found, (1 - np.tanh(x @ w)[:, None] ** 2) * w.T, atol=1e-13)
+
+
+def test_a_long_chain_of_values_needs_no_memory_for_all_of_them() -> None:
+    """Without a derivative, each step's value is freed after its last use, and the plan knows that."""
+    text = "for i in range(50):\n    x = x @ w\nreturn x.sum()"
+    inputs = {"x": np.zeros((64, 64)), "w": np.zeros((64, 64))}
+    limits = Limits(memory_bytes=10 * 64 * 64 * 8)
+    assert ask(limits, program=text, inputs=inputs).plan["peak_bytes"] < limits.memory_bytes
+    with pytest.raises(PullbackError, match="bytes at the peak"):
+        ask(limits, program=text, inputs=inputs, want=["gradient"])
