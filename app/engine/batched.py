@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.engine.certificate import UncertifiedError, certify_first
 from app.engine.evaluation import Notes
 from app.engine.job import Job
 from app.engine.job import results as single_results
@@ -46,11 +47,18 @@ def results(job: Job) -> Tree:
     if job.query.format == "dense" and not _WITHOUT_VMAP & set(job.query.want):
         try:
             with first.evaluation.slow_rows_noted():
-                return _vmapped(job, axes, first)
+                together = _vmapped(job, axes, first)
+                certify_first(together, alone)
+                return together
         except (RuntimeError, NotImplementedError, ValueError) as error:
             if is_memory(error):
                 raise
-            job.notes.say("fallback", "An operation has no batching rule, so the samples ran one by one.", "plan")
+            why = (
+                "The first sample alone gives something else than under vmap"
+                if isinstance(error, UncertifiedError)
+                else "An operation has no batching rule"
+            )
+            job.notes.say("fallback", f"{why}, so the samples ran one by one.", "plan")
     rest = [_run(_sample(job, axes, index, Notes())) for index in range(1, samples)]
     job.forms.update(first.forms)
     return dict(_stacked([alone, *rest]))

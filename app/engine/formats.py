@@ -12,7 +12,7 @@ from torch import Tensor
 
 from app.engine import structure
 from app.engine.derivatives import no_second_derivative
-from app.engine.evaluation import Evaluation
+from app.engine.evaluation import Evaluation, backward_batch
 from app.engine.jacobian import basis
 from app.engine.plan import check_result_size
 from app.errors import PullbackError
@@ -49,9 +49,7 @@ def _products(
 
     def several(cotangents: Tensor) -> Tensor:
         def fast() -> Tensor:
-            (found,) = torch.autograd.grad(
-                (output,), (leaf,), (cotangents,), retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
+            (found,) = backward_batch((output,), (leaf,), (cotangents,))
             return leaf.new_zeros((cotangents.shape[0], *leaf.shape)) if found is None else found
 
         return evaluation.ladder(fast, lambda: torch.stack([backward(c) for c in cotangents]))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from app.engine.certificate import UncertifiedError, certify, weights
 from app.engine.derivatives import no_second_derivative
 from app.engine.evaluation import Evaluation
 from app.engine.plan import Method
@@ -38,12 +39,27 @@ def jacobian(evaluation: Evaluation, method: Method, rows: int) -> Matrix:
     if method == "forward":
         try:
             with evaluation.slow_rows_noted():
-                return _forward(evaluation, smooth, rows)
+                return _confirmed(evaluation, smooth, _forward(evaluation, smooth, rows))
         except (NotImplementedError, RuntimeError) as error:
             if is_memory(error):
                 raise
-            evaluation.notes.say("fallback", "An operation has no forward-mode derivative; reverse mode was used.", "jacobian")
+            why = "Reverse mode does not confirm it" if isinstance(error, UncertifiedError) else "An operation lacks it"
+            evaluation.notes.say("fallback", f"Reverse mode was used instead of forward mode. {why}.", "jacobian")
     return {name: _reverse(evaluation, value, rows) for name, value in smooth.items()}
+
+
+def _confirmed(evaluation: Evaluation, smooth: dict[str, Tensor], matrix: Matrix) -> Matrix:
+    """The matrix, if one reverse pass in a random combination of its rows agrees; only real ones are compared."""
+    for name, output in smooth.items():
+        if output.dtype.is_complex or any(leaf.dtype.is_complex for leaf in evaluation.inputs):
+            continue
+        cotangent = weights(output.numel(), output.dtype, str(output.device)).reshape(output.shape)
+        rows = tuple(
+            matrix[name][wrt].reshape((-1, *leaf.shape)) for wrt, leaf in zip(evaluation.wrt, evaluation.inputs, strict=True)
+        )
+        found = evaluation.grad((output,), (cotangent,))
+        certify(rows, [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, evaluation.inputs, strict=True)])
+    return matrix
 
 
 def _reverse(evaluation: Evaluation, output: Tensor, rows: int) -> dict[str, Tensor]:
