@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from app.engine.evaluation import Evaluation
 from app.program.function import Function
+from app.program.tape import floating_default
 
 
 def run_steps(function: Function, leaves: dict[str, Tensor], seed: int | None = None) -> dict[fx.Node, Any]:
@@ -20,12 +21,13 @@ def run_steps(function: Function, leaves: dict[str, Tensor], seed: int | None = 
         torch.manual_seed(seed)
     values: dict[fx.Node, Any] = {}
     placeholders = iter(function.leaves)
-    for node in function.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = leaves[next(placeholders)]
-        elif node.op == "call_function":
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)
+    with floating_default(function.dtype):
+        for node in function.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = leaves[next(placeholders)]
+            elif node.op == "call_function":
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)
     return values
 
 

@@ -71,6 +71,7 @@ def build_program(
         random=bool(trace.drawing),
         call=Tape(trace.graph, floating, frozenset(trace.drawing)),
         static=trace.static,
+        dtype=floating,
     )
 
 

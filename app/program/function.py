@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, fx
 
 
@@ -35,6 +36,7 @@ class Function:
         outputs: output names.
         random: it draws random numbers, so the query needs a seed.
         call: runs it: tensors in the order of `leaves` → tensors in the order of `outputs`.
+        dtype: PyTorch's default dtype while a step runs: what whole numbers and plain factories become where a floating one is needed.
         static: shapes do not depend on the values of tensors, so this Function may be used again for the same signature.
     """
 
@@ -45,6 +47,7 @@ class Function:
     random: bool
     call: Callable[..., tuple[Tensor, ...]]
     static: bool = True
+    dtype: torch.dtype = torch.float32
 
     def steps(self) -> list[tuple[fx.Node, Step]]:
         """The graph's calls with their places, in the order in which they run."""
