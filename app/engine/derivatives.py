@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from app.engine.certificate import certify, combined
 from app.engine.evaluation import Evaluation
 from app.engine.plan import FORWARD_MISSING, FORWARD_WRONG
 from app.errors import PullbackError
@@ -70,10 +71,15 @@ def jvp(evaluation: Evaluation, tangents: Vectors, several: bool) -> dict[str, T
         rows = [product(*(d[k] for d in directions)) for k in range(directions[0].shape[0])]
         return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
+    def together(product: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        rows: tuple[Tensor, ...] = torch.func.vmap(product, randomness="same")(*directions)
+        certify(rows, product(*(combined(d) for d in directions)))
+        return rows
+
     def attempt(product: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         if not several:
             return product(*directions)
-        return evaluation.ladder(lambda: torch.func.vmap(product, randomness="same")(*directions), lambda: one_by_one(product))
+        return evaluation.ladder(lambda: together(product), lambda: one_by_one(product))
 
     if not _operations(evaluation) & (FORWARD_WRONG | FORWARD_MISSING):
         try:
