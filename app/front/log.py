@@ -60,7 +60,8 @@ def _request_fields(exchange: Exchange, ended: float, now_s: float) -> dict[str,
     labels, timings = exchange.labels, exchange.timings
     fields: dict[str, Any] = {
         "ts": stamp(now_s),
-        "level": "error" if exchange.status >= 500 else "info",
+        # 503 is said while starting and draining: nothing is broken then.
+        "level": "error" if exchange.status >= 500 and exchange.status != 503 else "info",
         "event": "request",
         "request_id": exchange.request_id,
         "method": exchange.method,
