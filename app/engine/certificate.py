@@ -6,6 +6,7 @@ Knows the comparison. Refuses to know how the rows came about. PyTorch's batchin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -44,7 +45,7 @@ def certify(rows: Sequence[Tensor | None], single: Sequence[Tensor | None]) -> N
     for batch, expected in zip(rows, single, strict=True):
         if (batch is None) != (expected is None):
             raise UncertifiedError
-        if batch is not None and expected is not None and not _close(combined(batch), expected):
+        if batch is not None and expected is not None and not close(combined(batch), expected):
             raise UncertifiedError
 
 
@@ -60,7 +61,7 @@ def certify_first(together: Any, alone: Any) -> None:
     first, alone = together[0].detach(), alone.detach()
     if first.shape != alone.shape:
         raise UncertifiedError
-    if not torch.equal(first, alone) and not _close(_wide(first), _wide(alone), eps=_eps(alone)):
+    if not torch.equal(first, alone) and not close(_wide(first), _wide(alone), eps=_eps(alone)):
         raise UncertifiedError
 
 
@@ -72,10 +73,13 @@ def _eps(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).eps if tensor.dtype.is_floating_point or tensor.dtype.is_complex else 0.0
 
 
-def _close(found: Tensor, expected: Tensor, eps: float | None = None) -> bool:
+def close(found: Tensor, expected: Tensor, eps: float | None = None) -> bool:
+    """Whether the two are the same but for a thousand roundings: what is wrong here is wrong by the size of an entry.
+
+    False where one of them is not finite. `eps`: the precision, where it is not that of `found`'s dtype.
+    """
     if found.numel() == 0:
         return True
     error = float((found - expected).abs().max())
     scale = float(torch.maximum(found.abs().max(), expected.abs().max()))
-    # NaN and infinity fail the comparison too. A thousand roundings: what is wrong here is wrong by the size of an entry.
-    return error <= 1e3 * (torch.finfo(found.dtype).eps if eps is None else eps) * scale
+    return math.isfinite(scale) and error <= 1e3 * (torch.finfo(found.dtype).eps if eps is None else eps) * scale

@@ -81,7 +81,7 @@ def jvp(evaluation: Evaluation, tangents: Vectors, several: bool) -> dict[str, T
             return product(*directions)
         return evaluation.ladder(lambda: together(product), lambda: one_by_one(product))
 
-    if not _operations(evaluation) & (FORWARD_WRONG | FORWARD_MISSING):
+    if not evaluation.function.operations() & (FORWARD_WRONG | FORWARD_MISSING):
         try:
             return dict(zip(smooth, attempt(forward), strict=True))
         except (NotImplementedError, RuntimeError) as error:
@@ -100,10 +100,6 @@ def jvp(evaluation: Evaluation, tangents: Vectors, several: bool) -> dict[str, T
             "jvp",
         )
     return dict(zip(smooth, found, strict=True))
-
-
-def _operations(evaluation: Evaluation) -> frozenset[str]:
-    return frozenset(step.operation for _, step in evaluation.function.steps())
 
 
 def _double_vjp(

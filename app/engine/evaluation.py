@@ -96,18 +96,17 @@ class Evaluation:
         cotangents: Sequence[Tensor],
         *,
         batched: bool = False,
-        again: bool = True,
         twice: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """Reverse mode: Jᵗ·cotangents for each of `inputs`, None where no path leads there.
 
         Arguments:
             cotangents: of the outputs' shapes; with `batched`, each with a leading axis of several.
-            again: the graph is needed again; twice: the result is differentiated again.
+            twice: the result is differentiated again.
         """
         if not batched:
             return torch.autograd.grad(
-                tuple(outputs), self.inputs, tuple(cotangents), retain_graph=again, create_graph=twice, allow_unused=True
+                tuple(outputs), self.inputs, tuple(cotangents), retain_graph=True, create_graph=twice, allow_unused=True
             )
         return self.ladder(
             lambda: backward_batch(outputs, self.inputs, cotangents), lambda: self._one_by_one(outputs, cotangents)

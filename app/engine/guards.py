@@ -36,32 +36,30 @@ def _finite(*names: str) -> Callable[[str, Leaves], None]:
 
 def _ctc_targets(operation: str, leaves: Leaves) -> None:
     scores, targets = leaves.get("log_probs"), leaves.get("targets")
-    if scores is None or targets is None or targets.numel() == 0:
-        return
-    classes = scores.shape[-1]
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= classes:
-        raise PullbackError(
-            "operation_failed",
-            f"`{operation}` needs every target to be a class below {classes}; the targets run from {low} to {high}.",
-            at="inputs.targets",
-            expected=f"integers from 0 to {classes - 1}",
-            given=f"{low} to {high}",
-        )
+    if scores is not None and targets is not None:
+        classes = scores.shape[-1]
+        _below(classes, targets, "targets", f"`{operation}` needs every target to be a class below {classes}; the targets run")
 
 
 def _indices(operation: str, leaves: Leaves) -> None:
     """Not a crash, but PyTorch's words ("index out of range in self") help nobody."""
     indices, table = leaves.get("input"), leaves.get("weight")
-    if indices is None or table is None or indices.numel() == 0 or table.dim() != 2 or indices.dtype.is_floating_point:
+    if indices is not None and table is not None and table.dim() == 2 and not indices.dtype.is_floating_point:
+        rows = table.shape[0]
+        _below(rows, indices, "input", f"`{operation}` looks up rows of `weight`, which has {rows}; the indices run")
+
+
+def _below(limit: int, values: Tensor, name: str, words: str) -> None:
+    """Refuse `values` that are not from 0 to `limit` - 1, in `words` that go on with their range."""
+    if values.numel() == 0:
         return
-    low, high = int(indices.min()), int(indices.max())
-    if low < 0 or high >= table.shape[0]:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= limit:
         raise PullbackError(
             "operation_failed",
-            f"`{operation}` looks up rows of `weight`, which has {table.shape[0]}; the indices run from {low} to {high}.",
-            at="inputs.input",
-            expected=f"integers from 0 to {table.shape[0] - 1}",
+            f"{words} from {low} to {high}.",
+            at=f"inputs.{name}",
+            expected=f"integers from 0 to {limit - 1}",
             given=f"{low} to {high}",
         )
 

@@ -14,7 +14,8 @@ from torch import Tensor, fx
 
 from app.engine.probe import random_like, spread
 from app.engine.tensors import is_differentiable
-from app.engine.widened import REFUSALS, Hole, Point, Ref, replaced, tensors_of
+from app.engine.widened import REFUSALS, Hole, Point, Ref, replaced
+from app.program.failure import tensors_in
 
 # What PyTorch raises where a step has no derivative formula.
 _NO_FORMULA: Final = (RuntimeError, NotImplementedError)
@@ -86,7 +87,7 @@ class Local:
         at = dict(zip(ran.parents, inputs, strict=True))
         args, kwargs = replaced(self._shape[ran.node], Hole, lambda hole: at[hole.ref])
         with self.point.ready():
-            return list(tensors_of(self.point.call(ran.node, args, kwargs, ran.state)))
+            return list(tensors_in(self.point.call(ran.node, args, kwargs, ran.state)))
 
     def sweep(self, cotangents: Mapping[Ref, Tensor], override: Mapping[fx.Node, Pull] | None = None) -> dict[Ref, Tensor]:
         """One backward pass: the cotangent of every tensor that is reached, from those given.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.replay import replay
+from app.engine.widened import all_finite
 from app.program.function import Step
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def first_step(job: Job) -> Step | None:
     values = replay(job.evaluation)
     steps = job.evaluation.function.steps()
     for node, step in steps:
-        made_here = not _tensors_finite(values.get(node)) and all(_tensors_finite(values.get(n)) for n in node.all_input_nodes)
+        made_here = not all_finite(values.get(node)) and all(all_finite(values.get(n)) for n in node.all_input_nodes)
         if made_here:
             return step
     smooth = [v for v in _outputs(job, values) if v.requires_grad]
@@ -83,11 +84,3 @@ def _cotangents(smooth: list[Tensor], values: Mapping[fx.Node, Any]) -> dict[fx.
         smooth, [values[node] for node in nodes], [torch.ones_like(v) for v in smooth], allow_unused=True, retain_graph=True
     )
     return {node: g for node, g in zip(nodes, found, strict=True) if g is not None}
-
-
-def _tensors_finite(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return not (value.dtype.is_floating_point or value.dtype.is_complex) or bool(torch.isfinite(value).all())
-    if isinstance(value, tuple | list):
-        return all(_tensors_finite(v) for v in value)
-    return True

@@ -23,7 +23,6 @@ Method = Literal["none", "reverse", "forward"]
 # forward-mode pass.
 PASS_FLOPS: Final = 2.0
 # Rows of a Jacobian that run together: below 64 chunking only costs time, above 512 only memory (measured).
-ROWS_AT_LEAST: Final = 64
 ROWS_AT_MOST: Final = 512
 # Operations whose forward-mode derivative PyTorch 2.13 gets wrong (cross-checked: ⟨v, Jᵗu⟩ ≠ ⟨Jv, u⟩).
 FORWARD_WRONG: Final = frozenset(
@@ -69,7 +68,6 @@ class Plan:
         rows: rows of a Jacobian or Hessian that run together.
         flops: floating-point operations in all, estimated.
         peak_bytes: memory in all, estimated from above.
-        planned: false where the shapes depend on data, so nothing could be planned before running.
     """
 
     wrt: tuple[Result, ...]
@@ -79,7 +77,6 @@ class Plan:
     rows: int
     flops: float
     peak_bytes: int
-    planned: bool
 
     def report(self, device: str) -> dict[str, Any]:
         return {
@@ -176,7 +173,7 @@ def make(
     peak = samples * (kept + input_bytes) + together * per_row * (1 if tall else 0) + 2 * total
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
-    return Plan(tuple(wrt), tuple(outputs), method, passes, chunk, flops, peak, cost is not None)
+    return Plan(tuple(wrt), tuple(outputs), method, passes, chunk, flops, peak)
 
 
 def check_result_size(what: str, size: int, limits: Limits) -> None:

@@ -88,7 +88,7 @@ class Preparer:
             wrt=[Result(leaf.name, leaf.shape, leaf.dtype) for leaf in built.leaves if leaf.name in wrt],
             outputs=outputs,
             of=of,
-            operations=frozenset(step.operation for _, step in built.function.steps()),
+            operations=built.function.operations(),
             cost=built.cost,
             several=_several(query, outputs, shapes),
             samples=samples or 1,

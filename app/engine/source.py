@@ -18,10 +18,11 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
+from app.catalogue.call import DTYPES
 from app.catalogue.read import find
 from app.engine.cost import Cost, measured
 from app.engine.failure import clean
-from app.engine.tensors import DTYPES, is_differentiable
+from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
 from app.program.build import build_program
 from app.program.function import Function

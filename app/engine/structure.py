@@ -6,14 +6,14 @@ Knows how to guess, compress and certify. Refuses to know which operation it loo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from app.engine.certificate import close, weights
 from app.engine.jacobian import basis
+from app.engine.plan import ROWS_AT_MOST
 
-Form = Literal["dense", "diagonal", "block"]
 # One backward from a cotangent of the output's shape to the input's shape; None where no path leads.
 Backward = Callable[[Tensor], Tensor]
 
@@ -24,7 +24,7 @@ def diagonal(backward: Backward, output: Tensor, leaf: Tensor) -> Tensor | None:
         return None
     entries = backward(torch.ones_like(output))
     probe = _probe(output)
-    return entries if _close(backward(probe), entries * probe) else None
+    return entries if close(backward(probe), entries * probe) else None
 
 
 def block(
@@ -44,7 +44,8 @@ def block(
     within = output[0].numel()
     limit(within * leaf.numel() * leaf.element_size())
     pieces = [
-        rows(chunk.unsqueeze(1).expand(chunk.shape[0], count, *output.shape[1:])) for _, chunk in basis(output[0].detach(), 512)
+        rows(chunk.unsqueeze(1).expand(chunk.shape[0], count, *output.shape[1:]))
+        for _, chunk in basis(output[0].detach(), ROWS_AT_MOST)
     ]
     if not pieces:
         return None
@@ -52,7 +53,7 @@ def block(
     blocks = torch.cat(pieces).transpose(0, 1)
     probe = _probe(output)
     expected = torch.einsum("no,noi->ni", probe.reshape(count, within), blocks.reshape(count, within, -1))
-    if not _close(backward(probe).reshape(count, -1), expected):
+    if not close(backward(probe).reshape(count, -1), expected):
         return None
     return blocks.reshape(count, *output.shape[1:], *leaf.shape[1:])
 
@@ -75,19 +76,4 @@ def dense_diagonal(rows: Callable[[Tensor], Tensor], output: Tensor, leaf: Tenso
 
 
 def _probe(output: Tensor) -> Tensor:
-    generator = torch.Generator(device=output.device).manual_seed(20250)
-    # Bounded away from zero, so that no entry goes unseen.
-    real = output.real if output.dtype.is_complex else output
-    uniform = torch.rand(output.shape, generator=generator, dtype=torch.float64, device=output.device) + 0.5
-    sign = torch.randint(0, 2, output.shape, generator=generator, device=output.device) * 2 - 1
-    return (uniform * sign).to(real.dtype).to(output.dtype)
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    if found.numel() == 0:
-        return True
-    if not bool(torch.isfinite(found).all()) or not bool(torch.isfinite(expected).all()):
-        return False
-    scale = max(float(expected.abs().max()), float(found.abs().max()))
-    precision = torch.finfo(found.dtype).eps
-    return float((found - expected).abs().max()) <= 1e3 * precision * scale
+    return weights(output.numel(), output.dtype, str(output.device)).reshape(output.shape)

@@ -10,22 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from app.catalogue.call import DTYPES
 from app.query import TensorData
 
-DTYPES: Final[dict[str, torch.dtype]] = {
-    "bool": torch.bool,
-    "uint8": torch.uint8,
-    "int8": torch.int8,
-    "int16": torch.int16,
-    "int32": torch.int32,
-    "int64": torch.int64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "complex64": torch.complex64,
-    "complex128": torch.complex128,
-}
 NAMES: Final[dict[torch.dtype, str]] = {dtype: name for name, dtype in DTYPES.items()}
 # What a result of another dtype is sent as (PyTorch's unsigned 16 to 64 bit and float8 are not in the contract).
 _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
@@ -68,8 +55,3 @@ def from_torch(tensor: Tensor) -> TensorData:
 def is_differentiable(dtype: torch.dtype) -> bool:
     """Floating and complex dtypes can carry a derivative."""
     return dtype.is_floating_point or dtype.is_complex
-
-
-def bytes_of(tensor: Tensor) -> int:
-    """Bytes of its elements, dense; works on fakes."""
-    return tensor.numel() * tensor.element_size()

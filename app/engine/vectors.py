@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from app.catalogue.call import DTYPES
 from app.engine.evaluation import Notes
-from app.engine.tensors import DTYPES, is_differentiable, to_torch
+from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.query import TensorData
 

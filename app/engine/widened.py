@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.tensors import is_differentiable
+from app.program.failure import tensors_in
 from app.program.function import Function, Step
 
 # One tensor of one node: a node with several outputs has several.
@@ -85,18 +86,6 @@ def step_of(node: fx.Node) -> Step | None:
     """Where `node` stands in the text."""
     step = node.meta.get("step")
     return step if isinstance(step, Step) else None
-
-
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """The tensors of a step's result, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for member in value:
-            yield from tensors_of(member)
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from tensors_of(member)
 
 
 def replaced(value: Any, leaf: type, by: Callable[[Any], Any]) -> Any:
@@ -183,7 +172,7 @@ class Point:
             torch.set_rng_state(state[0])
             for device, own in zip(self._devices, state[1:], strict=True):
                 torch.cuda.set_rng_state(own, device)
-        if name_of(node).startswith(_FRAGILE) and not _all_finite((args, kwargs)):
+        if name_of(node).startswith(_FRAGILE) and not all_finite((args, kwargs)):
             raise ProbeRefusedError(f"{name_of(node)} is not run on NaN or infinity")
         if not self.wide:
             return node.target(*args, **kwargs)  # type: ignore[operator]
@@ -192,7 +181,7 @@ class Point:
         if cast is not None and isinstance(args[0], Tensor):
             return args[0].to(cast)
         result = node.target(*args, **kwargs)  # type: ignore[operator]
-        if any(tensor.dtype in _WIDER for tensor in tensors_of(result)):
+        if any(tensor.dtype in _WIDER for tensor in tensors_in(result)):
             return replaced(result, Tensor, widened)
         return result
 
@@ -214,5 +203,6 @@ def _default_dtype(leaves: Mapping[str, Tensor]) -> torch.dtype:
     return max(floating, key=lambda dtype: dtype.itemsize, default=torch.float64)
 
 
-def _all_finite(value: Any) -> bool:
-    return all(not is_differentiable(t.dtype) or bool(torch.isfinite(t).all()) for t in tensors_of(value))
+def all_finite(value: Any) -> bool:
+    """Whether every floating tensor in a step's result is finite."""
+    return all(not is_differentiable(t.dtype) or bool(torch.isfinite(t).all()) for t in tensors_in(value))

@@ -6,6 +6,7 @@ Knows HTTP's side of a query. Refuses to know what a body says.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.types import Receive
@@ -13,6 +14,7 @@ from starlette.types import Receive
 from app.errors import PullbackError
 from app.front.body import Body, ClientGoneError
 from app.front.exchange import Exchange, text_of
+from app.front.wire import WIRE
 from app.pool.job import Job, Reply
 from app.pool.pool import Pool
 from app.settings import Settings
@@ -22,6 +24,7 @@ _WATCH_AFTER_S: Final = 0.05
 # For how long, in seconds, and how many bytes a refused body is read on, so that the client reads the refusal before we close.
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 64 << 20
+# Refusals after which the client may still be sending.
 _CLOSING: Final = frozenset({"body_too_large", "body_timeout", "queue_full", "draining"})
 
 
@@ -40,6 +43,32 @@ class Gate:
             raise PullbackError(
                 "draining", "The service is shutting down.", fix="Send the query again, to another server.", retry_after_s=5
             )
+
+
+async def through(
+    gate: Gate, exchange: Exchange, receive: Receive, answer: Callable[[Exchange, Receive, Body], Awaitable[None]]
+) -> None:
+    """Read a body, have it answered, and give its room back; a client that may still be sending is refused with patience.
+
+    Raises:
+        PullbackError: every other refusal.
+        ClientGoneError: it hung up.
+    """
+    body = Body(gate.pool, gate.settings)
+    gate.busy += 1
+    try:
+        gate.check_open()
+        gate.pool.check_room()
+        await body.read(receive, exchange.headers, exchange.scope.get(WIRE))
+        exchange.bytes_in = body.size
+        await answer(exchange, receive, body)
+    except PullbackError as error:
+        if exchange.status or error.code not in _CLOSING:
+            raise
+        await refuse_sending(exchange, receive, error)
+    finally:
+        body.release()
+        gate.busy -= 1
 
 
 class Watch:
@@ -107,11 +136,6 @@ async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body:
         watch.end()
     note(exchange, job, reply)
     return reply
-
-
-def is_closing(error: PullbackError) -> bool:
-    """Whether the client may still be sending when it gets this refusal."""
-    return error.code in _CLOSING
 
 
 def note(exchange: Exchange, job: Job, reply: Reply) -> None:

@@ -15,8 +15,7 @@ from starlette.types import Receive
 from app.errors import PullbackError
 from app.front.body import Body
 from app.front.exchange import Exchange, problem
-from app.front.gate import Gate, answered, ask, is_closing, refuse_sending, timing
-from app.front.wire import WIRE
+from app.front.gate import Gate, answered, ask, through, timing
 from app.pool.frames import Buffer
 from app.pool.job import Job, Reply
 
@@ -33,29 +32,17 @@ class QueriesDoor:
         self._gate = gate
 
     async def __call__(self, exchange: Exchange, receive: Receive) -> None:
-        gate = self._gate
-        body = Body(gate.pool, gate.settings)
-        gate.busy += 1
-        try:
-            gate.check_open()
-            gate.pool.check_room()
-            await body.read(receive, exchange.headers, exchange.scope.get(WIRE))
-            exchange.bytes_in = body.size
-            reply = await self._cut(exchange, receive, body)
-            # What the pieces are cut out of is the reply's now.
-            body.pieces = []
-            if reply.status == HTTPStatus.OK:
-                pieces = await self._answer_all(exchange, receive, reply.parts())
-                await exchange.respond_in_pieces(HTTPStatus.OK, JSON.encode(), pieces, ((b"server-timing", timing(exchange)),))
-            else:
-                await exchange.respond(reply.status, reply.media_type.encode(), reply.body)
-        except PullbackError as error:
-            if exchange.status or not is_closing(error):
-                raise
-            await refuse_sending(exchange, receive, error)
-        finally:
-            body.release()
-            gate.busy -= 1
+        await through(self._gate, exchange, receive, self._answer_list)
+
+    async def _answer_list(self, exchange: Exchange, receive: Receive, body: Body) -> None:
+        reply = await self._cut(exchange, receive, body)
+        # What the pieces are cut out of is the reply's now.
+        body.pieces = []
+        if reply.status == HTTPStatus.OK:
+            pieces = await self._answer_all(exchange, receive, reply.parts())
+            await exchange.respond_in_pieces(HTTPStatus.OK, JSON.encode(), pieces, ((b"server-timing", timing(exchange)),))
+        else:
+            await exchange.respond(reply.status, reply.media_type.encode(), reply.body)
 
     async def _cut(self, exchange: Exchange, receive: Receive, body: Body) -> Reply:
         reply = await ask(self._gate, "split", exchange, receive, body)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from starlette.types import Receive
 
-from app.errors import PullbackError
 from app.front.body import Body
 from app.front.exchange import Exchange
-from app.front.gate import Gate, ask, is_closing, refuse_sending, timing
-from app.front.wire import WIRE
+from app.front.gate import Gate, ask, through, timing
 
 
 class QueryDoor:
@@ -21,20 +19,8 @@ class QueryDoor:
         self._gate = gate
 
     async def __call__(self, exchange: Exchange, receive: Receive) -> None:
-        gate = self._gate
-        body = Body(gate.pool, gate.settings)
-        gate.busy += 1
-        try:
-            gate.check_open()
-            gate.pool.check_room()
-            await body.read(receive, exchange.headers, exchange.scope.get(WIRE))
-            exchange.bytes_in = body.size
-            reply = await ask(gate, "query", exchange, receive, body)
-            await exchange.respond(reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),))
-        except PullbackError as error:
-            if exchange.status or not is_closing(error):
-                raise
-            await refuse_sending(exchange, receive, error)
-        finally:
-            body.release()
-            gate.busy -= 1
+        await through(self._gate, exchange, receive, self._answer)
+
+    async def _answer(self, exchange: Exchange, receive: Receive, body: Body) -> None:
+        reply = await ask(self._gate, "query", exchange, receive, body)
+        await exchange.respond(reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),))

@@ -18,8 +18,6 @@ from app.program.static import LENGTH_LIMIT, length, named
 from app.program.tensors import members
 from app.program.trace import Emit, Several, Trace, Value, example, is_tensor
 
-# Builtins that name an operation too: which one is meant, what they are given decides.
-TWOFOLD: Final = ("sum", "min", "max", "abs", "round", "pow", "all", "any")
 _INSTEAD: Final[dict[str, str]] = {
     "print": "Leave it out: return the value, under a name in a dict if there are several.",
     "isinstance": "Leave it out: what is a tensor is known.", "type": "Use `x.dtype`.", "map": "Use a list comprehension.",

@@ -11,15 +11,14 @@ from typing import Any, Final
 
 import torch
 
+from app.catalogue.call import DTYPES as CONTRACT_DTYPES
 from app.program import static
 from app.program.source import Refusal
 from app.program.trace import ELEMENT_LIMIT, Emit, Several, Value, is_tensor
 
-DTYPES: Final[dict[str, torch.dtype]] = {
-    "float64": torch.float64, "double": torch.float64, "float32": torch.float32, "float16": torch.float16, "half": torch.float16,
-    "bfloat16": torch.bfloat16, "int64": torch.int64, "long": torch.int64, "int32": torch.int32, "int16": torch.int16,
-    "short": torch.int16, "int8": torch.int8, "uint8": torch.uint8, "bool": torch.bool, "complex128": torch.complex128,
-    "cdouble": torch.complex128, "complex64": torch.complex64, "cfloat": torch.complex64,
+DTYPES: Final[dict[str, torch.dtype]] = CONTRACT_DTYPES | {
+    "double": torch.float64, "half": torch.float16, "long": torch.int64, "short": torch.int16, "cdouble": torch.complex128,
+    "cfloat": torch.complex64,
 }  # fmt: skip
 # `torch.float` and `torch.int` are 32 bits wide; the bare words are Python's.
 TORCH_DTYPES: Final = DTYPES | {"float": torch.float32, "int": torch.int32}

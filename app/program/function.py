@@ -49,6 +49,10 @@ class Function:
     static: bool = True
     dtype: torch.dtype = torch.float32
 
+    def operations(self) -> frozenset[str]:
+        """Names of the operations and operators that it calls."""
+        return frozenset(step.operation for _, step in self.steps())
+
     def steps(self) -> list[tuple[fx.Node, Step]]:
         """The graph's calls with their places, in the order in which they run."""
         return [(node, node.meta["step"]) for node in self.graph.nodes if "step" in node.meta]

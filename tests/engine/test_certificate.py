@@ -29,6 +29,10 @@ def test_a_wrong_row_is_seen() -> None:
         certify((wrong,), (combined(rows),))
     with pytest.raises(UncertifiedError):
         certify((rows,), (None,))
+    endless = rows.clone()
+    endless[2, 1] = float("inf")
+    with pytest.raises(UncertifiedError):
+        certify((endless,), (combined(rows),))
 
 
 def test_the_first_sample_must_be_what_it_is_alone() -> None:
