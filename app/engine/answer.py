@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from app.engine import batched
@@ -69,12 +68,7 @@ def _results(job: Job) -> tuple[Job, dict[str, Any]]:
     """The tree, and the job that gave it: without the inputs that PyTorch takes only as constants, where `wrt` was left open."""
     while True:
         try:
-            if job.prepared.samples is not None:
-                return job, batched.results(job)
-            if job.prepared.wrt:
-                return job, results(job)
-            with torch.no_grad():
-                return job, results(job)
+            return job, results(job) if job.prepared.samples is None else batched.results(job)
         except RuntimeError as error:
             name = constant_input(error, job.prepared.wrt)
             if name is None or job.query.wrt is not None or len(job.prepared.wrt) == 1:

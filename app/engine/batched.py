@@ -41,7 +41,7 @@ def results(job: Job) -> Tree:
     axes = {name: name in job.query.batched or name.rpartition(".")[0] in job.query.batched for name in job.leaves}
     # One sample by the ordinary road: it finds everything that is wrong with the query, and says the notes.
     first = _sample(job, axes, 0, job.notes)
-    alone = _run(first)
+    alone = single_results(first)
     if samples == 1:
         return dict(_stacked([alone]))
     if job.query.format == "dense" and not _WITHOUT_VMAP & set(job.query.want):
@@ -59,16 +59,9 @@ def results(job: Job) -> Tree:
                 else "An operation has no batching rule"
             )
             job.notes.say("fallback", f"{why}, so the samples ran one by one.", "plan")
-    rest = [_run(_sample(job, axes, index, Notes())) for index in range(1, samples)]
+    rest = [single_results(_sample(job, axes, index, Notes())) for index in range(1, samples)]
     job.forms.update(first.forms)
     return dict(_stacked([alone, *rest]))
-
-
-def _run(job: Job) -> Tree:
-    if job.prepared.wrt:
-        return single_results(job)
-    with torch.no_grad():
-        return single_results(job)
 
 
 def _sample(job: Job, axes: Mapping[str, bool], index: int, notes: Notes) -> Job:
@@ -79,13 +72,17 @@ def _sample(job: Job, axes: Mapping[str, bool], index: int, notes: Notes) -> Job
     query = replace(
         job.query,
         batched=(),
-        cotangent={name: _slice(data, index, outputs.get(name), job) for name, data in job.query.cotangent.items()},
-        tangent={name: _slice(data, index, inputs.get(name), job) for name, data in job.query.tangent.items()},
+        cotangent={
+            name: _slice(data, index, outputs.get(name), job, f"cotangent.{name}") for name, data in job.query.cotangent.items()
+        },
+        tangent={
+            name: _slice(data, index, inputs.get(name), job, f"tangent.{name}") for name, data in job.query.tangent.items()
+        },
     )
     return Job(query, job.prepared, leaves, notes, job.limits)
 
 
-def _slice(data: TensorData, index: int, rank: int | None, job: Job) -> TensorData:
+def _slice(data: TensorData, index: int, rank: int | None, job: Job, at: str) -> TensorData:
     """One sample's cotangent: the slice of a batch of them; one without a batch axis is shared by all samples."""
     if rank is None or len(data.shape) <= rank:
         return data
@@ -94,7 +91,7 @@ def _slice(data: TensorData, index: int, rank: int | None, job: Job) -> TensorDa
         raise PullbackError(
             "bad_cotangent",
             f"Its leading axis has length {count}, and the batch has {job.prepared.samples} samples.",
-            at="cotangent",
+            at=at,
             expected=f"leading axis {job.prepared.samples}",
             given=f"shape {list(data.shape)}",
         )
@@ -150,7 +147,7 @@ def _vectors(job: Job, first: Job) -> tuple[dict[str, Vectors], dict[str, dict[s
 
 def _sample_vector(job: Job, what: str, name: str, index: int, like: Tensor) -> Tensor:
     data = (job.query.cotangent if what == "cotangent" else job.query.tangent)[name]
-    return to_torch(_slice(data, index, like.dim(), job), str(like.device)).to(like.dtype)
+    return to_torch(_slice(data, index, like.dim(), job, f"{what}.{name}"), str(like.device)).to(like.dtype)
 
 
 class _Sample:

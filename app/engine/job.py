@@ -119,6 +119,7 @@ def _explain(job: Job) -> Any:
 
 
 def _check(job: Job) -> Any:
+    job.evaluation.smooth()  # refuses where there is no derivative to check
     expected = {name: to_torch(data, str(job.evaluation.inputs[0].device)) for name, data in job.query.expected.items()}
     kind = next((kind for kind in ("jacobian", "gradient") if kind in job.query.want), "vjp")
     # Of one output alone where the query names it; the cotangents are all outputs' otherwise.
@@ -158,5 +159,9 @@ KINDS: Final[dict[str, Callable[[Job], Any]]] = {
 
 
 def results(job: Job) -> dict[str, Any]:
-    """The answer's tree, kind by kind in the order of `want`; tensors at its leaves. Raises PullbackError."""
-    return {kind: KINDS[kind](job) for kind in job.query.want}
+    """The answer's tree, kind by kind in the order of `want`; tensors at its leaves. Raises PullbackError.
+
+    Autograd keeps nothing where there is nothing to differentiate by.
+    """
+    with torch.set_grad_enabled(bool(job.prepared.wrt)):
+        return {kind: KINDS[kind](job) for kind in job.query.want}

@@ -251,6 +251,12 @@ def test_batched_cotangents_are_one_a_sample() -> None:
         ({"operation": "exp", "inputs": {"input": X}, "want": ["vjp"], "wrt": ("x",)}, "bad_parameter", "wrt"),
         ({"operation": "exp", "inputs": {"input": X}, "batched": ("x",)}, "bad_parameter", "batched"),
         ({"operation": "exp", "inputs": {"input": 1.0}, "batched": ("input",)}, "shape_mismatch", "inputs.input"),
+        ({"operation": "bitwise_not", "inputs": {"input": [1, 2]}, "want": ["check"]}, "not_differentiable", "inputs"),
+        (
+            {"operation": "exp", "inputs": {"input": [X, X]}, "batched": ("input",), "want": ["jvp"], "tangent": {"input": [X, X, X]}},
+            "bad_cotangent",
+            "tangent.input",
+        ),
         ({"operation": "exp", "inputs": {"input": X}, "want": ["fisher"], "of": "nope"}, "bad_parameter", "of"),
         ({"operation": "matmul", "inputs": {"input": MATRIX, "other": X}}, "shape_mismatch", "inputs"),
         ({"operation": "linalg.inv", "inputs": {"A": np.zeros((2, 2))}}, "operation_failed", "inputs"),
