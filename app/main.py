@@ -11,7 +11,7 @@ import sys
 
 from app.front.application import Application
 from app.front.server import Server
-from app.pool import kernel
+from app.pool import linux as kernel
 from app.settings import Settings
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import orjson
 import torch
 
-from app.engine.answer import Engine
-from app.engine.failure import translated
+from app.engine.engine import Engine
+from app.engine.errors import translated
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.limits import Limits
-from app.program.failure import is_memory
+from app.program.errors import is_memory
 from app.program.functions import load
 from app.protocols import native
 from app.query import Query

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.engine.answer import Engine
+from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load as load_functions
 from app.protocols import native

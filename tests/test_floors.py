@@ -37,12 +37,12 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(BOTTOM, frozenset()),
 }
 # Only the children of the pool know the road; the front's side of it must not.
-ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.nursery"})
+ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 
 # Who may import torch, anywhere in the file; and who only inside a function, because the front imports the module.
 TORCH_ROOMS: Final = frozenset({"engine", "program", "road"})
 TORCH_MODULES: Final = frozenset({"app.catalogue.call"})
-TORCH_LAZY: Final = frozenset({"app.pool.worker", "app.pool.nursery"})
+TORCH_LAZY: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 
 # What a codec could do I/O with.
 IO_MODULES: Final = frozenset(

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.replay import replay
-from app.engine.widened import all_finite
+from app.engine.stepwise.point import all_finite
 from app.program.function import Step
 
 if TYPE_CHECKING:
-    from app.engine.job import Job
+    from app.engine.kinds import Job
 
 _DERIVATIVES = ("gradient", "vjp", "jvp", "jacobian", "hessian", "hvp", "fisher", "fisher_diagonal")
 

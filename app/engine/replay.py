@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from app.engine.evaluation import Evaluation
+from app.engine.autodiff.evaluation import Evaluation
 from app.program.function import Function
-from app.program.tape import floating_default
+from app.program.graph_runner import floating_default
 
 
 def run_steps(function: Function, leaves: dict[str, Tensor], seed: int | None = None) -> dict[fx.Node, Any]:

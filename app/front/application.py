@@ -22,17 +22,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front import catalogue, docs, health
+from app.front import catalogue_pages as catalogue
+from app.front import docs, health
+from app.front.admission import Gate
+from app.front.batch_endpoint import QueriesDoor
 from app.front.exchange import problem, retry_after
-from app.front.gate import Gate
-from app.front.guard import REQUEST_ID, Door, Guard
-from app.front.journal import Journal
 from app.front.log import Log, Writer
 from app.front.metrics import Metrics
+from app.front.middleware import REQUEST_ID, Door, Guard
 from app.front.openapi import document
-from app.front.queries import QueriesDoor
-from app.front.query import QueryDoor
-from app.pool import kernel
+from app.front.query_endpoint import QueryDoor
+from app.front.request_recorder import Journal
+from app.pool import linux as kernel
 from app.pool.pool import Pool
 from app.settings import Settings
 

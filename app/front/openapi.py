@@ -12,7 +12,7 @@ import orjson
 
 from app import __version__
 from app.errors import CODES, PROBLEM_MEDIA_TYPE
-from app.front.examples import examples, refusals
+from app.front.example_queries import examples, refusals
 from app.front.schemas import SCHEMAS, ref
 
 JSON: Final = "application/json"

@@ -19,7 +19,7 @@ from app.errors import PullbackError
 from app.pool.frames import Buffer
 
 if TYPE_CHECKING:
-    from app.pool.member import Member
+    from app.pool.worker_handle import WorkerHandle
 
 _PEEK_BYTES: Final = 64 << 10
 # In JSON, and in the JSON that stands as a string in a safetensors header.
@@ -88,7 +88,7 @@ class Job:
         self.future = future
         self.lost = 0
         self.tries = 0
-        self.holders: list[Member] = []
+        self.holders: list[WorkerHandle] = []
         self.begun = 0.0
         self.worker = -1
 

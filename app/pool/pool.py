@@ -20,11 +20,11 @@ import orjson
 
 from app.errors import PullbackError
 from app.pool import refusals
-from app.pool.crew import Crew
 from app.pool.frames import Buffer, Frame, Kind
 from app.pool.job import Job, Reply, meta_of, peek_timeout
-from app.pool.member import Member
 from app.pool.quarantine import Quarantine
+from app.pool.supervisor import Supervisor
+from app.pool.worker_handle import WorkerHandle
 from app.settings import Settings
 
 # A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two.
@@ -53,16 +53,16 @@ class Pool:
         self._settings = settings
         self._note = note
         self._loop = asyncio.get_running_loop()
-        self.crew = Crew(self._loop, settings, self)
+        self.crew = Supervisor(self._loop, settings, self)
         self._numbers = count(1)
         self._open: dict[int, Job] = {}
         self._waiting: deque[Job] = deque()
-        self._idle: list[Member] = []
-        self._ready: dict[int, Member] = {}
+        self._idle: list[WorkerHandle] = []
+        self._ready: dict[int, WorkerHandle] = {}
         self._held_bytes = 0
         self._earliest = math.inf
         self._ticking = False
-        self._abandoned: list[tuple[float, Member, Job]] = []
+        self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
         self._quarantine = Quarantine(settings.quarantine_s)
         self._ever_ready = asyncio.Event()
 
@@ -202,12 +202,12 @@ class Pool:
 
     # To workers
 
-    def _give(self, member: Member, job: Job, now: float) -> None:
+    def _give(self, member: WorkerHandle, job: Job, now: float) -> None:
         if not job.begun:
             job.begun = now
         member.give(job, now)
 
-    def _with_room(self, now: float) -> Member | None:
+    def _with_room(self, now: float) -> WorkerHandle | None:
         """The ready worker with the shortest line that moves."""
         best, fewest = None, _DEPTH
         for member in self._ready.values():
@@ -215,7 +215,7 @@ class Pool:
                 best, fewest = member, len(member.held)
         return best
 
-    def _feed(self, member: Member, now: float) -> None:
+    def _feed(self, member: WorkerHandle, now: float) -> None:
         """Give a worker its next queries, or find it something to take over, or let it rest."""
         waiting = self._waiting
         while waiting:
@@ -242,12 +242,12 @@ class Pool:
 
     # From workers
 
-    def joined(self, member: Member) -> None:
+    def joined(self, member: WorkerHandle) -> None:
         self._ready[member.number] = member
         self._ever_ready.set()
         self._feed(member, time.monotonic())
 
-    def heard(self, member: Member, frame: Frame) -> None:
+    def heard(self, member: WorkerHandle, frame: Frame) -> None:
         now = time.monotonic()
         if frame.kind is Kind.REPLY:
             self._answered(member, frame, now)
@@ -260,7 +260,7 @@ class Pool:
             job.deadline = job.arrived + self._timeout(frame.seconds)
             self._earliest = min(self._earliest, job.deadline)
 
-    def _answered(self, member: Member, frame: Frame, now: float) -> None:
+    def _answered(self, member: WorkerHandle, frame: Frame, now: float) -> None:
         head_since = member.head_since
         job = member.done(frame.number, now)
         reply = Reply(body=frame.body, **orjson.loads(frame.meta))
@@ -284,12 +284,12 @@ class Pool:
         else:
             self._waiting.appendleft(job)
 
-    def left(self, member: Member) -> None:
+    def left(self, member: WorkerHandle) -> None:
         """It died. What it had not begun goes back to the front of the queue at once; what it computed waits for the verdict."""
         self._leave(member)
         self._requeue(list(member.held.values())[1:], member)
 
-    def judged(self, member: Member, exit_code: int | None) -> None:
+    def judged(self, member: WorkerHandle, exit_code: int | None) -> None:
         """How it died decides whether its query is blamed for it."""
         job = member.head
         if job is None:
@@ -311,12 +311,12 @@ class Pool:
     def noted(self, event: str, **facts: Any) -> None:
         self._note(event, **facts)
 
-    def _leave(self, member: Member) -> None:
+    def _leave(self, member: WorkerHandle) -> None:
         self._ready.pop(member.number, None)
         if member in self._idle:
             self._idle.remove(member)
 
-    def _retire(self, member: Member, reason: str) -> None:
+    def _retire(self, member: WorkerHandle, reason: str) -> None:
         """Replace a worker of whose first query nobody expects an answer any more."""
         self._leave(member)
         self.crew.replace(member, reason)
@@ -324,7 +324,7 @@ class Pool:
         member.held.clear()
         self._requeue(jobs, member)
 
-    def _requeue(self, jobs: Sequence[Job], member: Member) -> None:
+    def _requeue(self, jobs: Sequence[Job], member: WorkerHandle) -> None:
         """Put unanswered jobs of a dead worker back to where they stood: before those that came later."""
         for job in reversed(jobs):
             member.held.pop(job.number, None)

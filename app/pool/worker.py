@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import orjson
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.pool import kernel
+from app.pool import linux as kernel
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
-from app.pool.places import Place, limits, places
+from app.pool.worker_slots import WorkerSlot, limits, places
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
     return encode(Kind.REPLY, number, meta=orjson.dumps(meta), body=body)
 
 
-def work(connection: socket.socket, road: Road, place: Place) -> NoReturn:
+def work(connection: socket.socket, road: Road, place: WorkerSlot) -> NoReturn:
     """Become a worker at `place`, in a process just forked from the nursery; never returns."""
     status = 1
     try:
@@ -168,7 +168,7 @@ def work(connection: socket.socket, road: Road, place: Place) -> NoReturn:
         os._exit(status)
 
 
-def _settle(place: Place) -> None:
+def _settle(place: WorkerSlot) -> None:
     import torch
 
     kernel.volunteer_for_oom()

@@ -13,9 +13,9 @@ from typing import Any, Final
 import torch
 
 from app.program import static
+from app.program.attributes import members
 from app.program.source import Refusal
 from app.program.static import LENGTH_LIMIT, length, named
-from app.program.tensors import members
 from app.program.trace import Emit, Several, Trace, Value, example, is_tensor
 
 _INSTEAD: Final[dict[str, str]] = {

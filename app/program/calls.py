@@ -12,7 +12,8 @@ from typing import Final
 import torch
 
 from app.catalogue.call import target
-from app.program import builtins, factories, static, tensors
+from app.program import attributes as tensors
+from app.program import builtins, factories, static
 from app.program.lookup import call, lookup, unknown
 from app.program.source import Refusal
 from app.program.static import named

@@ -13,7 +13,8 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from app.program import builtins, factories, lookup, static, tensors
+from app.program import attributes as tensors
+from app.program import builtins, factories, lookup, static
 from app.program.calls import Calls
 from app.program.comparison import SYMBOLS, compared
 from app.program.function import Step

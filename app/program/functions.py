@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from app.errors import PullbackError
-from app.program.build import Inputs, build_program
-from app.program.failure import shown
+from app.program.compiler import Inputs, build_program
+from app.program.errors import shown
 from app.program.function import Function
-from app.program.kept import Functions, InputSpec, Kept, ParameterSpec, kind_of, load
+from app.program.stored import Functions, InputSpec, ParameterSpec, StoredFunction, kind_of, load
 from app.query import COMPLEX_DTYPES, FLOATING_DTYPES, INTEGER_DTYPES, Parameter
 
-__all__ = ["Functions", "Kept", "build_function", "load"]
+__all__ = ["Functions", "StoredFunction", "build_function", "load"]
 
 # What is taken where a kind of parameter is asked for.
 _TAKEN = {
@@ -30,7 +30,7 @@ _TAKEN = {
 }
 
 
-def build_function(kept: Kept, inputs: Inputs, parameters: Mapping[str, Parameter], dtype: torch.dtype) -> Function:
+def build_function(kept: StoredFunction, inputs: Inputs, parameters: Mapping[str, Parameter], dtype: torch.dtype) -> Function:
     """The Function of `kept` for these inputs.
 
     Floating inputs may have any floating dtype, so that a query can ask for another than the annotation's; integers that come
@@ -53,7 +53,7 @@ def build_function(kept: Kept, inputs: Inputs, parameters: Mapping[str, Paramete
     return build_program(kept.text, inputs, plain, dtype, kept.name, casts)
 
 
-def _refuse_unknown(kept: Kept, given: Iterable[str], known: list[str], field: str, code: str) -> None:
+def _refuse_unknown(kept: StoredFunction, given: Iterable[str], known: list[str], field: str, code: str) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -67,7 +67,7 @@ def _refuse_unknown(kept: Kept, given: Iterable[str], known: list[str], field: s
             )
 
 
-def _tensor(kept: Kept, spec: InputSpec, inputs: Inputs, parameters: Mapping[str, Parameter]) -> Tensor:
+def _tensor(kept: StoredFunction, spec: InputSpec, inputs: Inputs, parameters: Mapping[str, Parameter]) -> Tensor:
     tensor = inputs.get(spec.name)
     at = f"inputs.{spec.name}"
     if isinstance(tensor, Tensor):
@@ -135,7 +135,7 @@ def _check_shape(spec: InputSpec, tensor: Tensor, extents: dict[str, tuple[int, 
             )
 
 
-def _parameter(kept: Kept, spec: ParameterSpec, parameters: Mapping[str, Parameter]) -> Parameter:
+def _parameter(kept: StoredFunction, spec: ParameterSpec, parameters: Mapping[str, Parameter]) -> Parameter:
     at = f"parameters.{spec.name}"
     if spec.name not in parameters:
         if spec.required:

@@ -24,7 +24,7 @@ from app.catalogue.call import Drawing, arguments, prepared, target
 from app.catalogue.entry import Operation, Signature
 from app.catalogue.refuse import usage
 from app.errors import PullbackError
-from app.program.failure import REFUSALS, refusal
+from app.program.errors import REFUSALS, refusal
 from app.program.function import Function, Step
 from app.query import Parameter
 

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 from app.catalogue.call import Drawing
 from app.errors import PullbackError
 from app.program import static
-from app.program.failure import REFUSALS, refusal, tensors_in
+from app.program.errors import REFUSALS, refusal, tensors_in
 from app.program.function import Step
 from app.program.source import Refusal
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.catalogue.entry import Operation
 from app.catalogue.read import operations
-from app.engine.answer import Engine
+from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load
 from app.protocols import native

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.answer import Engine
+from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load
 from app.query import Answer, Query, TensorData

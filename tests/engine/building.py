@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from app.catalogue.read import find
-from app.engine.check import check
-from app.engine.explain import explain
-from app.program.build import build_program
+from app.engine.check.report import check
+from app.engine.explain.report import explain
+from app.program.compiler import build_program
 from app.program.function import Function
 from app.program.operation import build_operation
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.certificate import UncertifiedError, certify, certify_first, combined
+from app.engine.autodiff.freivalds import UncertifiedError, certify, certify_first, combined
 from tests.engine.asking import array, ask, results
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.explain import explain
+from app.engine.explain.report import explain
 from tests.engine.building import explained, explained_operation, program, tensors
 
 TIED = [3.0, 1.0, 3.0, 2.0]
@@ -221,8 +221,8 @@ def test_many_forwards_are_not_spent() -> None:
     leaves = tensors({"x": torch.randn(40, 30, dtype=torch.float64), "w": torch.randn(30, 20, dtype=torch.float64)})
     text = "h = relu(x @ w)\nfor i in range(10):\n    h = tanh(h) + F.gelu(h)\nh.sum()"
     function = program(text, leaves)
-    from app.engine.explain import opened
-    from app.engine.survey import survey
+    from app.engine.explain.evidence import survey
+    from app.engine.explain.report import opened
 
     local = opened(function, leaves, None)
     survey(local)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.explain import explain
+from app.engine.explain.report import explain
 from tests.engine.building import explained, program, tensors
 
 X = [0.3, 1.2, -0.7]

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
-from app.engine.formulas import FILE, formula_of, formulas
+from app.engine.explain.formulas import FILE, formula_of, formulas
 
 
 def test_the_table_is_what_this_pytorch_says() -> None:
     pytest.importorskip("yaml")
-    from app.engine import formulas_freeze
+    from app.engine.explain import formulas_freeze
 
     made_for = json.loads(FILE.read_text())["torch"]
     if not torch.__version__.startswith(made_for):

@@ -10,7 +10,7 @@ import pytest
 
 from app.catalogue.entry import Operation
 from app.catalogue.read import operations
-from app.engine.source import leaves_of
+from app.engine.planning.build import leaves_of
 from app.errors import PullbackError
 from app.limits import Limits
 from app.protocols import native
@@ -71,9 +71,9 @@ def test_vjp_jvp_and_jacobian_agree(operation: Operation) -> None:
     cotangent = {name: _vector(rng, value) for name, value in plain.results["jvp"].items()}
     found = _answer(query, want=("vjp", "jvp", "jacobian"), cotangent=cotangent, tangent=tangent).results
     u, v = _arrays(cotangent), _arrays(tangent)
-    pulled, pushed = _arrays(found["vjp"]), _arrays(found["jvp"])
-    forward, backward = _pairing(u, pushed), _pairing(pulled, v)
-    scale = 1 + sum(float(np.abs(x).sum()) for x in (*pulled.values(), *pushed.values()))
+    step_vjp, pushed = _arrays(found["vjp"]), _arrays(found["jvp"])
+    forward, backward = _pairing(u, pushed), _pairing(step_vjp, v)
+    scale = 1 + sum(float(np.abs(x).sum()) for x in (*step_vjp.values(), *pushed.values()))
     single = any(t.dtype == "float32" for _, t in leaves_of(query.inputs))
     assert abs(forward - backward) <= (1e-6 if single else 1e-9) * scale, (forward, backward)
     if any(np.iscomplexobj(a) for a in (*u.values(), *v.values())):

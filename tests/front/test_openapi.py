@@ -17,7 +17,7 @@ from openapi_spec_validator import validate
 
 from app import __version__
 from app.errors import CODES
-from app.front.examples import Example, examples, refusals
+from app.front.example_queries import Example, examples, refusals
 from app.front.openapi import document, text
 from app.query import WANTS, Query
 from tests.server import Server

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
 
 from app import __version__
-from app.front.examples import examples
+from app.front.example_queries import examples
 from app.front.openapi import document
 from tests.server import Server
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from app.program.build import build_program
+from app.program.compiler import build_program
 from app.program.function import Function
 from app.program.trace import DYNAMIC
 

@@ -107,7 +107,7 @@ def test_names_that_no_text_could_mean_are_refused() -> None:
 
 
 def test_steps_that_fail_only_when_they_run_keep_their_place() -> None:
-    from app.program.tape import step_of
+    from app.program.graph_runner import step_of
 
     function = built("y = x * 2\nreturn linalg.cholesky(y)", {"x": torch.ones(2, 2, dtype=torch.float64)})
     with pytest.raises(RuntimeError) as caught:

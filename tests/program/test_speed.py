@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from app.program.build import build_program
+from app.program.compiler import build_program
 from tests.program.building import built
 
 TWENTY_LINES = """q = x @ wq

@@ -1,0 +1,37 @@
+"""Why PyTorch's own derivative may differ from finite differences: a kink, a jump, or a path taken out of the gradient.
+
+Knows how to ask explain's survey. Refuses to know the client's derivation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from app.engine.explain.disconnections import SHAPE_ONLY, cuts
+from app.engine.explain.evidence import survey
+from app.engine.explain.findings import called_step
+from app.engine.explain.verdicts import of_input
+from app.engine.stepwise.point import Point, name_of
+from app.engine.stepwise.trace import trace_steps
+from app.engine.tensors import is_differentiable
+
+
+def disagreement(point: Point, name: str) -> dict[str, Any] | None:
+    """Code and sentence, as JSON; None where nothing suspicious is found."""
+    with torch.enable_grad():
+        local = trace_steps(point)
+        seen = survey(local)
+        gravest = of_input(seen, name)[0]
+        if gravest.verdict in ("singular", "kink", "piecewise_constant"):
+            return {"code": gravest.verdict, "message": f"{called_step(gravest.node)}{gravest.reason}"}
+        floating = {ref for ref in local.outputs if is_differentiable(local.values[ref].dtype)}
+        for cut in cuts(local, name, floating):
+            if cut.node is not None and name_of(cut.node) not in SHAPE_ONLY:
+                return {
+                    "code": "cut_path",
+                    "message": f"{called_step(cut.node)}A path from `{name}` to the output is not in PyTorch's derivative, though the value "
+                    f"depends on it: {cut.reason}",
+                }
+    return None

@@ -1,0 +1,87 @@
+"""The engine's road: Query → Prepared → Job → Answer.
+
+Knows the order of the steps and what is said in the answer besides its results. Refuses to know bytes and processes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from app.engine import batching
+from app.engine.autodiff.evaluation import Notes
+from app.engine.errors import clean, constant_input
+from app.engine.guards import guard
+from app.engine.kinds import Job, results
+from app.engine.nonfinite import note_nonfinite
+from app.engine.planning.prepare import Prepared, Preparer
+from app.engine.tensors import from_torch
+from app.limits import Limits
+from app.program.functions import Functions
+from app.query import Answer, Query
+
+
+class Engine:
+    """Answers queries on one device, one at a time (forward-mode AD is not thread-safe in PyTorch)."""
+
+    def __init__(self, limits: Limits, device: str, functions: Functions) -> None:
+        self._limits = limits
+        self._device = device
+        self._preparer = Preparer(limits, device, functions)
+
+    def answer(self, query: Query) -> Answer:
+        """Raises PullbackError: every refusal of the contract's section 6 that is the query's own."""
+        with warnings.catch_warnings():
+            # PyTorch warns the server's operator of what concerns the client, and of deprecations; what matters becomes a note.
+            warnings.simplefilter("ignore")
+            return clean(lambda: self._answer(query), at=None if query.operation is None else "inputs", what=query.operation)
+
+    def prepared(self, query: Query) -> Prepared:
+        """The query made ready to run, as `answer` runs it; for measurements and inspection."""
+        return self._preparer.prepared(query)
+
+    def _answer(self, query: Query) -> Answer:
+        prepared = self._preparer.prepared(query)
+        leaves = self._preparer.leaves(query, prepared.dtypes)
+        guard(prepared.function, leaves)
+        notes = Notes()
+        job = Job(query, prepared, leaves, notes, self._limits)
+        job, tree = _results(job)
+        if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):
+            notes.say(
+                "complex",
+                "Gradients of complex tensors follow PyTorch's convention, the conjugate Wirtinger derivative: a step against the "
+                "gradient lowers a real loss. Jacobians hold ∂f/∂z, so jvp = J·t and vjp = Jᴴ·v.",
+            )
+        note_nonfinite(job, tree)
+        report = prepared.plan.report(self._device)
+        if job.forms:
+            report["formats"] = dict(job.forms)
+        return Answer(_sent(tree), notes.all(), report)
+
+
+def _results(job: Job) -> tuple[Job, dict[str, Any]]:
+    """The tree, and the job that gave it: without the inputs that PyTorch takes only as constants, where `wrt` was left open."""
+    while True:
+        try:
+            return job, results(job) if job.prepared.samples is None else batching.results(job)
+        except RuntimeError as error:
+            name = constant_input(error, job.prepared.wrt)
+            if name is None or job.query.wrt is not None or len(job.prepared.wrt) == 1:
+                raise
+        job.notes.say("constant", f"PyTorch has no derivative with respect to `{name}` here, so it is left out.", name)
+        wrt = tuple(n for n in job.prepared.wrt if n != name)
+        job = Job(job.query, replace(job.prepared, wrt=wrt), job.leaves, job.notes, job.limits)
+
+
+def _sent(tree: Any) -> Any:
+    """Tensors as bytes, whatever else as it is."""
+    if isinstance(tree, Tensor):
+        return from_torch(tree)
+    if isinstance(tree, Mapping):
+        return {key: _sent(value) for key, value in tree.items()}
+    return tree

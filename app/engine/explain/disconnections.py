@@ -1,0 +1,112 @@
+"""Paths that end or go flat: the steps at which no derivative passes, or one that is zero almost everywhere.
+
+Knows what a step does to a path and says it. Refuses to know points, which are `breaks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import torch
+
+from app.engine.explain.evidence import Survey
+from app.engine.explain.findings import Finding, instead_of, operation_of
+from app.engine.explain.singularities import seen_at
+from app.engine.stepwise.one_sided import push
+from app.engine.stepwise.point import REFUSALS, Ref, name_of
+from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
+from app.engine.tensors import NAMES, is_differentiable
+
+SHAPE_ONLY: Final = frozenset(
+    {"zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "empty_like", "isnan"}
+)
+_DETACHING: Final = frozenset({"detach", "stop_gradient", "data"})
+_ORDINALS: Final = ("first", "second", "third", "last")
+
+
+def cuts(local: StepTrace, name: str, outputs: set[Ref] | None = None) -> Iterator[Finding]:
+    """The steps at which a path from the input to an output ends."""
+    needed = local.needed if outputs is None else needed_for(local, outputs)
+    for ran in local.ran:
+        if not any(name in local.live[p] for p in ran.parents):
+            continue
+        for k, ref in enumerate(ran.refs()):
+            if ref in needed and name not in local.live[ref]:
+                what, reason = _cut(local, ran, k, name)
+                yield Finding("disconnected", reason, ran.node, instead_of(local, ran, what, name))
+                break
+
+
+def _cut(local: StepTrace, ran: StepRecord, k: int, name: str) -> tuple[str, str]:
+    operation, function, output = operation_of(ran.node), name_of(ran.node), ran.outputs[k]
+    if function in _DETACHING:
+        return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
+    if function in SHAPE_ONLY:
+        return "shape", f"`{operation}` uses only the shape of `{name}`, not its values."
+    kind = NAMES.get(output.dtype, str(output.dtype))
+    if output.dtype == torch.bool:
+        return "boolean", f"`{operation}` gives truth values ({kind}): {steps_over('boolean')}."
+    if not is_differentiable(output.dtype):
+        which = f"`{operation}`" if len(ran.outputs) == 1 else f"The {_ORDINALS[min(k, 3)]} result of `{operation}`"
+        return (
+            "integer",
+            f"{which} {'gives' if len(ran.outputs) == 1 else 'is'} whole numbers ({kind}): {steps_over('integer')}.",
+        )
+    if not any(any(row) for row in ran.passes):
+        return "formula", f"PyTorch has no derivative formula for `{operation}`."
+    return "argument", f"PyTorch's `{operation}` has no derivative with respect to this argument."
+
+
+def steps_over(what: str) -> str:
+    thing = "truth value" if what == "boolean" else "whole number"
+    return f"a {thing} does not move when the input moves a little, it only jumps, so no derivative passes"
+
+
+def discrete_maker(local: StepTrace, ref: Ref) -> StepRecord | None:
+    """The step at which a floating value became discrete on its way to `ref`; where none did, the step that made it."""
+    maker, needed = local.maker, needed_for(local, {ref})
+    for ran in local.ran:
+        floats = any(is_differentiable(local.values[p].dtype) and local.depends[p] for p in ran.parents)
+        if floats and any(r in needed and not is_differentiable(local.values[r].dtype) for r in ran.refs()):
+            return ran
+    return maker.get(ref)
+
+
+def flat(survey: Survey, name: str, outputs: Iterable[Ref]) -> Finding:
+    """The step on the way from the input to `outputs` that leaves only a derivative of zero."""
+    local = survey.local
+    needed = needed_for(local, outputs)
+    for ran in local.ran:
+        for k, ref in enumerate(ran.refs()):
+            at = [j for j, p in enumerate(ran.parents) if name in local.live[p] and ran.passes[k][j] and ran.flat[k][j]]
+            if ref not in needed or not at:
+                continue
+            operation = operation_of(ran.node)
+            if _moves(local, ran, k, at[0]):
+                reason = f"PyTorch's `{operation}` passes a derivative of zero, although its value moves with this argument."
+                return Finding("piecewise_constant", reason, ran.node, instead_of(local, ran, "zero", name))
+            reason = f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere, and PyTorch gives zero."
+            mask = seen_at(survey, name, ran, ("jump",))
+            if mask is not None and bool(mask.any()):
+                reason += " This point lies on a jump."
+            return Finding("piecewise_constant", reason, ran.node, instead_of(local, ran, "flat", name), mask)
+    return Finding("piecewise_constant", "The derivative is zero almost everywhere.")
+
+
+def _moves(local: StepTrace, ran: StepRecord, k: int, j: int) -> bool:
+    """Whether output k moves in proportion to input j: PyTorch's zero is then a choice, not the derivative (`normal`)."""
+    inputs = [tensor.detach() for tensor in ran.inputs]
+    by = push(inputs[j], 0)
+    far, near = 2.0**-9, 2.0**-13
+    moved = []
+    for step in (far, near):
+        try:
+            output = local.again(ran, [*inputs[:j], inputs[j] + step * by, *inputs[j + 1 :]])[k]
+        except REFUSALS:
+            return False
+        if output.shape != ran.outputs[k].shape:
+            return False
+        moved.append((output - ran.outputs[k].detach()).abs())
+    ratio = far / near
+    return bool(((moved[1] > 0) & (moved[0] > 0.8 * ratio * moved[1]) & (moved[0] < 1.2 * ratio * moved[1])).any())

@@ -1,0 +1,335 @@
+"""The numbers behind explain: which steps bend, jump or end near the point, and what that does to the whole Function and its gradient.
+
+Knows how many probes to spend and where. Refuses to know verdicts and words.
+
+Cost, in forwards of the whole Function: 1 to take it apart; 19 for all steps, each at its own inputs (8 for large points); only where
+a step is suspicious 19 to 29 for the outputs, 13 with a backward for the elements, and at most 8 for each of 4 inputs to tell who jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.stepwise.one_sided import COARSE, FINE, Evaluate, Marks, probe, push, random_like, scale_of
+from app.engine.stepwise.point import REFUSALS, Ref, name_of
+from app.engine.stepwise.trace import StepRecord, StepTrace
+from app.engine.tensors import is_differentiable
+
+# Sums of products and rearrangements: no bend, no edge, no jump, so nothing to probe for.
+SMOOTH: Final = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "matmul",
+        "mm",
+        "bmm",
+        "mv",
+        "dot",
+        "inner",
+        "outer",
+        "vdot",
+        "linear",
+        "bilinear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "einsum",
+        "tensordot",
+        "baddbmm",
+        "addmm",
+        "addmv",
+        "addbmm",
+        "addr",
+        "sum",
+        "mean",
+        "getitem",
+        "cat",
+        "concat",
+        "stack",
+        "hstack",
+        "vstack",
+        "dstack",
+        "permute",
+        "transpose",
+        "t",
+        "mT",
+        "T",
+        "reshape",
+        "view",
+        "view_as",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "expand_as",
+        "repeat",
+        "flip",
+        "roll",
+        "movedim",
+        "swapaxes",
+        "adjoint",
+        "narrow",
+        "select",
+        "chunk",
+        "split",
+        "unbind",
+        "diagonal",
+        "diag",
+        "diag_embed",
+        "tril",
+        "triu",
+        "cumsum",
+        "trace",
+        "kron",
+        "clone",
+        "contiguous",
+        "detach",
+        "index",
+        "index_select",
+        "gather",
+        "take_along_dim",
+        "unfold",
+        "fold",
+        "pad",
+        "broadcast_to",
+        "tile",
+        "rot90",
+        "square",
+        "pos",
+        "real",
+        "imag",
+        "conj",
+        "resolve_conj",
+        "view_as_real",
+        "view_as_complex",
+        "complex",
+        "fft_fft",
+        "fft_ifft",
+        "fft_rfft",
+        "fft_irfft",
+        "fft_fft2",
+        "fft_ifft2",
+        "fft_fftn",
+        "fft_ifftn",
+        "exp",
+        "sin",
+        "cos",
+        "tanh",
+        "sigmoid",
+        "softmax",
+        "log_softmax",
+        "logsumexp",
+        "erf",
+    ]
+)
+LARGE: Final = 200_000  # elements of all tensors together: one direction from here on
+HUGE: Final = 20_000_000  # and none from here on
+_BENDS: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
+_DIRECTIONS: Final = 3
+_TIE_ROUNDS: Final = 8
+_LEAVES: Final = 4
+
+
+@dataclass
+class Survey:
+    """What was seen around the point.
+
+    Attributes:
+        directions: how many were looked along; 0: too large, or not in float64.
+        steps: step → how each of its outputs behaves at its own inputs, suspicious steps only.
+        outputs: how each of the Function's outputs behaves where its inputs move; None where no step was suspicious.
+        moving: the inputs that reach a suspicious step, by a derivative or beside one that leads to an output.
+        bends: input → elements at which its gradient is not continuous.
+        jumps: inputs that make an output jump, or end its domain.
+        gradient: input → gradient of the sum of all outputs, as PyTorch takes it.
+        weighted: tensor → its cotangent, where the outputs' are random: the gradient without accidental zeros.
+    """
+
+    local: StepTrace
+    directions: int = 0
+    steps: dict[StepRecord, list[Marks]] = field(default_factory=dict)
+    outputs: list[Marks] | None = None
+    moving: tuple[str, ...] = ()
+    bends: dict[str, Tensor] = field(default_factory=dict)
+    jumps: dict[str, Marks] = field(default_factory=dict)
+    gradient: dict[str, Tensor] = field(default_factory=dict)
+    weighted: dict[Ref, Tensor] = field(default_factory=dict)
+
+
+def survey(local: StepTrace) -> Survey:
+    """Spends the probes."""
+    found = Survey(local)
+    smooth = [ref for ref in dict.fromkeys(local.outputs) if local.live[ref]]
+    if not smooth:
+        return found
+    ones = local.sweep({ref: torch.ones_like(local.values[ref]) for ref in smooth})
+    found.gradient = {name: ones[ref] for name, ref in local.leaves.items() if ref in ones}
+    found.weighted = local.sweep({ref: weights(local.values[ref]) for ref in smooth})
+    size = sum(tensor.numel() for tensor in local.values.values())
+    if not local.point.wide or size > HUGE:
+        return found
+    found.directions = 1 if size > LARGE else 2
+    with torch.no_grad():
+        found.steps = {ran: marks for ran in local.ran if (marks := _step(local, ran, found.directions))}
+    found.moving = _moving(found, smooth)
+    if found.moving:
+        _look_from_outside(found)
+    return found
+
+
+def weights(tensor: Tensor) -> Tensor:
+    """Positive random cotangents."""
+    return random_like(tensor.abs(), 5).abs().to(tensor.dtype)
+
+
+def _step(local: StepTrace, ran: StepRecord, directions: int) -> list[Marks] | None:
+    """How a step behaves at its own inputs; None where there is nothing suspicious."""
+    moves = [bool(local.depends[p]) and is_differentiable(t.dtype) for p, t in zip(ran.parents, ran.inputs, strict=True)]
+    if name_of(ran.node) in SMOOTH or not any(moves) or not any(ref in local.needed for ref in ran.refs()):
+        return None
+    inputs = [tensor.detach() for tensor in ran.inputs]
+
+    @cache
+    def pushes(direction: int) -> dict[int, Tensor]:
+        if direction == 2:
+            return {j: by + pushes(1)[j] for j, by in pushes(0).items()}
+        # Each input its own direction: a tie of two inputs that move alike would stay a tie.
+        return {j: push(t, 10 * direction + j) for j, t in enumerate(inputs) if moves[j]}
+
+    def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
+        at = [t + step * pushes(direction)[j] if moves[j] else t for j, t in enumerate(inputs)]
+        try:
+            return local.again(ran, at)
+        except REFUSALS:
+            return None
+
+    marks = probe(evaluate, [output.detach() for output in ran.outputs], directions)
+    needed = [m if ref in local.needed else None for m, ref in zip(marks, ran.refs(), strict=True)]
+    return marks if any(m is not None and bool(m.any.any()) for m in needed) else None
+
+
+def _moving(found: Survey, smooth: Sequence[Ref]) -> tuple[str, ...]:
+    local = found.local
+    reached = frozenset[str]().union(*(local.depends[p] for ran in found.steps for p in ran.parents))
+    led = frozenset[str]().union(*(local.live[ref] for ref in smooth))
+    return tuple(name for name in local.leaves if name in reached & led)
+
+
+def _look_from_outside(found: Survey) -> None:
+    local = found.local
+    base = [local.values[ref] for ref in local.outputs]
+    with torch.no_grad():
+        found.outputs = probe(_mover(local, found.moving), base, found.directions)
+    if not any(bool(marks.any.any()) for marks in found.outputs):
+        return
+    found.bends = _bends(found)
+    if any(bool((marks.jump | marks.edge | marks.singular).any()) for marks in found.outputs):
+        for name in found.moving[:_LEAVES]:
+            with torch.no_grad():
+                alone = found.outputs if len(found.moving) == 1 else probe(_mover(local, (name,)), base, 1)
+            for marks in alone:
+                if bool((marks.jump | marks.edge | marks.singular).any()):
+                    found.jumps[name] = marks
+
+
+def _mover(local: StepTrace, names: Sequence[str]) -> Evaluate:
+    """The outputs where the inputs `names` are moved."""
+    point = local.point
+
+    @cache
+    def pushes(direction: int) -> dict[str, Tensor]:
+        if direction == 2:
+            return {name: by + pushes(1)[name] for name, by in pushes(0).items()}
+        return {name: push(point.leaves[name], 10 * direction + 100 + k) for k, name in enumerate(names)}
+
+    def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
+        try:
+            return point.run({name: point.leaves[name] + step * by for name, by in pushes(direction).items()})
+        except REFUSALS:
+            return None
+
+    return evaluate
+
+
+def _gradient_at(found: Survey, leaves: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The weighted gradient at other leaves, for the inputs that move; None where the point is refused."""
+    local = found.local
+    at = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+    try:
+        outputs = [o for o in local.point.run(at) if o.requires_grad]
+        got = torch.autograd.grad(outputs, list(at.values()), [weights(o) for o in outputs], allow_unused=True)
+    except REFUSALS:
+        return None
+    return {name: torch.zeros_like(at[name]) if g is None else g for name, g in zip(at, got, strict=True)}
+
+
+def _bends(found: Survey) -> dict[str, Tensor]:
+    """Elements whose gradient does not come together as the point is approached from several sides."""
+    point = found.local.point
+    leaves = {name: point.leaves[name] for name in found.moving}
+    here = _gradient_at(found, leaves)
+    if here is None:
+        return {}
+    near: dict[float, list[dict[str, Tensor]]] = {COARSE[2]: [], FINE[1]: []}
+    for direction in range(_DIRECTIONS):
+        pushes = {name: push(leaf, 20 * direction + k) for k, (name, leaf) in enumerate(leaves.items())}
+        for step, gradients in near.items():
+            for side in (step, -step):
+                gradient = _gradient_at(found, {name: leaf + side * pushes[name] for name, leaf in leaves.items()})
+                if gradient is not None:
+                    gradients.append(gradient)
+    bends = {}
+    for name in leaves:
+        coarse, fine = (_spread_of([here[name]] + [g[name] for g in near[step]]) for step in (COARSE[2], FINE[1]))
+        size = torch.stack([g[name].abs().nan_to_num(0, 0, 0) for step in near for g in near[step]] or [here[name].abs()]).amax(
+            0
+        )
+        least = _BENDS * size + 1e-9 * (size.max() if size.numel() else 0)
+        mask = (fine > least) & (fine > 0.25 * coarse)
+        if bool(mask.any()):
+            bends[name] = _with_ties(found, name, here[name], mask)
+    return bends
+
+
+def _spread_of(gradients: Sequence[Tensor]) -> Tensor:
+    """How far apart the gradients are, element by element; those that are not finite are left out (they are another finding)."""
+    stack = torch.stack(list(gradients))
+    if stack.is_complex():
+        return _spread_of(list(stack.real)) + _spread_of(list(stack.imag))
+    finite = torch.isfinite(stack)
+    high = torch.where(finite, stack, -torch.inf).amax(0)
+    low = torch.where(finite, stack, torch.inf).amin(0)
+    return torch.where(high >= low, high - low, 0.0)
+
+
+def _with_ties(found: Survey, name: str, here: Tensor, mask: Tensor) -> Tensor:
+    """Among many equal elements a few random directions do not let each win: the others are raised until no new one does."""
+    leaf = found.local.point.leaves[name]
+    if leaf.is_complex():
+        return mask
+    for number in range(_TIE_ROUNDS):
+        others = torch.isin(leaf, leaf[mask]) & ~mask
+        if not bool(others.any()):
+            break
+        raised = leaf + COARSE[2] * scale_of(leaf) * random_like(leaf, 50 + number).abs() * others
+        gradient = _gradient_at(found, {name: raised})
+        if gradient is None:
+            break
+        change = (gradient[name] - here).abs()
+        new = others & (change > 1e-3 * (here.abs() + gradient[name].abs()))
+        if not bool(new.any()):
+            break
+        mask = mask | new
+    return mask

@@ -1,0 +1,117 @@
+"""One thing found out about an input or an output, and the words for the place where it happened.
+
+Knows how a program calls its tensors. Refuses to know how anything is found out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from torch import Tensor, fx
+
+from app.engine.explain.suggestions import way_out
+from app.engine.stepwise.point import Ref, name_of, step_of
+from app.engine.stepwise.trace import StepRecord, StepTrace
+
+# Gravest first. A piecewise constant path has no derivative that could be singular; a kink is harmless beside an infinite derivative.
+ORDER: Final = ("disconnected", "not_differentiable", "piecewise_constant", "singular", "kink", "differentiable")
+_AXIS_SECOND: Final = frozenset(
+    {
+        "argmax",
+        "argmin",
+        "max",
+        "min",
+        "amax",
+        "amin",
+        "median",
+        "mode",
+        "sort",
+        "argsort",
+        "cummax",
+        "cummin",
+        "softmax",
+        "log_softmax",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """One thing found out about an input or an output.
+
+    Attributes:
+        node: the step that is the cause; None where there is none.
+        mask: the elements concerned; None where all are, or none in particular.
+        subgradient: the gradient that PyTorch takes, of the input's shape; only of kinks.
+    """
+
+    verdict: str
+    reason: str
+    node: fx.Node | None = None
+    instead: str | None = None
+    mask: Tensor | None = None
+    subgradient: Tensor | None = None
+
+
+def operation_of(node: fx.Node) -> str:
+    step = step_of(node)
+    return name_of(node) if step is None else step.operation
+
+
+def at_step(
+    local: StepTrace,
+    ran: StepRecord | None,
+    verdict: str,
+    reason: str,
+    what: str,
+    name: str = "x",
+    mask: Tensor | None = None,
+    subgradient: Tensor | None = None,
+) -> Finding:
+    """The finding at a step, with the way out for `what` happened there."""
+    if ran is None:
+        return Finding(verdict, reason, mask=mask, subgradient=subgradient)
+    return Finding(verdict, reason, ran.node, instead_of(local, ran, what, name), mask, subgradient)
+
+
+def instead_of(local: StepTrace, ran: StepRecord, what: str, name: str = "x", parent: Ref | None = None) -> str | None:
+    if parent is None:
+        candidates = [p for p in ran.parents if name in local.depends[p]] or [p for p in ran.parents if local.depends[p]]
+        parent = candidates[0] if candidates else None
+    x = called(local, parent, "x") if parent is not None else "x"
+    second = ran.node.args[1:2] if name_of(ran.node) in _AXIS_SECOND else ()
+    dims = [a for a in (ran.node.kwargs.get("dim"), *second) if isinstance(a, int) and not isinstance(a, bool)]
+    return way_out(what, name_of(ran.node), x=x, dim=dims[0] if dims else None)
+
+
+_ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*) = ")
+
+
+def called(local: StepTrace, ref: Ref, otherwise: str) -> str:
+    """What the program calls this tensor: the input's name, or that of the variable that the step's line assigns."""
+    for name, leaf in local.leaves.items():
+        if leaf == ref:
+            return name
+    step = step_of(ref[0])
+    found = _ASSIGNMENT.match(step.text) if step is not None else None
+    if step is None or found is None:
+        return otherwise
+    same = [
+        ran.node for ran in local.ran if (s := step_of(ran.node)) is not None and (s.line, s.text) == (step.line, step.text)
+    ]
+    return found[1] if same[-1] is ref[0] else otherwise
+
+
+def shown(value: Tensor, mask: Tensor) -> str:
+    """The first value under the mask, for a sentence."""
+    if value.shape != mask.shape or not bool(mask.any()):
+        return ""
+    return f"{value[mask][0].item():.6g}" if not value.is_complex() else str(value[mask][0].item())
+
+
+def called_step(node: fx.Node | None) -> str:
+    """`Line 3, `y = sqrt(x)`: `, to begin a sentence with; nothing where there is no step."""
+    step = None if node is None else step_of(node)
+    return "" if step is None else f"Line {step.line}, `{step.text}`: "

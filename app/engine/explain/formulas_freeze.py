@@ -1,0 +1,40 @@
+"""Makes formulas.json from the derivatives.yaml that PyTorch's wheel carries: `python -m app.engine.explain.formulas_freeze`.
+
+Knows torchgen's reader. Refuses to be imported when queries are answered: reading the file takes a second and needs PyYAML.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torchgen  # type: ignore[import-untyped]
+from torchgen.packaged.autograd.load_derivatives import load_derivatives  # type: ignore[import-untyped]
+
+from app.engine.explain.formulas import FILE
+
+
+def read() -> dict[str, str]:
+    """Name of an autograd node → its backward formula; of several arguments, each with its name."""
+    folder = Path(torchgen.__file__).parent / "packaged"
+    native = folder / "ATen" / "native"
+    infos, _ = load_derivatives(
+        str(folder / "autograd" / "derivatives.yaml"), str(native / "native_functions.yaml"), str(native / "tags.yaml")
+    )
+    found: dict[str, str] = {}
+    for by_key in infos.values():
+        for info in by_key.values():
+            if info.op is not None and info.derivatives:
+                parts = [(", ".join(d.var_names), " ".join(d.original_formula.split())) for d in info.derivatives]
+                text = parts[0][1] if len(parts) == 1 else "; ".join(f"{names}: {formula}" for names, formula in parts)
+                found.setdefault(info.op, text)
+    return dict(sorted(found.items()))
+
+
+def main() -> None:
+    FILE.write_text(json.dumps({"torch": torch.__version__.partition("+")[0], "formulas": read()}, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()

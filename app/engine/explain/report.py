@@ -1,0 +1,102 @@
+"""The differentiability report (contract, section 4, `explain`): why a gradient is None, zero, NaN, or one of several.
+
+Knows the report's JSON. Refuses to know how it was found out (`survey`) and what it means (`verdicts`).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from app.engine.explain.evidence import survey
+from app.engine.explain.findings import Finding
+from app.engine.explain.formulas import formula_of
+from app.engine.explain.verdicts import of_input, of_output
+from app.engine.stepwise.point import REFUSALS, Point, step_of
+from app.engine.stepwise.trace import StepTrace, trace_steps
+from app.program.function import Function
+
+_ELEMENTS: Final = 50
+
+
+def explain(
+    function: Function, leaves: Mapping[str, Tensor], wrt: Sequence[str] | None, seed: int | None = None
+) -> dict[str, Any]:
+    """The report, as JSON values.
+
+    Arguments:
+        leaves: the input tensors; those to be differentiated by are floating.
+        wrt: names that come first in the report; all are reported.
+        seed: of random operations; the same numbers are drawn in every run.
+
+    Raises:
+        What PyTorch raises where the Function cannot be run at these leaves.
+    """
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the answer's own road has warned
+        seen = survey(opened(function, leaves, seed))
+        names = sorted(function.leaves, key=lambda name: name not in (wrt or ()))
+        report: dict[str, Any] = {
+            "inputs": {name: _told(of_input(seen, name)) for name in names},
+            "outputs": {name: _told(of_output(seen, k)) for k, name in enumerate(function.outputs)},
+            "steps": _steps(seen.local),
+        }
+        if not seen.directions and seen.weighted:
+            report["probed"] = False  # too large, or not to be had in float64: kinks and jumps are not reported
+        return report
+
+
+def opened(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -> StepTrace:
+    """The Function taken apart in float64; in the dtypes that were sent, where a step insists on them."""
+    try:
+        return trace_steps(Point(function, leaves, seed))
+    except REFUSALS:
+        return trace_steps(Point(function, leaves, seed, wide=False))
+
+
+def _told(findings: Sequence[Finding]) -> dict[str, Any]:
+    gravest = _finding(findings[0])
+    told = {**gravest, "findings": [_finding(finding) for finding in findings if finding.reason]}
+    told.setdefault("elements", [])
+    return told
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    told: dict[str, Any] = {"verdict": finding.verdict}
+    step = None if finding.node is None else step_of(finding.node)
+    if step is not None:
+        told["because"] = {"line": step.line, "text": step.text, "operation": step.operation, "reason": finding.reason}
+    elif finding.reason:
+        told["because"] = {"reason": finding.reason}
+    if finding.instead:
+        told["instead"] = finding.instead
+    where = [] if finding.mask is None else finding.mask.nonzero().tolist()
+    told["elements"] = where[:_ELEMENTS]
+    if len(where) > _ELEMENTS:
+        told["elements_total"] = len(where)
+    if finding.subgradient is not None and finding.mask is not None:
+        told["subgradient"] = [number(value) for value in finding.subgradient[finding.mask][:_ELEMENTS].tolist()]
+    return told
+
+
+def number(value: complex) -> Any:
+    """A number as the contract writes it in JSON: non-finite ones as strings, complex ones as pairs."""
+    if isinstance(value, complex):
+        return [number(value.real), number(value.imag)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _steps(local: StepTrace) -> list[dict[str, Any]]:
+    told = []
+    for ran in local.ran:
+        step = step_of(ran.node)
+        if step is not None:
+            told.append({"line": step.line, "text": step.text, "operation": step.operation, "formula": formula_of(ran.outputs)})
+    return told

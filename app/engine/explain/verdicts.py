@@ -1,0 +1,81 @@
+"""What the numbers of a survey mean for each input and output: findings, the gravest first.
+
+Knows the order in which things are looked at. Refuses to know JSON, and how each finding is come by (`cuts`, `breaks`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, flat, steps_over
+from app.engine.explain.evidence import Survey
+from app.engine.explain.findings import ORDER, Finding, at_step
+from app.engine.explain.singularities import jumps, kinks, marked_output, singular, singular_output
+from app.engine.stepwise.point import name_of
+from app.engine.tensors import NAMES, is_differentiable
+
+_PARTIAL: Final = 3
+
+
+def of_input(survey: Survey, name: str) -> list[Finding]:
+    """Findings on one input, gravest first; never empty."""
+    local = survey.local
+    ref = local.leaves[name]
+    leaf = local.values[ref]
+    if not is_differentiable(leaf.dtype):
+        kind = NAMES.get(leaf.dtype, str(leaf.dtype))
+        return [
+            Finding(
+                "not_differentiable",
+                f"`{name}` is {kind}: it cannot change by a little, so nothing can be differentiated by it.",
+            )
+        ]
+    if not any(name in local.depends[out] for out in local.outputs):
+        used = any(ref in ran.parents for ran in local.ran)
+        why = f"nothing that is computed from `{name}` reaches an output" if used else f"`{name}` is never used"
+        return [Finding("disconnected", f"{why[0].upper() + why[1:] if used else why}.")]
+    ends = list(cuts(local, name))
+    if not any(name in local.live[out] for out in local.outputs):
+        return ends or [Finding("disconnected", f"No derivative leads from `{name}` to an output.")]
+    if not any(name in local.firm[out] for out in local.outputs):
+        return [flat(survey, name, local.outputs)]
+    found = [*singular(survey, name), *jumps(survey, name), *kinks(survey, name)]
+    found.sort(key=lambda finding: ORDER.index(finding.verdict))
+    rest = [
+        Finding(
+            "differentiable",
+            f"One of the paths from `{name}` ends here, the others do not: {cut.reason}",
+            cut.node,
+            cut.instead,
+        )
+        for cut in ends[:_PARTIAL]
+        if name_of(cut.node) not in SHAPE_ONLY  # type: ignore[arg-type]
+    ]
+    return [*(found or [Finding("differentiable", "")]), *rest]
+
+
+def of_output(survey: Survey, index: int) -> list[Finding]:
+    """Findings on one output, gravest first; never empty."""
+    local = survey.local
+    ref = local.outputs[index]
+    value = local.values[ref]
+    if not is_differentiable(value.dtype):
+        maker = discrete_maker(local, ref)
+        kind = NAMES.get(value.dtype, str(value.dtype))
+        what = "boolean" if value.dtype == torch.bool else "integer"
+        reason = f"The result is {kind}: {steps_over(what)}."
+        return [at_step(local, maker, "not_differentiable", reason, what)]
+    if not local.depends[ref]:
+        return [Finding("disconnected", "It depends on no floating input.")]
+    if not local.live[ref]:
+        ends = [cut for name in sorted(local.depends[ref]) for cut in cuts(local, name, {ref})]
+        return ends[:1] or [Finding("disconnected", "No derivative leads here from any input.")]
+    if not local.firm[ref]:
+        return [flat(survey, min(local.live[ref]), {ref})]
+    marks = survey.outputs[index] if survey.outputs is not None else None
+    found = list(singular_output(survey, ref))
+    if marks is not None:
+        found += [more for more in marked_output(survey, ref, marks) if more.node not in [known.node for known in found]]
+    return sorted(found, key=lambda finding: ORDER.index(finding.verdict)) or [Finding("differentiable", "")]

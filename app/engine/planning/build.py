@@ -1,0 +1,249 @@
+"""What is asked about, made into a Function: an operation, a program or a kept function, and its input tensors.
+
+Knows how the three are built and which inputs are promoted to floating. Refuses to know what is wanted of the Function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+
+from app.catalogue.call import DTYPES
+from app.catalogue.read import find
+from app.engine.errors import clean
+from app.engine.planning.cost import Cost, measured
+from app.engine.tensors import is_differentiable
+from app.errors import PullbackError
+from app.program.compiler import build_program
+from app.program.function import Function
+from app.program.functions import Functions, build_function
+from app.program.operation import build_operation
+from app.query import INTEGER_DTYPES, Input, Query, TensorData
+
+Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
+# Gives the real leaves, cast to the dtypes that it is handed.
+Real = Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]]
+# Shapes that only the values decide: the Function is then built on the real tensors.
+UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+_COMPLEX_OF = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+_SMALL = 100_000  # elements: a real attempt at a failed operation costs nothing then
+_SMALL_BYTES = 8 * _SMALL  # of what it makes: `tile` makes gigabytes of two elements
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One tensor input: its shape, the dtype it is computed in, and whether a derivative was asked with respect to it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def leaves_of(inputs: Mapping[str, Input]) -> Iterator[tuple[str, TensorData]]:
+    """The tensors of `inputs` one by one, a list's members as `NAME.0`, `NAME.1`…"""
+    for name, value in inputs.items():
+        if isinstance(value, TensorData):
+            yield name, value
+        else:
+            for index, member in enumerate(value):
+                yield f"{name}.{index}", member
+
+
+def regrouped(query: Query, tensors: Mapping[str, Tensor]) -> Inputs:
+    """Leaves back in the shape of the query's inputs: a tensor, or a tuple of tensors where a list was sent."""
+    return {
+        name: tensors[name]
+        if isinstance(value, TensorData)
+        else tuple(tensors[f"{name}.{index}"] for index in range(len(value)))
+        for name, value in query.inputs.items()
+    }
+
+
+def builder(query: Query, functions: Functions) -> Callable[[Inputs], Function]:
+    """The maker of the Function for a query's text or name. Raises `unknown_operation`, `unknown_function`."""
+    if query.operation is not None:
+        operation = find(query.operation)
+        return lambda inputs: build_operation(operation, inputs, query.parameters)
+    if query.function is not None:
+        known = functions.find(query.function)
+        return lambda inputs: build_function(known, inputs, query.parameters, _program_dtype(query, inputs))
+    text = query.program or ""
+    return lambda inputs: build_program(text, inputs, query.parameters, _program_dtype(query, inputs))
+
+
+def _program_dtype(query: Query, inputs: Inputs) -> torch.dtype:
+    """The floating dtype that a program's factories take: the query's, else the widest real floating one among its inputs."""
+    if query.dtype is not None:
+        dtype = DTYPES[query.dtype]
+        return dtype.to_real() if dtype.is_complex else dtype
+    found: torch.dtype | None = None
+    for value in inputs.values():
+        for tensor in value if isinstance(value, tuple) else (value,):
+            if is_differentiable(tensor.dtype):
+                real = tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype
+                found = real if found is None else torch.promote_types(found, real)
+    return found or torch.float64
+
+
+def _seed_needed(why: str) -> PullbackError:
+    return PullbackError(
+        "bad_parameter",
+        f"{why}, so the query needs a seed.",
+        at="seed",
+        expected="an integer",
+        fix='Add "seed": 0 to the query.',
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A Function with the dtypes that its leaves are cast to, and what one forward costs (None where it could not be planned)."""
+
+    function: Function
+    leaves: tuple[Leaf, ...]
+    cost: Cost | None
+
+
+def build(query: Query, functions: Functions, shapes: Mapping[str, tuple[int, ...]], real: Real, device: str = "cpu") -> Built:
+    """The Function of `query` for leaves of these shapes, built on fakes; on real tensors where data decides the shapes.
+
+    Arguments:
+        shapes: leaf name → shape that the Function sees (one sample's where the query is batched).
+        real: gives the real leaves, cast to the dtypes it is handed; called only where fakes are not enough.
+        device: of the fakes, so that the constants of a program are made where its inputs will be.
+
+    Raises:
+        PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
+    """
+    attempt = _Attempt(query, builder(query, functions), shapes, real, device)
+    dtypes = _dtypes(query)
+    candidates = _promotable(query, dtypes)
+    if candidates:
+        dtypes = _promoted(attempt, dtypes, candidates)
+    whole = [] if candidates else _bare_integers(query)
+    if whole and query.operation is not None and not attempt.succeeds(dtypes):
+        dtypes = _rescued(attempt, dtypes, whole)
+    try:
+        function, cost = attempt.built(dtypes)
+    except PullbackError:
+        rescued = _rescued(attempt, dtypes, whole)
+        if rescued == dtypes:
+            raise
+        dtypes = rescued
+        function, cost = attempt.built(dtypes)
+    if function.random and query.seed is None:
+        raise _seed_needed("The program draws random numbers" if query.program else f"`{function.title}` draws random numbers")
+    leaves = tuple(Leaf(name, shapes[name], dtypes[name]) for name in function.leaves)
+    return Built(function, leaves, cost)
+
+
+def _dtypes(query: Query) -> dict[str, torch.dtype]:
+    """What each leaf is computed in: as it came, or the query's `dtype` (its complex relative for a complex leaf)."""
+    compute = None if query.dtype is None else DTYPES[query.dtype]
+    dtypes: dict[str, torch.dtype] = {}
+    for name, data in leaves_of(query.inputs):
+        dtype = DTYPES[data.dtype]
+        if compute is not None and is_differentiable(dtype):
+            keeps_phase = dtype.is_complex and not compute.is_complex
+            dtype = _COMPLEX_OF.get(compute, dtype) if keeps_phase else compute
+        dtypes[name] = dtype
+    return dtypes
+
+
+def _promotable(query: Query, dtypes: Mapping[str, torch.dtype]) -> list[str]:
+    """Bare integer leaves that the contract (section 2) would have floating: named in `wrt`, or nothing at all is floating."""
+    bare = _bare_integers(query)
+    if query.wrt is not None:
+        named = set(query.wrt)
+        return [name for name in bare if name in named or name.rpartition(".")[0] in named]
+    return [] if any(is_differentiable(dtype) for dtype in dtypes.values()) else bare
+
+
+def _rescued(attempt: _Attempt, dtypes: dict[str, torch.dtype], whole: list[str]) -> dict[str, torch.dtype]:
+    """Dtypes with which the Function succeeds: whole numbers beside floating ones, which PyTorch refused, taken as floating.
+
+    A browser writes 1.0 as 1, so an image of ones and zeros comes as integers.
+    """
+    promoted = _promoted(attempt, dtypes, whole) if whole else dtypes
+    return promoted if promoted != dtypes and attempt.succeeds(promoted) else dtypes
+
+
+def _bare_integers(query: Query) -> list[str]:
+    return [name for name, data in leaves_of(query.inputs) if data.bare and data.dtype in INTEGER_DTYPES]
+
+
+def _promoted(attempt: _Attempt, dtypes: dict[str, torch.dtype], candidates: list[str]) -> dict[str, torch.dtype]:
+    """`candidates` as floating: all of them where they are named in `wrt` or the Function takes that, else those that it takes."""
+    query = attempt.query
+    target = DTYPES[query.dtype] if query.dtype is not None else torch.float64
+    everything = {**dtypes, **dict.fromkeys(candidates, target)}
+    named = query.wrt is not None and set(candidates) == set(_promotable(query, dtypes))
+    if named or attempt.succeeds(everything):
+        return everything
+    for name in candidates:  # one by one: `index_select` takes a floating input but not a floating index
+        with_it = {**dtypes, name: target}
+        if attempt.succeeds(with_it):
+            dtypes = with_it
+    return dtypes
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """Builds the Function of one query with dtypes that are still to be found."""
+
+    query: Query
+    make: Callable[[Inputs], Function]
+    shapes: Mapping[str, tuple[int, ...]]
+    real: Real
+    device: str
+
+    def succeeds(self, dtypes: Mapping[str, torch.dtype]) -> bool:
+        try:
+            _, cost = self._on_fakes(dtypes)
+            if self.query.operation is not None and self._is_small() and cost.bytes <= _SMALL_BYTES:
+                self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there
+        except (PullbackError, *UNPLANNABLE):
+            return False
+        return True
+
+    def built(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost | None]:
+        """On fakes; on real tensors where data decides the shapes, and where a single operation failed on small fakes.
+
+        The latter because fakes run PyTorch's second implementation of an operation: its refusals read worse, and now and then
+        it refuses what the first one takes.
+        """
+        try:
+            return self._on_fakes(dtypes)
+        except UNPLANNABLE:
+            pass
+        except PullbackError as error:
+            if self.query.operation is None or not self._is_small() or error.code not in ("shape_mismatch", "operation_failed"):
+                raise
+        try:
+            return self._on_real(dtypes), None
+        except PullbackError as error:
+            if error.code == "shape_mismatch" and error.given is None:
+                error.given = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
+            raise
+
+    def _is_small(self) -> bool:
+        return sum(math.prod(shape) for shape in self.shapes.values()) <= _SMALL
+
+    def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> Function:
+        with torch.no_grad():
+            return clean(lambda: self.make(regrouped(self.query, self.real(dtypes))))
+
+    def _on_fakes(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
+        with FakeTensorMode():
+            fakes = {name: torch.empty(shape, dtype=dtypes[name], device=self.device) for name, shape in self.shapes.items()}
+            return clean(lambda: measured(lambda: self.make(regrouped(self.query, fakes))), through=UNPLANNABLE)

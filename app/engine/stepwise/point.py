@@ -1,0 +1,208 @@
+"""A Function at a point in float64, run as often as a probe needs it, whole or one step at a time.
+
+Knows dtypes, random states and the steps that must not see NaN. Refuses to know derivatives.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor, fx
+
+from app.engine.tensors import is_differentiable
+from app.program.errors import tensors_in
+from app.program.function import Function, Step
+
+# One tensor of one node: a node with several outputs has several.
+Ref: TypeAlias = tuple[fx.Node, int]
+
+_WIDER: Final[dict[torch.dtype, torch.dtype]] = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
+_CASTS: Final[dict[str, torch.dtype]] = {
+    "half": torch.float64,
+    "bfloat16": torch.float64,
+    "float": torch.float64,
+    "cfloat": torch.complex128,
+    "chalf": torch.complex128,
+}
+# Signs of the language, as Python's module `operator` calls them.
+_OPERATORS: Final[dict[str, str]] = {
+    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul", "<": "lt", "<=": "le",
+    ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "-x": "neg", "+x": "pos",
+    "~x": "invert", "[]": "getitem",
+}  # fmt: skip
+# PyTorch 2.13 dies of SIGSEGV where these meet NaN or infinity, and a probe must not be what brings it there.
+_FRAGILE: Final = ("eig", "svd", "grid_sample", "lstsq", "ldl_", "ctc_loss", "pdist", "lu_")
+# What PyTorch's public functions raise for values that they do not take.
+REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)
+
+
+class ProbeRefusedError(ValueError):
+    """A probe left the domain of a step that does not survive that."""
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """`tensor` in float64 or complex128; integers and booleans as they are. Differentiable."""
+    wider = _WIDER.get(tensor.dtype)
+    return tensor if wider is None else tensor.to(wider)
+
+
+def name_of(node: fx.Node) -> str:
+    """What `node` calls, without namespace and overload: `pinv` of `linalg.pinv`, `gt` of `>`, `index` of `aten.index.Tensor`."""
+    step = step_of(node)
+    if step is not None:
+        return _OPERATORS.get(step.operation, step.operation.rpartition(".")[2])
+    return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
+@lru_cache(maxsize=512)
+def _positions(target: Callable[..., Any]) -> dict[str, int]:
+    try:
+        return {name: position for position, name in enumerate(inspect.signature(target).parameters)}
+    except (TypeError, ValueError):  # most of PyTorch's built-in functions have no signature
+        return {}
+
+
+def argument_of(node: fx.Node, name: str, otherwise: Any) -> Any:
+    """The plain argument `name` of a call of one of PyTorch's Python functions, wherever it stands."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    position = _positions(node.target).get(name) if callable(node.target) else None
+    return node.args[position] if position is not None and position < len(node.args) else otherwise
+
+
+def step_of(node: fx.Node) -> Step | None:
+    """Where `node` stands in the text."""
+    step = node.meta.get("step")
+    return step if isinstance(step, Step) else None
+
+
+def replaced(value: Any, leaf: type, by: Callable[[Any], Any]) -> Any:
+    """`value` with every `leaf` in it replaced by `by(leaf)`; tuples of any kind become plain ones."""
+    if isinstance(value, leaf):
+        return by(value)
+    if isinstance(value, tuple):
+        return tuple(replaced(member, leaf, by) for member in value)
+    if isinstance(value, list):
+        return [replaced(member, leaf, by) for member in value]
+    if isinstance(value, dict):
+        return {key: replaced(member, leaf, by) for key, member in value.items()}
+    if isinstance(value, slice):
+        return slice(*(replaced(member, leaf, by) for member in (value.start, value.stop, value.step)))
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Stands in a node's arguments for one tensor of another node."""
+
+    ref: Ref
+
+
+class Point:
+    """`function` at `leaves`.
+
+    Attributes:
+        wide: everything floating is float64; False where some step insists on the dtypes that were sent.
+        leaves: name → tensor, widened where `wide`, detached.
+        floating: names of the leaves that can carry a derivative.
+        forwards: how many times the whole Function has been run, steps run alone counted by their share.
+    """
+
+    def __init__(self, function: Function, leaves: Mapping[str, Tensor], seed: int | None, *, wide: bool = True) -> None:
+        self.function = function
+        self.wide = wide
+        self.leaves = {name: widened(leaf.detach()) if wide else leaf.detach() for name, leaf in leaves.items()}
+        self.floating = tuple(name for name in function.leaves if is_differentiable(self.leaves[name].dtype))
+        self.forwards = 0.0
+        self._seed = seed or 0
+        self._nodes = [node for node in function.graph.nodes if node.op == "call_function"]
+        self._placeholders = [node for node in function.graph.nodes if node.op == "placeholder"]
+        (self._output,) = (node for node in function.graph.nodes if node.op == "output")
+        self._devices = sorted({leaf.device.index or 0 for leaf in self.leaves.values() if leaf.device.type == "cuda"})
+        self._default = torch.float64 if wide else _default_dtype(self.leaves)
+
+    @property
+    def nodes(self) -> Sequence[fx.Node]:
+        """The calls, in the order in which they run."""
+        return self._nodes
+
+    @property
+    def placeholders(self) -> Mapping[str, fx.Node]:
+        return dict(zip(self.function.leaves, self._placeholders, strict=True))
+
+    @property
+    def output_nodes(self) -> tuple[fx.Node, ...]:
+        """The nodes whose values are the Function's outputs, in their order."""
+        (nodes,) = self._output.args
+        return tuple(nodes) if isinstance(nodes, list | tuple) else (nodes,)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Random numbers as the query's seed gives them, and the default dtype of the point; both put back afterwards."""
+        before = torch.get_default_dtype()
+        with torch.random.fork_rng(devices=self._devices, enabled=self.function.random):
+            if self.function.random:
+                torch.manual_seed(self._seed)
+            torch.set_default_dtype(self._default)
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(before)
+
+    def random_state(self) -> list[Tensor]:
+        if not self.function.random:
+            return []
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
+
+    def call(self, node: fx.Node, args: Any, kwargs: Any, state: Sequence[Tensor] = ()) -> Any:
+        """One step. `state`: the random state that it drew from, to draw the same again."""
+        if state:
+            torch.set_rng_state(state[0])
+            for device, own in zip(self._devices, state[1:], strict=True):
+                torch.cuda.set_rng_state(own, device)
+        if name_of(node).startswith(_FRAGILE) and not all_finite((args, kwargs)):
+            raise ProbeRefusedError(f"{name_of(node)} is not run on NaN or infinity")
+        if not self.wide:
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        args, kwargs = replaced((args, kwargs), torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
+        cast = _CASTS.get(name_of(node))
+        if cast is not None and isinstance(args[0], Tensor):
+            return args[0].to(cast)
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+        if any(tensor.dtype in _WIDER for tensor in tensors_in(result)):
+            return replaced(result, Tensor, widened)
+        return result
+
+    def run(self, leaves: Mapping[str, Tensor]) -> list[Tensor]:
+        """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises."""
+        self.forwards += 1
+        values: dict[fx.Node, Any] = {}
+        for name, node in zip(self.function.leaves, self._placeholders, strict=True):
+            values[node] = leaves.get(name, self.leaves[name])
+        with self.ready():
+            for node in self._nodes:
+                args, kwargs = replaced((node.args, node.kwargs), fx.Node, values.__getitem__)
+                values[node] = self.call(node, args, kwargs)
+        return [values[node] for node in self.output_nodes]
+
+
+def _default_dtype(leaves: Mapping[str, Tensor]) -> torch.dtype:
+    floating = [leaf.dtype.to_real() for leaf in leaves.values() if is_differentiable(leaf.dtype)]
+    return max(floating, key=lambda dtype: dtype.itemsize, default=torch.float64)
+
+
+def all_finite(value: Any) -> bool:
+    """Whether every floating tensor in a step's result is finite."""
+    return all(not is_differentiable(t.dtype) or bool(torch.isfinite(t).all()) for t in tensors_in(value))

@@ -1,0 +1,26 @@
+"""The door of a query: body in, reply out, through the pool.
+
+Knows what a worker is told of a request besides its body. Refuses to know what the body says; the worker decodes, answers and refuses.
+"""
+
+from __future__ import annotations
+
+from starlette.types import Receive
+
+from app.front.admission import Gate, ask, through, timing
+from app.front.body import Body
+from app.front.exchange import Exchange
+
+
+class QueryDoor:
+    """`POST /v1/query`."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def __call__(self, exchange: Exchange, receive: Receive) -> None:
+        await through(self._gate, exchange, receive, self._answer)
+
+    async def _answer(self, exchange: Exchange, receive: Receive, body: Body) -> None:
+        reply = await ask(self._gate, "query", exchange, receive, body)
+        await exchange.respond(reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),))

@@ -1,0 +1,146 @@
+"""The nursery: a warm parent that has imported torch, computes nothing, and forks a worker whenever the front asks.
+
+Knows the road's warm-up, fork and wait. Refuses to know queries; never touches CUDA and starts no threads, so that a fork is safe
+(POSIX lets only the calling thread survive it) and takes milliseconds where a fresh import takes seconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+import sys
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from app.pool import linux as kernel
+from app.pool.frames import Frame, Kind, Reader, encode
+from app.pool.worker import send_all, work
+from app.pool.worker_slots import WorkerSlot, limits, places
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.road import Road
+
+_FDS_LIMIT: Final = 64
+
+
+class Forkserver:
+    """The parent's loop over the front's wishes and its children's ends."""
+
+    def __init__(self, connection: socket.socket, road: Road, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._road = road
+        self._reader = Reader()
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd → (pid, the front's number for it)
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def run(self) -> None:
+        """Fork and wait until the front hangs up; the children die with this process (PR_SET_PDEATHSIG)."""
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor != self._connection.fileno():
+                    self._reap(descriptor)
+                elif not self._listen():
+                    return
+
+    def _listen(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._connection, 1 << 16, _FDS_LIMIT)
+        if not data:
+            return False
+        self._reader.buffer()[: len(data)] = data
+        frames = self._reader.received(len(data))
+        for frame, descriptor in zip(frames, descriptors, strict=True):
+            self._fork(frame, socket.socket(fileno=descriptor))
+        return True
+
+    def _fork(self, frame: Frame, connection: socket.socket) -> None:
+        place = WorkerSlot(**orjson.loads(frame.meta))
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            kernel.die_with_parent(parent)
+            kernel.close_all_but([connection.fileno()])
+            work(connection, self._road_for(place), place)
+        connection.close()
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = (pid, frame.number)
+        self._poll.register(pidfd, select.POLLIN)
+        self._tell(Kind.FORKED, frame.number, {"pid": pid})
+
+    def _road_for(self, place: WorkerSlot) -> Road:
+        from app.road import Road
+
+        if place.device == "cpu":
+            return self._road
+        # CUDA cannot be warmed before the fork, so each GPU worker warms itself before it is ready.
+        road = Road(limits(self._settings, place), place.device, self._settings.functions_folder)
+        road.warm()
+        return road
+
+    def _reap(self, pidfd: int) -> None:
+        pid, number = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        self._tell(Kind.EXITED, number, {"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, kind: Kind, number: int, meta: dict[str, int]) -> None:
+        send_all(self._connection, encode(kind, number, meta=orjson.dumps(meta)))
+
+
+def gpu_bytes() -> list[int]:
+    """The memory of each CUDA device, in bytes, asked in a child, so that this process never touches CUDA."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, orjson.dumps(_ask_cuda()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    sizes: list[int] = orjson.loads(text or b"[]")
+    return sizes
+
+
+def _ask_cuda() -> list[int]:
+    import torch
+
+    return [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+
+
+def main(descriptor: int, parent_pid: int) -> None:
+    """Serve the front, process `parent_pid`, at the other end of `descriptor`, a Unix stream socket."""
+    kernel.die_with_parent(parent_pid)
+    kernel.ignore_terminal_signals()
+    kernel.keep_buffers()
+    connection = socket.socket(fileno=descriptor)
+    from app.road import Road
+
+    settings = Settings()
+    gpus = [] if settings.device == "cpu" else gpu_bytes()
+    try:
+        first = places(settings, gpus)[0]
+    except RuntimeError as error:
+        sys.exit(f"pullback: {error}")
+    road = Road(limits(settings, first), "cpu", settings.functions_folder)
+    if not gpus:
+        # With GPUs, even a backward pass on the CPU would start a thread for each and open CUDA here.
+        road.warm()
+    # What lives now lives on: the collector must not write into pages that parent and children share.
+    gc.collect()
+    gc.freeze()
+    meta = {"gpus": gpus, "threads": kernel.status_field("Threads")}
+    send_all(connection, encode(Kind.HELLO, meta=orjson.dumps(meta), body=[road.functions()]))
+    Forkserver(connection, road, settings).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

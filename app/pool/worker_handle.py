@@ -1,0 +1,120 @@
+"""A member: the front's side of one worker process: its channel, its pid, and the jobs it holds, in order.
+
+Knows how to give, cancel, probe and kill. Refuses to know which job should go where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import orjson
+
+from app.pool import linux as kernel
+from app.pool.channel import Channel
+from app.pool.frames import Frame, Kind, encode
+from app.pool.job import Job
+from app.pool.worker_slots import WorkerSlot
+
+State = Literal["starting", "ready", "dead"]
+
+
+class WorkerHandle:
+    """One worker as the front sees it.
+
+    Attributes:
+        index: its slot among the places; a replacement takes the same.
+        number: names this very process towards the nursery.
+        held: the jobs it has been given and has not answered, in order; the first is the one that it computes.
+        head_since: when it began that one, seconds on CLOCK_MONOTONIC.
+        probed: when its probe gradient last succeeded; 0 = never.
+        probing_since: when it was asked for one that is still out; 0 = none is.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        number: int,
+        index: int,
+        place: WorkerSlot,
+        connection: socket.socket,
+        on_frame: Callable[[WorkerHandle, Frame], None],
+        on_lost: Callable[[WorkerHandle], None],
+    ) -> None:
+        self.number = number
+        self.index = index
+        self.place = place
+        self.state: State = "starting"
+        self.held: dict[int, Job] = {}
+        self.head_since = 0.0
+        self.started = time.monotonic()
+        self.probed = 0.0
+        self.probing_since = 0.0
+        self._pid = 0
+        self._pidfd: int | None = None
+        self._doomed = False
+        self._channel = Channel(loop, connection, lambda frame: on_frame(self, frame), lambda: on_lost(self))
+
+    @property
+    def head(self) -> Job | None:
+        return next(iter(self.held.values()), None)
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    def born(self, pid: int) -> None:
+        """The nursery has told the pid."""
+        self._pid = pid
+        self._pidfd = kernel.open_pidfd(pid)
+        if self._doomed:
+            kernel.kill(pid, self._pidfd)
+
+    def give(self, job: Job, now: float) -> None:
+        if not self.held:
+            self.head_since = now
+        self.held[job.number] = job
+        job.holders.append(self)
+        self._channel.send(encode(Kind.QUERY, job.number, seconds=job.deadline, meta=job.meta, body=job.body))
+
+    def cancel(self, job: Job) -> None:
+        """Ask for `job` to be dropped; it stays held until the worker says that it was dropped, or answers it."""
+        self._channel.send(encode(Kind.CANCEL, job.number))
+
+    def done(self, number: int, now: float) -> Job | None:
+        """The worker is through with a job, by an answer or by dropping it."""
+        job = self.held.pop(number, None)
+        if job is not None:
+            self.head_since = now
+            with contextlib.suppress(ValueError):
+                job.holders.remove(self)
+        return job
+
+    def probe(self, now: float) -> None:
+        self.probing_since = now
+        self._channel.send(encode(Kind.PROBE))
+
+    def probe_answered(self, frame: Frame, now: float) -> bool:
+        self.probing_since = 0.0
+        good = bool(orjson.loads(frame.meta)["probe"])
+        self.probed = now if good else 0.0
+        return good
+
+    def kill(self) -> None:
+        """SIGKILL: nothing less stops a native loop."""
+        self._doomed = True
+        self._channel.close()
+        if self._pid:
+            kernel.kill(self._pid, self._pidfd)
+
+    def forget(self) -> None:
+        """The process is gone and reaped."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        self._pid = 0

@@ -1,0 +1,74 @@
+"""Where workers compute: how many there are, on which device each, with how many threads and how much memory.
+
+Knows the machine's cores, its GPUs by number and size, and the settings. Refuses to know processes and PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.limits import Limits
+from app.settings import Settings, total_memory_bytes
+
+# The rest is the front's, the kernel's, and what a worker takes besides tensors.
+_SHARE_OF_MEMORY: Final = 0.8
+_SHARE_OF_GPU: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSlot:
+    """One worker's place: `cpu` or `cuda:N`, compute threads, and the memory that it may take, in bytes of that device."""
+
+    device: str
+    threads: int
+    memory_bytes: int
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, or the container's quota where that is smaller (cgroup v2)."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()[:2]
+    except (OSError, ValueError):
+        return count
+    return count if quota == "max" else max(1, min(count, round(int(quota) / int(period))))
+
+
+def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ...]:
+    """One place for each worker. `gpu_bytes`: the memory of each GPU, in bytes; empty where there is none.
+
+    Raises:
+        RuntimeError: the settings ask for CUDA and there is no GPU.
+    """
+    if settings.device == "cuda" and not gpu_bytes:
+        raise RuntimeError("PULLBACK_DEVICE is cuda, but PyTorch sees no GPU here")
+    on_gpu = bool(gpu_bytes) and settings.device != "cpu"
+    count = settings.workers or (len(gpu_bytes) if on_gpu else cores())
+    # One core is the front's: threads that share a core with it wait for each other at every barrier (measured: 20 times slower).
+    threads = max(1, (cores() - 1) // count)
+    if not on_gpu:
+        memory = settings.worker_memory_bytes or int(total_memory_bytes() * _SHARE_OF_MEMORY) // count
+        return (WorkerSlot("cpu", threads, memory),) * count
+    sharers = -(-count // len(gpu_bytes))
+    return tuple(
+        WorkerSlot(
+            f"cuda:{index % len(gpu_bytes)}",
+            threads,
+            settings.worker_memory_bytes or int(gpu_bytes[index % len(gpu_bytes)] * _SHARE_OF_GPU) // sharers,
+        )
+        for index in range(count)
+    )
+
+
+def limits(settings: Settings, place: WorkerSlot) -> Limits:
+    """The limits of one query that is answered at `place`."""
+    return Limits(
+        body_bytes=settings.body_limit_bytes,
+        result_bytes=settings.result_limit_bytes,
+        memory_bytes=place.memory_bytes,
+        flops=settings.cost_limit_flops,
+    )

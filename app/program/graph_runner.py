@@ -1,0 +1,145 @@
+"""Runs a graph: one call after the other, in a list of slots.
+
+Knows nothing but slots. Refuses to know what the calls mean. (fx.GraphModule would do the same through generated source code:
+0.8 ms and more to make, and it names PyTorch's functions by paths that not all of them have.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from app.program.function import Step
+
+_Getter = Callable[[list[Any]], tuple[Any, ...]]
+
+
+@contextmanager
+def floating_default(dtype: torch.dtype) -> Iterator[None]:
+    """`dtype` is what integers become where PyTorch makes them floating (`n / 2`, `sqrt(n)`)."""
+    before = torch.get_default_dtype()
+    if before == dtype:
+        yield
+        return
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def step_of(error: BaseException) -> Step | None:
+    """The step that raised `error` while a tape ran."""
+    step = error.__dict__.get("step")
+    return step if isinstance(step, Step) else None
+
+
+class GraphRunner:
+    """The callable of a graph: tensors in the order of its placeholders → tensors in the order of its outputs.
+
+    Steps that no output needs are not run, unless they draw random numbers. A failing call's exception passes, with its step noted.
+    """
+
+    def __init__(self, graph: fx.Graph, dtype: torch.dtype, drawing: frozenset[fx.Node] = frozenset()) -> None:
+        self._dtype = dtype
+        nodes = list(graph.nodes)
+        needed = _needed(nodes, drawing)
+        slots: dict[fx.Node, int] = {}
+        blank: list[Any] = []
+        program: list[list[Any]] = []
+        last: dict[int, int] = {}
+        for node in nodes:
+            if node.op == "placeholder":
+                slots[node] = len(blank)
+                blank.append(None)
+        self._arity = len(blank)
+        for node in nodes:
+            if node.op != "call_function" or node not in needed:
+                continue
+            for used in node.all_input_nodes:
+                last[slots[used]] = len(program)
+            arguments = _getter(node.args, slots, blank)
+            keywords = _keywords(node.kwargs, slots)
+            slots[node] = len(blank)
+            blank.append(None)
+            program.append([node.target, arguments, keywords, dict(node.kwargs), slots[node], (), node.meta.get("step")])
+        output = nodes[-1]
+        kept = {slots[node] for node in output.all_input_nodes}
+        self._outputs = tuple(slots[node] for node in output.args[0])
+        for slot, index in last.items():
+            if slot not in kept:
+                program[index][5] += (slot,)
+        self._blank = blank
+        self._program = tuple(tuple(line) for line in program)
+
+    def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        values = self._blank.copy()
+        values[: self._arity] = leaves
+        step: Step | None = None
+        with floating_default(self._dtype):
+            try:
+                for target, arguments, keywords, constants, slot, done, step in self._program:  # noqa: B007
+                    values[slot] = target(*arguments(values), **(constants if keywords is None else keywords(values)))
+                    for free in done:
+                        values[free] = None
+            except Exception as error:
+                error.__dict__.setdefault("step", step)
+                raise
+        return tuple([values[slot] for slot in self._outputs])
+
+
+def _needed(nodes: list[fx.Node], drawing: frozenset[fx.Node]) -> set[fx.Node]:
+    needed = {nodes[-1]}
+    for node in reversed(nodes):
+        if node in needed or node in drawing:
+            needed.add(node)
+            needed.update(node.all_input_nodes)
+    return needed
+
+
+def _getter(arguments: tuple[Any, ...], slots: dict[fx.Node, int], blank: list[Any]) -> _Getter:
+    """Reads a call's arguments from the slots. Plain values get slots of their own, so that one itemgetter reads them all."""
+    if any(not isinstance(argument, fx.Node) and _holds_node(argument) for argument in arguments):
+        return lambda values: tuple(_filled(argument, slots, values) for argument in arguments)
+    indices = []
+    for argument in arguments:
+        if isinstance(argument, fx.Node):
+            indices.append(slots[argument])
+        else:
+            indices.append(len(blank))
+            blank.append(argument)
+    if len(indices) == 1:
+        only = indices[0]
+        return lambda values: (values[only],)
+    return itemgetter(*indices) if indices else lambda values: ()
+
+
+def _keywords(keywords: dict[str, Any], slots: dict[fx.Node, int]) -> Callable[[list[Any]], dict[str, Any]] | None:
+    if not any(_holds_node(value) for value in keywords.values()):
+        return None
+    return lambda values: {name: _filled(value, slots, values) for name, value in keywords.items()}
+
+
+def _holds_node(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_holds_node(member) for member in value)
+    if isinstance(value, slice):
+        return any(_holds_node(member) for member in (value.start, value.stop, value.step))
+    return isinstance(value, fx.Node)
+
+
+def _filled(value: Any, slots: dict[fx.Node, int], values: list[Any]) -> Any:
+    if isinstance(value, fx.Node):
+        return values[slots[value]]
+    if isinstance(value, tuple):
+        return tuple(_filled(member, slots, values) for member in value)
+    if isinstance(value, list):
+        return [_filled(member, slots, values) for member in value]
+    if isinstance(value, slice):
+        return slice(*(_filled(member, slots, values) for member in (value.start, value.stop, value.step)))
+    return value

@@ -1,0 +1,53 @@
+"""Places: how many workers, where, with how much of the machine each; and that nursery and front read the same settings."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from app.pool.environment import environment, variables
+from app.pool.worker_slots import WorkerSlot, cores, limits, places
+from app.settings import Settings, total_memory_bytes
+
+GIB = 1 << 30
+
+
+def test_without_a_gpu_one_worker_for_each_core() -> None:
+    found = places(Settings(), [])
+    assert len(found) == cores()
+    assert {place.device for place in found} == {"cpu"}
+    assert sum(place.memory_bytes for place in found) <= total_memory_bytes()
+    assert sum(place.threads for place in found) <= max(cores(), len(found))
+
+
+def test_with_gpus_one_worker_for_each() -> None:
+    assert [place.device for place in places(Settings(), [80 * GIB, 40 * GIB])] == ["cuda:0", "cuda:1"]
+    assert places(Settings(), [80 * GIB])[0].memory_bytes <= 80 * GIB
+
+
+def test_more_workers_than_gpus_share_them() -> None:
+    found = places(Settings(workers=3), [80 * GIB, 80 * GIB])
+    assert [place.device for place in found] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert 2 * found[0].memory_bytes <= 80 * GIB
+
+
+def test_settings_decide() -> None:
+    assert {place.device for place in places(Settings(device="cpu", workers=3), [80 * GIB])} == {"cpu"}
+    assert places(Settings(workers=2, worker_memory_bytes=GIB), []) == (WorkerSlot("cpu", max(1, cores() // 2), GIB),) * 2
+    assert limits(Settings(body_limit_bytes=5), WorkerSlot("cpu", 1, GIB)).memory_bytes == GIB
+
+
+def test_cuda_without_a_gpu_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="no GPU"):
+        places(Settings(device="cuda"), [])
+
+
+def test_the_nursery_reads_the_same_settings_but_for_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(workers=3, api_keys=("secret",), allowed_origins=("https://a", "https://b"), body_timeout_s=1.5)
+    for name, value in variables(settings).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings.model_copy(update={"api_keys": ()})
+    assert "secret" not in " ".join(environment(settings).values())
+    assert environment(settings)["OMP_NUM_THREADS"] == "1"
+    assert environment(settings)["PATH"] == os.environ["PATH"]
