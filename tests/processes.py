@@ -36,7 +36,7 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def nursery(front: int) -> int:
+def forkserver(front: int) -> int:
     """The warm parent of the workers of the server whose front is `front`."""
     (found,) = children(front)
     return found
@@ -48,7 +48,7 @@ def workers(front: int) -> list[int]:
 
 
 def family(front: int) -> list[int]:
-    """The front, the nursery and the workers."""
+    """The front, the forkserver and the workers."""
     return [front, *children(front), *workers(front)]
 
 

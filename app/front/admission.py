@@ -15,7 +15,7 @@ from app.errors import PullbackError
 from app.front.body import Body, ClientGoneError
 from app.front.exchange import Exchange, text_of
 from app.front.wire import WIRE
-from app.pool.job import Job, Reply
+from app.pool.job import Job, WorkerReply
 from app.pool.pool import Pool
 from app.settings import Settings
 
@@ -97,7 +97,7 @@ class Watch:
             self._task.cancel()
 
 
-async def answered(job: Job) -> Reply:
+async def answered(job: Job) -> WorkerReply:
     """The worker's reply.
 
     Raises:
@@ -105,14 +105,14 @@ async def answered(job: Job) -> Reply:
         ClientGoneError: nobody waits for it any more.
     """
     result = await job.future
-    if isinstance(result, Reply):
+    if isinstance(result, WorkerReply):
         return result
     if result is None:
         raise ClientGoneError
     raise result
 
 
-async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body: Body) -> Reply:
+async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body: Body) -> WorkerReply:
     """The worker's reply to this exchange's body, at `door` of the road; the client's hanging up ends the wait.
 
     Raises:
@@ -138,7 +138,7 @@ async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body:
     return reply
 
 
-def note(exchange: Exchange, job: Job, reply: Reply) -> None:
+def note(exchange: Exchange, job: Job, reply: WorkerReply) -> None:
     """Keep for the log and the metrics what the worker said."""
     exchange.labels = reply.labels
     exchange.timings = reply.timings

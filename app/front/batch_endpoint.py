@@ -17,7 +17,7 @@ from app.front.admission import Gate, answered, ask, through, timing
 from app.front.body import Body
 from app.front.exchange import Exchange, problem
 from app.pool.frames import Buffer
-from app.pool.job import Job, Reply
+from app.pool.job import Job, WorkerReply
 
 JSON: Final = "application/json"
 _LENGTH_LIMIT: Final = 10_000
@@ -44,7 +44,7 @@ class QueriesDoor:
         else:
             await exchange.respond(reply.status, reply.media_type.encode(), reply.body)
 
-    async def _cut(self, exchange: Exchange, receive: Receive, body: Body) -> Reply:
+    async def _cut(self, exchange: Exchange, receive: Receive, body: Body) -> WorkerReply:
         reply = await ask(self._gate, "split", exchange, receive, body)
         if reply.pieces > _LENGTH_LIMIT:
             raise PullbackError(
@@ -69,7 +69,7 @@ class QueriesDoor:
                 answers[index] = await self._answer(f"{exchange.request_id}.{index}", query, running, room)
                 room -= len(answers[index])
 
-        width = min(len(queries), _AT_ONCE_A_WORKER * max(1, len(self._gate.pool.crew.members)))
+        width = min(len(queries), _AT_ONCE_A_WORKER * max(1, len(self._gate.pool.supervisor.workers)))
         lines = [asyncio.create_task(answer_some()) for _ in range(width)]
         watch = asyncio.create_task(self._abandon_when_gone(receive, running))
         try:

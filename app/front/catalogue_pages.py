@@ -72,6 +72,6 @@ def router(pool: Pool) -> APIRouter:
 
 def _functions(pool: Pool) -> bytes:
     """The listing, which the warm parent of the workers has read; it is there a few seconds after the start."""
-    if not pool.crew.functions:
+    if not pool.supervisor.functions:
         raise PullbackError("starting", "The functions are still being read.", fix="Try again in a moment.", retry_after_s=2)
-    return pool.crew.functions
+    return pool.supervisor.functions

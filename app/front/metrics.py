@@ -115,7 +115,7 @@ class Metrics(Collector):
             "pullback_queue_bytes", "Bytes of bodies being read, waiting or running.", self._pool.held_bytes
         )
         yield _gauges("pullback_workers", "Workers, by state.", "state", self._pool.states())
-        yield _counters("pullback_worker_restarts", "Replaced workers, by reason.", "reason", self._pool.crew.restarts)
+        yield _counters("pullback_worker_restarts", "Replaced workers, by reason.", "reason", self._pool.supervisor.restarts)
         yield CounterMetricFamily("pullback_received_bytes", "Bytes of bodies received.", self._bytes_in)
         yield CounterMetricFamily("pullback_sent_bytes", "Bytes of bodies sent.", self._bytes_out)
 

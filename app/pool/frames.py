@@ -36,10 +36,10 @@ class Kind(IntEnum):
     DEADLINE = 17  # worker → front: the query names its own timeout; seconds = that timeout
     REPLY = 18  # worker → front: the answer
     DROPPED = 19  # worker → front: a cancelled or late query was not computed
-    HELLO = 32  # nursery → front: torch is imported and warm
-    FORK = 33  # front → nursery: fork a worker; its end of the socketpair travels with the frame
-    FORKED = 34  # nursery → front: the worker's pid
-    EXITED = 35  # nursery → front: a worker's exit status
+    HELLO = 32  # forkserver → front: torch is imported and warm
+    FORK = 33  # front → forkserver: fork a worker; its end of the socketpair travels with the frame
+    FORKED = 34  # forkserver → front: the worker's pid
+    EXITED = 35  # forkserver → front: a worker's exit status
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}

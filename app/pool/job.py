@@ -11,15 +11,12 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
 from app.errors import PullbackError
 from app.pool.frames import Buffer
-
-if TYPE_CHECKING:
-    from app.pool.worker_handle import WorkerHandle
 
 _PEEK_BYTES: Final = 64 << 10
 # In JSON, and in the JSON that stands as a string in a safetensors header.
@@ -27,7 +24,7 @@ _TIMEOUT: Final = re.compile(rb'"timeout_s\\?"\s{0,8}:\s{0,8}([0-9][0-9.eE+-]{0,
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class WorkerReply:
     """What a worker answered: status, media type, body, timings in seconds, labels of bounded cardinality."""
 
     status: int
@@ -57,9 +54,9 @@ class Job:
         number: names it in frames.
         body: its bytes, in pieces, never joined here; `size` is their sum.
         arrived, deadline: seconds on CLOCK_MONOTONIC.
-        future: resolves to its Reply, to a PullbackError, or to None where nobody waits for it any more.
+        future: resolves to its WorkerReply, to a PullbackError, or to None where nobody waits for it any more.
         lost: workers whose death it is blamed for; `tries`: all that died while they computed it.
-        holders: workers that have it; two where it was taken over from a busy one.
+        holders: numbers of the workers that have it; two where it was taken over from a busy one.
         begun: when the worker that answered it began it, seconds on CLOCK_MONOTONIC.
         worker: the slot of that worker.
     """
@@ -77,7 +74,7 @@ class Job:
         size: int,
         arrived: float,
         deadline: float,
-        future: asyncio.Future[Reply | PullbackError | None],
+        future: asyncio.Future[WorkerReply | PullbackError | None],
     ) -> None:
         self.number = number
         self.meta = meta
@@ -88,7 +85,7 @@ class Job:
         self.future = future
         self.lost = 0
         self.tries = 0
-        self.holders: list[WorkerHandle] = []
+        self.holders: list[int] = []
         self.begun = 0.0
         self.worker = -1
 

@@ -1,6 +1,6 @@
 """The pool: which query goes to which worker when, until when, and what becomes of it when a worker dies.
 
-Knows the queue, deadlines, retries and the quarantine. Refuses to know HTTP, processes (the crew's business) and what a query says.
+Knows the queue, deadlines, retries and the quarantine. Refuses to know HTTP, processes (the supervisor's business) and what a query says.
 
 A query is a pure function of its bytes, so it may be computed again: by another worker when its own died, or by an idle one when the
 worker that holds it is busy with something long. The first answer counts.
@@ -21,7 +21,7 @@ import orjson
 from app.errors import PullbackError
 from app.pool import refusals
 from app.pool.frames import Buffer, Frame, Kind
-from app.pool.job import Job, Reply, meta_of, peek_timeout
+from app.pool.job import Job, WorkerReply, meta_of, peek_timeout
 from app.pool.quarantine import Quarantine
 from app.pool.supervisor import Supervisor
 from app.pool.worker_handle import WorkerHandle
@@ -43,7 +43,7 @@ _SIGKILL: Final = -9
 
 
 class Pool:
-    """The queue in front of the crew.
+    """The queue in front of the workers.
 
     Arguments:
         note: called with an event and its facts, for the operator's log.
@@ -53,7 +53,7 @@ class Pool:
         self._settings = settings
         self._note = note
         self._loop = asyncio.get_running_loop()
-        self.crew = Supervisor(self._loop, settings, self)
+        self.supervisor = Supervisor(self._loop, settings, self)
         self._numbers = count(1)
         self._open: dict[int, Job] = {}
         self._waiting: deque[Job] = deque()
@@ -69,21 +69,21 @@ class Pool:
     # The life of the pool
 
     def start(self) -> None:
-        """Start the nursery and return; queries may come at once and wait."""
-        self.crew.start()
+        """Start the forkserver and return; queries may come at once and wait."""
+        self.supervisor.start()
         self._loop.call_later(_ROUND_S, self._round)
 
     async def stop(self) -> None:
         """Drop what is open and leave no process behind."""
         for job in list(self._open.values()):
             self._settle(job, refusals.draining())
-        await self.crew.stop()
+        await self.supervisor.stop()
 
     def kill(self) -> None:
         """The same at once, without waiting."""
         for job in list(self._open.values()):
             self._settle(job, refusals.draining())
-        self.crew.kill()
+        self.supervisor.kill()
 
     async def until_ready(self) -> None:
         """Return when the first worker is ready."""
@@ -94,7 +94,7 @@ class Pool:
     @property
     def is_ready(self) -> bool:
         """At least one worker lives whose last probe gradient succeeded."""
-        return any(member.probed for member in self._ready.values())
+        return any(worker.probed for worker in self._ready.values())
 
     @property
     def waiting_count(self) -> int:
@@ -111,7 +111,7 @@ class Pool:
         return {
             "idle": len(self._idle),
             "busy": len(self._ready) - len(self._idle),
-            "starting": sum(member.state == "starting" for member in self.crew.members.values()),
+            "starting": sum(worker.state == "starting" for worker in self.supervisor.workers.values()),
         }
 
     # The way in
@@ -148,7 +148,7 @@ class Pool:
         body: Sequence[Buffer],
         size: int,
     ) -> Job:
-        """Have a query answered: its `future` gives a Reply, a PullbackError, or None where it was abandoned.
+        """Have a query answered: its `future` gives a WorkerReply, a PullbackError, or None where it was abandoned.
 
         Raises:
             PullbackError: worker_crashed, where the same content has just cost two workers.
@@ -171,8 +171,8 @@ class Pool:
             self._earliest = deadline
         if self._idle and not self._waiting:
             self._give(self._idle.pop(), job, now)
-        elif not self._waiting and size < _SMALL_BYTES and (member := self._with_room(now)):
-            self._give(member, job, now)
+        elif not self._waiting and size < _SMALL_BYTES and (worker := self._with_room(now)):
+            self._give(worker, job, now)
         else:
             self._waiting.append(job)
         if not self._ticking:
@@ -186,12 +186,12 @@ class Pool:
             return
         self._settle(job, None)
         now = time.monotonic()
-        for member in list(job.holders):
-            if member.head is not job:
-                member.cancel(job)
-            elif member.place.device == "cpu":
+        for worker in self._holders_of(job):
+            if worker.head is not job:
+                worker.cancel(job)
+            elif worker.slot.device == "cpu":
                 # A GPU worker takes seconds to replace: there the work is let finish.
-                self._abandoned.append((now + _GRACE_S, member, job))
+                self._abandoned.append((now + _GRACE_S, worker, job))
         self._prune()
 
     def _timeout(self, asked: float | None) -> float:
@@ -202,30 +202,34 @@ class Pool:
 
     # To workers
 
-    def _give(self, member: WorkerHandle, job: Job, now: float) -> None:
+    def _give(self, worker: WorkerHandle, job: Job, now: float) -> None:
         if not job.begun:
             job.begun = now
-        member.give(job, now)
+        worker.give(job, now)
+
+    def _holders_of(self, job: Job) -> list[WorkerHandle]:
+        """The ready workers that have it."""
+        return [self._ready[number] for number in job.holders if number in self._ready]
 
     def _with_room(self, now: float) -> WorkerHandle | None:
         """The ready worker with the shortest line that moves."""
         best, fewest = None, _DEPTH
-        for member in self._ready.values():
-            if len(member.held) < fewest and now - member.head_since < _YOUNG_S:
-                best, fewest = member, len(member.held)
+        for worker in self._ready.values():
+            if len(worker.held) < fewest and now - worker.head_since < _YOUNG_S:
+                best, fewest = worker, len(worker.held)
         return best
 
-    def _feed(self, member: WorkerHandle, now: float) -> None:
+    def _feed(self, worker: WorkerHandle, now: float) -> None:
         """Give a worker its next queries, or find it something to take over, or let it rest."""
         waiting = self._waiting
         while waiting:
             job = waiting[0]
-            if member.held and (len(member.held) >= _DEPTH or job.size >= _SMALL_BYTES):
+            if worker.held and (len(worker.held) >= _DEPTH or job.size >= _SMALL_BYTES):
                 return
             waiting.popleft()
-            self._give(member, job, now)
-        if not member.held:
-            self._idle.append(member)
+            self._give(worker, job, now)
+        if not worker.held:
+            self._idle.append(worker)
             self._relieve(now)
 
     def _relieve(self, now: float) -> None:
@@ -242,40 +246,40 @@ class Pool:
 
     # From workers
 
-    def joined(self, member: WorkerHandle) -> None:
-        self._ready[member.number] = member
+    def on_ready(self, worker: WorkerHandle) -> None:
+        self._ready[worker.number] = worker
         self._ever_ready.set()
-        self._feed(member, time.monotonic())
+        self._feed(worker, time.monotonic())
 
-    def heard(self, member: WorkerHandle, frame: Frame) -> None:
+    def on_frame(self, worker: WorkerHandle, frame: Frame) -> None:
         now = time.monotonic()
         if frame.kind is Kind.REPLY:
-            self._answered(member, frame, now)
+            self._answered(worker, frame, now)
         elif frame.kind is Kind.DROPPED:
-            job = member.done(frame.number, now)
+            job = worker.done(frame.number, now)
             if job is not None and not job.holders and not job.future.done():
                 self._undone(job, now)
-            self._feed(member, now)
-        elif frame.kind is Kind.DEADLINE and (job := member.held.get(frame.number)):
+            self._feed(worker, now)
+        elif frame.kind is Kind.DEADLINE and (job := worker.held.get(frame.number)):
             job.deadline = job.arrived + self._timeout(frame.seconds)
             self._earliest = min(self._earliest, job.deadline)
 
-    def _answered(self, member: WorkerHandle, frame: Frame, now: float) -> None:
-        head_since = member.head_since
-        job = member.done(frame.number, now)
-        reply = Reply(body=frame.body, **orjson.loads(frame.meta))
+    def _answered(self, worker: WorkerHandle, frame: Frame, now: float) -> None:
+        head_since = worker.head_since
+        job = worker.done(frame.number, now)
+        reply = WorkerReply(body=frame.body, **orjson.loads(frame.meta))
         if job is not None:
             if not job.future.done():
                 job.begun = max(head_since, job.arrived)
-                job.worker = member.index
+                job.worker = worker.index
                 self._settle(job, reply)
-            for other in job.holders:
+            for other in self._holders_of(job):
                 other.cancel(job)
         # After a failed allocation the heap is in pieces; a new process costs less than what would fail in the old one.
-        if reply.retire or (reply.labels.get("code") == "out_of_memory" and member.place.device == "cpu"):
-            self._retire(member, "retire")
-        elif member.state == "ready":
-            self._feed(member, now)
+        if reply.retire or (reply.labels.get("code") == "out_of_memory" and worker.slot.device == "cpu"):
+            self._retire(worker, "retire")
+        elif worker.state == "ready":
+            self._feed(worker, now)
 
     def _undone(self, job: Job, now: float) -> None:
         """Its last holder dropped it: as too late, by the same clock as ours, or for a worker that has died since."""
@@ -284,51 +288,51 @@ class Pool:
         else:
             self._waiting.appendleft(job)
 
-    def left(self, member: WorkerHandle) -> None:
+    def on_lost(self, worker: WorkerHandle) -> None:
         """It died. What it had not begun goes back to the front of the queue at once; what it computed waits for the verdict."""
-        self._leave(member)
-        self._requeue(list(member.held.values())[1:], member)
+        self._leave(worker)
+        self._requeue(list(worker.held.values())[1:], worker)
 
-    def judged(self, member: WorkerHandle, exit_code: int | None) -> None:
+    def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:
         """How it died decides whether its query is blamed for it."""
-        job = member.head
+        job = worker.head
         if job is None:
             return
-        member.held.clear()
-        job.holders = [other for other in job.holders if other is not member]
+        worker.held.clear()
+        job.holders = [number for number in job.holders if number != worker.number]
         if job.future.done() or job.holders:
             return
-        ran_s = time.monotonic() - member.head_since
+        ran_s = time.monotonic() - worker.head_since
         guilty = exit_code is not None and (exit_code != _SIGKILL or ran_s > _INNOCENT_S)
         job.tries += 1
         job.lost += guilty
         if job.lost < _LIVES and job.tries < _TRIES:
-            self._requeue([job], member)
+            self._requeue([job], worker)
             return
         self._quarantine.add(job.body, job.size, time.monotonic())
         self._settle(job, refusals.worker_crashed())
 
-    def noted(self, event: str, **facts: Any) -> None:
+    def on_event(self, event: str, **facts: Any) -> None:
         self._note(event, **facts)
 
-    def _leave(self, member: WorkerHandle) -> None:
-        self._ready.pop(member.number, None)
-        if member in self._idle:
-            self._idle.remove(member)
+    def _leave(self, worker: WorkerHandle) -> None:
+        self._ready.pop(worker.number, None)
+        if worker in self._idle:
+            self._idle.remove(worker)
 
-    def _retire(self, member: WorkerHandle, reason: str) -> None:
+    def _retire(self, worker: WorkerHandle, reason: str) -> None:
         """Replace a worker of whose first query nobody expects an answer any more."""
-        self._leave(member)
-        self.crew.replace(member, reason)
-        jobs = list(member.held.values())
-        member.held.clear()
-        self._requeue(jobs, member)
+        self._leave(worker)
+        self.supervisor.replace(worker, reason)
+        jobs = list(worker.held.values())
+        worker.held.clear()
+        self._requeue(jobs, worker)
 
-    def _requeue(self, jobs: Sequence[Job], member: WorkerHandle) -> None:
+    def _requeue(self, jobs: Sequence[Job], worker: WorkerHandle) -> None:
         """Put unanswered jobs of a dead worker back to where they stood: before those that came later."""
         for job in reversed(jobs):
-            member.held.pop(job.number, None)
-            job.holders = [other for other in job.holders if other is not member]
+            worker.held.pop(job.number, None)
+            job.holders = [number for number in job.holders if number != worker.number]
             if not job.future.done() and not job.holders:
                 self._waiting.appendleft(job)
         now = time.monotonic()
@@ -337,18 +341,18 @@ class Pool:
 
     # The end of a query
 
-    def _settle(self, job: Job, result: Reply | PullbackError | None) -> None:
+    def _settle(self, job: Job, result: WorkerReply | PullbackError | None) -> None:
         del self._open[job.number]
         job.future.set_result(result)
 
     def _expire(self, job: Job) -> None:
         given_s = job.deadline - job.arrived
         self._settle(job, refusals.deadline_exceeded(given_s) if self._ever_ready.is_set() else refusals.starting())
-        for member in list(job.holders):
-            if member.head is job:
-                self._retire(member, "deadline")
+        for worker in self._holders_of(job):
+            if worker.head is job:
+                self._retire(worker, "deadline")
             else:
-                member.cancel(job)
+                worker.cancel(job)
 
     def _prune(self) -> None:
         """Forget the bodies of settled jobs that still stand in the queue."""
@@ -379,11 +383,11 @@ class Pool:
     def _stop_abandoned(self, now: float) -> None:
         due = [entry for entry in self._abandoned if entry[0] <= now]
         self._abandoned = [entry for entry in self._abandoned if entry[0] > now]
-        for _, member, job in due:
-            if member.state == "ready" and member.head is job:
-                self._retire(member, "gone")
+        for _, worker, job in due:
+            if worker.state == "ready" and worker.head is job:
+                self._retire(worker, "gone")
 
     def _round(self) -> None:
         """Every second: workers that hang outside of a query."""
-        self.crew.look_after(time.monotonic())
+        self.supervisor.look_after(time.monotonic())
         self._loop.call_later(_ROUND_S, self._round)

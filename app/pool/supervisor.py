@@ -1,4 +1,4 @@
-"""The crew: keeps the nursery and one worker for each place alive, and says who came and who went.
+"""The supervisor: keeps the forkserver and one worker for each slot alive, and says who came and who went.
 
 Knows starting, reaping, back-off and replacement. Refuses to know jobs: what the dead one held is its caller's business.
 """
@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from app.pool import linux as kernel
+from app.pool import linux
 from app.pool.channel import Channel
 from app.pool.environment import environment
 from app.pool.frames import Frame, Kind, encode
@@ -37,22 +37,22 @@ _STATUS_LIMIT_S: Final = 0.25
 _STOP_LIMIT_S: Final = 2.0
 
 
-class Master(Protocol):
-    """Who is told of the crew's changes."""
+class WorkerObserver(Protocol):
+    """Who is told what becomes of the workers."""
 
-    def joined(self, member: WorkerHandle) -> None:
+    def on_ready(self, worker: WorkerHandle) -> None:
         """It is ready for jobs."""
 
-    def heard(self, member: WorkerHandle, frame: Frame) -> None:
+    def on_frame(self, worker: WorkerHandle, frame: Frame) -> None:
         """It sent a frame about a job."""
 
-    def left(self, member: WorkerHandle) -> None:
+    def on_lost(self, worker: WorkerHandle) -> None:
         """It died of itself; a replacement is on its way."""
 
-    def judged(self, member: WorkerHandle, exit_code: int | None) -> None:
-        """Later, once: how it died, None where nobody knows (the nursery died with it)."""
+    def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:
+        """Later, once: how it died, None where nobody knows (the forkserver died with it)."""
 
-    def noted(self, event: str, **facts: Any) -> None:
+    def on_event(self, event: str, **facts: Any) -> None:
         """Something that an operator wants to read."""
 
 
@@ -60,36 +60,36 @@ class Supervisor:
     """The workers of one machine.
 
     Attributes:
-        members: those alive, by their slot.
-        restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, nursery.
-        functions: the listing of kept functions as JSON, as the nursery has read them; empty until it is warm.
+        workers: those alive, by their slot.
+        restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, forkserver.
+        functions: the listing of kept functions as JSON, as the forkserver has read them; empty until it is warm.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, master: Master) -> None:
-        self.members: dict[int, WorkerHandle] = {}
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, observer: WorkerObserver) -> None:
+        self.workers: dict[int, WorkerHandle] = {}
         self.restarts: Counter[str] = Counter()
         self.functions = b""
         self._loop = loop
         self._settings = settings
-        self._master = master
-        self._places: tuple[WorkerSlot, ...] = ()
+        self._observer = observer
+        self._slots: tuple[WorkerSlot, ...] = ()
         self._numbers: Iterator[int] = count(1)
         self._unreaped: dict[int, WorkerHandle] = {}  # every process not yet reaped, by number
-        self._unjudged: set[int] = set()
+        self._awaiting_status: set[int] = set()
         self._failures: Counter[int] = Counter()  # attempts in a row that failed before ready, by slot
-        self._nursery: subprocess.Popen[bytes] | None = None
-        self._nursery_failures = 0
+        self._forkserver: subprocess.Popen[bytes] | None = None
+        self._forkserver_failures = 0
         self._line: Channel | None = None
         self._stopping = False
 
-    # The nursery
+    # The forkserver
 
     def start(self) -> None:
-        """Start the nursery; workers follow by themselves as soon as it is warm."""
+        """Start the forkserver; workers follow by themselves as soon as it is warm."""
         ours, theirs = socket.socketpair()
-        kernel.enlarge(ours)
+        linux.enlarge(ours)
         try:
-            self._nursery = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
+            self._forkserver = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
                 [sys.executable, "-m", "app.pool.forkserver", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -97,43 +97,45 @@ class Supervisor:
             )
         finally:
             theirs.close()
-        self._line = Channel(self._loop, ours, self._nursery_said, self._nursery_lost)
+        self._line = Channel(self._loop, ours, self._forkserver_sent, self._forkserver_lost)
 
-    def _nursery_said(self, frame: Frame) -> None:
+    def _forkserver_sent(self, frame: Frame) -> None:
         facts = orjson.loads(frame.meta)
         if frame.kind is Kind.HELLO:
             self._warm(facts, bytes(frame.body))
         elif frame.kind is Kind.FORKED and frame.number in self._unreaped:
-            self._unreaped[frame.number].born(facts["pid"])
+            self._unreaped[frame.number].forked(facts["pid"])
         elif frame.kind is Kind.EXITED and frame.number in self._unreaped:
-            self._reaped(self._unreaped.pop(frame.number), facts["code"])
+            self._reap(self._unreaped.pop(frame.number), facts["code"])
 
     def _warm(self, facts: Mapping[str, Any], functions: bytes) -> None:
         self.functions = functions
-        self._nursery_failures = 0
+        self._forkserver_failures = 0
         if facts["threads"] > 1:
-            self._master.noted("the nursery has threads, which do not survive a fork", threads=facts["threads"])
-        self._places = places(self._settings, facts["gpus"])
-        for index in range(len(self._places)):
+            self._observer.on_event("the forkserver has threads, which do not survive a fork", threads=facts["threads"])
+        self._slots = places(self._settings, facts["gpus"])
+        for index in range(len(self._slots)):
             self._spawn(index)
 
-    def _nursery_lost(self) -> None:
-        """The nursery died, and its children with it; all of that starts again."""
+    def _forkserver_lost(self) -> None:
+        """The forkserver died, and its children with it; all of that starts again."""
         if self._stopping:
             return
-        if self._nursery is not None:
-            self._nursery.kill()
-            self._nursery.wait()
-        self._master.noted("the nursery died and is started again", code=self._nursery.returncode if self._nursery else None)
-        for member in list(self.members.values()):
-            self.restarts["nursery"] += 1
-            self._depart(member)
-        for member in self._unreaped.values():
-            self._judge(member, None)
-            member.forget()
+        if self._forkserver is not None:
+            self._forkserver.kill()
+            self._forkserver.wait()
+        self._observer.on_event(
+            "the forkserver died and is started again", code=self._forkserver.returncode if self._forkserver else None
+        )
+        for worker in list(self.workers.values()):
+            self.restarts["forkserver"] += 1
+            self._depart(worker)
+        for worker in self._unreaped.values():
+            self._exited(worker, None)
+            worker.forget()
         self._unreaped.clear()
-        self._nursery_failures += 1
-        delay = BACK_OFF_S[min(self._nursery_failures, len(BACK_OFF_S) - 1)]
+        self._forkserver_failures += 1
+        delay = BACK_OFF_S[min(self._forkserver_failures, len(BACK_OFF_S) - 1)]
         self._loop.call_later(delay, self._start_again)
 
     def _start_again(self) -> None:
@@ -143,66 +145,66 @@ class Supervisor:
     # Workers
 
     def _spawn(self, index: int) -> None:
-        if self._stopping or self._line is None or self._line.closed or index in self.members:
+        if self._stopping or self._line is None or self._line.closed or index in self.workers:
             return
         ours, theirs = socket.socketpair()
-        kernel.enlarge(ours)
-        kernel.enlarge(theirs)
-        number, place = next(self._numbers), self._places[index]
-        member = WorkerHandle(self._loop, number, index, place, ours, self._member_said, self._member_lost)
-        self.members[index] = self._unreaped[number] = member
-        meta = orjson.dumps({"device": place.device, "threads": place.threads, "memory_bytes": place.memory_bytes})
+        linux.enlarge(ours)
+        linux.enlarge(theirs)
+        number, slot = next(self._numbers), self._slots[index]
+        worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost)
+        self.workers[index] = self._unreaped[number] = worker
+        meta = orjson.dumps({"device": slot.device, "threads": slot.threads, "memory_bytes": slot.memory_bytes})
         with theirs, contextlib.suppress(OSError):
-            # A nursery that is gone shows as the end of its line; the member is then removed with the others.
+            # A forkserver that is gone shows as the end of its line; the worker is then removed with the others.
             self._line.send_with(encode(Kind.FORK, number, meta=meta), theirs.fileno())
 
-    def _member_said(self, member: WorkerHandle, frame: Frame) -> None:
+    def _worker_sent(self, worker: WorkerHandle, frame: Frame) -> None:
         if frame.kind is not Kind.READY:
-            self._master.heard(member, frame)
+            self._observer.on_frame(worker, frame)
             return
-        good = member.probe_answered(frame, time.monotonic())
+        good = worker.probe_answered(frame, time.monotonic())
         if not good:
-            self._give_up(member)
-        elif member.state == "starting":
-            member.state = "ready"
-            self._failures[member.index] = 0
-            self._master.noted("a worker is ready", worker=member.index, start_s=round(member.probed - member.started, 4))
-            self._master.joined(member)
+            self._give_up(worker)
+        elif worker.state == "starting":
+            worker.state = "ready"
+            self._failures[worker.index] = 0
+            self._observer.on_event("a worker is ready", worker=worker.index, start_s=round(worker.probed - worker.started, 4))
+            self._observer.on_ready(worker)
 
-    def _member_lost(self, member: WorkerHandle) -> None:
+    def _worker_lost(self, worker: WorkerHandle) -> None:
         """Its end of the line is closed: it is dead, or dies now."""
-        if self._nursery is not None and self._nursery.poll() is not None:
-            self._nursery_lost()
+        if self._forkserver is not None and self._forkserver.poll() is not None:
+            self._forkserver_lost()
             return
         self.restarts["crash"] += 1
-        was_starting = member.state == "starting"
-        self._remove(member)
-        member.kill()
-        self._unjudged.add(member.number)
-        self._loop.call_later(_STATUS_LIMIT_S, self._judge, member, None)
-        self._master.left(member)
-        self._follow(member.index, failed=was_starting)
+        was_starting = worker.state == "starting"
+        self._remove(worker)
+        worker.kill()
+        self._awaiting_status.add(worker.number)
+        self._loop.call_later(_STATUS_LIMIT_S, self._exited, worker, None)
+        self._observer.on_lost(worker)
+        self._follow(worker.index, failed=was_starting)
 
-    def replace(self, member: WorkerHandle, reason: str) -> None:
-        """Kill a member and start another in its place at once; the caller deals with the jobs that it held."""
-        if member.state == "dead":
+    def replace(self, worker: WorkerHandle, reason: str) -> None:
+        """Kill a worker and start another in its place at once; the caller deals with the jobs that it held."""
+        if worker.state == "dead":
             return
-        self._remove(member)
-        member.kill()
+        self._remove(worker)
+        worker.kill()
         self.restarts[reason] += 1
-        self._follow(member.index, failed=False)
+        self._follow(worker.index, failed=False)
 
-    def _give_up(self, member: WorkerHandle) -> None:
+    def _give_up(self, worker: WorkerHandle) -> None:
         """It hangs or no longer differentiates, by no query's fault."""
         self.restarts["probe"] += 1
-        self._depart(member)
-        self._follow(member.index, failed=True)
+        self._depart(worker)
+        self._follow(worker.index, failed=True)
 
-    def _depart(self, member: WorkerHandle) -> None:
-        self._remove(member)
-        member.kill()
-        self._master.left(member)
-        self._master.judged(member, None)
+    def _depart(self, worker: WorkerHandle) -> None:
+        self._remove(worker)
+        worker.kill()
+        self._observer.on_lost(worker)
+        self._observer.on_exit(worker, None)
 
     def _follow(self, index: int, *, failed: bool) -> None:
         delay = 0.0
@@ -214,56 +216,56 @@ class Supervisor:
         else:
             self._spawn(index)
 
-    def _remove(self, member: WorkerHandle) -> None:
-        member.state = "dead"
-        if self.members.get(member.index) is member:
-            del self.members[member.index]
+    def _remove(self, worker: WorkerHandle) -> None:
+        worker.state = "dead"
+        if self.workers.get(worker.index) is worker:
+            del self.workers[worker.index]
 
-    def _reaped(self, member: WorkerHandle, code: int) -> None:
-        member.forget()
-        self._judge(member, code)
+    def _reap(self, worker: WorkerHandle, code: int) -> None:
+        worker.forget()
+        self._exited(worker, code)
 
-    def _judge(self, member: WorkerHandle, code: int | None) -> None:
-        if member.number in self._unjudged:
-            self._unjudged.discard(member.number)
-            self._master.noted("a worker died", worker=member.index, code=code)
-            self._master.judged(member, code)
+    def _exited(self, worker: WorkerHandle, code: int | None) -> None:
+        if worker.number in self._awaiting_status:
+            self._awaiting_status.discard(worker.number)
+            self._observer.on_event("a worker died", worker=worker.index, code=code)
+            self._observer.on_exit(worker, code)
 
     def look_after(self, now: float) -> None:
         """Once in a while: probe who is idle, and replace who hangs outside of a query."""
-        for member in list(self.members.values()):
-            if member.state == "starting":
-                if now - member.started > _START_LIMIT_S:
-                    self._give_up(member)
-            elif member.probing_since:
-                if not member.held and now - member.probing_since > _PROBE_LIMIT_S:
-                    self._give_up(member)
-            elif not member.held and now - member.probed > _PROBE_EVERY_S:
-                member.probe(now)
+        for worker in list(self.workers.values()):
+            if worker.state == "starting":
+                if now - worker.started > _START_LIMIT_S:
+                    self._give_up(worker)
+            elif worker.probing_since:
+                if not worker.held and now - worker.probing_since > _PROBE_LIMIT_S:
+                    self._give_up(worker)
+            elif not worker.held and now - worker.probed > _PROBE_EVERY_S:
+                worker.probe(now)
 
     # The end
 
     async def stop(self) -> None:
-        """Kill every worker, let the nursery reap them, and wait until it is gone too."""
+        """Kill every worker, let the forkserver reap them, and wait until it is gone too."""
         self._stopping = True
-        for member in list(self.members.values()):
-            self._remove(member)
-            member.kill()
-        if self._nursery is None or self._line is None:
+        for worker in list(self.workers.values()):
+            self._remove(worker)
+            worker.kill()
+        if self._forkserver is None or self._line is None:
             return
         patience = time.monotonic() + _STOP_LIMIT_S
         while self._unreaped and not self._line.closed and time.monotonic() < patience:
             await asyncio.sleep(0.002)
         self._line.close()
-        while self._nursery.poll() is None and time.monotonic() < patience:
+        while self._forkserver.poll() is None and time.monotonic() < patience:
             await asyncio.sleep(0.002)
-        self._nursery.kill()
-        self._nursery.wait()
+        self._forkserver.kill()
+        self._forkserver.wait()
 
     def kill(self) -> None:
         """The same at once, without waiting."""
         self._stopping = True
-        for member in list(self.members.values()):
-            member.kill()
-        if self._nursery is not None:
-            self._nursery.kill()
+        for worker in list(self.workers.values()):
+            worker.kill()
+        if self._forkserver is not None:
+            self._forkserver.kill()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import orjson
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.pool import linux as kernel
+from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
 from app.pool.worker_slots import WorkerSlot, limits, places
 from app.settings import Settings
@@ -36,7 +36,7 @@ class Worker:
     """The loop. It returns when the front hangs up."""
 
     def __init__(self, connection: socket.socket, road: Road) -> None:
-        # The road imports torch, and this module is read before the nursery has settled its threads.
+        # The road imports torch, and this module is read before the forkserver has settled its threads.
         from app.road import Request
 
         self._request = Request
@@ -149,7 +149,7 @@ def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
 
 
 def work(connection: socket.socket, road: Road, place: WorkerSlot) -> NoReturn:
-    """Become a worker at `place`, in a process just forked from the nursery; never returns."""
+    """Become a worker at `place`, in a process just forked from the forkserver; never returns."""
     status = 1
     try:
         _settle(place)
@@ -171,7 +171,7 @@ def work(connection: socket.socket, road: Road, place: WorkerSlot) -> NoReturn:
 def _settle(place: WorkerSlot) -> None:
     import torch
 
-    kernel.volunteer_for_oom()
+    linux.volunteer_for_oom()
     torch.set_num_threads(place.threads)
     if place.device.startswith("cuda"):
         torch.cuda.set_device(place.device)
@@ -179,7 +179,7 @@ def _settle(place: WorkerSlot) -> None:
             total = torch.cuda.get_device_properties(place.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, place.memory_bytes / total), place.device)
     else:
-        kernel.limit_address_space(place.memory_bytes)
+        linux.limit_address_space(place.memory_bytes)
 
 
 def answer_alone(body: bytes, settings: Settings) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""A member: the front's side of one worker process: its channel, its pid, and the jobs it holds, in order.
+"""A worker handle: the front's side of one worker process: its channel, its pid, and the jobs it holds, in order.
 
 Knows how to give, cancel, probe and kill. Refuses to know which job should go where.
 """
@@ -15,7 +15,7 @@ from typing import Literal
 
 import orjson
 
-from app.pool import linux as kernel
+from app.pool import linux
 from app.pool.channel import Channel
 from app.pool.frames import Frame, Kind, encode
 from app.pool.job import Job
@@ -28,8 +28,8 @@ class WorkerHandle:
     """One worker as the front sees it.
 
     Attributes:
-        index: its slot among the places; a replacement takes the same.
-        number: names this very process towards the nursery.
+        index: its slot's place in the list of slots; a replacement takes the same.
+        number: names this very process towards the forkserver.
         held: the jobs it has been given and has not answered, in order; the first is the one that it computes.
         head_since: when it began that one, seconds on CLOCK_MONOTONIC.
         probed: when its probe gradient last succeeded; 0 = never.
@@ -41,14 +41,14 @@ class WorkerHandle:
         loop: asyncio.AbstractEventLoop,
         number: int,
         index: int,
-        place: WorkerSlot,
+        slot: WorkerSlot,
         connection: socket.socket,
         on_frame: Callable[[WorkerHandle, Frame], None],
         on_lost: Callable[[WorkerHandle], None],
     ) -> None:
         self.number = number
         self.index = index
-        self.place = place
+        self.slot = slot
         self.state: State = "starting"
         self.held: dict[int, Job] = {}
         self.head_since = 0.0
@@ -68,18 +68,18 @@ class WorkerHandle:
     def pid(self) -> int:
         return self._pid
 
-    def born(self, pid: int) -> None:
-        """The nursery has told the pid."""
+    def forked(self, pid: int) -> None:
+        """The forkserver has told the pid."""
         self._pid = pid
-        self._pidfd = kernel.open_pidfd(pid)
+        self._pidfd = linux.open_pidfd(pid)
         if self._doomed:
-            kernel.kill(pid, self._pidfd)
+            linux.kill(pid, self._pidfd)
 
     def give(self, job: Job, now: float) -> None:
         if not self.held:
             self.head_since = now
         self.held[job.number] = job
-        job.holders.append(self)
+        job.holders.append(self.number)
         self._channel.send(encode(Kind.QUERY, job.number, seconds=job.deadline, meta=job.meta, body=job.body))
 
     def cancel(self, job: Job) -> None:
@@ -92,7 +92,7 @@ class WorkerHandle:
         if job is not None:
             self.head_since = now
             with contextlib.suppress(ValueError):
-                job.holders.remove(self)
+                job.holders.remove(self.number)
         return job
 
     def probe(self, now: float) -> None:
@@ -110,7 +110,7 @@ class WorkerHandle:
         self._doomed = True
         self._channel.close()
         if self._pid:
-            kernel.kill(self._pid, self._pidfd)
+            linux.kill(self._pid, self._pidfd)
 
     def forget(self) -> None:
         """The process is gone and reaped."""

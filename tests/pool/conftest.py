@@ -10,6 +10,6 @@ from tests.server import Server, serving
 
 
 @pytest.fixture(scope="package")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("crew") / "log.txt", PULLBACK_WORKERS="2", PULLBACK_QUARANTINE_S="2") as running:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("pair") / "log.txt", PULLBACK_WORKERS="2", PULLBACK_QUARANTINE_S="2") as running:
         yield running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.pool.job import Reply, fingerprint, peek_timeout
+from app.pool.job import WorkerReply, fingerprint, peek_timeout
 
 FAR = b" " * 200_000
 
@@ -40,6 +40,6 @@ def test_a_fingerprint_is_of_the_content_not_of_its_pieces() -> None:
 def test_parts_of_a_reply() -> None:
     pieces = [b"first", b"", b"third"]
     sizes = b"".join(len(piece).to_bytes(8, "little") for piece in pieces)
-    reply = Reply(200, "application/json", sizes + b"".join(pieces), pieces=3)
+    reply = WorkerReply(200, "application/json", sizes + b"".join(pieces), pieces=3)
     assert [bytes(part) for part in reply.parts()] == pieces
-    assert Reply(200, "application/json", b"whole").parts() == []
+    assert WorkerReply(200, "application/json", b"whole").parts() == []

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.pool.questions import SMALL, heavy, metric
-from tests.processes import busiest, nursery, workers
+from tests.processes import busiest, forkserver, workers
 from tests.server import Server
 
 
@@ -34,76 +34,76 @@ def wait_until_idle(server: Server) -> None:
     wait_for(lambda: metric(server.http, 'pullback_workers{state="idle"}') == 2)
 
 
-def test_no_query_is_lost_when_workers_are_killed_under_load(crew: Server) -> None:
-    wait_until_idle(crew)
+def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> None:
+    wait_until_idle(pair)
     stop = threading.Event()
 
     def client() -> list[int]:
         statuses = []
-        with httpx.Client(base_url=crew.url, timeout=30) as http:
+        with httpx.Client(base_url=pair.url, timeout=30) as http:
             while not stop.is_set():
                 reply = http.post("/v1/query", json=SMALL)
                 assert reply.json()["vjp"]["input"]["shape"] == [3]
                 statuses.append(reply.status_code)
         return statuses
 
-    crashes = metric(crew.http, 'pullback_worker_restarts_total{reason="crash"}')
+    crashes = metric(pair.http, 'pullback_worker_restarts_total{reason="crash"}')
     with ThreadPoolExecutor(8) as clients:
         running = [clients.submit(client) for _ in range(8)]
         for _ in range(3):
             time.sleep(0.3)
-            os.kill(workers(crew.process.pid)[0], signal.SIGKILL)
+            os.kill(workers(pair.process.pid)[0], signal.SIGKILL)
         time.sleep(0.3)
         stop.set()
         statuses = [status for future in running for status in future.result(30)]
     assert set(statuses) == {200}
     assert len(statuses) > 100
-    assert metric(crew.http, 'pullback_worker_restarts_total{reason="crash"}') == crashes + 3
+    assert metric(pair.http, 'pullback_worker_restarts_total{reason="crash"}') == crashes + 3
 
 
-def test_both_workers_killed_at_once_lose_nothing_and_are_replaced_quickly(crew: Server) -> None:
-    wait_until_idle(crew)
-    old = set(workers(crew.process.pid))
+def test_both_workers_killed_at_once_lose_nothing_and_are_replaced_quickly(pair: Server) -> None:
+    wait_until_idle(pair)
+    old = set(workers(pair.process.pid))
     with ThreadPoolExecutor(8) as clients:
-        running = [clients.submit(crew.http.post, "/v1/query", json=SMALL) for _ in range(40)]
+        running = [clients.submit(pair.http.post, "/v1/query", json=SMALL) for _ in range(40)]
         for pid in old:
             os.kill(pid, signal.SIGKILL)
         start = time.monotonic()
-        wait_for(lambda: metric(crew.http, 'pullback_workers{state="starting"}') == 0, 5)
-        wait_for(lambda: len(set(workers(crew.process.pid)) - old) == 2, 5)
+        wait_for(lambda: metric(pair.http, 'pullback_workers{state="starting"}') == 0, 5)
+        wait_for(lambda: len(set(workers(pair.process.pid)) - old) == 2, 5)
         replaced_s = time.monotonic() - start
         assert [future.result(30).status_code for future in running] == [200] * 40
     assert replaced_s < 1.0
 
 
-def test_a_query_that_hangs_is_stopped_at_its_deadline(crew: Server) -> None:
-    wait_until_idle(crew)
+def test_a_query_that_hangs_is_stopped_at_its_deadline(pair: Server) -> None:
+    wait_until_idle(pair)
     start = time.monotonic()
-    reply = crew.http.post("/v1/query", json=heavy(timeout_s=2))
+    reply = pair.http.post("/v1/query", json=heavy(timeout_s=2))
     took_s = time.monotonic() - start
     assert (reply.status_code, reply.json()["code"]) == (504, "deadline_exceeded")
     assert reply.headers["content-type"] == "application/problem+json"
     assert 1.9 < took_s < 2.5
-    assert seconds_of_a_small_query(crew) < 0.5
+    assert seconds_of_a_small_query(pair) < 0.5
 
 
-def test_while_every_worker_computes(crew: Server) -> None:
+def test_while_every_worker_computes(pair: Server) -> None:
     """Health stays quick, small queries end at their deadline in the queue, and are answered when a worker is free again."""
-    wait_until_idle(crew)
+    wait_until_idle(pair)
     with ThreadPoolExecutor(3) as clients:
-        long = [clients.submit(crew.http.post, "/v1/query", json=heavy(timeout_s=2)) for _ in range(2)]
-        wait_for(lambda: metric(crew.http, 'pullback_workers{state="busy"}') == 2)
-        waits = clients.submit(crew.http.post, "/v1/query", json=SMALL)
+        long = [clients.submit(pair.http.post, "/v1/query", json=heavy(timeout_s=2)) for _ in range(2)]
+        wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 2)
+        waits = clients.submit(pair.http.post, "/v1/query", json=SMALL)
 
         times = []
         for _ in range(21):
             start = time.monotonic()
-            assert crew.http.get("/health/ready").status_code == 200
+            assert pair.http.get("/health/ready").status_code == 200
             times.append(time.monotonic() - start)
         assert statistics.median(times) < 0.05
 
         start = time.monotonic()
-        reply = crew.http.post("/v1/query", json={**SMALL, "timeout_s": 0.4})
+        reply = pair.http.post("/v1/query", json={**SMALL, "timeout_s": 0.4})
         assert reply.json()["code"] == "deadline_exceeded"
         assert 0.35 < time.monotonic() - start < 0.6
 
@@ -111,11 +111,11 @@ def test_while_every_worker_computes(crew: Server) -> None:
         assert waits.result().status_code == 200
 
 
-def test_a_long_query_does_not_hold_up_those_behind_it(crew: Server) -> None:
-    wait_until_idle(crew)
+def test_a_long_query_does_not_hold_up_those_behind_it(pair: Server) -> None:
+    wait_until_idle(pair)
     with ThreadPoolExecutor(9) as clients:
-        long = clients.submit(crew.http.post, "/v1/query", json=heavy(timeout_s=2))
-        small = [clients.submit(crew.http.post, "/v1/query", json=SMALL) for _ in range(60)]
+        long = clients.submit(pair.http.post, "/v1/query", json=heavy(timeout_s=2))
+        small = [clients.submit(pair.http.post, "/v1/query", json=SMALL) for _ in range(60)]
         start = time.monotonic()
         assert {future.result().status_code for future in small} == {200}
         assert time.monotonic() - start < 1.5
@@ -123,41 +123,41 @@ def test_a_long_query_does_not_hold_up_those_behind_it(crew: Server) -> None:
         assert long.result().status_code == 504
 
 
-def test_a_client_that_leaves_frees_its_worker(crew: Server) -> None:
-    wait_until_idle(crew)
-    gone = metric(crew.http, 'pullback_worker_restarts_total{reason="gone"}')
+def test_a_client_that_leaves_frees_its_worker(pair: Server) -> None:
+    wait_until_idle(pair)
+    gone = metric(pair.http, 'pullback_worker_restarts_total{reason="gone"}')
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{crew.url}/v1/query", json=heavy(), timeout=0.5)
-    wait_for(lambda: metric(crew.http, 'pullback_worker_restarts_total{reason="gone"}') == gone + 1)
-    wait_until_idle(crew)
-    assert metric(crew.http, "pullback_queue_length") == 0
-    assert metric(crew.http, "pullback_queue_bytes") == 0
-    assert '"level":"error"' not in crew.log.read_text().split('"status":499')[-1]
+        httpx.post(f"{pair.url}/v1/query", json=heavy(), timeout=0.5)
+    wait_for(lambda: metric(pair.http, 'pullback_worker_restarts_total{reason="gone"}') == gone + 1)
+    wait_until_idle(pair)
+    assert metric(pair.http, "pullback_queue_length") == 0
+    assert metric(pair.http, "pullback_queue_bytes") == 0
+    assert '"level":"error"' not in pair.log.read_text().split('"status":499')[-1]
 
 
-def test_a_query_that_costs_two_workers_is_refused_for_a_while(crew: Server) -> None:
-    wait_until_idle(crew)
+def test_a_query_that_costs_two_workers_is_refused_for_a_while(pair: Server) -> None:
+    wait_until_idle(pair)
     poison = heavy(4990)
     with ThreadPoolExecutor(1) as clients:
-        running = clients.submit(crew.http.post, "/v1/query", json=poison)
+        running = clients.submit(pair.http.post, "/v1/query", json=poison)
         for _ in range(2):
-            wait_for(lambda: metric(crew.http, 'pullback_workers{state="busy"}') == 1)
-            os.kill(busiest(workers(crew.process.pid)), signal.SIGKILL)
+            wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 1)
+            os.kill(busiest(workers(pair.process.pid)), signal.SIGKILL)
         reply = running.result()
     assert (reply.status_code, reply.json()["code"]) == (500, "worker_crashed")
-    again = crew.http.post("/v1/query", json=poison)
+    again = pair.http.post("/v1/query", json=poison)
     assert (again.status_code, again.json()["code"]) == (500, "worker_crashed")
     assert int(again.headers["retry-after"]) <= 2
-    assert seconds_of_a_small_query(crew) < 0.5
+    assert seconds_of_a_small_query(pair) < 0.5
     # After the quarantine it is tried again.
     time.sleep(2)
-    later = crew.http.post("/v1/query", json={**poison, "timeout_s": 0.2})
+    later = pair.http.post("/v1/query", json={**poison, "timeout_s": 0.2})
     assert later.json()["code"] in ("deadline_exceeded", "worker_crashed")
 
 
-def test_a_list_is_answered_around_a_query_that_hangs(crew: Server) -> None:
-    wait_until_idle(crew)
-    reply = crew.http.post("/v1/queries", json=[SMALL, heavy(timeout_s=1), {"operation": "no_such"}, SMALL])
+def test_a_list_is_answered_around_a_query_that_hangs(pair: Server) -> None:
+    wait_until_idle(pair)
+    reply = pair.http.post("/v1/queries", json=[SMALL, heavy(timeout_s=1), {"operation": "no_such"}, SMALL])
     assert reply.status_code == 200
     first, late, unknown, last = reply.json()
     assert first["vjp"] == last["vjp"]
@@ -166,11 +166,11 @@ def test_a_list_is_answered_around_a_query_that_hangs(crew: Server) -> None:
     assert unknown["request_id"] == f"{reply.headers['x-request-id']}.2"
 
 
-def test_a_nursery_that_dies_comes_back(crew: Server) -> None:
-    wait_until_idle(crew)
-    os.kill(nursery(crew.process.pid), signal.SIGKILL)
-    wait_for(lambda: metric(crew.http, 'pullback_worker_restarts_total{reason="nursery"}') == 2)
-    assert crew.http.get("/health/ready").status_code == 503
+def test_a_forkserver_that_dies_comes_back(pair: Server) -> None:
+    wait_until_idle(pair)
+    os.kill(forkserver(pair.process.pid), signal.SIGKILL)
+    wait_for(lambda: metric(pair.http, 'pullback_worker_restarts_total{reason="forkserver"}') == 2)
+    assert pair.http.get("/health/ready").status_code == 503
     # It waits until there is a worker again, which takes an import of PyTorch.
-    assert crew.http.post("/v1/query", json=SMALL).status_code == 200
-    assert crew.http.get("/health/ready").status_code == 200
+    assert pair.http.post("/v1/query", json=SMALL).status_code == 200
+    assert pair.http.get("/health/ready").status_code == 200

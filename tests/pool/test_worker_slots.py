@@ -1,4 +1,4 @@
-"""Places: how many workers, where, with how much of the machine each; and that nursery and front read the same settings."""
+"""Worker slots: how many workers, where, with how much of the machine each; and that forkserver and front read the same settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_cuda_without_a_gpu_is_refused() -> None:
         places(Settings(device="cuda"), [])
 
 
-def test_the_nursery_reads_the_same_settings_but_for_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_forkserver_reads_the_same_settings_but_for_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(workers=3, api_keys=("secret",), allowed_origins=("https://a", "https://b"), body_timeout_s=1.5)
     for name, value in variables(settings).items():
         monkeypatch.setenv(name, value)
