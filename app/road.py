@@ -19,7 +19,7 @@ from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.limits import Limits
 from app.program.errors import is_memory
 from app.program.functions import load
-from app.protocols import native
+from app.protocols.native import bodies
 from app.query import Query
 
 _LOG = logging.getLogger("pullback.road")
@@ -72,8 +72,8 @@ class Road:
         labels = {"operation": "", "want": "", "code": "ok"}
         try:
             if request.door == "split":
-                bodies = native.split(request.body, request.content_type, request.content_encoding, self._limits)
-                return Reply(200, native.JSON, list(bodies), labels=labels)
+                pieces = bodies.split(request.body, request.content_type, request.content_encoding, self._limits)
+                return Reply(200, bodies.JSON, list(pieces), labels=labels)
             return self._query(request, announce, labels)
         except PullbackError as error:
             return _refusal(error, request, labels)
@@ -85,8 +85,8 @@ class Road:
             return _refusal(broken, request, labels, retire=_is_cuda(error))
 
     def _query(self, request: Request, announce: Callable[[float], None], labels: dict[str, str]) -> Reply:
-        media_type = native.negotiate(request.accept)
-        query = native.read(request.body, request.content_type, request.content_encoding, self._limits)
+        media_type = bodies.negotiate(request.accept)
+        query = bodies.read(request.body, request.content_type, request.content_encoding, self._limits)
         if query.timeout_s is not None:
             announce(query.timeout_s)
         labels["operation"] = _name(query)
@@ -94,7 +94,7 @@ class Road:
         start = time.perf_counter()
         answer = self._engine.answer(query)
         computed = time.perf_counter()
-        buffers = native.write(answer, media_type, query.encoding)
+        buffers = bodies.write(answer, media_type, query.encoding)
         done = time.perf_counter()
         return Reply(200, media_type, buffers, {"compute": computed - start, "encode": done - computed}, labels)
 

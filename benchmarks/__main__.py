@@ -22,7 +22,7 @@ from torch import Tensor
 from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load as load_functions
-from app.protocols import native
+from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
 from benchmarks import load, servers
@@ -223,7 +223,7 @@ def programs() -> None:
 
     def query(text: str) -> Query:
         body = orjson.dumps({"program": text, "inputs": inputs, "want": ["gradient"], "wrt": ["Wx", "Wh", "b", "V"]})
-        return native.read(memoryview(body), None, None, Limits())
+        return bodies.read(memoryview(body), None, None, Limits())
 
     engine = Engine(Limits(), "cpu", load_functions(None))
     first = []

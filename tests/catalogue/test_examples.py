@@ -14,7 +14,7 @@ from app.catalogue.read import operations
 from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load
-from app.protocols import native
+from app.protocols.native import bodies
 from app.query import Answer
 
 ALL = tuple(operations().values())
@@ -29,7 +29,7 @@ ENGINE = Engine(LIMITS, "cpu", load(None))
 
 
 def ask(body: object) -> Answer:
-    return ENGINE.answer(native.read(memoryview(orjson.dumps(body)), "application/json", None, LIMITS))
+    return ENGINE.answer(bodies.read(memoryview(orjson.dumps(body)), "application/json", None, LIMITS))
 
 
 @pytest.mark.parametrize("operation", ALL, ids=lambda operation: operation.name)

@@ -13,7 +13,7 @@ from app.catalogue.read import operations
 from app.engine.planning.build import leaves_of
 from app.errors import PullbackError
 from app.limits import Limits
-from app.protocols import native
+from app.protocols.native import bodies
 from app.query import Query, TensorData
 from tests.engine.asking import ENGINE, Array, array, data
 
@@ -37,7 +37,7 @@ TWICE = [operation for operation in DIFFERENTIABLE if operation.order >= 2]
 
 def example(operation: Operation) -> Query:
     """The operation's own example, as the engine gets it."""
-    return native.read(memoryview(json.dumps(operation.example).encode()), None, None, Limits())
+    return bodies.read(memoryview(json.dumps(operation.example).encode()), None, None, Limits())
 
 
 def _vector(rng: np.random.Generator, like: TensorData) -> TensorData:

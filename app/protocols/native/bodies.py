@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from app.errors import PullbackError
 from app.limits import Limits
-from app.protocols import json_answer, native_query, safetensors_format, strict_json
+from app.protocols import strict_json
 from app.protocols.content import JSON, SAFETENSORS, decompressed, media_type, negotiate
 from app.protocols.describe import describe, nearest
-from app.protocols.native_query import TENSOR_FIELDS
+from app.protocols.native import json_answer, native_query, safetensors_format
+from app.protocols.native.native_query import TENSOR_FIELDS
 from app.query import Answer, Encoding, Query, TensorData
 
 __all__ = ["JSON", "SAFETENSORS", "negotiate", "read", "split", "write"]

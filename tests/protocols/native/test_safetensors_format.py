@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from app.errors import PullbackError
 from app.protocols.elements import NUMPY
-from app.protocols.safetensors_format import read, write
+from app.protocols.native.safetensors_format import read, write
 from app.query import DTYPE_BYTES, TensorData
 
 LIBRARY = [name for name in DTYPE_BYTES if name not in ("bfloat16", "complex128")]  # what the library's numpy half writes

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from app.catalogue.read import operations
 from app.errors import PullbackError
 from app.limits import Limits
-from app.protocols import native
-from app.protocols.native import JSON, SAFETENSORS
+from app.protocols.native import bodies
+from app.protocols.native.bodies import JSON, SAFETENSORS
 from app.query import DTYPE_BYTES, WANTS, Answer, Note, Query, TensorData
 
 LIMITS = Limits()
@@ -31,7 +31,7 @@ LIMITS = Limits()
 
 def read(body: Any, content_type: str | None = JSON, content_encoding: str | None = None) -> Query:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return native.read(memoryview(raw), content_type, content_encoding, LIMITS)
+    return bodies.read(memoryview(raw), content_type, content_encoding, LIMITS)
 
 
 def array(tensor: Any) -> np.ndarray[Any, Any]:
@@ -326,7 +326,7 @@ def test_any_json_is_read_or_refused(body: dict[str, Any]) -> None:
 
 def test_a_list_of_queries_is_split() -> None:
     body = gzip.compress(b'[{"program": "x"}, {"program": 3}, {"a": 1, "a": NaN}]')
-    pieces = native.split(memoryview(body), None, "gzip", LIMITS)
+    pieces = bodies.split(memoryview(body), None, "gzip", LIMITS)
     assert pieces == [b'{"program": "x"}', b'{"program": 3}', b'{"a": 1, "a": NaN}']
 
 
@@ -342,7 +342,7 @@ def test_a_list_of_queries_is_split() -> None:
 )
 def test_other_lists_are_refused(body: bytes, content_type: str, code: str) -> None:
     with pytest.raises(PullbackError) as refused:
-        native.split(memoryview(body), content_type, None, LIMITS)
+        bodies.split(memoryview(body), content_type, None, LIMITS)
     assert refused.value.code == code
 
 
@@ -457,7 +457,7 @@ PLAIN = {
 
 
 def test_an_answer_in_json() -> None:
-    (body,) = native.write(ANSWER, JSON, "list")
+    (body,) = bodies.write(ANSWER, JSON, "list")
     assert json.loads(bytes(body), parse_constant=pytest.fail) == {
         "outputs": {
             "output": {"shape": [1, 2], "dtype": "float64", "data": [[1.0, "Infinity"]]},
@@ -470,7 +470,7 @@ def test_an_answer_in_json() -> None:
 
 
 def test_an_answer_in_base64() -> None:
-    (body,) = native.write(ANSWER, JSON, "base64")
+    (body,) = bodies.write(ANSWER, JSON, "base64")
     written = json.loads(bytes(body))
     z = written["jacobian"]["output"]["z"]
     assert (z["encoding"], z["shape"], z["dtype"]) == ("base64", [2], "complex128")
@@ -479,7 +479,7 @@ def test_an_answer_in_base64() -> None:
 
 
 def test_an_answer_in_a_file() -> None:
-    body = b"".join(native.write(ANSWER, SAFETENSORS, "list"))
+    body = b"".join(bodies.write(ANSWER, SAFETENSORS, "list"))
     loaded = safetensors.torch.load(body)
     assert loaded.keys() == {"outputs.output", "outputs.output.1", "jacobian.output.z"}
     assert loaded["outputs.output"].tolist() == [[1.0, math.inf]]
@@ -490,7 +490,7 @@ def test_an_answer_in_a_file() -> None:
 
 
 def test_an_answer_without_tensors_in_a_file() -> None:
-    body = b"".join(native.write(Answer({"explain": {"steps": []}}), SAFETENSORS, "list"))
+    body = b"".join(bodies.write(Answer({"explain": {"steps": []}}), SAFETENSORS, "list"))
     assert safetensors.torch.load(body) == {}
     assert b'\\"notes\\":[]' in body
 
@@ -506,7 +506,7 @@ NAMES = st.from_regex(r"[a-z_]{1,6}", fullmatch=True).filter(lambda name: not na
 @given(st.dictionaries(NAMES, TENSOR, max_size=4))
 def test_an_answers_file_is_a_querys_file(tensors: dict[str, TensorData]) -> None:
     """What is answered as `inputs`, in any dtype, can be sent as inputs again."""
-    body = b"".join(native.write(Answer({"inputs": tensors}), SAFETENSORS, "list"))
+    body = b"".join(bodies.write(Answer({"inputs": tensors}), SAFETENSORS, "list"))
     length = int.from_bytes(body[:8], "little")
     header = json.loads(body[8 : 8 + length])
     pairs = json.loads(header["__metadata__"]["answer"]).get("complex", [])

@@ -20,7 +20,7 @@ from app.errors import PullbackError
 from app.limits import NAME_LIMIT, TENSOR_COUNT_LIMIT
 from app.protocols.describe import describe
 from app.protocols.json_tensors import RaggedError, tensor
-from app.protocols.query_body import QueryBody, read_body
+from app.protocols.native.query_body import QueryBody, read_body
 from app.query import Input, Parameter, Query, TensorData
 
 _NO_LISTS: Final[tuple[frozenset[str], frozenset[str]]] = (frozenset(), frozenset())
