@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from app.program.source import Refusal
-from app.program.static import named
+from app.program.reading.source import Refusal
+from app.program.semantics.static import named
 
 _SHAPES: Final = re.compile(
     r"cannot be multiplied|must match the size|size mismatch|shape mismatch|not broadcastable|not be broadcast|to broadcast a dim"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.errors import PullbackError
-from app.program.source import TEXT_LIMIT_BYTES, Refusal, Source, read, wrapper
+from app.program.reading.source import TEXT_LIMIT_BYTES, Refusal, Source, read, wrapper
 from app.query import COMPLEX_DTYPES, DTYPE_BYTES, INTEGER_DTYPES, Parameter
 
 CARRIED: Final = Path(__file__).parent.parent / "functions"

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from app.program.compiler import build_program
 from app.program.function import Function
-from app.program.trace import DYNAMIC
+from app.program.semantics.trace import DYNAMIC
 
 Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
 

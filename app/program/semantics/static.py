@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from app.program.source import Refusal
+from app.program.reading.source import Refusal
 
 INTEGER_BITS: Final = 256
 LENGTH_LIMIT: Final = 10_000

@@ -13,14 +13,15 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from app.program import attributes as tensors
-from app.program import builtins, factories, lookup, static
-from app.program.calls import Calls
-from app.program.comparison import SYMBOLS, compared
+from app.program.library import attributes as tensors
+from app.program.library import builtins, factories, lookup
+from app.program.semantics import static
+from app.program.library.calls import Calls
+from app.program.semantics.comparison import SYMBOLS, compared
 from app.program.function import Step
-from app.program.source import Refusal, Source
-from app.program.static import named
-from app.program.trace import Several, Trace, Value, is_tensor, item_of
+from app.program.reading.source import Refusal, Source
+from app.program.semantics.static import named
+from app.program.semantics.trace import Several, Trace, Value, is_tensor, item_of
 
 _CONDITION: Final = "Write `where(condition, a, b)` for tensors; `&`, `|`, `~` combine conditions."
 _ITERATIONS: Final = 10_000

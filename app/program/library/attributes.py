@@ -12,11 +12,12 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from app.program import factories, static
-from app.program.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYPES, dtype_of, keywords_of
-from app.program.lookup import call, lookup_method, nearest
-from app.program.source import Refusal
-from app.program.trace import Emit, Several, Value, example, is_tensor
+from app.program.library import factories
+from app.program.semantics import static
+from app.program.library.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYPES, dtype_of, keywords_of
+from app.program.library.lookup import call, lookup_method, nearest
+from app.program.reading.source import Refusal
+from app.program.semantics.trace import Emit, Several, Value, example, is_tensor
 
 _IN_PLACE: Final = {
     "fill_": "`full_like(x, value)`", "zero_": "`zeros_like(x)`", "copy_": "assign the other tensor to the name",

@@ -12,9 +12,9 @@ from typing import Any, Final
 import torch
 
 from app.catalogue.call import DTYPES as CONTRACT_DTYPES
-from app.program import static
-from app.program.source import Refusal
-from app.program.trace import ELEMENT_LIMIT, Emit, Several, Value, is_tensor
+from app.program.semantics import static
+from app.program.reading.source import Refusal
+from app.program.semantics.trace import ELEMENT_LIMIT, Emit, Several, Value, is_tensor
 
 DTYPES: Final[dict[str, torch.dtype]] = CONTRACT_DTYPES | {
     "double": torch.float64, "half": torch.float16, "long": torch.int64, "short": torch.int16, "cdouble": torch.complex128,

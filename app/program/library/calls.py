@@ -12,12 +12,13 @@ from typing import Final
 import torch
 
 from app.catalogue.call import target
-from app.program import attributes as tensors
-from app.program import builtins, factories, static
-from app.program.lookup import call, lookup, unknown
-from app.program.source import Refusal
-from app.program.static import named
-from app.program.trace import Emit, Several, Trace, Value, is_tensor
+from app.program.library import attributes as tensors
+from app.program.library import builtins, factories
+from app.program.semantics import static
+from app.program.library.lookup import call, lookup, unknown
+from app.program.reading.source import Refusal
+from app.program.semantics.static import named
+from app.program.semantics.trace import Emit, Several, Trace, Value, is_tensor
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 _LIST_METHODS: Final = ("append", "extend", "insert", "pop", "reverse")

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import torch
 
-from app.program import static
-from app.program.attributes import members
-from app.program.source import Refusal
-from app.program.static import LENGTH_LIMIT, length, named
-from app.program.trace import Emit, Several, Trace, Value, example, is_tensor
+from app.program.semantics import static
+from app.program.library.attributes import members
+from app.program.reading.source import Refusal
+from app.program.semantics.static import LENGTH_LIMIT, length, named
+from app.program.semantics.trace import Emit, Several, Trace, Value, example, is_tensor
 
 _INSTEAD: Final[dict[str, str]] = {
     "print": "Leave it out: return the value, under a name in a dict if there are several.",

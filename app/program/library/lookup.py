@@ -19,9 +19,9 @@ from app.catalogue.entry import Operation
 from app.catalogue.read import find
 from app.catalogue.read import nearest as near_operations
 from app.errors import PullbackError
-from app.program.factories import FACTORIES, keywords_of
-from app.program.source import Refusal
-from app.program.trace import Emit, Value
+from app.program.library.factories import FACTORIES, keywords_of
+from app.program.reading.source import Refusal
+from app.program.semantics.trace import Emit, Value
 
 # Under these prefixes people also write what stands elsewhere (`F.exp`).
 _FUNCTIONAL: Final = ("F", "functional", "nn.functional", "torch.nn.functional")

@@ -11,10 +11,10 @@ from typing import Final
 
 import torch
 
-from app.program import static
-from app.program.source import Refusal
-from app.program.static import named
-from app.program.trace import Value
+from app.program.semantics import static
+from app.program.reading.source import Refusal
+from app.program.semantics.static import named
+from app.program.semantics.trace import Value
 
 SYMBOLS: Final[dict[type[ast.AST], str]] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from app.program.comparison import SYMBOLS
-from app.program.expressions import Reader
-from app.program.source import Refusal
-from app.program.trace import Several, Value, is_tensor
+from app.program.semantics.comparison import SYMBOLS
+from app.program.interpreting.expressions import Reader
+from app.program.reading.source import Refusal
+from app.program.semantics.trace import Several, Value, is_tensor
 
 Left = Literal["break", "continue"]
 

@@ -1,0 +1,1 @@
+"""Reads expressions and statements: each becomes a plain value or steps of the graph."""

@@ -1,0 +1,1 @@
+"""What the values of a program are, and the graph that grows while it is read."""
