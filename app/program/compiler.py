@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from app.errors import PullbackError
-from app.program.interpreting.expressions import Reader
 from app.program.function import Function, Step
 from app.program.graph_runner import GraphRunner, floating_default
-from app.program.reading.source import Refusal, Source, read, wrapper
+from app.program.interpreting.expressions import Reader
 from app.program.interpreting.statements import Runner, outputs
+from app.program.reading.source import Refusal, Source, read, wrapper
 from app.program.semantics.static import Budget
-from app.program.stored import default_value
 from app.program.semantics.trace import Trace, Value
+from app.program.stored import default_value
 from app.query import Parameter
 
 Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]

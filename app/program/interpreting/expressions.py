@@ -13,13 +13,13 @@ from typing import Any, Final
 import torch
 from torch import fx
 
+from app.program.function import Step
 from app.program.library import attributes as tensors
 from app.program.library import builtins, factories, lookup
-from app.program.semantics import static
 from app.program.library.calls import Calls
-from app.program.semantics.comparison import SYMBOLS, compared
-from app.program.function import Step
 from app.program.reading.source import Refusal, Source
+from app.program.semantics import static
+from app.program.semantics.comparison import SYMBOLS, compared
 from app.program.semantics.static import named
 from app.program.semantics.trace import Several, Trace, Value, is_tensor, item_of
 
@@ -242,9 +242,8 @@ class Reader:
                     )
             return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
         if isinstance(left, Several) or isinstance(right, Several):
-            return self._emit(
-                node, symbol, static.OPERATORS[symbol], (left, right), {}
-            )  # refused there, with the names to take
+            # Refused there, with the names to take.
+            return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
         return static.binary(symbol, left, right)
 
     def _binary(self, node: ast.BinOp) -> Value:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from app.program.semantics.comparison import SYMBOLS
 from app.program.interpreting.expressions import Reader
 from app.program.reading.source import Refusal
+from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.trace import Several, Value, is_tensor
 
 Left = Literal["break", "continue"]

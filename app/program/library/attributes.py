@@ -13,10 +13,10 @@ import torch
 from torch import fx
 
 from app.program.library import factories
-from app.program.semantics import static
 from app.program.library.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYPES, dtype_of, keywords_of
 from app.program.library.lookup import call, lookup_method, nearest
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.trace import Emit, Several, Value, example, is_tensor
 
 _IN_PLACE: Final = {

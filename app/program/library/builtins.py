@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import torch
 
-from app.program.semantics import static
 from app.program.library.attributes import members
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.static import LENGTH_LIMIT, length, named
 from app.program.semantics.trace import Emit, Several, Trace, Value, example, is_tensor
 

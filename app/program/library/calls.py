@@ -14,9 +14,9 @@ import torch
 from app.catalogue.call import target
 from app.program.library import attributes as tensors
 from app.program.library import builtins, factories
-from app.program.semantics import static
 from app.program.library.lookup import call, lookup, unknown
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.static import named
 from app.program.semantics.trace import Emit, Several, Trace, Value, is_tensor
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import torch
 
 from app.catalogue.call import DTYPES as CONTRACT_DTYPES
-from app.program.semantics import static
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.trace import ELEMENT_LIMIT, Emit, Several, Value, is_tensor
 
 DTYPES: Final[dict[str, torch.dtype]] = CONTRACT_DTYPES | {

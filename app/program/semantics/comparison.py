@@ -11,8 +11,8 @@ from typing import Final
 
 import torch
 
-from app.program.semantics import static
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.static import named
 from app.program.semantics.trace import Value
 

@@ -21,10 +21,10 @@ from torch._subclasses.fake_tensor import (
 
 from app.catalogue.call import Drawing
 from app.errors import PullbackError
-from app.program.semantics import static
 from app.program.errors import REFUSALS, refusal, tensors_in
 from app.program.function import Step
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 
 STEP_LIMIT: Final = 2_000
 ELEMENT_LIMIT: Final = 1 << 31
