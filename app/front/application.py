@@ -22,17 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front import catalogue_pages as catalogue
-from app.front import docs, health
-from app.front.admission import Gate
-from app.front.batch_endpoint import QueriesDoor
-from app.front.exchange import problem, retry_after
-from app.front.log import Log, Writer
-from app.front.metrics import Metrics
-from app.front.middleware import REQUEST_ID, Door, Guard
-from app.front.openapi import document
-from app.front.query_endpoint import QueryDoor
-from app.front.request_recorder import Journal
+from app.front.endpoints import catalogue_pages, health
+from app.front.pages import docs
+from app.front.endpoints.admission import Gate
+from app.front.endpoints.batch_endpoint import QueriesDoor
+from app.front.http.exchange import problem, retry_after
+from app.front.observability.log import Log, Writer
+from app.front.observability.metrics import Metrics
+from app.front.access.middleware import REQUEST_ID, Door, Guard
+from app.front.openapi.document import document
+from app.front.endpoints.query_endpoint import QueryDoor
+from app.front.observability.request_recorder import Journal
 from app.pool import linux as kernel
 from app.pool.pool import Pool
 from app.settings import Settings
@@ -72,7 +72,7 @@ class Application:
         doors: dict[str, Door] = {"/v1/query": QueryDoor(gate), "/v1/queries": QueriesDoor(gate)}
         self._guarded = Guard(self._pages, doors, self._settings, journal)
         self.gate = gate
-        catalogue.load()
+        catalogue_pages.load()
         # What is here now stays; without this each full collection would walk through it, for tens of milliseconds.
         gc.collect()
         gc.freeze()
@@ -87,7 +87,7 @@ class Application:
 
     def _add_routes(self, gate: Gate, journal: Journal) -> None:
         self._pages.include_router(health.router(gate, journal))
-        self._pages.include_router(catalogue.router(gate.pool))
+        self._pages.include_router(catalogue_pages.router(gate.pool))
         schema = orjson.dumps(document(__version__))
 
         @self._pages.get("/openapi.json")

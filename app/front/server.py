@@ -15,7 +15,7 @@ from typing import Final
 import uvicorn
 
 from app.front.application import Application
-from app.front.connection import Connection
+from app.front.http.connection import Connection
 from app.settings import Settings
 
 _KEEP_ALIVE_S: Final = 75

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from safetensors.numpy import save
 
-from app.front.connection import CHUNK_LIMIT
+from app.front.http.connection import CHUNK_LIMIT
 from tests.front.conftest import BODY_LIMIT, KEY
 from tests.front.raw import head, line
 from tests.pool.questions import SMALL, heavy, metric

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from app.front.docs import CONTENT_SECURITY_POLICY
+from app.front.pages.docs import CONTENT_SECURITY_POLICY
 from tests.server import Server
 
 MEDIA_TYPES = {"js": "text/javascript", "css": "text/css", "png": "image/png"}

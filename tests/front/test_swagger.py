@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from app.front.example_queries import examples
+from app.front.openapi.example_queries import examples
 from tests.server import Server
 
 BROWSER: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

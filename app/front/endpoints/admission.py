@@ -12,9 +12,9 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.body import Body, ClientGoneError
-from app.front.exchange import Exchange, text_of
-from app.front.wire import WIRE
+from app.front.http.body import Body, ClientGoneError
+from app.front.http.exchange import Exchange, text_of
+from app.front.http.wire import WIRE
 from app.pool.job import Job, WorkerReply
 from app.pool.pool import Pool
 from app.settings import Settings

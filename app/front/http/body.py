@@ -13,7 +13,7 @@ import numpy as np
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.wire import Wire
+from app.front.http.wire import Wire
 from app.pool.frames import Buffer
 from app.pool.pool import Pool
 from app.settings import Settings

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from app.front.exchange import Exchange
+from app.front.http.exchange import Exchange
 
 # Of a reader that has stopped reading, so that we neither block nor grow.
 _BACKLOG_LIMIT: Final = 1000

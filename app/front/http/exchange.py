@@ -14,7 +14,7 @@ import orjson
 from starlette.types import Message, Scope, Send
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front.wire import WIRE, Wire
+from app.front.http.wire import WIRE, Wire
 from app.pool.frames import Buffer
 
 Headers = Iterable[tuple[bytes, bytes]]

@@ -10,8 +10,8 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from app.errors import PullbackError
-from app.front.admission import Gate
-from app.front.request_recorder import Journal
+from app.front.endpoints.admission import Gate
+from app.front.observability.request_recorder import Journal
 
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from app.pool.frames import Buffer
 
 if TYPE_CHECKING:
-    from app.front.connection import Connection
+    from app.front.http.connection import Connection
 
 # The key of a request's wire in its scope.
 WIRE: Final = "pullback.wire"

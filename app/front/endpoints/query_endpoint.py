@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from starlette.types import Receive
 
-from app.front.admission import Gate, ask, through, timing
-from app.front.body import Body
-from app.front.exchange import Exchange
+from app.front.endpoints.admission import Gate, ask, through, timing
+from app.front.http.body import Body
+from app.front.http.exchange import Exchange
 
 
 class QueryDoor:

@@ -13,9 +13,9 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.admission import Gate, answered, ask, through, timing
-from app.front.body import Body
-from app.front.exchange import Exchange, problem
+from app.front.endpoints.admission import Gate, answered, ask, through, timing
+from app.front.http.body import Body
+from app.front.http.exchange import Exchange, problem
 from app.pool.frames import Buffer
 from app.pool.job import Job, WorkerReply
 

@@ -9,9 +9,9 @@ import asyncio
 import time
 from typing import Final
 
-from app.front.exchange import Exchange
-from app.front.log import Log
-from app.front.metrics import Metrics
+from app.front.http.exchange import Exchange
+from app.front.observability.log import Log
+from app.front.observability.metrics import Metrics
 
 _DELAY_S: Final = 0.025
 # So many at once cost the event loop about half a millisecond.

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from app.front.exchange import Exchange
+from app.front.http.exchange import Exchange
 from app.pool.pool import Pool
 
 # Seconds; from a small query to the longest deadline.

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import CODES, PullbackError
-from app.front.body import ClientGoneError
-from app.front.exchange import CLIENT_GONE, Exchange, RequestIds
-from app.front.request_recorder import Journal
+from app.front.http.body import ClientGoneError
+from app.front.http.exchange import CLIENT_GONE, Exchange, RequestIds
+from app.front.observability.request_recorder import Journal
 from app.settings import Settings
 
 HEADER_COUNT_LIMIT: Final = 100

@@ -5,15 +5,13 @@ Knows the addresses, what each takes and gives, and the example queries. Refuses
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
 import orjson
 
-from app import __version__
 from app.errors import CODES, PROBLEM_MEDIA_TYPE
-from app.front.example_queries import examples, refusals
-from app.front.schemas import SCHEMAS, ref
+from app.front.openapi.example_queries import examples, refusals
+from app.front.openapi.schemas import SCHEMAS, ref
 
 JSON: Final = "application/json"
 SAFETENSORS: Final = "application/vnd.safetensors"
@@ -332,6 +330,3 @@ def text(version: str) -> bytes:
     """The document as the repository keeps it: indented, one newline at the end."""
     return orjson.dumps(document(version), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(text(__version__))
