@@ -22,17 +22,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.front.access.middleware import REQUEST_ID, Door, Guard
 from app.front.endpoints import catalogue_pages, health
-from app.front.pages import docs
 from app.front.endpoints.admission import Gate
 from app.front.endpoints.batch_endpoint import QueriesDoor
+from app.front.endpoints.query_endpoint import QueryDoor
 from app.front.http.exchange import problem, retry_after
 from app.front.observability.log import Log, Writer
 from app.front.observability.metrics import Metrics
-from app.front.access.middleware import REQUEST_ID, Door, Guard
-from app.front.openapi.document import document
-from app.front.endpoints.query_endpoint import QueryDoor
 from app.front.observability.request_recorder import Journal
+from app.front.openapi.document import document
+from app.front.pages import docs
 from app.pool import linux as kernel
 from app.pool.pool import Pool
 from app.settings import Settings

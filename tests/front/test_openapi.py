@@ -17,8 +17,8 @@ from openapi_spec_validator import validate
 
 from app import __version__
 from app.errors import CODES
-from app.front.openapi.example_queries import Example, examples, refusals
 from app.front.openapi.document import document, text
+from app.front.openapi.example_queries import Example, examples, refusals
 from app.query import WANTS, Query
 from tests.server import Server
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
 
 from app import __version__
-from app.front.openapi.example_queries import examples
 from app.front.openapi.document import document
+from app.front.openapi.example_queries import examples
 from tests.server import Server
 
 CHECKS: Final = [

@@ -14,8 +14,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front.http.exchange import problem
 from app.front.access.middleware import HEADER_BYTES_LIMIT, REFUSED, headers_too_large
+from app.front.http.exchange import problem
 from app.front.http.wire import WIRE, Upload, Wire
 
 # Triton's cap on the chunks of one body, after CVE-2025-23310.

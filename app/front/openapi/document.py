@@ -329,4 +329,3 @@ def document(version: str) -> dict[str, Any]:
 def text(version: str) -> bytes:
     """The document as the repository keeps it: indented, one newline at the end."""
     return orjson.dumps(document(version), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
