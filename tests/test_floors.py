@@ -36,6 +36,17 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "ready": frozenset(),
     **dict.fromkeys(BOTTOM, frozenset()),
 }
+# The same for the rooms within the front; what stands beside them, the application and the server, may import them all.
+FRONT_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
+    "http": frozenset(),
+    "observability": frozenset({"http"}),
+    "access": frozenset({"http", "observability"}),
+    "endpoints": frozenset({"http", "observability"}),
+    "openapi": frozenset(),
+    "pages": frozenset(),
+}
+# uvicorn's internals are no public interface: who builds on them is named here.
+UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.server"})
 # Only the children of the pool know the road; the front's side of it must not.
 ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 
@@ -152,6 +163,29 @@ def test_imports_go_down_only() -> None:
     assert not offenders, "\n".join(offenders)
 
 
+def test_rooms_of_the_front_import_down_only() -> None:
+    offenders = []
+    for module in modules().values():
+        inner = module.name.split(".")[2:]
+        if module.room != "front" or len(inner) < 2:
+            continue
+        for found in imports(module):
+            target = (_target(found) or "").split(".")
+            if target[:2] == ["app", "front"] and (len(target) < 4 or target[2] not in {inner[0]} | FRONT_MAY_IMPORT[inner[0]]):
+                offenders.append(f"{_where(module, found.line)}: {inner[0]} may not import {'.'.join(target)}")
+    assert not offenders, "\n".join(offenders)
+
+
+def test_only_the_connection_and_the_server_know_uvicorn() -> None:
+    offenders = [
+        f"{_where(module, found.line)} imports {found.module}"
+        for module in modules().values()
+        for found in imports(module)
+        if found.module.split(".")[0] in {"uvicorn", "httptools"} and module.name not in UVICORN_MODULES
+    ]
+    assert not offenders, "\n".join(offenders)
+
+
 def test_the_bottom_stands_on_nothing() -> None:
     offenders = [
         f"{_where(module, found.line)}: {found.module}"
@@ -217,12 +251,12 @@ def test_nothing_can_run_what_a_client_sends() -> None:
 
 
 def test_no_import_cycles() -> None:
-    """An import inside a function only hides a cycle, so it counts."""
+    """An import inside a function, or for the types alone, only hides a cycle, so it counts."""
     graph: dict[str, set[str]] = {name: set() for name in modules()}
     for module in modules().values():
         for found in imports(module):
             target = _target(found)
-            if target is not None and not found.typing and target != module.name:
+            if target is not None and target != module.name:
                 graph[module.name].add(target)
     done: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""The application: doors, pages, health and the guard around them, put together.
+"""The application: endpoints, pages, health and the middleware around them, put together.
 
 Knows which room answers which address. Refuses to know how.
 """
@@ -22,15 +22,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front.access.middleware import REQUEST_ID, Door, Guard
+from app.front.access.middleware import REQUEST_ID, Endpoint, Middleware
 from app.front.endpoints import catalogue_pages, health
-from app.front.endpoints.admission import Gate
-from app.front.endpoints.batch_endpoint import QueriesDoor
-from app.front.endpoints.query_endpoint import QueryDoor
+from app.front.endpoints.admission import Admission
+from app.front.endpoints.batch_endpoint import BatchEndpoint
+from app.front.endpoints.query_endpoint import QueryEndpoint
 from app.front.http.exchange import problem, retry_after
 from app.front.observability.log import Log, Writer
 from app.front.observability.metrics import Metrics
-from app.front.observability.request_recorder import Journal
+from app.front.observability.request_recorder import RequestRecorder
 from app.front.openapi.document import document
 from app.front.pages import docs
 from app.pool import linux as kernel
@@ -38,7 +38,7 @@ from app.pool.pool import Pool
 from app.settings import Settings
 
 _STDOUT: Final = 1
-# Of every page; what takes POST is led past the pages by the guard.
+# Of every page; what takes POST is led past the pages by the middleware.
 _ALLOWED: Final = "GET, HEAD"
 
 
@@ -46,7 +46,7 @@ class Application:
     """The ASGI application. What needs an event loop is made when the server starts it (lifespan).
 
     Attributes:
-        gate: while it runs.
+        admission: while it runs.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -55,23 +55,23 @@ class Application:
             title="Pullback", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan
         )
         self._handle_errors()
-        self._guarded: ASGIApp = self._pages
-        self.gate: Gate | None = None
+        self._outermost: ASGIApp = self._pages
+        self.admission: Admission | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._guarded(scope, receive, send)
+        await self._outermost(scope, receive, send)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         kernel.keep_buffers()
         log = Log(self._settings.log_format, Writer(os.dup(_STDOUT)))
         pool = Pool(self._settings, log.event)
-        journal = Journal(Metrics(pool), log)
-        gate = Gate(pool, self._settings)
-        self._add_routes(gate, journal)
-        doors: dict[str, Door] = {"/v1/query": QueryDoor(gate), "/v1/queries": QueriesDoor(gate)}
-        self._guarded = Guard(self._pages, doors, self._settings, journal)
-        self.gate = gate
+        recorder = RequestRecorder(Metrics(pool), log)
+        admission = Admission(pool, self._settings)
+        self._add_routes(admission, recorder)
+        endpoints: dict[str, Endpoint] = {"/v1/query": QueryEndpoint(admission), "/v1/queries": BatchEndpoint(admission)}
+        self._outermost = Middleware(self._pages, endpoints, self._settings, recorder)
+        self.admission = admission
         catalogue_pages.load()
         # What is here now stays; without this each full collection would walk through it, for tens of milliseconds.
         gc.collect()
@@ -80,14 +80,14 @@ class Application:
         try:
             yield
         finally:
-            gate.draining = True
+            admission.draining = True
             await pool.stop()
-            journal.flush()
+            recorder.flush()
             log.close()
 
-    def _add_routes(self, gate: Gate, journal: Journal) -> None:
-        self._pages.include_router(health.router(gate, journal))
-        self._pages.include_router(catalogue_pages.router(gate.pool))
+    def _add_routes(self, admission: Admission, recorder: RequestRecorder) -> None:
+        self._pages.include_router(health.router(admission, recorder))
+        self._pages.include_router(catalogue_pages.router(admission.pool))
         schema = orjson.dumps(document(__version__))
 
         @self._pages.get("/openapi.json")

@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, application: Application, settings: Settings, on_ready: Callable[[], None]) -> None:
-        # Its own lines are replaced by ours; what it would say of a broken application, the guard has said.
+        # Its own lines are replaced by ours; what it would say of a broken application, the middleware has said.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         super().__init__(
             uvicorn.Config(
@@ -73,14 +73,14 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the drain; the second ends everything at once."""
-        gate = self._application.gate
-        if self._loop is None or gate is None:
+        admission = self._application.admission
+        if self._loop is None or admission is None:
             self.should_exit = True
-        elif gate.draining:
+        elif admission.draining:
             self.force_exit = self.should_exit = True
-            self._loop.call_soon_threadsafe(gate.pool.kill)
+            self._loop.call_soon_threadsafe(admission.pool.kill)
         else:
-            gate.draining = True
+            admission.draining = True
             self._loop.call_soon_threadsafe(self._start_drain)
 
     def _start_drain(self) -> None:
@@ -88,17 +88,17 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Queries in flight are finished, new ones are refused with 503, and then the server ends."""
-        gate = self._application.gate
+        admission = self._application.admission
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._settings.drain_timeout_s
-        while gate is not None and gate.busy and loop.time() < patience:
+        while admission is not None and admission.busy and loop.time() < patience:
             await asyncio.sleep(_STEP_S)
         self.should_exit = True
 
     async def _announce(self) -> None:
-        gate = self._application.gate
-        if gate is not None:
-            await gate.pool.until_ready()
+        admission = self._application.admission
+        if admission is not None:
+            await admission.pool.until_ready()
             self._on_ready()
 
     def _start(self, step: Coroutine[None, None, None]) -> None:

@@ -1,0 +1,1 @@
+"""Who may ask: keys, origins, hosts and the size of headers."""

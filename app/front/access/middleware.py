@@ -1,6 +1,6 @@
-"""The guard: the outermost layer. Header caps, keys, foreign pages, request ids; and no exception passes it.
+"""The middleware: the outermost layer. Header caps, keys, foreign pages, request ids; and no exception passes it.
 
-Knows which doors compute, and leads to them directly; everything else goes to the application behind it. Refuses to know bodies.
+Knows which endpoints compute, and leads to them directly; everything else goes to the application behind it. Refuses to know bodies.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import CODES, PullbackError
 from app.front.http.body import ClientGoneError
-from app.front.http.exchange import CLIENT_GONE, Exchange, RequestIds
-from app.front.observability.request_recorder import Journal
+from app.front.http.exchange import (
+    CLIENT_GONE,
+    HEADER_BYTES_LIMIT,
+    HEADER_COUNT_LIMIT,
+    REFUSED,
+    Exchange,
+    RequestIds,
+    headers_too_large,
+)
+from app.front.observability.request_recorder import RequestRecorder
 from app.settings import Settings
 
-HEADER_COUNT_LIMIT: Final = 100
-HEADER_BYTES_LIMIT: Final = 32 << 10
-# Where a connection that refuses a request by itself leaves the code, in the request's scope.
-REFUSED: Final = "pullback.refused"
 # Where an inner application finds the request's id in its scope.
 REQUEST_ID: Final = "pullback.request_id"
 # Open to all: what asks them, an orchestrator's probe, carries no key.
@@ -33,23 +37,25 @@ _OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class Door(Protocol):
+class Endpoint(Protocol):
     """An endpoint that computes: it is handed the exchange, so that a small query pays for nothing that it does not use."""
 
     async def __call__(self, exchange: Exchange, receive: Receive) -> None: ...
 
 
-class Guard:
+class Middleware:
     """ASGI application around `inner`.
 
     Arguments:
-        doors: path → the door that takes `POST` there.
+        endpoints: path → the endpoint that takes `POST` there.
     """
 
-    def __init__(self, inner: ASGIApp, doors: Mapping[str, Door], settings: Settings, journal: Journal) -> None:
+    def __init__(
+        self, inner: ASGIApp, endpoints: Mapping[str, Endpoint], settings: Settings, recorder: RequestRecorder
+    ) -> None:
         self._inner = inner
-        self._doors = doors
-        self._journal = journal
+        self._endpoints = endpoints
+        self._recorder = recorder
         self._keys = tuple(hashlib.sha256(key.encode()).digest() for key in settings.api_keys)
         self._origins = frozenset(settings.allowed_origins)
         self._only_loopback = settings.host in _LOOPBACK_NAMES
@@ -68,11 +74,11 @@ class Guard:
                 self._check_key(pairs)
             if (origin := headers.get(b"origin")) is not None and await self._origin_answered(exchange, origin):
                 return
-            door = self._doors.get(exchange.path)
-            if door is None:
+            endpoint = self._endpoints.get(exchange.path)
+            if endpoint is None:
                 await self._pass_on(exchange, receive)
             elif exchange.method == "POST":
-                await door(exchange, receive)
+                await endpoint(exchange, receive)
             else:
                 await exchange.refuse(_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
         except PullbackError as error:
@@ -82,7 +88,7 @@ class Guard:
         except Exception as error:
             await self._broken(exchange, error)
         finally:
-            self._journal.ended(exchange)
+            self._recorder.ended(exchange)
 
     async def _pass_on(self, exchange: Exchange, receive: Receive) -> None:
         # The server, which has its own scope, leaves the body of a HEAD out.
@@ -104,7 +110,7 @@ class Guard:
 
     async def _broken(self, exchange: Exchange, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
-        self._journal.log.event("exception", level="error", request_id=exchange.request_id, trace=trace)
+        self._recorder.log.event("exception", level="error", request_id=exchange.request_id, trace=trace)
         if exchange.status:
             raise error
         await exchange.refuse(
@@ -185,15 +191,6 @@ class Guard:
         if not host or page.netloc.lower() != host.lower():
             return False
         return not self._only_loopback or name in _LOOPBACK_NAMES
-
-
-def headers_too_large() -> PullbackError:
-    return PullbackError(
-        "headers_too_large",
-        "The request's headers are larger than this server takes.",
-        expected=f"at most {HEADER_COUNT_LIMIT} headers of {HEADER_BYTES_LIMIT} bytes in all",
-        fix="Send fewer and shorter headers; tensors belong into the body.",
-    )
 
 
 def _not_allowed(method: str, allowed: str) -> PullbackError:

@@ -1,4 +1,4 @@
-"""What the computing doors share: whether queries are taken, the look at the line, the wait for the reply, the lingering refusal.
+"""What the computing endpoints share: whether queries are taken, the look at the line, the wait for the reply, the lingering refusal.
 
 Knows HTTP's side of a query. Refuses to know what a body says.
 """
@@ -28,8 +28,8 @@ _LINGER_BYTES: Final = 64 << 20
 _CLOSING: Final = frozenset({"body_too_large", "body_timeout", "queue_full", "draining"})
 
 
-class Gate:
-    """What all computing doors share: the pool, the settings, and whether new queries are still taken."""
+class Admission:
+    """What all computing endpoints share: the pool, the settings, and whether new queries are still taken."""
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self.pool = pool
@@ -46,7 +46,7 @@ class Gate:
 
 
 async def through(
-    gate: Gate, exchange: Exchange, receive: Receive, answer: Callable[[Exchange, Receive, Body], Awaitable[None]]
+    admission: Admission, exchange: Exchange, receive: Receive, answer: Callable[[Exchange, Receive, Body], Awaitable[None]]
 ) -> None:
     """Read a body, have it answered, and give its room back; a client that may still be sending is refused with patience.
 
@@ -54,11 +54,11 @@ async def through(
         PullbackError: every other refusal.
         ClientGoneError: it hung up.
     """
-    body = Body(gate.pool, gate.settings)
-    gate.busy += 1
+    body = Body(admission.pool, admission.settings)
+    admission.busy += 1
     try:
-        gate.check_open()
-        gate.pool.check_room()
+        admission.check_open()
+        admission.pool.check_room()
         await body.read(receive, exchange.headers, exchange.scope.get(WIRE))
         exchange.bytes_in = body.size
         await answer(exchange, receive, body)
@@ -68,7 +68,7 @@ async def through(
         await refuse_sending(exchange, receive, error)
     finally:
         body.release()
-        gate.busy -= 1
+        admission.busy -= 1
 
 
 class Watch:
@@ -112,7 +112,7 @@ async def answered(job: Job) -> WorkerReply:
     raise result
 
 
-async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body: Body) -> WorkerReply:
+async def ask(admission: Admission, door: str, exchange: Exchange, receive: Receive, body: Body) -> WorkerReply:
     """The worker's reply to this exchange's body, at `door` of the road; the client's hanging up ends the wait.
 
     Raises:
@@ -120,7 +120,7 @@ async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body:
         ClientGoneError: nobody waits for it any more.
     """
     headers = exchange.headers
-    job = gate.pool.ask(
+    job = admission.pool.ask(
         door,
         exchange.request_id,
         text_of(headers, b"content-type"),
@@ -129,7 +129,7 @@ async def ask(gate: Gate, door: str, exchange: Exchange, receive: Receive, body:
         body.pieces,
         body.size,
     )
-    watch = Watch(gate.pool, job, receive)
+    watch = Watch(admission.pool, job, receive)
     try:
         reply = await answered(job)
     finally:

@@ -1,4 +1,4 @@
-"""The door of a list of queries: a worker cuts the list, and each query then goes its own way through the pool.
+"""The endpoint of a list of queries: a worker cuts the list, and each query then goes its own way through the pool.
 
 Knows how answers and refusals are put side by side. Refuses to know what a query says.
 """
@@ -13,7 +13,7 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.endpoints.admission import Gate, answered, ask, through, timing
+from app.front.endpoints.admission import Admission, answered, ask, through, timing
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, problem
 from app.pool.frames import Buffer
@@ -25,14 +25,14 @@ _LENGTH_LIMIT: Final = 10_000
 _AT_ONCE_A_WORKER: Final = 2
 
 
-class QueriesDoor:
+class BatchEndpoint:
     """`POST /v1/queries`."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def __call__(self, exchange: Exchange, receive: Receive) -> None:
-        await through(self._gate, exchange, receive, self._answer_list)
+        await through(self._admission, exchange, receive, self._answer_list)
 
     async def _answer_list(self, exchange: Exchange, receive: Receive, body: Body) -> None:
         reply = await self._cut(exchange, receive, body)
@@ -45,7 +45,7 @@ class QueriesDoor:
             await exchange.respond(reply.status, reply.media_type.encode(), reply.body)
 
     async def _cut(self, exchange: Exchange, receive: Receive, body: Body) -> WorkerReply:
-        reply = await ask(self._gate, "split", exchange, receive, body)
+        reply = await ask(self._admission, "split", exchange, receive, body)
         if reply.pieces > _LENGTH_LIMIT:
             raise PullbackError(
                 "bad_request",
@@ -60,7 +60,7 @@ class QueriesDoor:
         """The list of answers, as JSON in pieces."""
         todo = iter(enumerate(queries))
         answers: list[Buffer] = [b"null"] * len(queries)
-        room = self._gate.settings.result_limit_bytes
+        room = self._admission.settings.result_limit_bytes
         running: set[Job] = set()
 
         async def answer_some() -> None:
@@ -69,7 +69,7 @@ class QueriesDoor:
                 answers[index] = await self._answer(f"{exchange.request_id}.{index}", query, running, room)
                 room -= len(answers[index])
 
-        width = min(len(queries), _AT_ONCE_A_WORKER * max(1, len(self._gate.pool.supervisor.workers)))
+        width = min(len(queries), _AT_ONCE_A_WORKER * max(1, len(self._admission.pool.supervisor.workers)))
         lines = [asyncio.create_task(answer_some()) for _ in range(width)]
         watch = asyncio.create_task(self._abandon_when_gone(receive, running))
         try:
@@ -91,13 +91,13 @@ class QueriesDoor:
 
     def _abandon(self, running: set[Job]) -> None:
         for job in list(running):
-            self._gate.pool.abandon(job)
+            self._admission.pool.abandon(job)
 
     async def _answer(self, request_id: str, query: memoryview, running: set[Job], room: int) -> Buffer:
         """One query's answer, or its refusal, as JSON."""
         job = None
         try:
-            job = self._gate.pool.ask("query", request_id, JSON, None, JSON, [query], len(query))
+            job = self._admission.pool.ask("query", request_id, JSON, None, JSON, [query], len(query))
             running.add(job)
             reply = await answered(job)
             if len(reply.body) > room:

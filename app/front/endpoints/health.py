@@ -10,13 +10,13 @@ from typing import Final
 from fastapi import APIRouter, Response
 
 from app.errors import PullbackError
-from app.front.endpoints.admission import Gate
-from app.front.observability.request_recorder import Journal
+from app.front.endpoints.admission import Admission
+from app.front.observability.request_recorder import RequestRecorder
 
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def router(gate: Gate, journal: Journal) -> APIRouter:
+def router(admission: Admission, recorder: RequestRecorder) -> APIRouter:
     """The routes `/health/…` and `/metrics`."""
     routes = APIRouter()
 
@@ -26,8 +26,8 @@ def router(gate: Gate, journal: Journal) -> APIRouter:
 
     @routes.get("/health/ready")
     async def ready() -> dict[str, str]:
-        gate.check_open()
-        if not gate.pool.is_ready:
+        admission.check_open()
+        if not admission.pool.is_ready:
             raise PullbackError(
                 "starting", "No worker has computed its probe gradient yet.", fix="Try again in a moment.", retry_after_s=2
             )
@@ -35,6 +35,6 @@ def router(gate: Gate, journal: Journal) -> APIRouter:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        return Response(journal.metrics(), media_type=_METRICS)
+        return Response(recorder.metrics(), media_type=_METRICS)
 
     return routes

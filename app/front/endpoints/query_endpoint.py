@@ -1,4 +1,4 @@
-"""The door of a query: body in, reply out, through the pool.
+"""The endpoint of a query: body in, reply out, through the pool.
 
 Knows what a worker is told of a request besides its body. Refuses to know what the body says; the worker decodes, answers and refuses.
 """
@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from starlette.types import Receive
 
-from app.front.endpoints.admission import Gate, ask, through, timing
+from app.front.endpoints.admission import Admission, ask, through, timing
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange
 
 
-class QueryDoor:
+class QueryEndpoint:
     """`POST /v1/query`."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def __call__(self, exchange: Exchange, receive: Receive) -> None:
-        await through(self._gate, exchange, receive, self._answer)
+        await through(self._admission, exchange, receive, self._answer)
 
     async def _answer(self, exchange: Exchange, receive: Receive, body: Body) -> None:
-        reply = await ask(self._gate, "query", exchange, receive, body)
+        reply = await ask(self._admission, "query", exchange, receive, body)
         await exchange.respond(reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),))

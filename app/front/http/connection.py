@@ -1,6 +1,6 @@
 """A connection: uvicorn's httptools protocol with the bounds that it leaves open.
 
-Knows header bytes, chunks and stalls as they arrive, where the guard, which sees whole requests, comes too late. Refuses to know
+Knows header bytes, chunks and stalls as they arrive, where the middleware, which sees whole requests, comes too late. Refuses to know
 what a request asks.
 """
 
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front.access.middleware import HEADER_BYTES_LIMIT, REFUSED, headers_too_large
-from app.front.http.exchange import problem
-from app.front.http.wire import WIRE, Upload, Wire
+from app.front.http.exchange import HEADER_BYTES_LIMIT, REFUSED, headers_too_large, problem
+from app.front.http.wire import WIRE
+from app.pool.frames import Buffer
 
 # Triton's cap on the chunks of one body, after CVE-2025-23310.
 CHUNK_LIMIT: Final = 65_536
@@ -24,6 +25,8 @@ CHUNK_LIMIT: Final = 65_536
 _SLOWEST: Final = 1024
 # For how long a refused client may go on sending before the connection is cut: it should read the refusal first.
 _LINGER_S: Final = 1.0
+# So that one upload leaves the others their turn.
+_TURN_BYTES: Final = 1 << 20
 
 
 class Connection(HttpToolsProtocol):
@@ -66,7 +69,7 @@ class Connection(HttpToolsProtocol):
         self._in_headers = False
         super().on_headers_complete()
         # The request's task starts later, so that it finds this in its scope.
-        self.scope[WIRE] = Wire(self, self.cycle)  # type: ignore[typeddict-unknown-key]
+        self.scope[WIRE] = ConnectionWire(self, self.cycle)  # type: ignore[typeddict-unknown-key]
 
     def on_message_complete(self) -> None:
         self._receiving_since = None
@@ -150,3 +153,86 @@ class Connection(HttpToolsProtocol):
     def _cut(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+
+class ConnectionWire:
+    """One request's connection, as `wire.Wire` has it."""
+
+    __slots__ = ("_connection", "_cycle")
+
+    def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+
+    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        head = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            head += (name, b": ", value, b"\r\n")
+        head.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.writelines((b"".join(head), body))
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    async def receive_into(self, memory: memoryview) -> bool:
+        upload = Upload(self._connection, memory)
+        return await upload.run()
+
+
+class Upload(asyncio.BufferedProtocol):
+    """Takes the place of a connection's HTTP protocol while the rest of a body comes: no parser needs to see it."""
+
+    def __init__(self, connection: Connection, memory: memoryview) -> None:
+        self._connection = connection
+        self._memory = memory
+        self._filled = 0
+        self._done: asyncio.Future[bool] = connection.loop.create_future()
+
+    async def run(self) -> bool:
+        connection = self._connection
+        if connection.transport.is_closing():
+            return False
+        connection.upload = self
+        connection.transport.set_protocol(self)
+        connection.flow.resume_reading()
+        try:
+            complete = await self._done
+        finally:
+            connection.upload = None
+            connection.transport.set_protocol(connection)
+        if complete:
+            connection.body_complete()
+        return complete
+
+    def end(self, complete: bool) -> None:
+        """All of it is there, or no more of it will come."""
+        if not self._done.done():
+            self._done.set_result(complete)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._memory[self._filled : self._filled + _TURN_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self._connection.note_progress(nbytes)
+        if self._filled == len(self._memory):
+            # What follows belongs to the next request, and so to the parser.
+            self._connection.flow.pause_reading()
+            self.end(True)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+        self.end(False)

@@ -19,6 +19,11 @@ from app.pool.frames import Buffer
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+HEADER_COUNT_LIMIT: Final = 100
+HEADER_BYTES_LIMIT: Final = 32 << 10
+# Where a connection that refuses a request by itself leaves the code, in the request's scope.
+REFUSED: Final = "pullback.refused"
+
 # A response larger than this is sent in pieces, each after the client has taken most of the one before.
 _PIECE_BYTES: Final = 1 << 20
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -162,3 +167,12 @@ def text_of(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     """A header as text, None where it is absent."""
     value = headers.get(name)
     return None if value is None else value.decode("latin-1")
+
+
+def headers_too_large() -> PullbackError:
+    return PullbackError(
+        "headers_too_large",
+        "The request's headers are larger than this server takes.",
+        expected=f"at most {HEADER_COUNT_LIMIT} headers of {HEADER_BYTES_LIMIT} bytes in all",
+        fix="Send fewer and shorter headers; tensors belong into the body.",
+    )

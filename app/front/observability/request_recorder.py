@@ -1,4 +1,4 @@
-"""The journal: takes note of every exchange in a microsecond, and counts and logs them a little later, many at a time.
+"""The request recorder: takes note of every exchange in a microsecond, and counts and logs them a little later, many at a time.
 
 Knows when to hand exchanges on. Refuses to know the lines and the numbers that they become.
 """
@@ -18,7 +18,7 @@ _DELAY_S: Final = 0.025
 _BATCH: Final = 100
 
 
-class Journal:
+class RequestRecorder:
     """Exchanges that have ended and are not yet counted and logged."""
 
     def __init__(self, metrics: Metrics, log: Log) -> None:

@@ -56,7 +56,7 @@ _REQUEST_ID: Final = {
 }
 
 # What may refuse any request, before it is looked at.
-_DOOR_CODES: Final = ("unauthorized", "foreign_origin", "headers_too_large", "internal")
+_ENDPOINT_CODES: Final = ("unauthorized", "foreign_origin", "headers_too_large", "internal")
 # What may refuse a body. The rest of the table are refusals of addresses.
 _ADDRESS_CODES: Final = ("not_found", "method_not_allowed")
 _QUERY_CODES: Final = tuple(code for code in CODES if code not in _ADDRESS_CODES)
@@ -150,7 +150,7 @@ only.
 """
 
 
-def _query_door() -> dict[str, Any]:
+def _query_endpoint() -> dict[str, Any]:
     answer = _json(ref("Answer"), examples={"softmax_jacobian": {"value": _softmax_answer()}})
     answer[SAFETENSORS] = _binary("Tensors named like the answer's paths; the rest in `__metadata__.answer`.")
     body = _json(ref("Query"), examples=_query_examples())
@@ -167,7 +167,7 @@ def _query_door() -> dict[str, Any]:
     }
 
 
-def _list_door() -> dict[str, Any]:
+def _batch_endpoint() -> dict[str, Any]:
     both = {"type": "array", "items": {"anyOf": [ref("Answer"), ref("Problem")]}}
     chosen = [examples()[name].query for name in _LIST_EXAMPLES]
     shown = [_softmax_answer(), refusals()["not_differentiable"].problem("b7f3c2a1")]
@@ -211,7 +211,7 @@ def _get(
         "summary": summary,
         "description": description or f"{summary}.",
         "parameters": [*parameters, _REQUEST_ID],
-        "responses": {"200": _answered(content, "Found."), **_problems((*codes, *_DOOR_CODES))},
+        "responses": {"200": _answered(content, "Found."), **_problems((*codes, *_ENDPOINT_CODES))},
     }
 
 
@@ -242,7 +242,7 @@ _DIFFERENTIABLE: Final = {
 }
 
 
-def _catalogue_doors() -> dict[str, Any]:
+def _catalogue_endpoints() -> dict[str, Any]:
     return {
         "/v1/operations": _get(
             "operations",
@@ -278,7 +278,7 @@ def _catalogue_doors() -> dict[str, Any]:
     }
 
 
-def _service_doors() -> dict[str, Any]:
+def _service_endpoints() -> dict[str, Any]:
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "/health/live": _get("live", "service", "Is the process alive", _json(ref("Health"))),
@@ -296,7 +296,7 @@ def _service_doors() -> dict[str, Any]:
 
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the service at `version`, as served at `/openapi.json`."""
-    gets = _catalogue_doors() | _service_doors()
+    gets = _catalogue_endpoints() | _service_endpoints()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -311,8 +311,8 @@ def document(version: str) -> dict[str, Any]:
         # A server without keys is open; the empty requirement says so.
         "security": [{}, {"bearer": []}, {"key": []}],
         "paths": {
-            "/v1/query": {"post": _query_door()},
-            "/v1/queries": {"post": _list_door()},
+            "/v1/query": {"post": _query_endpoint()},
+            "/v1/queries": {"post": _batch_endpoint()},
             **{path: {"get": operation} for path, operation in gets.items()},
         },
         "components": {
