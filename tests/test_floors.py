@@ -47,6 +47,23 @@ FRONT_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
 }
 # uvicorn's internals are no public interface: who builds on them is named here.
 UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.server"})
+# Room or module of the engine → what it may import besides itself; `ENGINE_BOTTOM` may be imported by all of them.
+ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
+ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
+    "engine": frozenset({"batching", "kinds", "nonfinite", "computation", "planning", "guards"}),
+    "batching": frozenset({"kinds", "per_sample", "computation", "autodiff"}),
+    "kinds": frozenset({"per_sample", "computation", "check", "explain", "autodiff", "planning"}),
+    "nonfinite": frozenset({"computation", "stepwise"}),
+    "per_sample": frozenset({"computation", "autodiff"}),
+    "computation": frozenset({"autodiff", "planning"}),
+    "check": frozenset({"explain", "stepwise"}),
+    "explain": frozenset({"stepwise"}),
+    "stepwise": frozenset(),
+    "autodiff": frozenset({"planning"}),
+    "planning": frozenset(),
+    "guards": frozenset(),
+    **dict.fromkeys(ENGINE_BOTTOM, frozenset()),
+}
 # Only the children of the pool know the road; the front's side of it must not.
 ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 
@@ -69,6 +86,20 @@ FORBIDDEN_ATTRIBUTES: Final = frozenset({"torch.load", "torch.export.load", "tor
 LENGTH_LIMIT: Final = 400
 # File → why it is longer.
 LONG_FILES: Final[dict[str, str]] = {}
+
+
+ROOM_LIMIT: Final = 12
+CROWDED: Final = frozenset({"app/pool", "app/catalogue/introspect"})
+FUNCTION_LIMIT: Final = 50
+# File name → the rooms that tell it apart.
+REPEATED: Final[dict[str, list[str]]] = {
+    "__main__.py": ["app/catalogue/introspect", "app/front/openapi"],
+    "errors.py": ["app", "app/engine", "app/program"],
+    "report.py": ["app/engine/check", "app/engine/explain"],
+    "formulas.py": ["app/catalogue/introspect", "app/engine/explain"],
+    "schemas.py": ["app/catalogue/introspect", "app/front/openapi"],
+    "trace.py": ["app/engine/stepwise", "app/program/semantics"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +217,22 @@ def test_only_the_connection_and_the_server_know_uvicorn() -> None:
     assert not offenders, "\n".join(offenders)
 
 
+def test_imports_go_down_inside_the_engine() -> None:
+    """Circles between its rooms are ruled out with it, typing imports included."""
+    offenders = []
+    for module in modules().values():
+        parts = module.name.split(".")
+        if parts[:2] != ["app", "engine"] or len(parts) < 3:
+            continue
+        for found in imports(module):
+            target = (_target(found) or "").split(".")
+            if target[:2] != ["app", "engine"] or len(target) < 3 or target[2] == parts[2]:
+                continue
+            if target[2] not in ENGINE_BOTTOM | ENGINE_MAY_IMPORT[parts[2]] or parts[2] in ENGINE_BOTTOM - {"errors"}:
+                offenders.append(f"{_where(module, found.line)}: {parts[2]} may not import {'.'.join(target)}")
+    assert not offenders, "\n".join(offenders)
+
+
 def test_the_bottom_stands_on_nothing() -> None:
     offenders = [
         f"{_where(module, found.line)}: {found.module}"
@@ -270,6 +317,40 @@ def test_no_import_cycles() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def _rooms() -> dict[Path, list[str]]:
+    rooms: dict[Path, list[str]] = {}
+    for module in modules().values():
+        if module.path.name != "__init__.py":
+            rooms.setdefault(module.path.parent.relative_to(ROOT), []).append(module.path.name)
+    return rooms
+
+
+def test_a_room_has_at_most_a_dozen_files() -> None:
+    crowded = {str(room): len(files) for room, files in _rooms().items() if len(files) > ROOM_LIMIT}
+    assert set(crowded) <= CROWDED, f"more than {ROOM_LIMIT} files: {crowded}"
+
+
+def test_a_file_name_repeats_only_where_its_room_tells_it_apart() -> None:
+    places: dict[str, list[str]] = {}
+    for room, files in _rooms().items():
+        for name in files:
+            places.setdefault(name, []).append(str(room))
+    repeated = {name: sorted(rooms) for name, rooms in places.items() if len(rooms) > 1}
+    unknown = {name: rooms for name, rooms in repeated.items() if rooms != REPEATED.get(name)}
+    assert not unknown, f"names that stand twice: {unknown}"
+
+
+def test_functions_are_short() -> None:
+    """Their branches are counted by ruff (C901 in pyproject.toml)."""
+    long = [
+        f"{_where(module, node.lineno)}: `{node.name}` has {1 + (node.end_lineno or node.lineno) - node.lineno} lines"
+        for module in modules().values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= FUNCTION_LIMIT
+    ]
+    assert not long, "\n".join(long)
 
 
 def test_every_file_says_what_it_knows() -> None:

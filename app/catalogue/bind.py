@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.catalogue.argument_kinds import WrongKindError, converted
 from app.catalogue.entry import TENSOR_KINDS, Argument, Operation, Signature
-from app.catalogue.kinds import WrongKindError, converted
 from app.catalogue.refuse import Problem, refusal
 from app.query import Parameter
 

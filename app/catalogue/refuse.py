@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from app.catalogue.argument_kinds import WORDS
 from app.catalogue.entry import TENSOR_KINDS, Argument, Operation, Signature
-from app.catalogue.kinds import WORDS
 from app.catalogue.left_out import LEFT_OUT
 from app.errors import PullbackError, shortened
 from app.query import Parameter

@@ -1,7 +1,4 @@
-"""The engine's road: Query → Prepared → Job → Answer.
-
-Knows the order of the steps and what is said in the answer besides its results. Refuses to know bytes and processes.
-"""
+"""The engine's road: Query → Prepared → Computation → Answer."""
 
 from __future__ import annotations
 
@@ -13,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from app.engine import batching
-from app.engine.autodiff.evaluation import Notes
-from app.engine.errors import clean, constant_input
+from app.engine.computation import Computation
+from app.engine.errors import constant_input, translating_errors
 from app.engine.guards import guard
-from app.engine.kinds import Job, results
+from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_nonfinite
+from app.engine.notes import Notes
 from app.engine.planning.prepare import Prepared, Preparer
 from app.engine.tensors import from_torch
 from app.limits import Limits
@@ -31,14 +29,15 @@ class Engine:
     def __init__(self, limits: Limits, device: str, functions: Functions) -> None:
         self._limits = limits
         self._device = device
-        self._preparer = Preparer(limits, device, functions)
+        self._preparer = Preparer(limits, device, functions, {kind: row.demand for kind, row in KINDS.items()})
 
     def answer(self, query: Query) -> Answer:
         """Raises PullbackError: every refusal of the contract's section 6 that is the query's own."""
         with warnings.catch_warnings():
             # PyTorch warns the server's operator of what concerns the client, and of deprecations; what matters becomes a note.
             warnings.simplefilter("ignore")
-            return clean(lambda: self._answer(query), at=None if query.operation is None else "inputs", what=query.operation)
+            with translating_errors(at=None if query.operation is None else "inputs", what=query.operation):
+                return self._answer(query)
 
     def prepared(self, query: Query) -> Prepared:
         """The query made ready to run, as `answer` runs it; for measurements and inspection."""
@@ -49,33 +48,35 @@ class Engine:
         leaves = self._preparer.leaves(query, prepared.dtypes)
         guard(prepared.function, leaves)
         notes = Notes()
-        job = Job(query, prepared, leaves, notes, self._limits)
-        job, tree = _results(job)
+        computation = Computation(query, prepared, leaves, notes, self._limits)
+        computation, tree = _results(computation)
         if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):
             notes.say(
                 "complex",
                 "Gradients of complex tensors follow PyTorch's convention, the conjugate Wirtinger derivative: a step against the "
                 "gradient lowers a real loss. Jacobians hold ∂f/∂z, so jvp = J·t and vjp = Jᴴ·v.",
             )
-        note_nonfinite(job, tree)
+        note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
         report = prepared.plan.report(self._device)
-        if job.forms:
-            report["formats"] = dict(job.forms)
+        if computation.layouts:
+            report["formats"] = dict(computation.layouts)
         return Answer(_sent(tree), notes.all(), report)
 
 
-def _results(job: Job) -> tuple[Job, dict[str, Any]]:
-    """The tree, and the job that gave it: without the inputs that PyTorch takes only as constants, where `wrt` was left open."""
+def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:
+    """The tree, and the computation that gave it: without the inputs that PyTorch takes only as constants, where `wrt` was left open."""
     while True:
         try:
-            return job, results(job) if job.prepared.samples is None else batching.results(job)
+            return computation, results(computation) if computation.prepared.samples is None else batching.results(computation)
         except RuntimeError as error:
-            name = constant_input(error, job.prepared.wrt)
-            if name is None or job.query.wrt is not None or len(job.prepared.wrt) == 1:
+            name = constant_input(error, computation.prepared.wrt)
+            if name is None or computation.query.wrt is not None or len(computation.prepared.wrt) == 1:
                 raise
-        job.notes.say("constant", f"PyTorch has no derivative with respect to `{name}` here, so it is left out.", name)
-        wrt = tuple(n for n in job.prepared.wrt if n != name)
-        job = Job(job.query, replace(job.prepared, wrt=wrt), job.leaves, job.notes, job.limits)
+        computation.notes.say("constant", f"PyTorch has no derivative with respect to `{name}` here, so it is left out.", name)
+        wrt = tuple(n for n in computation.prepared.wrt if n != name)
+        computation = Computation(
+            computation.query, replace(computation.prepared, wrt=wrt), computation.leaves, computation.notes, computation.limits
+        )
 
 
 def _sent(tree: Any) -> Any:

@@ -1,20 +1,19 @@
-"""PyTorch's exceptions while a Function runs, made into errors that a person can act on.
-
-Knows which exceptions mean memory, shapes or refusal. Refuses to know the query; the cleaning of messages is program/failure.py's.
-"""
+"""PyTorch's exceptions while a Function runs or is differentiated, made into errors that a person can act on."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Final
 
+import torch
+
+from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
 from app.program.errors import REFUSALS, is_memory, is_shapes, sentence
 from app.program.graph_runner import step_of
-
-T = TypeVar("T")
-
 
 # PyTorch refuses some inputs as variables: `soft_margin_loss` its target, `igamma` its first argument.
 _CONSTANT: Final = re.compile(
@@ -59,15 +58,76 @@ def translated(error: BaseException, at: str | None = None, what: str | None = N
     return PullbackError(code, f"{place}, and PyTorch said: {sentence(error)}.", at=f"{step.line}:{step.column}")
 
 
-def clean(
-    run: Callable[[], T], *, at: str | None = None, what: str | None = None, through: tuple[type[BaseException], ...] = ()
-) -> T:
-    """`run()`, its exceptions translated, as refusals of the operation `what` at `at`; those of `through` pass."""
+@contextmanager
+def translating_errors(
+    *, at: str | None = None, what: str | None = None, through: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
+    """PyTorch's exceptions in the block translated, as refusals of the operation `what` at `at`; those of `through` pass."""
     try:
-        return run()
+        yield
     except PullbackError:
         raise
     except through:
         raise
     except REFUSALS as error:
         raise translated(error, at, what) from error
+
+
+class Attempt(AbstractContextManager["Attempt"]):
+    """A first way that PyTorch may refuse: `with Attempt() as attempt: return fast()`, and after it the second way.
+
+    A refusal is kept in `error`. A memory error goes on: the second way would need as much, and the client must hear of it.
+    """
+
+    error: BaseException | None = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        self.error = error
+        return isinstance(error, RuntimeError | ValueError) and not is_memory(error)
+
+
+@contextmanager
+def refusing_second_derivatives() -> Iterator[None]:
+    """In the block a derivative is differentiated again; where PyTorch cannot, that is `not_differentiable`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_memory(error) or "does not require grad" in str(error):
+            raise
+        raise PullbackError(
+            "not_differentiable",
+            "An operation here cannot be differentiated twice by PyTorch, so there is no Hessian of it.",
+            given=str(error).splitlines()[0],
+            fix='Ask for "gradient", or write the operation out of twice differentiable ones in a program.',
+        ) from error
+
+
+def no_derivative(title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dtype]) -> PullbackError:
+    """`not_differentiable`, with the reason: no floating input, a discrete result, or no path."""
+    fix = 'Want "explain" to see the step that cuts the path, and a way out.'
+    if not wrt:
+        return PullbackError(
+            "not_differentiable",
+            f"`{title}` was given no floating or complex input, so there is nothing to differentiate with respect to.",
+            at="inputs",
+            expected="at least one floating or complex tensor",
+            fix='Send an input as float64, or name it in "wrt".',
+        )
+    names = ", ".join(f"`{name}`" for name in wrt)
+    discrete = [name for name, dtype in outputs.items() if not is_differentiable(dtype)]
+    if len(discrete) == len(outputs):
+        kinds = ", ".join(sorted({str(outputs[name]).removeprefix("torch.") for name in discrete}))
+        return PullbackError(
+            "not_differentiable",
+            f"`{title}` has no derivative: its result is {kinds}, and whole numbers or truth values do not change smoothly with {names}.",
+            at=f"outputs.{discrete[0]}" if discrete else "outputs",
+            expected="a floating or complex output",
+            given=kinds,
+            fix=fix,
+        )
+    return PullbackError(
+        "not_differentiable",
+        f"No output of `{title}` depends differentiably on {names}: no path leads from there to an output, or a step cuts it.",
+        at="wrt",
+        fix=fix,
+    )

@@ -1,167 +1,239 @@
-"""One query at work: what its kinds share is computed once, and which room answers which kind.
+"""The table of kinds: how each is computed, its form for one sample of a batch, and what it asks of the plan.
 
-Knows the table of kinds (contract, section 4). Refuses to know how queries arrive and leave.
+A new kind is a row of `KINDS`, its function here, and its word in `app/query.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from app.engine.autodiff import jacobian, layouts, products
-from app.engine.autodiff.cotangents import Vectors, cotangents, tangents
-from app.engine.autodiff.evaluation import Evaluation, Notes, no_derivative
+from app.engine.autodiff.cotangents import Vectors
 from app.engine.check.report import check
+from app.engine.computation import Computation
 from app.engine.explain.report import explain
-from app.engine.planning.prepare import Prepared
+from app.engine.per_sample import Sample
+from app.engine.planning.demand import Demand, Sizes
 from app.engine.tensors import to_torch
 from app.errors import PullbackError
-from app.limits import Limits
-from app.query import Query
 
 
-@dataclass
-class Job:
-    """One query with its leaves on the device. `forms`: path of a result → `dense`, `diagonal`, `block`, where not asked dense."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row.
 
-    query: Query
-    prepared: Prepared
-    leaves: Mapping[str, Tensor]
-    notes: Notes
-    limits: Limits
-    forms: dict[str, str] = field(default_factory=dict)
+    Attributes:
+        compute: its part of the answer's tree; tensors at the leaves.
+        demand: what it asks of the plan.
+        per_sample: its functional form under vmap; None: samples run one by one.
+        of_one_point: it looks at one point, so a batch is refused.
+    """
 
-    @cached_property
-    def evaluation(self) -> Evaluation:
-        return Evaluation(self.prepared.function, self.leaves, self.prepared.wrt, self.query.seed, self.notes)
-
-    @cached_property
-    def scalar(self) -> Tensor:
-        """The output that `gradient`, `hessian`, `hvp`, `fisher` are of. Raises `not_differentiable` where its path is cut."""
-        name = self.prepared.of or ""
-        value = self.evaluation.outputs[name]
-        if not value.requires_grad:
-            raise no_derivative(self.prepared.function.title, self.prepared.wrt, {name: value.dtype})
-        return value
-
-    @cached_property
-    def first(self) -> tuple[Tensor | None, ...]:
-        """∇ of `scalar`, differentiable again."""
-        return products.first_derivative(self.evaluation, self.scalar)
-
-    @cached_property
-    def cotangents(self) -> tuple[Vectors, bool]:
-        return cotangents(self.query.cotangent, self.evaluation.smooth(), self.evaluation.outputs, self.notes)
-
-    @cached_property
-    def tangents(self) -> tuple[Vectors, bool]:
-        wrt = {name: leaf.detach() for name, leaf in zip(self.evaluation.wrt, self.evaluation.inputs, strict=True)}
-        return tangents(self.query.tangent, wrt, self.notes)
+    compute: Callable[[Computation], Any]
+    demand: Demand
+    per_sample: Callable[[Sample], Any] | None = None
+    of_one_point: bool = False
 
 
-def _outputs(job: Job) -> Any:
-    return job.evaluation.outputs
+def _outputs(computation: Computation) -> Any:
+    return computation.evaluation.outputs
 
 
-def _gradient(job: Job) -> Any:
-    return products.gradient(job.evaluation, job.scalar)
+def _gradient(computation: Computation) -> Any:
+    return products.gradient(computation.evaluation, computation.scalar)
 
 
-def _vjp(job: Job) -> Any:
-    return products.vjp(job.evaluation, *job.cotangents)
+def _vjp(computation: Computation) -> Any:
+    return products.vjp(computation.evaluation, *computation.cotangents)
 
 
-def _jvp(job: Job) -> Any:
-    return products.jvp(job.evaluation, *job.tangents)
+def _jvp(computation: Computation) -> Any:
+    return products.jvp(computation.evaluation, *computation.tangents)
 
 
-def _jacobian(job: Job) -> Any:
-    plan = job.prepared.plan
-    if job.query.format == "dense":
-        return jacobian.jacobian(job.evaluation, plan.method, plan.rows)
+def _jacobian(computation: Computation) -> Any:
+    plan = computation.prepared.plan
+    if computation.query.format == "dense":
+        return jacobian.jacobian(computation.evaluation, plan.method, plan.rows)
     return {
-        name: layouts.structured(job.evaluation, value, f"jacobian.{name}", job.query.format, plan.rows, job.limits, job.forms)
-        for name, value in job.evaluation.smooth().items()
+        name: layouts.structured(
+            computation.evaluation,
+            value,
+            f"jacobian.{name}",
+            computation.query.format,
+            plan.rows,
+            computation.limits,
+            computation.layouts,
+        )
+        for name, value in computation.evaluation.differentiable().items()
     }
 
 
-def _hessian(job: Job) -> Any:
-    rows = job.prepared.plan.rows
-    if job.query.format == "dense":
-        return jacobian.hessian(job.evaluation, job.first, rows)
+def _hessian(computation: Computation) -> Any:
+    rows = computation.prepared.plan.rows
+    if computation.query.format == "dense":
+        return jacobian.hessian(computation.evaluation, computation.first, rows)
     return {
-        name: layouts.structured(job.evaluation, value, f"hessian.{name}", job.query.format, rows, job.limits, job.forms)
+        name: layouts.structured(
+            computation.evaluation,
+            value,
+            f"hessian.{name}",
+            computation.query.format,
+            rows,
+            computation.limits,
+            computation.layouts,
+        )
         if value is not None and value.requires_grad
-        else jacobian.zeros(job.evaluation, name)
-        for name, value in zip(job.evaluation.wrt, job.first, strict=True)
+        else jacobian.zeros(computation.evaluation, name)
+        for name, value in zip(computation.evaluation.wrt, computation.first, strict=True)
     }
 
 
-def _hvp(job: Job) -> Any:
-    return products.hvp(job.evaluation, job.first, *job.tangents)
+def _hvp(computation: Computation) -> Any:
+    return products.hvp(computation.evaluation, computation.first, *computation.tangents)
 
 
-def _fisher(job: Job) -> Any:
-    return jacobian.fisher(job.evaluation, job.scalar, job.prepared.plan.rows)
+def _fisher(computation: Computation) -> Any:
+    return jacobian.fisher(computation.evaluation, computation.scalar, computation.prepared.plan.rows)
 
 
-def _fisher_diagonal(job: Job) -> Any:
-    return jacobian.fisher_diagonal(job.evaluation, job.scalar, job.prepared.plan.rows)
+def _fisher_diagonal(computation: Computation) -> Any:
+    return jacobian.fisher_diagonal(computation.evaluation, computation.scalar, computation.prepared.plan.rows)
 
 
-def _explain(job: Job) -> Any:
-    return explain(job.prepared.function, job.leaves, job.prepared.wrt, job.query.seed)
+def _explain(computation: Computation) -> Any:
+    return explain(computation.prepared.function, computation.leaves, computation.prepared.wrt, computation.query.seed)
 
 
-def _check(job: Job) -> Any:
-    job.evaluation.smooth()  # refuses where there is no derivative to check
-    expected = {name: to_torch(data, str(job.evaluation.inputs[0].device)) for name, data in job.query.expected.items()}
-    kind = next((kind for kind in ("jacobian", "gradient") if kind in job.query.want), "vjp")
+def _check(computation: Computation) -> Any:
+    computation.evaluation.differentiable()  # refuses where there is no derivative to check
+    expected = {
+        name: to_torch(data, str(computation.evaluation.inputs[0].device)) for name, data in computation.query.expected.items()
+    }
+    kind = next((kind for kind in ("jacobian", "gradient") if kind in computation.query.want), "vjp")
     # Of one output alone where the query names it; the cotangents are all outputs' otherwise.
-    alone = kind == "gradient" or (job.query.of is not None and not job.query.cotangent)
-    vectors = None if alone else _single_cotangents(job)
-    of = job.prepared.of or job.query.of
-    return check(job.prepared.function, job.leaves, job.prepared.wrt, vectors, expected, of, kind, job.query.seed)
+    alone = kind == "gradient" or (computation.query.of is not None and not computation.query.cotangent)
+    vectors = None if alone else _single_cotangents(computation)
+    of = computation.prepared.of or computation.query.of
+    return check(
+        computation.prepared.function,
+        computation.leaves,
+        computation.prepared.wrt,
+        vectors,
+        expected,
+        of,
+        kind,
+        computation.query.seed,
+    )
 
 
-def _single_cotangents(job: Job) -> Vectors:
+def _single_cotangents(computation: Computation) -> Vectors:
     """The cotangents that `check` reduces by; without a note where each output is one number, for then there is nothing to choose."""
-    smooth = job.evaluation.smooth()
-    scalars = all(value.numel() == 1 for value in smooth.values())
-    if scalars and not job.query.cotangent:
-        return {name: torch.ones_like(value) for name, value in smooth.items()}
-    vectors, several = job.cotangents
-    if several:
+    outputs = computation.evaluation.differentiable()
+    scalars = all(value.numel() == 1 for value in outputs.values())
+    if scalars and not computation.query.cotangent:
+        return {name: torch.ones_like(value) for name, value in outputs.items()}
+    vectors, num_vectors = computation.cotangents
+    if num_vectors is not None:
         raise PullbackError(
             "bad_cotangent", "`check` takes one cotangent of each output.", at="cotangent", fix="Send one at a time."
         )
     return vectors
 
 
-KINDS: Final[dict[str, Callable[[Job], Any]]] = {
-    "outputs": _outputs,
-    "gradient": _gradient,
-    "vjp": _vjp,
-    "jvp": _jvp,
-    "jacobian": _jacobian,
-    "hessian": _hessian,
-    "hvp": _hvp,
-    "fisher": _fisher,
-    "fisher_diagonal": _fisher_diagonal,
-    "explain": _explain,
-    "check": _check,
+# What `explain` and `check` cost in forwards: explain 20 to 60 (its own count, see explain/evidence.py), check 2 an element.
+_LOOKS: Final = 30
+
+
+def _jacobian_bytes(sizes: Sizes) -> int:
+    return (sizes.rows * sizes.columns if sizes.dense else max(sizes.rows, sizes.columns)) * sizes.width
+
+
+def _jacobian_passes(sizes: Sizes) -> int:
+    if not sizes.dense:
+        return 1
+    return sizes.columns if sizes.method == "forward" else sizes.rows
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "outputs": Kind(
+        _outputs,
+        Demand(bytes=lambda s: sum(o.bytes for o in s.outputs), passes=lambda s: 0, mode="none", derives=False),
+        per_sample=lambda sample: sample.outputs({}),
+    ),
+    "gradient": Kind(
+        _gradient,
+        Demand(bytes=lambda s: s.wrt_bytes, passes=lambda s: 1, needs="scalar"),
+        per_sample=Sample.gradient,
+    ),
+    "vjp": Kind(
+        _vjp,
+        Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: s.num_vectors),
+        per_sample=Sample.vjp,
+    ),
+    "jvp": Kind(
+        _jvp,
+        Demand(
+            bytes=lambda s: s.num_vectors * sum(o.bytes for o in s.differentiable),
+            passes=lambda s: s.num_vectors,
+            mode="forward",
+        ),
+        per_sample=Sample.jvp,
+    ),
+    "jacobian": Kind(
+        _jacobian,
+        Demand(
+            bytes=_jacobian_bytes,
+            passes=_jacobian_passes,
+            mode="cheapest",
+            by_rows=True,
+            instead='Ask for "vjp" or "jvp" with the directions you need, or for "format": "diagonal".',
+        ),
+        per_sample=Sample.jacobian,
+    ),
+    "hessian": Kind(
+        _hessian,
+        Demand(
+            bytes=lambda s: s.columns**2 * s.width if s.dense else s.wrt_bytes,
+            passes=lambda s: 1 + (s.columns if s.dense else 1),
+            needs="scalar",
+            by_rows=True,
+            instead='Ask for "hvp" with the directions you need, or for "format": "diagonal".',
+        ),
+        per_sample=Sample.hessian,
+    ),
+    "hvp": Kind(
+        _hvp,
+        Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: 1 + s.num_vectors, needs="scalar"),
+        per_sample=Sample.hvp,
+    ),
+    "fisher": Kind(
+        _fisher,
+        Demand(
+            bytes=lambda s: sum(leaf.elements**2 for leaf in s.wrt) * s.width,
+            passes=lambda s: s.samples,
+            needs="likelihoods",
+            by_rows=True,
+            instead='Ask for "fisher_diagonal".',
+        ),
+    ),
+    "fisher_diagonal": Kind(
+        _fisher_diagonal,
+        Demand(bytes=lambda s: s.wrt_bytes, passes=lambda s: s.samples, needs="likelihoods", by_rows=True),
+    ),
+    "explain": Kind(_explain, Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none"), of_one_point=True),
+    "check": Kind(_check, Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none"), of_one_point=True),
 }
 
 
-def results(job: Job) -> dict[str, Any]:
+def results(computation: Computation) -> dict[str, Any]:
     """The answer's tree, kind by kind in the order of `want`; tensors at its leaves. Raises PullbackError.
 
     Autograd keeps nothing where there is nothing to differentiate by.
     """
-    with torch.set_grad_enabled(bool(job.prepared.wrt)):
-        return {kind: KINDS[kind](job) for kind in job.query.want}
+    with torch.set_grad_enabled(bool(computation.prepared.wrt)):
+        return {kind: KINDS[kind].compute(computation) for kind in computation.query.want}

@@ -1,36 +1,30 @@
-"""Says of a derivative that is not finite where it is so and which step made it first.
-
-Knows how to follow a backward pass step by step. Refuses to know why a step is singular (explain says that).
-"""
+"""Says of a derivative that is not finite where it is so and which step made it first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from app.engine.replay import replay
-from app.engine.stepwise.point import all_finite
+from app.engine.computation import Computation
+from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
+from app.engine.stepwise.point import REFUSALS, Point, step_of
+from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.program.function import Step
 
-if TYPE_CHECKING:
-    from app.engine.kinds import Job
 
-_DERIVATIVES = ("gradient", "vjp", "jvp", "jacobian", "hessian", "hvp", "fisher", "fisher_diagonal")
-
-
-def note_nonfinite(job: Job, tree: Mapping[str, Any]) -> None:
-    """A note for each non-finite derivative in `tree`, naming the first step that made it."""
-    bad = [path for kind in _DERIVATIVES if kind in tree for path, value in _leaves(tree[kind], kind) if not _finite(value)]
+def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> None:
+    """A note for each tensor in the tree `derivatives` that is not finite, naming the first step that made it."""
+    bad = [path for kind, tree in derivatives.items() for path, value in _leaves(tree, kind) if not _finite(value)]
     if not bad:
         return
-    step = None if job.prepared.samples is not None else first_step(job)
+    step = None if computation.prepared.samples is not None else first_step(computation)
     made = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
-        job.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{made}", path)
+        computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{made}", path)
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:
@@ -49,38 +43,21 @@ def _finite(value: Tensor) -> bool:
     return math.isfinite(total) or bool(torch.isfinite(value).all())
 
 
-def first_step(job: Job) -> Step | None:
+def first_step(computation: Computation) -> Step | None:
     """The step, in the order of the backward pass, that first turned a finite cotangent into one that is not.
 
     A step whose value is not finite already counts as the maker, for what follows from it cannot be finite.
     """
-    values = replay(job.evaluation)
-    steps = job.evaluation.function.steps()
-    for node, step in steps:
-        made_here = not all_finite(values.get(node)) and all(all_finite(values.get(n)) for n in node.all_input_nodes)
-        if made_here:
-            return step
-    smooth = [v for v in _outputs(job, values) if v.requires_grad]
-    if not smooth:
+    try:
+        trace = trace_steps(Point(computation.prepared.function, computation.leaves, computation.query.seed, wide=False))
+    except REFUSALS:  # a step that does not survive NaN: PyTorch is not brought there a second time
         return None
-    reached = _cotangents(smooth, values)
-    for node, step in reversed(steps):
-        own = reached.get(node)
-        if own is not None and not bool(torch.isfinite(own).all()):
-            continue
-        if any(n in reached and not bool(torch.isfinite(reached[n]).all()) for n in node.all_input_nodes):
-            return step
-    return None
+    value = broken_value(trace, trace.values.keys())
+    if value is not None:
+        return step_of(value[0].node)
+    broken = broken_derivative(trace, trace.backward(_ones(trace)))
+    return None if broken is None else step_of(broken.record.node)
 
 
-def _outputs(job: Job, values: Mapping[fx.Node, Any]) -> list[Tensor]:
-    (nodes,) = next(node for node in reversed(job.evaluation.function.graph.nodes) if node.op == "output").args
-    return [values[node] for node in nodes if isinstance(values.get(node), Tensor)]
-
-
-def _cotangents(smooth: list[Tensor], values: Mapping[fx.Node, Any]) -> dict[fx.Node, Tensor]:
-    nodes = [node for node, value in values.items() if isinstance(value, Tensor) and value.requires_grad]
-    found = torch.autograd.grad(
-        smooth, [values[node] for node in nodes], [torch.ones_like(v) for v in smooth], allow_unused=True, retain_graph=True
-    )
-    return {node: g for node, g in zip(nodes, found, strict=True) if g is not None}
+def _ones(trace: StepTrace) -> dict[Any, Tensor]:
+    return {ref: torch.ones_like(trace.values[ref]) for ref in dict.fromkeys(trace.outputs) if trace.live[ref]}

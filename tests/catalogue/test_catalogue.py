@@ -15,11 +15,11 @@ import orjson
 import pytest
 import torch
 
-from app.catalogue.document import page, row
 from app.catalogue.entry import KINDS, TENSOR_KINDS, Operation
 from app.catalogue.introspect.exclusions import EXCLUSIONS
 from app.catalogue.introspect.names import survey
 from app.catalogue.left_out import LEFT_OUT, ONLY_IF_BOOLEAN
+from app.catalogue.operation_page import page, row
 from app.catalogue.read import FILE, find, operations, search
 from app.errors import PullbackError
 from app.query import DTYPE_BYTES

@@ -14,7 +14,7 @@ import torch
 
 from app.catalogue.bind import bind
 from app.catalogue.call import invoke
-from app.catalogue.document import page
+from app.catalogue.operation_page import page
 from app.catalogue.read import find
 from app.errors import PullbackError
 from tests.op_db import SEED, Case, cases, equal, is_excepted, tensors, title

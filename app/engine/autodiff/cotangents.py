@@ -1,7 +1,4 @@
-"""Cotangents and tangents of a query: checked against the shapes they belong to, cast, and completed.
-
-Knows the rules of the contract (section 2: ones where left out, a leading axis for several). Refuses to know derivatives.
-"""
+"""Cotangents and tangents of a query: checked against the shapes they belong to, cast, and completed."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.call import DTYPES
-from app.engine.autodiff.evaluation import Notes
+from app.engine.notes import Notes
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.query import TensorData
@@ -20,13 +17,13 @@ Vectors = dict[str, Tensor]
 
 
 def cotangents(
-    sent: Mapping[str, TensorData], smooth: Mapping[str, Tensor], known: Mapping[str, Tensor], notes: Notes
-) -> tuple[Vectors, bool]:
-    """One cotangent for each differentiable output that has one, and whether they carry a leading axis of several.
+    sent: Mapping[str, TensorData], differentiable: Mapping[str, Tensor], known: Mapping[str, Tensor], notes: Notes
+) -> tuple[Vectors, int | None]:
+    """One cotangent for each differentiable output that has one, and the length of their leading axis where they are several.
 
     Arguments:
         sent: what the client sent, by output name.
-        smooth: the outputs that carry a derivative; known: every output.
+        differentiable: the outputs that carry a derivative; known: every output.
 
     Raises:
         PullbackError: `bad_cotangent`.
@@ -37,7 +34,7 @@ def cotangents(
             "The cotangent is all ones, so this is the gradient of the sum.",
             "cotangent",
         )
-        return {name: torch.ones_like(value) for name, value in smooth.items()}, False
+        return {name: torch.ones_like(value) for name, value in differentiable.items()}, None
     for name in sent:
         if name not in known:
             raise PullbackError(
@@ -46,28 +43,28 @@ def cotangents(
                 at=f"cotangent.{name}",
                 expected="one of " + ", ".join(known),
                 given=name,
-                fix=f"Name the cotangent `{next(iter(smooth))}`.",
+                fix=f"Name the cotangent `{next(iter(differentiable))}`.",
             )
-        if name not in smooth:
+        if name not in differentiable:
             raise PullbackError(
                 "bad_cotangent",
                 f"The output `{name}` carries no derivative, so it takes no cotangent.",
                 at=f"cotangent.{name}",
-                expected="a cotangent of " + " or ".join(smooth),
+                expected="a cotangent of " + " or ".join(differentiable),
                 fix=f"Leave `cotangent.{name}` out.",
             )
-    return _read(sent, {name: smooth[name] for name in smooth if name in sent}, "cotangent", "output")
+    return _read(sent, {name: differentiable[name] for name in differentiable if name in sent}, "cotangent", "output")
 
 
-def tangents(sent: Mapping[str, TensorData], wrt: Mapping[str, Tensor], notes: Notes) -> tuple[Vectors, bool]:
-    """One tangent for each of `wrt` (zero where others have one), and whether they carry a leading axis of several.
+def tangents(sent: Mapping[str, TensorData], wrt: Mapping[str, Tensor], notes: Notes) -> tuple[Vectors, int | None]:
+    """One tangent for each of `wrt` (zero where others have one), and the length of their leading axis where they are several.
 
     Raises:
         PullbackError: `bad_cotangent`.
     """
     if not sent:
         notes.say("tangent_ones", "The tangent is all ones: the derivative along the diagonal of the inputs.", "tangent")
-        return {name: torch.ones_like(value) for name, value in wrt.items()}, False
+        return {name: torch.ones_like(value) for name, value in wrt.items()}, None
     for name in sent:
         if name not in wrt:
             raise PullbackError(
@@ -78,16 +75,16 @@ def tangents(sent: Mapping[str, TensorData], wrt: Mapping[str, Tensor], notes: N
                 given=name,
                 fix='Name it after an input, and name that input in "wrt" if you send "wrt".',
             )
-    found, several = _read(sent, {name: wrt[name] for name in wrt if name in sent}, "tangent", "input")
-    lead = next(iter(found.values())).shape[:1] if several else ()
+    vectors, num_vectors = _read(sent, {name: wrt[name] for name in wrt if name in sent}, "tangent", "input")
+    lead = () if num_vectors is None else (num_vectors,)
     for name, value in wrt.items():
-        if name not in found:
-            found[name] = torch.zeros((*lead, *value.shape), dtype=value.dtype, device=value.device)
-    return {name: found[name] for name in wrt}, several
+        if name not in vectors:
+            vectors[name] = torch.zeros((*lead, *value.shape), dtype=value.dtype, device=value.device)
+    return {name: vectors[name] for name in wrt}, num_vectors
 
 
-def _read(sent: Mapping[str, TensorData], of: Mapping[str, Tensor], what: str, whose: str) -> tuple[Vectors, bool]:
-    found: Vectors = {}
+def _read(sent: Mapping[str, TensorData], of: Mapping[str, Tensor], what: str, whose: str) -> tuple[Vectors, int | None]:
+    vectors: Vectors = {}
     counts: dict[str, int | None] = {}
     for name, value in of.items():
         data = sent[name]
@@ -105,9 +102,9 @@ def _read(sent: Mapping[str, TensorData], of: Mapping[str, Tensor], what: str, w
                 given=f"shape {list(data.shape)}",
                 fix=f"Send a {what} with the shape of `{name}`.",
             )
-        found[name] = _cast(data, value, f"{what}.{name}")
-    several = set(counts.values())
-    if len(several) > 1:
+        vectors[name] = _cast(data, value, f"{what}.{name}")
+    lengths = set(counts.values())
+    if len(lengths) > 1:
         raise PullbackError(
             "bad_cotangent",
             f"Either every {what} has a leading axis of the same length, or none has.",
@@ -115,12 +112,12 @@ def _read(sent: Mapping[str, TensorData], of: Mapping[str, Tensor], what: str, w
             given=", ".join(f"{n}: {c or 'single'}" for n, c in counts.items()),
             fix=f"Send the same number of {what}s for each {whose}.",
         )
-    count = several.pop()
-    if count == 0:
+    num_vectors = lengths.pop()
+    if num_vectors == 0:
         raise PullbackError(
             "bad_cotangent", f"The leading axis of the {what} is empty.", at=what, fix=f"Send at least one {what}."
         )
-    return found, count is not None
+    return vectors, num_vectors
 
 
 def _cast(data: TensorData, value: Tensor, at: str) -> Tensor:

@@ -1,7 +1,4 @@
-"""A Function at a point: one forward, kept with its autograd graph, that serves everything that is wanted of it.
-
-Knows how to run the Function and which outputs carry a derivative. Refuses to know which derivative is wanted.
-"""
+"""A Function at a point: one forward, kept with its autograd graph, that serves everything that is wanted of it."""
 
 from __future__ import annotations
 
@@ -14,30 +11,15 @@ import torch
 from torch import Tensor
 
 from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
-from app.engine.tensors import is_differentiable
-from app.errors import PullbackError
-from app.program.errors import is_memory
+from app.engine.errors import Attempt, no_derivative
+from app.engine.notes import Notes
 from app.program.function import Function
-from app.query import Note
 
 T = TypeVar("T")
 _REASONS = {
     False: "An operation has no batching rule",
     True: "A single pass did not confirm what PyTorch computed together (or it is not finite)",
 }
-
-
-class Notes:
-    """What the client should know of the answer, each said once."""
-
-    def __init__(self) -> None:
-        self._notes: dict[tuple[str, str], Note] = {}
-
-    def say(self, code: str, message: str, at: str = "") -> None:
-        self._notes.setdefault((code, at), Note(code, message, at))
-
-    def all(self) -> tuple[Note, ...]:
-        return tuple(self._notes.values())
 
 
 class Evaluation:
@@ -74,65 +56,53 @@ class Evaluation:
             torch.manual_seed(self.seed)
         return self.function.call(*(leaves[name] for name in self.function.leaves))
 
-    def smooth(self) -> dict[str, Tensor]:
+    def differentiable(self) -> dict[str, Tensor]:
         """The outputs that carry a derivative with respect to some of `wrt`.
 
         Raises:
             PullbackError: `not_differentiable` where there is none.
         """
-        found = {name: value for name, value in self.outputs.items() if value.requires_grad}
-        if not found:
+        differentiable = {name: value for name, value in self.outputs.items() if value.requires_grad}
+        if not differentiable:
             dtypes = {name: value.dtype for name, value in self.outputs.items()}
             raise no_derivative(self.function.title, self.wrt, dtypes)
-        return found
+        return differentiable
 
     def at(self, changed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Outputs with the leaves of `changed` put in place of the point's; differentiable in them."""
         return self.run({**{name: leaf.detach() for name, leaf in self.leaves.items()}, **changed})
 
     def grad(
-        self,
-        outputs: Sequence[Tensor],
-        cotangents: Sequence[Tensor],
-        *,
-        batched: bool = False,
-        twice: bool = False,
+        self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool = False
     ) -> tuple[Tensor | None, ...]:
         """Reverse mode: Jᵗ·cotangents for each of `inputs`, None where no path leads there.
 
         Arguments:
-            cotangents: of the outputs' shapes; with `batched`, each with a leading axis of several.
-            twice: the result is differentiated again.
+            cotangents: of the outputs' shapes.
+            create_graph: the result is differentiated again.
         """
-        if not batched:
-            return torch.autograd.grad(
-                tuple(outputs), self.inputs, tuple(cotangents), retain_graph=True, create_graph=twice, allow_unused=True
-            )
-        return self.ladder(
+        return torch.autograd.grad(
+            tuple(outputs), self.inputs, tuple(cotangents), retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+
+    def grad_rows(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """Several backwards: cotangents `[k, output…]` → for each input `[k, input…]`, None where no path leads there."""
+        return self.with_fallback(
             lambda: backward_batch(outputs, self.inputs, cotangents), lambda: self._one_by_one(outputs, cotangents)
         )
 
     def _one_by_one(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        rows = [
-            torch.autograd.grad(
-                tuple(outputs), self.inputs, tuple(c[k] for c in cotangents), retain_graph=True, allow_unused=True
-            )
-            for k in range(cotangents[0].shape[0])
-        ]
+        rows = [self.grad(outputs, [c[k] for c in cotangents]) for k in range(cotangents[0].shape[0])]
         return tuple(None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True))
 
-    def ladder(self, fast: Callable[[], T], slow: Callable[[], T]) -> T:
+    def with_fallback(self, fast: Callable[[], T], slow: Callable[[], T]) -> T:
         """`fast()` under vmap; where an operation has no batching rule, `slow()`, with a note."""
-        try:
-            with self.slow_rows_noted():
-                return fast()
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            if is_memory(error):
-                raise
-            self.notes.say(
-                "fallback", f"{_REASONS[isinstance(error, UncertifiedError)]}, so the passes ran one by one.", "plan"
-            )
-            return slow()
+        with Attempt() as attempt, self.slow_rows_noted():
+            return fast()
+        self.notes.say(
+            "fallback", f"{_REASONS[isinstance(attempt.error, UncertifiedError)]}, so the passes ran one by one.", "plan"
+        )
+        return slow()
 
     @contextmanager
     def slow_rows_noted(self) -> Iterator[None]:
@@ -157,43 +127,12 @@ def backward_batch(
     unreached: list[bool] = []
 
     def one(*each: Tensor) -> tuple[Tensor, ...]:
-        found = torch.autograd.grad(tuple(outputs), tuple(inputs), each, retain_graph=True, allow_unused=True)
-        unreached[:] = [g is None for g in found]
-        return tuple(each[0].new_zeros(()) if g is None else g for g in found)
+        gradients = torch.autograd.grad(tuple(outputs), tuple(inputs), each, retain_graph=True, allow_unused=True)
+        unreached[:] = [g is None for g in gradients]
+        return tuple(each[0].new_zeros(()) if g is None else g for g in gradients)
 
     stacked = torch.func.vmap(one, randomness="same")(*cotangents)
     rows = tuple(None if missing else g for missing, g in zip(unreached, stacked, strict=True))
     single = tuple(combined(c) for c in cotangents)
     certify(rows, torch.autograd.grad(tuple(outputs), tuple(inputs), single, retain_graph=True, allow_unused=True))
     return rows
-
-
-def no_derivative(title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dtype]) -> PullbackError:
-    """`not_differentiable`, with the reason: no floating input, a discrete result, or no path."""
-    fix = 'Want "explain" to see the step that cuts the path, and a way out.'
-    if not wrt:
-        return PullbackError(
-            "not_differentiable",
-            f"`{title}` was given no floating or complex input, so there is nothing to differentiate with respect to.",
-            at="inputs",
-            expected="at least one floating or complex tensor",
-            fix='Send an input as float64, or name it in "wrt".',
-        )
-    names = ", ".join(f"`{name}`" for name in wrt)
-    discrete = [name for name, dtype in outputs.items() if not is_differentiable(dtype)]
-    if len(discrete) == len(outputs):
-        kinds = ", ".join(sorted({str(outputs[name]).removeprefix("torch.") for name in discrete}))
-        return PullbackError(
-            "not_differentiable",
-            f"`{title}` has no derivative: its result is {kinds}, and whole numbers or truth values do not change smoothly with {names}.",
-            at=f"outputs.{discrete[0]}" if discrete else "outputs",
-            expected="a floating or complex output",
-            given=kinds,
-            fix=fix,
-        )
-    return PullbackError(
-        "not_differentiable",
-        f"No output of `{title}` depends differentiably on {names}: no path leads from there to an output, or a step cuts it.",
-        at="wrt",
-        fix=fix,
-    )

@@ -1,6 +1,6 @@
 """A certificate for rows that were computed together: one single pass, in a random combination of them, must give the same.
 
-Knows the comparison. Refuses to know how the rows came about. PyTorch's batching rules are wrong here and there without a word
+PyTorch's batching rules are wrong here and there without a word
 (the backward of cdist under vmap, forward mode of scatter_reduce); a single reverse pass is what they are measured against.
 """
 
@@ -33,8 +33,8 @@ def weights(count: int, dtype: torch.dtype, device: str) -> Tensor:
 
 def combined(rows: Tensor) -> Tensor:
     """Σ w·row over the leading axis, with `weights`."""
-    found: Tensor = torch.tensordot(weights(rows.shape[0], rows.dtype, str(rows.device)), rows, 1)
-    return found
+    combination: Tensor = torch.tensordot(weights(rows.shape[0], rows.dtype, str(rows.device)), rows, 1)
+    return combination
 
 
 def certify(rows: Sequence[Tensor | None], single: Sequence[Tensor | None]) -> None:
@@ -73,13 +73,13 @@ def _eps(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).eps if tensor.dtype.is_floating_point or tensor.dtype.is_complex else 0.0
 
 
-def close(found: Tensor, expected: Tensor, eps: float | None = None) -> bool:
+def close(actual: Tensor, expected: Tensor, eps: float | None = None) -> bool:
     """Whether the two are the same but for a thousand roundings: what is wrong here is wrong by the size of an entry.
 
-    False where one of them is not finite. `eps`: the precision, where it is not that of `found`'s dtype.
+    False where one of them is not finite. `eps`: the precision, where it is not that of `actual`'s dtype.
     """
-    if found.numel() == 0:
+    if actual.numel() == 0:
         return True
-    error = float((found - expected).abs().max())
-    scale = float(torch.maximum(found.abs().max(), expected.abs().max()))
-    return math.isfinite(scale) and error <= 1e3 * (torch.finfo(found.dtype).eps if eps is None else eps) * scale
+    error = float((actual - expected).abs().max())
+    scale = float(torch.maximum(actual.abs().max(), expected.abs().max()))
+    return math.isfinite(scale) and error <= 1e3 * (torch.finfo(actual.dtype).eps if eps is None else eps) * scale

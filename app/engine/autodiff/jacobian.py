@@ -1,7 +1,4 @@
-"""Dense Jacobians, Hessians and Fisher matrices, in chunks of rows or columns that fit the memory.
-
-Knows how a matrix is put together from batched passes. Refuses to know structure (diagonal, block) and the wire.
-"""
+"""Dense Jacobians, Hessians and Fisher matrices, in chunks of rows or columns that fit the memory."""
 
 from __future__ import annotations
 
@@ -12,9 +9,8 @@ from torch import Tensor
 
 from app.engine.autodiff.evaluation import Evaluation
 from app.engine.autodiff.freivalds import UncertifiedError, certify, weights
-from app.engine.autodiff.products import no_second_derivative
-from app.engine.planning.plan import Method
-from app.program.errors import is_memory
+from app.engine.errors import Attempt, refusing_second_derivatives
+from app.engine.planning.demand import Method
 
 Matrix = dict[str, dict[str, Tensor]]
 
@@ -35,30 +31,28 @@ def jacobian(evaluation: Evaluation, method: Method, rows: int) -> Matrix:
     For complex functions see `plan.jacobian_method`: entries are ∂f/∂z, so that jvp = J·t and vjp = Jᴴ·v; of a real output with
     respect to a complex input they are PyTorch's gradient of each element.
     """
-    smooth = evaluation.smooth()
+    outputs = evaluation.differentiable()
     if method == "forward":
-        try:
-            with evaluation.slow_rows_noted():
-                return _confirmed(evaluation, smooth, _forward(evaluation, smooth, rows))
-        except (NotImplementedError, RuntimeError) as error:
-            if is_memory(error):
-                raise
-            why = "Reverse mode does not confirm it" if isinstance(error, UncertifiedError) else "An operation lacks it"
-            evaluation.notes.say("fallback", f"Reverse mode was used instead of forward mode. {why}.", "jacobian")
-    return {name: _reverse(evaluation, value, rows) for name, value in smooth.items()}
+        with Attempt() as attempt, evaluation.slow_rows_noted():
+            return _confirmed(evaluation, outputs, _forward(evaluation, outputs, rows))
+        why = "Reverse mode does not confirm it" if isinstance(attempt.error, UncertifiedError) else "An operation lacks it"
+        evaluation.notes.say("fallback", f"Reverse mode was used instead of forward mode. {why}.", "jacobian")
+    return {name: _reverse(evaluation, value, rows) for name, value in outputs.items()}
 
 
-def _confirmed(evaluation: Evaluation, smooth: dict[str, Tensor], matrix: Matrix) -> Matrix:
+def _confirmed(evaluation: Evaluation, outputs: dict[str, Tensor], matrix: Matrix) -> Matrix:
     """The matrix, if one reverse pass in a random combination of its rows agrees; only real ones are compared."""
-    for name, output in smooth.items():
+    for name, output in outputs.items():
         if output.dtype.is_complex or any(leaf.dtype.is_complex for leaf in evaluation.inputs):
             continue
         cotangent = weights(output.numel(), output.dtype, str(output.device)).reshape(output.shape)
         rows = tuple(
             matrix[name][wrt].reshape((-1, *leaf.shape)) for wrt, leaf in zip(evaluation.wrt, evaluation.inputs, strict=True)
         )
-        found = evaluation.grad((output,), (cotangent,))
-        certify(rows, [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, evaluation.inputs, strict=True)])
+        gradients = evaluation.grad((output,), (cotangent,))
+        certify(
+            rows, [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, evaluation.inputs, strict=True)]
+        )
     return matrix
 
 
@@ -70,15 +64,7 @@ def _reverse(evaluation: Evaluation, output: Tensor, rows: int) -> dict[str, Ten
             # Row i of Jᴴ is what reverse mode gives: conj(∂f_i/∂z) of a complex input; of a real one its real part, and with
             # the cotangent i·e_i its imaginary part.
             blocks[name] = block.conj() if block.dtype.is_complex else torch.complex(block, imaginary[name])
-    return {
-        name: block.reshape(
-            (
-                *output.shape,
-                *block.shape[1:],
-            )
-        )
-        for name, block in blocks.items()
-    }
+    return {name: block.reshape((*output.shape, *block.shape[1:])) for name, block in blocks.items()}
 
 
 def backward_rows(evaluation: Evaluation, output: Tensor, rows: int, unit: complex = 1) -> dict[str, Tensor]:
@@ -89,20 +75,20 @@ def backward_rows(evaluation: Evaluation, output: Tensor, rows: int, unit: compl
     results: dict[str, Tensor] = {}
     for start, chunk in basis(output, rows):
         chunk = chunk * unit if unit != 1 else chunk
-        found: Sequence[Tensor | None]
+        gradients: Sequence[Tensor | None]
         if single:
-            found = tuple(None if g is None else g.unsqueeze(0) for g in evaluation.grad((output,), (chunk[0],)))
+            gradients = tuple(None if g is None else g.unsqueeze(0) for g in evaluation.grad((output,), (chunk[0],)))
         else:
-            found = evaluation.grad((output,), (chunk,), batched=True)
-        _place(results, evaluation, found, start, chunk.shape[0], output.numel())
+            gradients = evaluation.grad_rows((output,), (chunk,))
+        _place(results, evaluation, gradients, start, chunk.shape[0], output.numel())
     return results
 
 
 def _place(
-    results: dict[str, Tensor], evaluation: Evaluation, found: Sequence[Tensor | None], start: int, size: int, total: int
+    results: dict[str, Tensor], evaluation: Evaluation, chunk: Sequence[Tensor | None], start: int, size: int, total: int
 ) -> None:
     """Writes a chunk of rows into the whole; the whole is the chunk where one chunk suffices."""
-    for name, leaf, rows in zip(evaluation.wrt, evaluation.inputs, found, strict=True):
+    for name, leaf, rows in zip(evaluation.wrt, evaluation.inputs, chunk, strict=True):
         if size == total:
             results[name] = leaf.new_zeros((total, *leaf.shape)) if rows is None else rows
             continue
@@ -112,33 +98,28 @@ def _place(
             results[name][start : start + size] = rows
 
 
-def _forward(evaluation: Evaluation, smooth: dict[str, Tensor], rows: int) -> Matrix:
-    names = tuple(smooth)
+def _forward(evaluation: Evaluation, wanted: dict[str, Tensor], rows: int) -> Matrix:
+    names = tuple(wanted)
     result: Matrix = {name: {} for name in names}
     for wrt, leaf in zip(evaluation.wrt, evaluation.inputs, strict=True):
         point = leaf.detach()
 
         def outputs(value: Tensor, wrt: str = wrt) -> tuple[Tensor, ...]:
-            found = dict(zip(evaluation.function.outputs, evaluation.at({wrt: value}), strict=True))
-            return tuple(found[name] for name in names)
+            values = dict(zip(evaluation.function.outputs, evaluation.at({wrt: value}), strict=True))
+            return tuple(values[name] for name in names)
 
         def column(direction: Tensor, point: Tensor = point) -> tuple[Tensor, ...]:
             return torch.func.jvp(outputs, (point,), (direction,))[1]  # type: ignore[no-any-return]
 
         pieces = [torch.func.vmap(column, randomness="same")(chunk) for _, chunk in basis(point, rows)]
         for index, name in enumerate(names):
-            value = smooth[name]
+            value = wanted[name]
             if not pieces:
                 result[name][wrt] = value.detach().new_zeros((*value.shape, *point.shape))
                 continue
             columns = pieces[0][index] if len(pieces) == 1 else torch.cat([piece[index] for piece in pieces])
             # [inputs, output…] → [output…, input…]
-            result[name][wrt] = columns.movedim(0, -1).reshape(
-                (
-                    *value.shape,
-                    *point.shape,
-                )
-            )
+            result[name][wrt] = columns.movedim(0, -1).reshape((*value.shape, *point.shape))
     return result
 
 
@@ -149,19 +130,9 @@ def hessian(evaluation: Evaluation, first: Sequence[Tensor | None], rows: int) -
         if derivative is None or not derivative.requires_grad:
             result[name] = zeros(evaluation, name)
             continue
-        try:
+        with refusing_second_derivatives():
             blocks = backward_rows(evaluation, derivative, rows)
-        except (RuntimeError, NotImplementedError) as error:
-            raise no_second_derivative(error) from error
-        result[name] = {
-            n: block.reshape(
-                (
-                    *leaf.shape,
-                    *block.shape[1:],
-                )
-            )
-            for n, block in blocks.items()
-        }
+        result[name] = {n: block.reshape((*leaf.shape, *block.shape[1:])) for n, block in blocks.items()}
     return result
 
 
@@ -185,8 +156,8 @@ def fisher_diagonal(evaluation: Evaluation, likelihoods: Tensor, rows: int) -> d
     total: dict[str, Tensor] = {}
     count = likelihoods.numel()
     for _, chunk in basis(likelihoods, rows):
-        found = evaluation.grad((likelihoods,), (chunk,), batched=True)
-        for name, leaf, g in zip(evaluation.wrt, evaluation.inputs, found, strict=True):
+        gradients = evaluation.grad_rows((likelihoods,), (chunk,))
+        for name, leaf, g in zip(evaluation.wrt, evaluation.inputs, gradients, strict=True):
             square = torch.zeros_like(leaf.detach()) if g is None else (g * g.conj()).real.sum(0)
             total[name] = total[name] + square if name in total else square
     return {name: value / count for name, value in total.items()}

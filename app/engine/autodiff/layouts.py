@@ -1,7 +1,4 @@
-"""Jacobians and Hessians in the form that they prove to have: `diagonal`, `block`, or dense.
-
-Knows the query's `format` and in which order forms are tried. Refuses to know how a form is proved (structure.py).
-"""
+"""Jacobians and Hessians in the layout that they prove to have: `diagonal`, `block`, or dense."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ from torch import Tensor
 from app.engine.autodiff import structure
 from app.engine.autodiff.evaluation import Evaluation, backward_batch
 from app.engine.autodiff.jacobian import basis
-from app.engine.autodiff.products import no_second_derivative
+from app.engine.errors import refusing_second_derivatives
 from app.engine.planning.plan import check_result_size
 from app.errors import PullbackError
 from app.limits import Limits
 
 
 def structured(
-    evaluation: Evaluation, output: Tensor, at: str, wanted: str, rows: int, limits: Limits, forms: dict[str, str]
+    evaluation: Evaluation, output: Tensor, at: str, wanted: str, rows: int, limits: Limits, layouts: dict[str, str]
 ) -> dict[str, Tensor]:
-    """`{input: tensor}`: the Jacobian of `output` in the wanted form, which is written to `forms` under `at.INPUT`.
+    """`{input: tensor}`: the Jacobian of `output` in the wanted layout, which is written to `layouts` under `at.INPUT`.
 
     `diagonal` has the input's shape; `block` has `[n, output[1:]…, input[1:]…]`; `dense` `[output…, input…]`.
 
@@ -32,11 +29,9 @@ def structured(
     result = {}
     for name, leaf in zip(evaluation.wrt, evaluation.inputs, strict=True):
         path = f"{at}.{name}"
-        backward, several = _products(evaluation, output, leaf)
-        try:
-            result[name], forms[path] = _one(evaluation, output, leaf, path, wanted, rows, limits, backward, several)
-        except (RuntimeError, NotImplementedError) as error:
-            raise no_second_derivative(error) from error
+        backward, backward_rows = _products(evaluation, output, leaf)
+        with refusing_second_derivatives():
+            result[name], layouts[path] = _one(evaluation, output, leaf, path, wanted, rows, limits, backward, backward_rows)
     return result
 
 
@@ -44,17 +39,17 @@ def _products(
     evaluation: Evaluation, output: Tensor, leaf: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     def backward(cotangent: Tensor) -> Tensor:
-        (found,) = torch.autograd.grad((output,), (leaf,), (cotangent,), retain_graph=True, allow_unused=True)
-        return torch.zeros_like(leaf) if found is None else found
+        (gradient,) = torch.autograd.grad((output,), (leaf,), (cotangent,), retain_graph=True, allow_unused=True)
+        return torch.zeros_like(leaf) if gradient is None else gradient
 
-    def several(cotangents: Tensor) -> Tensor:
+    def backward_rows(cotangents: Tensor) -> Tensor:
         def fast() -> Tensor:
-            (found,) = backward_batch((output,), (leaf,), (cotangents,))
-            return leaf.new_zeros((cotangents.shape[0], *leaf.shape)) if found is None else found
+            (rows,) = backward_batch((output,), (leaf,), (cotangents,))
+            return leaf.new_zeros((cotangents.shape[0], *leaf.shape)) if rows is None else rows
 
-        return evaluation.ladder(fast, lambda: torch.stack([backward(c) for c in cotangents]))
+        return evaluation.with_fallback(fast, lambda: torch.stack([backward(c) for c in cotangents]))
 
-    return backward, several
+    return backward, backward_rows
 
 
 def _one(
@@ -66,7 +61,7 @@ def _one(
     rows: int,
     limits: Limits,
     backward: Callable[[Tensor], Tensor],
-    several: Callable[[Tensor], Tensor],
+    backward_rows: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, str]:
     def limit(size: int) -> None:
         check_result_size(path, size, limits)
@@ -87,16 +82,11 @@ def _one(
         evaluation.notes.say(
             "not_diagonal", "The matrix is not diagonal: this is its diagonal, its other entries are left out.", path
         )
-        return structure.dense_diagonal(several, output, leaf, rows), "diagonal"
-    blocks = structure.block(backward, several, output, leaf, limit)
+        return structure.dense_diagonal(backward_rows, output, leaf, rows), "diagonal"
+    blocks = structure.block(backward, backward_rows, output, leaf, limit)
     if blocks is not None:
         return blocks, "block"
     limit(output.numel() * leaf.numel() * leaf.element_size())
-    pieces = [several(chunk) for _, chunk in basis(output.detach(), rows)]
+    pieces = [backward_rows(chunk) for _, chunk in basis(output.detach(), rows)]
     dense = torch.cat(pieces) if pieces else leaf.detach().new_zeros((0, *leaf.shape))
-    return dense.reshape(
-        (
-            *output.shape,
-            *leaf.shape,
-        )
-    ), "dense"
+    return dense.reshape((*output.shape, *leaf.shape)), "dense"

@@ -1,7 +1,4 @@
-"""Structure of a Jacobian: guessed (diagonal, block by row), compressed into few passes, and certified by one random VJP.
-
-Knows how to guess, compress and certify. Refuses to know which operation it looks at: the certificate decides.
-"""
+"""Structure of a Jacobian: guessed (diagonal, block by row), compressed into few passes, and certified by one random VJP."""
 
 from __future__ import annotations
 
@@ -70,8 +67,8 @@ def dense_diagonal(rows: Callable[[Tensor], Tensor], output: Tensor, leaf: Tenso
     """The diagonal of a Jacobian that is not diagonal, shape of `leaf`, from chunks of its rows."""
     entries = torch.empty(leaf.numel(), dtype=leaf.dtype, device=leaf.device)
     for start, cotangents in basis(output.detach(), chunk):
-        found = rows(cotangents).reshape(cotangents.shape[0], -1)
-        entries[start : start + found.shape[0]] = found.diagonal(offset=start)
+        block = rows(cotangents).reshape(cotangents.shape[0], -1)
+        entries[start : start + block.shape[0]] = block.diagonal(offset=start)
     return entries.reshape(leaf.shape)
 
 

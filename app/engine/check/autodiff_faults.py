@@ -21,13 +21,13 @@ from app.engine.tensors import is_differentiable
 def disagreement(point: Point, name: str) -> dict[str, Any] | None:
     """Code and sentence, as JSON; None where nothing suspicious is found."""
     with torch.enable_grad():
-        local = trace_steps(point)
-        seen = survey(local)
+        trace = trace_steps(point)
+        seen = survey(trace)
         gravest = of_input(seen, name)[0]
         if gravest.verdict in ("singular", "kink", "piecewise_constant"):
             return {"code": gravest.verdict, "message": f"{called_step(gravest.node)}{gravest.reason}"}
-        floating = {ref for ref in local.outputs if is_differentiable(local.values[ref].dtype)}
-        for cut in cuts(local, name, floating):
+        floating = {ref for ref in trace.outputs if is_differentiable(trace.values[ref].dtype)}
+        for cut in cuts(trace, name, floating):
             if cut.node is not None and name_of(cut.node) not in SHAPE_ONLY:
                 return {
                     "code": "cut_path",

@@ -58,13 +58,13 @@ class Case:
     _known: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def local(self) -> StepTrace:
+    def trace(self) -> StepTrace:
         point = self.objective.point
         return trace_steps(point)
 
     @cached_property
     def factors(self) -> list[Factor]:
-        return factors_of(self.local, self.name)
+        return factors_of(self.trace, self.name)
 
     def same(self, a: Tensor, b: Tensor) -> bool:
         """Equal within the tolerance, and not because both are zero."""
@@ -90,14 +90,14 @@ class Case:
 
     def under(self, override: Mapping[fx.Node, VjpRule]) -> Tensor | None:
         """The derivative where some steps pull back by another rule; None where that is not to be had."""
-        objective, local = self.objective, self.local
-        if len(objective.rows) > _ROWS or objective.combined or len(local.ran) > _STEPS:
+        objective, trace = self.objective, self.trace
+        if len(objective.rows) > _ROWS or objective.combined or len(trace.records) > _STEPS:
             return None
-        where = dict(zip(objective.point.function.outputs, local.outputs, strict=True))
-        leaf, rows = local.leaves[self.name], []
+        where = dict(zip(objective.point.function.outputs, trace.outputs, strict=True))
+        leaf, rows = trace.leaves[self.name], []
         for row in objective.rows:
-            found = local.sweep({where[name]: cotangent for name, cotangent in row.items()}, override).get(leaf)
-            rows.append(torch.zeros_like(local.values[leaf]) if found is None else found.detach())
+            found = trace.backward({where[name]: cotangent for name, cotangent in row.items()}, override).get(leaf)
+            rows.append(torch.zeros_like(trace.values[leaf]) if found is None else found.detach())
         stacked = torch.stack(rows).reshape(self.ours.shape)
         return stacked.conj().resolve_conj() if objective.conjugate and stacked.is_complex() else stacked
 
@@ -268,7 +268,7 @@ def _conjugate(case: Case) -> Claim | None:
 
 
 def _softmax(case: Case) -> Claim | None:
-    rules = {ran.node: rule for ran in case.local.ran if (rule := softmax_diagonal(ran)) is not None}
+    rules = {record.node: rule for record in case.trace.records if (rule := softmax_diagonal(record)) is not None}
     for chosen in (*({node: rule} for node, rule in rules.items()), rules):
         if chosen and _agrees(case, chosen):
             return Claim(
@@ -280,26 +280,30 @@ def _softmax(case: Case) -> Claim | None:
 
 
 def _activation(case: Case) -> Claim | None:
-    for ran in case.local.ran:
-        if name_of(ran.node) in POINTWISE and _agrees(case, {ran.node: identity}):
+    for record in case.trace.records:
+        if name_of(record.node) in POINTWISE and _agrees(case, {record.node: identity}):
             return Claim(
                 "missing_activation_derivative",
-                f"The derivative of `{_operation(ran.node)}` itself is missing{_place(ran.node)}: the chain rule multiplies by it there.",
+                f"The derivative of `{_operation(record.node)}` itself is missing{_place(record.node)}: the chain rule multiplies by it there.",
             )
     return None
 
 
 def _term(case: Case) -> Claim | None:
     """One of the paths from the input to the output is treated as constant."""
-    for ran in case.local.ran:
-        for j, parent in enumerate(ran.parents):
-            others = any(case.name in case.local.live[p] for k, p in enumerate(ran.parents) if k != j)
-            again = sum(parent in other.parents for other in case.local.ran) > 1
-            if case.name in case.local.live[parent] and (others or again) and _agrees(case, {ran.node: dropped(j)}):
-                what = f"one argument of `{_operation(ran.node)}`" if len(ran.parents) > 1 else f"`{_operation(ran.node)}`"
+    for record in case.trace.records:
+        for j, parent in enumerate(record.parents):
+            others = any(case.name in case.trace.live[p] for k, p in enumerate(record.parents) if k != j)
+            again = sum(parent in other.parents for other in case.trace.records) > 1
+            if case.name in case.trace.live[parent] and (others or again) and _agrees(case, {record.node: dropped(j)}):
+                what = (
+                    f"one argument of `{_operation(record.node)}`"
+                    if len(record.parents) > 1
+                    else f"`{_operation(record.node)}`"
+                )
                 return Claim(
                     "missing_term",
-                    f"A term is missing: yours is ours with {what} treated as constant{_place(ran.node)}, although it depends on "
+                    f"A term is missing: yours is ours with {what} treated as constant{_place(record.node)}, although it depends on "
                     f"`{case.name}` too.",
                 )
     return None

@@ -37,20 +37,20 @@ class Factor:
     weak: bool
 
 
-def factors_of(local: StepTrace, name: str) -> list[Factor]:
+def factors_of(trace: StepTrace, name: str) -> list[Factor]:
     """Factors that a derivation with respect to the input `name` may be off by, the most telling first."""
-    found = [*_averages(local), *_totals(local), *_twos(local), *_sizes(local, name)]
+    found = [*_averages(trace), *_totals(trace), *_twos(trace), *_sizes(trace, name)]
     return [factor for factor in found if factor.value > 0 and factor.value != 1]
 
 
-def _averages(local: StepTrace) -> Iterator[Factor]:
+def _averages(trace: StepTrace) -> Iterator[Factor]:
     """A mean in the program, taken as a sum."""
-    for ran in local.ran:
-        count = _averaged(local, ran)
+    for record in trace.records:
+        count = _averaged(trace, record)
         if count is not None and count != 1:
-            what = _called(local, ran, count)
+            what = _called(trace, record, count)
             yield Factor(count, f"{what}: sum instead of mean", weak=False)
-            if _squares(local):
+            if _squares(trace):
                 yield Factor(
                     count / 2,
                     f"half of {what}: sum instead of mean, and the 2 from the derivative of a square is missing",
@@ -58,81 +58,81 @@ def _averages(local: StepTrace) -> Iterator[Factor]:
                 )
 
 
-def _averaged(local: StepTrace, ran: StepRecord) -> float | None:
+def _averaged(trace: StepTrace, record: StepRecord) -> float | None:
     """By how much the step's sum is larger than its mean."""
-    name = name_of(ran.node)
-    if name in _MEANS and len(ran.outputs) == 1 and ran.outputs[0].numel():
-        return ran.inputs[0].numel() / ran.outputs[0].numel()
-    if name in _LOSSES and "mean" in str(argument_of(ran.node, "reduction", "mean")) and not ran.outputs[0].ndim:
-        total = _total(local, ran)
-        mean = float(ran.outputs[0])
+    name = name_of(record.node)
+    if name in _MEANS and len(record.outputs) == 1 and record.outputs[0].numel():
+        return record.inputs[0].numel() / record.outputs[0].numel()
+    if name in _LOSSES and "mean" in str(argument_of(record.node, "reduction", "mean")) and not record.outputs[0].ndim:
+        total = _total(trace, record)
+        mean = float(record.outputs[0])
         return total / mean if total is not None and mean else None
     return None
 
 
-def _total(local: StepTrace, ran: StepRecord) -> float | None:
+def _total(trace: StepTrace, record: StepRecord) -> float | None:
     """The loss of a step with its reduction set to a sum."""
-    at = {parent[0]: tensor.detach() for parent, tensor in zip(ran.parents, ran.inputs, strict=True)}
-    args = [at.get(a, a) if isinstance(a, fx.Node) else a for a in ran.node.args]
-    kwargs = {key: at.get(a, a) if isinstance(a, fx.Node) else a for key, a in ran.node.kwargs.items()}
-    if argument_of(ran.node, "reduction", None) in args:
-        args[args.index(argument_of(ran.node, "reduction", None))] = "sum"
+    at = {parent[0]: tensor.detach() for parent, tensor in zip(record.parents, record.inputs, strict=True)}
+    args = [at.get(a, a) if isinstance(a, fx.Node) else a for a in record.node.args]
+    kwargs = {key: at.get(a, a) if isinstance(a, fx.Node) else a for key, a in record.node.kwargs.items()}
+    if argument_of(record.node, "reduction", None) in args:
+        args[args.index(argument_of(record.node, "reduction", None))] = "sum"
     else:
         kwargs["reduction"] = "sum"
     try:
-        with local.point.ready(), torch.no_grad():
-            return float(local.point.call(ran.node, args, kwargs, ran.state))
+        with trace.point.ready(), torch.no_grad():
+            return float(trace.point.call(record.node, args, kwargs, record.state))
     except REFUSALS:
         return None
 
 
-def _called(local: StepTrace, ran: StepRecord, count: float) -> str:
+def _called(trace: StepTrace, record: StepRecord, count: float) -> str:
     """What the number of averaged things is to a person."""
-    batch = count in _batch_sizes(local)
-    everything = count == ran.inputs[0].numel()
+    batch = count in _batch_sizes(trace)
+    everything = count == record.inputs[0].numel()
     if batch and everything:
         return "the number of elements, which is the batch size"
     return "the batch size" if batch else "the number of elements" if everything else "the number of elements averaged"
 
 
-def _batch_sizes(local: StepTrace) -> set[int]:
-    leaves = [local.values[ref] for ref in local.leaves.values()]
+def _batch_sizes(trace: StepTrace) -> set[int]:
+    leaves = [trace.values[ref] for ref in trace.leaves.values()]
     return {leaf.shape[0] for leaf in leaves if leaf.ndim > 1}
 
 
-def _totals(local: StepTrace) -> Iterator[Factor]:
+def _totals(trace: StepTrace) -> Iterator[Factor]:
     """A sum in the program, taken as a mean."""
-    for ran in local.ran:
-        function = name_of(ran.node)
-        is_sum = function in _SUMS or (function in _LOSSES and argument_of(ran.node, "reduction", "") == "sum")
-        if not is_sum or not ran.inputs or not ran.outputs[0].numel():
+    for record in trace.records:
+        function = name_of(record.node)
+        is_sum = function in _SUMS or (function in _LOSSES and argument_of(record.node, "reduction", "") == "sum")
+        if not is_sum or not record.inputs or not record.outputs[0].numel():
             continue
-        count = ran.inputs[0].numel() / ran.outputs[0].numel()
-        for size in {count, *_batch_sizes(local)}:
+        count = record.inputs[0].numel() / record.outputs[0].numel()
+        for size in {count, *_batch_sizes(trace)}:
             if size > 1 and float(size).is_integer():
-                yield Factor(1 / size, f"one over {_called(local, ran, size)}: mean instead of sum", weak=size != count)
+                yield Factor(1 / size, f"one over {_called(trace, record, size)}: mean instead of sum", weak=size != count)
 
 
-def _twos(local: StepTrace) -> Iterator[Factor]:
-    square = any(name_of(ran.node) in _SQUARES for ran in local.ran)
+def _twos(trace: StepTrace) -> Iterator[Factor]:
+    square = any(name_of(record.node) in _SQUARES for record in trace.records)
     yield Factor(
         0.5, "the 2 from the derivative of a square is missing" if square else "a factor of 2 is missing", weak=not square
     )
     yield Factor(2.0, "one factor of 2 too many", weak=True)
 
 
-def _squares(local: StepTrace) -> bool:
-    return any(name_of(ran.node) in _SQUARES for ran in local.ran)
+def _squares(trace: StepTrace) -> bool:
+    return any(name_of(record.node) in _SQUARES for record in trace.records)
 
 
-def _sizes(local: StepTrace, name: str) -> Iterator[Factor]:
-    leaf = local.values[local.leaves[name]]
+def _sizes(trace: StepTrace, name: str) -> Iterator[Factor]:
+    leaf = trace.values[trace.leaves[name]]
     sizes: dict[float, str] = {}
-    for batch in sorted(_batch_sizes(local)):
+    for batch in sorted(_batch_sizes(trace)):
         sizes.setdefault(batch, "the batch size")
     sizes.setdefault(leaf.numel(), f"the number of elements of `{name}`")
-    for other, ref in local.leaves.items():
-        value = local.values[ref]
+    for other, ref in trace.leaves.items():
+        value = trace.values[ref]
         if is_differentiable(value.dtype):
             for axis, size in enumerate(value.shape):
                 sizes.setdefault(size, f"the size of axis {axis} of `{other}`")

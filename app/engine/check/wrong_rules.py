@@ -25,33 +25,33 @@ POINTWISE: Final = frozenset(
 )  # fmt: skip
 
 
-def identity(ran: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
+def identity(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The step's derivative taken as 1."""
-    return [cotangents[0], *([None] * (len(ran.inputs) - 1))]
+    return [cotangents[0], *([None] * (len(record.inputs) - 1))]
 
 
 def dropped(position: int) -> VjpRule:
     """The step's own rule with one input treated as constant."""
 
-    def pull(ran: StepRecord, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        found = step_vjp(ran, cotangents)
+    def pull(record: StepRecord, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        found = step_vjp(record, cotangents)
         found[position] = None
         return found
 
     return pull
 
 
-def softmax_diagonal(ran: StepRecord) -> VjpRule | None:
+def softmax_diagonal(record: StepRecord) -> VjpRule | None:
     """For a step with a softmax in it, the rule that uses only the diagonal of softmax's Jacobian; None for other steps."""
-    name = name_of(ran.node)
+    name = name_of(record.node)
     if name in _DIAGONAL:
         slope = _DIAGONAL[name]
-        return lambda ran, cotangents: _first(ran, cotangents[0], slope(ran.outputs[0].detach()))
+        return lambda record, cotangents: _first(record, cotangents[0], slope(record.outputs[0].detach()))
     if name == "cross_entropy":
-        rows = _log_probability_cotangent(ran)
+        rows = _log_probability_cotangent(record)
         if rows is not None:
-            probability = ran.inputs[0].detach().softmax(_class_axis(ran.inputs[0]))
-            return lambda ran, cotangents: _first(ran, cotangents[0], rows * (1 - probability))
+            probability = record.inputs[0].detach().softmax(_class_axis(record.inputs[0]))
+            return lambda record, cotangents: _first(record, cotangents[0], rows * (1 - probability))
     return None
 
 
@@ -66,25 +66,25 @@ _DIAGONAL: Final[dict[str, Any]] = {
 }
 
 
-def _first(ran: StepRecord, cotangent: Tensor | None, slope: Tensor) -> list[Tensor | None]:
+def _first(record: StepRecord, cotangent: Tensor | None, slope: Tensor) -> list[Tensor | None]:
     if cotangent is None:
-        return [None] * len(ran.inputs)
+        return [None] * len(record.inputs)
     by = cotangent if cotangent.ndim in (0, slope.ndim) else cotangent.unsqueeze(_class_axis(slope))
-    return [by * slope, *([None] * (len(ran.inputs) - 1))]
+    return [by * slope, *([None] * (len(record.inputs) - 1))]
 
 
 def _class_axis(scores: Tensor) -> int:
     return 1 if scores.ndim > 1 else 0
 
 
-def _log_probability_cotangent(ran: StepRecord) -> Tensor | None:
+def _log_probability_cotangent(record: StepRecord) -> Tensor | None:
     """∂loss/∂log p of a cross-entropy: of its mean or sum, or of each sample's own loss."""
-    if len(ran.inputs) < 2 or argument_of(ran.node, "label_smoothing", 0.0):
+    if len(record.inputs) < 2 or argument_of(record.node, "label_smoothing", 0.0):
         return None
-    scores, target = ran.inputs[0].detach(), ran.inputs[1].detach()
-    weight = ran.inputs[2].detach() if len(ran.inputs) > 2 else None
+    scores, target = record.inputs[0].detach(), record.inputs[1].detach()
+    weight = record.inputs[2].detach() if len(record.inputs) > 2 else None
     axis = _class_axis(scores)
-    reduction = str(argument_of(ran.node, "reduction", "mean"))
+    reduction = str(argument_of(record.node, "reduction", "mean"))
     logs = functional.log_softmax(scores, axis).requires_grad_()
     if is_differentiable(target.dtype):
         if weight is not None:
@@ -92,7 +92,7 @@ def _log_probability_cotangent(ran: StepRecord) -> Tensor | None:
         per = -(target * logs).sum(axis)
         loss = per.mean() if reduction == "mean" else per.sum()
     else:
-        ignored = argument_of(ran.node, "ignore_index", -100)
+        ignored = argument_of(record.node, "ignore_index", -100)
         count = ignored if isinstance(ignored, int) else -100
         loss = functional.nll_loss(
             logs,

@@ -13,7 +13,7 @@ import torch
 from app.engine.explain.evidence import Survey
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
-from app.engine.stepwise.one_sided import push
+from app.engine.stepwise.one_sided import random_direction
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import NAMES, is_differentiable
@@ -25,21 +25,21 @@ _DETACHING: Final = frozenset({"detach", "stop_gradient", "data"})
 _ORDINALS: Final = ("first", "second", "third", "last")
 
 
-def cuts(local: StepTrace, name: str, outputs: set[Ref] | None = None) -> Iterator[Finding]:
+def cuts(trace: StepTrace, name: str, outputs: set[Ref] | None = None) -> Iterator[Finding]:
     """The steps at which a path from the input to an output ends."""
-    needed = local.needed if outputs is None else needed_for(local, outputs)
-    for ran in local.ran:
-        if not any(name in local.live[p] for p in ran.parents):
+    needed = trace.needed if outputs is None else needed_for(trace, outputs)
+    for record in trace.records:
+        if not any(name in trace.live[p] for p in record.parents):
             continue
-        for k, ref in enumerate(ran.refs()):
-            if ref in needed and name not in local.live[ref]:
-                what, reason = _cut(local, ran, k, name)
-                yield Finding("disconnected", reason, ran.node, instead_of(local, ran, what, name))
+        for k, ref in enumerate(record.refs()):
+            if ref in needed and name not in trace.live[ref]:
+                what, reason = _cut(trace, record, k, name)
+                yield Finding("disconnected", reason, record.node, instead_of(trace, record, what, name))
                 break
 
 
-def _cut(local: StepTrace, ran: StepRecord, k: int, name: str) -> tuple[str, str]:
-    operation, function, output = operation_of(ran.node), name_of(ran.node), ran.outputs[k]
+def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, str]:
+    operation, function, output = operation_of(record.node), name_of(record.node), record.outputs[k]
     if function in _DETACHING:
         return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
     if function in SHAPE_ONLY:
@@ -48,12 +48,12 @@ def _cut(local: StepTrace, ran: StepRecord, k: int, name: str) -> tuple[str, str
     if output.dtype == torch.bool:
         return "boolean", f"`{operation}` gives truth values ({kind}): {steps_over('boolean')}."
     if not is_differentiable(output.dtype):
-        which = f"`{operation}`" if len(ran.outputs) == 1 else f"The {_ORDINALS[min(k, 3)]} result of `{operation}`"
+        which = f"`{operation}`" if len(record.outputs) == 1 else f"The {_ORDINALS[min(k, 3)]} result of `{operation}`"
         return (
             "integer",
-            f"{which} {'gives' if len(ran.outputs) == 1 else 'is'} whole numbers ({kind}): {steps_over('integer')}.",
+            f"{which} {'gives' if len(record.outputs) == 1 else 'is'} whole numbers ({kind}): {steps_over('integer')}.",
         )
-    if not any(any(row) for row in ran.passes):
+    if not any(any(row) for row in record.passes):
         return "formula", f"PyTorch has no derivative formula for `{operation}`."
     return "argument", f"PyTorch's `{operation}` has no derivative with respect to this argument."
 
@@ -63,50 +63,52 @@ def steps_over(what: str) -> str:
     return f"a {thing} does not move when the input moves a little, it only jumps, so no derivative passes"
 
 
-def discrete_maker(local: StepTrace, ref: Ref) -> StepRecord | None:
+def discrete_maker(trace: StepTrace, ref: Ref) -> StepRecord | None:
     """The step at which a floating value became discrete on its way to `ref`; where none did, the step that made it."""
-    maker, needed = local.maker, needed_for(local, {ref})
-    for ran in local.ran:
-        floats = any(is_differentiable(local.values[p].dtype) and local.depends[p] for p in ran.parents)
-        if floats and any(r in needed and not is_differentiable(local.values[r].dtype) for r in ran.refs()):
-            return ran
+    maker, needed = trace.maker, needed_for(trace, {ref})
+    for record in trace.records:
+        floats = any(is_differentiable(trace.values[p].dtype) and trace.depends[p] for p in record.parents)
+        if floats and any(r in needed and not is_differentiable(trace.values[r].dtype) for r in record.refs()):
+            return record
     return maker.get(ref)
 
 
 def flat(survey: Survey, name: str, outputs: Iterable[Ref]) -> Finding:
     """The step on the way from the input to `outputs` that leaves only a derivative of zero."""
-    local = survey.local
-    needed = needed_for(local, outputs)
-    for ran in local.ran:
-        for k, ref in enumerate(ran.refs()):
-            at = [j for j, p in enumerate(ran.parents) if name in local.live[p] and ran.passes[k][j] and ran.flat[k][j]]
+    trace = survey.trace
+    needed = needed_for(trace, outputs)
+    for record in trace.records:
+        for k, ref in enumerate(record.refs()):
+            at = [
+                j for j, p in enumerate(record.parents) if name in trace.live[p] and record.passes[k][j] and record.flat[k][j]
+            ]
             if ref not in needed or not at:
                 continue
-            operation = operation_of(ran.node)
-            if _moves(local, ran, k, at[0]):
+            operation = operation_of(record.node)
+            if _moves(trace, record, k, at[0]):
                 reason = f"PyTorch's `{operation}` passes a derivative of zero, although its value moves with this argument."
-                return Finding("piecewise_constant", reason, ran.node, instead_of(local, ran, "zero", name))
+                return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "zero", name))
             reason = f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere, and PyTorch gives zero."
-            mask = seen_at(survey, name, ran, ("jump",))
+            mask = seen_at(survey, name, record, ("jump",))
             if mask is not None and bool(mask.any()):
                 reason += " This point lies on a jump."
-            return Finding("piecewise_constant", reason, ran.node, instead_of(local, ran, "flat", name), mask)
+            return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "flat", name), mask)
     return Finding("piecewise_constant", "The derivative is zero almost everywhere.")
 
 
-def _moves(local: StepTrace, ran: StepRecord, k: int, j: int) -> bool:
+def _moves(trace: StepTrace, record: StepRecord, k: int, j: int) -> bool:
     """Whether output k moves in proportion to input j: PyTorch's zero is then a choice, not the derivative (`normal`)."""
-    inputs = [tensor.detach() for tensor in ran.inputs]
-    by = push(inputs[j], 0)
+    inputs = [tensor.detach() for tensor in record.inputs]
+    by = random_direction(inputs[j], 0)
     far, near = 2.0**-9, 2.0**-13
     moved = []
     for step in (far, near):
         try:
-            output = local.again(ran, [*inputs[:j], inputs[j] + step * by, *inputs[j + 1 :]])[k]
+            output = trace.again(record, [*inputs[:j], inputs[j] + step * by, *inputs[j + 1 :]])[k]
         except REFUSALS:
             return False
-        if output.shape != ran.outputs[k].shape:
+        if output.shape != record.outputs[k].shape:
             return False
-        moved.append((output - ran.outputs[k].detach()).abs())
+        moved.append((output - record.outputs[k].detach()).abs())
     ratio = far / near
     return bool(((moved[1] > 0) & (moved[0] > 0.8 * ratio * moved[1]) & (moved[0] < 1.2 * ratio * moved[1])).any())

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from app.engine.stepwise.one_sided import COARSE, FINE, Evaluate, Marks, probe, push, random_like, scale_of
+from app.engine.stepwise.one_sided import COARSE, FINE, Evaluate, Marks, probe, random_direction, random_like, scale_of
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
@@ -157,7 +157,7 @@ class Survey:
         weighted: tensor → its cotangent, where the outputs' are random: the gradient without accidental zeros.
     """
 
-    local: StepTrace
+    trace: StepTrace
     directions: int = 0
     steps: dict[StepRecord, list[Marks]] = field(default_factory=dict)
     outputs: list[Marks] | None = None
@@ -168,21 +168,21 @@ class Survey:
     weighted: dict[Ref, Tensor] = field(default_factory=dict)
 
 
-def survey(local: StepTrace) -> Survey:
+def survey(trace: StepTrace) -> Survey:
     """Spends the probes."""
-    found = Survey(local)
-    smooth = [ref for ref in dict.fromkeys(local.outputs) if local.live[ref]]
+    found = Survey(trace)
+    smooth = [ref for ref in dict.fromkeys(trace.outputs) if trace.live[ref]]
     if not smooth:
         return found
-    ones = local.sweep({ref: torch.ones_like(local.values[ref]) for ref in smooth})
-    found.gradient = {name: ones[ref] for name, ref in local.leaves.items() if ref in ones}
-    found.weighted = local.sweep({ref: weights(local.values[ref]) for ref in smooth})
-    size = sum(tensor.numel() for tensor in local.values.values())
-    if not local.point.wide or size > HUGE:
+    ones = trace.backward({ref: torch.ones_like(trace.values[ref]) for ref in smooth})
+    found.gradient = {name: ones[ref] for name, ref in trace.leaves.items() if ref in ones}
+    found.weighted = trace.backward({ref: weights(trace.values[ref]) for ref in smooth})
+    size = sum(tensor.numel() for tensor in trace.values.values())
+    if not trace.point.wide or size > HUGE:
         return found
     found.directions = 1 if size > LARGE else 2
     with torch.no_grad():
-        found.steps = {ran: marks for ran in local.ran if (marks := _step(local, ran, found.directions))}
+        found.steps = {record: marks for record in trace.records if (marks := _step(trace, record, found.directions))}
     found.moving = _moving(found, smooth)
     if found.moving:
         _look_from_outside(found)
@@ -194,65 +194,65 @@ def weights(tensor: Tensor) -> Tensor:
     return random_like(tensor.abs(), 5).abs().to(tensor.dtype)
 
 
-def _step(local: StepTrace, ran: StepRecord, directions: int) -> list[Marks] | None:
+def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] | None:
     """How a step behaves at its own inputs; None where there is nothing suspicious."""
-    moves = [bool(local.depends[p]) and is_differentiable(t.dtype) for p, t in zip(ran.parents, ran.inputs, strict=True)]
-    if name_of(ran.node) in SMOOTH or not any(moves) or not any(ref in local.needed for ref in ran.refs()):
+    moves = [bool(trace.depends[p]) and is_differentiable(t.dtype) for p, t in zip(record.parents, record.inputs, strict=True)]
+    if name_of(record.node) in SMOOTH or not any(moves) or not any(ref in trace.needed for ref in record.refs()):
         return None
-    inputs = [tensor.detach() for tensor in ran.inputs]
+    inputs = [tensor.detach() for tensor in record.inputs]
 
     @cache
     def pushes(direction: int) -> dict[int, Tensor]:
         if direction == 2:
             return {j: by + pushes(1)[j] for j, by in pushes(0).items()}
         # Each input its own direction: a tie of two inputs that move alike would stay a tie.
-        return {j: push(t, 10 * direction + j) for j, t in enumerate(inputs) if moves[j]}
+        return {j: random_direction(t, 10 * direction + j) for j, t in enumerate(inputs) if moves[j]}
 
     def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
         at = [t + step * pushes(direction)[j] if moves[j] else t for j, t in enumerate(inputs)]
         try:
-            return local.again(ran, at)
+            return trace.again(record, at)
         except REFUSALS:
             return None
 
-    marks = probe(evaluate, [output.detach() for output in ran.outputs], directions)
-    needed = [m if ref in local.needed else None for m, ref in zip(marks, ran.refs(), strict=True)]
+    marks = probe(evaluate, [output.detach() for output in record.outputs], directions)
+    needed = [m if ref in trace.needed else None for m, ref in zip(marks, record.refs(), strict=True)]
     return marks if any(m is not None and bool(m.any.any()) for m in needed) else None
 
 
 def _moving(found: Survey, smooth: Sequence[Ref]) -> tuple[str, ...]:
-    local = found.local
-    reached = frozenset[str]().union(*(local.depends[p] for ran in found.steps for p in ran.parents))
-    led = frozenset[str]().union(*(local.live[ref] for ref in smooth))
-    return tuple(name for name in local.leaves if name in reached & led)
+    trace = found.trace
+    reached = frozenset[str]().union(*(trace.depends[p] for record in found.steps for p in record.parents))
+    led = frozenset[str]().union(*(trace.live[ref] for ref in smooth))
+    return tuple(name for name in trace.leaves if name in reached & led)
 
 
 def _look_from_outside(found: Survey) -> None:
-    local = found.local
-    base = [local.values[ref] for ref in local.outputs]
+    trace = found.trace
+    base = [trace.values[ref] for ref in trace.outputs]
     with torch.no_grad():
-        found.outputs = probe(_mover(local, found.moving), base, found.directions)
+        found.outputs = probe(_mover(trace, found.moving), base, found.directions)
     if not any(bool(marks.any.any()) for marks in found.outputs):
         return
     found.bends = _bends(found)
     if any(bool((marks.jump | marks.edge | marks.singular).any()) for marks in found.outputs):
         for name in found.moving[:_LEAVES]:
             with torch.no_grad():
-                alone = found.outputs if len(found.moving) == 1 else probe(_mover(local, (name,)), base, 1)
+                alone = found.outputs if len(found.moving) == 1 else probe(_mover(trace, (name,)), base, 1)
             for marks in alone:
                 if bool((marks.jump | marks.edge | marks.singular).any()):
                     found.jumps[name] = marks
 
 
-def _mover(local: StepTrace, names: Sequence[str]) -> Evaluate:
+def _mover(trace: StepTrace, names: Sequence[str]) -> Evaluate:
     """The outputs where the inputs `names` are moved."""
-    point = local.point
+    point = trace.point
 
     @cache
     def pushes(direction: int) -> dict[str, Tensor]:
         if direction == 2:
             return {name: by + pushes(1)[name] for name, by in pushes(0).items()}
-        return {name: push(point.leaves[name], 10 * direction + 100 + k) for k, name in enumerate(names)}
+        return {name: random_direction(point.leaves[name], 10 * direction + 100 + k) for k, name in enumerate(names)}
 
     def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
         try:
@@ -265,10 +265,10 @@ def _mover(local: StepTrace, names: Sequence[str]) -> Evaluate:
 
 def _gradient_at(found: Survey, leaves: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The weighted gradient at other leaves, for the inputs that move; None where the point is refused."""
-    local = found.local
+    trace = found.trace
     at = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
     try:
-        outputs = [o for o in local.point.run(at) if o.requires_grad]
+        outputs = [o for o in trace.point.run(at) if o.requires_grad]
         got = torch.autograd.grad(outputs, list(at.values()), [weights(o) for o in outputs], allow_unused=True)
     except REFUSALS:
         return None
@@ -277,14 +277,14 @@ def _gradient_at(found: Survey, leaves: Mapping[str, Tensor]) -> dict[str, Tenso
 
 def _bends(found: Survey) -> dict[str, Tensor]:
     """Elements whose gradient does not come together as the point is approached from several sides."""
-    point = found.local.point
+    point = found.trace.point
     leaves = {name: point.leaves[name] for name in found.moving}
     here = _gradient_at(found, leaves)
     if here is None:
         return {}
     near: dict[float, list[dict[str, Tensor]]] = {COARSE[2]: [], FINE[1]: []}
     for direction in range(_DIRECTIONS):
-        pushes = {name: push(leaf, 20 * direction + k) for k, (name, leaf) in enumerate(leaves.items())}
+        pushes = {name: random_direction(leaf, 20 * direction + k) for k, (name, leaf) in enumerate(leaves.items())}
         for step, gradients in near.items():
             for side in (step, -step):
                 gradient = _gradient_at(found, {name: leaf + side * pushes[name] for name, leaf in leaves.items()})
@@ -316,7 +316,7 @@ def _spread_of(gradients: Sequence[Tensor]) -> Tensor:
 
 def _with_ties(found: Survey, name: str, here: Tensor, mask: Tensor) -> Tensor:
     """Among many equal elements a few random directions do not let each win: the others are raised until no new one does."""
-    leaf = found.local.point.leaves[name]
+    leaf = found.trace.point.leaves[name]
     if leaf.is_complex():
         return mask
     for number in range(_TIE_ROUNDS):

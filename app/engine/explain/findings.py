@@ -61,8 +61,8 @@ def operation_of(node: fx.Node) -> str:
 
 
 def at_step(
-    local: StepTrace,
-    ran: StepRecord | None,
+    trace: StepTrace,
+    record: StepRecord | None,
     verdict: str,
     reason: str,
     what: str,
@@ -71,27 +71,27 @@ def at_step(
     subgradient: Tensor | None = None,
 ) -> Finding:
     """The finding at a step, with the way out for `what` happened there."""
-    if ran is None:
+    if record is None:
         return Finding(verdict, reason, mask=mask, subgradient=subgradient)
-    return Finding(verdict, reason, ran.node, instead_of(local, ran, what, name), mask, subgradient)
+    return Finding(verdict, reason, record.node, instead_of(trace, record, what, name), mask, subgradient)
 
 
-def instead_of(local: StepTrace, ran: StepRecord, what: str, name: str = "x", parent: Ref | None = None) -> str | None:
+def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x", parent: Ref | None = None) -> str | None:
     if parent is None:
-        candidates = [p for p in ran.parents if name in local.depends[p]] or [p for p in ran.parents if local.depends[p]]
+        candidates = [p for p in record.parents if name in trace.depends[p]] or [p for p in record.parents if trace.depends[p]]
         parent = candidates[0] if candidates else None
-    x = called(local, parent, "x") if parent is not None else "x"
-    second = ran.node.args[1:2] if name_of(ran.node) in _AXIS_SECOND else ()
-    dims = [a for a in (ran.node.kwargs.get("dim"), *second) if isinstance(a, int) and not isinstance(a, bool)]
-    return way_out(what, name_of(ran.node), x=x, dim=dims[0] if dims else None)
+    x = called(trace, parent, "x") if parent is not None else "x"
+    second = record.node.args[1:2] if name_of(record.node) in _AXIS_SECOND else ()
+    dims = [a for a in (record.node.kwargs.get("dim"), *second) if isinstance(a, int) and not isinstance(a, bool)]
+    return way_out(what, name_of(record.node), x=x, dim=dims[0] if dims else None)
 
 
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*) = ")
 
 
-def called(local: StepTrace, ref: Ref, otherwise: str) -> str:
+def called(trace: StepTrace, ref: Ref, otherwise: str) -> str:
     """What the program calls this tensor: the input's name, or that of the variable that the step's line assigns."""
-    for name, leaf in local.leaves.items():
+    for name, leaf in trace.leaves.items():
         if leaf == ref:
             return name
     step = step_of(ref[0])
@@ -99,7 +99,9 @@ def called(local: StepTrace, ref: Ref, otherwise: str) -> str:
     if step is None or found is None:
         return otherwise
     same = [
-        ran.node for ran in local.ran if (s := step_of(ran.node)) is not None and (s.line, s.text) == (step.line, step.text)
+        record.node
+        for record in trace.records
+        if (s := step_of(record.node)) is not None and (s.line, s.text) == (step.line, step.text)
     ]
     return found[1] if same[-1] is ref[0] else otherwise
 

@@ -44,7 +44,7 @@ def explain(
         report: dict[str, Any] = {
             "inputs": {name: _told(of_input(seen, name)) for name in names},
             "outputs": {name: _told(of_output(seen, k)) for k, name in enumerate(function.outputs)},
-            "steps": _steps(seen.local),
+            "steps": _steps(seen.trace),
         }
         if not seen.directions and seen.weighted:
             report["probed"] = False  # too large, or not to be had in float64: kinks and jumps are not reported
@@ -93,10 +93,12 @@ def number(value: complex) -> Any:
     return value
 
 
-def _steps(local: StepTrace) -> list[dict[str, Any]]:
+def _steps(trace: StepTrace) -> list[dict[str, Any]]:
     told = []
-    for ran in local.ran:
-        step = step_of(ran.node)
+    for record in trace.records:
+        step = step_of(record.node)
         if step is not None:
-            told.append({"line": step.line, "text": step.text, "operation": step.operation, "formula": formula_of(ran.outputs)})
+            told.append(
+                {"line": step.line, "text": step.text, "operation": step.operation, "formula": formula_of(record.outputs)}
+            )
     return told

@@ -21,9 +21,9 @@ _PARTIAL: Final = 3
 
 def of_input(survey: Survey, name: str) -> list[Finding]:
     """Findings on one input, gravest first; never empty."""
-    local = survey.local
-    ref = local.leaves[name]
-    leaf = local.values[ref]
+    trace = survey.trace
+    ref = trace.leaves[name]
+    leaf = trace.values[ref]
     if not is_differentiable(leaf.dtype):
         kind = NAMES.get(leaf.dtype, str(leaf.dtype))
         return [
@@ -32,15 +32,15 @@ def of_input(survey: Survey, name: str) -> list[Finding]:
                 f"`{name}` is {kind}: it cannot change by a little, so nothing can be differentiated by it.",
             )
         ]
-    if not any(name in local.depends[out] for out in local.outputs):
-        used = any(ref in ran.parents for ran in local.ran)
+    if not any(name in trace.depends[out] for out in trace.outputs):
+        used = any(ref in record.parents for record in trace.records)
         why = f"nothing that is computed from `{name}` reaches an output" if used else f"`{name}` is never used"
         return [Finding("disconnected", f"{why[0].upper() + why[1:] if used else why}.")]
-    ends = list(cuts(local, name))
-    if not any(name in local.live[out] for out in local.outputs):
+    ends = list(cuts(trace, name))
+    if not any(name in trace.live[out] for out in trace.outputs):
         return ends or [Finding("disconnected", f"No derivative leads from `{name}` to an output.")]
-    if not any(name in local.firm[out] for out in local.outputs):
-        return [flat(survey, name, local.outputs)]
+    if not any(name in trace.firm[out] for out in trace.outputs):
+        return [flat(survey, name, trace.outputs)]
     found = [*singular(survey, name), *jumps(survey, name), *kinks(survey, name)]
     found.sort(key=lambda finding: ORDER.index(finding.verdict))
     rest = [
@@ -58,22 +58,22 @@ def of_input(survey: Survey, name: str) -> list[Finding]:
 
 def of_output(survey: Survey, index: int) -> list[Finding]:
     """Findings on one output, gravest first; never empty."""
-    local = survey.local
-    ref = local.outputs[index]
-    value = local.values[ref]
+    trace = survey.trace
+    ref = trace.outputs[index]
+    value = trace.values[ref]
     if not is_differentiable(value.dtype):
-        maker = discrete_maker(local, ref)
+        maker = discrete_maker(trace, ref)
         kind = NAMES.get(value.dtype, str(value.dtype))
         what = "boolean" if value.dtype == torch.bool else "integer"
         reason = f"The result is {kind}: {steps_over(what)}."
-        return [at_step(local, maker, "not_differentiable", reason, what)]
-    if not local.depends[ref]:
+        return [at_step(trace, maker, "not_differentiable", reason, what)]
+    if not trace.depends[ref]:
         return [Finding("disconnected", "It depends on no floating input.")]
-    if not local.live[ref]:
-        ends = [cut for name in sorted(local.depends[ref]) for cut in cuts(local, name, {ref})]
+    if not trace.live[ref]:
+        ends = [cut for name in sorted(trace.depends[ref]) for cut in cuts(trace, name, {ref})]
         return ends[:1] or [Finding("disconnected", "No derivative leads here from any input.")]
-    if not local.firm[ref]:
-        return [flat(survey, min(local.live[ref]), {ref})]
+    if not trace.firm[ref]:
+        return [flat(survey, min(trace.live[ref]), {ref})]
     marks = survey.outputs[index] if survey.outputs is not None else None
     found = list(singular_output(survey, ref))
     if marks is not None:

@@ -1,7 +1,4 @@
-"""What is asked about, made into a Function: an operation, a program or a kept function, and its input tensors.
-
-Knows how the three are built and which inputs are promoted to floating. Refuses to know what is wanted of the Function.
-"""
+"""What is asked about, made into a Function: an operation, a program or a kept function, and its input tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from torch._subclasses.fake_tensor import (
 
 from app.catalogue.call import DTYPES
 from app.catalogue.read import find
-from app.engine.errors import clean
+from app.engine.errors import translating_errors
 from app.engine.planning.cost import Cost, measured
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
@@ -86,13 +83,13 @@ def _program_dtype(query: Query, inputs: Inputs) -> torch.dtype:
     if query.dtype is not None:
         dtype = DTYPES[query.dtype]
         return dtype.to_real() if dtype.is_complex else dtype
-    found: torch.dtype | None = None
+    widest: torch.dtype | None = None
     for value in inputs.values():
         for tensor in value if isinstance(value, tuple) else (value,):
             if is_differentiable(tensor.dtype):
                 real = tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype
-                found = real if found is None else torch.promote_types(found, real)
-    return found or torch.float64
+                widest = real if widest is None else torch.promote_types(widest, real)
+    return widest or torch.float64
 
 
 def _seed_needed(why: str) -> PullbackError:
@@ -240,10 +237,11 @@ class _Attempt:
         return sum(math.prod(shape) for shape in self.shapes.values()) <= _SMALL
 
     def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> Function:
-        with torch.no_grad():
-            return clean(lambda: self.make(regrouped(self.query, self.real(dtypes))))
+        with torch.no_grad(), translating_errors():
+            return self.make(regrouped(self.query, self.real(dtypes)))
 
     def _on_fakes(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         with FakeTensorMode():
             fakes = {name: torch.empty(shape, dtype=dtypes[name], device=self.device) for name, shape in self.shapes.items()}
-            return clean(lambda: measured(lambda: self.make(regrouped(self.query, fakes))), through=UNPLANNABLE)
+            with translating_errors(through=UNPLANNABLE):
+                return measured(lambda: self.make(regrouped(self.query, fakes)))

@@ -1,29 +1,27 @@
 """The Plan of a query: what will be computed, by which method, and what it costs; refused here if it breaks a limit.
 
-Knows shapes, dtypes and costs. Refuses to know values: nothing is allocated before a Plan exists.
+Nothing is allocated before a Plan exists.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-import torch
+from typing import Any, Final
 
 from app.engine.planning.cost import Cost
-from app.engine.tensors import is_differentiable
+from app.engine.planning.demand import SMALLER, Demand, Method, Result, Sizes
 from app.errors import PullbackError
 from app.limits import Limits
-
-Method = Literal["none", "reverse", "forward"]
 
 # One backward costs about twice its forward (Griewank & Walther, Evaluating Derivatives, 2nd ed., section 4.6); so does one
 # forward-mode pass.
 PASS_FLOPS: Final = 2.0
 # Rows of a Jacobian that run together: below 64 chunking only costs time, above 512 only memory (measured).
 ROWS_AT_MOST: Final = 512
+# Rows that run together may fill a quarter of the memory: the estimate of what one row takes is no bound (a step may need several
+# times its result while it runs), and the results and inputs want theirs besides.
+_ROWS_SHARE: Final = 0.25
 # Operations whose forward-mode derivative PyTorch 2.13 gets wrong (cross-checked: ⟨v, Jᵗu⟩ ≠ ⟨Jv, u⟩).
 FORWARD_WRONG: Final = frozenset(
     {
@@ -37,23 +35,6 @@ FORWARD_MISSING: Final = frozenset(
         "nn.functional.embedding_bag", "nn.functional.grid_sample", "nn.functional.pdist", "segment_reduce",
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A tensor of the Function or of the answer, before it exists."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        return self.elements * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,109 +85,81 @@ def jacobian_method(wrt: Sequence[Result], outputs: Sequence[Result], operations
 
 def make(
     *,
-    want: Sequence[str],
-    wrt: Sequence[Result],
-    outputs: Sequence[Result],
-    of: Result | None,
-    operations: frozenset[str],
+    demands: Mapping[str, Demand],
+    sizes: Sizes,
     cost: Cost | None,
-    several: int,
     samples: int,
-    diagonal: bool,
     limits: Limits,
 ) -> Plan:
     """The Plan, refused where it breaks a limit.
 
     Arguments:
-        want: kinds of the contract's section 4.
-        of: the scalar (or log-likelihood) output that `gradient`, `hessian`, `hvp`, `fisher` are of.
-        operations: names of the operations that the Function calls.
-        several: cotangents or tangents in one query.
-        samples: of a batched query, else 1; shapes are then one sample's.
-        diagonal: the format is not dense, so Jacobians and Hessians are not sized in full here (they are where they prove dense).
+        demands: of the kinds that are wanted, in their order.
+        sizes: of one sample.
+        cost: of one forward of one sample; None where it could not be planned.
+        samples: of a batched query, else 1.
 
     Raises:
         PullbackError: `result_too_large` or `too_costly`, with the numbers.
     """
-    smooth = [o for o in outputs if is_differentiable(o.dtype)]
-    columns, rows = sum(i.elements for i in wrt), sum(o.elements for o in smooth)
-    method: Method = "none"
-    passes = 1
-    sizes: dict[str, int] = {"outputs": sum(o.bytes for o in outputs)} if "outputs" in want else {}
-    input_bytes = sum(i.bytes for i in wrt)
-    width = max((i.dtype.itemsize for i in (*wrt, *smooth)), default=8)
-    for kind in want:
-        if kind in ("gradient", "vjp", "hvp", "fisher_diagonal"):
-            sizes[kind] = input_bytes * (several if kind in ("vjp", "hvp") else 1)
-            passes += {"gradient": 1, "vjp": several, "hvp": 1 + several, "fisher_diagonal": of.elements if of else 1}[kind]
-            method = "reverse" if method == "none" else method
-        elif kind == "jvp":
-            sizes[kind] = several * sum(o.bytes for o in smooth)
-            passes += several
-            method = "forward" if method == "none" else method
-        elif kind == "jacobian":
-            method = jacobian_method(wrt, smooth, operations)
-            count = columns if method == "forward" else rows
-            sizes[kind] = max(columns, rows) * width if diagonal else rows * columns * width
-            passes += 1 if diagonal else count
-        elif kind == "hessian":
-            sizes[kind] = input_bytes if diagonal else columns * columns * width
-            passes += 1 + (1 if diagonal else columns)
-            method = "reverse"
-        elif kind == "fisher":
-            sizes[kind] = sum(i.elements**2 for i in wrt) * width
-            passes += of.elements if of else 1
-            method = "reverse"
-        elif kind in ("explain", "check"):
-            passes += 30
-    total = samples * sum(sizes.values())
+    result_bytes = {kind: demand.bytes(sizes) for kind, demand in demands.items()}
+    total = samples * sum(result_bytes.values())
     if total > limits.result_bytes:
-        raise _too_large(sizes, samples, total, limits)
+        raise _too_large(result_bytes, samples, total, limits, demands)
+    passes = 1 + sum(demand.passes(sizes) for demand in demands.values())
     one = cost or Cost(0.0, 0, 0)
     flops = samples * one.flops * (1 + PASS_FLOPS * (passes - 1))
-    per_row = max(1, 2 * one.bytes + columns * width)
-    budget = max(limits.memory_bytes // 4, 1)
-    chunk = max(1, min(ROWS_AT_MOST, budget // per_row))
-    tall = any(kind in want for kind in ("jacobian", "hessian", "fisher", "fisher_diagonal")) or several > 1
-    together = min(chunk, max(passes - 1, 1)) if tall else 1
-    kept = one.live_bytes if set(want) <= {"outputs"} else 2 * one.bytes
-    peak = samples * (kept + input_bytes) + together * per_row * (1 if tall else 0) + 2 * total
+    # Of one row: what autograd keeps of a forward and what its backward makes of it, and the row itself.
+    per_row = max(1, 2 * one.bytes + sizes.columns * sizes.width)
+    budget = max(int(limits.memory_bytes * _ROWS_SHARE), 1)
+    rows = max(1, min(ROWS_AT_MOST, budget // per_row))
+    by_rows = any(demand.by_rows for demand in demands.values()) or sizes.num_vectors > 1
+    together = min(rows, max(passes - 1, 1)) if by_rows else 0
+    kept = 2 * one.bytes if any(demand.derives for demand in demands.values()) else one.live_bytes
+    # The results count twice: as tensors, and as the bytes or text that they are sent as.
+    peak = samples * (kept + sizes.wrt_bytes) + together * per_row + 2 * total
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
-    return Plan(tuple(wrt), tuple(outputs), method, passes, chunk, flops, peak)
+    return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak)
+
+
+def _method(demands: Mapping[str, Demand], sizes: Sizes) -> Method:
+    """That of the Jacobian where it is wanted, else that of the largest derivative: of one by rows, or of the first."""
+    modes = [demand.mode for demand in sorted(demands.values(), key=lambda d: not d.by_rows) if demand.mode != "none"]
+    if "cheapest" in modes:
+        return sizes.method
+    first = modes[0] if modes else "none"
+    return "none" if first == "cheapest" else first
 
 
 def check_result_size(what: str, size: int, limits: Limits) -> None:
     """Refuse a result that turned out larger than the Plan could know, before it is allocated."""
     if size > limits.result_bytes:
-        raise _too_large({what: size}, 1, size, limits)
+        raise _too_large({what: size}, 1, size, limits, {})
 
 
-def _too_large(sizes: dict[str, int], samples: int, total: int, limits: Limits) -> PullbackError:
+def _too_large(
+    sizes: Mapping[str, int], samples: int, total: int, limits: Limits, demands: Mapping[str, Demand]
+) -> PullbackError:
     worst = max(sizes, key=lambda kind: sizes[kind])
-    ways = {
-        "jacobian": 'Ask for "vjp" or "jvp" with the directions you need, or for "format": "diagonal".',
-        "hessian": 'Ask for "hvp" with the directions you need, or for "format": "diagonal".',
-        "fisher": 'Ask for "fisher_diagonal".',
-    }
     return PullbackError(
         "result_too_large",
         f"The answer would have {total:,} bytes ({worst} alone {samples * sizes[worst]:,}); the limit is {limits.result_bytes:,}.",
         at=f"want.{worst}",
         expected=f"at most {limits.result_bytes:,} bytes",
         given=f"{total:,} bytes",
-        fix=ways.get(worst, "Send smaller inputs, or reduce the result in a program before it is returned."),
+        fix=demands[worst].instead if worst in demands else SMALLER,
     )
 
 
 def _too_costly(flops: float, peak: int, limits: Limits) -> PullbackError:
     memory = peak > limits.memory_bytes
-    given = f"{peak:,} bytes at the peak" if memory else f"{flops:.3g} floating-point operations"
+    needed = f"{peak:,} bytes at the peak" if memory else f"{flops:.3g} floating-point operations"
     limit = f"{limits.memory_bytes:,} bytes" if memory else f"{limits.flops:.3g} floating-point operations"
     return PullbackError(
         "too_costly",
-        f"The computation would take {given}; the limit is {limit}.",
+        f"The computation would take {needed}; the limit is {limit}.",
         expected=f"at most {limit}",
-        given=given,
+        given=needed,
         fix="Send smaller inputs, ask for `vjp` or `jvp` instead of `jacobian` or `hessian`, or split the query.",
     )

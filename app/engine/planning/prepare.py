@@ -1,22 +1,20 @@
-"""A query made ready to run: its Function, the names to differentiate by, and its Plan; kept by signature.
-
-Knows the query's fields and the cache. Refuses to know how anything is computed.
-"""
+"""A query made ready to run: its Function, the names to differentiate by, and its Plan; kept by signature."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from app.engine.autodiff.evaluation import no_derivative
+from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
 from app.engine.planning.build import Built, build, leaves_of
-from app.engine.planning.plan import Plan, Result
+from app.engine.planning.demand import Demand, Needs, Result, Sizes
+from app.engine.planning.plan import Plan
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
@@ -24,8 +22,7 @@ from app.program.function import Function
 from app.program.functions import Functions
 from app.query import Query, TensorData
 
-SCALAR_KINDS: Final = frozenset({"gradient", "hessian", "hvp"})
-LIKELIHOOD_KINDS: Final = frozenset({"fisher", "fisher_diagonal"})
+# Signatures that are remembered: a graph with its Plan takes some 10 kB, so a full cache stays near 10 MB a worker.
 _CACHE_LENGTH: Final = 1024
 
 
@@ -42,33 +39,37 @@ class Prepared:
 
 
 class Preparer:
-    """Prepares queries and remembers what can be used again, by signature."""
+    """Prepares queries and remembers what can be used again, by signature.
 
-    def __init__(self, limits: Limits, device: str, functions: Functions) -> None:
+    `demands`: what each kind asks of the plan, by its name.
+    """
+
+    def __init__(self, limits: Limits, device: str, functions: Functions, demands: Mapping[str, Demand]) -> None:
         self._limits = limits
         self._functions = functions
         self._device = device
+        self._demands = demands
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
 
     def prepared(self, query: Query) -> Prepared:
         """Raises PullbackError: all that is wrong with a query's names, shapes, wants and size."""
         key = _signature(query)
-        found = self._known.get(key)
-        if found is not None:
+        prepared = self._known.get(key)
+        if prepared is not None:
             self._known.move_to_end(key)
-            return found
-        made = self._make(query)
-        if made.function.static:
-            self._known[key] = made
+            return prepared
+        prepared = self._prepare(query)
+        if prepared.function.static:
+            self._known[key] = prepared
             if len(self._known) > _CACHE_LENGTH:
                 self._known.popitem(last=False)
-        return made
+        return prepared
 
     def leaves(self, query: Query, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
         """The query's tensors on the device, in the dtypes that they are computed in."""
         return {name: to_torch(data, self._device).to(dtypes[name]) for name, data in leaves_of(query.inputs)}
 
-    def _make(self, query: Query) -> Prepared:
+    def _prepare(self, query: Query) -> Prepared:
         sent = dict(leaves_of(query.inputs))
         samples = _samples(query)
         shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in sent.items()}
@@ -79,23 +80,23 @@ class Preparer:
 
         built = build(query, self._functions, shapes, real, self._device)
         dtypes = {leaf.name: leaf.dtype for leaf in built.leaves}
+        demands: dict[str, Demand] = {kind: self._demands[kind] for kind in query.want}
         outputs = results(built.function)
-        derive = any(kind != "outputs" for kind in query.want)
-        wrt = _wrt(query, built, sent) if derive else ()
-        of = _of(query, built.function, wrt, outputs)
-        made = planning.make(
-            want=query.want,
-            wrt=[Result(leaf.name, leaf.shape, leaf.dtype) for leaf in built.leaves if leaf.name in wrt],
+        wrt = _wrt(query, built, sent) if any(demand.derives for demand in demands.values()) else ()
+        of = _of(query, demands, built.function, wrt, outputs)
+        variables = tuple(Result(leaf.name, leaf.shape, leaf.dtype) for leaf in built.leaves if leaf.name in wrt)
+        sizes = Sizes(
+            wrt=variables,
             outputs=outputs,
             of=of,
-            operations=built.function.operations(),
-            cost=built.cost,
-            several=_several(query, outputs, shapes),
-            samples=samples or 1,
-            diagonal=query.format != "dense",
-            limits=self._limits,
+            num_vectors=_num_vectors(query, outputs, shapes),
+            dense=query.format == "dense",
+            method=planning.jacobian_method(
+                variables, [o for o in outputs if is_differentiable(o.dtype)], built.function.operations()
+            ),
         )
-        return Prepared(built.function, dtypes, wrt, None if of is None else of.name, made, samples)
+        plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
+        return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples)
 
 
 def _signature(query: Query) -> Any:
@@ -132,7 +133,7 @@ def _samples(query: Query) -> int | None:
     """The length of the batch axis; None where the query is not batched."""
     if not query.batched:
         return None
-    found: dict[str, int] = {}
+    lengths: dict[str, int] = {}
     for name in query.batched:
         if name not in query.inputs:
             raise _unknown_input("batched", name, query)
@@ -147,16 +148,16 @@ def _samples(query: Query) -> int | None:
                     given="shape []",
                     fix=f'Leave `{name}` out of "batched" if every sample shares it.',
                 )
-            found[name] = data.shape[0]
-    if len(set(found.values())) != 1:
+            lengths[name] = data.shape[0]
+    if len(set(lengths.values())) != 1:
         raise PullbackError(
             "shape_mismatch",
             "Every batched input has the same leading axis.",
             at="batched",
-            given=", ".join(f"{name}: {count}" for name, count in found.items()),
+            given=", ".join(f"{name}: {count}" for name, count in lengths.items()),
             fix='Name in "batched" only inputs with one entry for each sample.',
         )
-    count = next(iter(found.values()))
+    count = next(iter(lengths.values()))
     if count == 0:
         raise PullbackError("shape_mismatch", "The batch axis is empty.", at="batched", fix="Send at least one sample.")
     return count
@@ -199,9 +200,10 @@ def _wrt(query: Query, built: Built, sent: Mapping[str, TensorData]) -> tuple[st
     return tuple(leaf.name for leaf in built.leaves if leaf.name in named)
 
 
-def _of(query: Query, function: Function, wrt: tuple[str, ...], outputs: tuple[Result, ...]) -> Result | None:
-    """The output that scalar kinds are of. Raises `not_differentiable`, `not_scalar`, `bad_parameter`."""
-    kinds = [kind for kind in query.want if kind in SCALAR_KINDS or kind in LIKELIHOOD_KINDS]
+def _of(
+    query: Query, demands: Mapping[str, Demand], function: Function, wrt: tuple[str, ...], outputs: tuple[Result, ...]
+) -> Result | None:
+    """The output that scalar and likelihood kinds are of. Raises `not_differentiable`, `not_scalar`, `bad_parameter`."""
     if query.of is not None and query.of not in function.outputs:
         raise PullbackError(
             "bad_parameter",
@@ -210,23 +212,23 @@ def _of(query: Query, function: Function, wrt: tuple[str, ...], outputs: tuple[R
             expected="one of " + ", ".join(function.outputs),
             given=query.of,
         )
+    kinds = [kind for kind, demand in demands.items() if demand.needs != "nothing"]
     if not kinds:
         return None
-    smooth = [o for o in outputs if is_differentiable(o.dtype) and query.of in (None, o.name)]
-    if not smooth or not wrt:
+    candidates = [o for o in outputs if is_differentiable(o.dtype) and query.of in (None, o.name)]
+    if not candidates or not wrt:
         raise no_derivative(function.title, wrt, {o.name: o.dtype for o in outputs if query.of in (None, o.name)})
-    if len(smooth) > 1:
+    if len(candidates) > 1:
         raise PullbackError(
             "bad_parameter",
             f"There are several outputs, so `{kinds[0]}` needs to know of which.",
             at="of",
-            expected="one of " + ", ".join(o.name for o in smooth),
-            fix=f'Add "of": "{smooth[0].name}" to the query.',
+            expected="one of " + ", ".join(o.name for o in candidates),
+            fix=f'Add "of": "{candidates[0].name}" to the query.',
         )
-    chosen = smooth[0]
     for kind in kinds:
-        _check_scalar(kind, chosen) if kind in SCALAR_KINDS else _check_likelihoods(kind, chosen)
-    return chosen
+        _CHECKS[demands[kind].needs](kind, candidates[0])
+    return candidates[0]
 
 
 def _check_scalar(kind: str, output: Result) -> None:
@@ -263,7 +265,13 @@ def _check_likelihoods(kind: str, output: Result) -> None:
         )
 
 
-def _several(query: Query, outputs: tuple[Result, ...], shapes: Mapping[str, tuple[int, ...]]) -> int:
+_CHECKS: Final[Mapping[Needs, Callable[[str, Result], None]]] = {
+    "scalar": _check_scalar,
+    "likelihoods": _check_likelihoods,
+}
+
+
+def _num_vectors(query: Query, outputs: tuple[Result, ...], shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Cotangents or tangents sent at once, for sizing; their shapes are judged when they are read."""
     ranks = {**{o.name: len(o.shape) for o in outputs}, **{name: len(shape) for name, shape in shapes.items()}}
     extra = 1 if query.batched else 0

@@ -76,12 +76,12 @@ def scale_of(tensor: Tensor) -> Tensor:
     return torch.where(usable, magnitude, torch.where(torch.isfinite(magnitude), typical, zero))
 
 
-def push(tensor: Tensor, direction: int) -> Tensor:
+def random_direction(tensor: Tensor, direction: int) -> Tensor:
     """A random direction, element by element in the scale of `tensor`."""
     return random_like(tensor, direction) * scale_of(tensor)
 
 
-def spread(tensor: Tensor, width: float, number: int) -> Tensor:
+def strewn(tensor: Tensor, width: float, number: int) -> Tensor:
     """Another point: `tensor` strewn over `width` times its typical magnitude."""
     magnitude = tensor.detach().abs()
     finite = magnitude[torch.isfinite(magnitude)]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from app.engine.stepwise.one_sided import random_like, spread
+from app.engine.stepwise.one_sided import random_like, strewn
 from app.engine.stepwise.point import REFUSALS, Hole, Point, Ref, replaced
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
@@ -56,7 +56,7 @@ class StepTrace:
     """`point.function` taken apart.
 
     Attributes:
-        ran: the steps in the order in which they ran; picks of one of several outputs are not steps.
+        records: the steps in the order in which they ran; picks of one of several outputs are not steps.
         values: every tensor.
         outputs: where the Function's outputs are.
         depends, live, firm: tensor → names of floating leaves on which its value depends in any way; to which a derivative
@@ -65,7 +65,7 @@ class StepTrace:
     """
 
     point: Point
-    ran: list[StepRecord] = field(default_factory=list)
+    records: list[StepRecord] = field(default_factory=list)
     values: dict[Ref, Tensor] = field(default_factory=dict)
     outputs: tuple[Ref, ...] = ()
     leaves: dict[str, Ref] = field(default_factory=dict)
@@ -79,43 +79,45 @@ class StepTrace:
     @property
     def maker(self) -> dict[Ref, StepRecord]:
         """Tensor → the step that made it."""
-        return {ref: ran for ran in self.ran for ref in ran.refs()}
+        return {ref: record for record in self.records for ref in record.refs()}
 
-    def again(self, ran: StepRecord, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def again(self, record: StepRecord, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of one step at other inputs, with the same random numbers. Raises what PyTorch raises."""
-        self.point.forwards += 1 / max(1, len(self.ran))
-        at = dict(zip(ran.parents, inputs, strict=True))
-        args, kwargs = replaced(self._shape[ran.node], Hole, lambda hole: at[hole.ref])
+        self.point.forwards += 1 / max(1, len(self.records))
+        at = dict(zip(record.parents, inputs, strict=True))
+        args, kwargs = replaced(self._shape[record.node], Hole, lambda hole: at[hole.ref])
         with self.point.ready():
-            return list(tensors_in(self.point.call(ran.node, args, kwargs, ran.state)))
+            return list(tensors_in(self.point.call(record.node, args, kwargs, record.state)))
 
-    def sweep(self, cotangents: Mapping[Ref, Tensor], override: Mapping[fx.Node, VjpRule] | None = None) -> dict[Ref, Tensor]:
+    def backward(
+        self, cotangents: Mapping[Ref, Tensor], override: Mapping[fx.Node, VjpRule] | None = None
+    ) -> dict[Ref, Tensor]:
         """One backward pass: the cotangent of every tensor that is reached, from those given.
 
         Arguments:
             override: steps whose derivative is to be replaced by another rule.
         """
         found: dict[Ref, Tensor] = dict(cotangents)
-        for ran in reversed(self.ran):
-            incoming = [found.get(ref) for ref in ran.refs()]
+        for record in reversed(self.records):
+            incoming = [found.get(ref) for ref in record.refs()]
             if all(cotangent is None for cotangent in incoming):
                 continue
-            pull = (override or {}).get(ran.node, step_vjp)
-            for parent, cotangent in zip(ran.parents, pull(ran, incoming), strict=True):
+            pull = (override or {}).get(record.node, step_vjp)
+            for parent, cotangent in zip(record.parents, pull(record, incoming), strict=True):
                 if cotangent is not None:
                     found[parent] = found[parent] + cotangent if parent in found else cotangent
         return found
 
 
-def step_vjp(ran: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
+def step_vjp(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The step's own rule: what its autograd graph makes of `cotangents`; None for an input that none reaches."""
-    at = [j for j in range(len(ran.inputs)) if any(row[j] for row in ran.passes)]
-    pairs = [(o, c) for o, c in zip(ran.outputs, cotangents, strict=True) if c is not None and o.requires_grad]
-    found: list[Tensor | None] = [None] * len(ran.inputs)
+    at = [j for j in range(len(record.inputs)) if any(row[j] for row in record.passes)]
+    pairs = [(o, c) for o, c in zip(record.outputs, cotangents, strict=True) if c is not None and o.requires_grad]
+    found: list[Tensor | None] = [None] * len(record.inputs)
     if not at or not pairs:
         return found
     outputs, given = zip(*pairs, strict=True)
-    gradients = torch.autograd.grad(outputs, [ran.inputs[j] for j in at], given, retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(outputs, [record.inputs[j] for j in at], given, retain_graph=True, allow_unused=True)
     for j, gradient in zip(at, gradients, strict=True):
         found[j] = gradient
     return found
@@ -123,60 +125,60 @@ def step_vjp(ran: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tenso
 
 def trace_steps(point: Point) -> StepTrace:
     """Runs every step once, with its own graph, and follows every path. Raises what PyTorch raises in the forward."""
-    local = StepTrace(point)
+    trace = StepTrace(point)
     for name, node in point.placeholders.items():
         ref = (node, 0)
         leaf = point.leaves[name]
-        local._structure[node] = Hole(ref)
-        local.values[ref], local.leaves[name] = leaf, ref
+        trace._structure[node] = Hole(ref)
+        trace.values[ref], trace.leaves[name] = leaf, ref
         own = frozenset([name]) if is_differentiable(leaf.dtype) else frozenset[str]()
-        local.depends[ref] = local.live[ref] = local.firm[ref] = own
+        trace.depends[ref] = trace.live[ref] = trace.firm[ref] = own
     point.forwards += 1
     with torch.enable_grad(), point.ready():
         for node in point.nodes:
-            _run(local, node)
-    local.outputs = tuple(local._structure[node].ref for node in point.output_nodes)
-    local.needed = needed_for(local, local.outputs)
-    return local
+            _run(trace, node)
+    trace.outputs = tuple(trace._structure[node].ref for node in point.output_nodes)
+    trace.needed = needed_for(trace, trace.outputs)
+    return trace
 
 
-def _run(local: StepTrace, node: fx.Node) -> None:
-    arguments = replaced((node.args, node.kwargs), fx.Node, local._structure.__getitem__)
-    if _is_pick(node, local):
-        local._structure[node] = arguments[0][0][arguments[0][1]]
+def _run(trace: StepTrace, node: fx.Node) -> None:
+    arguments = replaced((node.args, node.kwargs), fx.Node, trace._structure.__getitem__)
+    if _is_pick(node, trace):
+        trace._structure[node] = arguments[0][0][arguments[0][1]]
         return
     parents: dict[Ref, None] = {}
     replaced(arguments, Hole, lambda hole: parents.setdefault(hole.ref))
-    inputs = {ref: _leaf(local.values[ref]) for ref in parents}
-    state = tuple(local.point.random_state())
-    result = _called(local, node, arguments, inputs, state)
+    inputs = {ref: _leaf(trace.values[ref]) for ref in parents}
+    state = tuple(trace.point.random_state())
+    result = _called(trace, node, arguments, inputs, state)
     outputs: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Hole:
         outputs.append(tensor)
         return Hole((node, len(outputs) - 1))
 
-    local._structure[node] = replaced(result, Tensor, keep)
-    local._shape[node] = arguments
+    trace._structure[node] = replaced(result, Tensor, keep)
+    trace._shape[node] = arguments
     passes, nil, refused = _connections(tuple(inputs.values()), outputs)
-    ran = StepRecord(node, tuple(parents), tuple(inputs.values()), tuple(outputs), state, passes, (), refused)
-    ran = StepRecord(node, ran.parents, ran.inputs, ran.outputs, state, passes, _flat(local, ran, nil), refused)
-    local.ran.append(ran)
+    record = StepRecord(node, tuple(parents), tuple(inputs.values()), tuple(outputs), state, passes, (), refused)
+    record = StepRecord(node, record.parents, record.inputs, record.outputs, state, passes, _flat(trace, record, nil), refused)
+    trace.records.append(record)
     for k, output in enumerate(outputs):
         ref = (node, k)
-        local.values[ref] = output.detach()
-        local.depends[ref] = frozenset[str]().union(*(local.depends[p] for p in parents))
-        local.live[ref] = frozenset[str]().union(*(local.live[p] for j, p in enumerate(parents) if passes[k][j]))
-        firm = (local.firm[p] for j, p in enumerate(parents) if passes[k][j] and not ran.flat[k][j])
-        local.firm[ref] = frozenset[str]().union(*firm)
+        trace.values[ref] = output.detach()
+        trace.depends[ref] = frozenset[str]().union(*(trace.depends[p] for p in parents))
+        trace.live[ref] = frozenset[str]().union(*(trace.live[p] for j, p in enumerate(parents) if passes[k][j]))
+        firm = (trace.firm[p] for j, p in enumerate(parents) if passes[k][j] and not record.flat[k][j])
+        trace.firm[ref] = frozenset[str]().union(*firm)
 
 
-def _called(local: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, Tensor], state: Sequence[Tensor]) -> Any:
+def _called(trace: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, Tensor], state: Sequence[Tensor]) -> Any:
     """The step's result. Some steps refuse an argument that requires grad: then it is one that no derivative leads to."""
 
     def attempt() -> Any:
         args, kwargs = replaced(arguments, Hole, lambda hole: inputs[hole.ref])
-        return local.point.call(node, args, kwargs, state)
+        return trace.point.call(node, args, kwargs, state)
 
     try:
         return attempt()
@@ -194,12 +196,12 @@ def _called(local: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, T
     return attempt()
 
 
-def _is_pick(node: fx.Node, local: StepTrace) -> bool:
+def _is_pick(node: fx.Node, trace: StepTrace) -> bool:
     """Whether it only takes one of a step's several outputs."""
     first = node.args[0] if node.args else None
     return (
         isinstance(first, fx.Node)
-        and not isinstance(local._structure[first], Hole)
+        and not isinstance(trace._structure[first], Hole)
         and len(node.args) == 2
         and isinstance(node.args[1], int)
     )
@@ -245,33 +247,33 @@ def _gradients(output: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | No
     return torch.autograd.grad(output, inputs, random_like(output, 1), retain_graph=True, allow_unused=True)
 
 
-def _flat(local: StepTrace, ran: StepRecord, nil: list[list[bool]]) -> tuple[tuple[bool, ...], ...]:
-    return tuple(tuple(zero and _is_flat(local, ran, k, j) for j, zero in enumerate(row)) for k, row in enumerate(nil))
+def _flat(trace: StepTrace, record: StepRecord, nil: list[list[bool]]) -> tuple[tuple[bool, ...], ...]:
+    return tuple(tuple(zero and _is_flat(trace, record, k, j) for j, zero in enumerate(row)) for k, row in enumerate(nil))
 
 
-def _is_flat(local: StepTrace, ran: StepRecord, k: int, j: int) -> bool:
+def _is_flat(trace: StepTrace, record: StepRecord, k: int, j: int) -> bool:
     """Whether output k's derivative with respect to input j is zero wherever we look, although the value moves."""
     changed = False
     for number, width in enumerate(_SPREADS):
-        inputs = [tensor.detach() for tensor in ran.inputs]
-        inputs[j] = spread(inputs[j], width, number).requires_grad_()
+        inputs = [tensor.detach() for tensor in record.inputs]
+        inputs[j] = strewn(inputs[j], width, number).requires_grad_()
         try:
-            output = local.again(ran, inputs)[k]
-            if output.shape != ran.outputs[k].shape or not output.requires_grad:
+            output = trace.again(record, inputs)[k]
+            if output.shape != record.outputs[k].shape or not output.requires_grad:
                 return False
             (gradient,) = _gradients(output, [inputs[j]])
         except REFUSALS:
             continue
         if gradient is None or bool((gradient != 0).any()):
             return False
-        changed = changed or not torch.equal(output, ran.outputs[k])
+        changed = changed or not torch.equal(output, record.outputs[k])
     return changed
 
 
-def needed_for(local: StepTrace, outputs: Iterable[Ref]) -> set[Ref]:
+def needed_for(trace: StepTrace, outputs: Iterable[Ref]) -> set[Ref]:
     """The tensors on which the values of `outputs` depend, these included."""
     needed = set(outputs)
-    for ran in reversed(local.ran):
-        if any(ref in needed for ref in ran.refs()):
-            needed.update(ran.parents)
+    for record in reversed(trace.records):
+        if any(ref in needed for ref in record.refs()):
+            needed.update(record.parents)
     return needed

@@ -12,7 +12,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 from app.catalogue import read
-from app.catalogue.document import page, row
+from app.catalogue.operation_page import page, row
 from app.errors import PullbackError
 from app.pool.pool import Pool
 

@@ -1,0 +1,57 @@
+"""One query at work: what its kinds share is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from app.engine.autodiff import products
+from app.engine.autodiff.cotangents import Vectors, cotangents, tangents
+from app.engine.autodiff.evaluation import Evaluation
+from app.engine.errors import no_derivative
+from app.engine.notes import Notes
+from app.engine.planning.prepare import Prepared
+from app.limits import Limits
+from app.query import Query
+
+
+@dataclass
+class Computation:
+    """One query with its leaves on the device. `layouts`: path of a result → `dense`, `diagonal`, `block`, where not asked dense."""
+
+    query: Query
+    prepared: Prepared
+    leaves: Mapping[str, Tensor]
+    notes: Notes
+    limits: Limits
+    layouts: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(self.prepared.function, self.leaves, self.prepared.wrt, self.query.seed, self.notes)
+
+    @cached_property
+    def scalar(self) -> Tensor:
+        """The output that `gradient`, `hessian`, `hvp`, `fisher` are of. Raises `not_differentiable` where its path is cut."""
+        name = self.prepared.of or ""
+        value = self.evaluation.outputs[name]
+        if not value.requires_grad:
+            raise no_derivative(self.prepared.function.title, self.prepared.wrt, {name: value.dtype})
+        return value
+
+    @cached_property
+    def first(self) -> tuple[Tensor | None, ...]:
+        """∇ of `scalar`, differentiable again."""
+        return products.first_derivative(self.evaluation, self.scalar)
+
+    @cached_property
+    def cotangents(self) -> tuple[Vectors, int | None]:
+        return cotangents(self.query.cotangent, self.evaluation.differentiable(), self.evaluation.outputs, self.notes)
+
+    @cached_property
+    def tangents(self) -> tuple[Vectors, int | None]:
+        wrt = {name: leaf.detach() for name, leaf in zip(self.evaluation.wrt, self.evaluation.inputs, strict=True)}
+        return tangents(self.query.tangent, wrt, self.notes)

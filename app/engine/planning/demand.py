@@ -1,0 +1,110 @@
+"""What a kind of result asks of the plan: bytes, passes, a mode of differentiation, and which output it is of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal
+
+import torch
+
+from app.engine.tensors import is_differentiable
+
+Method = Literal["none", "reverse", "forward"]
+# `cheapest`: whichever of the two takes fewer passes for the whole Jacobian.
+Mode = Literal["none", "reverse", "forward", "cheapest"]
+# `scalar`: of one real number; `likelihoods`: of one real number for each sample, shape [n].
+Needs = Literal["nothing", "scalar", "likelihoods"]
+
+SMALLER: Final = "Send smaller inputs, or reduce the result in a program before it is returned."
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A tensor of the Function or of the answer, before it exists."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the demands of one sample are computed from.
+
+    Attributes:
+        wrt: the leaves to differentiate with respect to; outputs: all of the Function's.
+        of: the output that scalar and likelihood kinds are of, where one is wanted.
+        num_vectors: cotangents or tangents in one query.
+        dense: Jacobians and Hessians are wanted in full; else they are sized here as if they were diagonal, and again where
+            they prove not to be.
+        method: of the whole Jacobian.
+    """
+
+    wrt: tuple[Result, ...]
+    outputs: tuple[Result, ...]
+    of: Result | None
+    num_vectors: int
+    dense: bool
+    method: Method
+
+    @cached_property
+    def differentiable(self) -> tuple[Result, ...]:
+        """The outputs that can carry a derivative."""
+        return tuple(output for output in self.outputs if is_differentiable(output.dtype))
+
+    @cached_property
+    def columns(self) -> int:
+        """Elements of the inputs: columns of the Jacobian."""
+        return sum(leaf.elements for leaf in self.wrt)
+
+    @cached_property
+    def rows(self) -> int:
+        """Elements of the differentiable outputs: rows of the Jacobian."""
+        return sum(output.elements for output in self.differentiable)
+
+    @cached_property
+    def width(self) -> int:
+        """Bytes of the widest element."""
+        return max((result.dtype.itemsize for result in (*self.wrt, *self.differentiable)), default=8)
+
+    @cached_property
+    def wrt_bytes(self) -> int:
+        return sum(leaf.bytes for leaf in self.wrt)
+
+    @property
+    def samples(self) -> int:
+        """Log-likelihoods that `of` holds."""
+        return self.of.elements if self.of else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a kind asks of the plan.
+
+    Attributes:
+        bytes: of its result; passes: forwards and backwards besides the one forward.
+        mode: how it is differentiated.
+        needs: what the output that it is of must be.
+        by_rows: it is computed row by row, many rows at a time.
+        derives: it differentiates, so autograd keeps every intermediate, and its tensors are looked through for NaN.
+        instead: what to ask for where the result is too large.
+    """
+
+    bytes: Callable[[Sizes], int]
+    passes: Callable[[Sizes], int]
+    mode: Mode = "reverse"
+    needs: Needs = "nothing"
+    by_rows: bool = False
+    derives: bool = True
+    instead: str = SMALLER
