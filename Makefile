@@ -1,19 +1,31 @@
 # Two commands: `make run` and `make test`. Both build .venv on first use.
+# TORCH_INDEX: the wheel index of PyTorch to take torch from (pytorch.org, "Start locally", names one for each device): with that of
+# the CPU build the installation is a tenth of the size. Left empty, pip takes torch from where it takes everything.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CUDA_VENV := .venv-cuda
+TORCH_INDEX ?=
+WHERE = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PACKAGES := pyproject.toml constraints.txt app/__init__.py
 
 export PULLBACK_PORT ?= 8000
 
-.PHONY: run test lint browser openapi constraints clean
+.PHONY: run test test-cuda-build lint browser openapi constraints clean
 
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
 
 test: $(VENV)/.dev browser lint
 	$(BIN)/pytest
+
+# The build of torch that carries CUDA, in an environment of its own, on a machine that need not have a GPU: start, query, kill,
+# explain. Some gigabytes, so it is no part of `make test`.
+test-cuda-build: $(CUDA_VENV)/.test
+	@$(CUDA_VENV)/bin/python -c 'import torch; print("torch", torch.__version__, "with CUDA", torch.version.cuda, \
+	  "and", torch.cuda.device_count(), "GPUs"); raise SystemExit(torch.version.cuda is None)'
+	$(CUDA_VENV)/bin/pytest tests/pool/test_forkserver.py tests/pool/test_end.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -36,17 +48,35 @@ constraints: $(VENV)/.dev
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CUDA_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(BIN)/python:
+# The environment in the target's folder, made by the same Python.
+%/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*
+
+# Said once, before a download that takes minutes.
+define say_size
+@echo; \
+echo "Installing PyTorch and what else is needed into $(@D), this once. PyTorch's build with CUDA, which is the ordinary one on x86 Linux,"; \
+echo "is 2.8 GB to download and 5 GB on disk: 1 minute at 400 Mbit/s, 8 at 50. The CPU build is 0.3 GB and 1.2: README, \"Two"; \
+echo "commands\", says how to have it."; \
+echo
+endef
 
 # Stamps: what is installed already is not installed again.
 $(VENV)/.run: $(PACKAGES) | $(BIN)/python
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(say_size)
+	$(BIN)/pip install -c constraints.txt $(WHERE) -e .
 	@touch $@
 
 $(VENV)/.dev: $(PACKAGES) | $(BIN)/python
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(say_size)
+	$(BIN)/pip install -c constraints.txt $(WHERE) -e '.[dev]'
 	@touch $@ $(VENV)/.run
+
+# `===` compares the whole version, so that a CPU build (2.13.0+cpu), where pip knows of one, is not taken for it.
+$(CUDA_VENV)/.test: $(PACKAGES) | $(CUDA_VENV)/bin/python
+	$(say_size)
+	$(CUDA_VENV)/bin/pip install -c constraints.txt "$$(sed -n 's/^torch==/torch===/p' constraints.txt)" -e . pytest pytest-timeout
+	@touch $@

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from app.errors import PullbackError
+from app.errors import EXIT_SETTINGS, PullbackError, ServiceError
 from app.settings import Settings
 
 
@@ -74,7 +74,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
-    from app.main import BadSettingsError, serve
+    from app.main import serve
 
     given = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields}
     try:
@@ -83,10 +83,10 @@ def _serve(chosen: argparse.Namespace) -> int:
         for problem in error.errors():
             name = str(problem["loc"][0]) if problem["loc"] else ""
             _complain(f"PULLBACK_{name.upper()}: {problem['msg']}, got {problem['input']!r}")
-        return 2
-    except BadSettingsError as error:
+        return EXIT_SETTINGS
+    except ServiceError as error:
         _complain(str(error))
-        return 2
+        return error.exit_status
     return 0
 
 

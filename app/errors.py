@@ -44,6 +44,11 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "out_of_memory": (507, "The query needs more memory than a worker has"),
 }
 
+# Exit statuses of `pullback serve` where it cannot start or go on until a person changes something.
+EXIT_SETTINGS: Final = 2  # the settings, or what they ask for is not here
+EXIT_THREADS: Final = 3  # the parent of the workers has threads, so it must not fork
+EXIT_WORKERS: Final = 4  # the parent of the workers, or every worker, dies again and again before it is ready
+
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 # A reply must never carry a large part of what was sent (contract, section 6).
 _ECHO_LIMIT: Final = 300
@@ -114,3 +119,11 @@ class PullbackError(Exception):
             "request_id": request_id,
         }
         return {key: value for key, value in fields.items() if value is not None}
+
+
+class ServiceError(Exception):
+    """The service cannot start or go on; the message is one line for the operator, `exit_status` the command's."""
+
+    def __init__(self, detail: str, exit_status: int) -> None:
+        super().__init__(detail)
+        self.exit_status = exit_status

@@ -9,14 +9,18 @@ import ipaddress
 import socket
 import sys
 
+from app.errors import EXIT_SETTINGS, ServiceError
 from app.front.application import Application
 from app.front.server import Server
 from app.pool import linux as kernel
 from app.settings import Settings
 
 
-class BadSettingsError(Exception):
+class BadSettingsError(ServiceError):
     """These settings do not make a server; the message says what to change."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, EXIT_SETTINGS)
 
 
 def create(settings: Settings | None = None) -> Application:
@@ -29,6 +33,7 @@ def serve(settings: Settings) -> None:
 
     Raises:
         BadSettingsError: it would be open to the network without a key, or the address cannot be had.
+        ServiceError: its workers cannot be had, now or on another try.
     """
     if not (_is_loopback(settings.host) or settings.api_keys or settings.open_to_network):
         raise BadSettingsError(
@@ -46,8 +51,11 @@ def serve(settings: Settings) -> None:
         sys.stderr.flush()
 
     kernel.raise_file_limit()
+    server = Server(create(settings), settings, on_ready)
     with listener:
-        Server(create(settings), settings, on_ready).run(sockets=[listener])
+        server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
 
 
 def _listen(settings: Settings) -> socket.socket:

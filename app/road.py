@@ -109,7 +109,12 @@ class Road:
         return bool((g.abs() < 1e-12).all())
 
     def warm(self) -> None:
-        """Imports and runs every lazy part of PyTorch once, so that workers forked afterwards answer at once."""
+        """Imports and runs every lazy part of PyTorch once, so that workers forked afterwards answer at once.
+
+        A real backward comes before the first plan on fake tensors: on a CUDA build without a GPU the first backward after a
+        FakeTensorMode starts a thread for each device that might be, and a fork from a process with threads breaks autograd.
+        """
+        self.probe()
         for body in _WARM_UP:
             self.answer(Request("query", "warm-up", None, None, None, memoryview(body)), lambda _: None)
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import uvicorn
 
+from app.errors import ServiceError
 from app.front.application import Application
 from app.front.http.connection import Connection
 from app.settings import Settings
@@ -30,6 +31,9 @@ class Server(uvicorn.Server):
 
     Arguments:
         on_ready: called once, when the first worker can answer.
+
+    Attributes:
+        failure: why it has ended by itself, where it has.
     """
 
     def __init__(self, application: Application, settings: Settings, on_ready: Callable[[], None]) -> None:
@@ -55,6 +59,7 @@ class Server(uvicorn.Server):
         self._application = application
         self._settings = settings
         self._on_ready = on_ready
+        self.failure: ServiceError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -63,6 +68,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         if not self.should_exit:
             self._start(self._announce())
+            self._start(self._end_on_failure())
 
     async def on_tick(self, counter: int) -> bool:
         now = asyncio.get_running_loop().time()
@@ -100,6 +106,12 @@ class Server(uvicorn.Server):
         if admission is not None:
             await admission.pool.until_ready()
             self._on_ready()
+
+    async def _end_on_failure(self) -> None:
+        admission = self._application.admission
+        if admission is not None:
+            self.failure = await admission.pool.supervisor.failure
+            self.should_exit = True
 
     def _start(self, step: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(step)

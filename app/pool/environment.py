@@ -14,7 +14,9 @@ from app.settings import Settings
 PREFIX: Final = "PULLBACK_"
 # Workers need no key to answer, so no worker knows one.
 _SECRET: Final = ("api_keys",)
-# A thread pool does not survive a fork, so none may exist in the nursery; workers set their threads after it.
+# Where no GPU is to be used, PyTorch must find none: its fake tensors would ask CUDA for its devices, which spoils the fork.
+NO_GPU: Final[Mapping[str, str]] = {"CUDA_VISIBLE_DEVICES": ""}
+# A thread pool does not survive a fork, so none may exist in the forkserver; workers set their threads after it.
 SINGLE_THREADED: Final[Mapping[str, str]] = {
     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1",
     # A worker's threads sleep between two operations instead of spinning on cores that the front and other workers need.
@@ -25,7 +27,8 @@ SINGLE_THREADED: Final[Mapping[str, str]] = {
 def environment(settings: Settings) -> dict[str, str]:
     """The environment in which `Settings()` reads the same again, but for its secrets."""
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
-    return inherited | dict(SINGLE_THREADED) | variables(settings)
+    hidden = NO_GPU if settings.device == "cpu" else {}
+    return inherited | dict(SINGLE_THREADED) | dict(hidden) | variables(settings)
 
 
 def variables(settings: Settings) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The nursery: a warm parent that has imported torch, computes nothing, and forks a worker whenever the front asks.
+"""The forkserver: a warm parent that has imported torch, computes nothing, and forks a worker whenever the front asks.
 
 Knows the road's warm-up, fork and wait. Refuses to know queries; never touches CUDA and starts no threads, so that a fork is safe
 (POSIX lets only the calling thread survive it) and takes milliseconds where a fresh import takes seconds.
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from app.errors import EXIT_SETTINGS, EXIT_THREADS, ServiceError
 from app.pool import linux as kernel
+from app.pool.environment import NO_GPU
 from app.pool.frames import Frame, Kind, Reader, encode
 from app.pool.worker import send_all, work
 from app.pool.worker_slots import WorkerSlot, limits, places
@@ -59,6 +61,7 @@ class Forkserver:
         return True
 
     def _fork(self, frame: Frame, connection: socket.socket) -> None:
+        _check_threads()
         place = WorkerSlot(**orjson.loads(frame.meta))
         parent = os.getpid()
         pid = os.fork()
@@ -116,30 +119,67 @@ def _ask_cuda() -> list[int]:
     return [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
 
 
+def _check_threads() -> None:
+    """Only the calling thread survives a fork, and autograd refuses to work in the child of a process that had others.
+
+    Raises:
+        ServiceError: this process has more than one thread.
+    """
+    threads = kernel.status_field("Threads")
+    if threads > 1:
+        raise ServiceError(
+            f"The parent of the workers has {threads} threads, which would not survive a fork: something that is loaded into "
+            "every Python process here (a profiler, a tracer, sitecustomize) starts threads. Start the service without it.",
+            EXIT_THREADS,
+        )
+
+
+def prepare(settings: Settings) -> tuple[list[int], Road]:
+    """The GPUs' memory in bytes, and the road, warm where that is safe before a fork.
+
+    Raises:
+        ServiceError: a device that is not here, or threads.
+    """
+    from app.road import Road
+
+    _check_threads()
+    gpus = [] if settings.device == "cpu" else gpu_bytes()
+    if not gpus:
+        os.environ.update(NO_GPU)
+    try:
+        first = places(settings, gpus)[0]
+    except RuntimeError as error:
+        raise ServiceError(f"{error}.", EXIT_SETTINGS) from None
+    road = Road(limits(settings, first), "cpu", settings.functions_folder)
+    if not gpus:
+        # With GPUs, even a backward pass on the CPU would start a thread for each and open CUDA here.
+        road.warm()
+    _check_threads()
+    return gpus, road
+
+
 def main(descriptor: int, parent_pid: int) -> None:
     """Serve the front, process `parent_pid`, at the other end of `descriptor`, a Unix stream socket."""
     kernel.die_with_parent(parent_pid)
     kernel.ignore_terminal_signals()
     kernel.keep_buffers()
     connection = socket.socket(fileno=descriptor)
-    from app.road import Road
-
-    settings = Settings()
-    gpus = [] if settings.device == "cpu" else gpu_bytes()
     try:
-        first = places(settings, gpus)[0]
-    except RuntimeError as error:
-        sys.exit(f"pullback: {error}")
-    road = Road(limits(settings, first), "cpu", settings.functions_folder)
-    if not gpus:
-        # With GPUs, even a backward pass on the CPU would start a thread for each and open CUDA here.
-        road.warm()
-    # What lives now lives on: the collector must not write into pages that parent and children share.
-    gc.collect()
-    gc.freeze()
-    meta = {"gpus": gpus, "threads": kernel.status_field("Threads")}
-    send_all(connection, encode(Kind.HELLO, meta=orjson.dumps(meta), body=[road.functions()]))
-    Forkserver(connection, road, settings).run()
+        settings = Settings()
+        gpus, road = prepare(settings)
+        # What lives now lives on: the collector must not write into pages that parent and children share.
+        gc.collect()
+        gc.freeze()
+        send_all(connection, encode(Kind.HELLO, meta=orjson.dumps({"gpus": gpus}), body=[road.functions()]))
+        Forkserver(connection, road, settings).run()
+    except ServiceError as error:
+        # Said by the front, which ends with this status.
+        meta = {"reason": str(error), "exit_status": error.exit_status}
+        send_all(connection, encode(Kind.FAILED, meta=orjson.dumps(meta)))
+        sys.exit(error.exit_status)
+    except Exception as error:
+        # It may heal (no memory, no process to be had), so the front tries again some times; one line says what it was.
+        sys.exit(f"pullback: the parent of the workers: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

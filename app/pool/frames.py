@@ -40,6 +40,7 @@ class Kind(IntEnum):
     FORK = 33  # front → forkserver: fork a worker; its end of the socketpair travels with the frame
     FORKED = 34  # forkserver → front: the worker's pid
     EXITED = 35  # forkserver → front: a worker's exit status
+    FAILED = 36  # forkserver → front: it cannot serve; meta has the reason and the exit status for the whole service
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from app.errors import EXIT_WORKERS, ServiceError
 from app.pool import linux
 from app.pool.channel import Channel
 from app.pool.environment import environment
@@ -32,6 +33,9 @@ BACK_OFF_S: Final = (0.0, 0.0, 1.0, 2.0, 3.0, 5.0)
 _START_LIMIT_S: Final = 120.0
 _PROBE_LIMIT_S: Final = 10.0
 _PROBE_EVERY_S: Final = 15.0
+# What dies so often in a row before it was ever ready will not heal.
+_FORKSERVER_TRIES: Final = 3
+_WORKER_TRIES: Final = 6
 # How long the verdict on a death waits for the exit status.
 _STATUS_LIMIT_S: Final = 0.25
 _STOP_LIMIT_S: Final = 2.0
@@ -63,12 +67,14 @@ class Supervisor:
         workers: those alive, by their slot.
         restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, forkserver.
         functions: the listing of kept functions as JSON, as the forkserver has read them; empty until it is warm.
+        failure: resolves where no worker can be had, now or later, so that the service must end.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, observer: WorkerObserver) -> None:
         self.workers: dict[int, WorkerHandle] = {}
         self.restarts: Counter[str] = Counter()
         self.functions = b""
+        self.failure: asyncio.Future[ServiceError] = loop.create_future()
         self._loop = loop
         self._settings = settings
         self._observer = observer
@@ -80,6 +86,7 @@ class Supervisor:
         self._forkserver: subprocess.Popen[bytes] | None = None
         self._forkserver_failures = 0
         self._line: Channel | None = None
+        self._ever_ready = False
         self._stopping = False
 
     # The forkserver
@@ -103,6 +110,8 @@ class Supervisor:
         facts = orjson.loads(frame.meta)
         if frame.kind is Kind.HELLO:
             self._warm(facts, bytes(frame.body))
+        elif frame.kind is Kind.FAILED:
+            self._fail(facts["reason"], facts["exit_status"])
         elif frame.kind is Kind.FORKED and frame.number in self._unreaped:
             self._unreaped[frame.number].forked(facts["pid"])
         elif frame.kind is Kind.EXITED and frame.number in self._unreaped:
@@ -111,8 +120,6 @@ class Supervisor:
     def _warm(self, facts: Mapping[str, Any], functions: bytes) -> None:
         self.functions = functions
         self._forkserver_failures = 0
-        if facts["threads"] > 1:
-            self._observer.on_event("the forkserver has threads, which do not survive a fork", threads=facts["threads"])
         self._slots = places(self._settings, facts["gpus"])
         for index in range(len(self._slots)):
             self._spawn(index)
@@ -135,8 +142,22 @@ class Supervisor:
             worker.forget()
         self._unreaped.clear()
         self._forkserver_failures += 1
+        if self._forkserver_failures >= _FORKSERVER_TRIES:
+            code = None if self._forkserver is None else self._forkserver.returncode
+            self._fail(
+                f"The parent of the workers died {_FORKSERVER_TRIES} times in a row before it was ready, the last time with "
+                f"exit status {code}; what it said stands above.",
+                EXIT_WORKERS,
+            )
+            return
         delay = BACK_OFF_S[min(self._forkserver_failures, len(BACK_OFF_S) - 1)]
         self._loop.call_later(delay, self._start_again)
+
+    def _fail(self, reason: str, exit_status: int) -> None:
+        """Start nothing more: what is wrong stays wrong until a person changes it."""
+        if not self._stopping:
+            self._stopping = True
+            self.failure.set_result(ServiceError(reason, exit_status))
 
     def _start_again(self) -> None:
         if not self._stopping:
@@ -168,6 +189,7 @@ class Supervisor:
         elif worker.state == "starting":
             worker.state = "ready"
             self._failures[worker.index] = 0
+            self._ever_ready = True
             self._observer.on_event("a worker is ready", worker=worker.index, start_s=round(worker.probed - worker.started, 4))
             self._observer.on_ready(worker)
 
@@ -211,6 +233,13 @@ class Supervisor:
         if failed:
             delay = BACK_OFF_S[min(self._failures[index], len(BACK_OFF_S) - 1)]
             self._failures[index] += 1
+            if not self._ever_ready and self._failures[index] >= _WORKER_TRIES:
+                self._fail(
+                    f"A worker died {_WORKER_TRIES} times in a row before it was ready, and none ever was; "
+                    "what it said stands above.",
+                    EXIT_WORKERS,
+                )
+                return
         if delay:
             self._loop.call_later(delay, self._spawn, index)
         else:

@@ -1,0 +1,123 @@
+"""The parent of the workers: it has one thread when it forks, on every build of PyTorch, and what cannot heal ends the service.
+
+Runs in the ordinary tests and, by `make test-cuda-build`, on PyTorch's CUDA build without a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from app.errors import EXIT_SETTINGS, EXIT_THREADS, EXIT_WORKERS
+from tests.pool.questions import SMALL
+from tests.processes import forkserver, workers
+from tests.server import Server, clean_environment, free_port, serving
+
+# Run by every Python process of the service at its start; the parent of the workers is known by its module.
+ONLY_IN_THE_PARENT: Final = "import sys\nif 'app.pool.forkserver' in sys.orig_argv:\n"
+EXPLAINED: Final = {
+    "program": "p = softmax(x @ w, dim=1)\nlabel = argmax(p, dim=1)\nreturn where(label == 0, 0.0, 1.0).mean()",
+    "inputs": {"x": [[1.0, 0.5], [-0.3, 0.8]], "w": [[0.2, -0.1], [0.4, 0.3]]},
+    "want": ["explain"],
+}
+
+
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def answers(server: Server) -> bool:
+    reply = server.http.post("/v1/query", json=SMALL)
+    return reply.status_code == 200 and reply.json()["vjp"]["input"]["shape"] == [3]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_start_query_kill_explain(tmp_path: Path, device: str) -> None:
+    with serving(tmp_path / "log.txt", PULLBACK_WORKERS="2", PULLBACK_DEVICE=device, CUDA_VISIBLE_DEVICES="0") as server:
+        parent = forkserver(server.process.pid)
+        assert threads(parent) == 1
+        # Where no GPU is to be used, none may be seen: fake tensors would ask CUDA for its devices, which spoils the fork.
+        variables = Path(f"/proc/{parent}/environ").read_bytes().split(b"\0")
+        assert (b"CUDA_VISIBLE_DEVICES=" in variables) == (device == "cpu")
+        assert answers(server)
+        old = workers(server.process.pid)
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        assert answers(server)
+        reply = server.http.post("/v1/query", json=EXPLAINED)
+        assert reply.json()["explain"]["inputs"]["w"]["verdict"] == "disconnected"
+        assert reply.json()["explain"]["inputs"]["w"]["because"]["line"] == 2
+        deadline = time.monotonic() + 20
+        while len(set(workers(server.process.pid)) - set(old)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert forkserver(server.process.pid) == parent
+        assert threads(parent) == 1
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_real_backward_comes_before_the_first_fake_tensor() -> None:
+    """On a CUDA build without a GPU the other order starts threads in the parent; the order is held on every build."""
+    program = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+order = []
+backward, enter = torch.autograd._engine_run_backward, FakeTensorMode.__enter__
+def recorded_backward(*arguments, **named):
+    order.append("backward")
+    return backward(*arguments, **named)
+def recorded_enter(self):
+    order.append("fake")
+    return enter(self)
+torch.autograd._engine_run_backward, FakeTensorMode.__enter__ = recorded_backward, recorded_enter
+from app.pool.forkserver import prepare
+from app.settings import Settings
+gpus, road = prepare(Settings(device="cpu"))
+assert "fake" in order and order[0] == "backward", order[:5]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def ended(folder: Path, in_the_parent: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """`pullback serve`, whose parent of the workers runs some lines of Python first, until it ends by itself."""
+    (folder / "sitecustomize.py").write_text(ONLY_IN_THE_PARENT + in_the_parent)
+    environment = clean_environment(PULLBACK_PORT=str(free_port()), PULLBACK_WORKERS="1", **settings)
+    command = [str(Path(sys.executable).parent / "pullback"), "serve"]
+    return subprocess.run(
+        command, env={**environment, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=150, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("in_the_parent", "settings", "exit_status", "said"),
+    [
+        ("    pass", {"PULLBACK_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}, EXIT_SETTINGS, "PULLBACK_DEVICE is cuda"),
+        (
+            "    import threading, time\n    threading.Thread(target=time.sleep, args=(1e3,), daemon=True).start()",
+            {},
+            EXIT_THREADS,
+            "2 threads",
+        ),
+        ("    import os\n    os.kill(os.getpid(), 9)", {}, EXIT_WORKERS, "died 3 times in a row"),
+    ],
+    ids=["cuda asked for and absent", "threads in the parent", "a parent that is killed"],
+)
+def test_what_cannot_heal_ends_the_service(
+    tmp_path: Path, server: Server, in_the_parent: str, settings: dict[str, str], exit_status: int, said: str
+) -> None:
+    done = ended(tmp_path, in_the_parent, **settings)
+    assert done.returncode == exit_status, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("pullback: ")]
+    assert said in lines[-1]
+    assert "Traceback" not in done.stderr
+    assert answers(server)
