@@ -10,7 +10,7 @@ from torch import Tensor
 from app.engine.autodiff.evaluation import Evaluation
 from app.engine.autodiff.freivalds import certify, combined
 from app.engine.errors import Attempt, refusing_second_derivatives
-from app.engine.planning.plan import FORWARD_MISSING, FORWARD_WRONG
+from app.engine.planning.plan import has_forward_mode
 
 Vectors = Mapping[str, Tensor]
 
@@ -71,7 +71,7 @@ def jvp(evaluation: Evaluation, tangents: Vectors, num_vectors: int | None) -> d
             return product(*directions)
         return evaluation.with_fallback(lambda: together(product), lambda: one_by_one(product))
 
-    if not evaluation.function.operations() & (FORWARD_WRONG | FORWARD_MISSING):
+    if has_forward_mode(evaluation.function.operations()):
         with Attempt():
             return dict(zip(wanted, attempt(forward), strict=True))
     with Attempt():

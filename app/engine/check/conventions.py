@@ -5,23 +5,11 @@ Knows these operations. Refuses to know how the differences were made.
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor
 
+from app.catalogue.facts import operations_with, sentence, values
 from app.engine.stepwise.point import Point, name_of
-
-# They read one triangle of a symmetric (Hermitian) matrix, and spread its derivative over both.
-_SYMMETRIC: Final = frozenset({"cholesky", "cholesky_ex", "eigh", "eigvalsh", "pinv"})
-# They read one triangle of a triangular matrix, and give the other a derivative too.
-_TRIANGULAR: Final = frozenset({"cholesky_inverse", "cholesky_solve", "solve_triangular", "triangular_solve"})
-_OTHER: Final[dict[str, str]] = {
-    "ctc_loss": "`ctc_loss` takes its input for the result of a log_softmax and gives the derivative through that: right with log_softmax before it, "
-    "and not what differences of the input alone give.",
-    "fake_quantize_per_tensor_affine": "`fake_quantize` passes the gradient straight through its rounding, on purpose.",
-    "fake_quantize_per_channel_affine": "`fake_quantize` passes the gradient straight through its rounding, on purpose.",
-}
 
 
 def symmetric_agrees(point: Point, leaf: Tensor, ours: Tensor, numeric: Tensor, tolerance: float) -> str | None:
@@ -34,14 +22,14 @@ def symmetric_agrees(point: Point, leaf: Tensor, ours: Tensor, numeric: Tensor, 
     if leaf.ndim < 2 or leaf.shape[-1] != leaf.shape[-2] or bool(torch.isnan(numeric.abs()).any()):
         return None
     off = 10 * tolerance
-    if names & _SYMMETRIC:
+    if names & operations_with("reads_triangle", "symmetric"):
         both = ours + ours.mH, numeric + numeric.mH
         if bool(((both[0] - both[1]).abs() <= off).all()):
             return (
                 "The matrix is taken as symmetric: only one of its triangles is read, and PyTorch spreads the derivative over both halves. "
                 "Finite differences of single elements do not, but along symmetric directions the two agree."
             )
-    if names & _TRIANGULAR:
+    if names & operations_with("reads_triangle", "triangular"):
         apart = (ours - numeric).abs() > off
         for half in (apart.triu(1), apart.tril(-1)):
             if bool((half == apart).all()) and not bool((numeric.abs()[apart] > off).any()):
@@ -52,7 +40,7 @@ def symmetric_agrees(point: Point, leaf: Tensor, ours: Tensor, numeric: Tensor, 
 def convention(point: Point) -> dict[str, str] | None:
     """What is known of an operation whose derivative is another by convention, as JSON."""
     for node in point.nodes:
-        text = _OTHER.get(name_of(node))
-        if text is not None:
-            return {"code": "convention", "message": text}
+        key = values("convention").get(name_of(node))
+        if key is not None:
+            return {"code": "convention", "message": sentence(key)}
     return None

@@ -15,9 +15,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.facts import operations_with
 from app.engine.check.objective import Objective
 from app.engine.check.scale_factors import Factor, factors_of
-from app.engine.check.wrong_rules import POINTWISE, dropped, identity, softmax_diagonal
+from app.engine.check.wrong_rules import dropped, identity, softmax_diagonal
 from app.engine.stepwise.point import name_of, step_of
 from app.engine.stepwise.trace import StepTrace, VjpRule, trace_steps
 
@@ -281,7 +282,7 @@ def _softmax(case: Case) -> Claim | None:
 
 def _activation(case: Case) -> Claim | None:
     for record in case.trace.records:
-        if name_of(record.node) in POINTWISE and _agrees(case, {record.node: identity}):
+        if name_of(record.node) in operations_with("wrong_rules", "identity") and _agrees(case, {record.node: identity}):
             return Claim(
                 "missing_activation_derivative",
                 f"The derivative of `{_operation(record.node)}` itself is missing{_place(record.node)}: the chain rule multiplies by it there.",

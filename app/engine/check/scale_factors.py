@@ -7,25 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import fx
 
+from app.catalogue.facts import operations_with
 from app.engine.stepwise.point import REFUSALS, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
-
-_MEANS: Final = frozenset({"mean", "nanmean", "avg_pool1d", "avg_pool2d", "var", "std"})
-_SUMS: Final = frozenset({"sum", "nansum", "einsum", "dot", "matmul", "norm"})
-_SQUARES: Final = frozenset({"pow", "square", "mse_loss", "dot", "vdot", "norm", "var"})
-_LOSSES: Final = frozenset(
-    {
-        "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "cross_entropy", "nll_loss", "binary_cross_entropy", "kl_div", "poisson_nll_loss",
-        "binary_cross_entropy_with_logits", "hinge_embedding_loss", "soft_margin_loss", "gaussian_nll_loss", "cosine_embedding_loss",
-        "margin_ranking_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "triplet_margin_loss",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +50,13 @@ def _averages(trace: StepTrace) -> Iterator[Factor]:
 def _averaged(trace: StepTrace, record: StepRecord) -> float | None:
     """By how much the step's sum is larger than its mean."""
     name = name_of(record.node)
-    if name in _MEANS and len(record.outputs) == 1 and record.outputs[0].numel():
+    if name in operations_with("reduces", "mean") and len(record.outputs) == 1 and record.outputs[0].numel():
         return record.inputs[0].numel() / record.outputs[0].numel()
-    if name in _LOSSES and "mean" in str(argument_of(record.node, "reduction", "mean")) and not record.outputs[0].ndim:
+    if (
+        name in operations_with("loss")
+        and "mean" in str(argument_of(record.node, "reduction", "mean"))
+        and not record.outputs[0].ndim
+    ):
         total = _total(trace, record)
         mean = float(record.outputs[0])
         return total / mean if total is not None and mean else None
@@ -104,7 +97,9 @@ def _totals(trace: StepTrace) -> Iterator[Factor]:
     """A sum in the program, taken as a mean."""
     for record in trace.records:
         function = name_of(record.node)
-        is_sum = function in _SUMS or (function in _LOSSES and argument_of(record.node, "reduction", "") == "sum")
+        is_sum = function in operations_with("reduces", "sum") or (
+            function in operations_with("loss") and argument_of(record.node, "reduction", "") == "sum"
+        )
         if not is_sum or not record.inputs or not record.outputs[0].numel():
             continue
         count = record.inputs[0].numel() / record.outputs[0].numel()
@@ -114,7 +109,7 @@ def _totals(trace: StepTrace) -> Iterator[Factor]:
 
 
 def _twos(trace: StepTrace) -> Iterator[Factor]:
-    square = any(name_of(record.node) in _SQUARES for record in trace.records)
+    square = any(name_of(record.node) in operations_with("squares") for record in trace.records)
     yield Factor(
         0.5, "the 2 from the derivative of a square is missing" if square else "a factor of 2 is missing", weak=not square
     )
@@ -122,7 +117,7 @@ def _twos(trace: StepTrace) -> Iterator[Factor]:
 
 
 def _squares(trace: StepTrace) -> bool:
-    return any(name_of(record.node) in _SQUARES for record in trace.records)
+    return any(name_of(record.node) in operations_with("squares") for record in trace.records)
 
 
 def _sizes(trace: StepTrace, name: str) -> Iterator[Factor]:

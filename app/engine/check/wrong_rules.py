@@ -16,14 +16,6 @@ from app.engine.stepwise.point import argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
 from app.engine.tensors import is_differentiable
 
-# Functions of one tensor, element by element, whose derivative is a factor of its own in the chain rule.
-POINTWISE: Final = frozenset(
-    {
-        "relu", "sigmoid", "tanh", "exp", "log", "gelu", "silu", "softplus", "leaky_relu", "elu", "selu", "celu", "sin", "cos", "sqrt", "square",
-        "abs", "logsigmoid", "hardtanh", "relu6", "expit", "log1p", "expm1", "rsqrt", "reciprocal", "erf", "atan", "sinh", "cosh", "mish",
-    }
-)  # fmt: skip
-
 
 def identity(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The step's derivative taken as 1."""

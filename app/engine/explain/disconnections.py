@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Survey
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
@@ -18,10 +19,7 @@ from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import NAMES, is_differentiable
 
-SHAPE_ONLY: Final = frozenset(
-    {"zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "empty_like", "isnan"}
-)
-_DETACHING: Final = frozenset({"detach", "stop_gradient", "data"})
+SHAPE_ONLY: Final = operations_with("shape_only")
 _ORDINALS: Final = ("first", "second", "third", "last")
 
 
@@ -40,7 +38,7 @@ def cuts(trace: StepTrace, name: str, outputs: set[Ref] | None = None) -> Iterat
 
 def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, str]:
     operation, function, output = operation_of(record.node), name_of(record.node), record.outputs[k]
-    if function in _DETACHING:
+    if function in operations_with("detaches"):
         return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
     if function in SHAPE_ONLY:
         return "shape", f"`{operation}` uses only the shape of `{name}`, not its values."

@@ -16,124 +16,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from app.catalogue.facts import operations_with
 from app.engine.stepwise.one_sided import COARSE, FINE, Evaluate, Marks, probe, random_direction, random_like, scale_of
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
 
-# Sums of products and rearrangements: no bend, no edge, no jump, so nothing to probe for.
-SMOOTH: Final = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "matmul",
-        "mm",
-        "bmm",
-        "mv",
-        "dot",
-        "inner",
-        "outer",
-        "vdot",
-        "linear",
-        "bilinear",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "einsum",
-        "tensordot",
-        "baddbmm",
-        "addmm",
-        "addmv",
-        "addbmm",
-        "addr",
-        "sum",
-        "mean",
-        "getitem",
-        "cat",
-        "concat",
-        "stack",
-        "hstack",
-        "vstack",
-        "dstack",
-        "permute",
-        "transpose",
-        "t",
-        "mT",
-        "T",
-        "reshape",
-        "view",
-        "view_as",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "expand",
-        "expand_as",
-        "repeat",
-        "flip",
-        "roll",
-        "movedim",
-        "swapaxes",
-        "adjoint",
-        "narrow",
-        "select",
-        "chunk",
-        "split",
-        "unbind",
-        "diagonal",
-        "diag",
-        "diag_embed",
-        "tril",
-        "triu",
-        "cumsum",
-        "trace",
-        "kron",
-        "clone",
-        "contiguous",
-        "detach",
-        "index",
-        "index_select",
-        "gather",
-        "take_along_dim",
-        "unfold",
-        "fold",
-        "pad",
-        "broadcast_to",
-        "tile",
-        "rot90",
-        "square",
-        "pos",
-        "real",
-        "imag",
-        "conj",
-        "resolve_conj",
-        "view_as_real",
-        "view_as_complex",
-        "complex",
-        "fft_fft",
-        "fft_ifft",
-        "fft_rfft",
-        "fft_irfft",
-        "fft_fft2",
-        "fft_ifft2",
-        "fft_fftn",
-        "fft_ifftn",
-        "exp",
-        "sin",
-        "cos",
-        "tanh",
-        "sigmoid",
-        "softmax",
-        "log_softmax",
-        "logsumexp",
-        "erf",
-    ]
-)
 LARGE: Final = 200_000  # elements of all tensors together: one direction from here on
 HUGE: Final = 20_000_000  # and none from here on
 _BENDS: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
@@ -197,7 +85,11 @@ def weights(tensor: Tensor) -> Tensor:
 def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] | None:
     """How a step behaves at its own inputs; None where there is nothing suspicious."""
     moves = [bool(trace.depends[p]) and is_differentiable(t.dtype) for p, t in zip(record.parents, record.inputs, strict=True)]
-    if name_of(record.node) in SMOOTH or not any(moves) or not any(ref in trace.needed for ref in record.refs()):
+    if (
+        name_of(record.node) in operations_with("smooth")
+        or not any(moves)
+        or not any(ref in trace.needed for ref in record.refs())
+    ):
         return None
     inputs = [tensor.detach() for tensor in record.inputs]
 

@@ -11,30 +11,13 @@ from typing import Final
 
 from torch import Tensor, fx
 
-from app.engine.explain.suggestions import way_out
+from app.catalogue.facts import operations_with
+from app.engine.explain.suggestions import suggestion
 from app.engine.stepwise.point import Ref, name_of, step_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 
 # Gravest first. A piecewise constant path has no derivative that could be singular; a kink is harmless beside an infinite derivative.
 ORDER: Final = ("disconnected", "not_differentiable", "piecewise_constant", "singular", "kink", "differentiable")
-_AXIS_SECOND: Final = frozenset(
-    {
-        "argmax",
-        "argmin",
-        "max",
-        "min",
-        "amax",
-        "amin",
-        "median",
-        "mode",
-        "sort",
-        "argsort",
-        "cummax",
-        "cummin",
-        "softmax",
-        "log_softmax",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +64,9 @@ def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x",
         candidates = [p for p in record.parents if name in trace.depends[p]] or [p for p in record.parents if trace.depends[p]]
         parent = candidates[0] if candidates else None
     x = called(trace, parent, "x") if parent is not None else "x"
-    second = record.node.args[1:2] if name_of(record.node) in _AXIS_SECOND else ()
+    second = record.node.args[1:2] if name_of(record.node) in operations_with("second_argument", "dim") else ()
     dims = [a for a in (record.node.kwargs.get("dim"), *second) if isinstance(a, int) and not isinstance(a, bool)]
-    return way_out(what, name_of(record.node), x=x, dim=dims[0] if dims else None)
+    return suggestion(what, name_of(record.node), x=x, dim=dims[0] if dims else None)
 
 
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*) = ")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from app.catalogue.facts import short, values
 from app.engine.planning.cost import Cost
 from app.engine.planning.demand import SMALLER, Demand, Method, Result, Sizes
 from app.errors import PullbackError
@@ -22,19 +23,6 @@ ROWS_AT_MOST: Final = 512
 # Rows that run together may fill a quarter of the memory: the estimate of what one row takes is no bound (a step may need several
 # times its result while it runs), and the results and inputs want theirs besides.
 _ROWS_SHARE: Final = 0.25
-# Operations whose forward-mode derivative PyTorch 2.13 gets wrong (cross-checked: ⟨v, Jᵗu⟩ ≠ ⟨Jv, u⟩).
-FORWARD_WRONG: Final = frozenset(
-    {
-        "scatter_reduce", "nn.functional.max_unpool1d", "nn.functional.max_unpool2d", "nn.functional.max_unpool3d",
-    }
-)  # fmt: skip
-# Operations without a forward-mode derivative; asking would cost a failed attempt.
-FORWARD_MISSING: Final = frozenset(
-    {
-        "cdist", "nn.functional.multi_margin_loss", "nn.functional.multilabel_margin_loss", "ormqr", "tensor_split", "index_reduce",
-        "nn.functional.embedding_bag", "nn.functional.grid_sample", "nn.functional.pdist", "segment_reduce",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +57,11 @@ class Plan:
         }
 
 
+def has_forward_mode(operations: frozenset[str]) -> bool:
+    """Whether PyTorch's forward mode is there, and right, for all of them as far as is known; asking would cost a failed attempt."""
+    return values("forward").keys().isdisjoint(map(short, operations))
+
+
 def jacobian_method(wrt: Sequence[Result], outputs: Sequence[Result], operations: frozenset[str]) -> Method:
     """Whichever takes fewer passes: one for each input element in forward mode, one for each output element in reverse.
 
@@ -77,7 +70,7 @@ def jacobian_method(wrt: Sequence[Result], outputs: Sequence[Result], operations
     """
     if any(o.dtype.is_complex for o in outputs):
         return "forward"
-    if any(i.dtype.is_complex for i in wrt) or operations & (FORWARD_WRONG | FORWARD_MISSING):
+    if any(i.dtype.is_complex for i in wrt) or not has_forward_mode(operations):
         return "reverse"
     columns, rows = sum(i.elements for i in wrt), sum(o.elements for o in outputs)
     return "forward" if columns < rows else "reverse"  # on equal terms reverse mode has less to set up (measured)

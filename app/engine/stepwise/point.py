@@ -15,6 +15,8 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.call import DTYPES
+from app.catalogue.facts import operations_with, values
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
@@ -29,21 +31,12 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
     torch.complex32: torch.complex128,
     torch.complex64: torch.complex128,
 }
-_CASTS: Final[dict[str, torch.dtype]] = {
-    "half": torch.float64,
-    "bfloat16": torch.float64,
-    "float": torch.float64,
-    "cfloat": torch.complex128,
-    "chalf": torch.complex128,
-}
 # Signs of the language, as Python's module `operator` calls them.
-_OPERATORS: Final[dict[str, str]] = {
+OPERATORS: Final[dict[str, str]] = {
     "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul", "<": "lt", "<=": "le",
     ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "-x": "neg", "+x": "pos",
     "~x": "invert", "[]": "getitem",
 }  # fmt: skip
-# PyTorch 2.13 dies of SIGSEGV where these meet NaN or infinity, and a probe must not be what brings it there.
-_FRAGILE: Final = ("eig", "svd", "grid_sample", "lstsq", "ldl_", "ctc_loss", "pdist", "lu_")
 # What PyTorch's public functions raise for values that they do not take.
 REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)
 
@@ -62,7 +55,7 @@ def name_of(node: fx.Node) -> str:
     """What `node` calls, without namespace and overload: `pinv` of `linalg.pinv`, `gt` of `>`, `index` of `aten.index.Tensor`."""
     step = step_of(node)
     if step is not None:
-        return _OPERATORS.get(step.operation, step.operation.rpartition(".")[2])
+        return OPERATORS.get(step.operation, step.operation.rpartition(".")[2])
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 
@@ -172,14 +165,14 @@ class Point:
             torch.set_rng_state(state[0])
             for device, own in zip(self._devices, state[1:], strict=True):
                 torch.cuda.set_rng_state(own, device)
-        if name_of(node).startswith(_FRAGILE) and not all_finite((args, kwargs)):
+        if name_of(node) in operations_with("dies_of_nonfinite") and not all_finite((args, kwargs)):
             raise ProbeRefusedError(f"{name_of(node)} is not run on NaN or infinity")
         if not self.wide:
             return node.target(*args, **kwargs)  # type: ignore[operator]
         args, kwargs = replaced((args, kwargs), torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
-        cast = _CASTS.get(name_of(node))
+        cast = values("casts_to").get(name_of(node))
         if cast is not None and isinstance(args[0], Tensor):
-            return args[0].to(cast)
+            return args[0].to(DTYPES[cast])
         result = node.target(*args, **kwargs)  # type: ignore[operator]
         if any(tensor.dtype in _WIDER for tensor in tensors_in(result)):
             return replaced(result, Tensor, widened)
