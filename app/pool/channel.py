@@ -95,14 +95,27 @@ class Channel:
             self._pending.clear()
         self._connection.close()
 
+    def drain(self) -> None:
+        """Take what is still in the socket of a process that is known to be dead, and end: `on_lost` is called, once."""
+        while not self.closed:
+            try:
+                count = self._connection.recv_into(self._reader.buffer())
+            except OSError:  # at its end, reset, or empty although somebody else still holds the other end
+                count = 0
+            self._received(count)
+
     def _readable(self) -> None:
-        """Take what is there. A large body is taken up to a turn's bytes at once.
+        """Take what is there, until nothing is, up to a turn's bytes at once.
+
+        That there was nothing more is seen, not assumed: where the other side died with unread input, the system reports an error
+        beside the waiting data, and libuv stops watching a socket at its first error (uv__poll_io in libuv's src/unix/poll.c), so
+        this may be the last call. For the same reason the next turn is ours to schedule.
 
         The system hands a body over in pieces of some 50 KB and wakes us for each: a wake-up through the event loop costs more
         than the piece takes to come, so for the next one we wait on the spot, for a moment.
         """
         room, until = _TURN_BYTES, 0.0
-        while room > 0:
+        while room > 0 and not self.closed:
             try:
                 count = self._connection.recv_into(self._reader.buffer()[:room])
             except BlockingIOError:
@@ -113,9 +126,11 @@ class Channel:
                 continue
             except OSError:
                 count = 0
-            if not self._received(count) or not self._reader.is_amid_body:
+            if not self._received(count):
                 return
             room, until = room - count, 0.0
+        if not self.closed:
+            self._loop.call_soon(self._readable)
 
     def _received(self, count: int) -> bool:
         """Pass the frames on; False where the channel ends with these bytes, or one of the frames closed it."""

@@ -32,8 +32,9 @@ _FDS_LIMIT: Final = 64
 class Forkserver:
     """The parent's loop over the front's wishes and its children's ends."""
 
-    def __init__(self, connection: socket.socket, road: Road, settings: Settings) -> None:
+    def __init__(self, connection: socket.socket, lifeline: int, road: Road, settings: Settings) -> None:
         self._connection = connection
+        self._lifeline = lifeline
         self._settings = settings
         self._road = road
         self._reader = Reader()
@@ -42,7 +43,7 @@ class Forkserver:
         self._poll.register(connection, select.POLLIN)
 
     def run(self) -> None:
-        """Fork and wait until the front hangs up; the children die with this process (PR_SET_PDEATHSIG)."""
+        """Fork and wait until the front hangs up. The children outlive this process, not the front, which holds their lifeline."""
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor != self._connection.fileno():
@@ -56,8 +57,12 @@ class Forkserver:
             return False
         self._reader.buffer()[: len(data)] = data
         frames = self._reader.received(len(data))
-        for frame, descriptor in zip(frames, descriptors, strict=True):
-            self._fork(frame, socket.socket(fileno=descriptor))
+        connections = iter(descriptors)
+        for frame in frames:
+            if frame.kind is Kind.PING:
+                self._tell(Kind.PONG, frame.number, {})
+            else:
+                self._fork(frame, socket.socket(fileno=next(connections)))
         return True
 
     def _fork(self, frame: Frame, connection: socket.socket) -> None:
@@ -66,8 +71,9 @@ class Forkserver:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            kernel.die_with_parent(parent)
-            kernel.close_all_but([connection.fileno()])
+            if not kernel.die_with_pipe(self._lifeline):
+                kernel.die_with_parent(parent)
+            kernel.close_all_but([connection.fileno(), self._lifeline])
             work(connection, self._road_for(place), place)
         connection.close()
         pidfd = os.pidfd_open(pid)
@@ -158,8 +164,8 @@ def prepare(settings: Settings) -> tuple[list[int], Road]:
     return gpus, road
 
 
-def main(descriptor: int, parent_pid: int) -> None:
-    """Serve the front, process `parent_pid`, at the other end of `descriptor`, a Unix stream socket."""
+def main(parent_pid: int, descriptor: int, lifeline: int) -> None:
+    """Serve the front, process `parent_pid`, at the other end of `descriptor`, a Unix stream socket; `lifeline`: a pipe from it."""
     kernel.die_with_parent(parent_pid)
     kernel.ignore_terminal_signals()
     kernel.keep_buffers()
@@ -171,7 +177,7 @@ def main(descriptor: int, parent_pid: int) -> None:
         gc.collect()
         gc.freeze()
         send_all(connection, encode(Kind.HELLO, meta=orjson.dumps({"gpus": gpus}), body=[road.functions()]))
-        Forkserver(connection, road, settings).run()
+        Forkserver(connection, lifeline, road, settings).run()
     except ServiceError as error:
         # Said by the front, which ends with this status.
         meta = {"reason": str(error), "exit_status": error.exit_status}
@@ -183,4 +189,4 @@ def main(descriptor: int, parent_pid: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

@@ -39,6 +39,8 @@ class Kind(IntEnum):
     HELLO = 32  # forkserver → front: torch is imported and warm
     FORK = 33  # front → forkserver: fork a worker; its end of the socketpair travels with the frame
     FORKED = 34  # forkserver → front: the worker's pid
+    PING = 37  # front → forkserver: show that you live
+    PONG = 38  # forkserver → front: it lives
     EXITED = 35  # forkserver → front: a worker's exit status
     FAILED = 36  # forkserver → front: it cannot serve; meta has the reason and the exit status for the whole service
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
+import select
 import signal
 import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_F_SETSIG: Final = 10
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _SO_SNDBUFFORCE: Final = 32
@@ -32,6 +37,70 @@ def die_with_parent(parent_pid: int) -> None:
     # The parent may have died before the call.
     if os.getppid() != parent_pid:
         os._exit(0)
+
+
+def die_with_pipe(descriptor: int) -> bool:
+    """Have this process killed when the last writer of a pipe closes it or dies, whatever it computes then; False where that cannot be.
+
+    `descriptor`, its reading end, is replaced by an opening of our own: the wish stands with the opening, which forks share.
+    (fcntl(2): F_SETOWN, F_SETSIG, O_ASYNC.)
+    """
+    try:
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.dup2(own, descriptor)
+        os.close(own)
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, _F_SETSIG, int(signal.SIGKILL))
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    if poll.poll(0):
+        # It was closed before the call.
+        os._exit(0)
+    return True
+
+
+def adopt_orphans() -> None:
+    """Become the parent of grandchildren whose parent dies (prctl(2), PR_SET_CHILD_SUBREAPER), so that they can be reaped."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def exit_code(pid: int) -> tuple[bool, int | None]:
+    """Whether a child has ended, which is then reaped, and how: the code, negative for a signal, None where another has reaped it."""
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return True, None
+    return (True, os.waitstatus_to_exitcode(status)) if reaped else (False, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a process did when it was looked at: its state (proc(5): R, S, D, T, t, Z) and its CPU time, in clock ticks."""
+
+    state: str
+    ticks: int
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.state in "Tt"
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == "R"
+
+
+def activity(pid: int) -> Activity | None:
+    """Of a process, all its threads together; None where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return Activity(fields[0], int(fields[11]) + int(fields[12]))
 
 
 def keep_buffers() -> None:

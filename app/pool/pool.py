@@ -32,7 +32,7 @@ _DEPTH: Final = 4
 _SMALL_BYTES: Final = 64 << 10
 _YOUNG_S: Final = 0.003
 _TICK_S: Final = 0.005
-_ROUND_S: Final = 1.0
+_ROUND_S: Final = 0.25
 # A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
 _GRACE_S: Final = 0.02
 _LIVES: Final = 2
@@ -278,6 +278,8 @@ class Pool:
         # After a failed allocation the heap is in pieces; a new process costs less than what would fail in the old one.
         if reply.retire or (reply.labels.get("code") == "out_of_memory" and worker.slot.device == "cpu"):
             self._retire(worker, "retire")
+        elif worker.is_outdated:
+            self._retire(worker, "forkserver")
         elif worker.state == "ready":
             self._feed(worker, now)
 
@@ -388,6 +390,6 @@ class Pool:
                 self._retire(worker, "gone")
 
     def _round(self) -> None:
-        """Every second: workers that hang outside of a query."""
+        """A few times a second: workers and a forkserver that hang or are frozen."""
         self.supervisor.look_after(time.monotonic())
         self._loop.call_later(_ROUND_S, self._round)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,16 +18,21 @@ import orjson
 
 from app.errors import EXIT_WORKERS, ServiceError
 from app.pool import linux
-from app.pool.channel import Channel
-from app.pool.environment import environment
-from app.pool.frames import Frame, Kind, encode
+from app.pool.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
+from app.pool.frames import Frame, Kind
 from app.pool.worker_handle import WorkerHandle
 from app.pool.worker_slots import WorkerSlot, places
 from app.settings import Settings
 
 # Seconds before the n-th attempt in a row, after workers that died before they were ready (TorchServe's steps).
 BACK_OFF_S: Final = (0.0, 0.0, 1.0, 2.0, 3.0, 5.0)
-_START_LIMIT_S: Final = 120.0
+# A busy worker is looked at from this age of its query on, and twice: a debugger may stop a process for an instant.
+_LOOK_AFTER_S: Final = 0.25
+_STOPPED_LOOKS: Final = 2
+# Seconds without any CPU time, though it holds a query, after which a worker on the CPU counts as stuck.
+_STUCK_S: Final = 3.0
+# Until descriptors or memory for a new process may be free again.
+_RETRY_S: Final = 0.5
 _PROBE_LIMIT_S: Final = 10.0
 _PROBE_EVERY_S: Final = 15.0
 # What dies so often in a row before it was ever ready will not heal.
@@ -65,7 +67,7 @@ class Supervisor:
 
     Attributes:
         workers: those alive, by their slot.
-        restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, forkserver.
+        restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, frozen, forkserver.
         functions: the listing of kept functions as JSON, as the forkserver has read them; empty until it is warm.
         failure: resolves where no worker can be had, now or later, so that the service must end.
     """
@@ -83,9 +85,9 @@ class Supervisor:
         self._unreaped: dict[int, WorkerHandle] = {}  # every process not yet reaped, by number
         self._awaiting_status: set[int] = set()
         self._failures: Counter[int] = Counter()  # attempts in a row that failed before ready, by slot
-        self._forkserver: subprocess.Popen[bytes] | None = None
+        self._forkserver: ForkserverHandle | None = None
         self._forkserver_failures = 0
-        self._line: Channel | None = None
+        self._lifeline: Lifeline | None = None
         self._ever_ready = False
         self._stopping = False
 
@@ -93,23 +95,20 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the forkserver; workers follow by themselves as soon as it is warm."""
-        ours, theirs = socket.socketpair()
-        linux.enlarge(ours)
+        linux.adopt_orphans()
         try:
-            self._forkserver = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
-                [sys.executable, "-m", "app.pool.forkserver", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=environment(self._settings),
+            self._lifeline = self._lifeline or Lifeline()
+            self._forkserver = ForkserverHandle(
+                self._loop, self._settings, self._lifeline, self._forkserver_sent, self._forkserver_lost
             )
-        finally:
-            theirs.close()
-        self._line = Channel(self._loop, ours, self._forkserver_sent, self._forkserver_lost)
+        except OSError as error:
+            self._observer.on_event("the forkserver cannot be started yet", level="error", error=str(error))
+            self._loop.call_later(_RETRY_S, self._start_again)
 
     def _forkserver_sent(self, frame: Frame) -> None:
         facts = orjson.loads(frame.meta)
         if frame.kind is Kind.HELLO:
-            self._warm(facts, bytes(frame.body))
+            self._fork_all(facts, bytes(frame.body))
         elif frame.kind is Kind.FAILED:
             self._fail(facts["reason"], facts["exit_status"])
         elif frame.kind is Kind.FORKED and frame.number in self._unreaped:
@@ -117,33 +116,34 @@ class Supervisor:
         elif frame.kind is Kind.EXITED and frame.number in self._unreaped:
             self._reap(self._unreaped.pop(frame.number), facts["code"])
 
-    def _warm(self, facts: Mapping[str, Any], functions: bytes) -> None:
+    def _fork_all(self, facts: Mapping[str, Any], functions: bytes) -> None:
         self.functions = functions
+        if self._forkserver is not None:
+            self._forkserver.is_warm = True
         self._forkserver_failures = 0
         self._slots = places(self._settings, facts["gpus"])
         for index in range(len(self._slots)):
             self._spawn(index)
+        for worker in list(self.workers.values()):
+            # Children of an earlier forkserver: they have served while there was none, and go as soon as they are free.
+            if worker.is_orphan:
+                worker.is_outdated = True
+                if not worker.held:
+                    self.restarts["forkserver"] += 1
+                    self._depart(worker)
+                    self._follow(worker.index, failed=False)
 
     def _forkserver_lost(self) -> None:
-        """The forkserver died, and its children with it; all of that starts again."""
-        if self._stopping:
+        """The forkserver died: another is started, while the workers that it left serve on."""
+        if self._stopping or self._forkserver is None:
             return
-        if self._forkserver is not None:
-            self._forkserver.kill()
-            self._forkserver.wait()
-        self._observer.on_event(
-            "the forkserver died and is started again", code=self._forkserver.returncode if self._forkserver else None
-        )
-        for worker in list(self.workers.values()):
-            self.restarts["forkserver"] += 1
-            self._depart(worker)
-        for worker in self._unreaped.values():
-            self._exited(worker, None)
-            worker.forget()
-        self._unreaped.clear()
+        code = self._forkserver.kill()
+        self._forkserver = None
+        self._observer.on_event("the forkserver died and is started again", code=code)
+        for worker in list(self._unreaped.values()):
+            self._adopt(worker)
         self._forkserver_failures += 1
         if self._forkserver_failures >= _FORKSERVER_TRIES:
-            code = None if self._forkserver is None else self._forkserver.returncode
             self._fail(
                 f"The parent of the workers died {_FORKSERVER_TRIES} times in a row before it was ready, the last time with "
                 f"exit status {code}; what it said stands above.",
@@ -159,6 +159,29 @@ class Supervisor:
             self._stopping = True
             self.failure.set_result(ServiceError(reason, exit_status))
 
+    def _adopt(self, worker: WorkerHandle) -> None:
+        """Its parent is dead, so that its exit status comes to this process, by the system."""
+        if not worker.pid:
+            # Not forked, or nobody will ever tell its pid: it ends when it finds its line closed.
+            del self._unreaped[worker.number]
+            if worker.state != "dead":
+                self._depart(worker)
+            self._exited(worker, None)
+            return
+        worker.is_orphan = True
+        if worker.pidfd is not None:
+            self._loop.add_reader(worker.pidfd, self._collect, worker)
+
+    def _collect(self, worker: WorkerHandle) -> None:
+        """Reap an orphan if it is dead."""
+        ended, code = linux.exit_code(worker.pid)
+        if not ended or worker.number not in self._unreaped:
+            return
+        if worker.pidfd is not None:
+            self._loop.remove_reader(worker.pidfd)
+        del self._unreaped[worker.number]
+        self._reap(worker, code)
+
     def _start_again(self) -> None:
         if not self._stopping:
             self.start()
@@ -166,18 +189,23 @@ class Supervisor:
     # Workers
 
     def _spawn(self, index: int) -> None:
-        if self._stopping or self._line is None or self._line.closed or index in self.workers:
+        forkserver = self._forkserver
+        if self._stopping or forkserver is None or not forkserver.is_warm or index in self.workers:
             return
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._observer.on_event("a worker cannot be started yet", level="error", worker=index, error=str(error))
+            self._loop.call_later(_RETRY_S, self._spawn, index)
+            return
         linux.enlarge(ours)
         linux.enlarge(theirs)
         number, slot = next(self._numbers), self._slots[index]
         worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost)
         self.workers[index] = self._unreaped[number] = worker
-        meta = orjson.dumps({"device": slot.device, "threads": slot.threads, "memory_bytes": slot.memory_bytes})
         with theirs, contextlib.suppress(OSError):
-            # A forkserver that is gone shows as the end of its line; the worker is then removed with the others.
-            self._line.send_with(encode(Kind.FORK, number, meta=meta), theirs.fileno())
+            # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.
+            forkserver.fork(number, slot, theirs)
 
     def _worker_sent(self, worker: WorkerHandle, frame: Frame) -> None:
         if frame.kind is not Kind.READY:
@@ -195,9 +223,6 @@ class Supervisor:
 
     def _worker_lost(self, worker: WorkerHandle) -> None:
         """Its end of the line is closed: it is dead, or dies now."""
-        if self._forkserver is not None and self._forkserver.poll() is not None:
-            self._forkserver_lost()
-            return
         self.restarts["crash"] += 1
         was_starting = worker.state == "starting"
         self._remove(worker)
@@ -250,8 +275,10 @@ class Supervisor:
         if self.workers.get(worker.index) is worker:
             del self.workers[worker.index]
 
-    def _reap(self, worker: WorkerHandle, code: int) -> None:
+    def _reap(self, worker: WorkerHandle, code: int | None) -> None:
+        """The process is gone. Where its line has not shown that yet, what it still said is taken from it first."""
         worker.forget()
+        worker.drain()
         self._exited(worker, code)
 
     def _exited(self, worker: WorkerHandle, code: int | None) -> None:
@@ -261,16 +288,43 @@ class Supervisor:
             self._observer.on_exit(worker, code)
 
     def look_after(self, now: float) -> None:
-        """Once in a while: probe who is idle, and replace who hangs outside of a query."""
+        """Once in a while: see that the forkserver lives, probe who is idle, and replace who is frozen or hangs."""
+        self._look_after_forkserver(now)
+        for worker in list(self._unreaped.values()):
+            if worker.is_orphan and worker.pidfd is None:
+                self._collect(worker)
         for worker in list(self.workers.values()):
             if worker.state == "starting":
-                if now - worker.started > _START_LIMIT_S:
+                if now - worker.started > START_LIMIT_S:
                     self._give_up(worker)
+            elif worker.held:
+                if now - worker.head_since > _LOOK_AFTER_S:
+                    self._look_at(worker, now)
             elif worker.probing_since:
-                if not worker.held and now - worker.probing_since > _PROBE_LIMIT_S:
+                if now - worker.probing_since > _PROBE_LIMIT_S:
                     self._give_up(worker)
-            elif not worker.held and now - worker.probed > _PROBE_EVERY_S:
+            elif now - worker.probed > _PROBE_EVERY_S:
                 worker.probe(now)
+
+    def _look_after_forkserver(self, now: float) -> None:
+        if not self._stopping and self._forkserver is not None and self._forkserver.is_hung(now):
+            self._observer.on_event("the forkserver does not answer", level="error")
+            self._forkserver_lost()
+
+    def _look_at(self, worker: WorkerHandle, now: float) -> None:
+        """Replace a worker that is stopped or stuck amid a query, which is by no fault of the query."""
+        activity = linux.activity(worker.pid)
+        if activity is None:
+            return
+        if activity != worker.activity or worker.activity_since < worker.head_since:
+            worker.activity, worker.activity_since, worker.looks = activity, now, 0
+        worker.looks += 1
+        stuck = not activity.is_running and worker.slot.device == "cpu" and now - worker.activity_since > _STUCK_S
+        if stuck or (activity.is_stopped and worker.looks >= _STOPPED_LOOKS):
+            self._observer.on_event("a worker is frozen", level="error", worker=worker.index)
+            self.restarts["frozen"] += 1
+            self._depart(worker)
+            self._follow(worker.index, failed=False)
 
     # The end
 
@@ -280,21 +334,27 @@ class Supervisor:
         for worker in list(self.workers.values()):
             self._remove(worker)
             worker.kill()
-        if self._forkserver is None or self._line is None:
-            return
+        forkserver = self._forkserver
         patience = time.monotonic() + _STOP_LIMIT_S
-        while self._unreaped and not self._line.closed and time.monotonic() < patience:
+        while forkserver is not None and self._unreaped and not forkserver.is_lost and time.monotonic() < patience:
             await asyncio.sleep(0.002)
-        self._line.close()
-        while self._forkserver.poll() is None and time.monotonic() < patience:
-            await asyncio.sleep(0.002)
-        self._forkserver.kill()
-        self._forkserver.wait()
+        self._cut_lifeline()
+        if forkserver is not None:
+            forkserver.close()
+            while not forkserver.has_ended() and time.monotonic() < patience:
+                await asyncio.sleep(0.002)
+            forkserver.kill()
 
     def kill(self) -> None:
         """The same at once, without waiting."""
         self._stopping = True
         for worker in list(self.workers.values()):
             worker.kill()
+        self._cut_lifeline()
         if self._forkserver is not None:
             self._forkserver.kill()
+
+    def _cut_lifeline(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.cut()
+            self._lifeline = None

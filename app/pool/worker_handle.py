@@ -34,6 +34,9 @@ class WorkerHandle:
         head_since: when it began that one, seconds on CLOCK_MONOTONIC.
         probed: when its probe gradient last succeeded; 0 = never.
         probing_since: when it was asked for one that is still out; 0 = none is.
+        pid, pidfd: of the process; 0 and None where nobody has told it yet, or the system has none.
+        is_orphan: the forkserver that forked it is dead; `is_outdated`: and there is another, so that it is to be replaced.
+        activity: what it did when it was last looked at, unchanged since `activity_since`, in `looks` looks.
     """
 
     def __init__(
@@ -55,8 +58,13 @@ class WorkerHandle:
         self.started = time.monotonic()
         self.probed = 0.0
         self.probing_since = 0.0
-        self._pid = 0
-        self._pidfd: int | None = None
+        self.pid = 0
+        self.pidfd: int | None = None
+        self.is_orphan = False
+        self.is_outdated = False
+        self.activity: linux.Activity | None = None
+        self.activity_since = 0.0
+        self.looks = 0
         self._doomed = False
         self._channel = Channel(loop, connection, lambda frame: on_frame(self, frame), lambda: on_lost(self))
 
@@ -64,16 +72,12 @@ class WorkerHandle:
     def head(self) -> Job | None:
         return next(iter(self.held.values()), None)
 
-    @property
-    def pid(self) -> int:
-        return self._pid
-
     def forked(self, pid: int) -> None:
         """The forkserver has told the pid."""
-        self._pid = pid
-        self._pidfd = linux.open_pidfd(pid)
+        self.pid = pid
+        self.pidfd = linux.open_pidfd(pid)
         if self._doomed:
-            linux.kill(pid, self._pidfd)
+            linux.kill(pid, self.pidfd)
 
     def give(self, job: Job, now: float) -> None:
         if not self.held:
@@ -109,12 +113,16 @@ class WorkerHandle:
         """SIGKILL: nothing less stops a native loop."""
         self._doomed = True
         self._channel.close()
-        if self._pid:
-            linux.kill(self._pid, self._pidfd)
+        if self.pid:
+            linux.kill(self.pid, self.pidfd)
+
+    def drain(self) -> None:
+        """The process is dead: take what it has still said, and hear the end of it now instead of by an event."""
+        self._channel.drain()
 
     def forget(self) -> None:
         """The process is gone and reaped."""
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-        self._pid = 0
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+        self.pid = 0

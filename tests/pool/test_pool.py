@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.pool.questions import SMALL, heavy, metric
-from tests.processes import busiest, forkserver, workers
+from tests.processes import busiest, workers
 from tests.server import Server
 
 
@@ -164,13 +164,3 @@ def test_a_list_is_answered_around_a_query_that_hangs(pair: Server) -> None:
     assert late["code"] == "deadline_exceeded"
     assert unknown["code"] == "unknown_operation"
     assert unknown["request_id"] == f"{reply.headers['x-request-id']}.2"
-
-
-def test_a_forkserver_that_dies_comes_back(pair: Server) -> None:
-    wait_until_idle(pair)
-    os.kill(forkserver(pair.process.pid), signal.SIGKILL)
-    wait_for(lambda: metric(pair.http, 'pullback_worker_restarts_total{reason="forkserver"}') == 2)
-    assert pair.http.get("/health/ready").status_code == 503
-    # It waits until there is a worker again, which takes an import of PyTorch.
-    assert pair.http.post("/v1/query", json=SMALL).status_code == 200
-    assert pair.http.get("/health/ready").status_code == 200

@@ -1,0 +1,117 @@
+"""A forkserver handle: the front's side of the forkserver process: its channel, its pings, and the lifeline of all that it forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from app.pool import linux
+from app.pool.channel import Channel
+from app.pool.environment import environment
+from app.pool.frames import Frame, Kind, encode
+from app.pool.worker_slots import WorkerSlot
+from app.settings import Settings
+
+START_LIMIT_S: Final = 120.0
+# It answers a ping in microseconds, as it does nothing else; a machine that swaps may need a second.
+_PING_LIMIT_S: Final = 4.0
+
+
+class Lifeline:
+    """A pipe whose writing end this process alone holds: whoever was given its reading end dies when this one does."""
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe()
+
+    def cut(self) -> None:
+        os.close(self._writing)
+        os.close(self.reading)
+
+
+class ForkserverHandle:
+    """One forkserver process as the front sees it.
+
+    Arguments:
+        on_frame: called for each frame but its answers to pings.
+        on_lost: called once when it is gone; not after `kill`.
+
+    Attributes:
+        is_warm: it has said that it can fork; whoever hears that sets it.
+
+    Raises:
+        OSError: descriptors, processes or memory are used up.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        lifeline: Lifeline,
+        on_frame: Callable[[Frame], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.is_warm = False
+        self._on_frame = on_frame
+        self._waits_since = time.monotonic()  # for its first word, then for its answer to a ping; 0 = for nothing
+        ours, theirs = socket.socketpair()
+        descriptors = (theirs.fileno(), lifeline.reading)
+        with theirs:
+            try:
+                linux.enlarge(ours)
+                self._process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
+                    [sys.executable, "-m", "app.pool.forkserver", str(os.getpid()), *map(str, descriptors)],
+                    pass_fds=descriptors,
+                    stdin=subprocess.DEVNULL,
+                    env=environment(settings),
+                )
+            except OSError:
+                ours.close()
+                raise
+        self._channel = Channel(loop, ours, self._received, on_lost)
+
+    @property
+    def is_lost(self) -> bool:
+        """Nothing more comes from it."""
+        return self._channel.closed
+
+    def _received(self, frame: Frame) -> None:
+        self._waits_since = 0.0
+        if frame.kind is not Kind.PONG:
+            self._on_frame(frame)
+
+    def fork(self, number: int, slot: WorkerSlot, connection: socket.socket) -> None:
+        """Have worker `number` forked, at the other end of `connection`.
+
+        Raises:
+            OSError: it is gone, or does not listen.
+        """
+        self._channel.send_with(encode(Kind.FORK, number, meta=orjson.dumps(slot)), connection.fileno())
+
+    def is_hung(self, now: float) -> bool:
+        """It has not answered for too long. Asks it for a sign of life if none is out yet."""
+        if self._waits_since:
+            return now - self._waits_since > (_PING_LIMIT_S if self.is_warm else START_LIMIT_S)
+        self._waits_since = now
+        self._channel.send(encode(Kind.PING))
+        return False
+
+    def close(self) -> None:
+        """Hang up, by which it ends."""
+        self._channel.close()
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill(self) -> int:
+        """End it at once; its exit status, which is its own where it had ended before."""
+        self._channel.close()
+        self._process.kill()
+        return self._process.wait()

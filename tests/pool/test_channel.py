@@ -1,0 +1,129 @@
+"""Channels on the event loop that the server uses: what the other side has said before its death is heard, and so is its death."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import pytest
+import uvloop
+
+from app.pool.channel import Channel
+from app.pool.frames import HEADER_BYTES, Frame, Kind, encode
+
+LOOPS: Final[dict[str, Callable[[Coroutine[Any, Any, None]], None]]] = {"uvloop": uvloop.run, "asyncio": asyncio.run}
+# Long enough for any event that comes at all.
+LIMIT_S: Final = 5.0
+
+
+class Heard:
+    """What a channel has said."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self.frames: list[Frame] = []
+        self.losses = 0
+        self.lost = loop.create_future()
+        self.channel = Channel(loop, connection, self.frames.append, self._on_lost)
+
+    def _on_lost(self) -> None:
+        self.losses += 1
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+
+def large_pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    return ours, theirs
+
+
+def send(connection: socket.socket, *sizes: int) -> None:
+    for number, size in enumerate(sizes):
+        connection.sendall(b"".join(encode(Kind.REPLY, number, body=[b"r" * size])))
+
+
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (0,),
+        (1000,),
+        (233_152 - HEADER_BYTES,),  # what a worker had sent when a front of the first version lost it
+        (60_000, 60_000, 60_000),  # small ones, more than one reading takes
+        (1000,) * 300,
+        (2_500_000,),  # more than one turn
+        (3, 1_500_000, 3, 700_000),
+    ],
+    ids=str,
+)
+def test_a_peer_that_dies_with_unread_input_is_heard_to_its_end(
+    run: Callable[[Coroutine[Any, Any, None]], None], sizes: tuple[int, ...]
+) -> None:
+    async def scene() -> None:
+        ours, theirs = large_pair()
+        ours.sendall(b"x" * 1000)
+        send(theirs, *sizes)
+        theirs.close()
+        heard = Heard(ours)
+        await asyncio.wait_for(heard.lost, LIMIT_S)
+        assert [len(frame.body) for frame in heard.frames] == list(sizes)
+        assert heard.losses == 1
+
+    run(scene())
+
+
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_a_reply_cut_off_by_its_senders_death_is_no_reply(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    async def scene() -> None:
+        ours, theirs = large_pair()
+        ours.sendall(b"x" * 1000)
+        send(theirs, 500)
+        theirs.sendall(b"".join(encode(Kind.REPLY, 7, body=[b"r" * 300_000]))[:233_152])
+        theirs.close()
+        heard = Heard(ours)
+        await asyncio.wait_for(heard.lost, LIMIT_S)
+        assert [frame.number for frame in heard.frames] == [0]
+
+    run(scene())
+
+
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_draining_needs_no_event_and_ends_although_another_process_holds_the_other_end(
+    run: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
+    async def scene() -> None:
+        ours, theirs = large_pair()
+        heard = Heard(ours)
+        send(theirs, 1000, 200_000, 1_500_000)
+        with theirs:
+            heard.channel.drain()
+        assert [len(frame.body) for frame in heard.frames] == [1000, 200_000, 1_500_000]
+        assert heard.losses == 1
+        heard.channel.drain()
+        await asyncio.sleep(0)
+        assert heard.losses == 1
+
+    run(scene())
+
+
+def test_a_peer_that_lives_is_heard_in_turns_and_others_in_between() -> None:
+    async def scene() -> None:
+        ours, theirs = large_pair()
+        other_ours, other_theirs = socket.socketpair()
+        heard, other = Heard(ours), Heard(other_ours)
+        send(theirs, *(60_000,) * 40)
+        send(other_theirs, 10)
+        while not other.frames:
+            await asyncio.sleep(0)
+        assert len(heard.frames) < 40
+        while len(heard.frames) < 40:
+            await asyncio.sleep(0)
+        for connection in (theirs, other_theirs):
+            connection.close()
+        await asyncio.wait_for(asyncio.gather(heard.lost, other.lost), LIMIT_S)
+
+    uvloop.run(scene())
