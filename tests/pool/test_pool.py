@@ -140,8 +140,8 @@ def test_a_query_that_costs_two_workers_is_refused_for_a_while(pair: Server) -> 
     poison = heavy(4990)
     with ThreadPoolExecutor(1) as clients:
         running = clients.submit(pair.http.post, "/v1/query", json=poison)
-        for _ in range(2):
-            wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 1)
+        # A death in the query's first moments is not blamed on it, so it may take more than two.
+        while not running.done():
             os.kill(busiest(workers(pair.process.pid)), signal.SIGKILL)
         reply = running.result()
     assert (reply.status_code, reply.json()["code"]) == (500, "worker_crashed")
