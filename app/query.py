@@ -50,7 +50,12 @@ Parameter = None | bool | int | float | str | tuple["Parameter", ...]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One gradient query (contract, section 2). Exactly one of `operation`, `program`, `function` is set."""
+    """One gradient query (contract, section 2). Exactly one of `operation`, `program`, `function` is set.
+
+    Attributes:
+        weighted: kinds that are of one real scalar (`hvp`…) are of ⟨cotangent, output⟩ instead of the output, which may then have
+            any shape. No field of the contract's query: a foreign protocol asks so.
+    """
 
     operation: str | None = None
     program: str | None = None
@@ -69,6 +74,7 @@ class Query:
     encoding: Encoding = "list"
     seed: int | None = None
     timeout_s: float | None = None
+    weighted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -15,26 +15,35 @@ import torch
 
 from app.engine.engine import Engine
 from app.engine.errors import translated
-from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.errors import PullbackError
 from app.limits import Limits
 from app.program.errors import is_memory
 from app.program.functions import load
+from app.protocols import registry
+from app.protocols.message import Asked, Buffer, Message, OutputType, Server, Written
+from app.protocols.models import Models
 from app.protocols.native import bodies
-from app.query import Query
+from app.query import Answer, Query
 
 _LOG = logging.getLogger("pullback.road")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the front hands over. `door`: `query`, or `split` for a list of queries."""
+    """What the front hands over.
 
-    door: str
+    Attributes:
+        endpoint: `query`, `split` for a list of queries, or an endpoint of a foreign protocol.
+        parameters: what the path said, and the headers that the endpoint's route names.
+    """
+
+    endpoint: str
     request_id: str
     content_type: str | None
     content_encoding: str | None
     accept: str | None
     body: memoryview
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +54,17 @@ class Reply:
         buffers: the body in pieces; for `split`, one JSON body each.
         timings: seconds spent, by `compute` and `encode`.
         labels: `operation`, `want` and `code`, for the metrics.
+        headers: by lower-case name, besides Content-Type.
         retire: this worker must be replaced after the reply (its CUDA context is lost).
     """
 
     status: int
     media_type: str
-    buffers: list[bytes | memoryview]
+    buffers: Sequence[Buffer]
     timings: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     retire: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Road:
@@ -63,6 +74,7 @@ class Road:
         self._limits = limits
         self._functions = load(functions_folder)
         self._engine = Engine(limits, device, self._functions)
+        self._server = Server(limits, Models(self._functions.listing()["functions"]), self._outputs)
         self._device = device
         if device != "cpu":
             torch.set_default_device(device)
@@ -71,10 +83,10 @@ class Road:
         """Never raises. `announce(timeout_s)` is called right after decoding where the query names its timeout."""
         labels = {"operation": "", "want": "", "code": "ok"}
         try:
-            if request.door == "split":
+            if request.endpoint == "split":
                 pieces = bodies.split(request.body, request.content_type, request.content_encoding, self._limits)
                 return Reply(200, bodies.JSON, list(pieces), labels=labels)
-            return self._query(request, announce, labels)
+            return self._read(request, announce, labels)
         except PullbackError as error:
             return _refusal(error, request, labels)
         except Exception as error:  # the last floor: a worker answers whatever happens
@@ -84,19 +96,44 @@ class Road:
             broken = PullbackError("internal", "Something broke while answering this query; it has been written to the log.")
             return _refusal(broken, request, labels, retire=_is_cuda(error))
 
-    def _query(self, request: Request, announce: Callable[[float], None], labels: dict[str, str]) -> Reply:
-        media_type = bodies.negotiate(request.accept)
-        query = bodies.read(request.body, request.content_type, request.content_encoding, self._limits)
+    def refused(self, error: PullbackError, request: Request, *, retire: bool = False) -> Reply:
+        """The refusal in the shape of the request's protocol."""
+        return _refusal(error, request, {}, retire=retire)
+
+    def _read(self, request: Request, announce: Callable[[float], None], labels: dict[str, str]) -> Reply:
+        message = Message(
+            request.endpoint,
+            request.body,
+            request.content_type,
+            request.content_encoding,
+            request.accept,
+            request.parameters,
+        )
+        asked = registry.READINGS[request.endpoint](message, self._server)
+        if isinstance(asked, Written):
+            return _reply(asked, {}, labels)
+        query = asked.query
         if query.timeout_s is not None:
             announce(query.timeout_s)
         labels["operation"] = _name(query)
         labels["want"] = query.want[0] if len(query.want) == 1 else "several"
         start = time.perf_counter()
-        answer = self._engine.answer(query)
+        answer = self._answer(asked)
         computed = time.perf_counter()
-        buffers = bodies.write(answer, media_type, query.encoding)
+        written = asked.write(answer)
         done = time.perf_counter()
-        return Reply(200, media_type, buffers, {"compute": computed - start, "encode": done - computed}, labels)
+        return _reply(written, {"compute": computed - start, "encode": done - computed}, labels)
+
+    def _answer(self, asked: Asked) -> Answer:
+        try:
+            return self._engine.answer(asked.query)
+        except PullbackError as error:
+            if asked.otherwise is None or error.code != "not_differentiable":
+                raise
+        return self._engine.answer(asked.otherwise)
+
+    def _outputs(self, query: Query, abstract: bool) -> Mapping[str, OutputType]:
+        return {name: OutputType(*kind) for name, kind in self._engine.outputs(query, abstract=abstract).items()}
 
     def functions(self) -> bytes:
         """The kept functions as `GET /v1/functions` gives them: `{"functions": […]}`."""
@@ -127,11 +164,14 @@ def _is_cuda(error: BaseException) -> bool:
     return "CUDA" in str(error)
 
 
+def _reply(written: Written, timings: dict[str, float], labels: dict[str, str]) -> Reply:
+    return Reply(written.status, written.media_type, written.buffers, timings, labels, headers=written.headers)
+
+
 def _refusal(error: PullbackError, request: Request, labels: dict[str, str], *, retire: bool = False) -> Reply:
     labels["code"] = error.code
-    return Reply(
-        error.status, PROBLEM_MEDIA_TYPE, [orjson.dumps(error.problem(request.request_id))], labels=labels, retire=retire
-    )
+    written = registry.refused(request.endpoint, error, request.request_id)
+    return Reply(written.status, written.media_type, written.buffers, labels=labels, retire=retire, headers=written.headers)
 
 
 _WARM_UP = (

@@ -35,12 +35,15 @@ class Computation:
 
     @cached_property
     def scalar(self) -> Tensor:
-        """The output that `gradient`, `hessian`, `hvp`, `fisher` are of. Raises `not_differentiable` where its path is cut."""
+        """What `gradient`, `hessian`, `hvp`, `fisher` are of: an output, or its sum weighted by its cotangent.
+
+        Raises PullbackError: `not_differentiable` where its path is cut.
+        """
         name = self.prepared.of or ""
         value = self.evaluation.outputs[name]
         if not value.requires_grad:
             raise no_derivative(self.prepared.function.title, self.prepared.wrt, {name: value.dtype})
-        return value
+        return (self.cotangents[0][name] * value).sum() if self.query.weighted else value
 
     @cached_property
     def first(self) -> tuple[Tensor | None, ...]:

@@ -17,7 +17,8 @@ from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_nonfinite
 from app.engine.notes import Notes
 from app.engine.planning.prepare import Prepared, Preparer
-from app.engine.tensors import from_torch
+from app.engine.tensors import from_torch, name_of
+from app.errors import PullbackError
 from app.limits import Limits
 from app.program.functions import Functions
 from app.query import Answer, Query
@@ -38,6 +39,29 @@ class Engine:
             warnings.simplefilter("ignore")
             with translating_errors(at=None if query.operation is None else "inputs", what=query.operation):
                 return self._answer(query)
+
+    def outputs(self, query: Query, *, abstract: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """(dtype, shape) of each output of a query, from its inputs' dtypes and shapes; nothing is computed.
+
+        Arguments:
+            abstract: the tensors have no values yet, so outputs whose shapes depend on values are refused.
+
+        Raises:
+            PullbackError: as `answer` does for names, shapes and parameters; `operation_failed` where only values tell.
+        """
+        plain = replace(query, want=("outputs",), wrt=None, of=None, cotangent={}, tangent={})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with translating_errors(at=None if query.operation is None else "inputs", what=query.operation):
+                prepared = self._preparer.prepared(plain)
+        if abstract and not prepared.function.static:
+            raise PullbackError(
+                "operation_failed",
+                f"The shapes of the outputs of `{prepared.function.title}` depend on the values of its inputs.",
+                at="inputs",
+                fix="Ask for the values.",
+            )
+        return {result.name: (name_of(result.dtype), result.shape) for result in prepared.plan.outputs}
 
     def prepared(self, query: Query) -> Prepared:
         """The query made ready to run, as `answer` runs it; for measurements and inspection."""

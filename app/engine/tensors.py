@@ -33,6 +33,11 @@ def to_torch(data: TensorData, device: str) -> Tensor:
     return tensor if device == "cpu" else tensor.to(device)
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """The contract's name of the dtype that a result of `dtype` is sent in."""
+    return NAMES[dtype if dtype in NAMES else _WIDER.get(dtype, torch.float32)]
+
+
 def from_torch(tensor: Tensor) -> TensorData:
     """The bytes of `tensor`; they are shared with it where it is contiguous and on the CPU."""
     tensor = tensor.detach().resolve_conj().resolve_neg()

@@ -26,6 +26,7 @@ from app.front.access.middleware import REQUEST_ID, Endpoint, Middleware
 from app.front.endpoints import catalogue_pages, health
 from app.front.endpoints.admission import Admission
 from app.front.endpoints.batch_endpoint import BatchEndpoint
+from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
 from app.front.endpoints.query_endpoint import QueryEndpoint
 from app.front.http.exchange import problem, retry_after
 from app.front.observability.log import Log, Writer
@@ -35,6 +36,7 @@ from app.front.openapi.document import document
 from app.front.pages import docs
 from app.pool import linux as kernel
 from app.pool.pool import Pool
+from app.protocols.registry import PROTOCOLS
 from app.settings import Settings
 
 _STDOUT: Final = 1
@@ -70,7 +72,8 @@ class Application:
         admission = Admission(pool, self._settings)
         self._add_routes(admission, recorder)
         endpoints: dict[str, Endpoint] = {"/v1/query": QueryEndpoint(admission), "/v1/queries": BatchEndpoint(admission)}
-        self._outermost = Middleware(self._pages, endpoints, self._settings, recorder)
+        foreign: dict[str, Endpoint] = {protocol.name: ProtocolEndpoints(protocol, admission) for protocol in PROTOCOLS}
+        self._outermost = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
         self.admission = admission
         catalogue_pages.load()
         # What is here now stays; without this each full collection would walk through it, for tens of milliseconds.

@@ -34,6 +34,7 @@ class WorkerReply:
     labels: Mapping[str, str] = field(default_factory=dict)
     pieces: int = 0
     retire: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def parts(self) -> list[memoryview]:
         """The body's pieces, where the worker has said their sizes (as little-endian u64 before them)."""
@@ -90,15 +91,24 @@ class Job:
         self.worker = -1
 
 
-def meta_of(door: str, request_id: str, content_type: str | None, content_encoding: str | None, accept: str | None) -> bytes:
+def meta_of(
+    endpoint: str,
+    request_id: str,
+    content_type: str | None,
+    content_encoding: str | None,
+    accept: str | None,
+    parameters: Mapping[str, str] | None = None,
+) -> bytes:
     """What a worker is told of a query besides its body; the names are those of the road's Request."""
     fields: dict[str, Any] = {
-        "door": door,
+        "endpoint": endpoint,
         "request_id": request_id,
         "content_type": content_type,
         "content_encoding": content_encoding,
         "accept": accept,
     }
+    if parameters:
+        fields["parameters"] = parameters
     return orjson.dumps(fields)
 
 

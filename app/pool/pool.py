@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -140,13 +140,14 @@ class Pool:
 
     def ask(
         self,
-        door: str,
+        endpoint: str,
         request_id: str,
         content_type: str | None,
         content_encoding: str | None,
         accept: str | None,
         body: Sequence[Buffer],
         size: int,
+        parameters: Mapping[str, str] | None = None,
     ) -> Job:
         """Have a query answered: its `future` gives a WorkerReply, a PullbackError, or None where it was abandoned.
 
@@ -159,7 +160,7 @@ class Pool:
         deadline = now + self._timeout(peek_timeout(body))
         job = Job(
             number=next(self._numbers),
-            meta=meta_of(door, request_id, content_type, content_encoding, accept),
+            meta=meta_of(endpoint, request_id, content_type, content_encoding, accept, parameters),
             body=body,
             size=size,
             arrived=now,

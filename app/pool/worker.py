@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import orjson
 
-from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.errors import PullbackError
 from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
 from app.pool.worker_slots import WorkerSlot, limits, places
@@ -61,7 +61,7 @@ class Worker:
         """Compute and reply; True where the road asks for this worker to be replaced."""
         request = self._request(**orjson.loads(frame.meta), body=memoryview(frame.body))
         reply = self._road.answer(request, lambda seconds: self._announce(frame.number, seconds))
-        self._send(_encoded(frame.number, reply, parted=request.door == "split"))
+        self._send(_encoded(frame.number, reply, parted=request.endpoint == "split"))
         return reply.retire
 
     def _ready(self) -> list[Buffer]:
@@ -116,9 +116,8 @@ class Worker:
             given=f"{lack.size} bytes",
             fix="Send smaller tensors, in several queries.",
         )
-        meta = {"status": error.status, "media_type": PROBLEM_MEDIA_TYPE, "labels": {"code": error.code}, "retire": True}
-        body = orjson.dumps(error.problem(orjson.loads(lack.meta).get("request_id")))
-        self._send(encode(Kind.REPLY, lack.number, meta=orjson.dumps(meta), body=[body]))
+        request = self._request(**orjson.loads(lack.meta), body=memoryview(b""))
+        self._send(_encoded(lack.number, self._road.refused(error, request, retire=True), parted=False))
 
 
 def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
@@ -135,13 +134,15 @@ def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
 def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
     """The reply as a frame. `parted`: the pieces matter, so their sizes, as little-endian u64, stand before them."""
     body: list[Buffer] = [memoryview(piece).cast("B") for piece in reply.buffers]
-    meta = {
+    meta: dict[str, Any] = {
         "status": reply.status,
         "media_type": reply.media_type,
         "timings": reply.timings,
         "labels": reply.labels,
         "retire": reply.retire,
     }
+    if reply.headers:
+        meta["headers"] = reply.headers
     if parted and reply.status == HTTPStatus.OK:
         meta["pieces"] = len(body)
         body.insert(0, struct.pack(f"<{len(body)}Q", *map(len, body)))

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from app.errors import PullbackError
 from app.protocols.elements import NUMPY
+from app.protocols.json_numbers import dumps
 from app.protocols.json_tensors import RaggedError, tensor
-from app.protocols.native.json_answer import dumps, json_value, tensor_object
+from app.protocols.native.json_answer import json_value, tensor_object
 from app.protocols.strict_json import parse
 from app.query import DTYPE_BYTES, INTEGER_DTYPES, TensorData
 

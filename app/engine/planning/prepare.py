@@ -113,6 +113,7 @@ def _signature(query: Query) -> Any:
         query.format,
         query.dtype,
         query.seed is None,
+        query.weighted,
         tuple((name, data.shape) for name, data in query.cotangent.items()),
         tuple((name, data.shape) for name, data in query.tangent.items()),
     )
@@ -227,7 +228,8 @@ def _of(
             fix=f'Add "of": "{candidates[0].name}" to the query.',
         )
     for kind in kinds:
-        _CHECKS[demands[kind].needs](kind, candidates[0])
+        if not query.weighted:
+            _CHECKS[demands[kind].needs](kind, candidates[0])
     return candidates[0]
 
 

@@ -28,12 +28,13 @@ from app.front.http.exchange import (
     headers_too_large,
 )
 from app.front.observability.request_recorder import RequestRecorder
+from app.protocols.registry import PUBLIC_PATHS, protocol_of
 from app.settings import Settings
 
 # Where an inner application finds the request's id in its scope.
 REQUEST_ID: Final = "pullback.request_id"
 # Open to all: what asks them, an orchestrator's probe, carries no key.
-_OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"})
+_OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"}) | PUBLIC_PATHS
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -48,13 +49,20 @@ class Middleware:
 
     Arguments:
         endpoints: path → the endpoint that takes `POST` there.
+        foreign: name of a foreign protocol → what takes everything at its addresses.
     """
 
     def __init__(
-        self, inner: ASGIApp, endpoints: Mapping[str, Endpoint], settings: Settings, recorder: RequestRecorder
+        self,
+        inner: ASGIApp,
+        endpoints: Mapping[str, Endpoint],
+        foreign: Mapping[str, Endpoint],
+        settings: Settings,
+        recorder: RequestRecorder,
     ) -> None:
         self._inner = inner
         self._endpoints = endpoints
+        self._foreign = foreign
         self._recorder = recorder
         self._keys = tuple(hashlib.sha256(key.encode()).digest() for key in settings.api_keys)
         self._origins = frozenset(settings.allowed_origins)
@@ -76,7 +84,7 @@ class Middleware:
                 return
             endpoint = self._endpoints.get(exchange.path)
             if endpoint is None:
-                await self._pass_on(exchange, receive)
+                await self._elsewhere(exchange, receive)
             elif exchange.method == "POST":
                 await endpoint(exchange, receive)
             else:
@@ -89,6 +97,14 @@ class Middleware:
             await self._broken(exchange, error)
         finally:
             self._recorder.ended(exchange)
+
+    async def _elsewhere(self, exchange: Exchange, receive: Receive) -> None:
+        """A foreign protocol's address, or a page."""
+        protocol = protocol_of(exchange.path)
+        if protocol is None:
+            await self._pass_on(exchange, receive)
+        else:
+            await self._foreign[protocol.name](exchange, receive)
 
     async def _pass_on(self, exchange: Exchange, receive: Receive) -> None:
         # The server, which has its own scope, leaves the body of a HEAD out.

@@ -6,7 +6,7 @@ Knows HTTP's side of a query. Refuses to know what a body says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from starlette.types import Receive
@@ -112,8 +112,15 @@ async def answered(job: Job) -> WorkerReply:
     raise result
 
 
-async def ask(admission: Admission, door: str, exchange: Exchange, receive: Receive, body: Body) -> WorkerReply:
-    """The worker's reply to this exchange's body, at `door` of the road; the client's hanging up ends the wait.
+async def ask(
+    admission: Admission,
+    endpoint: str,
+    exchange: Exchange,
+    receive: Receive,
+    body: Body,
+    parameters: Mapping[str, str] | None = None,
+) -> WorkerReply:
+    """The worker's reply to this exchange's body, at `endpoint` of the road; the client's hanging up ends the wait.
 
     Raises:
         PullbackError: the pool's refusal.
@@ -121,13 +128,14 @@ async def ask(admission: Admission, door: str, exchange: Exchange, receive: Rece
     """
     headers = exchange.headers
     job = admission.pool.ask(
-        door,
+        endpoint,
         exchange.request_id,
         text_of(headers, b"content-type"),
         text_of(headers, b"content-encoding"),
         text_of(headers, b"accept"),
         body.pieces,
         body.size,
+        parameters,
     )
     watch = Watch(admission.pool, job, receive)
     try:

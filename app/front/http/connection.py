@@ -14,10 +14,11 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front.http.exchange import HEADER_BYTES_LIMIT, REFUSED, headers_too_large, problem
+from app.errors import PullbackError
+from app.front.http.exchange import HEADER_BYTES_LIMIT, REFUSED, headers_too_large
 from app.front.http.wire import WIRE
 from app.pool.frames import Buffer
+from app.protocols.registry import refused_at
 
 # Triton's cap on the chunks of one body, after CVE-2025-23310.
 CHUNK_LIMIT: Final = 65_536
@@ -134,11 +135,13 @@ class Connection(HttpToolsProtocol):
         self._receiving_since = None
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            body = problem(error, None)
+            # Before the request line is read there is no path, and the refusal is in our own shape.
+            refusal = refused_at(getattr(self, "scope", {}).get("path", ""), error, None)
+            body = b"".join(refusal.buffers)
             self.transport.write(
-                STATUS_LINE[error.status]
+                STATUS_LINE[refusal.status]
                 + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (PROBLEM_MEDIA_TYPE.encode(), len(body), body)
+                % (refusal.media_type.encode(), len(body), body)
             )
         if cycle is not None and not cycle.response_complete:
             # Whoever waits for the rest of the body learns that it will not come, and writes nothing more.

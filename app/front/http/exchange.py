@@ -13,9 +13,10 @@ from typing import Final
 import orjson
 from starlette.types import Message, Scope, Send
 
-from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
+from app.errors import PullbackError
 from app.front.http.wire import WIRE, Wire
 from app.pool.frames import Buffer
+from app.protocols.registry import refused_at
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -28,7 +29,6 @@ REFUSED: Final = "pullback.refused"
 _PIECE_BYTES: Final = 1 << 20
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_PROBLEM: Final = PROBLEM_MEDIA_TYPE.encode()
 # What a client that has hung up is logged with (nginx's number).
 CLIENT_GONE: Final = 499
 
@@ -99,14 +99,15 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": gathered})
 
     async def refuse(self, error: PullbackError, headers: Headers = (), *, last: bool = True) -> None:
-        """Send a problem. `last=False` leaves the response open, for a client that is still sending."""
+        """Send a refusal in the shape of the path's protocol. `last=False` leaves the response open, for a client that is still sending."""
         self.code = error.code
-        body = problem(error, self.request_id)
+        refusal = refused_at(self.path, error, self.request_id)
+        body, media_type = b"".join(refusal.buffers), refusal.media_type.encode()
         headers = [*retry_after(error), *headers]
         if last:
-            await self._respond_at_once(error.status, _PROBLEM, body, headers)
+            await self._respond_at_once(refusal.status, media_type, body, headers)
             return
-        await self._begin(error.status, _PROBLEM, len(body), headers)
+        await self._begin(refusal.status, media_type, len(body), headers)
         await self.send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _respond_at_once(self, status: int, media_type: bytes, body: Buffer, headers: Headers) -> None:

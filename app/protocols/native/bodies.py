@@ -14,6 +14,7 @@ from app.limits import Limits
 from app.protocols import strict_json
 from app.protocols.content import JSON, SAFETENSORS, decompressed, media_type, negotiate
 from app.protocols.describe import describe, nearest
+from app.protocols.json_numbers import dumps
 from app.protocols.native import json_answer, native_query, safetensors_format
 from app.protocols.native.native_query import TENSOR_FIELDS
 from app.query import Answer, Encoding, Query, TensorData
@@ -161,7 +162,7 @@ def _to_file(answer: Answer) -> list[bytes | memoryview]:
     rest |= {"notes": json_answer.notes(answer.notes), "plan": answer.plan}
     if pairs:
         rest["complex"] = pairs
-    text = json_answer.dumps(json_answer.json_value(rest)).decode()
+    text = dumps(json_answer.json_value(rest)).decode()
     return safetensors_format.write(tensors, {"answer": text})
 
 

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from app.catalogue.read import find
 from app.errors import PullbackError
-from app.limits import NAME_LIMIT, TENSOR_COUNT_LIMIT
+from app.limits import TENSOR_COUNT_LIMIT
 from app.protocols.describe import describe
 from app.protocols.json_tensors import RaggedError, tensor
 from app.protocols.native.query_body import QueryBody, read_body
+from app.protocols.tensor_names import checked_names, joined
 from app.query import Input, Parameter, Query, TensorData
 
 _NO_LISTS: Final[tuple[frozenset[str], frozenset[str]]] = (frozenset(), frozenset())
@@ -67,9 +68,7 @@ def query(value: Any) -> Query:
 def _check_names(body: QueryBody) -> None:
     _check_count(body.inputs, body.cotangent, body.tangent, body.expected)
     for field in (*TENSOR_FIELDS, "parameters"):
-        for name in getattr(body, field):
-            if not name.isidentifier() or len(name) > NAME_LIMIT or name.startswith("__"):
-                _check_name(name, field)
+        checked_names(getattr(body, field), field)
     for name in body.parameters:
         if name in body.inputs:
             raise PullbackError(
@@ -79,29 +78,6 @@ def _check_names(body: QueryBody) -> None:
                 expected="each name in one of the two",
                 fix="Keep tensors in `inputs` and plain values in `parameters`.",
             )
-
-
-def _check_name(name: str, field: str) -> None:
-    """A name is an identifier; `tensors.0` or `output.1` names a member of a list."""
-    first, *rest = name.split(".")
-    if (
-        len(name) <= NAME_LIMIT
-        and not name.startswith("__")
-        and first.isidentifier()
-        and all(p.isidentifier() or _is_index(p) for p in rest)
-    ):
-        return
-    raise PullbackError(
-        "bad_request",
-        f"A name in `{field}` is not a name.",
-        at=field,
-        expected=f"letters, digits and _ (tensors.0 for a member of a list), at most {NAME_LIMIT} characters, not beginning with __",
-        given=describe(name),
-    )
-
-
-def _is_index(text: str) -> bool:
-    return text.isascii() and text.isdigit() and (text == "0" or text[0] != "0") and len(text) < 5
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------
@@ -118,7 +94,7 @@ def _inputs(body: QueryBody) -> dict[str, Input]:
             read[name] = _one_or_several(given, at)
         else:
             read[name] = tensor(given, at)
-    return _joined(read) if any("." in name for name in read) else read
+    return joined(read)
 
 
 @lru_cache(maxsize=1024)
@@ -166,37 +142,6 @@ def _one_or_several(given: Any, at: str) -> Input:
             return _members(given, at)
         except PullbackError:
             raise refused from None
-
-
-def _joined(read: dict[str, Input]) -> dict[str, Input]:
-    """`NAME.0`, `NAME.1`… become the list NAME."""
-    whole: dict[str, Input] = {}
-    members: dict[str, dict[int, TensorData]] = {}
-    for name, given in read.items():
-        base, _, index = name.rpartition(".")
-        if base and _is_index(index) and isinstance(given, TensorData):
-            members.setdefault(base, {})[int(index)] = given
-        else:
-            whole[name] = given
-    for base, several in members.items():
-        if base in whole:
-            raise PullbackError(
-                "bad_request",
-                f"{base!r} stands in `inputs` as a whole and by members.",
-                at=f"inputs.{base}",
-                expected="one of the two",
-            )
-        missing = next((i for i in range(len(several)) if i not in several), None)
-        if missing is not None:
-            raise PullbackError(
-                "bad_request",
-                f"The list {base!r} lacks its member {missing}.",
-                at=f"inputs.{base}.{missing}",
-                expected=f"{base}.0 to {base}.{len(several) - 1}",
-                given=", ".join(f"{base}.{i}" for i in sorted(several)[:8]),
-            )
-        whole[base] = tuple([several[i] for i in range(len(several))])
-    return whole
 
 
 def _one_by_one(given: Mapping[str, Any], field: str, lists: set[str]) -> dict[str, TensorData]:

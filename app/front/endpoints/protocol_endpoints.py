@@ -1,0 +1,114 @@
+"""The endpoints of the foreign protocols: pages answered here, bodies handed to a worker, and what has been counted of each model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import orjson
+from starlette.types import Receive
+
+from app.errors import PullbackError
+from app.front.endpoints.admission import Admission, ask, through, timing
+from app.front.http.body import Body
+from app.front.http.exchange import Exchange, text_of
+from app.protocols.message import Written
+from app.protocols.models import Models
+from app.protocols.registry import Protocol
+from app.protocols.routes import ModelCounts, PageRequest, Route
+
+
+class ProtocolEndpoints:
+    """One protocol's addresses."""
+
+    def __init__(self, protocol: Protocol, admission: Admission) -> None:
+        self.protocol = protocol
+        self._admission = admission
+        self._counts: dict[str, ModelCounts] = {}
+
+    async def __call__(self, exchange: Exchange, receive: Receive) -> None:
+        """Raises PullbackError: whatever the page or the query is refused with."""
+        routes, parameters = self.protocol.routes.find(exchange.path)
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        route = next((route for route in routes if route.method == method), None)
+        if route is None:
+            methods = ", ".join(route.method for route in routes)
+            headers = [(b"allow", methods.encode())] if methods else []
+            await exchange.refuse(_without_route(exchange, methods), headers)
+            return
+        if route.page is not None:
+            await _send(exchange, route.page(self._page_request(parameters)))
+            return
+
+        async def answer(exchange: Exchange, receive: Receive, body: Body) -> None:
+            await self._ask(exchange, receive, body, route, parameters)
+
+        try:
+            await through(self._admission, exchange, receive, answer)
+        finally:
+            self._count(exchange)
+
+    async def _ask(self, exchange: Exchange, receive: Receive, body: Body, route: Route, parameters: Mapping[str, str]) -> None:
+        told = dict(parameters)
+        for name in route.headers:
+            if (value := text_of(exchange.headers, name.encode())) is not None:
+                told[name] = value
+        reply = await ask(self._admission, route.endpoint, exchange, receive, body, told)
+        headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+        await exchange.respond(
+            reply.status, reply.media_type.encode(), reply.body, [*headers, (b"server-timing", timing(exchange))]
+        )
+
+    def _page_request(self, parameters: Mapping[str, str]) -> PageRequest:
+        ready = not self._admission.draining and self._admission.pool.is_ready
+        return PageRequest(parameters, self._models, ready, self._counts)
+
+    @cached_property
+    def _models(self) -> Models:
+        listing = self._admission.pool.supervisor.functions
+        if not listing:
+            raise PullbackError(
+                "starting", "The functions are still being read.", fix="Try again in a moment.", retry_after_s=2
+            )
+        return Models(orjson.loads(listing)["functions"])
+
+    def _count(self, exchange: Exchange) -> None:
+        """Only what a worker has read is counted, so the names are those of models and their number is bounded."""
+        name = exchange.labels.get("operation")
+        if not name:
+            return
+        counts = self._counts.get(name, ModelCounts())
+        spent = time.monotonic() - exchange.arrived
+        if exchange.code:
+            self._counts[name] = replace(counts, failed=counts.failed + 1, failure_s=counts.failure_s + spent, last=time.time())
+            return
+        self._counts[name] = replace(
+            counts,
+            succeeded=counts.succeeded + 1,
+            success_s=counts.success_s + spent,
+            queue_s=counts.queue_s + exchange.queue_s,
+            compute_s=counts.compute_s + exchange.timings.get("compute", 0.0),
+            encode_s=counts.encode_s + exchange.timings.get("encode", 0.0),
+            last=time.time(),
+        )
+
+
+async def _send(exchange: Exchange, page: Written) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in page.headers.items()]
+    await exchange.respond(page.status, page.media_type.encode(), b"".join(page.buffers), headers)
+
+
+def _without_route(exchange: Exchange, allowed: str) -> PullbackError:
+    if not allowed:
+        return PullbackError(
+            "not_found", "There is nothing at this address.", given=exchange.path, fix="See /docs for what there is."
+        )
+    return PullbackError(
+        "method_not_allowed",
+        f"This address takes {allowed}, not {exchange.method}.",
+        expected=allowed,
+        given=exchange.method,
+        fix=f"Send {allowed}.",
+    )
