@@ -1,18 +1,16 @@
-"""An answer as text that a person reads: tensors as small matrices, notes, the differentiability report, the check.
-
-Knows the JSON of the contract (sections 3 to 6). Refuses to know where an answer comes from, and PyTorch.
-"""
+"""An answer as text that a person reads: tensors as NumPy shows them, notes, the differentiability report, the check."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.printing_reports import check_text, explain_text
 
-# Larger tensors are shown by their corners, as NumPy does.
-_EDGE: Final = 3
-_WIDE: Final = 2 * _EDGE
+_WHOLE: Final = 100  # elements that are all shown: some ten lines of a terminal
 _DIGITS: Final = 6
 _PLAIN: Final = frozenset({"notes", "plan", "explain", "check", "complex"})
 
@@ -55,58 +53,31 @@ def _leaves(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tu
 
 
 def tensor_text(name: str, tensor: Mapping[str, Any]) -> str:
-    """A tensor under its name: its shape and dtype, then its elements, the last two axes as a matrix."""
+    """A tensor under its name: its shape and dtype, then its elements."""
     shape = list(tensor["shape"])
     head = f"{name}  {tensor['dtype']}{shape if shape else ''}"
     data = tensor.get("data")
-    if isinstance(data, str):
+    if isinstance(data, str) and (shape or data not in ("NaN", "Infinity", "-Infinity")):
         return f"{head}\n  (base64, {len(data)} characters)"
-    pair = tensor["dtype"].startswith("complex")
-    if not shape:
-        return f"{head} = {_element(data, pair)}"
-    return "\n".join([head, *(f"  {line}" for line in _block(data or [], len(shape), pair, ""))])
+    text = _array_text(_array(data, shape, tensor["dtype"]))
+    return f"{head} = {text}" if not shape else "\n".join([head, *(f"  {line}" for line in text.splitlines())])
 
 
-def _block(data: Sequence[Any], rank: int, pair: bool, index: str) -> Iterator[str]:
-    if rank > 2:
-        for number, part in _edges(data):
-            if number is None:
-                yield "…"
-                continue
-            here = f"{index}{number}, "
-            yield f"[{here}:, :]" if rank == 3 else f"[{here}…]"
-            yield from _block(part, rank - 1, pair, here)
-        return
-    rows = data if rank == 2 else [data]
-    table = [["…"] if number is None else _row(row, pair) for number, row in _edges(rows)]
-    width = max((len(cell) for row in table for cell in row), default=0)
-    for row in table:
-        yield "  ".join(f"{cell:>{width}}" for cell in row) if row != ["…"] else f"{'…':>{width}}"
-    if not table or not any(table):
-        yield "(empty)"
+def _array(data: Any, shape: list[int], dtype: str) -> NDArray[Any]:
+    """The elements as NumPy holds them; JSON's `NaN` and `Infinity` as numbers, pairs as complex ones."""
+    if dtype == "bool" or "int" in dtype:
+        return np.array(data, dtype=dtype).reshape(shape)
+    parts = np.array(data, dtype=object).astype(np.float64)
+    if dtype.startswith("complex"):
+        pairs = parts.reshape((*shape, 2))
+        return np.asarray(pairs[..., 0] + 1j * pairs[..., 1])
+    return parts.reshape(shape)
 
 
-def _row(row: Sequence[Any], pair: bool) -> list[str]:
-    return ["…" if number is None else _element(value, pair) for number, value in _edges(row)]
-
-
-def _edges(values: Sequence[Any]) -> Iterator[tuple[int | None, Any]]:
-    """Values with their numbers; of many only the first and the last, and (None, None) for those between."""
-    if len(values) <= _WIDE + 1:
-        yield from enumerate(values)
-        return
-    yield from enumerate(values[:_EDGE])
-    yield None, None
-    yield from enumerate(values[-_EDGE:], len(values) - _EDGE)
-
-
-def _element(value: Any, pair: bool) -> str:
-    if pair and isinstance(value, Sequence) and not isinstance(value, str):
-        real, imaginary = (_element(part, pair=False) for part in value)
-        return f"{real}{'' if imaginary.startswith('-') else '+'}{imaginary}i"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
+def _array_text(array: NDArray[Any]) -> str:
+    # Larger tensors are shown by their corners.
+    with np.printoptions(precision=_DIGITS, threshold=_WHOLE, edgeitems=3, linewidth=100, nanstr="NaN", infstr="Infinity"):
+        return np.array2string(array).strip()
 
 
 def _notes(notes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
