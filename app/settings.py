@@ -43,13 +43,21 @@ class Settings(BaseSettings):
         0, ge=0, description="Memory that one worker may take, in bytes; 0 = 80 % of the machine's, shared among the workers."
     )
     queue_length: int = Field(1024, ge=1, description="Queries that may wait; one more is answered 429.")
-    queue_bytes: int = Field(1024 * MEBIBYTE, ge=1, description="Bytes of bodies that may wait or run; more is answered 429.")
+    queue_bytes: int = Field(
+        1024 * MEBIBYTE, ge=1, description="Bytes of bodies and replies that may be held at once; more is answered 429."
+    )
     body_limit_bytes: int = Field(256 * MEBIBYTE, ge=1, description="Largest body, in bytes, after decompression too.")
     result_limit_bytes: int = Field(
         256 * MEBIBYTE, ge=1, description="Largest answer, in bytes of its tensors; refused before anything is allocated."
     )
     cost_limit_flops: float = Field(1e15, gt=0, description="Floating-point operations that one query may plan.")
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds without a byte of the body before 408.")
+    body_floor_bytes_per_s: float = Field(
+        4096, ge=0, description="Bytes a second that a body must come at, over any `PULLBACK_BODY_TIMEOUT_S`; below it 408."
+    )
+    reply_floor_bytes_per_s: float = Field(
+        4096, ge=0, description="Bytes a second at which a client must take its reply, over the same time; below it it is cut."
+    )
     default_deadline_s: float = Field(30.0, gt=0, description="Deadline of a query that names none, in seconds.")
     maximum_deadline_s: float = Field(300.0, gt=0, description="Longest deadline a query may ask for, in seconds.")
     drain_timeout_s: float = Field(30.0, gt=0, description="Seconds that queries in flight have after SIGTERM.")
@@ -60,11 +68,14 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins, comma-separated, whose pages may call from a browser; our own pages always may."
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names, comma-separated, that `Host` may have where the server listens on loopback; its own always may."
+    )
     functions_folder: str | None = Field(None, description="Folder of kept functions, one `NAME.py` each.")
     engine: Literal["local", "ray"] = Field("local", description="Who holds the workers: this machine or a Ray cluster.")
     log_format: Literal["json", "text"] = Field("json", description="One line a request, as JSON or as text.")
 
-    @field_validator("api_keys", "allowed_origins", mode="before")
+    @field_validator("api_keys", "allowed_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -17,6 +17,7 @@ import uvicorn
 from app.errors import ServiceError
 from app.front.application import Application
 from app.front.http.connection import Connection
+from app.front.http.pace import Floors
 from app.settings import Settings
 
 _KEEP_ALIVE_S: Final = 75
@@ -60,6 +61,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._on_ready = on_ready
         self.failure: ServiceError | None = None
+        self._floors = Floors(settings.body_timeout_s, settings.body_floor_bytes_per_s, settings.reply_floor_bytes_per_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -72,9 +74,11 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         now = asyncio.get_running_loop().time()
+        admission = self._application.admission
+        pressed = admission is not None and admission.pool.budget.is_pressed
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
-                connection.check_in_time(now, self._settings.body_timeout_s)
+                connection.check_in_time(now, self._floors, pressed=pressed)
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

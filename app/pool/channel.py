@@ -29,6 +29,7 @@ class Channel:
         connection: a connected Unix stream socket; made non-blocking and closed here.
         on_frame: called for each frame, in order.
         on_lost: called once, when the other side is gone or cannot be understood; not after `close`.
+        allocate: the memory of a large body, as the frames' Reader has it.
     """
 
     def __init__(
@@ -37,12 +38,13 @@ class Channel:
         connection: socket.socket,
         on_frame: Callable[[Frame], None],
         on_lost: Callable[[], None],
+        allocate: Callable[[int], memoryview | None] | None = None,
     ) -> None:
         connection.setblocking(False)
         self._loop = loop
         self._connection = connection
         self._descriptor = connection.fileno()
-        self._reader = Reader()
+        self._reader = Reader() if allocate is None else Reader(allocate)
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._pending: deque[Buffer] = deque()

@@ -64,13 +64,14 @@ class NoMemoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame as received. `body` owns its memory."""
+    """One frame as received. `body` owns its memory; where there was no room for it, it is empty and `discarded_bytes` long."""
 
     kind: Kind
     number: int
     seconds: float
     meta: bytes
     body: Buffer
+    discarded_bytes: int = 0
 
 
 def encode(
@@ -92,16 +93,20 @@ class Reader:
     """Finds frames in a stream: receive into `buffer()`, then tell `received(n)`, which returns the frames that n bytes completed.
 
     Small bodies are copied out of a scratch buffer that is used again and again; a large one is received where it will stay.
+
+    Arguments:
+        allocate: the memory for a large body of that many bytes; None: there is no room, and the body is read and dropped.
     """
 
-    def __init__(self, allocate: Callable[[int], memoryview] = _memory, body_limit: int = BODY_LIMIT_BYTES) -> None:
+    def __init__(self, allocate: Callable[[int], memoryview | None] = _memory, body_limit: int = BODY_LIMIT_BYTES) -> None:
         self._allocate = allocate
         self._body_limit = body_limit
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._start = 0
         self._end = 0
         self._head: tuple[Kind, int, float, bytes] | None = None  # of the large frame whose body is being received
-        self._large = self._scratch[:0]
+        self._large: memoryview | None = None  # None while what is received is dropped
+        self._large_bytes = 0
         self._filled = 0
 
     @property
@@ -111,9 +116,11 @@ class Reader:
 
     def buffer(self) -> memoryview:
         """Where the next bytes of the stream belong; never empty."""
-        if self._head is not None:
-            return self._large[self._filled :]
-        return self._scratch[self._end :]
+        if self._head is None:
+            return self._scratch[self._end :]
+        if self._large is None:
+            return self._scratch[: self._large_bytes - self._filled]
+        return self._large[self._filled :]
 
     def received(self, count: int) -> list[Frame]:
         """The frames completed by `count` bytes that now stand in `buffer()`.
@@ -136,11 +143,15 @@ class Reader:
 
     def _received_large(self, count: int) -> list[Frame]:
         self._filled += count
-        if self._filled < len(self._large) or self._head is None:
+        if self._filled < self._large_bytes or self._head is None:
             return []
-        frame = Frame(*self._head, self._large)
-        self._head, self._large = None, self._scratch[:0]
+        frame = self._large_frame(self._head, self._large, self._large_bytes)
+        self._head = self._large = None
         return [frame]
+
+    @staticmethod
+    def _large_frame(head: tuple[Kind, int, float, bytes], memory: memoryview | None, size: int) -> Frame:
+        return Frame(*head, b"", size) if memory is None else Frame(*head, memory)
 
     def _parse(self, frames: list[Frame]) -> bool:
         """Take one frame, or the beginning of a large one, out of the scratch buffer; False where it is not all there yet."""
@@ -170,12 +181,13 @@ class Reader:
             memory = self._allocate(size)
         except MemoryError:
             raise NoMemoryError(head[1], head[3], size) from None
-        memory[:here] = self._scratch[start : start + here]
+        if memory is not None:
+            memory[:here] = self._scratch[start : start + here]
         self._start = start + here
         if here == size:
-            frames.append(Frame(*head, memory))
+            frames.append(self._large_frame(head, memory, size))
             return True
-        self._head, self._large, self._filled = head, memory, here
+        self._head, self._large, self._large_bytes, self._filled = head, memory, size, here
         return False
 
     def _compact(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,16 +36,17 @@ class WorkerReply:
     retire: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def parts(self) -> list[memoryview]:
-        """The body's pieces, where the worker has said their sizes (as little-endian u64 before them)."""
+    def parts(self) -> Iterator[memoryview]:
+        """The body's pieces, where the worker has said their sizes (as little-endian u64 before them).
+
+        One at a time: ten thousand views would take more memory than small pieces themselves.
+        """
         body = memoryview(self.body)
         start = 8 * self.pieces
-        parts = []
         for index in range(self.pieces):
             size = int.from_bytes(body[8 * index : 8 * index + 8], "little")
-            parts.append(body[start : start + size])
+            yield body[start : start + size]
             start += size
-        return parts
 
 
 class Job:

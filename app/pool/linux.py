@@ -25,6 +25,8 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
+# The state of a socket whose peer has reset the connection (include/net/tcp_states.h).
+_TCP_CLOSE: Final = 7
 # glibc refuses a larger threshold than half of its arenas' size (malloc.c, HEAP_MAX_SIZE / 2).
 _MMAP_THRESHOLD_BYTES: Final = 32 << 20
 _TRIM_THRESHOLD_BYTES: Final = 512 << 20
@@ -121,6 +123,14 @@ def enlarge(connection: socket.socket, size: int = 4 << 20) -> None:
             connection.setsockopt(socket.SOL_SOCKET, force, size)
         except OSError:
             connection.setsockopt(socket.SOL_SOCKET, ordinary, size)
+
+
+def is_reset(connection: socket.socket) -> bool:
+    """The other side has said that nobody is there any more (tcp(7), TCP_INFO)."""
+    try:
+        return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE)
+    except (OSError, AttributeError):
+        return False
 
 
 def status_field(name: str) -> int:

@@ -20,6 +20,7 @@ import orjson
 
 from app.errors import PullbackError
 from app.pool import refusals
+from app.pool.budget import ByteBudget
 from app.pool.frames import Buffer, Frame, Kind
 from app.pool.job import Job, WorkerReply, meta_of, peek_timeout
 from app.pool.quarantine import Quarantine
@@ -53,13 +54,13 @@ class Pool:
         self._settings = settings
         self._note = note
         self._loop = asyncio.get_running_loop()
-        self.supervisor = Supervisor(self._loop, settings, self)
+        self.budget = ByteBudget(settings.queue_bytes)
+        self.supervisor = Supervisor(self._loop, settings, self, self.budget.memory)
         self._numbers = count(1)
         self._open: dict[int, Job] = {}
         self._waiting: deque[Job] = deque()
         self._idle: list[WorkerHandle] = []
         self._ready: dict[int, WorkerHandle] = {}
-        self._held_bytes = 0
         self._earliest = math.inf
         self._ticking = False
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
@@ -101,11 +102,6 @@ class Pool:
         """Queries that are not being computed yet."""
         return len(self._open) - (len(self._ready) - len(self._idle))
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of bodies that are being read, wait or run."""
-        return self._held_bytes
-
     def states(self) -> dict[str, int]:
         """Workers by state."""
         return {
@@ -115,21 +111,6 @@ class Pool:
         }
 
     # The way in
-
-    def reserve(self, size: int) -> None:
-        """Make room for `size` bytes of a body; `release` them when its reply is out.
-
-        Raises:
-            PullbackError: queue_full. A body larger than all the room is let in alone.
-        """
-        if self._held_bytes and self._held_bytes + size > self._settings.queue_bytes:
-            raise refusals.queue_full(
-                f"{self._held_bytes} bytes of bodies are held already, of {self._settings.queue_bytes} at most"
-            )
-        self._held_bytes += size
-
-    def release(self, size: int) -> None:
-        self._held_bytes -= size
 
     def check_room(self) -> None:
         """Raises PullbackError queue_full where one more query may not wait."""
@@ -269,11 +250,12 @@ class Pool:
         head_since = worker.head_since
         job = worker.done(frame.number, now)
         reply = WorkerReply(body=frame.body, **orjson.loads(frame.meta))
+        no_room = refusals.reply_without_room(frame.discarded_bytes) if frame.discarded_bytes else None
         if job is not None:
             if not job.future.done():
                 job.begun = max(head_since, job.arrived)
                 job.worker = worker.index
-                self._settle(job, reply)
+                self._settle(job, no_room or reply)
             for other in self._holders_of(job):
                 other.cancel(job)
         # After a failed allocation the heap is in pieces; a new process costs less than what would fail in the old one.
@@ -347,6 +329,8 @@ class Pool:
     def _settle(self, job: Job, result: WorkerReply | PullbackError | None) -> None:
         del self._open[job.number]
         job.future.set_result(result)
+        # Whoever still knows the job, a worker that is to drop it or an error's traceback, must not keep its bytes.
+        job.body = ()
 
     def _expire(self, job: Job) -> None:
         given_s = job.deadline - job.arrived

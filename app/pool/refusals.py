@@ -12,6 +12,15 @@ def queue_full(why: str) -> PullbackError:
     return PullbackError("queue_full", f"The queue is full: {why}.", fix="Try again in a moment.", retry_after_s=1)
 
 
+def bytes_full(held: int, limit: int) -> PullbackError:
+    return queue_full(f"{held} bytes of bodies and replies are held already, of {limit} at most")
+
+
+def reply_without_room(size: int) -> PullbackError:
+    """The answer was computed, and had to be dropped."""
+    return queue_full(f"the answer's {size} bytes found no room beside the bodies and replies that are held already")
+
+
 def draining() -> PullbackError:
     return PullbackError(
         "draining", "The service is shutting down.", fix="Send the query again, to another server.", retry_after_s=5

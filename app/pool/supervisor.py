@@ -10,7 +10,7 @@ import contextlib
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -63,7 +63,7 @@ class WorkerObserver(Protocol):
 
 
 class Supervisor:
-    """The workers of one machine.
+    """The workers of one machine. `allocate` gives the memory of a large reply, None where there is no room for it.
 
     Attributes:
         workers: those alive, by their slot.
@@ -72,7 +72,13 @@ class Supervisor:
         failure: resolves where no worker can be had, now or later, so that the service must end.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, observer: WorkerObserver) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        observer: WorkerObserver,
+        allocate: Callable[[int], memoryview | None],
+    ) -> None:
         self.workers: dict[int, WorkerHandle] = {}
         self.restarts: Counter[str] = Counter()
         self.functions = b""
@@ -80,6 +86,7 @@ class Supervisor:
         self._loop = loop
         self._settings = settings
         self._observer = observer
+        self._allocate = allocate
         self._slots: tuple[WorkerSlot, ...] = ()
         self._numbers: Iterator[int] = count(1)
         self._unreaped: dict[int, WorkerHandle] = {}  # every process not yet reaped, by number
@@ -201,7 +208,7 @@ class Supervisor:
         linux.enlarge(ours)
         linux.enlarge(theirs)
         number, slot = next(self._numbers), self._slots[index]
-        worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost)
+        worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost, self._allocate)
         self.workers[index] = self._unreaped[number] = worker
         with theirs, contextlib.suppress(OSError):
             # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.

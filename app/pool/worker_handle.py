@@ -48,6 +48,7 @@ class WorkerHandle:
         connection: socket.socket,
         on_frame: Callable[[WorkerHandle, Frame], None],
         on_lost: Callable[[WorkerHandle], None],
+        allocate: Callable[[int], memoryview | None],
     ) -> None:
         self.number = number
         self.index = index
@@ -66,7 +67,7 @@ class WorkerHandle:
         self.activity_since = 0.0
         self.looks = 0
         self._doomed = False
-        self._channel = Channel(loop, connection, lambda frame: on_frame(self, frame), lambda: on_lost(self))
+        self._channel = Channel(loop, connection, lambda frame: on_frame(self, frame), lambda: on_lost(self), allocate)
 
     @property
     def head(self) -> Job | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from app.front.http.exchange import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
+from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
 from tests.front.conftest import KEY
 from tests.front.raw import head, line
 from tests.pool.questions import SMALL

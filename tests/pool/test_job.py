@@ -42,4 +42,4 @@ def test_parts_of_a_reply() -> None:
     sizes = b"".join(len(piece).to_bytes(8, "little") for piece in pieces)
     reply = WorkerReply(200, "application/json", sizes + b"".join(pieces), pieces=3)
     assert [bytes(part) for part in reply.parts()] == pieces
-    assert WorkerReply(200, "application/json", b"whole").parts() == []
+    assert list(WorkerReply(200, "application/json", b"whole").parts()) == []

@@ -5,28 +5,22 @@ Knows which endpoints compute, and leads to them directly; everything else goes 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import time
 import traceback
 from collections.abc import Mapping
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import CODES, PullbackError
+from app.front.access.keys import ApiKeys
+from app.front.access.origins import Origins, answer_preflight, is_preflight
 from app.front.http.body import ClientGoneError
-from app.front.http.exchange import (
-    CLIENT_GONE,
-    HEADER_BYTES_LIMIT,
-    HEADER_COUNT_LIMIT,
-    REFUSED,
-    Exchange,
-    RequestIds,
-    headers_too_large,
-)
+from app.front.http.codings import content_encoding
+from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT, headers_too_large
+from app.front.http.exchange import CLIENT_GONE, REFUSED, Exchange, RequestIds
+from app.front.http.wire import WIRE
 from app.front.observability.request_recorder import RequestRecorder
 from app.protocols.registry import PUBLIC_PATHS, protocol_of
 from app.settings import Settings
@@ -35,7 +29,6 @@ from app.settings import Settings
 REQUEST_ID: Final = "pullback.request_id"
 # Open to all: what asks them, an orchestrator's probe, carries no key.
 _OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"}) | PUBLIC_PATHS
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Endpoint(Protocol):
@@ -64,9 +57,8 @@ class Middleware:
         self._endpoints = endpoints
         self._foreign = foreign
         self._recorder = recorder
-        self._keys = tuple(hashlib.sha256(key.encode()).digest() for key in settings.api_keys)
-        self._origins = frozenset(settings.allowed_origins)
-        self._only_loopback = settings.host in _LOOPBACK_NAMES
+        self._keys = ApiKeys(settings.api_keys)
+        self._origins = Origins(settings.host, settings.allowed_origins, settings.allowed_hosts)
         self._ids = RequestIds(secrets.token_hex(4))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,11 +69,12 @@ class Middleware:
         headers = dict(pairs)
         exchange = Exchange(scope, send, headers, self._ids.of(headers), time.monotonic())
         try:
-            self._check_size(pairs)
-            if self._keys and exchange.path not in _OPEN_PATHS:
-                self._check_key(pairs)
-            if (origin := headers.get(b"origin")) is not None and await self._origin_answered(exchange, origin):
+            self._check(exchange, pairs)
+            if is_preflight(exchange) and b"origin" in headers:
+                await answer_preflight(exchange)
                 return
+            if self._keys and exchange.path not in _OPEN_PATHS:
+                self._keys.check(pairs)
             endpoint = self._endpoints.get(exchange.path)
             if endpoint is None:
                 await self._elsewhere(exchange, receive)
@@ -97,6 +90,8 @@ class Middleware:
             await self._broken(exchange, error)
         finally:
             self._recorder.ended(exchange)
+            # It refers to the connection, whose request refers to this scope: no collector should have to find that.
+            scope.pop(WIRE, None)
 
     async def _elsewhere(self, exchange: Exchange, receive: Receive) -> None:
         """A foreign protocol's address, or a page."""
@@ -133,80 +128,23 @@ class Middleware:
             PullbackError("internal", "Something broke on our side; it has been logged under the request id.")
         )
 
+    def _check(self, exchange: Exchange, pairs: list[tuple[bytes, bytes]]) -> None:
+        """What must be right of any request, with or without a key. Raises PullbackError."""
+        self._check_size(pairs)
+        headers = exchange.headers
+        self._origins.check_host([value for name, value in pairs if name == b"host"], exchange.scope["http_version"])
+        if (origin := headers.get(b"origin")) is not None:
+            # Before the key: the page of an allowed origin may read that its key is wrong.
+            self._origins.check_origin(exchange, origin.decode("latin-1"))
+        if b"transfer-encoding" in headers and (coding := content_encoding(pairs)) is not None:
+            headers[b"content-encoding"] = coding
+
     def _check_size(self, pairs: list[tuple[bytes, bytes]]) -> None:
         size = 0
         for name, value in pairs:
             size += len(name) + len(value)
         if len(pairs) > HEADER_COUNT_LIMIT or size > HEADER_BYTES_LIMIT:
             raise headers_too_large()
-
-    def _check_key(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Every key that is given must be one of ours; comparing takes the same time wherever they differ."""
-        given = []
-        for name, value in pairs:
-            if name == b"x-api-key":
-                given.append(value)
-            elif name == b"authorization":
-                scheme, _, key = value.partition(b" ")
-                given.append(key.strip() if scheme.lower() == b"bearer" else b"")
-        if not given or not all(self._is_key(key) for key in given):
-            raise PullbackError(
-                "unauthorized",
-                "This server answers only to those who have one of its API keys.",
-                expected="the header Authorization: Bearer KEY, or X-API-Key: KEY",
-                fix="Send one of the keys that the server was started with (PULLBACK_API_KEYS).",
-            )
-
-    def _is_key(self, given: bytes) -> bool:
-        digest = hashlib.sha256(given).digest()
-        found = False
-        for key in self._keys:
-            found |= hmac.compare_digest(digest, key)
-        return found
-
-    async def _origin_answered(self, exchange: Exchange, origin: bytes) -> bool:
-        """Whether a browser's request needs no more than this: a preflight. Pages of other hosts are refused."""
-        text = origin.decode("latin-1")
-        if self._is_own(text, exchange.headers.get(b"host", b"").decode("latin-1")):
-            return False
-        if text not in self._origins:
-            raise PullbackError(
-                "foreign_origin",
-                "A page from another address sent this, and that address is not on the server's allow-list.",
-                expected="an origin in PULLBACK_ALLOWED_ORIGINS, or this server's own",
-                given=text,
-                fix="Add the page's origin to PULLBACK_ALLOWED_ORIGINS.",
-            )
-        exchange.extra += [
-            (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", b"x-request-id, server-timing, retry-after"),
-            (b"vary", b"origin"),
-        ]
-        if exchange.method != "OPTIONS" or b"access-control-request-method" not in exchange.headers:
-            return False
-        allowed = exchange.headers.get(b"access-control-request-headers", b"content-type")
-        await exchange.respond(
-            204,
-            b"text/plain",
-            b"",
-            [
-                (b"access-control-allow-methods", b"GET, HEAD, POST"),
-                (b"access-control-allow-headers", allowed),
-                (b"access-control-max-age", b"600"),
-            ],
-        )
-        return True
-
-    def _is_own(self, origin: str, host: str) -> bool:
-        """A page of this very server. On loopback the host must also be called so: a foreign name may be made to point here."""
-        try:
-            page = urlsplit(origin)
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
-            return False
-        if not host or page.netloc.lower() != host.lower():
-            return False
-        return not self._only_loopback or name in _LOOPBACK_NAMES
 
 
 def _not_allowed(method: str, allowed: str) -> PullbackError:

@@ -24,8 +24,6 @@ _WATCH_AFTER_S: Final = 0.05
 # For how long, in seconds, and how many bytes a refused body is read on, so that the client reads the refusal before we close.
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 64 << 20
-# Refusals after which the client may still be sending.
-_CLOSING: Final = frozenset({"body_too_large", "body_timeout", "queue_full", "draining"})
 
 
 class Admission:
@@ -63,7 +61,7 @@ async def through(
         exchange.bytes_in = body.size
         await answer(exchange, receive, body)
     except PullbackError as error:
-        if exchange.status or error.code not in _CLOSING:
+        if exchange.status or body.is_complete:
             raise
         await refuse_sending(exchange, receive, error)
     finally:
@@ -95,6 +93,8 @@ class Watch:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        # The cancelled task's traceback refers to this object: it must not lead on to the body and the reply.
+        del self._job, self._task
 
 
 async def answered(job: Job) -> WorkerReply:
@@ -105,6 +105,8 @@ async def answered(job: Job) -> WorkerReply:
         ClientGoneError: nobody waits for it any more.
     """
     result = await job.future
+    # An error's traceback refers to this frame, and so must not find its way back to the error.
+    del job
     if isinstance(result, WorkerReply):
         return result
     if result is None:

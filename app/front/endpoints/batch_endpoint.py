@@ -6,7 +6,7 @@ Knows how answers and refusals are put side by side. Refuses to know what a quer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final
 
@@ -16,13 +16,18 @@ from app.errors import PullbackError
 from app.front.endpoints.admission import Admission, answered, ask, through, timing
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, problem
-from app.pool.frames import Buffer
+from app.pool import refusals
+from app.pool.frames import LARGE_BYTES, Buffer
 from app.pool.job import Job, WorkerReply
 
 JSON: Final = "application/json"
 _LENGTH_LIMIT: Final = 10_000
 # Of one list, so that it can neither fill the queue nor let a worker wait.
 _AT_ONCE_A_WORKER: Final = 2
+# What an answer takes beside its bytes: an object, its place in the list, and a comma.
+_ITEM_BYTES: Final = 64
+# One object for all, where not even a refusal of its own finds room.
+_NO_ROOM: Final = problem(refusals.queue_full("this answer found no room beside the others that are held"), None)
 
 
 class BatchEndpoint:
@@ -36,11 +41,17 @@ class BatchEndpoint:
 
     async def _answer_list(self, exchange: Exchange, receive: Receive, body: Body) -> None:
         reply = await self._cut(exchange, receive, body)
-        # What the pieces are cut out of is the reply's now.
-        body.pieces = []
+        # What the queries are cut out of is the reply's now.
+        body.release()
         if reply.status == HTTPStatus.OK:
-            pieces = await self._answer_all(exchange, receive, reply.parts())
-            await exchange.respond_in_pieces(HTTPStatus.OK, JSON.encode(), pieces, ((b"server-timing", timing(exchange)),))
+            answers = _Answers(self._admission, reply.pieces)
+            try:
+                await self._answer_all(exchange, receive, reply.parts(), answers)
+                await exchange.respond_in_pieces(
+                    HTTPStatus.OK, JSON.encode(), answers.size(), answers.pieces(), ((b"server-timing", timing(exchange)),)
+                )
+            finally:
+                answers.release()
         else:
             await exchange.respond(reply.status, reply.media_type.encode(), reply.body)
 
@@ -56,32 +67,25 @@ class BatchEndpoint:
             )
         return reply
 
-    async def _answer_all(self, exchange: Exchange, receive: Receive, queries: Sequence[memoryview]) -> list[Buffer]:
-        """The list of answers, as JSON in pieces."""
+    async def _answer_all(self, exchange: Exchange, receive: Receive, queries: Iterator[memoryview], answers: _Answers) -> None:
         todo = iter(enumerate(queries))
-        answers: list[Buffer] = [b"null"] * len(queries)
-        room = self._admission.settings.result_limit_bytes
         running: set[Job] = set()
 
         async def answer_some() -> None:
-            nonlocal room
             for index, query in todo:
-                answers[index] = await self._answer(f"{exchange.request_id}.{index}", query, running, room)
-                room -= len(answers[index])
+                answers.put(index, await self._answer(f"{exchange.request_id}.{index}", query, running, answers))
 
-        width = min(len(queries), _AT_ONCE_A_WORKER * max(1, len(self._admission.pool.supervisor.workers)))
-        lines = [asyncio.create_task(answer_some()) for _ in range(width)]
+        width = min(answers.count, _AT_ONCE_A_WORKER * max(1, len(self._admission.pool.supervisor.workers)))
+        tasks = [asyncio.create_task(answer_some()) for _ in range(width)]
         watch = asyncio.create_task(self._abandon_when_gone(receive, running))
         try:
-            await asyncio.gather(*lines)
+            await asyncio.gather(*tasks)
         finally:
-            for task in (*lines, watch):
+            for task in (*tasks, watch):
                 task.cancel()
             self._abandon(running)
-        pieces: list[Buffer] = [b"["]
-        for index, answer in enumerate(answers):
-            pieces += [b",", answer] if index else [answer]
-        return [*pieces, b"]"]
+            # A task that failed refers to this frame by its traceback, and this frame must not refer to the task.
+            tasks.clear()
 
     async def _abandon_when_gone(self, receive: Receive, running: set[Job]) -> None:
         """When the client hangs up, whoever waits for a running job learns that nobody waits for the list."""
@@ -93,21 +97,71 @@ class BatchEndpoint:
         for job in list(running):
             self._admission.pool.abandon(job)
 
-    async def _answer(self, request_id: str, query: memoryview, running: set[Job], room: int) -> Buffer:
+    async def _answer(self, request_id: str, query: memoryview, running: set[Job], answers: _Answers) -> Buffer:
         """One query's answer, or its refusal, as JSON."""
         job = None
         try:
             job = self._admission.pool.ask("query", request_id, JSON, None, JSON, [query], len(query))
             running.add(job)
             reply = await answered(job)
-            if len(reply.body) > room:
-                raise _too_large_together(len(reply.body), room)
+            answers.check_room(len(reply.body))
         except PullbackError as error:
             return problem(error, request_id)
         finally:
             if job is not None:
                 running.discard(job)
         return reply.body
+
+
+class _Answers:
+    """The answers of one list, in order, and the bytes that they hold.
+
+    A large reply counts as held by itself, as long as it is there; many small ones must be counted here.
+    """
+
+    def __init__(self, admission: Admission, count: int) -> None:
+        self.count = count
+        self._budget = admission.pool.budget
+        self._room = admission.settings.result_limit_bytes
+        self._reserved = 0
+        self._reserve(count * _ITEM_BYTES)
+        self._answers: list[Buffer] = [b"null"] * count
+
+    def check_room(self, size: int) -> None:
+        """Raises PullbackError result_too_large where the list has no room for `size` bytes more."""
+        if size > self._room:
+            raise _too_large_together(size, self._room)
+
+    def put(self, index: int, answer: Buffer) -> None:
+        self._room -= len(answer)
+        if len(answer) < LARGE_BYTES:
+            try:
+                self._reserve(len(answer))
+            except PullbackError:
+                answer = _NO_ROOM
+        self._answers[index] = answer
+
+    def pieces(self) -> Iterator[Buffer]:
+        """The list as JSON; each answer is let go as soon as it is taken."""
+        yield b"["
+        for index in range(self.count):
+            if index:
+                yield b","
+            answer, self._answers[index] = self._answers[index], b""
+            yield answer
+        yield b"]"
+
+    def size(self) -> int:
+        return sum(map(len, self._answers)) + self.count + 1 + (self.count == 0)
+
+    def release(self) -> None:
+        self._answers.clear()
+        self._budget.release(self._reserved)
+        self._reserved = 0
+
+    def _reserve(self, size: int) -> None:
+        self._budget.reserve(size, self._reserved)
+        self._reserved += size
 
 
 def _too_large_together(size: int, room: int) -> PullbackError:

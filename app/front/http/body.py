@@ -1,7 +1,6 @@
-"""A body: its bytes in pieces, within the limits of size, and never joined.
+"""A body: its bytes in pieces, within the limits of size, and never joined; only what has come of it takes room.
 
-Knows Content-Length, the pool's room and tiny pieces. Refuses to know what the bytes mean, and time: a stalled body is the
-connection's business.
+Knows Content-Length, the pool's room and tiny pieces. A stalled body is the connection's business.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import numpy as np
 from starlette.types import Receive
 
 from app.errors import PullbackError
 from app.front.http.wire import Wire
+from app.pool import refusals
 from app.pool.frames import Buffer
 from app.pool.pool import Pool
 from app.settings import Settings
@@ -29,16 +28,22 @@ class ClientGoneError(Exception):
 
 
 class Body:
-    """What has been read of one request's body, and the room in the pool that it holds until `release`."""
+    """What has been read of one request's body, and the room in the pool that it holds until `release`.
 
-    __slots__ = ("_limit", "_pool", "pieces", "reserved", "size")
+    Attributes:
+        pieces, size: what has come.
+        is_complete: all of it has come; before that, the client may still be sending.
+    """
+
+    __slots__ = ("_budget", "_limit", "_reserved", "is_complete", "pieces", "size")
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
-        self._pool = pool
+        self._budget = pool.budget
         self._limit = settings.body_limit_bytes
+        self._reserved = 0
         self.pieces: list[Buffer] = []
         self.size = 0
-        self.reserved = 0
+        self.is_complete = False
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes], wire: Wire | None = None) -> None:
         """Read all of it; the most of a large one of declared length goes by the `wire` straight to where it stays.
@@ -47,38 +52,52 @@ class Body:
             PullbackError: body_too_large as soon as that is known, queue_full where its bytes find no room.
             ClientGoneError: it hung up before the end.
         """
-        declared = headers.get(b"content-length")
-        if declared is not None:
-            self._reserve(self._checked(int(declared)))
-        more = True
-        while more:
+        declared = self._declared(headers)
+        # Nothing is reserved by a word: but what would find no room now need not be sent at all.
+        self._budget.check(declared)
+        while not self.is_complete:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             self._add(message.get("body", b""))
-            more = message.get("more_body", False)
-            if more and wire is not None and self.reserved - self.size >= _LARGE_BYTES and declared is not None:
-                await self._read_large(wire, self.reserved)
-                return
-
-    async def _read_large(self, wire: Wire, size: int) -> None:
-        memory = np.empty(size, np.uint8).data
-        start = 0
-        for piece in self.pieces:
-            memory[start : start + len(piece)] = piece
-            start += len(piece)
-        if not await wire.receive_into(memory[self.size :]):
-            raise ClientGoneError
-        self.pieces, self.size = [memory], size
+            self.is_complete = not message.get("more_body", False)
+            if not self.is_complete and wire is not None and declared - self.size >= _LARGE_BYTES:
+                await self._read_large(wire, declared)
 
     def release(self) -> None:
-        """Give the room back."""
-        self._pool.release(self.reserved)
-        self.reserved = 0
+        """Give the room back, and the bytes: an error's traceback may keep this object for a while."""
+        self._budget.release(self._reserved)
+        self._reserved = 0
+        self.pieces = []
 
-    def _reserve(self, size: int) -> None:
-        self._pool.reserve(size)
-        self.reserved += size
+    async def _read_large(self, wire: Wire, size: int) -> None:
+        try:
+            memory, count = self._budget.growing_memory(size)
+        except MemoryError:
+            raise refusals.queue_full(f"there is no memory for a body of {size} bytes") from None
+
+        def take(more: int) -> None:
+            if not count(more):
+                raise refusals.bytes_full(self._budget.held_bytes, self._budget.limit_bytes)
+
+        start = self.size
+        self._budget.release(self._reserved)
+        self._reserved = 0
+        take(start)
+        end = 0
+        for piece in self.pieces:
+            memory[end : end + len(piece)] = piece
+            end += len(piece)
+        self.pieces = [memory]
+        if not await wire.receive_into(memory[start:], take):
+            raise ClientGoneError
+        self.size = size
+        self.is_complete = True
+
+    def _declared(self, headers: Mapping[bytes, bytes]) -> int:
+        """Bytes by Content-Length, 0 where there is none."""
+        declared = headers.get(b"content-length")
+        return 0 if declared is None else self._checked(int(declared))
 
     def _checked(self, size: int) -> int:
         if size > self._limit:
@@ -95,8 +114,8 @@ class Body:
         if not piece:
             return
         self.size = self._checked(self.size + len(piece))
-        if self.size > self.reserved:
-            self._reserve(self.size - self.reserved)
+        self._budget.reserve(len(piece), self._reserved)
+        self._reserved += len(piece)
         last = self.pieces[-1] if self.pieces else None
         if len(piece) < _TINY_BYTES and isinstance(last, bytearray) and len(last) < _GATHERED_BYTES:
             last += piece

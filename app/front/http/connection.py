@@ -1,33 +1,36 @@
-"""A connection: uvicorn's httptools protocol with the bounds that it leaves open.
+"""A connection: uvicorn's httptools protocol with the bounds that it leaves open, and HTTP/1.1 as clients really speak it.
 
-Knows header bytes, chunks and stalls as they arrive, where the middleware, which sees whole requests, comes too late. Refuses to know
-what a request asks.
+One request is parsed at a time: what is pipelined behind it waits, unparsed, for its response (RFC 9112, section 9.3.2).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import PullbackError
-from app.front.http.exchange import HEADER_BYTES_LIMIT, REFUSED, headers_too_large
+from app.front.http import connection_refusals as refusals
+from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
+from app.front.http.exchange import REFUSED
+from app.front.http.framing import Framing, Stage
+from app.front.http.pace import Floors, Transfers
+from app.front.http.receiver import Receiver, Upload
 from app.front.http.wire import WIRE
+from app.pool import linux
 from app.pool.frames import Buffer
-from app.protocols.registry import refused_at
 
-# Triton's cap on the chunks of one body, after CVE-2025-23310.
-CHUNK_LIMIT: Final = 65_536
-# Below this rate, in bytes a second, a body counts as stalled even if a byte comes now and then.
-_SLOWEST: Final = 1024
-# For how long a refused client may go on sending before the connection is cut: it should read the refusal first.
+# For how long, and for how many bytes, a refused client may go on sending: it should read the refusal first (RFC 9112, 9.6).
 _LINGER_S: Final = 1.0
-# So that one upload leaves the others their turn.
-_TURN_BYTES: Final = 1 << 20
+_LINGER_BYTES: Final = 64 << 20
+# How long after its FIN we ask whether a client that waits for its answer is still there.
+_ASK_AFTER_S: Final = 1.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
@@ -35,127 +38,324 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # Since when, on the loop's clock, a request is being received; None while none is.
-        self._receiving_since: float | None = None
         self.upload: Upload | None = None
-        self._unsent = (0, 0.0)  # bytes that the client has not taken, and since when just so many
-        self._in_headers = True
-        self._last_data = 0.0
-        self._received = 0
-        self._chunks = 0
+        self._framing = Framing()
+        self._transfers = Transfers()
+        self._backlog = b""  # received behind a request that is being answered
+        self._running: RequestResponseCycle | None = None
+        self._discarded_bytes = 0
+        self._switching = False  # an upgrade was asked for, and the parser waits for the other protocol's bytes
+        self._muted = False
         self._refused = False
+        self._postponed: PullbackError | None = None  # a refusal that waits for the answers before it
+        self._eof_since: float | None = None
+        self._asked = False
+
+    # What the transport calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._receiving_since = self._last_data = self.loop.time()
+        # Writing is paused until the system has taken everything, so that a connection never holds more than one piece.
+        transport.set_write_buffer_limits(high=0)
+        transport.set_protocol(Receiver(self))
+        self._begin()
 
-    def data_received(self, data: bytes) -> None:
-        if self._refused:
+    def feed(self, data: bytes) -> None:
+        """Parse what has come, request by request; while one is being answered, what follows it waits."""
+        if self._refused or self._postponed is not None:
             return
-        super().data_received(data)
-        if self._receiving_since is not None:
-            self._last_data = self.loop.time()
-            self._received += len(data)
-            # Counted here, as the parser speaks of a header only when all of it is there.
-            if self._in_headers and self._received > HEADER_BYTES_LIMIT:
-                self._refuse(headers_too_large())
+        if self._backlog:
+            data, self._backlog = self._backlog + data, b""
+        if not data:
+            return
+        self._unset_keepalive_if_required()
+        view, start = memoryview(data), 0
+        while start < len(data) and not self._refused:
+            if self._framing.stage is Stage.COMPLETE:
+                if self._is_answering(None):
+                    self._backlog = data[start:]
+                    self.flow.pause_reading()
+                    return
+                self._begin()
+            end = self._framing.step(data, start)
+            self._parse(view[start:end])
+            start = end
+
+    def upload_progressed(self, count: int) -> None:
+        upload = self.upload
+        if upload is None:
+            return
+        framing = self._framing
+        self._transfers.received(self.loop.time())
+        framing.body_bytes += count
+        if upload.received(count):
+            self.upload = None
+            if framing.body_bytes == framing.declared_bytes:
+                # The parser has not seen the rest of the body: what follows is for a new one.
+                self.parser = self._new_parser()
+                self.on_message_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client will send no more; one that waits for an answer gets it all the same (RFC 9112, section 9.6)."""
+        if self._eof_since is None:
+            self._eof_since = self.loop.time()
+        if self._refused or (self._framing.stage is Stage.BODY and self.cycle.response_complete):
+            return False
+        if self._framing.stage is Stage.BODY or (self._framing.stage is Stage.HEAD and self._framing.framing_bytes):
+            self._refuse(refusals.ended_early())
+            return True
+        if self._running is not None and not self._running.response_complete:
+            self._running.keep_alive = bool(self._backlog)
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._transfers.paused(self.loop.time(), self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._transfers.resumed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        self._backlog = b""
+        if self.upload is not None:
+            self.upload.end(complete=False)
+
+    # What the parser calls
 
     def on_message_begin(self) -> None:
+        if self._muted:
+            return
         super().on_message_begin()
-        self._receiving_since = self._last_data = self.loop.time()
-        self._in_headers = True
-        self._received = self._chunks = 0
+        if self._framing.stage is Stage.COMPLETE:
+            # Parsed with the end of a chunked body before it.
+            self._begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._muted:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailers come here too: they are no headers, and none of ours may be given in them (RFC 9110, section 6.5.1)."""
+        if self._muted or self._refused or self._framing.stage is not Stage.HEAD:
+            return
+        if len(self.headers) == HEADER_COUNT_LIMIT:
+            self._refuse(refusals.headers_too_large())
+            return
+        name = name.lower()
+        if name == b"content-length":
+            with contextlib.suppress(ValueError):
+                self._framing.declared_bytes = int(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
+        if self._muted or self._refused:
+            return
+        if self.parser.get_http_version() == "1.0":
+            # It does not know 1xx responses (RFC 9110, section 10.1.1).
+            self.expect_100_continue = False
+        self._switching = self.parser.should_upgrade()
         super().on_headers_complete()
+        self._framing.stage = Stage.BODY
         # The request's task starts later, so that it finds this in its scope.
         self.scope[WIRE] = ConnectionWire(self, self.cycle)  # type: ignore[typeddict-unknown-key]
 
-    def on_message_complete(self) -> None:
-        self._receiving_since = None
-        super().on_message_complete()
-
     def on_chunk_header(self) -> None:
         """Called by the parser before each chunk of a body."""
-        self._chunks += 1
-        if self._chunks == CHUNK_LIMIT + 1:
-            self._refuse(
-                PullbackError(
-                    "bad_request",
-                    "The body comes in too many chunks.",
-                    expected=f"at most {CHUNK_LIMIT} chunks",
-                    fix="Send larger chunks, or the whole body with a Content-Length.",
-                )
-            )
+        self._framing.chunks += 1
+        if self._framing.chunks == CHUNK_LIMIT + 1:
+            self._refuse(refusals.too_many_chunks())
 
-    def note_progress(self, count: int) -> None:
-        """`count` bytes of the body have come by an upload."""
-        self._last_data = self.loop.time()
-        self._received += count
-
-    def body_complete(self) -> None:
-        """An upload has received the rest of the body, past the parser, whose message ends with that."""
-        self.parser = httptools.HttpRequestParser(self)
-        with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn does
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(PullbackError("bad_request", msg, fix="Send HTTP/1.1 as RFC 9112 has it."))
-
-    def check_in_time(self, now: float, limit_s: float) -> None:
-        """Refuse where a request has begun to come and nothing more of it has come for `limit_s` seconds, or too little in all."""
-        self._check_sending(now, limit_s)
-        if self._receiving_since is None or self.flow.read_paused or self._refused:
+    def on_body(self, body: bytes) -> None:
+        self._framing.body_bytes += len(body)
+        if self._refused:
             return
-        worst = self._receiving_since + limit_s + self._received / _SLOWEST
-        if now > min(self._last_data + limit_s, worst):
-            self._refuse(
-                PullbackError(
-                    "body_timeout",
-                    f"After {self._received} bytes, the rest of the request did not come in time.",
-                    expected=f"the next bytes within {limit_s:g} s, and at least {_SLOWEST} bytes a second",
-                    fix="Check that Content-Length is the length of what is sent, and send without pauses.",
-                )
-            )
+        if self.cycle.response_complete:
+            # Of a request that was refused without it.
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > _LINGER_BYTES:
+                self.transport.close()
+            return
+        super().on_body(body)
 
-    def _check_sending(self, now: float, limit_s: float) -> None:
-        """Cut a client that takes nothing of its reply for `limit_s` seconds: the reply would stay in memory for ever."""
+    def on_message_complete(self) -> None:
+        if self._refused or self._switching:
+            return
+        self._framing.stage = Stage.COMPLETE
+        self._transfers.complete()
+        super().on_message_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    # What the request's task calls
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or self._is_answering(None):
+            return
+        if self._postponed is not None:
+            error, self._postponed = self._postponed, None
+            self._refuse(error)
+            return
+        self.feed(b"")
+        if self._eof_since is not None and not self.eof_received() and not self.transport.is_closing():
+            self.transport.close()
+
+    async def receive_upload(self, memory: memoryview, take: Callable[[int], None]) -> bool:
+        """As `Wire.receive_into`."""
+        if self.transport.is_closing() or self._eof_since is not None or self._refused:
+            return False
+        upload = self.upload = Upload(memory, take, self.loop.create_future())
+        self.flow.resume_reading()
+        try:
+            return await upload.done
+        finally:
+            if self.upload is upload:
+                self.upload = None
+
+    # Parsing
+
+    def _begin(self) -> None:
+        """A request begins with the next byte."""
+        self._framing = Framing()
+        self._transfers.receiving(self.loop.time())
+        self._switching = False
+        self._discarded_bytes = 0
+
+    def _parse(self, piece: memoryview) -> None:
+        framing = self._framing
+        self._transfers.received(self.loop.time())
+        if framing.stage is Stage.HEAD:
+            # Counted before, as the parser speaks of a header only when all of it is there.
+            framing.framing_bytes += len(piece)
+            if framing.is_too_large:
+                self._refuse(refusals.headers_too_large())
+            else:
+                self._feed_parser(piece)
+            return
+        before = framing.body_bytes
+        self._feed_parser(piece)
+        if self._framing is framing and framing.stage is Stage.BODY:
+            framing.framing_bytes += len(piece) - (framing.body_bytes - before)
+            if framing.is_too_large:
+                self._refuse(refusals.headers_too_large())
+
+    def _feed_parser(self, piece: memoryview) -> None:
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            self._stay_with_http()
+        except httptools.HttpParserError:
+            self._refuse(refusals.not_http())
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn does
+            parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _stay_with_http(self) -> None:
+        """A server may ignore a request to upgrade (RFC 9110, section 7.8); the parser cannot: it drops the body.
+
+        So a new one is told of the body's framing alone, and parses on from there.
+        """
+        framing = (b"content-length", b"transfer-encoding")
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name in framing]
+        self._switching = False
+        self.parser = self._new_parser()
+        self._muted = True
+        try:
+            self._feed_parser(memoryview(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n"))
+        finally:
+            self._muted = False
+
+    # Time
+
+    def check_in_time(self, now: float, floors: Floors, *, pressed: bool) -> None:
+        """Refuse a request that comes too slowly, and cut who takes its reply too slowly or has gone. `pressed`: bytes are short."""
         unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent != self._unsent[0]:
-            self._unsent = (unsent, now)
-        elif now - self._unsent[1] > limit_s:
+        if self._transfers.sends_too_slowly(now, unsent, floors, pressed=pressed):
+            # What it does not take would stay in memory for ever.
+            self.transport.abort()
+            return
+        if self._eof_since is not None:
+            self._check_presence(now - self._eof_since)
+        if not self._transfers.is_receiving or self._refused:
+            return
+        count = self._framing.received_bytes
+        if self.flow.read_paused:
+            # It is us who do not take what it sends.
+            self._transfers.receiving(now, count)
+        elif self._transfers.receives_too_slowly(now, count, floors, pressed=pressed):
+            self._refuse(refusals.too_slow(count, floors.window_s, floors.body_bytes_per_s))
+
+    def _check_presence(self, since_eof_s: float) -> None:
+        """Whether a client that has sent its FIN still waits for the answer, or has closed: then nobody needs it.
+
+        Only sending tells: a system whose process has closed the socket replies with a reset. An interim response is
+        what may be sent before the answer, and be ignored by every client (RFC 9110, section 15.2.1).
+        """
+        running = self._running
+        if running is None or running.response_started or since_eof_s < _ASK_AFTER_S:
+            return
+        if not self._asked and running.scope["http_version"] == "1.1":
+            self._asked = True
+            self.transport.write(_CONTINUE)
+        elif self._asked and linux.is_reset(self.transport.get_extra_info("socket")):
             self.transport.abort()
 
+    # Refusals
+
+    def _is_answering(self, but: RequestResponseCycle | None) -> bool:
+        """A response other than that of `but` is still to be given or finished."""
+        running = self._running
+        waits = any(cycle is not but for cycle, _ in self.pipeline)
+        return waits or (running is not None and running is not but and not running.response_complete)
+
     def _refuse(self, error: PullbackError) -> None:
-        if self._refused or self.transport.is_closing():
+        if self._refused or self._postponed is not None or self.transport.is_closing():
+            return
+        own = self.cycle if self._framing.stage is Stage.BODY else None
+        if self._is_answering(own):
+            # Responses leave in the order of their requests, and those before it were good.
+            self._postponed = error
+            self._framing.stage = Stage.COMPLETE
+            self._transfers.complete()
+            self.pipeline = deque(entry for entry in self.pipeline if entry[0] is not own)
+            self.flow.pause_reading()
             return
         self._refused = True
-        self._receiving_since = None
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
-            # Before the request line is read there is no path, and the refusal is in our own shape.
-            refusal = refused_at(getattr(self, "scope", {}).get("path", ""), error, None)
-            body = b"".join(refusal.buffers)
-            self.transport.write(
-                STATUS_LINE[refusal.status]
-                + b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-                % (refusal.media_type.encode(), len(body), body)
-            )
-        if cycle is not None and not cycle.response_complete:
+        self._transfers.complete()
+        if own is None or not own.response_started:
+            self.transport.write(refusals.response(error, "" if own is None else own.scope["path"]))
+        if own is not None and not own.response_complete:
             # Whoever waits for the rest of the body learns that it will not come, and writes nothing more.
-            self.scope[REFUSED] = error.code  # type: ignore[typeddict-unknown-key]
-            cycle.disconnected = True
-            cycle.message_event.set()
+            own.scope[REFUSED] = error.code  # type: ignore[typeddict-unknown-key]
+            own.disconnected = True
+            own.waiting_for_100_continue = False
+            own.message_event.set()
         if self.upload is not None:
             self.upload.end(complete=False)
-        self.flow.resume_reading()
-        self.loop.call_later(_LINGER_S, self._cut)
-
-    def _cut(self) -> None:
-        if not self.transport.is_closing():
+            self.upload = None
+        if self._eof_since is not None:
             self.transport.close()
+            return
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_S, self.transport.close)
 
 
 class ConnectionWire:
@@ -167,10 +367,20 @@ class ConnectionWire:
         self._connection = connection
         self._cycle = cycle
 
-    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer) -> None:
+    @property
+    def awaits_continue(self) -> bool:
+        return self._cycle.waiting_for_100_continue
+
+    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer) -> None:
         cycle = self._cycle
-        if cycle.disconnected:
+        if cycle.flow.write_paused:
+            # The reply before this one has not been taken yet.
+            await cycle.flow.drain()
+        if cycle.disconnected or cycle.transport.is_closing():
             return
+        if cycle.waiting_for_100_continue:
+            # The body that was announced will not come, nor may the next request be taken for it (RFC 9110, 10.1.1).
+            cycle.keep_alive = False
         head = [STATUS_LINE[status]]
         for name, value in (*cycle.default_headers, *headers):
             head += (name, b": ", value, b"\r\n")
@@ -184,58 +394,5 @@ class ConnectionWire:
             cycle.transport.close()
         cycle.on_response()
 
-    async def receive_into(self, memory: memoryview) -> bool:
-        upload = Upload(self._connection, memory)
-        return await upload.run()
-
-
-class Upload(asyncio.BufferedProtocol):
-    """Takes the place of a connection's HTTP protocol while the rest of a body comes: no parser needs to see it."""
-
-    def __init__(self, connection: Connection, memory: memoryview) -> None:
-        self._connection = connection
-        self._memory = memory
-        self._filled = 0
-        self._done: asyncio.Future[bool] = connection.loop.create_future()
-
-    async def run(self) -> bool:
-        connection = self._connection
-        if connection.transport.is_closing():
-            return False
-        connection.upload = self
-        connection.transport.set_protocol(self)
-        connection.flow.resume_reading()
-        try:
-            complete = await self._done
-        finally:
-            connection.upload = None
-            connection.transport.set_protocol(connection)
-        if complete:
-            connection.body_complete()
-        return complete
-
-    def end(self, complete: bool) -> None:
-        """All of it is there, or no more of it will come."""
-        if not self._done.done():
-            self._done.set_result(complete)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._memory[self._filled : self._filled + _TURN_BYTES]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._filled += nbytes
-        self._connection.note_progress(nbytes)
-        if self._filled == len(self._memory):
-            # What follows belongs to the next request, and so to the parser.
-            self._connection.flow.pause_reading()
-            self.end(True)
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
-        self.end(False)
+    async def receive_into(self, memory: memoryview, take: Callable[[int], None]) -> bool:
+        return await self._connection.receive_upload(memory, take)

@@ -6,7 +6,7 @@ Knows ASGI messages and the headers that every response carries. Refuses to know
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping
 from itertools import count
 from typing import Final
 
@@ -20,8 +20,6 @@ from app.protocols.registry import refused_at
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-HEADER_COUNT_LIMIT: Final = 100
-HEADER_BYTES_LIMIT: Final = 32 << 10
 # Where a connection that refuses a request by itself leaves the code, in the request's scope.
 REFUSED: Final = "pullback.refused"
 
@@ -49,7 +47,9 @@ class Exchange:
         "scope", "send", "status", "timings", "traceparent", "worker",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, send: Send, headers: Mapping[bytes, bytes], request_id: str, arrived: float) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, headers: MutableMapping[bytes, bytes], request_id: str, arrived: float
+    ) -> None:
         self.scope = scope
         self.send = send
         self.headers = headers
@@ -87,9 +87,11 @@ class Exchange:
             end = start + _PIECE_BYTES
             await self.send({"type": "http.response.body", "body": view[start:end], "more_body": end < len(view)})
 
-    async def respond_in_pieces(self, status: int, media_type: bytes, pieces: Sequence[Buffer], headers: Headers = ()) -> None:
-        """Send a response whose body is not joined."""
-        await self._begin(status, media_type, sum(map(len, pieces)), headers)
+    async def respond_in_pieces(
+        self, status: int, media_type: bytes, size: int, pieces: Iterable[Buffer], headers: Headers = ()
+    ) -> None:
+        """Send a response of `size` bytes whose body is not joined."""
+        await self._begin(status, media_type, size, headers)
         gathered = bytearray()
         for piece in pieces:
             gathered += piece
@@ -118,7 +120,7 @@ class Exchange:
             return
         self.status = status
         self.bytes_out = len(body)
-        wire.reply(status, self._headers(media_type, len(body), headers), body)
+        await wire.reply(status, self._headers(media_type, len(body), headers), body)
 
     def _headers(self, media_type: bytes, size: int, headers: Headers) -> list[tuple[bytes, bytes]]:
         return [(b"content-type", media_type), (b"content-length", b"%d" % size), *self.common_headers(), *headers]
@@ -126,14 +128,20 @@ class Exchange:
     async def _begin(self, status: int, media_type: bytes, size: int, headers: Headers) -> None:
         self.status = status
         self.bytes_out = size
-        await self.send({"type": "http.response.start", "status": status, "headers": self._headers(media_type, size, headers)})
+        headers = [*self._headers(media_type, size, headers), *self._closing()]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _closing(self) -> list[tuple[bytes, bytes]]:
+        """The body of a client that waits for "100 Continue" will not come, nor may the next request be taken for it."""
+        wire: Wire | None = self.scope.get(WIRE)
+        return [(b"connection", b"close")] if wire is not None and wire.awaits_continue else []
 
     async def send_watched(self, message: Message) -> None:
         """An ASGI `send` for applications that speak for themselves: adds the common headers and takes note."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", ()))
-            message = {**message, "headers": headers + self.common_headers()}
+            message = {**message, "headers": headers + self.common_headers() + self._closing()}
         elif message["type"] == "http.response.body":
             self.bytes_out += len(message.get("body", b""))
         await self.send(message)
@@ -168,12 +176,3 @@ def text_of(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     """A header as text, None where it is absent."""
     value = headers.get(name)
     return None if value is None else value.decode("latin-1")
-
-
-def headers_too_large() -> PullbackError:
-    return PullbackError(
-        "headers_too_large",
-        "The request's headers are larger than this server takes.",
-        expected=f"at most {HEADER_COUNT_LIMIT} headers of {HEADER_BYTES_LIMIT} bytes in all",
-        fix="Send fewer and shorter headers; tensors belong into the body.",
-    )

@@ -5,7 +5,7 @@ Handed to the application in the request's scope; where another server runs the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from app.pool.frames import Buffer
@@ -17,8 +17,15 @@ WIRE: Final = "pullback.wire"
 class Wire(Protocol):
     """One request's connection."""
 
-    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer) -> None:
+    @property
+    def awaits_continue(self) -> bool:
+        """The client holds its body back until it is told to go on; answered otherwise, it will never send it."""
+
+    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer) -> None:
         """Send a whole response with one system call, where ASGI's two messages would take two and wake the client twice."""
 
-    async def receive_into(self, memory: memoryview) -> bool:
-        """Receive the rest of a body of known length into `memory`, which it fills; False where the client hung up before."""
+    async def receive_into(self, memory: memoryview, take: Callable[[int], None]) -> bool:
+        """Receive the rest of a body of known length into `memory`, which it fills; False where the client hung up before.
+
+        `take` is told how many bytes have come, each time; what it raises ends the upload and is raised here.
+        """

@@ -112,7 +112,7 @@ class Metrics(Collector):
         yield self._encode.family("pullback_encode_seconds", "Seconds that a worker encoded.")
         yield GaugeMetricFamily("pullback_queue_length", "Queries that wait for a worker.", self._pool.waiting_count)
         yield GaugeMetricFamily(
-            "pullback_queue_bytes", "Bytes of bodies being read, waiting or running.", self._pool.held_bytes
+            "pullback_queue_bytes", "Bytes of bodies and replies that are held.", self._pool.budget.held_bytes
         )
         yield _gauges("pullback_workers", "Workers, by state.", "state", self._pool.states())
         yield _counters("pullback_worker_restarts", "Replaced workers, by reason.", "reason", self._pool.supervisor.restarts)

@@ -309,7 +309,7 @@ def document(version: str) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS],
         # A server without keys is open; the empty requirement says so.
-        "security": [{}, {"bearer": []}, {"key": []}],
+        "security": [{}, {"bearer": []}, {"key": []}, {"basic": []}],
         "paths": {
             "/v1/query": {"post": _query_endpoint()},
             "/v1/queries": {"post": _batch_endpoint()},
@@ -321,6 +321,11 @@ def document(version: str) -> dict[str, Any]:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "One of the server's API keys."},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "One of the server's API keys."},
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "Any user; the password is one of the server's API keys.",
+                },
             },
         },
     }

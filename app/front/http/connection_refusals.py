@@ -1,0 +1,62 @@
+"""The refusals of a connection, in words that a client can act on."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from app.errors import PullbackError
+from app.protocols.registry import refused_at
+
+HEADER_COUNT_LIMIT: Final = 100
+HEADER_BYTES_LIMIT: Final = 32 << 10
+# Triton's cap on the chunks of one body, after CVE-2025-23310.
+CHUNK_LIMIT: Final = 65_536
+
+
+def headers_too_large() -> PullbackError:
+    return PullbackError(
+        "headers_too_large",
+        "The request's headers, trailers and chunk extensions are larger than this server takes.",
+        expected=f"at most {HEADER_COUNT_LIMIT} headers of {HEADER_BYTES_LIMIT} bytes in all",
+        fix="Send fewer and shorter headers; tensors belong into the body.",
+    )
+
+
+def too_many_chunks() -> PullbackError:
+    return PullbackError(
+        "bad_request",
+        "The body comes in too many chunks.",
+        expected=f"at most {CHUNK_LIMIT} chunks",
+        fix="Send larger chunks, or the whole body with a Content-Length.",
+    )
+
+
+def not_http() -> PullbackError:
+    return PullbackError("bad_request", "Invalid HTTP request received.", fix="Send HTTP/1.1 as RFC 9112 has it.")
+
+
+def ended_early() -> PullbackError:
+    return PullbackError(
+        "bad_request",
+        "The connection ended in the middle of the request.",
+        fix="Send all of the body that Content-Length declares, or the last chunk of a chunked one.",
+    )
+
+
+def too_slow(received: int, window_s: float, bytes_per_s: float) -> PullbackError:
+    return PullbackError(
+        "body_timeout",
+        f"After {received} bytes, the rest of the request did not come in time.",
+        expected=f"the next bytes within {window_s:g} s, and at least {bytes_per_s:g} bytes a second",
+        fix="Check that Content-Length is the length of what is sent, and send without pauses.",
+    )
+
+
+def response(error: PullbackError, path: str) -> bytes:
+    """The whole response to a request at `path` that cannot be read on; in our own shape where not even the path could be read."""
+    refusal = refused_at(path, error, None)
+    body = b"".join(refusal.buffers)
+    status = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"
+    head = f"{status}\r\ncontent-type: {refusal.media_type}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    return head.encode() + body

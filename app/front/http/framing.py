@@ -1,0 +1,79 @@
+"""The framing of a request as it comes in: where its head and its body end, and how many bytes are neither, as pure arithmetic.
+
+The parser decides what a request says; this only keeps it from being handed what belongs to the next one, or what has no end.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+from app.front.http.connection_refusals import HEADER_BYTES_LIMIT
+
+# Names and values are counted exactly by the middleware; here also the request line and what stands between them.
+_HEAD_BYTES_LIMIT: Final = HEADER_BYTES_LIMIT + (8 << 10)
+# A chunk's size line with a signed extension, as S3's clients send it, has some 100 bytes.
+_CHUNK_FRAMING_BYTES: Final = 128
+_END: Final = b"\r\n\r\n"
+# A chunked body is parsed in steps of so many bytes, or less where a message may end, so that little of what follows is parsed too;
+# no shorter ones, so that a body of empty lines does not become a million steps.
+_CHUNKED_STEP_BYTES: Final = 4096
+_CHUNKED_LEAST_BYTES: Final = 252
+
+
+class Stage(Enum):
+    """Of the request that is being received."""
+
+    HEAD = auto()
+    BODY = auto()
+    COMPLETE = auto()
+
+
+class Framing:
+    """One request's.
+
+    Attributes:
+        declared_bytes: its Content-Length, 0 where it has none.
+        body_bytes: of its body, received.
+        framing_bytes: received of all but its body: head, chunk sizes and extensions, trailers.
+        chunks: begun.
+    """
+
+    __slots__ = ("_tail", "body_bytes", "chunks", "declared_bytes", "framing_bytes", "stage")
+
+    def __init__(self) -> None:
+        self.stage = Stage.HEAD
+        self.declared_bytes = self.body_bytes = self.framing_bytes = self.chunks = 0
+        self._tail = b""  # the last bytes of an unfinished head, where its end may have begun
+
+    @property
+    def received_bytes(self) -> int:
+        return self.framing_bytes + self.body_bytes
+
+    @property
+    def is_too_large(self) -> bool:
+        """Chunk extensions and trailers have no end of their own, no more than headers (RFC 9112, section 7.1.1)."""
+        return self.framing_bytes > _HEAD_BYTES_LIMIT + _CHUNK_FRAMING_BYTES * self.chunks
+
+    def step(self, data: bytes, start: int) -> int:
+        """How far to parse `data` at once: to the end of the head or the body, where that is known."""
+        if self.stage is Stage.HEAD:
+            return self._head_step(data, start)
+        if self.declared_bytes:
+            return min(len(data), start + max(1, self.declared_bytes - self.body_bytes))
+        limit = min(len(data), start + _CHUNKED_STEP_BYTES)
+        end = data.find(_END, start + _CHUNKED_LEAST_BYTES, limit)
+        return limit if end < 0 else end + len(_END)
+
+    def _head_step(self, data: bytes, start: int) -> int:
+        joined = self._tail + data[start : start + len(_END) - 1]
+        end = joined.find(_END)
+        if end >= 0:
+            end += start - len(self._tail)
+        else:
+            end = data.find(_END, start)
+        if end < 0:
+            self._tail = (self._tail + data[start:])[1 - len(_END) :]
+            return len(data)
+        self._tail = b""
+        return end + len(_END)
