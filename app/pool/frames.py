@@ -77,7 +77,13 @@ class Frame:
 def encode(
     kind: Kind, number: int = 0, *, seconds: float = 0.0, meta: bytes = b"", body: Sequence[Buffer] = ()
 ) -> list[Buffer]:
-    """The frame as buffers to send in order; `body`, in pieces, is not copied."""
+    """The frame as buffers to send in order; `body`, in pieces, is not copied.
+
+    Raises:
+        ValueError: the other side would not take so much meta.
+    """
+    if len(meta) > META_LIMIT_BYTES:
+        raise ValueError(f"the meta of a frame has {len(meta)} bytes, of {META_LIMIT_BYTES} at most")
     size = 0
     for piece in body:
         size += len(piece)

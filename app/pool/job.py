@@ -7,20 +7,14 @@ queue's rules.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from app.errors import PullbackError
 from app.pool.frames import Buffer
-
-_PEEK_BYTES: Final = 64 << 10
-# In JSON, and in the JSON that stands as a string in a safetensors header.
-_TIMEOUT: Final = re.compile(rb'"timeout_s\\?"\s{0,8}:\s{0,8}([0-9][0-9.eE+-]{0,30})')
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +48,7 @@ class Job:
 
     Attributes:
         number: names it in frames.
+        asked: what is asked besides the body, as JSON; `meta`: the same with the request's id, for the worker.
         body: its bytes, in pieces, never joined here; `size` is their sum.
         arrived, deadline: seconds on CLOCK_MONOTONIC.
         future: resolves to its WorkerReply, to a PullbackError, or to None where nobody waits for it any more.
@@ -64,13 +59,14 @@ class Job:
     """
 
     __slots__ = (
-        "arrived", "begun", "body", "deadline", "future", "holders", "lost", "meta", "number", "size", "tries",
+        "arrived", "asked", "begun", "body", "deadline", "future", "holders", "lost", "meta", "number", "size", "tries",
         "worker",
     )  # fmt: skip
 
     def __init__(
         self,
         number: int,
+        asked: bytes,
         meta: bytes,
         body: Sequence[Buffer],
         size: int,
@@ -79,6 +75,7 @@ class Job:
         future: asyncio.Future[WorkerReply | PullbackError | None],
     ) -> None:
         self.number = number
+        self.asked = asked
         self.meta = meta
         self.body = body
         self.size = size
@@ -92,18 +89,16 @@ class Job:
         self.worker = -1
 
 
-def meta_of(
+def asked_of(
     endpoint: str,
-    request_id: str,
     content_type: str | None,
     content_encoding: str | None,
     accept: str | None,
     parameters: Mapping[str, str] | None = None,
 ) -> bytes:
-    """What a worker is told of a query besides its body; the names are those of the road's Request."""
+    """What is asked besides the body, as JSON; the names are those of the road's Request."""
     fields: dict[str, Any] = {
         "endpoint": endpoint,
-        "request_id": request_id,
         "content_type": content_type,
         "content_encoding": content_encoding,
         "accept": accept,
@@ -113,26 +108,6 @@ def meta_of(
     return orjson.dumps(fields)
 
 
-def fingerprint(body: Sequence[Buffer]) -> bytes:
-    """A hash of a body's content, however it is cut into pieces."""
-    digest = hashlib.blake2b(digest_size=16)
-    for piece in body:
-        digest.update(piece)
-    return digest.digest()
-
-
-def peek_timeout(body: Sequence[Buffer]) -> float | None:
-    """The `timeout_s` that a body seems to name, from its first and last 64 KiB, without parsing it.
-
-    A guess, so that a query's deadline holds while it waits; the worker's word, after decoding, replaces it.
-    """
-    for piece in (body[:1], body[-1:]) if len(body) > 1 else (body[:1],):
-        for buffer in piece:
-            ends = (buffer,) if len(buffer) <= 2 * _PEEK_BYTES else (buffer[:_PEEK_BYTES], buffer[-_PEEK_BYTES:])
-            for end in ends:
-                if found := _TIMEOUT.search(end):
-                    try:
-                        return float(found[1])
-                    except ValueError:
-                        return None
-    return None
+def meta_of(asked: bytes, request_id: str) -> bytes:
+    """What a worker is told of a query besides its body: all that was asked, and the request's id."""
+    return b'{"request_id":%b,%b' % (orjson.dumps(request_id), asked[1:])

@@ -21,9 +21,10 @@ import orjson
 from app.errors import PullbackError
 from app.pool import refusals
 from app.pool.budget import ByteBudget
-from app.pool.frames import Buffer, Frame, Kind
-from app.pool.job import Job, WorkerReply, meta_of, peek_timeout
-from app.pool.quarantine import Quarantine
+from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
+from app.pool.job import Job, WorkerReply, asked_of, meta_of
+from app.pool.queueing.quarantine import Quarantine
+from app.pool.queueing.timeout import timeout_of
 from app.pool.supervisor import Supervisor
 from app.pool.worker_handle import WorkerHandle
 from app.settings import Settings
@@ -41,6 +42,8 @@ _LIVES: Final = 2
 _INNOCENT_S: Final = 0.1
 _TRIES: Final = 6
 _SIGKILL: Final = -9
+# The endpoint whose bodies are queries in the native protocol; of other bodies the worker alone knows what timeout they name.
+_QUERY: Final = "query"
 
 
 class Pool:
@@ -133,15 +136,22 @@ class Pool:
         """Have a query answered: its `future` gives a WorkerReply, a PullbackError, or None where it was abandoned.
 
         Raises:
-            PullbackError: worker_crashed, where the same content has just cost two workers.
+            PullbackError: worker_crashed, where the same has just cost two workers; headers_too_large, where a worker would not take
+                what is said besides the body.
         """
         now = time.monotonic()
-        if self._quarantine.is_used and (left_s := self._quarantine.left_s(body, size, now)):
-            raise refusals.worker_crashed(retry_after_s=math.ceil(left_s))
-        deadline = now + self._timeout(peek_timeout(body))
+        asked = asked_of(endpoint, content_type, content_encoding, accept, parameters)
+        meta = meta_of(asked, request_id)
+        if len(meta) > META_LIMIT_BYTES:
+            raise refusals.headers_too_large(len(meta), META_LIMIT_BYTES)
+        if self._quarantine.is_used and (left_s := self._quarantine.left_s(asked, body, size, now)):
+            raise refusals.quarantined(math.ceil(left_s))
+        is_plain = endpoint == _QUERY and content_encoding is None
+        deadline = now + self._timeout(timeout_of(body, size, content_type) if is_plain else None)
         job = Job(
             number=next(self._numbers),
-            meta=meta_of(endpoint, request_id, content_type, content_encoding, accept, parameters),
+            asked=asked,
+            meta=meta,
             body=body,
             size=size,
             arrived=now,
@@ -294,7 +304,7 @@ class Pool:
         if job.lost < _LIVES and job.tries < _TRIES:
             self._requeue([job], worker)
             return
-        self._quarantine.add(job.body, job.size, time.monotonic())
+        self._quarantine.add(job.asked, job.body, job.size, time.monotonic())
         self._settle(job, refusals.worker_crashed())
 
     def on_event(self, event: str, **facts: Any) -> None:

@@ -5,6 +5,8 @@ Knows the sentences. Refuses to know when they are due.
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.errors import PullbackError
 
 
@@ -41,10 +43,32 @@ def deadline_exceeded(seconds: float) -> PullbackError:
     )
 
 
-def worker_crashed(retry_after_s: int | None = None) -> PullbackError:
+_CRASHERS: Final = "NaN, extreme or out-of-range values in its inputs, on which PyTorch is known to crash"
+
+
+def worker_crashed() -> PullbackError:
     return PullbackError(
         "worker_crashed",
-        "Two workers died while they computed this query, so it is not tried again for a while.",
-        fix="Look for NaN, extreme or out-of-range values in its inputs, on which PyTorch is known to crash; other queries are answered.",
-        retry_after_s=retry_after_s,
+        "Your query crashed: two workers died, one after the other, while they computed it.",
+        fix=f"Look for {_CRASHERS}; other queries are answered.",
+    )
+
+
+def quarantined(left_s: int) -> PullbackError:
+    return PullbackError(
+        "worker_crashed",
+        f"The very same query cost two workers a moment ago, so it was not tried now and is refused for {left_s} s more.",
+        expected="a query that has not just crashed",
+        fix=f"Look for {_CRASHERS}, and send the query when it is changed, or later.",
+        retry_after_s=left_s,
+    )
+
+
+def headers_too_large(size: int, limit: int) -> PullbackError:
+    return PullbackError(
+        "headers_too_large",
+        "What the request's address and headers say of the query is too long.",
+        expected=f"at most {limit} bytes of Content-Type, Content-Encoding, Accept and address together",
+        given=f"{size} bytes",
+        fix="Send shorter headers; tensors and names belong into the body.",
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import orjson
 
 from app.errors import PullbackError
+from app.limits import NAME_LIMIT
 from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
 from app.pool.worker_slots import WorkerSlot, limits, places
@@ -138,7 +139,8 @@ def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
         "status": reply.status,
         "media_type": reply.media_type,
         "timings": reply.timings,
-        "labels": reply.labels,
+        # Some are the client's words.
+        "labels": {name: value[:NAME_LIMIT] for name, value in reply.labels.items()},
         "retire": reply.retire,
     }
     if reply.headers:

@@ -5,10 +5,19 @@ Knows contents by their size and hash. Refuses to know what killed the workers.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from app.pool.frames import Buffer
-from app.pool.job import fingerprint
+
+
+def fingerprint(asked: bytes, body: Sequence[Buffer]) -> bytes:
+    """A hash of all that was asked: the endpoint and headers that decide how a body is read, and the body, however it is cut."""
+    digest = hashlib.blake2b(asked, digest_size=16)
+    digest.update(b"\0")  # which no JSON text holds
+    for piece in body:
+        digest.update(piece)
+    return digest.digest()
 
 
 class Quarantine:
@@ -27,17 +36,17 @@ class Quarantine:
     def is_used(self) -> bool:
         return bool(self._until)
 
-    def add(self, body: Sequence[Buffer], size: int, now: float) -> None:
+    def add(self, asked: bytes, body: Sequence[Buffer], size: int, now: float) -> None:
         """This content has cost two workers."""
         if self._seconds:
-            self._until[fingerprint(body)] = now + self._seconds
+            self._until[fingerprint(asked, body)] = now + self._seconds
             self._sizes.add(size)
 
-    def left_s(self, body: Sequence[Buffer], size: int, now: float) -> float:
+    def left_s(self, asked: bytes, body: Sequence[Buffer], size: int, now: float) -> float:
         """Seconds for which this content is still refused; 0 where it is not. Only contents of a known size are hashed."""
         self._until = {mark: until for mark, until in self._until.items() if until > now}
         if not self._until:
             self._sizes.clear()
         if size not in self._sizes:
             return 0.0
-        return max(0.0, self._until.get(fingerprint(body), now) - now)
+        return max(0.0, self._until.get(fingerprint(asked, body), now) - now)
