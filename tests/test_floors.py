@@ -94,7 +94,7 @@ FUNCTION_LIMIT: Final = 50
 # File name → the rooms that tell it apart.
 REPEATED: Final[dict[str, list[str]]] = {
     "__main__.py": ["app/catalogue/introspect", "app/front/openapi"],
-    "endpoints.py": ["app/protocols/native", "app/protocols/oip"],
+    "endpoints.py": ["app/protocols/native", "app/protocols/oip", "app/protocols/tesseract", "app/protocols/umbridge"],
     "errors.py": ["app", "app/engine", "app/program"],
     "report.py": ["app/engine/check", "app/engine/explain"],
     "formulas.py": ["app/catalogue/introspect", "app/engine/explain"],

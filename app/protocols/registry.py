@@ -11,6 +11,8 @@ from app.protocols.message import Reading, Written
 from app.protocols.native import endpoints as native
 from app.protocols.oip import endpoints as oip
 from app.protocols.routes import RouteTable
+from app.protocols.tesseract import endpoints as tesseract
+from app.protocols.umbridge import endpoints as umbridge
 
 Refusing = Callable[[PullbackError, str | None], Written]
 
@@ -34,11 +36,15 @@ def _under(prefix: str) -> Callable[[str], bool]:
     return lambda path: path == prefix or path.startswith(f"{prefix}/")
 
 
-PROTOCOLS: Final = (Protocol("oip", _under(oip.PREFIX), RouteTable(oip.ROUTES), oip.refused),)
+PROTOCOLS: Final = (
+    Protocol("oip", _under(oip.PREFIX), RouteTable(oip.ROUTES), oip.refused),
+    Protocol("umbridge", umbridge.PATHS.__contains__, RouteTable(umbridge.ROUTES), umbridge.refused),
+    Protocol("tesseract", _under(tesseract.PREFIX), RouteTable(tesseract.ROUTES), tesseract.refused),
+)
 _REFUSING: Final[dict[str, Refusing]] = {protocol.name: protocol.refused for protocol in PROTOCOLS}
 
 PUBLIC_PATHS: Final = frozenset(route.path for protocol in PROTOCOLS for route in protocol.routes.routes if route.public)
-READINGS: Final[dict[str, Reading]] = {"query": native.query, **oip.ENDPOINTS}
+READINGS: Final[dict[str, Reading]] = {"query": native.query, **oip.ENDPOINTS, **umbridge.ENDPOINTS, **tesseract.ENDPOINTS}
 
 
 def protocol_of(path: str) -> Protocol | None:

@@ -17,7 +17,7 @@ from app.program.functions import build_function, load
 from app.program.stored import Functions, parse
 from tests.program.building import tensors
 
-CARRIED = ["gaussian_log_density", "heat_step", "mlp_loss", "rosenbrock"]
+CARRIED = ["banana_log_density", "gaussian_log_density", "heat_step", "mlp_loss", "rosenbrock"]
 
 
 @pytest.fixture

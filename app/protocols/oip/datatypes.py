@@ -5,33 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from app.errors import PullbackError
 from app.protocols.elements import PART
 from app.protocols.json_tensors import from_bytes
-from app.query import DTYPE_BYTES, TensorData
+from app.protocols.unsigned import WIDER, widened
+from app.query import TensorData
 
 
 @dataclass(frozen=True, slots=True)
 class Datatype:
-    """`dtype`: what a tensor of it becomes; `wire`: numpy's type of its bytes where that is not the dtype's own."""
+    """`dtype`: what a tensor of it becomes; `wire`: the unsigned dtype of its bytes where that is another."""
 
     dtype: str
     wire: str | None = None
 
-    @property
-    def bytes(self) -> int:
-        return np.dtype(self.wire).itemsize if self.wire else DTYPE_BYTES[self.dtype]
 
-
-# BF16 is not in the REST table but in the gRPC one, and in tritonclient. Unsigned integers of 16 bits and more are computed in the
-# next wider signed type.
+# BF16 is not in the REST table but in the gRPC one, and in tritonclient.
 DATATYPES: Final = {
     "BOOL": Datatype("bool"), "UINT8": Datatype("uint8"), "INT8": Datatype("int8"), "INT16": Datatype("int16"),
     "INT32": Datatype("int32"), "INT64": Datatype("int64"), "FP16": Datatype("float16"), "BF16": Datatype("bfloat16"),
-    "FP32": Datatype("float32"), "FP64": Datatype("float64"), "UINT16": Datatype("int32", "<u2"),
-    "UINT32": Datatype("int64", "<u4"), "UINT64": Datatype("int64", "<u8"),
+    "FP32": Datatype("float32"), "FP64": Datatype("float64"), **{name.upper(): Datatype(WIDER[name], name) for name in WIDER},
 }  # fmt: skip
 # Complex numbers, which the protocol lacks, go as pairs of their parts.
 NAMES: Final = {ours.dtype: name for name, ours in DATATYPES.items() if ours.wire is None} | {
@@ -44,22 +37,7 @@ _COMPLEX_OF: Final = {part: whole for whole, part in PART.items()}
 def from_wire(raw: memoryview, datatype: str, shape: tuple[int, ...], at: str) -> TensorData:
     """The tensor whose bytes are `raw`, not copied where the datatype is one of ours. Raises `bad_tensor`."""
     kind = DATATYPES[datatype]
-    if kind.wire is None:
-        return from_bytes(raw, kind.dtype, shape, at)
-    if raw.nbytes % kind.bytes:
-        raise _wrong_length(raw.nbytes, datatype, shape, at)
-    values = np.frombuffer(raw, kind.wire)
-    if kind.wire == "<u8" and values.size and values.max() >= 1 << 63:
-        raise PullbackError(
-            "bad_tensor",
-            "An element is larger than the largest int64, in which UINT64 is computed.",
-            at=at,
-            expected="integers below 2^63",
-        )
-    wide = np.ascontiguousarray(values.astype(kind.dtype))
-    if wide.size != _elements(shape):
-        raise _wrong_length(raw.nbytes, datatype, shape, at)
-    return TensorData(kind.dtype, shape, memoryview(wide.tobytes()))
+    return from_bytes(raw, kind.dtype, shape, at) if kind.wire is None else widened(raw, kind.wire, shape, at)
 
 
 def as_complex(tensor: TensorData, at: str) -> TensorData:
@@ -73,20 +51,3 @@ def as_complex(tensor: TensorData, at: str) -> TensorData:
             given=f"{NAMES[tensor.dtype]} of shape {list(tensor.shape)}",
         )
     return TensorData(_COMPLEX_OF[tensor.dtype], tensor.shape[:-1], tensor.data)
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for extent in shape:
-        count *= extent
-    return count
-
-
-def _wrong_length(size: int, datatype: str, shape: tuple[int, ...], at: str) -> PullbackError:
-    return PullbackError(
-        "bad_tensor",
-        f"The data has {size} bytes, which is not {datatype} of shape {list(shape)}.",
-        at=at,
-        expected=f"{_elements(shape) * DATATYPES[datatype].bytes} bytes",
-        given=f"{size} bytes",
-    )
