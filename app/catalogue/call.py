@@ -16,10 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.catalogue.bind import Bound, Leaf
 from app.catalogue.entry import Operation
+from app.catalogue.kernels.guard import install
 from app.errors import PullbackError
 from app.query import DTYPE_BYTES
 
 DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in DTYPE_BYTES}
+install()  # here, because whoever can call an operation has imported this module
+
 # Arguments of drawing kernels that switch the drawing off when they are zero or false.
 _SWITCHES: Final = ("dropout_p", "training", "train")
 

@@ -23,6 +23,7 @@ LEFT_OUT: Final[dict[str, str]] = {
     "non_blocking": "it changes nothing that an answer shows",
     "copy": "it changes nothing that an answer shows",
     "out_dtype": "only some GPUs have it",
+    "unsafe": "lengths and offsets are always checked",
     "options": "it changes nothing that an answer shows",
     "distance_function": "a program composes operations",
     "batch_sizes": "packed sequences do not travel",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch import Tensor
 from app.engine import batching
 from app.engine.computation import Computation
 from app.engine.errors import constant_input, translating_errors
-from app.engine.guards import guard
 from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_nonfinite
 from app.engine.notes import Notes
@@ -37,7 +37,7 @@ class Engine:
         with warnings.catch_warnings():
             # PyTorch warns the server's operator of what concerns the client, and of deprecations; what matters becomes a note.
             warnings.simplefilter("ignore")
-            with translating_errors(at=None if query.operation is None else "inputs", what=query.operation):
+            with _errors(query):
                 return self._answer(query)
 
     def outputs(self, query: Query, *, abstract: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -52,7 +52,7 @@ class Engine:
         plain = replace(query, want=("outputs",), wrt=None, of=None, cotangent={}, tangent={})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with translating_errors(at=None if query.operation is None else "inputs", what=query.operation):
+            with _errors(query):
                 prepared = self._preparer.prepared(plain)
         if abstract and not prepared.function.static:
             raise PullbackError(
@@ -70,7 +70,6 @@ class Engine:
     def _answer(self, query: Query) -> Answer:
         prepared = self._preparer.prepared(query)
         leaves = self._preparer.leaves(query, prepared.dtypes)
-        guard(prepared.function, leaves)
         notes = Notes()
         computation = Computation(query, prepared, leaves, notes, self._limits)
         computation, tree = _results(computation)
@@ -85,6 +84,12 @@ class Engine:
         if computation.layouts:
             report["formats"] = dict(computation.layouts)
         return Answer(_sent(tree), notes.all(), report)
+
+
+def _errors(query: Query) -> AbstractContextManager[None]:
+    """PyTorch's exceptions in the block as refusals of this query."""
+    at = None if query.operation is None else "inputs"
+    return translating_errors(at=at, what=query.operation, parameters=query.parameters)
 
 
 def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:

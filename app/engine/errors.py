@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Final
 
 import torch
 
+from app.catalogue.kernels.errors import UnsafeValuesError
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
 from app.program.errors import REFUSALS, is_memory, is_shapes, sentence
+from app.program.function import Step
 from app.program.graph_runner import step_of
 
 # PyTorch refuses some inputs as variables: `soft_margin_loss` its target, `igamma` its first argument.
@@ -34,7 +36,9 @@ def constant_input(error: BaseException, names: Sequence[str]) -> str | None:
     return next((name for name in names if name == said or (said == "self" and name == "input")), None)
 
 
-def translated(error: BaseException, at: str | None = None, what: str | None = None) -> PullbackError:
+def translated(
+    error: BaseException, at: str | None = None, what: str | None = None, parameters: Collection[str] = ()
+) -> PullbackError:
     """The refusal for an exception of PyTorch: `out_of_memory`, `shape_mismatch` or `operation_failed`."""
     if is_memory(error):
         return PullbackError(
@@ -52,17 +56,33 @@ def translated(error: BaseException, at: str | None = None, what: str | None = N
         )
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
     step = step_of(error)
+    if isinstance(error, UnsafeValuesError):
+        return _unsafe(error, at and error.place(parameters), what, step)
     if step is None:
         return PullbackError(code, f"PyTorch refused{f' `{what}`' if what else ''}: {sentence(error)}.", at=at)
     place = f"Line {step.line}, column {step.column}: `{step.operation}` failed"
     return PullbackError(code, f"{place}, and PyTorch said: {sentence(error)}.", at=f"{step.line}:{step.column}")
 
 
+def _unsafe(error: UnsafeValuesError, at: str | None, what: str | None, step: Step | None) -> PullbackError:
+    detail = f"`{what}`: {error.detail}" if what else error.detail
+    if step is not None:
+        detail, at = f"Line {step.line}, column {step.column}: `{step.operation}`: {error.detail}", f"{step.line}:{step.column}"
+    return PullbackError("operation_failed", detail, at=at, expected=error.expected, given=error.given)
+
+
 @contextmanager
 def translating_errors(
-    *, at: str | None = None, what: str | None = None, through: tuple[type[BaseException], ...] = ()
+    *,
+    at: str | None = None,
+    what: str | None = None,
+    parameters: Collection[str] = (),
+    through: tuple[type[BaseException], ...] = (),
 ) -> Iterator[None]:
-    """PyTorch's exceptions in the block translated, as refusals of the operation `what` at `at`; those of `through` pass."""
+    """PyTorch's exceptions in the block translated, as refusals of the operation `what` at `at`; those of `through` pass.
+
+    `parameters`: the names of the operation's plain values, whose place is not `inputs`.
+    """
     try:
         yield
     except PullbackError:
@@ -70,7 +90,7 @@ def translating_errors(
     except through:
         raise
     except REFUSALS as error:
-        raise translated(error, at, what) from error
+        raise translated(error, at, what, parameters) from error
 
 
 class Attempt(AbstractContextManager["Attempt"]):

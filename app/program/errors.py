@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.catalogue.kernels.errors import UnsafeValuesError
 from app.program.reading.source import Refusal
 from app.program.semantics.static import named
 
@@ -99,6 +100,8 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
     """
     members = list(arguments)
     given = ", ".join(shown(t) for t in tensors_in(members)) or ", ".join(named(m) for m in members) or "nothing"
+    if isinstance(error, UnsafeValuesError):
+        return Refusal(f"`{operation}`: {error.detail}", code="operation_failed", expected=error.expected, given=error.given)
     message = str(error)
     if is_memory(error):
         return Refusal(

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 from app.catalogue.bind import Bound, Leaf, bind
 from app.catalogue.call import Drawing, arguments, prepared, target
 from app.catalogue.entry import Operation, Signature
+from app.catalogue.kernels.errors import UnsafeValuesError
 from app.catalogue.refuse import usage
 from app.errors import PullbackError
 from app.program.errors import REFUSALS, refusal
@@ -55,7 +56,7 @@ def build_operation(
     run = prepared(bound, names)
     with torch.no_grad(), Drawing() as drawing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = _executed(operation, run, leaves)
+        result = _executed(operation, run, leaves, parameters)
     paths = _paths(result)
     outputs = _named(operation, bound.signature, result, paths)
     graph = _graph(bound, leaves, parameters, result, paths)
@@ -71,15 +72,18 @@ def _leaves(inputs: Mapping[str, Tensor | tuple[Tensor, ...]]) -> Iterator[tuple
             yield name, value
 
 
-def _executed(operation: Operation, run: Callable[..., Any], leaves: Mapping[str, Tensor]) -> Any:
+def _executed(
+    operation: Operation, run: Callable[..., Any], leaves: Mapping[str, Tensor], parameters: Mapping[str, Parameter]
+) -> Any:
     try:
         return run(*leaves.values())
     except (PullbackError, *_DYNAMIC):
         raise
     except REFUSALS as error:
         told = refusal(error, operation.name, leaves.values(), lambda: usage(operation))
+        at = error.place(parameters) if isinstance(error, UnsafeValuesError) else "inputs"
         raise PullbackError(
-            told.code, told.detail, at="inputs", expected=told.expected or usage(operation), given=told.given, fix=told.fix
+            told.code, told.detail, at=at, expected=told.expected or usage(operation), given=told.given, fix=told.fix
         ) from error
 
 

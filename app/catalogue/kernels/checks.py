@@ -1,0 +1,239 @@
+"""What must hold of a kernel's arguments before it may run; each check raises UnsafeValuesError.
+
+A check sees plain tensors with values: it runs below autograd, below vmap and below the fakes. All are of PyTorch 2.13.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from app.catalogue.kernels.errors import UnsafeValuesError
+
+Arguments = Mapping[str, Any]
+Check = Callable[[Arguments], None]
+
+
+def finite(argument: str, public: str | None = None) -> Check:
+    """Every number of `argument` is finite. `public`: its name in the catalogue."""
+
+    def check(arguments: Arguments) -> None:
+        if not bool(torch.isfinite(arguments[argument]).all()):
+            name = public or argument
+            raise UnsafeValuesError(
+                name, f"It is not defined where `{name}` is NaN or infinite (PyTorch crashes there).", "finite numbers"
+            )
+
+    return check
+
+
+def _within(values: Tensor, low: int, high: int, argument: str, words: str) -> None:
+    """Refuse `values` that are not from `low` to `high`; `words` go on with the range that was given."""
+    if values.numel() == 0:
+        return
+    least, most = int(values.min()), int(values.max())
+    if least < low or most > high:
+        run = f"from {least} to {most}"
+        expected = f"integers from {low} to {high}" if high >= low else "no values at all"
+        raise UnsafeValuesError(argument, f"{words} {run}.", expected, run)
+
+
+def _lengths(lengths: Any) -> Tensor:
+    return lengths.to(torch.int64) if isinstance(lengths, Tensor) else torch.tensor(list(lengths), dtype=torch.int64)
+
+
+def ctc_loss(arguments: Arguments) -> None:
+    """The labels in use are classes. Labels behind a target's length are padding, and may be anything."""
+    scores, targets = arguments["log_probs"], arguments["targets"]
+    lengths = _lengths(arguments["target_lengths"]).to(targets.device)
+    steps, classes = scores.shape[0], scores.shape[-1]
+    samples = scores.shape[1] if scores.dim() > 2 else 1
+    inputs = _lengths(arguments["input_lengths"])
+    for name, given in (("input_lengths", inputs), ("target_lengths", lengths)):
+        if given.numel() != samples:
+            expected = f"{samples} lengths"
+            raise UnsafeValuesError(
+                name,
+                f"There is one length for each of {samples} samples, and {given.numel()} came.",
+                expected,
+                f"{given.numel()}",
+            )
+    _within(inputs, 0, steps, "input_lengths", f"`log_probs` has {steps} steps, and the input lengths run")
+    room = targets.shape[1] if targets.dim() > 1 else targets.shape[0]
+    _within(lengths, 0, room, "target_lengths", f"`targets` has room for {room} labels, and the target lengths run")
+    if targets.dim() > 1:
+        used = targets[torch.arange(room, device=targets.device) < lengths.unsqueeze(1)]
+    else:
+        total = int(lengths.sum())
+        if total > room:
+            raise UnsafeValuesError(
+                "target_lengths",
+                f"They sum to {total}, and `targets` has {room} labels.",
+                f"a sum of at most {room}",
+                f"{total}",
+            )
+        used = targets[:total]
+    _within(used, 0, classes - 1, "targets", f"Every target must be a class below {classes}; the targets run")
+
+
+def segment_reduce(arguments: Arguments) -> None:
+    """The segments cover the data from its start, in order, and no more of it."""
+    data, axis = arguments["data"], arguments["axis"]
+    axis = axis + data.dim() if axis < 0 else axis
+    if not 0 <= axis < max(data.dim(), 1):
+        return  # PyTorch's own refusal
+    size = data.shape[axis] if data.dim() else 0
+    lengths, offsets = arguments["lengths"], arguments["offsets"]
+    for name, segments in (("lengths", lengths), ("offsets", offsets)):
+        if segments is not None and tuple(segments.shape[:-1]) != tuple(data.shape[:axis]):
+            raise UnsafeValuesError(
+                name,
+                f"`{name}` needs the leading axes of `data`, {list(data.shape[:axis])}, and one more.",
+                f"shape {[*data.shape[:axis], '*']}",
+                f"shape {list(segments.shape)}",
+            )
+    if lengths is not None:
+        _within(lengths, 0, size, "lengths", f"`data` has {size} rows, and the lengths run")
+        sums = lengths.to(torch.int64).sum(-1)
+        if bool((sums != size).any()):
+            given = f"sums from {int(sums.min())} to {int(sums.max())}"
+            raise UnsafeValuesError(
+                "lengths", f"The lengths must sum to the {size} rows of `data`; there are {given}.", f"a sum of {size}", given
+            )
+    if offsets is not None:
+        _offsets(offsets, size, "data")
+
+
+def _offsets(offsets: Tensor, size: int, of: str, *, whole: bool = False) -> None:
+    """Offsets begin at 0, never decrease, and end at `size` at most; exactly there where `whole`."""
+    if offsets.shape[-1] == 0:
+        raise UnsafeValuesError("offsets", "There must be at least one offset, 0.", "offsets that begin with 0", "none")
+    if offsets.numel() == 0:
+        return
+    _within(offsets, 0, size, "offsets", f"`{of}` has {size} rows, and the offsets run")
+    if bool((offsets[..., 0] != 0).any()):
+        given = f"{int(offsets[..., 0].max())}"
+        raise UnsafeValuesError("offsets", f"The first offset must be 0, not {given}.", "offsets that begin with 0", given)
+    if bool((offsets[..., 1:] < offsets[..., :-1]).any()):
+        raise UnsafeValuesError("offsets", "The offsets must not decrease.", "offsets in rising order", "some that decrease")
+    if whole and bool((offsets[..., -1] != size).any()):
+        given = f"{int(offsets[..., -1].min())}"
+        raise UnsafeValuesError("offsets", f"The last offset must be {size}, the size of `{of}`.", f"{size} as the last", given)
+
+
+def embedding(arguments: Arguments) -> None:
+    """Not a crash, but PyTorch's words ("index out of range in self") help nobody."""
+    table = arguments["weight"]
+    rows = table.shape[0] if table.dim() else 0
+    _within(arguments["indices"], 0, rows - 1, "input", f"`weight` has {rows} rows, and the indices run")
+
+
+def embedding_bag(arguments: Arguments) -> None:
+    """Every index is in a bag."""
+    embedding(arguments)
+    indices, offsets = arguments["indices"], arguments["offsets"]
+    if indices.numel() == 0 and offsets.numel() == 0 and not arguments["include_last_offset"]:
+        return
+    _offsets(offsets, indices.numel(), "input", whole=arguments["include_last_offset"])
+
+
+def lu_unpack(arguments: Arguments) -> None:
+    """There is one pivot for each of the leading min(m, n) rows."""
+    factors, pivots = arguments["LU_data"], arguments["LU_pivots"]
+    if factors.dim() < 2 or not arguments["unpack_pivots"]:
+        return
+    expected = [*factors.shape[:-2], min(factors.shape[-2:])]
+    if list(pivots.shape) != expected:
+        raise UnsafeValuesError(
+            "LU_pivots",
+            f"`LU_data` of shape {list(factors.shape)} needs pivots of shape {expected}.",
+            f"shape {expected}",
+            f"shape {list(pivots.shape)}",
+        )
+    _within(pivots, 1, factors.shape[-2], "LU_pivots", f"Pivots are row numbers from 1 to {factors.shape[-2]}; they run")
+
+
+def ldl_solve(arguments: Arguments) -> None:
+    """Pivots are as LAPACK's sytrf writes them: rows from 1, a 2 by 2 block as a pair of equal negative ones."""
+    factors, pivots = arguments["LD"], arguments["pivots"]
+    if factors.dim() < 2 or tuple(pivots.shape) != tuple(factors.shape[:-1]):
+        if factors.dim() >= 2:
+            raise UnsafeValuesError(
+                "pivots",
+                f"`LD` of shape {list(factors.shape)} needs pivots of shape {list(factors.shape[:-1])}.",
+                f"shape {list(factors.shape[:-1])}",
+                f"shape {list(pivots.shape)}",
+            )
+        return
+    size = factors.shape[-1]
+    _within(
+        pivots.abs(), 1, size, "pivots", f"Pivots are row numbers from 1 to {size}, or their negatives; their magnitudes run"
+    )
+    halves = torch.zeros(pivots.shape[:-1], dtype=torch.bool, device=pivots.device)
+    broken = halves
+    for row in range(size):  # a block's second half must follow its first
+        pivot = pivots[..., row]
+        broken = broken | (halves & (pivot != pivots[..., row - 1]))
+        halves = (pivot < 0) & ~halves
+    if bool((broken | halves).any()):
+        expected = "negative pivots in equal pairs, as ldl_factor gives them"
+        raise UnsafeValuesError("pivots", "A negative pivot stands for a 2 by 2 block, so they come in equal pairs.", expected)
+
+
+def lstsq(arguments: Arguments) -> None:
+    """LAPACK's gelss dies on a right side without columns, and gelsd refuses it."""
+    matrix, right = arguments["self"], arguments["b"]
+    vector = right.dim() == 1 or (right.dim() == matrix.dim() - 1 and right.shape == matrix.shape[:-1])
+    if arguments["driver"] in ("gelss", "gelsd") and not vector and right.shape[-1] == 0 and matrix.numel():
+        raise UnsafeValuesError(
+            "b", "The right side has no columns, and this driver needs one.", "at least 1 column", f"shape {list(right.shape)}"
+        )
+
+
+def pdist(arguments: Arguments) -> None:
+    points = arguments["self"]
+    if points.dim() == 2 and points.shape[0] == 0 and points.shape[1]:
+        raise UnsafeValuesError(
+            "input",
+            "It needs at least one point; PyTorch crashes on none.",
+            "shape [n, m] with n ≥ 1",
+            f"shape {list(points.shape)}",
+        )
+
+
+def _least(one: Any, other: Any) -> tuple[int, Tensor, Tensor] | None:
+    """The least integer of the dtype that the two are computed in, and both in that dtype; None where it is not integral."""
+    dtype = torch.result_type(one, other)
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool or not dtype.is_signed:
+        return None
+    return torch.iinfo(dtype).min, torch.as_tensor(one, dtype=dtype), torch.as_tensor(other, dtype=dtype)
+
+
+def truncated_division(arguments: Arguments) -> None:
+    """The least integer by -1 does not fit its dtype; the processor stops the program there."""
+    if arguments["rounding_mode"] != "trunc":
+        return
+    found = _least(arguments["self"], arguments["other"])
+    if found is not None and bool(((found[1] == found[0]) & (found[2] == -1)).any()):
+        raise UnsafeValuesError(
+            "other", f"{found[0]} divided by -1 does not fit its dtype, {_name(found[1])}.", "a quotient that fits the dtype"
+        )
+
+
+def least_common_multiple(arguments: Arguments) -> None:
+    """No multiple of the least integer fits its dtype, and PyTorch's way to it may divide the least integer by -1."""
+    found = _least(arguments["self"], arguments["other"])
+    if found is None:
+        return
+    least, one, other = found
+    if bool(((one == least) & (other != 0)).any() | ((other == least) & (one != 0)).any()):
+        raise UnsafeValuesError(
+            "input", f"No common multiple of {least} fits its dtype, {_name(one)}.", f"integers above {least}", f"{least}"
+        )
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,23 @@
+"""The refusal of values that a kernel of PyTorch would follow out of its tensors, or die of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+class UnsafeValuesError(RuntimeError):
+    """Raised in the place of a kernel's own crash; a RuntimeError, so that it travels as PyTorch's own refusals do.
+
+    Arguments:
+        argument: the argument at fault, by its public name (`targets`).
+        detail: one sentence: what must hold, and what was given.
+        expected, given: in words.
+    """
+
+    def __init__(self, argument: str, detail: str, expected: str, given: str | None = None) -> None:
+        super().__init__(detail)
+        self.argument, self.detail, self.expected, self.given = argument, detail, expected, given
+
+    def place(self, parameters: Collection[str]) -> str:
+        """Where the argument stands in a query of one operation: `inputs.targets`, or `parameters.…` where it is one of these."""
+        return f"{'parameters' if self.argument in parameters else 'inputs'}.{self.argument}"

@@ -1,0 +1,102 @@
+"""Puts the checks before PyTorch's kernels, once for a process.
+
+A check stands in the dispatcher, at the kernel itself. So it holds whoever calls: an operation, a step of a program, a composite
+function, a backward formula, a sample under vmap, an example tensor while a graph is built; fakes, which have no values, never
+come there. What has no row in `FACTS` costs nothing. (`torch.library.get_kernel` documents this use; a call that is checked costs
+3.5 µs more.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.library import Library, get_kernel
+
+from app.catalogue.kernels import checks
+from app.catalogue.kernels.checks import Check
+
+_DEVICES: Final = ("CPU", "CUDA")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A kernel by its name in the dispatcher, and what must hold before it runs.
+
+    Attributes:
+        by_number: runs it where a tensor argument may be a plain number: the dispatcher hands that to Python without the 0-d tensor
+            around it, and the kernel itself cannot be called so.
+    """
+
+    kernel: str
+    check: Check
+    by_number: Callable[..., Tensor] | None = None
+
+
+def _divide(*, self: Any, other: Any, rounding_mode: str | None) -> Tensor:
+    """The quotient by the kernels that have no check (`out` makes it another one), with a plain number's precision and dtype."""
+    if rounding_mode is None:
+        return torch.true_divide(self, other)
+    device = next(value.device for value in (self, other) if isinstance(value, Tensor))
+    out = torch.empty(0, dtype=torch.result_type(self, other), device=device)
+    return torch.div(self, other, rounding_mode=rounding_mode, out=out)
+
+
+# Each row but the embedding's cost a crash, or gave memory of others back, in PyTorch 2.13.0 on the CPU.
+FACTS: Final = (
+    Fact("_ctc_loss", checks.ctc_loss),
+    Fact("_ctc_loss.Tensor", checks.ctc_loss),
+    Fact("segment_reduce", checks.segment_reduce),
+    Fact("embedding", checks.embedding),
+    Fact("_embedding_bag", checks.embedding_bag),
+    Fact("_embedding_bag_forward_only", checks.embedding_bag),
+    Fact("lu_unpack", checks.lu_unpack),
+    Fact("linalg_ldl_solve", checks.ldl_solve),
+    Fact("linalg_lstsq", checks.lstsq),
+    Fact("_pdist_forward", checks.pdist),
+    Fact("div.Tensor_mode", checks.truncated_division, _divide),
+    Fact("lcm", checks.least_common_multiple),
+    Fact("grid_sampler_2d", checks.finite("grid")),
+    Fact("grid_sampler_3d", checks.finite("grid")),
+    Fact("grid_sampler_2d_backward", checks.finite("grid")),
+    Fact("grid_sampler_3d_backward", checks.finite("grid")),
+    Fact("_linalg_eigvals", checks.finite("self", "A")),
+)
+
+
+@cache
+def install() -> Library:
+    """Registers every check of `FACTS` with the dispatcher. The Library holds the registration, so it must live on."""
+    library = Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch says that a kernel is overridden, which is what is meant
+        for fact in FACTS:
+            for device in _DEVICES:
+                if torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"aten::{fact.kernel}", device):
+                    kernel = _checked(fact, device)
+                    library.impl(fact.kernel, kernel, device, with_keyset=True, allow_override=True)  # type: ignore[no-untyped-call]
+    return library
+
+
+def _checked(fact: Fact, device: str) -> Callable[..., Any]:
+    """The kernel with its check before it."""
+    kernel = get_kernel(f"aten::{fact.kernel}", device)
+    name, _, overload = fact.kernel.partition(".")
+    declared = getattr(getattr(torch.ops.aten, name), overload or "default")._schema.arguments
+    names = tuple(argument.name for argument in declared)
+    tensors = tuple(argument.name for argument in declared if str(argument.type) == "Tensor")
+    defaults = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
+
+    def checked(keys: Any, *args: Any, **kwargs: Any) -> Any:
+        arguments = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        fact.check(arguments)
+        if fact.by_number is not None and not all(isinstance(arguments[name], Tensor) for name in tensors):
+            return fact.by_number(**arguments)
+        return kernel.call_boxed(keys, *args, **kwargs)
+
+    return checked
