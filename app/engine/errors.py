@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from app.catalogue.kernels.errors import UnsafeValuesError
+from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
 from app.program.errors import REFUSALS, is_memory, is_shapes, sentence

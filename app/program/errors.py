@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from app.catalogue.kernels.errors import UnsafeValuesError
+from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.program.reading.source import Refusal
 from app.program.semantics.static import named
 

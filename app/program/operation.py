@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 from app.catalogue.bind import Bound, Leaf, bind
 from app.catalogue.call import Drawing, arguments, prepared, target
 from app.catalogue.entry import Operation, Signature
-from app.catalogue.kernels.errors import UnsafeValuesError
+from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.catalogue.refuse import usage
 from app.errors import PullbackError
 from app.program.errors import REFUSALS, refusal

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from app.catalogue.kernels.errors import UnsafeValuesError
+from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 
 Arguments = Mapping[str, Any]
 Check = Callable[[Arguments], None]
