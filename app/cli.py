@@ -1,7 +1,4 @@
-"""The command `pullback`: serve, query, operations.
-
-Knows the command line and what is printed. Refuses to know how a server serves and a query is answered.
-"""
+"""The command `pullback`: serve, query, operations."""
 
 from __future__ import annotations
 
@@ -76,9 +73,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _serve(chosen: argparse.Namespace) -> int:
     from app.main import serve
 
-    given = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields}
+    overrides = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields}
     try:
-        serve(Settings(**given))
+        serve(Settings(**overrides))
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][0]) if problem["loc"] else ""
@@ -125,13 +122,13 @@ def _ask_server(url: str, text: bytes, key: str | None) -> tuple[int, bytes]:
 def _operations(chosen: argparse.Namespace) -> int:
     from app.catalogue import read
 
-    found = read.search(chosen.search, None) if chosen.search else list(read.operations().values())
-    width = max((len(operation.name) for operation in found), default=0)
-    for operation in found:
+    operations = read.search(chosen.search, None) if chosen.search else list(read.operations().values())
+    width = max((len(operation.name) for operation in operations), default=0)
+    for operation in operations:
         print(f"{operation.name:<{width}}  {operation.summary}")
-    if not found:
+    if not operations:
         _complain(f"No operation has {chosen.search!r} in its name or meaning.")
-    return 0 if found else 1
+    return 0 if operations else 1
 
 
 def _complain(message: str, fix: str | None = None) -> None:

@@ -1,7 +1,4 @@
-"""`explain` and `check` as a person reads them: aligned plain text.
-
-Knows the two reports' JSON (contract, section 4) and columns. Refuses to know how they are made, and PyTorch.
-"""
+"""`explain` and `check` as a person reads them: aligned plain text."""
 
 from __future__ import annotations
 
@@ -52,9 +49,9 @@ def _verdicts(title: str, table: Mapping[str, Mapping[str, Any]]) -> str:
     width = max(len(name) for name in table)
     lines = [title]
     explained: dict[tuple[Any, ...], str] = {}
-    for name, told in table.items():
-        lines.append(f"  {name:<{width}}  {_VERDICTS.get(told['verdict'], told['verdict'])}")
-        findings = told.get("findings") or ([told] if told.get("because") else [])
+    for name, entry in table.items():
+        lines.append(f"  {name:<{width}}  {_VERDICTS.get(entry['verdict'], entry['verdict'])}")
+        findings = entry.get("findings") or ([entry] if entry.get("because") else [])
         for number, finding in enumerate(findings):
             because = finding.get("because") or {}
             key = (because.get("line"), because.get("text"), because.get("reason"))
@@ -120,30 +117,30 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
 
 def check_text(check: Mapping[str, Any]) -> str:
     """The comparison of derivatives: for each input whether they agree, the worst elements, and the probable mistake."""
-    return "\n\n".join(_checked(name, told) for name, told in check.items())
+    return "\n\n".join(_checked(name, verdict) for name, verdict in check.items())
 
 
-def _checked(name: str, told: Mapping[str, Any]) -> str:
-    lines = [f"{name}  {'agrees' if told['agrees'] else 'DISAGREES'}   {_size(told)}"]
-    if told.get("checked") == "directions":
+def _checked(name: str, verdict: Mapping[str, Any]) -> str:
+    lines = [f"{name}  {'agrees' if verdict['agrees'] else 'DISAGREES'}   {_size(verdict)}"]
+    if verdict.get("checked") == "directions":
         lines.append(f"{_INDENT}Too large for every element: a sample of them, and random directions, were compared.")
-    if told.get("shape"):
-        shape = told["shape"]
+    if verdict.get("shape"):
+        shape = verdict["shape"]
         lines.append(f"{_INDENT}The derivative has shape {shape['autodiff']}, yours has {shape['expected']}.")
-    lines += _table(told.get("worst") or [])
-    likely = told.get("likely")
+    lines += _table(verdict.get("worst") or [])
+    likely = verdict.get("likely")
     if likely:
         kind = _MISTAKES.get(likely["code"], likely["code"].replace("_", " "))
         lines += _rows([("likely", f"{kind[0].upper()}{kind[1:]}. {likely['message']}")])
-    if told.get("note"):
-        lines += _rows([("note", told["note"])])
+    if verdict.get("note"):
+        lines += _rows([("note", verdict["note"])])
     return "\n".join(lines)
 
 
-def _size(told: Mapping[str, Any]) -> str:
-    if told.get("max_error") is None:
-        return f"tolerance {_number(told['tolerance'], 2)}"
-    return f"largest difference {_number(told['max_error'], 2)}, tolerance {_number(told['tolerance'], 2)}"
+def _size(verdict: Mapping[str, Any]) -> str:
+    if verdict.get("max_error") is None:
+        return f"tolerance {_number(verdict['tolerance'], 2)}"
+    return f"largest difference {_number(verdict['max_error'], 2)}, tolerance {_number(verdict['tolerance'], 2)}"
 
 
 def _table(worst: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,7 +1,4 @@
-"""Asks a server whether it is ready: exit status 0 or 1, for containers, Makefiles and scripts.
-
-Knows `GET /health/ready` and where the settings say that the server listens. Refuses to know anything that needs a package.
-"""
+"""Asks a server whether it is ready: exit status 0 or 1, for containers, Makefiles and scripts."""
 
 from __future__ import annotations
 
@@ -60,10 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="go on asking for so long")
     parser.add_argument("--process", type=int, metavar="ID", help="give up when this process has ended")
-    given = parser.parse_args(arguments)
-    process = given.process
+    options = parser.parse_args(arguments)
+    process = options.process
     alive = (lambda: True) if process is None else (lambda: exists(process))
-    return 0 if wait(given.host, given.port, given.wait, alive) else 1
+    return 0 if wait(options.host, options.port, options.wait, alive) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The kinds of plain arguments: which values each takes, and what they become.
-
-Knows kinds and their bounds. Refuses to know operations, and how a refusal is worded to the client.
-"""
+"""The kinds of plain arguments: which values each takes, and what they become."""
 
 from __future__ import annotations
 

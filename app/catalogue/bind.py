@@ -80,61 +80,61 @@ class _Fit:
         self.wrapped = 0
         known = {argument.name: argument for argument in signature.arguments}
         taken: dict[str, str] = {}
-        for given in (*tensors, *parameters):
-            name = _meant(given, known, signature, tensors, parameters)
+        for sent in (*tensors, *parameters):
+            name = _meant(sent, known, signature, tensors, parameters)
             argument = known.get(name)
             if argument is None:
-                self.problems.append(Problem("unknown", given, None))
+                self.problems.append(Problem("unknown", sent, None))
             elif name in taken:
-                self.problems.append(Problem("twice", given, argument, taken[name]))
-            elif given in tensors:
-                self._take_tensor(given, argument, tensors[given])
+                self.problems.append(Problem("twice", sent, argument, taken[name]))
+            elif sent in tensors:
+                self._take_tensor(sent, argument, tensors[sent])
             else:
-                self._take_parameter(given, argument, parameters[given])
-            taken[name] = given
+                self._take_parameter(sent, argument, parameters[sent])
+            taken[name] = sent
         for argument in signature.arguments:
             if argument.required and argument.name not in taken:
                 self.problems.append(Problem("missing", argument.name, argument))
 
-    def _take_tensor(self, given: str, argument: Argument, count: int | None) -> None:
+    def _take_tensor(self, sent: str, argument: Argument, count: int | None) -> None:
         if argument.kind not in TENSOR_KINDS:
-            self.problems.append(Problem("tensor_for_parameter", given, argument))
+            self.problems.append(Problem("tensor_for_parameter", sent, argument))
         elif argument.kind == "tensor" and count is not None:
-            self.problems.append(Problem("list_for_tensor", given, argument))
+            self.problems.append(Problem("list_for_tensor", sent, argument))
         elif argument.kind == "tensors" and count is None:
-            self.problems.append(Problem("tensor_for_list", given, argument))
+            self.problems.append(Problem("tensor_for_list", sent, argument))
         elif count is None:
-            self.values[argument.name] = Leaf(given)
+            self.values[argument.name] = Leaf(sent)
         else:
-            self.values[argument.name] = tuple(Leaf(f"{given}.{index}") for index in range(count))
+            self.values[argument.name] = tuple(Leaf(f"{sent}.{index}") for index in range(count))
 
-    def _take_parameter(self, given: str, argument: Argument, value: Parameter) -> None:
+    def _take_parameter(self, sent: str, argument: Argument, value: Parameter) -> None:
         if argument.kind in TENSOR_KINDS:
             if value is None and (argument.optional or not argument.required):
                 self.values[argument.name] = None
             else:
-                self.problems.append(Problem("parameter_for_tensor", given, argument))
+                self.problems.append(Problem("parameter_for_tensor", sent, argument))
             return
         try:
             self.values[argument.name] = converted(argument, value)
         except WrongKindError as error:
-            self.problems.append(Problem("wrong_kind", given, argument, str(error)))
+            self.problems.append(Problem("wrong_kind", sent, argument, str(error)))
             return
         self.wrapped += argument.kind.endswith("s") and not argument.bare and not isinstance(value, tuple | list | None)
 
 
 def _meant(
-    given: str, known: Mapping[str, Argument], signature: Signature, tensors: Mapping[str, Any], parameters: Mapping[str, Any]
+    sent: str, known: Mapping[str, Argument], signature: Signature, tensors: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> str:
     """The argument that `given` means: itself, or another word for it where it is not taken."""
-    if given in known:
-        return given
-    synonym = _SYNONYMS.get(given, given)
-    first = signature.arguments[0].name if signature.arguments else given
+    if sent in known:
+        return sent
+    synonym = _SYNONYMS.get(sent, sent)
+    first = signature.arguments[0].name if signature.arguments else sent
     tensor = next((a.name for a in signature.arguments if a.kind in TENSOR_KINDS), first)
-    if given in _FIRST:
+    if sent in _FIRST:
         synonym = tensor
-    return synonym if synonym in known and synonym not in tensors and synonym not in parameters else given
+    return synonym if synonym in known and synonym not in tensors and synonym not in parameters else sent
 
 
 def _ordered(operation: Operation, fit: _Fit) -> Bound:
@@ -142,10 +142,10 @@ def _ordered(operation: Operation, fit: _Fit) -> Bound:
     kwargs: dict[str, Any] = {}
     gap = False
     for argument in fit.signature.arguments:
-        given = argument.name in fit.values
-        if given and (gap or argument.keyword_only):
+        is_sent = argument.name in fit.values
+        if is_sent and (gap or argument.keyword_only):
             kwargs[argument.name] = fit.values[argument.name]
-        elif given:
+        elif is_sent:
             args.append(fit.values[argument.name])
         elif argument.kind == "tensor" and not gap and not argument.keyword_only:
             args.append(None)  # some public functions have no default for a tensor that may be None

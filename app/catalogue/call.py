@@ -1,7 +1,4 @@
-"""The one place that turns an entry of the catalogue into PyTorch's public function and calls it.
-
-Knows how the function wants its arguments. Refuses to call anything that is not in the catalogue, and knows nothing of derivatives.
-"""
+"""The one place that turns an entry of the catalogue into PyTorch's public function and calls it."""
 
 from __future__ import annotations
 
@@ -38,12 +35,12 @@ def target(operation: Operation) -> Callable[..., Any]:
 
 @lru_cache(maxsize=4096)
 def _walk(path: str) -> Callable[..., Any]:
-    found: Any = torch
+    target: Any = torch
     for part in path.split("."):
-        found = getattr(found, part, None)
-    if found is None:
+        target = getattr(target, part, None)
+    if target is None:
         raise PullbackError("unknown_operation", f"This server's PyTorch {torch.__version__} has no `{path}`.", at="operation")
-    getter: Callable[..., Any] = found if callable(found) else found.__get__
+    getter: Callable[..., Any] = target if callable(target) else target.__get__
     return getter
 
 
@@ -73,8 +70,8 @@ def prepared(bound: Bound, names: Sequence[str]) -> Callable[..., Any]:
             tensor = leaves[slots[name]]
             return tensor.clone() if name in bound.copied else tensor
 
-        given, named = _filled(bound.operation.call, args, kwargs, leaf)
-        return function(*given, **named)
+        positional, named = _filled(bound.operation.call, args, kwargs, leaf)
+        return function(*positional, **named)
 
     return call
 
@@ -101,8 +98,8 @@ def _filled(
             return [leaf(member) for member in value]
         return value
 
-    given = [filled(value) for value in args]
-    return _spread(call, given), {name: filled(value) for name, value in kwargs.items()}
+    positional = [filled(value) for value in args]
+    return _spread(call, positional), {name: filled(value) for name, value in kwargs.items()}
 
 
 def _spread(call: str, args: list[Any]) -> Sequence[Any]:
@@ -140,7 +137,7 @@ class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     for index, argument in enumerate(func._schema.arguments):
         if argument.name in _SWITCHES:
-            given = args[index] if index < len(args) else kwargs.get(argument.name, argument.default_value)
-            if not given:
+            value = args[index] if index < len(args) else kwargs.get(argument.name, argument.default_value)
+            if not value:
                 return False
     return True

@@ -1,7 +1,4 @@
-"""Arguments of PyTorch's functions that no signature of the catalogue has, and why: one table for the introspection and for the errors.
-
-Knows names and reasons. Refuses to know operations.
-"""
+"""Arguments of PyTorch's functions that no signature of the catalogue has, and why: one table for the introspection and for the errors."""
 
 from __future__ import annotations
 

@@ -37,10 +37,10 @@ class _Operations(Mapping[str, Operation]):
         self._built: dict[str, Operation] = {}
 
     def __getitem__(self, name: str) -> Operation:
-        found = self._built.get(name)
-        if found is None:
-            found = self._built[name] = _operation(self._raw[name])
-        return found
+        operation = self._built.get(name)
+        if operation is None:
+            operation = self._built[name] = _operation(self._raw[name])
+        return operation
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
@@ -122,10 +122,10 @@ def nearest(name: str) -> list[str]:
     """Canonical names that are spelt like `name`, the nearest first; at most four."""
     wanted = name.removeprefix("torch.")[:100].lower()
     names = _names()
-    found = difflib.get_close_matches(wanted, names, n=2 * _NEAREST, cutoff=0.6)
+    matches = difflib.get_close_matches(wanted, names, n=2 * _NEAREST, cutoff=0.6)
     short = {known.rpartition(".")[2]: canonical for known, canonical in names.items()}
-    found += difflib.get_close_matches(wanted.rpartition(".")[2], short, n=2 * _NEAREST, cutoff=0.7)
-    return list(dict.fromkeys(names.get(f, short.get(f, f)) for f in found))[:_NEAREST]
+    matches += difflib.get_close_matches(wanted.rpartition(".")[2], short, n=2 * _NEAREST, cutoff=0.7)
+    return list(dict.fromkeys(names.get(f, short.get(f, f)) for f in matches))[:_NEAREST]
 
 
 def search(text: str = "", differentiable: bool | None = None) -> list[Operation]:
@@ -142,7 +142,7 @@ def search(text: str = "", differentiable: bool | None = None) -> list[Operation
         if rank is None or (differentiable is not None and (_catalogue().raw()[name]["order"] > 0) is not differentiable):
             continue
         ranked.append((rank, len(name) if words else 0, name))
-    return [_catalogue()[name] for _, _, name in sorted(ranked, key=lambda found: found[:2])]
+    return [_catalogue()[name] for _, _, name in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 @cache

@@ -1,7 +1,4 @@
-"""The refusal of a query whose names or kinds fit no signature: which signature was nearest, and what to send instead.
-
-Knows how the problems read. Refuses to know how they were found.
-"""
+"""The refusal of a query whose names or kinds fit no signature: which signature was nearest, and what to send instead."""
 
 from __future__ import annotations
 
@@ -60,8 +57,8 @@ def refusal(
 ) -> PullbackError:
     """The error for the signature that came nearest."""
 
-    def distance(found: tuple[Signature, Sequence[Problem]]) -> tuple[int, int, int]:
-        kinds = [problem.kind for problem in found[1]]
+    def distance(refused: tuple[Signature, Sequence[Problem]]) -> tuple[int, int, int]:
+        kinds = [problem.kind for problem in refused[1]]
         return kinds.count("unknown"), len(kinds), -max(_ORDER[kind] for kind in kinds)
 
     signature, problems = min(failed, key=distance)

@@ -29,10 +29,10 @@ _NO_DERIVATIVE: Final = re.compile(
 
 def constant_input(error: BaseException, names: Sequence[str]) -> str | None:
     """The one of `names` that PyTorch takes only as a constant, if that is what the exception says."""
-    found = _CONSTANT.search(str(error))
-    if found is None:
+    match = _CONSTANT.search(str(error))
+    if match is None:
         return None
-    said = found["argument"] or found["formula"]
+    said = match["argument"] or match["formula"]
     return next((name for name in names if name == said or (said == "self" and name == "input")), None)
 
 

@@ -22,9 +22,9 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
     if not bad:
         return
     step = None if computation.prepared.samples is not None else first_step(computation)
-    made = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
+    maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
-        computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{made}", path)
+        computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:

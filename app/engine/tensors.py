@@ -1,7 +1,4 @@
-"""TensorData ↔ torch.Tensor, without a copy where the bytes allow it.
-
-Knows dtypes by their contract names. Refuses to know queries and wire formats.
-"""
+"""TensorData ↔ torch.Tensor, without a copy where the bytes allow it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Choosing a signature by names and kinds, and the refusals: each says where, what was expected, what was given, what to send.
-
-Knows signatures. Refuses to know tensors.
-"""
+"""Choosing a signature by names and kinds, and the refusals: each says where, what was expected, what was given, what to send."""
 
 from __future__ import annotations
 

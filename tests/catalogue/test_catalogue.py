@@ -1,7 +1,4 @@
-"""The frozen catalogue: how many operations, what each entry promises, names and search, what is left out and why.
-
-Knows the contract's section 1. Refuses to know how the file was made, but for the table of exclusions and one regeneration.
-"""
+"""The frozen catalogue: how many operations, what each entry promises, names and search, what is left out and why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every example of the catalogue is a query that works as it stands: read from JSON, answered by the engine, finite.
-
-Knows the road from JSON to an answer. Refuses to know the values.
-"""
+"""Every example of the catalogue is a query that works as it stands: read from JSON, answered by the engine, finite."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""PyTorch's own samples through bind and invoke: the outputs are PyTorch's.
-
-Knows what an outside client knows of an operation. Refuses to know the catalogue's file.
-"""
+"""PyTorch's own samples through bind and invoke: the outputs are PyTorch's."""
 
 from __future__ import annotations
 

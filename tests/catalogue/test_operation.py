@@ -1,7 +1,4 @@
-"""One operation as a Function: its outputs' names, its graph, whether it draws, and how PyTorch's refusals read.
-
-Knows `build_operation` and the examples. Refuses to know derivatives.
-"""
+"""One operation as a Function: its outputs' names, its graph, whether it draws, and how PyTorch's refusals read."""
 
 from __future__ import annotations
 

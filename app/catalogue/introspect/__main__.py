@@ -1,7 +1,4 @@
-"""`python -m app.catalogue.introspect` writes the catalogue anew.
-
-Knows where the file is. Refuses to know what is in it.
-"""
+"""`python -m app.catalogue.introspect` writes the catalogue anew."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Reviewed examples of layers and losses: calls that show an operation well, and the only samples of some that PyTorch's tests lack.
 
-Knows names and small values. Refuses to know results. `{"list": […]}` is a list of tensors, `{"data": …, "dtype": …}` a tensor of that dtype.
+`{"list": […]}` is a list of tensors, `{"data": …, "dtype": …}` a tensor of that dtype.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the reviewed examples are made of: small values, and the shape of a call.
 
-Knows names and small values. Refuses to know results. `{"list": […]}` is a list of tensors, `{"data": …, "dtype": …}` a tensor of that dtype.
+`{"list": […]}` is a list of tensors, `{"data": …, "dtype": …}` a tensor of that dtype.
 """
 
 from __future__ import annotations

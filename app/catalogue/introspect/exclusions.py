@@ -1,7 +1,4 @@
-"""What of PyTorch's public callables is not in the catalogue: classes, each with its reason, in the order in which they are tried.
-
-Knows names and schemas. Refuses to know what becomes of those that stay.
-"""
+"""What of PyTorch's public callables is not in the catalogue: classes, each with its reason, in the order in which they are tried."""
 
 from __future__ import annotations
 

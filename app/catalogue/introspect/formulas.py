@@ -1,7 +1,4 @@
-"""Derivative formulas as text, from PyTorch's own derivatives.yaml.
-
-Knows the file that torchgen carries and the names of grad_fns. Refuses to know which operation is asked about.
-"""
+"""Derivative formulas as text, from PyTorch's own derivatives.yaml."""
 
 from __future__ import annotations
 
@@ -57,14 +54,14 @@ def _named(text: str) -> str:
 def formula(nodes: Iterable[str]) -> dict[str, str] | None:
     """The formula behind these grad_fns: bare for one, each with its step's name for a few, None for none or many."""
     table = _table()
-    found = {name: table[name] for name in nodes if name in table}
-    if not found or len(found) > _STEPS:
+    known = {name: table[name] for name in nodes if name in table}
+    if not known or len(known) > _STEPS:
         return None
-    if len(set(found.values())) == 1:
-        backward, forward = next(iter(found.values()))
+    if len(set(known.values())) == 1:
+        backward, forward = next(iter(known.values()))
     else:
-        backward = "; ".join(dict.fromkeys(f"{_step(name)} → {texts[0]}" for name, texts in found.items()))
-        forward = "; ".join(dict.fromkeys(f"{_step(name)} → {texts[1]}" for name, texts in found.items() if texts[1]))
+        backward = "; ".join(dict.fromkeys(f"{_step(name)} → {texts[0]}" for name, texts in known.items()))
+        forward = "; ".join(dict.fromkeys(f"{_step(name)} → {texts[1]}" for name, texts in known.items() if texts[1]))
     return {"backward": backward, **({"forward": forward} if forward else {})}
 
 

@@ -1,7 +1,4 @@
-"""The catalogue, made: every operation from its names to its example, and the file's text.
-
-Knows the order of the steps. Refuses to know any of them in detail.
-"""
+"""The catalogue, made: every operation from its names to its example, and the file's text."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ def operation(group: Group) -> Operation:
     Raises:
         LookupError: something of it cannot be found out; a reviewed table must tell.
     """
-    found = Operation(
+    entry = Operation(
         name=group.name,
         path=group.path,
         call=_call(group),
@@ -53,11 +50,11 @@ def operation(group: Group) -> Operation:
         example={},
         keywords=texts.keywords(group),
     )
-    if not found.signatures or not found.summary:
+    if not entry.signatures or not entry.summary:
         raise LookupError(f"{group.name}: no signature or no summary")
-    known = samples(found)
-    measured, findings = probe(found, known)
-    unseen = [signature for signature, seen in zip(found.signatures, findings, strict=True) if not seen.ran]
+    known = samples(entry)
+    measured, findings = probe(entry, known)
+    unseen = [signature for signature, seen in zip(entry.signatures, findings, strict=True) if not seen.ran]
     if unseen:
         raise LookupError(f"{group.name}: no sample of {[a.name for a in unseen[0].arguments]}")
     shown, sample = example(measured, known)
@@ -82,25 +79,26 @@ def _told(group: Group, signature: Signature) -> Signature:
 def text(operations: list[Operation]) -> bytes:
     """The file: one line for each argument, so that a difference can be reviewed."""
     lines = [f'{{"torch": "{torch.__version__.partition("+")[0]}",', '"operations": [']
-    for index, found in enumerate(operations):
-        lines += _entry(found)
+    for index, entry in enumerate(operations):
+        lines += _entry(entry)
         lines[-1] += "," if index + 1 < len(operations) else ""
     return ("\n".join([*lines, "]}"]) + "\n").encode()
 
 
-def _entry(found: Operation) -> list[str]:
+def _entry(operation: Operation) -> list[str]:
     fields = {
-        "name": found.name, "path": found.path, "call": found.call, "summary": found.summary, "documentation": found.documentation,
-        "tags": found.tags, "aliases": found.aliases, "keywords": found.keywords, "order": found.order,
+        "name": operation.name, "path": operation.path, "call": operation.call, "summary": operation.summary,
+        "documentation": operation.documentation,
+        "tags": operation.tags, "aliases": operation.aliases, "keywords": operation.keywords, "order": operation.order,
     }  # fmt: skip
     lines = ["{" + _line(fields)[1:-1] + ",", ' "signatures": [']
-    for index, signature in enumerate(found.signatures):
+    for index, signature in enumerate(operation.signatures):
         lines.append('  {"arguments": [')
         lines += [f"    {_line(_argument(a))}," for a in signature.arguments]
         lines[-1] = lines[-1].rstrip(",")
         outputs = [{k: v for k, v in dataclasses.asdict(o).items() if k != "several" or v} for o in signature.outputs]
-        lines.append(f'   ], "outputs": {_line(outputs)}}}' + ("," if index + 1 < len(found.signatures) else ""))
-    lines += [" ],", f' "formula": {_line(found.formula)},', f' "example": {_line(found.example)}}}']
+        lines.append(f'   ], "outputs": {_line(outputs)}}}' + ("," if index + 1 < len(operation.signatures) else ""))
+    lines += [" ],", f' "formula": {_line(operation.formula)},', f' "example": {_line(operation.example)}}}']
     return lines
 
 

@@ -1,7 +1,4 @@
-"""PyTorch's public callables that stay, grouped into operations: one canonical name each, all other names are aliases.
-
-Knows the namespaces, the dispatcher's overloads and which names mean the same. Refuses to know arguments.
-"""
+"""PyTorch's public callables that stay, grouped into operations: one canonical name each, all other names are aliases."""
 
 from __future__ import annotations
 
@@ -106,14 +103,14 @@ def public_callables() -> Iterator[tuple[str, str]]:
 
 @cache
 def _dispatcher() -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = defaultdict(list)
+    overloads: dict[str, list[Any]] = defaultdict(list)
     for whole in torch._C._dispatch_get_all_op_names():
         namespace, _, rest = whole.partition("::")
         base, _, overload = rest.partition(".")
         if namespace == "aten":
-            found[base].append(getattr(getattr(torch.ops.aten, base), overload or "default"))
+            overloads[base].append(getattr(getattr(torch.ops.aten, base), overload or "default"))
     # The order of registration, which is that of native_functions.yaml, differs between builds.
-    return {base: sorted(overloads, key=_plainness) for base, overloads in found.items()}
+    return {base: sorted(members, key=_plainness) for base, members in overloads.items()}
 
 
 def _plainness(overload: Any) -> tuple[int, str]:
@@ -158,11 +155,11 @@ def _sample_names() -> dict[str, tuple[str, ...]]:
     from torch.testing._internal.common_methods_invocations import op_db
 
     own = {info.name for info in op_db}
-    found: dict[str, tuple[str, ...]] = {}
+    names: dict[str, tuple[str, ...]] = {}
     for info in op_db:
         aliases = tuple(alias.name.removeprefix("torch.") for alias in info.aliases)
-        found.setdefault(info.name, tuple(a for a in aliases if a not in own))
-    return found
+        names.setdefault(info.name, tuple(a for a in aliases if a not in own))
+    return names
 
 
 def groups() -> list[Group]:
@@ -193,8 +190,8 @@ def groups() -> list[Group]:
     members: dict[str, list[str]] = defaultdict(list)
     for name in parent:
         members[root(name)].append(name)
-    found = [_group(sorted(names), kept) for names in members.values() if any(name in kept for name in names)]
-    return sorted(found, key=lambda group: group.name)
+    merged = [_group(sorted(names), kept) for names in members.values() if any(name in kept for name in names)]
+    return sorted(merged, key=lambda group: group.name)
 
 
 def _group(names: list[str], kept: dict[str, tuple[Any, ...]]) -> Group:

@@ -1,7 +1,4 @@
-"""Differentiability as measured: which inputs and outputs carry a derivative, how many times, and through which grad_fn.
-
-Knows how to run samples with gradients on. Refuses to go by lists of names.
-"""
+"""Differentiability as measured: which inputs and outputs carry a derivative, how many times, and through which grad_fn."""
 
 from __future__ import annotations
 
@@ -39,21 +36,21 @@ class Findings:
 
 def probe(operation: Operation, samples: list[Sample]) -> tuple[Operation, list[Findings]]:
     """`operation` with the measured flags, and what was found for each signature."""
-    found = []
+    observed = []
     measured: list[Signature] = []
     for signature in operation.signatures:
         mine = [s for s in samples if s.bound.signature is signature]
         findings = Findings()
         for sample in _varied(mine):
             _probe_one(sample, findings)
-        found.append(findings)
+        observed.append(findings)
         arguments = tuple(
             replace(a, differentiable=a.name in findings.inputs, copied=a.name in findings.copied) for a in signature.arguments
         )
         outputs = tuple(replace(o, differentiable=i in findings.outputs) for i, o in enumerate(signature.outputs))
         measured.append(Signature(arguments, outputs))
-    order = max((findings.order for findings in found), default=0)
-    return replace(operation, signatures=tuple(measured), order=order), found
+    order = max((findings.order for findings in observed), default=0)
+    return replace(operation, signatures=tuple(measured), order=order), observed
 
 
 def _varied(samples: list[Sample]) -> Iterator[Sample]:

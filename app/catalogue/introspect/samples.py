@@ -1,7 +1,4 @@
-"""Sample calls of every operation: from PyTorch's own test database, from the reviewed examples, or grown from samples of a sibling.
-
-Knows how a positional sample lies on a signature. Refuses to know what is measured on the samples.
-"""
+"""Sample calls of every operation: from PyTorch's own test database, from the reviewed examples, or grown from samples of a sibling."""
 
 from __future__ import annotations
 
@@ -58,21 +55,21 @@ class Sample:
     bound: Bound
 
     def leaves(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, value in self.tensors.items():
             if isinstance(value, tuple):
-                found.update({f"{name}.{index}": member for index, member in enumerate(value)})
+                tensors.update({f"{name}.{index}": member for index, member in enumerate(value)})
             else:
-                found[name] = value
-        return found
+                tensors[name] = value
+        return tensors
 
     def run(self, leaves: Mapping[str, Tensor] | None = None) -> Any:
         torch.manual_seed(_SEED)
         # Copies: some functions write to their arguments.
-        found = {name: tensor.clone() for name, tensor in self.leaves().items()} if leaves is None else leaves
+        tensors = {name: tensor.clone() for name, tensor in self.leaves().items()} if leaves is None else leaves
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return prepared(self.bound, tuple(found))(*found.values())
+            return prepared(self.bound, tuple(tensors))(*tensors.values())
 
     def elements(self) -> int:
         return sum(tensor.numel() for tensor in self.leaves().values())
@@ -82,25 +79,25 @@ class Sample:
 def _infos() -> dict[str, list[Any]]:
     from torch.testing._internal.common_methods_invocations import op_db
 
-    found: dict[str, list[Any]] = {}
+    infos: dict[str, list[Any]] = {}
     for info in op_db:
-        found.setdefault(info.name, []).append(info)
-    return found
+        infos.setdefault(info.name, []).append(info)
+    return infos
 
 
 def samples(operation: Operation) -> list[Sample]:
     """Samples that bind and run, those of the reviewed examples first; at least one for each signature where one can be found."""
-    found = [s for query in EXAMPLES.get(operation.name, ()) if (s := tried(operation, *_read(query))) is not None]
-    if len(found) != len(EXAMPLES.get(operation.name, ())):
+    tried_samples = [s for query in EXAMPLES.get(operation.name, ()) if (s := tried(operation, *_read(query))) is not None]
+    if len(tried_samples) != len(EXAMPLES.get(operation.name, ())):
         raise LookupError(f"a reviewed example of {operation.name} does not run")
     for name in (operation.name, *operation.aliases):
         for info in _infos().get(name, ()):
-            found.extend(_from_info(operation, info))
-    shown = {id(sample.bound.signature) for sample in found}
+            tried_samples.extend(_from_info(operation, info))
+    shown = {id(sample.bound.signature) for sample in tried_samples}
     for signature in operation.signatures:
         if id(signature) not in shown:
-            found.extend(itertools.islice(_grown(operation, signature, found), 2))
-    return found
+            tried_samples.extend(itertools.islice(_grown(operation, signature, tried_samples), 2))
+    return tried_samples
 
 
 def tried(operation: Operation, tensors: Tensors, parameters: dict[str, Any]) -> Sample | None:
@@ -154,16 +151,16 @@ def _from_info(operation: Operation, info: Any) -> Iterator[Sample]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         drawn = list(itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=False), _DRAWN))
-    for given in drawn:
-        values = [given.input, *given.args]
+    for opinfo_sample in drawn:
+        values = [opinfo_sample.input, *opinfo_sample.args]
         if info.name in _EXCHANGED:
             values[:2] = values[1::-1]
         for signature in operation.signatures:
-            placed = place(signature, values, given.kwargs)
+            placed = place(signature, values, opinfo_sample.kwargs)
             if placed is None:
                 continue
             sample = tried(operation, *placed)
-            if sample is not None and sample.elements() <= _ELEMENTS and _same(info, given, sample):
+            if sample is not None and sample.elements() <= _ELEMENTS and _same(info, opinfo_sample, sample):
                 yield sample
                 break
 
@@ -214,24 +211,24 @@ def _fits(argument: Argument, value: Any) -> bool:
     return not isinstance(value, str | torch.dtype) or value is None
 
 
-def _same(info: Any, given: Any, sample: Sample) -> bool:
+def _same(info: Any, opinfo_sample: Any, sample: Sample) -> bool:
     """Whether the sample means what PyTorch's test means (it may have had another order of arguments)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(_SEED)
-        wanted = info.op(given.input, *given.args, **given.kwargs)
+        wanted = info.op(opinfo_sample.input, *opinfo_sample.args, **opinfo_sample.kwargs)
     return close(wanted, sample.run())
 
 
-def close(wanted: Any, found: Any) -> bool:
+def close(wanted: Any, actual: Any) -> bool:
     """Whether two results agree in structure, shape, dtype and (to rounding) values; drawn numbers need not."""
-    if isinstance(wanted, Tensor) and isinstance(found, Tensor):
-        if wanted.shape != found.shape or wanted.dtype != found.dtype:
+    if isinstance(wanted, Tensor) and isinstance(actual, Tensor):
+        if wanted.shape != actual.shape or wanted.dtype != actual.dtype:
             return False
-        return torch.allclose(wanted, found, rtol=1e-6, atol=1e-8, equal_nan=True)
-    if isinstance(wanted, list | tuple) and isinstance(found, list | tuple):
-        return len(wanted) == len(found) and all(itertools.starmap(close, zip(wanted, found, strict=True)))
-    return wanted is None and found is None
+        return torch.allclose(wanted, actual, rtol=1e-6, atol=1e-8, equal_nan=True)
+    if isinstance(wanted, list | tuple) and isinstance(actual, list | tuple):
+        return len(wanted) == len(actual) and all(itertools.starmap(close, zip(wanted, actual, strict=True)))
+    return wanted is None and actual is None
 
 
 def _grown(operation: Operation, signature: Signature, known: list[Sample]) -> Iterator[Sample]:

@@ -1,7 +1,4 @@
-"""From PyTorch's schemas and Python signatures to ours: names, kinds and defaults of arguments, names of outputs.
-
-Knows the types of the dispatcher and the annotations of `torch.nn.functional`. Refuses to know what is differentiable.
-"""
+"""From PyTorch's schemas and Python signatures to ours: names, kinds and defaults of arguments, names of outputs."""
 
 from __future__ import annotations
 
@@ -62,13 +59,13 @@ def signatures(group: Group) -> tuple[Signature, ...]:
     written = WRITTEN.get(group.path)
     if written is not None:
         schemas = [torch._C.parse_schema(f"pullback::written{text}") for text in written]
-        found = [_from_schema(group.name, schema) for schema in schemas]
+        read = [_from_schema(group.name, schema) for schema in schemas]
     elif inspect.isfunction(group.function):
-        found = [_from_python(group.function)]
+        read = [_from_python(group.function)]
     else:
-        found = [_from_schema(group.name, overload._schema) for overload in group.overloads]
+        read = [_from_schema(group.name, overload._schema) for overload in group.overloads]
     unique: dict[tuple[Any, ...], Signature] = {}
-    for signature in found:
+    for signature in read:
         if signature is not None:
             unique.setdefault(
                 (tuple((a.name, a.kind, a.required) for a in signature.arguments), len(signature.outputs)), signature
@@ -82,7 +79,7 @@ def _plainness(signature: Signature) -> tuple[int, int]:
     return required.count("number"), required.count("integers")
 
 
-def _without_weaker(found: list[Signature]) -> list[Signature]:
+def _without_weaker(signatures: list[Signature]) -> list[Signature]:
     """Without those that another says as well: `sum(input)` beside `sum(input, dim=None)`."""
 
     def covered(small: Signature, large: Signature) -> bool:
@@ -99,7 +96,7 @@ def _without_weaker(found: list[Signature]) -> list[Signature]:
                 return False
         return not any(a.required for a in theirs.values())
 
-    return [s for s in found if not any(covered(s, other) for other in found if other is not s)]
+    return [s for s in signatures if not any(covered(s, other) for other in signatures if other is not s)]
 
 
 def _left_out(name: str, kind: str | None) -> bool:
@@ -146,10 +143,9 @@ def _default(value: Any) -> Any:
 
 
 def _outputs(name: str, returns: Any) -> tuple[Output, ...]:
-    given = [r.name for r in returns]
-    if len(given) == 1:
+    if len(returns) == 1:
         return (Output("output", False, several="List" in str(returns[0].real_type)),)
-    names = _OUTPUTS.get(name) or tuple(n or f"output{i}" for i, n in enumerate(given))
+    names = _OUTPUTS.get(name) or tuple(r.name or f"output{i}" for i, r in enumerate(returns))
     return tuple(
         Output(names[i] if i < len(names) else f"output{i}", False, several="List" in str(r.real_type))
         for i, r in enumerate(returns)

@@ -1,7 +1,4 @@
-"""The example query of an operation: a reviewed one, or the handsomest of its samples, small and rounded, and tried.
-
-Knows how a query is written as JSON. Refuses to know how it is answered.
-"""
+"""The example query of an operation: a reviewed one, or the handsomest of its samples, small and rounded, and tried."""
 
 from __future__ import annotations
 
@@ -36,16 +33,16 @@ def example(operation: Operation, samples: list[Sample]) -> tuple[dict[str, Any]
     """
     if operation.name in EXAMPLES:
         return _query(operation, samples[0]), samples[0]
-    found: list[tuple[tuple[int, ...], Sample]] = []
+    candidates: list[tuple[tuple[int, ...], Sample]] = []
     for sample in itertools.islice(sorted(samples, key=_size), _CANDIDATES):
         for small in _smaller(sample):
-            found.append((_merit(operation, small), small))
+            candidates.append((_merit(operation, small), small))
             break
-        if found and found[-1][0][:3] == (0, 0, 0):
+        if candidates and candidates[-1][0][:3] == (0, 0, 0):
             break
-    if not found:
+    if not candidates:
         raise LookupError(f"{operation.name}: no sample can be shown")
-    best = min(found, key=lambda candidate: candidate[0])[1]
+    best = min(candidates, key=lambda candidate: candidate[0])[1]
     return _query(operation, best), best
 
 
@@ -140,8 +137,8 @@ def _has_gradient(sample: Sample, name: str | None = None) -> bool:
             )
         except REFUSALS:
             return False
-    found = [gradient for gradient in gradients if gradient is not None]
-    return bool(found) and all(bool(torch.isfinite(gradient).all()) for gradient in found)
+    reached = [gradient for gradient in gradients if gradient is not None]
+    return bool(reached) and all(bool(torch.isfinite(gradient).all()) for gradient in reached)
 
 
 def draws(sample: Sample) -> bool:

@@ -1,7 +1,4 @@
-"""Tags of an operation: what the dispatcher says of its overloads, and what its example shows of the kernels behind it.
-
-Knows the dispatcher's tags. Refuses to know names.
-"""
+"""Tags of an operation: what the dispatcher says of its overloads, and what its example shows of the kernels behind it."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ def tags(group: Group, sample: Sample) -> tuple[str, ...]:
     working = [kernel for kernel in kernels.seen if not kernel.is_view]
     inputs = max((tensor.numel() for tensor in sample.leaves().values()), default=0)
     smaller = isinstance(result, Tensor) and result.numel() < inputs
-    found = {
+    tagged = {
         "pointwise": torch.Tag.pointwise in said
         or (bool(working) and all(torch.Tag.pointwise in kernel.tags for kernel in working)),
         "reduction": torch.Tag.reduction in said or (torch.Tag.reduction in shown and smaller),
@@ -47,7 +44,7 @@ def tags(group: Group, sample: Sample) -> tuple[str, ...]:
         "random": draws(sample),
         "dynamic_shape": bool(said & {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}) or _is_dynamic(sample),
     }
-    return tuple(name for name, holds in found.items() if holds)
+    return tuple(name for name, holds in tagged.items() if holds)
 
 
 def _aliases(overload: Any) -> bool:

@@ -1,7 +1,4 @@
-"""Words about operations and arguments: from PyTorch's docstrings, else from the reviewed tables.
-
-Knows how the docstrings are laid out. Refuses to know what the operations compute.
-"""
+"""Words about operations and arguments: from PyTorch's docstrings, else from the reviewed tables."""
 
 from __future__ import annotations
 
@@ -43,9 +40,9 @@ def summary(group: Group) -> str:
         return written
     for text in _docs(group):
         for paragraph in re.split(r"\n\s*\n", text):
-            found = _first_sentence(_plain(paragraph))
-            if found:
-                return found
+            first = _first_sentence(_plain(paragraph))
+            if first:
+                return first
     return ""
 
 
@@ -57,25 +54,25 @@ def keywords(group: Group) -> str:
 def meaning(group: Group, argument: Argument) -> str:
     """One line on an argument: from the docstring's list of arguments, else by its name."""
     for text in _docs(group):
-        found = _arguments(text).get(argument.name)
-        if found is None and argument.name == "input":
-            found = _arguments(text).get("A") or _arguments(text).get("x")
-        if found:
-            return found
+        description = _arguments(text).get(argument.name)
+        if description is None and argument.name == "input":
+            description = _arguments(text).get("A") or _arguments(text).get("x")
+        if description:
+            return description
     return MEANINGS.get(argument.name, "") or MEANINGS.get(f"{argument.kind}", "")
 
 
 def _docs(group: Group) -> list[str]:
     """Docstrings of the function, of its other names, and of what they refer to."""
-    found: list[str] = []
+    docs: list[str] = []
     for path in (group.path, *sorted(group.aliases, key=lambda a: a.startswith("Tensor."))):
         text = _doc(path)
         if text:
-            found.append(text)
+            docs.append(text)
         reference = _REFERENCE.search(text)
         if reference and reference[1] != path:
-            found.append(_doc(reference[1]))
-    return [text for text in found if text]
+            docs.append(_doc(reference[1]))
+    return [text for text in docs if text]
 
 
 @cache
@@ -144,34 +141,34 @@ def _first_sentence(text: str) -> str:
     ):
         return ""
     text = re.sub(r"^[\w.]+\([^)]*\)\s*->\s*[\w(), .\[\]]+?\s(?=[A-Z])", "", text)
-    found = ""
+    sentence = ""
     for piece in re.split(r"(?<=[.:])\s+", text):  # a colon ends it too: a formula follows
-        found = f"{found} {piece}".strip()
-        if found.endswith((".", ":")) and not _ABBREVIATIONS.search(found):
+        sentence = f"{sentence} {piece}".strip()
+        if sentence.endswith((".", ":")) and not _ABBREVIATIONS.search(sentence):
             break
-    found = re.split(r"\s*\.\. math|\s*Args:|\s*Arguments:|\s*Example", found)[0].rstrip(" :,;")
-    if len(found) < 12 or " " not in found:
+    sentence = re.split(r"\s*\.\. math|\s*Args:|\s*Arguments:|\s*Example", sentence)[0].rstrip(" :,;")
+    if len(sentence) < 12 or " " not in sentence:
         return ""
-    if len(found) > _SUMMARY_LIMIT:
-        found = found[:_SUMMARY_LIMIT].rsplit(" ", 1)[0] + "…"
-    return found if found.endswith((".", "…")) else found + "."
+    if len(sentence) > _SUMMARY_LIMIT:
+        sentence = sentence[:_SUMMARY_LIMIT].rsplit(" ", 1)[0] + "…"
+    return sentence if sentence.endswith((".", "…")) else sentence + "."
 
 
 @cache
 def _arguments(text: str) -> dict[str, str]:
     """Argument name → first sentence of what the docstring's list of arguments says."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     section = re.search(r"^ *(?:Args|Arguments|Keyword args|Keyword arguments|Parameters)\s*:?\s*$", text, re.M | re.I)
     if section is None:
-        return found
+        return meanings
     item = re.compile(
         r"^([ \t]+)(\*{0,2}\w+(?:\s*,\s*\w+)*)\s*(?:\(([^\n]*?)\))?\s*(?::|–|--)\s*(.*?)(?=^[ \t]*\n|^\1\S|\Z)", re.M | re.S
     )
     for match in item.finditer(text[section.end() :] + "\n"):
         said = _first_sentence_of_argument(_plain(match[4]))
         for name in re.split(r"\s*,\s*", match[2]):
-            found.setdefault(name.lstrip("*"), said)
-    return found
+            meanings.setdefault(name.lstrip("*"), said)
+    return meanings
 
 
 def _first_sentence_of_argument(text: str) -> str:

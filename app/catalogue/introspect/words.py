@@ -1,7 +1,4 @@
-"""Reviewed words: summaries where PyTorch's docstring has none, keywords for the search, meanings of arguments by name.
-
-Knows English. Refuses to know signatures.
-"""
+"""Reviewed words: summaries where PyTorch's docstring has none, keywords for the search, meanings of arguments by name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Signatures of public Python functions that neither the dispatcher nor their annotations tell, in the dispatcher's own notation.
 
-Knows what PyTorch's documentation says of them; each is tried on samples when the catalogue is made. Refuses to know anything else.
 `[2]` after a list's type says that one number stands for all of them, as PyTorch's own schemas do.
 """
 

@@ -1,7 +1,4 @@
-"""Why PyTorch's own derivative may differ from finite differences: a kink, a jump, or a path taken out of the gradient.
-
-Knows how to ask explain's survey. Refuses to know the client's derivation.
-"""
+"""Why PyTorch's own derivative may differ from finite differences: a kink, a jump, or a path taken out of the gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any
 import torch
 
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
-from app.engine.explain.evidence import survey
+from app.engine.explain.evidence import gather
 from app.engine.explain.findings import called_step
 from app.engine.explain.verdicts import of_input
 from app.engine.stepwise.point import Point, name_of
@@ -22,7 +19,7 @@ def disagreement(point: Point, name: str) -> dict[str, Any] | None:
     """Code and sentence, as JSON; None where nothing suspicious is found."""
     with torch.enable_grad():
         trace = trace_steps(point)
-        seen = survey(trace)
+        seen = gather(trace)
         gravest = of_input(seen, name)[0]
         if gravest.verdict in ("singular", "kink", "piecewise_constant"):
             return {"code": gravest.verdict, "message": f"{called_step(gravest.node)}{gravest.reason}"}

@@ -1,7 +1,4 @@
-"""Where PyTorch's derivative differs from finite differences by convention: matrices of which one triangle is read, normalised inputs.
-
-Knows these operations. Refuses to know how the differences were made.
-"""
+"""Where PyTorch's derivative differs from finite differences by convention: matrices of which one triangle is read, normalised inputs."""
 
 from __future__ import annotations
 

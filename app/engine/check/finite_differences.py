@@ -1,7 +1,4 @@
-"""Finite differences of an Objective, element by element while that is affordable, along random directions beyond.
-
-Knows steps, one-sided and central differences and how far each can be trusted. Refuses to know what they are compared with.
-"""
+"""Finite differences of an Objective, element by element while that is affordable, along random directions beyond."""
 
 from __future__ import annotations
 
@@ -76,18 +73,18 @@ class Numeric:
 
     def elements(self, name: str, places: Iterable[Place]) -> Differences:
         """One central difference for each place; those that PyTorch refuses are left out."""
-        found = Differences()
+        differences = Differences()
         for place in places:
             scale = self._scale(name, place)
             sides = self._sides(name, place, self._step * scale)
             if sides is None:
                 continue
             right, left = sides
-            found.value[place] = (right - left) / (2 * self._step * scale)
-            found.doubt[place] = 8 * self._eps * self.size / (self._step * scale)
-        return found
+            differences.value[place] = (right - left) / (2 * self._step * scale)
+            differences.doubt[place] = 8 * self._eps * self.size / (self._step * scale)
+        return differences
 
-    def closely(self, name: str, place: Place, found: Differences) -> None:
+    def closely(self, name: str, place: Place, differences: Differences) -> None:
         """Looks again, over many steps: the most settled central difference, or the two sides of a kink."""
         scale = self._scale(name, place)
         own = float(self._objective.point.leaves[name].reshape(-1)[place[0]].abs())
@@ -105,12 +102,12 @@ class Numeric:
         noise = torch.stack([8 * self._eps * self.size / step for step in steps])
         c, r, w = torch.stack(central), torch.stack(right), torch.stack(left)
         best, at = _settled(c, noise)
-        found.value[place], found.doubt[place] = at, best
+        differences.value[place], differences.doubt[place] = at, best
         r_doubt, r_at = _settled(r, noise)
         l_doubt, l_at = _settled(w, noise)
         apart = (r_at - l_at).abs()
         if bool((apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)).any()):
-            found.sides[place] = (l_at, r_at)
+            differences.sides[place] = (l_at, r_at)
 
     def along(self, name: str, number: int) -> tuple[Tensor, Tensor, Tensor] | None:
         """A random direction (shape of the input), the derivative of every row along it, and its doubt.

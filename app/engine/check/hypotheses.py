@@ -1,7 +1,6 @@
 """The probable mistake in a derivation: a table of hypotheses, each claimed only where applying it makes the two derivatives agree.
 
-Knows factors, axes and what people leave out of the chain rule. Refuses to claim anything of a derivative that is zero, or of one
-element where several explanations would do: a false claim is worse than none.
+Nothing is claimed of a derivative that is zero, or of one element where several explanations would do: a false claim is worse than none.
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ class Case:
 
     Attributes:
         name: the input.
-        ours, theirs: shape [lead…, input…], and whatever was sent; float64 or complex128.
+        ours, expected: shape [lead…, input…], and whatever was sent; float64 or complex128.
         relative: what two equal derivatives may differ by, relative to the largest element.
         objective: of which they are.
     """
 
     name: str
     ours: Tensor
-    theirs: Tensor
+    expected: Tensor
     relative: float
     objective: Objective
     seed: int | None = None
@@ -97,15 +96,15 @@ class Case:
         where = dict(zip(objective.point.function.outputs, trace.outputs, strict=True))
         leaf, rows = trace.leaves[self.name], []
         for row in objective.rows:
-            found = trace.backward({where[name]: cotangent for name, cotangent in row.items()}, override).get(leaf)
-            rows.append(torch.zeros_like(trace.values[leaf]) if found is None else found.detach())
+            derivative = trace.backward({where[name]: cotangent for name, cotangent in row.items()}, override).get(leaf)
+            rows.append(torch.zeros_like(trace.values[leaf]) if derivative is None else derivative.detach())
         stacked = torch.stack(rows).reshape(self.ours.shape)
         return stacked.conj().resolve_conj() if objective.conjugate and stacked.is_complex() else stacked
 
 
 def likely(case: Case) -> dict[str, Any] | None:
     """The first hypothesis of the table that makes the two agree, as JSON; None where none does."""
-    if not bool(torch.isfinite(case.theirs).all() & torch.isfinite(case.ours).all()) or not case.theirs.numel():
+    if not bool(torch.isfinite(case.expected).all() & torch.isfinite(case.ours).all()) or not case.expected.numel():
         return None
     for hypothesis in HYPOTHESES:
         claim = hypothesis(case)
@@ -118,13 +117,13 @@ def likely(case: Case) -> dict[str, Any] | None:
 
 
 def _sign(case: Case) -> Claim | None:
-    if not case.same(-case.ours, case.theirs):
+    if not case.same(-case.ours, case.expected):
         return None
     return Claim("sign", "Yours has the opposite sign: it is ours times -1.", -1.0)
 
 
 def _known_factor(case: Case) -> Claim | None:
-    c = case.factor(case.ours, case.theirs)
+    c = case.factor(case.ours, case.expected)
     if c is None:
         return None
     known = _explained(case, c)
@@ -134,7 +133,7 @@ def _known_factor(case: Case) -> Claim | None:
 
 
 def _any_factor(case: Case) -> Claim | None:
-    c = case.factor(case.ours, case.theirs)
+    c = case.factor(case.ours, case.expected)
     if c is None or case.elements(case.ours) < (2 if case.relative < 1e-5 else 3):
         return None
     return Claim("constant_factor", f"Yours is {_times(c)} ours{_and_sign(c)}, everywhere.", c)
@@ -161,37 +160,39 @@ def _and_sign(c: float) -> str:
 
 
 def _shape(case: Case) -> Claim | None:
-    ours, theirs = case.ours, case.theirs
-    if ours.shape == theirs.shape or ours.numel() != theirs.numel() or not case.same(ours, theirs.reshape(ours.shape)):
+    ours, expected = case.ours, case.expected
+    if ours.shape == expected.shape or ours.numel() != expected.numel() or not case.same(ours, expected.reshape(ours.shape)):
         return None
-    return Claim("shape", f"The values are right, the shape is not: ours is {list(ours.shape)}, yours {list(theirs.shape)}.")
+    return Claim("shape", f"The values are right, the shape is not: ours is {list(ours.shape)}, yours {list(expected.shape)}.")
 
 
 def _transposed(case: Case) -> Iterator[tuple[Tensor, str]]:
-    """Ours with its axes in another order; flat where theirs is flat in column-major order."""
+    """Ours with its axes in another order; flat where expected is flat in column-major order."""
     axes = range(case.ours.ndim)
     if case.ours.ndim < 2 or case.ours.ndim > _AXES:
         return
     for order in itertools.permutations(axes):
         turned = case.ours.permute(order)
-        if order != tuple(axes) and turned.shape == case.theirs.shape and not case.same(case.ours, turned):
+        if order != tuple(axes) and turned.shape == case.expected.shape and not case.same(case.ours, turned):
             name = "the transpose of ours" if case.ours.ndim == 2 else f"ours with its axes in the order {list(order)}"
             yield turned, f"Yours is {name}"
     flat = case.ours.permute(*reversed(axes)).reshape(-1)
-    if case.theirs.shape == flat.shape:
+    if case.expected.shape == flat.shape:
         yield flat, "Yours is ours read column by column"
 
 
 def _transpose(case: Case) -> Claim | None:
-    return next((Claim("transpose", f"{text}.") for turned, text in _transposed(case) if case.same(turned, case.theirs)), None)
+    return next(
+        (Claim("transpose", f"{text}.") for turned, text in _transposed(case) if case.same(turned, case.expected)), None
+    )
 
 
 def _missing_sum(case: Case) -> Claim | None:
     """Theirs has an axis more; summed over it, it is ours."""
-    for axis, summed in _sums(case.theirs, case.ours.shape):
+    for axis, summed in _sums(case.expected, case.ours.shape):
         if case.same(case.ours, summed):
             what = "the batch axis" if axis == 0 else f"axis {axis}"
-            size = case.theirs.shape[axis]
+            size = case.expected.shape[axis]
             return Claim(
                 "missing_batch_sum",
                 f"A sum over {what} (size {size}) is missing: summed over it, yours is ours. `{case.name}` is shared along that axis, "
@@ -207,7 +208,7 @@ def _extra_sum(case: Case) -> Claim | None:
             continue
         summed = case.ours.sum(axis, keepdim=True)
         for wanted in (summed.squeeze(axis), summed, summed.expand(case.ours.shape)):
-            if case.same(wanted, case.theirs) and not case.same(case.ours, wanted):
+            if case.same(wanted, case.expected) and not case.same(case.ours, wanted):
                 what = "the batch axis" if axis == 0 else f"axis {axis}"
                 return Claim(
                     "extra_batch_sum",
@@ -227,13 +228,13 @@ def _sums(tensor: Tensor, shape: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
 
 def _with_factor(case: Case) -> Claim | None:
     """A transpose or a missing sum, and a known factor besides."""
-    turned = [("transpose", text, t, case.theirs) for t, text in _transposed(case)]
+    turned = [("transpose", text, t, case.expected) for t, text in _transposed(case)]
     sums = [
         ("missing_batch_sum", f"Summed over axis {axis}, yours is", case.ours, summed)
-        for axis, summed in _sums(case.theirs, case.ours.shape)
+        for axis, summed in _sums(case.expected, case.ours.shape)
     ]
-    if case.theirs.shape != case.ours.shape and case.theirs.numel() == case.ours.numel():
-        turned.append(("shape", "In our shape, yours is", case.ours, case.theirs.reshape(case.ours.shape)))
+    if case.expected.shape != case.ours.shape and case.expected.numel() == case.ours.numel():
+        turned.append(("shape", "In our shape, yours is", case.ours, case.expected.reshape(case.ours.shape)))
     for code, text, a, b in (*turned, *sums):
         c = case.factor(a, b)
         if c is None or case.elements(a) < 3:
@@ -248,8 +249,8 @@ def _with_factor(case: Case) -> Claim | None:
 
 
 def _conjugate(case: Case) -> Claim | None:
-    ours, theirs = case.ours, case.theirs
-    if not ours.is_complex() or not theirs.is_complex() or ours.shape != theirs.shape:
+    ours, expected = case.ours, case.expected
+    if not ours.is_complex() or not expected.is_complex() or ours.shape != expected.shape:
         return None
     turned = ours.conj().resolve_conj()
     if case.same(ours, turned):
@@ -260,7 +261,7 @@ def _conjugate(case: Case) -> Claim | None:
         (0.5, "is half the conjugate of ours, ∂L/∂z"),
         (2.0, "is twice the conjugate of ours"),
     ):
-        if case.same(c * turned, theirs):
+        if case.same(c * turned, expected):
             return Claim("conjugate", f"Yours {text}: {convention}", None if c == 1 else c)
     return None
 
@@ -312,7 +313,7 @@ def _term(case: Case) -> Claim | None:
 
 def _agrees(case: Case, override: Mapping[fx.Node, VjpRule]) -> bool:
     changed = case.under(override)
-    return changed is not None and case.same(changed, case.theirs) and not case.same(case.ours, changed)
+    return changed is not None and case.same(changed, case.expected) and not case.same(case.ours, changed)
 
 
 def _operation(node: fx.Node) -> str:

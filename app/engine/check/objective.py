@@ -1,7 +1,4 @@
-"""What check differentiates: rows of real numbers made of a Function's outputs, and their derivative by autodiff in float64.
-
-Knows cotangents, one a row: one for a gradient or VJP, one for every output element of a Jacobian. Refuses to know finite differences.
-"""
+"""What check differentiates: rows of real numbers made of a Function's outputs, and their derivative by autodiff in float64."""
 
 from __future__ import annotations
 
@@ -63,12 +60,12 @@ class Objective:
         columns: dict[str, list[Tensor]] = {name: [] for name in self.wrt}
         for row in self.rows:
             pairs = [(outputs[name], c) for name, c in row.items() if outputs[name].requires_grad]
-            found: Sequence[Tensor | None] = [None] * len(leaves)
+            gradients: Sequence[Tensor | None] = [None] * len(leaves)
             if pairs:
-                found = torch.autograd.grad(
+                gradients = torch.autograd.grad(
                     [o for o, _ in pairs], list(leaves.values()), [c for _, c in pairs], retain_graph=True, allow_unused=True
                 )
-            for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+            for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
                 columns[name].append(torch.zeros_like(leaf) if gradient is None else gradient.detach())
         return {name: self._turned(torch.stack(column)) for name, column in columns.items()}
 
@@ -89,14 +86,14 @@ def weighted(point: Point, wrt: Sequence[str], cotangents: Mapping[str, Tensor] 
     outputs = _smooth(point)
     if of is not None and not cotangents:
         outputs = {name: value for name, value in outputs.items() if name == of}
-    given = {name: widened(c) if point.wide else c for name, c in (cotangents or {}).items() if name in outputs} or {
+    row = {name: widened(c) if point.wide else c for name, c in (cotangents or {}).items() if name in outputs} or {
         name: torch.ones_like(value) for name, value in outputs.items()
     }
-    given = {name: c.to(outputs[name].dtype) if outputs[name].is_complex() else c for name, c in given.items()}
-    several = next((c.shape[0] for name, c in given.items() if c.ndim == outputs[name].ndim + 1), None)
+    row = {name: c.to(outputs[name].dtype) if outputs[name].is_complex() else c for name, c in row.items()}
+    several = next((c.shape[0] for name, c in row.items() if c.ndim == outputs[name].ndim + 1), None)
     if several is None:
-        return Objective(point, tuple(wrt), (given,), ())
-    rows = tuple({name: c[k] for name, c in given.items()} for k in range(several))
+        return Objective(point, tuple(wrt), (row,), ())
+    rows = tuple({name: c[k] for name, c in row.items()} for k in range(several))
     return Objective(point, tuple(wrt), rows, (several,))
 
 

@@ -1,7 +1,4 @@
-"""What a factor between two derivatives may be equal to: the sizes that a program divides by, its axes, the 2 of a square.
-
-Knows a program's sizes. Refuses to know derivatives.
-"""
+"""What a factor between two derivatives may be equal to: the sizes that a program divides by, its axes, the 2 of a square."""
 
 from __future__ import annotations
 
@@ -28,8 +25,8 @@ class Factor:
 
 def factors_of(trace: StepTrace, name: str) -> list[Factor]:
     """Factors that a derivation with respect to the input `name` may be off by, the most telling first."""
-    found = [*_averages(trace), *_totals(trace), *_twos(trace), *_sizes(trace, name)]
-    return [factor for factor in found if factor.value > 0 and factor.value != 1]
+    factors = [*_averages(trace), *_totals(trace), *_twos(trace), *_sizes(trace, name)]
+    return [factor for factor in factors if factor.value > 0 and factor.value != 1]
 
 
 def _averages(trace: StepTrace) -> Iterator[Factor]:

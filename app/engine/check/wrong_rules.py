@@ -1,7 +1,4 @@
-"""Wrong rules that people use in the place of a step's derivative, so that a derivation can be recognised by them.
-
-Knows these rules. Refuses to know which of them fits.
-"""
+"""Wrong rules that people use in the place of a step's derivative, so that a derivation can be recognised by them."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ def identity(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Te
 def dropped(position: int) -> VjpRule:
     """The step's own rule with one input treated as constant."""
 
-    def pull(record: StepRecord, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        found = step_vjp(record, cotangents)
-        found[position] = None
-        return found
+    def rule(record: StepRecord, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        gradients = step_vjp(record, cotangents)
+        gradients[position] = None
+        return gradients
 
-    return pull
+    return rule
 
 
 def softmax_diagonal(record: StepRecord) -> VjpRule | None:
@@ -93,5 +90,5 @@ def _log_probability_cotangent(record: StepRecord) -> Tensor | None:
             ignore_index=count,
             reduction="sum" if reduction == "none" else reduction,
         )
-    (found,) = torch.autograd.grad(loss, logs)
-    return found
+    (gradient,) = torch.autograd.grad(loss, logs)
+    return gradient

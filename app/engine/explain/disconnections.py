@@ -1,7 +1,4 @@
-"""Paths that end or go flat: the steps at which no derivative passes, or one that is zero almost everywhere.
-
-Knows what a step does to a path and says it. Refuses to know points, which are `breaks`.
-"""
+"""Paths that end or go flat: the steps at which no derivative passes, or one that is zero almost everywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Final
 import torch
 
 from app.catalogue.facts import operations_with
-from app.engine.explain.evidence import Survey
+from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.one_sided import random_direction
@@ -71,9 +68,9 @@ def discrete_maker(trace: StepTrace, ref: Ref) -> StepRecord | None:
     return maker.get(ref)
 
 
-def flat(survey: Survey, name: str, outputs: Iterable[Ref]) -> Finding:
+def flat(evidence: Evidence, name: str, outputs: Iterable[Ref]) -> Finding:
     """The step on the way from the input to `outputs` that leaves only a derivative of zero."""
-    trace = survey.trace
+    trace = evidence.trace
     needed = needed_for(trace, outputs)
     for record in trace.records:
         for k, ref in enumerate(record.refs()):
@@ -87,7 +84,7 @@ def flat(survey: Survey, name: str, outputs: Iterable[Ref]) -> Finding:
                 reason = f"PyTorch's `{operation}` passes a derivative of zero, although its value moves with this argument."
                 return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "zero", name))
             reason = f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere, and PyTorch gives zero."
-            mask = seen_at(survey, name, record, ("jump",))
+            mask = seen_at(evidence, name, record, ("jump",))
             if mask is not None and bool(mask.any()):
                 reason += " This point lies on a jump."
             return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "flat", name), mask)

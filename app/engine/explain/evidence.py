@@ -1,7 +1,5 @@
 """The numbers behind explain: which steps bend, jump or end near the point, and what that does to the whole Function and its gradient.
 
-Knows how many probes to spend and where. Refuses to know verdicts and words.
-
 Cost, in forwards of the whole Function: 1 to take it apart; 19 for all steps, each at its own inputs (8 for large points); only where
 a step is suspicious 19 to 29 for the outputs, 13 with a backward for the elements, and at most 8 for each of 4 inputs to tell who jumps.
 """
@@ -17,21 +15,21 @@ import torch
 from torch import Tensor
 
 from app.catalogue.facts import operations_with
-from app.engine.stepwise.one_sided import COARSE, FINE, Evaluate, Marks, probe, random_direction, random_like, scale_of
+from app.engine.stepwise.one_sided import COARSE, FINE, Evaluate, Marks, classify, random_direction, random_like, scale_of
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
 
 LARGE: Final = 200_000  # elements of all tensors together: one direction from here on
 HUGE: Final = 20_000_000  # and none from here on
-_BENDS: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
+_KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
 _DIRECTIONS: Final = 3
 _TIE_ROUNDS: Final = 8
 _LEAVES: Final = 4
 
 
 @dataclass
-class Survey:
+class Evidence:
     """What was seen around the point.
 
     Attributes:
@@ -39,7 +37,7 @@ class Survey:
         steps: step → how each of its outputs behaves at its own inputs, suspicious steps only.
         outputs: how each of the Function's outputs behaves where its inputs move; None where no step was suspicious.
         moving: the inputs that reach a suspicious step, by a derivative or beside one that leads to an output.
-        bends: input → elements at which its gradient is not continuous.
+        kinks: input → elements at which its gradient is not continuous.
         jumps: inputs that make an output jump, or end its domain.
         gradient: input → gradient of the sum of all outputs, as PyTorch takes it.
         weighted: tensor → its cotangent, where the outputs' are random: the gradient without accidental zeros.
@@ -50,31 +48,31 @@ class Survey:
     steps: dict[StepRecord, list[Marks]] = field(default_factory=dict)
     outputs: list[Marks] | None = None
     moving: tuple[str, ...] = ()
-    bends: dict[str, Tensor] = field(default_factory=dict)
+    kinks: dict[str, Tensor] = field(default_factory=dict)
     jumps: dict[str, Marks] = field(default_factory=dict)
     gradient: dict[str, Tensor] = field(default_factory=dict)
     weighted: dict[Ref, Tensor] = field(default_factory=dict)
 
 
-def survey(trace: StepTrace) -> Survey:
+def gather(trace: StepTrace) -> Evidence:
     """Spends the probes."""
-    found = Survey(trace)
+    evidence = Evidence(trace)
     smooth = [ref for ref in dict.fromkeys(trace.outputs) if trace.live[ref]]
     if not smooth:
-        return found
+        return evidence
     ones = trace.backward({ref: torch.ones_like(trace.values[ref]) for ref in smooth})
-    found.gradient = {name: ones[ref] for name, ref in trace.leaves.items() if ref in ones}
-    found.weighted = trace.backward({ref: weights(trace.values[ref]) for ref in smooth})
+    evidence.gradient = {name: ones[ref] for name, ref in trace.leaves.items() if ref in ones}
+    evidence.weighted = trace.backward({ref: weights(trace.values[ref]) for ref in smooth})
     size = sum(tensor.numel() for tensor in trace.values.values())
     if not trace.point.wide or size > HUGE:
-        return found
-    found.directions = 1 if size > LARGE else 2
+        return evidence
+    evidence.directions = 1 if size > LARGE else 2
     with torch.no_grad():
-        found.steps = {record: marks for record in trace.records if (marks := _step(trace, record, found.directions))}
-    found.moving = _moving(found, smooth)
-    if found.moving:
-        _look_from_outside(found)
-    return found
+        evidence.steps = {record: marks for record in trace.records if (marks := _step(trace, record, evidence.directions))}
+    evidence.moving = _moving(evidence, smooth)
+    if evidence.moving:
+        _look_from_outside(evidence)
+    return evidence
 
 
 def weights(tensor: Tensor) -> Tensor:
@@ -94,46 +92,46 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
     inputs = [tensor.detach() for tensor in record.inputs]
 
     @cache
-    def pushes(direction: int) -> dict[int, Tensor]:
+    def directions_of(direction: int) -> dict[int, Tensor]:
         if direction == 2:
-            return {j: by + pushes(1)[j] for j, by in pushes(0).items()}
+            return {j: by + directions_of(1)[j] for j, by in directions_of(0).items()}
         # Each input its own direction: a tie of two inputs that move alike would stay a tie.
         return {j: random_direction(t, 10 * direction + j) for j, t in enumerate(inputs) if moves[j]}
 
     def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
-        at = [t + step * pushes(direction)[j] if moves[j] else t for j, t in enumerate(inputs)]
+        at = [t + step * directions_of(direction)[j] if moves[j] else t for j, t in enumerate(inputs)]
         try:
             return trace.again(record, at)
         except REFUSALS:
             return None
 
-    marks = probe(evaluate, [output.detach() for output in record.outputs], directions)
+    marks = classify(evaluate, [output.detach() for output in record.outputs], directions)
     needed = [m if ref in trace.needed else None for m, ref in zip(marks, record.refs(), strict=True)]
     return marks if any(m is not None and bool(m.any.any()) for m in needed) else None
 
 
-def _moving(found: Survey, smooth: Sequence[Ref]) -> tuple[str, ...]:
-    trace = found.trace
-    reached = frozenset[str]().union(*(trace.depends[p] for record in found.steps for p in record.parents))
+def _moving(evidence: Evidence, smooth: Sequence[Ref]) -> tuple[str, ...]:
+    trace = evidence.trace
+    reached = frozenset[str]().union(*(trace.depends[p] for record in evidence.steps for p in record.parents))
     led = frozenset[str]().union(*(trace.live[ref] for ref in smooth))
     return tuple(name for name in trace.leaves if name in reached & led)
 
 
-def _look_from_outside(found: Survey) -> None:
-    trace = found.trace
+def _look_from_outside(evidence: Evidence) -> None:
+    trace = evidence.trace
     base = [trace.values[ref] for ref in trace.outputs]
     with torch.no_grad():
-        found.outputs = probe(_mover(trace, found.moving), base, found.directions)
-    if not any(bool(marks.any.any()) for marks in found.outputs):
+        evidence.outputs = classify(_mover(trace, evidence.moving), base, evidence.directions)
+    if not any(bool(marks.any.any()) for marks in evidence.outputs):
         return
-    found.bends = _bends(found)
-    if any(bool((marks.jump | marks.edge | marks.singular).any()) for marks in found.outputs):
-        for name in found.moving[:_LEAVES]:
+    evidence.kinks = _kinks(evidence)
+    if any(bool((marks.jump | marks.edge | marks.singular).any()) for marks in evidence.outputs):
+        for name in evidence.moving[:_LEAVES]:
             with torch.no_grad():
-                alone = found.outputs if len(found.moving) == 1 else probe(_mover(trace, (name,)), base, 1)
+                alone = evidence.outputs if len(evidence.moving) == 1 else classify(_mover(trace, (name,)), base, 1)
             for marks in alone:
                 if bool((marks.jump | marks.edge | marks.singular).any()):
-                    found.jumps[name] = marks
+                    evidence.jumps[name] = marks
 
 
 def _mover(trace: StepTrace, names: Sequence[str]) -> Evaluate:
@@ -141,58 +139,58 @@ def _mover(trace: StepTrace, names: Sequence[str]) -> Evaluate:
     point = trace.point
 
     @cache
-    def pushes(direction: int) -> dict[str, Tensor]:
+    def directions_of(direction: int) -> dict[str, Tensor]:
         if direction == 2:
-            return {name: by + pushes(1)[name] for name, by in pushes(0).items()}
+            return {name: by + directions_of(1)[name] for name, by in directions_of(0).items()}
         return {name: random_direction(point.leaves[name], 10 * direction + 100 + k) for k, name in enumerate(names)}
 
     def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
         try:
-            return point.run({name: point.leaves[name] + step * by for name, by in pushes(direction).items()})
+            return point.run({name: point.leaves[name] + step * by for name, by in directions_of(direction).items()})
         except REFUSALS:
             return None
 
     return evaluate
 
 
-def _gradient_at(found: Survey, leaves: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def _gradient_at(evidence: Evidence, leaves: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The weighted gradient at other leaves, for the inputs that move; None where the point is refused."""
-    trace = found.trace
+    trace = evidence.trace
     at = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
     try:
         outputs = [o for o in trace.point.run(at) if o.requires_grad]
-        got = torch.autograd.grad(outputs, list(at.values()), [weights(o) for o in outputs], allow_unused=True)
+        gradients = torch.autograd.grad(outputs, list(at.values()), [weights(o) for o in outputs], allow_unused=True)
     except REFUSALS:
         return None
-    return {name: torch.zeros_like(at[name]) if g is None else g for name, g in zip(at, got, strict=True)}
+    return {name: torch.zeros_like(at[name]) if g is None else g for name, g in zip(at, gradients, strict=True)}
 
 
-def _bends(found: Survey) -> dict[str, Tensor]:
+def _kinks(evidence: Evidence) -> dict[str, Tensor]:
     """Elements whose gradient does not come together as the point is approached from several sides."""
-    point = found.trace.point
-    leaves = {name: point.leaves[name] for name in found.moving}
-    here = _gradient_at(found, leaves)
+    point = evidence.trace.point
+    leaves = {name: point.leaves[name] for name in evidence.moving}
+    here = _gradient_at(evidence, leaves)
     if here is None:
         return {}
     near: dict[float, list[dict[str, Tensor]]] = {COARSE[2]: [], FINE[1]: []}
     for direction in range(_DIRECTIONS):
-        pushes = {name: random_direction(leaf, 20 * direction + k) for k, (name, leaf) in enumerate(leaves.items())}
+        directions_of = {name: random_direction(leaf, 20 * direction + k) for k, (name, leaf) in enumerate(leaves.items())}
         for step, gradients in near.items():
             for side in (step, -step):
-                gradient = _gradient_at(found, {name: leaf + side * pushes[name] for name, leaf in leaves.items()})
+                gradient = _gradient_at(evidence, {name: leaf + side * directions_of[name] for name, leaf in leaves.items()})
                 if gradient is not None:
                     gradients.append(gradient)
-    bends = {}
+    kinks = {}
     for name in leaves:
         coarse, fine = (_spread_of([here[name]] + [g[name] for g in near[step]]) for step in (COARSE[2], FINE[1]))
         size = torch.stack([g[name].abs().nan_to_num(0, 0, 0) for step in near for g in near[step]] or [here[name].abs()]).amax(
             0
         )
-        least = _BENDS * size + 1e-9 * (size.max() if size.numel() else 0)
+        least = _KINK_CHANGE * size + 1e-9 * (size.max() if size.numel() else 0)
         mask = (fine > least) & (fine > 0.25 * coarse)
         if bool(mask.any()):
-            bends[name] = _with_ties(found, name, here[name], mask)
-    return bends
+            kinks[name] = _with_ties(evidence, name, here[name], mask)
+    return kinks
 
 
 def _spread_of(gradients: Sequence[Tensor]) -> Tensor:
@@ -206,9 +204,9 @@ def _spread_of(gradients: Sequence[Tensor]) -> Tensor:
     return torch.where(high >= low, high - low, 0.0)
 
 
-def _with_ties(found: Survey, name: str, here: Tensor, mask: Tensor) -> Tensor:
+def _with_ties(evidence: Evidence, name: str, here: Tensor, mask: Tensor) -> Tensor:
     """Among many equal elements a few random directions do not let each win: the others are raised until no new one does."""
-    leaf = found.trace.point.leaves[name]
+    leaf = evidence.trace.point.leaves[name]
     if leaf.is_complex():
         return mask
     for number in range(_TIE_ROUNDS):
@@ -216,7 +214,7 @@ def _with_ties(found: Survey, name: str, here: Tensor, mask: Tensor) -> Tensor:
         if not bool(others.any()):
             break
         raised = leaf + COARSE[2] * scale_of(leaf) * random_like(leaf, 50 + number).abs() * others
-        gradient = _gradient_at(found, {name: raised})
+        gradient = _gradient_at(evidence, {name: raised})
         if gradient is None:
             break
         change = (gradient[name] - here).abs()

@@ -1,7 +1,4 @@
-"""One thing found out about an input or an output, and the words for the place where it happened.
-
-Knows how a program calls its tensors. Refuses to know how anything is found out.
-"""
+"""One thing found out about an input or an output, and the words for the place where it happened."""
 
 from __future__ import annotations
 
@@ -78,15 +75,15 @@ def called(trace: StepTrace, ref: Ref, otherwise: str) -> str:
         if leaf == ref:
             return name
     step = step_of(ref[0])
-    found = _ASSIGNMENT.match(step.text) if step is not None else None
-    if step is None or found is None:
+    assignment = _ASSIGNMENT.match(step.text) if step is not None else None
+    if step is None or assignment is None:
         return otherwise
     same = [
         record.node
         for record in trace.records
         if (s := step_of(record.node)) is not None and (s.line, s.text) == (step.line, step.text)
     ]
-    return found[1] if same[-1] is ref[0] else otherwise
+    return assignment[1] if same[-1] is ref[0] else otherwise
 
 
 def shown(value: Tensor, mask: Tensor) -> str:

@@ -1,7 +1,4 @@
-"""The derivative formula of a step as PyTorch writes it, found by the autograd nodes that the step left.
-
-Knows the frozen table made from PyTorch's derivatives.yaml (`formulas_freeze.py` makes it). Refuses to know programs.
-"""
+"""The derivative formula of a step as PyTorch writes it, found by the autograd nodes that the step left."""
 
 from __future__ import annotations
 

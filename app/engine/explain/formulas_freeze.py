@@ -1,7 +1,4 @@
-"""Makes formulas.json from the derivatives.yaml that PyTorch's wheel carries: `python -m app.engine.explain.formulas_freeze`.
-
-Knows torchgen's reader. Refuses to be imported when queries are answered: reading the file takes a second and needs PyYAML.
-"""
+"""Makes formulas.json from the derivatives.yaml that PyTorch's wheel carries: `python -m app.engine.explain.formulas_freeze`."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ def read() -> dict[str, str]:
     infos, _ = load_derivatives(
         str(folder / "autograd" / "derivatives.yaml"), str(native / "native_functions.yaml"), str(native / "tags.yaml")
     )
-    found: dict[str, str] = {}
+    formulas: dict[str, str] = {}
     for by_key in infos.values():
         for info in by_key.values():
             if info.op is not None and info.derivatives:
                 parts = [(", ".join(d.var_names), " ".join(d.original_formula.split())) for d in info.derivatives]
                 text = parts[0][1] if len(parts) == 1 else "; ".join(f"{names}: {formula}" for names, formula in parts)
-                found.setdefault(info.op, text)
-    return dict(sorted(found.items()))
+                formulas.setdefault(info.op, text)
+    return dict(sorted(formulas.items()))
 
 
 def main() -> None:

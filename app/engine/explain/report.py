@@ -1,7 +1,4 @@
-"""The differentiability report (contract, section 4, `explain`): why a gradient is None, zero, NaN, or one of several.
-
-Knows the report's JSON. Refuses to know how it was found out (`survey`) and what it means (`verdicts`).
-"""
+"""The differentiability report (contract, section 4, `explain`): why a gradient is None, zero, NaN, or one of several."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from app.engine.explain.evidence import survey
+from app.engine.explain.evidence import gather
 from app.engine.explain.findings import Finding
 from app.engine.explain.formulas import formula_of
 from app.engine.explain.verdicts import of_input, of_output
@@ -39,7 +36,7 @@ def explain(
     """
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the answer's own road has warned
-        seen = survey(opened(function, leaves, seed))
+        seen = gather(traced(function, leaves, seed))
         names = sorted(function.leaves, key=lambda name: name not in (wrt or ()))
         report: dict[str, Any] = {
             "inputs": {name: _told(of_input(seen, name)) for name in names},
@@ -51,7 +48,7 @@ def explain(
         return report
 
 
-def opened(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -> StepTrace:
+def traced(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -> StepTrace:
     """The Function taken apart in float64; in the dtypes that were sent, where a step insists on them."""
     try:
         return trace_steps(Point(function, leaves, seed))
@@ -61,27 +58,27 @@ def opened(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -
 
 def _told(findings: Sequence[Finding]) -> dict[str, Any]:
     gravest = _finding(findings[0])
-    told = {**gravest, "findings": [_finding(finding) for finding in findings if finding.reason]}
-    told.setdefault("elements", [])
-    return told
+    entry = {**gravest, "findings": [_finding(finding) for finding in findings if finding.reason]}
+    entry.setdefault("elements", [])
+    return entry
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    told: dict[str, Any] = {"verdict": finding.verdict}
+    entry: dict[str, Any] = {"verdict": finding.verdict}
     step = None if finding.node is None else step_of(finding.node)
     if step is not None:
-        told["because"] = {"line": step.line, "text": step.text, "operation": step.operation, "reason": finding.reason}
+        entry["because"] = {"line": step.line, "text": step.text, "operation": step.operation, "reason": finding.reason}
     elif finding.reason:
-        told["because"] = {"reason": finding.reason}
+        entry["because"] = {"reason": finding.reason}
     if finding.instead:
-        told["instead"] = finding.instead
+        entry["instead"] = finding.instead
     where = [] if finding.mask is None else finding.mask.nonzero().tolist()
-    told["elements"] = where[:_ELEMENTS]
+    entry["elements"] = where[:_ELEMENTS]
     if len(where) > _ELEMENTS:
-        told["elements_total"] = len(where)
+        entry["elements_total"] = len(where)
     if finding.subgradient is not None and finding.mask is not None:
-        told["subgradient"] = [number(value) for value in finding.subgradient[finding.mask][:_ELEMENTS].tolist()]
-    return told
+        entry["subgradient"] = [number(value) for value in finding.subgradient[finding.mask][:_ELEMENTS].tolist()]
+    return entry
 
 
 def number(value: complex) -> Any:
@@ -94,11 +91,11 @@ def number(value: complex) -> Any:
 
 
 def _steps(trace: StepTrace) -> list[dict[str, Any]]:
-    told = []
+    steps = []
     for record in trace.records:
         step = step_of(record.node)
         if step is not None:
-            told.append(
+            steps.append(
                 {"line": step.line, "text": step.text, "operation": step.operation, "formula": formula_of(record.outputs)}
             )
-    return told
+    return steps

@@ -1,7 +1,4 @@
-"""Points where there is no derivative: where it is infinite or NaN, where the value jumps or its domain ends, where it bends.
-
-Knows how to find the step that is the cause, and the elements. Refuses to know paths that are cut everywhere, which are `cuts`.
-"""
+"""Points where there is no derivative: where it is infinite or NaN, where the value jumps or its domain ends, where it bends."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from app.engine.explain.evidence import Survey, weights
+from app.engine.explain.evidence import Evidence, weights
 from app.engine.explain.findings import Finding, at_step, called, instead_of, operation_of, shown
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.one_sided import Marks
@@ -19,15 +16,15 @@ from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import is_differentiable
 
 
-def singular(survey: Survey, name: str) -> Iterator[Finding]:
-    trace = survey.trace
+def singular(evidence: Evidence, name: str) -> Iterator[Finding]:
+    trace = evidence.trace
     ref = trace.leaves[name]
-    gradient = survey.weighted.get(ref)
+    gradient = evidence.weighted.get(ref)
     broken = None if gradient is None else ~torch.isfinite(gradient)
     seen = torch.zeros(trace.values[ref].shape, dtype=torch.bool, device=trace.values[ref].device)
     if broken is not None and bool(broken.any()):
         seen = broken
-        yield _first_broken(survey, survey.weighted, name, broken)
+        yield _first_broken(evidence, evidence.weighted, name, broken)
     undefined = {
         ref_: ~torch.isfinite(trace.values[ref_]) for ref_ in trace.outputs if is_differentiable(trace.values[ref_].dtype)
     }
@@ -39,24 +36,24 @@ def singular(survey: Survey, name: str) -> Iterator[Finding]:
             yield _undefined(trace, next(iter(undefined)), mask & ~seen, name)
 
 
-def singular_output(survey: Survey, ref: Ref) -> Iterator[Finding]:
-    trace = survey.trace
+def singular_output(evidence: Evidence, ref: Ref) -> Iterator[Finding]:
+    trace = evidence.trace
     value = trace.values[ref]
     mask = ~torch.isfinite(value)
     if bool(mask.any()):
         yield _undefined(trace, ref, mask, None)
         return
-    cotangents = survey.weighted if len(set(trace.outputs)) == 1 else trace.backward({ref: weights(value)})
+    cotangents = evidence.weighted if len(set(trace.outputs)) == 1 else trace.backward({ref: weights(value)})
     for name, leaf in trace.leaves.items():
         if leaf in cotangents and name in trace.live[ref] and not bool(torch.isfinite(cotangents[leaf]).all()):
-            found = _first_broken(survey, cotangents, name, None)
-            yield Finding(found.verdict, found.reason, found.node, found.instead)
+            finding = _first_broken(evidence, cotangents, name, None)
+            yield Finding(finding.verdict, finding.reason, finding.node, finding.instead)
             return
 
 
-def _first_broken(survey: Survey, cotangents: dict[Ref, Tensor], name: str, mask: Tensor | None) -> Finding:
+def _first_broken(evidence: Evidence, cotangents: dict[Ref, Tensor], name: str, mask: Tensor | None) -> Finding:
     """The first step, in the order of the backward pass, that made a finite cotangent infinite or NaN on its way to the input."""
-    trace = survey.trace
+    trace = evidence.trace
     broken = broken_derivative(trace, cotangents, name)
     if broken is None:
         return Finding("singular", "The derivative is not finite here.", None, None, mask)
@@ -99,38 +96,38 @@ def _undefined(trace: StepTrace, ref: Ref, mask: Tensor, name: str | None) -> Fi
 # Points where the function bends, jumps or ends.
 
 
-def jumps(survey: Survey, name: str) -> Iterator[Finding]:
-    marks = survey.jumps.get(name)
+def jumps(evidence: Evidence, name: str) -> Iterator[Finding]:
+    marks = evidence.jumps.get(name)
     if marks is None or not bool((marks.jump | marks.singular | marks.edge).any()):
         return
-    trace = survey.trace
-    gradient = survey.weighted.get(trace.leaves[name])
+    trace = evidence.trace
+    gradient = evidence.weighted.get(trace.leaves[name])
     if gradient is not None and not bool(torch.isfinite(gradient).all()):
         return  # said already, with the step that broke the derivative
     kinds = ("jump", "switch") if bool(marks.jump.any()) else ("singular",) if bool(marks.singular.any()) else ("edge",)
-    record = _suspect(survey, name, kinds)
-    verdict, reason = _words(survey, record, kinds[0])
-    mask = None if record is None else seen_at(survey, name, record, kinds)
-    yield at_step(trace, record, verdict, reason, kinds[0], name, mask, _taken(survey, name, verdict))
+    record = _suspect(evidence, name, kinds)
+    verdict, reason = _words(evidence, record, kinds[0])
+    mask = None if record is None else seen_at(evidence, name, record, kinds)
+    yield at_step(trace, record, verdict, reason, kinds[0], name, mask, _taken(evidence, name, verdict))
 
 
-def kinks(survey: Survey, name: str) -> Iterator[Finding]:
-    mask = survey.bends.get(name)
-    gradient = survey.weighted.get(survey.trace.leaves[name])
+def kinks(evidence: Evidence, name: str) -> Iterator[Finding]:
+    mask = evidence.kinks.get(name)
+    gradient = evidence.weighted.get(evidence.trace.leaves[name])
     if mask is None or gradient is None:
         return
     mask = mask & torch.isfinite(gradient)
-    marks = survey.jumps.get(name)
+    marks = evidence.jumps.get(name)
     if marks is not None and bool(marks.jump.any()):
-        jumper = _suspect(survey, name, ("jump", "switch"))
-        jumping = None if jumper is None else seen_at(survey, name, jumper, ("jump", "switch"))
+        jumper = _suspect(evidence, name, ("jump", "switch"))
+        jumping = None if jumper is None else seen_at(evidence, name, jumper, ("jump", "switch"))
         mask = torch.zeros_like(mask) if jumping is None else mask & ~jumping
     if not bool(mask.any()):
         return
-    record = _suspect(survey, name, ("kink", "switch", "edge"))
-    verdict, reason = _words(survey, record, "kink")
-    taken = _taken(survey, name, verdict)
-    yield at_step(survey.trace, record, verdict, reason + _choice(taken, mask), "kink", name, mask, taken)
+    record = _suspect(evidence, name, ("kink", "switch", "edge"))
+    verdict, reason = _words(evidence, record, "kink")
+    taken = _taken(evidence, name, verdict)
+    yield at_step(evidence.trace, record, verdict, reason + _choice(taken, mask), "kink", name, mask, taken)
 
 
 def _choice(taken: Tensor | None, mask: Tensor) -> str:
@@ -141,18 +138,18 @@ def _choice(taken: Tensor | None, mask: Tensor) -> str:
     return f" PyTorch takes {chosen.item():.6g} there." if len(chosen) == 1 else ""
 
 
-def marked_output(survey: Survey, ref: Ref, marks: Marks) -> Iterator[Finding]:
-    names = sorted(survey.trace.live[ref] & set(survey.moving))
+def marked_output(evidence: Evidence, ref: Ref, marks: Marks) -> Iterator[Finding]:
+    names = sorted(evidence.trace.live[ref] & set(evidence.moving))
     for kind in marks.kinds():
         mask = getattr(marks, kind)
         name = names[0] if names else ""
         also = ("switch",) if kind in ("kink", "jump") else ()
-        record = next((r for n in names if (r := _suspect(survey, n, (kind, *also)))), None)
-        verdict, reason = _words(survey, record, kind)
-        yield at_step(survey.trace, record, verdict, reason, kind, name, mask)
+        record = next((r for n in names if (r := _suspect(evidence, n, (kind, *also)))), None)
+        verdict, reason = _words(evidence, record, kind)
+        yield at_step(evidence.trace, record, verdict, reason, kind, name, mask)
 
 
-def _words(survey: Survey, record: StepRecord | None, kind: str) -> tuple[str, str]:
+def _words(evidence: Evidence, record: StepRecord | None, kind: str) -> tuple[str, str]:
     operation = "the function" if record is None else f"`{operation_of(record.node)}`"
     if kind == "jump":
         return (
@@ -163,31 +160,31 @@ def _words(survey: Survey, record: StepRecord | None, kind: str) -> tuple[str, s
         return "singular", f"The difference quotient of {operation} grows without bound here: the derivative is infinite."
     if kind == "edge":
         return "kink", f"The domain of {operation} ends here: the derivative exists from one side only."
-    seen = [] if record is None else [k for marks in survey.steps[record] for k in marks.kinds()]
+    seen = [] if record is None else [k for marks in evidence.steps[record] for k in marks.kinds()]
     if record is not None and "kink" not in seen and "switch" in seen:
         return "kink", f"The outcome of {operation} flips exactly here, and the one-sided derivatives of the result differ."
     return "kink", f"The one-sided derivatives of {operation} differ here."
 
 
-def _taken(survey: Survey, name: str, verdict: str) -> Tensor | None:
-    return survey.gradient.get(name) if verdict == "kink" else None
+def _taken(evidence: Evidence, name: str, verdict: str) -> Tensor | None:
+    return evidence.gradient.get(name) if verdict == "kink" else None
 
 
-def _suspect(survey: Survey, name: str, kinds: Sequence[str]) -> StepRecord | None:
+def _suspect(evidence: Evidence, name: str, kinds: Sequence[str]) -> StepRecord | None:
     """The first step on the way from the input that was seen to do one of `kinds`, the earlier of the kinds first."""
     for kind in kinds:
-        for record, marks in survey.steps.items():
+        for record, marks in evidence.steps.items():
             if any(bool(getattr(m, kind).any()) for m in marks) and any(
-                name in survey.trace.depends[p] for p in record.parents
+                name in evidence.trace.depends[p] for p in record.parents
             ):
                 return record
     return None
 
 
-def seen_at(survey: Survey, name: str, record: StepRecord, kinds: Sequence[str]) -> Tensor | None:
+def seen_at(evidence: Evidence, name: str, record: StepRecord, kinds: Sequence[str]) -> Tensor | None:
     """Elements of the input that move what the step was seen to do it at; None where that cannot be told."""
-    trace = survey.trace
-    marks = survey.steps.get(record)
+    trace = evidence.trace
+    marks = evidence.steps.get(record)
     if marks is None:
         return None
     seeds: dict[Ref, Tensor] = {}
@@ -211,4 +208,4 @@ def seen_at(survey: Survey, name: str, record: StepRecord, kinds: Sequence[str])
 
 def _widens(value: Tensor, mask: Tensor) -> bool:
     pairs = zip(reversed(value.shape), reversed(mask.shape), strict=False)
-    return value.ndim <= mask.ndim and all(ours in (1, theirs) for ours, theirs in pairs)
+    return value.ndim <= mask.ndim and all(ours in (1, expected) for ours, expected in pairs)

@@ -1,7 +1,4 @@
-"""What the numbers of a survey mean for each input and output: findings, the gravest first.
-
-Knows the order in which things are looked at. Refuses to know JSON, and how each finding is come by (`cuts`, `breaks`).
-"""
+"""What the numbers of a survey mean for each input and output: findings, the gravest first."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Final
 import torch
 
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, flat, steps_over
-from app.engine.explain.evidence import Survey
+from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import ORDER, Finding, at_step
 from app.engine.explain.singularities import jumps, kinks, marked_output, singular, singular_output
 from app.engine.stepwise.point import name_of
@@ -19,9 +16,9 @@ from app.engine.tensors import NAMES, is_differentiable
 _PARTIAL: Final = 3
 
 
-def of_input(survey: Survey, name: str) -> list[Finding]:
+def of_input(evidence: Evidence, name: str) -> list[Finding]:
     """Findings on one input, gravest first; never empty."""
-    trace = survey.trace
+    trace = evidence.trace
     ref = trace.leaves[name]
     leaf = trace.values[ref]
     if not is_differentiable(leaf.dtype):
@@ -40,9 +37,9 @@ def of_input(survey: Survey, name: str) -> list[Finding]:
     if not any(name in trace.live[out] for out in trace.outputs):
         return ends or [Finding("disconnected", f"No derivative leads from `{name}` to an output.")]
     if not any(name in trace.firm[out] for out in trace.outputs):
-        return [flat(survey, name, trace.outputs)]
-    found = [*singular(survey, name), *jumps(survey, name), *kinks(survey, name)]
-    found.sort(key=lambda finding: ORDER.index(finding.verdict))
+        return [flat(evidence, name, trace.outputs)]
+    findings = [*singular(evidence, name), *jumps(evidence, name), *kinks(evidence, name)]
+    findings.sort(key=lambda finding: ORDER.index(finding.verdict))
     rest = [
         Finding(
             "differentiable",
@@ -53,12 +50,12 @@ def of_input(survey: Survey, name: str) -> list[Finding]:
         for cut in ends[:_PARTIAL]
         if name_of(cut.node) not in SHAPE_ONLY  # type: ignore[arg-type]
     ]
-    return [*(found or [Finding("differentiable", "")]), *rest]
+    return [*(findings or [Finding("differentiable", "")]), *rest]
 
 
-def of_output(survey: Survey, index: int) -> list[Finding]:
+def of_output(evidence: Evidence, index: int) -> list[Finding]:
     """Findings on one output, gravest first; never empty."""
-    trace = survey.trace
+    trace = evidence.trace
     ref = trace.outputs[index]
     value = trace.values[ref]
     if not is_differentiable(value.dtype):
@@ -73,9 +70,11 @@ def of_output(survey: Survey, index: int) -> list[Finding]:
         ends = [cut for name in sorted(trace.depends[ref]) for cut in cuts(trace, name, {ref})]
         return ends[:1] or [Finding("disconnected", "No derivative leads here from any input.")]
     if not trace.firm[ref]:
-        return [flat(survey, min(trace.live[ref]), {ref})]
-    marks = survey.outputs[index] if survey.outputs is not None else None
-    found = list(singular_output(survey, ref))
+        return [flat(evidence, min(trace.live[ref]), {ref})]
+    marks = evidence.outputs[index] if evidence.outputs is not None else None
+    findings = list(singular_output(evidence, ref))
     if marks is not None:
-        found += [more for more in marked_output(survey, ref, marks) if more.node not in [known.node for known in found]]
-    return sorted(found, key=lambda finding: ORDER.index(finding.verdict)) or [Finding("differentiable", "")]
+        findings += [
+            more for more in marked_output(evidence, ref, marks) if more.node not in [known.node for known in findings]
+        ]
+    return sorted(findings, key=lambda finding: ORDER.index(finding.verdict)) or [Finding("differentiable", "")]

@@ -1,7 +1,4 @@
-"""What one forward costs: floating-point operations and bytes, counted while it runs on fakes.
-
-Knows rules for the operations that dominate (products, convolutions, factorisations). Refuses to know derivatives and limits.
-"""
+"""What one forward costs: floating-point operations and bytes, counted while it runs on fakes."""
 
 from __future__ import annotations
 

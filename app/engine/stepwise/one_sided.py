@@ -1,7 +1,4 @@
-"""Looks at a function near a point, along a few random directions, and says of each output element how it behaves there.
-
-Knows one-sided differences in float64 over shrinking steps. Refuses to know what the function is.
-"""
+"""Looks at a function near a point, along a few random directions, and says of each output element how it behaves there."""
 
 from __future__ import annotations
 
@@ -63,8 +60,8 @@ def random_like(tensor: Tensor, number: int) -> Tensor:
     shape = tuple(tensor.shape)
     magnitude = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
     turn = torch.rand(shape, generator=generator, dtype=torch.float64)
-    made = torch.polar(magnitude, turn * (2 * math.pi)) if tensor.dtype.is_complex else magnitude * torch.sign(turn - 0.5)
-    return made.to(device=tensor.device, dtype=tensor.dtype)
+    values = torch.polar(magnitude, turn * (2 * math.pi)) if tensor.dtype.is_complex else magnitude * torch.sign(turn - 0.5)
+    return values.to(device=tensor.device, dtype=tensor.dtype)
 
 
 def scale_of(tensor: Tensor) -> Tensor:
@@ -81,7 +78,7 @@ def random_direction(tensor: Tensor, direction: int) -> Tensor:
     return random_like(tensor, direction) * scale_of(tensor)
 
 
-def strewn(tensor: Tensor, width: float, number: int) -> Tensor:
+def perturbed(tensor: Tensor, width: float, number: int) -> Tensor:
     """Another point: `tensor` strewn over `width` times its typical magnitude."""
     magnitude = tensor.detach().abs()
     finite = magnitude[torch.isfinite(magnitude)]
@@ -93,7 +90,7 @@ def strewn(tensor: Tensor, width: float, number: int) -> Tensor:
     return torch.nan_to_num(tensor.detach()) + width * typical * noise
 
 
-def probe(evaluate: Evaluate, base: Sequence[Tensor], directions: int) -> list[Marks]:
+def classify(evaluate: Evaluate, base: Sequence[Tensor], directions: int) -> list[Marks]:
     """How each output behaves near the point: 8 evaluations a direction, 12 where something is seen; with two directions 3 more.
 
     Arguments:
@@ -164,13 +161,13 @@ def _along(evaluate: Callable[[float], Sequence[Tensor] | None], base: Sequence[
     levels = {step: _pair(evaluate, step, base) for step in (*COARSE, LAST)}
     if any(side is None for pair in levels.values() for side in pair):
         return _refused(levels, base)
-    found = [_coarse(levels, k, output) for k, output in enumerate(base)]
-    if not any(bool((m.kink | m.jump | m.singular).any()) for m in found):
-        return found
+    marks_of_all = [_coarse(levels, k, output) for k, output in enumerate(base)]
+    if not any(bool((m.kink | m.jump | m.singular).any()) for m in marks_of_all):
+        return marks_of_all
     levels |= {step: _pair(evaluate, step, base) for step in FINE}
     if any(side is None for pair in levels.values() for side in pair):
-        return found
-    return [_confirmed(marks, levels, k, output) for k, (marks, output) in enumerate(zip(found, base, strict=True))]
+        return marks_of_all
+    return [_confirmed(marks, levels, k, output) for k, (marks, output) in enumerate(zip(marks_of_all, base, strict=True))]
 
 
 def _pair(evaluate: Callable[[float], Sequence[Tensor] | None], step: float, base: Sequence[Tensor]) -> _Pair:

@@ -1,7 +1,4 @@
-"""A Function at a point in float64, run as often as a probe needs it, whole or one step at a time.
-
-Knows dtypes, random states and the steps that must not see NaN. Refuses to know derivatives.
-"""
+"""A Function at a point in float64, run as often as a probe needs it, whole or one step at a time."""
 
 from __future__ import annotations
 
@@ -120,26 +117,14 @@ class Point:
         self.floating = tuple(name for name in function.leaves if is_differentiable(self.leaves[name].dtype))
         self.forwards = 0.0
         self._seed = seed or 0
-        self._nodes = [node for node in function.graph.nodes if node.op == "call_function"]
-        self._placeholders = [node for node in function.graph.nodes if node.op == "placeholder"]
-        (self._output,) = (node for node in function.graph.nodes if node.op == "output")
+        self._whole = Interpreter(self)
         self._devices = sorted({leaf.device.index or 0 for leaf in self.leaves.values() if leaf.device.type == "cuda"})
         self._default = torch.float64 if wide else _default_dtype(self.leaves)
 
     @property
     def nodes(self) -> Sequence[fx.Node]:
         """The calls, in the order in which they run."""
-        return self._nodes
-
-    @property
-    def placeholders(self) -> Mapping[str, fx.Node]:
-        return dict(zip(self.function.leaves, self._placeholders, strict=True))
-
-    @property
-    def output_nodes(self) -> tuple[fx.Node, ...]:
-        """The nodes whose values are the Function's outputs, in their order."""
-        (nodes,) = self._output.args
-        return tuple(nodes) if isinstance(nodes, list | tuple) else (nodes,)
+        return [node for node in self.function.graph.nodes if node.op == "call_function"]
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -178,17 +163,26 @@ class Point:
             return replaced(result, Tensor, widened)
         return result
 
-    def run(self, leaves: Mapping[str, Tensor]) -> list[Tensor]:
+    def run(self, leaves: Mapping[str, Tensor]) -> Sequence[Tensor]:
         """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises."""
         self.forwards += 1
-        values: dict[fx.Node, Any] = {}
-        for name, node in zip(self.function.leaves, self._placeholders, strict=True):
-            values[node] = leaves.get(name, self.leaves[name])
         with self.ready():
-            for node in self._nodes:
-                args, kwargs = replaced((node.args, node.kwargs), fx.Node, values.__getitem__)
-                values[node] = self.call(node, args, kwargs)
-        return [values[node] for node in self.output_nodes]
+            outputs: Sequence[Tensor] = self._whole.run(*(leaves.get(name, self.leaves[name]) for name in self.function.leaves))
+            return outputs
+
+
+class Interpreter(fx.Interpreter):
+    """Walks the graph of `point`'s Function."""
+
+    def __init__(self, point: Point) -> None:
+        super().__init__(torch.nn.Module(), garbage_collect_values=False, graph=point.function.graph)
+        self.point = point
+        self.extra_traceback = False  # a refusal is read by its message, which the trace would be added to
+
+    def run_node(self, node: fx.Node) -> Any:
+        if node.op != "call_function":
+            return super().run_node(node)
+        return self.point.call(node, *self.fetch_args_kwargs_from_env(node))
 
 
 def _default_dtype(leaves: Mapping[str, Tensor]) -> torch.dtype:

@@ -1,19 +1,16 @@
-"""A Function taken apart at a point: every step with an autograd graph of its own, so that each path can be followed.
-
-Knows which tensor of which step depends on which input, and whether a derivative passes. Refuses to know what that means to a person.
-"""
+"""A Function taken apart at a point: every step with an autograd graph of its own, so that each path can be followed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
 
-from app.engine.stepwise.one_sided import random_like, strewn
-from app.engine.stepwise.point import REFUSALS, Hole, Point, Ref, replaced
+from app.engine.stepwise.one_sided import perturbed, random_like
+from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, replaced
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 
@@ -62,6 +59,7 @@ class StepTrace:
         depends, live, firm: tensor → names of floating leaves on which its value depends in any way; to which a derivative
             leads; to which one leads that is not zero almost everywhere.
         needed: the tensors on which some output depends.
+        arguments: step → its arguments, with a `Hole` in the place of every tensor.
     """
 
     point: Point
@@ -73,8 +71,7 @@ class StepTrace:
     live: dict[Ref, frozenset[str]] = field(default_factory=dict)
     firm: dict[Ref, frozenset[str]] = field(default_factory=dict)
     needed: set[Ref] = field(default_factory=set)
-    _structure: dict[fx.Node, Any] = field(default_factory=dict)
-    _shape: dict[fx.Node, tuple[Any, Any]] = field(default_factory=dict)
+    arguments: dict[fx.Node, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def maker(self) -> dict[Ref, StepRecord]:
@@ -85,7 +82,7 @@ class StepTrace:
         """The outputs of one step at other inputs, with the same random numbers. Raises what PyTorch raises."""
         self.point.forwards += 1 / max(1, len(self.records))
         at = dict(zip(record.parents, inputs, strict=True))
-        args, kwargs = replaced(self._shape[record.node], Hole, lambda hole: at[hole.ref])
+        args, kwargs = replaced(self.arguments[record.node], Hole, lambda hole: at[hole.ref])
         with self.point.ready():
             return list(tensors_in(self.point.call(record.node, args, kwargs, record.state)))
 
@@ -97,80 +94,99 @@ class StepTrace:
         Arguments:
             override: steps whose derivative is to be replaced by another rule.
         """
-        found: dict[Ref, Tensor] = dict(cotangents)
+        reached: dict[Ref, Tensor] = dict(cotangents)
         for record in reversed(self.records):
-            incoming = [found.get(ref) for ref in record.refs()]
+            incoming = [reached.get(ref) for ref in record.refs()]
             if all(cotangent is None for cotangent in incoming):
                 continue
-            pull = (override or {}).get(record.node, step_vjp)
-            for parent, cotangent in zip(record.parents, pull(record, incoming), strict=True):
+            rule = (override or {}).get(record.node, step_vjp)
+            for parent, cotangent in zip(record.parents, rule(record, incoming), strict=True):
                 if cotangent is not None:
-                    found[parent] = found[parent] + cotangent if parent in found else cotangent
-        return found
+                    reached[parent] = reached[parent] + cotangent if parent in reached else cotangent
+        return reached
 
 
 def step_vjp(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The step's own rule: what its autograd graph makes of `cotangents`; None for an input that none reaches."""
     at = [j for j in range(len(record.inputs)) if any(row[j] for row in record.passes)]
     pairs = [(o, c) for o, c in zip(record.outputs, cotangents, strict=True) if c is not None and o.requires_grad]
-    found: list[Tensor | None] = [None] * len(record.inputs)
+    rows: list[Tensor | None] = [None] * len(record.inputs)
     if not at or not pairs:
-        return found
-    outputs, given = zip(*pairs, strict=True)
-    gradients = torch.autograd.grad(outputs, [record.inputs[j] for j in at], given, retain_graph=True, allow_unused=True)
+        return rows
+    outputs, outgrads = zip(*pairs, strict=True)
+    gradients = torch.autograd.grad(outputs, [record.inputs[j] for j in at], outgrads, retain_graph=True, allow_unused=True)
     for j, gradient in zip(at, gradients, strict=True):
-        found[j] = gradient
-    return found
+        rows[j] = gradient
+    return rows
 
 
 def trace_steps(point: Point) -> StepTrace:
     """Runs every step once, with its own graph, and follows every path. Raises what PyTorch raises in the forward."""
     trace = StepTrace(point)
-    for name, node in point.placeholders.items():
-        ref = (node, 0)
-        leaf = point.leaves[name]
-        trace._structure[node] = Hole(ref)
-        trace.values[ref], trace.leaves[name] = leaf, ref
-        own = frozenset([name]) if is_differentiable(leaf.dtype) else frozenset[str]()
-        trace.depends[ref] = trace.live[ref] = trace.firm[ref] = own
     point.forwards += 1
     with torch.enable_grad(), point.ready():
-        for node in point.nodes:
-            _run(trace, node)
-    trace.outputs = tuple(trace._structure[node].ref for node in point.output_nodes)
+        outputs = _Tracer(trace).run(*point.function.leaves)
+    trace.outputs = tuple(hole.ref for hole in outputs)
     trace.needed = needed_for(trace, trace.outputs)
     return trace
 
 
-def _run(trace: StepTrace, node: fx.Node) -> None:
-    arguments = replaced((node.args, node.kwargs), fx.Node, trace._structure.__getitem__)
-    if _is_pick(node, trace):
-        trace._structure[node] = arguments[0][0][arguments[0][1]]
-        return
-    parents: dict[Ref, None] = {}
-    replaced(arguments, Hole, lambda hole: parents.setdefault(hole.ref))
-    inputs = {ref: _leaf(trace.values[ref]) for ref in parents}
-    state = tuple(trace.point.random_state())
-    result = _called(trace, node, arguments, inputs, state)
-    outputs: list[Tensor] = []
+class _Tracer(Interpreter):
+    """Walks the graph with a `Hole` in the place of every tensor; it is called with the names of the leaves."""
 
-    def keep(tensor: Tensor) -> Hole:
-        outputs.append(tensor)
-        return Hole((node, len(outputs) - 1))
+    def __init__(self, trace: StepTrace) -> None:
+        super().__init__(trace.point)
+        self._trace = trace
 
-    trace._structure[node] = replaced(result, Tensor, keep)
-    trace._shape[node] = arguments
-    passes, nil, refused = _connections(tuple(inputs.values()), outputs)
-    record = StepRecord(node, tuple(parents), tuple(inputs.values()), tuple(outputs), state, passes, (), refused)
-    record = StepRecord(node, record.parents, record.inputs, record.outputs, state, passes, _flat(trace, record, nil), refused)
-    trace.records.append(record)
-    for k, output in enumerate(outputs):
-        ref = (node, k)
-        trace.values[ref] = output.detach()
-        trace.depends[ref] = frozenset[str]().union(*(trace.depends[p] for p in parents))
-        trace.live[ref] = frozenset[str]().union(*(trace.live[p] for j, p in enumerate(parents) if passes[k][j]))
-        firm = (trace.firm[p] for j, p in enumerate(parents) if passes[k][j] and not record.flat[k][j])
-        trace.firm[ref] = frozenset[str]().union(*firm)
+    def run_node(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return self._leaf(node, super().run_node(node))
+        if node.op == "output":
+            return super().run_node(node)
+        arguments = self.fetch_args_kwargs_from_env(node)
+        return arguments[0][0][arguments[0][1]] if _is_pick(node, arguments[0]) else self._step(node, arguments)
+
+    def _leaf(self, node: fx.Node, name: str) -> Hole:
+        trace, ref = self._trace, (node, 0)
+        trace.values[ref], trace.leaves[name] = self.point.leaves[name], ref
+        own = frozenset([name]) if is_differentiable(self.point.leaves[name].dtype) else frozenset[str]()
+        trace.depends[ref] = trace.live[ref] = trace.firm[ref] = own
+        return Hole(ref)
+
+    def _step(self, node: fx.Node, arguments: Any) -> Any:
+        trace = self._trace
+        parents: dict[Ref, None] = {}
+        replaced(arguments, Hole, lambda hole: parents.setdefault(hole.ref))
+        inputs = {ref: _leaf(trace.values[ref]) for ref in parents}
+        state = tuple(self.point.random_state())
+        result = _called(trace, node, arguments, inputs, state)
+        outputs: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Hole:
+            outputs.append(tensor)
+            return Hole((node, len(outputs) - 1))
+
+        structure = replaced(result, Tensor, keep)
+        trace.arguments[node] = arguments
+        passes, nil, refused = _connections(tuple(inputs.values()), outputs)
+        record = StepRecord(node, tuple(parents), tuple(inputs.values()), tuple(outputs), state, passes, (), refused)
+        record = replace(record, flat=_flat(trace, record, nil))
+        trace.records.append(record)
+        for k, output in enumerate(outputs):
+            ref = (node, k)
+            trace.values[ref] = output.detach()
+            trace.depends[ref] = frozenset[str]().union(*(trace.depends[p] for p in parents))
+            trace.live[ref] = frozenset[str]().union(*(trace.live[p] for j, p in enumerate(parents) if passes[k][j]))
+            firm = (trace.firm[p] for j, p in enumerate(parents) if passes[k][j] and not record.flat[k][j])
+            trace.firm[ref] = frozenset[str]().union(*firm)
+        return structure
+
+
+def _is_pick(node: fx.Node, args: Sequence[Any]) -> bool:
+    """Whether a call only takes one of a step's several outputs; `cat([a, b], 0)` looks like it but is given a list of nodes."""
+    return (
+        len(args) == 2 and isinstance(node.args[0], fx.Node) and isinstance(args[0], list | tuple) and isinstance(args[1], int)
+    )
 
 
 def _called(trace: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, Tensor], state: Sequence[Tensor]) -> Any:
@@ -196,17 +212,6 @@ def _called(trace: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, T
     return attempt()
 
 
-def _is_pick(node: fx.Node, trace: StepTrace) -> bool:
-    """Whether it only takes one of a step's several outputs."""
-    first = node.args[0] if node.args else None
-    return (
-        isinstance(first, fx.Node)
-        and not isinstance(trace._structure[first], Hole)
-        and len(node.args) == 2
-        and isinstance(node.args[1], int)
-    )
-
-
 def _leaf(value: Tensor) -> Tensor:
     copy = value.detach()
     return copy.requires_grad_() if is_differentiable(copy.dtype) else copy
@@ -221,13 +226,13 @@ def _connections(
     for output in outputs:
         row, zero = [False] * len(inputs), [False] * len(inputs)
         if output.requires_grad and at:
-            found: list[Tensor | None] = []
+            gradients: list[Tensor | None] = []
             try:
-                found += _gradients(output, [inputs[j] for j in at])
+                gradients += _gradients(output, [inputs[j] for j in at])
             except _NO_FORMULA:
                 refused = True
-                found += [_alone(output, inputs[j]) for j in at]
-            for j, gradient in zip(at, found, strict=True):
+                gradients += [_alone(output, inputs[j]) for j in at]
+            for j, gradient in zip(at, gradients, strict=True):
                 row[j] = gradient is not None
                 zero[j] = gradient is not None and gradient.numel() > 0 and not bool((gradient != 0).any())
         passes.append(tuple(row))
@@ -256,7 +261,7 @@ def _is_flat(trace: StepTrace, record: StepRecord, k: int, j: int) -> bool:
     changed = False
     for number, width in enumerate(_SPREADS):
         inputs = [tensor.detach() for tensor in record.inputs]
-        inputs[j] = strewn(inputs[j], width, number).requires_grad_()
+        inputs[j] = perturbed(inputs[j], width, number).requires_grad_()
         try:
             output = trace.again(record, inputs)[k]
             if output.shape != record.outputs[k].shape or not output.requires_grad:

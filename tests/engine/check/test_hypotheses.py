@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.engine.building import checked
-from tests.engine.test_check import normal
+from tests.engine.check.test_report import normal
 
 X, Y, W, B = normal(8, 3), normal(8, 3, seed=1), normal(3, 4, seed=2), normal(4, seed=3)
 K = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])

@@ -221,15 +221,15 @@ def test_many_forwards_are_not_spent() -> None:
     leaves = tensors({"x": torch.randn(40, 30, dtype=torch.float64), "w": torch.randn(30, 20, dtype=torch.float64)})
     text = "h = relu(x @ w)\nfor i in range(10):\n    h = tanh(h) + F.gelu(h)\nh.sum()"
     function = program(text, leaves)
-    from app.engine.explain.evidence import survey
-    from app.engine.explain.report import opened
+    from app.engine.explain.evidence import gather
+    from app.engine.explain.report import traced
 
-    local = opened(function, leaves, None)
-    survey(local)
+    local = traced(function, leaves, None)
+    gather(local)
     assert local.point.forwards < 40
     zero = {**leaves, "x": torch.zeros(40, 30, dtype=torch.float64)}
-    local = opened(function, zero, None)
-    survey(local)
+    local = traced(function, zero, None)
+    gather(local)
     assert local.point.forwards < 100
 
 
