@@ -14,7 +14,7 @@ from tests.protocols.operations import CASES, Array, Case
 from tests.server import Server
 
 Gradients = dict[str, Array]
-FUNCTIONS = {
+FUNCTIONS: dict[str, dict[str, tuple[int, ...]]] = {
     "banana_log_density": {"x": (2,)},
     "gaussian_log_density": {"x": (3,), "mean": (3,), "log_scale": (3,)},
     "heat_step": {"u": (6,)},
