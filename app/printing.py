@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.printing_reports import check_text, explain_text
+from app.printing_reports import check_text, explain_text, precision_text
 
 _WHOLE: Final = 100  # elements that are all shown: some ten lines of a terminal
 _DIGITS: Final = 6
-_PLAIN: Final = frozenset({"notes", "plan", "explain", "check", "complex"})
+_PLAIN: Final = frozenset({"notes", "plan", "explain", "check", "precision", "complex"})
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:
@@ -26,6 +26,8 @@ def _reports(answer: Mapping[str, Any]) -> Iterator[str]:
         yield explain_text(answer["explain"])
     if answer.get("check"):
         yield check_text(answer["check"])
+    if answer.get("precision"):
+        yield precision_text(answer["precision"])
 
 
 def problem_text(problem: Mapping[str, Any]) -> str:

@@ -137,6 +137,37 @@ def _checked(name: str, verdict: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def precision_text(precision: Mapping[str, Any]) -> str:
+    """For each input how many digits of its derivative are right, and where they were lost."""
+    return "\n\n".join(_measured(name, report) for name, report in precision.items())
+
+
+def _measured(name: str, report: Mapping[str, Any]) -> str:
+    digits = report["digits"]
+    lines = [
+        f"{name}  {digits['worst']:g} digits right in the worst element, {digits['median']:g} in the median "
+        f"({report['dtype']} against {report['reference']})"
+    ]
+    lines += _table(report["worst"])
+    because = report.get("because") or {}
+    rows = [
+        (
+            "outputs",
+            ", ".join(f"{output}: {each['worst']:g} to {each['median']:g}" for output, each in report["outputs"].items()),
+        )
+    ]
+    if "line" in because:
+        rows.append(("where", f"line {because['line']}: {because['text']} ({because['operation']})"))
+    rows += [
+        (label, report_text)
+        for label, report_text in (("why", because.get("reason")), ("instead", report["instead"]))
+        if report_text
+    ]
+    if report.get("reason"):
+        rows.append(("doubt", report["reason"]))
+    return "\n".join(lines + _rows(rows))
+
+
 def _size(verdict: Mapping[str, Any]) -> str:
     if verdict.get("max_error") is None:
         return f"tolerance {_number(verdict['tolerance'], 2)}"
@@ -147,7 +178,7 @@ def _table(worst: Sequence[Mapping[str, Any]]) -> list[str]:
     """The worst elements, their numbers flush right."""
     if not worst:
         return []
-    columns = [c for c in ("autodiff", "numeric", "expected") if any(c in entry for entry in worst)]
+    columns = [c for c in ("autodiff", "numeric", "expected", "value", "reference") if any(c in entry for entry in worst)]
     rows = [("element", *columns)] + [
         (_index(e["index"]), *(_number(e[c], 8) if c in e else "-" for c in columns)) for e in worst
     ]

@@ -19,7 +19,18 @@ COMPLEX_DTYPES: Final = ("complex64", "complex128")
 RANK_LIMIT: Final = 32
 
 Want = Literal[
-    "outputs", "gradient", "vjp", "jvp", "jacobian", "hessian", "hvp", "fisher", "fisher_diagonal", "explain", "check"
+    "outputs",
+    "gradient",
+    "vjp",
+    "jvp",
+    "jacobian",
+    "hessian",
+    "hvp",
+    "fisher",
+    "fisher_diagonal",
+    "precision",
+    "explain",
+    "check",
 ]
 WANTS: Final[tuple[str, ...]] = get_args(Want)
 Format = Literal["dense", "diagonal", "auto"]

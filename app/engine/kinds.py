@@ -18,6 +18,7 @@ from app.engine.computation import Computation
 from app.engine.explain.report import explain
 from app.engine.per_sample import Sample
 from app.engine.planning.demand import Demand, Sizes
+from app.engine.precision.report import precision
 from app.engine.tensors import to_torch
 from app.errors import PullbackError
 
@@ -131,8 +132,20 @@ def _check(computation: Computation) -> Any:
     )
 
 
-def _single_cotangents(computation: Computation) -> Vectors:
-    """The cotangents that `check` reduces by; without a note where each output is one number, for then there is nothing to choose."""
+def _precision(computation: Computation) -> Any:
+    evaluation = computation.evaluation
+    outputs = evaluation.differentiable()
+    of = computation.prepared.of or computation.query.of
+    if of in outputs and not computation.query.cotangent:
+        vectors: Vectors = {of: torch.ones_like(outputs[of])}
+    else:
+        vectors = _single_cotangents(computation, "precision")
+    derivatives = products.vjp(evaluation, vectors, None)
+    return precision(computation.prepared.function, computation.leaves, vectors, derivatives, computation.query.seed)
+
+
+def _single_cotangents(computation: Computation, kind: str = "check") -> Vectors:
+    """The cotangents that a report reduces by; without a note where each output is one number, for then there is nothing to choose."""
     outputs = computation.evaluation.differentiable()
     scalars = all(value.numel() == 1 for value in outputs.values())
     if scalars and not computation.query.cotangent:
@@ -140,7 +153,7 @@ def _single_cotangents(computation: Computation) -> Vectors:
     vectors, num_vectors = computation.cotangents
     if num_vectors is not None:
         raise PullbackError(
-            "bad_cotangent", "`check` takes one cotangent of each output.", at="cotangent", fix="Send one at a time."
+            "bad_cotangent", f"`{kind}` takes one cotangent of each output.", at="cotangent", fix="Send one at a time."
         )
     return vectors
 
@@ -226,6 +239,7 @@ KINDS: Final[dict[str, Kind]] = {
         Demand(bytes=lambda s: s.wrt_bytes, passes=lambda s: s.samples, needs="likelihoods", by_rows=True),
     ),
     "explain": Kind(_explain, Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none"), of_one_point=True),
+    "precision": Kind(_precision, Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="reverse"), of_one_point=True),
     "check": Kind(_check, Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none"), of_one_point=True),
 }
 

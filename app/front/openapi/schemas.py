@@ -117,7 +117,7 @@ _QUERY_FIELDS: Final[dict[str, Schema]] = {
         "description": "What to answer. `gradient`, `hessian` and `hvp` are of one real scalar output; `vjp` is Jᵀ·cotangent, "
         "`jvp` J·tangent; `fisher` and `fisher_diagonal` are the means over samples of g·gᵀ and g², the output being one "
         "log-likelihood a sample; `explain` reports where and why there is a derivative or none; `check` compares autodiff, "
-        "finite differences and `expected`.",
+        "finite differences and `expected`; `precision` tells how many digits of each derivative are right, and which step lost them.",
     },
     "wrt": {**_NAMES, "description": "Inputs to differentiate with respect to; default: every floating or complex input."},
     "of": _text("The output that `gradient`, `hessian`, `hvp`, `fisher` are of; needed only where there is more than one."),
@@ -190,6 +190,10 @@ _RESULTS: Final[dict[str, tuple[Schema, str]]] = {
     "fisher": (_TENSOR_MAP, "Input → shape [n, n], n the number of the input's elements."),
     "fisher_diagonal": (_TENSOR_MAP, "Input → shape of input."),
     "explain": (ref("Explain"), "The differentiability report."),
+    "precision": (
+        _map(ref("Precision"), "Input → report."),
+        "The right digits of each derivative, by comparison with a wider run.",
+    ),
     "check": (_map(ref("Check"), "Input → verdict."), "The verdict on each derivative."),
 }
 
@@ -244,6 +248,35 @@ _ANSWER: Final[dict[str, Schema]] = {
             "reason": {"type": ["string", "null"]},
         }
     ),
+    "Precision": _object(
+        {
+            "digits": {**ref("Digits"), "description": "Of the derivative: decimal digits that are right."},
+            "dtype": {"type": "string", "description": "The dtype that was computed in."},
+            "reference": {
+                "type": "string",
+                "enum": ["float64", "mpmath", "float64 with random rounding"],
+                "description": "What it was compared with: a run in float64, one in 60 to 600 digits, or, where neither can judge, "
+                "the mean of eight float64 runs whose every result was moved by a rounding error: an estimate.",
+            },
+            "worst": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "The worst elements: index and both values.",
+            },
+            "because": {
+                "anyOf": [ref("ExplainedStep"), {"type": "null"}],
+                "description": "The step that lost digits beyond ordinary rounding, in the derivative or else in an output.",
+            },
+            "instead": {
+                "type": ["string", "null"],
+                "description": "A better formula, named only where it has been tried and has more right digits.",
+            },
+            "outputs": {**_map(ref("Digits"), "Output → right digits of its value.")},
+            "reason": {"type": "string", "description": "Why the reference may itself be in question."},
+        },
+        ("digits", "dtype", "reference", "worst", "because", "instead", "outputs"),
+    ),
+    "Digits": _object({"worst": {"type": "number"}, "median": {"type": "number"}}, ("worst", "median")),
     "Check": _object(
         {
             "agrees": {"type": "boolean"},

@@ -1,0 +1,79 @@
+"""Numbers of 60 digits or more, and tensors that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import mpmath
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+# 60 digits: float64 has 16 and spans 16 more where numbers near 1 cancel down to its epsilon squared; the rest is margin.
+DIGITS: Final = 60
+MP: Final = mpmath.MPContext()
+MP.dps = DIGITS
+
+Numbers = npt.NDArray[Any]
+# A rule takes the overload, its float64 result and the call's own arguments, and gives the exact numbers of each result.
+Rule = Callable[..., Numbers | tuple[Numbers, ...]]
+_from_float = np.frompyfunc(MP.mpf, 1, 1)
+
+
+class Carrier(Tensor):
+    """A floating tensor with exact values beside it.
+
+    Attributes:
+        value: the float64 tensor of the ordinary run.
+        numbers: the exact values, an object array of `value`'s shape.
+    """
+
+    value: Tensor
+    numbers: Numbers
+
+
+def numbers_of(value: Tensor) -> Numbers:
+    """The elements as numbers of 60 digits, in an array of the same shape."""
+    array = value.detach().cpu().numpy()
+    return np.asarray(_from_float(array), dtype=object).reshape(array.shape)
+
+
+def plain(x: Any) -> Any:
+    """The float64 tensor of the ordinary run, of a tensor that carries exact values; anything else as it is."""
+    return x.value if isinstance(x, Carrier) else x
+
+
+def scalar(x: Any) -> Any:
+    """A plain number of the call as an exact one."""
+    return MP.mpf(x) if isinstance(x, int | float) else x
+
+
+def as_numbers(x: Any) -> Any:
+    """The exact numbers of any argument: those that it carries, or its own."""
+    if isinstance(x, Carrier):
+        return x.numbers
+    if isinstance(x, Tensor):
+        return numbers_of(x.to(torch.float64)) if x.dtype != torch.bool else x.cpu().numpy()
+    return scalar(x)
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of numbers, NaN where it has no real value, as in PyTorch."""
+
+    def call(*numbers: Any) -> Any:
+        try:
+            value = function(*numbers)
+        except (ArithmeticError, ValueError, mpmath.libmp.NoConvergence):
+            return MP.nan
+        return MP.nan if isinstance(value, MP.mpc) else value
+
+    return call
+
+
+def divided(a: Any, b: Any) -> Any:
+    """a / b as IEEE 754 divides by zero."""
+    if b != 0:
+        return a / b
+    return MP.nan if a == 0 or MP.isnan(a) else MP.inf * MP.sign(a)

@@ -1,0 +1,145 @@
+"""Exact pointwise functions: each ATen call on single numbers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, Rule, as_numbers, divided, guarded, plain, scalar
+
+
+def _pointwise(function: Callable[..., Any], arity: int) -> Rule:
+    vectorised = np.frompyfunc(guarded(function), arity, 1)
+
+    def rule(func: Any, result: Any, *args: Any, **kwargs: Any) -> Numbers:
+        return np.asarray(vectorised(*(as_numbers(arg) for arg in args[:arity])), dtype=object)
+
+    return rule
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if exponent == 0:
+        return MP.mpf(1)
+    if base == 0:
+        return MP.mpf(0) if exponent > 0 else MP.inf
+    return base ** (int(exponent) if MP.isint(exponent) else exponent)
+
+
+def _polygamma(n: Any, x: Any) -> Any:
+    return MP.polygamma(int(n), x)
+
+
+def _log(x: Any) -> Any:
+    return -MP.inf if x == 0 else MP.log(x)
+
+
+def _log1p(x: Any) -> Any:
+    # mpmath's own log1p keeps the digits of a small x.
+    return -MP.inf if x == -1 else MP.log1p(x)
+
+
+def _sign(x: Any) -> Any:
+    return MP.sign(x)
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + MP.exp(-x))
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    return a - b * MP.floor(a / b)
+
+
+def _fmod(a: Any, b: Any) -> Any:
+    q = a / b
+    return a - b * (MP.floor(q) if q >= 0 else MP.ceil(q))
+
+
+def _ndtr(x: Any) -> Any:
+    return MP.erfc(-x / MP.sqrt(2)) / 2
+
+
+def _xlogy(x: Any, y: Any) -> Any:
+    return MP.mpf(0) if x == 0 else x * _log(y)
+
+
+_UNARY: Final[dict[str, Callable[[Any], Any]]] = {
+    "neg": operator.neg, "abs": abs, "exp": MP.exp, "exp2": lambda x: MP.mpf(2) ** x, "expm1": MP.expm1, "special_expm1": MP.expm1,
+    "log": _log, "log2": lambda x: _log(x) / MP.log(2), "log10": lambda x: _log(x) / MP.log(10), "log1p": _log1p,
+    "sqrt": MP.sqrt, "rsqrt": lambda x: divided(MP.mpf(1), MP.sqrt(x)), "reciprocal": lambda x: divided(MP.mpf(1), x),
+    "sin": MP.sin, "cos": MP.cos, "tan": MP.tan, "asin": MP.asin, "acos": MP.acos, "atan": MP.atan,
+    "sinh": MP.sinh, "cosh": MP.cosh, "tanh": MP.tanh, "asinh": MP.asinh, "acosh": MP.acosh, "atanh": MP.atanh,
+    "sigmoid": _sigmoid, "erf": MP.erf, "erfc": MP.erfc, "erfinv": MP.erfinv, "lgamma": MP.loggamma, "digamma": MP.digamma,
+    "special_ndtr": _ndtr, "special_log_ndtr": lambda x: _log(_ndtr(x)), "special_i0": lambda x: MP.besseli(0, x),
+    "i0": lambda x: MP.besseli(0, x), "special_i1": lambda x: MP.besseli(1, x), "special_erfcx": lambda x: MP.exp(x * x) * MP.erfc(x),
+    "special_entr": lambda x: -_xlogy(x, x), "sign": _sign, "sgn": _sign, "floor": MP.floor, "ceil": MP.ceil,
+    "trunc": lambda x: MP.floor(x) if x >= 0 else MP.ceil(x), "round": MP.nint, "relu": lambda x: max(x, MP.mpf(0)),
+    "deg2rad": lambda x: x * MP.pi / 180, "rad2deg": lambda x: x * 180 / MP.pi, "square": lambda x: x * x,
+    "sinc": lambda x: MP.sincpi(x), "positive": operator.pos, "frac": lambda x: x - (MP.floor(x) if x >= 0 else MP.ceil(x)),
+    "log_sigmoid_forward": lambda x: -MP.log1p(MP.exp(-x)),
+}  # fmt: skip
+
+
+_BINARY: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "mul": operator.mul, "multiply": operator.mul, "div": divided, "divide": divided, "true_divide": divided, "pow": _power,
+    "maximum": max, "minimum": min, "fmax": max, "fmin": min, "atan2": MP.atan2, "hypot": MP.hypot, "polygamma": _polygamma,
+    "remainder": _remainder, "fmod": _fmod, "xlogy": _xlogy, "special_xlog1py": lambda x, y: MP.mpf(0) if x == 0 else x * _log1p(y),
+    "logaddexp": lambda a, b: max(a, b) + MP.log1p(MP.exp(-abs(a - b))), "copysign": lambda a, b: abs(a) * (MP.sign(b) or 1),
+    "sigmoid_backward": lambda g, y: g * (1 - y) * y, "tanh_backward": lambda g, y: g * (1 - y * y),
+}  # fmt: skip
+
+
+def _add(func: Any, result: Any, a: Any, b: Any, alpha: Any = 1, **_: Any) -> Numbers:
+    return np.asarray(as_numbers(a) + as_numbers(b) * scalar(alpha), dtype=object)
+
+
+def _sub(func: Any, result: Any, a: Any, b: Any, alpha: Any = 1, **_: Any) -> Numbers:
+    return np.asarray(as_numbers(a) - as_numbers(b) * scalar(alpha), dtype=object)
+
+
+def _rsub(func: Any, result: Any, a: Any, b: Any, alpha: Any = 1, **_: Any) -> Numbers:
+    return np.asarray(as_numbers(b) - as_numbers(a) * scalar(alpha), dtype=object)
+
+
+def _div(func: Any, result: Any, a: Any, b: Any, rounding_mode: str | None = None) -> Numbers:
+    quotient = np.asarray(np.frompyfunc(guarded(divided), 2, 1)(as_numbers(a), as_numbers(b)), dtype=object)
+    if rounding_mode is None:
+        return quotient
+    rounding = MP.floor if rounding_mode == "floor" else lambda x: MP.floor(x) if x >= 0 else MP.ceil(x)
+    return np.asarray(np.frompyfunc(rounding, 1, 1)(quotient), dtype=object)
+
+
+def _where(func: Any, result: Any, condition: Any, a: Any, b: Any) -> Numbers:
+    return np.asarray(np.where(_mask(condition), as_numbers(a), as_numbers(b)), dtype=object)
+
+
+def _mask(condition: Any) -> Any:
+    return plain(condition).bool().cpu().numpy()
+
+
+def _clamp(func: Any, result: Any, x: Any, low: Any = None, high: Any = None, **named: Any) -> Numbers:
+    low, high = named.get("min", low), named.get("max", high)
+    numbers = as_numbers(x)
+    if low is not None:
+        numbers = np.maximum(numbers, as_numbers(low))
+    return np.asarray(numbers if high is None else np.minimum(numbers, as_numbers(high)), dtype=object)
+
+
+def _masked_fill(func: Any, result: Any, x: Any, mask: Any, value: Any) -> Numbers:
+    return np.asarray(np.where(_mask(mask), as_numbers(value), as_numbers(x)), dtype=object)
+
+
+def _threshold_backward(func: Any, result: Any, g: Any, x: Any, threshold: Any) -> Numbers:
+    return np.asarray(np.where(as_numbers(x) <= scalar(threshold), MP.mpf(0), as_numbers(g)), dtype=object)
+
+
+POINTWISE: Final[dict[str, Rule]] = {
+    **{name: _pointwise(function, 1) for name, function in _UNARY.items()},
+    **{name: _pointwise(function, 2) for name, function in _BINARY.items()},
+    **dict.fromkeys(("div", "divide"), _div), "add": _add, **dict.fromkeys(("sub", "subtract"), _sub), "rsub": _rsub, "where": _where,
+    "clamp": _clamp, "clamp_min": _clamp, "clamp_max": lambda func, result, x, high: _clamp(func, result, x, None, high),
+    "masked_fill": _masked_fill, "threshold_backward": _threshold_backward,
+}  # fmt: skip

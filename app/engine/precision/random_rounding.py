@@ -1,0 +1,92 @@
+"""Digits estimated by random rounding: the same run several times, each result of each call moved by up to one rounding error.
+
+Monte Carlo arithmetic (D. S. Parker, "Monte Carlo Arithmetic", UCLA CSD-970002, 1997): the digits in which the runs agree are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+# The standard deviation of 8 runs is within a factor of 2 of the true one in 99 % of all cases: 0.3 digits.
+RUNS: Final = 8
+
+
+class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, the result of every call that computes is moved by a random relative ±eps/2; views and copies are not."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if func.is_view or func.overloadpacket.__name__ in _EXACT or func._schema.is_mutable:
+            return func(*args, **named)
+        if torch.Tag.pointwise not in func.tags:
+            # A sum, a product of matrices, a factorisation: its own rounding is that of its inputs, where it is backward stable.
+            args, named = tree_map(self._moved, (args, named))
+        return tree_map(self._moved, func(*args, **named))
+
+    def _moved(self, value: Any) -> Any:
+        if not (isinstance(value, Tensor) and value.dtype in _DTYPES):
+            return value
+        noise = torch.rand(value.shape, generator=self._generator, dtype=torch.float64).to(value.device) - 0.5
+        return value * (1 + noise * torch.finfo(value.dtype).eps)
+
+
+_DTYPES: Final = frozenset({torch.float64, torch.complex128})
+# What selects or sets elements rounds nothing, and its backward looks for what it selected bit by bit.
+_EXACT: Final = frozenset(
+    {
+        "clone",
+        "detach",
+        "_to_copy",
+        "cat",
+        "stack",
+        "index",
+        "gather",
+        "index_select",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "neg",
+    }
+    | {
+        "zeros",
+        "ones",
+        "full",
+        "arange",
+        "empty_like",
+        "where",
+        "masked_fill",
+        "relu",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "abs",
+        "sign",
+    }
+    | {
+        "median",
+        "nanmedian",
+        "mode",
+        "kthvalue",
+        "sort",
+        "topk",
+        "cummax",
+        "cummin",
+        "scatter",
+        "masked_select",
+        "flip",
+        "roll",
+    }
+)

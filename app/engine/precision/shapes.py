@@ -1,0 +1,106 @@
+"""Reads the shape of an expression off the graph: sums, differences, squares, ratios, in whichever way they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import fx
+
+from app.engine.stepwise.point import argument_of, name_of
+
+
+def is_call(node: Any, *names: str) -> bool:
+    return isinstance(node, fx.Node) and node.op == "call_function" and name_of(node) in names
+
+
+def call(node: Any, name: str) -> Any:
+    """The argument of `name(argument)`; None where `node` is something else."""
+    return node.args[0] if is_call(node, name) and node.args else None
+
+
+def number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two expressions are written alike."""
+    if a is b:
+        return True
+    if isinstance(a, fx.Node) and isinstance(b, fx.Node):
+        alike = a.op == b.op == "call_function" and name_of(a) == name_of(b) and len(a.args) == len(b.args)
+        return (
+            alike
+            and a.kwargs.keys() == b.kwargs.keys()
+            and all(same(x, y) for x, y in zip((*a.args, *a.kwargs.values()), (*b.args, *b.kwargs.values()), strict=True))
+        )
+    if isinstance(a, fx.Node) or isinstance(b, fx.Node) or a is None or b is None:
+        return False
+    return bool(type(a) is type(b) and a == b)
+
+
+def terms(node: Any) -> Iterator[tuple[Any, Any]]:
+    """a, b of a + b, in both orders."""
+    if is_call(node, "add") and len(node.args) == 2 and not node.kwargs:
+        a, b = node.args
+        yield a, b
+        yield b, a
+
+
+def factors(node: Any) -> Iterator[tuple[Any, Any]]:
+    """a, b of a · b, in both orders."""
+    if is_call(node, "mul", "multiply") and len(node.args) == 2:
+        a, b = node.args
+        yield a, b
+        yield b, a
+
+
+def difference(node: Any) -> tuple[Any, Any] | None:
+    """a, b of a − b, also where it is written as a + −b or −b + a."""
+    if is_call(node, "sub", "subtract") and len(node.args) == 2 and not node.kwargs:
+        return node.args[0], node.args[1]
+    for a, b in terms(node):
+        negated = call(b, "neg")
+        if negated is not None:
+            return a, negated
+        value = number(b)
+        if value is not None and value < 0:
+            return a, -value
+    return None
+
+
+def ratio(node: Any) -> tuple[Any, Any] | None:
+    """a, b of a / b."""
+    if is_call(node, "truediv", "div", "divide", "true_divide") and len(node.args) == 2 and not node.kwargs:
+        return node.args[0], node.args[1]
+    inner = call(node, "reciprocal")
+    return None if inner is None else (1.0, inner)
+
+
+def square(node: Any) -> Any:
+    """x of x², x · x or square(x)."""
+    if is_call(node, "pow") and len(node.args) == 2 and number(node.args[1]) == 2:
+        return node.args[0]
+    for a, b in factors(node):
+        if same(a, b):
+            return a
+    return call(node, "square")
+
+
+def exp_minus(node: Any) -> Any:
+    """x of exp(x) − exp(−x)."""
+    pair = difference(node)
+    if pair is None:
+        return None
+    x, negated = call(pair[0], "exp"), call(call(pair[1], "exp"), "neg")
+    return x if x is not None and negated is not None and same(x, negated) else None
+
+
+def axes_of(node: fx.Node) -> tuple[Any, bool]:
+    """`dim` (None: all) and `keepdim` of a reduction."""
+    dims = argument_of(node, "dim", node.args[1] if len(node.args) > 1 else node.kwargs.get("dim"))
+    keepdim = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
+    if isinstance(dims, list | tuple):
+        dims = tuple(dims)
+        dims = dims[0] if len(dims) == 1 else dims
+    return dims, bool(keepdim)
