@@ -17,7 +17,8 @@ import uvicorn
 from app.errors import ServiceError
 from app.front.application import Application
 from app.front.http.connection import Connection
-from app.front.http.pace import Floors
+from app.front.http.pace import TransferLimits
+from app.pool import linux
 from app.settings import Settings
 
 _KEEP_ALIVE_S: Final = 75
@@ -25,6 +26,12 @@ _BACKLOG: Final = 2048
 # After the drain, for connections to take their last bytes.
 _LAST_BYTES_S: Final = 2
 _STEP_S: Final = 0.01
+# Every five seconds; a trim of a gigabyte takes a tenth of a second.
+_TRIM_EVERY_TICKS: Final = 50
+# So much is kept for the next bodies.
+_KEPT_BYTES: Final = 64 << 20
+# Beside a whole body: what else a client sends that does not look for our refusal.
+_DISCARDED_BYTES: Final = 64 << 20
 
 
 class Server(uvicorn.Server):
@@ -60,13 +67,20 @@ class Server(uvicorn.Server):
         self._application = application
         self._settings = settings
         self._on_ready = on_ready
+        self._resident_bytes = 0  # at the start
         self.failure: ServiceError | None = None
-        self._floors = Floors(settings.body_timeout_s, settings.body_floor_bytes_per_s, settings.reply_floor_bytes_per_s)
+        self._limits = TransferLimits(
+            settings.body_timeout_s,
+            settings.body_floor_bytes_per_s,
+            settings.reply_floor_bytes_per_s,
+            settings.body_limit_bytes + _DISCARDED_BYTES,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._resident_bytes = linux.resident_bytes()
         self._loop = asyncio.get_running_loop()
         if not self.should_exit:
             self._start(self._announce())
@@ -78,7 +92,12 @@ class Server(uvicorn.Server):
         pressed = admission is not None and admission.pool.budget.is_pressed
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
-                connection.check_in_time(now, self._floors, pressed=pressed)
+                connection.check_in_time(now, self._limits, pressed=pressed)
+        if counter % _TRIM_EVERY_TICKS == 0 and admission is not None:
+            # Freed buffers are kept for the next bodies, but not for ever: malloc would never give back what lies in between.
+            excess = linux.resident_bytes() - admission.pool.budget.held_bytes - self._resident_bytes
+            if excess > _KEPT_BYTES:
+                linux.trim_heap()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -6,7 +6,6 @@ A reply's memory counts until it is freed, whoever held it last: an endpoint, a 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -31,25 +30,15 @@ class ByteBudget:
         """Little room is left: who holds it should make haste."""
         return self.held_bytes > _PRESSED_SHARE * self.limit_bytes
 
-    def try_reserve(self, size: int, own: int = 0) -> bool:
-        """Count `size` bytes as held; False where they find no room. What is larger than all the room is let in alone.
-
-        `own`: bytes that the same body holds already.
-        """
-        if self.held_bytes > own and self.held_bytes + size > self.limit_bytes:
-            return False
-        self.held_bytes += size
-        return True
-
-    def reserve(self, size: int, own: int = 0) -> None:
-        """The same, where it must be. Raises PullbackError queue_full."""
-        if not self.try_reserve(size, own):
-            raise refusals.bytes_full(self.held_bytes, self.limit_bytes)
-
     def check(self, size: int) -> None:
         """Raises PullbackError queue_full where `size` bytes would find no room now; reserves nothing."""
-        self.reserve(size)
-        self.release(size)
+        if self.held_bytes + size > self.limit_bytes:
+            raise refusals.bytes_full(self.held_bytes, self.limit_bytes)
+
+    def reserve(self, size: int) -> None:
+        """Count `size` bytes as held, until they are released. Raises PullbackError queue_full."""
+        self.check(size)
+        self.held_bytes += size
 
     def release(self, size: int) -> None:
         self.held_bytes -= size
@@ -70,24 +59,6 @@ class ByteBudget:
         self._memories += 1
         weakref.finalize(array, self._freed, size).atexit = False
         return array.data
-
-    def growing_memory(self, size: int) -> tuple[memoryview, Callable[[int], bool]]:
-        """Fresh memory of which nothing is counted yet, and what counts so many bytes more of it; False where they find no room.
-
-        Raises:
-            MemoryError: the system has none.
-        """
-        array = np.empty(size, np.uint8)
-        counted = [0]
-
-        def take(count: int) -> bool:
-            if not self.try_reserve(count, counted[0]):
-                return False
-            counted[0] += count
-            return True
-
-        weakref.finalize(array, lambda: self.release(counted[0])).atexit = False
-        return array.data, take
 
     def _freed(self, size: int) -> None:
         self._memories -= 1

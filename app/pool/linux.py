@@ -125,6 +125,21 @@ def enlarge(connection: socket.socket, size: int = 4 << 20) -> None:
             connection.setsockopt(socket.SOL_SOCKET, ordinary, size)
 
 
+def resident_bytes() -> int:
+    """This process's resident memory; 0 where /proc has no such file."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def trim_heap() -> None:
+    """Give the pages of freed memory back to the system (malloc_trim(3))."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def is_reset(connection: socket.socket) -> bool:
     """The other side has said that nobody is there any more (tcp(7), TCP_INFO)."""
     try:

@@ -118,7 +118,8 @@ def test_a_client_that_leaves_while_it_uploads(strict: Server, keyed: httpx.Clie
         time.sleep(0.1)
         raw.send(b"x" * 10_000)
         time.sleep(0.1)
-        assert metric(keyed, "pullback_queue_bytes") == 30_000
+        # What has come, in whole pieces, and nothing for what is only declared.
+        assert 30_000 <= metric(keyed, "pullback_queue_bytes") <= 30_000 + 65_536
     time.sleep(0.1)
     assert metric(keyed, "pullback_queue_bytes") == 0
 

@@ -21,9 +21,6 @@ from app.settings import Settings
 
 # Nobody hangs up within the time of a small query: only what takes longer is worth a look at the line.
 _WATCH_AFTER_S: Final = 0.05
-# For how long, in seconds, and how many bytes a refused body is read on, so that the client reads the refusal before we close.
-_LINGER_S: Final = 2.0
-_LINGER_BYTES: Final = 64 << 20
 
 
 class Admission:
@@ -46,7 +43,7 @@ class Admission:
 async def through(
     admission: Admission, exchange: Exchange, receive: Receive, answer: Callable[[Exchange, Receive, Body], Awaitable[None]]
 ) -> None:
-    """Read a body, have it answered, and give its room back; a client that may still be sending is refused with patience.
+    """Read a body, have it answered, and give its room back; a refusal before all of it has come closes the connection.
 
     Raises:
         PullbackError: every other refusal.
@@ -63,7 +60,8 @@ async def through(
     except PullbackError as error:
         if exchange.status or body.is_complete:
             raise
-        await refuse_sending(exchange, receive, error)
+        # The client may still be sending; its connection reads on for a while, so that it sees this.
+        await exchange.refuse(error, closes=True)
     finally:
         body.release()
         admission.busy -= 1
@@ -109,9 +107,10 @@ async def answered(job: Job) -> WorkerReply:
     del job
     if isinstance(result, WorkerReply):
         return result
-    if result is None:
-        raise ClientGoneError
-    raise result
+    try:
+        raise ClientGoneError if result is None else result
+    finally:
+        del result
 
 
 async def ask(
@@ -166,25 +165,3 @@ def timing(exchange: Exchange) -> bytes:
         timings.get("compute", 0.0) * 1e3,
         timings.get("encode", 0.0) * 1e3,
     )
-
-
-async def refuse_sending(exchange: Exchange, receive: Receive, error: PullbackError) -> None:
-    """Refuse a client that may still be sending, read on for a moment so that it sees the refusal, and close the connection.
-
-    Closing with unread bytes at once would reset the connection and could take the refusal with it (RFC 9112, section 9.6).
-    """
-    await exchange.refuse(error, [(b"connection", b"close")], last=False)
-    read = 0
-    try:
-        async with asyncio.timeout(_LINGER_S):
-            while read < _LINGER_BYTES:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return
-                read += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        # It neither sends nor hangs up: it has had its time.
-        exchange.code = error.code
-    await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -160,7 +160,7 @@ class _Answers:
         self._reserved = 0
 
     def _reserve(self, size: int) -> None:
-        self._budget.reserve(size, self._reserved)
+        self._budget.reserve(size)
         self._reserved += size
 
 

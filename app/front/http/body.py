@@ -11,7 +11,7 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.http.wire import Wire
+from app.front.http.wire import NoRoomError, Wire
 from app.pool import refusals
 from app.pool.frames import Buffer
 from app.pool.pool import Pool
@@ -39,7 +39,8 @@ class Body:
 
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._budget = pool.budget
-        self._limit = settings.body_limit_bytes
+        # More than all the room would be told to try again for ever.
+        self._limit = min(settings.body_limit_bytes, self._budget.limit_bytes)
         self._reserved = 0
         self.pieces: list[Buffer] = []
         self.size = 0
@@ -72,25 +73,12 @@ class Body:
 
     async def _read_large(self, wire: Wire, size: int) -> None:
         try:
-            memory, count = self._budget.growing_memory(size)
-        except MemoryError:
-            raise refusals.queue_full(f"there is no memory for a body of {size} bytes") from None
-
-        def take(more: int) -> None:
-            if not count(more):
-                raise refusals.bytes_full(self._budget.held_bytes, self._budget.limit_bytes)
-
-        start = self.size
-        self._budget.release(self._reserved)
-        self._reserved = 0
-        take(start)
-        end = 0
-        for piece in self.pieces:
-            memory[end : end + len(piece)] = piece
-            end += len(piece)
-        self.pieces = [memory]
-        if not await wire.receive_into(memory[start:], take):
+            pieces = await wire.receive(size - self.size, self._budget.memory)
+        except NoRoomError:
+            raise refusals.bytes_full(self._budget.held_bytes, self._budget.limit_bytes) from None
+        if pieces is None:
             raise ClientGoneError
+        self.pieces += pieces
         self.size = size
         self.is_complete = True
 
@@ -114,7 +102,7 @@ class Body:
         if not piece:
             return
         self.size = self._checked(self.size + len(piece))
-        self._budget.reserve(len(piece), self._reserved)
+        self._budget.reserve(len(piece))
         self._reserved += len(piece)
         last = self.pieces[-1] if self.pieces else None
         if len(piece) < _TINY_BYTES and isinstance(last, bytearray) and len(last) < _GATHERED_BYTES:

@@ -12,22 +12,20 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import PullbackError
 from app.front.http import connection_refusals as refusals
+from app.front.http import responses
 from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
 from app.front.http.exchange import REFUSED
 from app.front.http.framing import Framing, Stage
-from app.front.http.pace import Floors, Transfers
+from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
-from app.front.http.wire import WIRE
+from app.front.http.wire import WIRE, NoRoomError
 from app.pool import linux
 from app.pool.frames import Buffer
 
-# For how long, and for how many bytes, a refused client may go on sending: it should read the refusal first (RFC 9112, 9.6).
-_LINGER_S: Final = 1.0
-_LINGER_BYTES: Final = 64 << 20
 # How long after its FIN we ask whether a client that waits for its answer is still there.
 _ASK_AFTER_S: Final = 1.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -43,15 +41,12 @@ class Connection(HttpToolsProtocol):
         self._transfers = Transfers()
         self._backlog = b""  # received behind a request that is being answered
         self._running: RequestResponseCycle | None = None
-        self._discarded_bytes = 0
         self._switching = False  # an upgrade was asked for, and the parser waits for the other protocol's bytes
         self._muted = False
         self._refused = False
         self._postponed: PullbackError | None = None  # a refusal that waits for the answers before it
         self._eof_since: float | None = None
         self._asked = False
-
-    # What the transport calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,6 +58,7 @@ class Connection(HttpToolsProtocol):
     def feed(self, data: bytes) -> None:
         """Parse what has come, request by request; while one is being answered, what follows it waits."""
         if self._refused or self._postponed is not None:
+            self._transfers.discard(self.loop.time(), len(data))
             return
         if self._backlog:
             data, self._backlog = self._backlog + data, b""
@@ -70,7 +66,7 @@ class Connection(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         view, start = memoryview(data), 0
-        while start < len(data) and not self._refused:
+        while start < len(data) and not self._refused and not self.transport.is_closing():
             if self._framing.stage is Stage.COMPLETE:
                 if self._is_answering(None):
                     self._backlog = data[start:]
@@ -90,10 +86,9 @@ class Connection(HttpToolsProtocol):
         framing.body_bytes += count
         if upload.received(count):
             self.upload = None
-            if framing.body_bytes == framing.declared_bytes:
-                # The parser has not seen the rest of the body: what follows is for a new one.
-                self.parser = self._new_parser()
-                self.on_message_complete()
+            # The parser has not seen the rest of the body: what follows is for a new one.
+            self.parser = self._new_parser()
+            self.on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client will send no more; one that waits for an answer gets it all the same (RFC 9112, section 9.6)."""
@@ -127,8 +122,6 @@ class Connection(HttpToolsProtocol):
         self._backlog = b""
         if self.upload is not None:
             self.upload.end(complete=False)
-
-    # What the parser calls
 
     def on_message_begin(self) -> None:
         if self._muted:
@@ -181,9 +174,7 @@ class Connection(HttpToolsProtocol):
             return
         if self.cycle.response_complete:
             # Of a request that was refused without it.
-            self._discarded_bytes += len(body)
-            if self._discarded_bytes > _LINGER_BYTES:
-                self.transport.close()
+            self._transfers.discard(self.loop.time(), len(body))
             return
         super().on_body(body)
 
@@ -196,8 +187,6 @@ class Connection(HttpToolsProtocol):
         if self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-    # What the request's task calls
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -215,26 +204,27 @@ class Connection(HttpToolsProtocol):
         if self._eof_since is not None and not self.eof_received() and not self.transport.is_closing():
             self.transport.close()
 
-    async def receive_upload(self, memory: memoryview, take: Callable[[int], None]) -> bool:
-        """As `Wire.receive_into`."""
+    async def receive_upload(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
+        """As `Wire.receive`."""
         if self.transport.is_closing() or self._eof_since is not None or self._refused:
-            return False
-        upload = self.upload = Upload(memory, take, self.loop.create_future())
+            return None
+        upload = self.upload = Upload(size, allocate, self.loop.create_future())
         self.flow.resume_reading()
         try:
-            return await upload.done
+            complete = await upload.done
+            pieces = upload.taken()
         finally:
             if self.upload is upload:
                 self.upload = None
-
-    # Parsing
+        if upload.lacks_room:
+            raise NoRoomError
+        return pieces if complete else None
 
     def _begin(self) -> None:
         """A request begins with the next byte."""
         self._framing = Framing()
         self._transfers.receiving(self.loop.time())
         self._switching = False
-        self._discarded_bytes = 0
 
     def _parse(self, piece: memoryview) -> None:
         framing = self._framing
@@ -283,25 +273,28 @@ class Connection(HttpToolsProtocol):
         finally:
             self._muted = False
 
-    # Time
-
-    def check_in_time(self, now: float, floors: Floors, *, pressed: bool) -> None:
+    def check_in_time(self, now: float, limits: TransferLimits, *, pressed: bool) -> None:
         """Refuse a request that comes too slowly, and cut who takes its reply too slowly or has gone. `pressed`: bytes are short."""
         unsent = self.transport.get_write_buffer_size()
-        if self._transfers.sends_too_slowly(now, unsent, floors, pressed=pressed):
+        if self._transfers.sends_too_slowly(now, unsent, limits, pressed=pressed):
             # What it does not take would stay in memory for ever.
             self.transport.abort()
             return
         if self._eof_since is not None:
             self._check_presence(now - self._eof_since)
+        if self._transfers.has_lingered(now, limits):
+            self.transport.close()
+            return
         if not self._transfers.is_receiving or self._refused:
             return
         count = self._framing.received_bytes
         if self.flow.read_paused:
             # It is us who do not take what it sends.
             self._transfers.receiving(now, count)
-        elif self._transfers.receives_too_slowly(now, count, floors, pressed=pressed):
-            self._refuse(refusals.too_slow(count, floors.window_s, floors.body_bytes_per_s))
+        elif self._transfers.receives_too_slowly(now, count, limits):
+            self._refuse(refusals.too_slow(count, limits.window_s, limits.body_bytes_per_s))
+        elif self._transfers.is_in_the_way(now, count, limits, pressed=pressed):
+            self._refuse(refusals.in_the_way())
 
     def _check_presence(self, since_eof_s: float) -> None:
         """Whether a client that has sent its FIN still waits for the answer, or has closed: then nobody needs it.
@@ -317,8 +310,6 @@ class Connection(HttpToolsProtocol):
             self.transport.write(_CONTINUE)
         elif self._asked and linux.is_reset(self.transport.get_extra_info("socket")):
             self.transport.abort()
-
-    # Refusals
 
     def _is_answering(self, but: RequestResponseCycle | None) -> bool:
         """A response other than that of `but` is still to be given or finished."""
@@ -338,10 +329,8 @@ class Connection(HttpToolsProtocol):
             self.pipeline = deque(entry for entry in self.pipeline if entry[0] is not own)
             self.flow.pause_reading()
             return
-        self._refused = True
-        self._transfers.complete()
         if own is None or not own.response_started:
-            self.transport.write(refusals.response(error, "" if own is None else own.scope["path"]))
+            self.transport.write(responses.refusal(error, "" if own is None else own.scope["path"]))
         if own is not None and not own.response_complete:
             # Whoever waits for the rest of the body learns that it will not come, and writes nothing more.
             own.scope[REFUSED] = error.code  # type: ignore[typeddict-unknown-key]
@@ -351,11 +340,24 @@ class Connection(HttpToolsProtocol):
         if self.upload is not None:
             self.upload.end(complete=False)
             self.upload = None
+        self._linger()
+
+    def finish(self) -> None:
+        """The response is out, and it was the connection's last."""
+        if self._framing.stage is Stage.BODY:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Read on, for nothing: closing with bytes unread would reset the connection and take the response with it (9112, 9.6)."""
+        self._refused = True
         if self._eof_since is not None:
             self.transport.close()
             return
+        self._transfers.linger(self.loop.time())
+        self.transport.write_eof()
         self.flow.resume_reading()
-        self.loop.call_later(_LINGER_S, self.transport.close)
 
 
 class ConnectionWire:
@@ -371,28 +373,25 @@ class ConnectionWire:
     def awaits_continue(self) -> bool:
         return self._cycle.waiting_for_100_continue
 
-    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer) -> None:
+    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
         cycle = self._cycle
         if cycle.flow.write_paused:
             # The reply before this one has not been taken yet.
             await cycle.flow.drain()
         if cycle.disconnected or cycle.transport.is_closing():
             return
-        if cycle.waiting_for_100_continue:
-            # The body that was announced will not come, nor may the next request be taken for it (RFC 9110, 10.1.1).
+        head = responses.head(status, (*cycle.default_headers, *headers))
+        if not cycle.keep_alive or closes:
             cycle.keep_alive = False
-        head = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            head += (name, b": ", value, b"\r\n")
-        head.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+            head += responses.CLOSING
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
-        cycle.transport.writelines((b"".join(head), body))
+        cycle.transport.writelines((head, b"\r\n", body))
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            cycle.transport.close()
+            self._connection.finish()
         cycle.on_response()
 
-    async def receive_into(self, memory: memoryview, take: Callable[[int], None]) -> bool:
-        return await self._connection.receive_upload(memory, take)
+    async def receive(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
+        return await self._connection.receive_upload(size, allocate)

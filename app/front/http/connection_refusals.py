@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Final
 
 from app.errors import PullbackError
-from app.protocols.registry import refused_at
 
 HEADER_COUNT_LIMIT: Final = 100
 HEADER_BYTES_LIMIT: Final = 32 << 10
@@ -44,6 +42,16 @@ def ended_early() -> PullbackError:
     )
 
 
+def in_the_way() -> PullbackError:
+    """Not the client's fault: it may be as slow as this when there is room."""
+    return PullbackError(
+        "queue_full",
+        "The room for bodies and replies is nearly full, and this body comes too slowly to keep its part of it.",
+        fix="Try again in a moment.",
+        retry_after_s=5,
+    )
+
+
 def too_slow(received: int, window_s: float, bytes_per_s: float) -> PullbackError:
     return PullbackError(
         "body_timeout",
@@ -51,12 +59,3 @@ def too_slow(received: int, window_s: float, bytes_per_s: float) -> PullbackErro
         expected=f"the next bytes within {window_s:g} s, and at least {bytes_per_s:g} bytes a second",
         fix="Check that Content-Length is the length of what is sent, and send without pauses.",
     )
-
-
-def response(error: PullbackError, path: str) -> bytes:
-    """The whole response to a request at `path` that cannot be read on; in our own shape where not even the path could be read."""
-    refusal = refused_at(path, error, None)
-    body = b"".join(refusal.buffers)
-    status = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"
-    head = f"{status}\r\ncontent-type: {refusal.media_type}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    return head.encode() + body

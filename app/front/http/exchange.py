@@ -25,6 +25,7 @@ REFUSED: Final = "pullback.refused"
 
 # A response larger than this is sent in pieces, each after the client has taken most of the one before.
 _PIECE_BYTES: Final = 1 << 20
+_CLOSE: Final = (b"connection", b"close")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # What a client that has hung up is logged with (nginx's number).
@@ -100,27 +101,27 @@ class Exchange:
                 gathered = bytearray()
         await self.send({"type": "http.response.body", "body": gathered})
 
-    async def refuse(self, error: PullbackError, headers: Headers = (), *, last: bool = True) -> None:
-        """Send a refusal in the shape of the path's protocol. `last=False` leaves the response open, for a client that is still sending."""
+    async def refuse(self, error: PullbackError, headers: Headers = (), *, closes: bool = False) -> None:
+        """Send a refusal in the shape of the path's protocol. `closes`: the client may still be sending what was not read."""
         self.code = error.code
         refusal = refused_at(self.path, error, self.request_id)
-        body, media_type = b"".join(refusal.buffers), refusal.media_type.encode()
         headers = [*retry_after(error), *headers]
-        if last:
-            await self._respond_at_once(refusal.status, media_type, body, headers)
-            return
-        await self._begin(refusal.status, media_type, len(body), headers)
-        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._respond_at_once(
+            refusal.status, refusal.media_type.encode(), b"".join(refusal.buffers), headers, closes=closes
+        )
 
-    async def _respond_at_once(self, status: int, media_type: bytes, body: Buffer, headers: Headers) -> None:
+    async def _respond_at_once(
+        self, status: int, media_type: bytes, body: Buffer, headers: Headers, *, closes: bool = False
+    ) -> None:
         wire: Wire | None = self.scope.get(WIRE)
         if wire is None or self.method == "HEAD":
-            await self._begin(status, media_type, len(body), headers)
+            await self._begin(status, media_type, len(body), [*headers, *([_CLOSE] if closes else [])])
             await self.send({"type": "http.response.body", "body": body})
             return
         self.status = status
         self.bytes_out = len(body)
-        await wire.reply(status, self._headers(media_type, len(body), headers), body)
+        all_headers = self._headers(media_type, len(body), headers)
+        await wire.reply(status, all_headers, body, closes=closes or wire.awaits_continue)
 
     def _headers(self, media_type: bytes, size: int, headers: Headers) -> list[tuple[bytes, bytes]]:
         return [(b"content-type", media_type), (b"content-length", b"%d" % size), *self.common_headers(), *headers]
@@ -132,9 +133,9 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _closing(self) -> list[tuple[bytes, bytes]]:
-        """The body of a client that waits for "100 Continue" will not come, nor may the next request be taken for it."""
+        """The body of a client that waits for "100 Continue" will not come, nor may the next request be taken for it (9110, 10.1.1)."""
         wire: Wire | None = self.scope.get(WIRE)
-        return [(b"connection", b"close")] if wire is not None and wire.awaits_continue else []
+        return [_CLOSE] if wire is not None and wire.awaits_continue else []
 
     async def send_watched(self, message: Message) -> None:
         """An ASGI `send` for applications that speak for themselves: adds the common headers and takes note."""

@@ -9,17 +9,24 @@ from typing import Final
 # 128 KiB/s with the default floor, a megabit line. Who is slower can come again when there is room.
 PRESSED_FACTOR: Final = 32
 PRESSED_WINDOW_S: Final = 5.0
+# A refused client is waited for until it sends nothing for so long, and never longer than that in all.
+_LINGER_S: Final = 10.0
+_LINGER_LIMIT_S: Final = 60.0
 # What holds less is not worth cutting.
 PRESSED_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Floors:
-    """The slowest that a transfer may be: bytes a second over any window of `window_s` seconds, for bodies and for replies."""
+class TransferLimits:
+    """The slowest that a transfer may be: bytes a second over any window of `window_s` seconds, for bodies and for replies.
+
+    `discarded_bytes`: how many more a client may send whose request has been refused.
+    """
 
     window_s: float
     body_bytes_per_s: float
     reply_bytes_per_s: float
+    discarded_bytes: int
 
 
 class _Window:
@@ -51,28 +58,52 @@ class Pace:
         self._steady = _Window(now, count)
         self._pressed = _Window(now, count)
 
-    def is_too_slow(self, now: float, count: int, window_s: float, floor: float, *, pressed: bool) -> bool:
-        """`count`: bytes moved until now. `pressed`: bytes are short, and this transfer holds many."""
-        too_slow = self._steady.is_below(now, count, window_s, floor)
-        below_pressed = self._pressed.is_below(now, count, PRESSED_WINDOW_S, floor * PRESSED_FACTOR)
-        return too_slow or (pressed and below_pressed)
+    def is_too_slow(self, now: float, count: int, window_s: float, floor: float) -> bool:
+        """`count`: bytes moved until now."""
+        return self._steady.is_below(now, count, window_s, floor)
+
+    def is_in_the_way(self, now: float, count: int, floor: float, *, pressed: bool) -> bool:
+        """Slower than one may be that holds many bytes while they are short (`pressed`)."""
+        return self._pressed.is_below(now, count, PRESSED_WINDOW_S, floor * PRESSED_FACTOR) and pressed
 
 
 class Transfers:
     """What one connection receives and sends, and since when; times are seconds of the loop's clock."""
 
-    __slots__ = ("_last_data", "_queued", "_receiving", "_sending", "_taken")
+    __slots__ = ("_discarded_bytes", "_last_data", "_lingering_since", "_queued", "_receiving", "_sending", "_taken")
 
     def __init__(self) -> None:
         self._last_data = 0.0
+        self._lingering_since: float | None = None
+        self._discarded_bytes = 0
         self._receiving: Pace | None = None
         self._sending: Pace | None = None
         self._queued = 0  # bytes that the transport had to keep when writing was paused
         self._taken = 0  # bytes that the client has taken since the first pause
 
+    def discard(self, now: float, count: int) -> None:
+        """`count` bytes have come of a request that is refused already."""
+        self._last_data = now
+        self._discarded_bytes += count
+
+    def linger(self, now: float) -> None:
+        """The last response is out, but the client may still be sending, and should read it first."""
+        self._last_data = now
+        self._receiving = None
+        if self._lingering_since is None:
+            self._lingering_since = now
+
+    def has_lingered(self, now: float, limits: TransferLimits) -> bool:
+        """The client has had its time, or sends without an end."""
+        if self._discarded_bytes > limits.discarded_bytes:
+            return True
+        since = self._lingering_since
+        return since is not None and (self.is_silent(now, _LINGER_S) or now > since + _LINGER_LIMIT_S)
+
     def receiving(self, now: float, count: int = 0) -> None:
         """A request begins, with `count` bytes there; or time begins anew, as it was us who did not read."""
         self._last_data = now
+        self._discarded_bytes = 0
         self._receiving = Pace(now, count)
 
     def received(self, now: float) -> None:
@@ -82,13 +113,23 @@ class Transfers:
         """No request is being received any more."""
         self._receiving = None
 
-    def receives_too_slowly(self, now: float, count: int, floors: Floors, *, pressed: bool) -> bool:
+    def receives_too_slowly(self, now: float, count: int, limits: TransferLimits) -> bool:
         """`count`: bytes of the request until now. Neither a silence of a whole window, nor less than the floor."""
         if self._receiving is None:
             return False
+        too_slow = self._receiving.is_too_slow(now, count, limits.window_s, limits.body_bytes_per_s)
+        return too_slow or self.is_silent(now, limits.window_s)
+
+    def is_in_the_way(self, now: float, count: int, limits: TransferLimits, *, pressed: bool) -> bool:
+        """The same while bytes are short (`pressed`), for who holds many."""
         pressed = pressed and count > PRESSED_BYTES
-        too_slow = self._receiving.is_too_slow(now, count, floors.window_s, floors.body_bytes_per_s, pressed=pressed)
-        return too_slow or now > self._last_data + floors.window_s
+        return self._receiving is not None and self._receiving.is_in_the_way(
+            now, count, limits.body_bytes_per_s, pressed=pressed
+        )
+
+    def is_silent(self, now: float, seconds: float) -> bool:
+        """Nothing has come for so long."""
+        return now > self._last_data + seconds
 
     @property
     def is_receiving(self) -> bool:
@@ -105,7 +146,7 @@ class Transfers:
         self._taken += self._queued
         self._queued = 0
 
-    def sends_too_slowly(self, now: float, unsent: int, floors: Floors, *, pressed: bool) -> bool:
+    def sends_too_slowly(self, now: float, unsent: int, limits: TransferLimits, *, pressed: bool) -> bool:
         """`unsent`: bytes that wait now."""
         if self._sending is None:
             return False
@@ -113,5 +154,6 @@ class Transfers:
             self._sending = None
             return False
         taken = self._taken + self._queued - unsent
-        pressed = pressed and unsent > PRESSED_BYTES
-        return self._sending.is_too_slow(now, taken, floors.window_s, floors.reply_bytes_per_s, pressed=pressed)
+        floor = limits.reply_bytes_per_s
+        in_the_way = self._sending.is_in_the_way(now, taken, floor, pressed=pressed and unsent > PRESSED_BYTES)
+        return self._sending.is_too_slow(now, taken, limits.window_s, floor) or in_the_way

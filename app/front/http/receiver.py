@@ -6,52 +6,67 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from app.errors import PullbackError
-
 # All that one connection can have received and not yet reserved; the system's own 256 KB for each of a thousand would be too much.
 SCRATCH_BYTES: Final = 64 << 10
 # So that one upload leaves the others their turn.
 _TURN_BYTES: Final = 1 << 20
+# The pieces of an upload: of an eighth of what has come, so that little more is taken than that, between these bounds.
+_LEAST_PIECE_BYTES: Final = 64 << 10
+# As many as it takes to come to pieces of a turn's size.
+_PIECES_COUNTED: Final = 64
 # One for all: what lands in it is parsed, or copied, before the next connection reads.
 _SCRATCH: Final = memoryview(bytearray(SCRATCH_BYTES))
 
 
 class Upload:
-    """The rest of a body of known length on its way into `memory`.
+    """The rest of a body of known length, `size` bytes, on its way into pieces that are made as it comes.
+
+    Pieces and not one memory of the declared size: that would take room for what never comes, and its pages are not always fresh.
 
     Arguments:
-        take: called with the number of bytes that have come; raises PullbackError where they find no room.
+        allocate: memory of so many bytes; None where there is no room.
     """
 
-    __slots__ = ("_filled", "_memory", "_take", "done")
+    __slots__ = ("_allocate", "_filled", "_left", "_pieces", "done", "lacks_room")
 
-    def __init__(self, memory: memoryview, take: Callable[[int], None], done: asyncio.Future[bool]) -> None:
-        self._memory = memory
-        self._take = take
-        self._filled = 0
+    def __init__(self, size: int, allocate: Callable[[int], memoryview | None], done: asyncio.Future[bool]) -> None:
+        self._allocate = allocate
+        self._left = size
+        self._pieces: list[memoryview] = []
+        self._filled = 0  # of the last piece
         self.done = done
+        self.lacks_room = False
 
-    def room(self) -> memoryview:
-        return self._memory[self._filled : self._filled + _TURN_BYTES]
+    def room(self) -> memoryview | None:
+        """Where the next bytes belong; None where they find no room, and the upload has ended."""
+        if not self._pieces or self._filled == len(self._pieces[-1]):
+            come = sum(map(len, self._pieces[:_PIECES_COUNTED]))
+            piece = self._allocate(min(self._left, max(_LEAST_PIECE_BYTES, min(come // 8, _TURN_BYTES))))
+            if piece is None:
+                self.lacks_room = True
+                self.end(complete=False)
+                return None
+            self._pieces.append(piece)
+            self._filled = 0
+        return self._pieces[-1][self._filled :]
 
     def received(self, count: int) -> bool:
-        """`count` bytes stand in `room()`; True where these were the last, or find no room."""
+        """`count` bytes stand in `room()`; True where these were the last."""
         self._filled += count
-        try:
-            self._take(count)
-        except PullbackError as error:
-            if not self.done.done():
-                self.done.set_exception(error)
-            return True
-        if self._filled < len(self._memory):
-            return False
-        self.end(complete=True)
-        return True
+        self._left -= count
+        if self._left == 0:
+            self.end(complete=True)
+        return self._left == 0
 
     def end(self, *, complete: bool) -> None:
         """All of it is there, or no more of it will come."""
         if not self.done.done():
             self.done.set_result(complete)
+
+    def taken(self) -> list[memoryview]:
+        """The pieces; from now on they are the caller's alone, so that nothing here keeps them."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
 
 class Receives(Protocol):
@@ -83,7 +98,12 @@ class Receiver(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         upload = self._connection.upload
-        return _SCRATCH if upload is None else upload.room()
+        room = None if upload is None else upload.room()
+        if room is None:
+            # The event loop cannot be told that there is no room: what comes lands where it is read for nothing.
+            self._connection.upload = None
+            return _SCRATCH
+        return room
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._connection.upload is None:

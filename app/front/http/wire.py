@@ -14,6 +14,10 @@ from app.pool.frames import Buffer
 WIRE: Final = "pullback.wire"
 
 
+class NoRoomError(Exception):
+    """There is no room for the rest of a body."""
+
+
 class Wire(Protocol):
     """One request's connection."""
 
@@ -21,11 +25,15 @@ class Wire(Protocol):
     def awaits_continue(self) -> bool:
         """The client holds its body back until it is told to go on; answered otherwise, it will never send it."""
 
-    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer) -> None:
-        """Send a whole response with one system call, where ASGI's two messages would take two and wake the client twice."""
+    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
+        """Send a whole response with one system call, where ASGI's two messages would take two and wake the client twice.
 
-    async def receive_into(self, memory: memoryview, take: Callable[[int], None]) -> bool:
-        """Receive the rest of a body of known length into `memory`, which it fills; False where the client hung up before.
+        `closes`: it is the connection's last.
+        """
 
-        `take` is told how many bytes have come, each time; what it raises ends the upload and is raised here.
+    async def receive(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
+        """Receive the rest of a body, `size` bytes, straight into pieces that `allocate` makes as it comes; None: the client hung up.
+
+        Raises:
+            NoRoomError: `allocate` gave none.
         """

@@ -1,0 +1,33 @@
+"""A response's head, as bytes, for the responses that leave in one write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from http import HTTPStatus
+
+from app.errors import PullbackError
+from app.protocols.registry import refused_at
+
+CLOSING = b"connection: close\r\n"
+
+
+@cache
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+
+
+def head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The status line and the headers, without the empty line that ends them."""
+    lines = [_status_line(status)]
+    for name, value in headers:
+        lines += (name, b": ", value, b"\r\n")
+    return b"".join(lines)
+
+
+def refusal(error: PullbackError, path: str) -> bytes:
+    """The whole response to a request at `path` that cannot be read on; in our own shape where not even the path could be read."""
+    refused = refused_at(path, error, None)
+    body = b"".join(refused.buffers)
+    headers = [(b"content-type", refused.media_type.encode()), (b"content-length", b"%d" % len(body))]
+    return head(refused.status, headers) + CLOSING + b"\r\n" + body
