@@ -12,6 +12,7 @@ import sys
 from app.errors import EXIT_SETTINGS, ServiceError
 from app.front.application import Application
 from app.front.server import Server
+from app.machine.memory_budget import Machine, derive
 from app.pool import linux as kernel
 from app.settings import Settings
 
@@ -25,7 +26,9 @@ class BadSettingsError(ServiceError):
 
 def create(settings: Settings | None = None) -> Application:
     """The ASGI application; its workers start and end with the server's lifespan."""
-    return Application(settings or Settings())
+    settings = settings or Settings()
+    budget = derive(settings, Machine.here())
+    return Application(budget.settled(settings), budget)
 
 
 def serve(settings: Settings) -> None:

@@ -5,24 +5,10 @@ Knows the variables `PULLBACK_*` (contract, section 7). Refuses to know who read
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-
-MEBIBYTE = 1 << 20
-
-
-def total_memory_bytes() -> int:
-    """Physical memory of this machine, or the container's limit where that is smaller (cgroup v2), in bytes."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        with open("/sys/fs/cgroup/memory.max") as file:
-            text = file.read().strip()
-    except OSError:
-        return physical
-    return min(physical, int(text)) if text.isdigit() else physical
 
 
 class Settings(BaseSettings):
@@ -38,17 +24,29 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: one worker for each GPU, else one for each core."
     )
-    workers: int = Field(0, ge=0, le=1024, description="Worker processes; 0 = one for each GPU, else one for each core.")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Worker processes; 0 = one for each GPU, else one for each core and at least two, fewer where memory is short.",
+    )
     worker_memory_bytes: int = Field(
-        0, ge=0, description="Memory that one worker may take, in bytes; 0 = 80 % of the machine's, shared among the workers."
+        0, ge=0, description="Memory that one worker may take, in bytes; 0 = its share of what front and queue leave."
     )
     queue_length: int = Field(1024, ge=1, description="Queries that may wait; one more is answered 429.")
     queue_bytes: int = Field(
-        1024 * MEBIBYTE, ge=1, description="Bytes of bodies and replies that may be held at once; more is answered 429."
+        0,
+        ge=0,
+        description="Bytes of bodies and replies that may be held at once; more is answered 429; "
+        "0 = a quarter of the memory, at most 1 GiB or 128 MiB a core.",
     )
-    body_limit_bytes: int = Field(256 * MEBIBYTE, ge=1, description="Largest body, in bytes, after decompression too.")
+    body_limit_bytes: int = Field(
+        0, ge=0, description="Largest body, in bytes, after decompression too; 0 = by the memory, at most 256 MiB."
+    )
     result_limit_bytes: int = Field(
-        256 * MEBIBYTE, ge=1, description="Largest answer, in bytes of its tensors; refused before anything is allocated."
+        0,
+        ge=0,
+        description="Largest answer, in bytes of its tensors, refused before anything is allocated; 0 = by the memory, at most 256 MiB.",
     )
     cost_limit_flops: float = Field(1e15, gt=0, description="Floating-point operations that one query may plan.")
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds without a byte of the body before 408.")

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,12 +47,19 @@ def clean_environment(**settings: str) -> dict[str, str]:
     return {**inherited, "OMP_NUM_THREADS": "1", **settings}
 
 
-@contextmanager
-def serving(log: Path, **settings: str) -> Iterator[Server]:
+def serving(log: Path, **settings: str) -> AbstractContextManager[Server]:
     """A ready server with the variables `settings`; ended by SIGTERM, and it must end well."""
+    return serving_in(None, log, **settings)
+
+
+@contextmanager
+def serving_in(group: Path | None, log: Path, **settings: str) -> Iterator[Server]:
+    """The same in a control group."""
     port = free_port()
     environment = clean_environment(**{"PULLBACK_PORT": str(port), "PULLBACK_WORKERS": "1", **settings})
     command = [str(Path(sys.executable).parent / "pullback"), "serve"]
+    if group is not None:
+        command = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"), *command]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:

@@ -22,10 +22,11 @@ APP: Final = ROOT / "app"
 # Room → the rooms that it may import besides itself. The order is from top to bottom; `BOTTOM` may be imported by all.
 BOTTOM: Final = frozenset({"app", "errors", "limits", "query", "settings"})
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
-    "main": frozenset({"front", "pool"}),
+    "main": frozenset({"front", "pool", "machine"}),
     "cli": frozenset({"main", "front", "pool", "catalogue", "printing"}),
-    "front": frozenset({"pool", "program", "catalogue", "protocols"}),
-    "pool": frozenset({"road"}),
+    "front": frozenset({"pool", "program", "catalogue", "protocols", "machine"}),
+    "pool": frozenset({"road", "machine"}),
+    "machine": frozenset(),
     "road": frozenset({"engine", "program", "catalogue", "protocols"}),
     "engine": frozenset({"program", "catalogue"}),
     "program": frozenset({"catalogue"}),

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import __version__
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.front.access.middleware import REQUEST_ID, Endpoint, Middleware
-from app.front.endpoints import catalogue_pages, health
+from app.front.endpoints import catalogue_pages, health, limits_page
 from app.front.endpoints.admission import Admission
 from app.front.endpoints.batch_endpoint import BatchEndpoint
 from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
@@ -34,6 +34,7 @@ from app.front.observability.metrics import Metrics
 from app.front.observability.request_recorder import RequestRecorder
 from app.front.openapi.document import document
 from app.front.pages import docs
+from app.machine.memory_budget import Budget
 from app.pool import linux as kernel
 from app.pool.pool import Pool
 from app.protocols.registry import PROTOCOLS
@@ -47,12 +48,16 @@ _ALLOWED: Final = "GET, HEAD"
 class Application:
     """The ASGI application. What needs an event loop is made when the server starts it (lifespan).
 
+    Arguments:
+        settings: settled by the budget.
+
     Attributes:
         admission: while it runs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, budget: Budget) -> None:
         self._settings = settings
+        self._budget = budget
         self._pages = FastAPI(
             title="Pullback", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan
         )
@@ -79,6 +84,7 @@ class Application:
         # What is here now stays; without this each full collection would walk through it, for tens of milliseconds.
         gc.collect()
         gc.freeze()
+        log.event("budget", **self._budget.facts())
         pool.start()
         try:
             yield
@@ -91,6 +97,7 @@ class Application:
     def _add_routes(self, admission: Admission, recorder: RequestRecorder) -> None:
         self._pages.include_router(health.router(admission, recorder))
         self._pages.include_router(catalogue_pages.router(admission.pool))
+        self._pages.include_router(limits_page.router(admission.pool, self._settings, self._budget))
         schema = orjson.dumps(document(__version__))
 
         @self._pages.get("/openapi.json")

@@ -19,6 +19,8 @@ from typing import Any, Final
 import orjson
 
 from app.errors import PullbackError
+from app.machine.cgroups import OomKills
+from app.machine.memory_budget import Machine
 from app.pool import refusals
 from app.pool.budget import ByteBudget
 from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
@@ -69,6 +71,7 @@ class Pool:
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
         self._quarantine = Quarantine(settings.quarantine_s)
         self._ever_ready = asyncio.Event()
+        self._oom_kills = OomKills()
 
     # The life of the pool
 
@@ -290,12 +293,16 @@ class Pool:
 
     def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:
         """How it died decides whether its query is blamed for it."""
+        for_memory = exit_code in (None, _SIGKILL) and self._oom_kills.explain_one()
         job = worker.head
         if job is None:
             return
         worker.held.clear()
         job.holders = [number for number in job.holders if number != worker.number]
         if job.future.done() or job.holders:
+            return
+        if for_memory:
+            self._settle(job, refusals.killed_for_memory(job.size, Machine.here().memory_bytes))
             return
         ran_s = time.monotonic() - worker.head_since
         guilty = exit_code is not None and (exit_code != _SIGKILL or ran_s > _INNOCENT_S)

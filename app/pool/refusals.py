@@ -46,6 +46,17 @@ def deadline_exceeded(seconds: float) -> PullbackError:
 _CRASHERS: Final = "NaN, extreme or out-of-range values in its inputs, on which PyTorch is known to crash"
 
 
+def killed_for_memory(size: int, memory_bytes: int) -> PullbackError:
+    return PullbackError(
+        "out_of_memory",
+        "The worker that computed this query was ended by the system, because all processes together had reached the memory that "
+        "they may take.",
+        expected=f"all processes of the service within {memory_bytes} bytes",
+        given=f"a body of {size} bytes, and what its answer needs",
+        fix="Send smaller tensors or ask for less at once; or give the service more memory, or fewer workers.",
+    )
+
+
 def worker_crashed() -> PullbackError:
     return PullbackError(
         "worker_crashed",

@@ -335,6 +335,11 @@ class Supervisor:
 
     # The end
 
+    @property
+    def slots(self) -> tuple[WorkerSlot, ...]:
+        """Where workers compute; empty until the forkserver has looked for GPUs."""
+        return self._slots
+
     async def stop(self) -> None:
         """Kill every worker, let the forkserver reap them, and wait until it is gone too."""
         self._stopping = True

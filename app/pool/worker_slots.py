@@ -5,16 +5,15 @@ Knows the machine's cores, its GPUs by number and size, and the settings. Refuse
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from app.limits import Limits
-from app.settings import Settings, total_memory_bytes
+from app.machine.memory_budget import Machine, derive
+from app.settings import Settings
 
-# The rest is the front's, the kernel's, and what a worker takes besides tensors.
-_SHARE_OF_MEMORY: Final = 0.8
+# The rest is CUDA's own, and what PyTorch's allocator loses between blocks.
 _SHARE_OF_GPU: Final = 0.9
 
 
@@ -27,17 +26,6 @@ class WorkerSlot:
     memory_bytes: int
 
 
-def cores() -> int:
-    """Cores that this process may use: its affinity, or the container's quota where that is smaller (cgroup v2)."""
-    count = len(os.sched_getaffinity(0))
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()[:2]
-    except (OSError, ValueError):
-        return count
-    return count if quota == "max" else max(1, min(count, round(int(quota) / int(period))))
-
-
 def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ...]:
     """One place for each worker. `gpu_bytes`: the memory of each GPU, in bytes; empty where there is none.
 
@@ -47,12 +35,12 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
     if settings.device == "cuda" and not gpu_bytes:
         raise RuntimeError("PULLBACK_DEVICE is cuda, but PyTorch sees no GPU here")
     on_gpu = bool(gpu_bytes) and settings.device != "cpu"
-    count = settings.workers or (len(gpu_bytes) if on_gpu else cores())
+    budget = derive(settings, Machine.here())
+    count = settings.workers or (len(gpu_bytes) if on_gpu else budget.workers)
     # One core is the front's: threads that share a core with it wait for each other at every barrier (measured: 20 times slower).
-    threads = max(1, (cores() - 1) // count)
+    threads = max(1, (budget.machine.cores - 1) // count)
     if not on_gpu:
-        memory = settings.worker_memory_bytes or int(total_memory_bytes() * _SHARE_OF_MEMORY) // count
-        return (WorkerSlot("cpu", threads, memory),) * count
+        return (WorkerSlot("cpu", threads, budget.worker_bytes),) * count
     sharers = -(-count // len(gpu_bytes))
     return tuple(
         WorkerSlot(
@@ -65,7 +53,7 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
 
 
 def limits(settings: Settings, place: WorkerSlot) -> Limits:
-    """The limits of one query that is answered at `place`."""
+    """The limits of one query that is answered at `place`; the settings are settled by the budget."""
     return Limits(
         body_bytes=settings.body_limit_bytes,
         result_bytes=settings.result_limit_bytes,

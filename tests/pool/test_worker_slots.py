@@ -6,19 +6,20 @@ import os
 
 import pytest
 
+from app.machine.memory_budget import Machine
 from app.pool.environment import environment, variables
-from app.pool.worker_slots import WorkerSlot, cores, limits, places
-from app.settings import Settings, total_memory_bytes
+from app.pool.worker_slots import WorkerSlot, limits, places
+from app.settings import Settings
 
 GIB = 1 << 30
 
 
 def test_without_a_gpu_one_worker_for_each_core() -> None:
     found = places(Settings(), [])
-    assert len(found) == cores()
+    assert len(found) == max(2, Machine.here().cores)
     assert {place.device for place in found} == {"cpu"}
-    assert sum(place.memory_bytes for place in found) <= total_memory_bytes()
-    assert sum(place.threads for place in found) <= max(cores(), len(found))
+    assert sum(place.memory_bytes for place in found) <= Machine.here().memory_bytes
+    assert sum(place.threads for place in found) <= max(Machine.here().cores, len(found))
 
 
 def test_with_gpus_one_worker_for_each() -> None:
@@ -34,7 +35,10 @@ def test_more_workers_than_gpus_share_them() -> None:
 
 def test_settings_decide() -> None:
     assert {place.device for place in places(Settings(device="cpu", workers=3), [80 * GIB])} == {"cpu"}
-    assert places(Settings(workers=2, worker_memory_bytes=GIB), []) == (WorkerSlot("cpu", max(1, cores() // 2), GIB),) * 2
+    assert (
+        places(Settings(workers=2, worker_memory_bytes=GIB), [])
+        == (WorkerSlot("cpu", max(1, Machine.here().cores // 2), GIB),) * 2
+    )
     assert limits(Settings(body_limit_bytes=5), WorkerSlot("cpu", 1, GIB)).memory_bytes == GIB
 
 

@@ -12,6 +12,7 @@ import orjson
 from app.errors import CODES, PROBLEM_MEDIA_TYPE
 from app.front.openapi.example_queries import examples, refusals
 from app.front.openapi.schemas import SCHEMAS, ref
+from app.front.openapi.service_schemas import SERVICE_SCHEMAS
 
 JSON: Final = "application/json"
 SAFETENSORS: Final = "application/vnd.safetensors"
@@ -290,6 +291,15 @@ def _service_endpoints() -> dict[str, Any]:
             description="Ready = not draining, and at least one worker whose last probe gradient succeeded.",
             codes=("starting", "draining"),
         ),
+        "/v1/limits": _get(
+            "limits",
+            "service",
+            "What does it take",
+            _json(ref("Limits")),
+            description="Bytes of a body, of an answer's tensors and of the queue, deadlines, workers by device; and the memory and "
+            "cores from which the server has derived what its settings leave open.",
+            codes=("starting",),
+        ),
         "/metrics": _get("metrics", "service", "Prometheus metrics", text),
     }
 
@@ -316,7 +326,7 @@ def document(version: str) -> dict[str, Any]:
             **{path: {"get": operation} for path, operation in gets.items()},
         },
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": SCHEMAS | SERVICE_SCHEMAS,
             "headers": _HEADERS,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "One of the server's API keys."},

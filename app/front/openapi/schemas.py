@@ -380,7 +380,6 @@ _CATALOGUE: Final[dict[str, Schema]] = {
         ("name",),
         description="A program kept on this server under a name. A broken file is listed with its error.",
     ),
-    "Health": _object({"status": {"type": "string"}}, description="The state in words; the status code is the verdict."),
 }
 
 SCHEMAS: Final[dict[str, Schema]] = _TENSORS | _PARAMETER | _QUERY | _ANSWER | _PROBLEM | _CATALOGUE

@@ -1,0 +1,152 @@
+"""The budget: what this machine has, and how the front, the workers and the queue share its memory, derived once.
+
+All that may be held at the same time adds up to less than the limit of the machine or its container, whatever that is: the front at
+rest, the warm parent, each worker with the memory that it may map, and the queue, whose bytes are those of bodies and replies that the
+front holds. A setting that is given counts; what is left to us is derived from the rest.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from app.machine import cgroups
+from app.settings import Settings
+
+MEBIBYTE: Final = 1 << 20
+
+# Resident memory that is not shared, measured on x86 with PyTorch 2.13 and rounded up. The front at rest: 70 MiB.
+FRONT_BYTES: Final = 96 * MEBIBYTE
+# The warm parent with PyTorch imported: 240 MiB with the CPU build, 380 with the CUDA build, whose libraries are larger.
+PARENT_BYTES: Final = 256 * MEBIBYTE
+PARENT_WITH_CUDA_BYTES: Final = 400 * MEBIBYTE
+# What a worker writes to of the pages that it shares with its parent: 3 MiB after its start, 35 after queries of many kinds.
+WORKER_BYTES: Final = 64 * MEBIBYTE
+# The rest is for page tables, what malloc loses between blocks, and the kernel's buffers of connections.
+_SHARE: Final = 0.93
+_QUEUE_SHARE: Final = 0.25
+# Where memory is short for its cores, fewer workers with so much each answer more than many that refuse: Hessians and long programs.
+_USEFUL_WORKER_BYTES: Final = 512 * MEBIBYTE
+_SMALL_WORKER_BYTES: Final = 96 * MEBIBYTE
+# Under these nothing works at all.
+_LEAST_WORKER_BYTES: Final = 32 * MEBIBYTE
+_LEAST_QUEUE_BYTES: Final = 8 * MEBIBYTE
+# Above these nobody is helped: a larger tensor than this is better computed where it is.
+_MOST_BODY_BYTES: Final = 256 * MEBIBYTE
+_MOST_QUEUE_BYTES: Final = 1024 * MEBIBYTE
+_MOST_QUEUE_BYTES_A_CORE: Final = 128 * MEBIBYTE
+# A body stands in a worker as bytes, as numbers, and in the derivatives; in the queue it leaves room for others and for the reply.
+_BODIES_IN_A_WORKER: Final = 6
+_BODIES_IN_THE_QUEUE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this process may use: memory in bytes, and whether a container or unit (`cgroup`) or the machine itself sets it; cores."""
+
+    memory_bytes: int
+    memory_from: str
+    cores: int
+    parent_bytes: int = PARENT_BYTES
+
+    @classmethod
+    def here(cls, root: Path = cgroups.ROOT) -> Machine:
+        """This machine as this process may use it."""
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limit = cgroups.memory_limit(root)
+        affinity, quota = len(os.sched_getaffinity(0)), cgroups.cpu_limit(root)
+        return cls(
+            memory_bytes=physical if limit is None else min(physical, limit),
+            memory_from="machine" if limit is None or limit >= physical else "cgroup",
+            # Rounded down: a thread more than the quota is worth is stopped, with all that wait for it, in every period.
+            cores=affinity if quota is None else max(1, min(affinity, int(quota))),
+            parent_bytes=PARENT_WITH_CUDA_BYTES if _has_cuda_build() else PARENT_BYTES,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Who may take what, in bytes; `workers` and `worker_bytes` are those of a machine without GPUs."""
+
+    machine: Machine
+    workers: int
+    worker_bytes: int
+    queue_bytes: int
+    body_bytes: int
+    result_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """What all processes may hold together at the worst."""
+        workers = self.workers * (WORKER_BYTES + self.worker_bytes)
+        return FRONT_BYTES + self.machine.parent_bytes + workers + self.queue_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is within the memory; it is not where settings ask for more, or there is less than 512 MiB."""
+        return self.total_bytes <= self.machine.memory_bytes
+
+    def facts(self) -> dict[str, str | int | bool]:
+        """The budget for the operator's log."""
+        return {
+            "level": "info" if self.fits else "warning",
+            "cores": self.machine.cores,
+            "memory_bytes": self.machine.memory_bytes,
+            "memory_from": self.machine.memory_from,
+            "workers": self.workers,
+            "worker_memory_bytes": self.worker_bytes,
+            "queue_bytes": self.queue_bytes,
+            "body_bytes": self.body_bytes,
+            "result_bytes": self.result_bytes,
+            "total_bytes": self.total_bytes,
+            "fits": self.fits,
+        }
+
+    def settled(self, settings: Settings) -> Settings:
+        """The settings with what was left to us filled in."""
+        return settings.model_copy(
+            update={
+                "queue_bytes": self.queue_bytes,
+                "body_limit_bytes": self.body_bytes,
+                "result_limit_bytes": self.result_bytes,
+            }
+        )
+
+
+def derive(settings: Settings, machine: Machine) -> Budget:
+    """The budget of a service with these settings on this machine; deriving it again from its `settled` settings changes nothing."""
+    room = max(0, int(machine.memory_bytes * _SHARE) - FRONT_BYTES - machine.parent_bytes)
+    useful = WORKER_BYTES + (settings.worker_memory_bytes or _USEFUL_WORKER_BYTES)
+    workers = settings.workers or _workers(int(room * (1 - _QUEUE_SHARE)), useful, machine.cores)
+    most = max(_MOST_QUEUE_BYTES, machine.cores * _MOST_QUEUE_BYTES_A_CORE)
+    share = int(room * _QUEUE_SHARE)
+    if settings.worker_memory_bytes:
+        share = room - workers * useful
+    queue = settings.queue_bytes or max(_LEAST_QUEUE_BYTES, min(share, most))
+    worker = settings.worker_memory_bytes or max(_LEAST_WORKER_BYTES, (room - queue) // workers - WORKER_BYTES)
+    largest = min(_MOST_BODY_BYTES, queue // _BODIES_IN_THE_QUEUE, worker // _BODIES_IN_A_WORKER)
+    return Budget(
+        machine=machine,
+        workers=workers,
+        worker_bytes=worker,
+        queue_bytes=queue,
+        body_bytes=settings.body_limit_bytes or largest,
+        result_bytes=settings.result_limit_bytes or largest,
+    )
+
+
+def _workers(room: int, useful: int, cores: int) -> int:
+    """One for each core, and two on a single one, so that a long query does not stand before all others; fewer in little `room`."""
+    two_fit = room >= 2 * (WORKER_BYTES + _SMALL_WORKER_BYTES)
+    return min(max(cores, 2), max(room // useful, 2 if two_fit else 1))
+
+
+def _has_cuda_build() -> bool:
+    """Whether the PyTorch that is installed carries CUDA, without importing it."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    return (Path(found.origin).parent / "lib" / "libtorch_cuda.so").exists()

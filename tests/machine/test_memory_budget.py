@@ -1,0 +1,121 @@
+"""The budget adds up on every machine; and in real control groups the service stays within it, whatever comes at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from app.machine.memory_budget import PARENT_BYTES, PARENT_WITH_CUDA_BYTES, Machine, derive
+from app.settings import Settings
+from tests.cgroup import memory_group
+from tests.pool.questions import SMALL
+from tests.server import Server, serving_in
+
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8, 64, 256])
+@pytest.mark.parametrize("memory_bytes", [512 * MIB, 700 * MIB, GIB, 2 * GIB, 3 * GIB, 4 * GIB, 24 * GIB, 512 * GIB])
+def test_it_adds_up(memory_bytes: int, cores: int) -> None:
+    budget = derive(Settings(), Machine(memory_bytes, "cgroup", cores))
+    assert budget.fits
+    assert budget.total_bytes <= memory_bytes
+    assert 1 <= budget.workers <= max(2, cores)
+    assert budget.workers >= min(2, cores) or memory_bytes < GIB
+    assert budget.body_bytes <= budget.queue_bytes / 4
+    # As text, an answer takes up to 2.7 times its tensors' bytes (float64 as JSON), and it must find room in the queue.
+    assert 2.7 * budget.result_bytes <= budget.queue_bytes
+    settled = budget.settled(Settings())
+    assert derive(settled, budget.machine) == budget
+
+
+@pytest.mark.parametrize("memory_bytes", [768 * MIB, GIB, 16 * GIB])
+def test_it_adds_up_with_the_larger_build_of_pytorch(memory_bytes: int) -> None:
+    small, large = (
+        derive(Settings(), Machine(memory_bytes, "cgroup", 2, parent)) for parent in (PARENT_BYTES, PARENT_WITH_CUDA_BYTES)
+    )
+    assert large.fits
+    assert large.worker_bytes <= small.worker_bytes
+
+
+def test_a_machine_of_some_size_takes_what_it_always_took() -> None:
+    budget = derive(Settings(), Machine(16 * GIB, "machine", 4))
+    assert (budget.workers, budget.body_bytes, budget.result_bytes, budget.queue_bytes) == (4, 256 * MIB, 256 * MIB, GIB)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"workers": 3},
+        {"worker_memory_bytes": 300 * MIB},
+        {"queue_bytes": 100 * MIB},
+        {"body_limit_bytes": 10 * MIB},
+        {"workers": 2, "queue_bytes": 50 * MIB},
+    ],
+)
+def test_what_is_given_counts_and_the_rest_is_derived(given: dict[str, int]) -> None:
+    budget = derive(Settings.model_validate(given), Machine(2 * GIB, "cgroup", 4))
+    assert budget.fits
+    names = {
+        "workers": "workers",
+        "worker_memory_bytes": "worker_bytes",
+        "queue_bytes": "queue_bytes",
+        "body_limit_bytes": "body_bytes",
+    }
+    assert {name: getattr(budget, names[name]) for name in given} == given
+
+
+def test_what_does_not_fit_is_said() -> None:
+    budget = derive(Settings(workers=8, worker_memory_bytes=GIB), Machine(2 * GIB, "cgroup", 4))
+    assert not budget.fits
+    assert budget.facts()["level"] == "warning"
+
+
+def test_limits_are_shown_and_logged(server: Server) -> None:
+    limits = server.http.get("/v1/limits").json()
+    here = Machine.here()
+    assert limits["workers"] == {"cpu": 1}
+    assert limits["derived_from"] == {"memory_bytes": here.memory_bytes, "memory_from": here.memory_from, "cores": here.cores}
+    assert 0 < limits["body_bytes"] <= limits["queue_bytes"]
+    schema = server.http.get("/openapi.json").json()["components"]["schemas"]["Limits"]
+    Draft202012Validator(schema).validate(limits)
+    assert '"event":"budget"' in server.log.read_text()
+
+
+def largest(limit: int) -> bytes:
+    """Zeros, of which JSON text holds the most: each takes two bytes of text and ten times as much when it is read."""
+    head, tail = b'{"operation": "exp", "want": ["outputs", "vjp"], "inputs": {"input": [', b"0]}}"
+    return head + b"0," * ((limit - len(head) - len(tail)) // 2) + tail
+
+
+@pytest.mark.parametrize("memory_bytes", [512 * MIB, GIB])
+def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_bytes: int) -> None:
+    with memory_group(memory_bytes) as group, serving_in(group, tmp_path / "log.txt", PULLBACK_WORKERS="0") as server:
+        limits = server.http.get("/v1/limits").json()
+        assert limits["derived_from"]["memory_bytes"] == memory_bytes
+        assert limits["derived_from"]["memory_from"] == "cgroup"
+        body = largest(limits["body_bytes"])
+        with ThreadPoolExecutor(10) as clients:
+            replies = list(clients.map(lambda _: httpx.post(f"{server.url}/v1/query", content=body, timeout=100), range(10)))
+        assert {reply.status_code for reply in replies} <= {200, 429, 413, 507}
+        assert "a worker died" not in server.log.read_text()
+        assert server.http.post("/v1/query", json=SMALL).status_code == 200
+
+
+def test_a_kill_by_the_kernel_blames_nobody(tmp_path: Path) -> None:
+    # More memory is promised to the worker than there is, so the kernel ends it, not the worker's own limit.
+    settings = {"PULLBACK_WORKERS": "1", "PULLBACK_WORKER_MEMORY_BYTES": str(64 * GIB)}
+    query = {"program": "y = ones(200000000) * x\nreturn y.sum()", "inputs": {"x": 1.0}}
+    with memory_group(700 * MIB) as group, serving_in(group, tmp_path / "log.txt", **settings) as server:
+        for _ in range(3):
+            reply = server.http.post("/v1/query", json=query)
+            assert (reply.status_code, reply.json()["code"]) == (507, "out_of_memory"), reply.text
+            assert str(700 * MIB) in reply.json()["expected"]
+            assert server.http.post("/v1/query", json=SMALL).status_code == 200
+        assert Path(f"/proc/{server.process.pid}").exists()
