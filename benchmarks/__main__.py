@@ -6,6 +6,7 @@ Knows what is compared with what. Refuses to judge: these machines are noisy, re
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import statistics
 import time
@@ -25,7 +26,7 @@ from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
-from benchmarks import load, servers
+from benchmarks import load, protocols, servers
 
 SAFETENSORS = "application/vnd.safetensors"
 
@@ -189,6 +190,18 @@ def jacobians(port: int) -> None:
     client.close()
 
 
+def through_protocols(port: int) -> None:
+    """CPU time of a small query in all of the server's processes, by protocol."""
+    servers_pids = [pid for pid in protocols.family(os.getpid()) if pid != os.getpid()]
+    taken = protocols.cpu_us(port, servers_pids)
+    for name, microseconds in taken.items():
+        line(
+            f"CPU of a small query, {name}",
+            f"{microseconds:.0f} µs",
+            f"native {taken['native']:.0f} µs: ×{microseconds / taken['native']:.2f}",
+        )
+
+
 PROGRAM = """
 A = x @ Wx + h @ Wh + b
 i = sigmoid(A[:, :8])
@@ -258,6 +271,7 @@ def main() -> None:
         large_vjp(port, empty)
         mlp_gradient(port)
         jacobians(port)
+        through_protocols(port)
     programs()
 
 

@@ -78,10 +78,10 @@ class RouteTable:
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes: Final = tuple(routes)
         self._exact: dict[str, list[Route]] = {}
-        self._patterns: list[tuple[tuple[str, ...], Route]] = []
+        self._patterns: dict[tuple[str, ...], list[Route]] = {}
         for route in routes:
             if "{" in route.path:
-                self._patterns.append((tuple(route.path.split("/")), route))
+                self._patterns.setdefault(tuple(route.path.split("/")), []).append(route)
             else:
                 self._exact.setdefault(route.path, []).append(route)
 
@@ -91,9 +91,12 @@ class RouteTable:
         if exact is not None:
             return exact, {}
         parts = path.split("/")
-        for pattern, route in self._patterns:
-            if len(pattern) == len(parts) and (parameters := _matched(pattern, parts)) is not None:
-                return [other for _, other in self._patterns if other.path == route.path], parameters
+        for pattern, routes in self._patterns.items():
+            # The last part tells most patterns apart.
+            if len(pattern) == len(parts) and (pattern[-1] == parts[-1] or pattern[-1][:1] == "{"):
+                parameters = _matched(pattern, parts)
+                if parameters is not None:
+                    return routes, parameters
         return (), {}
 
 

@@ -26,7 +26,7 @@ class Input(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
     name: Name
     datatype: str
-    shape: Any
+    shape: list[Any]
     parameters: dict[str, Any] = Field(default_factory=dict)
     data: Any = None
 
@@ -117,11 +117,11 @@ def _tensor(given: Input, rest: memoryview) -> tuple[TensorData, memoryview]:
             given=describe(given.datatype),
         )
     kind = DATATYPES[given.datatype]
-    shape = checked_shape(given.shape, f"{at}.shape", kind.dtype)
-    _refuse_shared_memory(given.parameters, at)
+    if given.parameters:
+        _refuse_shared_memory(given.parameters, at)
     size = given.parameters.get("binary_data_size")
     if size is None:
-        found = tensor({"data": _present(given.data, at), "dtype": kind.dtype, "shape": list(shape)}, at)
+        found = tensor({"data": _present(given.data, at), "dtype": kind.dtype, "shape": given.shape}, at)
     elif given.data is not None:
         raise PullbackError("bad_request", "The input has `data` and `binary_data_size`.", at=at, expected="one of the two")
     elif type(size) is not int or not 0 <= size <= len(rest):
@@ -133,6 +133,7 @@ def _tensor(given: Input, rest: memoryview) -> tuple[TensorData, memoryview]:
             given=describe(size),
         )
     else:
+        shape = checked_shape(given.shape, f"{at}.shape", kind.dtype)
         found, rest = from_wire(rest[:size], given.datatype, shape, at), rest[size:]
     if given.parameters.get("complex") is True:
         found = as_complex(found, at)
@@ -162,15 +163,14 @@ def _refuse_shared_memory(parameters: Mapping[str, Any], at: str) -> None:
 
 
 def _check_outputs(request: Request) -> None:
-    seen: set[str] = set()
-    for index, output in enumerate(request.outputs):
-        at = f"outputs[{index}]"
-        if output.name in seen:
-            raise PullbackError("bad_request", f"The output {output.name!r} is requested twice.", at=at, given=output.name)
-        seen.add(output.name)
-        _refuse_shared_memory(output.parameters, at)
-        if output.parameters.get("classification"):
-            raise PullbackError("bad_request", "The classification extension is not spoken here.", at=f"{at}.parameters")
+    if len({output.name for output in request.outputs}) < len(request.outputs):
+        raise PullbackError("bad_request", "An output is requested twice.", at="outputs", expected="each name once")
+    for output in request.outputs:
+        if output.parameters:
+            at = f"outputs.{output.name}"
+            _refuse_shared_memory(output.parameters, at)
+            if output.parameters.get("classification"):
+                raise PullbackError("bad_request", "The classification extension is not spoken here.", at=f"{at}.parameters")
 
 
 def _refusal(error: ValidationError) -> PullbackError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from app.errors import PullbackError
@@ -34,6 +35,7 @@ class Selected:
         return tuple(name for name, role in zip(self.path, KINDS.get(self.kind, ()), strict=False) if role == "IN")
 
 
+@lru_cache(maxsize=4096)
 def selected(name: str) -> Selected:
     """What an output's name asks for. Raises `bad_request`."""
     kind, _, rest = name.partition(".")
