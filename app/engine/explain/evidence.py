@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.facts import operations_with
-from app.engine.stepwise.one_sided import COARSE, FINE, Evaluate, Marks, classify, random_direction, random_like, scale_of
+from app.engine.stepwise.one_sided import COARSE, FINE, EvaluateAt, Marks, classify, random_direction, random_like, scale_of
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
@@ -134,7 +134,7 @@ def _look_from_outside(evidence: Evidence) -> None:
                     evidence.jumps[name] = marks
 
 
-def _mover(trace: StepTrace, names: Sequence[str]) -> Evaluate:
+def _mover(trace: StepTrace, names: Sequence[str]) -> EvaluateAt:
     """The outputs where the inputs `names` are moved."""
     point = trace.point
 

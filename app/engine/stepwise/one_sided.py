@@ -24,7 +24,7 @@ _NOISE: Final = 16.0  # a signal is this many times the noise
 _JUMP: Final = 1e-6  # a jump is at least this large, relative to the output
 
 # Gives the outputs where every input is moved by `step` times its own scale along direction number `direction`; None where refused.
-Evaluate = Callable[[float, int], Sequence[Tensor] | None]
+EvaluateAt = Callable[[float, int], Sequence[Tensor] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def perturbed(tensor: Tensor, width: float, number: int) -> Tensor:
     return torch.nan_to_num(tensor.detach()) + width * typical * noise
 
 
-def classify(evaluate: Evaluate, base: Sequence[Tensor], directions: int) -> list[Marks]:
+def classify(evaluate: EvaluateAt, base: Sequence[Tensor], directions: int) -> list[Marks]:
     """How each output behaves near the point: 8 evaluations a direction, 12 where something is seen; with two directions 3 more.
 
     Arguments:
@@ -108,7 +108,7 @@ def classify(evaluate: Evaluate, base: Sequence[Tensor], directions: int) -> lis
     return total
 
 
-def _across(evaluate: Evaluate, base: Sequence[Tensor]) -> list[Marks]:
+def _across(evaluate: EvaluateAt, base: Sequence[Tensor]) -> list[Marks]:
     """Kinks that no single line shows: the middle one of three equal numbers moves as far up as down, but not as a sum of its parts."""
     gaps: dict[float, list[Tensor]] = {}
     for step in (*COARSE, *FINE):

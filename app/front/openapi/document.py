@@ -31,6 +31,10 @@ holds for the decompressed body.
 * Every refusal has one shape, `application/problem+json`, and says where, what was expected, what was given and how \
 to fix it.
 * Every reply carries `X-Request-Id`: yours, or ours.
+* The same operations and functions are asked through three more protocols, whose clients work unmodified: the Open Inference \
+Protocol v2 with binary tensors under `/v2` (a model is an operation, a function, or `program`), UM-Bridge 1.0 at the root (models \
+are the kept functions), and Tesseract under `/tesseract/{operation or function}`, each with its own `openapi.json`. Refusals there \
+have the protocol's own shape.
 """
 
 _TAGS: Final = (

@@ -1,0 +1,60 @@
+"""The words of a foreign protocol stand in its room alone: elsewhere one concept has one name."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent.parent
+ROOMS: Final = frozenset({"oip", "umbridge", "tesseract"})
+WORDS: Final = (
+    "infer", "datatype", "binary_data", "binary_data_size", "tritonclient", "Evaluate", "ModelInfo", "InputSizes",
+    "OutputSizes", "ApplyJacobian", "ApplyHessian", "outWrt", "inWrt", "sens", "apply", "abstract_eval", "jac_inputs",
+    "jacobian_vector_product", "vector_jacobian_product", "cotangent_vector", "tangent_vector", "differentiable_arrays",
+)  # fmt: skip
+
+
+def _sources() -> Iterator[Path]:
+    """Ours, without the rooms, the carried pages' scripts and the programs in the query language."""
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        if not ROOMS & set(path.relative_to(ROOT).parts) and "functions" not in path.relative_to(ROOT).parts[:-1]:
+            yield path
+
+
+def _said(path: Path) -> Iterator[tuple[int, str]]:
+    """Names and strings of a module, with their lines; what a library's own names are called by stays out: `module.apply`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def test_foreign_words_stand_in_their_rooms() -> None:
+    word = re.compile(rf"(?<![\w-])(?:{'|'.join(WORDS)})(?![\w-])")
+    offenders = [
+        f"{path.relative_to(ROOT)}:{line}: {found[0]}"
+        for path in _sources()
+        for line, text in _said(path)
+        if (found := word.search(text))
+    ]
+    assert not offenders, "\n".join(offenders)
+
+
+def test_the_rooms_know_nothing_of_each_other() -> None:
+    offenders = [
+        f"{path.relative_to(ROOT)} imports {node.module}"
+        for room in ROOMS
+        for path in sorted((ROOT / "app" / "protocols" / room).glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and any((node.module or "").startswith(f"app.protocols.{other}") for other in (*ROOMS - {room}, "native"))
+    ]
+    assert not offenders, "\n".join(offenders)
