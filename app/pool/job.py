@@ -56,16 +56,23 @@ class Job:
         holders: numbers of the workers that have it; two where it was taken over from a busy one.
         begun: when the worker that answered it began it, seconds on CLOCK_MONOTONIC.
         worker: the slot of that worker.
+        client: who asks, as the queue tells clients apart.
+        is_waiting: it stands in the queue, since `queued`, seconds on CLOCK_MONOTONIC.
+        slices: how often it was stopped on the light worker, now or when the same was asked before.
+        is_heavy: it has held a worker for long.
+        preemptions: how often it was stopped for others that waited.
+        mark: the fingerprint of all that is asked, where somebody needed it; else empty.
     """
 
     __slots__ = (
-        "arrived", "asked", "begun", "body", "deadline", "future", "holders", "lost", "meta", "number", "size", "tries",
-        "worker",
+        "arrived", "asked", "begun", "body", "client", "deadline", "future", "holders", "is_heavy", "is_waiting", "lost",
+        "mark", "meta", "number", "preemptions", "queued", "size", "slices", "tries", "worker",
     )  # fmt: skip
 
     def __init__(
         self,
         number: int,
+        client: str,
         asked: bytes,
         meta: bytes,
         body: Sequence[Buffer],
@@ -75,6 +82,7 @@ class Job:
         future: asyncio.Future[WorkerReply | PullbackError | None],
     ) -> None:
         self.number = number
+        self.client = client
         self.asked = asked
         self.meta = meta
         self.body = body
@@ -87,6 +95,12 @@ class Job:
         self.holders: list[int] = []
         self.begun = 0.0
         self.worker = -1
+        self.queued = arrived
+        self.is_waiting = False
+        self.slices = 0
+        self.is_heavy = False
+        self.preemptions = 0
+        self.mark = b""
 
 
 def asked_of(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
@@ -25,16 +24,13 @@ from app.pool import refusals
 from app.pool.budget import ByteBudget
 from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
 from app.pool.job import Job, WorkerReply, asked_of, meta_of
+from app.pool.queueing.dispatch import SLICES, Dispatch
 from app.pool.queueing.quarantine import Quarantine
 from app.pool.queueing.timeout import timeout_of
 from app.pool.supervisor import Supervisor
 from app.pool.worker_handle import WorkerHandle
 from app.settings import Settings
 
-# A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two.
-_DEPTH: Final = 4
-_SMALL_BYTES: Final = 64 << 10
-_YOUNG_S: Final = 0.003
 _TICK_S: Final = 0.005
 _ROUND_S: Final = 0.25
 # A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
@@ -63,9 +59,7 @@ class Pool:
         self.supervisor = Supervisor(self._loop, settings, self, self.budget.memory)
         self._numbers = count(1)
         self._open: dict[int, Job] = {}
-        self._waiting: deque[Job] = deque()
-        self._idle: list[WorkerHandle] = []
-        self._ready: dict[int, WorkerHandle] = {}
+        self._dispatch = Dispatch(self.supervisor)
         self._earliest = math.inf
         self._ticking = False
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
@@ -101,29 +95,32 @@ class Pool:
     @property
     def is_ready(self) -> bool:
         """At least one worker lives whose last probe gradient succeeded."""
-        return any(worker.probed for worker in self._ready.values())
+        return any(worker.probed for worker in self._dispatch.ready.values())
 
     @property
     def waiting_count(self) -> int:
         """Queries that are not being computed yet."""
-        return len(self._open) - (len(self._ready) - len(self._idle))
+        return len(self._open) - sum(bool(worker.held) for worker in self._dispatch.ready.values())
 
     def states(self) -> dict[str, int]:
         """Workers by state."""
         return {
-            "idle": len(self._idle),
-            "busy": len(self._ready) - len(self._idle),
+            "idle": len(self._dispatch.idle),
+            "busy": self._dispatch.regular_count - len(self._dispatch.idle),
             "starting": sum(worker.state == "starting" for worker in self.supervisor.workers.values()),
+            "light": len(self._dispatch.ready) - self._dispatch.regular_count,
         }
 
     # The way in
 
-    def check_room(self) -> None:
-        """Raises PullbackError queue_full where one more query may not wait."""
-        if self._ready and self._idle:
+    def check_room(self, client: str) -> None:
+        """Raises PullbackError queue_full where one more query of this client may not wait: where the queue is full, and mostly his."""
+        if self._dispatch.idle or self.waiting_count < self._settings.queue_length or self._dispatch.one_too_many(client):
             return
-        if self.waiting_count >= self._settings.queue_length:
-            raise refusals.queue_full(f"{self.waiting_count} queries wait already, of {self._settings.queue_length} at most")
+        raise self._queue_full()
+
+    def _queue_full(self) -> PullbackError:
+        return refusals.queue_full(f"{self.waiting_count} queries wait already, of {self._settings.queue_length} at most")
 
     def ask(
         self,
@@ -135,6 +132,7 @@ class Pool:
         body: Sequence[Buffer],
         size: int,
         parameters: Mapping[str, str] | None = None,
+        client: str = "",
     ) -> Job:
         """Have a query answered: its `future` gives a WorkerReply, a PullbackError, or None where it was abandoned.
 
@@ -153,6 +151,7 @@ class Pool:
         deadline = now + self._timeout(timeout_of(body, size, content_type) if is_plain else None)
         job = Job(
             number=next(self._numbers),
+            client=client,
             asked=asked,
             meta=meta,
             body=body,
@@ -164,12 +163,13 @@ class Pool:
         self._open[job.number] = job
         if deadline < self._earliest:
             self._earliest = deadline
-        if self._idle and not self._waiting:
-            self._give(self._idle.pop(), job, now)
-        elif not self._waiting and size < _SMALL_BYTES and (worker := self._with_room(now)):
-            self._give(worker, job, now)
-        else:
-            self._waiting.append(job)
+        self._dispatch.add(job, now)
+        if (
+            job.is_waiting
+            and self.waiting_count > self._settings.queue_length
+            and (last := self._dispatch.one_too_many(client))
+        ):
+            self._settle(last, self._queue_full())
         if not self._ticking:
             self._ticking = True
             self._loop.call_later(_TICK_S, self._tick)
@@ -181,13 +181,12 @@ class Pool:
             return
         self._settle(job, None)
         now = time.monotonic()
-        for worker in self._holders_of(job):
+        for worker in self._dispatch.holders_of(job):
             if worker.head is not job:
                 worker.cancel(job)
             elif worker.slot.device == "cpu":
                 # A GPU worker takes seconds to replace: there the work is let finish.
                 self._abandoned.append((now + _GRACE_S, worker, job))
-        self._prune()
 
     def _timeout(self, asked: float | None) -> float:
         """Seconds that a query has, by what it asked for."""
@@ -195,56 +194,11 @@ class Pool:
             return min(self._settings.default_deadline_s, self._settings.maximum_deadline_s)
         return min(asked, self._settings.maximum_deadline_s)
 
-    # To workers
-
-    def _give(self, worker: WorkerHandle, job: Job, now: float) -> None:
-        if not job.begun:
-            job.begun = now
-        worker.give(job, now)
-
-    def _holders_of(self, job: Job) -> list[WorkerHandle]:
-        """The ready workers that have it."""
-        return [self._ready[number] for number in job.holders if number in self._ready]
-
-    def _with_room(self, now: float) -> WorkerHandle | None:
-        """The ready worker with the shortest line that moves."""
-        best, fewest = None, _DEPTH
-        for worker in self._ready.values():
-            if len(worker.held) < fewest and now - worker.head_since < _YOUNG_S:
-                best, fewest = worker, len(worker.held)
-        return best
-
-    def _feed(self, worker: WorkerHandle, now: float) -> None:
-        """Give a worker its next queries, or find it something to take over, or let it rest."""
-        waiting = self._waiting
-        while waiting:
-            job = waiting[0]
-            if worker.held and (len(worker.held) >= _DEPTH or job.size >= _SMALL_BYTES):
-                return
-            waiting.popleft()
-            self._give(worker, job, now)
-        if not worker.held:
-            self._idle.append(worker)
-            self._relieve(now)
-
-    def _relieve(self, now: float) -> None:
-        """Let idle workers take over what waits behind a long query on another."""
-        for busy in self._ready.values():
-            if not self._idle:
-                return
-            if len(busy.held) < 2 or now - busy.head_since < _YOUNG_S:
-                continue
-            for job in list(busy.held.values())[1:]:
-                if self._idle and len(job.holders) == 1 and not job.future.done():
-                    self._give(self._idle.pop(), job, now)
-                    busy.cancel(job)
-
     # From workers
 
     def on_ready(self, worker: WorkerHandle) -> None:
-        self._ready[worker.number] = worker
         self._ever_ready.set()
-        self._feed(worker, time.monotonic())
+        self._dispatch.join(worker, time.monotonic())
 
     def on_frame(self, worker: WorkerHandle, frame: Frame) -> None:
         now = time.monotonic()
@@ -254,42 +208,49 @@ class Pool:
             job = worker.done(frame.number, now)
             if job is not None and not job.holders and not job.future.done():
                 self._undone(job, now)
-            self._feed(worker, now)
+            if worker.state == "ready":
+                self._dispatch.feed(worker, now)
         elif frame.kind is Kind.DEADLINE and (job := worker.held.get(frame.number)):
             job.deadline = job.arrived + self._timeout(frame.seconds)
             self._earliest = min(self._earliest, job.deadline)
 
     def _answered(self, worker: WorkerHandle, frame: Frame, now: float) -> None:
         head_since = worker.head_since
-        job = worker.done(frame.number, now)
         reply = WorkerReply(body=frame.body, **orjson.loads(frame.meta))
+        out_of_memory = reply.labels.get("code") == "out_of_memory" and worker.slot.device == "cpu"
+        if out_of_memory and worker.is_light and (asked := worker.held.get(frame.number)):
+            # There is more memory elsewhere.
+            asked.slices = SLICES
+            self._dispatch.replace(worker, "retire", now)
+            return
+        job = worker.done(frame.number, now)
         no_room = refusals.reply_without_room(frame.discarded_bytes) if frame.discarded_bytes else None
         if job is not None:
             if not job.future.done():
                 job.begun = max(head_since, job.arrived)
                 job.worker = worker.index
                 self._settle(job, no_room or reply)
-            for other in self._holders_of(job):
+            for other in self._dispatch.holders_of(job):
                 other.cancel(job)
         # After a failed allocation the heap is in pieces; a new process costs less than what would fail in the old one.
-        if reply.retire or (reply.labels.get("code") == "out_of_memory" and worker.slot.device == "cpu"):
-            self._retire(worker, "retire")
+        if reply.retire or out_of_memory:
+            self._dispatch.replace(worker, "retire", now)
         elif worker.is_outdated:
-            self._retire(worker, "forkserver")
+            self._dispatch.replace(worker, "forkserver", now)
         elif worker.state == "ready":
-            self._feed(worker, now)
+            self._dispatch.feed(worker, now)
 
     def _undone(self, job: Job, now: float) -> None:
         """Its last holder dropped it: as too late, by the same clock as ours, or for a worker that has died since."""
         if job.deadline <= now:
             self._expire(job)
         else:
-            self._waiting.appendleft(job)
+            self._dispatch.put_back([job], now)
 
     def on_lost(self, worker: WorkerHandle) -> None:
         """It died. What it had not begun goes back to the front of the queue at once; what it computed waits for the verdict."""
-        self._leave(worker)
-        self._requeue(list(worker.held.values())[1:], worker)
+        self._dispatch.leave(worker)
+        self._dispatch.take_from(worker, list(worker.held.values())[1:], time.monotonic())
 
     def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:
         """How it died decides whether its query is blamed for it."""
@@ -299,7 +260,7 @@ class Pool:
             return
         worker.held.clear()
         job.holders = [number for number in job.holders if number != worker.number]
-        if job.future.done() or job.holders:
+        if job.future.done() or job.holders or job.is_waiting:
             return
         if for_memory:
             self._settle(job, refusals.killed_for_memory(job.size, Machine.here().memory_bytes))
@@ -309,7 +270,7 @@ class Pool:
         job.tries += 1
         job.lost += guilty
         if job.lost < _LIVES and job.tries < _TRIES:
-            self._requeue([job], worker)
+            self._dispatch.take_from(worker, [job], time.monotonic())
             return
         self._quarantine.add(job.asked, job.body, job.size, time.monotonic())
         self._settle(job, refusals.worker_crashed())
@@ -317,34 +278,11 @@ class Pool:
     def on_event(self, event: str, **facts: Any) -> None:
         self._note(event, **facts)
 
-    def _leave(self, worker: WorkerHandle) -> None:
-        self._ready.pop(worker.number, None)
-        if worker in self._idle:
-            self._idle.remove(worker)
-
-    def _retire(self, worker: WorkerHandle, reason: str) -> None:
-        """Replace a worker of whose first query nobody expects an answer any more."""
-        self._leave(worker)
-        self.supervisor.replace(worker, reason)
-        jobs = list(worker.held.values())
-        worker.held.clear()
-        self._requeue(jobs, worker)
-
-    def _requeue(self, jobs: Sequence[Job], worker: WorkerHandle) -> None:
-        """Put unanswered jobs of a dead worker back to where they stood: before those that came later."""
-        for job in reversed(jobs):
-            worker.held.pop(job.number, None)
-            job.holders = [number for number in job.holders if number != worker.number]
-            if not job.future.done() and not job.holders:
-                self._waiting.appendleft(job)
-        now = time.monotonic()
-        while self._idle and self._waiting:
-            self._give(self._idle.pop(), self._waiting.popleft(), now)
-
     # The end of a query
 
     def _settle(self, job: Job, result: WorkerReply | PullbackError | None) -> None:
         del self._open[job.number]
+        self._dispatch.remove(job)
         job.future.set_result(result)
         # Whoever still knows the job, a worker that is to drop it or an error's traceback, must not keep its bytes.
         job.body = ()
@@ -352,16 +290,11 @@ class Pool:
     def _expire(self, job: Job) -> None:
         given_s = job.deadline - job.arrived
         self._settle(job, refusals.deadline_exceeded(given_s) if self._ever_ready.is_set() else refusals.starting())
-        for worker in self._holders_of(job):
+        for worker in self._dispatch.holders_of(job):
             if worker.head is job:
-                self._retire(worker, "deadline")
+                self._dispatch.replace(worker, "deadline", time.monotonic())
             else:
                 worker.cancel(job)
-
-    def _prune(self) -> None:
-        """Forget the bodies of settled jobs that still stand in the queue."""
-        if any(job.future.done() for job in self._waiting):
-            self._waiting = deque(job for job in self._waiting if not job.future.done())
 
     # The clock
 
@@ -374,11 +307,9 @@ class Pool:
                 if not job.future.done():
                     self._expire(job)
             self._earliest = min((job.deadline for job in self._open.values()), default=math.inf)
-            self._prune()
         if self._abandoned:
             self._stop_abandoned(now)
-        if self._idle and self._open:
-            self._relieve(now)
+        self._dispatch.tick(now)
         if self._open or self._abandoned:
             self._loop.call_later(_TICK_S, self._tick)
         else:
@@ -389,9 +320,11 @@ class Pool:
         self._abandoned = [entry for entry in self._abandoned if entry[0] > now]
         for _, worker, job in due:
             if worker.state == "ready" and worker.head is job:
-                self._retire(worker, "gone")
+                self._dispatch.replace(worker, "gone", now)
 
     def _round(self) -> None:
         """A few times a second: workers and a forkserver that hang or are frozen."""
-        self.supervisor.look_after(time.monotonic())
+        now = time.monotonic()
+        self.supervisor.look_after(now)
+        self._dispatch.round(now)
         self._loop.call_later(_ROUND_S, self._round)

@@ -21,7 +21,7 @@ from app.pool import linux
 from app.pool.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
 from app.pool.frames import Frame, Kind
 from app.pool.worker_handle import WorkerHandle
-from app.pool.worker_slots import WorkerSlot, places
+from app.pool.worker_slots import WorkerSlot, light_slot, places
 from app.settings import Settings
 
 # Seconds before the n-th attempt in a row, after workers that died before they were ready (TorchServe's steps).
@@ -67,7 +67,7 @@ class Supervisor:
 
     Attributes:
         workers: those alive, by their slot.
-        restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, frozen, forkserver.
+        restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, frozen, slice, share, forkserver.
         functions: the listing of kept functions as JSON, as the forkserver has read them; empty until it is warm.
         failure: resolves where no worker can be had, now or later, so that the service must end.
     """
@@ -88,6 +88,7 @@ class Supervisor:
         self._observer = observer
         self._allocate = allocate
         self._slots: tuple[WorkerSlot, ...] = ()
+        self._light_wanted = False
         self._numbers: Iterator[int] = count(1)
         self._unreaped: dict[int, WorkerHandle] = {}  # every process not yet reaped, by number
         self._awaiting_status: set[int] = set()
@@ -129,7 +130,7 @@ class Supervisor:
             self._forkserver.is_warm = True
         self._forkserver_failures = 0
         self._slots = places(self._settings, facts["gpus"])
-        for index in range(len(self._slots)):
+        for index in range(len(self._slots) + 1):
             self._spawn(index)
         for worker in list(self.workers.values()):
             # Children of an earlier forkserver: they have served while there was none, and go as soon as they are free.
@@ -199,6 +200,8 @@ class Supervisor:
         forkserver = self._forkserver
         if self._stopping or forkserver is None or not forkserver.is_warm or index in self.workers:
             return
+        if index == len(self._slots) and not self._light_wanted:
+            return
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -207,12 +210,31 @@ class Supervisor:
             return
         linux.enlarge(ours)
         linux.enlarge(theirs)
-        number, slot = next(self._numbers), self._slots[index]
+        number = next(self._numbers)
+        slot = self._slots[index] if index < len(self._slots) else light_slot(self._slots[0])
         worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost, self._allocate)
+        worker.is_light = index == len(self._slots)
         self.workers[index] = self._unreaped[number] = worker
         with theirs, contextlib.suppress(OSError):
             # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.
             forkserver.fork(number, slot, theirs)
+
+    @property
+    def slot_count(self) -> int:
+        """Workers that there are to be, without the light one; 0 where that is not known yet."""
+        return len(self._slots)
+
+    def want_light(self) -> None:
+        """Have one worker more than slots, for light work; on the CPU, where a process takes milliseconds to fork."""
+        if not self._light_wanted and self._slots and self._slots[0].device == "cpu":
+            self._light_wanted = True
+            self._spawn(len(self._slots))
+
+    def dismiss_light(self, worker: WorkerHandle) -> None:
+        """It is not needed now."""
+        self._light_wanted = False
+        self._remove(worker)
+        worker.kill()
 
     def _worker_sent(self, worker: WorkerHandle, frame: Frame) -> None:
         if frame.kind is not Kind.READY:

@@ -35,6 +35,7 @@ class WorkerHandle:
         probed: when its probe gradient last succeeded; 0 = never.
         probing_since: when it was asked for one that is still out; 0 = none is.
         pid, pidfd: of the process; 0 and None where nobody has told it yet, or the system has none.
+        is_light: it is the one for light work.
         is_orphan: the forkserver that forked it is dead; `is_outdated`: and there is another, so that it is to be replaced.
         activity: what it did when it was last looked at, unchanged since `activity_since`, in `looks` looks.
     """
@@ -61,6 +62,7 @@ class WorkerHandle:
         self.probing_since = 0.0
         self.pid = 0
         self.pidfd: int | None = None
+        self.is_light = False
         self.is_orphan = False
         self.is_outdated = False
         self.activity: linux.Activity | None = None

@@ -15,6 +15,8 @@ from app.settings import Settings
 
 # The rest is CUDA's own, and what PyTorch's allocator loses between blocks.
 _SHARE_OF_GPU: Final = 0.9
+# What a small query and its derivatives may take, with the heap that has grown around them.
+_LIGHT_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
         )
         for index in range(count)
     )
+
+
+def light_slot(slot: WorkerSlot) -> WorkerSlot:
+    """A small worker beside those at `slot`: small queries need little memory, and what needs more goes to the others."""
+    return WorkerSlot(slot.device, 1, min(slot.memory_bytes, max(_LIGHT_BYTES, slot.memory_bytes // 8)))
 
 
 def limits(settings: Settings, place: WorkerSlot) -> Limits:

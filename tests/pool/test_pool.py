@@ -38,14 +38,14 @@ def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> No
     wait_until_idle(pair)
     stop = threading.Event()
 
-    def client() -> list[int]:
-        statuses = []
+    statuses: list[int] = []
+
+    def client() -> None:
         with httpx.Client(base_url=pair.url, timeout=30) as http:
             while not stop.is_set():
                 reply = http.post("/v1/query", json=SMALL)
                 assert reply.json()["vjp"]["input"]["shape"] == [3]
                 statuses.append(reply.status_code)
-        return statuses
 
     crashes = metric(pair.http, 'pullback_worker_restarts_total{reason="crash"}')
     with ThreadPoolExecutor(8) as clients:
@@ -53,11 +53,12 @@ def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> No
         for _ in range(3):
             time.sleep(0.3)
             os.kill(workers(pair.process.pid)[0], signal.SIGKILL)
-        time.sleep(0.3)
+        asked = len(statuses)
+        wait_for(lambda: len(statuses) > asked + 100, 30)
         stop.set()
-        statuses = [status for future in running for status in future.result(30)]
+        for future in running:
+            future.result(30)
     assert set(statuses) == {200}
-    assert len(statuses) > 100
     assert metric(pair.http, 'pullback_worker_restarts_total{reason="crash"}') == crashes + 3
 
 
@@ -88,12 +89,12 @@ def test_a_query_that_hangs_is_stopped_at_its_deadline(pair: Server) -> None:
 
 
 def test_while_every_worker_computes(pair: Server) -> None:
-    """Health stays quick, small queries end at their deadline in the queue, and are answered when a worker is free again."""
+    """Health stays quick, small queries are answered, and what is too large for the light worker ends at its deadline in the queue."""
     wait_until_idle(pair)
     with ThreadPoolExecutor(3) as clients:
-        long = [clients.submit(pair.http.post, "/v1/query", json=heavy(timeout_s=2)) for _ in range(2)]
+        long = [clients.submit(pair.http.post, "/v1/query", json=heavy(timeout_s=4)) for _ in range(2)]
         wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 2)
-        waits = clients.submit(pair.http.post, "/v1/query", json=SMALL)
+        small = clients.submit(pair.http.post, "/v1/query", json=SMALL)
 
         times = []
         for _ in range(21):
@@ -101,14 +102,16 @@ def test_while_every_worker_computes(pair: Server) -> None:
             assert pair.http.get("/health/ready").status_code == 200
             times.append(time.monotonic() - start)
         assert statistics.median(times) < 0.05
+        assert small.result().status_code == 200
 
         start = time.monotonic()
-        reply = pair.http.post("/v1/query", json={**SMALL, "timeout_s": 0.4})
+        large = {"operation": "exp", "inputs": {"input": [0.5] * 50_000}, "timeout_s": 0.4}
+        reply = pair.http.post("/v1/query", json=large)
         assert reply.json()["code"] == "deadline_exceeded"
-        assert 0.35 < time.monotonic() - start < 0.6
-
+        assert 0.35 < time.monotonic() - start < 2
+        assert not any(future.done() for future in long)
         assert [future.result().status_code for future in long] == [504, 504]
-        assert waits.result().status_code == 200
+    assert seconds_of_a_small_query(pair) < 2
 
 
 def test_a_long_query_does_not_hold_up_those_behind_it(pair: Server) -> None:

@@ -20,20 +20,22 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raises PullbackError unauthorized, unless a header carries a key and none carries a wrong one.
+    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Who has the key, as a name that tells no key. Raises PullbackError unauthorized, unless a header carries a key and none a wrong one.
 
         Credentials of another scheme may be a proxy's and say nothing to us, so they do not spoil a key beside them; as
         Basic credentials may be either (RFC 7617), they count where their password is a key, and else are passed over.
         """
-        is_known = False
+        owner = ""
         for candidate, must_be_known in _candidates(headers):
             is_key = self._is_key(candidate)
             if must_be_known and not is_key:
                 raise _unauthorized()
-            is_known |= is_key
-        if not is_known:
+            if is_key:
+                owner = hashlib.sha256(candidate).hexdigest()[:16]
+        if not owner:
             raise _unauthorized()
+        return owner
 
     def _is_key(self, candidate: bytes) -> bool:
         """Takes the same time wherever they differ."""

@@ -74,7 +74,7 @@ class Middleware:
                 await answer_preflight(exchange)
                 return
             if self._keys and exchange.path not in _OPEN_PATHS:
-                self._keys.check(pairs)
+                exchange.client = self._keys.check(pairs)
             endpoint = self._endpoints.get(exchange.path)
             if endpoint is None:
                 await self._elsewhere(exchange, receive)

@@ -53,7 +53,7 @@ async def through(
     admission.busy += 1
     try:
         admission.check_open()
-        admission.pool.check_room()
+        admission.pool.check_room(exchange.client)
         await body.read(receive, exchange.headers, exchange.scope.get(WIRE))
         exchange.bytes_in = body.size
         await answer(exchange, receive, body)
@@ -137,6 +137,7 @@ async def ask(
         body.pieces,
         body.size,
         parameters,
+        exchange.client,
     )
     watch = Watch(admission.pool, job, receive)
     try:

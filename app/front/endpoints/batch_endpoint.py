@@ -73,7 +73,7 @@ class BatchEndpoint:
 
         async def answer_some() -> None:
             for index, query in todo:
-                answers.put(index, await self._answer(f"{exchange.request_id}.{index}", query, running, answers))
+                answers.put(index, await self._answer(exchange, index, query, running, answers))
 
         width = min(answers.count, _AT_ONCE_A_WORKER * max(1, len(self._admission.pool.supervisor.workers)))
         tasks = [asyncio.create_task(answer_some()) for _ in range(width)]
@@ -97,11 +97,12 @@ class BatchEndpoint:
         for job in list(running):
             self._admission.pool.abandon(job)
 
-    async def _answer(self, request_id: str, query: memoryview, running: set[Job], answers: _Answers) -> Buffer:
+    async def _answer(self, exchange: Exchange, index: int, query: memoryview, running: set[Job], answers: _Answers) -> Buffer:
         """One query's answer, or its refusal, as JSON."""
+        request_id = f"{exchange.request_id}.{index}"
         job = None
         try:
-            job = self._admission.pool.ask("query", request_id, JSON, None, JSON, [query], len(query))
+            job = self._admission.pool.ask("query", request_id, JSON, None, JSON, [query], len(query), client=exchange.client)
             running.add(job)
             reply = await answered(job)
             answers.check_room(len(reply.body))

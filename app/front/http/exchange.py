@@ -5,6 +5,7 @@ Knows ASGI messages and the headers that every response carries. Refuses to know
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
 from itertools import count
@@ -36,6 +37,7 @@ class Exchange:
     """One request on its way.
 
     Attributes:
+        client: who asks, as far as the queue tells clients apart: the owner of a key, or an address.
         headers: the request's, by lower-case name; of a repeated one the last.
         arrived: seconds on CLOCK_MONOTONIC.
         status, bytes_out: of the response, 0 while there is none; `bytes_in`: of the body.
@@ -44,7 +46,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "arrived", "bytes_in", "bytes_out", "code", "extra", "headers", "labels", "method", "path", "queue_s", "request_id",
+        "arrived", "bytes_in", "bytes_out", "client", "code", "extra", "headers", "labels", "method", "path", "queue_s", "request_id",
         "scope", "send", "status", "timings", "traceparent", "worker",
     )  # fmt: skip
 
@@ -58,6 +60,7 @@ class Exchange:
         self.path: str = scope["path"]
         self.request_id = request_id
         self.arrived = arrived
+        self.client = address_of(scope)
         traceparent = headers.get(b"traceparent")
         self.traceparent = traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else None
         self.status = 0
@@ -146,6 +149,17 @@ class Exchange:
         elif message["type"] == "http.response.body":
             self.bytes_out += len(message.get("body", b""))
         await self.send(message)
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address; of IPv6 the network of 64 bits, which one customer has for himself (RFC 6177)."""
+    host: str = (scope.get("client") or ("",))[0]
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.IPv6Network((host.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return host
 
 
 class RequestIds:

@@ -1,0 +1,77 @@
+"""Turns: queries that wait, each client's in their order, and one client after the other.
+
+Round robin by client: whoever has sent a thousand queries waits for his own, and whoever sends his first is next after one of each other
+client's (Nagle, "On packet switches with infinite storage", RFC 970: fairness by source instead of by arrival).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from app.pool.job import Job
+
+
+class Turns:
+    """The lines of the clients, in the order of their turns; `len` of it is the number of queries."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, deque[Job]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, job: Job) -> None:
+        """Behind the client's others."""
+        self._lines.setdefault(job.client, deque()).append(job)
+        self._count += 1
+        job.is_waiting = True
+
+    def put_back(self, job: Job) -> None:
+        """Before the client's others, as it was; a client that has no others has the next turn: this one was his."""
+        if job.client in self._lines:
+            self._lines[job.client].appendleft(job)
+        else:
+            self._lines = {job.client: deque((job,)), **self._lines}
+        self._count += 1
+        job.is_waiting = True
+
+    def pop(self, fits: Callable[[Job], bool] | None = None, *, last: bool = False) -> Job | None:
+        """The next, or the first (or the last) that `fits` of the client whose turn it is and who has one.
+
+        Its client goes behind the others.
+        """
+        for client, line in self._lines.items():
+            job = line[0] if fits is None else next(filter(fits, reversed(line) if last else line), None)
+            if job is not None:
+                self.remove(job)
+                if line:
+                    self._lines[client] = self._lines.pop(client)
+                return job
+        return None
+
+    def remove(self, job: Job) -> None:
+        """It waits no more."""
+        line = self._lines[job.client]
+        line.remove(job)
+        if not line:
+            del self._lines[job.client]
+        self._count -= 1
+        job.is_waiting = False
+
+    def has(self, fits: Callable[[Job], bool]) -> bool:
+        """Whether one that `fits` waits."""
+        return any(fits(job) for line in self._lines.values() for job in line)
+
+    def count_of(self, client: str) -> int:
+        return len(self._lines.get(client, ()))
+
+    def longest(self) -> Job | None:
+        """The last of the longest line; None where nobody waits."""
+        line = max(self._lines.values(), key=len, default=None)
+        return None if line is None else line[-1]
+
+    def waits_since(self) -> float | None:
+        """Since when, on CLOCK_MONOTONIC, the first of some client has been in the queue for longest; None where nobody waits."""
+        return min((line[0].queued for line in self._lines.values()), default=None)
