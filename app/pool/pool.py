@@ -160,20 +160,20 @@ class Pool:
             deadline=deadline,
             future=self._loop.create_future(),
         )
+        self._queue(job, now)
+        return job
+
+    def _queue(self, job: Job, now: float) -> None:
         self._open[job.number] = job
-        if deadline < self._earliest:
-            self._earliest = deadline
+        self._earliest = min(self._earliest, job.deadline)
         self._dispatch.add(job, now)
-        if (
-            job.is_waiting
-            and self.waiting_count > self._settings.queue_length
-            and (last := self._dispatch.one_too_many(client))
-        ):
-            self._settle(last, self._queue_full())
+        if job.is_waiting and self.waiting_count > self._settings.queue_length:
+            last = self._dispatch.one_too_many(job.client)
+            if last is not None:
+                self._settle(last, self._queue_full())
         if not self._ticking:
             self._ticking = True
             self._loop.call_later(_TICK_S, self._tick)
-        return job
 
     def abandon(self, job: Job) -> None:
         """Nobody waits for this query any more: drop it, and stop its computation if that goes on."""
