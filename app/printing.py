@@ -12,6 +12,7 @@ from app.printing_reports import check_text, explain_text, precision_text
 
 _WHOLE: Final = 100  # elements that are all shown: some ten lines of a terminal
 _DIGITS: Final = 6
+_ENTRIES: Final = 20  # of a sparse result that are all shown, a line each
 _PLAIN: Final = frozenset({"notes", "plan", "explain", "check", "precision", "complex"})
 
 
@@ -58,11 +59,33 @@ def tensor_text(name: str, tensor: Mapping[str, Any]) -> str:
     """A tensor under its name: its shape and dtype, then its elements."""
     shape = list(tensor["shape"])
     head = f"{name}  {tensor['dtype']}{shape if shape else ''}"
+    if tensor.get("layout") == "coo":
+        return "\n".join([f"{head}, sparse: {_sparse_text(tensor)}", *(f"  {line}" for line in _entries(tensor))])
     data = tensor.get("data")
     if isinstance(data, str) and (shape or data not in ("NaN", "Infinity", "-Infinity")):
         return f"{head}\n  (base64, {len(data)} characters)"
     text = _array_text(_array(data, shape, tensor["dtype"]))
     return f"{head} = {text}" if not shape else "\n".join([head, *(f"  {line}" for line in text.splitlines())])
+
+
+def _sparse_text(tensor: Mapping[str, Any]) -> str:
+    count = tensor["values"]["shape"][0]
+    where = {"everywhere": "the pattern holds for any values", "here": "the pattern holds at this point"}[tensor["holds"]]
+    return f"{count} {'entry' if count == 1 else 'entries'}; {where}"
+
+
+def _entries(tensor: Mapping[str, Any]) -> Iterator[str]:
+    """`[0, 1]  2.5`, an entry a line; of many the first and the last."""
+    values, indices = tensor["values"], tensor["indices"]
+    if isinstance(values["data"], str) or isinstance(indices["data"], str):
+        yield f"(base64, {len(values['data'])} characters)"
+        return
+    places = np.array(indices["data"], dtype=np.int64).reshape(indices["shape"])
+    numbers = _array(values["data"], values["shape"], values["dtype"])
+    count = len(numbers)
+    shown = range(count) if count <= _ENTRIES else [*range(_ENTRIES // 2), -1, *range(count - _ENTRIES // 2, count)]
+    for entry in shown:
+        yield "…" if entry < 0 else f"[{', '.join(map(str, places[:, entry]))}]  {_array_text(numbers[entry])}"
 
 
 def _array(data: Any, shape: list[int], dtype: str) -> NDArray[Any]:

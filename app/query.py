@@ -33,7 +33,7 @@ Want = Literal[
     "check",
 ]
 WANTS: Final[tuple[str, ...]] = get_args(Want)
-Format = Literal["dense", "diagonal", "auto"]
+Format = Literal["dense", "diagonal", "sparse", "auto"]
 Encoding = Literal["list", "base64"]
 ComputeDtype = Literal["float64", "float32", "bfloat16", "float16", "complex128", "complex64"]
 
@@ -53,6 +53,24 @@ class TensorData:
     shape: tuple[int, ...]
     data: memoryview
     bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SparseData:
+    """A result by coordinates, as it travels.
+
+    Attributes:
+        dtype, shape: of the whole.
+        indices: int64 `[rank, entries]`, row-major, without duplicates.
+        values: `[entries]`, of `dtype`; explicit zeros may stand among them.
+        holds: `everywhere`, or `here` where the pattern depends on values.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    indices: TensorData
+    values: TensorData
+    holds: Literal["everywhere", "here"]
 
 
 Input = TensorData | tuple[TensorData, ...]
@@ -102,8 +120,8 @@ class Answer:
     """What comes back.
 
     Attributes:
-        results: the answer's tree as in section 3 of the contract: kind → names → TensorData (`outputs`, `vjp`, `jacobian`…),
-            and plain JSON values for `explain` and `check`.
+        results: the answer's tree as in section 3 of the contract: kind → names → TensorData (`outputs`, `vjp`, `jacobian`…) or
+            SparseData, and plain JSON values for `explain` and `check`.
         notes: in the order in which they came up.
         plan: method, passes, flops, peak_bytes, device…
     """

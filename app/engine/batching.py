@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from app.engine.kinds import KINDS
 from app.engine.kinds import results as single_results
 from app.engine.notes import Notes
 from app.engine.per_sample import Sample
-from app.engine.tensors import to_torch
+from app.engine.tensors import SparseTensor, to_torch
 from app.errors import PullbackError
 from app.query import TensorData
 
@@ -44,7 +44,12 @@ def results(computation: Computation) -> Tree:
     alone = single_results(first)
     if samples == 1:
         return dict(_stacked([alone]))
-    if computation.query.format == "dense" and all(KINDS[kind].per_sample is not None for kind in computation.query.want):
+    paired = computation.is_complex and {"jacobian", "hessian"} & set(computation.query.want)
+    if (
+        computation.query.format == "dense"
+        and not paired
+        and all(KINDS[kind].per_sample is not None for kind in computation.query.want)
+    ):
         with Attempt() as attempt, first.evaluation.slow_rows_noted():
             together = _vmapped(computation, axes, first)
             certify_first(together, alone)
@@ -55,12 +60,15 @@ def results(computation: Computation) -> Tree:
             else "An operation has no batching rule"
         )
         computation.notes.say("fallback", f"{why}, so the samples ran one by one.", "plan")
-    rest = [single_results(_sample(computation, axes, index, Notes())) for index in range(1, samples)]
-    computation.layouts.update(first.layouts)
+    forms = first.layouts.forms  # of `auto`: what it is for one sample it is for all
+    rest = [single_results(_sample(computation, axes, index, Notes(), forms)) for index in range(1, samples)]
+    computation.layouts = first.layouts
     return dict(_stacked([alone, *rest]))
 
 
-def _sample(computation: Computation, axes: Mapping[str, bool], index: int, notes: Notes) -> Computation:
+def _sample(
+    computation: Computation, axes: Mapping[str, bool], index: int, notes: Notes, forms: Mapping[str, str] | None = None
+) -> Computation:
     """Sample `index` as a query of its own: its slice of the leaves, cotangents and tangents."""
     leaves = {name: leaf[index] if axes[name] else leaf for name, leaf in computation.leaves.items()}
     outputs = {result.name: len(result.shape) for result in computation.prepared.plan.outputs}
@@ -77,7 +85,8 @@ def _sample(computation: Computation, axes: Mapping[str, bool], index: int, note
             for name, data in computation.query.tangent.items()
         },
     )
-    return Computation(query, computation.prepared, leaves, notes, computation.limits)
+    cache = computation.layout_cache
+    return Computation(query, computation.prepared, leaves, notes, computation.limits, cache, fixed_forms=forms or {})
 
 
 def _slice(data: TensorData, index: int, rank: int | None, computation: Computation, at: str) -> TensorData:
@@ -99,9 +108,20 @@ def _slice(data: TensorData, index: int, rank: int | None, computation: Computat
 
 def _stacked(trees: list[Any]) -> Any:
     first = trees[0]
+    if isinstance(first, SparseTensor):
+        return _stacked_sparse(trees)
     if isinstance(first, Tensor):
         return torch.stack([tree.detach() for tree in trees])
     return {key: _stacked([tree[key] for tree in trees]) for key in first}
+
+
+def _stacked_sparse(trees: Sequence[SparseTensor]) -> SparseTensor:
+    """Coordinates with the sample's number before them; the patterns of samples may differ."""
+    indices = [
+        torch.cat([torch.full((1, tree.indices.shape[1]), sample), tree.indices.cpu()]) for sample, tree in enumerate(trees)
+    ]
+    holds: Literal["everywhere", "here"] = "everywhere" if all(tree.holds == "everywhere" for tree in trees) else "here"
+    return SparseTensor((len(trees), *trees[0].shape), torch.cat(indices, 1), torch.cat([tree.values for tree in trees]), holds)
 
 
 def _vmapped(computation: Computation, axes: Mapping[str, bool], first: Computation) -> Tree:

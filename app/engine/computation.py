@@ -9,8 +9,10 @@ from functools import cached_property
 from torch import Tensor
 
 from app.engine.autodiff import products
+from app.engine.autodiff.blocks import Report, Request
 from app.engine.autodiff.cotangents import Vectors, cotangents, tangents
 from app.engine.autodiff.evaluation import Evaluation
+from app.engine.autodiff.layout_cache import LayoutCache
 from app.engine.errors import no_derivative
 from app.engine.notes import Notes
 from app.engine.planning.prepare import Prepared
@@ -20,14 +22,22 @@ from app.query import Query
 
 @dataclass
 class Computation:
-    """One query with its leaves on the device. `layouts`: path of a result → `dense`, `diagonal`, `block`, where not asked dense."""
+    """One query with its leaves on the device.
+
+    Attributes:
+        layout_cache: layouts of earlier queries.
+        layouts: what is said of the forms of Jacobians and Hessians, where not asked dense.
+        fixed_forms: path of a result → the form that another sample of the query has.
+    """
 
     query: Query
     prepared: Prepared
     leaves: Mapping[str, Tensor]
     notes: Notes
     limits: Limits
-    layouts: dict[str, str] = field(default_factory=dict)
+    layout_cache: LayoutCache
+    layouts: Report = field(default_factory=Report)
+    fixed_forms: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -49,6 +59,16 @@ class Computation:
     def first(self) -> tuple[Tensor | None, ...]:
         """∇ of `scalar`, differentiable again."""
         return products.first_derivative(self.evaluation, self.scalar)
+
+    @property
+    def is_complex(self) -> bool:
+        """A derivative of or by complex numbers."""
+        plan = self.prepared.plan
+        return any(result.dtype.is_complex for result in (*plan.wrt, *plan.outputs))
+
+    @property
+    def layout_request(self) -> Request:
+        return Request(self.query.format, self.fixed_forms, self.prepared.plan, self.limits, self.layout_cache, self.layouts)
 
     @cached_property
     def cotangents(self) -> tuple[Vectors, int | None]:

@@ -6,22 +6,28 @@ import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
 from app.engine import batching
+from app.engine.autodiff.blocks import Report
+from app.engine.autodiff.layout_cache import LayoutCache
 from app.engine.computation import Computation
 from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_nonfinite
 from app.engine.notes import Notes
+from app.engine.planning.plan import PASS_FLOPS, Plan
 from app.engine.planning.prepare import Prepared, Preparer
-from app.engine.tensors import from_torch, name_of
+from app.engine.tensors import SparseTensor, from_torch, name_of, sparse_from_torch
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.functions import Functions
 from app.query import Answer, Query
+
+# Layouts of earlier queries may fill this share of the memory; indices and places of 300,000 entries take 10 MB.
+_LAYOUTS_SHARE: Final = 1 / 16
 
 
 class Engine:
@@ -30,6 +36,7 @@ class Engine:
     def __init__(self, limits: Limits, device: str, functions: Functions) -> None:
         self._limits = limits
         self._device = device
+        self._layout_cache = LayoutCache(int(limits.memory_bytes * _LAYOUTS_SHARE))
         self._preparer = Preparer(limits, device, functions, {kind: row.demand for kind, row in KINDS.items()})
 
     def answer(self, query: Query) -> Answer:
@@ -71,18 +78,16 @@ class Engine:
         prepared = self._preparer.prepared(query)
         leaves = self._preparer.leaves(query, prepared.dtypes)
         notes = Notes()
-        computation = Computation(query, prepared, leaves, notes, self._limits)
+        computation = Computation(query, prepared, leaves, notes, self._limits, self._layout_cache)
         computation, tree = _results(computation)
         if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):
             notes.say(
                 "complex",
                 "Gradients of complex tensors follow PyTorch's convention, the conjugate Wirtinger derivative: a step against the "
-                "gradient lowers a real loss. Jacobians hold ∂f/∂z, so jvp = J·t and vjp = Jᴴ·v.",
+                "gradient lowers a real loss. The Jacobian of a holomorphic function is ∂f/∂z, so jvp = J·t and vjp = Jᴴ·v.",
             )
         note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
-        report = prepared.plan.report(self._device)
-        if computation.layouts:
-            report["formats"] = dict(computation.layouts)
+        report = _reported(prepared.plan, computation.layouts, self._device)
         return Answer(_sent(tree), notes.all(), report)
 
 
@@ -104,14 +109,27 @@ def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:
         computation.notes.say("constant", f"PyTorch has no derivative with respect to `{name}` here, so it is left out.", name)
         wrt = tuple(n for n in computation.prepared.wrt if n != name)
         computation = Computation(
-            computation.query, replace(computation.prepared, wrt=wrt), computation.leaves, computation.notes, computation.limits
-        )
+            computation.query, replace(computation.prepared, wrt=wrt), computation.leaves, computation.notes, computation.limits,
+            computation.layout_cache,
+        )  # fmt: skip
+
+
+def _reported(plan: Plan, layouts: Report, device: str) -> dict[str, Any]:
+    """The plan as it was followed: with the passes that the layouts took in place of the one that each was planned with."""
+    if not layouts.forms:
+        return plan.report(device)
+    planned = len({path.partition(".")[0] for path in layouts.forms})
+    passes = plan.passes - planned + sum(layouts.passes.values())
+    followed = replace(plan, passes=passes, flops=plan.flops_of_one * (1 + PASS_FLOPS * (passes - 1)))
+    return followed.report(device) | {"formats": dict(layouts.forms), "colours": dict(layouts.passes)}
 
 
 def _sent(tree: Any) -> Any:
     """Tensors as bytes, whatever else as it is."""
     if isinstance(tree, Tensor):
         return from_torch(tree)
+    if isinstance(tree, SparseTensor):
+        return sparse_from_torch(tree)
     if isinstance(tree, Mapping):
         return {key: _sent(value) for key, value in tree.items()}
     return tree

@@ -57,41 +57,18 @@ def _jvp(computation: Computation) -> Any:
 
 
 def _jacobian(computation: Computation) -> Any:
-    plan = computation.prepared.plan
-    if computation.query.format == "dense":
-        return jacobian.jacobian(computation.evaluation, plan.method, plan.rows)
-    return {
-        name: layouts.structured(
-            computation.evaluation,
-            value,
-            f"jacobian.{name}",
-            computation.query.format,
-            plan.rows,
-            computation.limits,
-            computation.layouts,
-        )
-        for name, value in computation.evaluation.differentiable().items()
-    }
+    plan, evaluation = computation.prepared.plan, computation.evaluation
+    if computation.query.format == "dense" and not computation.is_complex:
+        return jacobian.jacobian(evaluation, plan.method, plan.rows)
+    return layouts.jacobian(evaluation, computation.layout_request)
 
 
 def _hessian(computation: Computation) -> Any:
-    rows = computation.prepared.plan.rows
-    if computation.query.format == "dense":
-        return jacobian.hessian(computation.evaluation, computation.first, rows)
-    return {
-        name: layouts.structured(
-            computation.evaluation,
-            value,
-            f"hessian.{name}",
-            computation.query.format,
-            rows,
-            computation.limits,
-            computation.layouts,
-        )
-        if value is not None and value.requires_grad
-        else jacobian.zeros(computation.evaluation, name)
-        for name, value in zip(computation.evaluation.wrt, computation.first, strict=True)
-    }
+    if computation.query.format == "dense" and not computation.is_complex:
+        return jacobian.hessian(computation.evaluation, computation.first, computation.prepared.plan.rows)
+    of = computation.prepared.of or ""
+    computation.scalar  # noqa: B018  # refuses where there is no derivative
+    return layouts.hessian(computation.evaluation, of, computation.first, computation.layout_request)
 
 
 def _hvp(computation: Computation) -> Any:

@@ -13,6 +13,7 @@ from app.engine.computation import Computation
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.point import REFUSALS, Point, step_of
 from app.engine.stepwise.trace import StepTrace, trace_steps
+from app.engine.tensors import SparseTensor
 from app.program.function import Step
 
 
@@ -30,6 +31,8 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(tree, Tensor):
         yield path, tree
+    elif isinstance(tree, SparseTensor):
+        yield path, tree.values
     elif isinstance(tree, Mapping):
         for name, value in tree.items():
             yield from _leaves(value, f"{path}.{name}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
 from app.catalogue.call import DTYPES
-from app.query import TensorData
+from app.query import SparseData, TensorData
 
 NAMES: Final[dict[torch.dtype, str]] = {dtype: name for name, dtype in DTYPES.items()}
 # What a result of another dtype is sent as (PyTorch's unsigned 16 to 64 bit and float8 are not in the contract).
@@ -18,6 +19,25 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
     torch.uint64: torch.int64,
     torch.complex32: torch.complex64,
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseTensor:
+    """A result by coordinates: `indices` `[rank, entries]`, int64, row-major, without duplicates; `values` `[entries]`.
+
+    `holds`: the pattern is the same for any values of these shapes (`everywhere`), or is that of this point (`here`).
+    """
+
+    shape: tuple[int, ...]
+    indices: Tensor
+    values: Tensor
+    holds: Literal["everywhere", "here"]
+
+
+def sparse_from_torch(tensor: SparseTensor) -> SparseData:
+    """Its bytes, as `from_torch`."""
+    values = from_torch(tensor.values)
+    return SparseData(values.dtype, tensor.shape, from_torch(tensor.indices), values, tensor.holds)
 
 
 def to_torch(data: TensorData, device: str) -> Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load
-from app.query import Answer, Query, TensorData
+from app.query import Answer, Query, SparseData, TensorData
 
 Array = NDArray[Any]
 ENGINE = Engine(Limits(), "cpu", load(None))
@@ -25,8 +25,38 @@ def data(value: Any, *, bare: bool = True) -> TensorData:
 
 
 def array(tensor: TensorData) -> Array:
-    """The numpy array of a TensorData (bfloat16 excepted)."""
+    """The numpy array of a TensorData; of bfloat16, in float32."""
+    if tensor.dtype == "bfloat16":
+        return (np.frombuffer(tensor.data, dtype=np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(tensor.shape)
     return np.frombuffer(tensor.data, dtype=tensor.dtype).reshape(tensor.shape)
+
+
+def whole(result: TensorData | SparseData, form: str, shape: tuple[int, ...]) -> Array:
+    """The matrix `[output…, input…]` of `shape` that a result in this form stands for."""
+    if isinstance(result, SparseData):
+        assert result.shape == shape
+        indices = array(result.indices)
+        flat = np.ravel_multi_index(tuple(indices), shape) if shape else np.zeros(indices.shape[1], int)
+        assert (np.diff(flat) > 0).all(), "row-major, without duplicates"
+        dense = np.zeros(shape, array(result.values).dtype)
+        if indices.shape[1]:
+            dense[tuple(indices)] = array(result.values)
+        return dense
+    values = array(result)
+    if form == "dense":
+        return values.reshape(shape)
+    half = len(shape) // 2
+    if form == "diagonal":
+        size = int(np.prod(shape[:half]))
+        return np.asarray(np.diag(values.reshape(size))).reshape(shape)
+    count = shape[0]
+    dense = np.zeros(shape, values.dtype)
+    outer = next(k for k in range(1, len(shape)) if shape[:k] + shape[k + 1 :] == values.shape and shape[k] == count)
+    for row in range(count):
+        place: list[int | slice] = [slice(None)] * len(shape)
+        place[0] = place[outer] = row
+        dense[tuple(place)] = values[row]
+    return dense
 
 
 def ask(limits: Limits | None = None, **fields: Any) -> Answer:

@@ -1,92 +1,125 @@
-"""Jacobians and Hessians in the layout that they prove to have: `diagonal`, `block`, or dense."""
+"""Jacobians and Hessians in the layout that they prove to have (`diagonal`, `block`, `sparse`, or dense), and those of complex functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from app.engine.autodiff import structure
-from app.engine.autodiff.evaluation import Evaluation, backward_batch
-from app.engine.autodiff.jacobian import basis
+from app.engine.autodiff import passes as passing
+from app.engine.autodiff.blocks import Block, Matrices, Request, Result
+from app.engine.autodiff.evaluation import Evaluation
 from app.engine.errors import refusing_second_derivatives
-from app.engine.planning.plan import check_result_size
-from app.errors import PullbackError
-from app.limits import Limits
+from app.engine.planning.plan import has_forward_mode
+from app.engine.sparsity.dependence import Dependence, dependences, entries_at_most
+from app.engine.sparsity.holomorphy import holomorphic
 
 
-def structured(
-    evaluation: Evaluation, output: Tensor, at: str, wanted: str, rows: int, limits: Limits, layouts: dict[str, str]
-) -> dict[str, Tensor]:
-    """`{input: tensor}`: the Jacobian of `output` in the wanted layout, which is written to `layouts` under `at.INPUT`.
-
-    `diagonal` has the input's shape; `block` has `[n, output[1:]…, input[1:]…]`; `dense` `[output…, input…]`.
+def jacobian(evaluation: Evaluation, request: Request) -> dict[str, dict[str, Result]]:
+    """`{output: {input: …}}` of every differentiable output, in the forms of `blocks.Result`.
 
     Raises:
-        PullbackError: `shape_mismatch` where a diagonal is wanted of a Jacobian that is not square; `result_too_large`.
+        PullbackError: `shape_mismatch` where a diagonal is wanted of a Jacobian that is not square; `result_too_large`, `too_costly`.
     """
-    result = {}
-    for name, leaf in zip(evaluation.wrt, evaluation.inputs, strict=True):
-        path = f"{at}.{name}"
-        backward, backward_rows = _products(evaluation, output, leaf)
-        with refusing_second_derivatives():
-            result[name], layouts[path] = _one(evaluation, output, leaf, path, wanted, rows, limits, backward, backward_rows)
+    outputs, function = evaluation.differentiable(), evaluation.function
+    forward = has_forward_mode(function.operations())
+    numbers = [function.outputs.index(name) for name in outputs]
+
+    def run(leaves: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        results = evaluation.run(leaves)
+        return [results[number] for number in numbers]
+
+    proved = _holomorphic(evaluation, tuple(outputs), run)
+    matrices = Matrices(evaluation, request, "jacobian", lambda: _patterns(evaluation, request, tuple(outputs), run, False))
+    result: dict[str, dict[str, Result]] = {}
+    for name, output in outputs.items():
+        result[name] = {}
+        for wrt, leaf in zip(evaluation.wrt, evaluation.inputs, strict=True):
+            is_holomorphic = proved.get((name, wrt), False)
+            block = Block(
+                name, wrt, output, leaf, forward,
+                lambda forward, n=name, w=wrt, h=is_holomorphic: passing.jacobian_passes(evaluation, n, w, h, forward=forward),  # type: ignore[misc]
+            )  # fmt: skip
+            result[name][wrt] = matrices.result(block)
+            if leaf.dtype.is_complex and not is_holomorphic:
+                evaluation.notes.say(
+                    "not_holomorphic",
+                    f"`{name}` is not proved to be a holomorphic function of `{wrt}`, so its Jacobian is the pair `z` = ∂f/∂z and "
+                    "`conj_z` = ∂f/∂z̄: df = z·dz + conj_z·dz̄.",
+                    f"jacobian.{name}.{wrt}",
+                )
     return result
 
 
-def _products(
-    evaluation: Evaluation, output: Tensor, leaf: Tensor
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    def backward(cotangent: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad((output,), (leaf,), (cotangent,), retain_graph=True, allow_unused=True)
-        return torch.zeros_like(leaf) if gradient is None else gradient
+def hessian(
+    evaluation: Evaluation, scalar: str, first: Sequence[Tensor | None], request: Request
+) -> dict[str, dict[str, Result]]:
+    """`{input: {input2: …}}` of the output `scalar`, whose gradient is `first`. Raises as `jacobian`, and `not_differentiable`."""
+    wrt = evaluation.wrt
+    number = evaluation.function.outputs.index(scalar)
 
-    def backward_rows(cotangents: Tensor) -> Tensor:
-        def fast() -> Tensor:
-            (rows,) = backward_batch((output,), (leaf,), (cotangents,))
-            return leaf.new_zeros((cotangents.shape[0], *leaf.shape)) if rows is None else rows
+    def run(leaves: Mapping[str, Tensor]) -> Sequence[Tensor | None]:
+        value = evaluation.run(leaves)[number]
+        point = [leaves[name] for name in wrt]
+        return torch.autograd.grad(value, point, torch.ones_like(value), create_graph=True, allow_unused=True)
 
-        return evaluation.with_fallback(fast, lambda: torch.stack([backward(c) for c in cotangents]))
+    matrices = Matrices(evaluation, request, "hessian", lambda: _patterns(evaluation, request, wrt, run, True))
+    result: dict[str, dict[str, Result]] = {}
+    with refusing_second_derivatives():
+        for name, row_leaf, gradient in zip(wrt, evaluation.inputs, first, strict=True):
+            result[name] = {}
+            for other, leaf, mirrored in zip(wrt, evaluation.inputs, first, strict=True):
+                has_curvature = gradient is not None and gradient.requires_grad
+                block = Block(
+                    name, other, gradient if gradient is not None and has_curvature else torch.zeros_like(row_leaf), leaf, True,
+                    _hessian_passes(evaluation, gradient, leaf, row_leaf, mirrored) if has_curvature else None,
+                    symmetric=name == other and not leaf.dtype.is_complex,
+                )  # fmt: skip
+                result[name][other] = matrices.result(block)
+                if leaf.dtype.is_complex:
+                    evaluation.notes.say(
+                        "not_holomorphic",
+                        f"The Hessian by the complex `{other}` is the derivative of the gradient g (by PyTorch's convention 2·∂f/∂z̄), as "
+                        "the pair `z` = ∂g/∂z and `conj_z` = ∂g/∂z̄.",
+                        f"hessian.{name}.{other}",
+                    )
+    return result
 
-    return backward, backward_rows
+
+def _hessian_passes(
+    evaluation: Evaluation, gradient: Tensor | None, leaf: Tensor, row_leaf: Tensor, mirrored: Tensor | None
+) -> Callable[[bool], passing.Passes]:
+    def make(forward: bool) -> passing.Passes:
+        assert gradient is not None  # noqa: S101  # blocks without curvature have no passes
+        return passing.hessian_passes(evaluation, gradient, leaf, row_leaf, mirrored if forward else None)
+
+    return make
 
 
-def _one(
+def _patterns(
     evaluation: Evaluation,
-    output: Tensor,
-    leaf: Tensor,
-    path: str,
-    wanted: str,
-    rows: int,
-    limits: Limits,
-    backward: Callable[[Tensor], Tensor],
-    backward_rows: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, str]:
-    def limit(size: int) -> None:
-        check_result_size(path, size, limits)
+    request: Request,
+    names: Sequence[str],
+    run: Callable[[Mapping[str, Tensor]], Sequence[Tensor | None]],
+    differentiates: bool,
+) -> dict[tuple[str, str], Dependence]:
+    """(result, input) → dependence, for the results of `run`, which are called `names`."""
+    function = evaluation.function
+    by_result = dependences(
+        run, evaluation.leaves, evaluation.wrt, entries_at_most(request.limits.memory_bytes),
+        differentiates=differentiates, operations=function.operations(), static=function.static,
+    )  # fmt: skip
+    return {(name, wrt): one for name, by_input in zip(names, by_result, strict=True) for wrt, one in by_input.items()}
 
-    if wanted == "diagonal" and output.shape != leaf.shape:
-        raise PullbackError(
-            "shape_mismatch",
-            f"Only a square Jacobian has a diagonal: here the output is {list(output.shape)} and the input {list(leaf.shape)}.",
-            at=path,
-            expected="output and input of one shape",
-            given=f"{list(output.shape)} and {list(leaf.shape)}",
-            fix='Ask for "format": "auto" or "dense", or name in "wrt" only inputs of the output\'s shape.',
-        )
-    entries = structure.diagonal(backward, output, leaf)
-    if entries is not None:
-        return entries, "diagonal"
-    if wanted == "diagonal":
-        evaluation.notes.say(
-            "not_diagonal", "The matrix is not diagonal: this is its diagonal, its other entries are left out.", path
-        )
-        return structure.dense_diagonal(backward_rows, output, leaf, rows), "diagonal"
-    blocks = structure.block(backward, backward_rows, output, leaf, limit)
-    if blocks is not None:
-        return blocks, "block"
-    limit(output.numel() * leaf.numel() * leaf.element_size())
-    pieces = [backward_rows(chunk) for _, chunk in basis(output.detach(), rows)]
-    dense = torch.cat(pieces) if pieces else leaf.detach().new_zeros((0, *leaf.shape))
-    return dense.reshape((*output.shape, *leaf.shape)), "dense"
+
+def _holomorphic(
+    evaluation: Evaluation, names: Sequence[str], run: Callable[[Mapping[str, Tensor]], Sequence[Tensor]]
+) -> dict[tuple[str, str], bool]:
+    """(output, complex input) → whether the one is proved to be a holomorphic function of the other."""
+    wrt = [name for name in evaluation.wrt if evaluation.leaves[name].dtype.is_complex]
+    if not wrt:
+        return {}
+    point = {name: leaf.detach().clone() for name, leaf in evaluation.leaves.items()}
+    proved = holomorphic(lambda: run(point), [point[name] for name in wrt])
+    return {(name, leaf): known for name, row in zip(names, proved, strict=True) for leaf, known in zip(wrt, row, strict=True)}

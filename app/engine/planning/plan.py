@@ -47,6 +47,11 @@ class Plan:
     flops: float
     peak_bytes: int
 
+    @property
+    def flops_of_one(self) -> float:
+        """Of one forward of every sample."""
+        return self.flops / (1 + PASS_FLOPS * (self.passes - 1))
+
     def report(self, device: str) -> dict[str, Any]:
         return {
             "method": self.method,
@@ -129,6 +134,13 @@ def check_result_size(what: str, size: int, limits: Limits) -> None:
     """Refuse a result that turned out larger than the Plan could know, before it is allocated."""
     if size > limits.result_bytes:
         raise _too_large({what: size}, 1, size, limits, {})
+
+
+def check_passes(plan: Plan, passes: int, size: int, limits: Limits) -> None:
+    """Refuse passes that turned out more than the Plan could know; `size`: bytes of their results."""
+    flops = plan.flops_of_one * PASS_FLOPS * passes
+    if flops > limits.flops or plan.peak_bytes + size > limits.memory_bytes:
+        raise _too_costly(flops, plan.peak_bytes + size, limits)
 
 
 def _too_large(

@@ -11,7 +11,8 @@ import orjson
 
 from app.errors import CODES, PROBLEM_MEDIA_TYPE
 from app.front.openapi.example_queries import examples, refusals
-from app.front.openapi.schemas import SCHEMAS, ref
+from app.front.openapi.schema_parts import ref
+from app.front.openapi.schemas import SCHEMAS
 from app.front.openapi.service_schemas import SERVICE_SCHEMAS
 
 JSON: Final = "application/json"

@@ -5,30 +5,12 @@ Knows the words and shapes of the contract (sections 1 to 6). Refuses to know ad
 
 from __future__ import annotations
 
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
-from app.catalogue.entry import KINDS
 from app.errors import CODES
+from app.front.openapi.catalogue_schemas import CATALOGUE
+from app.front.openapi.schema_parts import Schema, mapping, record, ref, text
 from app.query import DTYPE_BYTES, WANTS, ComputeDtype, Encoding, Format
-
-Schema = dict[str, Any]
-
-
-def ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _map(value: Schema, description: str, **more: Any) -> Schema:
-    return {"type": "object", "additionalProperties": value, "description": description, **more}
-
-
-def _object(properties: dict[str, Schema], required: tuple[str, ...] = (), **more: Any) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(required), **more}
-
-
-def _text(description: str) -> Schema:
-    return {"type": "string", "description": description}
-
 
 _NON_FINITE: Final = {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}
 _SHAPE: Final = {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": 32}
@@ -45,7 +27,7 @@ _TENSORS: Final[dict[str, Schema]] = {
         "anyOf": [ref("Element"), {"type": "array", "items": ref("Elements")}],
         "description": "Nested or flat elements.",
     },
-    "TensorObject": _object(
+    "TensorObject": record(
         {
             "data": {
                 "anyOf": [ref("Elements"), {"type": "string", "contentEncoding": "base64"}],
@@ -74,7 +56,7 @@ _TENSORS: Final[dict[str, Schema]] = {
         ],
         "description": "A tensor; or a list of tensors where the operation takes a list (`cat`, `stack`, `einsum`).",
     },
-    "ResultTensor": _object(
+    "ResultTensor": record(
         {
             "shape": _SHAPE,
             "dtype": _DTYPE,
@@ -84,6 +66,40 @@ _TENSORS: Final[dict[str, Schema]] = {
         ("shape", "dtype", "data"),
         description="A tensor of an answer, always in the object form.",
     ),
+    "SparseTensor": record(
+        {
+            "layout": {"type": "string", "const": "coo"},
+            "shape": {
+                **_SHAPE,
+                "description": "Of the whole: [output…, input…]; of a batched query with a leading batch axis.",
+            },
+            "dtype": _DTYPE,
+            "indices": {**ref("ResultTensor"), "description": "int64 [rank, entries], row-major, without duplicates."},
+            "values": {**ref("ResultTensor"), "description": "[entries]. Explicit zeros may stand among them."},
+            "holds": {
+                "type": "string",
+                "enum": ["everywhere", "here"],
+                "description": "Every position that can be non-zero is present: for any values of these shapes (`everywhere`), or "
+                "where the pattern depends on values (a sort, a maximum, a `where`, a computed index, a branch) at this point.",
+            },
+        },
+        ("layout", "shape", "dtype", "indices", "values", "holds"),
+        description="A Jacobian or Hessian by coordinates. In safetensors: the tensors PATH.indices and PATH.values, the rest in the answer.",
+    ),
+    "Derivative": {
+        "anyOf": [
+            ref("ResultTensor"),
+            ref("SparseTensor"),
+            record(
+                {name: {"anyOf": [ref("ResultTensor"), ref("SparseTensor")]} for name in ("z", "conj_z")},
+                ("z", "conj_z"),
+                additionalProperties=False,
+                description="∂f/∂z and ∂f/∂z̄ of a function of complex numbers that is not proved to be holomorphic: "
+                "df = z·dz + conj_z·dz̄. Of a Hessian, the derivatives of the gradient, which is 2·∂f/∂z̄ by PyTorch's convention.",
+            ),
+        ],
+        "description": "One block of a Jacobian or Hessian, in the form that `plan.formats` names.",
+    },
 }
 
 _PARAMETER: Final[dict[str, Schema]] = {
@@ -97,18 +113,18 @@ _PARAMETER: Final[dict[str, Schema]] = {
 }
 
 _QUERY_FIELDS: Final[dict[str, Schema]] = {
-    "operation": _text("A name of the catalogue (`GET /v1/operations`): `softmax`, `nn.functional.conv2d`, `linalg.pinv`."),
-    "program": _text(
+    "operation": text("A name of the catalogue (`GET /v1/operations`): `softmax`, `nn.functional.conv2d`, `linalg.pinv`."),
+    "program": text(
         "A small text in a subset of Python that composes operations; `return`, or a last bare expression, is the output; "
         '`return {"loss": a, "p": b}` gives several, by name.'
     ),
-    "function": _text("The name of a function kept on this server (`GET /v1/functions`)."),
-    "inputs": _map(
+    "function": text("The name of a function kept on this server (`GET /v1/functions`)."),
+    "inputs": mapping(
         ref("Input"),
         "Name → tensor, or → list of tensors where the operation takes a list (`cat`, `stack`, `einsum`; their gradients are "
         "named `tensors.0`, `tensors.1`…). For an operation the names are those of its signature.",
     ),
-    "parameters": _map(ref("Parameter"), "Non-tensor arguments: name → number, string, boolean, null or list of these."),
+    "parameters": mapping(ref("Parameter"), "Non-tensor arguments: name → number, string, boolean, null or list of these."),
     "want": {
         "type": "array",
         "items": {"type": "string", "enum": list(WANTS)},
@@ -120,13 +136,13 @@ _QUERY_FIELDS: Final[dict[str, Schema]] = {
         "finite differences and `expected`; `precision` tells how many digits of each derivative are right, and which step lost them.",
     },
     "wrt": {**_NAMES, "description": "Inputs to differentiate with respect to; default: every floating or complex input."},
-    "of": _text("The output that `gradient`, `hessian`, `hvp`, `fisher` are of; needed only where there is more than one."),
-    "cotangent": _map(
+    "of": text("The output that `gradient`, `hessian`, `hvp`, `fisher` are of; needed only where there is more than one."),
+    "cotangent": mapping(
         ref("Tensor"),
         "Output name → tensor of that output's shape, for `vjp`. Left out: ones, and a note says so. A leading extra axis on "
         "every cotangent = several cotangents in one query, and every `vjp` then has that leading axis.",
     ),
-    "tangent": _map(
+    "tangent": mapping(
         ref("Tensor"),
         "Input name → tensor of that input's shape, for `jvp` and `hvp`; a leading extra axis as for `cotangent`.",
     ),
@@ -135,13 +151,15 @@ _QUERY_FIELDS: Final[dict[str, Schema]] = {
         "description": "Inputs whose leading axis is a batch; the query is answered per sample and every result has a leading "
         "batch axis. Per-sample gradients are `batched` + `gradient`.",
     },
-    "expected": _map(ref("Tensor"), "What you believe the derivative to be, by input, for `check`."),
+    "expected": mapping(ref("Tensor"), "What you believe the derivative to be, by input, for `check`."),
     "format": {
         "type": "string",
         "enum": list(get_args(Format)),
         "default": "dense",
-        "description": "For `jacobian` and `hessian`: `auto` sends `diagonal`, `block` or `dense`, "
-        "whichever the operation proves; the reply says which.",
+        "description": "For `jacobian` and `hessian`: `auto` sends `diagonal` (shape of the input), `block` ([n, output[1:]…, input[1:]…]), "
+        "`sparse` or `dense`, the smallest that the graph proves; `plan.formats` says which, `plan.colours` in how many passes. "
+        "`diagonal` sends the true diagonal, with a note where the rest is not proved zero. The pattern is propagated through the "
+        "graph; nothing is proved by numbers.",
     },
     "dtype": {
         "type": "string",
@@ -164,7 +182,7 @@ _QUERY_FIELDS: Final[dict[str, Schema]] = {
 }
 
 _QUERY: Final[dict[str, Schema]] = {
-    "Query": _object(
+    "Query": record(
         _QUERY_FIELDS,
         additionalProperties=False,
         oneOf=[{"required": [subject]} for subject in ("operation", "program", "function")],
@@ -173,8 +191,8 @@ _QUERY: Final[dict[str, Schema]] = {
     )
 }
 
-_TENSOR_MAP: Final = _map(ref("ResultTensor"), "Name → tensor.")
-_TENSOR_MAPS: Final = _map(_TENSOR_MAP, "Name → name → tensor.")
+_TENSOR_MAP: Final = mapping(ref("ResultTensor"), "Name → tensor.")
+_DERIVATIVES: Final = mapping(mapping(ref("Derivative"), "Input → derivative."), "Name → input → derivative.")
 # Shapes as in section 3 of the contract.
 _RESULTS: Final[dict[str, tuple[Schema, str]]] = {
     "outputs": (_TENSOR_MAP, "Output → its value."),
@@ -182,23 +200,24 @@ _RESULTS: Final[dict[str, tuple[Schema, str]]] = {
     "vjp": (_TENSOR_MAP, "Input → shape of input (a leading axis more with several cotangents)."),
     "jvp": (_TENSOR_MAP, "Output → shape of output (a leading axis more with several tangents)."),
     "jacobian": (
-        _TENSOR_MAPS,
-        "Output → input → shape [output…, input…]; the diagonal or the blocks alone if `format` asked so.",
+        _DERIVATIVES,
+        "Output → input → shape [output…, input…]; the diagonal, the blocks or the entries alone if `format` asked so; the pair "
+        "`z`, `conj_z` where a function of complex numbers is not holomorphic.",
     ),
-    "hessian": (_TENSOR_MAPS, "Input → input → shape [input…, input…]."),
+    "hessian": (_DERIVATIVES, "Input → input → shape [input…, input…], or in the form that `format` asked for."),
     "hvp": (_TENSOR_MAP, "Input → shape of input."),
     "fisher": (_TENSOR_MAP, "Input → shape [n, n], n the number of the input's elements."),
     "fisher_diagonal": (_TENSOR_MAP, "Input → shape of input."),
     "explain": (ref("Explain"), "The differentiability report."),
     "precision": (
-        _map(ref("Precision"), "Input → report."),
+        mapping(ref("Precision"), "Input → report."),
         "The right digits of each derivative, by comparison with a wider run.",
     ),
-    "check": (_map(ref("Check"), "Input → verdict."), "The verdict on each derivative."),
+    "check": (mapping(ref("Check"), "Input → verdict."), "The verdict on each derivative."),
 }
 
 _ANSWER: Final[dict[str, Schema]] = {
-    "Answer": _object(
+    "Answer": record(
         {kind: {**schema, "description": text} for kind, (schema, text) in _RESULTS.items()}
         | {
             "notes": {"type": "array", "items": ref("Note"), "description": "What to know of this answer."},
@@ -207,26 +226,31 @@ _ANSWER: Final[dict[str, Schema]] = {
         description="What was wanted, by kind, and how it was computed. With several outputs they are named as PyTorch names "
         "them (`values`, `indices`); a single one is `output`.",
     ),
-    "Note": _object({"code": {"type": "string"}, "at": {"type": "string"}, "message": {"type": "string"}}, ("code", "message")),
-    "Plan": _object(
+    "Note": record({"code": {"type": "string"}, "at": {"type": "string"}, "message": {"type": "string"}}, ("code", "message")),
+    "Plan": record(
         {
-            "method": _text("How the derivatives were taken: `reverse`, `forward`…"),
+            "method": text("How the derivatives were taken: `reverse`, `forward`…"),
             "passes": {"type": "integer"},
             "flops": {"type": ["number", "null"]},
             "peak_bytes": {"type": ["integer", "null"]},
             "device": {"type": "string"},
+            "formats": mapping(
+                text("`diagonal`, `block`, `sparse` or `dense`."),
+                "Path of a Jacobian or Hessian → its form, where not asked dense.",
+            ),
+            "colours": mapping({"type": "integer"}, "Path of a Jacobian or Hessian → the passes that it took."),
         },
         description="The plan that was followed.",
     ),
-    "Explain": _object(
+    "Explain": record(
         {
-            "inputs": _map(ref("Verdict"), "Input → verdict."),
-            "outputs": _map(ref("Verdict"), "Output → verdict."),
+            "inputs": mapping(ref("Verdict"), "Input → verdict."),
+            "outputs": mapping(ref("Verdict"), "Output → verdict."),
             "steps": {"type": "array", "items": ref("ExplainedStep")},
         },
         description='Answers "why is my gradient None (or zero, or NaN)?"',
     ),
-    "Verdict": _object(
+    "Verdict": record(
         {
             "verdict": {"type": "string", "enum": _VERDICTS, "description": "The gravest of the findings."},
             "because": {
@@ -239,7 +263,7 @@ _ANSWER: Final[dict[str, Schema]] = {
         },
         ("verdict",),
     ),
-    "ExplainedStep": _object(
+    "ExplainedStep": record(
         {
             "line": {"type": ["integer", "null"]},
             "text": {"type": ["string", "null"]},
@@ -248,7 +272,7 @@ _ANSWER: Final[dict[str, Schema]] = {
             "reason": {"type": ["string", "null"]},
         }
     ),
-    "Precision": _object(
+    "Precision": record(
         {
             "digits": {**ref("Digits"), "description": "Of the derivative: decimal digits that are right."},
             "dtype": {"type": "string", "description": "The dtype that was computed in."},
@@ -271,13 +295,13 @@ _ANSWER: Final[dict[str, Schema]] = {
                 "type": ["string", "null"],
                 "description": "A better formula, named only where it has been tried and has more right digits.",
             },
-            "outputs": {**_map(ref("Digits"), "Output → right digits of its value.")},
+            "outputs": {**mapping(ref("Digits"), "Output → right digits of its value.")},
             "reason": {"type": "string", "description": "Why the reference may itself be in question."},
         },
         ("digits", "dtype", "reference", "worst", "because", "instead", "outputs"),
     ),
-    "Digits": _object({"worst": {"type": "number"}, "median": {"type": "number"}}, ("worst", "median")),
-    "Check": _object(
+    "Digits": record({"worst": {"type": "number"}, "median": {"type": "number"}}, ("worst", "median")),
+    "Check": record(
         {
             "agrees": {"type": "boolean"},
             "max_error": {"anyOf": [ref("Element"), {"type": "null"}]},
@@ -294,21 +318,21 @@ _ANSWER: Final[dict[str, Schema]] = {
         },
         ("agrees", "max_error", "tolerance"),
     ),
-    "LikelyMistake": _object({"code": {"type": "string"}, "message": {"type": "string"}}, ("code", "message")),
+    "LikelyMistake": record({"code": {"type": "string"}, "message": {"type": "string"}}, ("code", "message")),
 }
 
 _PROBLEM: Final[dict[str, Schema]] = {
-    "Problem": _object(
+    "Problem": record(
         {
-            "type": _text("`urn:pullback:error:` and the code."),
+            "type": text("`urn:pullback:error:` and the code."),
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "code": {"type": "string", "enum": list(CODES)},
-            "detail": _text("One sentence that a person can act on."),
-            "at": _text("A path into the query (`inputs.weight`), or line:column in a program."),
-            "expected": _text("What should have stood there."),
-            "given": _text("What did, shortened."),
-            "fix": _text("What to send instead."),
+            "detail": text("One sentence that a person can act on."),
+            "at": text("A path into the query (`inputs.weight`), or line:column in a program."),
+            "expected": text("What should have stood there."),
+            "given": text("What did, shortened."),
+            "fix": text("What to send instead."),
             "request_id": {"type": "string"},
         },
         ("type", "title", "status", "code", "detail"),
@@ -316,70 +340,4 @@ _PROBLEM: Final[dict[str, Schema]] = {
     )
 }
 
-_CATALOGUE: Final[dict[str, Schema]] = {
-    "OperationSummary": _object(
-        {"name": {"type": "string"}, "summary": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
-        ("name", "summary", "tags"),
-    ),
-    "OperationList": _object({"operations": {"type": "array", "items": ref("OperationSummary")}}, ("operations",)),
-    "Argument": _object(
-        {
-            "name": {"type": "string"},
-            "kind": {"type": "string", "enum": list(KINDS)},
-            "required": {"type": "boolean"},
-            "default": {"description": "Where it is not required."},
-            "optional": {"type": "boolean", "description": "null is a value that it takes."},
-            "keyword_only": {"type": "boolean"},
-            "differentiable": {"type": "boolean"},
-            "meaning": {"type": "string"},
-        },
-        ("name", "kind", "required"),
-        description="One argument, in call order.",
-    ),
-    "Signature": _object(
-        {
-            "arguments": {"type": "array", "items": ref("Argument")},
-            "outputs": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "name": {"type": "string"},
-                        "differentiable": {"type": "boolean"},
-                        "several": {"type": "boolean", "description": "A list whose length the call decides: NAME.0, NAME.1…"},
-                    },
-                    ("name", "differentiable"),
-                ),
-            },
-        },
-        ("arguments", "outputs"),
-    ),
-    "Operation": _object(
-        {
-            "name": {"type": "string"},
-            "summary": {"type": "string"},
-            "documentation": _text("A link to its PyTorch page."),
-            "tags": {"type": "array", "items": {"type": "string"}},
-            "aliases": {"type": "array", "items": {"type": "string"}, "description": "Other names under which it is found."},
-            "order": {"type": "integer", "description": "How often it can be differentiated: 0, 1, or 2 for twice and more."},
-            "signatures": {"type": "array", "items": ref("Signature"), "description": "The overloads; names and kinds choose."},
-            "formula": {"type": ["object", "null"], "description": "PyTorch's derivative formula, `backward` and `forward`."},
-            "example": {"type": "object", "description": "A query that works as it stands."},
-        },
-        ("name", "summary", "documentation", "tags", "signatures", "formula", "example"),
-    ),
-    "FunctionList": _object({"functions": {"type": "array", "items": ref("Function")}}, ("functions",)),
-    "Function": _object(
-        {
-            "name": {"type": "string"},
-            "description": {"type": "string"},
-            "program": _text("The file's text."),
-            "signature": {"type": "object", "description": "`inputs` (name, dtype, shape), `parameters`, `outputs`."},
-            "example": {"type": "object", "description": "A query that works as it stands."},
-            "error": ref("Problem"),
-        },
-        ("name",),
-        description="A program kept on this server under a name. A broken file is listed with its error.",
-    ),
-}
-
-SCHEMAS: Final[dict[str, Schema]] = _TENSORS | _PARAMETER | _QUERY | _ANSWER | _PROBLEM | _CATALOGUE
+SCHEMAS: Final[dict[str, Schema]] = _TENSORS | _PARAMETER | _QUERY | _ANSWER | _PROBLEM | CATALOGUE

@@ -17,7 +17,7 @@ from app.protocols.describe import describe, nearest
 from app.protocols.json_numbers import dumps
 from app.protocols.native import json_answer, native_query, safetensors_format
 from app.protocols.native.native_query import TENSOR_FIELDS
-from app.query import Answer, Encoding, Query, TensorData
+from app.query import Answer, Encoding, Query, SparseData, TensorData
 
 __all__ = ["JSON", "SAFETENSORS", "negotiate", "read", "split", "write"]
 
@@ -171,6 +171,9 @@ def _without_tensors(tree: Any, path: str, tensors: dict[str, TensorData]) -> An
     if isinstance(tree, TensorData):
         tensors[path] = tree
         return None
+    if isinstance(tree, SparseData):
+        tensors[f"{path}.indices"], tensors[f"{path}.values"] = tree.indices, tree.values
+        return json_answer.sparse_head(tree)
     if not isinstance(tree, Mapping):
         return tree
     kept = {}

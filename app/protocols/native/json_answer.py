@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from app.protocols.json_numbers import dumps, numbers
-from app.query import Answer, Encoding, Note, TensorData
+from app.query import Answer, Encoding, Note, SparseData, TensorData
 
 _PLAIN: Final = {str, int, bool, type(None)}
 
@@ -36,6 +36,11 @@ def json_value(value: Any, encoding: Encoding = "list") -> Any:
         return value
     if isinstance(value, TensorData):
         return tensor_object(value, encoding)
+    if isinstance(value, SparseData):
+        return sparse_head(value) | {
+            "indices": tensor_object(value.indices, encoding),
+            "values": tensor_object(value.values, encoding),
+        }
     if isinstance(value, Mapping):
         return {key: json_value(member, encoding) for key, member in value.items()}
     if isinstance(value, list | tuple):
@@ -43,6 +48,11 @@ def json_value(value: Any, encoding: Encoding = "list") -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def sparse_head(tensor: SparseData) -> dict[str, Any]:
+    """What a sparse result says of itself besides its indices and values."""
+    return {"layout": "coo", "shape": tensor.shape, "dtype": tensor.dtype, "holds": tensor.holds}
 
 
 def tensor_object(tensor: TensorData, encoding: Encoding = "list") -> dict[str, Any]:

@@ -231,7 +231,7 @@ BAD: list[tuple[Any, str, str | None]] = [
     ({"operation": "cat", "inputs": {"tensors": [[1]]}, "tangent": {"tensors": [[1]], "tensors.0": [1]}}, "bad_request", "tangent.tensors.0"),
     # values that are not allowed
     ({"program": "x", "want": ["gradeint"]}, "bad_parameter", "want[0]"),
-    ({"program": "x", "format": "sparse"}, "bad_parameter", "format"),
+    ({"program": "x", "format": "csr"}, "bad_parameter", "format"),
     ({"program": "x", "dtype": "int64"}, "bad_parameter", "dtype"),
     ({"program": "x", "encoding": "hex"}, "bad_parameter", "encoding"),
     ({"program": "x", "seed": -1}, "bad_parameter", "seed"),

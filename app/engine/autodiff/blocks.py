@@ -1,0 +1,257 @@
+"""One derivative matrix after the other: its layout, kept where it may be used again, and its values from the passes of that layout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.autodiff.evaluation import Evaluation
+from app.engine.autodiff.freivalds import weights
+from app.engine.autodiff.layout_cache import LayoutCache
+from app.engine.autodiff.passes import Pair, Passes, entries, full, full_diagonal
+from app.engine.errors import Attempt
+from app.engine.planning.plan import Plan, check_passes, check_result_size
+from app.engine.sparsity.compression import ClashError
+from app.engine.sparsity.dependence import Dependence
+from app.engine.sparsity.layout import Layout, Matrix, choose, indices_of_full
+from app.engine.sparsity.pattern import Pattern, PatternSpace
+from app.engine.sparsity.storage import Values
+from app.engine.tensors import SparseTensor
+from app.errors import PullbackError
+from app.limits import Limits
+
+_LOG = logging.getLogger("pullback.sparsity")
+# What a bug in a rule leaves out is an entry of a column; what rounding leaves is far below this share of the column's entries,
+# or of the largest column's where terms cancel (√eps), but in half precision (64·eps).
+_TRIPWIRE: Final = 1e-2
+_TRIPWIRE_EPS: Final = 64.0
+
+# A tensor in the form of its layout: `diagonal` has the input's shape, `block` `[n, output[1:]…, input[1:]…]`, `dense` `[output…,
+# input…]`; where the function is not holomorphic the pair of them, by `z` and `conj_z`.
+Single = Tensor | SparseTensor
+Result = Single | dict[str, Single]
+
+
+@dataclass
+class Report:
+    """What is said of the layouts: path of a result → its form, and the passes that it took."""
+
+    forms: dict[str, str] = field(default_factory=dict)
+    passes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What both kinds of matrices are asked with.
+
+    Attributes:
+        wanted: the query's `format`; `fixed`: path → form that was chosen for another sample of the same query.
+    """
+
+    wanted: str
+    fixed: Mapping[str, str]
+    plan: Plan
+    limits: Limits
+    cache: LayoutCache
+    report: Report
+
+
+@dataclass(frozen=True)
+class Block:
+    """The derivative of `output`, called `row`, with respect to `leaf`, called `column`.
+
+    Attributes:
+        forward: columns can be differentiated too, as far as is known beforehand.
+        passes: makes its passes, with forward mode or without; None where the derivative is zero.
+        symmetric: the matrix is symmetric.
+    """
+
+    row: str
+    column: str
+    output: Tensor
+    leaf: Tensor
+    forward: bool
+    passes: Callable[[bool], Passes] | None
+    symmetric: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.promote_types(self.output.dtype, self.leaf.dtype)
+
+
+class Matrices:
+    """The blocks of one Jacobian or Hessian; `patterns` is run when a layout is not known yet, once."""
+
+    def __init__(
+        self, evaluation: Evaluation, request: Request, kind: str, patterns: Callable[[], dict[tuple[str, str], Dependence]]
+    ) -> None:
+        self._evaluation = evaluation
+        self._request = request
+        self._kind = kind
+        self._make_patterns = patterns
+        self._patterns: dict[tuple[str, str], Dependence] | None = None
+
+    def result(self, block: Block) -> Result:
+        """The block in its layout, which is written to the report under `KIND.ROW.COLUMN`.
+
+        Raises:
+            PullbackError: `shape_mismatch` where a diagonal is wanted and there is none; `result_too_large`, `too_costly`.
+        """
+        path = f"{self._kind}.{block.row}.{block.column}"
+        wanted = self._request.fixed.get(path, self._request.wanted)
+        if wanted == "diagonal" and block.output.shape != block.leaf.shape:
+            raise _not_square(path, block)
+        layout = self._layout(block, path, wanted)
+        if layout.compression is not None and layout.compression.column_passes:
+            with Attempt() as attempt:
+                return self._computed(block, path, wanted, layout, block.forward)
+            _LOG.info("no forward mode: %s", attempt.error)
+            layout = self._layout(replace(block, forward=False), path, wanted, again=True)
+            return self._computed(block, path, wanted, layout, forward=False)
+        return self._computed(block, path, wanted, layout, block.forward)
+
+    # --- layouts -----------------------------------------------------------------------------------------------------
+
+    def _layout(self, block: Block, path: str, wanted: str, again: bool = False) -> Layout:
+        function, cache = self._evaluation.function, self._request.cache
+        key = (path, wanted, self._evaluation.wrt, self._evaluation.seed)
+        layout = None if again else cache.find(function, key)
+        if layout is None:
+            try:
+                layout = self._chosen(block, wanted, self._dependence(block, wanted))
+            except ClashError:
+                _LOG.exception("%s of %s is computed densely", path, function.title)
+                layout = self._chosen(block, wanted, _nothing_left_out(block))
+            cache.keep(function, key, layout)
+        return layout
+
+    def _dependence(self, block: Block, wanted: str) -> Dependence:
+        if wanted == "dense":
+            return _nothing_left_out(block)
+        if block.passes is None:
+            return Dependence(PatternSpace(block.leaf.numel(), 0).none(block.output.numel()), Values())
+        if self._patterns is None:
+            self._patterns = self._make_patterns()
+        return self._patterns[block.row, block.column]
+
+    def _chosen(self, block: Block, wanted: str, known: Dependence) -> Layout:
+        leaf = block.leaf
+        matrix = Matrix(
+            tuple(block.output.shape), tuple(leaf.shape), known.pattern, known.values, block.dtype.itemsize, block.symmetric
+        )
+        copies = 2 if leaf.dtype.is_complex else 1  # a pair, where it is not holomorphic
+
+        def limit(size: int) -> None:
+            check_result_size(self._kind, copies * size, self._request.limits)
+
+        return choose(matrix, wanted, limit, forward=block.forward)
+
+    # --- values ------------------------------------------------------------------------------------------------------
+
+    def _computed(self, block: Block, path: str, wanted: str, layout: Layout, forward: bool) -> Result:
+        if block.passes is None:
+            return self._sent(block, path, layout, _zeros(block, layout), 0)
+        passes = block.passes(forward)
+        times = 2 if passes.paired and passes.output.dtype.is_complex else 1
+        m, n = block.output.numel(), block.leaf.numel()
+        compression, chunk = layout.compression, self._request.plan.rows
+        if compression is None:
+            count = min(m, n) if passes.column is not None and layout.form != "diagonal" else m
+            check_passes(self._request.plan, times * count, layout.bytes, self._request.limits)
+            pair = full_diagonal(passes, chunk) if layout.form == "diagonal" else full(passes, chunk)
+            return self._sent(block, path, layout, pair, times * count)
+        size = (compression.row_passes * n + compression.column_passes * m) * block.dtype.itemsize
+        check_passes(self._request.plan, times * compression.passes, times * size, self._request.limits)
+        pair = entries(passes, compression, chunk)
+        if not _agrees(layout, passes, pair):
+            _LOG.error(
+                "%s of %s: a product with the whole disagrees, so it is computed densely", path, self._evaluation.function.title
+            )
+            dense = self._chosen(block, "dense" if layout.form == "block" else layout.form, _nothing_left_out(block))
+            self._request.cache.drop(self._evaluation.function, (path, wanted, self._evaluation.wrt, self._evaluation.seed))
+            return self._computed(block, path, wanted, dense, forward)
+        return self._sent(block, path, layout, pair, times * compression.passes)
+
+    def _sent(self, block: Block, path: str, layout: Layout, pair: Pair, passes: int) -> Result:
+        report = self._request.report
+        if self._request.wanted != "dense":
+            report.forms[path], report.passes[path] = layout.form, passes
+        if layout.partial:
+            self._evaluation.notes.say(
+                "not_diagonal",
+                "This is the true diagonal; the entries beside it are left out, for they are not proved to be zero.",
+                path,
+            )
+        first, second = pair
+        if second is None:
+            return _shaped(block, layout, first)
+        return {"z": _shaped(block, layout, first), "conj_z": _shaped(block, layout, second)}
+
+
+def _zeros(block: Block, layout: Layout) -> Pair:
+    count = block.output.numel() * block.leaf.numel() if layout.rows is None else len(layout.rows)
+    zeros = torch.zeros(count, dtype=block.dtype, device=block.leaf.device)
+    return zeros, zeros if block.leaf.dtype.is_complex else None
+
+
+def _nothing_left_out(block: Block) -> Dependence:
+    return Dependence(Pattern(block.output.numel(), None), Values())
+
+
+def _shaped(block: Block, layout: Layout, values: Tensor) -> Single:
+    output, leaf = tuple(block.output.shape), tuple(block.leaf.shape)
+    if layout.form == "dense":
+        return values.reshape((*output, *leaf))
+    if layout.form == "block":
+        return values.reshape((*output, *leaf[1:]))
+    if layout.form == "sparse":
+        indices = indices_of_full(output, leaf) if layout.indices is None else layout.indices
+        return SparseTensor((*output, *leaf), indices, values.reshape(-1), "everywhere" if layout.everywhere else "here")
+    if layout.picked is None or layout.rows is None:
+        return values.reshape(leaf)
+    diagonal = values.new_zeros(block.leaf.numel())
+    diagonal[layout.rows[layout.picked].long()] = values[layout.picked]
+    return diagonal.reshape(leaf)
+
+
+def _agrees(layout: Layout, passes: Passes, pair: Pair) -> bool:
+    """Whether one product of the whole with a random vector is that of the entries: a tripwire for bugs in rules, no proof."""
+    if layout.rows is None or layout.columns is None or not passes.output.numel():
+        return True
+    output = passes.output
+    vector = weights(output.numel(), output.dtype, str(output.device))
+    expected = passes.row(vector.reshape(output.shape)).detach().reshape(-1)
+    first, second = pair
+    terms = first if second is None else first.conj() + second
+    terms = (terms.conj() if second is None and expected.dtype.is_complex else terms) * vector.to(terms.dtype).index_select(
+        0, layout.rows
+    )
+    terms = terms if expected.dtype.is_complex or not terms.dtype.is_complex else terms.real
+    sums = torch.zeros_like(expected, dtype=_wide(terms.dtype)).index_add_(0, layout.columns, terms.to(_wide(terms.dtype)))
+    sizes = torch.zeros(len(expected), dtype=torch.float64).index_add_(0, layout.columns, terms.abs().to(torch.float64))
+    eps = torch.finfo(output.dtype).eps
+    largest = float(sizes[sizes.isfinite()].max()) if bool(sizes.isfinite().any()) else 0.0
+    allowed = max(_TRIPWIRE, _TRIPWIRE_EPS * eps) * sizes + eps**0.5 * largest
+    error = (sums - expected).abs().to(torch.float64)
+    return bool((~(error > allowed) | ~expected.abs().isfinite() | ~sizes.isfinite()).all())
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def _not_square(path: str, block: Block) -> PullbackError:
+    output, leaf = list(block.output.shape), list(block.leaf.shape)
+    return PullbackError(
+        "shape_mismatch",
+        f"Only a square Jacobian has a diagonal: here the output is {output} and the input {leaf}.",
+        at=path,
+        expected="output and input of one shape",
+        given=f"{output} and {leaf}",
+        fix='Ask for "format": "auto", "sparse" or "dense", or name in "wrt" only inputs of the output\'s shape.',
+    )

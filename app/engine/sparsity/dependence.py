@@ -1,0 +1,107 @@
+"""The proven patterns of a function's outputs, or of the gradient of one, by each input."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.sparsity.pattern import Pattern
+from app.engine.sparsity.storage import Values
+from app.engine.sparsity.tracer import Trace, trace
+
+_LOG = logging.getLogger("pullback.sparsity")
+# A boolean entry takes 5 bytes, and a union holds three patterns at a time.
+_ENTRY_BYTES: Final = 16
+# Programs that call autograd themselves: it detaches what it saves, so `detach` says nothing of the client's intent there.
+_TRANSFORMS: Final = ("grad", "vjp", "jvp", "jac", "hessian", "vmap", "linearize")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dependence:
+    """Of one output on one input: pattern `[output elements, input elements]`, and what of it hangs on values."""
+
+    pattern: Pattern
+    values: Values
+
+
+def entries_at_most(memory_bytes: int) -> int:
+    """Entries of a pattern that fit a quarter of the memory."""
+    return max(memory_bytes // 4 // _ENTRY_BYTES, 1)
+
+
+def dependences(
+    run: Callable[[Mapping[str, Tensor]], Sequence[Tensor | None]],
+    leaves: Mapping[str, Tensor],
+    wrt: Sequence[str],
+    limit: int,
+    *,
+    differentiates: bool,
+    operations: frozenset[str] = frozenset(),
+    static: bool = True,
+) -> list[dict[str, Dependence]]:
+    """For each result of `run(leaves)`: input → its dependence on it.
+
+    Arguments:
+        limit: entries of a pattern; longer ones are full.
+        differentiates: `run` uses autograd (a gradient), so the leaves require grad.
+        operations: that the function calls, by their names.
+        static: no branch of the function was chosen by values.
+    """
+    found = _traced(run, leaves, wrt, limit, differentiates, operations)
+    if len(wrt) > 1 and any(t.pattern.matrix is None for t in found):
+        # Together they are too many or too dense: each input for itself.
+        alone = [_traced(run, leaves, [name], limit, differentiates, operations) for name in wrt]
+        return [
+            {
+                name: _dependence(traces[index].pattern, traces[index].values, static)
+                for name, traces in zip(wrt, alone, strict=True)
+            }
+            for index in range(len(found))
+        ]
+    result = []
+    for one in found:
+        start = 0
+        by_input = {}
+        for name in wrt:
+            stop = start + leaves[name].numel()
+            matrix = one.pattern.matrix
+            part = matrix if matrix is None or len(wrt) == 1 else matrix[:, start:stop]
+            by_input[name] = _dependence(Pattern(one.pattern.rows, part), one.values, static)
+            start = stop
+        result.append(by_input)
+    return result
+
+
+def _dependence(pattern: Pattern, values: Values, static: bool) -> Dependence:
+    copy = Values()
+    copy.add(values)
+    copy.chosen |= not static
+    return Dependence(pattern, copy)
+
+
+def _traced(
+    run: Callable[[Mapping[str, Tensor]], Sequence[Tensor | None]],
+    leaves: Mapping[str, Tensor],
+    wrt: Sequence[str],
+    limit: int,
+    differentiates: bool,
+    operations: frozenset[str],
+) -> list[Trace]:
+    # Memory of their own, so that nothing else is read through it.
+    point: dict[str, Tensor] = {name: leaf.detach().clone() for name, leaf in leaves.items()}
+    graph = differentiates or any(word in name for name in operations for word in _TRANSFORMS)
+    try:
+        with torch.set_grad_enabled(graph):
+            for name in wrt:
+                point[name].requires_grad_(graph)
+            return trace(lambda: run(point), [point[n] for n in wrt], list(point.values()), limit, cut=not graph)
+    except (RuntimeError, TypeError) as error:
+        # Tensors without memory, modes that do not go together: nothing is proved.
+        _LOG.info("no pattern: %s", error)
+        results = run(leaves)
+        return [Trace(Pattern(0 if r is None else r.numel(), None), Values()) for r in results]

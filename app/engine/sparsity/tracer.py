@@ -1,0 +1,163 @@
+"""Runs a function and follows which elements of its inputs each element of its results can depend on.
+
+The operators are seen as PyTorch calls them (torch.utils._python_dispatch), after it has taken its own composites apart, with real
+tensors. Each call has a rule (rules); what has none depends on everything that it was given, which is sound.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries, flat_tensors
+from app.engine.sparsity.pattern import Pattern, PatternSpace
+from app.engine.sparsity.rules import table
+from app.engine.sparsity.storage import Memories, Values
+
+_LOG = logging.getLogger("pullback.sparsity")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Of one result: its pattern, and what of it hangs on values."""
+
+    pattern: Pattern
+    values: Values
+
+
+def trace(
+    run: Callable[[], Sequence[Tensor | None]],
+    inputs: Sequence[Tensor],
+    leaves: Sequence[Tensor],
+    entries_at_most: int,
+    cut: bool,
+) -> list[Trace]:
+    """Of each tensor that `run()` returns: its pattern has one column for each element of `inputs`, in order.
+
+    Arguments:
+        inputs: the tensors to depend on; `run` reads these objects or views of them.
+        leaves: all tensors whose values the client chose, `inputs` among them.
+        cut: `detach` ends a dependence. Only where nothing but the client's own program calls it (autograd does too).
+    """
+    space = PatternSpace(sum(tensor.numel() for tensor in inputs), entries_at_most)
+    tracer = _Tracer(space, cut)
+    start = 0
+    for tensor in inputs:
+        tracer.memories.write(tensor, space.identity(start, tensor.numel()), Values(vary=True))
+        start += tensor.numel()
+    for tensor in leaves:
+        if not tracer.memories.knows(tensor):
+            tracer.memories.write(tensor, None, Values(vary=True))
+    with tracer:
+        results = run()
+    return [tracer.traced(result) for result in results]
+
+
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """`branches`: what hangs on values because the program itself looked at one."""
+
+    def __init__(self, space: PatternSpace, cut: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.space = space
+        self.memories = Memories(space)
+        self.branches = Values()
+        self._cut = cut
+
+    def traced(self, result: Tensor | None) -> Trace:
+        pattern = None if result is None else self.memories.pattern(result)
+        values = Values()
+        values.add(self.branches)
+        if result is not None:
+            values.add(self.memories.values(result))
+        return Trace(self.space.none(0 if result is None else result.numel()) if pattern is None else pattern, values)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [*flat_tensors(args), *flat_tensors(list(kwargs.values()))]
+        patterns = [self.memories.pattern(tensor) for tensor in tensors]
+        values = Values(vary=torch.Tag.nondeterministic_seeded in func.tags)
+        for tensor in tensors:
+            values.add(self.memories.values(tensor))
+        result = func(*args, **kwargs)
+        name = table.base_name(func)
+        if name == "detach" and self._cut:
+            result = result.clone()
+            self.memories.write(result, None, values)
+            return result
+        outputs = list(flat_tensors(result))
+        if not outputs:
+            self.branches.chosen |= values.vary and name in table.READS_VALUES
+            return result
+        changed = _changed(func, args, kwargs)
+        if changed or not all(self.memories.knows(output) for output in outputs):
+            if name in table.SHAPE_ALONE:
+                values = Values()
+            self._record(Call(func, name, args, kwargs, tensors, patterns, outputs, self.space, self.memories, values), changed)
+        return result
+
+    def _record(self, call: Call, changed: list[Tensor]) -> None:
+        """Writes the patterns of the results, and of arguments that were changed in place."""
+        tracked = any(pattern is not None for pattern in call.patterns)
+        patterns = self._patterns(call) if tracked else [None] * len(call.outputs)
+        for output, pattern in zip(call.outputs, patterns, strict=True):
+            if any(output is c for c in changed) or not self.memories.knows(output):
+                self.memories.write(output, pattern, call.values)
+        for tensor in changed:
+            if not any(tensor is output for output in call.outputs):
+                pattern = table.dense(call, tensor.numel()) if tracked and carries(tensor) else None
+                self.memories.write(tensor, pattern, call.values)
+
+    def _patterns(self, call: Call) -> list[Pattern | None]:
+        rule = table.rule_of(call)
+        if not any(carries(o) for o in call.outputs):
+            return [None] * len(call.outputs)
+        if rule is not table.zero and any(pattern.matrix is None for _, pattern in call.tracked()):
+            return [self.space.full(o.numel()) if carries(o) else None for o in call.outputs]
+        try:
+            patterns = self._decomposed(call) if rule is None else rule(call)
+            if len(patterns) != len(call.outputs):
+                raise UnfitRuleError(call.name)
+            for output, pattern in zip(call.outputs, patterns, strict=True):
+                if pattern is not None and pattern.rows != output.numel():
+                    raise UnfitRuleError(call.name)
+            return [pattern if carries(o) else None for o, pattern in zip(call.outputs, patterns, strict=True)]
+        except (UnfitRuleError, RuntimeError, TypeError, ValueError, IndexError) as error:
+            # Whatever a rule stumbles over, everything depends on everything: that is never wrong.
+            _LOG.debug("%s is taken as dense: %s", call.func, error)
+            return [table.dense(call, o.numel()) if carries(o) else None for o in call.outputs]
+
+    def _decomposed(self, call: Call) -> list[Pattern | None]:
+        """By the smaller operators that PyTorch itself would take it apart into."""
+        decomposition = decomposition_table.get(call.func)
+        if decomposition is None or call.func._schema.is_mutable:
+            raise UnfitRuleError(call.name)
+        state = torch.get_rng_state()
+        try:
+            with self:
+                outputs = list(flat_tensors(decomposition(*call.args, **call.kwargs)))
+        finally:
+            torch.set_rng_state(state)
+        for output in outputs:
+            call.values.add(self.memories.values(output))
+        return [self.memories.pattern(o) for o in outputs]
+
+
+def _changed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that the call writes to."""
+    schema = func._schema
+    if not schema.is_mutable or torch.Tag.inplace_view in func.tags:  # `t_`, `squeeze_`: another view of the same memory
+        return []
+    given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
+    return [
+        tensor
+        for argument in schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write and argument.name in given
+        for tensor in flat_tensors(given[argument.name])
+    ]
