@@ -13,7 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from app.errors import EXIT_SETTINGS, PullbackError, ServiceError
-from app.settings import Settings
+from app.settings import SECRETS, Settings, unknown_variables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,13 +73,21 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _serve(chosen: argparse.Namespace) -> int:
     from app.main import serve
 
+    if unknown := unknown_variables(os.environ):
+        for name, nearest in unknown.items():
+            _complain(
+                f"There is no setting {name}"
+                + (f"; did you mean {nearest}?" if nearest else "; pullback serve --help lists all.")
+            )
+        return EXIT_SETTINGS
     overrides = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields}
     try:
         serve(Settings(**overrides))
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][0]) if problem["loc"] else ""
-            _complain(f"PULLBACK_{name.upper()}: {problem['msg']}, got {problem['input']!r}")
+            shown = "" if name in SECRETS else f", got {problem['input']!r}"
+            _complain(f"PULLBACK_{name.upper()}: {problem['msg']}{shown}")
         return EXIT_SETTINGS
     except ServiceError as error:
         _complain(str(error))

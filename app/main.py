@@ -5,6 +5,7 @@ Knows what a server needs before it may listen. Refuses to know how a query is a
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import sys
@@ -14,7 +15,7 @@ from app.front.application import Application
 from app.front.server import Server
 from app.machine.memory_budget import Machine, derive
 from app.pool import linux as kernel
-from app.settings import Settings
+from app.settings import Settings, checked_keys
 
 
 class BadSettingsError(ServiceError):
@@ -38,14 +39,15 @@ def serve(settings: Settings) -> None:
         BadSettingsError: it would be open to the network without a key, or the address cannot be had.
         ServiceError: its workers cannot be had, now or on another try.
     """
+    settings = _with_keys_of_file(settings)
     if not (_is_loopback(settings.host) or settings.api_keys or settings.open_to_network):
         raise BadSettingsError(
             f"{settings.host} is not a loopback address and no API key is set, so everybody on the network could use this server. "
-            "Set PULLBACK_API_KEYS, or PULLBACK_OPEN_TO_NETWORK=true if that is what you want."
+            "Set PULLBACK_API_KEYS or PULLBACK_API_KEYS_FILE, or PULLBACK_OPEN_TO_NETWORK=true if that is what you want."
         )
     if settings.engine != "local":
         raise BadSettingsError(f"This version has no engine {settings.engine!r}: leave PULLBACK_ENGINE at local.")
-    listener = _listen(settings)
+    listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
 
@@ -55,21 +57,48 @@ def serve(settings: Settings) -> None:
 
     kernel.raise_file_limit()
     server = Server(create(settings), settings, on_ready)
-    with listener:
-        server.run(sockets=[listener])
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listener)]
+        if settings.metrics_port:
+            listeners.append(stack.enter_context(_listen(settings.host, settings.metrics_port)))
+        server.run(sockets=listeners)
     if server.failure is not None:
         raise server.failure
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _with_keys_of_file(settings: Settings) -> Settings:
+    """The settings with the keys of the file among the others.
+
+    Raises:
+        BadSettingsError: it cannot be read, or has no key; a server that was to have keys must not be open for that.
+    """
+    if settings.api_keys_file is None:
+        return settings
+    try:
+        with open(settings.api_keys_file, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+        keys = checked_keys(tuple(line for line in lines if line and not line.startswith("#")))
+    except OSError as error:
+        raise BadSettingsError(f"PULLBACK_API_KEYS_FILE: {settings.api_keys_file}: {error.strerror}.") from None
+    except ValueError:
+        raise BadSettingsError(
+            f"PULLBACK_API_KEYS_FILE: {settings.api_keys_file} is not a text of keys, one a line; sha256: stands before a hash of 64 "
+            "hexadecimal digits."
+        ) from None
+    if not keys:
+        raise BadSettingsError(f"PULLBACK_API_KEYS_FILE: {settings.api_keys_file} has no key.")
+    return settings.model_copy(update={"api_keys": settings.api_keys + keys})
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((address, port))
     except OSError as error:
         listener.close()
-        raise BadSettingsError(f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}.") from None
+        raise BadSettingsError(f"Cannot listen on {address}, port {port}: {error.strerror}.") from None
     return listener
 
 

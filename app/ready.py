@@ -1,30 +1,38 @@
-"""Asks a server whether it is ready: exit status 0 or 1, for containers, Makefiles and scripts."""
+"""Asks a server whether it is ready: exit status 0 or 1, for containers, Makefiles and scripts.
+
+A container asks every few seconds for as long as it lives, so this imports next to nothing: what is left is Python's own start.
+"""
 
 from __future__ import annotations
 
-import argparse
-import http.client
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Final
 
-_EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-_ASK_TIMEOUT_S: Final = 2.0
-_PAUSE_S: Final = 0.25
+TYPE_CHECKING = False  # typing itself takes as long to import as all that is asked here
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+_DEFAULT_PORT = 8000
+_ASK_TIMEOUT_S = 2.0
+_PAUSE_S = 0.25
+_REQUEST = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def is_ready(host: str, port: int) -> bool:
     """Whether the server at `host`:`port` answers 200 at `/health/ready` within two seconds."""
-    connection = http.client.HTTPConnection(host, port, timeout=_ASK_TIMEOUT_S)
+    import socket
+
     try:
-        connection.request("GET", "/health/ready")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
+        with socket.create_connection((host, port), _ASK_TIMEOUT_S) as connection:
+            connection.sendall(_REQUEST)
+            reply = b""
+            while b"\r\n" not in reply and (piece := connection.recv(4096)):
+                reply += piece
+    except OSError:
         return False
-    finally:
-        connection.close()
+    return reply.startswith(b"HTTP/1.1 200 ")
 
 
 def exists(process: int) -> bool:
@@ -49,18 +57,29 @@ def wait(host: str, port: int, timeout_s: float, alive: Callable[[], bool] = lam
 
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     host = os.environ.get("PULLBACK_HOST", "")
+    host = _EVERYWHERE.get(host, host)
+    # What is no number here is refused, or known for what it is, by the server, which then listens at the default.
+    given = os.environ.get("PULLBACK_PORT", "")
+    port = int(given) if given.isdigit() else _DEFAULT_PORT
+    if not arguments:
+        return 0 if is_ready(host, port) else 1
+    return _asked_for_more(arguments, host, port)
+
+
+def _asked_for_more(arguments: list[str], host: str, port: int) -> int:
+    import argparse
+
     parser = argparse.ArgumentParser(prog="python -m app.ready", description="Exit 0 if the server is ready, else 1.")
-    parser.add_argument("--host", default=_EVERYWHERE.get(host, host), help="default: PULLBACK_HOST, or loopback")
-    parser.add_argument(
-        "--port", type=int, default=int(os.environ.get("PULLBACK_PORT", "8000")), help="default: PULLBACK_PORT, or 8000"
-    )
+    parser.add_argument("--host", default=host, help="default: PULLBACK_HOST, or loopback")
+    parser.add_argument("--port", type=int, default=port, help="default: PULLBACK_PORT, or 8000")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="go on asking for so long")
     parser.add_argument("--process", type=int, metavar="ID", help="give up when this process has ended")
-    options = parser.parse_args(arguments)
-    process = options.process
+    chosen = parser.parse_args(arguments)
+    process = chosen.process
     alive = (lambda: True) if process is None else (lambda: exists(process))
-    return 0 if wait(options.host, options.port, options.wait, alive) else 1
+    return 0 if wait(chosen.host, chosen.port, chosen.wait, alive) else 1
 
 
 if __name__ == "__main__":

@@ -5,10 +5,48 @@ Knows the variables `PULLBACK_*` (contract, section 7). Refuses to know who read
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX: Final = "PULLBACK_"
+# Shown nowhere, and told to no worker: none needs a key to answer.
+SECRETS: Final = frozenset({"api_keys", "api_keys_file"})
+# Of the command line's client, not of the server.
+_OTHERS: Final = frozenset({"PULLBACK_API_KEY"})
+# Kubernetes sets such variables in every container of a namespace for a Service named `pullback`.
+_SERVICE_LINK: Final = re.compile(
+    r"PULLBACK_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_HASHED_KEY: Final = re.compile(r"sha256:[0-9a-fA-F]{64}")
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """The names among these variables that look like settings and are none, each with the nearest that is one."""
+    known = {name.upper() for name in Settings.model_fields}
+    unknown = {}
+    for variable in sorted(environment):
+        name = variable.upper().removeprefix(PREFIX)
+        if (
+            name != variable.upper()
+            and name not in known
+            and PREFIX + name not in _OTHERS
+            and not _SERVICE_LINK.fullmatch(variable)
+        ):
+            # By the names without the prefix, which would make all of them alike.
+            unknown[variable] = next((PREFIX + near for near in get_close_matches(name, known, 1)), None)
+    return unknown
+
+
+def checked_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The same keys. Raises ValueError where one is meant for a hash and is none."""
+    if any(key.startswith("sha256:") and not _HASHED_KEY.fullmatch(key) for key in keys):
+        raise ValueError("sha256: stands before a hash of 64 hexadecimal digits (sha256sum gives it)")
+    return keys
 
 
 class Settings(BaseSettings):
@@ -20,6 +58,9 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on. Another than loopback is taken only with API keys or `open_to_network`."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="TCP port on which `/metrics` and `/health/…` alone are served, without a key; 0 = none."
+    )
     open_to_network: bool = Field(False, description="Listen on an address that is not loopback although no API key is set.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: one worker for each GPU, else one for each core."
@@ -61,7 +102,13 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(30.0, gt=0, description="Seconds that queries in flight have after SIGTERM.")
     quarantine_s: float = Field(60.0, ge=0, description="Seconds for which a query that killed two workers is refused.")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Accepted API keys, comma-separated (`Authorization: Bearer KEY` or `X-API-Key`); none = open."
+        (),
+        description="Accepted API keys, comma-separated (`Authorization: Bearer KEY` or `X-API-Key`), each as it is or as "
+        "`sha256:` and its hash in hexadecimal; none = open.",
+    )
+    api_keys_file: str | None = Field(
+        None,
+        description="File with API keys, one a line, `#` before a comment; they count beside those of `PULLBACK_API_KEYS`.",
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins, comma-separated, whose pages may call from a browser; our own pages always may."
@@ -78,4 +125,17 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_hashes(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_keys(keys)
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _pass_over_service_link(cls, value: object) -> object:
+        """`tcp://10.0.0.1:8000` is what Kubernetes sets for a Service of our name, and says nothing of where to listen."""
+        if isinstance(value, str) and value.startswith("tcp://"):
+            return cls.model_fields["port"].default
         return value

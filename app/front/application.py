@@ -61,12 +61,19 @@ class Application:
         self._pages = FastAPI(
             title="Pullback", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan
         )
-        self._handle_errors()
         self._outermost: ASGIApp = self._pages
+        # What the port for metrics leads to: health and metrics, without a key.
+        self._monitoring = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        self._outermost_of_monitoring: ASGIApp = self._monitoring
+        for pages in (self._pages, self._monitoring):
+            _handle_errors(pages)
         self.admission: Admission | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._outermost(scope, receive, send)
+        to_monitoring = (
+            scope["type"] == "http" and self._settings.metrics_port and scope["server"][1] == self._settings.metrics_port
+        )
+        await (self._outermost_of_monitoring if to_monitoring else self._outermost)(scope, receive, send)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -79,6 +86,9 @@ class Application:
         endpoints: dict[str, Endpoint] = {"/v1/query": QueryEndpoint(admission), "/v1/queries": BatchEndpoint(admission)}
         foreign: dict[str, Endpoint] = {protocol.name: ProtocolEndpoints(protocol, admission) for protocol in PROTOCOLS}
         self._outermost = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
+        keyless = self._settings.model_copy(update={"api_keys": ()})
+        self._monitoring.include_router(health.router(admission, recorder))
+        self._outermost_of_monitoring = Middleware(self._monitoring, {}, {}, keyless, recorder)
         self.admission = admission
         catalogue_pages.load()
         # What is here now stays; without this each full collection would walk through it, for tens of milliseconds.
@@ -106,24 +116,25 @@ class Application:
 
         self._pages.router.routes.extend(docs.routes)
 
-    def _handle_errors(self) -> None:
-        pages = self._pages
 
-        @pages.exception_handler(PullbackError)
-        async def refused(request: Request, error: PullbackError) -> Response:
-            return _problem(request, error)
+def _handle_errors(pages: FastAPI) -> None:
+    """Every refusal of a page has the one shape."""
 
-        @pages.exception_handler(RequestValidationError)
-        async def invalid(request: Request, error: RequestValidationError) -> Response:
-            first = error.errors()[0]
-            at = ".".join(str(part) for part in first["loc"][1:])
-            return _problem(request, PullbackError("bad_request", f"{first['msg']}.", at=at, given=first.get("input")))
+    @pages.exception_handler(PullbackError)
+    async def refused(request: Request, error: PullbackError) -> Response:
+        return _problem(request, error)
 
-        @pages.exception_handler(HTTPException)
-        async def without_route(request: Request, error: HTTPException) -> Response:
-            if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-                return _problem(request, _not_allowed(request), {"Allow": _ALLOWED})
-            return _problem(request, _not_found(request))
+    @pages.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"][1:])
+        return _problem(request, PullbackError("bad_request", f"{first['msg']}.", at=at, given=first.get("input")))
+
+    @pages.exception_handler(HTTPException)
+    async def without_route(request: Request, error: HTTPException) -> Response:
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return _problem(request, _not_allowed(request), {"Allow": _ALLOWED})
+        return _problem(request, _not_found(request))
 
 
 def _not_allowed(request: Request) -> PullbackError:

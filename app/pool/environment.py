@@ -9,11 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from app.settings import Settings
+from app.settings import PREFIX, SECRETS, Settings
 
-PREFIX: Final = "PULLBACK_"
-# Workers need no key to answer, so no worker knows one.
-_SECRET: Final = ("api_keys",)
 # Where no GPU is to be used, PyTorch must find none: its fake tensors would ask CUDA for its devices, which spoils the fork.
 NO_GPU: Final[Mapping[str, str]] = {"CUDA_VISIBLE_DEVICES": ""}
 # A thread pool does not survive a fork, so none may exist in the forkserver; workers set their threads after it.
@@ -36,6 +33,6 @@ def variables(settings: Settings) -> dict[str, str]:
     found = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if name not in _SECRET and value is not None:
+        if name not in SECRETS and value is not None:
             found[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
     return found

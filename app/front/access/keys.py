@@ -12,10 +12,15 @@ from app.errors import PullbackError
 
 
 class ApiKeys:
-    """The keys of one server, none of which is kept: only their digests are."""
+    """The keys of one server, none of which is kept: only their digests are.
+
+    Arguments:
+        keys: each as it is, or as `sha256:` and its hash in hexadecimal. A hash without salt serves keys, which are long and
+            random, and not passwords.
+    """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+        self._digests = tuple(_digest(key) for key in keys)
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -44,6 +49,11 @@ class ApiKeys:
         for known in self._digests:
             is_key |= hmac.compare_digest(digest, known)
         return is_key
+
+
+def _digest(key: str) -> bytes:
+    scheme, _, digits = key.partition(":")
+    return bytes.fromhex(digits) if scheme == "sha256" else hashlib.sha256(key.encode()).digest()
 
 
 def _candidates(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bool]]:

@@ -96,10 +96,11 @@ class Middleware:
     async def _elsewhere(self, exchange: Exchange, receive: Receive) -> None:
         """A foreign protocol's address, or a page."""
         protocol = protocol_of(exchange.path)
-        if protocol is None:
+        endpoint = None if protocol is None else self._foreign.get(protocol.name)
+        if endpoint is None:
             await self._pass_on(exchange, receive)
         else:
-            await self._foreign[protocol.name](exchange, receive)
+            await endpoint(exchange, receive)
 
     async def _pass_on(self, exchange: Exchange, receive: Receive) -> None:
         # The server, which has its own scope, leaves the body of a HEAD out.
