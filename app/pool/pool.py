@@ -27,6 +27,7 @@ from app.pool.job import Job, WorkerReply, asked_of, meta_of
 from app.pool.queueing.dispatch import SLICES, Dispatch
 from app.pool.queueing.quarantine import Quarantine
 from app.pool.queueing.timeout import timeout_of
+from app.pool.queueing.verdict import SIGKILL, Verdict
 from app.pool.supervisor import Supervisor
 from app.pool.worker_handle import WorkerHandle
 from app.settings import Settings
@@ -36,10 +37,7 @@ _ROUND_S: Final = 0.25
 # A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
 _GRACE_S: Final = 0.02
 _LIVES: Final = 2
-# A SIGKILL that is not ours says little of the query, unless it had been running for a while.
-_INNOCENT_S: Final = 0.1
 _TRIES: Final = 6
-_SIGKILL: Final = -9
 # The endpoint whose bodies are queries in the native protocol; of other bodies the worker alone knows what timeout they name.
 _QUERY: Final = "query"
 
@@ -64,6 +62,7 @@ class Pool:
         self._ticking = False
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
         self._quarantine = Quarantine(settings.quarantine_s)
+        self._verdict = Verdict()
         self._ever_ready = asyncio.Event()
         self._oom_kills = OomKills()
 
@@ -254,8 +253,10 @@ class Pool:
 
     def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:
         """How it died decides whether its query is blamed for it."""
-        for_memory = exit_code in (None, _SIGKILL) and self._oom_kills.explain_one()
+        for_memory = exit_code in (None, SIGKILL) and self._oom_kills.explain_one()
         job = worker.head
+        now = time.monotonic()
+        guilty = self._verdict.is_guilty(exit_code, job.number if job is not None else 0, now - worker.head_since, now)
         if job is None:
             return
         worker.held.clear()
@@ -265,14 +266,12 @@ class Pool:
         if for_memory:
             self._settle(job, refusals.killed_for_memory(job.size, Machine.here().memory_bytes))
             return
-        ran_s = time.monotonic() - worker.head_since
-        guilty = exit_code is not None and (exit_code != _SIGKILL or ran_s > _INNOCENT_S)
         job.tries += 1
         job.lost += guilty
         if job.lost < _LIVES and job.tries < _TRIES:
-            self._dispatch.take_from(worker, [job], time.monotonic())
+            self._dispatch.take_from(worker, [job], now)
             return
-        self._quarantine.add(job.asked, job.body, job.size, time.monotonic())
+        self._quarantine.add(job.asked, job.body, job.size, now)
         self._settle(job, refusals.worker_crashed())
 
     def on_event(self, event: str, **facts: Any) -> None:
