@@ -9,6 +9,7 @@ import argparse
 import os
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
 from benchmarks import load, protocols, servers
+from benchmarks.soak import run as soak
 
 SAFETENSORS = "application/vnd.safetensors"
 
@@ -261,6 +263,8 @@ def programs() -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["soak"]:
+        sys.exit(soak.main(sys.argv[2:]))
     parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of the server")

@@ -63,12 +63,19 @@ def _process(command: list[str], url: str, environment: dict[str, str] | None = 
             process.kill()
 
 
+def environment(port: int, workers: int) -> dict[str, str]:
+    """Of a Pullback server: none of our own settings but these."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULLBACK_")}
+    return inherited | {"PULLBACK_PORT": str(port), "PULLBACK_WORKERS": str(workers), "PULLBACK_DEVICE": "cpu"}
+
+
 @contextmanager
 def pullback(workers: int = 1) -> Iterator[int]:
     """A Pullback server; yields its port."""
     port = free_port()
-    environment = {"PULLBACK_PORT": str(port), "PULLBACK_WORKERS": str(workers), "PULLBACK_DEVICE": "cpu"}
-    with _process([sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{port}/health/ready", environment):
+    with _process(
+        [sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{port}/health/ready", environment(port, workers)
+    ):
         yield port
 
 

@@ -1,0 +1,232 @@
+"""One soak: the server, its clients for so many seconds, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from app.ready import wait
+from benchmarks import servers
+from benchmarks.soak import good, hostile, watch
+
+# A good query of the mix takes milliseconds; none waits for so long unless something is wrong.
+LATE_S: Final = 2.0
+_START_LIMIT_S: Final = 180.0
+_END_LIMIT_S: Final = 60.0
+_REPLY_LIMIT_S: Final = 60.0
+_LOOK_EVERY_S: Final = 1.0
+# Connections of clients that left take a moment to be closed at the other end, and the light worker goes after ten idle seconds.
+_SETTLE_S: Final = 15.0
+_GOOD_BYTES: Final = 250_000_000
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the clients saw. `lost`: without any reply; `late`: good ones that took over `LATE_S` seconds, which are right all the same."""
+
+    answered: int = 0
+    hostile: int = 0
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+    unexpected: Counter[str] = field(default_factory=Counter)
+    late: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What was left: descriptors more than before the load, processes after the end, names in shared memory; the kills."""
+
+    kills: int
+    descriptors: int
+    processes: int
+    shared_memory: int
+    exit_status: int
+
+
+class Client(threading.Thread):
+    """One client: a query after the other, until `until`; one in `1 / share` hostile."""
+
+    def __init__(
+        self, port: int, cases: Sequence[tuple[float, good.Good]], share: float, until: float, outcome: Outcome
+    ) -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._weights = [weight for weight, _ in cases]
+        self._cases = [case for _, case in cases]
+        self._share = share
+        self._until = until
+        self._outcome = outcome
+        self._connection: http.client.HTTPConnection | None = None
+
+    def run(self) -> None:
+        while time.monotonic() < self._until:
+            if random.random() < self._share:
+                self._misbehave()
+            else:
+                self._ask(random.choices(self._cases, self._weights)[0])
+        if self._connection is not None:
+            self._connection.close()
+
+    def _misbehave(self) -> None:
+        misdeed = random.choice(hostile.CLIENTS)
+        try:
+            expected = misdeed(self._port)
+        except (OSError, http.client.HTTPException) as error:
+            expected = False
+            with self._outcome.lock:
+                self._outcome.unexpected[f"{misdeed.__name__}: {type(error).__name__}"] += 1
+        with self._outcome.lock:
+            self._outcome.hostile += 1
+            if not expected:
+                self._outcome.unexpected[misdeed.__name__] += 1
+
+    def _ask(self, case: good.Good) -> None:
+        outcome = self._outcome
+        start = time.monotonic()
+        try:
+            status, body = self._reply(case)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection = None
+            with outcome.lock:
+                outcome.lost.append(f"{case.name}: {type(error).__name__} after {time.monotonic() - start:.1f} s")
+            return
+        took_s = time.monotonic() - start
+        is_right = case.is_right(status, body)
+        with outcome.lock:
+            outcome.answered += is_right
+            outcome.seconds.append(took_s)
+            if status != 200:
+                outcome.failed[f"{status} {case.name}: {body[:160].decode(errors='replace')}"] += 1
+            elif not is_right:
+                outcome.wrong.append(case.name)
+            if took_s > LATE_S:
+                outcome.late.append(f"{case.name}: {took_s:.2f} s")
+
+    def _reply(self, case: good.Good) -> tuple[int, bytes]:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_REPLY_LIMIT_S)
+        self._connection.request("POST", case.path, case.body, dict(case.headers))
+        reply = self._connection.getresponse()
+        return reply.status, reply.read()
+
+
+@contextmanager
+def _serving(workers: int, log: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server's port and process; it is still there when this ends well, and killed when not."""
+    port = servers.free_port()
+    environment = servers.environment(port, workers)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve"], env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        if not wait("127.0.0.1", port, _START_LIMIT_S, lambda: process.poll() is None):
+            raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
+        yield port, process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def _settled(front: int, limit: int) -> int:
+    """The front's descriptors, when they are back at `limit` or have had their time."""
+    until = time.monotonic() + _SETTLE_S
+    while (count := watch.descriptors(front)) > limit and time.monotonic() < until:
+        time.sleep(0.1)
+    return count
+
+
+def soak(
+    seconds: float, clients: int, kill_every_s: float, share: float, workers: int
+) -> tuple[Outcome, list[watch.Look], Ending]:
+    """Load for so many seconds. `kill_every_s`: 0 = no kills; `share`: of hostile clients; `workers`: 0 = as many as cores."""
+    torch.set_num_threads(1)
+    cases = good.mix(np.random.default_rng(0))
+    outcome, looks = Outcome(), []
+    before = watch.shared_memory()
+    with tempfile.TemporaryDirectory() as folder, _serving(workers, Path(folder) / "log.txt") as (port, process):
+        time.sleep(0.5)
+        descriptors = watch.descriptors(process.pid)
+        until = time.monotonic() + seconds
+        threads = [Client(port, cases, share, until, outcome) for _ in range(clients)]
+        killer = watch.Killer(process.pid, kill_every_s)
+        for thread in (*threads, *([killer] if kill_every_s else [])):
+            thread.start()
+        while time.monotonic() < until:
+            looks.append(watch.look(process.pid, outcome.answered))
+            time.sleep(min(_LOOK_EVERY_S, max(0.0, until - time.monotonic())))
+        for thread in threads:
+            thread.join()
+        if kill_every_s:
+            killer.end()
+        more = _settled(process.pid, descriptors) - descriptors
+        looks.append(watch.look(process.pid, outcome.answered))
+        family = [process.pid, *watch.children(process.pid), *watch.workers(process.pid)]
+        process.send_signal(signal.SIGTERM)
+        exit_status = process.wait(_END_LIMIT_S)
+        ending = Ending(killer.kills, more, watch.left_of(family, _SETTLE_S), len(watch.shared_memory() - before), exit_status)
+    return outcome, looks, ending
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def report(outcome: Outcome, looks: Sequence[watch.Look], ending: Ending) -> bool:
+    """Print what was seen; True where nothing of it is wrong."""
+    faults = {
+        "lost": outcome.lost, "wrong": outcome.wrong, "not answered with 200": list(outcome.failed.elements()),
+        f"over {LATE_S:g} s": outcome.late, "hostile with another reply than expected": list(outcome.unexpected.elements()),
+    }  # fmt: skip
+    print(
+        f"good answers, each compared with PyTorch: {outcome.answered:,}; hostile clients: {outcome.hostile:,}; kills: {ending.kills}"
+    )
+    print(
+        f"seconds a good query: median {_quantile(outcome.seconds, 0.5):.4f}, 99 % {_quantile(outcome.seconds, 0.99):.3f}, "
+        f"longest {max(outcome.seconds, default=0):.3f}"
+    )
+    for name, found in faults.items():
+        print(f"{name}: {len(found)}")
+        for text, number in Counter(found).most_common(8):
+            print(f"    {number} × {text}")
+    for label, name in (("front", "front_bytes"), ("forkserver", "forkserver_bytes"), ("a worker", "worker_bytes")):
+        growth = watch.growth_per_10_000(list(looks), name) / 1e6
+        print(f"memory of {label}: {getattr(looks[-1], name) / 1e6:.0f} MB at the end, {growth:+.1f} MB per 10,000 queries")
+    print(
+        f"left: {ending.descriptors} descriptors more than before, {ending.processes} processes, {ending.shared_memory} names in "
+        f"shared memory; exit status {ending.exit_status}"
+    )
+    is_clean = ending.descriptors <= 0 and not ending.processes and not ending.shared_memory and ending.exit_status == 0
+    return not any(faults.values()) and is_clean and looks[-1].front_bytes < _GOOD_BYTES
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of load")
+    parser.add_argument("--clients", type=int, default=24, help="connections at once")
+    parser.add_argument("--kill-every", type=float, default=3.0, help="seconds between two kills of a worker; 0 = none")
+    parser.add_argument("--hostile", type=float, default=0.1, help="share of hostile clients, 0 to 1")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 = as many as the server takes by itself")
+    asked = parser.parse_args(arguments)
+    return 0 if report(*soak(asked.seconds, asked.clients, asked.kill_every, asked.hostile, asked.workers)) else 1

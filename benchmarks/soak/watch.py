@@ -1,0 +1,116 @@
+"""Looks at the server's processes from outside, and kills workers: memory, descriptors, shared memory, who is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def children(pid: int) -> list[int]:
+    """The living children of a process, zombies left out."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [child for child in map(int, text.split()) if is_alive(child)]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def workers(front: int) -> list[int]:
+    return [worker for parent in children(front) for worker in children(parent)]
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that is this process's alone or its share of what it shares; 0 where it is gone."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return 0
+    return 0
+
+
+def descriptors(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def shared_memory() -> set[str]:
+    with contextlib.suppress(OSError):
+        return set(os.listdir("/dev/shm"))  # noqa: S108 - only looked at
+    return set()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen at one moment, when so many good queries had been answered."""
+
+    answered: int
+    front_bytes: int
+    forkserver_bytes: int
+    worker_bytes: int
+    front_descriptors: int
+
+
+def look(front: int, answered: int) -> Look:
+    """Bytes of the workers are the mean of one."""
+    parents, all_workers = children(front), workers(front)
+    mean = sum(map(resident_bytes, all_workers)) // max(1, len(all_workers))
+    return Look(answered, resident_bytes(front), sum(map(resident_bytes, parents)), mean, descriptors(front))
+
+
+def growth_per_10_000(looks: list[Look], name: str) -> float:
+    """Bytes by which the process grows in 10,000 queries: the slope of the best line through the looks after the first fifth."""
+    later = looks[len(looks) // 5 :]
+    if len(later) < 3 or later[-1].answered == later[0].answered:
+        return 0.0
+    mean_x = sum(each.answered for each in later) / len(later)
+    mean_y = sum(getattr(each, name) for each in later) / len(later)
+    covariance = sum((each.answered - mean_x) * (getattr(each, name) - mean_y) for each in later)
+    return float(1e4 * covariance / sum((each.answered - mean_x) ** 2 for each in later))
+
+
+class Killer(threading.Thread):
+    """Kills a worker, any, every `every_s` seconds until `end`."""
+
+    def __init__(self, front: int, every_s: float) -> None:
+        super().__init__(daemon=True)
+        self.kills = 0
+        self._front = front
+        self._every_s = every_s
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        while not self._end.wait(self._every_s):
+            victims = workers(self._front)
+            if victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(random.choice(victims), signal.SIGKILL)
+                    self.kills += 1
+
+    def end(self) -> None:
+        self._end.set()
+        self.join()
+
+
+def left_of(pids: list[int], limit_s: float) -> int:
+    """How many of these processes still run after at most so many seconds."""
+    until = time.monotonic() + limit_s
+    while (left := sum(map(is_alive, pids))) and time.monotonic() < until:
+        time.sleep(0.05)
+    return left
