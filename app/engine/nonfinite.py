@@ -53,7 +53,7 @@ def first_step(computation: Computation) -> Step | None:
     """
     try:
         trace = trace_steps(Point(computation.prepared.function, computation.leaves, computation.query.seed, wide=False))
-    except REFUSALS:  # a step that does not survive NaN: PyTorch is not brought there a second time
+    except REFUSALS:  # PyTorch refuses a step alone that it took within the whole: then no step is named
         return None
     value = broken_value(trace, trace.values.keys())
     if value is not None:

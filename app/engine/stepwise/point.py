@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.call import DTYPES
-from app.catalogue.facts import operations_with, values
+from app.catalogue.facts import values
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
@@ -36,10 +36,6 @@ OPERATORS: Final[dict[str, str]] = {
 }  # fmt: skip
 # What PyTorch's public functions raise for values that they do not take.
 REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)
-
-
-class ProbeRefusedError(ValueError):
-    """A probe left the domain of a step that does not survive that."""
 
 
 def widened(tensor: Tensor) -> Tensor:
@@ -150,8 +146,6 @@ class Point:
             torch.set_rng_state(state[0])
             for device, own in zip(self._devices, state[1:], strict=True):
                 torch.cuda.set_rng_state(own, device)
-        if name_of(node) in operations_with("dies_of_nonfinite") and not all_finite((args, kwargs)):
-            raise ProbeRefusedError(f"{name_of(node)} is not run on NaN or infinity")
         if not self.wide:
             return node.target(*args, **kwargs)  # type: ignore[operator]
         args, kwargs = replaced((args, kwargs), torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
