@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 DTYPE_BYTES: Final[dict[str, int]] = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
@@ -18,21 +18,45 @@ FLOATING_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
 COMPLEX_DTYPES: Final = ("complex64", "complex128")
 RANK_LIMIT: Final = 32
 
-Want = Literal[
-    "outputs",
-    "gradient",
-    "vjp",
-    "jvp",
-    "jacobian",
-    "hessian",
-    "hvp",
-    "fisher",
-    "fisher_diagonal",
-    "precision",
-    "explain",
-    "check",
-]
-WANTS: Final[tuple[str, ...]] = get_args(Want)
+
+class Wanted(NamedTuple):
+    """A kind of result. `levels`: how many names lead to a tensor of it; 0: it is a report."""
+
+    levels: int
+    meaning: str
+
+
+# What may be wanted (contract, section 4), in the order of documentation. The reports' schemas stand in app/front/openapi/schemas.py,
+# how each kind is computed in app/engine/kinds.py.
+WANTS: Final[dict[str, Wanted]] = {
+    "outputs": Wanted(1, "Output → its value."),
+    "gradient": Wanted(1, "Of one real scalar output. Input → shape of input."),
+    "vjp": Wanted(1, "Jᵀ·cotangent. Input → shape of input (a leading axis more with several cotangents)."),
+    "jvp": Wanted(1, "J·tangent. Output → shape of output (a leading axis more with several tangents)."),
+    "jacobian": Wanted(
+        2,
+        "Output → input → shape [output…, input…], or in the form that `format` asked for; a pair `z`, `conj_z` where a function of "
+        "complex numbers is not holomorphic.",
+    ),
+    "hessian": Wanted(
+        2, "Of one real scalar output. Input → input → shape [input…, input…], or in the form that `format` asked for."
+    ),
+    "hvp": Wanted(1, "Hessian·tangent, of one real scalar output. Input → shape of input."),
+    "fisher": Wanted(
+        1,
+        "The mean over samples of g·gᵀ, the output being one log-likelihood a sample. Input → shape [n, n], n the number of the "
+        "input's elements.",
+    ),
+    "fisher_diagonal": Wanted(
+        1, "The mean over samples of g², the output being one log-likelihood a sample. Input → shape of input."
+    ),
+    "precision": Wanted(
+        0, "Input → how many digits of its derivative are right, by comparison with a wider run, and which step lost them."
+    ),
+    "explain": Wanted(0, "The differentiability report: where and why there is a derivative or none."),
+    "check": Wanted(0, "Input → the verdict on its derivative: autodiff, finite differences and `expected` compared."),
+}
+Want: TypeAlias = str  # a key of WANTS
 Format = Literal["dense", "diagonal", "sparse", "auto"]
 Encoding = Literal["list", "base64"]
 ComputeDtype = Literal["float64", "float32", "bfloat16", "float16", "complex128", "complex64"]

@@ -43,7 +43,7 @@ FRONT_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "observability": frozenset({"http"}),
     "access": frozenset({"http", "observability"}),
     "endpoints": frozenset({"http", "observability"}),
-    "openapi": frozenset(),
+    "openapi": frozenset({"http", "access"}),
     "pages": frozenset(),
 }
 # uvicorn's internals are no public interface: who builds on them is named here.

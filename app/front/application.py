@@ -28,6 +28,7 @@ from app.front.endpoints.admission import Admission
 from app.front.endpoints.batch_endpoint import BatchEndpoint
 from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
 from app.front.endpoints.query_endpoint import QueryEndpoint
+from app.front.http import address_refusals
 from app.front.http.exchange import problem, retry_after
 from app.front.observability.log import Log, Writer
 from app.front.observability.metrics import Metrics
@@ -133,20 +134,8 @@ def _handle_errors(pages: FastAPI) -> None:
     @pages.exception_handler(HTTPException)
     async def without_route(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            return _problem(request, _not_allowed(request), {"Allow": _ALLOWED})
-        return _problem(request, _not_found(request))
-
-
-def _not_allowed(request: Request) -> PullbackError:
-    return PullbackError(
-        "method_not_allowed", f"This address takes {_ALLOWED}.", expected=_ALLOWED, given=request.method, fix="Send GET."
-    )
-
-
-def _not_found(request: Request) -> PullbackError:
-    return PullbackError(
-        "not_found", "There is nothing at this address.", given=request.url.path, fix="See /docs for what there is."
-    )
+            return _problem(request, address_refusals.method_not_allowed(request.method, _ALLOWED), {"Allow": _ALLOWED})
+        return _problem(request, address_refusals.not_found(request.url.path))
 
 
 def _problem(request: Request, error: PullbackError, headers: dict[str, str] | None = None) -> Response:

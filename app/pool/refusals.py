@@ -75,6 +75,16 @@ def quarantined(left_s: int) -> PullbackError:
     )
 
 
+def body_without_memory(size: int) -> PullbackError:
+    return PullbackError(
+        "out_of_memory",
+        f"The body of {size} bytes does not fit into this worker's memory.",
+        expected="a body that fits into the memory of a worker (PULLBACK_WORKER_MEMORY_BYTES)",
+        given=f"{size} bytes",
+        fix="Send smaller tensors, in several queries.",
+    )
+
+
 def headers_too_large(size: int, limit: int) -> PullbackError:
     return PullbackError(
         "headers_too_large",

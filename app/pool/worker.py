@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import orjson
 
-from app.errors import PullbackError
 from app.limits import NAME_LIMIT
 from app.machine.memory_budget import Machine, derive
 from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
+from app.pool.refusals import body_without_memory
 from app.pool.worker_slots import WorkerSlot, limits, places
 from app.settings import Settings
 
@@ -111,13 +111,7 @@ class Worker:
 
     def refuse(self, lack: NoMemoryError) -> None:
         """Answer the frame that found no memory; the stream is lost with it, so this process must end."""
-        error = PullbackError(
-            "out_of_memory",
-            f"The body of {lack.size} bytes does not fit into this worker's memory.",
-            expected="a body that fits into the memory of a worker (PULLBACK_WORKER_MEMORY_BYTES)",
-            given=f"{lack.size} bytes",
-            fix="Send smaller tensors, in several queries.",
-        )
+        error = body_without_memory(lack.size)
         request = self._request(**orjson.loads(lack.meta), body=memoryview(b""))
         self._send(_encoded(lack.number, self._road.refused(error, request, retire=True), parted=False))
 

@@ -17,9 +17,11 @@ from openapi_spec_validator import validate
 from app import __version__
 from app.errors import CODES
 from app.front.openapi.document import document, text
-from app.front.openapi.example_queries import Example, examples, refusals
+from app.front.openapi.example_queries import Example, examples
+from app.front.openapi.example_refusals import computed, problems
 from app.protocols.native.query_body import FIELDS
 from app.query import WANTS
+from tests.front.computed_refusals import asked
 from tests.server import Server
 
 KEPT = Path(__file__).parent.parent.parent / "openapi" / "openapi.json"
@@ -59,7 +61,7 @@ def test_every_endpoint_is_described() -> None:
 
 
 def test_every_error_code_is_documented() -> None:
-    assert set(refusals()) == set(CODES)
+    assert set(problems()) == set(CODES)
     shown = {
         code
         for _, _, operation in _operations()
@@ -78,8 +80,15 @@ def test_every_field_of_a_query_is_described() -> None:
 
 def test_example_refusals_fit_their_schema() -> None:
     validator = _validator("Problem")
-    for refusal in refusals().values():
-        validator.validate(refusal.problem("id"))
+    for code, problem in problems().items():
+        validator.validate(problem)
+        assert problem["code"] == code
+
+
+@pytest.mark.parametrize("code", computed())
+def test_the_engine_refuses_as_the_document_says(code: str) -> None:
+    """`python -m tests.front.computed_refusals` writes anew what the engine says."""
+    assert computed()[code]["problem"] == asked(computed()[code]["query"])
 
 
 def test_example_answers_fit_their_schema() -> None:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import CODES, PullbackError
 from app.front.access.keys import ApiKeys
 from app.front.access.origins import Origins, answer_preflight, is_preflight
+from app.front.http import address_refusals
 from app.front.http.body import ClientGoneError
 from app.front.http.codings import content_encoding
 from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT, headers_too_large
@@ -81,7 +82,7 @@ class Middleware:
             elif exchange.method == "POST":
                 await endpoint(exchange, receive)
             else:
-                await exchange.refuse(_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
+                await exchange.refuse(address_refusals.method_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
         except PullbackError as error:
             await self._refuse(exchange, error)
         except ClientGoneError:
@@ -125,9 +126,7 @@ class Middleware:
         self._recorder.log.event("exception", level="error", request_id=exchange.request_id, trace=trace)
         if exchange.status:
             raise error
-        await exchange.refuse(
-            PullbackError("internal", "Something broke on our side; it has been logged under the request id.")
-        )
+        await exchange.refuse(address_refusals.broken())
 
     def _check(self, exchange: Exchange, pairs: list[tuple[bytes, bytes]]) -> None:
         """What must be right of any request, with or without a key. Raises PullbackError."""
@@ -146,13 +145,3 @@ class Middleware:
             size += len(name) + len(value)
         if len(pairs) > HEADER_COUNT_LIMIT or size > HEADER_BYTES_LIMIT:
             raise headers_too_large()
-
-
-def _not_allowed(method: str, allowed: str) -> PullbackError:
-    return PullbackError(
-        "method_not_allowed",
-        f"This address takes {allowed}, not {method}.",
-        expected=allowed,
-        given=method,
-        fix=f"Send {allowed}.",
-    )

@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from app.errors import PullbackError
 from app.front.endpoints.admission import Admission, ask, through, timing
+from app.front.http.address_refusals import method_not_allowed, not_found
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, text_of
 from app.protocols.message import Written
@@ -36,7 +37,8 @@ class ProtocolEndpoints:
         if route is None:
             methods = ", ".join(route.method for route in routes)
             headers = [(b"allow", methods.encode())] if methods else []
-            await exchange.refuse(_without_route(exchange, methods), headers)
+            refusal = method_not_allowed(exchange.method, methods) if methods else not_found(exchange.path)
+            await exchange.refuse(refusal, headers)
             return
         if route.page is not None:
             await _send(exchange, route.page(self._page_request(parameters)))
@@ -98,17 +100,3 @@ class ProtocolEndpoints:
 async def _send(exchange: Exchange, page: Written) -> None:
     headers = [(name.encode(), value.encode()) for name, value in page.headers.items()]
     await exchange.respond(page.status, page.media_type.encode(), b"".join(page.buffers), headers)
-
-
-def _without_route(exchange: Exchange, allowed: str) -> PullbackError:
-    if not allowed:
-        return PullbackError(
-            "not_found", "There is nothing at this address.", given=exchange.path, fix="See /docs for what there is."
-        )
-    return PullbackError(
-        "method_not_allowed",
-        f"This address takes {allowed}, not {exchange.method}.",
-        expected=allowed,
-        given=exchange.method,
-        fix=f"Send {allowed}.",
-    )

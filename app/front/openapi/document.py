@@ -10,7 +10,8 @@ from typing import Any, Final
 import orjson
 
 from app.errors import CODES, PROBLEM_MEDIA_TYPE
-from app.front.openapi.example_queries import examples, refusals
+from app.front.openapi.example_queries import examples
+from app.front.openapi.example_refusals import problems
 from app.front.openapi.schema_parts import ref
 from app.front.openapi.schemas import SCHEMAS
 from app.front.openapi.service_schemas import SERVICE_SCHEMAS
@@ -67,6 +68,7 @@ _ENDPOINT_CODES: Final = ("unauthorized", "foreign_origin", "headers_too_large",
 _ADDRESS_CODES: Final = ("not_found", "method_not_allowed")
 _QUERY_CODES: Final = tuple(code for code in CODES if code not in _ADDRESS_CODES)
 
+_EXAMPLE_ID: Final = {"request_id": "b7f3c2a1"}
 _LIST_EXAMPLES: Final = ("softmax_jacobian", "argmax_refused")
 
 
@@ -76,7 +78,6 @@ def _header_refs(*names: str) -> dict[str, Any]:
 
 def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
     """One response for all the codes of a status, each with its example."""
-    shown = refusals()
     headers = _header_refs("X-Request-Id", *(["Retry-After"] if status in (429, 503) else []))
     return {
         "description": "; ".join(f"`{code}`: {CODES[code][1].lower()}" for code in codes) + ".",
@@ -84,7 +85,7 @@ def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
         "content": {
             PROBLEM_MEDIA_TYPE: {
                 "schema": ref("Problem"),
-                "examples": {code: {"summary": CODES[code][1], "value": shown[code].problem("b7f3c2a1")} for code in codes},
+                "examples": {code: {"summary": CODES[code][1], "value": problems()[code] | _EXAMPLE_ID} for code in codes},
             }
         },
     }
@@ -176,7 +177,7 @@ def _query_endpoint() -> dict[str, Any]:
 def _batch_endpoint() -> dict[str, Any]:
     both = {"type": "array", "items": {"anyOf": [ref("Answer"), ref("Problem")]}}
     chosen = [examples()[name].query for name in _LIST_EXAMPLES]
-    shown = [_softmax_answer(), refusals()["not_differentiable"].problem("b7f3c2a1")]
+    shown = [_softmax_answer(), problems()["not_differentiable"] | _EXAMPLE_ID]
     return {
         "operationId": "queries",
         "tags": ["queries"],

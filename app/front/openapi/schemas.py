@@ -10,12 +10,12 @@ from typing import Final, get_args
 from app.errors import CODES
 from app.front.openapi.catalogue_schemas import CATALOGUE
 from app.front.openapi.schema_parts import Schema, mapping, record, ref, text
-from app.query import DTYPE_BYTES, WANTS, ComputeDtype, Encoding, Format
+from app.protocols.native.query_body import json_schema
+from app.query import DTYPE_BYTES, RANK_LIMIT, WANTS, Encoding, Wanted
 
 _NON_FINITE: Final = {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}
-_SHAPE: Final = {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": 32}
+_SHAPE: Final = {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": RANK_LIMIT}
 _DTYPE: Final = {"type": "string", "enum": list(DTYPE_BYTES)}
-_NAMES: Final = {"type": "array", "items": {"type": "string", "minLength": 1}}
 _VERDICTS: Final = ["differentiable", "piecewise_constant", "not_differentiable", "disconnected", "kink", "singular"]
 
 _TENSORS: Final[dict[str, Schema]] = {
@@ -112,113 +112,23 @@ _PARAMETER: Final[dict[str, Schema]] = {
     }
 }
 
-_QUERY_FIELDS: Final[dict[str, Schema]] = {
-    "operation": text("A name of the catalogue (`GET /v1/operations`): `softmax`, `nn.functional.conv2d`, `linalg.pinv`."),
-    "program": text(
-        "A small text in a subset of Python that composes operations; `return`, or a last bare expression, is the output; "
-        '`return {"loss": a, "p": b}` gives several, by name.'
-    ),
-    "function": text("The name of a function kept on this server (`GET /v1/functions`)."),
-    "inputs": mapping(
-        ref("Input"),
-        "Name → tensor, or → list of tensors where the operation takes a list (`cat`, `stack`, `einsum`; their gradients are "
-        "named `tensors.0`, `tensors.1`…). For an operation the names are those of its signature.",
-    ),
-    "parameters": mapping(ref("Parameter"), "Non-tensor arguments: name → number, string, boolean, null or list of these."),
-    "want": {
-        "type": "array",
-        "items": {"type": "string", "enum": list(WANTS)},
-        "minItems": 1,
-        "default": ["outputs"],
-        "description": "What to answer. `gradient`, `hessian` and `hvp` are of one real scalar output; `vjp` is Jᵀ·cotangent, "
-        "`jvp` J·tangent; `fisher` and `fisher_diagonal` are the means over samples of g·gᵀ and g², the output being one "
-        "log-likelihood a sample; `explain` reports where and why there is a derivative or none; `check` compares autodiff, "
-        "finite differences and `expected`; `precision` tells how many digits of each derivative are right, and which step lost them.",
-    },
-    "wrt": {**_NAMES, "description": "Inputs to differentiate with respect to; default: every floating or complex input."},
-    "of": text("The output that `gradient`, `hessian`, `hvp`, `fisher` are of; needed only where there is more than one."),
-    "cotangent": mapping(
-        ref("Tensor"),
-        "Output name → tensor of that output's shape, for `vjp`. Left out: ones, and a note says so. A leading extra axis on "
-        "every cotangent = several cotangents in one query, and every `vjp` then has that leading axis.",
-    ),
-    "tangent": mapping(
-        ref("Tensor"),
-        "Input name → tensor of that input's shape, for `jvp` and `hvp`; a leading extra axis as for `cotangent`.",
-    ),
-    "batched": {
-        **_NAMES,
-        "description": "Inputs whose leading axis is a batch; the query is answered per sample and every result has a leading "
-        "batch axis. Per-sample gradients are `batched` + `gradient`.",
-    },
-    "expected": mapping(ref("Tensor"), "What you believe the derivative to be, by input, for `check`."),
-    "format": {
-        "type": "string",
-        "enum": list(get_args(Format)),
-        "default": "dense",
-        "description": "For `jacobian` and `hessian`: `auto` sends `diagonal` (shape of the input), `block` ([n, output[1:]…, input[1:]…]), "
-        "`sparse` or `dense`, the smallest that the graph proves; `plan.formats` says which, `plan.colours` in how many passes. "
-        "`diagonal` sends the true diagonal, with a note where the rest is not proved zero. The pattern is propagated through the "
-        "graph; nothing is proved by numbers.",
-    },
-    "dtype": {
-        "type": "string",
-        "enum": list(get_args(ComputeDtype)),
-        "description": "Compute in this; default: as the inputs come.",
-    },
-    "encoding": {
-        "type": "string",
-        "enum": list(get_args(Encoding)),
-        "default": "list",
-        "description": "Tensors of a JSON reply.",
-    },
-    "seed": {
-        "type": "integer",
-        "minimum": -(1 << 63),
-        "maximum": (1 << 63) - 1,
-        "description": "Needed by random operations; the same seed, worker and device give the same answer.",
-    },
-    "timeout_s": {"type": "number", "exclusiveMinimum": 0, "description": "The deadline in seconds; capped by the server's."},
-}
-
-_QUERY: Final[dict[str, Schema]] = {
-    "Query": record(
-        _QUERY_FIELDS,
-        additionalProperties=False,
-        oneOf=[{"required": [subject]} for subject in ("operation", "program", "function")],
-        description="One gradient query. Exactly one of `operation`, `program`, `function`; unknown fields are refused; one "
-        "forward pass serves all that is wanted.",
-    )
-}
-
 _TENSOR_MAP: Final = mapping(ref("ResultTensor"), "Name → tensor.")
 _DERIVATIVES: Final = mapping(mapping(ref("Derivative"), "Input → derivative."), "Name → input → derivative.")
-# Shapes as in section 3 of the contract.
-_RESULTS: Final[dict[str, tuple[Schema, str]]] = {
-    "outputs": (_TENSOR_MAP, "Output → its value."),
-    "gradient": (_TENSOR_MAP, "Input → shape of input."),
-    "vjp": (_TENSOR_MAP, "Input → shape of input (a leading axis more with several cotangents)."),
-    "jvp": (_TENSOR_MAP, "Output → shape of output (a leading axis more with several tangents)."),
-    "jacobian": (
-        _DERIVATIVES,
-        "Output → input → shape [output…, input…]; the diagonal, the blocks or the entries alone if `format` asked so; the pair "
-        "`z`, `conj_z` where a function of complex numbers is not holomorphic.",
-    ),
-    "hessian": (_DERIVATIVES, "Input → input → shape [input…, input…], or in the form that `format` asked for."),
-    "hvp": (_TENSOR_MAP, "Input → shape of input."),
-    "fisher": (_TENSOR_MAP, "Input → shape [n, n], n the number of the input's elements."),
-    "fisher_diagonal": (_TENSOR_MAP, "Input → shape of input."),
-    "explain": (ref("Explain"), "The differentiability report."),
-    "precision": (
-        mapping(ref("Precision"), "Input → report."),
-        "The right digits of each derivative, by comparison with a wider run.",
-    ),
-    "check": (mapping(ref("Check"), "Input → verdict."), "The verdict on each derivative."),
+_REPORTS: Final[dict[str, Schema]] = {
+    "precision": mapping(ref("Precision"), "Input → report."),
+    "explain": ref("Explain"),
+    "check": mapping(ref("Check"), "Input → verdict."),
 }
+
+
+def _result(kind: str, wanted: Wanted) -> Schema:
+    schema = {0: _REPORTS.get(kind, {"type": "object"}), 1: _TENSOR_MAP, 2: _DERIVATIVES}[wanted.levels]
+    return {**schema, "description": wanted.meaning}
+
 
 _ANSWER: Final[dict[str, Schema]] = {
     "Answer": record(
-        {kind: {**schema, "description": text} for kind, (schema, text) in _RESULTS.items()}
+        {kind: _result(kind, wanted) for kind, wanted in WANTS.items()}
         | {
             "notes": {"type": "array", "items": ref("Note"), "description": "What to know of this answer."},
             "plan": ref("Plan"),
@@ -340,4 +250,4 @@ _PROBLEM: Final[dict[str, Schema]] = {
     )
 }
 
-SCHEMAS: Final[dict[str, Schema]] = _TENSORS | _PARAMETER | _QUERY | _ANSWER | _PROBLEM | CATALOGUE
+SCHEMAS: Final[dict[str, Schema]] = _TENSORS | _PARAMETER | {"Query": json_schema()} | _ANSWER | _PROBLEM | CATALOGUE

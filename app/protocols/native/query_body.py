@@ -5,48 +5,103 @@ Knows the table of section 2 of the contract. Refuses to know tensors, names and
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from app.errors import PullbackError
 from app.limits import TENSOR_COUNT_LIMIT
 from app.protocols.describe import describe, nearest
-from app.query import ComputeDtype, Encoding, Format, Want
+from app.query import WANTS, ComputeDtype, Encoding, Format
 
 Names = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT)]
 Tree = dict[str, Any]
+# mypy takes no computed Literal; pydantic does, and refuses other words with all of these.
+_Want: Any = Literal[tuple(WANTS)]
 
 
-def _outputs_alone() -> list[Want]:
+def _outputs_alone() -> list[str]:
     return ["outputs"]
 
 
+# pydantic follows every `$ref` that it sees, and knows none of OpenAPI's, so they are put in when it is done.
+_VALUES: Final = "x-values"
+
+
+def _map_of(schema: str) -> WithJsonSchema:
+    """Where OpenAPI finds what the names lead to; the values themselves are read later, each at its place."""
+    return WithJsonSchema({"type": "object", _VALUES: f"#/components/schemas/{schema}"})
+
+
+Tensors = Annotated[Tree, _map_of("Tensor")]
+
+
 class QueryBody(BaseModel):
-    """A query as JSON spells it; a field that is null is left out."""
+    """One gradient query. Exactly one of `operation`, `program`, `function`; unknown fields are refused; one forward pass serves all
+    that is wanted. A field that is null is left out."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    operation: str | None = None
-    program: str | None = None
-    function: str | None = None
-    # Factories, as pydantic copies a mutable default deeply for every query.
-    inputs: Tree = Field(default_factory=dict)
-    parameters: Tree = Field(default_factory=dict)
-    want: Annotated[list[Want], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT)] = Field(
-        default_factory=_outputs_alone
+    operation: str | None = Field(
+        None, description="A name of the catalogue (`GET /v1/operations`): `softmax`, `nn.functional.conv2d`, `linalg.pinv`."
     )
-    wrt: Names | None = None
-    of: str | None = None
-    cotangent: Tree = Field(default_factory=dict)
-    tangent: Tree = Field(default_factory=dict)
-    batched: Annotated[list[str], Field(fail_fast=True, max_length=TENSOR_COUNT_LIMIT)] = Field(default_factory=list)
-    expected: Tree = Field(default_factory=dict)
-    format: Format = "dense"
-    dtype: ComputeDtype | None = None
-    encoding: Encoding = "list"
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
-    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    program: str | None = Field(
+        None,
+        description="A small text in a subset of Python that composes operations; `return`, or a last bare expression, is the output; "
+        '`return {"loss": a, "p": b}` gives several, by name.',
+    )
+    function: str | None = Field(None, description="The name of a function kept on this server (`GET /v1/functions`).")
+    # Factories, as pydantic copies a mutable default deeply for every query.
+    inputs: Annotated[Tree, _map_of("Input")] = Field(
+        default_factory=dict,
+        description="Name → tensor, or → list of tensors where the operation takes a list (`cat`, `stack`, `einsum`; their gradients "
+        "are named `tensors.0`, `tensors.1`…). For an operation the names are those of its signature.",
+    )
+    parameters: Annotated[Tree, _map_of("Parameter")] = Field(
+        default_factory=dict, description="Non-tensor arguments: name → number, string, boolean, null or list of these."
+    )
+    want: Annotated[list[_Want], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT)] = Field(
+        default_factory=_outputs_alone,
+        description="What to answer; the answer's schema says what each is.",
+        json_schema_extra={"default": ["outputs"]},
+    )
+    wrt: Names | None = Field(
+        None, description="Inputs to differentiate with respect to; default: every floating or complex input."
+    )
+    of: str | None = Field(
+        None,
+        description="The output that `gradient`, `hessian`, `hvp`, `fisher` are of; needed only where there is more than one.",
+    )
+    cotangent: Tensors = Field(
+        default_factory=dict,
+        description="Output name → tensor of that output's shape, for `vjp`. Left out: ones, and a note says so. A leading extra axis "
+        "on every cotangent = several cotangents in one query, and every `vjp` then has that leading axis.",
+    )
+    tangent: Tensors = Field(
+        default_factory=dict,
+        description="Input name → tensor of that input's shape, for `jvp` and `hvp`; a leading extra axis as for `cotangent`.",
+    )
+    batched: Annotated[list[str], Field(fail_fast=True, max_length=TENSOR_COUNT_LIMIT)] = Field(
+        default_factory=list,
+        description="Inputs whose leading axis is a batch; the query is answered per sample and every result has a leading batch axis. "
+        "Per-sample gradients are `batched` + `gradient`.",
+    )
+    expected: Tensors = Field(default_factory=dict, description="What you believe the derivative to be, by input, for `check`.")
+    format: Format = Field(
+        "dense",
+        description="For `jacobian` and `hessian`: `auto` sends `diagonal` (shape of the input), `block` ([n, output[1:]…, "
+        "input[1:]…]), `sparse` or `dense`, the smallest that the graph proves; `plan.formats` says which, `plan.colours` in how many "
+        "passes. `diagonal` sends the true diagonal, with a note where the rest is not proved zero. The pattern is propagated through "
+        "the graph; nothing is proved by numbers.",
+    )
+    dtype: ComputeDtype | None = Field(None, description="Compute in this; default: as the inputs come.")
+    encoding: Encoding = Field("list", description="Tensors of a JSON reply.")
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = Field(
+        None, description="Needed by random operations; the same seed, worker and device give the same answer."
+    )
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="The deadline in seconds; capped by the server's."
+    )
 
 
 FIELDS: Final = tuple(QueryBody.model_fields)
@@ -68,6 +123,27 @@ _KINDS: Final[dict[str, tuple[str, str]]] = {
     "less_than": ("bad_parameter", "an integer below 2^63"),
     "finite_number": ("bad_parameter", "a finite number"),
 }
+
+
+def json_schema() -> dict[str, Any]:
+    """The query's schema as OpenAPI shows it; the null that every optional field takes is not shown, for it is to be left out."""
+    schema = QueryBody.model_json_schema()
+    schema["description"] = " ".join(schema["description"].split())
+    schema["oneOf"] = [{"required": [subject]} for subject in SUBJECTS]
+    schema.pop("title")
+    schema["properties"] = {name: _without_null(field) for name, field in schema["properties"].items()}
+    return schema
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    hidden = ("title", "anyOf", _VALUES)
+    shown = {key: value for key, value in field.items() if key not in hidden and (key, value) != ("default", None)}
+    if _VALUES in field:
+        shown["additionalProperties"] = {"$ref": field[_VALUES]}
+    for choice in field.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            shown |= choice
+    return shown
 
 
 def read_body(value: Any) -> QueryBody:
