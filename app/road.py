@@ -180,5 +180,6 @@ _WARM_UP = (
     b'"want": ["gradient", "hessian", "hvp", "explain", "check"]}',
     b'{"operation": "nn.functional.conv2d", "inputs": {"input": [[[[1.0]]]], "weight": [[[[2.0]]]]}, "want": ["vjp", "jvp"]}',
     b'{"program": "dot(x, y)", "inputs": {"x": [[1.0], [2.0]], "y": [[1.0], [2.0]]}, "batched": ["x", "y"], "want": ["gradient"]}',
+    b'{"program": "(x[1:] * x[:-1]).sum()", "inputs": {"x": [1.0, 2.0, 3.0]}, "want": ["jacobian", "hessian"], "format": "sparse"}',
     b'{"operation": "softmax", "inputs": {"input": [1.0]}, "parameters": {"dim": 5}}',
 )

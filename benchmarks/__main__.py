@@ -27,7 +27,7 @@ from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
-from benchmarks import load, protocols, servers
+from benchmarks import load, protocols, servers, sparse
 from benchmarks.soak import run as soak
 
 SAFETENSORS = "application/vnd.safetensors"
@@ -266,10 +266,16 @@ def main() -> None:
     if sys.argv[1:2] == ["soak"]:
         sys.exit(soak.main(sys.argv[2:]))
     parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
+    parser.add_argument(
+        "what", nargs="?", choices=("all", "sparse"), default="all", help="`sparse`: Jacobians by coordinates alone"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of the server")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.what == "sparse":
+        sparse.run(line)
+        return
     with servers.pullback(arguments.workers) as port, servers.empty_fastapi() as empty:
         small_queries(port, empty, arguments.seconds)
         large_vjp(port, empty)
@@ -277,6 +283,7 @@ def main() -> None:
         jacobians(port)
         through_protocols(port)
     programs()
+    sparse.run(line)
 
 
 if __name__ == "__main__":

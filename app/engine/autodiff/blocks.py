@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -26,8 +27,8 @@ from app.errors import PullbackError
 from app.limits import Limits
 
 _LOG = logging.getLogger("pullback.sparsity")
-# What a bug in a rule leaves out is an entry of a column; what rounding leaves is far below this share of the column's entries,
-# or of the largest column's where terms cancel (√eps), but in half precision (64·eps).
+# What a bug in a rule leaves out is an entry of a column; what rounding leaves is far below this share of the column's sum, or below
+# √eps of the largest entry where terms cancel; half precision rounds more (64·eps).
 _TRIPWIRE: Final = 1e-2
 _TRIPWIRE_EPS: Final = 64.0
 
@@ -228,17 +229,18 @@ def _agrees(layout: Layout, passes: Passes, pair: Pair) -> bool:
     expected = passes.row(vector.reshape(output.shape)).detach().reshape(-1)
     first, second = pair
     terms = first if second is None else first.conj() + second
-    terms = (terms.conj() if second is None and expected.dtype.is_complex else terms) * vector.to(terms.dtype).index_select(
-        0, layout.rows
-    )
-    terms = terms if expected.dtype.is_complex or not terms.dtype.is_complex else terms.real
+    if second is None and expected.dtype.is_complex:
+        terms = terms.conj()
+    elif terms.dtype.is_complex and not expected.dtype.is_complex:
+        terms = terms.real
+    terms = terms * vector.to(terms.dtype).index_select(0, layout.rows)
     sums = torch.zeros_like(expected, dtype=_wide(terms.dtype)).index_add_(0, layout.columns, terms.to(_wide(terms.dtype)))
-    sizes = torch.zeros(len(expected), dtype=torch.float64).index_add_(0, layout.columns, terms.abs().to(torch.float64))
+    largest = float(terms.abs().max()) if len(terms) else 0.0
+    if not math.isfinite(largest):
+        return True  # 0·∞ in the product says nothing of the entries
     eps = torch.finfo(output.dtype).eps
-    largest = float(sizes[sizes.isfinite()].max()) if bool(sizes.isfinite().any()) else 0.0
-    allowed = max(_TRIPWIRE, _TRIPWIRE_EPS * eps) * sizes + eps**0.5 * largest
-    error = (sums - expected).abs().to(torch.float64)
-    return bool((~(error > allowed) | ~expected.abs().isfinite() | ~sizes.isfinite()).all())
+    allowed = max(_TRIPWIRE, _TRIPWIRE_EPS * eps) * expected.abs() + eps**0.5 * largest
+    return bool(((sums - expected).abs() <= allowed).logical_or_(~expected.abs().isfinite()).all())
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
