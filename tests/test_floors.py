@@ -72,7 +72,9 @@ ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 
 # Who may import torch, anywhere in the file; and who only inside a function, because the front imports the module.
 TORCH_ROOMS: Final = frozenset({"engine", "program", "road"})
-TORCH_MODULES: Final = frozenset({"app.catalogue.call", "app.catalogue.kernels.checks", "app.catalogue.kernels.guard"})
+TORCH_MODULES: Final = frozenset(
+    {"app.catalogue.better_rules", "app.catalogue.call", "app.catalogue.kernels.checks", "app.catalogue.kernels.guard"}
+)
 TORCH_LAZY: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 
 # What a codec could do I/O with.

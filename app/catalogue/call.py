@@ -11,6 +11,7 @@ import torch.nn.utils.rnn
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from app.catalogue.better_rules import BETTER
 from app.catalogue.bind import Bound, Leaf
 from app.catalogue.entry import Operation
 from app.catalogue.kernels.guard import install
@@ -25,12 +26,12 @@ _SWITCHES: Final = ("dropout_p", "training", "train")
 
 
 def target(operation: Operation) -> Callable[..., Any]:
-    """PyTorch's public function behind `operation`; for an attribute of tensors (`mT`), its getter.
+    """PyTorch's public function behind `operation`, or what stands in its place; for an attribute of tensors (`mT`), its getter.
 
     Raises:
         PullbackError: `unknown_operation` where this PyTorch does not have it.
     """
-    return _walk(operation.path)
+    return BETTER.get(operation.path) or _walk(operation.path)
 
 
 @lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from app.catalogue.better_rules import BETTER
 from app.catalogue.call import target
 from app.catalogue.entry import Operation
 from app.catalogue.read import find
@@ -62,7 +63,7 @@ def lookup_method(name: str) -> tuple[Operation, Callable[..., Any]] | None:
     method = getattr(torch.Tensor, name, None)
     known = {operation.name, operation.path, *operation.aliases}
     ours = any(other.rpartition(".")[2] == name for other in known)
-    return operation, (method if callable(method) and ours else target(operation))
+    return operation, (method if callable(method) and ours and operation.path not in BETTER else target(operation))
 
 
 def call(

@@ -1,0 +1,132 @@
+"""What stands in the place of PyTorch's functions has their values, and right derivatives where theirs are wrong."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import sympy
+import torch
+from torch import Tensor
+from torch.func import grad, hessian, jacfwd, jvp, vjp, vmap
+
+from app.catalogue import better_rules
+from tests.engine.asking import results
+
+# Forward mode compiles decompositions by it.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+SINGULAR = [
+    [[1, 2], [2, 4]],
+    [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
+    [[1, 0], [0, 0]],
+    [[0, 0], [0, 0]],
+    [[1, 2, 3, 4], [2, 4, 6, 8], [1, 1, 0, 2], [3, 1, 2, 1]],
+    [[0, 1, 0], [0, 0, 1], [0, 0, 0]],
+]
+
+
+def adjugate_transposed(matrix: list[list[int]]) -> Tensor:
+    """∂det/∂A, by exact arithmetic."""
+    return torch.tensor([[float(x) for x in row] for row in sympy.Matrix(matrix).adjugate().T.tolist()], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("matrix", SINGULAR)
+def test_the_derivative_of_a_determinant_is_the_adjugate(matrix: list[list[int]]) -> None:
+    a = torch.tensor(matrix, dtype=torch.float64)
+    right = adjugate_transposed(matrix)
+    leaf = a.clone().requires_grad_()
+    value = better_rules.det(leaf)
+    assert torch.equal(value.detach(), torch.linalg.det(a))
+    torch.testing.assert_close(torch.autograd.grad(value, leaf)[0], right, atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(jacfwd(better_rules.det)(a), right, atol=1e-11, rtol=1e-11)
+    pair = torch.stack([a, a + torch.eye(len(matrix), dtype=torch.float64)])
+    torch.testing.assert_close(vmap(grad(better_rules.det))(pair)[0], right, atol=1e-11, rtol=1e-11)
+
+
+def test_small_integer_matrices_over_the_service() -> None:
+    for entries in product((-1, 0, 1, 2), repeat=4):
+        matrix = [list(entries[:2]), list(entries[2:])]
+        answer = results(
+            operation="linalg.det", inputs={"input": [[float(x) for x in row] for row in matrix]}, want=["gradient"]
+        )
+        right = adjugate_transposed(matrix).numpy()
+        assert abs(answer["gradient"]["input"] - right).max() < 1e-12, matrix
+
+
+def test_second_derivatives_of_a_singular_determinant() -> None:
+    numbers = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    symbols = sympy.Matrix(3, 3, lambda i, j: sympy.Symbol(f"x{i}{j}"))
+    at = {symbols[i, j]: numbers[i][j] for i in range(3) for j in range(3)}
+    exact = symbols.det(method="berkowitz")
+    right = [[float(sympy.diff(exact, x, y).subs(at)) for y in symbols] for x in symbols]
+    computed = hessian(better_rules.det)(torch.tensor(numbers, dtype=torch.float64)).reshape(9, 9)
+    torch.testing.assert_close(computed, torch.tensor(right, dtype=torch.float64), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [5, 12, 40])
+def test_large_matrices_of_deficient_rank(n: int) -> None:
+    a = torch.randn(n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    a[-1] = a[0] + a[1]
+    u, s, vh = torch.linalg.svd(a)
+    right = torch.linalg.det(u) * torch.linalg.det(vh) * s[:-1].prod() * (u[:, -1:] @ vh[-1:])
+    torch.testing.assert_close(grad(better_rules.det)(a), right, rtol=1e-9, atol=1e-9 * float(right.abs().max()))
+    a[-6:] = 0.0
+    if n > 6:
+        assert not grad(better_rules.det)(a).any()
+
+
+def test_a_regular_determinant_is_untouched() -> None:
+    a = torch.randn(4, 3, 3, dtype=torch.complex128, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    torch.testing.assert_close(
+        torch.autograd.grad(better_rules.det(a).abs().sum(), a), torch.autograd.grad(torch.linalg.det(a).abs().sum(), a)
+    )
+
+
+def test_polar_agrees_with_itself_where_the_modulus_is_negative() -> None:
+    modulus, angle = torch.tensor([-2.0, 1.5, 0.0], dtype=torch.float64), torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    c = torch.complex(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, -1.0, 0.0])).to(torch.complex128)
+    assert torch.equal(better_rules.polar(modulus, angle), torch.polar(modulus, angle))
+    pull = vjp(better_rules.polar, modulus, angle)[1]
+    push = jvp(better_rules.polar, (modulus, angle), (torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)))[
+        1
+    ]
+    left = (c.conj() * push).real.sum()
+    right = sum(g.sum() for g in pull(c))
+    assert abs(float(left - right)) < 1e-12
+    torch.testing.assert_close(pull(torch.ones(3, dtype=torch.complex128))[0], torch.cos(angle))
+
+
+def test_a_clamp_to_one_value_is_constant() -> None:
+    x = torch.tensor([0.0, 1.0, -1.0], requires_grad=True)
+    for low, high in ((0, 0), (2.0, 1.0)):
+        y = better_rules.clamp(x, low, high)
+        assert torch.equal(y.detach(), torch.clamp(x.detach(), low, high))
+        assert not torch.autograd.grad(y.sum(), x)[0].any()
+    assert torch.autograd.grad(better_rules.clamp(x, -1, 2).sum(), x)[0].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_programs_call_them_too() -> None:
+    singular = [[1.0, 2.0], [2.0, 4.0]]
+    for text in ("linalg.det(a)", "torch.det(a)", "a.det()", "torch.linalg.det(a)"):
+        answer = results(program=text, inputs={"a": singular}, want=["gradient"])
+        assert answer["gradient"]["a"].tolist() == [
+            [pytest.approx(4.0), pytest.approx(-2.0)],
+            [pytest.approx(-2.0), pytest.approx(1.0)],
+        ]
+    assert results(program="x.clamp(0, 0).sum()", inputs={"x": [0.0, 1.0]}, want=["gradient"])["gradient"]["x"].tolist() == [
+        0.0,
+        0.0,
+    ]
+
+
+def test_every_row_is_a_function_of_pytorch_that_is_wrong() -> None:
+    """Where PyTorch has mended it, the row can go."""
+    singular = torch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    assert not torch.autograd.grad(torch.linalg.det(singular), singular)[0].any()
+    modulus = torch.tensor([-2.0], dtype=torch.float64)
+    backward = vjp(lambda r: torch.polar(r, torch.zeros(1, dtype=torch.float64)).real, modulus)[1](
+        torch.ones(1, dtype=torch.float64)
+    )[0]
+    assert backward.item() == -1.0
+    assert grad(lambda x: torch.clamp(x, 0, 0))(torch.tensor(0.0)).item() == 1.0
+    assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp"}
