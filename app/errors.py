@@ -1,6 +1,6 @@
 """The tree of errors: where, what was expected, what was given, how to fix it, and the status.
 
-Knows the table of codes (contract, section 6). Refuses to know who raises an error and over which protocol it leaves.
+Knows the table of codes (docs/contract.md, section 6). Refuses to know who raises an error and over which protocol it leaves.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ EXIT_THREADS: Final = 3  # the parent of the workers has threads, so it must not
 EXIT_WORKERS: Final = 4  # the parent of the workers, or every worker, dies again and again before it is ready
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-# A reply must never carry a large part of what was sent (contract, section 6).
+# A reply must never carry a large part of what was sent (docs/contract.md, section 6).
 _ECHO_LIMIT: Final = 300
 _DETAIL_LIMIT: Final = 1200
 

@@ -1,6 +1,6 @@
 """What is asked and what comes back: tensors as bytes, Query, Answer; all frozen.
 
-Knows the words of the contract (sections 2 to 4) and their validation. Refuses to know any wire format and PyTorch.
+Knows the words of docs/contract.md, sections 2 to 4 and their validation. Refuses to know any wire format and PyTorch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
     meaning: str
 
 
-# What may be wanted (contract, section 4), in the order of documentation. The reports' schemas stand in app/front/openapi/schemas.py,
+# What may be wanted (docs/contract.md, section 4), in the order of documentation. The reports' schemas stand in app/front/openapi/schemas.py,
 # how each kind is computed in app/engine/kinds.py.
 WANTS: Final[dict[str, Wanted]] = {
     "outputs": Wanted(1, "Output → its value."),
@@ -70,7 +70,7 @@ class TensorData:
         dtype: a key of `DTYPE_BYTES`.
         shape: extents; rank at most `RANK_LIMIT`.
         data: the elements, row-major and little-endian: `prod(shape) * DTYPE_BYTES[dtype]` bytes, not copied.
-        bare: it came as a bare JSON number or list, so its dtype is our guess and may be promoted (contract, section 2).
+        bare: it came as a bare JSON number or list, so its dtype is our guess and may be promoted (docs/contract.md, section 2).
     """
 
     dtype: str
@@ -103,7 +103,7 @@ Parameter = None | bool | int | float | str | tuple["Parameter", ...]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One gradient query (contract, section 2). Exactly one of `operation`, `program`, `function` is set.
+    """One gradient query (docs/contract.md, section 2). Exactly one of `operation`, `program`, `function` is set.
 
     Attributes:
         weighted: kinds that are of one real scalar (`hvp`…) are of ⟨cotangent, output⟩ instead of the output, which may then have
@@ -144,7 +144,7 @@ class Answer:
     """What comes back.
 
     Attributes:
-        results: the answer's tree as in section 3 of the contract: kind → names → TensorData (`outputs`, `vjp`, `jacobian`…) or
+        results: the answer's tree as in docs/contract.md, section 3: kind → names → TensorData (`outputs`, `vjp`, `jacobian`…) or
             SparseData, and plain JSON values for `explain` and `check`.
         notes: in the order in which they came up.
         plan: method, passes, flops, peak_bytes, device…

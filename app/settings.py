@@ -1,6 +1,6 @@
 """Every knob of the service: name, default, unit, meaning.
 
-Knows the variables `PULLBACK_*` (contract, section 7). Refuses to know who reads them.
+Knows the variables `PULLBACK_*` (docs/contract.md, section 7). Refuses to know who reads them.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def cases(
     """At most `count` plain samples of each OpInfo that `page` knows and that draws nothing; a text in the place of one that fits no signature.
 
     Arguments:
-        page: name → the operation's page (contract, section 1), or None.
+        page: name → the operation's page (docs/contract.md, section 1), or None.
         names: only these OpInfos.
     """
     for info in op_db:

@@ -51,7 +51,7 @@ UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.serv
 # Room or module of the engine → what it may import besides itself; `ENGINE_BOTTOM` may be imported by all of them.
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
-    "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning", "guards"}),
+    "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning"}),
     "batching": frozenset({"kinds", "per_sample", "computation", "autodiff"}),
     "kinds": frozenset({"per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),
     "nonfinite": frozenset({"computation", "stepwise"}),
@@ -64,7 +64,6 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "autodiff": frozenset({"planning", "sparsity"}),
     "sparsity": frozenset(),
     "planning": frozenset(),
-    "guards": frozenset(),
     **dict.fromkeys(ENGINE_BOTTOM, frozenset()),
 }
 # Only the children of the pool know the road; the front's side of it must not.

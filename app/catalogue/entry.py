@@ -1,6 +1,6 @@
 """One entry of the catalogue, frozen: its names, signatures, formula and example.
 
-Knows the shape of an entry (contract, section 1). Refuses to know PyTorch and where entries are kept.
+Knows the shape of an entry (docs/contract.md, section 1). Refuses to know PyTorch and where entries are kept.
 """
 
 from __future__ import annotations

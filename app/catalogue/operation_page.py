@@ -1,4 +1,4 @@
-"""An operation as a client reads it (contract, section 1): one row of the list, and the whole page.
+"""An operation as a client reads it (docs/contract.md, section 1): one row of the list, and the whole page.
 
 Knows the words of the contract. Refuses to know PyTorch and HTTP.
 """

@@ -40,7 +40,7 @@ class Engine:
         self._preparer = Preparer(limits, device, functions, {kind: row.demand for kind, row in KINDS.items()})
 
     def answer(self, query: Query) -> Answer:
-        """Raises PullbackError: every refusal of the contract's section 6 that is the query's own."""
+        """Raises PullbackError: every refusal of docs/contract.md, section 6 that is the query's own."""
         with warnings.catch_warnings():
             # PyTorch warns the server's operator of what concerns the client, and of deprecations; what matters becomes a note.
             warnings.simplefilter("ignore")

@@ -35,7 +35,7 @@ def build_program(
     title: str = "program",
     casts: Mapping[str, torch.dtype] | None = None,
 ) -> Function:
-    """The Function of a program's text (contract, section 5).
+    """The Function of a program's text (docs/contract.md, section 5).
 
     Arguments:
         text: the program.

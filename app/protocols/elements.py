@@ -41,7 +41,7 @@ class ElementError(Exception):
 
 
 def inferred(flat: Sequence[Any], kinds: set[type]) -> str:
-    """The dtype of a bare list: all-integer → int64, all booleans → bool, else float64 (contract, section 2)."""
+    """The dtype of a bare list: all-integer → int64, all booleans → bool, else float64 (docs/contract.md, section 2)."""
     if kinds == {bool}:
         return "bool"
     return "int64" if kinds == {int} else "float64"

@@ -1,6 +1,6 @@
 """A tensor in JSON → TensorData: bare numbers and lists, and the object form, each refusal with its place.
 
-Knows the forms of section 2 of the contract. Refuses to know which input the tensor is for, and JSON text.
+Knows the forms of docs/contract.md, section 2. Refuses to know which input the tensor is for, and JSON text.
 """
 
 from __future__ import annotations

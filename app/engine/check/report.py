@@ -1,4 +1,4 @@
-"""Compares three derivatives: PyTorch's, that of finite differences, and the client's own (contract, section 4, `check`).
+"""Compares three derivatives: PyTorch's, that of finite differences, and the client's own (docs/contract.md, section 4, `check`).
 
 Cost: at most 500 forwards for the differences and as many for a closer look, or 2 seconds of each; beyond that random directions and a
 sample of the elements are checked, and `checked` says so.

@@ -1,4 +1,4 @@
-"""The differentiability report (contract, section 4, `explain`): why a gradient is None, zero, NaN, or one of several."""
+"""The differentiability report (docs/contract.md, section 4, `explain`): why a gradient is None, zero, NaN, or one of several."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _dtypes(query: Query) -> dict[str, torch.dtype]:
 
 
 def _promotable(query: Query, dtypes: Mapping[str, torch.dtype]) -> list[str]:
-    """Bare integer leaves that the contract (section 2) would have floating: named in `wrt`, or nothing at all is floating."""
+    """Bare integer leaves that the docs/contract.md (section 2) would have floating: named in `wrt`, or nothing at all is floating."""
     bare = _bare_integers(query)
     if query.wrt is not None:
         named = set(query.wrt)

@@ -1,6 +1,6 @@
 """Health and metrics: answered by the front alone, so that they are quick while every worker computes.
 
-Knows what live and ready mean (contract, section 1). Refuses to ask a worker.
+Knows what live and ready mean (docs/contract.md, section 1). Refuses to ask a worker.
 """
 
 from __future__ import annotations

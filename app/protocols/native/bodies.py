@@ -1,6 +1,6 @@
 """The native protocol: a body with its headers → Query, a list of queries → bodies, Answer → body.
 
-Knows which format speaks which media type, and how a query and an answer lie in a safetensors file (contract, section 2). Refuses
+Knows which format speaks which media type, and how a query and an answer lie in a safetensors file (docs/contract.md, section 2). Refuses
 to know sockets, HTTP, and how anything is computed.
 """
 

@@ -1,6 +1,6 @@
 """Answer → JSON bytes: tensors in the object form, exact shortest numbers, non-finite numbers as words, never null.
 
-Knows the forms of sections 2 and 3 of the contract. Refuses to know HTTP, and what the results mean.
+Knows the forms of docs/contract.md, sections 2 and 3. Refuses to know HTTP, and what the results mean.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A parsed query → Query: names, tensors, lists of tensors, parameters.
 
-Knows the words of section 2 of the contract. Refuses to know JSON text, safetensors, and what an operation does; of the catalogue
+Knows the words of docs/contract.md, section 2. Refuses to know JSON text, safetensors, and what an operation does; of the catalogue
 it reads one thing: which inputs of an operation are lists of tensors.
 
 One tensor or a list of tensors? `[[1, 2], [3, 4]]` is a matrix for `softmax` and two vectors for `cat`. An operation's signature
