@@ -1,8 +1,8 @@
 """The budget: what this machine has, and how the front, the workers and the queue share its memory, derived once.
 
 All that may be held at the same time adds up to less than the limit of the machine or its container, whatever that is: the front at
-rest, the warm parent, each worker with the memory that it may map, and the queue, whose bytes are those of bodies and replies that the
-front holds. A setting that is given counts; what is left to us is derived from the rest.
+rest, the warm parent, each worker with the memory that it may map, the light worker that may stand beside them, and the queue, whose
+bytes are those of bodies and replies that the front holds. A setting that is given counts; what is left to us is derived from the rest.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ PARENT_BYTES: Final = 256 * MEBIBYTE
 PARENT_WITH_CUDA_BYTES: Final = 400 * MEBIBYTE
 # What a worker writes to of the pages that it shares with its parent: 3 MiB after its start, 35 after queries of many kinds.
 WORKER_BYTES: Final = 64 * MEBIBYTE
+# The light worker takes a quarter of what each other has, and no more than a small query and its derivatives can use. Where the others
+# would be left with less than this, there is none.
+_LIGHT_SHARE: Final = 4
+_MOST_LIGHT_BYTES: Final = 256 * MEBIBYTE
+_LIGHT_FROM_BYTES: Final = 192 * MEBIBYTE
 # The rest is for page tables, what malloc loses between blocks, and the kernel's buffers of connections.
 _SHARE: Final = 0.93
 _QUEUE_SHARE: Final = 0.25
@@ -69,11 +74,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Who may take what, in bytes; `workers` and `worker_bytes` are those of a machine without GPUs."""
+    """Who may take what, in bytes; `workers`, `worker_bytes` and `light_bytes` (0: no light worker) are those of a machine without GPUs."""
 
     machine: Machine
     workers: int
     worker_bytes: int
+    light_bytes: int
     queue_bytes: int
     body_bytes: int
     result_bytes: int
@@ -82,7 +88,8 @@ class Budget:
     def total_bytes(self) -> int:
         """What all processes may hold together at the worst."""
         workers = self.workers * (WORKER_BYTES + self.worker_bytes)
-        return FRONT_BYTES + self.machine.parent_bytes + workers + self.queue_bytes
+        light = WORKER_BYTES + self.light_bytes if self.light_bytes else 0
+        return FRONT_BYTES + self.machine.parent_bytes + workers + light + self.queue_bytes
 
     @property
     def fits(self) -> bool:
@@ -98,6 +105,7 @@ class Budget:
             "memory_from": self.machine.memory_from,
             "workers": self.workers,
             "worker_memory_bytes": self.worker_bytes,
+            "light_worker_memory_bytes": self.light_bytes,
             "queue_bytes": self.queue_bytes,
             "body_bytes": self.body_bytes,
             "result_bytes": self.result_bytes,
@@ -116,6 +124,25 @@ class Budget:
         )
 
 
+def _beside(worker_bytes: int) -> int:
+    """What a light worker beside workers of so many bytes takes in all."""
+    return WORKER_BYTES + min(_MOST_LIGHT_BYTES, worker_bytes // _LIGHT_SHARE)
+
+
+def _shared_out(room: int, workers: int, given: int) -> tuple[int, int]:
+    """Bytes of each worker and of the light one, 0 where there is none. `given`: what the settings give each; 0 = not given."""
+    if given:
+        light = _beside(given)
+        fits = workers * (WORKER_BYTES + given) + light <= room and given >= _LIGHT_FROM_BYTES
+        return given, light - WORKER_BYTES if fits else 0
+    rest = room - (workers + 1) * WORKER_BYTES
+    light = min(_MOST_LIGHT_BYTES, rest // (_LIGHT_SHARE * workers + 1))
+    worker = (rest - light) // workers
+    if worker >= _LIGHT_FROM_BYTES:
+        return worker, light
+    return max(_LEAST_WORKER_BYTES, room // workers - WORKER_BYTES), 0
+
+
 def derive(settings: Settings, machine: Machine) -> Budget:
     """The budget of a service with these settings on this machine; deriving it again from its `settled` settings changes nothing."""
     room = max(0, int(machine.memory_bytes * _SHARE) - FRONT_BYTES - machine.parent_bytes)
@@ -124,14 +151,15 @@ def derive(settings: Settings, machine: Machine) -> Budget:
     most = max(_MOST_QUEUE_BYTES, machine.cores * _MOST_QUEUE_BYTES_A_CORE)
     share = int(room * _QUEUE_SHARE)
     if settings.worker_memory_bytes:
-        share = room - workers * useful
+        share = room - workers * useful - _beside(settings.worker_memory_bytes)
     queue = settings.queue_bytes or max(_LEAST_QUEUE_BYTES, min(share, most))
-    worker = settings.worker_memory_bytes or max(_LEAST_WORKER_BYTES, (room - queue) // workers - WORKER_BYTES)
+    worker, light = _shared_out(room - queue, workers, settings.worker_memory_bytes)
     largest = min(_MOST_BODY_BYTES, queue // _BODIES_IN_THE_QUEUE, worker // _BODIES_IN_A_WORKER)
     return Budget(
         machine=machine,
         workers=workers,
         worker_bytes=worker,
+        light_bytes=light,
         queue_bytes=queue,
         body_bytes=settings.body_limit_bytes or largest,
         result_bytes=settings.result_limit_bytes or largest,

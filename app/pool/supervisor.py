@@ -21,7 +21,7 @@ from app.pool import linux
 from app.pool.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
 from app.pool.frames import Frame, Kind
 from app.pool.worker_handle import WorkerHandle
-from app.pool.worker_slots import WorkerSlot, light_slot, places
+from app.pool.worker_slots import WorkerSlot, light_place, places
 from app.settings import Settings
 
 # Seconds before the n-th attempt in a row, after workers that died before they were ready (TorchServe's steps).
@@ -88,6 +88,7 @@ class Supervisor:
         self._observer = observer
         self._allocate = allocate
         self._slots: tuple[WorkerSlot, ...] = ()
+        self._light_slot: WorkerSlot | None = None
         self._light_wanted = False
         self._numbers: Iterator[int] = count(1)
         self._unreaped: dict[int, WorkerHandle] = {}  # every process not yet reaped, by number
@@ -130,6 +131,7 @@ class Supervisor:
             self._forkserver.is_warm = True
         self._forkserver_failures = 0
         self._slots = places(self._settings, facts["gpus"])
+        self._light_slot = light_place(self._settings, self._slots)
         for index in range(len(self._slots) + 1):
             self._spawn(index)
         for worker in list(self.workers.values()):
@@ -197,10 +199,8 @@ class Supervisor:
     # Workers
 
     def _spawn(self, index: int) -> None:
-        forkserver = self._forkserver
-        if self._stopping or forkserver is None or not forkserver.is_warm or index in self.workers:
-            return
-        if index == len(self._slots) and not self._light_wanted:
+        forkserver, slot = self._forkserver, self._slot(index)
+        if self._stopping or slot is None or forkserver is None or not forkserver.is_warm or index in self.workers:
             return
         try:
             ours, theirs = socket.socketpair()
@@ -211,13 +211,18 @@ class Supervisor:
         linux.enlarge(ours)
         linux.enlarge(theirs)
         number = next(self._numbers)
-        slot = self._slots[index] if index < len(self._slots) else light_slot(self._slots[0])
         worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost, self._allocate)
         worker.is_light = index == len(self._slots)
         self.workers[index] = self._unreaped[number] = worker
         with theirs, contextlib.suppress(OSError):
             # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.
             forkserver.fork(number, slot, theirs)
+
+    def _slot(self, index: int) -> WorkerSlot | None:
+        """After the others comes that of the light worker, while it is wanted."""
+        if index < len(self._slots):
+            return self._slots[index]
+        return self._light_slot if self._light_wanted else None
 
     @property
     def slot_count(self) -> int:
@@ -226,7 +231,7 @@ class Supervisor:
 
     def want_light(self) -> None:
         """Have one worker more than slots, for light work; on the CPU, where a process takes milliseconds to fork."""
-        if not self._light_wanted and self._slots and self._slots[0].device == "cpu":
+        if not self._light_wanted and self._light_slot is not None:
             self._light_wanted = True
             self._spawn(len(self._slots))
 

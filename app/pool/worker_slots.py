@@ -15,8 +15,6 @@ from app.settings import Settings
 
 # The rest is CUDA's own, and what PyTorch's allocator loses between blocks.
 _SHARE_OF_GPU: Final = 0.9
-# What a small query and its derivatives may take, with the heap that has grown around them.
-_LIGHT_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,16 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
     )
 
 
-def light_slot(slot: WorkerSlot) -> WorkerSlot:
-    """A small worker beside those at `slot`: small queries need little memory, and what needs more goes to the others."""
-    return WorkerSlot(slot.device, 1, min(slot.memory_bytes, max(_LIGHT_BYTES, slot.memory_bytes // 8)))
+def light_place(settings: Settings, places_beside: Sequence[WorkerSlot]) -> WorkerSlot | None:
+    """A small worker beside those others; None where there is no memory for one, or where they are on GPUs.
+
+    Small queries need little memory, and what needs more goes to the others. A process on a GPU takes seconds to start and some
+    hundred megabytes of the device.
+    """
+    light_bytes = derive(settings, Machine.here()).light_bytes
+    if not light_bytes or any(place.device != "cpu" for place in places_beside):
+        return None
+    return WorkerSlot("cpu", 1, light_bytes)
 
 
 def limits(settings: Settings, place: WorkerSlot) -> Limits:

@@ -71,6 +71,15 @@ def test_what_is_given_counts_and_the_rest_is_derived(given: dict[str, int]) -> 
     assert {name: getattr(budget, names[name]) for name in given} == given
 
 
+@pytest.mark.parametrize("cores", [1, 2, 8])
+def test_a_light_worker_stands_beside_the_others_where_there_is_memory_for_it(cores: int) -> None:
+    budget = derive(Settings(), Machine(8 * GIB, "machine", cores))
+    assert 0 < budget.light_bytes <= min(256 * MIB, budget.worker_bytes // 4 + 1)
+    assert budget.total_bytes <= 8 * GIB
+    assert derive(Settings(), Machine(512 * MIB, "cgroup", cores)).light_bytes == 0
+    assert derive(Settings(workers=2, worker_memory_bytes=GIB), Machine(2 * GIB, "cgroup", cores)).light_bytes == 0
+
+
 def test_what_does_not_fit_is_said() -> None:
     budget = derive(Settings(workers=8, worker_memory_bytes=GIB), Machine(2 * GIB, "cgroup", 4))
     assert not budget.fits
