@@ -69,13 +69,27 @@ def _first_broken(evidence: Evidence, cotangents: dict[Ref, Tensor], name: str, 
             "(cotangent 0), 0 · ∞ is NaN."
         )
         return Finding("singular", reason, record.node, instead_of(trace, record, "unselected", name, parent), mask)
-    kind = "infinite" if bool(torch.isinf(broken.cotangent[bad]).all()) else "not a number"
-    where = f" at {x} = {at}" if at else ""
-    reason = f"The derivative of `{operation}` is {kind}{where}."
+    if at and not all_finite(trace.values[parent][bad]):
+        # What it is the derivative of is not finite there: the step that made that value is to blame, not this one.
+        return _undefined(trace, parent, mask, name)
+    reason = f"The derivative of `{operation}` is {_kinds(broken.cotangent, bad, trace.values[parent], x, 'not a number')}."
     return Finding("singular", reason, record.node, instead_of(trace, record, "singular", name, parent), mask)
 
 
-def _undefined(trace: StepTrace, ref: Ref, mask: Tensor, name: str | None) -> Finding:
+def _kinds(broken: Tensor, among: Tensor, made_of: Tensor | None, name: str, nan: str) -> str:
+    """`infinite at x = 0 and NaN at x = -1`: what `broken` is where it is not finite, and at which element of what it is made of.
+
+    `among`: only there. `nan`: the word for NaN.
+    """
+    words = []
+    for word, mask in (("infinite", among & torch.isinf(broken)), (nan, among & torch.isnan(broken))):
+        if bool(mask.any()):
+            at = "" if made_of is None else shown(made_of, mask)
+            words.append(f"{word} at {name} = {at}" if at else word)
+    return " and ".join(words)
+
+
+def _undefined(trace: StepTrace, ref: Ref, mask: Tensor | None, name: str | None) -> Finding:
     """The value itself is not finite: the first step, forwards, that made it so."""
     broken = broken_value(trace, needed_for(trace, {ref}))
     if broken is None:
@@ -84,12 +98,14 @@ def _undefined(trace: StepTrace, ref: Ref, mask: Tensor, name: str | None) -> Fi
         return Finding("singular", reason, mask=mask)
     record, undefined = broken
     value = trace.values[undefined]
-    kind = "NaN" if bool(torch.isnan(value).any()) else "infinite"
-    bad = ~torch.isfinite(value)
     like = next((p for p in record.parents if trace.values[p].shape == value.shape), None)
-    at = "" if like is None else shown(trace.values[like], bad)
-    where = f" at {called(trace, like, name or 'x')} = {at}" if like is not None and at else ""
-    reason = f"The value of `{operation_of(record.node)}` is {kind}{where}, so there is no derivative."
+    among = ~torch.isfinite(value)
+    if mask is not None and mask.shape == value.shape and bool((among & mask).any()):
+        among &= mask
+    made_of, of = (None, "") if like is None else (trace.values[like], called(trace, like, name or "x"))
+    reason = (
+        f"The value of `{operation_of(record.node)}` is {_kinds(value, among, made_of, of, 'NaN')}, so there is no derivative."
+    )
     return Finding("singular", reason, record.node, instead_of(trace, record, "value", name or "x"), mask)
 
 
