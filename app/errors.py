@@ -5,6 +5,7 @@ Knows the table of codes (docs/contract.md, section 6). Refuses to know who rais
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 # code → (HTTP status, title). Documentation, OpenAPI and tests are made from this table.
@@ -73,6 +74,7 @@ class PullbackError(Exception):
         expected, given: what should have stood there, and what did, in words.
         fix: what to send instead.
         retry_after_s: when to come back, in seconds (429 and 503).
+        problems: every refusal of a program, this one first, where several lines cannot be read.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class PullbackError(Exception):
         given: Any = None,
         fix: str | None = None,
         retry_after_s: int | None = None,
+        problems: Sequence[PullbackError] = (),
     ) -> None:
         super().__init__(code, detail)
         self.code = code
@@ -94,6 +97,7 @@ class PullbackError(Exception):
         self.given = None if given is None else shortened(given)
         self.fix = None if fix is None else shortened(fix, _DETAIL_LIMIT)
         self.retry_after_s = retry_after_s
+        self.problems = tuple(problems)
 
     @property
     def status(self) -> int:
@@ -102,6 +106,11 @@ class PullbackError(Exception):
     def __str__(self) -> str:
         where = f"At `{self.at}`: " if self.at else ""
         return f"{self.status} {self.code} — {where}{self.detail}"
+
+    def entry(self) -> dict[str, Any]:
+        """This refusal as one of several in `problems`."""
+        fields = {"code": self.code, "detail": self.detail, "at": self.at, "expected": self.expected, "given": self.given}
+        return {key: value for key, value in (fields | {"fix": self.fix}).items() if value is not None}
 
     def problem(self, request_id: str | None = None) -> dict[str, Any]:
         """The body of `application/problem+json` (RFC 9457); absent fields are left out."""
@@ -116,6 +125,7 @@ class PullbackError(Exception):
             "expected": self.expected,
             "given": self.given,
             "fix": self.fix,
+            "problems": [error.entry() for error in self.problems] or None,
             "request_id": request_id,
         }
         return {key: value for key, value in fields.items() if value is not None}

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.program.hostile import CODES, HOSTILE, INPUTS, PARAMETERS
+from tests.program.hostile import CODES, HARMLESS, HOSTILE, INPUTS, PARAMETERS
 from tests.program.test_questions import CASES, _differences, _named
 from tests.server import Server
 
@@ -101,14 +101,17 @@ def test_the_fisher_matrix_of_a_gaussian_mean(server: Server) -> None:
 
 
 def test_no_hostile_program_brings_the_server_down(server: Server) -> None:
-    """Every text is refused with a code of its own within two seconds, and the next query is answered."""
+    """Every text is refused with a code of its own, or answered where it is harmless, within two seconds, and the next query is answered."""
     assert len(HOSTILE) >= 200
     for _, text in HOSTILE:
         query = {"program": text, "inputs": {k: tensor(v) for k, v in INPUTS.items()}, "parameters": PARAMETERS}
         # json.dumps escapes half surrogates, which no UTF-8 text can carry.
         reply = server.http.post("/v1/query", content=json.dumps(query), headers={"Content-Type": "application/json"})
         shown = text[:200]
+        assert reply.elapsed.total_seconds() < 2, shown
+        if reply.status_code == 200:
+            assert text in HARMLESS, shown
+            continue
         assert reply.status_code in (400, 413, 422), (reply.status_code, shown, reply.text[:300])
         assert reply.json()["code"] in (*CODES, "bad_json"), (reply.json(), shown)
-        assert reply.elapsed.total_seconds() < 2, shown
     assert server.http.post("/v1/query", json={"operation": "exp", "inputs": {"input": [0.0]}}).status_code == 200

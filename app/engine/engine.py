@@ -60,7 +60,7 @@ class Engine:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with _errors(query):
-                prepared = self._preparer.prepared(plain)
+                prepared = self._preparer.prepared(self._preparer.completed(plain)[0])
         if abstract and not prepared.function.static:
             raise PullbackError(
                 "operation_failed",
@@ -75,9 +75,14 @@ class Engine:
         return self._preparer.prepared(query)
 
     def _answer(self, query: Query) -> Answer:
+        query, initialised = self._preparer.completed(query)
         prepared = self._preparer.prepared(query)
         leaves = self._preparer.leaves(query, prepared.dtypes)
         notes = Notes()
+        for code, at, message in prepared.function.notes:
+            notes.say(code, message, at)
+        if initialised:
+            notes.say("initialised", f"Not sent, so initialised as PyTorch does: {', '.join(initialised)}.", "inputs")
         computation = Computation(query, prepared, leaves, notes, self._limits, self._layout_cache)
         computation, tree = _results(computation)
         if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):

@@ -1,30 +1,31 @@
-"""From the text of a program to a Function: the road through reading, running the statements on examples, and the outputs.
-
-Knows the order of these. Refuses to know the language's details and what is wanted of the Function.
-"""
+"""From the text of a program to a Function: the road through reading, running the statements on examples, and the outputs."""
 
 from __future__ import annotations
 
-import ast
 import unicodedata
 import warnings
 from collections.abc import Mapping
+from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from app.errors import PullbackError
-from app.program.function import Function, Step
+from app.program.function import Function, Initial, Step
 from app.program.graph_runner import GraphRunner, floating_default
 from app.program.interpreting.expressions import Reader
-from app.program.interpreting.statements import Runner, outputs
-from app.program.reading.source import Refusal, Source, read, wrapper
+from app.program.interpreting.outputs import outputs, program
+from app.program.interpreting.statements import Runner
+from app.program.reading.source import Refusal, read
+from app.program.semantics.graph_values import Value
+from app.program.semantics.scopes import Scope
 from app.program.semantics.static import Budget
-from app.program.semantics.trace import Trace, Value
-from app.program.stored import default_value
+from app.program.semantics.trace import Trace
 from app.query import Parameter
 
 Inputs = Mapping[str, Tensor | tuple[Tensor, ...]]
+# Lines named in one note; more would only make it longer than the program.
+_NOTE_LINES: Final = 20
 
 
 def build_program(
@@ -39,65 +40,152 @@ def build_program(
 
     Arguments:
         text: the program.
-        inputs: name → example tensor, or tuple of them; fakes (the caller has entered their mode) or real ones.
+        inputs: name → example tensor, or tuple of them; fakes (the caller has entered their mode) or real ones. Dotted names are
+            weights (`layer.weight`).
         parameters: name → plain value.
         dtype: the floating dtype that factories take.
         casts: inputs that a kept function's annotations want in another dtype.
 
     Raises:
         PullbackError: `bad_program` with `at` = line:column; `too_costly`; `shape_mismatch`, `operation_failed` where PyTorch refuses a step.
-        DataDependentOutputException, DynamicOutputShapeException: under fakes, where only data decides a shape; build again on real tensors.
+        DataDependentOutputException, DynamicOutputShapeException: under fakes, where only data decides a shape or a branch; build
+            again on real tensors.
     """
     source = read(text)
     trace = Trace(Budget())
-    names, leaves = _names(trace, inputs, parameters, casts or {})
-    body = _body(source, names)
+    names, leaves, sent = _names(trace, inputs, parameters, casts or {})
     floating = dtype.to_real() if dtype.is_complex else dtype
-    reader = Reader(source, trace, names, floating, _device(inputs))
+    reader = Reader(source, trace, Scope(own=names), floating, _device(inputs), sent)
+    reader.tensors = [name for name in inputs if name in names]
     try:
         with torch.no_grad(), floating_default(floating), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            returned = Runner(reader).program(body)
+            returned = program(reader, Runner(reader), source.tree.body)
             reader.located(returned.node, lambda: trace.finish(outputs(reader, returned)))
+            _check_weights(reader, sent)
     except RecursionError as error:
         raise PullbackError(
             "bad_program", "The program is nested too deeply.", at="1:1", fix="Give names to the parts of the expression."
         ) from error
+    return _function(reader, title, tuple(leaves), floating)
+
+
+def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: torch.dtype) -> Function:
+    """What was read, as a Function."""
+    trace = reader.trace
+    drawing = trace.drawing - trace.initialising
     return Function(
         title=title,
         graph=trace.graph,
-        leaves=tuple(leaves),
+        leaves=leaves,
         outputs=trace.outputs,
-        random=bool(trace.drawing),
-        call=GraphRunner(trace.graph, floating, frozenset(trace.drawing)),
+        random=bool(drawing),
+        # What weights begin with is drawn again, so that what is drawn later is what PyTorch draws after it.
+        call=GraphRunner(trace.graph, floating, frozenset(trace.drawing if drawing else ())),
         static=trace.static,
         dtype=floating,
+        notes=_notes(reader),
+        branches=tuple(reader.calls.branches),
+        initial=_initial(reader, floating),
     )
+
+
+def _check_weights(reader: Reader, sent: Mapping[str, fx.Node]) -> None:
+    """Refuses inputs with dotted names that are weights of nothing."""
+    try:
+        reader.weights.refuse_unused([name for name in sent if not name.isidentifier()])
+    except Refusal as refusal:
+        raise PullbackError("bad_tensor", refusal.detail, at=f"inputs.{refusal.given}", fix=refusal.fix) from None
+
+
+def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
+    weights = reader.weights.initial
+    if not weights:
+        return None
+    trace = reader.trace
+    nodes = [trace.now(weight.initial) for weight in weights.values()]
+    made = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in trace.graph.nodes:
+        if node.op == "placeholder":
+            copies[node] = made.placeholder(node.name)
+        elif node.op == "call_function":
+            copies[node] = made.node_copy(node, copies.__getitem__)
+    made.output(tuple(copies[node] for node in nodes))
+    drawing = frozenset(copies[node] for node in trace.drawing)
+    needed = _upstream(nodes)
+    return Initial(
+        names=tuple(weights),
+        call=GraphRunner(made, dtype, drawing),
+        random=any(node in trace.drawing for node in needed),
+        shapes={name: tuple(node.meta["val"].shape) for name, node in zip(weights, nodes, strict=True)},
+    )
+
+
+def _upstream(nodes: list[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack += node.all_input_nodes
+    return found
+
+
+def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
+    notes: list[tuple[str, str, str]] = []
+    if reader.ignored:
+        lines = sorted(reader.ignored.items())
+        listed = "; ".join(f"line {line}: {what}" for line, what in lines[:_NOTE_LINES])
+        more = f"; and {len(lines) - _NOTE_LINES} more" if len(lines) > _NOTE_LINES else ""
+        notes.append(("ignored", "program", f"These mean nothing here and were left out: {listed}{more}."))
+    seen: set[tuple[int, int]] = set()
+    for branch in reader.calls.branches:
+        step = branch.step
+        if (step.line, step.column) in seen or len(seen) >= _NOTE_LINES:
+            continue
+        seen.add((step.line, step.column))
+        what = f"is {branch.value} here" if isinstance(branch.value, bool) else f"was read as the number {branch.value!r}"
+        notes.append(
+            (
+                "branch",
+                f"{step.line}:{step.column}",
+                f"Line {step.line}, `{step.text}`: the value {what}, and the program goes on accordingly; the derivatives are those "
+                "of this branch.",
+            )
+        )
+    return tuple(notes)
 
 
 def _names(
     trace: Trace, inputs: Inputs, parameters: Mapping[str, Parameter], casts: Mapping[str, torch.dtype]
-) -> tuple[dict[str, Value], list[str]]:
+) -> tuple[dict[str, Value], list[str], dict[str, fx.Node]]:
+    """The names of the program, the leaves in order, and the tensors by the names under which they may be weights."""
     names: dict[str, Value] = {}
+    sent: dict[str, fx.Node] = {}
     leaves: list[str] = []
     for given, value in inputs.items():
-        name = _checked(given, f"inputs.{given}", names)
+        dotted = "." in given and isinstance(value, Tensor)
+        name = given if dotted else _checked(given, f"inputs.{given}", names)
         if isinstance(value, Tensor):
-            names[name] = trace.leaf(len(leaves), value)
+            sent[name] = trace.leaf(len(leaves), value)
             leaves.append(given)
-        else:
-            members = []
-            for index, tensor in enumerate(value):
-                members.append(trace.leaf(len(leaves), tensor))
-                leaves.append(f"{given}.{index}")
-            names[name] = members
+            if not dotted:
+                names[name] = sent[name]
+            continue
+        members = []
+        for index, tensor in enumerate(value):
+            members.append(trace.leaf(len(leaves), tensor))
+            leaves.append(f"{given}.{index}")
+        names[name] = members
     for given, wanted in casts.items():
         step = Step(1, 1, f"{given}: {str(wanted).removeprefix('torch.')}", "to")
         names[given] = trace.call(step, torch.Tensor.to, (names[given], wanted))
     for given, parameter in parameters.items():
         name = _checked(given, f"parameters.{given}", names)
         names[name] = _as_list(parameter)
-    return names, leaves
+    return names, leaves, sent
 
 
 def _checked(given: str, at: str, names: Mapping[str, Value]) -> str:
@@ -126,24 +214,3 @@ def _device(inputs: Inputs) -> torch.device | None:
         for tensor in value if isinstance(value, tuple) else (value,):
             return tensor.device
     return None
-
-
-def _body(source: Source, names: dict[str, Value]) -> list[ast.stmt]:
-    """The statements; those of the one `def` that wraps them, whose arguments must be inputs or parameters or have defaults."""
-    function = wrapper(source.tree)
-    if function is None:
-        return source.tree.body
-    arguments = [*function.args.posonlyargs, *function.args.args]
-    defaults = dict(zip([a.arg for a in arguments][::-1], function.args.defaults[::-1], strict=False))
-    defaults |= {a.arg: d for a, d in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True) if d is not None}
-    for argument in (*arguments, *function.args.kwonlyargs):
-        default = default_value(source, defaults[argument.arg]) if argument.arg in defaults else None
-        if argument.arg in names:
-            continue
-        if argument.arg not in defaults:
-            fix = f'Send "{argument.arg}" in "inputs" or "parameters".'
-            raise source.refused(
-                Refusal(f"The argument `{argument.arg}` is neither an input nor a parameter of the query.", fix), argument
-            )
-        names[argument.arg] = default
-    return function.body

@@ -23,6 +23,38 @@ class Step:
     operation: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """A value that decided how a program goes on.
+
+    Attributes:
+        step: where it was asked for.
+        node: the tensor that was asked.
+        value: what it was: a truth value, or a number.
+    """
+
+    step: Step
+    node: fx.Node
+    value: bool | int | float | complex | str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Initial:
+    """Weights that were not sent, and how their first values are drawn.
+
+    Attributes:
+        names: of the weights.
+        call: leaves → their values, in the order of `names`.
+        random: they are drawn, so the query needs a seed.
+        shapes: name → shape.
+    """
+
+    names: tuple[str, ...]
+    call: Callable[..., tuple[Tensor, ...]]
+    random: bool
+    shapes: dict[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """A tensor function, prepared for inputs of one signature (shapes, dtypes, parameters).
@@ -38,6 +70,9 @@ class Function:
         call: runs it: tensors in the order of `leaves` → tensors in the order of `outputs`.
         dtype: PyTorch's default dtype while a step runs: what whole numbers and plain factories become where a floating one is needed.
         static: shapes do not depend on the values of tensors, so this Function may be used again for the same signature.
+        notes: (code, place, sentence): what was left out of the text, and which branches were followed.
+        branches: the values that decided how the program went on.
+        initial: weights that were not sent; None where there are none.
     """
 
     title: str
@@ -48,6 +83,9 @@ class Function:
     call: Callable[..., tuple[Tensor, ...]]
     static: bool = True
     dtype: torch.dtype = torch.float32
+    notes: tuple[tuple[str, str, str], ...] = ()
+    branches: tuple[Branch, ...] = ()
+    initial: Initial | None = None
 
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""

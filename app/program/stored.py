@@ -156,6 +156,8 @@ def _read_file(path: Path) -> StoredFunction:
 def parse(name: str, text: str) -> StoredFunction:
     """The function in `text`, whose `def` must be called `name`. Raises `bad_program` with line and column."""
     source = read(text)
+    if source.problems:
+        raise source.problems[0]
     function = wrapper(source.tree)
     if function is None:
         raise PullbackError(

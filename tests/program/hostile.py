@@ -13,7 +13,10 @@ INPUTS: Final[dict[str, list[list[float]]]] = {
     "w": [[1.0, 0.5], [-0.5, 2.0], [0.25, 1.0]],
 }
 PARAMETERS: Final[dict[str, int]] = {"n": 3}
-CODES: Final = ("bad_program", "too_costly", "result_too_large", "body_too_large")
+CODES: Final = (
+    "bad_program", "too_costly", "result_too_large", "body_too_large", "not_scalar", "shape_mismatch", "operation_failed", "bad_parameter",
+    "bad_tensor",
+)  # fmt: skip
 
 _IMPORTS = [
     "import os", "import os\nx", "import torch\nx", "import numpy as np\nx", "from os import system\nx",
@@ -152,3 +155,19 @@ HOSTILE: Final[list[tuple[str, str]]] = [
     (text if len(text) < 60 else f"{text[:57]}...", text)
     for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_SHADOWS, *_SIZES)
 ] + _deep()
+
+# Those that mean something harmless: they are answered.
+HARMLESS: Final = frozenset([
+    'import torch\nx', 'import numpy as np\nx', 'from torch import *\nx', 'isinstance(x, int)', 'map(relu, [x])',
+    'torch.manual_seed(0)\nx', 'torch.use_deterministic_algorithms(True)\nx', 'torch.set_default_dtype(torch.float32)\nx',
+    'torch.autograd.grad(x.sum(), x)', 'x.share_memory_()', 'x.numpy()', 'x.cuda()', "x.to('cuda')", 'x.pin_memory()',
+    'x.requires_grad_()', 'float(x[0, 0])', 'int(x[0, 0])', 'x.add_(1)', 'x.zero_()', 'x[0] = 1\nx', 'x[0, 0] += 1\nx', 'x.T[0] = 1\nx',
+    'relu_(x)', 'F.relu(x, inplace=True)', 'torch.add(x, 1, out=x)', "zeros(3, device='cuda')", 'zeros(3, requires_grad=True)',
+    'nn.Linear(3, 2)(x)', 'nn.ReLU()(x)', 'torch.nn.Parameter(x)', 'torch.empty(10)', 'x.new_empty(10)', 'f = lambda a: a\nx',
+    '(lambda: x)()', 'class A:\n    y = x\nx', 'with torch.no_grad():\n    y = x\ny', '(y := x)', '[y := x for _ in range(3)]',
+    'x if (y := 1) else x', 'a, *b = x\nb', 'def f(x): return x\ndef g(x): return x', 'def f(*args): return x', 'def f(**k): return x',
+    'def f(x):\n    def g(y): return y\n    return g(x)', "relu(**{'input': x})", 'x = 1', 'if x.sum():\n    y = x\ny',
+    'x if x.sum() > 0 else w', '[i for i in x if i.sum() > 0]', 'max(x, 0.0)', 'max(0, x)', 'dict(a=1)', 'y: int\nx',
+    'relu = relu\nrelu(x)', 'f = relu\nf(x)', 'x\u200b + 1', '\ufeff\ufeffx', 'x\xa0+ 1',
+    "x = x + 1\n" * 1_600,
+])  # fmt: skip

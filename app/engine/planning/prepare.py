@@ -14,6 +14,7 @@ from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
 from app.engine.planning.build import Built, build, leaves_of
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
+from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
@@ -24,6 +25,8 @@ from app.query import Query, TensorData
 
 # Signatures that are remembered: a graph with its Plan takes some 10 kB, so a full cache stays near 10 MB a worker.
 _CACHE_LENGTH: Final = 1024
+# A program that branches is read once for each sample of a batch; more than this would take seconds.
+_BRANCHED_SAMPLES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ class Preparer:
         self._device = device
         self._demands = demands
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
+        self._weights = WeightFiller(functions, self._read, self._sample)
+
+    def completed(self, query: Query) -> tuple[Query, tuple[str, ...]]:
+        """The query with the weights of its program that it does not send, and their names."""
+        return self._weights.completed(query)
 
     def prepared(self, query: Query) -> Prepared:
         """Raises PullbackError: all that is wrong with a query's names, shapes, wants and size."""
@@ -69,16 +77,23 @@ class Preparer:
         """The query's tensors on the device, in the dtypes that they are computed in."""
         return {name: to_torch(data, self._device).to(dtypes[name]) for name, data in leaves_of(query.inputs)}
 
+    def _sample(self, query: Query, dtypes: Mapping[str, torch.dtype], index: int = 0) -> dict[str, Tensor]:
+        """The tensors as one sample sees them."""
+        leaves = self.leaves(query, dtypes)
+        return {name: leaf[index] if _is_batched(query, name) else leaf for name, leaf in leaves.items()}
+
+    def _read(self, query: Query, sample: int = 0) -> Built:
+        """The Function of a query, for one sample of it."""
+        shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in leaves_of(query.inputs)}
+        return build(query, self._functions, shapes, lambda dtypes: self._sample(query, dtypes, sample), self._device)
+
     def _prepare(self, query: Query) -> Prepared:
         sent = dict(leaves_of(query.inputs))
         samples = _samples(query)
         shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in sent.items()}
-
-        def real(dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
-            leaves = self.leaves(query, dtypes)
-            return {name: leaf[0] if _is_batched(query, name) else leaf for name, leaf in leaves.items()}
-
-        built = build(query, self._functions, shapes, real, self._device)
+        built = self._read(query)
+        if built.function.branches and samples is not None:
+            self._check_branches(query, built.function, samples)
         dtypes = {leaf.name: leaf.dtype for leaf in built.leaves}
         demands: dict[str, Demand] = {kind: self._demands[kind] for kind in query.want}
         outputs = results(built.function)
@@ -97,6 +112,20 @@ class Preparer:
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples)
+
+    def _check_branches(self, query: Query, first: Function, samples: int) -> None:
+        """Refuses a batch whose samples take different branches: one Function answers for all of them."""
+        followed = [branch.value for branch in first.branches]
+        for index in range(1, samples):
+            branches = self._read(query, index).function.branches
+            if index >= _BRANCHED_SAMPLES or [branch.value for branch in branches] != followed:
+                step = first.branches[0].step
+                raise PullbackError(
+                    "bad_program",
+                    f"Line {step.line}, column {step.column}: The samples of the batch take different branches here.",
+                    at=f"{step.line}:{step.column}",
+                    fix="Write `where(condition, a, b)`, or send the samples as queries of their own to `/v1/queries`.",
+                )
 
 
 def _signature(query: Query) -> Any:

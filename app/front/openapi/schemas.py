@@ -243,11 +243,27 @@ _PROBLEM: Final[dict[str, Schema]] = {
             "expected": text("What should have stood there."),
             "given": text("What did, shortened."),
             "fix": text("What to send instead."),
+            "problems": {
+                "type": "array",
+                "items": ref("ProgramProblem"),
+                "description": "Where several lines of a program cannot be read: all of them, this one first.",
+            },
             "request_id": {"type": "string"},
         },
         ("type", "title", "status", "code", "detail"),
         description="A refusal (RFC 9457).",
-    )
+    ),
+    "ProgramProblem": record(
+        {
+            "code": {"type": "string", "enum": list(CODES)},
+            "detail": text("One sentence that a person can act on."),
+            "at": text("line:column in the program."),
+            "expected": text("What should have stood there."),
+            "given": text("What did, shortened."),
+            "fix": text("What to write instead."),
+        },
+        ("code", "detail"),
+    ),
 }
 
 SCHEMAS: Final[dict[str, Schema]] = _TENSORS | _PARAMETER | {"Query": json_schema()} | _ANSWER | _PROBLEM | CATALOGUE

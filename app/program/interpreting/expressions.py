@@ -1,55 +1,55 @@
-"""Reads the expressions of a program: each becomes a plain value, or steps of the trace.
-
-Knows Python's expression syntax. Refuses to know statements, and how a step is executed.
-"""
+"""Reads the expressions of a program: each becomes a plain value, or steps of the trace."""
 
 from __future__ import annotations
 
 import ast
 import functools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import fx
 
 from app.program.function import Step
+from app.program.interpreting.displays import Displays
 from app.program.library import attributes as tensors
-from app.program.library import builtins, factories, lookup
-from app.program.library.calls import Calls
+from app.program.library import builtins, factories, lookup, vocabulary
 from app.program.reading.source import Refusal, Source
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
+from app.program.semantics.graph_values import Several, Value, is_tensor
+from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
-from app.program.semantics.trace import Several, Trace, Value, is_tensor, item_of
-
-_CONDITION: Final = "Write `where(condition, a, b)` for tensors; `&`, `|`, `~` combine conditions."
-_ITERATIONS: Final = 10_000
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import FunctionValue, Named
 
 
-class Reader:
+class Reader(Displays):
     """Evaluates expressions with the names of one program.
 
     Attributes:
-        names: inputs, parameters and assigned names → values.
+        scope: the names that are seen where the program is being read.
         inputs: names that came with the query, for the error texts.
         calls: what calls mean.
+        ignored: what was left out, by line.
     """
 
     def __init__(
-        self, source: Source, trace: Trace, names: dict[str, Value], dtype: torch.dtype, device: torch.device | None
+        self,
+        source: Source,
+        trace: Trace,
+        scope: Scope,
+        dtype: torch.dtype,
+        device: torch.device | None,
+        sent: dict[str, fx.Node],
     ) -> None:
-        self.source, self.trace, self.names = source, trace, names
-        self.inputs = frozenset(names)
-        self.statement: ast.stmt | None = None
-        self.iterations = 0
-        self.calls = Calls(trace, names, dtype, device)
-        self.builtins = self.calls.builtins
+        super().__init__(source, trace, scope, dtype, device, sent)
         self._handlers: dict[type[ast.expr], Callable[[Any], Value]] = {
             ast.Constant: self._constant, ast.Name: self._name, ast.Attribute: self._attribute, ast.Call: self._call,
             ast.BinOp: self._binary, ast.UnaryOp: self._unary, ast.Compare: self._compare, ast.BoolOp: self._boolean,
             ast.IfExp: self._conditional, ast.Subscript: self._subscript, ast.Slice: self._slice, ast.List: self._list,
             ast.Tuple: self._tuple, ast.Dict: self._dict, ast.ListComp: self._comprehension, ast.GeneratorExp: self._comprehension,
+            ast.DictComp: self._dict_comprehension, ast.Lambda: self._lambda, ast.NamedExpr: self._walrus, ast.JoinedStr: self._joined,
         }  # fmt: skip
 
     def value(self, node: ast.expr) -> Value:
@@ -63,39 +63,239 @@ class Reader:
         except Refusal as refusal:
             raise self.source.refused(refusal, node) from refusal.__cause__
 
-    def charge(self, node: ast.AST) -> None:
-        try:
-            self.trace.budget.spend()
-        except Refusal as refusal:
-            raise self.source.refused(refusal, node) from None
-
     def truth(self, node: ast.expr) -> bool:
-        """A condition, which must be known before tensors run."""
-        value = self.value(node)
-        if is_tensor(value) or isinstance(value, Several):
-            raise self.source.refused(Refusal("A condition on a tensor is not known before it is run.", _CONDITION), node)
+        """A condition; one on a tensor is followed as it is at this point."""
+        return self.holds(node, self.value(node))
+
+    def holds(self, node: ast.AST, value: Value) -> bool:
+        if is_tensor(value):
+            found: bool = self.located(node, lambda: bool(self.reads.truth(self.emitter(node), value)))
+            return found
+        if isinstance(value, Several):
+            raise self.source.refused(
+                Refusal("A condition is one truth value, not several tensors.", f"Take {builtins.parts_of(value)} first."), node
+            )
         return bool(value)
 
-    def items(self, node: ast.expr) -> list[Value]:
-        """What a loop over the expression goes through."""
-        value = self.value(node)
-        found: list[Value] = self.located(node, lambda: self.builtins.items(self.emitter(node), value))
-        return found
+    # Names and constants.
 
-    def located(self, node: ast.AST, run: Callable[[], Value]) -> Any:
-        try:
-            return run()
-        except Refusal as refusal:
-            raise self.source.refused(refusal, node) from refusal.__cause__
+    def _constant(self, node: ast.Constant) -> Value:
+        return static.bounded(node.value)
 
-    def iterate(self) -> None:
-        self.iterations += 1
-        if self.iterations > _ITERATIONS:
+    def _name(self, node: ast.Name) -> Value:
+        name = node.id
+        if name in self.scope:
+            value = self.read(self.scope[name])
+            constant = vocabulary.constant(value.path) if isinstance(value, Named) else None
+            return value if constant is None else constant
+        starred = self._starred(name)
+        if starred is not None:
+            return Named(starred)
+        if name in static.CONSTANTS:
+            return static.CONSTANTS[name]
+        if name == "__name__":
+            return "__main__"
+        dtype = tensors.python_dtype(name)
+        if dtype is not None:
+            return dtype
+        if name in self.builtins.table or name in factories.FACTORIES or lookup.lookup(name) or vocabulary.is_known(name):
+            return Named(name)
+        raise builtins.refused(name) or self._unknown(name)
+
+    def _unknown(self, name: str) -> Refusal:
+        near = lookup.nearest(name, tuple(key for key in self.scope if key.isidentifier()))
+        inputs = ", ".join(sorted(self.inputs)) or "none"
+        fix = f"Nearest names: {', '.join(near)}." if near else "Send it as an input or a parameter, or assign it before."
+        return Refusal(f"The name `{name}` is not defined; the inputs and parameters are: {inputs}.", fix)
+
+    def _starred(self, name: str) -> str | None:
+        """The whole name of what `from torch.distributions import *` brought."""
+        for module in self.stars:
+            whole = f"{module}.{name}"
+            if (vocabulary.is_known(whole) and not name.islower()) or lookup.lookup(f"{module}.{name}"):
+                return f"{module}.{name}"
+        return None
+
+    def dotted(self, node: ast.expr) -> str | None:
+        """`torch.nn.functional.relu`, unless its first name is a value of the program."""
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return None
+        root = node.id
+        if root in self.scope:
+            value = self.scope[root]
+            if not isinstance(value, Named):
+                return None
+            root = value.path
+        elif self.stars:
+            root = self._starred(root) or root
+        return ".".join([root, *reversed(parts)])
+
+    def _attribute(self, node: ast.Attribute) -> Value:
+        dotted = self.dotted(node)
+        if dotted is not None:
+            return self._dotted_constant(node, dotted)
+        return self.attribute_of(node, self.read(self.value(node.value)), node.attr)
+
+    def _dotted_constant(self, node: ast.Attribute, dotted: str) -> Value:
+        found = vocabulary.constant(dotted)
+        if found is not None:
+            return found
+        if vocabulary.is_known(dotted) or lookup.lookup(dotted) or dotted.removeprefix("torch.") in factories.FACTORIES:
+            return Named(dotted)
+        root = dotted.partition(".")[0]
+        if isinstance(node.value, ast.Name) and root not in vocabulary.ROOTS:
+            self.value(node.value)  # an unknown name is reported as one
+        raise lookup.unknown(dotted, tuple(self.scope))
+
+    # Calls.
+
+    def _call(self, node: ast.Call) -> Value:
+        function = node.func
+        dotted = self.dotted(function) if isinstance(function, ast.Name | ast.Attribute) else None
+        if dotted is not None:
+            quiet = vocabulary.ignored_call(dotted)
+            if quiet is not None:
+                return self.leave_out(node, dotted, quiet.value)
+            if dotted == "super":
+                return self.super_of(node)
+            # What cannot be called is reported before what stands in it.
+            called = self.calls.resolve(dotted, self.emitter(node))
+            args, kwargs = self.arguments(node)
+            if vocabulary.container_name(dotted) or dotted == "setattr":
+                return called(args, kwargs)
+            return called(*self.tensors_of(args, kwargs))
+        if isinstance(function, ast.Attribute):
+            owner = self.value(function.value)
+            args, kwargs = self.arguments(node)
+            if function.attr not in ("register_parameter", "append", "extend", "insert"):
+                args, kwargs = self.tensors_of(args, kwargs)
+            return self.method(node, self.read(owner), function.attr, args, kwargs)
+        value = self.value(function)
+        if isinstance(function, ast.Name) and (is_tensor(value) or static.is_number(value)):
+            kind = "input" if function.id in self.inputs else "variable"
             raise Refusal(
-                f"The loops of this program run more than {_ITERATIONS:,} times in all.",
-                "Use operations on whole tensors in the place of loops.",
-                code="too_costly",
+                f"`{function.id}` is your {kind} ({named(value)}) here, so it cannot be called.",
+                f"Give the {kind} another name, or write `torch.{function.id}(…)`.",
             )
+        return self.apply(node, value, *self.tensors_of(*self.arguments(node)))
+
+    def tensors_of(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[tuple[Value, ...], dict[str, Value]]:
+        """Arguments, weights that have no name of their own as tensors."""
+        return tuple(map(self.read, args)), {name: self.read(value) for name, value in kwargs.items()}
+
+    def arguments(self, node: ast.Call) -> tuple[tuple[Value, ...], dict[str, Value]]:
+        args = self._members(node.args)
+        kwargs: dict[str, Value] = {}
+        for keyword in node.keywords:
+            value = self.value(keyword.value)
+            if keyword.arg is None and not isinstance(value, dict):
+                raise Refusal(f"`**` takes a dict, not {named(value)}.")
+            for name, member in value.items() if keyword.arg is None else ((keyword.arg, value),):
+                if not isinstance(name, str) or name in kwargs:
+                    raise Refusal(f"The argument `{name}` is given twice." if name in kwargs else "Arguments have names.")
+                kwargs[name] = member
+        return tuple(args), kwargs
+
+    def _lambda(self, node: ast.Lambda) -> FunctionValue:
+        return self.function(node, "lambda")
+
+    # Operators.
+
+    def operate(self, node: ast.AST, symbol: str, left: Value, right: Value) -> Value:
+        """`left symbol right`."""
+        left, right = self.read(left), self.read(right)
+        if is_tensor(left) or is_tensor(right):
+            for other in (left, right):
+                if isinstance(other, list | tuple | dict | str | range) or other is None:
+                    raise Refusal(
+                        f"`{symbol}` does not work on a tensor and {named(other)}.",
+                        "Make a tensor of it: `tensor([1.0, 2.0])` or `stack(list)`.",
+                    )
+            if symbol == "@":
+                left, right = tensors.matched(self.emitter(node), left, right)
+            return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
+        if isinstance(left, Several) or isinstance(right, Several):
+            # Refused there, with the names to take.
+            return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
+        return static.binary(symbol, left, right)
+
+    def _binary(self, node: ast.BinOp) -> Value:
+        left, right = self.value(node.left), self.value(node.right)
+        if isinstance(node.op, ast.Mod) and isinstance(left, str):
+            raise Refusal("`%` on a string is not in the language.", "Write an f-string, or leave the text out.")
+        if isinstance(node.op, ast.BitXor) and any(tensors.is_floating_value(value) for value in (left, right)):
+            raise Refusal("`^` is not a power in Python: it combines bits.", "Write `**`: `x**2`.")
+        return self.operate(node, SYMBOLS[type(node.op)], left, right)
+
+    def _unary(self, node: ast.UnaryOp) -> Value:
+        value = self.read(self.value(node.operand))
+        if isinstance(node.op, ast.Not):
+            return not self.holds(node, value)
+        symbol = SYMBOLS[type(node.op)]
+        if is_tensor(value):
+            return self._emit(node, f"{symbol}x", static.UNARY[symbol], (value,), {})
+        if not static.is_number(value):
+            raise Refusal(f"`{symbol}` does not work on {named(value)}.")
+        return static.computed(static.UNARY[symbol], value, what=f"`{symbol}`")
+
+    def _compare(self, node: ast.Compare) -> Value:
+        left = self.value(node.left)
+        result: Value = True
+        last = len(node.ops) - 1
+        for index, (operation, other) in enumerate(zip(node.ops, node.comparators, strict=True)):
+            right = self.value(other)
+            result = compared(functools.partial(self.operate, node), operation, left, right)
+            if index < last and not self._goes_on(node, result):
+                return result
+            left = right
+        return result
+
+    def _goes_on(self, node: ast.Compare, result: Value) -> bool:
+        """Whether a chain of comparisons goes on after `result`."""
+        if is_tensor(result) and not tensors.is_single(result):
+            raise Refusal("A chained comparison does not work on tensors.", "Write `(a < x) & (x < b)`.")
+        return self.holds(node, result)
+
+    def _boolean(self, node: ast.BoolOp) -> Value:
+        stops = isinstance(node.op, ast.Or)
+        value: Value = None
+        for index, part in enumerate(node.values):
+            value = self.value(part)
+            if is_tensor(value) and not tensors.is_single(value):
+                word, sign = ("or", "|") if stops else ("and", "&")
+                raise Refusal(f"`{word}` does not work on tensors.", f"Write `(a) {sign} (b)`; `~a` for `not a`.")
+            if index + 1 < len(node.values) and self.holds(part, value) == stops:
+                return value
+        return value
+
+    def _conditional(self, node: ast.IfExp) -> Value:
+        return self.value(node.body if self.truth(node.test) else node.orelse)
+
+    def _walrus(self, node: ast.NamedExpr) -> Value:
+        value = self.value(node.value)
+        self.scope.body().bind(node.target.id, value)
+        return value
+
+    def _joined(self, node: ast.JoinedStr) -> str:
+        """An f-string of plain values: a name of a module, a key."""
+        parts = []
+        for part in node.values:
+            if isinstance(part, ast.Constant):
+                parts.append(str(part.value))
+                continue
+            if not isinstance(part, ast.FormattedValue):
+                raise Refusal("This f-string cannot be read.")
+            value = self.value(part.value)
+            if part.format_spec is not None or part.conversion != -1 or not isinstance(value, int | float | str | bool):
+                raise Refusal("An f-string here holds plain numbers and strings, without formats.", "Leave the text out.")
+            parts.append(str(value))
+        text = "".join(parts)
+        static.check_length(len(text))
+        return text
 
     def emitter(self, node: ast.AST) -> Callable[..., Value]:
         """Adds steps at the place of `node`."""
@@ -112,289 +312,6 @@ class Reader:
     ) -> Value:
         line, column = self.source.place(node)
         whole = self.statement if self.statement is not None else node
-        step = Step(line, column, self.source.excerpt(whole), operation)  # type: ignore[arg-type]
-        return self.trace.call(step, target, args, kwargs, **more)
-
-    # Names and constants.
-
-    def _constant(self, node: ast.Constant) -> Value:
-        return static.bounded(node.value)
-
-    def _name(self, node: ast.Name) -> Value:
-        name = node.id
-        if name in self.names:
-            return self.names[name]
-        if name in static.CONSTANTS:
-            return static.CONSTANTS[name]
-        dtype = tensors.python_dtype(name)
-        if dtype is not None:
-            return dtype
-        if name in self.builtins.table or name in factories.FACTORIES or lookup.lookup(name):
-            raise Refusal(f"`{name}` is an operation, and it is not called here.", f"Call it: `{name}(x)`.")
-        raise builtins.refused(name) or self._unknown(name)
-
-    def _unknown(self, name: str) -> Refusal:
-        near = lookup.nearest(name, tuple(self.names))
-        inputs = ", ".join(sorted(self.inputs)) or "none"
-        fix = f"Nearest names: {', '.join(near)}." if near else "Send it as an input or a parameter, or assign it before."
-        return Refusal(f"The name `{name}` is not defined; the inputs and parameters are: {inputs}.", fix)
-
-    def _dotted(self, node: ast.expr) -> str | None:
-        """`torch.nn.functional.relu`, unless its first name is one of the program's own."""
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name) or node.id in self.names:
-            return None
-        return ".".join([node.id, *reversed(parts)])
-
-    def _attribute(self, node: ast.Attribute) -> Value:
-        dotted = self._dotted(node)
-        if dotted is not None:
-            return self._dotted_constant(node, dotted)
-        owner = self.value(node.value)
-        if is_tensor(owner):
-            return tensors.attribute(self.emitter(node), owner, node.attr)
-        if isinstance(owner, Several):
-            return tensors.several_attribute(self.trace.pick, owner, node.attr)
-        if static.is_number(owner) and node.attr in ("real", "imag"):
-            return getattr(owner, node.attr)
-        raise Refusal(f"{named(owner).capitalize()} has no `.{node.attr}` here.")
-
-    def _dotted_constant(self, node: ast.Attribute, dotted: str) -> Value:
-        root, _, rest = dotted.partition(".")
-        if root in ("torch", "math", "np", "numpy") and rest in static.CONSTANTS:
-            return static.CONSTANTS[rest]
-        if root == "torch" and rest in factories.TORCH_DTYPES:
-            return factories.TORCH_DTYPES[rest]
-        if lookup.lookup(dotted):
-            raise Refusal(f"`{dotted}` is an operation, and it is not called here.", f"Call it: `{dotted}(x)`.")
-        if isinstance(node.value, ast.Name) and root not in (
-            "torch",
-            "math",
-            "F",
-            "nn",
-            "np",
-            "linalg",
-            "fft",
-            "special",
-            "functional",
-        ):
-            self.value(node.value)  # an unknown name is reported as one
-        raise lookup.unknown(dotted, tuple(self.names))
-
-    # Calls.
-
-    def _call(self, node: ast.Call) -> Value:
-        function = node.func
-        dotted = self._dotted(function) if isinstance(function, ast.Name | ast.Attribute) else None
-        if dotted is not None:
-            # What cannot be called is reported before what stands in it.
-            called = self.calls.resolve(dotted, self.emitter(node))
-            return called(*self._arguments(node))
-        if isinstance(function, ast.Attribute):
-            owner = self.value(function.value)
-            args, kwargs = self._arguments(node)
-            return self.calls.method(self.emitter(node), owner, function.attr, args, kwargs)
-        if isinstance(function, ast.Name):
-            kind = "input" if function.id in self.inputs else "variable"
-            raise Refusal(
-                f"`{function.id}` is your {kind} ({named(self.names[function.id])}) here, so it cannot be called.",
-                f"Give the {kind} another name, or write `torch.{function.id}(…)`.",
-            )
-        self.value(function)  # what is wrong with it in itself comes first
-        raise Refusal(
-            "Only operations and methods can be called.",
-            "Modules are not in the language: write `relu(x)`, `linear(x, weight, bias)`.",
-        )
-
-    def _arguments(self, node: ast.Call) -> tuple[tuple[Value, ...], dict[str, Value]]:
-        args = self._members(node.args)
-        kwargs: dict[str, Value] = {}
-        for keyword in node.keywords:
-            name = keyword.arg or ""
-            if name in kwargs:
-                raise Refusal(f"The argument `{name}` is given twice.")
-            kwargs[name] = self.value(keyword.value)
-        return tuple(args), kwargs
-
-    def _members(self, nodes: list[ast.expr]) -> list[Value]:
-        values: list[Value] = []
-        for node in nodes:
-            if isinstance(node, ast.Starred):
-                values += self.items(node.value)
-            else:
-                values.append(self.value(node))
-            static.check_length(len(values))
-        return values
-
-    # Operators.
-
-    def operate(self, node: ast.AST, symbol: str, left: Value, right: Value) -> Value:
-        """`left symbol right`."""
-        if is_tensor(left) or is_tensor(right):
-            for other in (left, right):
-                if isinstance(other, list | tuple | dict | str | range) or other is None:
-                    raise Refusal(
-                        f"`{symbol}` does not work on a tensor and {named(other)}.",
-                        "Make a tensor of it: `tensor([1.0, 2.0])` or `stack(list)`.",
-                    )
-            return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
-        if isinstance(left, Several) or isinstance(right, Several):
-            # Refused there, with the names to take.
-            return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
-        return static.binary(symbol, left, right)
-
-    def _binary(self, node: ast.BinOp) -> Value:
-        return self.operate(node, SYMBOLS[type(node.op)], self.value(node.left), self.value(node.right))
-
-    def _unary(self, node: ast.UnaryOp) -> Value:
-        value = self.value(node.operand)
-        if isinstance(node.op, ast.Not):
-            if is_tensor(value) or isinstance(value, Several):
-                raise Refusal("`not` does not work on a tensor.", "Write `~condition` or `logical_not(x)`.")
-            return not value
-        symbol = SYMBOLS[type(node.op)]
-        if is_tensor(value):
-            return self._emit(node, f"{symbol}x", static.UNARY[symbol], (value,), {})
-        if not static.is_number(value):
-            raise Refusal(f"`{symbol}` does not work on {named(value)}.")
-        return static.computed(static.UNARY[symbol], value, what=f"`{symbol}`")
-
-    def _compare(self, node: ast.Compare) -> Value:
-        left = self.value(node.left)
-        result: Value = True
-        for operation, other in zip(node.ops, node.comparators, strict=True):
-            right = self.value(other)
-            result = compared(functools.partial(self.operate, node), operation, left, right)
-            if len(node.ops) > 1 and is_tensor(result):
-                raise Refusal("A chained comparison does not work on tensors.", "Write `(a < x) & (x < b)`.")
-            if not is_tensor(result) and not result:
-                return result
-            left = right
-        return result
-
-    def _boolean(self, node: ast.BoolOp) -> Value:
-        stops = isinstance(node.op, ast.Or)
-        value: Value = None
-        for part in node.values:
-            value = self.value(part)
-            if is_tensor(value) or isinstance(value, Several):
-                word, sign = ("or", "|") if stops else ("and", "&")
-                raise Refusal(f"`{word}` does not work on tensors.", f"Write `(a) {sign} (b)`; `~a` for `not a`.")
-            if bool(value) == stops:
-                return value
-        return value
-
-    def _conditional(self, node: ast.IfExp) -> Value:
-        return self.value(node.body if self.truth(node.test) else node.orelse)
-
-    # Indexing and displays.
-
-    def _subscript(self, node: ast.Subscript) -> Value:
-        owner = self.value(node.value)
-        index = self.value(node.slice)
-        if is_tensor(owner):
-            return tensors.indexed(self.emitter(node), owner, index)
-        if isinstance(owner, Several):
-            return self._of_several(node, owner, index)
-        if isinstance(owner, dict):
-            if not isinstance(index, str | int) or index not in owner:
-                raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.")
-            return owner[index]
-        if isinstance(owner, list | tuple | range):
-            return item_of(owner, index)
-        raise Refusal(f"{named(owner).capitalize()} cannot be indexed.")
-
-    def _of_several(self, node: ast.Subscript, owner: Several, index: Value) -> Value:
-        if isinstance(index, int):
-            if not -len(owner.values) <= index < len(owner.values):
-                raise Refusal(f"`{owner.operation}` gives {len(owner.values)} tensors, so [{index}] is none of them.")
-            return self.trace.pick(owner, index)
-        return item_of(self.builtins.items(self.emitter(node), owner), index)
-
-    def _slice(self, node: ast.Slice) -> slice:
-        parts = [None if part is None else self.value(part) for part in (node.lower, node.upper, node.step)]
-        for part in parts:
-            if not (part is None or is_tensor(part) or (isinstance(part, int) and abs(part) < 1 << 63)):
-                raise Refusal(f"A slice is made of integers, not of {named(part)}.", "Write `n // 2` in the place of `n / 2`.")
-        return slice(*parts)
-
-    def _list(self, node: ast.List) -> list[Value]:
-        return self._members(node.elts)
-
-    def _tuple(self, node: ast.Tuple) -> tuple[Value, ...]:
-        return tuple(self._members(node.elts))
-
-    def _dict(self, node: ast.Dict) -> dict[Any, Value]:
-        result: dict[Any, Value] = {}
-        for key, value in zip(node.keys, node.values, strict=True):
-            name = self.value(key) if key is not None else None
-            if not isinstance(name, str | int):
-                raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
-            if name in result:
-                raise Refusal(f'The key "{name}" stands twice.')
-            result[name] = self.value(value)
-        return result
-
-    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> list[Value]:
-        outside = self.names
-        self.names = dict(outside)
-        collected: list[Value] = []
-        try:
-            self._collect(node, 0, collected)
-        finally:
-            self.names = outside
-        return collected
-
-    def _collect(self, node: ast.ListComp | ast.GeneratorExp, level: int, collected: list[Value]) -> None:
-        if level == len(node.generators):
-            collected.append(self.value(node.elt))
-            static.check_length(len(collected))
-            return
-        clause = node.generators[level]
-        for item in self.items(clause.iter):
-            self.iterate()
-            self.assign(clause.target, item)
-            if all(self.truth(condition) for condition in clause.ifs):
-                self._collect(node, level + 1, collected)
-
-    # Assignment, for statements, loops and comprehensions.
-
-    def assign(self, target: ast.expr, value: Value) -> None:
-        """Binds `target` (a name, or nested tuples of names) to `value`."""
-        if isinstance(target, ast.Name):
-            self.names[target.id] = value
-        elif isinstance(target, ast.Tuple | ast.List):
-            self._unpack(target, value)
-        elif isinstance(target, ast.Subscript):
-            self._assign_item(target, value)
-        else:
-            raise self.source.refused(Refusal("Only names can be assigned to.", "Assign to a name."), target)
-
-    def _unpack(self, target: ast.Tuple | ast.List, value: Value) -> None:
-        parts = self.located(target, lambda: self.builtins.items(self.emitter(target), value))
-        if len(parts) != len(target.elts):
-            refusal = Refusal(f"{len(target.elts)} names stand on the left, and there are {len(parts)} values on the right.")
-            raise self.source.refused(refusal, target)
-        for name, part in zip(target.elts, parts, strict=True):
-            self.assign(name, part)
-
-    def _assign_item(self, target: ast.Subscript, value: Value) -> None:
-        owner = self.value(target.value)
-        if isinstance(owner, list | dict):
-            index = self.value(target.slice)
-            if isinstance(owner, dict) and isinstance(index, str):
-                owner[index] = value
-                return
-            if isinstance(owner, list) and isinstance(index, int) and -len(owner) <= index < len(owner):
-                owner[index] = value
-                return
-            raise self.source.refused(Refusal("There is no such place to assign to."), target)
-        if isinstance(owner, fx.Node):
-            fix = "Write `index_put(x, (i,), value)` (i an integer tensor), `where(mask, value, x)`, or `cat([x[:i], value[None], x[i+1:]])`."
-            raise self.source.refused(
-                Refusal("`x[…] = …` changes a tensor in place, and values here never change.", fix), target
-            )
-        raise self.source.refused(Refusal(f"{named(owner).capitalize()} cannot be assigned into."), target)
+        text = self.source.excerpt(whole)  # type: ignore[arg-type]
+        self.trace.place = (line, column, text)
+        return self.trace.call(Step(line, column, text, operation), target, args, kwargs, **more)

@@ -1,7 +1,4 @@
-"""Runs the statements of a program: assignments, static loops and conditions, `return`.
-
-Knows Python's statement syntax and how a loop is unrolled. Refuses to know what an expression means.
-"""
+"""Runs the statements of a program: assignments, loops and conditions, definitions, `with`, `return`."""
 
 from __future__ import annotations
 
@@ -10,12 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from app.errors import PullbackError
 from app.program.interpreting.expressions import Reader
+from app.program.interpreting.state import DependentError
+from app.program.library import inplace, vocabulary
 from app.program.reading.source import Refusal
 from app.program.semantics.comparison import SYMBOLS
-from app.program.semantics.trace import Several, Value, is_tensor
+from app.program.semantics.graph_values import Value, is_tensor
+from app.program.semantics.scopes import Scope
+from app.program.semantics.static import named
+from app.program.semantics.values import ClassValue, FunctionValue, Inert, Named
 
 Left = Literal["break", "continue"]
+_PROBLEM_LIMIT: Final = 50
+# What ends the reading at once: the rest of the text would say nothing more.
+_FATAL: Final = ("too_costly", "out_of_memory", "result_too_large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,6 @@ class Returned:
     node: ast.expr
 
 
-_NO_OUTPUT: Final = Refusal(
-    "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
-)
-
-
 def _unread(word: str) -> Refusal:
     return Refusal(f"Nothing after `{word}` is ever read.", "Delete these lines.")
 
@@ -46,87 +47,128 @@ class Runner:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._source = reader.source
-
-    def program(self, body: Sequence[ast.stmt]) -> Returned:
-        """Runs a whole program. Raises `bad_program` where it returns nothing."""
-        *before, last = body or [ast.Pass(lineno=1, col_offset=0)]
-        bare = isinstance(last, ast.Expr) and not _is_text(last)
-        left = self.block(before if bare else body)
-        if bare and before and isinstance(before[-1], ast.Return):
-            raise self._source.refused(_unread("return"), last)
-        if isinstance(left, Returned):
-            return left
-        if left is None and bare and isinstance(last, ast.Expr):
-            self._reader.statement = last
-            return Returned(self._reader.value(last.value), last.value)
-        raise self._source.refused(_NO_OUTPUT, last)
+        reader.body = self._body
+        self._handlers = {
+            ast.Assign: self._assign, ast.AugAssign: self._augmented, ast.AnnAssign: self._annotated, ast.Expr: self._bare,
+            ast.If: self._condition, ast.For: self._loop, ast.While: self._while, ast.Return: self._returned, ast.Import: self._import,
+            ast.ImportFrom: self._import, ast.FunctionDef: self._define, ast.ClassDef: self._class, ast.With: self._with,
+            ast.Assert: self._assert, ast.Raise: self._raise, ast.Delete: self._delete, ast.Global: self._shared, ast.Nonlocal: self._shared,
+        }  # fmt: skip
 
     def block(self, body: Sequence[ast.stmt]) -> Returned | Left | None:
+        """Runs statements; what one of them cannot be is kept, and the reading goes on."""
         for index, statement in enumerate(body):
-            left = self._statement(statement)
+            try:
+                left = self._statement(statement)
+            except Refusal as refusal:
+                self._failed(statement, self._source.refused(refusal, statement))
+                continue
+            except PullbackError as error:
+                self._failed(statement, error)
+                continue
             if left is not None:
                 if index + 1 < len(body) and isinstance(statement, ast.Return | ast.Break | ast.Continue):
                     raise self._source.refused(_unread(type(statement).__name__.lower()), body[index + 1])
                 return left
         return None
 
+    def _failed(self, statement: ast.stmt, error: PullbackError) -> None:
+        reader = self._reader
+        if isinstance(error, DependentError):
+            reader.lost = reader.lost or error
+        elif error.code in _FATAL:
+            raise error
+        elif all(error.at != known.at for known in reader.problems):
+            reader.problems.append(error)
+        if isinstance(statement, ast.Return) or len(reader.problems) >= _PROBLEM_LIMIT:
+            raise DependentError("bad_program", "An earlier line of the program cannot be read.")
+        reader.poison(statement)
+
+    def _body(self, body: list[ast.stmt]) -> Value:
+        """Runs the body of a function; what it returns."""
+        left = self.block(body)
+        return left.value if isinstance(left, Returned) else None
+
     def _statement(self, statement: ast.stmt) -> Returned | Left | None:
         self._reader.charge(statement)
         self._reader.statement = statement
-        match statement:
-            case ast.Assign():
-                self._assign(statement)
-            case ast.AugAssign():
-                self._augmented(statement)
-            case ast.AnnAssign():
-                self._annotated(statement)
-            case ast.Expr():
-                self._bare(statement)
-            case ast.If():
-                return self.block(statement.body if self._reader.truth(statement.test) else statement.orelse)
-            case ast.For():
-                return self._loop(statement)
-            case ast.Return():
-                return self._returned(statement)
-            case ast.Break():
-                return "break"
-            case ast.Continue():
-                return "continue"
-            case ast.Pass():
-                pass
-            case _:
-                raise self._source.refused(Refusal(f"`{type(statement).__name__}` cannot stand here."), statement)
+        if id(statement) in self._source.unreadable:
+            raise DependentError("bad_program", "This line cannot be read.")
+        handler = self._handlers.get(type(statement))
+        if handler is not None:
+            return handler(statement)  # type: ignore[operator, no-any-return]
+        if isinstance(statement, ast.Break | ast.Continue):
+            return "break" if isinstance(statement, ast.Break) else "continue"
+        if not isinstance(statement, ast.Pass):
+            raise self._source.refused(Refusal(f"`{type(statement).__name__}` cannot stand here."), statement)
         return None
+
+    # Assignments.
 
     def _assign(self, statement: ast.Assign) -> None:
         value = self._reader.value(statement.value)
         for target in statement.targets:
             self._reader.assign(target, value)
+        self._assigned(*statement.targets)
+
+    def _assigned(self, *targets: ast.expr) -> None:
+        """Notes what was assigned last by the program itself: its output, where it ends so."""
+        if self._reader.stack:
+            return
+        for target in targets:
+            while isinstance(target, ast.Subscript | ast.Attribute):
+                target = target.value
+            parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+            found = [part.id for part in parts if isinstance(part, ast.Name)]
+            if found:
+                self._reader.assigned = found
 
     def _augmented(self, statement: ast.AugAssign) -> None:
-        """`x += y` binds the name again: a tensor under another name keeps its value. A list grows in place, as Python's does."""
-        reader, target = self._reader, statement.target
-        if isinstance(target, ast.Attribute):
-            raise self._source.refused(Refusal("Only names can be assigned to.", "Assign to a name."), target)
-        if isinstance(target, ast.Name) and target.id not in reader.names:
-            raise self._source.refused(Refusal(f"The name `{target.id}` is not defined.", "Assign it before."), target)
-        load: ast.expr = ast.Name(target.id, ast.Load()) if isinstance(target, ast.Name) else _loaded(target)
-        left = reader.value(ast.copy_location(load, target))
+        """`x += y` writes into a tensor, as Python and PyTorch do; a list grows in place."""
+        reader, target, symbol = self._reader, statement.target, SYMBOLS[type(statement.op)]
+        if isinstance(target, ast.Subscript):
+            owner, index = reader.value(target.value), reader.value(target.slice)
+            left = reader.located(target, lambda: reader.item(target, owner, index))
+        else:
+            left = reader.value(_loaded(target))
         right = reader.value(statement.value)
-        value = reader.located(statement, lambda: reader.operate(statement, SYMBOLS[type(statement.op)], left, right))
+
+        def changed() -> Value:
+            value = reader.operate(statement, symbol, left, right)
+            if not is_tensor(left) or symbol == "@":
+                return value
+            if isinstance(target, ast.Subscript):
+                return inplace.fitted(reader.emitter(statement), left, value, symbol)
+            return inplace.write(reader.trace, reader.emitter(statement), left, value, symbol)
+
+        value = reader.located(statement, changed)
         if isinstance(left, list) and isinstance(value, list):
             left[:] = value
             value = left
-        reader.assign(target, value)
+        if isinstance(target, ast.Subscript):
+            reader.assign_item(target, owner, index, value)
+        elif value is not left:
+            reader.assign(target, value)
+        self._assigned(target)
 
     def _annotated(self, statement: ast.AnnAssign) -> None:
         if statement.value is None:
-            raise self._source.refused(Refusal("A declaration without a value does nothing.", "Delete the line."), statement)
+            self._reader.leave_out(statement, self._source.excerpt(statement), None)
+            return
         self._reader.assign(statement.target, self._reader.value(statement.value))
+        self._assigned(statement.target)
 
     def _bare(self, statement: ast.Expr) -> None:
-        if not _is_text(statement):
-            self._reader.value(statement.value)
+        if is_text(statement):
+            return
+        value = self._reader.value(statement.value)
+        if isinstance(value, Named):
+            raise self._source.refused(vocabulary.not_called(value), statement)
+
+    # Loops and conditions.
+
+    def _condition(self, statement: ast.If) -> Returned | Left | None:
+        return self.block(statement.body if self._reader.truth(statement.test) else statement.orelse)
 
     def _loop(self, statement: ast.For) -> Returned | None:
         reader = self._reader
@@ -137,85 +179,182 @@ class Runner:
             left = self.block(statement.body)
             if isinstance(left, Returned):
                 return left
-            if left == "break":
+            if left == "break" or self._stuck():
                 break
         return None
 
+    def _while(self, statement: ast.While) -> Returned | None:
+        reader = self._reader
+        while True:
+            reader.statement = statement
+            if not reader.truth(statement.test):
+                return None
+            reader.located(statement, reader.iterate)
+            left = self.block(statement.body)
+            if isinstance(left, Returned):
+                return left
+            if left == "break" or self._stuck():
+                return None
+
+    def _stuck(self) -> bool:
+        """Whether a line of the loop cannot be read: once is enough to say so."""
+        return bool(self._reader.problems or self._reader.lost)
+
+    # Definitions.
+
+    def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
+        reader = self._reader
+        for name, path in vocabulary.imported(statement).items():
+            reader.scope.bind(name, Named(path))
+        if isinstance(statement, ast.ImportFrom) and any(alias.name == "*" for alias in statement.names):
+            reader.stars.append(statement.module or "")
+        reader.leave_out(statement, self._source.excerpt(statement), None)
+
+    def _define(self, statement: ast.FunctionDef) -> None:
+        reader = self._reader
+        grad: bool | None = None
+        for decorator in statement.decorator_list:
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            path = reader.dotted(called) or ""
+            args = tuple(reader.value(a) for a in decorator.args) if isinstance(decorator, ast.Call) else ()
+            mode = reader.grad_mode(path, args)
+            if mode is None and not vocabulary.is_inert_decorator(path):
+                raise self._source.refused(
+                    Refusal(f"The decorator `@{path}` is not in the language.", "Leave it out."), decorator
+                )
+            grad = mode if mode is not None else grad
+        fixed = any(reader.dotted(d) == "staticmethod" for d in statement.decorator_list if not isinstance(d, ast.Call))
+        function = reader.function(statement, statement.name, grad, fixed)
+        reader.scope.bind(statement.name, function)
+        if not reader.stack:
+            reader.defined.append((statement.name, function))
+
+    def _class(self, statement: ast.ClassDef) -> None:
+        reader = self._reader
+        if statement.keywords or any(
+            not vocabulary.is_inert_decorator(reader.dotted(d) or "") for d in statement.decorator_list
+        ):
+            raise self._source.refused(
+                Refusal("This kind of class is not in the language.", "Write plain functions."), statement
+            )
+        bases: list[ClassValue] = []
+        module = False
+        for base in statement.bases:
+            path = reader.dotted(base)
+            if path is not None:
+                module = module or vocabulary.is_module_base(path)
+                if not vocabulary.is_module_base(path) and path != "object":
+                    raise self._source.refused(vocabulary.base_refused(path), base)
+                continue
+            value = reader.value(base)
+            if not isinstance(value, ClassValue):
+                raise self._source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
+            bases.append(value)
+        scope = Scope(reader.scope)
+        with reader.inside(scope):
+            reader.stack.append(None)
+            try:
+                self.block(statement.body)
+            finally:
+                reader.stack.pop()
+        kind = ClassValue(statement.name, tuple(bases), module or any(base.module for base in bases), scope.own)
+        for function in scope.own.values():
+            if isinstance(function, FunctionValue) and function.scope is scope:
+                object.__setattr__(function, "scope", reader.scope)  # a class's names are not seen in its methods
+        reader.scope.bind(statement.name, kind)
+        if not reader.stack:
+            reader.defined.append((statement.name, kind))
+
+    def _with(self, statement: ast.With) -> Returned | Left | None:
+        reader = self._reader
+        enabled = reader.trace.grad_enabled
+        try:
+            for item in statement.items:
+                self._enter(item)
+            return self.block(statement.body)
+        finally:
+            reader.trace.grad_enabled = enabled
+
+    def _enter(self, item: ast.withitem) -> None:
+        reader, context = self._reader, item.context_expr
+        path = reader.dotted(context.func if isinstance(context, ast.Call) else context) or ""
+        args: tuple[Value, ...] = ()
+        if isinstance(context, ast.Call):
+            args = tuple(reader.value(a) for a in (*context.args, *(k.value for k in context.keywords)))
+        mode = reader.grad_mode(path, args)
+        if mode is not None:
+            reader.trace.grad_enabled = mode
+        elif path and vocabulary.is_inert_context(path):
+            reader.leave_out(context, f"with {path}()", None)
+        else:
+            raise self._source.refused(
+                Refusal(
+                    f"`with {path or '…'}` is not in the language.",
+                    "Write the lines without `with`; `torch.no_grad()` and `torch.enable_grad()` are understood.",
+                ),
+                context,
+            )
+        if item.optional_vars is not None:
+            reader.assign(item.optional_vars, Inert("a context"))
+
+    # The rest.
+
+    def _assert(self, statement: ast.Assert) -> None:
+        """Checked where it is known without tensors."""
+        reader = self._reader
+        before = len(reader.problems), reader.lost
+        try:
+            value = reader.value(statement.test)
+        except PullbackError:
+            value = None
+            del reader.problems[before[0] :]
+            reader.lost = before[1]
+        if isinstance(value, bool) and not value:
+            text = self._source.excerpt(statement)
+            raise self._source.refused(Refusal(f"This does not hold: `{text}`.", "Send inputs for which it holds."), statement)
+        reader.leave_out(statement, "assert", None)
+
+    def _raise(self, statement: ast.Raise) -> None:
+        text = self._source.excerpt(statement)
+        raise self._source.refused(
+            Refusal(f"The program ends here with an error of its own: `{text}`.", "Send inputs that do not lead here."),
+            statement,
+        )
+
+    def _delete(self, statement: ast.Delete) -> None:
+        for target in statement.targets:
+            if not isinstance(target, ast.Name):
+                raise self._source.refused(Refusal("Only names can be deleted.", "Leave the line out."), target)
+            self._reader.value(ast.copy_location(ast.Name(target.id, ast.Load()), target))
+            self._reader.scope.unbind(target.id)
+
+    def _shared(self, statement: ast.Global | ast.Nonlocal) -> None:
+        scope = self._reader.scope
+        for name in statement.names:
+            holder = scope.program() if isinstance(statement, ast.Global) else scope.holder(name)
+            if holder is None or holder is scope:
+                raise self._source.refused(
+                    Refusal(f"There is no outer `{name}`.", "Give it to the function as an argument."), statement
+                )
+            scope.elsewhere[name] = holder
+
     def _returned(self, statement: ast.Return) -> Returned:
-        if statement.value is None:
-            raise self._source.refused(_NO_OUTPUT, statement)
-        return Returned(self._reader.value(statement.value), statement.value)
+        node = statement.value or ast.copy_location(ast.Constant(None), statement)
+        return Returned(self._reader.value(node), node)
 
 
-def _is_text(statement: ast.Expr) -> bool:
-    """Whether the statement is a docstring."""
-    return isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+def is_text(statement: ast.stmt) -> bool:
+    """Whether the statement is a docstring, or `...`."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and (isinstance(statement.value.value, str) or statement.value.value is Ellipsis)
+    )
 
 
-def _loaded(target: ast.Subscript) -> ast.Subscript:
-    return ast.Subscript(target.value, target.slice, ast.Load())
-
-
-def outputs(reader: Reader, returned: Returned) -> dict[str, Value]:
-    """Names and tensors of what a program returned.
-
-    One tensor is `output`. A dict gives its keys. A tuple of plain distinct names gives these, any other tuple `output0`, `output1`…,
-    what an operation with several outputs gave PyTorch's names, and a list of tensors `output.0`, `output.1`….
-    """
-    found: dict[str, Value] = {}
-    for name, value in _named(returned).items():
-        _spread(reader, name, value, found)
-    if not found:
-        raise Refusal("The program returns nothing.", "Return at least one tensor.")
-    if len(found) > 256:
-        raise Refusal(f"The program returns {len(found)} tensors; the limit is 256.", "Join them: `stack(list)`.")
-    return found
-
-
-def _named(returned: Returned) -> dict[str, Value]:
-    value, node = returned.value, returned.node
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str) or not key or len(key) > 128 or not key.isprintable():
-                raise Refusal("The names of outputs are short strings.", 'Return a dict like `{"loss": loss}`.')
-        return value
-    if isinstance(value, tuple):
-        names = [part.id for part in node.elts if isinstance(part, ast.Name)] if isinstance(node, ast.Tuple) else []
-        if len(names) != len(value) or len(set(names)) != len(value):
-            names = [f"output{index}" for index in range(len(value))]
-        return dict(zip(names, value, strict=True))
-    if isinstance(value, Several) and value.fields:
-        return dict(zip(value.fields, _parts(value), strict=True))
-    return {"output": value}
-
-
-def _parts(value: Several) -> list[Value]:
-    return [(value, index) for index in range(len(value.values))]
-
-
-def _spread(reader: Reader, name: str, value: Value, found: dict[str, Value]) -> None:
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Several):
-        value = reader.trace.pick(*value)
-    if is_tensor(value):
-        _add(name, value, found)
-    elif isinstance(value, bool | int | float | complex):
-        _add(name, reader.calls.resolve("tensor", reader.emitter(reader.statement or ast.Pass()))((value,), {}), found)
-    elif isinstance(value, Several):
-        for index in range(len(value.values)):
-            label = value.fields[index] if value.fields else str(index)
-            _spread(reader, f"{name}.{label}", reader.trace.pick(value, index), found)
-    elif isinstance(value, list | tuple):
-        if len(value) > 256:
-            raise Refusal(f"The program returns a list of {len(value)} tensors; the limit is 256.", "Join them: `stack(list)`.")
-        for index, member in enumerate(value):
-            if not (is_tensor(member) or isinstance(member, bool | int | float | complex)):
-                raise Refusal("A returned list holds tensors or numbers.", "Return a dict of tensors.")
-            _spread(reader, f"{name}.{index}", member, found)
-    else:
-        raise Refusal(f"`{name}` is no tensor and cannot be returned.", "Return tensors, or numbers.")
-
-
-def _add(name: str, value: Value, found: dict[str, Value]) -> None:
-    if name in found:
-        raise Refusal(f"Two outputs are called `{name}`.", "Give them different names.")
-    found[name] = value
+def _loaded(target: ast.expr) -> ast.expr:
+    if isinstance(target, ast.Attribute):
+        return ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target)
+    if isinstance(target, ast.Name):
+        return ast.copy_location(ast.Name(target.id, ast.Load()), target)
+    return target

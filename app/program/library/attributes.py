@@ -17,25 +17,30 @@ from app.program.library.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYP
 from app.program.library.lookup import call, lookup_method, nearest
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.trace import Emit, Several, Value, example, is_tensor
+from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
+from app.program.semantics.values import Inert
 
-_IN_PLACE: Final = {
-    "fill_": "`full_like(x, value)`", "zero_": "`zeros_like(x)`", "copy_": "assign the other tensor to the name",
-    "scatter_": "`scatter(x, dim, index, src)`", "index_put_": "`index_put(x, (i, j), values)`",
-}  # fmt: skip
-_GRADIENTS: Final = 'Gradients are asked for in the query: name the input in "wrt", and "gradient" or "vjp" in "want".'
-_READ: Final = (
-    "A plain number cut out of a tensor loses its gradient, and is not known before tensors run: keep the 0-d tensor."
-)
 # What a tensor has in PyTorch but not here, and what to do.
 _INSTEAD: Final[dict[str, str]] = {
-    "backward": _GRADIENTS, "grad": _GRADIENTS, "requires_grad": _GRADIENTS, "requires_grad_": _GRADIENTS, "retain_grad": _GRADIENTS,
-    "grad_fn": _GRADIENTS, "is_leaf": _GRADIENTS, "register_hook": _GRADIENTS, "item": _READ, "tolist": _READ,
-    "numpy": "Leave it out: the answer carries the values.", "cuda": "Leave it out: all tensors are on the worker's device.",
-    "cpu": "Leave it out: all tensors are on the worker's device.", "to_dense": "Leave it out: tensors are dense.",
+    "register_hook": "Leave it out: ask for the derivative with the query's \"want\".", "to_dense": "Leave it out: tensors are dense.",
     "is_cuda": "All tensors are on the worker's device.", "storage": "Use indexing.", "data_ptr": "Use indexing.", "stride": "Use indexing.",
-    "apply_": "Write the expression with operations on whole tensors.", "map_": "Write the expression with operations on whole tensors.",
 }  # fmt: skip
+# Methods that mean nothing here: the tensor itself.
+NOTHING: Final = frozenset(
+    {
+        "requires_grad_",
+        "retain_grad",
+        "cuda",
+        "cpu",
+        "pin_memory",
+        "share_memory_",
+        "coalesce",
+        "rename",
+        "refine_names",
+        "mps",
+        "xpu",
+    }
+)
 _CASTS: Final = frozenset(TORCH_DTYPES) - {
     "float64",
     "float32",
@@ -109,18 +114,17 @@ def method(
         return _to(emit, tensor, args, kwargs)
     if name == "type_as":
         return _cast(emit, tensor, _dtype_like(args))
-    if name in ("detach", "contiguous"):
-        return emit("detach", torch.Tensor.detach, (tensor,), {}) if name == "detach" else tensor
+    if name in ("detach", "numpy"):
+        return emit("detach", torch.Tensor.detach, (tensor,), {})
+    if name == "contiguous":
+        return emit("contiguous", torch.Tensor.contiguous, (tensor,), {})
+    if name == "clone":
+        return emit("clone", torch.clone, (tensor,), {})
     if name in NEW:
         given = {"dtype": value.dtype, **kwargs}
         return factories.made(emit, NEW[name], args, given, default, value.device, real=False)
-    if name in factories.UNINITIALISED:
-        raise Refusal(f"`.{name}()` holds whatever was in memory.", "Use `new_zeros` or `zeros_like`.")
     if name in _INSTEAD:
         raise Refusal(f"`.{name}()` is not in the language.", _INSTEAD[name])
-    if name.endswith("_"):
-        instead = _IN_PLACE.get(name, f"assign: `x = x.{name[:-1]}(…)`")
-        raise Refusal(f"`.{name}()` changes a tensor in place, and values here never change.", f"Instead, {instead}.")
     found = lookup_method(name)
     if found is None:
         raise _no_method(name)
@@ -166,16 +170,41 @@ def _dtype_like(args: tuple[Value, ...]) -> torch.dtype:
 
 
 def _to(emit: Emit, tensor: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-    given = [
-        a for a in (*args, *keywords_of(".to", {k: v for k, v in kwargs.items() if k != "copy"}).values()) if a is not DEVICE
-    ]
+    named = {k: v for k, v in kwargs.items() if k not in ("copy", "device", "non_blocking", "memory_format")}
+    given = [a for a in (*args, *keywords_of(".to", named).values()) if not _is_device(a)]
     if not given:
         return tensor
-    if any(isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda", "mps", "meta") for a in given):
-        raise Refusal("`.to(device)` is not in the language.", "Leave it out: all tensors are on the worker's device.")
     if len(given) == 1 and is_tensor(given[0]):
         return _cast(emit, tensor, example(given[0]).dtype)
     return _cast(emit, tensor, dtype_of(given[0]))
+
+
+def _is_device(value: Value) -> bool:
+    if isinstance(value, str):
+        return value.partition(":")[0] in ("cpu", "cuda", "mps", "xpu")
+    return value is DEVICE or isinstance(value, bool | Inert) or (isinstance(value, int) and not is_tensor(value))
+
+
+def is_single(tensor: fx.Node) -> bool:
+    """Whether a tensor has one element, so that Python may ask whether it holds."""
+    return example(tensor).numel() == 1
+
+
+def is_floating_value(value: Value) -> bool:
+    return isinstance(value, float) or (is_tensor(value) and example(value).is_floating_point())
+
+
+def matched(emit: Emit, left: Value, right: Value) -> tuple[Value, Value]:
+    """The two sides of `@`, whole numbers beside floating ones made floating: NumPy does so, PyTorch refuses in words about dtypes."""
+    if not (is_tensor(left) and is_tensor(right)):
+        return left, right
+    kinds = [example(left).dtype, example(right).dtype]
+    whole = [not (kind.is_floating_point or kind.is_complex) for kind in kinds]
+    if whole[0] == whole[1]:
+        return left, right
+    if whole[0]:
+        return emit("to", torch.Tensor.to, (left, kinds[1]), {}), right
+    return left, emit("to", torch.Tensor.to, (right, kinds[0]), {})
 
 
 def several_attribute(pick: Any, several: Several, name: str) -> Value:

@@ -11,27 +11,26 @@ from itertools import islice
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
+from app.program.library import containers
 from app.program.library.attributes import members
+from app.program.library.reads import Reads
 from app.program.reading.source import Refusal
 from app.program.semantics import static
+from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
 from app.program.semantics.static import LENGTH_LIMIT, length, named
-from app.program.semantics.trace import Emit, Several, Trace, Value, example, is_tensor
+from app.program.semantics.trace import Trace
 
 _INSTEAD: Final[dict[str, str]] = {
-    "print": "Leave it out: return the value, under a name in a dict if there are several.",
-    "isinstance": "Leave it out: what is a tensor is known.", "type": "Use `x.dtype`.", "map": "Use a list comprehension.",
-    "filter": "Use a list comprehension with `if`.", "iter": "Use `for`.", "next": "Use `[0]`.", "dict": "Write the dict out: `{\"a\": x}`.",
-    "set": "Use a list.", "str": "Strings are only modes and keys.", "repr": "Return the value.", "format": "Return the value.",
+    "type": "Use `x.dtype`.", "iter": "Use `for`.", "next": "Use `[0]`.",
+    "set": "Use a list.", "repr": "Return the value.", "format": "Return the value.",
     "eval": "Write the expression itself.", "exec": "Write the statements themselves.", "compile": "Write the statements themselves.",
-    "getattr": "Write the attribute: `x.shape`.", "slice": "Write the slice: `x[1:3]`.", "divmod": "Use `//` and `%`.",
-    "open": "Send tensors as inputs.", "grad": 'Ask for derivatives with the query\'s "want".', "vmap": 'Use the query\'s "batched".',
-    "jacobian": 'Ask for it with the query\'s "want".', "hessian": 'Ask for it with the query\'s "want".',
-    "backward": 'Ask for derivatives with the query\'s "want".', "no_grad": "Use `detach(x)`.", "manual_seed": 'Use the query\'s "seed".',
-    "Variable": "Leave it out: inputs are tensors.", "Parameter": "Leave it out: send it as an input.",
-    "set_default_dtype": 'Use the query\'s "dtype".', "vars": "Use names.", "globals": "Use names.", "locals": "Use names.",
-    "empty": "It holds whatever was in memory: use `zeros`.", "empty_like": "It holds whatever was in memory: use `zeros_like`.",
-    "load": "Send tensors as inputs.", "save": "The answer carries the values.", "autograd.grad": 'Ask for derivatives with the query\'s "want".',
+    "open": "Send tensors as inputs.", "grad": 'Write `torch.autograd.grad(y, x)` or `torch.func.grad(f)(x)`.',
+    "jacobian": "Write `torch.func.jacrev(f)(x)`.", "hessian": "Write `torch.func.hessian(f)(x)`.",
+    "no_grad": "Write `with torch.no_grad():` before the lines.", "backward": "Write `loss.backward()`.",
+    "vars": "Use names.", "globals": "Use names.", "locals": "Use names.",
+    "load": "Send tensors as inputs.", "save": "The answer carries the values.",
 }  # fmt: skip
 
 
@@ -39,7 +38,10 @@ def refused(name: str) -> Refusal | None:
     """The refusal of a well-known name that the language leaves out."""
     short = name.removeprefix("torch.")
     if short.startswith(("autograd.", "func.")):
-        return Refusal(f"`{name}` is not in the language.", 'Ask for derivatives with the query\'s "want".')
+        return Refusal(
+            f"`{name}` is not in the language.",
+            "There are `torch.autograd.grad(y, x, create_graph=True)` and `torch.func.grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `hessian`, `vmap`.",
+        )
     if short in _INSTEAD:
         return Refusal(f"`{name}` is not in the language.", _INSTEAD[short])
     return None
@@ -53,9 +55,16 @@ def parts_of(several: Several) -> str:
 class Builtins:
     """The builtins over one trace. Each takes (emit, args, kwargs)."""
 
-    def __init__(self, trace: Trace, operation: Callable[[Emit, str, tuple[Value, ...], Mapping[str, Value]], Value]) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        operation: Callable[[Emit, str, tuple[Value, ...], Mapping[str, Value]], Value],
+        reads: Reads,
+        apply: Callable[[Value, tuple[Value, ...], dict[str, Value]], Value],
+    ) -> None:
         self._trace = trace
         self._operation = operation
+        self._reads, self._apply = reads, apply
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
@@ -80,6 +89,10 @@ class Builtins:
         if isinstance(value, list | tuple | range | dict):
             self._trace.budget.spend(1 + len(value) // 8)
             return list(value)
+        if isinstance(value, str):
+            return list(value)
+        if containers.is_sequence(value):
+            return list(value.own if value.kind.endswith("Dict") else value.own.values())
         raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
 
     def _len(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
@@ -92,6 +105,8 @@ class Builtins:
             return len(value.values)
         if isinstance(value, list | tuple | range | dict | str):
             return static.bounded(length(value) if not isinstance(value, dict) else len(value))  # type: ignore[no-any-return]
+        if containers.is_sequence(value):
+            return len(value.own)
         raise Refusal(f"{named(value).capitalize()} has no length.")
 
     def _range(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> range:
@@ -117,9 +132,15 @@ class Builtins:
         return tuple(self.items(emit, _arguments("tuple", args, kwargs, 1)[0])) if args else ()
 
     def _sorted(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
-        (value,) = _arguments("sorted", args, {k: v for k, v in kwargs.items() if k != "reverse"}, 1)
+        (value,) = _arguments("sorted", args, {k: v for k, v in kwargs.items() if k not in ("reverse", "key")}, 1)
         if is_tensor(value):
             raise Refusal("`sorted` is for plain numbers.", "Write `sort(x).values`.")
+        if kwargs.get("key") is not None:
+            members = self.items(emit, value)
+            keys = [self._apply(kwargs["key"], (member,), {}) for member in members]
+            static.plain(keys)
+            order = static.computed(lambda: sorted(range(len(keys)), key=keys.__getitem__), what="`sorted`")
+            return [members[i] for i in (order[::-1] if kwargs.get("reverse") else order)]
         return static.ordered(self.items(emit, value), bool(kwargs.get("reverse", False)))
 
     def _sum(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
@@ -143,18 +164,33 @@ class Builtins:
         _arguments(name, (), kwargs, 0)
         values = self.items(emit, args[0]) if len(args) == 1 else list(args)
         if any(is_tensor(value) for value in values):
-            if not all(is_tensor(value) for value in values):
-                raise _clamp(name)
-            function = torch.maximum if name == "max" else torch.minimum
-            return functools.reduce(lambda a, b: emit(f"{name}imum", function, (a, b), {}), values)
+            return functools.reduce(functools.partial(self._larger, name, emit), values)
         static.plain(values)
         pick: Callable[..., Any] = max if name == "max" else min
         return static.computed(lambda v: pick(v), values, what=f"`{name}`")
 
+    def _larger(self, name: str, emit: Emit, left: Value, right: Value) -> Value:
+        """Python's choice between two, one of them a tensor: the first where they are equal."""
+        if is_tensor(left) and is_tensor(right):
+            return emit(f"{name}imum", torch.maximum if name == "max" else torch.minimum, (left, right), {})
+        if not (is_tensor(left) or is_tensor(right)):
+            return max(left, right) if name == "max" else min(left, right)
+        for value in (left, right):
+            if not is_tensor(value) and not static.is_number(value):
+                raise Refusal(f"`{name}` does not work on a tensor and {named(value)}.")
+        better = "gt" if name == "max" else "lt"
+        if is_tensor(right):
+            return emit("where", _chosen, (better, right, left, right, left), {})
+        return emit("where", _chosen_last, (better, right, left), {})
+
     def _of_tensor(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-        if len(args) == 2 and isinstance(args[1], float):
-            raise _clamp(name)
+        if len(args) == 2 and not kwargs and static.is_number(args[1]) and self._is_bound(args[0], args[1]):
+            return self._larger(name, emit, *args)
         return self._operation(emit, name, args, kwargs)
+
+    def _is_bound(self, tensor: Value, value: Value) -> bool:
+        """Whether the second argument of `max(x, …)` is a number to compare with, not an axis."""
+        return isinstance(value, float) or example(tensor).ndim == 0
 
     def _truth(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):
@@ -185,21 +221,22 @@ class Builtins:
         if name == "complex" and len(args) == 2 and any(is_tensor(value) for value in args):
             return self._operation(emit, "complex", args, kwargs)
         if len(args) == 1 and (is_tensor(args[0]) or isinstance(args[0], Several)):
-            raise Refusal(
-                f"`{name}(x)` of a tensor would read a plain number out of it, which cuts its gradient.",
-                f"Keep the tensor; for another dtype write `x.{name}()`.",
-            )
+            if isinstance(args[0], Several):
+                raise Refusal(f"`{args[0].operation}` gives several tensors.", f"Take {parts_of(args[0])} first.")
+            return static.cast(name, self._reads.number(emit, args[0]))
         if name == "complex" and len(args) == 2:
             return static.computed(complex, *args, what="`complex`")
         return static.cast(name, _arguments(name, args, kwargs, 1)[0])
 
 
-def _clamp(name: str) -> Refusal:
-    bound = "min" if name == "max" else "max"
-    return Refusal(
-        f"`{name}` of a tensor and a plain number is not one of PyTorch's forms.",
-        f"Write `clamp(x, {bound}=0.0)`, or `{name}imum(x, y)` for two tensors.",
-    )
+def _chosen(better: str, a: Tensor, b: float, first: Tensor, second: float) -> Tensor:
+    return torch.where(getattr(torch, better)(a, b), first, torch.as_tensor(second, dtype=a.dtype, device=a.device))
+
+
+def _chosen_last(better: str, bound: float, tensor: Tensor) -> Tensor:
+    """`max(x, 0)`: 0 only where it is larger than x."""
+    other = torch.as_tensor(bound, dtype=tensor.dtype, device=tensor.device)
+    return torch.where(getattr(torch, better)(other, tensor), other, tensor)
 
 
 def _arguments(name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], most: int) -> tuple[Value, ...]:

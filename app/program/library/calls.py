@@ -1,27 +1,39 @@
-"""What the name before a bracket means: a builtin, a maker of tensors, arithmetic on plain numbers, an operation; or a list's method.
-
-Knows the order in which these are tried. Refuses to know how arguments are read from the text.
-"""
+"""What the name before a bracket means: a builtin, a maker of tensors, arithmetic on plain numbers, an operation, a module…"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from app.catalogue.call import target
+from app.program.differentiation.gradients import Gradients
+from app.program.differentiation.transforms import Transforms
+from app.program.function import Branch
 from app.program.library import attributes as tensors
-from app.program.library import builtins, factories
+from app.program.library import builtins, containers, factories, inplace, plain, vocabulary
+from app.program.library.distributions import Distributions, DistributionValue
 from app.program.library.lookup import call, lookup, unknown
+from app.program.library.reads import Reads
+from app.program.modules import initial
+from app.program.modules.layers import Weight, constructed
+from app.program.modules.weights import Weights
 from app.program.reading.source import Refusal
 from app.program.semantics import static
+from app.program.semantics.graph_values import Emit, Several, Value, is_tensor
+from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
-from app.program.semantics.trace import Emit, Several, Trace, Value, is_tensor
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import Inert, Instance
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
-_LIST_METHODS: Final = ("append", "extend", "insert", "pop", "reverse")
+Apply = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+_LIST_METHODS: Final = ("append", "extend", "insert", "pop", "reverse", "clear", "remove")
+_MATH_ROOTS: Final = ("math", "np")
+# Where an operation's third place, or its keyword, says that it writes into its argument.
+_INPLACE: Final = "inplace"
 
 
 class Calls:
@@ -32,46 +44,143 @@ class Calls:
         builtins: Python's functions over the same trace.
     """
 
-    def __init__(self, trace: Trace, names: Mapping[str, Value], dtype: torch.dtype, device: torch.device | None) -> None:
-        self.names = names
-        self.builtins = builtins.Builtins(trace, self.operation)
-        self._trace, self._dtype, self._device = trace, dtype, device
+    def __init__(
+        self, trace: Trace, scope: Scope, dtype: torch.dtype, device: torch.device | None, weights: Weights, apply: Apply
+    ) -> None:
+        self.names = scope
+        self.branches: list[Branch] = []
+        self.reads = Reads(trace, self.branches)
+        self.builtins = builtins.Builtins(trace, self.operation, self.reads, apply)
+        self.gradients = Gradients(trace, dtype)
+        self.transforms = Transforms(trace, dtype, apply)
+        self.distributions = Distributions()
+        self._plain = plain.Plain(apply, self.builtins.items)
+        self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
 
     def resolve(self, name: str, emit: Emit) -> Called:
         """What a call of `name` does: a function of (args, kwargs). Raises a refusal where `name` means nothing here."""
+        short = vocabulary.spelled(name)
         if name in self.builtins.table:
             return functools.partial(self.builtins.table[name], emit)
+        special = self._special(short, emit)
+        if special is not None:
+            return special
         base = name.removeprefix("torch.")
         if base in ("detach", "stop_gradient"):
             return functools.partial(_detached, emit)
+        if short == "np.array":
+            base = "tensor"
+        if base == "empty_like":  # what stands in it is written before it is read, or means nothing
+            name = "zeros_like"
         if base in factories.FACTORIES or base in factories.ALIASES:
             return functools.partial(self._made, emit, base)
         refusal = builtins.refused(name)
         if refusal:
             raise refusal
-        short = base.removeprefix("math.")
-        meant = short if name.startswith("math.") else name
-        if short in static.MATH:
-            return functools.partial(self._math, emit, short, meant)
-        if lookup(meant) is None:
-            if base.endswith("_") and lookup(base[:-1]):
-                raise Refusal(
-                    f"`{name}` changes its argument in place, and values here never change.", f"Assign: `x = {base[:-1]}(x)`."
-                )
+        return self._operation_named(name, short, emit)
+
+    def _operation_named(self, name: str, short: str, emit: Emit) -> Called:
+        root, _, rest = short.partition(".")
+        number = rest if root in _MATH_ROOTS else short
+        number = plain.NUMPY.get(number, number) if root == "np" else number
+        if number in static.MATH:
+            return functools.partial(self._math, emit, number, rest if root == "math" else name, root == "np")
+        if lookup(name) is None and lookup(short) is not None:
+            name = short
+        if lookup(name) is None:
+            if short.endswith("_") and lookup(short[:-1]):
+                return functools.partial(self._written, emit, short.rpartition(".")[2])
             raise unknown(name, tuple(self.names))
-        return functools.partial(self.operation, emit, meant)
+        return functools.partial(self.operation, emit, name)
+
+    def _special(self, short: str, emit: Emit) -> Called | None:
+        """Modules, derivatives, distributions, functions of functions."""
+        layer = vocabulary.layer_name(short)
+        if layer is not None:
+            return lambda args, kwargs: constructed(emit, self.builtins.items, layer, args, kwargs)
+        container = vocabulary.container_name(short)
+        if container is not None:
+            return lambda args, kwargs: containers.made(self._weights, container, args, kwargs)
+        if short in ("nn.Parameter", "nn.parameter.Parameter"):
+            return functools.partial(self._parameter, emit)
+        if short.startswith("nn.init."):
+            return lambda args, kwargs: initial.initialise(
+                self._trace, emit, self._weights, short.removeprefix("nn.init."), args, kwargs
+            )
+        if short in ("nn.utils.clip_grad_norm_", "nn.utils.clip_grad_value_"):
+            return functools.partial(self._clipped, emit, short.rpartition(".")[2])
+        if short == "autograd.grad":
+            return functools.partial(self.gradients.autograd_grad, emit)
+        if short == "autograd.backward":
+            return lambda args, kwargs: self.gradients.backward(args[0], (), kwargs)
+        if short == "autograd.Variable" or short == "Variable":
+            return lambda args, kwargs: args[0]
+        if short in self.transforms.table:
+            return functools.partial(self.transforms.table[short], emit)
+        if short.startswith("distributions."):
+            made: Called = self.distributions.resolve(emit, short)
+            return made
+        if short.startswith("optim."):
+            return lambda args, kwargs: Inert("an optimizer")
+        tail = (
+            short
+            if short in self._plain.table
+            else short.rpartition(".")[2]
+            if short.startswith(("functools.", "collections."))
+            else ""
+        )
+        if tail in self._plain.table:
+            return functools.partial(self._plain.table[tail], emit)
+        if short in ("Size", "nn.Module"):
+            return lambda args, kwargs: tuple(args[0]) if short == "Size" else Instance("ModuleList")
+        return None
 
     def operation(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         """The step that calls the operation `name`."""
         found = lookup(name)
         if found is None:
             raise unknown(name, tuple(self.names))
-        return call(emit, found, target(found), name, args, kwargs)
+        inside = _INPLACE in kwargs and bool(kwargs[_INPLACE])
+        kwargs = {key: value for key, value in kwargs.items() if key != _INPLACE}
+        if "out" in kwargs and is_tensor(kwargs["out"]):
+            return self._into(emit, name, args, kwargs)
+        flags = {argument.name: index for index, argument in enumerate(found.signatures[0].arguments)}
+        if _INPLACE in flags and len(args) > flags[_INPLACE]:
+            inside = bool(args[flags[_INPLACE]])
+            args = args[: flags[_INPLACE]]
+        value = call(emit, found, target(found), name, self._several(name, args), kwargs)
+        if inside and args and is_tensor(args[0]) and is_tensor(value):
+            return inplace.write(self._trace, emit, args[0], value, name)
+        return value
+
+    def _several(self, name: str, args: tuple[Value, ...]) -> tuple[Value, ...]:
+        """A list's members, where an operation takes a list and is given what a step gave as several tensors."""
+        if (
+            args
+            and isinstance(args[0], Several)
+            and not args[0].fields
+            and name.rpartition(".")[2] in ("stack", "cat", "concat", "hstack", "vstack")
+        ):
+            return (self.builtins.items(lambda *_: None, args[0]), *args[1:])
+        return args
+
+    def _into(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        out = kwargs["out"]
+        value = self.operation(emit, name, args, {key: value for key, value in kwargs.items() if key != "out"})
+        return inplace.write(self._trace, emit, out, value, name)
+
+    def _written(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`torch.relu_(x)`, `F.elu_(x)`."""
+        if not args or not is_tensor(args[0]):
+            raise Refusal(f"`{name}` writes into a tensor, and is given none.")
+        return self.method(emit, args[0], name, args[1:], kwargs)
 
     def method(self, emit: Emit, owner: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`owner.name(*args, **kwargs)`."""
         if is_tensor(owner):
-            return tensors.method(emit, owner, name, args, kwargs, self._dtype)
+            return self._tensor_method(emit, owner, name, args, kwargs)
+        if isinstance(owner, DistributionValue):
+            return self.distributions.method(emit, owner, name, args, kwargs)
         if isinstance(owner, Several):
             raise Refusal(
                 f"`{owner.operation}` gives several tensors, so `.{name}()` has none to work on.",
@@ -82,22 +191,103 @@ class Calls:
         if isinstance(owner, list | tuple) and name in ("index", "count") and len(args) == 1:
             static.plain([owner, args[0]])
             return static.computed(lambda: getattr(owner, name)(args[0]), what=f"`.{name}()`")
+        if isinstance(owner, list) and name == "copy":
+            return list(owner)
+        if isinstance(owner, list) and name == "sort":
+            owner[:] = static.ordered(owner, bool(kwargs.get("reverse", False)))
+            return None
         if isinstance(owner, tuple) and name == "numel" and not args:
             return functools.reduce(functools.partial(static.binary, "*"), owner, 1)
-        if isinstance(owner, dict) and name in ("keys", "values", "items") and not args:
-            return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
+        if isinstance(owner, dict):
+            return self._dict_method(owner, name, args)
         if isinstance(owner, str):
-            raise Refusal(f"`.{name}()` of a string is not in the language.", "Strings are only modes and keys.")
+            return static.text_method(owner, name, args)
         raise Refusal(
             f"{named(owner).capitalize()} has no `.{name}()` here.", "Methods belong to tensors; `tensor(2.0)` makes one."
         )
 
-    def _made(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        return factories.made(emit, name, args, kwargs, self._dtype, self._device, real=not self._trace.static)
+    def _tensor_method(self, emit: Emit, owner: Any, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        if name == "item" and not args:
+            return self.reads.number(emit, owner)
+        if name == "tolist" and not args:
+            return self.reads.numbers(emit, owner)
+        if name == "zero_" and self.gradients.owner_of(owner) is not None:
+            self.gradients.reset(self.gradients.owner_of(owner))
+            return owner
+        if name.endswith("_") and not name.endswith("__"):
+            value = inplace.method(self._trace, emit, owner, name, args, kwargs)
+            if value is not None:
+                return value
+        return tensors.method(emit, owner, name, args, kwargs, self._dtype)
 
-    def _math(self, emit: Emit, short: str, meant: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if args and not kwargs and all(static.is_number(value) for value in args):
-            return static.bounded(static.computed(static.MATH[short], *args, what=f"`{meant}`"))
+    def _dict_method(self, owner: dict[Any, Value], name: str, args: tuple[Value, ...]) -> Value:
+        if name in ("keys", "values", "items") and not args:
+            return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
+        if name == "get" and args and isinstance(args[0], str | int):
+            return owner.get(args[0], args[1] if len(args) > 1 else None)
+        if name in ("pop", "setdefault") and args and isinstance(args[0], str | int):
+            return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
+        if name == "update" and args and isinstance(args[0], dict):
+            static.check_length(len(owner) + len(args[0]))
+            owner.update(args[0])
+            return None
+        if name == "copy":
+            return dict(owner)
+        raise Refusal(f"A dict has no `.{name}()` here.")
+
+    def _made(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        leaf = bool(kwargs.pop("requires_grad", False))
+        kwargs.pop("generator", None)
+        value = factories.made(
+            emit, name, args, kwargs, self._dtype, self._device, real=not self._trace.static, stack=self._stacked
+        )
+        if leaf and is_tensor(value):
+            return Weight(value)
+        return value
+
+    def _stacked(self, emit: Emit, value: Value) -> Value:
+        """`torch.tensor([x, y])` of tensors: `stack`."""
+        if isinstance(value, list | tuple):
+            members = [self._stacked(emit, member) for member in value]
+            return emit("stack", torch.stack, (members,), {})
+        if is_tensor(value):
+            return value
+        return emit("tensor", torch.tensor, (value,), {"dtype": self._dtype})
+
+    def _parameter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Weight:
+        value = args[0] if args else kwargs.get("data")
+        if not is_tensor(value):
+            raise Refusal("`nn.Parameter` holds a tensor.", "Write `nn.Parameter(torch.zeros(3))`.")
+        return Weight(emit("detach", torch.Tensor.detach, (value,), {}), trained=bool(kwargs.get("requires_grad", True)))
+
+    def _clipped(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`clip_grad_norm_(gradients, max_norm)`: gradients scaled to a norm of at most `max_norm`; gives their norm before."""
+        values = [args[0]] if is_tensor(args[0]) else self.builtins.items(emit, args[0])
+        if self.gradients.last is not None:
+            return Inert("a norm")
+        bound = args[1] if len(args) > 1 else next(iter(kwargs.values()))
+        if name == "clip_grad_value_":
+            for value in values:
+                inplace.write(self._trace, emit, value, emit("clamp", torch.clamp, (value, -bound, bound), {}), name)
+            return None
+        order = kwargs.get("norm_type", args[2] if len(args) > 2 else 2.0)
+        norms = [emit("linalg.vector_norm", torch.linalg.vector_norm, (value, order), {}) for value in values]
+        total = emit("linalg.vector_norm", torch.linalg.vector_norm, (emit("stack", torch.stack, (norms,), {}), order), {})
+        scale = emit("clamp", _clip_coefficient, (total, bound), {})
+        for value in values:
+            inplace.write(self._trace, emit, value, emit("*", torch.mul, (value, scale), {}), name)
+        return total
+
+    def _math(
+        self, emit: Emit, short: str, meant: str, foreign: bool, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
+        flat = args[0] if short == "prod" and args and isinstance(args[0], list | tuple) else args
+        if args and not kwargs and all(static.is_number(value) for value in flat):
+            return plain.number(short, args)
+        if foreign:
+            raise Refusal(f"`{meant}` of NumPy is for plain numbers here.", f"Write `torch.{short}(…)` for a tensor.")
+        if len(args) == 1 and is_tensor(args[0]) and meant.startswith("math.") is False and lookup(meant) is None:
+            return self.operation(emit, short, args, kwargs)
         return self.operation(emit, meant, args, kwargs)
 
     def _change_list(
@@ -109,6 +299,11 @@ class Calls:
             args = (self.builtins.items(emit, args[0]),)
         static.check_length(len(owner) + (len(args[0]) if name == "extend" and args else 1))
         return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
+
+
+def _clip_coefficient(total: torch.Tensor, bound: float) -> torch.Tensor:
+    """PyTorch's factor: max_norm / (norm + 1e-6), at most 1."""
+    return torch.clamp(bound / (total + 1e-6), max=1.0)
 
 
 def _detached(emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

@@ -14,7 +14,8 @@ import torch
 from app.catalogue.call import DTYPES as CONTRACT_DTYPES
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.trace import ELEMENT_LIMIT, Emit, Several, Value, is_tensor
+from app.program.semantics.graph_values import Emit, Several, Value, is_tensor
+from app.program.semantics.trace import ELEMENT_LIMIT
 
 DTYPES: Final[dict[str, torch.dtype]] = CONTRACT_DTYPES | {
     "double": torch.float64, "half": torch.float16, "long": torch.int64, "short": torch.int16, "cdouble": torch.complex128,
@@ -75,25 +76,20 @@ ALIASES: Final = {
     "from_numpy": "tensor",
     "Tensor": "tensor",
     "FloatTensor": "tensor",
+    "empty": "zeros",
 }
 _FLOATING: Final = ("Tensor", "FloatTensor")
 # `x.new_zeros(3)`: the maker, in the dtype of x.
-NEW: Final = {"new_zeros": "zeros", "new_ones": "ones", "new_full": "full", "new_tensor": "tensor"}
-# `empty(3)` holds whatever stood in memory before.
-UNINITIALISED: Final = ("empty", "empty_like", "new_empty", "empty_strided")
+NEW: Final = {"new_empty": "zeros", "new_zeros": "zeros", "new_ones": "ones", "new_full": "full", "new_tensor": "tensor"}
 
 _DROPPED: Final[dict[str, str]] = {
-    "device": "All tensors are on the worker's device: leave `device` out.",
     "out": "Assign the result to a name: leave `out` out.",
-    "generator": 'Random numbers follow the query\'s "seed": leave `generator` out.',
-    "layout": "Tensors are dense: leave `layout` out.",
-    "memory_format": "Leave `memory_format` out.",
-    "pin_memory": "Leave `pin_memory` out.",
-    "non_blocking": "Leave `non_blocking` out.",
-    "requires_grad": 'Send the tensor as an input and name it in the query\'s "wrt": leave `requires_grad` out.',
-    "inplace": "Assign the result to a name: leave `inplace` out.",
     "names": "Axes have numbers here: leave `names` out.",
 }
+
+
+# Arguments that mean nothing here: all tensors are dense, on the worker's device, and random numbers follow the query's seed.
+_IGNORED: Final = ("device", "generator", "layout", "memory_format", "pin_memory", "non_blocking", "requires_grad", "inplace")
 
 
 def keywords_of(name: str, kwargs: Mapping[str, Value]) -> dict[str, Value]:
@@ -104,6 +100,8 @@ def keywords_of(name: str, kwargs: Mapping[str, Value]) -> dict[str, Value]:
     """
     taken: dict[str, Value] = {}
     for keyword, value in kwargs.items():
+        if keyword in _IGNORED:
+            continue
         if value is DEVICE or value is None or value is False:
             if keyword in _DROPPED:
                 continue
@@ -130,6 +128,7 @@ def made(
     dtype: torch.dtype,
     device: torch.device | None,
     real: bool,
+    stack: Callable[[Emit, Value], Value] | None = None,
 ) -> Value:
     """The step that makes a tensor out of plain numbers.
 
@@ -137,6 +136,7 @@ def made(
         dtype: the floating dtype of the query.
         device: where the inputs are; None for PyTorch's default.
         real: the examples are no fakes, so sizes are proved on the meta device before memory is taken.
+        stack: makes one tensor of a list that holds tensors.
     """
     keywords = keywords_of(name, kwargs)
     if name in _FLOATING:
@@ -146,7 +146,8 @@ def made(
     if name == "tensor" and args:
         if is_tensor(args[0]) and len(args) == 1:
             return args[0] if "dtype" not in keywords else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]))
-        _check_numbers(args[0])
+        if stack is not None and _holds_tensor(args[0]):
+            return stack(emit, args[0])
     if factory.sized and args and (len(args) > 1 or isinstance(args[0], int)):
         args = (tuple(args),)
     _check_plain(name, (*args, *keywords.values()))
@@ -179,7 +180,7 @@ def _holds(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def _check_numbers(value: Value) -> None:
+def _holds_tensor(value: Value) -> bool:
     static.members_in(value)
     stack = [value]
     while stack:
@@ -187,10 +188,8 @@ def _check_numbers(value: Value) -> None:
         if isinstance(item, list | tuple):
             stack += item
         elif is_tensor(item) or isinstance(item, Several):
-            raise Refusal(
-                "`tensor([...])` takes plain numbers; there is a tensor among them, and its gradient would be lost.",
-                "Join tensors with `stack([a, b])` or `cat([a, b])`.",
-            )
+            return True
+    return False
 
 
 def _check_plain(name: str, values: tuple[Value, ...]) -> None:

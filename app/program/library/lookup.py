@@ -22,7 +22,7 @@ from app.catalogue.read import nearest as near_operations
 from app.errors import PullbackError
 from app.program.library.factories import FACTORIES, keywords_of
 from app.program.reading.source import Refusal
-from app.program.semantics.trace import Emit, Value
+from app.program.semantics.graph_values import Emit, Value
 
 # Under these prefixes people also write what stands elsewhere (`F.exp`).
 _FUNCTIONAL: Final = ("F", "functional", "nn.functional", "torch.nn.functional")

@@ -7,54 +7,57 @@ any name means.
 from __future__ import annotations
 
 import ast
-import re
-import textwrap
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.errors import PullbackError
+from app.program.reading.cleaning import cleaned
 
 TEXT_LIMIT_BYTES: Final = 16 << 10
 DEPTH_LIMIT: Final = 100
 _EXCERPT_LIMIT: Final = 200
 
 _SYNTAX: Final[tuple[type[ast.AST], ...]] = (
-    ast.Module, ast.Expr, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.For, ast.If, ast.Pass, ast.Break, ast.Continue,
-    ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.comprehension, ast.Compare, ast.Call,
-    ast.keyword, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List, ast.Tuple, ast.Slice,
-    ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
+    ast.Module, ast.Expr, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.For, ast.While, ast.If, ast.Pass, ast.Break,
+    ast.Continue, ast.Import, ast.ImportFrom, ast.alias, ast.FunctionDef, ast.ClassDef, ast.arguments, ast.arg, ast.With, ast.withitem,
+    ast.Assert, ast.Raise, ast.Delete, ast.Global, ast.Nonlocal, ast.Lambda, ast.NamedExpr, ast.JoinedStr, ast.FormattedValue,
+    ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.comprehension,
+    ast.Compare, ast.Call, ast.keyword, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List, ast.Tuple,
+    ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
-_IMPORTS: Final = "Leave the line out: every operation is there by its name (`relu`, `torch.relu` and `F.relu` all work)."
-_DIFFERENTIATE: Final = 'Ask for derivatives with the query\'s "want".'
 # What is not in the language, and what to write instead.
 _INSTEAD: Final[dict[type[ast.AST], tuple[str, str]]] = {
-    ast.Import: ("`import`", _IMPORTS),
-    ast.ImportFrom: ("`import`", _IMPORTS),
-    ast.While: ("`while`", "Use `for i in range(n)` with a known n; steps must be known before tensors are run."),
-    ast.Lambda: ("`lambda`", "Write the expression where it is needed."),
-    ast.FunctionDef: ("an inner `def`", "Write its lines out; only one `def` that wraps the whole program is read."),
-    ast.AsyncFunctionDef: ("`async def`", "Write plain statements."),
-    ast.ClassDef: ("`class`", "Write plain statements; layers are functions here (`linear(x, weight, bias)`)."),
-    ast.With: ("`with`", "Leave it out: gradients are asked for in the query, and `detach(x)` stops one."),
+    ast.AsyncFunctionDef: ("`async def`", "Write `def`."),
     ast.AsyncWith: ("`async with`", "Leave it out."),
     ast.AsyncFor: ("`async for`", "Use `for`."),
-    ast.Try: ("`try`", "Leave it out: an error is reported with its line."),
-    ast.Raise: ("`raise`", "Leave it out."),
-    ast.Assert: ("`assert`", "Leave it out: shapes are checked by the operations."),
-    ast.Delete: ("`del`", "Leave it out: memory is freed by itself."),
-    ast.Global: ("`global`", "Names are inputs, parameters and your own assignments."),
-    ast.Nonlocal: ("`nonlocal`", "Names are inputs, parameters and your own assignments."),
-    ast.NamedExpr: ("`:=`", "Assign on a line of its own."),
-    ast.JoinedStr: ("an f-string", "Strings are only names of modes (`reduction=\"sum\"`) and keys of the returned dict."),
+    ast.Try: ("`try`", "Leave `try` and `except` out and keep the lines between: an error is reported with its line."),
     ast.Set: ("a set", "Use a list or a tuple."),
     ast.SetComp: ("a set comprehension", "Use a list comprehension."),
-    ast.DictComp: ("a dict comprehension", "Write the dict out."),
-    ast.Yield: ("`yield`", "Append to a list."),
-    ast.YieldFrom: ("`yield`", "Append to a list."),
+    ast.Yield: ("`yield`", "Append to a list and return it."),
+    ast.YieldFrom: ("`yield`", "Append to a list and return it."),
     ast.Await: ("`await`", "Leave it out."),
     ast.Match: ("`match`", "Use `if` / `elif` on known values."),
 }  # fmt: skip
+# Names with underscores that a pasted class or script has, and what of them is read.
+_KNOWN_DUNDERS: Final = ("__init__", "__call__", "__name__", "__class__", "__future__", "__len__", "__getitem__")
+_ATTRIBUTE_DUNDERS: Final = ("__init__",)
+_NAME_DUNDERS: Final = ("__name__", "__class__")
+
+
+# What can be imported: PyTorch, what plain numbers are computed with, and Python's own small tools.
+_IMPORTS: Final = (
+    "torch",
+    "numpy",
+    "math",
+    "typing",
+    "__future__",
+    "functools",
+    "itertools",
+    "collections",
+    "functorch",
+    "dataclasses",
+)
 
 
 class Refusal(Exception):  # noqa: N818 (it is no error yet: PullbackError is)
@@ -74,12 +77,18 @@ class Source:
     Attributes:
         tree: its statements.
         lines: its lines, without common indentation.
-        margin: the columns of indentation that were taken off.
+        margins: for each line, the columns that were taken off before it.
+        ignored: line → what was left out there before Python's grammar read it.
+        problems: what is not in the language, in the order of the text.
+        unreadable: the innermost statements that hold it, by `id`.
     """
 
     tree: ast.Module
     lines: tuple[str, ...]
-    margin: int
+    margins: tuple[int, ...]
+    ignored: dict[int, str]
+    problems: list[PullbackError] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
 
     def place(self, node: ast.AST) -> tuple[int, int]:
         """Line and column of `node`, from 1, as an editor counts them."""
@@ -87,12 +96,12 @@ class Source:
         offset = getattr(node, "col_offset", 0)
         text = self.lines[line - 1] if line <= len(self.lines) else ""
         column = offset if text.isascii() else len(text.encode()[:offset].decode(errors="replace"))
-        return line, column + 1 + self.margin
+        return line, column + 1 + (self.margins[line - 1] if line <= len(self.margins) else 0)
 
     def excerpt(self, node: ast.stmt | ast.expr) -> str:
         """The words of `node` on one line, shortened; of a `for` or `if` its head."""
         first, last = node.lineno, node.end_lineno or node.lineno
-        if isinstance(node, ast.For | ast.If):
+        if isinstance(node, ast.For | ast.If | ast.While | ast.With | ast.FunctionDef | ast.ClassDef):
             last, end = first, None
         else:
             end = node.end_col_offset
@@ -131,23 +140,20 @@ def read(text: str) -> Source:
             given=f"{size:,} bytes",
             fix="Send numbers as inputs, and write repeated steps as a `for` loop.",
         )
-    plain = text.replace("\r\n", "\n").replace("\r", "\n")
-    flush = textwrap.dedent(plain)
-    first = re.search(r"^[ \t]*\S", plain, re.M)
-    after = re.search(r"^[ \t]*\S", flush, re.M)
-    margin = (len(first.group()) - len(after.group())) if first and after else 0
-    source = Source(_parse(flush, margin), tuple(flush.split("\n")), margin)
+    clean = cleaned(text)
+    source = Source(_parse(clean.text, clean.margins), tuple(clean.text.split("\n")), clean.margins, clean.ignored)
     _check(source)
     return source
 
 
-def _parse(text: str, margin: int) -> ast.Module:
+def _parse(text: str, margins: tuple[int, ...]) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the parser warns of odd literals
             return ast.parse(text)
     except SyntaxError as error:
-        line, column = error.lineno or 1, max(error.offset or 1, 1) + margin
+        line = error.lineno or 1
+        column = max(error.offset or 1, 1) + (margins[line - 1] if line <= len(margins) else 0)
         what = (error.msg or "invalid syntax").split(" (<unknown>")[0]
         raise PullbackError("bad_program", f"Line {line}, column {column}: {what}.", at=f"{line}:{column}") from error
     except (RecursionError, MemoryError) as error:
@@ -169,31 +175,36 @@ def _too_deep(at: str) -> PullbackError:
 
 
 def wrapper(tree: ast.Module) -> ast.FunctionDef | None:
-    """The one `def` that holds the whole program; a docstring may stand before it."""
+    """The one `def` that holds a stored function; a docstring may stand before it."""
     *before, last = tree.body or [ast.Pass()]
     texts = all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in before)
     return last if isinstance(last, ast.FunctionDef) and texts else None
 
 
 def _check(source: Source) -> None:
-    """Refuse whatever the language lacks, before anything is built."""
-    top = source.tree.body
-    whole = wrapper(source.tree)
-    stack: list[tuple[ast.AST, int, ast.AST]] = [(node, 1, node) for node in top]
+    """Finds whatever the language lacks, before anything is built."""
+    stack: list[tuple[ast.AST, int, ast.AST, ast.AST]] = [(node, 1, node, node) for node in reversed(source.tree.body)]
     while stack:
-        node, depth, near = stack.pop()
+        node, depth, near, statement = stack.pop()
         near = node if hasattr(node, "lineno") else near
+        statement = node if isinstance(node, ast.stmt) else statement
         if depth > DEPTH_LIMIT:
             line, column = source.place(near)
             raise _too_deep(f"{line}:{column}")
-        if whole is not None and node is whole:
-            _check_wrapper(source, whole)
-            stack += [(child, depth, child) for child in whole.body]
-            continue
         refusal = _not_in_language(node)
         if refusal:
-            raise source.refused(refusal, near)
-        stack += [(child, depth + 1, near) for child in ast.iter_child_nodes(node)]
+            source.problems.append(source.refused(refusal, near))
+            source.unreadable.add(id(statement))
+            continue
+        below = reversed(list(ast.iter_child_nodes(node)))
+        stack += [(child, depth + 1, near, statement) for child in below if not _is_hint(node, child)]
+
+
+def _is_hint(node: ast.AST, child: ast.AST) -> bool:
+    """Whether `child` is a type hint: it is never read."""
+    return (isinstance(node, ast.AnnAssign | ast.arg) and child is node.annotation) or (
+        isinstance(node, ast.FunctionDef) and child is node.returns
+    )
 
 
 def _not_in_language(node: ast.AST) -> Refusal | None:
@@ -204,43 +215,42 @@ def _not_in_language(node: ast.AST) -> Refusal | None:
         return Refusal(f"{what} is not in the language.", fix)
     if isinstance(node, ast.Constant) and isinstance(node.value, bytes):
         return Refusal("Bytes are not in the language.", "Use numbers or a string.")
-    if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+    if isinstance(node, ast.For | ast.While) and node.orelse:
+        return Refusal("`else` after a loop is not in the language.", "Write those lines after the loop.")
+    if isinstance(node, ast.Import):
+        return next((refusal for alias in node.names if (refusal := _not_importable(alias.name))), None)
+    if isinstance(node, ast.ImportFrom):
+        return _not_importable("." * node.level + (node.module or "")) or next(
+            (refusal for alias in node.names if (refusal := _not_importable(f"{node.module}.{alias.name}"))), None
+        )
+    return _underscored(node)
+
+
+def _not_importable(module: str) -> Refusal | None:
+    parts = module.split(".")
+    if parts[0] in _IMPORTS and not any(part.startswith("_") for part in parts[1:]):
+        return None
+    return Refusal(
+        f"`{module[:60]}` is not in the language: only torch, numpy and math can be imported.",
+        "Delete the line, and write what was used of it with operations.",
+    )
+
+
+def _underscored(node: ast.AST) -> Refusal | None:
+    """What reaches into Python or PyTorch by names that start with underscores."""
+    if isinstance(node, ast.Attribute) and _is_private(node.attr, _ATTRIBUTE_DUNDERS):
         return Refusal(f"`.{node.attr}` is not in the language: no attribute starts with an underscore.")
-    if isinstance(node, ast.Name) and node.id.startswith("__"):
+    if isinstance(node, ast.Name) and node.id.startswith("__") and node.id not in _NAME_DUNDERS:
         return Refusal(f"`{node.id}` is not in the language: no name starts with two underscores.")
-    if isinstance(node, ast.keyword) and node.arg is None:
-        return Refusal("`**` in a call is not in the language.", "Write the keyword arguments out.")
+    if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.startswith("__") and node.name not in _KNOWN_DUNDERS:
+        return Refusal(f"`{node.name}` is not in the language.", "A class has `__init__` and `forward`.")
+    if isinstance(node, ast.arg) and node.arg.startswith("__"):
+        return Refusal(f"The argument `{node.arg}` is not in the language: no name starts with two underscores.")
     if isinstance(node, ast.keyword) and node.arg and node.arg.startswith("_"):
         return Refusal(f"The argument `{node.arg}` is not in the language: no argument starts with an underscore.")
-    if isinstance(node, ast.Dict) and None in node.keys:
-        return Refusal("`**` in a dict is not in the language.", "Write the entries out.")
-    if isinstance(node, ast.For) and node.orelse:
-        return Refusal("`else` after a loop is not in the language.", "Write those lines after the loop.")
-    return _starred(node)
-
-
-def _starred(node: ast.AST) -> Refusal | None:
-    targets: list[ast.expr] = []
-    if isinstance(node, ast.Assign):
-        targets = node.targets
-    elif isinstance(node, ast.For | ast.comprehension):
-        targets = [node.target]
-    for target in targets:
-        if any(isinstance(part, ast.Starred) for part in ast.walk(target)):
-            return Refusal(
-                "`*` in an assignment is not in the language.", "Name each part, or slice: `first, rest = x[0], x[1:]`."
-            )
     return None
 
 
-def _check_wrapper(source: Source, function: ast.FunctionDef) -> None:
-    arguments = function.args
-    if function.decorator_list:
-        raise source.refused(Refusal("Decorators are not in the language.", "Leave it out."), function.decorator_list[0])
-    if arguments.vararg or arguments.kwarg:
-        raise source.refused(Refusal("`*args` and `**kwargs` are not in the language.", "Name each argument."), function)
-    for node in ast.walk(ast.Module(function.body, [])):
-        if isinstance(node, ast.Name) and node.id == function.name:
-            raise source.refused(
-                Refusal(f"`{function.name}` calls itself, and the language has no recursion.", "Use a `for` loop."), node
-            )
+def _is_private(name: str, known: tuple[str, ...]) -> bool:
+    """`_x` of a class of the program's own is decided where it is read."""
+    return name.startswith("__") and name not in known

@@ -13,8 +13,8 @@ import torch
 
 from app.program.reading.source import Refusal
 from app.program.semantics import static
+from app.program.semantics.graph_values import Value
 from app.program.semantics.static import named
-from app.program.semantics.trace import Value
 
 SYMBOLS: Final[dict[type[ast.AST], str]] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",

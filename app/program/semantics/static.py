@@ -5,6 +5,7 @@ Knows Python's operators and builtins on values that are known before any tensor
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ MATH: Final[dict[str, Callable[..., Any]]] = {
     for name in (
         "sqrt", "exp", "log", "log2", "log10", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh",
         "tanh", "floor", "ceil", "trunc", "fabs", "erf", "erfc", "lgamma", "hypot", "degrees", "radians", "isnan", "isinf", "isfinite",
-        "pow", "fmod", "copysign", "gcd", "cbrt", "exp2",
+        "pow", "fmod", "copysign", "gcd", "lcm", "cbrt", "exp2", "prod", "factorial", "comb", "isclose", "dist", "gamma",
     )
 }  # fmt: skip
 CONSTANTS: Final[dict[str, float]] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "tau": math.tau}
@@ -87,7 +88,10 @@ def _check_power(base: int, exponent: int) -> None:
         )
 
 
-def _strings(symbol: str, left: Any, right: Any) -> bool:
+def _strings(symbol: str, left: Any, right: Any) -> Any:
+    if symbol == "+" and isinstance(left, str) and isinstance(right, str):
+        check_length(len(left) + len(right))
+        return left + right
     if symbol in ("==", "!="):
         return bool(OPERATORS[symbol](left, right)) if not _is_list(left) and not _is_list(right) else symbol == "!="
     raise Refusal(f"`{symbol}` on strings is not in the language.", "Strings can be compared with == and given to operations.")
@@ -187,7 +191,35 @@ def named(value: Any) -> str:
         return "a tuple"
     if isinstance(value, dict):
         return "a dict"
-    return "a tensor" if hasattr(value, "meta") else f"a {type(value).__name__.lower()}"
+    if hasattr(value, "meta"):
+        return "a tensor"
+    path = getattr(value, "path", None)
+    if isinstance(path, str):
+        return f"the operation `{path}`, which is not called here"
+    return _KINDS.get(type(value).__name__, f"a {type(value).__name__.lower()}")
+
+
+# What the other values of a program are, by their classes.
+_KINDS: Final = {
+    "FunctionValue": "a function", "ClassValue": "a class", "Instance": "an object", "LayerValue": "a module", "Method": "a method",
+    "DistributionValue": "a distribution", "Transformed": "a function", "Partial": "a function", "Several": "several tensors",
+    "Inert": "something without a value here", "Device": "a device",
+}  # fmt: skip
+
+
+def nearest(name: str, others: Iterable[str]) -> str | None:
+    """The one of `others` that is written most like `name`."""
+    return next(iter(difflib.get_close_matches(name, list(others), n=1, cutoff=0.6)), None)
+
+
+def text_method(text: str, name: str, args: tuple[Any, ...]) -> Any:
+    """Methods of strings that modes and keys are compared by."""
+    if name in _TEXT_METHODS and all(isinstance(value, str) for value in args):
+        return computed(lambda: getattr(text, name)(*args), what=f"`.{name}()`")
+    raise Refusal(f"`.{name}()` of a string is not in the language.", "Strings are only modes and keys.")
+
+
+_TEXT_METHODS: Final = ("lower", "upper", "startswith", "endswith", "strip", "split")
 
 
 def integer(value: Any, what: str) -> int:

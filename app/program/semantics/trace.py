@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -24,64 +23,55 @@ from app.errors import PullbackError
 from app.program.errors import REFUSALS, refusal, tensors_in
 from app.program.function import Step
 from app.program.reading.source import Refusal
-from app.program.semantics import static
+from app.program.semantics import aliases, static
+from app.program.semantics.aliases import VIEWED, View, cell_of
+from app.program.semantics.graph_values import (
+    Several,
+    Value,
+    example,
+    examples_of,
+    is_floating,
+    lowered,
+    mapped,
+    mapped_nodes,
+    replaced_viewed,
+)
 
 STEP_LIMIT: Final = 2_000
 ELEMENT_LIMIT: Final = 1 << 31
-_INTEGER_LIMIT: Final = 1 << 63
 # Only the values decide these shapes: the caller builds again, on real tensors.
 DYNAMIC: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
-Value = Any  # an fx.Node (a tensor), Several (what an operation with several outputs gives), or a plain Python value
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Several:
-    """What a call with several outputs gave: `max(x, 1)`, `linalg.svd(a)`, `split(x, 2)`.
-
-    Attributes:
-        node: the call.
-        values: its results on the example tensors.
-        fields: PyTorch's names of them (`values`, `indices`), or () where they have none.
-        operation: the catalogue name.
-    """
-
-    node: fx.Node
-    values: tuple[Any, ...]
-    fields: tuple[str, ...]
-    operation: str
-
-
-# Adds one step at the place of the text that is being read: (operation, target, args, kwargs) → value.
-Emit = Callable[..., Value]
-
-
-def is_tensor(value: object) -> bool:
-    return isinstance(value, fx.Node)
-
-
-def example(node: fx.Node) -> Tensor:
-    """The tensor that `node` had while building."""
-    tensor: Tensor = node.meta["val"]
-    return tensor
-
 
 class Trace:
-    """One graph. `static` tells whether the examples are fakes, so that no shape in it depends on data."""
+    """One graph. `static` tells whether the examples are fakes, so that no shape in it depends on data.
+
+    Attributes:
+        drawing: the nodes that draw random numbers.
+        initialising: those of them that give weights their first values.
+        grad_enabled: false inside `torch.no_grad()`: what is computed then carries no derivative.
+    """
 
     def __init__(self, budget: static.Budget) -> None:
         self.graph = fx.Graph()
         self.budget = budget
         self.drawing: set[fx.Node] = set()
+        self.initialising: set[fx.Node] = set()
         self.static = True
+        self.grad_enabled = True
         self.outputs: tuple[str, ...] = ()
-        self._steps = 0
+        self.steps = 0
         self._picked: dict[tuple[fx.Node, int], Value] = {}
+        self._detached: dict[fx.Node, fx.Node] = {}
+        self._last_leaf: fx.Node | None = None
 
     def leaf(self, index: int, tensor: Tensor) -> fx.Node:
         """The placeholder of an input. Its name in the graph is ours, so that no client's name gets into it."""
-        node = self.graph.placeholder(f"leaf{index}")
-        node.meta["val"] = tensor
+        first = next(iter(self.graph.nodes), self.graph._root)
+        with self.graph.inserting_after(self._last_leaf) if self._last_leaf else self.graph.inserting_before(first):
+            node = self.graph.placeholder(f"leaf{index}")
+        self._last_leaf = node
+        node.meta["val"], node.meta["live"] = tensor, is_floating(tensor)
         if not isinstance(tensor, FakeTensor):
             self.static = False
         return node
@@ -95,54 +85,185 @@ class Trace:
         *,
         random: bool = False,
         usage: Callable[[], str] | None = None,
+        initial: bool = False,
+        exact: bool = False,
     ) -> Value:
         """Adds `target(*args, **kwargs)` as a step.
 
         Arguments:
             random: it may draw random numbers; whether it does, its kernels tell.
             usage: the operation's signatures, for a call with wrong arguments.
+            initial: it gives weights their first values.
+            exact: its tensors are nodes as they stand, not objects that may have been written into since.
 
         Raises:
             Refusal: an argument that no tensor operation takes, PyTorch's refusal, or a bound.
             DataDependentOutputException, DynamicOutputShapeException: under fakes, where data decides a shape.
         """
-        if self._steps >= STEP_LIMIT:
+        for value in (*args, *(kwargs or {}).values()):
+            if isinstance(value, list | tuple):
+                self.budget.spend(3 * static.members_in(value))
+        given = (
+            tuple(lowered(value, self.read) for value in args),
+            {name: lowered(value, self.read) for name, value in (kwargs or {}).items()},
+        )
+        taken, named = given if exact else mapped_nodes(given, self._taken)
+        node = self._appended(step, target, taken, named, random, usage)
+        node.meta["given"] = given
+        if initial:
+            self.initialising.add(node)
+        return self._wrapped(node, node.meta["val"], step.operation, given)
+
+    def _appended(
+        self,
+        step: Step,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        random: bool = False,
+        usage: Callable[[], str] | None = None,
+    ) -> fx.Node:
+        if self.closed is not None:
+            raise self.closed
+        if self.steps >= STEP_LIMIT:
             raise Refusal(
                 f"The program has more than {STEP_LIMIT:,} steps after its loops are unrolled.",
                 "Use operations on whole tensors in the place of loops (`cumsum`, `einsum`, `conv1d`…).",
                 code="too_costly",
             )
-        self._steps += 1
-        for value in (*args, *(kwargs or {}).values()):
-            if isinstance(value, list | tuple):
-                self.budget.spend(3 * static.members_in(value))
-        taken, named = tuple(lowered(value) for value in args), {name: lowered(value) for name, value in (kwargs or {}).items()}
-        examples = _examples(taken), {name: _examples(value) for name, value in named.items()}
+        self.steps += 1
+        examples = examples_of(args), {name: examples_of(value) for name, value in kwargs.items()}
         if random:
             with Drawing() as drawing:
                 result = self._execute(step, target, *examples, usage)
             random = drawing.seen
         else:
             result = self._execute(step, target, *examples, usage)
-        node = self.graph.call_function(target, taken, named)
+        node = self.graph.call_function(target, args, kwargs)
         node.meta["step"], node.meta["val"] = step, result
+        node.meta["live"] = target is not torch.Tensor.detach and any(used.meta.get("live") for used in node.all_input_nodes)
         if random:
             self.drawing.add(node)
-        return self._wrapped(node, result, step.operation)
+        return node
+
+    def now(self, identity: fx.Node) -> fx.Node:
+        """The node that holds the value of a tensor now, after the writes into it and into what shares its memory."""
+        cell = identity.meta.get("cell")
+        if cell is None:
+            return identity
+        if cell.version != cell.root.writes:
+            node = cell.root.node
+            step = identity.meta["step"]
+            for view in cell.views:
+                args, kwargs = replaced_viewed(view, node)
+                node = self._appended(step, view.target, *mapped_nodes((args, kwargs), self.now))
+                if view.pick is not None:
+                    node = self._member(node, view.pick)
+                if view.detached and node.meta["live"]:
+                    node = self._appended(step, torch.Tensor.detach, (node,), {})
+            cell.node, cell.version = node, cell.root.writes
+            cell.history.append((self.steps, node))
+        return cell.node  # type: ignore[no-any-return]
+
+    def write(self, step: Step, identity: fx.Node, value: fx.Node) -> None:
+        """What was computed as `value` is written into the memory of `identity`: its base and all views of it change."""
+        cell = cell_of(identity)
+        old = self.now(identity)
+        if aliases.overlaps(old.meta["val"]):
+            raise Refusal(
+                "PyTorch refuses to write into this tensor: `expand` shows one place in memory as several elements.",
+                "Take a copy first: `x = x.clone()`.",
+                code="operation_failed",
+            )
+        plain = not self.grad_enabled or any(view.detached for view in cell.views)
+        if not plain and self.is_live(identity) and any(view.pick is not None for view in cell.views):
+            raise Refusal(
+                "PyTorch refuses to write into one of several views that one call gave (`chunk`, `split`, `unbind`, a loop over rows).",
+                "Write through an index: `y[:, :2] *= 2`, or take a copy: `a = a.clone()`.",
+                code="operation_failed",
+            )
+        if cell.root.leaf and not plain:
+            raise Refusal(
+                "PyTorch refuses to write into a leaf that requires grad.",
+                "Write into a copy, `y = x.clone()`, or inside `with torch.no_grad():`.",
+                code="operation_failed",
+            )
+        node = self.now(value)
+        root = cell.root
+        if plain and root.node.meta["live"] and not cell.views:
+            node = self._appended(step, aliases.value_only, (old, node), {})
+        if root is not cell:
+            viewed = old.meta["val"]
+            if viewed.dtype != root.node.meta["val"].dtype:
+                raise Refusal("Writing into the real or imaginary part is not in the language.", "Write `complex(real, imag)`.")
+            through = mapped_nodes((aliases.encoded(cell.views),), self.now)
+            whole = self._appended(step, aliases.written_through, (root.node, node, *through), {})
+            if plain and root.node.meta["live"]:
+                whole = self._appended(step, aliases.value_only, (root.node, whole), {})
+            root.node = whole
+            root.history.append((self.steps, whole))
+        else:
+            root.node = node
+        root.writes += 1
+        root.version = root.writes
+        if root is cell or not plain:
+            cell.node, cell.version = node, root.writes
+            cell.history.append((self.steps, node))
+
+    def rebind(self, identity: fx.Node, value: fx.Node) -> None:
+        """The tensor object becomes what `value` is, memory and all: `x.unsqueeze_(0)`, `x.data = y`."""
+        source, cell = cell_of(value), cell_of(identity)
+        cell.root, cell.views = source.root, source.views
+        cell.node, cell.version = self.now(value), source.root.writes
+        cell.history.append((self.steps, cell.node))
+
+    def _taken(self, identity: fx.Node) -> fx.Node:
+        """What a step is given for a tensor: its value now, cut off from derivatives under `no_grad`."""
+        node = self.now(identity)
+        if self.grad_enabled or not node.meta["live"] or not isinstance(node.meta["val"], Tensor):
+            return node
+        if not is_floating(node.meta["val"]):
+            return node
+        if node not in self._detached:
+            step = Step(*self.place, "no_grad")
+            self._detached[node] = self._appended(step, torch.Tensor.detach, (node,), {})
+        return self._detached[node]
+
+    def is_live(self, identity: fx.Node) -> bool:
+        """Whether a derivative may lead to this tensor."""
+        return bool(self.now(identity).meta["live"])
+
+    # Gives the tensor of a weight.
+    read: Callable[[Value], Value] = staticmethod(lambda value: value)
+    # Why nothing can be computed any more, where that is so.
+    closed: Refusal | None = None
+    # Line, column and text of the statement that is being read.
+    place: tuple[int, int, str] = (1, 1, "")
 
     def pick(self, several: Several, index: int) -> Value:
         """One of several outputs; its node carries the step of the call that made it."""
         key = several.node, range(len(several.values))[index]
         if key not in self._picked:
-            node = self.graph.call_function(operator.getitem, (several.node, key[1]))
-            node.meta["step"], node.meta["val"] = several.node.meta["step"], several.values[index]
-            self._picked[key] = self._wrapped(node, several.values[index], several.operation)
+            node = self._member(several.node, key[1])
+            self._picked[key] = self._wrapped(
+                node, several.values[index], several.operation, several.node.meta["given"], key[1]
+            )
         return self._picked[key]
+
+    def _member(self, node: fx.Node, index: int) -> fx.Node:
+        member = self.graph.call_function(operator.getitem, (node, index))
+        member.meta["step"], member.meta["val"], member.meta["live"] = (
+            node.meta["step"],
+            node.meta["val"][index],
+            node.meta["live"],
+        )
+        member.meta["given"] = (), {}
+        return member
 
     def finish(self, outputs: dict[str, fx.Node]) -> None:
         """Closes the graph with its named outputs."""
         self.outputs = tuple(outputs)
-        self.graph.output(tuple(outputs.values()))
+        self.graph.output(tuple(self.now(node) for node in outputs.values()))
 
     def _execute(
         self, step: Step, target: Callable[..., Any], args: Any, kwargs: dict[str, Any], usage: Callable[[], str] | None
@@ -165,7 +286,7 @@ class Trace:
             )
         return result
 
-    def _wrapped(self, node: fx.Node, result: Any, operation: str) -> Value:
+    def _wrapped(self, node: fx.Node, result: Any, operation: str, given: Any, pick: int | None = None) -> Value:
         if isinstance(result, Tensor):
             if result.numel() > ELEMENT_LIMIT:
                 raise Refusal(
@@ -175,62 +296,31 @@ class Trace:
                     expected=f"at most {ELEMENT_LIMIT:,} elements",
                     given=str(list(result.shape)),
                 )
+            self._share(node, result, given, pick)
             return node
         if isinstance(result, list | tuple):
             fields = getattr(type(result), "__match_args__", ()) if isinstance(result, tuple) else ()
             return Several(node, tuple(result), tuple(fields)[: len(result)], operation)
+        if result is None and pick is not None:
+            return None
         raise Refusal(
             f"`{operation}` gives a plain value that depends on the tensors, and a program cannot use it.", "Keep to tensors."
         )
 
-
-def lowered(value: Value) -> Any:
-    """`value` as a graph takes it: nodes and plain values; refused where no tensor operation could take it.
-
-    The caller has counted the members of `value` (`static.members_in`).
-    """
-    if isinstance(value, fx.Node | torch.dtype | str | float | complex | bool) or value is None or value is Ellipsis:
-        return value
-    if isinstance(value, int):
-        if not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:
-            raise Refusal("An integer of more than 64 bits cannot meet a tensor.", "Write a floating-point number.")
-        return value
-    if isinstance(value, range):
-        static.check_length(static.length(value))
-        return list(value)
-    if isinstance(value, list | tuple):
-        members = [lowered(member) for member in value]
-        return tuple(members) if isinstance(value, tuple) else members
-    if isinstance(value, slice):
-        return slice(*(lowered(part) for part in (value.start, value.stop, value.step)))
-    if isinstance(value, Several):
-        names = " and ".join(f"`.{name}`" for name in value.fields) or "its members by [0], [1]…"
-        raise Refusal(f"`{value.operation}` gives several tensors, and one is needed here.", f"Take {names}.")
-    raise Refusal(f"{static.named(value).capitalize()} cannot be given to an operation.")
-
-
-def _examples(value: Any) -> Any:
-    if isinstance(value, fx.Node):
-        return value.meta["val"]
-    if isinstance(value, tuple):
-        return tuple(_examples(member) for member in value)
-    if isinstance(value, list):
-        return [_examples(member) for member in value]
-    if isinstance(value, slice):
-        return slice(_examples(value.start), _examples(value.stop), _examples(value.step))
-    return value
-
-
-def item_of(owner: list[Value] | tuple[Value, ...] | range, index: Value) -> Value:
-    """`owner[index]` of a plain list."""
-    parts = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
-    if any(is_tensor(part) for part in parts):
-        raise Refusal("A list cannot be indexed by a tensor.", "Make a tensor of it: `stack(list)[i]`.")
-    if not isinstance(index, int | slice):
-        raise Refusal(f"A list cannot be indexed by {static.named(index)}.")
-    try:
-        return owner[index]
-    except IndexError as error:
-        raise Refusal(f"The index {index} is out of range: the list has {static.length(owner)} members.") from error
-    except (TypeError, ValueError) as error:
-        raise Refusal(f"This slice does not work on a list: {error}.") from error
+    def _share(self, node: fx.Node, result: Tensor, given: Any, pick: int | None) -> None:
+        """Notes that `node` shows the memory of one of the tensors that its call was given."""
+        memory = aliases.storage(result)
+        args, kwargs = given
+        for owner in (*args, *kwargs.values()):
+            if not isinstance(owner, fx.Node) or not isinstance(example(owner), Tensor):
+                continue
+            if aliases.storage(example(owner)) != memory:
+                continue
+            cell = cell_of(owner)
+            target = (node.args[0] if pick is not None else node).target  # type: ignore[union-attr]
+            shown = mapped(given, fx.Node, lambda n: VIEWED if n is owner else n)  # noqa: B023
+            detached = target is torch.Tensor.detach or not self.grad_enabled
+            view = View(target, shown[0], shown[1], pick, detached)  # type: ignore[arg-type]
+            node.meta["cell"] = made = aliases.Cell(node, cell.root, (*cell.views, view))
+            made.version = cell.root.writes
+            return

@@ -1,0 +1,121 @@
+"""Weights that a program has and a query does not send: initialised with the query's seed, and sent along from then on."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from app.engine.planning.build import Built
+from app.engine.tensors import from_torch
+from app.errors import PullbackError
+from app.program.functions import Functions
+from app.query import Query
+
+# A text without these words has no weights; what has them is read once more, before it is planned.
+_MENTIONS: Final = re.compile(
+    r"\bnn\b|Parameter|requires_grad|torch\.nn|Linear|Conv|Embedding|Norm|LSTM|GRU|RNN|Attention|Transformer"
+)
+_SEEDED: Final = re.compile(r"manual_seed(?:_all)?\(\s*(\d{1,18})\s*\)")
+_CACHE_LENGTH: Final = 256
+_NAMED: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A Function with weights that were not sent."""
+
+    built: Built
+    dtypes: Mapping[str, torch.dtype]
+
+
+class WeightFiller:
+    """Completes queries by the weights that their programs have.
+
+    Arguments:
+        read: a query's Function, read but not planned.
+        leaves: a query's tensors, as one sample of it sees them.
+    """
+
+    def __init__(
+        self,
+        functions: Functions,
+        read: Callable[[Query], Built],
+        leaves: Callable[[Query, Mapping[str, torch.dtype]], Mapping[str, Tensor]],
+    ) -> None:
+        self._functions, self._read, self._leaves = functions, read, leaves
+        self._known: OrderedDict[Any, Unsent | None] = OrderedDict()
+
+    def completed(self, query: Query) -> tuple[Query, tuple[str, ...]]:
+        """The query with all weights of its program, and the names of those that were initialised here.
+
+        A `torch.manual_seed(n)` of the text is the seed where the query has none.
+
+        Raises:
+            PullbackError: `bad_parameter` where weights are to be drawn and there is no seed; what reading the program raises.
+        """
+        text = query.program if query.program is not None else None
+        if query.function is not None:
+            text = self._functions.find(query.function).text
+        if text is None:
+            return query, ()
+        seeded = _SEEDED.search(text) if query.seed is None else None
+        if seeded:
+            query = replace(query, seed=int(seeded[1]))
+        if not _MENTIONS.search(text):
+            return query, ()
+        unsent = self._unsent(query)
+        if unsent is None:
+            return query, ()
+        function = unsent.built.function
+        initial = function.initial
+        if initial is None:
+            return query, ()
+        if initial.random and query.seed is None:
+            raise _not_sent(initial.shapes)
+        leaves = self._leaves(query, unsent.dtypes)
+        devices = sorted({leaf.device.index or 0 for leaf in leaves.values() if leaf.device.type == "cuda"})
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            torch.manual_seed(query.seed or 0)
+            values = initial.call(*(leaves[name] for name in function.leaves))
+        sent = {name: from_torch(value.detach()) for name, value in zip(initial.names, values, strict=True)}
+        return replace(query, inputs={**query.inputs, **sent}), initial.names
+
+    def _unsent(self, query: Query) -> Unsent | None:
+        key = (
+            query.program, query.function, query.dtype, query.seed is None, query.batched, repr(query.parameters),
+            tuple((name, _signature(value)) for name, value in query.inputs.items()),
+        )  # fmt: skip
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        known = tuple(name for name in query.wrt if name in query.inputs) if query.wrt is not None else None
+        built = self._read(replace(query, want=("outputs",), wrt=known))
+        unsent = Unsent(built, {leaf.name: leaf.dtype for leaf in built.leaves}) if built.function.initial is not None else None
+        if built.function.static:
+            self._known[key] = unsent
+            if len(self._known) > _CACHE_LENGTH:
+                self._known.popitem(last=False)
+        return unsent
+
+
+def _signature(value: Any) -> Any:
+    return tuple(map(_signature, value)) if isinstance(value, tuple) else (value.shape, value.dtype, value.bare)
+
+
+def _not_sent(shapes: Mapping[str, tuple[int, ...]]) -> PullbackError:
+    listed = ", ".join(f"`{name}` {list(shape)}" for name, shape in list(shapes.items())[:_NAMED])
+    more = f" and {len(shapes) - _NAMED} more" if len(shapes) > _NAMED else ""
+    return PullbackError(
+        "bad_parameter",
+        f"The program has weights that are not among the inputs: {listed}{more}.",
+        at="inputs",
+        expected=", ".join(list(shapes)[:_NAMED]),
+        fix='Send them in "inputs" under these names (the file of a `state_dict` has them), or add "seed": 0 to have them initialised '
+        "as PyTorch does.",
+    )

@@ -1,0 +1,1 @@
+"""Derivatives inside a program: parts of its graph as functions, differentiated and mapped."""

@@ -1,0 +1,162 @@
+"""Derivatives that a program takes itself: `autograd.grad`, `loss.backward()` and `x.grad`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from app.program.differentiation.parts import Gradient, part
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Emit, Several, Value, example, is_floating, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.trace import Trace
+
+_LOOP = "Write the step out: `w = w - lr * torch.autograd.grad(loss, w)[0]`."
+
+
+@dataclass(frozen=True, slots=True)
+class _Backward:
+    """One `loss.backward()`: the loss as it was then, after how many steps, with which cotangent."""
+
+    loss: fx.Node
+    after: int
+    cotangent: fx.Node | None
+    create_graph: bool
+
+
+class Gradients:
+    """Derivatives of one program."""
+
+    def __init__(self, trace: Trace, dtype: torch.dtype) -> None:
+        self._trace, self._dtype = trace, dtype
+        self._backwards: list[_Backward] = []
+        self._since: dict[fx.Node, int] = {}
+        self._read: dict[fx.Node, fx.Node] = {}
+        self.last: fx.Node | None = None
+
+    # `torch.autograd.grad`.
+
+    def autograd_grad(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        """`torch.autograd.grad(outputs, inputs, grad_outputs=None, …)`: a tuple of gradients."""
+        names = ("outputs", "inputs", "grad_outputs", "retain_graph", "create_graph")
+        given = dict(zip(names, args, strict=False)) | dict(kwargs)
+        outputs, inputs = _tensors(given.get("outputs"), "outputs"), _tensors(given.get("inputs"), "inputs")
+        cotangents = given.get("grad_outputs")
+        weights = None if cotangents is None else _tensors(cotangents, "grad_outputs")
+        if given.get("is_grads_batched"):
+            raise Refusal("`is_grads_batched` is not in the language.", "Write `torch.vmap` of a function of one cotangent.")
+        gradients = self._gradients(
+            emit, [self._trace.now(node) for node in outputs], [self._trace.now(node) for node in inputs], weights
+        )
+        unused = bool(given.get("allow_unused", False))
+        result: list[Value] = []
+        for node, gradient in zip(inputs, gradients, strict=True):
+            if gradient is None and given.get("materialize_grads"):
+                gradient = emit("zeros_like", torch.zeros_like, (node,), {})
+            elif gradient is None and not unused:
+                raise Refusal(
+                    "One of the inputs is not used in the outputs, so it has no gradient.",
+                    "Leave it out, or write `allow_unused=True`.",
+                    code="operation_failed",
+                )
+            result.append(gradient)
+        if not given.get("create_graph"):
+            result = [None if g is None else emit("detach", torch.Tensor.detach, (g,), {}) for g in result]
+        return tuple(result)
+
+    def _gradients(
+        self, emit: Emit, outputs: list[fx.Node], inputs: list[fx.Node], cotangents: list[fx.Node] | None
+    ) -> list[fx.Node | None]:
+        """The gradient of `outputs` for each of `inputs` (nodes as they stood), None where no path leads."""
+        for output in outputs:
+            value: Tensor = output.meta["val"]
+            if cotangents is None and value.numel() != 1:
+                raise Refusal(
+                    f"The gradient is of one number; this tensor has the shape {list(value.shape)}.",
+                    "Take its `.sum()`, or give `grad_outputs=torch.ones_like(y)`.",
+                    code="not_scalar",
+                )
+            if not is_floating(value):
+                raise Refusal("A tensor of whole numbers has no gradient.", "Differentiate a floating one.")
+        section = part(self._trace.graph, inputs, outputs, self._dtype, self._trace.drawing)
+        reached = [node for node, is_reached in zip(inputs, section.reached, strict=True) if is_reached]
+        if not reached:
+            return [None] * len(inputs)
+        if len(reached) < len(inputs):
+            section = part(self._trace.graph, reached, outputs, self._dtype, self._trace.drawing)
+        weights = None if cotangents is None else [self._trace.now(node) for node in cotangents]
+        several = emit("autograd.grad", Gradient(section.run), (reached, list(section.free), weights), {}, exact=True)
+        picked = {node: self._trace.pick(several, index) for index, node in enumerate(reached)}
+        return [picked.get(node) for node in inputs]
+
+    # `loss.backward()` and `x.grad`.
+
+    def backward(self, loss: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> None:
+        """`loss.backward(gradient=None, …, create_graph=False)`."""
+        cotangent = kwargs.get("gradient", args[0] if args else None)
+        if cotangent is None and example(loss).numel() != 1:
+            raise Refusal(
+                f"`.backward()` is of one number; this tensor has the shape {list(example(loss).shape)}.",
+                "Take its `.sum()` or `.mean()` before, or give a cotangent: `y.backward(torch.ones_like(y))`.",
+                code="not_scalar",
+            )
+        node = None if cotangent is None else self._trace.now(cotangent)
+        create = bool(kwargs.get("create_graph", False))
+        self._backwards.append(_Backward(self._trace.now(loss), self._trace.steps, node, create))
+        self.last = loss
+
+    def grad(self, emit: Emit, tensor: fx.Node) -> Value:
+        """`x.grad`: the sum of what each `backward()` since the last reset left there."""
+        since = self._since.get(tensor, 0)
+        total: Value = None
+        for call in self._backwards[since:]:
+            at = self._as_of(tensor, call.after)
+            (gradient,) = self._gradients(emit, [call.loss], [at], None if call.cotangent is None else [call.cotangent])
+            if gradient is None:
+                continue
+            if not call.create_graph:
+                gradient = emit("detach", torch.Tensor.detach, (gradient,), {})
+            total = gradient if total is None else emit("+", torch.add, (total, gradient), {})
+        if total is not None:
+            self._read[total] = tensor
+        return total
+
+    def _as_of(self, tensor: fx.Node, step: int) -> fx.Node:
+        """The node that held a tensor after so many steps."""
+        cell = tensor.meta.get("cell")
+        node = tensor
+        for began, later in cell.history if cell is not None else ():
+            if began <= step:
+                node = later
+        return node
+
+    def owner_of(self, gradient: fx.Node) -> fx.Node | None:
+        """The tensor whose `.grad` this is."""
+        return self._read.get(gradient)
+
+    def reset(self, tensor: fx.Node | None = None) -> None:
+        """`x.grad = None`, `x.grad.zero_()`, `optimizer.zero_grad()`."""
+        if tensor is not None:
+            self._since[tensor] = len(self._backwards)
+            return
+        self._backwards.clear()
+        self._since.clear()
+
+    def stepped(self) -> None:
+        """`optimizer.step()`: harmless as the last line; nothing can be computed after it."""
+        self._trace.closed = Refusal(
+            "`optimizer.step()` changes the weights, and nothing can be computed after it here.", _LOOP
+        )
+
+
+def _tensors(value: Value, what: str) -> list[fx.Node]:
+    found: Any = [value] if is_tensor(value) else value
+    if isinstance(found, dict):
+        found = list(found.values())
+    if isinstance(found, Several) or not isinstance(found, list | tuple) or not all(is_tensor(member) for member in found):
+        raise Refusal(f"`{what}` are tensors, not {named(value)}.")
+    return list(found)

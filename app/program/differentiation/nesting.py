@@ -1,0 +1,38 @@
+"""Tensors in nested lists, tuples and dicts: taken out in order, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import fx
+
+from app.program.semantics.graph_values import Value
+
+
+def leaves(value: Value) -> list[fx.Node]:
+    """The tensors in `value`, in order."""
+    if isinstance(value, fx.Node):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [leaf for member in value for leaf in leaves(member)]
+    return []
+
+
+def rebuilt(value: Value, members: Iterator[Any]) -> Any:
+    """`value` with its tensors replaced by `members`, in order."""
+    if isinstance(value, fx.Node):
+        return next(members)
+    if isinstance(value, dict):
+        return {key: rebuilt(member, members) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [rebuilt(member, members) for member in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    return value
+
+
+def each(value: Value, by: Callable[[fx.Node], Any]) -> Any:
+    """`value` with every tensor replaced by `by(it)`."""
+    return rebuilt(value, iter([by(leaf) for leaf in leaves(value)]))

@@ -1,0 +1,161 @@
+"""Parts of a graph as functions of their own, and the derivatives of these as steps: derivatives inside a program.
+
+Such a step runs its part again, so it can itself be differentiated, mapped and planned like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from app.program.graph_runner import GraphRunner
+from app.program.reading.source import Refusal
+
+Run = Callable[..., tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The steps that lead from some tensors of a graph to others, as a function.
+
+    Attributes:
+        run: (inputs…, free…) → outputs.
+        free: further tensors that these steps read: constants of this function.
+        reached: for each input, whether any output depends on it.
+    """
+
+    run: Run
+    free: tuple[fx.Node, ...]
+    reached: tuple[bool, ...]
+
+
+def part(
+    graph: fx.Graph, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node], dtype: torch.dtype, drawing: set[fx.Node]
+) -> Part:
+    """The part of `graph` from `inputs` to `outputs`. Raises a refusal where random numbers are drawn on the way."""
+    boundary = set(inputs)
+    below: set[fx.Node] = set()
+    wanted = _upstream(outputs, boundary)
+    order = [node for node in graph.nodes if node in wanted and node not in boundary]
+    for node in order:
+        if any(used in boundary or used in below for used in node.all_input_nodes):
+            if node in drawing:
+                if _draws_by_shape(node):
+                    continue
+                raise Refusal(
+                    "A derivative inside the program passes a step that draws random numbers.",
+                    "Draw them before: `mask = (rand_like(x) > p) / (1 - p)` in the place of `dropout`.",
+                )
+            below.add(node)
+    made = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {node: made.placeholder(f"in{i}") for i, node in enumerate(inputs)}
+    free: dict[fx.Node, None] = {}
+    for node in (*(n for n in order if n in below), None):
+        for used in node.all_input_nodes if node is not None else outputs:
+            if used not in below and used not in boundary:
+                free[used] = None
+    for node in free:
+        copies[node] = made.placeholder(f"free{len(copies)}")
+    for node in order:
+        if node in below:
+            copies[node] = made.node_copy(node, copies.__getitem__)
+    made.output(tuple(copies[node] for node in outputs))
+    reached = tuple(_reaches(node, below, outputs) for node in inputs)
+    return Part(GraphRunner(made, dtype), tuple(free), reached)
+
+
+def _upstream(outputs: Sequence[fx.Node], boundary: set[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            if node not in boundary:
+                stack += node.all_input_nodes
+    return found
+
+
+def _reaches(start: fx.Node, below: set[fx.Node], outputs: Sequence[fx.Node]) -> bool:
+    if start in outputs:
+        return True
+    return any(user in below for user in start.users)
+
+
+def _draws_by_shape(node: fx.Node) -> bool:
+    """Whether what it draws depends on its tensor's shape alone (`randn_like`)."""
+    return str(getattr(node.target, "__name__", "")).endswith("_like")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gradient:
+    """Jᵀ·cotangents of a part: `autograd.grad`, `func.grad`, `func.vjp`."""
+
+    run: Run
+    __name__: ClassVar[str] = "gradient"
+
+    def __call__(
+        self, inputs: list[Tensor], free: list[Tensor], cotangents: list[Tensor] | None, ones: bool = True
+    ) -> tuple[Tensor, ...]:
+        outputs, pull, *_ = torch.func.vjp(lambda *xs: self.run(*xs, *free), *inputs)
+        if cotangents is None:
+            cotangents = [torch.ones_like(output) for output in outputs]
+        gradients: tuple[Tensor, ...] = pull(tuple(cotangents))
+        return gradients
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tangent:
+    """J·tangents of a part: `func.jvp`."""
+
+    run: Run
+    __name__: ClassVar[str] = "tangent"
+
+    def __call__(self, inputs: list[Tensor], free: list[Tensor], tangents: list[Tensor]) -> tuple[Tensor, ...]:
+        _, pushed, *_ = torch.func.jvp(lambda *xs: self.run(*xs, *free), tuple(inputs), tuple(tangents))
+        result: tuple[Tensor, ...] = pushed
+        return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Jacobian:
+    """All of J of a part, or of its Hessian: outputs × inputs, each of shape `[output…, input…]`.
+
+    In reverse mode whatever was asked for: forward mode inside a step leaves PyTorch's planning and some of its kernels behind.
+
+    Attributes:
+        kind: `jacrev`, `jacfwd` or `hessian`.
+    """
+
+    run: Run
+    kind: str
+    __name__: ClassVar[str] = "jacobian"
+
+    def __call__(self, inputs: list[Tensor], free: list[Tensor]) -> tuple[Tensor, ...]:
+        at = tuple(range(len(inputs)))
+        if self.kind == "hessian":
+            slopes = torch.func.jacrev(lambda *xs: self.run(*xs, *free)[0], argnums=at)
+            rows = torch.func.jacrev(slopes, argnums=at)(*inputs)
+            return tuple(block for row in rows for block in row)
+        blocks = torch.func.jacrev(lambda *xs: self.run(*xs, *free), argnums=at)(*inputs)
+        return tuple(block for row in blocks for block in row)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapped:
+    """A part, mapped over axes of its inputs: `vmap`."""
+
+    run: Run
+    in_dims: tuple[int | None, ...]
+    out_dims: tuple[int, ...]
+    randomness: str
+    __name__: ClassVar[str] = "mapped"
+
+    def __call__(self, inputs: list[Tensor], free: list[Tensor]) -> tuple[Tensor, ...]:
+        dims = (*self.in_dims, *(None for _ in free))
+        result: tuple[Tensor, ...] = torch.vmap(self.run, dims, self.out_dims, randomness=self.randomness)(*inputs, *free)
+        return result

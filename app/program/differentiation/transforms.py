@@ -1,0 +1,311 @@
+"""`torch.func` inside a program: `grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `hessian`, `vmap`, and `autograd.functional`.
+
+The function is read once on tensors of its own; the steps that it made are the part of the graph that is differentiated or mapped.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from app.program.differentiation import nesting
+from app.program.differentiation.parts import Gradient, Jacobian, Mapped, Tangent, part
+from app.program.modules.layers import LayerValue
+from app.program.modules.weights import named_weights
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Emit, Value, example, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import Instance
+
+Apply = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transformed:
+    """`torch.func.grad(f)` and its like, not yet called. `function`: the program's own, or what `vjp` kept."""
+
+    kind: str
+    function: Any
+    options: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pull:
+    """What `torch.func.vjp` keeps: where its function began and ended."""
+
+    primals: tuple[Value, ...]
+    inputs: list[fx.Node]
+    result: Value
+    outputs: list[fx.Node]
+
+
+# Options by position after the function.
+_OPTIONS = {
+    "grad": ("argnums", "has_aux"), "grad_and_value": ("argnums", "has_aux"), "jacrev": ("argnums", "has_aux"),
+    "jacfwd": ("argnums", "has_aux"), "hessian": ("argnums",), "vmap": ("in_dims", "out_dims", "randomness"),
+}  # fmt: skip
+
+
+class Transforms:
+    """Transformations of the functions of one program."""
+
+    def __init__(self, trace: Trace, dtype: torch.dtype, apply: Apply) -> None:
+        self._trace, self._dtype, self._apply = trace, dtype, apply
+        self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
+            "func.vjp": self._vjp, "func.jvp": self._jvp, "func.functional_call": self._functional_call,
+            "autograd.functional.jacobian": self._jacobian, "autograd.functional.hessian": self._hessian,
+            "autograd.functional.vjp": self._old_vjp, "autograd.functional.jvp": self._old_jvp,
+            "autograd.functional.hvp": self._hvp, "autograd.functional.vhp": self._hvp,
+        }  # fmt: skip
+        for kind in _OPTIONS:
+            self.table[f"func.{kind}"] = functools.partial(self._made, kind)
+        self.table["vmap"] = self.table["func.vmap"]
+
+    def _made(self, kind: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Transformed:
+        if not args:
+            raise Refusal(f"`{kind}` takes a function.", f"Write `torch.func.{kind}(f)(x)`.")
+        if is_tensor(args[0]):
+            raise Refusal(f"`{kind}` takes a function, not a tensor.", f"Write `torch.func.{kind}(lambda x: …)(x)`.")
+        options = dict(zip(_OPTIONS[kind], args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k != "func"}
+        return Transformed(kind, args[0], options)
+
+    def apply(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """Calls what a transformation gave."""
+        kind = transformed.kind
+        if kind == "pull":
+            return self._pulled(emit, transformed.function, args)
+        if kind == "vmap":
+            return self._mapped(emit, transformed, args, kwargs)
+        if kind in ("grad", "grad_and_value"):
+            return self._gradient(emit, transformed, args, kwargs)
+        return self._derivative(emit, transformed, args, kwargs)
+
+    # Reading a function on tensors of its own.
+
+    def _begun(self, emit: Emit, value: Value) -> tuple[Value, list[fx.Node]]:
+        """`value` with tensors of its own in the place of those in it, and these."""
+        own = nesting.each(value, lambda node: emit("clone", torch.clone, (node,), {}))
+        return own, nesting.leaves(own)
+
+    def _ended(self, value: Value) -> list[fx.Node]:
+        if not nesting.leaves(value):
+            raise Refusal(
+                f"The function that is differentiated gives {named(value)}, not a tensor.", "Return a tensor from it."
+            )
+        return [self._trace.now(node) for node in nesting.leaves(value)]
+
+    def _read(
+        self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> tuple[Any, list[fx.Node], list[fx.Node], Value, Value]:
+        """The arguments that are differentiated, their tensors, the outputs' tensors, the result and what comes beside it."""
+        argnums = transformed.options.get("argnums", 0)
+        chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        if any(not isinstance(n, int) or not -len(args) <= n < len(args) for n in chosen):
+            raise Refusal("`argnums` names arguments that the function is not given.", "Count them from 0.")
+        given = list(args)
+        inputs: list[fx.Node] = []
+        for number in chosen:
+            given[number], own = self._begun(emit, args[number])
+            inputs += own
+        if not inputs:
+            raise Refusal("There is no tensor to differentiate by.", "Give the function a floating tensor.")
+        result = self._apply(transformed.function, tuple(given), kwargs)
+        beside: Value = None
+        if transformed.options.get("has_aux"):
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise Refusal("With `has_aux=True` the function returns a pair.", "Write `return loss, aux`.")
+            result, beside = result
+        structure: Any = args[chosen[0]] if isinstance(argnums, int) else tuple(args[n] for n in chosen)
+        return structure, inputs, self._ended(result), result, beside
+
+    def _section(self, inputs: list[fx.Node], outputs: list[fx.Node]) -> Any:
+        return part(self._trace.graph, inputs, outputs, self._dtype, self._trace.drawing)
+
+    def _picked(self, several: Value, count: int) -> list[Value]:
+        return [self._trace.pick(several, index) for index in range(count)]
+
+    # Derivatives.
+
+    def _gradient(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        structure, inputs, outputs, result, beside = self._read(emit, transformed, args, kwargs)
+        if len(outputs) != 1 or outputs[0].meta["val"].dim() != 0:
+            raise Refusal(
+                "`torch.func.grad` is of a function that gives one number.",
+                "Return `.sum()` or `.mean()` of it, or use `torch.func.jacrev`.",
+                code="not_scalar",
+            )
+        section = self._section(inputs, outputs)
+        several = emit("func.grad", Gradient(section.run), (inputs, list(section.free), None), {}, exact=True)
+        gradients = nesting.rebuilt(structure, iter(self._picked(several, len(inputs))))
+        if transformed.kind == "grad_and_value":
+            return (gradients, (result, beside)) if transformed.options.get("has_aux") else (gradients, result)
+        return (gradients, beside) if transformed.options.get("has_aux") else gradients
+
+    def _derivative(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        structure, inputs, outputs, result, beside = self._read(emit, transformed, args, kwargs)
+        blocks = self._blocks(emit, transformed.kind, inputs, outputs)
+        if transformed.kind == "hessian":
+            rows = [nesting.rebuilt(structure, iter(row)) for row in blocks]
+            value = nesting.rebuilt(structure, iter(rows))
+        else:
+            rows = [nesting.rebuilt(structure, iter(row)) for row in blocks]
+            value = nesting.rebuilt(result, iter(rows))
+        return (value, beside) if transformed.options.get("has_aux") else value
+
+    def _blocks(self, emit: Emit, kind: str, inputs: list[fx.Node], outputs: list[fx.Node]) -> list[list[Value]]:
+        if kind == "hessian" and (len(outputs) != 1 or outputs[0].meta["val"].numel() != 1):
+            raise Refusal("`hessian` is of a function that gives one number.", "Return `.sum()` of it.", code="not_scalar")
+        section = self._section(inputs, outputs)
+        several = emit(f"func.{kind}", Jacobian(section.run, kind), (inputs, list(section.free)), {}, exact=True)
+        count, rows = len(inputs), len(inputs) if kind == "hessian" else len(outputs)
+        members = self._picked(several, rows * count)
+        return [members[row * count : (row + 1) * count] for row in range(rows)]
+
+    def _vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        function, *primals = args
+        own, inputs = self._begun(emit, tuple(primals))
+        result = self._apply(function, own, {})
+        pull = _Pull(tuple(primals), inputs, result, self._ended(result))
+        return result, Transformed("pull", pull, {})
+
+    def _pulled(self, emit: Emit, pull: _Pull, args: tuple[Value, ...]) -> Value:
+        weights = [self._trace.now(node) for value in args for node in nesting.leaves(value)]
+        if len(weights) != len(pull.outputs):
+            raise Refusal("The cotangent has another form than what the function gives.", "Give one tensor for each output.")
+        section = self._section(pull.inputs, pull.outputs)
+        several = emit("func.vjp", Gradient(section.run), (pull.inputs, list(section.free), weights), {}, exact=True)
+        return nesting.rebuilt(pull.primals, iter(self._picked(several, len(pull.inputs))))
+
+    def _jvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        function, primals, tangents = (*args, *kwargs.values())[:3]
+        if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
+            raise Refusal("`jvp` takes tuples of primals and tangents.", "Write `torch.func.jvp(f, (x,), (v,))`.")
+        own, inputs = self._begun(emit, tuple(primals))
+        result = self._apply(function, own, {})
+        outputs = self._ended(result)
+        section = self._section(inputs, outputs)
+        along = [self._trace.now(node) for node in nesting.leaves(tangents)]
+        several = emit("func.jvp", Tangent(section.run), (inputs, list(section.free), along), {}, exact=True)
+        return result, nesting.rebuilt(result, iter(self._picked(several, len(outputs))))
+
+    # `torch.autograd.functional`, whose results are cut off unless `create_graph=True`.
+
+    def _taken(self, emit: Emit, args: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...], bool]:
+        function, inputs = args[0], args[1]
+        several = isinstance(inputs, tuple | list)
+        return function, tuple(inputs) if several else (inputs,), several
+
+    def _loose(self, emit: Emit, value: Value, kwargs: Mapping[str, Value]) -> Value:
+        if kwargs.get("create_graph"):
+            return value
+        return nesting.each(value, lambda node: emit("detach", torch.Tensor.detach, (node,), {}))
+
+    def _jacobian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        function, primals, several = self._taken(emit, args)
+        own, inputs = self._begun(emit, primals)
+        result = self._apply(function, own, {})
+        rows = [tuple(row) if several else row[0] for row in self._blocks(emit, "jacrev", inputs, self._ended(result))]
+        return self._loose(emit, nesting.rebuilt(result, iter(rows)), kwargs)
+
+    def _hessian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        function, primals, several = self._taken(emit, args)
+        own, inputs = self._begun(emit, primals)
+        result = self._apply(function, own, {})
+        rows = self._blocks(emit, "hessian", inputs, self._ended(result))
+        return self._loose(emit, tuple(map(tuple, rows)) if several else rows[0][0], kwargs)
+
+    def _old_vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        function, primals, several = self._taken(emit, args)
+        result, pull = self._vjp(emit, (function, *primals), {})
+        weights = args[2] if len(args) > 2 else kwargs.get("v")
+        if weights is None:
+            weights = nesting.each(result, lambda node: emit("ones_like", torch.ones_like, (node,), {}))
+        gradients = self._pulled(emit, pull.function, (weights,))
+        return self._loose(emit, (result, gradients if several else gradients[0]), kwargs)
+
+    def _old_jvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        function, primals, _ = self._taken(emit, args)
+        tangents = args[2] if len(args) > 2 else kwargs.get("v")
+        result = self._jvp(emit, (function, primals, tangents if isinstance(tangents, tuple | list) else (tangents,)), {})
+        return self._loose(emit, result, kwargs)
+
+    def _hvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        function, primals, several = self._taken(emit, args)
+        direction = args[2] if len(args) > 2 else kwargs.get("v")
+        own, inputs = self._begun(emit, primals)
+        result = self._apply(function, own, {})
+        first = self._section(inputs, self._ended(result))
+        gradient = emit("func.grad", Gradient(first.run), (inputs, list(first.free), None), {}, exact=True)
+        slopes = [self._trace.now(node) for node in self._picked(gradient, len(inputs))]
+        second = self._section(inputs, slopes)
+        weights = [self._trace.now(node) for node in nesting.leaves(direction)]
+        several_nodes = emit("func.vjp", Gradient(second.run), (inputs, list(second.free), weights), {}, exact=True)
+        products = tuple(self._picked(several_nodes, len(inputs)))
+        return self._loose(emit, (result, products if several else products[0]), kwargs)
+
+    # Mapping, and modules with other weights.
+
+    def _mapped(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        options = transformed.options
+        dims = options.get("in_dims", 0)
+        given = [
+            self._spread(dims if isinstance(dims, int) or dims is None else dims[i], value) for i, value in enumerate(args)
+        ]
+        given += [self._spread(0, value) for value in kwargs.values()]
+        inputs, axes = [n for nodes, _ in given for n in nodes], [a for _, dims in given for a in dims]
+        if not any(axis is not None for axis in axes):
+            raise Refusal("`vmap` needs a tensor with an axis to map over.", "Give `in_dims` an axis for one argument.")
+        sizes = {example(n).shape[a] for n, a in zip(inputs, axes, strict=True) if a is not None and example(n).dim()}
+        if len(sizes) != 1 or 0 in sizes:
+            raise Refusal(f"The mapped axes have {sorted(sizes)} members; they must agree.", code="shape_mismatch")
+        samples = [
+            node if axis is None else emit("select", torch.select, (node, axis, 0), {})
+            for node, axis in zip(inputs, axes, strict=True)
+        ]
+        starts = [emit("clone", torch.clone, (node,), {}) for node in samples]
+        members = iter(starts)
+        own = tuple(nesting.rebuilt(value, members) for value in args)
+        named_own = {key: nesting.rebuilt(value, members) for key, value in kwargs.items()}
+        result = self._apply(transformed.function, own, named_own)
+        outputs = self._ended(result)
+        out = options.get("out_dims", 0)
+        out_dims = (out,) * len(outputs) if isinstance(out, int) else tuple(out)
+        section = self._section(starts, outputs)
+        target = Mapped(section.run, tuple(axes), out_dims, str(options.get("randomness", "error")))
+        whole = [self._trace.now(node) for node in inputs]
+        random = options.get("randomness", "error") != "error"
+        several = emit("vmap", target, (whole, list(section.free)), {}, exact=True, random=random)
+        return nesting.rebuilt(result, iter(self._picked(several, len(outputs))))
+
+    def _spread(self, dims: Value, value: Value) -> tuple[list[fx.Node], list[int | None]]:
+        nodes = nesting.leaves(value)
+        if dims is None or isinstance(dims, int):
+            return nodes, [dims] * len(nodes)
+        axes = list(dims.values()) if isinstance(dims, dict) else list(dims)
+        return nodes, axes
+
+    def _functional_call(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        module, values, *rest = args
+        given = rest[0] if rest else kwargs.get("args", ())
+        named_args = rest[1] if len(rest) > 1 else kwargs.get("kwargs") or {}
+        values = {k: v for one in values for k, v in one.items()} if isinstance(values, tuple | list) else values
+        if not isinstance(module, LayerValue | Instance) or not isinstance(values, dict):
+            raise Refusal("`functional_call` takes a module, a dict of its weights, and arguments.")
+        weights = dict(named_weights(module))
+        before = {name: weight.node for name, weight in weights.items()}
+        unknown = [name for name in values if name not in weights]
+        if unknown:
+            raise Refusal(f"The module has no weight `{unknown[0]}`.", f"Its weights are {', '.join(weights) or 'none'}.")
+        try:
+            for name, value in values.items():
+                weights[name].node = value
+            return self._apply(module, tuple(given) if isinstance(given, tuple | list) else (given,), dict(named_args))
+        finally:
+            for name, node in before.items():
+                weights[name].node = node

@@ -1,0 +1,111 @@
+"""Assignments: to names, tuples of names, attributes, places in a list and in a tensor."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from app.program.interpreting.objects import Objects
+from app.program.library import inplace
+from app.program.modules.layers import LayerValue
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Value, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.values import UNREADABLE, ClassValue, Inert, Instance
+
+
+class Assigning(Objects):
+    """Binds what stands left of `=`."""
+
+    def assign(self, target: ast.expr, value: Value) -> None:
+        """Binds `target` (a name, a place, an attribute, or nested tuples of these) to `value`."""
+        if isinstance(target, ast.Name):
+            self.weights.adopt(value, None, target.id)
+            self.scope.bind(target.id, value)
+        elif isinstance(target, ast.Tuple | ast.List):
+            self._unpack(target, value)
+        elif isinstance(target, ast.Subscript):
+            self.assign_item(target, self.value(target.value), self.value(target.slice), value)
+        elif isinstance(target, ast.Attribute):
+            self._assign_attribute(target, value)
+        else:
+            raise self.source.refused(Refusal("This cannot be assigned to.", "Assign to a name."), target)
+
+    def _unpack(self, target: ast.Tuple | ast.List, value: Value) -> None:
+        parts = self.located(target, lambda: self.builtins.items(self.emitter(target), value))
+        starred = [index for index, part in enumerate(target.elts) if isinstance(part, ast.Starred)]
+        if starred:
+            before, after = starred[0], len(target.elts) - starred[0] - 1
+            if len(parts) >= before + after:
+                rest = list(parts[before : len(parts) - after])
+                parts = [*parts[:before], rest, *parts[len(parts) - after :]]
+        if len(parts) != len(target.elts):
+            refusal = Refusal(f"{len(target.elts)} names stand on the left, and there are {len(parts)} values on the right.")
+            raise self.source.refused(refusal, target)
+        for name, part in zip(target.elts, parts, strict=True):
+            self.assign(name.value if isinstance(name, ast.Starred) else name, part)
+
+    def assign_item(self, target: ast.Subscript, owner: Value, index: Value, value: Value) -> None:
+        """`owner[index] = value`."""
+        if is_tensor(owner):
+            self.located(target, lambda: inplace.set_item(self.trace, self.emitter(target), owner, index, value))
+            return
+        if isinstance(owner, dict) and isinstance(index, str | int):
+            owner[index] = value
+            return
+        if isinstance(owner, list) and isinstance(index, int) and -len(owner) <= index < len(owner):
+            owner[index] = value
+            return
+        if isinstance(owner, Instance) and isinstance(owner.kind, str):
+            owner.own[str(index)] = value
+            self.weights.adopt(value, owner, str(index))
+            return
+        what = "There is no such place to assign to." if isinstance(owner, list | dict) else None
+        raise self.source.refused(Refusal(what or f"{named(owner).capitalize()} cannot be assigned into."), target)
+
+    def _assign_attribute(self, target: ast.Attribute, value: Value) -> None:
+        owner, name = self.value(target.value), target.attr
+        if isinstance(owner, Instance):
+            self.weights.adopt(value, owner, name)
+            owner.own[name] = value
+        elif isinstance(owner, LayerValue) and name in owner.weights and is_tensor(value):
+            tied = self.weights.weight_of(value)
+            if tied is None:
+                raise self.source.refused(
+                    Refusal("A weight is replaced by another weight only.", f"Write `nn.init.…_({name})`, or send it."), target
+                )
+            owner.weights[name] = tied
+        elif is_tensor(owner) and name == "data" and is_tensor(value):
+            self.located(target, lambda: inplace.set_data(self.trace, self.emitter(target), owner, value))
+        elif is_tensor(owner) and name == "grad":
+            self.calls.gradients.reset(owner)
+        elif is_tensor(owner) and name == "requires_grad":
+            self.leave_out(target, ".requires_grad", None)
+        elif isinstance(owner, ClassValue | Inert):
+            self.leave_out(target, f".{name} = …", None)
+        else:
+            refusal = Refusal(f"`.{name}` of {named(owner)} cannot be assigned to.", f"Assign to a name: `{name} = …`.")
+            raise self.source.refused(refusal, target)
+
+    def bound_names(self, node: Any) -> list[str]:
+        """The names that a statement, which could not be read, would have bound."""
+        found: list[str] = []
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                found.append(part.id)
+            elif isinstance(part, ast.FunctionDef | ast.ClassDef):
+                found.append(part.name)
+            elif isinstance(part, ast.alias):
+                found.append((part.asname or part.name).partition(".")[0])
+        return found
+
+    def poison(self, node: ast.stmt) -> None:
+        """Names that `node` would have bound are unreadable from here on; so is what it would have written into."""
+        for name in self.bound_names(node):
+            self.scope.bind(name, UNREADABLE)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            while isinstance(target, ast.Subscript | ast.Attribute):
+                target = target.value
+            if isinstance(target, ast.Name) and target.id in self.scope and target.id != "self":
+                self.scope.bind(target.id, UNREADABLE)

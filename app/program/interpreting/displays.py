@@ -1,0 +1,144 @@
+"""Lists, tuples, dicts and comprehensions, and the members of what can be indexed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from app.program.interpreting.assigning import Assigning
+from app.program.library import attributes as tensors
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.graph_values import Several, Value, is_tensor, item_of
+from app.program.semantics.scopes import Scope
+from app.program.semantics.static import named
+
+_ITERATIONS: Final = 10_000
+
+
+class Displays(Assigning):
+    """Reads what holds several values."""
+
+    truth: Callable[[ast.expr], bool]
+
+    def _members(self, nodes: list[ast.expr]) -> list[Value]:
+        values: list[Value] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                values += self.items(node.value)
+            else:
+                values.append(self.value(node))
+            static.check_length(len(values))
+        return values
+
+    def _subscript(self, node: ast.Subscript) -> Value:
+        owner = self.read(self.value(node.value))
+        return self.read(self.item(node, owner, self.value(node.slice)))
+
+    def item(self, node: ast.AST, owner: Value, index: Value) -> Value:
+        """`owner[index]`."""
+        if isinstance(index, Several) and index.operation in ("where", "nonzero"):
+            index = tuple(self.builtins.items(self.emitter(node), index))
+        if is_tensor(owner):
+            return tensors.indexed(self.emitter(node), owner, index)
+        if isinstance(owner, Several):
+            return self._of_several(node, owner, index)
+        if isinstance(owner, dict):
+            if not isinstance(index, str | int) or index not in owner:
+                raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.")
+            return owner[index]
+        if isinstance(owner, list | tuple | range):
+            if is_tensor(index) and tensors.is_single(index):
+                index = int(self.reads.number(self.emitter(node), index))
+            return item_of(owner, index)
+        if isinstance(owner, str) and isinstance(index, int | slice):
+            return static.computed(lambda: owner[index], what="An index")
+        return self.held_item(node, owner, index)
+
+    def _of_several(self, node: ast.AST, owner: Several, index: Value) -> Value:
+        if isinstance(index, int):
+            if not -len(owner.values) <= index < len(owner.values):
+                raise Refusal(f"`{owner.operation}` gives {len(owner.values)} tensors, so [{index}] is none of them.")
+            return self.trace.pick(owner, index)
+        return item_of(self.builtins.items(self.emitter(node), owner), index)
+
+    def _slice(self, node: ast.Slice) -> slice:
+        parts = [None if part is None else self.value(part) for part in (node.lower, node.upper, node.step)]
+        for part in parts:
+            if not (part is None or is_tensor(part) or (isinstance(part, int) and abs(part) < 1 << 63)):
+                raise Refusal(f"A slice is made of integers, not of {named(part)}.", "Write `n // 2` in the place of `n / 2`.")
+        return slice(*parts)
+
+    def _list(self, node: ast.List) -> list[Value]:
+        return self._members(node.elts)
+
+    def _tuple(self, node: ast.Tuple) -> tuple[Value, ...]:
+        return tuple(self._members(node.elts))
+
+    def _dict(self, node: ast.Dict) -> dict[Any, Value]:
+        result: dict[Any, Value] = {}
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                inside = self.value(value)
+                if not isinstance(inside, dict):
+                    raise Refusal(f"`**` takes a dict, not {named(inside)}.")
+                result |= inside
+                static.check_length(len(result))
+                continue
+            name = self.value(key)
+            if not isinstance(name, str | int):
+                raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
+            if name in result:
+                raise Refusal(f'The key "{name}" stands twice.')
+            result[name] = self.value(value)
+        return result
+
+    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> list[Value]:
+        collected: list[Value] = []
+        with self.inside(Scope(self.scope, inner=True)):
+            for _ in self._generated(node.generators, 0):
+                collected.append(self.value(node.elt))
+                static.check_length(len(collected))
+        return collected
+
+    def _dict_comprehension(self, node: ast.DictComp) -> dict[Any, Value]:
+        collected: dict[Any, Value] = {}
+        with self.inside(Scope(self.scope, inner=True)):
+            for _ in self._generated(node.generators, 0):
+                key = self.value(node.key)
+                if not isinstance(key, str | int):
+                    raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
+                collected[key] = self.value(node.value)
+                static.check_length(len(collected))
+        return collected
+
+    def _generated(self, clauses: list[ast.comprehension], level: int) -> Iterator[None]:
+        if level == len(clauses):
+            yield
+            return
+        clause = clauses[level]
+        for item in self.items(clause.iter):
+            self.iterate()
+            self.assign(clause.target, item)
+            if all(self.truth(condition) for condition in clause.ifs):
+                yield from self._generated(clauses, level + 1)
+
+    def iterate(self) -> None:
+        self.iterations += 1
+        if self.iterations > _ITERATIONS:
+            raise Refusal(
+                f"The loops of this program run more than {_ITERATIONS:,} times in all.",
+                "Use operations on whole tensors in the place of loops.",
+                code="too_costly",
+            )
+
+    @contextmanager
+    def inside(self, scope: Scope) -> Iterator[None]:
+        """Names as they are seen in `scope`."""
+        outside, self.scope = self.scope, scope
+        try:
+            yield
+        finally:
+            self.scope = outside

@@ -1,0 +1,219 @@
+"""What a program gives: its `return`, its last expression, its last assignment, or its last function called on the inputs."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any, Final
+
+from app.errors import PullbackError
+from app.program.interpreting.expressions import Reader
+from app.program.interpreting.statements import Returned, Runner, is_text
+from app.program.library import vocabulary
+from app.program.modules.layers import LayerValue
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Several, Value, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.values import ClassValue, FunctionValue, Inert, Instance, Named
+
+_NO_OUTPUT: Final = Refusal(
+    "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
+)
+_CALLABLE: Final = (FunctionValue, ClassValue, Instance, LayerValue)
+
+
+def program(reader: Reader, runner: Runner, body: Sequence[ast.stmt]) -> Returned:
+    """Runs a whole program. Raises `bad_program` where lines of it cannot be read, with all of them, and where it returns nothing."""
+    *before, last = body or [ast.Pass(lineno=1, col_offset=0)]
+    bare = isinstance(last, ast.Expr) and not is_text(last) and not _is_quiet(reader, last)
+    returned: Returned | None = None
+    try:
+        left = runner.block(before if bare else body)
+        if bare and before and isinstance(before[-1], ast.Return):
+            raise reader.source.refused(Refusal("Nothing after `return` is ever read.", "Delete these lines."), last)
+        if isinstance(left, Returned):
+            returned = left
+        elif bare and isinstance(last, ast.Expr):
+            returned = _last(reader, last)
+        _refuse_problems(reader)
+        found = returned if returned is not None and returned.value is not None else _ending(reader, last)
+        return Returned(reader.read(found.value), found.node)
+    except Refusal as refusal:
+        _refuse_problems(reader, reader.source.refused(refusal, last))
+        raise
+    except PullbackError as error:
+        _refuse_problems(reader, error)
+        raise
+
+
+def _is_quiet(reader: Reader, statement: ast.Expr) -> bool:
+    """Whether the last line is one that gives nothing: `loss.backward()`, `print(loss)`, `optimizer.step()`."""
+    call = statement.value
+    if not isinstance(call, ast.Call):
+        return False
+    path = reader.dotted(call.func)
+    if path is not None and vocabulary.ignored_call(path) is not None:
+        return True
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    return name in ("backward", "step", "zero_grad", "append", "extend")
+
+
+def _last(reader: Reader, statement: ast.Expr) -> Returned | None:
+    reader.statement = statement
+    value = reader.value(statement.value)
+    if isinstance(value, Named):
+        raise reader.source.refused(vocabulary.not_called(value), statement)
+    return None if isinstance(value, Inert) else Returned(value, statement.value)
+
+
+def _refuse_problems(reader: Reader, last: PullbackError | None = None) -> None:
+    """Raises the first of what cannot be read, with all of it."""
+    from app.program.interpreting.state import DependentError
+
+    found = [*reader.source.problems, *reader.problems]
+    if last is not None and not isinstance(last, DependentError) and all(last.at != known.at for known in found):
+        found.append(last)
+    if not found:
+        return
+    found.sort(key=_place)
+    first = found[0]
+    raise PullbackError(
+        first.code, first.detail, at=first.at, expected=first.expected, given=first.given, fix=first.fix,
+        problems=found if len(found) > 1 else (),
+    )  # fmt: skip
+
+
+def _place(error: PullbackError) -> tuple[int, int]:
+    line, _, column = (error.at or "").partition(":")
+    return (int(line), int(column)) if line.isdigit() and column.isdigit() else (0, 0)
+
+
+def _ending(reader: Reader, last: ast.stmt) -> Returned:
+    """The output of a program that neither returns nor ends with an expression."""
+    values = [reader.scope[name] for name in reader.assigned if name in reader.scope]
+    if reader.assigned and values and not any(isinstance(value, _CALLABLE) for value in values) and _is_answer(reader, values):
+        nodes = [ast.copy_location(ast.Name(name, ast.Load()), last) for name in reader.assigned]
+        if len(values) == 1:
+            return Returned(values[0], nodes[0])
+        return Returned(tuple(values), ast.copy_location(ast.Tuple(list(nodes), ast.Load()), last))
+    loss = reader.calls.gradients.last
+    if loss is not None:
+        return Returned(loss, ast.copy_location(ast.Name("loss", ast.Load()), last))
+    if reader.defined or any(isinstance(value, _CALLABLE) for value in values):
+        callables = [value for value in values if isinstance(value, _CALLABLE)]
+        return Returned(_called(reader, last, callables[-1] if callables else reader.defined[-1][1]), _nameless(last))
+    if values:
+        return Returned(values[0], _nameless(last))
+    raise reader.source.refused(_NO_OUTPUT, last)
+
+
+def _is_answer(reader: Reader, values: list[Value]) -> bool:
+    """Whether what was assigned last is what the program computes: constants beside definitions are not."""
+    return not reader.defined or any(is_tensor(reader.read(value)) or isinstance(value, Several) for value in values)
+
+
+def _nameless(last: ast.stmt) -> ast.expr:
+    return ast.copy_location(ast.Constant(None), last)
+
+
+def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
+    """A function of the program on the inputs and parameters of its arguments' names."""
+    if isinstance(function, ClassValue):
+        function = reader.apply(last, function, (), _given(reader, last, function.find("__init__"), instance=True))
+    if isinstance(function, LayerValue):
+        return reader.apply(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
+    forward = (
+        function.kind.find("forward") if isinstance(function, Instance) and isinstance(function.kind, ClassValue) else function
+    )
+    if not isinstance(forward, FunctionValue):
+        return reader.apply(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
+    given = _given(reader, last, forward, instance=isinstance(function, Instance))
+    return reader.located(last, lambda: reader.apply(last, function, (), given))
+
+
+def _given(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> dict[str, Value]:
+    if not isinstance(function, FunctionValue):
+        return {}
+    spec = function.node.args
+    places = [*spec.posonlyargs, *spec.args][1 if instance else 0 :]
+    program_scope = reader.scope.program()
+    given: dict[str, Value] = {}
+    for argument in (*places, *spec.kwonlyargs):
+        if argument.arg in reader.inputs and argument.arg in program_scope:
+            given[argument.arg] = program_scope[argument.arg]
+        elif argument.arg not in function.defaults:
+            raise reader.source.refused(
+                Refusal(
+                    f"The argument `{argument.arg}` is neither an input nor a parameter of the query.",
+                    f'Send "{argument.arg}" in "inputs" or "parameters", or end the program with a call of `{function.name}`.',
+                ),
+                argument,
+            )
+    return given
+
+
+def outputs(reader: Reader, returned: Returned) -> dict[str, Value]:
+    """Names and tensors of what a program returned.
+
+    One tensor is `output`. A dict gives its keys. A tuple of plain distinct names gives these, any other tuple `output0`, `output1`…,
+    what an operation with several outputs gave PyTorch's names, and a list of tensors `output.0`, `output.1`….
+    """
+    found: dict[str, Value] = {}
+    for name, value in _named(returned).items():
+        _spread(reader, name, reader.read(value), found)
+    if not found:
+        raise Refusal("The program returns nothing.", "Return at least one tensor.")
+    if len(found) > 256:
+        raise Refusal(f"The program returns {len(found)} tensors; the limit is 256.", "Join them: `stack(list)`.")
+    return found
+
+
+def _named(returned: Returned) -> dict[str, Value]:
+    value, node = returned.value, returned.node
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str) or not key or len(key) > 128 or not key.isprintable():
+                raise Refusal("The names of outputs are short strings.", 'Return a dict like `{"loss": loss}`.')
+        return value
+    if isinstance(value, tuple):
+        names = [part.id for part in node.elts if isinstance(part, ast.Name)] if isinstance(node, ast.Tuple) else []
+        if len(names) != len(value) or len(set(names)) != len(value):
+            names = [f"output{index}" for index in range(len(value))]
+        return dict(zip(names, value, strict=True))
+    if isinstance(value, Several) and value.fields:
+        return dict(zip(value.fields, _parts(value), strict=True))
+    return {"output": value}
+
+
+def _parts(value: Several) -> list[Value]:
+    return [(value, index) for index in range(len(value.values))]
+
+
+def _spread(reader: Reader, name: str, value: Value, found: dict[str, Value]) -> None:
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Several):
+        value = reader.trace.pick(*value)
+    if is_tensor(value):
+        _add(name, value, found)
+    elif isinstance(value, bool | int | float | complex):
+        _add(name, reader.calls.resolve("tensor", reader.emitter(reader.statement or ast.Pass()))((value,), {}), found)
+    elif isinstance(value, Several):
+        for index in range(len(value.values)):
+            label = value.fields[index] if value.fields else str(index)
+            _spread(reader, f"{name}.{label}", reader.trace.pick(value, index), found)
+    elif isinstance(value, list | tuple):
+        if len(value) > 256:
+            raise Refusal(f"The program returns a list of {len(value)} tensors; the limit is 256.", "Join them: `stack(list)`.")
+        for index, member in enumerate(value):
+            if not (is_tensor(member) or isinstance(member, bool | int | float | complex)):
+                raise Refusal("A returned list holds tensors or numbers.", "Return a dict of tensors.")
+            _spread(reader, f"{name}.{index}", member, found)
+    else:
+        if isinstance(value, Named):
+            raise vocabulary.not_called(value)
+        raise Refusal(f"`{name}` is {named(value)} and cannot be returned.", "Return tensors, or numbers.")
+
+
+def _add(name: str, value: Value, found: dict[str, Value]) -> None:
+    if name in found:
+        raise Refusal(f"Two outputs are called `{name}`.", "Give them different names.")
+    found[name] = value

@@ -1,0 +1,110 @@
+"""What the reading of one program knows: its text, its names, the graph so far, what was left out, what cannot be read."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from app.errors import PullbackError
+from app.program.library.calls import Calls
+from app.program.modules.layers import Weight
+from app.program.modules.weights import Weights
+from app.program.reading.source import Refusal, Source
+from app.program.semantics.graph_values import Value
+from app.program.semantics.scopes import Scope
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import Unreadable
+
+# Calls within calls; each takes about fifteen of Python's own frames, of which there are a thousand.
+CALL_DEPTH = 30
+
+
+class DependentError(PullbackError):
+    """A line that reads what an earlier line, which could not be read, would have given; it adds nothing to say."""
+
+
+class State:
+    """The state of one reading.
+
+    Attributes:
+        scope: the names that are seen where the program is being read.
+        inputs: names that came with the query, for the error texts.
+        statement: the one that is being read.
+        ignored: line → what was left out there.
+        calls: what calls mean.
+        weights: the parameters of modules.
+    """
+
+    # Set by who reads the parts that this one needs: expressions, and bodies of functions.
+    value: Callable[[ast.expr], Value]
+    body: Callable[[list[ast.stmt]], Any]
+    emitter: Callable[[ast.AST], Callable[..., Value]]
+
+    def __init__(
+        self,
+        source: Source,
+        trace: Trace,
+        scope: Scope,
+        dtype: torch.dtype,
+        device: torch.device | None,
+        sent: dict[str, fx.Node],
+    ) -> None:
+        self.source, self.trace, self.scope = source, trace, scope
+        self.inputs = frozenset(scope)
+        self.statement: ast.stmt | None = None
+        self.iterations = 0
+        self.ignored: dict[int, str] = dict(source.ignored)
+        self.problems: list[PullbackError] = []
+        self.weights = Weights(trace, sent)
+        trace.read = self.read
+        self.stack: list[Any] = []
+        self.calls = Calls(trace, scope, dtype, device, self.weights, self._apply_anywhere)
+        self.builtins = self.calls.builtins
+        self.reads = self.calls.reads
+        self.defined: list[tuple[str, Any]] = []
+        self.assigned: list[str] = []
+        self.lost: PullbackError | None = None
+        self.tensors: list[str] = []
+        self.stars: list[str] = []
+
+    def _apply_anywhere(self, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        return self.apply(self.statement or ast.Pass(lineno=1, col_offset=0), function, args, kwargs)
+
+    def apply(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`function(*args, **kwargs)`."""
+        raise NotImplementedError
+
+    def read(self, value: Value) -> Value:
+        """A name's or attribute's value as an expression sees it: a weight as its tensor."""
+        if isinstance(value, Weight):
+            return self.weights.tensor_of(value)
+        if isinstance(value, Unreadable):
+            raise DependentError("bad_program", "An earlier line of the program cannot be read.")
+        return value
+
+    def charge(self, node: ast.AST) -> None:
+        try:
+            self.trace.budget.spend()
+        except Refusal as refusal:
+            raise self.source.refused(refusal, node) from None
+
+    def items(self, node: ast.expr) -> list[Value]:
+        """What a loop over the expression goes through."""
+        value = self.value(node)
+        found: list[Value] = self.located(node, lambda: self.builtins.items(self.emitter(node), value))
+        return [self.read(member) for member in found]
+
+    def located(self, node: ast.AST, run: Callable[[], Value]) -> Any:
+        try:
+            return run()
+        except Refusal as refusal:
+            raise self.source.refused(refusal, node) from refusal.__cause__
+
+    def leave_out(self, node: ast.AST, what: str, gives: Value) -> Value:
+        """Notes that something means nothing here; `gives` stands in its place."""
+        self.ignored.setdefault(self.source.place(node)[0], f"`{what}`")
+        return gives

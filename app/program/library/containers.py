@@ -1,0 +1,139 @@
+"""`nn.Sequential`, `nn.ModuleList`, `nn.ModuleDict`, and the methods that all modules have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from app.program.modules.layers import LayerValue
+from app.program.modules.weights import Weights, members, named_weights, submodules
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.graph_values import Several, Value
+from app.program.semantics.static import named
+from app.program.semantics.values import Instance
+
+INERT_METHODS: Final = frozenset(
+    {"to", "cuda", "cpu", "double", "float", "half", "requires_grad_", "zero_grad", "load_state_dict", "share_memory", "compile",
+     "reset_parameters", "flatten_parameters", "register_forward_hook"}
+)  # fmt: skip
+MODULE_METHODS: Final = INERT_METHODS | {
+    "train", "eval", "forward", "apply", "parameters", "named_parameters", "modules", "children", "named_children", "named_modules",
+    "state_dict", "register_buffer", "register_parameter", "add_module", "append", "extend", "insert", "keys", "values", "items",
+    "buffers", "named_buffers",
+}  # fmt: skip
+
+
+class Record(tuple):  # type: ignore[type-arg]
+    """A named tuple of the program."""
+
+    fields: tuple[str, ...]
+
+
+def made(weights: Weights, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Instance:
+    """`nn.Sequential(a, b)`, `nn.ModuleList([a, b])`, `nn.ModuleDict({"a": a})`."""
+    container = Instance(name)
+    if name == "Sequential" and not (len(args) == 1 and isinstance(args[0], dict)):
+        pairs = [(str(index), part) for index, part in enumerate(args)]
+    else:
+        held = args[0] if args else next(iter(kwargs.values()), [])
+        if isinstance(held, dict):
+            pairs = [(str(key), part) for key, part in held.items()]
+        elif isinstance(held, list | tuple):
+            pairs = [(str(index), part) for index, part in enumerate(held)]
+        else:
+            raise Refusal(f"`nn.{name}` holds modules, not {named(held)}.")
+    for key, part in pairs:
+        _add(weights, container, key, part)
+    return container
+
+
+def _add(weights: Weights, container: Instance, key: str, part: Value) -> None:
+    static.check_length(len(container.own) + 1)
+    weights.adopt(part, container, key)
+    container.own[key] = part
+
+
+def called(container: Instance, apply: Callable[[Value, tuple[Value, ...]], Value], args: tuple[Value, ...]) -> Value:
+    """`net(x)`: one member after the other."""
+    if container.kind != "Sequential":
+        raise Refusal(f"`nn.{container.kind}` cannot be called.", "Call its members: `for layer in layers: x = layer(x)`.")
+    value: Value = None
+    for part in container.own.values():
+        value = apply(part, args)
+        args = (value,)
+    if not container.own:
+        return args[0] if args else None
+    return value
+
+
+def item(container: Instance, index: Value) -> Value:
+    """`layers[0]`, `layers["a"]`, `net[:2]`."""
+    keys = list(container.own)
+    if isinstance(index, str):
+        if index not in container.own:
+            raise Refusal(f"There is no member `{index}`.", f"The members are {', '.join(keys[:20])}.")
+        return container.own[index]
+    if isinstance(index, slice):
+        part = Instance(container.kind, parent=container.parent)
+        part.own = {key: container.own[key] for key in keys[index]}
+        return part
+    if not isinstance(index, int) or not -len(keys) <= index < len(keys):
+        raise Refusal(f"There is no member {index}; there are {len(keys)}.")
+    return container.own[keys[index]]
+
+
+def applied(module: Instance | LayerValue, run: Callable[[Value], Value]) -> Value:
+    """`model.apply(f)`: every module, the inner ones first."""
+    for _, part in members(module):
+        if isinstance(part, Instance | LayerValue):
+            applied(part, run)
+    run(module)
+    return module
+
+
+def method(
+    weights: Weights, module: Instance | LayerValue, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+) -> Value:
+    """The methods of modules that give their parts."""
+    if name in ("parameters", "named_parameters", "state_dict", "buffers", "named_buffers"):
+        pairs = [
+            (key, weight)
+            for key, weight in named_weights(module)
+            if name == "state_dict" or weight.trained != ("buffers" in name)
+        ]
+        values = [(key, weights.tensor_of(weight)) for key, weight in pairs]
+        if name == "state_dict":
+            return dict(values)
+        return [value for _, value in values] if name in ("parameters", "buffers") else values
+    if name in ("children", "named_children", "modules", "named_modules"):
+        held = [pair for pair in members(module) if isinstance(pair[1], Instance | LayerValue)]
+        if name == "modules":
+            return list(submodules(module))
+        return held if name == "named_children" else [part for _, part in held]
+    if isinstance(module, Instance):
+        return _changed(weights, module, name, args, kwargs)
+    raise Refusal(f"`nn.{module.name}` has no `.{name}()` here.")
+
+
+def _changed(weights: Weights, module: Instance, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    given = (*args, *kwargs.values())
+    if name in ("register_buffer", "register_parameter", "add_module") and len(given) >= 2 and isinstance(given[0], str):
+        weights.adopt(given[1], module, given[0])
+        module.own[given[0]] = given[1]
+        return None
+    if name == "append" and len(given) == 1:
+        _add(weights, module, str(len(module.own)), given[0])
+        return module
+    if name == "extend" and len(given) == 1 and isinstance(given[0], list | tuple):
+        for part in given[0]:
+            _add(weights, module, str(len(module.own)), part)
+        return module
+    if name in ("keys", "values", "items") and not given:
+        return [tuple(pair) for pair in module.own.items()] if name == "items" else list(getattr(module.own, name)())
+    kind = module.kind if isinstance(module.kind, str) else module.kind.name
+    raise Refusal(f"`{kind}` has no `.{name}()` here.")
+
+
+def is_sequence(value: Value) -> bool:
+    return isinstance(value, Instance) and isinstance(value.kind, str) and not isinstance(value, Several)

@@ -1,0 +1,180 @@
+"""`torch.distributions` in a program: a distribution is its class and parameters; each question to it is one step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch import distributions as kinds
+
+from app.program.differentiation import nesting
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Emit, Value, fixed
+from app.program.semantics.static import named
+
+_CLASSES: Final = frozenset(
+    {"Bernoulli", "Beta", "Binomial", "Categorical", "Cauchy", "Chi2", "ContinuousBernoulli", "Dirichlet", "Exponential", "FisherSnedecor",
+     "Gamma", "Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent", "InverseGamma", "Kumaraswamy", "LKJCholesky", "Laplace",
+     "LogNormal", "LogisticNormal", "LowRankMultivariateNormal", "MixtureSameFamily", "Multinomial", "MultivariateNormal",
+     "NegativeBinomial", "Normal", "OneHotCategorical", "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "RelaxedBernoulli",
+     "RelaxedOneHotCategorical", "StudentT", "TransformedDistribution", "Uniform", "VonMises", "Weibull", "Wishart"}
+)  # fmt: skip
+_TRANSFORMS: Final = frozenset(
+    {"AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "ExpTransform", "PowerTransform", "SigmoidTransform",
+     "SoftmaxTransform", "SoftplusTransform", "StackTransform", "StickBreakingTransform", "TanhTransform"}
+)  # fmt: skip
+_ANSWERS: Final = (
+    "log_prob",
+    "cdf",
+    "icdf",
+    "entropy",
+    "perplexity",
+    "enumerate_support",
+    "log_abs_det_jacobian",
+    "inv",
+    "forward",
+)
+_DRAWN: Final = ("sample", "rsample", "sample_n")
+_ATTRIBUTES: Final = frozenset(
+    {"mean", "mode", "variance", "stddev", "batch_shape", "event_shape", "loc", "scale", "probs", "logits", "rate", "concentration",
+     "concentration0", "concentration1", "df", "low", "high", "covariance_matrix", "precision_matrix", "scale_tril", "temperature",
+     "total_count", "param_shape"}
+)  # fmt: skip
+_SHAPES: Final = ("batch_shape", "event_shape", "param_shape")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DistributionValue:
+    """A distribution or a transform of one, by its class and what it was made with."""
+
+    kind: str
+    args: tuple[Value, ...]
+    kwargs: dict[str, Value]
+
+
+class Distributions:
+    """Distributions of one program."""
+
+    def resolve(self, emit: Emit, name: str) -> Any:
+        """What a call of `torch.distributions.NAME` does."""
+        short = name.rpartition(".")[2]
+        if short == "kl_divergence" or short == "kl":
+            return functools.partial(self._divergence, emit)
+        if short in _CLASSES or short in _TRANSFORMS:
+            return lambda args, kwargs: DistributionValue(
+                short, args, {k: v for k, v in kwargs.items() if k != "validate_args"}
+            )
+        raise Refusal(f"There is no distribution `{short}` here.", f"There are {', '.join(sorted(_CLASSES))}.")
+
+    def _divergence(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        given = (*args, *kwargs.values())
+        if len(given) != 2 or not all(isinstance(value, DistributionValue) for value in given):
+            raise Refusal("`kl_divergence` takes two distributions.", "Write `kl_divergence(Normal(m, s), Normal(0.0, 1.0))`.")
+        return emit("distributions.kl_divergence", divergence, tuple(_encoded(value) for value in given), {})
+
+    def attribute(self, emit: Emit, owner: DistributionValue, name: str) -> Value:
+        """`d.mean`, `d.scale`…"""
+        if name not in _ATTRIBUTES:
+            raise Refusal(f"A distribution has no `.{name}` here.", f"It has {', '.join(sorted(_ATTRIBUTES))}; `.log_prob(x)`.")
+        if name in _SHAPES:
+            plain = mapped_examples(_encoded(owner))
+            return tuple(getattr(_built(plain), name))
+        return emit(f"distributions.{owner.kind}", asked, (name, _encoded(owner), None), {})
+
+    def method(
+        self, emit: Emit, owner: DistributionValue, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]
+    ) -> Value:
+        """`d.log_prob(x)`, `d.rsample()`, `d.entropy()`…"""
+        given = (*args, *kwargs.values())
+        if name in _DRAWN:
+            shape = given[0] if given else ()
+            shape = (shape,) if isinstance(shape, int) else tuple(shape)
+            target = fixed(drawn, "sample" if name != "rsample" else "rsample", shape)
+            return emit(f"distributions.{owner.kind}.{name}", target, (_encoded(owner),), {}, random=True)
+        if name == "expand" and given:
+            shape = given[0] if isinstance(given[0], tuple | list) else given
+            return DistributionValue("expanded", (owner, tuple(shape)), {})
+        if name in _ANSWERS or (owner.kind in _TRANSFORMS and name == "__call__"):
+            if any(isinstance(value, DistributionValue) for value in given):
+                raise Refusal(f"`.{name}` takes tensors.")
+            numbers = tuple(float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in given)
+            return emit(f"distributions.{owner.kind}.{name}", asked, (name, _encoded(owner), numbers), {})
+        raise Refusal(
+            f"A distribution has no `.{name}()` here.",
+            "It has `.log_prob(x)`, `.rsample()`, `.sample()`, `.entropy()`, `.cdf(x)`.",
+        )
+
+
+def _encoded(value: Value) -> Value:
+    """A distribution as an argument of a step: nested tuples in which tensors are found."""
+    if isinstance(value, DistributionValue):
+        return (
+            "distribution",
+            value.kind,
+            tuple(map(_encoded, value.args)),
+            tuple((k, _encoded(v)) for k, v in value.kwargs.items()),
+        )
+    if isinstance(value, list | tuple):
+        return ("list", *map(_encoded, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if nesting.leaves(value) or value is None or isinstance(value, float | bool):
+        return value
+    raise Refusal(f"A distribution is made of tensors and numbers, not of {named(value)}.")
+
+
+def mapped_examples(value: Any) -> Any:
+    """An encoded distribution with the example tensors in the place of the steps."""
+    from app.program.semantics.graph_values import example, mapped_nodes
+
+    return mapped_nodes(value, example)
+
+
+def _built(value: Any) -> Any:
+    """An encoded distribution as PyTorch's own. Its parameters are not checked: what they cannot be gives NaN, and a note."""
+    if not isinstance(value, tuple):
+        return value
+    if value[0] == "list":
+        return [_built(member) for member in value[1:]]
+    _, kind, args, kwargs = value
+    made = [_built(member) for member in args]
+    if kind == "expanded":
+        return made[0].expand(torch.Size(made[1]))
+    options = {key: _built(member) for key, member in kwargs}
+    if kind in _TRANSFORMS:
+        return getattr(kinds.transforms, kind)(*made, **options)
+    return getattr(kinds, kind)(*_promoted(kind, made), validate_args=False, **options)
+
+
+def _promoted(kind: str, args: list[Any]) -> list[Any]:
+    """Whole numbers as floating ones, where they are parameters and not counts."""
+    counts = kind in ("Independent", "Binomial", "Multinomial", "NegativeBinomial", "LKJCholesky")
+    return [float(a) if isinstance(a, int) and not isinstance(a, bool) and not counts else a for a in args]
+
+
+def divergence(left: Any, right: Any) -> Tensor:
+    """KL(left ‖ right), of encoded distributions."""
+    return kinds.kl_divergence(_built(left), _built(right))
+
+
+def asked(name: str, encoded: Any, given: tuple[Any, ...] | None) -> Any:
+    """An attribute (`given` is None) or the answer of a method of an encoded distribution."""
+    owner = _built(encoded)
+    if given is None:
+        return getattr(owner, name)
+    if name == "inv":
+        return owner.inv(*given)
+    if name == "forward":
+        return owner(*given)
+    values = [torch.as_tensor(value) if isinstance(value, float) else value for value in given]
+    return getattr(owner, name)(*values)
+
+
+def drawn(name: str, shape: tuple[int, ...], encoded: Any) -> Tensor:
+    """A sample of an encoded distribution."""
+    sample: Tensor = getattr(_built(encoded), name)(torch.Size(shape))
+    return sample

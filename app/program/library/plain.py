@@ -1,0 +1,203 @@
+"""Python's, NumPy's and math's functions on plain values and on functions of the program: `np.sqrt(2)`, `map`, `partial`, `isinstance`."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+
+from app.program.library import vocabulary
+from app.program.modules.layers import LayerValue
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.graph_values import Emit, Value, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.values import ClassValue, FunctionValue, Instance, Method, Named, Partial
+
+Apply = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+Items = Callable[[Emit, Value], list[Value]]
+_COMBINED: Final[dict[str, Callable[..., Any]]] = {
+    "itertools.product": itertools.product, "itertools.combinations": itertools.combinations, "itertools.permutations": itertools.permutations,
+    "itertools.chain": itertools.chain,
+}  # fmt: skip
+_TYPES: Final[dict[str, Any]] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "list": list,
+    "tuple": tuple,
+    "dict": dict,
+    "complex": complex,
+}
+# NumPy's functions on plain numbers that math has under another name.
+NUMPY: Final = {
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "power": "pow", "absolute": "fabs", "abs": "fabs", "mod": "fmod",
+}  # fmt: skip
+
+
+class Plain:
+    """Functions that take functions, and questions about plain values."""
+
+    def __init__(self, apply: Apply, items: Items) -> None:
+        self._apply, self._items = apply, items
+        self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
+            "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
+            "OrderedDict": self._dict, "defaultdict": lambda emit, args, kwargs: {}, "isinstance": self._isinstance, "getattr": self._getattr,
+            "hasattr": self._hasattr, "setattr": self._setattr, "divmod": self._divmod, "slice": self._slice, "str": self._str,
+            "accumulate": self._accumulate, **{name: functools.partial(self._combined, name) for name in _COMBINED},
+        }  # fmt: skip
+
+    def _partial(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Partial:
+        if not args:
+            raise Refusal("`partial` takes a function.")
+        return Partial(args[0], args[1:], kwargs)
+
+    def _reduce(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        if len(args) not in (2, 3):
+            raise Refusal("`reduce` takes a function, values and a start.")
+        values = self._items(emit, args[1])
+        values = [args[2], *values] if len(args) == 3 else values
+        if not values:
+            raise Refusal("`reduce` of nothing has no value.", "Give a start as the third argument.")
+        return functools.reduce(lambda left, right: self._apply(args[0], (left, right), {}), values)
+
+    def _accumulate(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
+        values = self._items(emit, args[0])
+        if len(args) < 2:
+            raise Refusal("`accumulate` takes a function here.", "Write `torch.cumsum(x, 0)`.")
+        return list(itertools.accumulate(values, lambda left, right: self._apply(args[1], (left, right), {})))
+
+    def _map(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
+        if len(args) < 2:
+            raise Refusal("`map` takes a function and lists.")
+        return [self._apply(args[0], group, {}) for group in zip(*(self._items(emit, v) for v in args[1:]), strict=False)]
+
+    def _filter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
+        if len(args) != 2:
+            raise Refusal("`filter` takes a function and a list.")
+        kept = []
+        for member in self._items(emit, args[1]):
+            verdict = member if args[0] is None else self._apply(args[0], (member,), {})
+            if is_tensor(verdict):
+                raise Refusal(
+                    "`filter` on tensors is not in the language.", "Write `x[mask]`, or a list comprehension with `if`."
+                )
+            if verdict:
+                kept.append(member)
+        return kept
+
+    def _dict(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
+        found: dict[Any, Value] = {}
+        if args and isinstance(args[0], dict):
+            found |= args[0]
+        elif args:
+            for pair in self._items(emit, args[0]):
+                if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str | int):
+                    raise Refusal("A dict is made of pairs of a string and a value.")
+                found[pair[0]] = pair[1]
+        return found | kwargs
+
+    def _isinstance(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
+        if len(args) != 2:
+            raise Refusal("`isinstance` takes a value and a type.")
+        return any(self._is(args[0], kind) for kind in (args[1] if isinstance(args[1], tuple) else (args[1],)))
+
+    def _is(self, value: Value, kind: Value) -> bool:
+        if isinstance(kind, ClassValue):
+            return isinstance(value, Instance) and isinstance(value.kind, ClassValue) and _extends(value.kind, kind)
+        if isinstance(kind, torch.dtype):  # the words float, int and bool are dtypes where they are not called
+            kind = Named({torch.float64: "float", torch.int64: "int", torch.bool: "bool"}.get(kind, ""))
+        if not isinstance(kind, Named):
+            raise Refusal(f"{named(kind).capitalize()} is no type here.", "Use `torch.Tensor`, `int`, `float`, `nn.Linear`…")
+        short = vocabulary.spelled(kind.path)
+        if short == "Tensor":
+            return is_tensor(value)
+        if short == "nn.Module":
+            return isinstance(value, LayerValue) or (isinstance(value, Instance) and value.is_module)
+        layer = vocabulary.layer_name(kind.path)
+        if layer is not None:
+            return isinstance(value, LayerValue) and value.name == layer
+        if vocabulary.container_name(kind.path):
+            return isinstance(value, Instance) and value.kind == vocabulary.container_name(kind.path)
+        if short in _TYPES:
+            return isinstance(value, _TYPES[short])
+        raise Refusal(f"`{kind.path}` is no type here.", "Use `torch.Tensor`, `int`, `float`, `nn.Linear`…")
+
+    def _object(self, what: str, args: tuple[Value, ...]) -> tuple[Instance, str]:
+        if len(args) < 2 or not isinstance(args[0], Instance) or not isinstance(args[1], str) or args[1].startswith("_"):
+            raise Refusal(f"`{what}` is for objects of the program's own classes.", "Write the attribute: `x.shape`.")
+        return args[0], args[1]
+
+    def _getattr(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        owner, name = self._object("getattr", args)
+        if name in owner.own:
+            return owner.own[name]
+        found = owner.kind.find(name) if isinstance(owner.kind, ClassValue) else None
+        if isinstance(found, FunctionValue):
+            return Method(owner, name, found)
+        if len(args) > 2:
+            return args[2]
+        raise Refusal(f"There is no attribute `{name}`.")
+
+    def _hasattr(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
+        owner, name = self._object("hasattr", args)
+        return name in owner.own or (isinstance(owner.kind, ClassValue) and isinstance(owner.kind.find(name), FunctionValue))
+
+    def _setattr(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> None:
+        owner, name = self._object("setattr", args)
+        if len(args) != 3:
+            raise Refusal("`setattr` takes an object, a name and a value.")
+        if isinstance(args[2], LayerValue | Instance) and args[2].parent is None:
+            args[2].parent = (owner, name)
+        owner.own[name] = args[2]
+
+    def _divmod(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[Value, Value]:
+        if len(args) != 2 or not all(static.is_number(value) for value in args):
+            raise Refusal("`divmod` is for two plain numbers.", "Use `//` and `%`.")
+        return static.binary("//", *args), static.binary("%", *args)
+
+    def _slice(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> slice:
+        if not 1 <= len(args) <= 3 or not all(value is None or isinstance(value, int) for value in args):
+            raise Refusal("`slice` takes one to three integers.", "Write the slice: `x[1:3]`.")
+        return slice(*args)
+
+    def _str(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
+        if len(args) != 1 or not isinstance(args[0], int | float | str | bool):
+            raise Refusal("`str` is for plain numbers.", "Strings are only modes and keys.")
+        return str(args[0])
+
+    def _combined(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
+        counts = [value for value in (*args, *kwargs.values()) if isinstance(value, int)]
+        lists = [self._items(emit, value) for value in args if not isinstance(value, int)]
+        limit = static.LENGTH_LIMIT + 1
+        given = {"repeat": counts[0]} if name == "itertools.product" and counts else {}
+        if any(count > static.NESTING_LIMIT for count in counts):
+            raise Refusal(f"`{name}` with so many places has too many results.", code="too_costly")
+        rest = [] if name == "itertools.product" else counts
+        found = list(itertools.islice(_COMBINED[name](*lists, *rest, **given), limit))
+        static.check_length(len(found))
+        return found
+
+
+def _extends(kind: ClassValue, other: ClassValue) -> bool:
+    return kind is other or any(_extends(base, other) for base in kind.bases)
+
+
+def number(short: str, args: tuple[Value, ...]) -> Value:
+    """`np.sqrt(2)`, `math.prod([2, 3])`, on plain numbers."""
+    if short == "prod":
+        values = list(args[0]) if args and isinstance(args[0], list | tuple) else list(args)
+        static.plain(values)
+        return functools.reduce(lambda left, right: static.binary("*", left, right), values, 1)
+    if short in ("factorial", "comb"):
+        if not all(isinstance(value, int) and 0 <= value <= 100 for value in args):
+            raise Refusal(f"`{short}` is for integers up to 100 here.", "Use `lgamma`.")
+        return static.bounded(static.computed(getattr(math, short), *args, what=f"`{short}`"))
+    if short == "isclose":
+        return static.computed(math.isclose, *args, what="`isclose`")
+    return static.bounded(static.computed(static.MATH[short], *args, what=f"`{short}`"))

@@ -1,0 +1,83 @@
+"""Plain numbers and truth values read out of tensors while a program is read: they hold at this point.
+
+What was read decides how the program goes on, so it is noted, and the program is read again for every query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
+
+from app.program.function import Branch, Step
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Emit, example
+from app.program.semantics.trace import Trace
+
+_ELEMENT_LIMIT = 10_000
+
+
+@dataclass(slots=True)
+class Reads:
+    """Reads of one program.
+
+    Attributes:
+        branches: the conditions that were followed.
+        numbers: the steps whose values became plain numbers.
+    """
+
+    trace: Trace
+    branches: list[Branch]
+
+    def truth(self, emit: Emit, node: fx.Node) -> bool:
+        """Whether a condition holds here. Raises where it is no single value, and under fakes, which have none."""
+        tensor = self._real(node)
+        if tensor.numel() != 1:
+            raise Refusal(
+                f"A condition is one truth value; this tensor has the shape {list(tensor.shape)}.",
+                "Write `where(condition, a, b)` for tensors; `.all()` or `.any()` of it for one condition.",
+            )
+        holds = bool(tensor)
+        self._note(node, holds)
+        return holds
+
+    def number(self, emit: Emit, node: fx.Node) -> Any:
+        """`x.item()`: the one number in a tensor."""
+        tensor = self._real(node)
+        if tensor.numel() != 1:
+            raise Refusal(
+                f"Only a tensor of one element is a plain number; this one has the shape {list(tensor.shape)}.",
+                "Reduce it first: `.sum()`, `.mean()`, `x[0]`.",
+            )
+        value = tensor.item()
+        self._note(node, value)
+        return value
+
+    def numbers(self, emit: Emit, node: fx.Node) -> Any:
+        """`x.tolist()`."""
+        tensor = self._real(node)
+        if tensor.numel() > _ELEMENT_LIMIT:
+            raise Refusal(
+                f"A list of {tensor.numel():,} numbers is too long; the limit is {_ELEMENT_LIMIT:,}.", code="too_costly"
+            )
+        self._note(node, "a list")
+        return tensor.tolist()
+
+    def _real(self, node: fx.Node) -> Tensor:
+        tensor = example(self.trace.now(node))
+        if isinstance(tensor, FakeTensor):
+            raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
+        return tensor.detach()
+
+    def _note(self, node: fx.Node, value: Any) -> None:
+        current = self.trace.now(node)
+        line, column, text = self.trace.place
+        step = current.meta.get("step") or Step(line, column, text, "input")
+        if isinstance(value, bool) or current.meta.get("live"):
+            self.branches.append(Branch(step, current, value))
+
+
+__all__ = ["Branch", "Reads"]

@@ -1,0 +1,200 @@
+"""PyTorch's, NumPy's and Python's names that a pasted program uses besides operations: tables of what each means here."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from typing import Any, Final
+
+from app.program.library import factories
+from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.values import Inert, Named
+
+# First names that stand for modules without an import.
+ROOTS: Final = (
+    "torch", "math", "F", "nn", "np", "numpy", "linalg", "fft", "special", "functional", "distributions", "optim", "autograd", "func",
+    "init", "random", "functools", "itertools", "D", "dist",
+)  # fmt: skip
+_IMPORTS: Final = (
+    "torch",
+    "numpy",
+    "math",
+    "typing",
+    "__future__",
+    "functools",
+    "itertools",
+    "collections",
+    "functorch",
+    "dataclasses",
+)
+_TYPING: Final = ("typing", "__future__", "dataclasses")
+# How the beginning of a name is written, and what it is short for.
+_SPELLINGS: Final = (
+    ("torch.nn.modules.", "nn."), ("torch.nn.functional.", "nn.functional."), ("torch.nn.init.", "nn.init."), ("torch.nn.", "nn."),
+    ("numpy.", "np."), ("torch.autograd.functional.", "autograd.functional."), ("torch.", ""), ("functorch.", "func."), ("D.", "distributions."),
+    ("dist.", "distributions."), ("init.", "nn.init."), ("F.", "nn.functional."),
+)  # fmt: skip
+
+# Calls that mean nothing here, and what stands in their place.
+_IGNORED: Final[dict[str, Any]] = {
+    "print": None, "manual_seed": Inert("a generator"), "cuda.manual_seed": None, "cuda.manual_seed_all": None, "random.manual_seed": None,
+    "np.random.seed": None, "random.seed": None, "seed_everything": None, "cuda.empty_cache": None, "cuda.synchronize": None,
+    "set_printoptions": None, "np.set_printoptions": None, "autograd.set_detect_anomaly": None, "set_num_threads": None,
+    "use_deterministic_algorithms": None, "set_default_dtype": None, "set_float32_matmul_precision": None, "set_default_device": None,
+    "set_default_tensor_type": None, "warnings.filterwarnings": None, "display": None, "cuda.is_available": False,
+    "backends.mps.is_available": False, "cuda.device_count": 0, "device": factories.DEVICE, "Generator": Inert("a generator"),
+    "set_grad_enabled": None,
+}  # fmt: skip
+_INERT_DECORATORS: Final = (
+    "jit.script", "jit.ignore", "jit.export", "jit.unused", "compile", "staticmethod", "jit.script_method", "dataclass",
+    "jit.script_if_tracing", "typing.no_type_check",
+)  # fmt: skip
+_INERT_CONTEXTS: Final = (
+    "autograd.set_detect_anomaly", "autograd.detect_anomaly", "random.fork_rng", "autograd.profiler.profile",
+    "autograd.profiler.record_function", "profiler.profile", "profiler.record_function", "device", "cuda.device", "autograd.graph.save_on_cpu",
+    "warnings.catch_warnings", "nn.attention.sdpa_kernel", "backends.cuda.sdp_kernel",
+)  # fmt: skip
+_DTYPES: Final = {f"np.{name}": dtype for name, dtype in factories.DTYPES.items()}
+_PYTHON: Final = (
+    "isinstance",
+    "getattr",
+    "setattr",
+    "hasattr",
+    "dict",
+    "map",
+    "filter",
+    "divmod",
+    "slice",
+    "str",
+    "type",
+    "object",
+    "super",
+)
+_FUNCTIONS: Final = (
+    "functools.partial", "functools.reduce", "collections.OrderedDict", "collections.defaultdict", "itertools.product",
+    "itertools.combinations",
+    "itertools.permutations", "itertools.chain", "itertools.accumulate", "OrderedDict", "partial", "reduce",
+)  # fmt: skip
+_GRADIENTS: Final = re.compile(
+    r"(func\.(grad|grad_and_value|vjp|jvp|jacrev|jacfwd|hessian|vmap|functional_call|linearize)|vmap|autograd\.grad"
+    r"|autograd\.backward|autograd\.functional\.(jacobian|hessian|vjp|jvp|hvp|vhp)|autograd\.Variable|autograd\.forward_ad\.\w+)"
+)
+_CALLED: Final = re.compile(
+    r"nn\.init\.\w+_|nn\.utils\.clip_grad_(norm|value)_|optim\.\w+(\.\w+)*|nn\.Parameter|nn\.parameter\.Parameter|nn\.Module"
+)
+
+
+def spelled(path: str) -> str:
+    """The one spelling of a name: `nn.Linear`, `np.pi`, `func.grad`, `autograd.grad`."""
+    for long, short in _SPELLINGS:
+        if path.startswith(long):
+            path = short + path.removeprefix(long)
+    return path
+
+
+def constant(path: str) -> Any:
+    """The plain value that a dotted name is, or None."""
+    root, _, rest = path.partition(".")
+    if root in ("torch", "math", "np", "numpy") and rest in static.CONSTANTS:
+        return static.CONSTANTS[rest]
+    short = spelled(path)
+    if short in _DTYPES:
+        return _DTYPES[short]
+    if root == "torch" and rest in factories.TORCH_DTYPES:
+        return factories.TORCH_DTYPES[rest]
+    if short in ("np.newaxis", "np.euler_gamma"):
+        return None if short == "np.newaxis" else math.e
+    if short in ("backends.cudnn.deterministic", "backends.cudnn.benchmark"):
+        return False
+    return None
+
+
+def layer_name(path: str) -> str | None:
+    """`Linear`, where `path` is PyTorch's module of that name."""
+    short = spelled(path)
+    name = short.rpartition(".")[2]
+    return name if short.startswith("nn.") and (name in LAYERS or name in WHOLE or name in OTHERS) else None
+
+
+def container_name(path: str) -> str | None:
+    short = spelled(path)
+    return short.removeprefix("nn.") if short.startswith("nn.") and short.removeprefix("nn.") in CONTAINERS else None
+
+
+def is_known(path: str) -> bool:
+    """Whether a name that is no operation means something here when it is called or passed on."""
+    short = spelled(path)
+    return (
+        layer_name(path) is not None
+        or container_name(path) is not None
+        or bool(_GRADIENTS.fullmatch(short) or _CALLED.fullmatch(short))
+        or short.startswith("distributions.")
+        or short in _PYTHON
+        or short in _FUNCTIONS
+        or short in ("Tensor", "nn.Module", "Size", "numel", "device", "np.ndarray")
+        or (short.startswith(("np.", "math.")) and short.partition(".")[2] in static.MATH)
+        or path in ("nn", "torch", "np", "math", "F", "torch.nn", "torch.nn.functional")
+    )
+
+
+def ignored_call(path: str) -> Any:
+    """What stands in the place of a call that means nothing here, in a one-tuple; None where it means something."""
+    short = spelled(path)
+    if short in _IGNORED or path in _IGNORED:
+        return Ignored(_IGNORED.get(short, _IGNORED.get(path)))
+    return None
+
+
+class Ignored:
+    """What an ignored call gives."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def is_inert_decorator(path: str) -> bool:
+    return spelled(path) in _INERT_DECORATORS
+
+
+def is_inert_context(path: str) -> bool:
+    return spelled(path) in _INERT_CONTEXTS
+
+
+def is_module_base(path: str) -> bool:
+    return spelled(path) in ("nn.Module", "nn.modules.Module", "Module", "jit.ScriptModule")
+
+
+def base_refused(path: str) -> Refusal:
+    """The refusal of a class that extends something of PyTorch that is no plain module."""
+    short = spelled(path)
+    if short in ("autograd.Function", "Function"):
+        return Refusal(
+            "A rule of differentiation of your own is not in the language.",
+            "Write its forward as a plain function; PyTorch's own derivative is taken. `y = x + (f(x) - x).detach()` passes a "
+            "gradient straight through.",
+        )
+    return Refusal(f"A class that extends `{path}` is not in the language.", "Extend `nn.Module`, and hold the other in it.")
+
+
+def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
+    """Name → what it stands for."""
+    found: dict[str, str] = {}
+    if isinstance(statement, ast.Import):
+        for alias in statement.names:
+            found[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+        return found
+    module = statement.module or ""
+    if module.partition(".")[0] in _TYPING:
+        return {}
+    for alias in statement.names:
+        if alias.name != "*":
+            found[alias.asname or alias.name] = f"{module}.{alias.name}"
+    return found
+
+
+def not_called(name: Named) -> Refusal:
+    """The refusal of an operation's name where a value is needed."""
+    return Refusal(f"`{name.path}` is an operation, and it is not called here.", f"Call it: `{name.path}(x)`.")

@@ -1,0 +1,176 @@
+"""Where the weights of a program come from: sent under the names of `state_dict`, or initialised as PyTorch does.
+
+A weight that is not sent is a leaf all the same: its first value is part of the program, and the caller sends that back as an input.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import fx
+
+from app.program.modules.layers import LayerValue, Weight
+from app.program.reading.source import Refusal
+from app.program.semantics.aliases import cell_of
+from app.program.semantics.graph_values import example
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import Instance
+
+Module = LayerValue | Instance
+# Members of a list that take their names from its own (`layers.0.weight`).
+_LISTED = 1000
+
+
+class Weights:
+    """The weights of one program.
+
+    Attributes:
+        initial: name → the weight that nobody sent.
+        taken: names of the inputs that are weights.
+        constructing: how many `__init__` are being read: there a weight is its first value, which may still be changed.
+    """
+
+    def __init__(self, trace: Trace, sent: dict[str, fx.Node]) -> None:
+        self._trace = trace
+        self._sent = sent
+        self.initial: dict[str, Weight] = {}
+        self.taken: set[str] = set()
+        self.constructing = 0
+        self._of_node: dict[fx.Node, Weight] = {}
+        self.adopted: list[Any] = []
+
+    def tensor_of(self, weight: Weight) -> fx.Node:
+        """The tensor that the program computes with. Raises `shape_mismatch` where what was sent does not fit."""
+        self._of_node[weight.initial] = weight
+        if weight.node is None and self.constructing:
+            return weight.initial
+        if weight.node is None:
+            weight.node = self._resolved(weight)
+            cell_of(weight.node).leaf = weight.trained
+            self._of_node[weight.node] = weight
+        return weight.node
+
+    def weight_of(self, node: fx.Node) -> Weight | None:
+        """The weight that a tensor is, if it is one."""
+        return self._of_node.get(node)
+
+    def _resolved(self, weight: Weight) -> fx.Node:
+        names = self._names(weight)
+        for name in names:
+            if name in self._sent:
+                leaf = self._sent[name]
+                wanted, shape = tuple(example(weight.initial).shape), tuple(example(leaf).shape)
+                if wanted != shape:
+                    raise Refusal(
+                        f"The weight `{name}` has the shape {list(wanted)}; got {list(shape)}.",
+                        "Send it as `state_dict` has it.",
+                        code="shape_mismatch",
+                        expected=str(list(wanted)),
+                        given=str(list(shape)),
+                    )
+                self.taken.add(name)
+                return leaf
+        if not weight.trained:
+            return weight.initial
+        name = next((name for name in names if name not in self.initial), f"{names[0]}.{len(self.initial)}")
+        self.initial[name] = weight
+        return weight.initial
+
+    def _names(self, weight: Weight) -> list[str]:
+        """The names that a weight may be sent by, the one that it is called by first."""
+        keys: list[str] = []
+        parent = weight.parent
+        owner: Any = None
+        while parent is not None and parent[0] is not None:
+            owner = parent[0]
+            keys.insert(0, parent[1])
+            parent = owner.parent
+        inside = ".".join(keys)
+        if parent is None:  # held by no name of the program
+            kind = owner.kind if isinstance(owner, Instance) else getattr(owner, "name", "weight")
+            anonymous = (kind if isinstance(kind, str) else kind.name).lower()
+            return [inside, f"{anonymous}.{inside}"] if isinstance(owner, Instance) else [f"{anonymous}.{inside}", inside]
+        if not inside:
+            return [parent[1]]
+        whole = f"{parent[1]}.{inside}"
+        return [inside, whole] if isinstance(owner, Instance) and not isinstance(owner.kind, str) else [whole, inside]
+
+    def adopt(self, value: Any, owner: Module | None, key: str) -> None:
+        """`value`, bound as `key` of `owner`, takes its name from there unless it has one."""
+        if isinstance(value, LayerValue | Weight) or (isinstance(value, Instance) and value.is_module):
+            if value.parent is None:
+                value.parent = (owner, key)
+                self.adopted.append(value)
+        elif isinstance(value, list | tuple):
+            for index, member in enumerate(value[:_LISTED]):
+                if not isinstance(member, list | tuple):
+                    self.adopt(member, owner, f"{key}.{index}")
+
+    def _all(self) -> Iterator[Weight]:
+        """Every weight that some name of the program leads to, used or not."""
+        for value in self.adopted:
+            if isinstance(value, LayerValue):
+                yield from value.weights.values()
+            elif isinstance(value, Weight):
+                yield value
+
+    def refuse_unused(self, names: list[str]) -> None:
+        """Refuses inputs with dotted names that no weight took."""
+        known = [*self.initial, *self.taken]
+        unused = {other for weight in self._all() for other in self._names(weight)} if set(names) - self.taken else set()
+        for name in names:
+            if name not in self.taken and name not in unused and not name.endswith(".num_batches_tracked"):
+                near = difflib.get_close_matches(name, known, n=1) or known[:1]
+                raise Refusal(
+                    f"The program has no weight `{name}`.",
+                    f"Its weights are {', '.join(known[:20]) or 'none'}." + (f" Nearest: `{near[0]}`." if near else ""),
+                    given=name,
+                )
+
+
+def members(module: Module) -> Iterator[tuple[str, Weight | Module]]:
+    """What a module holds directly, by name."""
+    if isinstance(module, LayerValue):
+        yield from module.weights.items()
+        return
+    for key, value in module.own.items():
+        if isinstance(value, LayerValue | Weight) or (isinstance(value, Instance) and value.is_module):
+            yield key, value
+
+
+def named_weights(module: Module, prefix: str = "") -> Iterator[tuple[str, Weight]]:
+    """Every weight by its name in `state_dict`, each once."""
+    seen: set[int] = set()
+    stack = [(prefix, module)]
+    found: list[tuple[str, Weight]] = []
+
+    def visit(path: str, value: Weight | Module, depth: int) -> None:
+        if id(value) in seen or depth > 32:
+            return
+        seen.add(id(value))
+        if isinstance(value, Weight):
+            found.append((path, value))
+            return
+        for key, member in members(value):
+            visit(f"{path}.{key}" if path else key, member, depth + 1)
+
+    visit(*stack[0], 0)
+    yield from found
+
+
+def submodules(module: Module) -> Iterator[Module]:
+    """The module and every module in it, each once."""
+    seen: list[Module] = [module]
+    for held in seen:
+        yield held
+        for _, member in members(held):
+            if isinstance(member, LayerValue | Instance) and not any(member is other for other in seen):
+                seen.append(member)
+
+
+def set_training(module: Module, training: bool) -> None:
+    """`module.train(training)`."""
+    for held in submodules(module):
+        held.training = training

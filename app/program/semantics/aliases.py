@@ -1,0 +1,133 @@
+"""Which tensors of a program share memory, so that a write into one is seen by all, as in PyTorch.
+
+A graph has no writes: each write makes a new tensor, and what shares its memory is computed again from it when it is next read
+(functionalization, as in `torch.func.functionalize`). A tensor's identity is the node that first made it; its `Cell` knows the node
+that holds its value now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+
+
+class _Viewed:
+    """Stands in a view's arguments for the tensor that is viewed."""
+
+    def __repr__(self) -> str:
+        return "viewed"
+
+
+VIEWED: Final = _Viewed()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A call whose result shares memory with one of its arguments.
+
+    Attributes:
+        args, kwargs: the call's arguments, `VIEWED` in the place of the tensor.
+        pick: index into the call's result, where that is several tensors.
+        detached: no derivative passes it (`detach`, a view made under `no_grad`).
+    """
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    pick: int | None = None
+    detached: bool = False
+
+
+class Cell:
+    """Where the value of one tensor object is now.
+
+    Attributes:
+        node: the node with its value, as of `version` writes into the root.
+        root: the cell of the tensor whose memory this is; itself for one that owns it.
+        views: how it is seen from the root.
+        writes: of a root: writes into its memory so far.
+        leaf: the program declared it as a leaf that requires grad (`torch.zeros(3, requires_grad=True)`).
+        history: of the identity: (number of the step at which it began, node), for gradients that were taken earlier.
+    """
+
+    __slots__ = ("history", "leaf", "node", "root", "version", "views", "writes")
+
+    def __init__(self, node: fx.Node, root: Cell | None = None, views: tuple[View, ...] = ()) -> None:
+        self.node = node
+        self.root = self if root is None else root
+        self.views = views
+        self.writes = 0
+        self.version = self.root.writes
+        self.leaf = False
+        self.history: list[tuple[int, fx.Node]] = []
+
+
+def cell_of(node: fx.Node) -> Cell:
+    """The cell of a tensor by its identity; made at the first question."""
+    cell = node.meta.get("cell")
+    if cell is None:
+        cell = node.meta["cell"] = Cell(node)
+    found: Cell = cell
+    return found
+
+
+def storage(tensor: Tensor) -> int:
+    """What two tensors have in common that share memory."""
+    pointer: int = tensor.untyped_storage()._cdata
+    return pointer
+
+
+def overlaps(tensor: Tensor) -> bool:
+    """Whether several elements are one place in memory, as in what `expand` gives: PyTorch refuses to write there."""
+    return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def seen(views: tuple[View, ...], tensor: Tensor) -> Tensor:
+    """`tensor` through `views`."""
+    for view in views:
+        tensor = through(view.target, view.args, view.kwargs, view.pick, tensor)
+    return tensor
+
+
+def through(target: Callable[..., Any], args: Any, kwargs: dict[str, Any], pick: int | None, tensor: Any) -> Any:
+    result = target(
+        *(tensor if a is VIEWED else a for a in args), **{n: tensor if a is VIEWED else a for n, a in kwargs.items()}
+    )
+    return result if pick is None else result[pick]
+
+
+def encoded(views: tuple[View, ...]) -> tuple[Any, ...]:
+    """`views` as an argument of a step: nested tuples, in which nodes are found."""
+    return tuple((v.target, v.args, tuple(v.kwargs.items()), v.pick) for v in views)
+
+
+def written_through(base: Tensor, value: Tensor, views: tuple[Any, ...]) -> Tensor:
+    """`base` with the elements that `views` show replaced by `value`, which has the shape of the view.
+
+    The places are found by sending each element's number through the views, so this holds for every view of elements.
+    """
+    places = torch.arange(base.numel(), device=base.device).view(base.shape)
+    for target, args, kwargs, pick in views:
+        places = through(target, args, dict(kwargs), pick, places)
+    return base.reshape(-1).index_put((places.reshape(-1),), value.reshape(-1)).view(base.shape)
+
+
+def item_set(tensor: Tensor, index: Any, value: Any) -> Tensor:
+    """`tensor` after `tensor[index] = value`; PyTorch's rules for what may stand there."""
+    value = torch.as_tensor(value, dtype=tensor.dtype, device=tensor.device) if not isinstance(value, Tensor) else value
+    value = value.to(tensor.dtype)
+    if isinstance(index, Tensor) and index.dtype == torch.bool and index.shape == tensor.shape and value.dim() == 0:
+        return torch.where(index, value, tensor)
+    places = torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)[index]
+    while value.dim() > places.dim() and value.shape[0] == 1:
+        value = value.squeeze(0)
+    return tensor.reshape(-1).index_put((places,), value.expand(places.shape)).view(tensor.shape)
+
+
+def value_only(old: Tensor, new: Tensor) -> Tensor:
+    """The value of `new` with the derivatives of `old`: what a write under `no_grad` leaves behind."""
+    return new.detach() + (old - old.detach())

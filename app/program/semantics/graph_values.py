@@ -1,0 +1,140 @@
+"""The tensors of a program as values: nodes of the graph, what is asked of them, and how they stand in the arguments of a step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.aliases import VIEWED, View
+
+_INTEGER_LIMIT: Final = 1 << 63
+
+Value = Any  # an fx.Node (a tensor), Several (what an operation with several outputs gives), or a plain Python value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Several:
+    """What a call with several outputs gave: `max(x, 1)`, `linalg.svd(a)`, `split(x, 2)`.
+
+    Attributes:
+        node: the call.
+        values: its results on the example tensors.
+        fields: PyTorch's names of them (`values`, `indices`), or () where they have none.
+        operation: the catalogue name.
+    """
+
+    node: fx.Node
+    values: tuple[Any, ...]
+    fields: tuple[str, ...]
+    operation: str
+
+
+# Adds one step at the place of the text that is being read: (operation, target, args, kwargs) → value.
+Emit = Callable[..., Value]
+
+
+def is_tensor(value: object) -> bool:
+    return isinstance(value, fx.Node)
+
+
+def example(node: fx.Node) -> Tensor:
+    """The tensor that `node` had while building; of one that was written into, a value of the same shape and dtype."""
+    cell = node.meta.get("cell")
+    tensor: Tensor = (node if cell is None else cell.node).meta["val"]
+    return tensor
+
+
+def is_floating(tensor: Tensor) -> bool:
+    return tensor.dtype.is_floating_point or tensor.dtype.is_complex
+
+
+def fixed(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+    """`function` with its first arguments given, under its own name, which a graph asks for."""
+    call = functools.partial(function, *args)
+    call.__name__ = function.__name__  # type: ignore[attr-defined]
+    return call
+
+
+def mapped(value: Any, kind: type, by: Callable[[Any], Any]) -> Any:
+    """`value` with each `kind` in its tuples, lists, dicts and slices replaced by `by(it)`."""
+    if isinstance(value, kind):
+        return by(value)
+    if isinstance(value, tuple):
+        return tuple([mapped(member, kind, by) for member in value])
+    if isinstance(value, list):
+        return [mapped(member, kind, by) for member in value]
+    if isinstance(value, dict):
+        return {key: mapped(member, kind, by) for key, member in value.items()}
+    if isinstance(value, slice):
+        return slice(*(mapped(part, kind, by) for part in (value.start, value.stop, value.step)))
+    return value
+
+
+def mapped_nodes(value: Any, by: Callable[[fx.Node], Any]) -> Any:
+    return mapped(value, fx.Node, by)
+
+
+def replaced_viewed(view: View, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return mapped((view.args, view.kwargs), type(VIEWED), lambda _: node)  # type: ignore[no-any-return]
+
+
+def lowered(value: Value, read: Callable[[Value], Value]) -> Any:
+    """`value` as a graph takes it: nodes and plain values; refused where no tensor operation could take it.
+
+    The caller has counted the members of `value` (`static.members_in`). `read` gives the tensor of a weight.
+    """
+    if isinstance(value, fx.Node | torch.dtype | str | float | complex | bool) or value is None or value is Ellipsis:
+        return value
+    if isinstance(value, int):
+        if not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:
+            raise Refusal("An integer of more than 64 bits cannot meet a tensor.", "Write a floating-point number.")
+        return value
+    if isinstance(value, range):
+        static.check_length(static.length(value))
+        return list(value)
+    if isinstance(value, list | tuple):
+        members = [lowered(member, read) for member in value]
+        return tuple(members) if isinstance(value, tuple) else members
+    if isinstance(value, slice):
+        return slice(*(lowered(part, read) for part in (value.start, value.stop, value.step)))
+    if isinstance(value, Several):
+        names = " and ".join(f"`.{name}`" for name in value.fields) or "its members by [0], [1]…"
+        raise Refusal(f"`{value.operation}` gives several tensors, and one is needed here.", f"Take {names}.")
+    tensor = read(value)
+    if tensor is not value:
+        return tensor
+    raise Refusal(f"{static.named(value).capitalize()} cannot be given to an operation.")
+
+
+def examples_of(value: Any) -> Any:
+    if isinstance(value, fx.Node):
+        return value.meta["val"]
+    if isinstance(value, tuple):
+        return tuple(examples_of(member) for member in value)
+    if isinstance(value, list):
+        return [examples_of(member) for member in value]
+    if isinstance(value, slice):
+        return slice(examples_of(value.start), examples_of(value.stop), examples_of(value.step))
+    return value
+
+
+def item_of(owner: list[Value] | tuple[Value, ...] | range, index: Value) -> Value:
+    """`owner[index]` of a plain list."""
+    parts = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
+    if any(is_tensor(part) for part in parts):
+        raise Refusal("A list cannot be indexed by a tensor.", "Make a tensor of it: `stack(list)[i]`.")
+    if not isinstance(index, int | slice):
+        raise Refusal(f"A list cannot be indexed by {static.named(index)}.")
+    try:
+        return owner[index]
+    except IndexError as error:
+        raise Refusal(f"The index {index} is out of range: the list has {static.length(owner)} members.") from error
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"This slice does not work on a list: {error}.") from error

@@ -1,0 +1,80 @@
+"""Names and what they stand for, body within body, as Python's scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Scope(Mapping[str, Any]):
+    """The names of one body; those of the bodies around it are seen through it.
+
+    Attributes:
+        own: the names bound here.
+        outer: the body around this one, by the text; None for the program itself.
+        elsewhere: names that `global` and `nonlocal` send to another scope.
+        inner: a comprehension's: `:=` binds in the body around it.
+    """
+
+    __slots__ = ("elsewhere", "inner", "outer", "own")
+
+    def __init__(self, outer: Scope | None = None, own: dict[str, Any] | None = None, *, inner: bool = False) -> None:
+        self.own: dict[str, Any] = {} if own is None else own
+        self.outer = outer
+        self.elsewhere: dict[str, Scope] = {}
+        self.inner = inner
+
+    def __getitem__(self, name: str) -> Any:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.own:
+                return scope.own[name]
+            scope = scope.outer
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.own:
+                return True
+            scope = scope.outer
+        return False
+
+    def __iter__(self) -> Iterator[str]:
+        seen: dict[str, None] = {}
+        scope: Scope | None = self
+        while scope is not None:
+            seen |= dict.fromkeys(scope.own)
+            scope = scope.outer
+        return iter(seen)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def bind(self, name: str, value: Any) -> None:
+        self.elsewhere.get(name, self).own[name] = value
+
+    def unbind(self, name: str) -> None:
+        self.elsewhere.get(name, self).own.pop(name, None)
+
+    def body(self) -> Scope:
+        """The scope in which `:=` of a comprehension binds."""
+        scope = self
+        while scope.inner and scope.outer is not None:
+            scope = scope.outer
+        return scope
+
+    def program(self) -> Scope:
+        scope = self
+        while scope.outer is not None:
+            scope = scope.outer
+        return scope
+
+    def holder(self, name: str) -> Scope | None:
+        """The nearest function's scope around this one that binds `name`."""
+        scope = self.outer
+        while scope is not None and scope.outer is not None:
+            if name in scope.own:
+                return scope
+            scope = scope.outer
+        return None

@@ -1,0 +1,128 @@
+"""What a name can stand for besides tensors and plain values: functions, classes, their instances, PyTorch's names."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app.program.semantics.scopes import Scope
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionValue:
+    """A `def` or a `lambda` of the program.
+
+    Attributes:
+        defaults: argument → its default, read where the function was defined.
+        grad: what a decorator says of derivatives: False under `@torch.no_grad()`, None where none does.
+        static: a `@staticmethod`: no `self` is given.
+    """
+
+    name: str
+    node: ast.FunctionDef | ast.Lambda
+    scope: Scope
+    defaults: dict[str, Any]
+    grad: bool | None = None
+    static: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassValue:
+    """A `class` of the program.
+
+    Attributes:
+        bases: classes of the program that it extends.
+        module: it extends `nn.Module`.
+        own: methods and class attributes.
+    """
+
+    name: str
+    bases: tuple[ClassValue, ...]
+    module: bool
+    own: dict[str, Any]
+
+    def find(self, name: str) -> Any:
+        """A method or attribute by Python's order of classes, or `MISSING`."""
+        if name in self.own:
+            return self.own[name]
+        for base in self.bases:
+            value = base.find(name)
+            if value is not MISSING:
+                return value
+        return MISSING
+
+
+class _Missing:
+    """No value."""
+
+
+MISSING: Final = _Missing()
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """An object of a class of the program, or a container of modules (`nn.Sequential`, `nn.ModuleList`, `nn.ModuleDict`).
+
+    Attributes:
+        kind: the class, or the container's name.
+        own: attributes; of a container its members, by their names in `state_dict`.
+        training: as `train()` and `eval()` set it.
+        parent: the module that holds it (None for a name of the program) and its name there.
+    """
+
+    kind: ClassValue | str
+    own: dict[str, Any] = field(default_factory=dict)
+    training: bool = True
+    parent: tuple[Any, str] | None = None
+
+    @property
+    def is_module(self) -> bool:
+        return isinstance(self.kind, str) or self.kind.module
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Method:
+    """`owner.name`, not yet called: a method of an instance, of a layer or of a tensor."""
+
+    owner: Any
+    name: str
+    function: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A name of PyTorch, NumPy or math as a value: `act = torch.relu`, `import torch.nn as N`."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """`functools.partial(f, …)`."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Super:
+    """`super()` inside a method."""
+
+    instance: Instance
+    above: tuple[ClassValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """What means nothing here and may stand all the same: an optimizer, a device, what an ignored line gave."""
+
+    what: str
+
+
+class Unreadable:
+    """What a line that could not be read would have bound; reading it says nothing new."""
+
+
+UNREADABLE: Final = Unreadable()

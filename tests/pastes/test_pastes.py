@@ -1,0 +1,59 @@
+"""Every paste gives PyTorch's outputs and gradients, with its weights sent and with its weights drawn from the seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from app.query import Query, TensorData
+from tests.engine.asking import ENGINE, array
+from tests.pastes import attention, derivatives, inplace, layers, losses, models, notebook, steps
+from tests.pastes.paste import Paste, reference, tensors
+
+PASTES = [
+    *notebook.PASTES, *losses.PASTES, *inplace.PASTES, *layers.PASTES, *models.PASTES, *attention.PASTES, *derivatives.PASTES,
+    *steps.PASTES,
+]  # fmt: skip
+
+
+def _data(tensor: Tensor) -> TensorData:
+    value = np.array(tensor.detach().numpy(), order="C")
+    return TensorData(str(value.dtype), value.shape, memoryview(bytearray(value.tobytes())), False)
+
+
+def _answer(paste: Paste, sent: dict[str, Tensor], cotangent: Tensor, wrt: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    query = Query(
+        program=paste.text,
+        inputs={name: _data(tensor) for name, tensor in sent.items()},
+        parameters=paste.parameters,
+        seed=paste.seed,
+        want=("outputs", "vjp") if wrt else ("outputs",),
+        wrt=wrt or None,
+        cotangent={} if not wrt else {"*": _data(cotangent)},
+    )
+    name = next(iter(ENGINE.outputs(query, abstract=False)))
+    if wrt:
+        query = Query(**{**{f: getattr(query, f) for f in query.__slots__}, "cotangent": {name: _data(cotangent)}})
+    results = ENGINE.answer(query).results
+    output = torch.tensor(array(results["outputs"][name]))
+    return output, {key: torch.tensor(array(value)) for key, value in results.get("vjp", {}).items()}
+
+
+@pytest.mark.parametrize("drawn", [False, True], ids=["sent", "drawn"])
+@pytest.mark.parametrize("paste", PASTES, ids=[paste.name for paste in PASTES])
+def test_gives_what_pytorch_gives(paste: Paste, drawn: bool) -> None:
+    if drawn and not paste.model:
+        pytest.skip("it has no weights")
+    wanted = reference(paste)
+    sent = {**tensors(paste), **({} if drawn else wanted.weights)}
+    wrt = tuple(name for name, gradient in wanted.gradients.items() if gradient is not None)
+    output, gradients = _answer(paste, sent, wanted.cotangent, wrt)
+    torch.testing.assert_close(output.to(wanted.output.dtype), wanted.output, rtol=1e-9, atol=1e-11, equal_nan=True)
+    for name in wrt:
+        torch.testing.assert_close(gradients[name], wanted.gradients[name], rtol=1e-8, atol=1e-10, equal_nan=True, msg=name)
+
+
+def test_there_are_many() -> None:
+    assert len({paste.name for paste in PASTES}) == len(PASTES) >= 100
