@@ -19,6 +19,9 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
     torch.uint64: torch.int64,
     torch.complex32: torch.complex64,
 }
+# The math library's last bits depend on where a matrix begins (measured: `matmul`, `lstsq` at eight offsets); PyTorch's own memory
+# begins at a multiple of 64. Above this size the copy would cost more than the computation of most.
+_ALIGNED_UP_TO_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,12 +44,16 @@ def sparse_from_torch(tensor: SparseTensor) -> SparseData:
 
 
 def to_torch(data: TensorData, device: str) -> Tensor:
-    """The tensor of `data` on `device`; on the CPU it shares the bytes where they are writable."""
+    """The tensor of `data` on `device`; on the CPU a large one shares the bytes where they are writable."""
     dtype = DTYPES[data.dtype]
     if data.data.nbytes == 0:
         return torch.empty(data.shape, dtype=dtype, device=device)
-    buffer = bytearray(data.data) if data.data.readonly else data.data
-    tensor = torch.frombuffer(buffer, dtype=dtype).view(data.shape)
+    if data.data.readonly or data.data.nbytes <= _ALIGNED_UP_TO_BYTES:
+        copied = torch.empty(data.data.nbytes, dtype=torch.uint8, device="cpu")
+        copied.numpy().data[:] = data.data
+        tensor = copied.view(dtype).view(data.shape)
+    else:
+        tensor = torch.frombuffer(data.data, dtype=dtype).view(data.shape)
     return tensor if device == "cpu" else tensor.to(device)
 
 

@@ -121,7 +121,8 @@ def _order(output: Tensor, leaf: Tensor) -> int:
         if not gradient.requires_grad:
             return 2  # a constant derivative
         try:
-            torch.autograd.grad(gradient, (leaf, cotangent), torch.ones_like(gradient), allow_unused=True)
+            # The graph is kept for the other outputs.
+            torch.autograd.grad(gradient, (leaf, cotangent), torch.ones_like(gradient), retain_graph=True, allow_unused=True)
         except REFUSALS:
             return 1
     return 2

@@ -27,7 +27,8 @@ from app.query import Answer, Input, Parameter, Query, TensorData, Want
 VERSION: Final = "1"
 # What belongs to the protocol or to the query as a whole, and is no argument of the model (extension_parameters.md).
 _OURS: Final = frozenset({"program", "seed", "of", "timeout", "priority", "binary_data_output", "headers"})
-_LIST_KINDS: Final = ("numbers", "integers", "booleans", "list")
+# What begins with `[` there is text; elsewhere it is a list.
+_TEXT_KINDS: Final = ("string", "dtype")
 _MICROSECONDS: Final = 1_000_000
 # Below, a compressed reply is hardly smaller.
 _COMPRESSED_FROM_BYTES: Final = 1024
@@ -136,7 +137,7 @@ def _arguments(model: Model | None, parameters: Mapping[str, Any]) -> dict[str, 
             continue
         kind = known[name].kind if name in known else None
         at = f"parameters.{name}"
-        if type(value) is str and (kind in _LIST_KINDS or (kind is None and value[:1] == "[")):
+        if type(value) is str and value[:1] == "[" and kind not in _TEXT_KINDS:
             value = strict_json.parse(value.encode(), name=f"the parameter {name[:64]!r}")
         found[name] = _plain(value, at)
     checked_names(found, "parameters")
