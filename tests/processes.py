@@ -67,3 +67,16 @@ def wait_until_gone(pids: Iterable[int], limit_s: float) -> list[int]:
         time.sleep(0.01)
         left = [pid for pid in left if is_alive(pid)]
     return left
+
+
+def resident_bytes(pid: int, field: str = "VmRSS") -> int:
+    """Resident memory of a process; `VmHWM`: the most since `forget_peak`."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(field)
+
+
+def forget_peak(pid: int) -> None:
+    """From now on `VmHWM` is of what comes (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -76,6 +76,11 @@ class Application:
         )
         await (self._outermost_of_monitoring if to_monitoring else self._outermost)(scope, receive, send)
 
+    @property
+    def settings(self) -> Settings:
+        """Settled: what is derived from the machine stands in them."""
+        return self._settings
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         kernel.keep_buffers()

@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
             settings.body_timeout_s,
             settings.body_floor_bytes_per_s,
             settings.reply_floor_bytes_per_s,
-            settings.body_limit_bytes + _DISCARDED_BYTES,
+            application.settings.body_limit_bytes + _DISCARDED_BYTES,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None

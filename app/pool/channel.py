@@ -96,6 +96,7 @@ class Channel:
             self._loop.remove_writer(self._descriptor)
             self._pending.clear()
         self._connection.close()
+        self._reader.forget()
 
     def drain(self) -> None:
         """Take what is still in the socket of a process that is known to be dead, and end: `on_lost` is called, once."""

@@ -147,6 +147,11 @@ class Reader:
             self._compact()
         return frames
 
+    def forget(self) -> None:
+        """The stream has ended: what has come of an unfinished frame is not kept, however long this object is."""
+        self._head = self._large = None
+        self._start = self._end = 0
+
     def _received_large(self, count: int) -> list[Frame]:
         self._filled += count
         if self._filled < self._large_bytes or self._head is None:

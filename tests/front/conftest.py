@@ -23,6 +23,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PULLBACK_BODY_TIMEOUT_S": "1",
         "PULLBACK_QUEUE_LENGTH": "2",
         "PULLBACK_QUEUE_BYTES": "600000",
+        "PULLBACK_RESULT_LIMIT_BYTES": "100000000",
     }
     with serving(tmp_path_factory.mktemp("strict") / "log.txt", **settings) as running:
         yield running

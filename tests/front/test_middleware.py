@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import httpx
 import pytest
 
@@ -57,6 +59,39 @@ def test_a_right_key_opens(strict: Server, headers: dict[str, str]) -> None:
     assert strict.http.post("/v1/query", json=SMALL, headers=headers).status_code == 200
 
 
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize("user", ["", "anyone", "a b", "ü"])
+def test_a_key_may_be_a_basic_password(strict: Server, user: str) -> None:
+    """For clients of other protocols, which know no Bearer (RFC 7617)."""
+    assert strict.http.post("/v1/query", json=SMALL, headers={"Authorization": basic(user, KEY)}).status_code == 200
+    assert strict.http.post("/v1/query", json=SMALL, auth=(user, KEY)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        basic(KEY, ""), basic("", "wrong"), basic(KEY, "wrong"), basic("", KEY + ":"), basic("", ":" + KEY), f"Basic {KEY}", "Basic",
+        "Basic ====", "Basic " + base64.b64encode(KEY.encode()).decode(), "Digest " + KEY, "Negotiate " + KEY, KEY,
+    ],
+)  # fmt: skip
+def test_what_is_no_basic_password(strict: Server, credentials: str) -> None:
+    assert strict.http.get("/metrics", headers={"Authorization": credentials}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [basic("proxy", "secret"), "Digest username=a", "Negotiate YII=", "AWS4-HMAC-SHA256 Credential=a", "nonsense", ""],
+)
+@pytest.mark.parametrize("own", [("X-API-Key", KEY), ("Authorization", f"Bearer {KEY}"), ("Authorization", basic("a", KEY))])
+def test_a_key_beside_another_scheme_counts(strict: Server, credentials: str, own: tuple[str, str]) -> None:
+    """What a proxy needs of the client says nothing to us."""
+    for headers in ([own, ("Authorization", credentials)], [("Authorization", credentials), own]):
+        assert strict.http.get("/metrics", headers=headers).status_code == 200
+
+
 def test_health_needs_no_key(strict: Server) -> None:
     assert strict.http.get("/health/live").json() == {"status": "live"}
     assert strict.http.get("/health/ready").json() == {"status": "ready"}
@@ -99,6 +134,39 @@ def test_an_allowed_page_may_call_and_read(keyed: httpx.Client) -> None:
     reply = keyed.post("/v1/query", json=SMALL, headers={"Origin": origin})
     assert reply.status_code == 200
     assert reply.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize("path", ["/v1/query", "/v1/queries", "/v1/operations", "/metrics", "/nowhere", "/v2/models/exp/infer"])
+def test_a_preflight_needs_no_key(strict: Server, path: str) -> None:
+    """Browsers send none with it (Fetch standard, section 4.8)."""
+    asked = {
+        "Origin": "https://notebook.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-api-key",
+    }
+    reply = strict.http.options(path, headers=asked)
+    assert reply.status_code == 204
+    assert reply.headers["access-control-allow-origin"] == "https://notebook.example"
+    assert strict.http.post(path, headers={"Origin": "https://notebook.example"}).status_code == 401
+
+
+def test_a_preflight_of_another_origin_does_not_pass(strict: Server) -> None:
+    reply = strict.http.options(
+        "/v1/query", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    )
+    assert (reply.status_code, code_of(reply)) == (403, "foreign_origin")
+    assert "access-control-allow-origin" not in reply.headers
+
+
+def test_an_allowed_page_may_read_that_its_key_is_wrong(strict: Server) -> None:
+    headers = {"Origin": "https://notebook.example", "X-API-Key": "wrong"}
+    reply = strict.http.post("/v1/query", json=SMALL, headers=headers)
+    assert (reply.status_code, code_of(reply)) == (401, "unauthorized")
+    assert reply.headers["access-control-allow-origin"] == "https://notebook.example"
+
+
+def test_other_options_need_a_key(strict: Server) -> None:
+    assert strict.http.options("/v1/query", headers={"Origin": "https://notebook.example"}).status_code == 401
 
 
 @pytest.mark.parametrize("given", ["a", "run-7.b_c", "x" * 128])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.pool.budget import ByteBudget
 from app.pool.frames import (
     HEADER_BYTES,
     LARGE_BYTES,
@@ -92,3 +95,45 @@ def test_a_body_without_memory_is_named() -> None:
     with pytest.raises(NoMemoryError) as caught:
         feed(Reader(none), stream_of(Frame(Kind.QUERY, 9, 0.0, b"{}", b"x" * LARGE_BYTES)), [HEADER_BYTES])
     assert (caught.value.number, caught.value.meta, caught.value.size) == (9, b"{}", LARGE_BYTES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(frames, max_size=6), st.lists(st.integers(1, 200_000), min_size=1, max_size=5), st.sets(st.integers(0, 5)))
+def test_bodies_without_room_are_dropped_and_the_others_come(
+    sent: list[Frame], steps: list[int], without_room: set[int]
+) -> None:
+    """Whichever of the large bodies find none: the frames stay in order, and each dropped one says how long it was."""
+    large = [index for index, frame in enumerate(sent) if len(frame.body) >= LARGE_BYTES]
+    asked: list[int] = []
+
+    def allocate(size: int) -> memoryview | None:
+        index = large[len(asked)]
+        asked.append(size)
+        return None if index in without_room else memoryview(bytearray(size))
+
+    got = feed(Reader(allocate), b"".join(stream_of(frame) for frame in sent), steps)
+    assert [(frame.number, frame.meta) for frame in got] == [(frame.number, frame.meta) for frame in sent]
+    for index, (frame, original) in enumerate(zip(got, sent, strict=True)):
+        dropped = index in without_room and index in large
+        assert frame.discarded_bytes == (len(original.body) if dropped else 0)
+        assert bytes(frame.body) == (b"" if dropped else original.body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(frames, max_size=2), st.binary(max_size=300), st.lists(st.integers(1, 1000), min_size=1, max_size=3))
+def test_any_bytes_are_frames_or_refused(sent: list[Frame], noise: bytes, steps: list[int]) -> None:
+    """Whole frames before the noise come out; the noise is refused, or is the beginning of a frame that is still to come."""
+    data = b"".join(stream_of(frame) for frame in sent)
+    reader = Reader()
+    assert len(feed(reader, data, [1 << 20])) == len(sent)
+    with suppress(BrokenStreamError, NoMemoryError):
+        feed(reader, noise, steps)
+
+
+def test_a_stream_that_has_ended_keeps_nothing() -> None:
+    budget = ByteBudget(1 << 30)
+    reader = Reader(budget.memory)
+    feed(reader, stream_of(Frame(Kind.REPLY, 1, 0.0, b"", b"x" * 1_000_000))[:-1], [1 << 20])
+    assert budget.held_bytes == 1_000_000
+    reader.forget()
+    assert budget.held_bytes == 0

@@ -142,9 +142,11 @@ async def ask(
     watch = Watch(admission.pool, job, receive)
     try:
         reply = await answered(job)
+        note(exchange, job, reply)
     finally:
         watch.end()
-    note(exchange, job, reply)
+        # Its refusal refers to this frame by its traceback.
+        del job
     return reply
 
 

@@ -18,10 +18,9 @@ from app.front.http.body import Body
 from app.front.http.exchange import Exchange, problem
 from app.pool import refusals
 from app.pool.frames import LARGE_BYTES, Buffer
-from app.pool.job import Job, WorkerReply
+from app.pool.job import Job
 
 JSON: Final = "application/json"
-_LENGTH_LIMIT: Final = 10_000
 # Of one list, so that it can neither fill the queue nor let a worker wait.
 _AT_ONCE_A_WORKER: Final = 2
 # What an answer takes beside its bytes: an object, its place in the list, and a comma.
@@ -40,7 +39,7 @@ class BatchEndpoint:
         await through(self._admission, exchange, receive, self._answer_list)
 
     async def _answer_list(self, exchange: Exchange, receive: Receive, body: Body) -> None:
-        reply = await self._cut(exchange, receive, body)
+        reply = await ask(self._admission, "split", exchange, receive, body)
         # What the queries are cut out of is the reply's now.
         body.release()
         if reply.status == HTTPStatus.OK:
@@ -54,18 +53,6 @@ class BatchEndpoint:
                 answers.release()
         else:
             await exchange.respond(reply.status, reply.media_type.encode(), reply.body)
-
-    async def _cut(self, exchange: Exchange, receive: Receive, body: Body) -> WorkerReply:
-        reply = await ask(self._admission, "split", exchange, receive, body)
-        if reply.pieces > _LENGTH_LIMIT:
-            raise PullbackError(
-                "bad_request",
-                "The list holds more queries than one request may.",
-                expected=f"at most {_LENGTH_LIMIT} queries",
-                given=f"{reply.pieces}",
-                fix="Send several lists.",
-            )
-        return reply
 
     async def _answer_all(self, exchange: Exchange, receive: Receive, queries: Iterator[memoryview], answers: _Answers) -> None:
         todo = iter(enumerate(queries))
@@ -111,6 +98,8 @@ class BatchEndpoint:
         finally:
             if job is not None:
                 running.discard(job)
+            # The job's refusal refers to this frame by its traceback, and the frame to a part of the list.
+            del job
         return reply.body
 
 

@@ -66,14 +66,14 @@ class Framing:
         return limit if end < 0 else end + len(_END)
 
     def _head_step(self, data: bytes, start: int) -> int:
-        joined = self._tail + data[start : start + len(_END) - 1]
-        end = joined.find(_END)
-        if end >= 0:
-            end += start - len(self._tail)
+        found = (self._tail + data[start : start + len(_END) - 1]).find(_END)
+        if found >= 0:
+            end = start + found + len(_END) - len(self._tail)
         else:
-            end = data.find(_END, start)
-        if end < 0:
+            found = data.find(_END, start)
+            end = found + len(_END)
+        if found < 0:
             self._tail = (self._tail + data[start:])[1 - len(_END) :]
             return len(data)
         self._tail = b""
-        return end + len(_END)
+        return end

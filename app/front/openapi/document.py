@@ -15,6 +15,7 @@ from app.front.openapi.example_refusals import problems
 from app.front.openapi.schema_parts import ref
 from app.front.openapi.schemas import SCHEMAS
 from app.front.openapi.service_schemas import SERVICE_SCHEMAS
+from app.protocols.native.bodies import QUERY_COUNT_LIMIT
 
 JSON: Final = "application/json"
 SAFETENSORS: Final = "application/vnd.safetensors"
@@ -187,7 +188,7 @@ def _batch_endpoint() -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": _json(
-                {"type": "array", "items": ref("Query"), "maxItems": 10_000},
+                {"type": "array", "items": ref("Query"), "maxItems": QUERY_COUNT_LIMIT},
                 examples={"one_fails": {"summary": "Two queries, the second of which is refused", "value": chosen}},
             ),
         },
