@@ -31,16 +31,15 @@ def array(tensor: TensorData) -> Array:
     return np.frombuffer(tensor.data, dtype=tensor.dtype).reshape(tensor.shape)
 
 
-def whole(result: TensorData | SparseData, form: str, shape: tuple[int, ...]) -> Array:
-    """The matrix `[output…, input…]` of `shape` that a result in this form stands for."""
+def whole(result: TensorData | SparseData, form: str, shape: tuple[int, ...], rank: int | None = None) -> Array:
+    """The matrix `[output…, input…]` of `shape` that a result in this form stands for; `rank`: of the output, else half of all."""
     if isinstance(result, SparseData):
         assert result.shape == shape
         indices = array(result.indices)
         flat = np.ravel_multi_index(tuple(indices), shape) if shape else np.zeros(indices.shape[1], int)
         assert (np.diff(flat) > 0).all(), "row-major, without duplicates"
         dense = np.zeros(shape, array(result.values).dtype)
-        if indices.shape[1]:
-            dense[tuple(indices)] = array(result.values)
+        dense.reshape(-1)[flat] = array(result.values)
         return dense
     values = array(result)
     if form == "dense":
@@ -51,7 +50,7 @@ def whole(result: TensorData | SparseData, form: str, shape: tuple[int, ...]) ->
         return np.asarray(np.diag(values.reshape(size))).reshape(shape)
     count = shape[0]
     dense = np.zeros(shape, values.dtype)
-    outer = next(k for k in range(1, len(shape)) if shape[:k] + shape[k + 1 :] == values.shape and shape[k] == count)
+    outer = len(shape) // 2 if rank is None else rank
     for row in range(count):
         place: list[int | slice] = [slice(None)] * len(shape)
         place[0] = place[outer] = row

@@ -97,6 +97,7 @@ def _grouped(
 ) -> Tensor:
     if count == 0:
         return result.detach().new_zeros((0, result.numel()))
+    groups = groups.to(like.device)
     apart = count <= _APART_AT_MOST or (groups.numel() > _SMALL and count <= _SMALL)
     pieces = []
     for start in range(0, count, 1 if apart else chunk):
@@ -170,7 +171,7 @@ def entries(passes: Passes, compression: Compression, chunk: int) -> Pair:
         flat = [buffer.reshape(-1) for buffer in buffers if buffer is not None]
         empty = torch.zeros(0, dtype=passes.dtype, device=passes.leaf.device)
         whole = flat[0] if len(flat) == 1 else torch.cat([empty, *(b.to(passes.dtype) for b in flat)])
-        results.append(whole.index_select(0, compression.positions))
+        results.append(whole.index_select(0, compression.positions.to(whole.device)))
     return results[0], results[1] if len(results) > 1 else None
 
 

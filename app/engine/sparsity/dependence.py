@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,11 +93,12 @@ def _traced(
     differentiates: bool,
     operations: frozenset[str],
 ) -> list[Trace]:
-    # Memory of their own, so that nothing else is read through it.
-    point: dict[str, Tensor] = {name: leaf.detach().clone() for name, leaf in leaves.items()}
+    # Memory of their own, so that nothing else is read through it; on the CPU, where patterns are.
+    point: dict[str, Tensor] = {name: leaf.detach().to("cpu", copy=True) for name, leaf in leaves.items()}
+    elsewhere = any(leaf.device.type != "cpu" for leaf in leaves.values())
     graph = differentiates or any(word in name for name in operations for word in _TRANSFORMS)
     try:
-        with torch.set_grad_enabled(graph):
+        with torch.set_grad_enabled(graph), torch.device("cpu") if elsewhere else nullcontext():
             for name in wrt:
                 point[name].requires_grad_(graph)
             return trace(lambda: run(point), [point[n] for n in wrt], list(point.values()), limit, cut=not graph)
