@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.engine.autodiff.cotangents import Vectors
 from app.engine.autodiff.freivalds import UncertifiedError, certify_first
+from app.engine.autodiff.thinning import can_thin, thinned, values_of
 from app.engine.computation import Computation
 from app.engine.errors import Attempt
 from app.engine.kinds import KINDS
@@ -60,10 +61,32 @@ def results(computation: Computation) -> Tree:
             else "An operation has no batching rule"
         )
         computation.notes.say("fallback", f"{why}, so the samples ran one by one.", "plan")
+    if computation.query.format != "dense" and not paired:
+        with Attempt():
+            return _thinned(computation, axes, first, alone)
     forms = first.layouts.forms  # of `auto`: what it is for one sample it is for all
     rest = [single_results(_sample(computation, axes, index, Notes(), forms)) for index in range(1, samples)]
     computation.layouts = first.layouts
     return dict(_stacked([alone, *rest]))
+
+
+def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computation, alone: Tree) -> Tree:
+    """All samples at once, densely, and of their matrices the entries of the first sample's layouts.
+
+    Raises NotImplementedError where a kind or a layout does not go so, UncertifiedError where the first sample alone disagrees.
+    """
+    samples, wanted = computation.prepared.samples or 1, computation.query.want
+    limit = computation.limits.result_bytes
+    if any(KINDS[kind].per_sample is None for kind in wanted) or not can_thin(first.layouts, samples, limit):
+        raise NotImplementedError
+    together = _vmapped(computation, axes, first)
+    tree = {
+        kind: thinned(kind, value, first.layouts) if kind in ("jacobian", "hessian") else value
+        for kind, value in together.items()
+    }
+    certify_first(values_of(tree, samples), values_of(alone, None))
+    computation.layouts = first.layouts
+    return tree
 
 
 def _sample(

@@ -40,10 +40,18 @@ Result = Single | dict[str, Single]
 
 @dataclass
 class Report:
-    """What is said of the layouts: path of a result → its form, and the passes that it took."""
+    """What is said of the layouts: path of a result → its form, the passes that it took, its layout, and (output, input)."""
 
     forms: dict[str, str] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    shapes: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def indices(self, path: str) -> Tensor:
+        """`[rank, entries]` of a sparse result."""
+        output, leaf = self.shapes[path]
+        known = self.layouts[path].indices
+        return indices_of_full(tuple(output.shape), tuple(leaf.shape)) if known is None else known
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,7 @@ class Matrices:
         report = self._request.report
         if self._request.wanted != "dense":
             report.forms[path], report.passes[path] = layout.form, passes
+            report.layouts[path], report.shapes[path] = layout, (block.output, block.leaf)
         if layout.partial:
             self._evaluation.notes.say(
                 "not_diagonal",

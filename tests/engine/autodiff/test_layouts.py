@@ -84,7 +84,8 @@ def _compared(want: str, wanted: str, program: str, inputs: dict[str, Any], **fi
             np.testing.assert_allclose(array(result).reshape(-1), np.diag(square_matrix), rtol=1e-12, atol=0)
             assert path in notes or not (square_matrix - np.diag(np.diag(square_matrix))).any()
             continue
-        np.testing.assert_allclose(whole(result, forms[path], expected.shape), expected, rtol=1e-12, atol=1e-300)
+        rank = expected.ndim - np.ndim(inputs[path.rpartition(".")[2]])
+        np.testing.assert_allclose(whole(result, forms[path], expected.shape, rank), expected, rtol=1e-12, atol=1e-300)
         assert isinstance(result, SparseData) == (forms[path] == "sparse")
         assert wanted != "sparse" or forms[path] == "sparse"
     return forms
@@ -116,6 +117,26 @@ def test_a_batch_has_its_axis_first(wanted: str) -> None:
     else:
         assert result.shape == (5, 4, 4)
         np.testing.assert_allclose(whole(result, answer.plan["formats"]["jacobian.output.x"], dense.shape), dense)
+
+
+@pytest.mark.parametrize("wanted", FORMATS)
+@pytest.mark.parametrize("want", ["jacobian", "hessian"])
+def test_a_large_batch_is_what_its_samples_are(want: str, wanted: str) -> None:
+    """Small samples come all at once."""
+    x = RNG.standard_normal((40, 6))
+    program = "x * x.roll(1, 0) + exp(x)" if want == "jacobian" else "(x * x.roll(1, 0) + exp(x)).sum()"
+    row = "output" if want == "jacobian" else "x"
+    together = ask(program=program, inputs={"x": x}, want=[want, "outputs"], batched=("x",), format=wanted).results[want][row][
+        "x"
+    ]
+    for sample in (0, 1, 39):
+        alone = ask(program=program, inputs={"x": x[sample]}, want=[want], format=wanted).results[want][row]["x"]
+        if isinstance(together, SparseData):
+            here = array(together.indices)[0] == sample
+            np.testing.assert_array_equal(array(together.indices)[1:, here], array(alone.indices))
+            np.testing.assert_allclose(array(together.values)[here], array(alone.values))
+        else:
+            np.testing.assert_allclose(array(together)[sample], array(alone))
 
 
 def test_the_samples_of_a_batch_may_have_other_patterns() -> None:
