@@ -52,7 +52,8 @@ UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.serv
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning"}),
-    "batching": frozenset({"kinds", "per_sample", "computation", "autodiff"}),
+    "batching": frozenset({"confirmation", "kinds", "per_sample", "computation", "autodiff"}),
+    "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
     "kinds": frozenset({"per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),
     "nonfinite": frozenset({"computation", "stepwise"}),
     "per_sample": frozenset({"computation", "autodiff"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from app.engine.autodiff.cotangents import Vectors
-from app.engine.autodiff.freivalds import UncertifiedError, certify_first
+from app.engine.autodiff.freivalds import UncertifiedError, certify_sample
 from app.engine.autodiff.thinning import can_thin, thinned, values_of
 from app.engine.computation import Computation
+from app.engine.confirmation import confirm
 from app.engine.errors import Attempt
 from app.engine.kinds import KINDS
 from app.engine.kinds import results as single_results
@@ -52,11 +54,15 @@ def results(computation: Computation) -> Tree:
         and all(KINDS[kind].per_sample is not None for kind in computation.query.want)
     ):
         with Attempt() as attempt, first.evaluation.slow_rows_noted():
-            together = _vmapped(computation, axes, first)
-            certify_first(together, alone)
+            vectors, dims = _vectors(computation, first)
+            together = _vmapped(computation, axes, vectors, dims)
+            certify_sample(together, 0, alone)
+            for index in _looked_at(samples):
+                certify_sample(together, index, single_results(_sample(computation, axes, index, Notes())))
+            confirm(computation, axes, vectors, dims, together)
             return together
         why = (
-            "The first sample alone gives something else than under vmap"
+            "Another way of computing the same samples gives something else than vmap"
             if isinstance(attempt.error, UncertifiedError)
             else "An operation has no batching rule"
         )
@@ -73,20 +79,28 @@ def results(computation: Computation) -> Tree:
 def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computation, alone: Tree) -> Tree:
     """All samples at once, densely, and of their matrices the entries of the first sample's layouts.
 
-    Raises NotImplementedError where a kind or a layout does not go so, UncertifiedError where the first sample alone disagrees.
+    Raises NotImplementedError where a kind or a layout does not go so, UncertifiedError where another road disagrees.
     """
     samples, wanted = computation.prepared.samples or 1, computation.query.want
     limit = computation.limits.result_bytes
     if any(KINDS[kind].per_sample is None for kind in wanted) or not can_thin(first.layouts, samples, limit):
         raise NotImplementedError
-    together = _vmapped(computation, axes, first)
+    vectors, dims = _vectors(computation, first)
+    together = _vmapped(computation, axes, vectors, dims)
     tree = {
         kind: thinned(kind, value, first.layouts) if kind in ("jacobian", "hessian") else value
         for kind, value in together.items()
     }
-    certify_first(values_of(tree, samples), values_of(alone, None))
+    certify_sample(values_of(tree, samples), 0, values_of(alone, None))
+    confirm(computation, axes, vectors, dims, together)
     computation.layouts = first.layouts
     return tree
+
+
+def _looked_at(samples: int) -> list[int]:
+    """Besides the first the samples that are computed alone: the last, and one between."""
+    between = random.Random(samples).randrange(1, samples)  # noqa: S311 - a choice, no secret
+    return sorted({between, samples - 1})
 
 
 def _sample(
@@ -147,10 +161,9 @@ def _stacked_sparse(trees: Sequence[SparseTensor]) -> SparseTensor:
     return SparseTensor((len(trees), *trees[0].shape), torch.cat(indices, 1), torch.cat([tree.values for tree in trees]), holds)
 
 
-def _vmapped(computation: Computation, axes: Mapping[str, bool], first: Computation) -> Tree:
+def _vmapped(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any) -> Tree:
     forms = {kind: form for kind in computation.query.want if (form := KINDS[kind].per_sample) is not None}
     leaves = {name: leaf.detach() for name, leaf in computation.leaves.items()}
-    vectors, dims = _vectors(computation, first)
 
     def one(leaves: Mapping[str, Tensor], vectors: Mapping[str, Vectors]) -> Tree:
         sample = Sample(computation, leaves, vectors)

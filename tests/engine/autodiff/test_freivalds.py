@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine.autodiff.freivalds import UncertifiedError, certify, certify_first, combined
+from app.engine.autodiff.freivalds import UncertifiedError, certify, certify_sample, combined
 from tests.engine.asking import array, ask, results
 
 
@@ -37,9 +37,9 @@ def test_a_wrong_row_is_seen() -> None:
 
 def test_the_first_sample_must_be_what_it_is_alone() -> None:
     tree = {"vjp": {"x": torch.tensor([[1.0, float("nan")], [3.0, 4.0]])}}
-    certify_first(tree, {"vjp": {"x": torch.tensor([1.0, float("nan")])}})
+    certify_sample(tree, 0, {"vjp": {"x": torch.tensor([1.0, float("nan")])}})
     with pytest.raises(UncertifiedError):
-        certify_first(tree, {"vjp": {"x": torch.tensor([1.5, float("nan")])}})
+        certify_sample(tree, 0, {"vjp": {"x": torch.tensor([1.5, float("nan")])}})
 
 
 def test_a_jacobian_that_is_not_finite_is_given_row_by_row() -> None:

@@ -1,0 +1,279 @@
+"""Confirms derivatives of a batch that vmap computed together, sample by sample, by another road through PyTorch.
+
+The other road: the forward alone under vmap, and then ordinary autograd's backward through it, in a random combination for each sample.
+It shares no batching rule of a backward formula and no forward mode with what it confirms. The forward's batching rules, which it does
+share, are confirmed by single samples (`freivalds.certify_sample`). A combination that is not confirmed costs only time: the samples
+then run one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from app.engine.autodiff.cotangents import Vectors
+from app.engine.autodiff.freivalds import UncertifiedError
+from app.engine.computation import Computation
+from app.engine.per_sample import Sample
+from app.engine.tensors import is_differentiable
+
+Tree = Mapping[str, Any]
+
+# Roundings that two orders of the same sums may differ by, as for rows (freivalds.close); in half precision the other road runs in
+# float64 and what is confirmed has one rounding a step: with more than that the samples run one by one.
+_ROUNDINGS: Final = 1e3
+_HALF_ROUNDINGS: Final = 16
+_HALF: Final = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class _Road:
+    """The forward of all samples, with ordinary autograd's graph.
+
+    Attributes:
+        wrt: name → the leaf, [samples, …] where it is batched.
+        batched: name → whether it is.
+        outputs: name → [samples, …].
+        of: the scalar output, [samples]; None where there is none.
+        vectors: `cotangent` and `tangent` → name → [samples, …].
+    """
+
+    wrt: Mapping[str, Tensor]
+    batched: Mapping[str, bool]
+    outputs: Mapping[str, Tensor]
+    of: Tensor | None
+    vectors: Mapping[str, Vectors]
+    samples: int
+
+    def pulled(self, heads: list[Tensor], cotangents: list[Tensor], *, again: bool = False) -> dict[str, Tensor]:
+        """Σ cotangent·head, differentiated: for a batched leaf each sample's own."""
+        rows = torch.autograd.grad(
+            heads,
+            list(self.wrt.values()),
+            cotangents,
+            create_graph=again,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return dict(zip(self.wrt, rows, strict=True))
+
+
+def confirm(
+    computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any, together: Tree
+) -> None:
+    """Compare every derivative of `together`, a tree of [samples, …] tensors, with the other road.
+
+    Raises UncertifiedError where they differ in a value, in the places that are not finite, or where the road has no way.
+    """
+    checks = [(kind, _CHECKS[kind]) for kind in computation.query.want if kind in _CHECKS]
+    if not checks:
+        return
+    with torch.enable_grad():
+        road = _road(computation, axes, vectors, dims)
+        for kind, check in checks:
+            check(road, together[kind])
+
+
+def _road(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any) -> _Road:
+    leaves = {name: _widened(leaf.detach()) for name, leaf in computation.leaves.items()}
+    wrt = {name: leaves[name].requires_grad_() for name in computation.prepared.wrt}
+    samples = computation.prepared.samples or 1
+
+    def forward(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        sample = Sample(computation, leaves, {})
+        return sample.outputs({})
+
+    in_dims = ({name: 0 if axes[name] else None for name in leaves},)
+    outputs = torch.func.vmap(forward, in_dims=in_dims, randomness="same")(leaves)
+    of = computation.prepared.of
+    spread = {
+        what: {
+            name: _widened(value if dims[what][name] == 0 else value.expand(samples, *value.shape))
+            for name, value in each.items()
+        }
+        for what, each in vectors.items()
+    }
+    return _Road(
+        wrt,
+        {name: axes[name] for name in wrt},
+        outputs,
+        outputs[of].reshape(samples) if of in outputs else None,
+        spread,
+        samples,
+    )
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64) if tensor.dtype in _HALF else tensor
+
+
+def _weights(like: Tensor) -> Tensor:
+    """Numbers between 0.5 and 1.5 with random signs: none is so small that an element goes unseen."""
+    generator = torch.Generator().manual_seed(20251)
+    drawn = torch.rand(like.shape, generator=generator, dtype=torch.float64) + 0.5
+    signs = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
+    return (drawn * signs).to(dtype=like.dtype, device=like.device)
+
+
+def _gradient(road: _Road, result: Tree) -> None:
+    of = _scalar(road)
+    weights = _weights(of)
+    _compare_all(road, road.pulled([of], [weights]), result, weights)
+
+
+def _vjp(road: _Road, result: Tree) -> None:
+    cotangents = road.vectors["cotangent"]
+    weights = _weights(next(iter(road.outputs.values())).reshape(road.samples, -1)[:, :1].reshape(-1).real.detach())
+    heads = [road.outputs[name] for name in cotangents]
+    pulled = road.pulled(
+        heads, [_scaled(cotangents[name], weights).to(head.dtype) for name, head in zip(cotangents, heads, strict=True)]
+    )
+    _compare_all(road, pulled, result, weights)
+
+
+def _jvp(road: _Road, result: Tree) -> None:
+    """⟨c, J·t⟩ = ⟨Jᵗ·c, t⟩, for each sample; summed over the samples where an input is shared by them."""
+    heads = {name: value for name, value in road.outputs.items() if name in result and value.requires_grad}
+    weights = {name: _weights(value.detach()) for name, value in heads.items()}
+    pulled = road.pulled(list(heads.values()), list(weights.values())) if heads else {}
+    tangents = road.vectors["tangent"]
+    left = [(weights[name].conj() * result[name].to(weights[name].dtype)).real for name in heads]
+    right = [(pulled[name].conj() * _of_leaf(road, name, tangents[name])).real for name in pulled]
+    if not pulled:
+        return
+    named = list(zip(right, pulled, strict=True))
+    together, expected = _per_sample(left, road.samples), torch.stack([_rows(each, road, name) for each, name in named]).sum(0)
+    bound = _per_sample([each.abs() for each in left], road.samples)
+    bound = bound + torch.stack([_rows(each.abs(), road, name) for each, name in named]).sum(0)
+    if not all(road.batched[name] for name in pulled):
+        together, expected, bound = together.sum(0, keepdim=True), expected.sum(0, keepdim=True), bound.sum(0, keepdim=True)
+    _compare(together, expected, bound, _least(result))
+
+
+def _jacobian(road: _Road, result: Tree) -> None:
+    for output, row in result.items():
+        head = road.outputs[output]
+        if not head.requires_grad:
+            continue
+        weights = _weights(head.detach())
+        pulled = road.pulled([head], [weights])
+
+        def contracted(name: str, row: Tree = row, weights: Tensor = weights) -> tuple[Tensor, Tensor]:
+            full = row[name].to(weights.dtype).reshape(road.samples, weights[0].numel(), -1)
+            flat = weights.reshape(road.samples, 1, -1)
+            return (flat @ full).reshape(road.samples, -1), (flat.abs() @ full.abs()).reshape(road.samples, -1)
+
+        for name, expected in pulled.items():
+            combined, bound = contracted(name)
+            _compare_leaf(road, name, combined, expected, bound, _eps_of(row[name]))
+
+
+def _hessian(road: _Road, result: Tree) -> None:
+    first, weights = _first(road)
+    for name, gradient in first.items():
+        if not gradient.requires_grad or not road.batched[name]:
+            continue
+        direction = _weights(gradient.detach())
+        for other, expected in road.pulled([gradient], [direction]).items():
+            full = _scaled(result[name][other].to(direction.dtype), weights).reshape(road.samples, direction[0].numel(), -1)
+            flat = direction.reshape(road.samples, 1, -1)
+            bound = (flat.abs() @ full.abs()).reshape(road.samples, -1)
+            _compare_leaf(road, other, (flat @ full).reshape(road.samples, -1), expected, bound, _eps_of(result[name][other]))
+    if not all(road.batched[name] for name in first):
+        raise UncertifiedError  # the blocks of an input that the samples share are sums on this road
+
+
+def _hvp(road: _Road, result: Tree) -> None:
+    first, weights = _first(road)
+    tangents = road.vectors["tangent"]
+    heads = {name: gradient for name, gradient in first.items() if gradient.requires_grad}
+    if not all(road.batched[name] for name in heads):
+        raise UncertifiedError
+    pulled = road.pulled(list(heads.values()), [tangents[name].to(head.dtype) for name, head in heads.items()]) if heads else {}
+    _compare_all(road, pulled, result, weights)
+
+
+def _first(road: _Road) -> tuple[dict[str, Tensor], Tensor]:
+    of = _scalar(road)
+    weights = _weights(of)
+    return road.pulled([of], [weights], again=True), weights
+
+
+def _scalar(road: _Road) -> Tensor:
+    if road.of is None or not road.of.requires_grad:
+        raise UncertifiedError
+    return road.of
+
+
+def _scaled(rows: Tensor, weights: Tensor) -> Tensor:
+    return rows.to(_wider(rows.dtype)) * weights.reshape(-1, *[1] * (rows.dim() - 1)).to(_wider(rows.dtype))
+
+
+def _wider(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype in _HALF else dtype
+
+
+def _of_leaf(road: _Road, name: str, tangents: Tensor) -> Tensor:
+    """The tangents of a leaf that the samples share are all the same."""
+    return tangents if road.batched[name] else tangents[0]
+
+
+def _rows(values: Tensor, road: _Road, name: str) -> Tensor:
+    if road.batched[name]:
+        return values.reshape(road.samples, -1).sum(1)
+    return torch.cat([values.sum().reshape(1), values.new_zeros(road.samples - 1)])
+
+
+def _per_sample(parts: list[Tensor], samples: int) -> Tensor:
+    return torch.stack([part.reshape(samples, -1).sum(1) for part in parts]).sum(0)
+
+
+def _compare_all(road: _Road, pulled: Mapping[str, Tensor], result: Tree, weights: Tensor) -> None:
+    for name, expected in pulled.items():
+        rows = _scaled(result[name], weights).reshape(road.samples, -1)
+        _compare_leaf(road, name, rows, expected, rows.abs(), _eps_of(result[name]))
+
+
+def _compare_leaf(road: _Road, name: str, rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
+    """`rows`, [samples, elements], each with its own scale; their sum where the samples share the leaf."""
+    if not road.batched[name]:
+        rows, bound, expected = rows.sum(0, keepdim=True), bound.sum(0, keepdim=True), expected.reshape(1, -1)
+    _compare(rows, expected.reshape(rows.shape), bound, eps)
+
+
+def _eps_of(rows: Tensor) -> float:
+    if rows.dtype in _HALF:
+        return torch.finfo(rows.dtype).eps * _HALF_ROUNDINGS
+    return torch.finfo(rows.dtype).eps * _ROUNDINGS if is_differentiable(rows.dtype) else 0.0
+
+
+def _least(result: Tree) -> float:
+    return max((_eps_of(value) for value in result.values()), default=0.0)
+
+
+def _compare(rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
+    rows, expected, bound = rows.detach(), expected.detach(), bound.detach()
+    finite = torch.isfinite(rows)
+    if not torch.equal(finite, torch.isfinite(expected)):
+        raise UncertifiedError
+    error = torch.where(finite, (rows - expected).abs(), 0.0)
+    scale = torch.where(torch.isfinite(bound), torch.maximum(bound, expected.abs().nan_to_num()), 0.0)
+    scale = scale.reshape(scale.shape[0], -1).amax(1) if scale.dim() > 1 and scale.shape[1] else scale
+    error = error.reshape(error.shape[0], -1).amax(1) if error.dim() > 1 and error.shape[1] else error
+    if bool((error > eps * scale).any()):
+        raise UncertifiedError
+
+
+_CHECKS: Final[Mapping[str, Callable[[_Road, Tree], None]]] = {
+    "gradient": _gradient,
+    "vjp": _vjp,
+    "jvp": _jvp,
+    "jacobian": _jacobian,
+    "hessian": _hessian,
+    "hvp": _hvp,
+}
