@@ -59,14 +59,13 @@ class Job:
         client: who asks, as the queue tells clients apart.
         is_waiting: it stands in the queue, since `queued`, seconds on CLOCK_MONOTONIC.
         slices: how often it was stopped on the light worker, now or when the same was asked before.
-        is_heavy: it has held a worker for long.
-        preemptions: how often it was stopped for others that waited.
+        is_heavy: it was stopped for others that waited, as it held a worker for long.
         mark: the fingerprint of all that is asked, where somebody needed it; else empty.
     """
 
     __slots__ = (
         "arrived", "asked", "begun", "body", "client", "deadline", "future", "holders", "is_heavy", "is_waiting", "lost",
-        "mark", "meta", "number", "preemptions", "queued", "size", "slices", "tries", "worker",
+        "mark", "meta", "number", "queued", "size", "slices", "tries", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -99,7 +98,6 @@ class Job:
         self.is_waiting = False
         self.slices = 0
         self.is_heavy = False
-        self.preemptions = 0
         self.mark = b""
 
 

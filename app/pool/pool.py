@@ -228,6 +228,7 @@ class Pool:
             if not job.future.done():
                 job.begun = max(head_since, job.arrived)
                 job.worker = worker.index
+                self._dispatch.answered(job, now - head_since)
                 self._settle(job, no_room or reply)
             for other in self._dispatch.holders_of(job):
                 other.cancel(job)

@@ -105,10 +105,10 @@ def test_while_every_worker_computes(pair: Server) -> None:
         assert small.result().status_code == 200
 
         start = time.monotonic()
-        large = {"operation": "exp", "inputs": {"input": [0.5] * 50_000}, "timeout_s": 0.4}
+        large = {"operation": "exp", "inputs": {"input": [0.5] * 200_000}, "timeout_s": 0.1}
         reply = pair.http.post("/v1/query", json=large)
         assert reply.json()["code"] == "deadline_exceeded"
-        assert 0.35 < time.monotonic() - start < 2
+        assert 0.08 < time.monotonic() - start < 2
         assert not any(future.done() for future in long)
         assert [future.result().status_code for future in long] == [504, 504]
     assert seconds_of_a_small_query(pair) < 2

@@ -2,12 +2,12 @@
 
 How long a query takes shows only when it runs, so each begins as an ordinary one, and its time decides the rest:
 
-- Clients take turns, among ordinary queries and among heavy ones (those that have run for `HEAVY_S`).
-- All workers but one may be held by heavy queries while others wait. Where heavy ones have taken the last worker too, as nobody
-  waited then, the youngest of them gives it back: it is stopped and tried again later, twice at most.
+- Clients take turns.
+- Where all of several workers have been held for `HEAVY_S` while others wait, the youngest of these queries is stopped, once. It is heavy
+  then: heavy queries, begun anew, hold all workers but one at the most.
 - One more process, the light worker, is forked when small queries wait while all workers are busy. A query that computes there for
   `SLICE_S` is stopped where others wait, and comes after those that were not; when that has happened `SLICES` times, or it has run for
-  `HEAVY_S` there, it is left to the other workers. So a small query of any client is answered beside long ones, on one worker too.
+  `_LONE_S` there, it is left to the other workers. So a small query of any client is answered beside long ones, on one worker too.
   (Multi-level feedback: Corbató et al., AFIPS 1962.) Of one client's, the light worker takes the newest and the oldest by turns: where
   clients share an address, whoever comes now must not wait for all that another has sent at once before.
 """
@@ -26,6 +26,8 @@ from app.pool.supervisor import Supervisor
 from app.pool.worker_handle import WorkerHandle
 
 SMALL_BYTES: Final = 64 << 10
+# What the light worker takes; above, a query's tensors take memory that it does not have.
+_LIGHT_BYTES: Final = 256 << 10
 # A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two.
 _DEPTH: Final = 4
 _YOUNG_S: Final = 0.003
@@ -35,15 +37,16 @@ _STUCK_BEHIND_S: Final = 0.03
 _LIGHT_AFTER_S: Final = 0.03
 # When every worker has computed the same for so long, the light one is forked before anybody waits for it.
 _ALL_BUSY_S: Final = 0.1
-# Of CPU time, at least twice what a small query takes in a process that has computed nothing before; and the longest for it to get that.
+# Of CPU time: a small query or program takes 9 to 26 ms in a process that has computed nothing before. And the longest for it to get that.
 SLICE_S: Final = 0.06
-_SLICE_LIMIT_S: Final = 0.2
+_SLICE_LIMIT_S: Final = 0.5
 SLICES: Final = 3
 _LIGHT_IDLE_S: Final = 10.0
-HEAVY_S: Final = 2.0
-# How long an ordinary query waits while heavy ones hold all workers, before one of those is stopped; and how often that may befall it.
+# Where no other waits for it, the light worker is left for this long to one query.
+_LONE_S: Final = 2.0
+# With the time that a query waits before another is stopped for it, and that of a fork, less than a second.
+HEAVY_S: Final = 0.5
 _PREEMPT_AFTER_S: Final = 0.25
-_PREEMPTIONS: Final = 2
 # Queries that have been long for the light worker and may be sent again; 16 bytes each, and what a dict adds.
 _KNOWN_LIMIT: Final = 4096
 
@@ -161,7 +164,7 @@ class Dispatch:
             self._feed_light(now)
             return
         while self and (not worker.held or self._takes_more(worker)):
-            job = self.ordinary.pop(_is_small) if worker.held else self._next(now)
+            job = self.ordinary.pop(_is_small) if worker.held else self._next()
             if job is None:
                 break
             self._give(worker, job, now)
@@ -182,20 +185,16 @@ class Dispatch:
             if not worker.held:
                 return
 
-    def _next(self, now: float) -> Job | None:
+    def _next(self) -> Job | None:
         """What a worker that is free computes next."""
         if not self.heavy:
             return self.ordinary.pop()
-        has_share = self._heavy_running(now) < max(1, self.regular_count - 1)
-        if has_share and (self._heavy_is_next or not self.ordinary):
+        running = sum(worker.head is not None and worker.head.is_heavy for worker in self.ready.values())
+        if running < max(1, self.regular_count - 1) and (self._heavy_is_next or not self.ordinary):
             self._heavy_is_next = False
             return self.heavy.pop()
         self._heavy_is_next = True
-        # Beyond their share only those go on that can be stopped again.
-        return self.ordinary.pop() or self.heavy.pop(_can_be_stopped)
-
-    def _heavy_running(self, now: float) -> int:
-        return sum(_is_heavy(worker, now) for worker in self.ready.values())
+        return self.ordinary.pop()
 
     def _give(self, worker: WorkerHandle, job: Job, now: float) -> None:
         if not job.begun:
@@ -221,7 +220,7 @@ class Dispatch:
 
     def _fits_light(self, job: Job) -> bool:
         """It may be a small one, for all that is known."""
-        if job.size >= SMALL_BYTES:
+        if job.size >= _LIGHT_BYTES:
             return False
         if self._slices_of and not job.slices:
             job.slices = self._slices_of.get(_mark(job), 0)
@@ -289,7 +288,7 @@ class Dispatch:
         if light is None or (job := light.head) is None:
             return
         ran_s = now - light.head_since
-        if ran_s > HEAVY_S:
+        if ran_s > _LONE_S:
             job.slices = SLICES
         elif self._has_had_slice(light, job, ran_s) and self.ordinary.has(self._is_fresh):
             job.slices += 1
@@ -300,6 +299,11 @@ class Dispatch:
         self._slices_of[_mark(job)] = job.slices
         self._stop(light, job, "slice", now)
 
+    def answered(self, job: Job, ran_s: float) -> None:
+        """What was stopped only because the machine was slow then is not held against it."""
+        if job.slices and ran_s < SLICE_S:
+            self._slices_of.pop(job.mark, None)
+
     def _has_had_slice(self, light: WorkerHandle, job: Job, ran_s: float) -> bool:
         activity = linux.activity(light.pid)
         ticks = activity.ticks if activity is not None else 0
@@ -308,18 +312,17 @@ class Dispatch:
         return ran_s > _SLICE_LIMIT_S or linux.seconds_of(ticks - self._light_ticks[1]) >= SLICE_S
 
     def _preempt(self, now: float) -> None:
-        """Heavy queries hold every worker: the youngest of those that may be stopped gives its worker back."""
+        """Long queries hold every worker while others wait: the youngest that is not known as heavy yet gives its worker back."""
         regular = [worker for worker in self.ready.values() if not worker.is_light]
         is_whole = len(regular) == self._supervisor.slot_count
-        if not is_whole or len(regular) == 1 or not all(_is_heavy(worker, now) for worker in regular):
+        if not is_whole or len(regular) == 1 or not self._all_are_stuck(now, HEAVY_S):
             return
-        stoppable = [worker for worker in regular if worker.head is not None and _can_be_stopped(worker.head)]
-        youngest = max(stoppable, key=lambda worker: worker.head_since, default=None)
-        if youngest is None or youngest.head is None or youngest.slot.device != "cpu":
-            return
-        youngest.head.is_heavy = True
-        youngest.head.preemptions += 1
-        self._stop(youngest, youngest.head, "share", now)
+        heads = [(worker.head_since, worker, worker.head) for worker in regular if worker.head is not None]
+        stoppable = [entry for entry in heads if not entry[2].is_heavy and entry[1].slot.device == "cpu"]
+        if stoppable:
+            _, youngest, job = max(stoppable, key=lambda entry: entry[0])
+            job.is_heavy = True
+            self._stop(youngest, job, "share", now)
 
     def _stop(self, worker: WorkerHandle, job: Job, reason: str, now: float) -> None:
         """Stop a query that has had its turn: it waits for the next one, behind its client's others."""
@@ -328,16 +331,6 @@ class Dispatch:
         if not job.holders and not job.future.done():
             self._turns_of(job).append(job)
         self.replace(worker, reason, now)
-
-
-def _is_heavy(worker: WorkerHandle, now: float) -> bool:
-    """It is held by a query that is known to be heavy, or has just become it."""
-    head = worker.head
-    return head is not None and not worker.is_light and (head.is_heavy or now - worker.head_since > HEAVY_S)
-
-
-def _can_be_stopped(job: Job) -> bool:
-    return job.preemptions < _PREEMPTIONS
 
 
 def _is_small(job: Job) -> bool:

@@ -115,7 +115,7 @@ def test_long_queries_are_answered_beside_a_stream_of_small_ones(single: Server,
 
 def test_heavy_queries_give_back_the_last_worker_to_what_the_light_one_cannot_take(pair: Server) -> None:
     wait_until_free(pair, 2)
-    large = {"operation": "exp", "inputs": {"input": [0.5] * 50_000}, "timeout_s": 30}
+    large = {"operation": "exp", "inputs": {"input": [0.5] * 200_000}, "timeout_s": 30}
     given_back = metric(pair.http, 'pullback_worker_restarts_total{reason="share"}')
     with ThreadPoolExecutor(4) as clients:
         long = [clients.submit(pair.http.post, "/v1/query", json=heavy(SIZES.take(), timeout_s=10)) for _ in range(3)]
