@@ -100,7 +100,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(refusals.ended_early())
             return True
         if self._running is not None and not self._running.response_complete:
-            self._running.keep_alive = bool(self._backlog)
+            self._running.keep_alive = bool(self._backlog or self.pipeline)
             return True
         return False
 
@@ -128,8 +128,9 @@ class Connection(HttpToolsProtocol):
             return
         super().on_message_begin()
         if self._framing.stage is Stage.COMPLETE:
-            # Parsed with the end of a chunked body before it.
+            # Parsed with the end of a chunked body before it; of how much of it, the parser does not say.
             self._begin()
+            self._framing.framing_bytes = 1
 
     def on_url(self, url: bytes) -> None:
         if not self._muted:
