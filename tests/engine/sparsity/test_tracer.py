@@ -30,6 +30,15 @@ SMALL = 200  # elements of all inputs and outputs: each row of the dense derivat
 REFUSALS = (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Thousands of tiny backwards: a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def _examples() -> Iterator[tuple[str, Function, dict[str, Tensor], tuple[str, ...]]]:
     """Name, function, leaves and the inputs to differentiate by of each example of the catalogue that has a derivative."""
     for name, operation in operations().items():
