@@ -15,6 +15,7 @@ from app.catalogue.better_rules import BETTER
 from app.catalogue.bind import Bound, Leaf
 from app.catalogue.entry import Operation
 from app.catalogue.kernels.guard import install
+from app.catalogue.kernels.rounds import limited
 from app.errors import PullbackError
 from app.query import DTYPE_BYTES
 
@@ -42,7 +43,7 @@ def _walk(path: str) -> Callable[..., Any]:
     if target is None:
         raise PullbackError("unknown_operation", f"This server's PyTorch {torch.__version__} has no `{path}`.", at="operation")
     getter: Callable[..., Any] = target if callable(target) else target.__get__
-    return getter
+    return limited(path, getter)
 
 
 def invoke(bound: Bound, leaves: Mapping[str, Tensor]) -> Any:

@@ -99,7 +99,7 @@ class Engine:
 def _errors(query: Query) -> AbstractContextManager[None]:
     """PyTorch's exceptions in the block as refusals of this query."""
     at = None if query.operation is None else "inputs"
-    return translating_errors(at=at, what=query.operation, parameters=query.parameters)
+    return translating_errors(at=at, what=query.operation, inputs=query.inputs, parameters=query.parameters)
 
 
 def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:

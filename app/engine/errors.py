@@ -37,7 +37,11 @@ def constant_input(error: BaseException, names: Sequence[str]) -> str | None:
 
 
 def translated(
-    error: BaseException, at: str | None = None, what: str | None = None, parameters: Collection[str] = ()
+    error: BaseException,
+    at: str | None = None,
+    what: str | None = None,
+    inputs: Collection[str] = (),
+    parameters: Collection[str] = (),
 ) -> PullbackError:
     """The refusal for an exception of PyTorch: `out_of_memory`, `shape_mismatch` or `operation_failed`."""
     if is_memory(error):
@@ -57,7 +61,7 @@ def translated(
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
     step = step_of(error)
     if isinstance(error, UnsafeValuesError):
-        return _unsafe(error, at and error.place(parameters), what, step)
+        return _unsafe(error, at and error.place(inputs, parameters), what, step)
     if step is None:
         return PullbackError(code, f"PyTorch refused{f' `{what}`' if what else ''}: {sentence(error)}.", at=at)
     place = f"Line {step.line}, column {step.column}: `{step.operation}` failed"
@@ -68,7 +72,7 @@ def _unsafe(error: UnsafeValuesError, at: str | None, what: str | None, step: St
     detail = f"`{what}`: {error.detail}" if what else error.detail
     if step is not None:
         detail, at = f"Line {step.line}, column {step.column}: `{step.operation}`: {error.detail}", f"{step.line}:{step.column}"
-    return PullbackError("operation_failed", detail, at=at, expected=error.expected, given=error.given)
+    return PullbackError(error.code, detail, at=at, expected=error.expected, given=error.given)
 
 
 @contextmanager
@@ -76,12 +80,13 @@ def translating_errors(
     *,
     at: str | None = None,
     what: str | None = None,
+    inputs: Collection[str] = (),
     parameters: Collection[str] = (),
     through: tuple[type[BaseException], ...] = (),
 ) -> Iterator[None]:
     """PyTorch's exceptions in the block translated, as refusals of the operation `what` at `at`; those of `through` pass.
 
-    `parameters`: the names of the operation's plain values, whose place is not `inputs`.
+    `inputs`, `parameters`: the names of the operation's tensors and plain values, so that a refusal can name its place.
     """
     try:
         yield
@@ -90,7 +95,7 @@ def translating_errors(
     except through:
         raise
     except REFUSALS as error:
-        raise translated(error, at, what, parameters) from error
+        raise translated(error, at, what, inputs, parameters) from error
 
 
 class Attempt(AbstractContextManager["Attempt"]):

@@ -101,7 +101,7 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
     members = list(arguments)
     given = ", ".join(shown(t) for t in tensors_in(members)) or ", ".join(named(m) for m in members) or "nothing"
     if isinstance(error, UnsafeValuesError):
-        return Refusal(f"`{operation}`: {error.detail}", code="operation_failed", expected=error.expected, given=error.given)
+        return Refusal(f"`{operation}`: {error.detail}", code=error.code, expected=error.expected, given=error.given)
     message = str(error)
     if is_memory(error):
         return Refusal(

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 from app.catalogue.bind import Bound, Leaf, bind
 from app.catalogue.call import Drawing, arguments, prepared, target
 from app.catalogue.entry import Operation, Signature
+from app.catalogue.kernels.ranks import check_arguments, check_result
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.catalogue.refuse import usage
 from app.errors import PullbackError
@@ -56,7 +57,7 @@ def build_operation(
     run = prepared(bound, names)
     with torch.no_grad(), Drawing() as drawing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = _executed(operation, run, leaves, parameters)
+        result = _executed(bound, run, leaves, parameters)
     paths = _paths(result)
     outputs = _named(operation, bound.signature, result, paths)
     graph = _graph(bound, leaves, parameters, result, paths)
@@ -72,16 +73,22 @@ def _leaves(inputs: Mapping[str, Tensor | tuple[Tensor, ...]]) -> Iterator[tuple
             yield name, value
 
 
-def _executed(
-    operation: Operation, run: Callable[..., Any], leaves: Mapping[str, Tensor], parameters: Mapping[str, Parameter]
-) -> Any:
+def _executed(bound: Bound, run: Callable[..., Any], leaves: Mapping[str, Tensor], parameters: Mapping[str, Parameter]) -> Any:
+    operation = bound.operation
     try:
-        return run(*leaves.values())
+        check_arguments(operation.name, (*bound.args, *bound.kwargs.values()))
+        result = run(*leaves.values())
+        check_result(result)
+        return result
     except (PullbackError, *_DYNAMIC):
         raise
     except REFUSALS as error:
         told = refusal(error, operation.name, leaves.values(), lambda: usage(operation))
-        at = error.place(parameters) if isinstance(error, UnsafeValuesError) else "inputs"
+        at = (
+            error.place({name.partition(".")[0] for name in leaves}, parameters)
+            if isinstance(error, UnsafeValuesError)
+            else "inputs"
+        )
         raise PullbackError(
             told.code, told.detail, at=at, expected=told.expected or usage(operation), given=told.given, fix=told.fix
         ) from error

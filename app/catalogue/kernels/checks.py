@@ -6,15 +6,18 @@ A check sees plain tensors with values: it runs below autograd, below vmap and b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
+from app.query import RANK_LIMIT
 
 Arguments = Mapping[str, Any]
 Check = Callable[[Arguments], None]
+RECURRENCE_LIMIT: Final = 10**9  # some seconds
+PIECES_LIMIT: Final = 10_000  # as many as a program's list may have members; a hundred thousand take seconds to make
 
 
 def finite(argument: str, public: str | None = None) -> Check:
@@ -233,6 +236,108 @@ def least_common_multiple(arguments: Arguments) -> None:
         raise UnsafeValuesError(
             "input", f"No common multiple of {least} fits its dtype, {_name(one)}.", f"integers above {least}", f"{least}"
         )
+
+
+def binomial(arguments: Arguments) -> None:
+    """PyTorch's sampler looks for ever for a draw of NaN trials."""
+    if bool(torch.isnan(arguments["count"]).any()):
+        raise UnsafeValuesError("count", "There is no draw from NaN trials.", "numbers", "NaN")
+
+
+def fractional_pool(arguments: Arguments) -> None:
+    """Windows of at least one element, that begin within the input."""
+    sizes = list(arguments["kernel_size"])
+    if min(sizes) < 1:
+        raise UnsafeValuesError(
+            "kernel_size", f"A window has at least one element, and {sizes} came.", "sizes from 1", f"{sizes}"
+        )
+    samples = arguments["random_samples"]
+    if not bool(((samples >= 0) & (samples < 1)).all()):
+        raise UnsafeValuesError("_random_samples", "The samples must lie in [0, 1).", "numbers from 0 to below 1")
+
+
+def _pieces(count: int, argument: str) -> None:
+    if count > PIECES_LIMIT:
+        raise UnsafeValuesError(
+            argument,
+            f"It would make {count:,} tensors; the limit is {PIECES_LIMIT:,}.",
+            f"at most {PIECES_LIMIT:,} pieces",
+            f"{count:,}",
+            code="too_costly",
+        )
+
+
+def _extent(tensor: Tensor, axis: int) -> int:
+    """0 where there is no such axis: PyTorch has its own words for that."""
+    return tensor.shape[axis] if -tensor.dim() <= axis < tensor.dim() else 0
+
+
+def unbind(arguments: Arguments) -> None:
+    _pieces(_extent(arguments["self"], arguments["dim"]), "dim")
+
+
+def split(arguments: Arguments) -> None:
+    size = arguments["split_size"]
+    if size > 0:
+        _pieces(-(-_extent(arguments["self"], arguments["dim"]) // size), "split_size_or_sections")
+
+
+def split_with_sizes(arguments: Arguments) -> None:
+    _pieces(len(arguments["split_sizes"]), "split_sizes")
+
+
+def chunk(arguments: Arguments) -> None:
+    _pieces(min(arguments["chunks"], _extent(arguments["self"], arguments["dim"])), "chunks")
+
+
+def sections(arguments: Arguments) -> None:
+    _pieces(arguments["sections"], "sections")
+
+
+def indices(arguments: Arguments) -> None:
+    _pieces(len(arguments["indices"]) + 1, "indices")
+
+
+def combinations(arguments: Arguments) -> None:
+    """PyTorch makes a grid with one axis for each member of a combination."""
+    if arguments["r"] > RANK_LIMIT:
+        raise UnsafeValuesError(
+            "r",
+            f"Combinations of {arguments['r']:,} would need a grid of as many axes; the limit is {RANK_LIMIT}.",
+            f"at most {RANK_LIMIT}",
+            f"{arguments['r']:,}",
+            code="too_costly",
+        )
+
+
+def polynomial(arguments: Arguments) -> None:
+    """PyTorch follows a recurrence of as many steps as the degree, for each element."""
+    x, degree = torch.as_tensor(arguments["x"]), torch.as_tensor(arguments["n"])
+    if degree.numel() == 0 or x.numel() == 0:
+        return
+    highest = float(degree.max())
+    if highest * max(x.numel(), degree.numel()) > RECURRENCE_LIMIT:
+        raise UnsafeValuesError(
+            "n",
+            f"A degree of {highest:,.0f} for so many elements is more than {RECURRENCE_LIMIT:,} steps of the recurrence.",
+            f"degrees, times elements, up to {RECURRENCE_LIMIT:,}",
+            f"{highest:,.0f}",
+            code="too_costly",
+        )
+
+
+def recurrent(arguments: Arguments) -> None:
+    """There is one initial state for each layer and direction; PyTorch looks for those that are missing behind the others."""
+    layers = arguments["num_layers"] * (2 if arguments["bidirectional"] else 1)
+    states = arguments["hx"] if isinstance(arguments["hx"], list | tuple) else [arguments["hx"]]
+    for state in states:
+        if state.dim() > 1 and state.shape[0] != layers:
+            raise UnsafeValuesError(
+                "hx",
+                f"There is one initial state for each layer and direction, {layers} here; a state of shape {list(state.shape)} came.",
+                f"states of shape [{layers}, batch, hidden]",
+                f"shape {list(state.shape)}",
+            )
 
 
 def _name(tensor: Tensor) -> str:

@@ -22,6 +22,9 @@ from app.catalogue.kernels import checks
 from app.catalogue.kernels.checks import Check
 
 _DEVICES: Final = ("CPU", "CUDA")
+# Where sizes alone decide, fakes are checked too; a composite function has no kernel of its own, and one for all devices.
+_SIZES: Final = (*_DEVICES, "Meta")
+_COMPOSITE: Final = ("CompositeImplicitAutograd",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,13 @@ class Fact:
     Attributes:
         by_number: runs it where a tensor argument may be a plain number: the dispatcher hands that to Python without the 0-d tensor
             around it, and the kernel itself cannot be called so.
+        keys: the dispatch keys that the check stands at.
     """
 
     kernel: str
     check: Check
     by_number: Callable[..., Tensor] | None = None
+    keys: tuple[str, ...] = _DEVICES
 
 
 def _divide(*, self: Any, other: Any, rounding_mode: str | None) -> Tensor:
@@ -47,6 +52,23 @@ def _divide(*, self: Any, other: Any, rounding_mode: str | None) -> Tensor:
     return torch.div(self, other, rounding_mode=rounding_mode, out=out)
 
 
+def _evaluate(name: str) -> Callable[..., Tensor]:
+    """The polynomial `name`, by its kernel for `out`."""
+
+    def by_number(*, x: Any, n: Any) -> Tensor:
+        dtype = torch.result_type(x, n)
+        device = next(value.device for value in (x, n) if isinstance(value, Tensor))
+        out = torch.empty(0, dtype=dtype if dtype.is_floating_point else torch.get_default_dtype(), device=device)
+        evaluated: Tensor = getattr(torch.special, name)(x, n, out=out)
+        return evaluated
+
+    return by_number
+
+
+_POLYNOMIALS: Final = (
+    *(f"{shifted}chebyshev_polynomial_{kind}" for shifted in ("", "shifted_") for kind in "tuvw"),
+    *("hermite_polynomial_h", "hermite_polynomial_he", "laguerre_polynomial_l", "legendre_polynomial_p"),
+)
 # Each row but the embedding's cost a crash, or gave memory of others back, in PyTorch 2.13.0 on the CPU.
 FACTS: Final = (
     Fact("_ctc_loss", checks.ctc_loss),
@@ -66,6 +88,19 @@ FACTS: Final = (
     Fact("grid_sampler_2d_backward", checks.finite("grid")),
     Fact("grid_sampler_3d_backward", checks.finite("grid")),
     Fact("_linalg_eigvals", checks.finite("self", "A")),
+    Fact("fractional_max_pool2d", checks.fractional_pool),
+    Fact("fractional_max_pool3d", checks.fractional_pool),
+    *(Fact(f"{kind}.input", checks.recurrent, keys=_COMPOSITE) for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")),
+    # These do not crash: they never end, or take minutes.
+    Fact("binomial", checks.binomial),
+    *(Fact(f"special_{name}", checks.polynomial, _evaluate(name)) for name in _POLYNOMIALS),
+    Fact("unbind.int", checks.unbind, keys=_SIZES),
+    Fact("split.Tensor", checks.split, keys=_SIZES),
+    Fact("split_with_sizes", checks.split_with_sizes, keys=_SIZES),
+    Fact("chunk", checks.chunk, keys=_COMPOSITE),
+    Fact("tensor_split.sections", checks.sections, keys=_COMPOSITE),
+    Fact("tensor_split.indices", checks.indices, keys=_COMPOSITE),
+    Fact("combinations", checks.combinations, keys=_COMPOSITE),
 )
 
 
@@ -76,16 +111,17 @@ def install() -> Library:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch says that a kernel is overridden, which is what is meant
         for fact in FACTS:
-            for device in _DEVICES:
-                if torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"aten::{fact.kernel}", device):
-                    kernel = _checked(fact, device)
-                    library.impl(fact.kernel, kernel, device, with_keyset=True, allow_override=True)  # type: ignore[no-untyped-call]
+            for key in fact.keys:
+                runtime = "AutogradCPU" if key in _COMPOSITE else key  # a composite's own key is only an alias of the others
+                if torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"aten::{fact.kernel}", runtime):
+                    kernel = _checked(fact, runtime)
+                    library.impl(fact.kernel, kernel, key, with_keyset=True, allow_override=True)  # type: ignore[no-untyped-call]
     return library
 
 
-def _checked(fact: Fact, device: str) -> Callable[..., Any]:
+def _checked(fact: Fact, key: str) -> Callable[..., Any]:
     """The kernel with its check before it."""
-    kernel = get_kernel(f"aten::{fact.kernel}", device)
+    kernel = get_kernel(f"aten::{fact.kernel}", key)
     name, _, overload = fact.kernel.partition(".")
     declared = getattr(getattr(torch.ops.aten, name), overload or "default")._schema.arguments
     names = tuple(argument.name for argument in declared)

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from app.catalogue.call import Drawing
+from app.catalogue.kernels.ranks import check_arguments, check_result
 from app.errors import PullbackError
 from app.program.errors import REFUSALS, refusal, tensors_in
 from app.program.function import Step
@@ -271,7 +272,9 @@ class Trace:
         given = list(tensors_in([args, kwargs]))
         versions = [tensor._version for tensor in given]
         try:
+            check_arguments(step.operation, (*args, *kwargs.values()))
             result = target(*args, **kwargs)
+            check_result(result)
         except (PullbackError, Refusal, *DYNAMIC):
             raise
         except REFUSALS as error:

@@ -114,6 +114,22 @@ def pivots(bad: Any) -> Case:
     )
 
 
+def recurrent(*states: tuple[int, ...]) -> Case:
+    weights = {"params": (np.ones((8, 2)), np.ones((8, 2)))}
+    options = {
+        "has_biases": False,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "train": False,
+        "bidirectional": False,
+        "batch_first": False,
+    }
+    call = ", ".join(f"{name}={value}" for name, value in options.items())
+    good = {"input": np.ones((3, 1, 2)), "hx": (np.zeros((1, 1, 2)), np.zeros((1, 1, 2))), **weights}
+    bad = {**good, "hx": tuple(np.zeros(shape) for shape in states)}
+    return Case("lstm", f"lstm(input, [hx_0, hx_1], [params_0, params_1], {call})[0]", "hx", bad, good, options)
+
+
 SPOILT = np.eye(6)
 SPOILT[0, 0] = NAN
 CASES = (
@@ -158,9 +174,22 @@ CASES = (
     division((LEAST32,), (-1,), "int32"),
     Case("lcm", "lcm(input, other)", "input", {"input": ints(LEAST, 6), "other": ints(2**63 - 1, 4)},
          {"input": ints(6, -6), "other": ints(4, 9)}),
+    recurrent((1, 1, 2), (0, 1, 2)),
+    recurrent((2, 1, 2), (1, 1, 2)),
     Case("nn.functional.embedding", "embedding(input, weight)", "input",
          {"input": ints(0, 3), "weight": np.eye(3)}, {"input": ints(0, 2), "weight": np.eye(3)}),
 )  # fmt: skip
+
+
+# A program gives no argument that starts with an underscore.
+PRIVATE = Case(
+    "nn.functional.fractional_max_pool2d",
+    "",
+    "_random_samples",
+    {"input": IMAGE, "_random_samples": np.full((1, 1, 2), 7.0)},
+    {"input": IMAGE, "_random_samples": np.full((1, 1, 2), 0.5)},
+    {"kernel_size": (2, 2), "output_size": (2, 2)},
+)
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +198,22 @@ def road() -> Iterator[Forking]:
         yield running
 
 
-def sent(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: {"data": array.ravel().tolist(), "shape": array.shape, "dtype": str(array.dtype)}
-        for name, array in ((name, np.asarray(value)) for name, value in inputs.items())
-    }
+def sent(inputs: Mapping[str, Any], *, lists: bool = True) -> dict[str, Any]:
+    """Tensors as a query carries them; a tuple of them as a list, or one by one (`hx_0`, `hx_1`) for a program."""
+
+    def tensor(value: Any) -> dict[str, Any]:
+        array = np.asarray(value)
+        return {"data": array.ravel().tolist(), "shape": array.shape, "dtype": str(array.dtype)}
+
+    tensors: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if not isinstance(value, tuple):
+            tensors[name] = tensor(value)
+        elif lists:
+            tensors[name] = [tensor(member) for member in value]
+        else:
+            tensors.update({f"{name}_{index}": tensor(member) for index, member in enumerate(value)})
+    return tensors
 
 
 def refused_then_answered(road: Forking, bad: Mapping[str, Any], good: Mapping[str, Any]) -> Any:
@@ -185,7 +225,7 @@ def refused_then_answered(road: Forking, bad: Mapping[str, Any], good: Mapping[s
     return first.body
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, PRIVATE], ids=str)
 def test_an_operation_refuses_what_its_kernel_would_not_survive(road: Forking, case: Case) -> None:
     def query(inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {"operation": case.operation, "inputs": sent(inputs), "parameters": case.parameters, "want": case.want}
@@ -199,12 +239,16 @@ def test_an_operation_refuses_what_its_kernel_would_not_survive(road: Forking, c
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_step_of_a_program_refuses_it_at_its_place(road: Forking, case: Case) -> None:
     def query(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"program": f"y = {case.text}\nreturn y", "inputs": sent(inputs)}
+        return {"program": f"y = {case.text}\nreturn y", "inputs": sent(inputs, lists=False)}
 
     assert refused_then_answered(road, query(case.bad), query(case.good))["at"] == "1:5"
 
 
-BATCHES = [case for case in CASES if all(np.shape(case.bad[name]) == np.shape(case.good[name]) for name in case.good)]
+BATCHES = [
+    case
+    for case in CASES
+    if "hx" not in case.good and all(np.shape(case.bad[name]) == np.shape(case.good[name]) for name in case.good)
+]
 
 
 @pytest.mark.parametrize("case", BATCHES, ids=str)
