@@ -43,8 +43,9 @@ _LEAST_QUEUE_BYTES: Final = 8 * MEBIBYTE
 _MOST_BODY_BYTES: Final = 256 * MEBIBYTE
 _MOST_QUEUE_BYTES: Final = 1024 * MEBIBYTE
 _MOST_QUEUE_BYTES_A_CORE: Final = 128 * MEBIBYTE
-# A body stands in a worker as bytes, as numbers, and in the derivatives; in the queue it leaves room for others and for the reply.
-_BODIES_IN_A_WORKER: Final = 6
+# A body of floats as JSON stands in a worker as bytes, as their copy, as Python's numbers, as tensors, in the derivatives and in the
+# answer's text: eight times. In the queue it leaves room for others and for the reply.
+_BODIES_IN_A_WORKER: Final = 10
 _BODIES_IN_THE_QUEUE: Final = 4
 
 
