@@ -7,13 +7,21 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from pydantic import ValidationError
 
+from app import __version__
 from app.errors import EXIT_SETTINGS, PullbackError, ServiceError
+from app.query_files import query_body
 from app.settings import SECRETS, Settings, unknown_variables
+
+if TYPE_CHECKING:
+    from app.catalogue.entry import Operation
+
+# What a shell gives a command that Ctrl-C ended: 128 and the number of SIGINT.
+_INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output, such as `head`, has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except PullbackError as error:
         _complain(str(error), error.fix)
         return 1
@@ -34,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pullback", description="Answers gradient queries over HTTP.")
+    parser.add_argument("--version", action="version", version=f"pullback {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser(
@@ -46,14 +57,32 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     query = commands.add_parser("query", help="answer a query from a file", description="Answer a query and print the answer.")
-    query.add_argument("file", help="a JSON query; - reads standard input")
+    query.add_argument("file", help="a query as .json, or a program as .py; - reads a JSON query from standard input")
+    query.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a tensor: .npy, .npz, .safetensors, .csv, or numbers such as 'x=[1, 2]'; FILE alone gives its tensors by their names",
+    )
+    query.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="a plain value")
+    query.add_argument("--want", action="append", default=[], metavar="KIND", help="outputs, gradient, vjp, jacobian, explain…")
+    query.add_argument(
+        "--wrt", action="append", default=[], metavar="NAME", help="an input to differentiate by; all by default"
+    )
+    query.add_argument("--seed", type=int, help="for random numbers and weights that are not sent")
+    query.add_argument("--dtype", help="what is computed in: float64, float32…")
     query.add_argument("--url", "--server", help="send it to a running server; without this it is answered in this process")
     query.add_argument("--key", default=os.environ.get("PULLBACK_API_KEY"), help="API key for the server (PULLBACK_API_KEY)")
     query.add_argument("--json", action="store_true", help="print the answer as JSON")
     query.set_defaults(run=_query)
 
-    operations = commands.add_parser("operations", help="list operations", description="List the catalogue's operations.")
-    operations.add_argument("search", nargs="?", default="", help="words in the name or the meaning")
+    operations = commands.add_parser(
+        "operations",
+        help="list operations, or show one",
+        description="List the catalogue's operations, or show one by its name.",
+    )
+    operations.add_argument("search", nargs="?", default="", help="a name, or words in the name or the meaning")
     operations.set_defaults(run=_operations)
     return parser
 
@@ -104,7 +133,17 @@ def _query(chosen: argparse.Namespace) -> int:
     except OSError as error:
         _complain(f"{chosen.file}: {error.strerror}")
         return 2
-    status, reply = _ask_server(chosen.url, text, chosen.key) if chosen.url else answer_alone(text, Settings())
+    body = query_body(
+        text,
+        is_program=chosen.file.endswith(".py"),
+        inputs=chosen.input,
+        parameters=chosen.parameter,
+        want=[kind for given in chosen.want for kind in given.split(",")],
+        wrt=[name for given in chosen.wrt for name in given.split(",")],
+        seed=chosen.seed,
+        dtype=chosen.dtype,
+    )
+    status, reply = _ask_server(chosen.url, body, chosen.key) if chosen.url else answer_alone(body, Settings())
     if chosen.json:
         sys.stdout.buffer.write(reply + b"\n")
         return 0 if status == 200 else 1
@@ -119,6 +158,7 @@ def _query(chosen: argparse.Namespace) -> int:
 def _ask_server(url: str, text: bytes, key: str | None) -> tuple[int, bytes]:
     import httpx
 
+    url = url if "://" in url else f"http://{url}"
     headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
     try:
         reply = httpx.post(f"{url.rstrip('/')}/v1/query", content=text, headers=headers, timeout=None)  # noqa: S113 - the server has the deadline
@@ -130,6 +170,10 @@ def _ask_server(url: str, text: bytes, key: str | None) -> tuple[int, bytes]:
 def _operations(chosen: argparse.Namespace) -> int:
     from app.catalogue import read
 
+    known = read.operations().get(chosen.search)
+    if known is not None:
+        _show(known)
+        return 0
     operations = read.search(chosen.search, None) if chosen.search else list(read.operations().values())
     width = max((len(operation.name) for operation in operations), default=0)
     for operation in operations:
@@ -137,6 +181,20 @@ def _operations(chosen: argparse.Namespace) -> int:
     if not operations:
         _complain(f"No operation has {chosen.search!r} in its name or meaning.")
     return 0 if operations else 1
+
+
+def _show(operation: Operation) -> None:
+    """One operation: its signatures, what each argument means, its derivative."""
+    print(f"{operation.name}: {operation.summary}")
+    for signature in operation.signatures:
+        parts = [a.name if a.required else f"{a.name}={a.default}" for a in signature.arguments]
+        outputs = ", ".join(output.name for output in signature.outputs)
+        print(f"\n  {operation.name}({', '.join(parts)}) -> {outputs}")
+        for argument in signature.arguments:
+            words = f"{argument.kind}{', differentiable' if argument.differentiable else ''}"
+            print(f"    {argument.name:<16} {words}{f': {argument.meaning}' if argument.meaning else ''}")
+    if operation.documentation:
+        print(f"\n{operation.documentation}")
 
 
 def _complain(message: str, fix: str | None = None) -> None:

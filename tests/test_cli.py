@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
+from safetensors.numpy import save_file
 
 from app.settings import Settings
 from tests.pool.questions import SMALL
@@ -74,3 +78,51 @@ def test_operations() -> None:
     assert any(line.startswith("linalg.pinv ") for line in done.stdout.decode().splitlines())
     assert len(pullback("operations").stdout.splitlines()) > 500
     assert pullback("operations", "no such thing").returncode == 1
+
+
+def test_a_program_and_its_tensors_from_files(tmp_path: Path) -> None:
+    (tmp_path / "lines.py").write_text("import torch.nn as nn\nlayer = nn.Linear(3, 2)\nloss = (layer(x) * w + b).sum() * s\n")
+    np.save(tmp_path / "x.npy", np.ones((4, 3)))
+    np.savez(tmp_path / "b.npz", b=np.full(2, 0.5))
+    save_file({"layer.weight": np.ones((2, 3)), "layer.bias": np.zeros(2)}, tmp_path / "net.safetensors")
+    (tmp_path / "w.csv").write_text("first,second\n1.0,2.0\n")
+    given = [f"x={tmp_path}/x.npy", f"{tmp_path}/b.npz", f"{tmp_path}/net.safetensors", f"w={tmp_path}/w.csv", "s=2"]
+    flags = [flag for name in given for flag in ("--input", name)]
+    done = pullback(
+        "query", str(tmp_path / "lines.py"), *flags, "--want", "outputs,gradient", "--wrt", "layer.weight", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    answer = orjson.loads(done.stdout)
+    assert answer["outputs"]["loss" if "loss" in answer["outputs"] else "output"]["data"] == pytest.approx(
+        2 * (4 * 3 * 3 + 8 * 0.5)
+    )
+    assert answer["gradient"]["layer.weight"]["data"] == [[8.0, 8.0, 8.0], [16.0, 16.0, 16.0]]
+
+
+def test_a_file_of_python_objects_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    done = pullback("query", "-", "--input", f"x={tmp_path}/evil.npy", text=b'{"program": "x"}')
+    assert done.returncode == 1
+    assert b"cannot be read" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_url_without_a_scheme(server: Server, query: str) -> None:
+    assert pullback("query", query, "--url", server.url.removeprefix("http://")).returncode == 0
+
+
+def test_version_and_one_operation() -> None:
+    assert pullback("--version").stdout.decode().startswith("pullback ")
+    shown = pullback("operations", "softmax").stdout.decode()
+    assert "softmax(input, dim" in shown
+    assert "differentiable" in shown
+
+
+def test_ctrl_c_ends_without_a_trace() -> None:
+    command = [sys.executable, "-m", "app.cli", "query", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
+        assert process.stderr is not None
+        time.sleep(1.0)  # it reads standard input by then
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert b"Traceback" not in process.stderr.read()

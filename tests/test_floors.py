@@ -23,7 +23,8 @@ APP: Final = ROOT / "app"
 BOTTOM: Final = frozenset({"app", "errors", "limits", "query", "settings"})
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "main": frozenset({"front", "pool", "machine"}),
-    "cli": frozenset({"main", "front", "pool", "catalogue", "printing"}),
+    "cli": frozenset({"main", "front", "pool", "catalogue", "printing", "query_files"}),
+    "query_files": frozenset(),
     "front": frozenset({"pool", "program", "catalogue", "protocols", "machine"}),
     "pool": frozenset({"road", "machine"}),
     "machine": frozenset(),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.program.hostile_syntax import SYNTAX
+
 # Sent along with every text: x is [2, 3], w is [3, 2], n is a parameter.
 INPUTS: Final[dict[str, list[list[float]]]] = {
     "x": [[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]],
@@ -15,7 +17,7 @@ INPUTS: Final[dict[str, list[list[float]]]] = {
 PARAMETERS: Final[dict[str, int]] = {"n": 3}
 CODES: Final = (
     "bad_program", "too_costly", "result_too_large", "body_too_large", "not_scalar", "shape_mismatch", "operation_failed", "bad_parameter",
-    "bad_tensor",
+    "bad_tensor", "out_of_memory",
 )  # fmt: skip
 
 _IMPORTS = [
@@ -151,10 +153,14 @@ def _deep() -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-HOSTILE: Final[list[tuple[str, str]]] = [
-    (text if len(text) < 60 else f"{text[:57]}...", text)
-    for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_SHADOWS, *_SIZES)
-] + _deep()
+HOSTILE: Final[list[tuple[str, str]]] = (
+    [
+        (text if len(text) < 60 else f"{text[:57]}...", text)
+        for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_SHADOWS, *_SIZES)
+    ]
+    + _deep()
+    + SYNTAX
+)
 
 # Those that mean something harmless: they are answered.
 HARMLESS: Final = frozenset([
@@ -168,6 +174,11 @@ HARMLESS: Final = frozenset([
     'x if (y := 1) else x', 'a, *b = x\nb', 'def f(x): return x\ndef g(x): return x', 'def f(*args): return x', 'def f(**k): return x',
     'def f(x):\n    def g(y): return y\n    return g(x)', "relu(**{'input': x})", 'x = 1', 'if x.sum():\n    y = x\ny',
     'x if x.sum() > 0 else w', '[i for i in x if i.sum() > 0]', 'max(x, 0.0)', 'max(0, x)', 'dict(a=1)', 'y: int\nx',
-    'relu = relu\nrelu(x)', 'f = relu\nf(x)', 'x\u200b + 1', '\ufeff\ufeffx', 'x\xa0+ 1',
-    "x = x + 1\n" * 1_600,
+    'relu = relu\nrelu(x)', 'f = relu\nf(x)', 'x\u200b + 1', '\ufeff\ufeffx', 'x\xa0+ 1', 'def f(a, a): return a\nf(x, x)',
+    'def f():\n    global f\n    f = x\n    return f\nf()', 'from __future__ import braces\nx',
+    'class A(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.a = self\n        self.w = nn.Parameter(x)\n    def forward(self, x): return x * self.a.a.w\nA()(x)',
+    'nn.Linear(3, 2, device=x)(x)', 'x[x] = 1\nx', 'x.uniform_(1, 0)',
+    'torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(lambda a: a ** 5))))(x)',
+    'torch.distributions.Categorical(x).log_prob(9)', 'float(x.sum().item() * 1e400)', 'a, *b, *c = x\na', '(a, *b), c = x\na',
+    "x = x + 1\n" * 1_600, ">>> x\n1\n" * 1_500, " < ".join(["x.sum()"] * 500),
 ])  # fmt: skip

@@ -19,14 +19,14 @@ def _warm() -> None:
 
 
 def test_the_corpus_is_large() -> None:
-    assert len({text for _, text in HOSTILE}) >= 400
+    assert len({text for _, text in HOSTILE}) >= 800
 
 
 @pytest.mark.parametrize("text", [text for _, text in HOSTILE], ids=[f"{i}-{name!r}" for i, (name, _) in enumerate(HOSTILE)])
 def test_is_refused_or_answered_within_two_seconds(text: str) -> None:
     inputs = {name: torch.tensor(value, dtype=torch.float64) for name, value in INPUTS.items()}
     before = {name: value.clone() for name, value in inputs.items()}
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         built(text, inputs, PARAMETERS)
     except PullbackError as caught:
@@ -35,7 +35,7 @@ def test_is_refused_or_answered_within_two_seconds(text: str) -> None:
         assert text in HARMLESS
         return
     finally:
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
         assert all(torch.equal(inputs[name], value) for name, value in before.items())
     assert text not in HARMLESS
     assert error.code in CODES, error

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.engine.explain.branches import branch_findings
 from app.engine.explain.evidence import gather
 from app.engine.explain.findings import Finding
 from app.engine.explain.formulas import formula_of
@@ -43,6 +44,9 @@ def explain(
             "outputs": {name: _told(of_output(seen, k)) for k, name in enumerate(function.outputs)},
             "steps": _steps(seen.trace),
         }
+        branches = branch_findings(function)
+        for entry in (*report["inputs"].values(), *report["outputs"].values()) if branches else ():
+            entry["findings"] = [*entry["findings"], *branches]
         if not seen.directions and seen.weighted:
             report["probed"] = False  # too large, or not to be had in float64: kinks and jumps are not reported
         return report

@@ -7,17 +7,23 @@ from typing import Any
 
 from torch import fx
 
+from app.program.semantics import static
 from app.program.semantics.graph_values import Value
 
 
 def leaves(value: Value) -> list[fx.Node]:
-    """The tensors in `value`, in order."""
+    """The tensors in `value`, in order. Raises a refusal where it is nested too deeply, or holds too many."""
+    static.members_in(value)
+    return _leaves(value)
+
+
+def _leaves(value: Value) -> list[fx.Node]:
     if isinstance(value, fx.Node):
         return [value]
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return [leaf for member in value for leaf in leaves(member)]
+        return [leaf for member in value for leaf in _leaves(member)]
     return []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, fx
@@ -15,6 +15,8 @@ from torch import Tensor, fx
 from app.program.graph_runner import GraphRunner
 from app.program.reading.source import Refusal
 
+# Derivatives of derivatives; each level runs the level below about three times.
+DEPTH_LIMIT: Final = 5
 Run = Callable[..., tuple[Tensor, ...]]
 
 
@@ -63,9 +65,29 @@ def part(
     for node in order:
         if node in below:
             copies[node] = made.node_copy(node, copies.__getitem__)
+    if max((depth(node) for node in below), default=0) >= DEPTH_LIMIT:
+        raise Refusal(
+            f"Derivatives are nested more than {DEPTH_LIMIT} deep.",
+            'Ask for the last ones with the query\'s "want".',
+            code="too_costly",
+        )
     made.output(tuple(copies[node] for node in outputs))
     reached = tuple(_reaches(node, below, outputs) for node in inputs)
-    return Part(GraphRunner(made, dtype), tuple(free), reached)
+    return Part(_Runner(made, dtype), tuple(free), reached)
+
+
+class _Runner(GraphRunner):
+    """A GraphRunner that knows its steps."""
+
+    def __init__(self, graph: fx.Graph, dtype: torch.dtype) -> None:
+        super().__init__(graph, dtype)
+        self.nodes = tuple(node for node in graph.nodes if node.op == "call_function")
+
+
+def depth(node: fx.Node) -> int:
+    """How many derivatives are nested in a step."""
+    run = getattr(node.target, "run", None)
+    return 0 if run is None else 1 + max((depth(inner) for inner in run.nodes), default=0)
 
 
 def _upstream(outputs: Sequence[fx.Node], boundary: set[fx.Node]) -> set[fx.Node]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import fx
 
+from app.program.errors import sentence
 from app.program.function import Step
 from app.program.interpreting.displays import Displays
 from app.program.library import attributes as tensors
@@ -22,6 +23,8 @@ from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import FunctionValue, Named
+
+_MISFITS: Final = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
 
 
 class Reader(Displays):
@@ -62,6 +65,11 @@ class Reader(Displays):
             return handler(node)
         except Refusal as refusal:
             raise self.source.refused(refusal, node) from refusal.__cause__
+        except _MISFITS as error:  # arguments that a function of ours cannot take apart
+            misfit = Refusal(
+                f"The arguments of this call do not fit: {sentence(error)}.", "Compare them with PyTorch's page of it."
+            )
+            raise self.source.refused(misfit, node) from error
 
     def truth(self, node: ast.expr) -> bool:
         """A condition; one on a tensor is followed as it is at this point."""

@@ -248,6 +248,8 @@ class Objects(State):
                 return self.apply(node, self._instance_attribute(owner, name), args, kwargs)
             if not owner.is_module:
                 self._instance_attribute(owner, name)
+        if isinstance(owner, Instance) and name not in containers.MODULE_METHODS:
+            self._instance_attribute(owner, name)
         if isinstance(owner, Instance | LayerValue):
             return self._module_method(node, owner, name, args, kwargs)
         if isinstance(owner, ClassValue) and isinstance(owner.find(name), FunctionValue):
@@ -308,10 +310,13 @@ class Objects(State):
 
 def _holder(kind: ClassValue, function: Any) -> ClassValue | None:
     """The class, among `kind` and those above it, in whose text `function` stands."""
-    if any(function is value for value in kind.own.values()):
-        return kind
-    for base in kind.bases:
-        found = _holder(base, function)
-        if found is not None:
-            return found
+    stack = [kind]
+    seen: set[int] = set()
+    while stack:
+        kind = stack.pop()
+        if any(function is value for value in kind.own.values()):
+            return kind
+        if id(kind) not in seen:
+            seen.add(id(kind))
+            stack += kind.bases
     return None

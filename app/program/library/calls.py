@@ -22,7 +22,7 @@ from app.program.modules.layers import Weight, constructed
 from app.program.modules.weights import Weights
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, Several, Value, is_tensor
+from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
@@ -31,6 +31,9 @@ from app.program.semantics.values import Inert, Instance
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Apply = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 _LIST_METHODS: Final = ("append", "extend", "insert", "pop", "reverse", "clear", "remove")
+_SOFTMAX: Final = ("softmax", "log_softmax", "nn.functional.softmin", "nn.functional.softmax", "nn.functional.log_softmax")
+# Of the budget of evaluated expressions; a module takes about a millisecond to construct.
+_CONSTRUCTION: Final = 300
 _MATH_ROOTS: Final = ("math", "np")
 # Where an operation's third place, or its keyword, says that it writes into its argument.
 _INPLACE: Final = "inplace"
@@ -97,6 +100,7 @@ class Calls:
         """Modules, derivatives, distributions, functions of functions."""
         layer = vocabulary.layer_name(short)
         if layer is not None:
+            self._trace.budget.spend(_CONSTRUCTION)
             return lambda args, kwargs: constructed(emit, self.builtins.items, layer, args, kwargs)
         container = vocabulary.container_name(short)
         if container is not None:
@@ -140,6 +144,8 @@ class Calls:
         found = lookup(name)
         if found is None:
             raise unknown(name, tuple(self.names))
+        if found.name in _SOFTMAX and set(kwargs) <= {"dtype"} and len(args) == 1 and is_tensor(args[0]):
+            kwargs = {**kwargs, "dim": _softmax_axis(name, args[0])}
         inside = _INPLACE in kwargs and bool(kwargs[_INPLACE])
         kwargs = {key: value for key, value in kwargs.items() if key != _INPLACE}
         if "out" in kwargs and is_tensor(kwargs["out"]):
@@ -299,6 +305,13 @@ class Calls:
             args = (self.builtins.items(emit, args[0]),)
         static.check_length(len(owner) + (len(args[0]) if name == "extend" and args else 1))
         return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
+
+
+def _softmax_axis(name: str, tensor: Any) -> int:
+    """The axis that `F.softmax(x)` takes where none is named (PyTorch's `_get_softmax_dim`); `torch.softmax` has none."""
+    if not name.startswith(("F.", "functional.", "nn.functional.", "torch.nn.functional.")):
+        raise Refusal(f"`{name}` needs to know along which axis.", f"Write `{name}(x, dim=-1)`.")
+    return 0 if example(tensor).ndim in (0, 1, 3) else 1
 
 
 def _clip_coefficient(total: torch.Tensor, bound: float) -> torch.Tensor:

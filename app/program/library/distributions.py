@@ -13,6 +13,7 @@ from torch import distributions as kinds
 
 from app.program.differentiation import nesting
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, fixed
 from app.program.semantics.static import named
 
@@ -91,6 +92,8 @@ class Distributions:
         """`d.log_prob(x)`, `d.rsample()`, `d.entropy()`…"""
         given = (*args, *kwargs.values())
         if name in _DRAWN:
+            if owner.kind == "VonMises":  # PyTorch draws it in a loop that NaN never leaves
+                raise Refusal("`VonMises` cannot be sampled here.", "Ask for its `.log_prob(x)`.")
             shape = given[0] if given else ()
             shape = (shape,) if isinstance(shape, int) else tuple(shape)
             target = fixed(drawn, "sample" if name != "rsample" else "rsample", shape)
@@ -111,6 +114,7 @@ class Distributions:
 
 def _encoded(value: Value) -> Value:
     """A distribution as an argument of a step: nested tuples in which tensors are found."""
+    static.members_in(value)
     if isinstance(value, DistributionValue):
         return (
             "distribution",

@@ -21,8 +21,10 @@ from app.catalogue.read import find
 from app.catalogue.read import nearest as near_operations
 from app.errors import PullbackError
 from app.program.library.factories import FACTORIES, keywords_of
+from app.program.modules.layer_table import CONTAINERS, LAYERS, WHOLE
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, Value
+from app.program.semantics.static import nearest as static_nearest
 
 # Under these prefixes people also write what stands elsewhere (`F.exp`).
 _FUNCTIONAL: Final = ("F", "functional", "nn.functional", "torch.nn.functional")
@@ -148,6 +150,9 @@ def unknown(name: str, others: tuple[str, ...] = ()) -> Refusal:
 def _module(name: str) -> Refusal:
     """The refusal of `nn.Linear`, with the function that does the same."""
     class_name = name.rpartition(".")[2]
+    near = static_nearest(class_name, (*LAYERS, *WHOLE, *CONTAINERS))
+    if near is not None:
+        return Refusal(f"There is no module `{name}` here.", f"Nearest: `nn.{near}`.")
     words = re.sub(
         r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name.replace("BCE", "BinaryCrossEntropy")
     ).lower()

@@ -179,13 +179,25 @@ class Plain:
         if any(count > static.NESTING_LIMIT for count in counts):
             raise Refusal(f"`{name}` with so many places has too many results.", code="too_costly")
         rest = [] if name == "itertools.product" else counts
-        found = list(itertools.islice(_COMBINED[name](*lists, *rest, **given), limit))
-        static.check_length(len(found))
+        found: list[Value] = []
+        held = 0
+        for group in itertools.islice(_COMBINED[name](*lists, *rest, **given), limit):
+            found.append(group)
+            held += len(group) if isinstance(group, tuple) else 1
+            static.check_length(held)
         return found
 
 
 def _extends(kind: ClassValue, other: ClassValue) -> bool:
-    return kind is other or any(_extends(base, other) for base in kind.bases)
+    stack, seen = [kind], set[int]()
+    while stack:
+        kind = stack.pop()
+        if kind is other:
+            return True
+        if id(kind) not in seen:
+            seen.add(id(kind))
+            stack += kind.bases
+    return False
 
 
 def number(short: str, args: tuple[Value, ...]) -> Value:

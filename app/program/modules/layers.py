@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from app.program.errors import REFUSALS, sentence
 from app.program.modules.layer_table import LAYERS, OTHERS, WHOLE
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -24,6 +26,9 @@ Spread = Callable[[Emit, Value], list[Value]]
 # Arguments of modules that are about devices and memory.
 _DROPPED: Final = ("device", "dtype")
 # A step of 2³¹ elements is refused; weights that are made here stay well below, for the worker makes all of them at once.
+_DEPTH_LIMIT: Final = 64
+# Modules whose weights begin as constants.
+_UNDRAWN: Final = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "InstanceNorm", "PReLU")
 _INITIAL_LIMIT: Final = ELEMENT_LIMIT >> 3
 
 
@@ -68,6 +73,7 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
     if name in OTHERS:
         raise Refusal(f"`nn.{name}` is not in the language.", OTHERS[name])
     options = {key: value for key, value in kwargs.items() if key not in _DROPPED}
+    _check_depth(name, args, options)
     given = {key: value for key, value in options.items() if is_tensor(value)}
     inner = next((value for value in (*args, *options.values()) if isinstance(value, LayerValue)), None)
     plain = tuple(_option(value) for value in args)
@@ -79,22 +85,41 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
         given["weight"] = args[0]
         plain = (torch.empty(example(args[0]).shape, device="meta"), *plain[1:])
     make = functools.partial(getattr(nn, name), *plain, **named)
-    with unset_fake_temporarily(), torch.device("meta"):
-        skeleton: nn.Module = make()
-        state = skeleton.state_dict()
+    try:
+        with unset_fake_temporarily(), torch.device("meta"):
+            skeleton: nn.Module = make()
+            state = skeleton.state_dict()
+    except REFUSALS as error:
+        raise Refusal(
+            f"PyTorch refuses to make `nn.{name}` of these options: {sentence(error)}.",
+            f"Its arguments are {_signature(name)}.",
+        ) from error
     names = [key for key in state if key not in given and key.rpartition(".")[2] != "num_batches_tracked"]
     weights: dict[str, Weight] = {}
     if names:
         total = sum(tensor.numel() for tensor in state.values())
         if total > _INITIAL_LIMIT:
             raise Refusal(f"`nn.{name}` would have {total:,} weights; the limit is {_INITIAL_LIMIT:,}.", code="too_costly")
-        initial = _copied(inner, names) if inner is not None else _drawn(emit, spread, name, make, names)
+        initial = _copied(inner, names) if inner is not None else _drawn(emit, spread, name, make, names, state)
         trained = dict(skeleton.named_parameters())
         weights = {key: Weight(node, trained=key in trained) for key, node in zip(names, initial, strict=True)}
     layer = LayerValue(name, skeleton, weights, given)
     for key, weight in weights.items():
         weight.parent = (layer, key)
     return layer
+
+
+def _check_depth(name: str, args: tuple[Value, ...], options: Mapping[str, Value]) -> None:
+    """Refuses stacks that take seconds to construct."""
+    counted = [value for key, value in options.items() if "layers" in key]
+    counted += (args[1:] if name in ("TransformerEncoder", "TransformerDecoder") else args[2:]) if name in WHOLE else ()
+    for value in counted:
+        if isinstance(value, int) and value > _DEPTH_LIMIT and not (name.startswith("Transformer") and "Layer" in name):
+            raise Refusal(f"`nn.{name}` with {value:,} layers is too deep; the limit is {_DEPTH_LIMIT}.", code="too_costly")
+
+
+def _signature(name: str) -> str:
+    return str(inspect.signature(getattr(nn, name).__init__)).replace("(self, ", "(")[:200]
 
 
 def _option(value: Value) -> Any:
@@ -118,9 +143,15 @@ def _option(value: Value) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _drawn(emit: Emit, spread: Spread, name: str, make: Callable[[], nn.Module], names: list[str]) -> list[fx.Node]:
+def _drawn(
+    emit: Emit, spread: Spread, name: str, make: Callable[[], nn.Module], names: list[str], state: Mapping[str, Tensor]
+) -> list[fx.Node]:
     """A step that initialises the module as PyTorch does, drawing from the same random numbers in the same order."""
     target = fixed(initialised, make, tuple(names))
+    dtype = torch.get_default_dtype()
+    shapes = [(tuple(state[key].shape), dtype if state[key].is_floating_point() else state[key].dtype) for key in names]
+    target.abstract = lambda: tuple(torch.empty(shape, dtype=kind) for shape, kind in shapes)  # type: ignore[attr-defined]
+    target.draws = not name.startswith(_UNDRAWN)  # type: ignore[attr-defined]
     return spread(emit, emit(f"nn.{name}", target, (), {}, random=True, initial=True))
 
 
@@ -197,6 +228,7 @@ def _whole(
 
 
 def _argument(value: Value) -> Value:
+    static.members_in(value)
     if isinstance(value, list | tuple):
         return tuple(_argument(member) for member in value)
     return value

@@ -21,6 +21,8 @@ from app.program.semantics.values import Instance
 Module = LayerValue | Instance
 # Members of a list that take their names from its own (`layers.0.weight`).
 _LISTED = 1000
+# Modules within modules; one that holds itself ends here.
+_NESTED = 32
 
 
 class Weights:
@@ -83,7 +85,7 @@ class Weights:
         keys: list[str] = []
         parent = weight.parent
         owner: Any = None
-        while parent is not None and parent[0] is not None:
+        while parent is not None and parent[0] is not None and len(keys) < _NESTED:
             owner = parent[0]
             keys.insert(0, parent[1])
             parent = owner.parent

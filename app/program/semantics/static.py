@@ -139,6 +139,8 @@ def members_in(value: Any) -> int:
         seen += 1
         if depth > NESTING_LIMIT or seen > LENGTH_LIMIT:
             raise Refusal(f"The list is nested more than {NESTING_LIMIT} deep or holds more than {LENGTH_LIMIT:,} values.")
+        if isinstance(item, dict):
+            item = list(item.values())
         if isinstance(item, list | tuple):
             check_length(seen + len(item))
             stack += [(member, depth + 1) for member in item]

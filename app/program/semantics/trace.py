@@ -39,6 +39,8 @@ from app.program.semantics.graph_values import (
 )
 
 STEP_LIMIT: Final = 2_000
+# Each write through a view goes through all views below it.
+VIEW_LIMIT: Final = 64
 ELEMENT_LIMIT: Final = 1 << 31
 # Only the values decide these shapes: the caller builds again, on real tensors.
 DYNAMIC: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -134,7 +136,9 @@ class Trace:
             )
         self.steps += 1
         examples = examples_of(args), {name: examples_of(value) for name, value in kwargs.items()}
-        if random:
+        if random and self.static and hasattr(target, "draws"):
+            result, random = self._execute(step, target, *examples, usage), target.draws
+        elif random:
             with Drawing() as drawing:
                 result = self._execute(step, target, *examples, usage)
             random = drawing.seen
@@ -269,6 +273,8 @@ class Trace:
     def _execute(
         self, step: Step, target: Callable[..., Any], args: Any, kwargs: dict[str, Any], usage: Callable[[], str] | None
     ) -> Any:
+        if self.static:
+            target = getattr(target, "abstract", target)
         given = list(tensors_in([args, kwargs]))
         versions = [tensor._version for tensor in given]
         try:
@@ -322,6 +328,12 @@ class Trace:
             cell = cell_of(owner)
             target = (node.args[0] if pick is not None else node).target  # type: ignore[union-attr]
             shown = mapped(given, fx.Node, lambda n: VIEWED if n is owner else n)  # noqa: B023
+            if len(cell.views) >= VIEW_LIMIT:
+                raise Refusal(
+                    f"Views of views are nested more than {VIEW_LIMIT} deep.",
+                    "Take a copy: `x = x.clone()`.",
+                    code="too_costly",
+                )
             detached = target is torch.Tensor.detach or not self.grad_enabled
             view = View(target, shown[0], shown[1], pick, detached)  # type: ignore[arg-type]
             node.meta["cell"] = made = aliases.Cell(node, cell.root, (*cell.views, view))

@@ -44,12 +44,16 @@ class ClassValue:
 
     def find(self, name: str) -> Any:
         """A method or attribute by Python's order of classes, or `MISSING`."""
-        if name in self.own:
-            return self.own[name]
-        for base in self.bases:
-            value = base.find(name)
-            if value is not MISSING:
-                return value
+        stack: list[ClassValue] = [self]
+        seen: set[int] = set()
+        while stack:
+            kind = stack.pop()
+            if id(kind) in seen:
+                continue
+            seen.add(id(kind))
+            if name in kind.own:
+                return kind.own[name]
+            stack += reversed(kind.bases)
         return MISSING
 
 

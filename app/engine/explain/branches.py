@@ -1,0 +1,57 @@
+"""Branches that a program took on the values of tensors, as findings: the derivative is that of the branch, and where it flips."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+
+from app.program.function import Branch, Function
+
+_COMPARISONS: Final = (">", ">=", "<", "<=", "==", "!=", "gt", "ge", "lt", "le", "eq", "ne")
+_LIMIT: Final = 20
+
+
+def branch_findings(function: Function) -> list[dict[str, Any]]:
+    """One finding for each place of the text where a value decided how the program goes on."""
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for branch in function.branches:
+        place = branch.step.line, branch.step.column
+        if place in found or len(found) >= _LIMIT:
+            continue
+        found[place] = {
+            "verdict": "differentiable",
+            "because": {
+                "line": branch.step.line,
+                "text": branch.step.text,
+                "operation": branch.step.operation,
+                "reason": _reason(branch),
+            },
+            "instead": "`where(condition, a, b)` has both sides in one formula; near the flip the derivative still jumps.",
+        }
+    return list(found.values())
+
+
+def _reason(branch: Branch) -> str:
+    if not isinstance(branch.value, bool):
+        return f"A plain number is read here ({branch.value!r}): no derivative passes it, and the result holds for this number."
+    words = f"The condition is {branch.value} here, and the derivative is that of this branch alone"
+    margin = _margin(branch.node)
+    if margin is None:
+        return f"{words}; it flips where the condition does."
+    return f"{words}; it flips where the two sides are equal, and they are {margin:.6g} apart."
+
+
+def _margin(node: fx.Node) -> float | None:
+    """How far apart the two sides of a comparison are at this point."""
+    step = node.meta.get("step")
+    if step is None or step.operation not in _COMPARISONS or len(node.args) != 2:
+        return None
+    sides = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in node.args]
+    try:
+        left, right = (torch.as_tensor(side, dtype=torch.float64) for side in sides)
+        apart: Tensor = (left - right).abs()
+        return float(apart.min()) if apart.numel() else None
+    except (RuntimeError, TypeError, ValueError):  # complex or without values: nothing is known of the distance
+        return None

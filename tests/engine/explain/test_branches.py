@@ -1,0 +1,44 @@
+"""A branch on a value is part of what `explain` says, with the place where it flips; so is a line inside a function or a module."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.engine.asking import ask, results
+
+
+def test_a_branch_and_its_distance_are_named() -> None:
+    text = "if x.sum() > 1:\n    y = x * 2\nelse:\n    y = x ** 2\ny.sum()"
+    report = results(program=text, inputs={"x": np.array([1.0, 2.5])}, want=["explain"])["explain"]
+    (finding,) = report["outputs"]["output"]["findings"]
+    assert finding["because"]["line"] == 1
+    assert "True" in finding["because"]["reason"]
+    assert "2.5 apart" in finding["because"]["reason"]
+
+
+def test_the_other_side_is_followed_where_it_holds() -> None:
+    text = "if x.sum() > 1:\n    y = x * 2\nelse:\n    y = x ** 2\ny.sum()"
+    below, above = (
+        results(program=text, inputs={"x": np.array(v)}, want=["gradient"])["gradient"]["x"] for v in ([0.1, 0.2], [3.0, 4.0])
+    )
+    np.testing.assert_allclose(below, [0.2, 0.4])
+    np.testing.assert_allclose(above, [2.0, 2.0])
+
+
+def test_the_note_names_the_line() -> None:
+    notes = ask(program="n = x.sum().item()\nx * n", inputs={"x": np.array([1.0])}, want=["outputs"]).notes
+    assert [(note.code, note.at.split(":")[0]) for note in notes] == [("branch", "1")]
+
+
+def test_lines_within_functions_and_writes_are_named() -> None:
+    text = "def f(t):\n    y = t.clone()\n    y[0] = t.round().sum()\n    return y\nf(x).sum()"
+    report = results(program=text, inputs={"x": np.array([0.3, 1.2])}, want=["explain"])["explain"]
+    lines = {(step["line"], step["text"]) for step in report["steps"]}
+    assert {(2, "y = t.clone()"), (3, "y[0] = t.round().sum()"), (5, "f(x).sum()")} <= lines
+
+
+def test_a_region_without_gradients_is_the_reason() -> None:
+    text = "with torch.no_grad():\n    y = x * 2\ny.sum()"
+    report = results(program=text, inputs={"x": np.array([0.3, 1.2])}, want=["explain"])["explain"]
+    assert report["inputs"]["x"]["verdict"] == "disconnected"
+    assert report["inputs"]["x"]["because"]["line"] == 2

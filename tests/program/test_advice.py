@@ -1,0 +1,77 @@
+"""What is advised in a refusal is accepted; one refusal names all lines that cannot be read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from app.errors import PullbackError
+from tests.program.building import built
+
+INPUTS = {
+    "x": torch.tensor([[0.5, -1.25, 2.0], [1.5, 0.25, -0.75]], dtype=torch.float64),
+    "w": torch.ones(4, 3, dtype=torch.float64),
+    "label": torch.tensor([0, 1]),
+}
+_NET = "class N(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.fc1 = nn.Linear(3, 2)\n    def forward(self, x):\n"
+
+# refused, words of its advice, the same with the advice followed
+ADVICE = [
+    ("(x^2).sum()", "`x**2`", "(x**2).sum()"),
+    ("torch.softmax(x)", "dim=-1", "torch.softmax(x, dim=-1)"),
+    ("torch.where(x > 0) + 1", "[0]", "torch.where(x > 0)[0] + 1"),
+    ("x.foo()\nx", "", "x.abs()"),
+    ("y = np.exp(x)", "torch.exp", "y = torch.exp(x)"),
+    (_NET + "        return self.fc(x)\nN()(x)", "`fc1`", _NET + "        return self.fc1(x)\nN()(x)"),
+    ("nn.Lineer(3, 2)(x)", "`nn.Linear`", "nn.Linear(3, 2)(x)"),
+    ("a, b = x\na += 1\na", ".clone()", "a, b = x\na = a.clone()\na += 1\na"),
+    ("a, b = x\na += 1\na", "y[:, :2] *= 2", "y = x.clone()\ny[:, :2] *= 2\ny"),
+    ("y = x[0].expand(2, 3)\ny += 1\ny", "clone()", "y = x[0].expand(2, 3)\ny = y.clone()\ny += 1\ny"),
+    ("y = torch.arange(3)\ny += 0.5\ny", "y.double()", "y = torch.arange(3)\ny = y.double()\ny += 0.5\ny"),
+    ("y = torch.zeros(3, requires_grad=True)\ny += 1\ny", "x.clone()", "y = torch.zeros(3, requires_grad=True)\nz = y.clone()\nz += 1\nz"),
+    ("y = torch.zeros(3)\ny += x\ny", "y = y + z", "y = torch.zeros(3)\ny = y + x\ny"),
+    ("if x > 0:\n    y = 1\ny", ".all()", "if (x > 0).all():\n    y = 1\nelse:\n    y = 2\ny"),
+    ("x.item()", ".sum()", "x.sum().item() * x"),
+    ("torch.autograd.grad(x * 2, x)", "grad_outputs=torch.ones_like(y)", "y = x * 2\ntorch.autograd.grad(y, x, grad_outputs=torch.ones_like(y))[0]"),
+    ("torch.autograd.grad(x.sum(), w)", "allow_unused=True", "g = torch.autograd.grad(x.sum(), w, allow_unused=True)\nx"),
+    ("x.backward()", ".sum()", "x.sum().backward()"),
+    ("torch.func.grad(lambda a: a)(x)", "jacrev", "torch.func.jacrev(lambda a: a)(x)"),
+    ("torch.func.grad(x)", "lambda x:", "torch.func.grad(lambda x: x.sum())(x)"),
+    ("torch.func.jvp(torch.sin, x, x)", "(x,), (v,)", "torch.func.jvp(torch.sin, (x,), (x,))[1]"),
+    ("torch.func.grad(lambda a: F.dropout(a).sum())(x)", "rand_like(x) > p", "m = (torch.rand_like(x) > 0.5) / 0.5\ntorch.func.grad(lambda a: (a * m).sum())(x)"),
+    ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\nA.apply(x)", "(f(x) - x).detach()", "f = torch.sign\ny = x + (f(x) - x).detach()"),
+    ("try:\n    y = x\nexcept ValueError:\n    y = w\ny", "Leave `try`", "y = x\ny"),
+    ("def f(x):\n    yield x\nf(x)", "Append to a list", "out = []\nout.append(x)\nreturn out"),
+    ("for i in range(3):\n    y = x\nelse:\n    y = w\ny", "after the loop", "for i in range(3):\n    y = x\ny = w\ny"),
+    ("nn.ModuleList([nn.ReLU()])(x)", "for layer in layers", "layers = nn.ModuleList([nn.ReLU()])\nfor layer in layers: x = layer(x)\nx"),
+    ("x.view(3, -1) @ w", "", "x @ w.T"),
+    ("loss = nn.CrossEntropyLoss(x, label)", "", "loss = nn.CrossEntropyLoss()(x, label)"),
+    ("model = nn.Linear(3, 2)\nopt = torch.optim.SGD(model.parameters(), lr=0.1)\nopt.step()\nmodel(x)", "torch.autograd.grad(loss, w)",
+     "w = x.sum(0)\nloss = (w ** 2).sum()\nw = w - 0.1 * torch.autograd.grad(loss, w)[0]"),
+    ("with open('a') as f:\n    y = x\nx", "without `with`", "y = x\nx"),
+    ("'%s' % x", "f-string", "assert x.dim() == 2, f'{x.dim()}'\nx"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words", "instead"), ADVICE, ids=[case[0][:60] for case in ADVICE])
+def test_what_is_advised_is_accepted(text: str, words: str, instead: str) -> None:
+    with pytest.raises(PullbackError) as caught:
+        built(text, INPUTS)
+    assert words in f"{caught.value.detail} {caught.value.fix}", caught.value.fix
+    built(instead, INPUTS)
+
+
+def test_all_lines_that_cannot_be_read_are_named() -> None:
+    text = "y = foo(x)\nz = x + y\nq = x.bar()\nclass A: x = yield\nr = x @ q\ndef f(a):\n    return a.baz()\nf(x)\n"
+    with pytest.raises(PullbackError) as caught:
+        built(text, INPUTS)
+    assert [problem.at for problem in caught.value.problems] == ["1:5", "3:5", "4:14", "7:12"]
+    assert caught.value.at == "1:5"
+    assert [entry["at"] for entry in caught.value.problem()["problems"]] == ["1:5", "3:5", "4:14", "7:12"]
+
+
+def test_what_is_left_out_is_noted_once() -> None:
+    function = built("import torch\nprint(x)\ny = x.cuda()\ny.sum().backward()", INPUTS)
+    (note,) = [message for code, _, message in function.notes if code == "ignored"]
+    for words in ("line 1: `import torch`", "line 2: `print`", "line 3: `.cuda()`"):
+        assert words in note
