@@ -19,7 +19,7 @@ from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_nonfinite
 from app.engine.notes import Notes
 from app.engine.planning.plan import PASS_FLOPS, Plan
-from app.engine.planning.prepare import Prepared, Preparer
+from app.engine.planning.prepare import Prepared, Preparer, rounded_integers
 from app.engine.tensors import SparseTensor, from_torch, name_of, sparse_from_torch
 from app.errors import PullbackError
 from app.limits import Limits
@@ -83,6 +83,12 @@ class Engine:
             notes.say(code, message, at)
         if initialised:
             notes.say("initialised", f"Not sent, so initialised as PyTorch does: {', '.join(initialised)}.", "inputs")
+        for name in rounded_integers(query, leaves):
+            notes.say(
+                "rounded",
+                f'`{name}` holds whole numbers beyond 2^53, taken as float64 and rounded. Send {{"data": …, "dtype": "int64"}} to keep them.',
+                f"inputs.{name}",
+            )
         computation = Computation(query, prepared, leaves, notes, self._limits, self._layout_cache)
         computation, tree = _results(computation)
         if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):

@@ -221,7 +221,7 @@ def _listed(data: Any, at: str, dtype: str | None, shape: tuple[int, ...] | None
     except ElementError as error:
         raise PullbackError(
             "bad_tensor",
-            "An element of the tensor is wrong.",
+            f"An element of the tensor is {describe(flat[error.position])}, where {error.expected} is needed.",
             at=at + place(error.position, spelled),
             expected=error.expected,
             given=describe(flat[error.position]),

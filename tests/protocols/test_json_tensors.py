@@ -242,7 +242,7 @@ def test_bfloat16_is_rounded_once_to_nearest_even(x: float) -> None:
     expected = _nearest_bfloat16(x)
     text = f'{{"data": [{x!r}], "dtype": "bfloat16"}}'
     if expected is None:
-        with pytest.raises(PullbackError, match="wrong"):
+        with pytest.raises(PullbackError, match="is needed"):
             read(text)
         return
     (given,) = values(read(text))
