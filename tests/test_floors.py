@@ -95,7 +95,7 @@ LONG_FILES: Final[dict[str, str]] = {}
 
 
 ROOM_LIMIT: Final = 12
-CROWDED: Final = frozenset({"app/pool", "app/catalogue/introspect"})
+CROWDED: Final = frozenset({"app/catalogue/introspect"})
 FUNCTION_LIMIT: Final = 50
 # File name → the rooms that tell it apart.
 REPEATED: Final[dict[str, list[str]]] = {

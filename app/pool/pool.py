@@ -23,13 +23,13 @@ from app.machine.memory_budget import Machine
 from app.pool import refusals
 from app.pool.budget import ByteBudget
 from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
+from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job, WorkerReply, asked_of, meta_of
 from app.pool.queueing.dispatch import SLICES, Dispatch
 from app.pool.queueing.quarantine import Quarantine
 from app.pool.queueing.timeout import timeout_of
 from app.pool.queueing.verdict import SIGKILL, Verdict
 from app.pool.supervisor import Supervisor
-from app.pool.worker_handle import WorkerHandle
 from app.settings import Settings
 
 _TICK_S: Final = 0.005

@@ -18,9 +18,9 @@ import orjson
 
 from app.errors import EXIT_WORKERS, ServiceError
 from app.pool import linux
-from app.pool.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
 from app.pool.frames import Frame, Kind
-from app.pool.worker_handle import WorkerHandle
+from app.pool.handles.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
+from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.worker_slots import WorkerSlot, light_place, places
 from app.settings import Settings
 

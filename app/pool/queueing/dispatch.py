@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from app.pool import linux
+from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.quarantine import fingerprint
 from app.pool.queueing.turns import Turns
 from app.pool.supervisor import Supervisor
-from app.pool.worker_handle import WorkerHandle
 
 SMALL_BYTES: Final = 64 << 10
 # What the light worker takes; above, a query's tensors take memory that it does not have.

@@ -16,8 +16,8 @@ from typing import Literal
 import orjson
 
 from app.pool import linux
-from app.pool.channel import Channel
 from app.pool.frames import Frame, Kind, encode
+from app.pool.handles.channel import Channel
 from app.pool.job import Job
 from app.pool.worker_slots import WorkerSlot
 

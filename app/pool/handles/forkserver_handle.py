@@ -14,9 +14,9 @@ from typing import Final
 import orjson
 
 from app.pool import linux
-from app.pool.channel import Channel
 from app.pool.environment import environment
 from app.pool.frames import Frame, Kind, encode
+from app.pool.handles.channel import Channel
 from app.pool.worker_slots import WorkerSlot
 from app.settings import Settings
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from app.pool.channel import Channel
 from app.pool.frames import HEADER_BYTES, Frame, Kind, encode
+from app.pool.handles.channel import Channel
 
 LOOPS: Final[dict[str, Callable[[Coroutine[Any, Any, None]], None]]] = {"uvloop": uvloop.run, "asyncio": asyncio.run}
 # Long enough for any event that comes at all.

@@ -1,0 +1,1 @@
+"""The front's side of its processes: a channel to each, and what is known of it."""
