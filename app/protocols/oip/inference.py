@@ -47,7 +47,7 @@ def read(message: Message, server: Server) -> Asked:
     model = None if name == PROGRAM else server.models.find(name)
     body = decompressed(message.body, message.content_encoding, server.limits.body_bytes)
     request, tensors = envelope.read(body, message.parameters.get(envelope.JSON_LENGTH))
-    chosen = [selected(output.name) for output in request.outputs]
+    chosen = [selected(output.name, tensors) for output in request.outputs]
     query = _query(model, request, tensors, chosen)
     write = partial(
         _write,

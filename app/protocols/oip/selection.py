@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 from app.errors import PullbackError
@@ -35,34 +34,49 @@ class Selected:
         return tuple(name for name, role in zip(self.path, KINDS.get(self.kind, ()), strict=False) if role == "IN")
 
 
-@lru_cache(maxsize=4096)
-def selected(name: str) -> Selected:
-    """What an output's name asks for. Raises `bad_request`."""
+def selected(name: str, inputs: Collection[str] = ()) -> Selected:
+    """What an output's name asks for. Raises `bad_request`.
+
+    Arguments:
+        inputs: names of the inputs that were sent: they tell where one name ends and the next begins, as names of weights hold dots.
+    """
     kind, _, rest = name.partition(".")
     for known, roles in KINDS.items():
         if kind == known and rest and not rest.isdigit():
-            path = _names(rest)
-            if len(path) != len(roles):
-                raise PullbackError(
-                    "bad_request",
-                    f"The output {name!r} names {len(path)} where `{known}` has {len(roles)}.",
-                    at="outputs",
-                    expected=".".join((known, *roles)),
-                    given=name,
-                )
-            return Selected(name, known, path)
+            if len(roles) == 1:
+                return Selected(name, known, (rest,))
+            return Selected(name, known, _pair(name, rest, known, inputs))
     return Selected(name, "outputs", (name,))
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """`output.x` → two names; `tensors.0` → one: a number belongs to the list before it."""
-    names: list[str] = []
-    for part in text.split("."):
-        if part.isdigit() and names:
-            names[-1] += f".{part}"
+def _pair(name: str, rest: str, kind: Want, inputs: Collection[str]) -> tuple[str, str]:
+    """Two names: the second is an input, and so is the first of a Hessian; where none was sent, each is one word."""
+    parts = rest.split(".")
+    splits = [(".".join(parts[:k]), ".".join(parts[k:])) for k in range(1, len(parts))]
+    for first, second in splits:
+        if second in inputs and (kind == "jacobian" or first in inputs):
+            return first, second
+    words = _words(parts)
+    if len(words) != len(KINDS[kind]):
+        raise PullbackError(
+            "bad_request",
+            f"The output {name!r} names {len(words)} where `{kind}` has {len(KINDS[kind])}.",
+            at="outputs",
+            expected=".".join((kind, *KINDS[kind])),
+            given=name,
+        )
+    return words[0], words[1]
+
+
+def _words(parts: Sequence[str]) -> list[str]:
+    """`output`, `0`, `x` → `output.0`, `x`: a number belongs to the list before it."""
+    words: list[str] = []
+    for part in parts:
+        if part.isdigit() and words:
+            words[-1] += f".{part}"
         else:
-            names.append(part)
-    return tuple(names)
+            words.append(part)
+    return words
 
 
 def everything(answer: Answer) -> list[Selected]:

@@ -17,6 +17,8 @@ from app.query import COMPLEX_DTYPES, DTYPE_BYTES, INTEGER_DTYPES, TensorData
 
 # The extent of a free axis where `config` says none.
 DEFAULT_EXTENT: Final = 2
+# Of the package's own functions one with a single small vector, and finite everywhere.
+_FIRST: Final = "banana_log_density"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -29,10 +31,10 @@ def is_spoken(model: Model) -> bool:
     return all(spec.dtype not in COMPLEX_DTYPES for spec in model.inputs)
 
 
-def rank(model: Model) -> tuple[bool, bool, str]:
-    """By which models are listed: single vectors first, of fixed size first, as tools try the first with zeros and no config."""
+def rank(model: Model) -> tuple[bool, bool, bool, str]:
+    """By which models are listed: tools try the first with zeros and no config, so first one that is known to take them."""
     fixed = all(spec.shape is not None and all(isinstance(axis, int) for axis in spec.shape) for spec in model.inputs)
-    return len(model.inputs) != 1, not fixed, model.name
+    return model.name != _FIRST, len(model.inputs) != 1, not fixed, model.name
 
 
 def shapes(model: Model, asked: Any) -> dict[str, tuple[int, ...]]:

@@ -169,12 +169,28 @@ def test_each_kind_of_output(name: str, shape: list[int], data: list[float]) -> 
         ("jacobian.output.0.tensors.1", "jacobian", ("output.0", "tensors.1")),
         ("hessian.x.y", "hessian", ("x", "y")),
         ("vjp", "outputs", ("vjp",)),
+        ("vjp.layer.weight", "vjp", ("layer.weight",)),
+        ("jacobian.output.layer.weight", "jacobian", ("output", "layer.weight")),
+        ("jacobian.output.0.layer.weight", "jacobian", ("output.0", "layer.weight")),
+        ("hessian.layer.weight.x", "hessian", ("layer.weight", "x")),
+        ("hessian.layer.weight.layer.weight", "hessian", ("layer.weight", "layer.weight")),
         ("vjp.0", "outputs", ("vjp.0",)),
     ],
 )
 def test_names_of_outputs(name: str, kind: str, path: tuple[str, ...]) -> None:
-    found = selected(name)
+    found = selected(name, ("x", "layer.weight"))
     assert (found.kind, found.path) == (kind, path)
+
+
+def test_a_module_s_weights_are_inputs_by_their_names() -> None:
+    text = "layer = nn.Linear(2, 1)\nreturn layer(x).sum()"
+    inputs = [
+        entry("FP64", [1, 2], [3, 4], name="x"),
+        entry("FP64", [1, 2], [1, 1], name="layer.weight"),
+        entry("FP64", [1], [0.5], name="layer.bias"),
+    ]
+    told = infer("program", inputs, outputs=[{"name": "output"}, {"name": "gradient.layer.weight"}], program=text)
+    assert [output["data"] for output in parts(told)[0]["outputs"]] == [[7.5], [3.0, 4.0]]
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])

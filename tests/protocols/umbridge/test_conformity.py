@@ -117,6 +117,13 @@ def test_the_first_model_is_one_small_vector_to_one_number(bridge: Bridge) -> No
     assert bridge.ask("OutputSizes", name=first, config={}) == {"outputSizes": [1]}
 
 
+def test_the_first_model_is_finite_at_zeros_whatever_else_is_kept(bridge: Bridge) -> None:
+    """The server has functions of its own, some of one small vector and infinite at zero."""
+    first = bridge.models()[0]
+    assert len(bridge.models()) > 20
+    bridge.ask("Evaluate", name=first, input=[[0.0, 0.0]], config={})
+
+
 # 3 to 8
 @pytest.mark.parametrize("path", ["ModelInfo", "InputSizes", "OutputSizes"])
 def test_facts_of_a_model(bridge: Bridge, path: str) -> None:
