@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import struct
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,8 @@ def _open_inference(binary: bool) -> tuple[str, bytes, dict[str, str]]:
     return "/v2/models/softmax/infer", text + tail, headers
 
 
-def _requests() -> dict[str, tuple[str, bytes, dict[str, str]]]:
+def requests() -> dict[str, tuple[str, bytes, dict[str, str]]]:
+    """Protocol → the address, body and headers of the same small query."""
     native = {
         "operation": "softmax", "inputs": {"input": _X}, "parameters": {"dim": 0}, "want": ["outputs", "vjp"],
         "cotangent": {"output": _G},
@@ -56,27 +57,32 @@ def family(pid: int) -> list[int]:
     return [pid, *(found for child in children for found in family(int(child)))]
 
 
-def cpu_s(pids: Iterable[int]) -> float:
-    """CPU seconds that the processes have taken, by their CPU clocks (clock_getcpuclockid(3): ~pid << 3, and 2 for the process)."""
-    return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
+def _cpu_s(pid: int) -> dict[int, float]:
+    """CPU seconds of the process and all that come from it, by their CPU clocks (clock_getcpuclockid(3): ~pid << 3, and 2)."""
+    taken: dict[int, float] = {}
+    for one in family(pid):
+        with contextlib.suppress(OSError):  # it has ended
+            taken[one] = time.clock_gettime((~one << 3) | 2)
+    return taken
 
 
-def cpu_us(port: int, pids: Iterable[int]) -> dict[str, float]:
-    """Microseconds of CPU that one small query takes in the processes `pids`, by protocol."""
-    pids = list(pids)
+def cpu_us(port: int, pid: int) -> dict[str, float]:
+    """Microseconds of CPU that one small query takes in the server `pid` and its workers, by protocol."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    requests = _requests()
-    best = dict.fromkeys(requests, float("inf"))
+    asked = requests()
+    best = dict.fromkeys(asked, float("inf"))
     for round_number in range(ROUNDS + 1):
-        for name, (path, body, headers) in requests.items():
-            before = cpu_s(pids)
+        for name, (path, body, headers) in asked.items():
+            before = _cpu_s(pid)
             for _ in range(QUERIES_A_ROUND):
                 connection.request("POST", path, body, headers)
                 reply = connection.getresponse()
                 answer = reply.read()
                 if reply.status != 200:
                     raise RuntimeError(answer.decode(errors="replace"))
-            if round_number:  # the first warms every path
-                best[name] = min(best[name], 1e6 * (cpu_s(pids) - before) / QUERIES_A_ROUND)
+            after = _cpu_s(pid)
+            # The first warms every path; and a worker that came or went takes its clock with it.
+            if round_number and before.keys() == after.keys():
+                best[name] = min(best[name], 1e6 * (sum(after.values()) - sum(before.values())) / QUERIES_A_ROUND)
     connection.close()
     return best

@@ -1,15 +1,35 @@
-"""A foreign protocol costs little: the CPU time of a small query against the same one through the native protocol."""
+"""A foreign protocol costs little: the CPU time of a small query in a worker against the same one through the native protocol.
+
+`python -m benchmarks` measures it over HTTP, in all of a server's processes.
+"""
 
 from __future__ import annotations
 
-from benchmarks.protocols import cpu_us, family
-from tests.server import Server
+import time
 
-# What was promised; measured 1.09 (Open Inference Protocol in JSON), 1.04 (binary), 1.01 (Tesseract).
+from app.road import Request
+from benchmarks.protocols import requests
+from tests.protocols.asking import road
+
+# What was promised; measured 1.09 (Open Inference Protocol in JSON), 0.96 (binary), 0.92 (Tesseract).
 LIMIT = 1.2
+ROUNDS = 20
+QUERIES_A_ROUND = 40
+ENDPOINTS = {"/v1/query": "query", "/v2/models/softmax/infer": "oip.infer"}
 
 
-def test_a_small_query_costs_little_more_than_the_native_one(speaking: Server) -> None:
-    """The best of many interleaved rounds, by CPU clocks: what else runs on the machine takes time, but no CPU of ours."""
-    taken = cpu_us(speaking.port, family(speaking.process.pid))
-    assert max(taken.values()) <= LIMIT * taken["native"], taken
+def test_a_small_query_costs_little_more_than_the_native_one() -> None:
+    """The best of many interleaved rounds, by this process's CPU clock: what else runs on the machine takes time, but no CPU of ours."""
+    asked = {}
+    for name, (path, body, headers) in requests().items():
+        endpoint = ENDPOINTS.get(path, f"tesseract.{path.rpartition('/')[2]}")
+        told = {"model": "softmax", **{header.lower(): value for header, value in headers.items()}}
+        asked[name] = Request(endpoint, "cost", None, None, None, memoryview(body), told)
+    best = dict.fromkeys(asked, float("inf"))
+    for _ in range(ROUNDS):
+        for name, request in asked.items():
+            before = time.process_time()
+            for _ in range(QUERIES_A_ROUND):
+                assert road().answer(request, lambda _: None).status == 200
+            best[name] = min(best[name], time.process_time() - before)
+    assert max(best.values()) <= LIMIT * best["native"], best

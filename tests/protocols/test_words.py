@@ -10,9 +10,10 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
 ROOMS: Final = frozenset({"oip", "umbridge", "tesseract"})
+# `apply` alone is a word of PyTorch's too (`torch.autograd.Function.apply`); as an address it is Tesseract's.
 WORDS: Final = (
     "infer", "datatype", "binary_data", "binary_data_size", "tritonclient", "Evaluate", "ModelInfo", "InputSizes",
-    "OutputSizes", "ApplyJacobian", "ApplyHessian", "outWrt", "inWrt", "sens", "apply", "abstract_eval", "jac_inputs",
+    "OutputSizes", "ApplyJacobian", "ApplyHessian", "outWrt", "inWrt", "sens", "/apply", "abstract_eval", "jac_inputs",
     "jacobian_vector_product", "vector_jacobian_product", "cotangent_vector", "tangent_vector", "differentiable_arrays",
 )  # fmt: skip
 
@@ -25,7 +26,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _said(path: Path) -> Iterator[tuple[int, str]]:
-    """Names and strings of a module, with their lines; what a library's own names are called by stays out: `module.apply`."""
+    """Names and strings of a module, with their lines; names that PyTorch uses as well, as words of its own, stay out."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Name):
             yield node.lineno, node.id
