@@ -119,3 +119,24 @@ def test_lists_that_are_no_shape_may_be_long(road: Forking) -> None:
         program(f"split(x, {[1] * 100})[99]", x=row),
     )
     assert [reply.status for reply in asked] == [200] * 4, [reply.body for reply in asked if reply.status != 200]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["empty(3)", "torch.empty(3)", "empty_like(x)", "x.new_empty(3)", "empty_strided((2,), (1,))", "empty_permuted((2,), (0,))",
+     "x.new_empty_strided((2,), (1,))", "x.resize_(9)", "x.resize_as_(x)", "x.set_()", "Tensor(3)", "torch.Tensor(3)",
+     "FloatTensor(4)", "x.new(3)", "x.as_strided((9,), (1,))", "as_strided(x, (9,), (1,))", "as_strided(x, (1,), (1,), 9)"],
+)  # fmt: skip
+def test_what_would_show_uninitialised_memory_is_refused_or_zero(road: Forking, text: str) -> None:
+    first, good = road.ask(program(text), program("x + 1"), limit_s=LIMIT_S)
+    assert good.status == 200
+    if first.status == 200:
+        (values,) = first.body["outputs"].values()
+        assert values["data"] in (3.0, 4.0) or set(values["data"]) == {0.0}, first.body  # `Tensor(3)` is read as `tensor(3)`
+    else:
+        assert first.status == 422, first.body
+
+
+@pytest.mark.parametrize("name", ["empty", "empty_like", "new_empty", "empty_strided", "Tensor.resize_", "Tensor.new_empty"])
+def test_uninitialised_memory_is_no_operation(road: Forking, name: str) -> None:
+    assert road.ask(operation(name, input=[1.0]))[0].body["code"] == "unknown_operation"
