@@ -168,7 +168,7 @@ _ANSWER: Final[dict[str, Schema]] = {
                 "description": "The step that decides, with its reason.",
             },
             "instead": {"type": ["string", "null"], "description": "A way out, where one is known."},
-            "elements": {"type": "array", "description": "The elements concerned, by index."},
+            "elements": {"type": "array", "items": {}, "description": "The elements concerned, by index."},
             "findings": {"type": "array", "items": {"type": "object"}, "description": "All findings, where there are several."},
         },
         ("verdict",),

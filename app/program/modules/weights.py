@@ -93,6 +93,8 @@ class Weights:
         if parent is None:  # held by no name of the program
             kind = owner.kind if isinstance(owner, Instance) else getattr(owner, "name", "weight")
             anonymous = (kind if isinstance(kind, str) else kind.name).lower()
+            if not inside:
+                return [anonymous]
             return [inside, f"{anonymous}.{inside}"] if isinstance(owner, Instance) else [f"{anonymous}.{inside}", inside]
         if not inside:
             return [parent[1]]

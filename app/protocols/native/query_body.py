@@ -162,7 +162,7 @@ def read_body(value: Any) -> QueryBody:
         )
     for key in value:
         if key not in _FIELD_SET:
-            _refuse_field(key)
+            _refuse_field(key, value)
     try:
         body = QueryBody.model_validate({key: member for key, member in value.items() if member is not None})
     except ValidationError as error:
@@ -184,15 +184,17 @@ def read_body(value: Any) -> QueryBody:
 _FIELD_SET: Final = frozenset(FIELDS)
 
 
-def _refuse_field(key: str) -> None:
+def _refuse_field(key: str, query: dict[str, Any]) -> None:
     meant = nearest(key, FIELDS)
+    where = "inputs" if type(query[key]) in (list, dict) else "parameters"
+    fix = f"Write `{meant}`." if meant else f'Leave it out, or send it in "{where}": {{"{key[:64]}": …}}.'
     raise PullbackError(
         "bad_request",
         f"A query has no field {key[:64]!r}.",
         at=key[:64],
         expected=f"the fields {', '.join(FIELDS)}",
         given=repr(key[:64]),
-        fix=f"Write `{meant}`." if meant else "Leave it out.",
+        fix=fix,
     )
 
 
@@ -230,7 +232,21 @@ def _refusal(error: ValidationError) -> PullbackError:
     )
 
 
+# What stands in the objects of a query, where something else was sent.
+_OBJECTS: Final = {
+    "cotangent": 'Write {"output": …}: one tensor for each output, by its name.',
+    "tangent": 'Write {"x": …}: one tensor for each input, by its name.',
+    "expected": 'Write {"x": …}: one derivative for each input, by its name.',
+    "inputs": 'Write {"x": …}: each tensor by its name.',
+    "parameters": 'Write {"dim": 0}: each value by its name.',
+}
+
+
 def _correction(first: Any) -> str | None:
+    if first["type"] == "list_type" and type(first["input"]) is str:
+        return f'Write ["{first["input"][:64]}"].'
+    if first["type"] in ("dict_type", "mapping_type") and first["loc"]:
+        return _OBJECTS.get(str(first["loc"][0]))
     if first["type"] != "literal_error" or type(first["input"]) is not str:
         return None
     meant = nearest(first["input"], str(first["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
