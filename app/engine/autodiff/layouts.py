@@ -107,7 +107,7 @@ def _patterns(
     """(result, input) → dependence, for the results of `run`, which are called `names`."""
     function = evaluation.function
     by_result = dependences(
-        run, evaluation.leaves, evaluation.wrt, entries_at_most(request.limits.memory_bytes),
+        run, evaluation.leaves, evaluation.wrt, entries_at_most(request.limits.memory_bytes, request.limits.result_bytes),
         differentiates=differentiates, operations=function.operations(), static=function.static,
     )  # fmt: skip
     return {(name, wrt): one for name, by_input in zip(names, by_result, strict=True) for wrt, one in by_input.items()}

@@ -17,6 +17,9 @@ from app.engine.sparsity.pattern import Csr, Numbers
 _TRIED_ROWS: Final = 256
 # Candidates of the arithmetic kind for one p: enough for all pairs of coefficients up to p = 16.
 _CANDIDATES: Final = 256
+# Rounds over all entries that a greedy colouring may take: 11 colours of a random pattern take some 15.
+_GREEDY_ROUNDS: Final = 48
+_GREEDY_ENTRIES: Final = 30_000_000  # some seconds
 # Beyond the lower bound: a five-point stencil needs 5 of 5, a ring 4 of 3; further off greedy does as well.
 _MORE_COLORS: Final = 4
 
@@ -124,7 +127,12 @@ def _greedy(pattern: Csr, colors: Numbers) -> Numbers:
     colors = colors.copy()
     colors[np.diff(starts) == 0] = np.maximum(colors[np.diff(starts) == 0], 0)
     left = np.flatnonzero(colors < 0)
+    work = min(_GREEDY_ROUNDS * (pattern.nnz + pattern.shape[1]), _GREEDY_ENTRIES)
     while len(left):
+        work -= int((starts[left + 1] - starts[left]).sum())
+        if work < 0:  # so entangled that there is little to share: a colour for each of the rest
+            colors[left] = int(colors.max(initial=-1)) + 1 + np.arange(len(left))
+            break
         forbidden, entries, owner = _forbidden(taken, rows_of, starts, left)
         proposal = _least_free(forbidden)
         need = int(proposal.max()) // 64 + 1

@@ -25,7 +25,7 @@ _ANALYTIC_NAMES: Final = """
     sum mean prod cumsum cumprod logcumsumexp nansum trace
     mm bmm mv dot addmm addmv addr baddbmm addbmm outer ger linear convolution _trilinear
     tanh_backward sigmoid_backward
-    linalg_inv_ex _linalg_det _linalg_solve_ex linalg_lu_solve linalg_matrix_exp linalg_solve_triangular triangular_solve
+    linalg_inv_ex _linalg_det _linalg_solve_ex linalg_matrix_exp linalg_solve_triangular
     _fft_c2c
     clone _to_copy contiguous copy lift lift_fresh alias detach resolve_conj resolve_neg
     cat stack index _unsafe_index index_select gather take roll flip constant_pad_nd reflection_pad1d reflection_pad2d

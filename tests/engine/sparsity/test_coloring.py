@@ -34,6 +34,13 @@ def random_pattern(n: int, each: int, seed: int = 0) -> Csr:
     return matrix
 
 
+def all_pairs(n: int) -> Csr:
+    """A row for each pair of columns: no two may share a colour."""
+    first, second = np.triu_indices(n, 1)
+    rows = np.repeat(np.arange(len(first)), 2)
+    return csr_matrix((np.ones(len(rows), bool), (rows, np.stack([first, second], 1).reshape(-1))), shape=(len(first), n))
+
+
 @pytest.mark.parametrize(
     ("pattern", "shape", "colors"),
     [
@@ -52,6 +59,7 @@ def random_pattern(n: int, each: int, seed: int = 0) -> Csr:
         (csr_matrix((5, 7), dtype=bool), (7,), 1),
         (csr_matrix((0, 0), dtype=bool), (0,), 1),
         (csr_matrix(np.ones((3, 4), bool)), (2, 2), 4),
+        (all_pairs(150), (150,), 150),
     ],
 )
 def test_no_row_has_two_columns_of_one_color(pattern: Csr, shape: tuple[int, ...], colors: int) -> None:
