@@ -138,8 +138,8 @@ def _query(chosen: argparse.Namespace) -> int:
         is_program=chosen.file.endswith(".py"),
         inputs=chosen.input,
         parameters=chosen.parameter,
-        want=[kind for given in chosen.want for kind in given.split(",")],
-        wrt=[name for given in chosen.wrt for name in given.split(",")],
+        want=[kind for listed in chosen.want for kind in listed.split(",")],
+        wrt=[name for listed in chosen.wrt for name in listed.split(",")],
         seed=chosen.seed,
         dtype=chosen.dtype,
     )

@@ -39,12 +39,12 @@ def query_body(
     if not (is_program or inputs or parameters or chosen):
         return text
     query: dict[str, Any] = {"program": text.decode(errors="replace")} if is_program else _json(text)
-    for given in inputs:
-        query.setdefault("inputs", {}).update(_tensors(given))
-    for given in parameters:
-        name, sign, value = given.partition("=")
+    for option in inputs:
+        query.setdefault("inputs", {}).update(_tensors(option))
+    for option in parameters:
+        name, sign, value = option.partition("=")
         if not sign:
-            raise PullbackError("bad_parameter", f"`{given}` is no parameter.", expected="NAME=VALUE", given=given)
+            raise PullbackError("bad_parameter", f"`{option}` is no parameter.", expected="NAME=VALUE", given=option)
         query.setdefault("parameters", {})[name] = _value(value)
     return orjson.dumps(query | chosen)
 
@@ -66,10 +66,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _tensors(given: str) -> dict[str, Any]:
+def _tensors(path_text: str) -> dict[str, Any]:
     """`x=x.npy`, `x=[1, 2]`, `weights.npz`, `net=model.safetensors` (its tensors as `net.NAME`)."""
-    name, sign, source = given.partition("=")
-    source = source if sign else given
+    name, sign, source = path_text.partition("=")
+    source = source if sign else path_text
     suffix = Path(source).suffix.lower()
     if suffix not in _SUFFIXES:
         if (sign and suffix == "") or source.startswith("[") or _is_number(source):

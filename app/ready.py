@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     host = os.environ.get("PULLBACK_HOST", "")
     host = _EVERYWHERE.get(host, host)
     # What is no number here is refused, or known for what it is, by the server, which then listens at the default.
-    given = os.environ.get("PULLBACK_PORT", "")
-    port = int(given) if given.isdigit() else _DEFAULT_PORT
+    setting = os.environ.get("PULLBACK_PORT", "")
+    port = int(setting) if setting.isdigit() else _DEFAULT_PORT
     if not arguments:
         return 0 if is_ready(host, port) else 1
     return _asked_for_more(arguments, host, port)

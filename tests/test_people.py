@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.program.hostile import CODES, HARMLESS, HOSTILE, INPUTS, PARAMETERS
-from tests.program.test_questions import CASES, _differences, _named
+from tests.program.written_programs import CASES, differences, named
 from tests.server import Server
 
 ASKED = [name for name, case in CASES.items() if case.wrt]
@@ -38,11 +38,11 @@ def test_values_gradients_and_report_agree(server: Server, name: str) -> None:
     reply = asked(server, name, want=["outputs", "vjp", "explain"])
     assert reply.status_code == 200, reply.text
     answer = reply.json()
-    for output, value in _named(case.expected(**case.inputs)).items():
+    for output, value in named(case.expected(**case.inputs)).items():
         np.testing.assert_allclose(array(answer["outputs"][output]), value, rtol=1e-6, atol=1e-6)
     verdicts = {key: entry["verdict"] for key, entry in answer["explain"]["inputs"].items()}
     for key in case.wrt:
-        np.testing.assert_allclose(array(answer["vjp"][key]), _differences(case, key), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(array(answer["vjp"][key]), differences(case, key), rtol=1e-5, atol=1e-6)
         assert verdicts[key] not in ("disconnected", "not_differentiable"), (key, answer["explain"]["inputs"][key])
     for key, verdict in verdicts.items():
         if verdict in WITHOUT_GRADIENT and key in answer["vjp"]:

@@ -131,12 +131,12 @@ def _beside(worker_bytes: int) -> int:
     return WORKER_BYTES + min(_MOST_LIGHT_BYTES, worker_bytes // _LIGHT_SHARE)
 
 
-def _shared_out(room: int, workers: int, given: int) -> tuple[int, int]:
-    """Bytes of each worker and of the light one, 0 where there is none. `given`: what the settings give each; 0 = not given."""
-    if given:
-        light = _beside(given)
-        fits = workers * (WORKER_BYTES + given) + light <= room and given >= _LIGHT_FROM_BYTES
-        return given, light - WORKER_BYTES if fits else 0
+def _shared_out(room: int, workers: int, wanted: int) -> tuple[int, int]:
+    """Bytes of each worker and of the light one, 0 where there is none. `wanted`: what the settings give each; 0 = nothing."""
+    if wanted:
+        light = _beside(wanted)
+        fits = workers * (WORKER_BYTES + wanted) + light <= room and wanted >= _LIGHT_FROM_BYTES
+        return wanted, light - WORKER_BYTES if fits else 0
     rest = room - (workers + 1) * WORKER_BYTES
     light = min(_MOST_LIGHT_BYTES, rest // (_LIGHT_SHARE * workers + 1))
     worker = (rest - light) // workers
@@ -176,7 +176,7 @@ def _workers(room: int, useful: int, cores: int) -> int:
 
 def _has_cuda_build() -> bool:
     """Whether the PyTorch that is installed carries CUDA, without importing it."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
         return False
-    return (Path(found.origin).parent / "lib" / "libtorch_cuda.so").exists()
+    return (Path(spec.origin).parent / "lib" / "libtorch_cuda.so").exists()

@@ -30,9 +30,9 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def variables(settings: Settings) -> dict[str, str]:
     """The settings as `PULLBACK_*` variables, secrets and unset ones left out."""
-    found = {}
+    values = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if name not in SECRETS and value is not None:
-            found[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
-    return found
+            values[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
+    return values

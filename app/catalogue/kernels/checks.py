@@ -55,14 +55,14 @@ def ctc_loss(arguments: Arguments) -> None:
     steps, classes = scores.shape[0], scores.shape[-1]
     samples = scores.shape[1] if scores.dim() > 2 else 1
     inputs = _lengths(arguments["input_lengths"])
-    for name, given in (("input_lengths", inputs), ("target_lengths", lengths)):
-        if given.numel() != samples:
+    for name, lengths_of in (("input_lengths", inputs), ("target_lengths", lengths)):
+        if lengths_of.numel() != samples:
             expected = f"{samples} lengths"
             raise UnsafeValuesError(
                 name,
-                f"There is one length for each of {samples} samples, and {given.numel()} came.",
+                f"There is one length for each of {samples} samples, and {lengths_of.numel()} came.",
                 expected,
-                f"{given.numel()}",
+                f"{lengths_of.numel()}",
             )
     _within(inputs, 0, steps, "input_lengths", f"`log_probs` has {steps} steps, and the input lengths run")
     room = targets.shape[1] if targets.dim() > 1 else targets.shape[0]
@@ -102,9 +102,9 @@ def segment_reduce(arguments: Arguments) -> None:
         _within(lengths, 0, size, "lengths", f"`data` has {size} rows, and the lengths run")
         sums = lengths.to(torch.int64).sum(-1)
         if bool((sums != size).any()):
-            given = f"sums from {int(sums.min())} to {int(sums.max())}"
+            span = f"sums from {int(sums.min())} to {int(sums.max())}"
             raise UnsafeValuesError(
-                "lengths", f"The lengths must sum to the {size} rows of `data`; there are {given}.", f"a sum of {size}", given
+                "lengths", f"The lengths must sum to the {size} rows of `data`; there are {span}.", f"a sum of {size}", span
             )
     if offsets is not None:
         _offsets(offsets, size, "data")
@@ -118,13 +118,17 @@ def _offsets(offsets: Tensor, size: int, of: str, *, whole: bool = False) -> Non
         return
     _within(offsets, 0, size, "offsets", f"`{of}` has {size} rows, and the offsets run")
     if bool((offsets[..., 0] != 0).any()):
-        given = f"{int(offsets[..., 0].max())}"
-        raise UnsafeValuesError("offsets", f"The first offset must be 0, not {given}.", "offsets that begin with 0", given)
+        offending = f"{int(offsets[..., 0].max())}"
+        raise UnsafeValuesError(
+            "offsets", f"The first offset must be 0, not {offending}.", "offsets that begin with 0", offending
+        )
     if bool((offsets[..., 1:] < offsets[..., :-1]).any()):
         raise UnsafeValuesError("offsets", "The offsets must not decrease.", "offsets in rising order", "some that decrease")
     if whole and bool((offsets[..., -1] != size).any()):
-        given = f"{int(offsets[..., -1].min())}"
-        raise UnsafeValuesError("offsets", f"The last offset must be {size}, the size of `{of}`.", f"{size} as the last", given)
+        offending = f"{int(offsets[..., -1].min())}"
+        raise UnsafeValuesError(
+            "offsets", f"The last offset must be {size}, the size of `{of}`.", f"{size} as the last", offending
+        )
 
 
 def embedding(arguments: Arguments) -> None:
@@ -219,19 +223,21 @@ def truncated_division(arguments: Arguments) -> None:
     """The least integer by -1 does not fit its dtype; the processor stops the program there."""
     if arguments["rounding_mode"] != "trunc":
         return
-    found = _least(arguments["self"], arguments["other"])
-    if found is not None and bool(((found[1] == found[0]) & (found[2] == -1)).any()):
+    smallest = _least(arguments["self"], arguments["other"])
+    if smallest is not None and bool(((smallest[1] == smallest[0]) & (smallest[2] == -1)).any()):
         raise UnsafeValuesError(
-            "other", f"{found[0]} divided by -1 does not fit its dtype, {_name(found[1])}.", "a quotient that fits the dtype"
+            "other",
+            f"{smallest[0]} divided by -1 does not fit its dtype, {_name(smallest[1])}.",
+            "a quotient that fits the dtype",
         )
 
 
 def least_common_multiple(arguments: Arguments) -> None:
     """No multiple of the least integer fits its dtype, and PyTorch's way to it may divide the least integer by -1."""
-    found = _least(arguments["self"], arguments["other"])
-    if found is None:
+    smallest = _least(arguments["self"], arguments["other"])
+    if smallest is None:
         return
-    least, one, other = found
+    least, one, other = smallest
     if bool(((one == least) & (other != 0)).any() | ((other == least) & (one != 0)).any()):
         raise UnsafeValuesError(
             "input", f"No common multiple of {least} fits its dtype, {_name(one)}.", f"integers above {least}", f"{least}"

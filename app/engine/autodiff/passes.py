@@ -134,8 +134,8 @@ def jacobian_passes(evaluation: Evaluation, name: str, wrt: str, holomorphic: bo
     point = leaf.detach()
 
     def column(tangent: Tensor) -> Tensor:
-        found: Tensor = torch.func.jvp(lambda value: evaluation.at({wrt: value})[index], (point,), (tangent,))[1]
-        return found
+        product: Tensor = torch.func.jvp(lambda value: evaluation.at({wrt: value})[index], (point,), (tangent,))[1]
+        return product
 
     def columns(tangents: Tensor) -> Tensor:
         return evaluation.with_fallback(

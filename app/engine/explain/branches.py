@@ -15,12 +15,12 @@ _LIMIT: Final = 20
 
 def branch_findings(function: Function) -> list[dict[str, Any]]:
     """One finding for each place of the text where a value decided how the program goes on."""
-    found: dict[tuple[int, int], dict[str, Any]] = {}
+    by_place: dict[tuple[int, int], dict[str, Any]] = {}
     for branch in function.branches:
         place = branch.step.line, branch.step.column
-        if place in found or len(found) >= _LIMIT:
+        if place in by_place or len(by_place) >= _LIMIT:
             continue
-        found[place] = {
+        by_place[place] = {
             "verdict": "differentiable",
             "because": {
                 "line": branch.step.line,
@@ -30,7 +30,7 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
             },
             "instead": "`where(condition, a, b)` has both sides in one formula; near the flip the derivative still jumps.",
         }
-    return list(found.values())
+    return list(by_place.values())
 
 
 def _reason(branch: Branch) -> str:

@@ -54,8 +54,8 @@ def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, 
 
 
 def steps_over(what: str) -> str:
-    thing = "truth value" if what == "boolean" else "whole number"
-    return f"a {thing} does not move when the input moves a little, it only jumps, so no derivative passes"
+    value = "truth value" if what == "boolean" else "whole number"
+    return f"a {value} does not move when the input moves a little, it only jumps, so no derivative passes"
 
 
 def discrete_maker(trace: StepTrace, ref: Ref) -> StepRecord | None:

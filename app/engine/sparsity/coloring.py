@@ -176,10 +176,10 @@ def _forbidden(taken: np.ndarray, rows_of: Numbers, starts: Numbers, columns: Nu
 def _least_free(forbidden: np.ndarray) -> Numbers:
     """The lowest bit that is not set in each row of words."""
     count, words = forbidden.shape
-    found = np.full(count, words * 64, np.int64)
+    free = np.full(count, words * 64, np.int64)
     for word in range(words - 1, -1, -1):
         free = ~forbidden[:, word]
         lowest = free & (np.uint64(0) - free)
         there = lowest != 0
-        found[there] = word * 64 + np.log2(lowest[there].astype(np.float64)).astype(np.int64)
-    return found
+        free[there] = word * 64 + np.log2(lowest[there].astype(np.float64)).astype(np.int64)
+    return free

@@ -54,8 +54,8 @@ def dependences(
         operations: that the function calls, by their names.
         static: no branch of the function was chosen by values.
     """
-    found = _traced(run, leaves, wrt, limit, differentiates, operations)
-    if len(wrt) > 1 and any(t.pattern.matrix is None for t in found):
+    traced = _traced(run, leaves, wrt, limit, differentiates, operations)
+    if len(wrt) > 1 and any(t.pattern.matrix is None for t in traced):
         # Together they are too many or too dense: each input for itself.
         alone = [_traced(run, leaves, [name], limit, differentiates, operations) for name in wrt]
         return [
@@ -63,10 +63,10 @@ def dependences(
                 name: _dependence(traces[index].pattern, traces[index].values, static)
                 for name, traces in zip(wrt, alone, strict=True)
             }
-            for index in range(len(found))
+            for index in range(len(traced))
         ]
     result = []
-    for one in found:
+    for one in traced:
         start = 0
         by_input = {}
         for name in wrt:

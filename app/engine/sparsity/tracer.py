@@ -154,10 +154,10 @@ def _changed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
     schema = func._schema
     if not schema.is_mutable or torch.Tag.inplace_view in func.tags:  # `t_`, `squeeze_`: another view of the same memory
         return []
-    given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
+    arguments = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
     return [
         tensor
         for argument in schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write and argument.name in given
-        for tensor in flat_tensors(given[argument.name])
+        if argument.alias_info is not None and argument.alias_info.is_write and argument.name in arguments
+        for tensor in flat_tensors(arguments[argument.name])
     ]

@@ -166,16 +166,29 @@ class Point:
 
 
 class Interpreter(fx.Interpreter):
-    """Walks the graph of `point`'s Function."""
+    """Walks the graph of `point`'s Function.
+
+    `run` and `run_node` are those of the base class without its progress bar, its tracing, and its traces in messages: with them
+    `check`, which runs small steps a thousand times, takes a fifth longer (measured).
+    """
 
     def __init__(self, point: Point) -> None:
         super().__init__(torch.nn.Module(), garbage_collect_values=False, graph=point.function.graph)
         self.point = point
-        self.extra_traceback = False  # a refusal is read by its message, which the trace would be added to
+        self._order = tuple(point.function.graph.nodes)
+
+    def run(self, *args: Any, **_: Any) -> Any:
+        self.env = {}
+        self.args_iter = iter(args)
+        for node in self._order:
+            self.env[node] = self.run_node(node)
+        return self.env[self._order[-1]]
 
     def run_node(self, node: fx.Node) -> Any:
-        if node.op != "call_function":
-            return super().run_node(node)
+        if node.op == "placeholder":
+            return next(self.args_iter)
+        if node.op == "output":
+            return self.map_nodes_to_values(node.args[0], node)
         return self.point.call(node, *self.fetch_args_kwargs_from_env(node))
 
 

@@ -47,8 +47,8 @@ def router(pool: Pool) -> APIRouter:
             raise PullbackError(
                 "bad_request", "The search is too long.", at="search", expected=f"at most {_SEARCH_LIMIT} characters"
             )
-        found = [row(operation) for operation in read.search(search, differentiable)]
-        return Response(orjson.dumps({"operations": found}), media_type=_JSON)
+        rows = [row(operation) for operation in read.search(search, differentiable)]
+        return Response(orjson.dumps({"operations": rows}), media_type=_JSON)
 
     @routes.get("/v1/operations/{name}")
     async def operation(name: str) -> Response:

@@ -53,11 +53,11 @@ class ProtocolEndpoints:
             self._count(exchange)
 
     async def _ask(self, exchange: Exchange, receive: Receive, body: Body, route: Route, parameters: Mapping[str, str]) -> None:
-        told = dict(parameters)
+        extra = dict(parameters)
         for name in route.headers:
             if (value := text_of(exchange.headers, name.encode())) is not None:
-                told[name] = value
-        reply = await ask(self._admission, route.endpoint, exchange, receive, body, told)
+                extra[name] = value
+        reply = await ask(self._admission, route.endpoint, exchange, receive, body, extra)
         headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
         await exchange.respond(
             reply.status, reply.media_type.encode(), reply.body, [*headers, (b"server-timing", timing(exchange))]

@@ -75,10 +75,10 @@ class Exchange:
 
     def common_headers(self) -> list[tuple[bytes, bytes]]:
         """What every response carries."""
-        found = [(b"x-request-id", self.request_id.encode()), *self.extra]
+        headers = [(b"x-request-id", self.request_id.encode()), *self.extra]
         if self.traceparent is not None:
-            found.append((b"traceparent", self.traceparent))
-        return found
+            headers.append((b"traceparent", self.traceparent))
+        return headers
 
     async def respond(self, status: int, media_type: bytes, body: Buffer, headers: Headers = ()) -> None:
         """Send the whole response; returns when the client has taken all but the last piece."""
@@ -170,9 +170,9 @@ class RequestIds:
         self._count = count(1)
 
     def of(self, headers: Mapping[bytes, bytes]) -> str:
-        given = headers.get(b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            return given.decode("ascii")
+        sent = headers.get(b"x-request-id")
+        if sent is not None and _REQUEST_ID.fullmatch(sent):
+            return sent.decode("ascii")
         return f"{self._seed}-{next(self._count):x}"
 
 

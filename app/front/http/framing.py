@@ -66,13 +66,13 @@ class Framing:
         return limit if end < 0 else end + len(_END)
 
     def _head_step(self, data: bytes, start: int) -> int:
-        found = (self._tail + data[start : start + len(_END) - 1]).find(_END)
-        if found >= 0:
-            end = start + found + len(_END) - len(self._tail)
+        at = (self._tail + data[start : start + len(_END) - 1]).find(_END)
+        if at >= 0:
+            end = start + at + len(_END) - len(self._tail)
         else:
-            found = data.find(_END, start)
-            end = found + len(_END)
-        if found < 0:
+            at = data.find(_END, start)
+            end = at + len(_END)
+        if at < 0:
             self._tail = (self._tail + data[start:])[1 - len(_END) :]
             return len(data)
         self._tail = b""

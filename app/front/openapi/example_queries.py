@@ -35,5 +35,5 @@ class Example:
 def examples() -> MappingProxyType[str, Example]:
     """Name → example, in the order in which Swagger UI offers them."""
     folder = files("app.front.openapi") / "examples"
-    found = sorted((path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
-    return MappingProxyType({path.name[3:-5]: Example(**orjson.loads(path.read_bytes())) for path in found})
+    paths = sorted((path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
+    return MappingProxyType({path.name[3:-5]: Example(**orjson.loads(path.read_bytes())) for path in paths})

@@ -57,10 +57,10 @@ def sparse_head(tensor: SparseData) -> dict[str, Any]:
 
 def tensor_object(tensor: TensorData, encoding: Encoding = "list") -> dict[str, Any]:
     """`{"shape", "dtype", "data"}`, with `"encoding": "base64"` where asked; for `dumps` only."""
-    made: dict[str, Any] = {"shape": tensor.shape, "dtype": tensor.dtype}
+    entry: dict[str, Any] = {"shape": tensor.shape, "dtype": tensor.dtype}
     if encoding == "base64":
-        made["encoding"] = "base64"
-        made["data"] = orjson.Fragment(b'"%b"' % binascii.b2a_base64(tensor.data, newline=False))
+        entry["encoding"] = "base64"
+        entry["data"] = orjson.Fragment(b'"%b"' % binascii.b2a_base64(tensor.data, newline=False))
     else:
-        made["data"] = numbers(tensor)
-    return made
+        entry["data"] = numbers(tensor)
+    return entry

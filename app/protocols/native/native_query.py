@@ -36,8 +36,8 @@ def query(value: Any) -> Query:
     body = read_body(value)
     _check_names(body)
     inputs = _inputs(body)
-    lists = {name for name, given in inputs.items() if type(given) is tuple}
-    cotangent = {name: tensor(given, f"cotangent.{name}") for name, given in body.cotangent.items()}
+    lists = {name for name, member in inputs.items() if type(member) is tuple}
+    cotangent = {name: tensor(member, f"cotangent.{name}") for name, member in body.cotangent.items()}
     tangent = _one_by_one(body.tangent, "tangent", lists)
     expected = _one_by_one(body.expected, "expected", lists)
     _check_count(inputs, cotangent, tangent, expected)
@@ -46,7 +46,7 @@ def query(value: Any) -> Query:
         program=body.program,
         function=body.function,
         inputs=inputs,
-        parameters={name: _parameter(given, f"parameters.{name}") for name, given in body.parameters.items()},
+        parameters={name: _parameter(member, f"parameters.{name}") for name, member in body.parameters.items()},
         want=tuple(body.want),
         wrt=None if body.wrt is None else tuple(body.wrt),
         of=body.of,
@@ -86,14 +86,14 @@ def _check_names(body: QueryBody) -> None:
 def _inputs(body: QueryBody) -> dict[str, Input]:
     always, perhaps = _NO_LISTS if body.operation is None else _list_names(body.operation)
     read: dict[str, Input] = {}
-    for name, given in body.inputs.items():
+    for name, value in body.inputs.items():
         at = f"inputs.{name}"
-        if name in always and (type(given) is list or name not in perhaps):
-            read[name] = _members(given, at)
+        if name in always and (type(value) is list or name not in perhaps):
+            read[name] = _members(value, at)
         elif name in perhaps or body.operation is None:
-            read[name] = _one_or_several(given, at)
+            read[name] = _one_or_several(value, at)
         else:
-            read[name] = tensor(given, at)
+            read[name] = tensor(value, at)
     return joined(read)
 
 
@@ -107,51 +107,51 @@ def _list_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
     for signature in find(operation).signatures:
         for argument in signature.arguments:
             kinds.setdefault(argument.name, set()).add(argument.kind)
-    several = {name for name, found in kinds.items() if "tensors" in found}
+    several = {name for name, argument_kinds in kinds.items() if "tensors" in argument_kinds}
     always = frozenset(name for name in several if "tensor" not in kinds[name])
     return always, frozenset(name for name in several if len(kinds[name]) > 1)
 
 
-def _members(given: Any, at: str) -> tuple[TensorData, ...]:
-    if type(given) is not list:
+def _members(value: Any, at: str) -> tuple[TensorData, ...]:
+    if type(value) is not list:
         raise PullbackError(
             "bad_tensor",
             "This input is a list of tensors.",
             at=at,
             expected="a list of tensors",
-            given="one tensor" if type(given) in (dict, TensorData) else describe(given),
+            given="one tensor" if type(value) in (dict, TensorData) else describe(value),
             fix="Send [tensor, tensor, …].",
         )
-    if len(given) > TENSOR_COUNT_LIMIT:
-        _refuse_count(len(given), at)
-    return tuple([tensor(member, f"{at}[{index}]") for index, member in enumerate(given)])
+    if len(value) > TENSOR_COUNT_LIMIT:
+        _refuse_count(len(value), at)
+    return tuple([tensor(member, f"{at}[{index}]") for index, member in enumerate(value)])
 
 
-def _one_or_several(given: Any, at: str) -> Input:
+def _one_or_several(value: Any, at: str) -> Input:
     try:
-        return tensor(given, at)
+        return tensor(value, at)
     except PullbackError as refused:
-        if type(given) is not list:
+        if type(value) is not list:
             raise
-        kinds = set(map(type, given))
+        kinds = set(map(type, value))
         if dict in kinds:
-            return _members(given, at)
+            return _members(value, at)
         if kinds != {list} or not isinstance(refused, RaggedError):
             raise
         try:
-            return _members(given, at)
+            return _members(value, at)
         except PullbackError:
             raise refused from None
 
 
-def _one_by_one(given: Mapping[str, Any], field: str, lists: set[str]) -> dict[str, TensorData]:
+def _one_by_one(sent: Mapping[str, Any], field: str, lists: set[str]) -> dict[str, TensorData]:
     """name → tensor; what is given for a list of tensors, as `NAME.0`, `NAME.1`…"""
     read: dict[str, TensorData] = {}
-    for name, value in given.items():
+    for name, value in sent.items():
         at = f"{field}.{name}"
         several = _members(value, at) if name in lists else None
         members = {name: tensor(value, at)} if several is None else {f"{name}.{i}": member for i, member in enumerate(several)}
-        twice = next((key for key in members if key in read or (key != name and key in given)), None)
+        twice = next((key for key in members if key in read or (key != name and key in sent)), None)
         if twice is not None:
             raise PullbackError("bad_request", f"{twice!r} is given twice.", at=f"{field}.{twice}", expected="each name once")
         read.update(members)
@@ -159,7 +159,7 @@ def _one_by_one(given: Mapping[str, Any], field: str, lists: set[str]) -> dict[s
 
 
 def _check_count(inputs: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
-    count = sum([len(given) if type(given) is tuple else 1 for given in inputs.values()]) + sum(map(len, others))
+    count = sum([len(value) if type(value) is tuple else 1 for value in inputs.values()]) + sum(map(len, others))
     if count > TENSOR_COUNT_LIMIT:
         _refuse_count(count, "inputs")
 
@@ -181,19 +181,19 @@ def _refuse_count(count: int, at: str) -> None:
 _PLAIN: Final = {str, bool, float, type(None)}
 
 
-def _parameter(given: Any, at: str) -> Parameter:
-    kind = type(given)
-    if kind in _PLAIN or (kind is int and -(1 << 63) <= given < 1 << 63):
-        return given  # type: ignore[no-any-return]
+def _parameter(value: Any, at: str) -> Parameter:
+    kind = type(value)
+    if kind in _PLAIN or (kind is int and -(1 << 63) <= value < 1 << 63):
+        return value  # type: ignore[no-any-return]
     if kind is list:
-        if set(map(type, given)) <= _PLAIN:
-            return tuple(given)
-        return tuple([_parameter(member, f"{at}[{index}]") for index, member in enumerate(given)])
+        if set(map(type, value)) <= _PLAIN:
+            return tuple(value)
+        return tuple([_parameter(member, f"{at}[{index}]") for index, member in enumerate(value)])
     raise PullbackError(
         "bad_parameter",
         "A parameter must be a plain value.",
         at=at,
         expected="an integer of 64 bits" if kind is int else "a number, string, boolean, null, or a list of these",
-        given=describe(given),
+        given=describe(value),
         fix="A tensor goes into `inputs`." if kind in (dict, TensorData) else None,
     )

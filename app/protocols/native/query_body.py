@@ -167,14 +167,14 @@ def read_body(value: Any) -> QueryBody:
         body = QueryBody.model_validate({key: member for key, member in value.items() if member is not None})
     except ValidationError as error:
         raise _refusal(error) from None
-    given = [name for name in SUBJECTS if getattr(body, name) is not None]
-    if len(given) != 1:
+    subjects = [name for name in SUBJECTS if getattr(body, name) is not None]
+    if len(subjects) != 1:
         raise PullbackError(
             "bad_request",
             "A query names exactly one of operation, program and function.",
             expected="one of operation, program, function",
-            given=" and ".join(given) or "none",
-            fix="Leave the others out." if given else 'Send, for example, "operation": "softmax".',
+            given=" and ".join(subjects) or "none",
+            fix="Leave the others out." if subjects else 'Send, for example, "operation": "softmax".',
         )
     for field in ("want", "wrt", "batched"):
         _refuse_repetition(getattr(body, field), field)

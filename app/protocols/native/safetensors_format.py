@@ -146,8 +146,8 @@ def _span(name: str, entry: Any, size: int) -> tuple[int, int]:
     offsets = entry["data_offsets"]
     pair = type(offsets) is list and [type(offset) for offset in offsets] == [int, int]
     if not (pair and 0 <= offsets[0] <= offsets[1] <= size):
-        given = f"[{describe(offsets[0])}, {describe(offsets[1])}]" if pair else describe(offsets)
-        _refuse(f"The data_offsets of {name!r} are wrong.", given, expected=f"[begin, end] within the {size} bytes of data")
+        shown = f"[{describe(offsets[0])}, {describe(offsets[1])}]" if pair else describe(offsets)
+        _refuse(f"The data_offsets of {name!r} are wrong.", shown, expected=f"[begin, end] within the {size} bytes of data")
     return offsets[0], offsets[1]
 
 

@@ -65,16 +65,16 @@ def read(body: memoryview, json_length: str | None) -> tuple[Request, dict[str, 
     except ValidationError as error:
         raise _refusal(error) from None
     tensors: dict[str, TensorData] = {}
-    for given in request.inputs:
-        if given.name in tensors:
+    for sent in request.inputs:
+        if sent.name in tensors:
             raise PullbackError(
                 "bad_request",
-                f"The input {given.name!r} is given twice.",
+                f"The input {sent.name!r} is given twice.",
                 at="inputs",
                 expected="each name once",
-                given=given.name,
+                given=sent.name,
             )
-        tensors[given.name], rest = _tensor(given, rest)
+        tensors[sent.name], rest = _tensor(sent, rest)
     if len(rest):
         raise PullbackError(
             "bad_binary",
@@ -105,24 +105,24 @@ def _split(body: memoryview, json_length: str | None) -> tuple[memoryview, memor
     return body[:size], body[size:]
 
 
-def _tensor(given: Input, rest: memoryview) -> tuple[TensorData, memoryview]:
+def _tensor(sent: Input, rest: memoryview) -> tuple[TensorData, memoryview]:
     """The input's tensor, and the bytes that are left."""
-    at = f"inputs.{given.name}"
-    if given.datatype not in DATATYPES:
+    at = f"inputs.{sent.name}"
+    if sent.datatype not in DATATYPES:
         raise PullbackError(
             "bad_tensor",
             "The datatype is not read here.",
             at=f"{at}.datatype",
             expected=f"one of {', '.join(DATATYPES)}",
-            given=describe(given.datatype),
+            given=describe(sent.datatype),
         )
-    kind = DATATYPES[given.datatype]
-    if given.parameters:
-        _refuse_shared_memory(given.parameters, at)
-    size = given.parameters.get("binary_data_size")
+    kind = DATATYPES[sent.datatype]
+    if sent.parameters:
+        _refuse_shared_memory(sent.parameters, at)
+    size = sent.parameters.get("binary_data_size")
     if size is None:
-        found = tensor({"data": _present(given.data, at), "dtype": kind.dtype, "shape": given.shape}, at)
-    elif given.data is not None:
+        data = tensor({"data": _present(sent.data, at), "dtype": kind.dtype, "shape": sent.shape}, at)
+    elif sent.data is not None:
         raise PullbackError("bad_request", "The input has `data` and `binary_data_size`.", at=at, expected="one of the two")
     elif type(size) is not int or not 0 <= size <= len(rest):
         raise PullbackError(
@@ -133,11 +133,11 @@ def _tensor(given: Input, rest: memoryview) -> tuple[TensorData, memoryview]:
             given=describe(size),
         )
     else:
-        shape = checked_shape(given.shape, f"{at}.shape", kind.dtype)
-        found, rest = from_wire(rest[:size], given.datatype, shape, at), rest[size:]
-    if given.parameters.get("complex") is True:
-        found = as_complex(found, at)
-    return found, rest
+        shape = checked_shape(sent.shape, f"{at}.shape", kind.dtype)
+        data, rest = from_wire(rest[:size], sent.datatype, shape, at), rest[size:]
+    if sent.parameters.get("complex") is True:
+        data = as_complex(data, at)
+    return data, rest
 
 
 def _present(data: Any, at: str) -> Any:

@@ -111,8 +111,8 @@ def _places(tensors: Mapping[str, TensorData]) -> tuple[dict[str, Input], dict[s
             others[field][rest] = tensor
         else:
             inputs[name] = tensor
-    for field, found in (("inputs", inputs), *others.items()):
-        checked_names(found, field)
+    for field, tensors in (("inputs", inputs), *others.items()):
+        checked_names(tensors, field)
     return joined(inputs), others["cotangent"], others["tangent"]
 
 
@@ -130,7 +130,7 @@ def _program(parameters: Mapping[str, Any]) -> str:
 
 def _arguments(model: Model | None, parameters: Mapping[str, Any]) -> dict[str, Parameter]:
     """The model's plain arguments; a list comes as a JSON string, as the protocol has no lists."""
-    found: dict[str, Parameter] = {}
+    plain: dict[str, Parameter] = {}
     known = {} if model is None else model.parameter_names
     for name, value in parameters.items():
         if (name in _OURS and name not in known) or name.startswith(("triton_", "sequence_")):
@@ -139,9 +139,9 @@ def _arguments(model: Model | None, parameters: Mapping[str, Any]) -> dict[str, 
         at = f"parameters.{name}"
         if type(value) is str and value[:1] == "[" and kind not in _TEXT_KINDS:
             value = strict_json.parse(value.encode(), name=f"the parameter {name[:64]!r}")
-        found[name] = _plain(value, at)
-    checked_names(found, "parameters")
-    return found
+        plain[name] = _plain(value, at)
+    checked_names(plain, "parameters")
+    return plain
 
 
 def _plain(value: Any, at: str) -> Parameter:

@@ -50,35 +50,35 @@ def index(message: Message, of: Server) -> Written:
 
 def model(request: PageRequest) -> Written:
     """`GET /v2/models/{model}`, differentiability in `properties`. Raises PullbackError: `unknown_operation`."""
-    found = _find(request)
-    if found is None:
+    model = _find(request)
+    if model is None:
         return _json(_PROGRAM)
     return _json(
         {
-            "name": found.name,
+            "name": model.name,
             "versions": [VERSION],
             "platform": PLATFORM,
-            "inputs": _inputs(found),
-            "outputs": _outputs(found),
-            "properties": _properties(found),
+            "inputs": _inputs(model),
+            "outputs": _outputs(model),
+            "properties": _properties(model),
         }
     )
 
 
 def model_ready(request: PageRequest) -> Written:
-    found = _find(request)
-    name = PROGRAM if found is None else found.name
+    model = _find(request)
+    name = PROGRAM if model is None else model.name
     return _json({"name": name, "ready": request.ready}, 200 if request.ready else 503)
 
 
 def config(request: PageRequest) -> Written:
     """`GET /v2/models/{model}/config` of the model configuration extension."""
-    found = _find(request)
-    tensors = ([], []) if found is None else (_inputs(found), _outputs(found))
+    model = _find(request)
+    tensors = ([], []) if model is None else (_inputs(model), _outputs(model))
     inputs, outputs = (
         [{"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"]} for t in side] for side in tensors
     )
-    name = PROGRAM if found is None else found.name
+    name = PROGRAM if model is None else model.name
     return _json(
         {"name": name, "platform": PLATFORM, "backend": "pullback", "max_batch_size": 0, "input": inputs, "output": outputs}
     )
@@ -88,8 +88,8 @@ def statistics(request: PageRequest) -> Written:
     """`GET /v2/models[/{model}]/stats`: of the model, or of all that have been asked. Durations in nanoseconds."""
     names: Sequence[str] = sorted(request.counts)
     if "model" in request.parameters:
-        found = _find(request)
-        names = [PROGRAM if found is None else found.name]
+        model = _find(request)
+        names = [PROGRAM if model is None else model.name]
     return _json({"model_stats": [_statistics(name, request) for name in names]})
 
 
@@ -186,7 +186,7 @@ def _properties(model: Model) -> Mapping[str, str]:
     """Strings, as the specification has them."""
     inputs = [i.name for i in model.differentiable_inputs]
     outputs = [o.name for o in model.outputs if o.differentiable] if inputs else []
-    found = {
+    properties = {
         "subject": model.subject,
         "summary": model.summary,
         "documentation": model.documentation,
@@ -200,7 +200,7 @@ def _properties(model: Model) -> Mapping[str, str]:
         "tangents": ", ".join(f"tangent.{name}" for name in inputs),
         "seed": "required" if model.random else "",
     }
-    return {key: text for key, text in found.items() if text}
+    return {key: text for key, text in properties.items() if text}
 
 
 _PROGRAM: Final = {

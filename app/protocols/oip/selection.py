@@ -81,10 +81,10 @@ def _words(parts: Sequence[str]) -> list[str]:
 
 def everything(answer: Answer) -> list[Selected]:
     """Every tensor of an answer, as a request without `outputs` gets it."""
-    found = [Selected(name, "outputs", (name,)) for name in answer.results.get("outputs", {})]
+    selected = [Selected(name, "outputs", (name,)) for name in answer.results.get("outputs", {})]
     for kind in ("vjp", "jvp"):
-        found += [Selected(f"{kind}.{name}", kind, (name,)) for name in answer.results.get(kind, {})]
-    return found
+        selected += [Selected(f"{kind}.{name}", kind, (name,)) for name in answer.results.get(kind, {})]
+    return selected
 
 
 def kinds(chosen: Iterable[Selected]) -> tuple[Want, ...]:

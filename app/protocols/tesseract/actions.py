@@ -47,9 +47,9 @@ def jacobian_vector_product(message: Message, server: Server) -> Asked:
     call = _Call(message, server)
     call.check_fields("inputs", "jvp_inputs", "jvp_outputs", "tangent_vector")
     inputs, outputs = call.paths("jvp_inputs"), call.paths("jvp_outputs")
-    given = call.arguments(inputs)
+    sent = call.arguments(inputs)
     query = call.query(
-        given, want=("jvp",), wrt=tuple(inputs.values()), tangent=call.vectors("tangent_vector", inputs, _shapes(given))
+        sent, want=("jvp",), wrt=tuple(inputs.values()), tangent=call.vectors("tangent_vector", inputs, _shapes(sent))
     )
     call.check_outputs(outputs, "jvp_outputs", query)
     return Asked(query, partial(_write_product, kind="jvp", names=outputs, form=call.form))
@@ -60,10 +60,10 @@ def vector_jacobian_product(message: Message, server: Server) -> Asked:
     call = _Call(message, server)
     call.check_fields("inputs", "vjp_inputs", "vjp_outputs", "cotangent_vector")
     inputs, outputs = call.paths("vjp_inputs"), call.paths("vjp_outputs")
-    given = call.arguments(inputs)
-    known = call.check_outputs(outputs, "vjp_outputs", call.query(given, wrt=tuple(inputs.values())))
+    sent = call.arguments(inputs)
+    known = call.check_outputs(outputs, "vjp_outputs", call.query(sent, wrt=tuple(inputs.values())))
     cotangent = call.vectors("cotangent_vector", outputs, {name: kind.shape for name, kind in known.items()})
-    query = call.query(given, want=("vjp",), wrt=tuple(inputs.values()), cotangent=cotangent)
+    query = call.query(sent, want=("vjp",), wrt=tuple(inputs.values()), cotangent=cotangent)
     return Asked(query, partial(_write_product, kind="vjp", names=inputs, form=call.form))
 
 
@@ -72,8 +72,8 @@ def abstract_eval(message: Message, server: Server) -> Written:
     call = _Call(message, server)
     call.check_fields("inputs")
     room = [server.limits.body_bytes]
-    given = arguments(call.model, call.fields.get("inputs"), frozenset(), partial(_abstract_array, room=room))
-    outputs = server.outputs(call.query(given), True)
+    sent = arguments(call.model, call.fields.get("inputs"), frozenset(), partial(_abstract_array, room=room))
+    outputs = server.outputs(call.query(sent), True)
     shapes = {name: {"shape": kind.shape, "dtype": arrays.name_of(kind.dtype)} for name, kind in outputs.items()}
     return Written(JSON, (dumps(tree(shapes)),))
 
@@ -113,24 +113,24 @@ class _Call:
 
     def paths(self, field: str) -> Names:
         """Path → name; a path given twice counts once."""
-        given = self.fields[field]
-        if type(given) is not list or not 0 < len(given) <= TENSOR_COUNT_LIMIT:
+        sent = self.fields[field]
+        if type(sent) is not list or not 0 < len(sent) <= TENSOR_COUNT_LIMIT:
             raise PullbackError(
                 "bad_request",
                 f"`{field}` is a list of paths.",
                 at=field,
                 expected="a list of at least one path",
-                given=describe(given),
+                given=describe(sent),
             )
-        return {path: name_of(path, f"{field}[{index}]") for index, path in enumerate(given)}
+        return {path: name_of(path, f"{field}[{index}]") for index, path in enumerate(sent)}
 
-    def query(self, given: Arguments, **fields: Any) -> Query:
+    def query(self, sent: Arguments, **fields: Any) -> Query:
         return Query(
             operation=self.model.name if self.model.subject == "operation" else None,
             function=self.model.name if self.model.subject == "function" else None,
-            inputs=given.inputs,
-            parameters=given.parameters,
-            seed=given.seed,
+            inputs=sent.inputs,
+            parameters=sent.parameters,
+            seed=sent.seed,
             **fields,
         )
 
@@ -150,18 +150,18 @@ class _Call:
 
     def vectors(self, field: str, paths: Names, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorData]:
         """One cotangent or tangent for each path, each of the shape that it belongs to. Raises PullbackError: `bad_cotangent`."""
-        given = self.fields[field]
-        if type(given) is not dict or given.keys() != paths.keys():
+        sent = self.fields[field]
+        if type(sent) is not dict or sent.keys() != paths.keys():
             raise PullbackError(
                 "bad_cotangent",
                 f"`{field}` holds one array for each path.",
                 at=field,
                 expected=f"an object with the keys {', '.join(paths)}",
-                given=describe(given),
+                given=describe(sent),
             )
-        found: dict[str, TensorData] = {}
+        tensors: dict[str, TensorData] = {}
         for path, name in paths.items():
-            vector = arrays.read(given[path], f"{field}.{path}")
+            vector = arrays.read(sent[path], f"{field}.{path}")
             if name in shapes and vector.shape != shapes[name]:
                 raise PullbackError(
                     "bad_cotangent",
@@ -170,18 +170,18 @@ class _Call:
                     expected=f"shape {list(shapes[name])}",
                     given=f"shape {list(vector.shape)}",
                 )
-            found[name] = vector
-        return found
+            tensors[name] = vector
+        return tensors
 
 
-def _shapes(given: Arguments) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
-    for name, value in given.inputs.items():
+def _shapes(sent: Arguments) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, value in sent.inputs.items():
         if isinstance(value, TensorData):
-            found[name] = value.shape
+            shapes[name] = value.shape
         else:
-            found.update({f"{name}.{index}": member.shape for index, member in enumerate(value)})
-    return found
+            shapes.update({f"{name}.{index}": member.shape for index, member in enumerate(value)})
+    return shapes
 
 
 def _abstract_array(value: Any, at: str, room: list[int]) -> TensorData:

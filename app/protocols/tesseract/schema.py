@@ -118,15 +118,15 @@ def _schemas(model: Model, endpoints: Sequence[str]) -> dict[str, Any]:
 
 def _properties(model: Model) -> dict[str, Any]:
     """Inputs and parameters in one object; what may be either is an array here, as that is what carries a derivative."""
-    found: dict[str, Any] = {parameter.name: _parameter(parameter) for parameter in model.parameters}
+    properties: dict[str, Any] = {parameter.name: _parameter(parameter) for parameter in model.parameters}
     for spec in model.inputs:
         array = _array(["DIFFERENTIABLE"] if spec in model.differentiable_inputs else [], spec.dtype)
-        found[spec.name] = {"type": "array", "items": array} if spec.several else array
+        properties[spec.name] = {"type": "array", "items": array} if spec.several else array
         if spec.meaning:
-            found[spec.name] = {**found[spec.name], "description": spec.meaning}
+            properties[spec.name] = {**properties[spec.name], "description": spec.meaning}
     if model.random:
-        found["seed"] = {"type": "integer", "description": "Decides the random numbers."}
-    return found
+        properties["seed"] = {"type": "integer", "description": "Decides the random numbers."}
+    return properties
 
 
 def _parameter(parameter: ModelParameter) -> dict[str, Any]:

@@ -33,8 +33,8 @@ class Arguments:
 
 def name_of(path: Any, at: str) -> str:
     """The query's name of a path. Raises PullbackError: `bad_parameter`."""
-    found = _PATH.fullmatch(path) if type(path) is str and len(path) <= NAME_LIMIT else None
-    if found is None:
+    match = _PATH.fullmatch(path) if type(path) is str and len(path) <= NAME_LIMIT else None
+    if match is None:
         raise PullbackError(
             "bad_parameter",
             "This is no path of an array.",
@@ -42,7 +42,7 @@ def name_of(path: Any, at: str) -> str:
             expected="a name, or NAME.[0] for a member of a list",
             given=describe(path),
         )
-    return found[1] if found[2] is None else f"{found[1]}.{int(found[2])}"
+    return match[1] if match[2] is None else f"{match[1]}.{int(match[2])}"
 
 
 def tree(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def tree(results: Mapping[str, Any]) -> dict[str, Any]:
     return grown
 
 
-def arguments(model: Model, given: Any, tensors: frozenset[str], array: ReadArray) -> Arguments:
+def arguments(model: Model, tree: Any, tensors: frozenset[str], array: ReadArray) -> Arguments:
     """What `inputs` holds.
 
     Arguments:
@@ -67,13 +67,13 @@ def arguments(model: Model, given: Any, tensors: frozenset[str], array: ReadArra
     Raises:
         PullbackError: `bad_request`, `bad_tensor`, `bad_parameter`.
     """
-    if type(given) is not dict:
-        raise PullbackError("bad_request", "`inputs` is an object.", at="inputs", expected="an object", given=describe(given))
-    checked_names(given, "inputs")
+    if type(tree) is not dict:
+        raise PullbackError("bad_request", "`inputs` is an object.", at="inputs", expected="an object", given=describe(tree))
+    checked_names(tree, "inputs")
     inputs: dict[str, Input] = {}
     parameters: dict[str, Parameter] = {}
     seed: int | None = None
-    for name, value in given.items():
+    for name, value in tree.items():
         at = f"inputs.{name}"
         if name == "seed" and name not in model.parameter_names:
             seed = _seed(value, at)

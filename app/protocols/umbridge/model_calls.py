@@ -183,23 +183,23 @@ def _named(call: _Call, field: str, names: list[str]) -> str:
 
 
 def _inputs(call: _Call) -> dict[str, TensorData]:
-    given = call.fields.get("input")
-    if type(given) is not list:
+    listed = call.fields.get("input")
+    if type(listed) is not list:
         raise PullbackError(
-            "bad_request", "`input` is a list of vectors.", at="input", expected="a list of lists", given=describe(given)
+            "bad_request", "`input` is a list of vectors.", at="input", expected="a list of lists", given=describe(listed)
         )
-    if len(given) != len(call.model.inputs):
+    if len(listed) != len(call.model.inputs):
         raise PullbackError(
             "shape_mismatch",
-            f"`{call.model.name}` has {len(call.model.inputs)} inputs; {len(given)} vectors came.",
+            f"`{call.model.name}` has {len(call.model.inputs)} inputs; {len(listed)} vectors came.",
             at="input",
             expected=f"{len(call.model.inputs)} vectors: {', '.join(spec.name for spec in call.model.inputs)}",
-            given=f"{len(given)} vectors",
+            given=f"{len(listed)} vectors",
         )
     return {
         spec.name: _sized(vectors.listed(vector), shape, spec.dtype or "float64", f"input[{index}]")
         for index, (vector, (spec, shape)) in enumerate(
-            zip(given, zip(call.model.inputs, call.shapes.values(), strict=True), strict=True)
+            zip(listed, zip(call.model.inputs, call.shapes.values(), strict=True), strict=True)
         )
     }
 

@@ -46,12 +46,12 @@ def shapes(model: Model, asked: Any) -> dict[str, tuple[int, ...]]:
     Raises:
         PullbackError: `bad_parameter`, `bad_tensor`, `shape_mismatch`.
     """
-    given = _given(model, asked)
+    sent = _given(model, asked)
     extents: dict[str, int] = {}
     for spec in model.inputs:
-        if spec.name in given:
-            _check_fit(spec, given[spec.name], extents)
-    return {spec.name: given[spec.name] if spec.name in given else _default(spec, extents) for spec in model.inputs}
+        if spec.name in sent:
+            _check_fit(spec, sent[spec.name], extents)
+    return {spec.name: sent[spec.name] if spec.name in sent else _default(spec, extents) for spec in model.inputs}
 
 
 def _given(model: Model, asked: Any) -> dict[str, tuple[int, ...]]:

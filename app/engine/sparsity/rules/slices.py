@@ -127,15 +127,15 @@ def equal_along(call: Call) -> list[Pattern | None]:
         raise UnfitRuleError(call.name)
     call.reads(source)
     flat = source.detach().reshape(-1)
-    found: list[Pattern | None] = []
+    patterns: list[Pattern | None] = []
     for output in call.outputs:
         if output.numel() != count:
             raise UnfitRuleError(call.name)
         result = output.detach().reshape(-1)[torch.from_numpy(np.ascontiguousarray(numbers))]
         equal = (flat == result) | (flat.isnan() & result.isnan())
         at = np.flatnonzero(equal.numpy())
-        found.append(call.space.product(selection(numbers[at], at, (count, len(numbers))), pattern))
-    return found
+        patterns.append(call.space.product(selection(numbers[at], at, (count, len(numbers))), pattern))
+    return patterns
 
 
 def pooled_maximum(call: Call) -> list[Pattern | None]:

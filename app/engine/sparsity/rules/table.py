@@ -142,7 +142,7 @@ def rule_of(call: Call) -> Rule | None:
     by_overload = _BY_OVERLOAD.get((call.name, call.func._overloadname))
     if by_overload is not None:
         return by_overload
-    found = _RULES.get(call.name)
-    if found is not None:
-        return found
+    rule = _RULES.get(call.name)
+    if rule is not None:
+        return rule
     return slices.pointwise if torch.Tag.pointwise in call.func.tags else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.catalogue.introspect.example_values import (
+from app.catalogue.introspect.calls.example_values import (
     CLASSES,
     HIDDEN,
     IMAGE,

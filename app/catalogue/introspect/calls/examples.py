@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.catalogue.introspect.example_layers import LAYERS
-from app.catalogue.introspect.example_values import LOGITS, MATRIX, ROW, SIGNED, SYMMETRIC, call
+from app.catalogue.introspect.calls.example_layers import LAYERS
+from app.catalogue.introspect.calls.example_values import LOGITS, MATRIX, ROW, SIGNED, SYMMETRIC, call
 
 # Canonical name → samples; the first is the one that the catalogue shows.
 EXAMPLES: Final[dict[str, tuple[dict[str, Any], ...]]] = LAYERS | {

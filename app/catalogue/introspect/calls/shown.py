@@ -13,8 +13,8 @@ from torch import Tensor
 
 from app.catalogue.call import Drawing
 from app.catalogue.entry import Operation
-from app.catalogue.introspect.examples import EXAMPLES
-from app.catalogue.introspect.samples import REFUSALS, Sample, Tensors, tried
+from app.catalogue.introspect.calls.examples import EXAMPLES
+from app.catalogue.introspect.calls.samples import REFUSALS, Sample, Tensors, tried
 
 _SIZES: Final = (3, 2, 4, 0)  # dimensions are cut to this; 0 leaves them
 # Values of floating tensors, where any will do; positive ones where the first are out of the domain.

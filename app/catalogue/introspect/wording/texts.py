@@ -8,7 +8,7 @@ from typing import Final
 
 from app.catalogue.entry import Argument
 from app.catalogue.introspect.names import Group, resolve
-from app.catalogue.introspect.words import KEYWORDS, MEANINGS, SUMMARIES
+from app.catalogue.introspect.wording.words import KEYWORDS, MEANINGS, SUMMARIES
 
 _DOCUMENTATION: Final = "https://docs.pytorch.org/docs/stable/"
 _SUMMARY_LIMIT: Final = 220

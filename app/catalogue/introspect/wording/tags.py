@@ -10,9 +10,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from app.catalogue.introspect.calls.samples import REFUSALS, Sample
+from app.catalogue.introspect.calls.shown import draws
 from app.catalogue.introspect.names import Group
-from app.catalogue.introspect.samples import REFUSALS, Sample
-from app.catalogue.introspect.shown import draws
 
 
 class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from torch import Tensor
 from app.catalogue.bind import Bound, Leaf, bind
 from app.catalogue.call import prepared
 from app.catalogue.entry import Argument, Operation, Signature
-from app.catalogue.introspect.examples import EXAMPLES
+from app.catalogue.introspect.calls.examples import EXAMPLES
 from app.catalogue.left_out import LEFT_OUT
 from app.errors import PullbackError
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.entry import Operation, Signature
-from app.catalogue.introspect.samples import REFUSALS, Sample, leaf_argument
+from app.catalogue.introspect.calls.samples import REFUSALS, Sample, leaf_argument
 
 _SAMPLES: Final = 4  # probed for one signature, and
 _VARIED: Final = 16  # those that give other arguments
