@@ -44,9 +44,11 @@ _MOST_BODY_BYTES: Final = 256 * MEBIBYTE
 _MOST_QUEUE_BYTES: Final = 1024 * MEBIBYTE
 _MOST_QUEUE_BYTES_A_CORE: Final = 128 * MEBIBYTE
 # A body of floats as JSON stands in a worker as bytes, as their copy, as Python's numbers, as tensors, in the derivatives and in the
-# answer's text: eight times. Twice that, so that what the queue holds is also answered within a deadline of 30 s (measured on two busy
-# cores in 4 GiB: 25 MB of text a second). In the queue it leaves room for others and for the reply.
-_BODIES_IN_A_WORKER: Final = 16
+# answer's text: eight times. From some size on not memory bounds it but the deadline: ten at once, at the 15 MB of text a second that two
+# busy cores read and write, should all be answered within 30 s. In the queue it leaves room for others and for the reply.
+_BODIES_IN_A_WORKER: Final = 12
+_SOON_ANSWERED_BYTES: Final = 32 * MEBIBYTE
+_LARGE_BODIES_IN_A_WORKER: Final = 32
 _BODIES_IN_THE_QUEUE: Final = 4
 
 
@@ -156,7 +158,8 @@ def derive(settings: Settings, machine: Machine) -> Budget:
         share = room - workers * useful - _beside(settings.worker_memory_bytes)
     queue = settings.queue_bytes or max(_LEAST_QUEUE_BYTES, min(share, most))
     worker, light = _shared_out(room - queue, workers, settings.worker_memory_bytes)
-    largest = min(_MOST_BODY_BYTES, queue // _BODIES_IN_THE_QUEUE, worker // _BODIES_IN_A_WORKER)
+    in_worker = max(worker // _LARGE_BODIES_IN_A_WORKER, min(worker // _BODIES_IN_A_WORKER, _SOON_ANSWERED_BYTES))
+    largest = min(_MOST_BODY_BYTES, queue // _BODIES_IN_THE_QUEUE, in_worker)
     return Budget(
         machine=machine,
         workers=workers,

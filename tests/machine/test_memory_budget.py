@@ -45,7 +45,7 @@ def test_it_adds_up_with_the_larger_build_of_pytorch(memory_bytes: int) -> None:
 
 
 def test_a_machine_of_some_size_takes_what_it_always_took() -> None:
-    budget = derive(Settings(), Machine(24 * GIB, "machine", 4))
+    budget = derive(Settings(), Machine(64 * GIB, "machine", 4))
     assert (budget.workers, budget.body_bytes, budget.result_bytes, budget.queue_bytes) == (4, 256 * MIB, 256 * MIB, GIB)
 
 
