@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import orjson
 
 from app.limits import NAME_LIMIT
-from app.machine.memory_budget import Machine, derive
 from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
 from app.pool.refusals import body_without_memory
@@ -184,7 +183,6 @@ def answer_alone(body: bytes, settings: Settings) -> tuple[int, bytes]:
     """Answer one JSON query in this very process, without a pool: HTTP status and body."""
     from app.road import Request, Road
 
-    settings = derive(settings, Machine.here()).settled(settings)
     place = places(settings, ())[0]
     request = Request("query", "here", None, None, None, memoryview(body))
     reply = Road(limits(settings, place), "cpu", settings.functions_folder).answer(request, lambda _: None)

@@ -65,7 +65,8 @@ def light_place(settings: Settings, places_beside: Sequence[WorkerSlot]) -> Work
 
 
 def limits(settings: Settings, place: WorkerSlot) -> Limits:
-    """The limits of one query that is answered at `place`; the settings are settled by the budget."""
+    """The limits of one query that is answered at `place`."""
+    settings = derive(settings, Machine.here()).settled(settings)
     return Limits(
         body_bytes=settings.body_limit_bytes,
         result_bytes=settings.result_limit_bytes,
