@@ -177,11 +177,17 @@ def _located(pattern: Csr, groups: _Groups) -> Compression:
         if column_passes:
             by_column = groups.columns[columns] >= 0 if groups.by_rows else groups.rows[rows] < 0
             positions[by_column] = row_passes * n + groups.columns[columns[by_column]] * m + rows[by_column]
-    if int(np.bincount(own, minlength=1).max(initial=0)) > 1:
+    if _has_duplicates(own):
         raise ClashError("a colouring put two entries into one place")
     return Compression(
         torch.from_numpy(groups.rows), torch.from_numpy(groups.columns), row_passes, column_passes, torch.from_numpy(positions)
     )
+
+
+def _has_duplicates(places: Numbers) -> bool:
+    if int(places.max(initial=0)) > 64 * len(places) + 1024:  # too far apart to count each
+        return len(np.unique(places)) < len(places)
+    return int(np.bincount(places, minlength=1).max(initial=0)) > 1
 
 
 def diagonal_compression(count: int) -> Compression:
