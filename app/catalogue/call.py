@@ -56,9 +56,13 @@ def invoke(bound: Bound, leaves: Mapping[str, Tensor]) -> Any:
     return prepared(bound, names)(*leaves.values())
 
 
-def prepared(bound: Bound, names: Sequence[str]) -> Callable[..., Any]:
-    """The call as a function of its tensors, in the order of `names`. Made once, run often."""
-    function = target(bound.operation)
+def prepared(bound: Bound, names: Sequence[str], *, public: bool = False) -> Callable[..., Any]:
+    """The call as a function of its tensors, in the order of `names`. Made once, run often.
+
+    Arguments:
+        public: PyTorch's own function, also where another stands in its place.
+    """
+    function = _walk(bound.operation.path) if public else target(bound.operation)
     slots = {name: index for index, name in enumerate(names)}
     args, kwargs = _values(bound)
     leading = [slots[value] for value in args if isinstance(value, Leaf)]

@@ -69,7 +69,7 @@ class Sample:
         tensors = {name: tensor.clone() for name, tensor in self.leaves().items()} if leaves is None else leaves
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return prepared(self.bound, tuple(tensors))(*tensors.values())
+            return prepared(self.bound, tuple(tensors), public=True)(*tensors.values())
 
     def elements(self) -> int:
         return sum(tensor.numel() for tensor in self.leaves().values())
