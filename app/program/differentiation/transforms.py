@@ -23,7 +23,7 @@ from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import Instance
 
-Apply = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +55,8 @@ _OPTIONS = {
 class Transforms:
     """Transformations of the functions of one program."""
 
-    def __init__(self, trace: Trace, dtype: torch.dtype, apply: Apply) -> None:
-        self._trace, self._dtype, self._apply = trace, dtype, apply
+    def __init__(self, trace: Trace, dtype: torch.dtype, invoke: Invoke) -> None:
+        self._trace, self._dtype, self._invoke = trace, dtype, invoke
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "func.vjp": self._vjp, "func.jvp": self._jvp, "func.functional_call": self._functional_call,
             "autograd.functional.jacobian": self._jacobian, "autograd.functional.hessian": self._hessian,
@@ -75,7 +75,7 @@ class Transforms:
         options = dict(zip(_OPTIONS[kind], args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k != "func"}
         return Transformed(kind, args[0], options)
 
-    def apply(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def invoke(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """Calls what a transformation gave."""
         kind = transformed.kind
         if kind == "pull":
@@ -115,7 +115,7 @@ class Transforms:
             inputs += own
         if not inputs:
             raise Refusal("There is no tensor to differentiate by.", "Give the function a floating tensor.")
-        result = self._apply(transformed.function, tuple(given), kwargs)
+        result = self._invoke(transformed.function, tuple(given), kwargs)
         beside: Value = None
         if transformed.options.get("has_aux"):
             if not isinstance(result, tuple) or len(result) != 2:
@@ -170,7 +170,7 @@ class Transforms:
     def _vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, *primals = args
         own, inputs = self._begun(emit, tuple(primals))
-        result = self._apply(function, own, {})
+        result = self._invoke(function, own, {})
         pull = _Pull(tuple(primals), inputs, result, self._ended(result))
         return result, Transformed("pull", pull, {})
 
@@ -187,7 +187,7 @@ class Transforms:
         if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
             raise Refusal("`jvp` takes tuples of primals and tangents.", "Write `torch.func.jvp(f, (x,), (v,))`.")
         own, inputs = self._begun(emit, tuple(primals))
-        result = self._apply(function, own, {})
+        result = self._invoke(function, own, {})
         outputs = self._ended(result)
         section = self._section(inputs, outputs)
         along = [self._trace.now(node) for node in nesting.leaves(tangents)]
@@ -209,14 +209,14 @@ class Transforms:
     def _jacobian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, primals, several = self._taken(emit, args)
         own, inputs = self._begun(emit, primals)
-        result = self._apply(function, own, {})
+        result = self._invoke(function, own, {})
         rows = [tuple(row) if several else row[0] for row in self._blocks(emit, "jacrev", inputs, self._ended(result))]
         return self._loose(emit, nesting.rebuilt(result, iter(rows)), kwargs)
 
     def _hessian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, primals, several = self._taken(emit, args)
         own, inputs = self._begun(emit, primals)
-        result = self._apply(function, own, {})
+        result = self._invoke(function, own, {})
         rows = self._blocks(emit, "hessian", inputs, self._ended(result))
         return self._loose(emit, tuple(map(tuple, rows)) if several else rows[0][0], kwargs)
 
@@ -239,7 +239,7 @@ class Transforms:
         function, primals, several = self._taken(emit, args)
         direction = args[2] if len(args) > 2 else kwargs.get("v")
         own, inputs = self._begun(emit, primals)
-        result = self._apply(function, own, {})
+        result = self._invoke(function, own, {})
         first = self._section(inputs, self._ended(result))
         gradient = emit("func.grad", Gradient(first.run), (inputs, list(first.free), None), {}, exact=True)
         slopes = [self._trace.now(node) for node in self._picked(gradient, len(inputs))]
@@ -272,7 +272,7 @@ class Transforms:
         members = iter(starts)
         own = tuple(nesting.rebuilt(value, members) for value in args)
         named_own = {key: nesting.rebuilt(value, members) for key, value in kwargs.items()}
-        result = self._apply(transformed.function, own, named_own)
+        result = self._invoke(transformed.function, own, named_own)
         outputs = self._ended(result)
         out = options.get("out_dims", 0)
         out_dims = (out,) * len(outputs) if isinstance(out, int) else tuple(out)
@@ -305,7 +305,7 @@ class Transforms:
         try:
             for name, value in values.items():
                 weights[name].node = value
-            return self._apply(module, tuple(given) if isinstance(given, tuple | list) else (given,), dict(named_args))
+            return self._invoke(module, tuple(given) if isinstance(given, tuple | list) else (given,), dict(named_args))
         finally:
             for name, node in before.items():
                 weights[name].node = node

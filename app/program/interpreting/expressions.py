@@ -189,7 +189,7 @@ class Reader(Displays):
                 f"`{function.id}` is your {kind} ({named(value)}) here, so it cannot be called.",
                 f"Give the {kind} another name, or write `torch.{function.id}(…)`.",
             )
-        return self.apply(node, value, *self.tensors_of(*self.arguments(node)))
+        return self.invoke(node, value, *self.tensors_of(*self.arguments(node)))
 
     def tensors_of(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[tuple[Value, ...], dict[str, Value]]:
         """Arguments, weights that have no name of their own as tensors."""

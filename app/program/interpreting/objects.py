@@ -48,7 +48,7 @@ class Objects(State):
         defaults = {argument.arg: self.value(default) for argument, default in pairs}
         return FunctionValue(name, node, self.scope, defaults, grad, fixed)
 
-    def apply(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def invoke(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`function(*args, **kwargs)`, whatever `function` is."""
         self.charge(node)
         match function:
@@ -61,9 +61,9 @@ class Objects(State):
             case Named():
                 return self.calls.resolve(function.path, self.emitter(node))(args, kwargs)
             case Partial():
-                return self.apply(node, function.function, (*function.args, *args), {**function.kwargs, **kwargs})
+                return self.invoke(node, function.function, (*function.args, *args), {**function.kwargs, **kwargs})
             case Transformed():
-                return self.calls.transforms.apply(self.emitter(node), function, args, kwargs)
+                return self.calls.transforms.invoke(self.emitter(node), function, args, kwargs)
             case LayerValue():
                 return self.called_layer(node, function, args, kwargs)
             case ClassValue():
@@ -146,7 +146,7 @@ class Objects(State):
 
     def _called(self, node: ast.AST, instance: Instance, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         if isinstance(instance.kind, str):
-            return containers.called(instance, lambda part, given: self.apply(node, part, given, {}), args)
+            return containers.called(instance, lambda part, given: self.invoke(node, part, given, {}), args)
         for name in ("forward", "__call__") if instance.is_module else ("__call__",):
             function = instance.kind.find(name)
             if isinstance(function, FunctionValue):
@@ -245,7 +245,7 @@ class Objects(State):
             if held is MISSING and isinstance(owner.kind, ClassValue):
                 held = owner.kind.find(name)
             if held is not MISSING:
-                return self.apply(node, self._instance_attribute(owner, name), args, kwargs)
+                return self.invoke(node, self._instance_attribute(owner, name), args, kwargs)
             if not owner.is_module:
                 self._instance_attribute(owner, name)
         if isinstance(owner, Instance) and name not in containers.MODULE_METHODS:
@@ -283,9 +283,9 @@ class Objects(State):
             set_training(owner, name == "train" and (not args or bool(args[0])))
             return owner
         if name == "forward":
-            return self.apply(node, owner, args, kwargs)
+            return self.invoke(node, owner, args, kwargs)
         if name == "apply" and len(args) == 1:
-            return containers.applied(owner, lambda part: self.apply(node, args[0], (part,), {}))
+            return containers.applied(owner, lambda part: self.invoke(node, args[0], (part,), {}))
         if name in containers.INERT_METHODS:
             return self.leave_out(node, f".{name}()", owner)
         return containers.method(self.weights, owner, name, args, kwargs)

@@ -119,16 +119,16 @@ def _nameless(last: ast.stmt) -> ast.expr:
 def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     """A function of the program on the inputs and parameters of its arguments' names."""
     if isinstance(function, ClassValue):
-        function = reader.apply(last, function, (), _given(reader, last, function.find("__init__"), instance=True))
+        function = reader.invoke(last, function, (), _given(reader, last, function.find("__init__"), instance=True))
     if isinstance(function, LayerValue):
-        return reader.apply(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
+        return reader.invoke(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
     forward = (
         function.kind.find("forward") if isinstance(function, Instance) and isinstance(function.kind, ClassValue) else function
     )
     if not isinstance(forward, FunctionValue):
-        return reader.apply(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
+        return reader.invoke(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
     given = _given(reader, last, forward, instance=isinstance(function, Instance))
-    return reader.located(last, lambda: reader.apply(last, function, (), given))
+    return reader.located(last, lambda: reader.invoke(last, function, (), given))
 
 
 def _given(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> dict[str, Value]:

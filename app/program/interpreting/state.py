@@ -72,9 +72,9 @@ class State:
         self.stars: list[str] = []
 
     def _apply_anywhere(self, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        return self.apply(self.statement or ast.Pass(lineno=1, col_offset=0), function, args, kwargs)
+        return self.invoke(self.statement or ast.Pass(lineno=1, col_offset=0), function, args, kwargs)
 
-    def apply(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def invoke(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`function(*args, **kwargs)`."""
         raise NotImplementedError
 

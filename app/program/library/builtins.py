@@ -60,11 +60,11 @@ class Builtins:
         trace: Trace,
         operation: Callable[[Emit, str, tuple[Value, ...], Mapping[str, Value]], Value],
         reads: Reads,
-        apply: Callable[[Value, tuple[Value, ...], dict[str, Value]], Value],
+        invoke: Callable[[Value, tuple[Value, ...], dict[str, Value]], Value],
     ) -> None:
         self._trace = trace
         self._operation = operation
-        self._reads, self._apply = reads, apply
+        self._reads, self._invoke = reads, invoke
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
@@ -137,7 +137,7 @@ class Builtins:
             raise Refusal("`sorted` is for plain numbers.", "Write `sort(x).values`.")
         if kwargs.get("key") is not None:
             members = self.items(emit, value)
-            keys = [self._apply(kwargs["key"], (member,), {}) for member in members]
+            keys = [self._invoke(kwargs["key"], (member,), {}) for member in members]
             static.plain(keys)
             order = static.computed(lambda: sorted(range(len(keys)), key=keys.__getitem__), what="`sorted`")
             return [members[i] for i in (order[::-1] if kwargs.get("reverse") else order)]

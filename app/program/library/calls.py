@@ -29,7 +29,7 @@ from app.program.semantics.trace import Trace
 from app.program.semantics.values import Inert, Instance
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
-Apply = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 _LIST_METHODS: Final = ("append", "extend", "insert", "pop", "reverse", "clear", "remove")
 _SOFTMAX: Final = ("softmax", "log_softmax", "nn.functional.softmin", "nn.functional.softmax", "nn.functional.log_softmax")
 # Of the budget of evaluated expressions; a module takes about a millisecond to construct.
@@ -48,16 +48,16 @@ class Calls:
     """
 
     def __init__(
-        self, trace: Trace, scope: Scope, dtype: torch.dtype, device: torch.device | None, weights: Weights, apply: Apply
+        self, trace: Trace, scope: Scope, dtype: torch.dtype, device: torch.device | None, weights: Weights, invoke: Invoke
     ) -> None:
         self.names = scope
         self.branches: list[Branch] = []
         self.reads = Reads(trace, self.branches)
-        self.builtins = builtins.Builtins(trace, self.operation, self.reads, apply)
+        self.builtins = builtins.Builtins(trace, self.operation, self.reads, invoke)
         self.gradients = Gradients(trace, dtype)
-        self.transforms = Transforms(trace, dtype, apply)
+        self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
-        self._plain = plain.Plain(apply, self.builtins.items)
+        self._plain = plain.Plain(invoke, self.builtins.items)
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
 
     def resolve(self, name: str, emit: Emit) -> Called:

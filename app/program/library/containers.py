@@ -54,13 +54,13 @@ def _add(weights: Weights, container: Instance, key: str, part: Value) -> None:
     container.own[key] = part
 
 
-def called(container: Instance, apply: Callable[[Value, tuple[Value, ...]], Value], args: tuple[Value, ...]) -> Value:
+def called(container: Instance, invoke: Callable[[Value, tuple[Value, ...]], Value], args: tuple[Value, ...]) -> Value:
     """`net(x)`: one member after the other."""
     if container.kind != "Sequential":
         raise Refusal(f"`nn.{container.kind}` cannot be called.", "Call its members: `for layer in layers: x = layer(x)`.")
     value: Value = None
     for part in container.own.values():
-        value = apply(part, args)
+        value = invoke(part, args)
         args = (value,)
     if not container.own:
         return args[0] if args else None

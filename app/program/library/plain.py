@@ -18,7 +18,7 @@ from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import ClassValue, FunctionValue, Instance, Method, Named, Partial
 
-Apply = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 Items = Callable[[Emit, Value], list[Value]]
 _COMBINED: Final[dict[str, Callable[..., Any]]] = {
     "itertools.product": itertools.product, "itertools.combinations": itertools.combinations, "itertools.permutations": itertools.permutations,
@@ -43,8 +43,8 @@ NUMPY: Final = {
 class Plain:
     """Functions that take functions, and questions about plain values."""
 
-    def __init__(self, apply: Apply, items: Items) -> None:
-        self._apply, self._items = apply, items
+    def __init__(self, invoke: Invoke, items: Items) -> None:
+        self._invoke, self._items = invoke, items
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": lambda emit, args, kwargs: {}, "isinstance": self._isinstance, "getattr": self._getattr,
@@ -64,25 +64,25 @@ class Plain:
         values = [args[2], *values] if len(args) == 3 else values
         if not values:
             raise Refusal("`reduce` of nothing has no value.", "Give a start as the third argument.")
-        return functools.reduce(lambda left, right: self._apply(args[0], (left, right), {}), values)
+        return functools.reduce(lambda left, right: self._invoke(args[0], (left, right), {}), values)
 
     def _accumulate(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
         values = self._items(emit, args[0])
         if len(args) < 2:
             raise Refusal("`accumulate` takes a function here.", "Write `torch.cumsum(x, 0)`.")
-        return list(itertools.accumulate(values, lambda left, right: self._apply(args[1], (left, right), {})))
+        return list(itertools.accumulate(values, lambda left, right: self._invoke(args[1], (left, right), {})))
 
     def _map(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
         if len(args) < 2:
             raise Refusal("`map` takes a function and lists.")
-        return [self._apply(args[0], group, {}) for group in zip(*(self._items(emit, v) for v in args[1:]), strict=False)]
+        return [self._invoke(args[0], group, {}) for group in zip(*(self._items(emit, v) for v in args[1:]), strict=False)]
 
     def _filter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
         if len(args) != 2:
             raise Refusal("`filter` takes a function and a list.")
         kept = []
         for member in self._items(emit, args[1]):
-            verdict = member if args[0] is None else self._apply(args[0], (member,), {})
+            verdict = member if args[0] is None else self._invoke(args[0], (member,), {})
             if is_tensor(verdict):
                 raise Refusal(
                     "`filter` on tensors is not in the language.", "Write `x[mask]`, or a list comprehension with `if`."
