@@ -22,7 +22,7 @@ from torch.testing._internal.opinfo.core import OpInfo
 EXCEPTIONS: Final[dict[str, str]] = {
     "nn.functional.embedding": "the samples give the weight first, the function takes it second",
     "nn.functional.embedding_bag": "the samples give the weight first, the function takes it second",
-    "segment_reduce": "the samples give `unsafe`, which no query may: it switches the checks of memory off",
+    "_segment_reduce": "the samples give `unsafe`, which no query may: it switches the checks of memory off",
     "sum_to_size": "some samples give the size as several arguments",
     "to": "the samples give a device, which a query cannot choose",
     "where": "the samples give the input first, the function takes the condition first",
