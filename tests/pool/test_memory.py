@@ -9,7 +9,8 @@ from tests.server import serving
 
 
 def test_what_does_not_fit_into_a_worker(tmp_path: Path) -> None:
-    with serving(tmp_path / "log.txt", PULLBACK_WORKER_MEMORY_BYTES=str(150 << 20)) as server:
+    limits = {"PULLBACK_WORKER_MEMORY_BYTES": str(150 << 20), "PULLBACK_BODY_LIMIT_BYTES": str(256 << 20)}
+    with serving(tmp_path / "log.txt", **limits) as server:
         for content in (b'{"operation": "exp"' + b" " * (200 << 20) + b"}",):
             reply = server.http.post("/v1/query", content=content, headers={"Content-Type": "application/json"})
             assert (reply.status_code, reply.json()["code"]) == (507, "out_of_memory")
