@@ -35,6 +35,8 @@ def right_digits(values: Floats, reference: Any, dtype: torch.dtype, scale: floa
         scale: how large the numbers are that may have cancelled; what an exact zero is judged by.
         zero: the share of the largest number below which a reference is zero.
     """
+    if np.asarray(reference).dtype != object:
+        return _right_digits_of_floats(values, np.asarray(reference), dtype, scale, zero)
     whole, info = full_digits(dtype), torch.finfo(dtype)
     numbers = np.asarray(reference, dtype=object).ravel()
     finite = [abs(number) for number in map(MP.mpmathify, numbers) if MP.isfinite(number)]
@@ -57,6 +59,24 @@ def right_digits(values: Floats, reference: Any, dtype: torch.dtype, scale: floa
     return np.array(out, dtype=np.float64).reshape(values.shape)
 
 
+def _right_digits_of_floats(values: Floats, right: Any, dtype: torch.dtype, scale: float, zero: float) -> Floats:
+    """The same where the reference is float64 or complex128: all elements at once."""
+    whole, info = full_digits(dtype), torch.finfo(dtype)
+    finite = np.isfinite(values) & np.isfinite(right)
+    with np.errstate(all="ignore"):
+        size = np.abs(right)
+        top = float(np.max(np.where(np.isfinite(size), size, 0.0), initial=0.0))
+        harmless, reach = min(info.tiny, top * info.eps**2), max(scale, top)
+        limit = max(top, scale if math.isfinite(scale) else 0.0) * zero
+        error = np.abs(values - right)
+        digits = np.clip(-np.log10(error / size), 0.0, whole)
+        of_zero = np.where(error <= _ROUNDINGS * info.eps * reach, whole, np.clip(-np.log10(error / reach), 0.0, whole))
+        digits = np.where(size <= limit, of_zero if reach > 0 else 0.0, digits)
+        digits = np.where((error == 0) | ((size <= harmless) & (error <= harmless)), whole, digits)
+        same = (np.isnan(values) & np.isnan(right)) | (values == right)
+    return np.asarray(np.where(finite, digits, np.where(same, whole, 0.0)), dtype=np.float64)
+
+
 def _digits(value: Any, right: Any, whole: float, harmless: Any, zero: Any, scale: float, eps: float) -> float:
     if not MP.isfinite(value) or not MP.isfinite(right):
         same = (MP.isnan(value) and MP.isnan(right)) or value == right
@@ -77,11 +97,18 @@ def _bounded(digits: float, whole: float) -> float:
 
 def magnitudes(numbers: Any) -> list[Any]:
     """|n| of every element."""
+    if np.asarray(numbers).dtype != object:
+        sizes: list[Any] = np.abs(np.asarray(numbers)).reshape(-1).tolist()
+        return sizes
     return [abs(number) for number in np.asarray(numbers, dtype=object).reshape(-1)]
 
 
 def largest(numbers: Any) -> float:
     """The largest finite magnitude, at most 10³⁰⁰; zero where there is none."""
+    array = np.asarray(numbers)
+    if array.dtype != object:
+        sizes = np.abs(array)
+        return float(np.max(np.where(np.isfinite(sizes), sizes, 0.0), initial=0.0))
     return max((float(min(size, 1e300)) for size in magnitudes(numbers) if size < MP.inf), default=0.0)
 
 

@@ -125,7 +125,11 @@ def _with_digits(wide: StepTrace, seeds: Mapping[Ref, Tensor], digits: int) -> t
 
 def _all_finite(trace: StepTrace, run: Run) -> bool:
     numbers = [run.cotangents.get(ref) for ref in trace.leaves.values()] + [run.values.get(ref) for ref in trace.outputs]
-    return all(MP.isfinite(n) for each in numbers if each is not None for n in np.asarray(each, dtype=object).reshape(-1))
+    return all(each is None or _is_finite(np.asarray(each)) for each in numbers)
+
+
+def _is_finite(array: Any) -> bool:
+    return bool(np.isfinite(array).all()) if array.dtype != object else all(MP.isfinite(number) for number in array.reshape(-1))
 
 
 def _moved(wide: StepTrace, seeds: Mapping[Ref, Tensor], number: int) -> Run:

@@ -78,6 +78,8 @@ class ExactTensor(Carrier):
 
 def exact(value: Tensor, ledger: Ledger) -> ExactTensor:
     """`value`, a float64 tensor, taken to be exact."""
+    if value.numel() > ledger.left:
+        raise TooLongError  # before a million numbers are made in vain
     return ExactTensor(value, numbers_of(value), ledger)
 
 
