@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from app.engine.precision.digits import full_digits, largest, magnitudes, right_digits, smallest
+from app.engine.precision.digits import dtype_name, full_digits, largest, magnitudes, right_digits, smallest
 from app.engine.precision.exact_arithmetic.numbers import MP
 from app.engine.precision.runs import Run
 from app.engine.stepwise.point import Ref, name_of
@@ -125,26 +125,31 @@ class Investigation:
         went = f"{before:.1f} digits go in, {digits:.1f} come out"
         if not np.isfinite(values).all() and _all_finite(reference):
             if largest(reference) > torch.finfo(self._dtype).max:
-                return f"Overflow: a finite result of up to {largest(reference):.3g} is too large for {_name(self._dtype)}."
-            return f"It is given what has become zero or infinite in {_name(self._dtype)}; the right result is at most {largest(reference):.3g}."
+                return (
+                    f"Overflow: a finite result of up to {largest(reference):.3g} is too large for {dtype_name(self._dtype)}."
+                )
+            return f"It is given what has become zero or infinite in {dtype_name(self._dtype)}; the right result is at most {largest(reference):.3g}."
         if _flushed(values, reference, self._dtype):
-            return f"Underflow: results down to {_written(reference)} are too small for {_name(self._dtype)} and become zero."
+            return (
+                f"Underflow: results down to {_written(reference)} are too small for {dtype_name(self._dtype)} and become zero."
+            )
         if name_of(record.node) in _DIFFERENCES:
             inputs = max(
                 (largest(self._reference.values[p]) for p in record.parents if p in self._reference.values), default=0.0
             )
             if inputs > 10 * smallest(reference):
                 return f"Cancellation: numbers of up to {inputs:.3g} leave {smallest(reference):.3g}, and their rounding errors stay: {went}."
-        return f"It magnifies the rounding of what it is given ({_name(self._dtype)} keeps {self._whole:.1f} digits): {went}."
+        return (
+            f"It magnifies the rounding of what it is given ({dtype_name(self._dtype)} keeps {self._whole:.1f} digits): {went}."
+        )
 
     def _backward_reason(self, record: StepRecord, leaf: Ref, digits: float) -> str:
         values, reference = self._run.cotangents[leaf], self._reference.cotangents[leaf]
         if not np.isfinite(values).all() and _all_finite(reference):
-            return f"Its derivative overflows or meets infinity in {_name(self._dtype)}, though the right one is at most {largest(reference):.3g}."
+            most = largest(reference)
+            return f"Its derivative overflows or meets infinity in {dtype_name(self._dtype)}, though the right one is at most {most:.3g}."
         if _flushed(values, reference, self._dtype):
-            return (
-                f"Underflow: derivatives down to {_written(reference)} are too small for {_name(self._dtype)} and become zero."
-            )
+            return f"Underflow: derivatives down to {_written(reference)} are too small for {dtype_name(self._dtype)} and become zero."
         return f"Its derivative is computed with a loss of digits: {self._whole:.1f} go in, {digits:.1f} come out."
 
 
@@ -161,7 +166,3 @@ def _flushed(values: Any, reference: Any, dtype: torch.dtype) -> bool:
 def _written(reference: Any) -> str:
     """The smallest magnitude, which may be far below what a float can hold."""
     return str(MP.nstr(min(size for size in magnitudes(reference) if size > 0), 3))
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

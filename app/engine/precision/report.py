@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from app.engine.explain.report import number
 from app.engine.precision.blame import Blame, Investigation
-from app.engine.precision.digits import Floats, full_digits, largest, right_digits
+from app.engine.precision.digits import Floats, dtype_name, full_digits, largest, right_digits
 from app.engine.precision.exact_arithmetic.numbers import MP
 from app.engine.precision.expression_text import written
 from app.engine.precision.reference import Reference, largest_of, reference
@@ -118,7 +118,7 @@ def _report(case: _Case, search: _Search, name: str, derivative: Tensor) -> dict
     digits = search.digits[name]
     report: dict[str, Any] = {
         "digits": _summary(digits, derivative.dtype),
-        "dtype": _name(derivative.dtype),
+        "dtype": dtype_name(derivative.dtype),
         "reference": case.right.name,
         "worst": _worst(digits, derivative, case.right.run.cotangents.get(case.wide.leaves[name])),
         "because": None,
@@ -276,7 +276,3 @@ def _text(case: _Case, rewrite: Rewrite) -> str:
         text = re.sub(rf"(?<=[(])\{{{i}\}}(?=[,)])|(?<=, )\{{{i}\}}(?=[,)])", bare.replace("\\", r"\\"), text)
         text = text.replace(f"{{{i}}}", written(case.narrow, part, inside=True))
     return text
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -18,18 +18,6 @@ ROOTS: Final = (
     "torch", "math", "F", "nn", "np", "numpy", "linalg", "fft", "special", "functional", "distributions", "optim", "autograd", "func",
     "init", "random", "functools", "itertools", "D", "dist",
 )  # fmt: skip
-_IMPORTS: Final = (
-    "torch",
-    "numpy",
-    "math",
-    "typing",
-    "__future__",
-    "functools",
-    "itertools",
-    "collections",
-    "functorch",
-    "dataclasses",
-)
 _TYPING: Final = ("typing", "__future__", "dataclasses")
 # How the beginning of a name is written, and what it is short for.
 _SPELLINGS: Final = (
