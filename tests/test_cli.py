@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -119,10 +121,15 @@ def test_version_and_one_operation() -> None:
 
 
 def test_ctrl_c_ends_without_a_trace() -> None:
-    command = [sys.executable, "-m", "app.cli", "query", "-"]
+    # Where the tests themselves run in the background, SIGINT is ignored, and a child inherits that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "app.cli", "query", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment()) as process:
+        assert process.stdin is not None
         assert process.stderr is not None
-        time.sleep(1.0)  # it reads standard input by then
+        process.stdin.write(b"{")
+        process.stdin.flush()
+        while any(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))):
+            time.sleep(0.01)  # until it reads standard input
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 130
         assert b"Traceback" not in process.stderr.read()
