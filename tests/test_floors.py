@@ -52,7 +52,8 @@ UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.serv
 # Room or module of the engine → what it may import besides itself; `ENGINE_BOTTOM` may be imported by all of them.
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
-    "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning"}),
+    "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning", "recipes"}),
+    "recipes": frozenset({"planning"}),
     "batching": frozenset({"confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
     "kinds": frozenset({"per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),

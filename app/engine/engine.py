@@ -20,6 +20,7 @@ from app.engine.nonfinite import note_nonfinite
 from app.engine.notes import Notes
 from app.engine.planning.plan import PASS_FLOPS, Plan
 from app.engine.planning.prepare import Prepared, Preparer, rounded_integers
+from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, sparse_from_torch
 from app.errors import PullbackError
 from app.limits import Limits
@@ -73,6 +74,12 @@ class Engine:
     def prepared(self, query: Query) -> Prepared:
         """The query made ready to run, as `answer` runs it; for measurements and inspection."""
         return self._preparer.prepared(query)
+
+    def recipe(self, query: Query) -> Recipe | None:
+        """The computation of a query that was answered, for queries that differ in nothing but numbers of their tensors, if it has one."""
+        if self._device != "cpu" or self._preparer.completed(query)[0] is not query:
+            return None
+        return recipe(query, self._preparer.prepared(query))
 
     def _answer(self, query: Query) -> Answer:
         query, initialised = self._preparer.completed(query)

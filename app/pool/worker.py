@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -169,6 +170,8 @@ def _settle(place: WorkerSlot) -> None:
     import torch
 
     linux.volunteer_for_oom()
+    # Of what concerns the client; what matters becomes a note.
+    warnings.simplefilter("ignore")
     torch.set_num_threads(place.threads)
     if place.device.startswith("cuda"):
         torch.cuda.set_device(place.device)

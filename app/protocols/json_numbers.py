@@ -20,6 +20,12 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=_OPTIONS)
 
 
+def finite_text(values: Array) -> bytes | None:
+    """The JSON text of real numbers, C-contiguous and nested as their shape; None where one of them is not finite."""
+    text = dumps(values if values.ndim else values[()])
+    return None if b"null" in text else text
+
+
 def numbers(tensor: TensorData, *, flat: bool = False) -> Any:
     """The numbers for `dumps`, nested as the shape says or `flat`; complex ones as [re, im], in a flat list one after the other."""
     listed = as_array(tensor.data, tensor.dtype)

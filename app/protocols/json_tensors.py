@@ -200,7 +200,7 @@ def _listed(data: Any, at: str, dtype: str | None, shape: tuple[int, ...] | None
             given=describe(data),
             fix='For base64 add "encoding": "base64".',
         )
-    nested, flat, kinds = _flattened(data, at)
+    nested, flat, kinds = flattened(data, at)
     spelled = nested
     if dtype in PART:
         nested = _pairs(nested, dtype, at)
@@ -230,7 +230,7 @@ def _listed(data: Any, at: str, dtype: str | None, shape: tuple[int, ...] | None
     return TensorData(dtype or inferred(flat, kinds), shape, raw, bare=dtype is None)
 
 
-def _flattened(value: Any, at: str) -> tuple[tuple[int, ...], list[Any], set[type]]:
+def flattened(value: Any, at: str) -> tuple[tuple[int, ...], list[Any], set[type]]:
     """(shape, elements in row-major order, their types), level by level, so that each level is a few C loops."""
     if type(value) is not list:
         return (), [value], {type(value)}

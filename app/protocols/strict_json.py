@@ -74,7 +74,7 @@ def parse(body: Body, *, name: str = "the body", depth_limit: int = JSON_DEPTH_L
         finite = False
     else:
         depth, finite = _depth_and_finiteness(value)
-    if depth > depth_limit or (not finite and _may_overflow(bytes(body))):
+    if depth > depth_limit or (not finite and may_overflow(bytes(body))):
         return _explained(body, name, depth_limit)
     return value
 
@@ -97,7 +97,8 @@ def _brackets(body: Body) -> int:
     return text.count(b"[") + text.count(b"{")
 
 
-def _may_overflow(body: bytes) -> bool:
+def may_overflow(body: bytes) -> bool:
+    """Whether a number in the text may be too large for float64."""
     digits = body.translate(_DIGITS)
     return any(after.startswith(_EXPONENTS) for after in digits.split(b"e")[1:]) or _LONG in digits
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
-from app.protocols.json_numbers import dumps, numbers
+from app.protocols.elements import Array
+from app.protocols.json_numbers import dumps, finite_text, numbers
 from app.query import Answer, Encoding, Note, SparseData, TensorData
 
 _PLAIN: Final = {str, int, bool, type(None)}
@@ -24,6 +25,34 @@ def write(answer: Answer, encoding: Encoding = "list") -> bytes:
     tree["notes"] = notes(answer.notes)
     tree["plan"] = json_value(answer.plan, encoding)
     return dumps(tree)
+
+
+def cut(answer: Answer) -> list[bytes]:
+    """The JSON body of an answer cut at its tensors' numbers: what stands before, between and behind them.
+
+    Arguments:
+        answer: its results are kinds of one level (`outputs`, `vjp`), tensors in lists.
+    """
+    # No JSON text has this byte: in strings it is escaped (RFC 8259, section 7).
+    hole = orjson.Fragment(b"\0")
+    tree: dict[str, Any] = {
+        kind: {name: {"shape": tensor.shape, "dtype": tensor.dtype, "data": hole} for name, tensor in tensors.items()}
+        for kind, tensors in answer.results.items()
+    }
+    tree["notes"] = notes(answer.notes)
+    tree["plan"] = json_value(answer.plan)
+    return dumps(tree).split(b"\0")
+
+
+def joined(pieces: Sequence[bytes], numbers: Sequence[Array]) -> bytes | None:
+    """The body that `cut` has cut, with other numbers between its pieces; None where one of them is not finite."""
+    parts = [pieces[0]]
+    for values, piece in zip(numbers, pieces[1:], strict=True):
+        text = finite_text(values)
+        if text is None:
+            return None
+        parts += (text, piece)
+    return b"".join(parts)
 
 
 def notes(taken: tuple[Note, ...]) -> list[dict[str, str]]:

@@ -1,0 +1,224 @@
+"""Recipes: the computation of a query that comes again with other numbers, prepared once and run directly.
+
+A recipe keeps the query's tensors, into which new numbers are written, and calls the same Function and the same backward as the
+engine's road. It serves queries whose numbers decide nothing but numbers; where they may decide more (a note, a branch, a refusal),
+there is none, or it stops and leaves the query to the road.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.catalogue.call import DTYPES
+from app.engine.planning.build import leaves_of
+from app.engine.planning.prepare import Prepared
+from app.query import Input, Query, TensorData
+
+_KINDS: Final = frozenset({"outputs", "gradient", "vjp"})
+# What NumPy holds and JSON shows as it is.
+_RESULTS: Final = frozenset(
+    {torch.float64, torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+)
+_FORMATS: Final[dict[str, Literal["q", "d", "f"]]] = {"int64": "q", "float64": "d", "float32": "f"}
+# Above, some 50 ms of one core, what is saved beside computing does not matter.
+_FLOPS_LIMIT: Final = 1e8
+# Of all recipes of a worker: their tensors and texts; a graph and what stands around it are some 8 kB.
+_GRAPH_BYTES: Final = 8 << 10
+_COUNT_LIMIT: Final = 512
+_BYTES_LIMIT: Final = 32 << 20
+# Signatures that came once, 8 bytes and a dict's entry each.
+_SEEN_LIMIT: Final = 4096
+
+Numbers: TypeAlias = "array[float] | array[int]"
+# PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
+_backward: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.Variable._execution_engine.run_backward
+
+
+class _Buffer(NamedTuple):
+    """A tensor of the query.
+
+    Attributes:
+        sent, start, stop: its numbers are those from `start` to `stop` of the tensors that were sent; `stop` None: all of them.
+        memory: of `tensor`, where they are written.
+        dtype: what it is computed in, where that is another than `tensor` has.
+        derived: it is differentiated by.
+    """
+
+    sent: int
+    start: int
+    stop: int | None
+    memory: memoryview[int] | memoryview[float]
+    tensor: Tensor
+    dtype: torch.dtype | None
+    derived: bool
+
+
+class _Product(NamedTuple):
+    """One backward: from these outputs, all that carry a derivative where there are none, with these tensors, ones where none."""
+
+    outputs: tuple[int, ...]
+    cotangents: tuple[int, ...]
+
+
+class Recipe:
+    """One query's computation, for one run at a time.
+
+    Attributes:
+        bytes: of the memory that it keeps.
+    """
+
+    def __init__(self, query: Query, prepared: Prepared) -> None:
+        function = prepared.function
+        dtypes = {output.name: output.dtype for output in prepared.plan.outputs}
+        buffers = [
+            *_buffers(query.inputs, prepared.dtypes, prepared.wrt, 0),
+            *_buffers(query.cotangent, dtypes, (), len(query.inputs)),
+        ]
+        places = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
+        sent = [name for name in function.outputs if name in query.cotangent]
+        first = len(buffers) - len(query.cotangent)
+        vjp = _Product(
+            tuple(map(function.outputs.index, sent)), tuple(first + list(query.cotangent).index(name) for name in sent)
+        )
+        gradient = _Product(() if prepared.of is None else (function.outputs.index(prepared.of),), ())
+        self._call = function.call
+        self._buffers = [buffer for _, buffer in buffers]
+        self._leaves = [places[name] for name in function.leaves]
+        self._wrt = [places[name] for name in prepared.wrt]
+        self._products = [{"vjp": vjp, "gradient": gradient, "outputs": None}[kind] for kind in query.want]
+        self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
+        self.bytes = sum(buffer.tensor.nbytes for buffer in self._buffers)
+
+    def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
+        """The results in the order of the answer; None where they came another way than in the first run.
+
+        Raises whatever PyTorch raises.
+        """
+        tensors = []
+        for sent, start, stop, memory, tensor, dtype, derived in self._buffers:
+            memory[:] = numbers[sent] if stop is None else numbers[sent][start:stop]
+            tensors.append(tensor if dtype is None else tensor.to(dtype).requires_grad_(derived))
+        leaves = [tensors[place] for place in self._leaves]
+        if not self._wrt:
+            with torch.no_grad():
+                return [_array(value) for value in self._call(*leaves)]
+        outputs = self._call(*leaves)
+        results: list[Tensor] = []
+        structure = [value.requires_grad for value in outputs]
+        wrt = tuple([tensors[place] for place in self._wrt])
+        for product in self._products:
+            if product is None:
+                results += outputs
+                continue
+            of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
+            cotangents = tuple([tensors[place] for place in product.cotangents]) or tuple([torch.ones_like(o) for o in of])
+            gradients = _backward(of, cotangents, True, False, wrt, True, accumulate_grad=False)
+            for variable, gradient in zip(wrt, gradients, strict=True):
+                structure.append(gradient is None)
+                results.append(torch.zeros_like(variable) if gradient is None else gradient)
+        self._structure = self._structure or structure
+        return [_array(value) for value in results] if structure == self._structure else None
+
+
+def _buffers(
+    sent: Mapping[str, Input], dtypes: Mapping[str, torch.dtype], wrt: Sequence[str], first: int
+) -> Iterator[tuple[str, _Buffer]]:
+    for index, (name, value) in enumerate(sent.items(), first):
+        whole, start = isinstance(value, TensorData), 0
+        for leaf, data in leaves_of({name: value}):
+            dtype = DTYPES[data.dtype]
+            tensor = torch.empty(data.shape, dtype=dtype)
+            memory = memoryview(tensor.view(-1).numpy().data).cast("B").cast(_FORMATS[data.dtype])
+            computed = None if dtypes[leaf] == dtype else dtypes[leaf]
+            derived = leaf in wrt
+            stop = None if whole else start + tensor.numel()
+            tensor.requires_grad_(derived and computed is None)
+            yield leaf, _Buffer(index, start, stop, memory, tensor, computed, derived)
+            start += tensor.numel()
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = (tensor if tensor.is_contiguous() else tensor.contiguous()).detach().numpy()
+    return array
+
+
+def recipe(query: Query, prepared: Prepared) -> Recipe | None:
+    """The recipe of a query that was answered, on the CPU; None where numbers may decide more of an answer than its numbers."""
+    function, plan = prepared.function, prepared.plan
+    is_fixed = function.static and not (function.random or function.branches or function.initial)
+    is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
+    if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:
+        return None
+    shapes = {output.name: output.shape for output in plan.outputs}
+    sent = [data for _, data in leaves_of({**query.inputs})] + list(query.cotangent.values())
+    are_fit = (
+        all(output.dtype in _RESULTS and output.elements for output in plan.outputs)
+        and all(prepared.dtypes[name] in _RESULTS for name in function.leaves)
+        and all(data.dtype in _FORMATS and data.data.nbytes for data in sent)
+        and all(data.shape == shapes[name] for name, data in query.cotangent.items())
+    )
+    return Recipe(query, prepared) if are_fit else None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A recipe with what is said around its numbers.
+
+    Attributes:
+        pieces: the fixed text of the reply, before, between and behind the numbers.
+        labels: of the reply.
+    """
+
+    recipe: Recipe
+    pieces: Sequence[bytes]
+    labels: Mapping[str, str]
+
+
+class Recipes:
+    """The recipes of one worker by signature; where there are too many, the least recently used go."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, tuple[Kept | None, int]] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Recipes, without the signatures that have none."""
+        return sum(kept is not None for kept, _ in self._kept.values())
+
+    def get(self, signature: Hashable) -> Kept | None:
+        """The recipe of this signature, if it has one."""
+        entry = self._kept.get(signature)
+        if entry is None:
+            return None
+        self._kept.move_to_end(signature)
+        return entry[0]
+
+    def is_due(self, signature: Hashable) -> bool:
+        """Whether this signature comes for the second time: then it is worth a recipe. Where it turned out to have none, it is not."""
+        if signature in self._kept:
+            return False
+        mark = hash(signature)
+        if mark in self._seen:
+            del self._seen[mark]
+            return True
+        self._seen[mark] = None
+        if len(self._seen) > _SEEN_LIMIT:
+            self._seen.popitem(last=False)
+        return False
+
+    def keep(self, signature: Hashable, kept: Kept | None, size: int) -> None:
+        """Keep a recipe, or that there is none; `size`: bytes of the signature and of what belongs to it."""
+        size += _GRAPH_BYTES + (0 if kept is None else kept.recipe.bytes)
+        self._kept[signature] = kept, size
+        self._bytes += size
+        while len(self._kept) > _COUNT_LIMIT or self._bytes > _BYTES_LIMIT:
+            self._bytes -= self._kept.popitem(last=False)[1][1]

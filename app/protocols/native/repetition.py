@@ -1,0 +1,112 @@
+"""A small query in JSON taken apart for repetition: its signature, which is all but its tensors' numbers, and these numbers."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import jiter
+
+from app.errors import PullbackError
+from app.protocols.content import JSON
+from app.protocols.json_tensors import flattened
+from app.protocols.message import Message
+from app.protocols.strict_json import may_overflow
+from app.query import Query
+
+# Above this size reading and computing take so long that what is spent besides does not matter.
+SIZE_LIMIT_BYTES: Final = 64 << 10
+_ACCEPTED: Final = (None, "", "*/*", JSON)
+_TENSOR_FIELDS: Final = ("inputs", "cotangent")
+# Queries with these are not repeated: their numbers are no operands, or they change what is done besides computing.
+_NEVER: Final = frozenset({"tangent", "expected", "batched", "seed", "timeout_s"})
+_OBJECT: Final = {"data", "dtype"}
+_INTEGERS, _FLOATS, _BOTH = frozenset({int}), frozenset({float}), frozenset({int, float})
+# Types of the numbers and the dtype that is named → the sign of a tensor in a signature: the type code of its array, and what else tells
+# it from others: a list of tensors whose numbers are of both types is not of one dtype, and a bare one's dtype is our guess.
+_MIXED: Final = "d mixed"
+_SIGNS: Final[dict[tuple[frozenset[type], str | None], str]] = {
+    (_INTEGERS, None): "q", (_FLOATS, None): "d", (_BOTH, None): _MIXED,
+    (_INTEGERS, "int64"): "q int64",
+    **dict.fromkeys([(_INTEGERS, "float64"), (_FLOATS, "float64"), (_BOTH, "float64")], "d float64"),
+    **dict.fromkeys([(_INTEGERS, "float32"), (_FLOATS, "float32"), (_BOTH, "float32")], "f float32"),
+}  # fmt: skip
+# Of magnitude: whole numbers that are exact in float64, so that no note of rounding is due, and what float32 holds.
+_LIMITS: Final = {"q": 1 << 53, "q int64": 1 << 53, "f float32": 3.4028234e38}
+
+Numbers: TypeAlias = "array[float] | array[int]"
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """A query taken apart.
+
+    Attributes:
+        signature: equal for queries that differ in nothing but numbers of their tensors; hashable.
+        numbers: of each tensor or list of tensors, row-major, in the order of the body.
+        size: bytes of the body.
+    """
+
+    signature: tuple[Any, ...]
+    numbers: tuple[Numbers, ...]
+    size: int
+
+    def is_of(self, query: Query) -> bool:
+        """Whether its numbers are those of the query's inputs and cotangents one by one, each of one dtype."""
+        has_lists = any(type(value) is tuple for value in query.inputs.values())
+        return len(self.numbers) == len(query.inputs) + len(query.cotangent) and not (has_lists and _MIXED in self.signature)
+
+
+def taken_apart(message: Message) -> Repetition | None:
+    """The query taken apart; None for what must be read by the whole road: another format, anything unusual or wrong."""
+    if message.content_encoding is not None or message.content_type not in (None, JSON) or message.accept not in _ACCEPTED:
+        return None
+    body = bytes(message.body)
+    if len(body) > SIZE_LIMIT_BYTES or may_overflow(body):
+        return None
+    try:
+        value = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+        return None if type(value) is not dict else _of_object(value, len(body))
+    except (ValueError, OverflowError, PullbackError):
+        return None
+
+
+def _of_object(value: dict[str, Any], size: int) -> Repetition | None:
+    signature: list[Any] = []
+    numbers: list[Numbers] = []
+    for field, member in value.items():
+        if field in _NEVER:
+            return None
+        signature.append(field)
+        if type(member) is str:
+            signature.append(member)
+        elif field not in _TENSOR_FIELDS:
+            signature.append((repr(member),))  # tells 1, 1.0 and true apart, which are equal
+        elif type(member) is not dict or not _taken(member, signature, numbers):
+            return None
+    return Repetition(tuple(signature), tuple(numbers), size)
+
+
+def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]) -> bool:
+    """Append names, shapes and signs of the tensors to `signature`, and their numbers to `numbers`; False where one has another form."""
+    for name, value in tensors.items():
+        if "." in name and name[-1:].isdigit():  # a member of a list, which may stand anywhere
+            return False
+        dtype = None
+        if type(value) is dict:
+            # Of the object form: flat data of a given shape is rare, and base64 is no list.
+            if value.keys() != _OBJECT:
+                return False
+            value, dtype = value["data"], value["dtype"]
+        shape, flat, kinds = flattened(value, "")
+        sign = _SIGNS.get((frozenset(kinds), dtype))
+        if sign is None:
+            return False
+        limit = _LIMITS.get(sign)
+        if limit is not None and (max(flat) > limit or min(flat) < -limit):
+            return False
+        numbers.append(array(sign[0], flat))
+        signature += (name, shape, sign)
+    signature.append(len(tensors))
+    return True
