@@ -1,7 +1,4 @@
-"""Our processes as /proc shows them: who came from whom, who still runs.
-
-Knows Linux' process table. Refuses to know what the processes do.
-"""
+"""Our processes as /proc shows them: who came from whom, who still runs."""
 
 from __future__ import annotations
 
@@ -38,8 +35,8 @@ def cpu_ticks(pid: int) -> int:
 
 def forkserver(front: int) -> int:
     """The warm parent of the workers of the server whose front is `front`."""
-    (found,) = children(front)
-    return found
+    (parent,) = children(front)
+    return parent
 
 
 def workers(front: int) -> list[int]:
@@ -59,8 +56,8 @@ def busiest(pids: Iterable[int], seconds: float = 0.3) -> int:
     return max(before, key=lambda pid: cpu_ticks(pid) - before[pid])
 
 
-def wait_until_gone(pids: Iterable[int], limit_s: float) -> list[int]:
-    """Those of `pids` that still run after at most `limit_s` seconds."""
+def wait_until_gone(pids: Iterable[int], limit_s: float = 30.0) -> list[int]:
+    """Those of `pids` that still run after at most `limit_s` seconds: half of what a query of `heavy()` computes for."""
     end = time.monotonic() + limit_s
     left = [pid for pid in pids if is_alive(pid)]
     while left and time.monotonic() < end:

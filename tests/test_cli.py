@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.settings import Settings
-from tests.pool.questions import SMALL
+from tests.pool.queries import SMALL
 from tests.server import Server, clean_environment
 
 

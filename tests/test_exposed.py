@@ -14,7 +14,7 @@ import pytest
 
 from app import ready
 from app.settings import Settings, unknown_variables
-from tests.pool.questions import SMALL
+from tests.pool.queries import SMALL
 from tests.processes import forkserver
 from tests.server import Server, clean_environment, free_port, serving
 

@@ -1,4 +1,4 @@
-"""A strict server for the tests of the door: a key, an allowed origin, small limits and little patience."""
+"""A strict server, with a key, an allowed origin and small limits, and an impatient one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.server import Server, serving
+from tests.server import CLIENT_LIMIT_S, Server, serving
 
 KEY: Final = "a-key-for-tests"
 BODY_LIMIT: Final = 300_000
+# Seconds without a byte after which the impatient server refuses a body and cuts who does not read; long enough to look what it holds before.
+PATIENCE_S: Final = 3
 
 
 @pytest.fixture(scope="package")
@@ -20,7 +22,6 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PULLBACK_API_KEYS": f"another,{KEY}",
         "PULLBACK_ALLOWED_ORIGINS": "https://notebook.example",
         "PULLBACK_BODY_LIMIT_BYTES": str(BODY_LIMIT),
-        "PULLBACK_BODY_TIMEOUT_S": "1",
         "PULLBACK_QUEUE_LENGTH": "2",
         "PULLBACK_QUEUE_BYTES": "600000",
         "PULLBACK_RESULT_LIMIT_BYTES": "100000000",
@@ -29,8 +30,14 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="package")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("impatient") / "log.txt", PULLBACK_BODY_TIMEOUT_S=str(PATIENCE_S)) as running:
+        yield running
+
+
 @pytest.fixture
 def keyed(strict: Server) -> Iterator[httpx.Client]:
     """A client of the strict server that has a key."""
-    with httpx.Client(base_url=strict.url, headers={"X-API-Key": KEY}, timeout=30) as client:
+    with httpx.Client(base_url=strict.url, headers={"X-API-Key": KEY}, timeout=CLIENT_LIMIT_S) as client:
         yield client

@@ -1,16 +1,16 @@
-"""HTTP by hand over a socket, for requests that no client would send.
-
-Knows bytes. Refuses to know what is right.
-"""
+"""HTTP by hand over a socket, for requests that no client would send."""
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import orjson
+
+from tests.waiting import HANG_S
 
 
 class Line:
@@ -44,6 +44,10 @@ class Line:
         body, self._rest = body[:size], body[size:]
         return int(lines[0].split()[1]), headers, orjson.loads(body) if body else None
 
+    def is_silent(self) -> bool:
+        """Nothing has come that was not read yet, and the server has not hung up."""
+        return not self._rest and not select.select([self.connection], [], [], 0)[0]
+
     def is_closed(self) -> bool:
         """The server hangs up (within the socket's timeout)."""
         try:
@@ -59,8 +63,9 @@ class Line:
 
 
 @contextmanager
-def line(port: int, timeout_s: float = 10) -> Iterator[Line]:
-    with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
+def line(port: int, timeout_s: float = HANG_S, address: str = "127.0.0.1") -> Iterator[Line]:
+    """A connection from this address of the machine. `timeout_s`: how long one waits for a byte, or for room to send one."""
+    with socket.create_connection(("127.0.0.1", port), timeout_s, (address, 0)) as connection:
         yield Line(connection)
 
 

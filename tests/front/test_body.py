@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import httpx
 import numpy as np
@@ -17,17 +18,19 @@ import pytest
 from safetensors.numpy import save
 
 from app.front.http.connection_refusals import CHUNK_LIMIT
-from tests.front.conftest import BODY_LIMIT, KEY
+from tests.front.conftest import BODY_LIMIT, KEY, PATIENCE_S
 from tests.front.raw import head, line
-from tests.pool.questions import SMALL, heavy, metric
+from tests.pool.long_queries import asked, endless
+from tests.pool.queries import SMALL, metric
 from tests.server import Server
+from tests.waiting import wait_for
 
 # From a process of its own, so that the client of the small queries has this one to itself.
 UPLOAD = """
 import sys, httpx
 with open(sys.argv[2], "rb") as file:
     body = file.read()
-reply = httpx.post(sys.argv[1], content=body, headers={"Content-Type": sys.argv[3]}, timeout=60)
+reply = httpx.post(sys.argv[1], content=body, headers={"Content-Type": sys.argv[3]}, timeout=280)
 sys.exit(reply.status_code != 200)
 """
 TEXT = orjson.dumps(SMALL)
@@ -67,40 +70,41 @@ def test_a_chunked_body_is_a_body(keyed: httpx.Client) -> None:
     assert reply.json() == keyed.post("/v1/query", json=SMALL).json()
 
 
-@pytest.mark.parametrize("declared", ["100", str(BODY_LIMIT)])
-@pytest.mark.parametrize("sent", [b"", b'{"operation"'])
-def test_a_body_that_stalls(strict: Server, sent: bytes, declared: str) -> None:
-    with line(strict.port) as raw:
+STALLS: Final = {
+    "headers": head()[:-2],
+    "a short body, nothing of it": head(Content_Length="100"),
+    "a short body, its beginning": head(Content_Length="100") + b'{"operation"',
+    "a long body, nothing of it": head(Content_Length=str(BODY_LIMIT)),
+    "a long body, its beginning": head(Content_Length=str(BODY_LIMIT)) + b'{"operation"',
+}
+
+
+def test_what_stalls_is_refused(impatient: Server) -> None:
+    """All at once: each is refused after its time, not before, and the connection is closed."""
+    with ExitStack() as stack:
         start = time.monotonic()
-        raw.send(head(X_API_Key=KEY, Content_Length=declared) + sent)
-        status, headers, problem = raw.reply()
-        assert (status, problem["code"]) == (408, "body_timeout")
-        assert headers["connection"] == "close"
-        assert time.monotonic() - start > 0.9
-        assert raw.is_closed()
+        stalled = {name: stack.enter_context(line(impatient.port)) for name in STALLS}
+        for name, raw in stalled.items():
+            raw.send(STALLS[name])
+        for name, raw in stalled.items():
+            status, headers, problem = raw.reply()
+            assert (status, problem["code"]) == (408, "body_timeout"), name
+            assert headers["connection"] == "close"
+            assert time.monotonic() - start > 0.9 * PATIENCE_S
+            assert raw.is_closed()
 
 
-def test_headers_that_stall(strict: Server) -> None:
-    with line(strict.port) as raw:
-        raw.send(head(X_API_Key=KEY)[:-2])
+def test_a_byte_now_and_then_is_a_stall_too(impatient: Server) -> None:
+    with line(impatient.port) as raw:
+        raw.send(head(Content_Length="100000"))
+        sent = 0
+        while raw.is_silent():
+            assert sent < 1000, "it may go on for ever"
+            raw.try_send(b"x")
+            sent += 1
+            time.sleep(0.2)
         status, _, problem = raw.reply()
         assert (status, problem["code"]) == (408, "body_timeout")
-
-
-def test_a_byte_now_and_then_is_a_stall_too(strict: Server) -> None:
-    with line(strict.port) as raw:
-        raw.send(head(X_API_Key=KEY, Content_Length="1000"))
-        start = time.monotonic()
-        raw.connection.settimeout(0.2)
-        while time.monotonic() - start < 5:
-            raw.try_send(b"x")
-            try:
-                status, _, _ = raw.reply()
-                break
-            except TimeoutError:
-                continue
-        assert status == 408
-        assert time.monotonic() - start < 3
 
 
 def test_too_many_tiny_chunks(strict: Server) -> None:
@@ -115,13 +119,12 @@ def test_too_many_tiny_chunks(strict: Server) -> None:
 def test_a_client_that_leaves_while_it_uploads(strict: Server, keyed: httpx.Client, size: int) -> None:
     with line(strict.port) as raw:
         raw.send(head(X_API_Key=KEY, Content_Length=str(size)) + b"x" * 20_000)
-        time.sleep(0.1)
+        wait_for(lambda: metric(keyed, "pullback_queue_bytes") >= 20_000)
         raw.send(b"x" * 10_000)
-        time.sleep(0.1)
         # What has come, in whole pieces, and nothing for what is only declared.
-        assert 30_000 <= metric(keyed, "pullback_queue_bytes") <= 30_000 + 65_536
-    time.sleep(0.1)
-    assert metric(keyed, "pullback_queue_bytes") == 0
+        wait_for(lambda: metric(keyed, "pullback_queue_bytes") >= 30_000)
+        assert metric(keyed, "pullback_queue_bytes") <= 30_000 + 65_536
+    wait_for(lambda: metric(keyed, "pullback_queue_bytes") == 0)
 
 
 def test_requests_follow_a_large_body_on_the_same_connection(server: Server) -> None:
@@ -138,47 +141,38 @@ def test_requests_follow_a_large_body_on_the_same_connection(server: Server) -> 
         assert all(answer == answers[0][2] for _, _, answer in answers)
 
 
-def test_a_client_that_does_not_read_its_reply_is_cut(strict: Server, keyed: httpx.Client) -> None:
+def test_a_client_that_does_not_read_its_reply_is_cut(impatient: Server) -> None:
     query = orjson.dumps({"program": "return ones(6000000)"})
-    with line(strict.port) as raw:
+    with line(impatient.port) as raw:
         raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.send(head(X_API_Key=KEY, Accept="application/vnd.safetensors", Content_Length=str(len(query))) + query)
-        time.sleep(0.7)
-        assert metric(keyed, "pullback_queue_bytes") > 48_000_000
-        assert metric(keyed, 'pullback_workers{state="idle"}') == 1
-        time.sleep(2)
-        assert metric(keyed, "pullback_queue_bytes") == 0
+        raw.send(head(Accept="application/vnd.safetensors", Content_Length=str(len(query))) + query)
+        wait_for(lambda: metric(impatient.http, "pullback_queue_bytes") > 48_000_000)
+        wait_for(lambda: metric(impatient.http, 'pullback_workers{state="idle"}') == 1)
+        wait_for(lambda: metric(impatient.http, "pullback_queue_bytes") == 0)
 
 
 def test_a_full_queue(strict: Server, keyed: httpx.Client) -> None:
-    """One worker, perhaps another for light work, and two that may wait: of eight long queries at once some are refused, and at once."""
-
-    def ask(_: int) -> tuple[httpx.Response, float]:
-        start = time.monotonic()
-        reply = keyed.post("/v1/query", json=heavy(timeout_s=2))
-        return reply, time.monotonic() - start
-
-    with ThreadPoolExecutor(8) as clients:
-        replies = list(clients.map(ask, range(8)))
-    refused = [(reply, seconds) for reply, seconds in replies if reply.status_code == 429]
-    assert len(refused) >= 3
-    assert {reply.status_code for reply, _ in replies} == {429, 504}
-    for reply, seconds in refused:
-        assert reply.json()["code"] == "queue_full"
-        assert int(reply.headers["retry-after"]) >= 1
-        assert seconds < 1.9, "it was refused at its deadline, not at once"
+    """One worker, perhaps another for light work, and two that may wait: of eight long queries some are refused, while others run."""
+    with asked(strict, [endless(n) for n in range(5000, 5008)], X_API_Key=KEY) as long:
+        wait_for(lambda: sum(not raw.is_silent() for raw in long) >= 3)
+        answered = [raw for raw in long if not raw.is_silent()]
+        assert len(answered) < len(long), "they were refused at their deadline, not at once"
+        for raw in answered:
+            status, headers, problem = raw.reply()
+            assert (status, problem["code"]) == (429, "queue_full")
+            assert int(headers["retry-after"]) >= 1
+    wait_for(lambda: metric(keyed, "pullback_queue_length") == 0)
     assert keyed.post("/v1/query", json=SMALL).status_code == 200
-    assert metric(keyed, "pullback_queue_length") == 0
 
 
 def test_too_many_bytes_at_once(strict: Server, keyed: httpx.Client) -> None:
     with line(strict.port) as first, line(strict.port) as second:
         for raw in (first, second):
             raw.send(head(X_API_Key=KEY, Content_Length=str(BODY_LIMIT)) + b" " * (BODY_LIMIT - 1))
-        time.sleep(0.05)
+        wait_for(lambda: metric(keyed, "pullback_queue_bytes") >= 2 * (BODY_LIMIT - 1))
         reply = keyed.post("/v1/query", json=SMALL)
         assert (reply.status_code, reply.json()["code"]) == (429, "queue_full")
-    time.sleep(0.1)
+    wait_for(lambda: metric(keyed, "pullback_queue_bytes") == 0)
     assert keyed.post("/v1/query", json=SMALL).status_code == 200
 
 
@@ -193,12 +187,11 @@ def test_two_large_uploads_do_not_stall_a_small_query(server: Server, tmp_path: 
         (tmp_path / name).write_bytes(body)
         command = [sys.executable, "-c", UPLOAD, f"{server.url}/v1/query", str(tmp_path / name), kind]
         uploads.append(subprocess.Popen(command))
-    times = []
+    # Some 500 are answered while the uploads last, whatever the machine's pace; a handful where each waits for the network.
+    answered = 0
     while any(upload.poll() is None for upload in uploads):
-        start = time.monotonic()
         assert server.http.get("/health/ready").status_code == 200
         assert server.http.post("/v1/query", json=SMALL).status_code == 200
-        times.append(time.monotonic() - start)
+        answered += 1
     assert [upload.returncode for upload in uploads] == [0, 0]
-    # While one worker reads 100 MB of JSON the others' queries wait for it; the median says that no other time stands still.
-    assert sorted(times)[len(times) // 2] < 0.1
+    assert answered >= 20

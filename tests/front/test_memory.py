@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from tests.front.raw import Line, head, line
-from tests.pool.questions import SMALL, metric
+from tests.pool.queries import SMALL, metric
 from tests.processes import forget_peak, resident_bytes
 from tests.server import Server, serving
 

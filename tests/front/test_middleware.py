@@ -10,7 +10,7 @@ import pytest
 from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
 from tests.front.conftest import KEY
 from tests.front.raw import head, line
-from tests.pool.questions import SMALL
+from tests.pool.queries import SMALL
 from tests.server import Server
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import uuid
 from typing import Any
 
 import httpx
@@ -10,15 +10,18 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.pool.questions import SMALL, metric
+from tests.pool.queries import SMALL, metric
 from tests.server import Server
+from tests.waiting import wait_for
 
 
 def lines(server: Server, **fields: Any) -> list[dict[str, Any]]:
-    """The log's lines with these fields, after the log has been written."""
-    time.sleep(0.15)
-    found = [orjson.loads(line) for line in server.log.read_bytes().splitlines() if line.startswith(b"{")]
-    return [line for line in found if fields.items() <= line.items()]
+    """The log's lines with these fields, up to that of a request that is made now: lines are written in the order of the requests' ends."""
+    mark = uuid.uuid4().hex
+    server.http.get("/v1/limits", headers={"X-Request-Id": mark})
+    wait_for(lambda: mark in server.log.read_text())
+    logged = [orjson.loads(line) for line in server.log.read_bytes().splitlines() if line.startswith(b"{")]
+    return [line for line in logged if fields.items() <= line.items()]
 
 
 def test_the_catalogue_lists_and_describes(server: Server) -> None:

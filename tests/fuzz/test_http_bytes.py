@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.pool.questions import SMALL
+from tests.pool.queries import SMALL
 from tests.server import Server
+from tests.waiting import HANG_S
 
 TEXT: Final = orjson.dumps(SMALL)
 PACKED: Final = gzip.compress(TEXT, mtime=0)
@@ -62,7 +63,7 @@ def _answers_afterwards(server: Server) -> Iterator[None]:
 
 def exchanged(port: int, pieces: list[bytes], pause_s: float = 0.0) -> bytes:
     """All that comes back for these pieces; the client then sends no more, and waits until the server hangs up."""
-    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+    with socket.create_connection(("127.0.0.1", port), HANG_S) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         received = b""
         try:

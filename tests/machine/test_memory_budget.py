@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from app.machine.memory_budget import PARENT_BYTES, PARENT_WITH_CUDA_BYTES, Machine, derive
 from app.settings import Settings
 from tests.cgroup import memory_group
-from tests.pool.questions import SMALL
+from tests.pool.queries import SMALL
 from tests.server import Server, serving_in
 
 MIB: Final = 1 << 20

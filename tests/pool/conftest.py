@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from tests.server import Server, serving
 
+# Long enough for a second query on a slow machine, short enough to be waited for.
+QUARANTINE_S: Final = 6
+
 
 @pytest.fixture(scope="package")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("pair") / "log.txt", PULLBACK_WORKERS="2", PULLBACK_QUARANTINE_S="2") as running:
+    with serving(
+        tmp_path_factory.mktemp("pair") / "log.txt", PULLBACK_WORKERS="2", PULLBACK_QUARANTINE_S=str(QUARANTINE_S)
+    ) as running:
         yield running

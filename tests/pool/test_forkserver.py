@@ -9,16 +9,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from app.errors import EXIT_SETTINGS, EXIT_THREADS, EXIT_WORKERS
-from tests.pool.questions import SMALL
+from tests.pool.queries import SMALL
 from tests.processes import forkserver, workers
 from tests.server import Server, clean_environment, free_port, serving
+from tests.waiting import wait_for
 
 # Run by every Python process of the service at its start; the parent of the workers is known by its module.
 ONLY_IN_THE_PARENT: Final = "import sys\nif 'app.pool.forkserver' in sys.orig_argv:\n"
@@ -54,10 +54,7 @@ def test_start_query_kill_explain(tmp_path: Path, device: str) -> None:
         reply = server.http.post("/v1/query", json=EXPLAINED)
         assert reply.json()["explain"]["inputs"]["w"]["verdict"] == "disconnected"
         assert reply.json()["explain"]["inputs"]["w"]["because"]["line"] == 2
-        deadline = time.monotonic() + 20
-        while len(set(workers(server.process.pid)) - set(old)) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: len(set(workers(server.process.pid)) - set(old)) == 2)
         assert forkserver(server.process.pid) == parent
         assert threads(parent) == 1
     assert "Traceback" not in server.log.read_text()
@@ -83,7 +80,7 @@ gpus, road = prepare(Settings(device="cpu"))
 assert "fake" in order and order[0] == "backward", order[:5]
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -94,7 +91,7 @@ def ended(folder: Path, in_the_parent: str, **settings: str) -> subprocess.Compl
     environment = clean_environment(PULLBACK_PORT=str(free_port()), PULLBACK_WORKERS="1", **settings)
     command = [str(Path(sys.executable).parent / "pullback"), "serve"]
     return subprocess.run(
-        command, env={**environment, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=150, check=False
+        command, env={**environment, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=280, check=False
     )
 
 

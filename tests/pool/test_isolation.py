@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.pool.questions import SMALL, heavy, metric
-from tests.pool.test_pool import wait_until_idle
-from tests.processes import busiest, workers
+from tests.pool.conftest import QUARANTINE_S
+from tests.pool.long_queries import asked, endless
+from tests.pool.queries import SMALL, heavy, metric
+from tests.pool.test_pool import assert_answers, kill_until, wait_until_idle
 from tests.server import Server
+from tests.waiting import wait_for
 
 JSON = "application/json"
 
@@ -19,10 +19,6 @@ JSON = "application/json"
 def restarts(server: Server) -> float:
     text = server.http.get("/metrics").text
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("pullback_worker_restarts_total"))
-
-
-def assert_answers(server: Server) -> None:
-    assert server.http.post("/v1/query", json=SMALL).status_code == 200
 
 
 @pytest.mark.parametrize("length", [128, 5_000, 70_000, 1_000_000])
@@ -51,11 +47,10 @@ def test_a_header_however_long_costs_no_worker(pair: Server, header: str, letter
 
 def test_a_quarantined_query_says_so_and_others_that_look_like_it_are_answered(pair: Server) -> None:
     wait_until_idle(pair)
-    query = heavy(4980)
+    query = endless(4980)
     with ThreadPoolExecutor(1) as clients:
         running = clients.submit(pair.http.post, "/v1/query", json=query, headers={"Accept": "application/json;q=0.5"})
-        while not running.done():
-            os.kill(busiest(workers(pair.process.pid)), signal.SIGKILL)
+        kill_until(running.done, pair)
     crashed = running.result()
     assert (crashed.status_code, crashed.json()["code"]) == (500, "worker_crashed")
     assert "retry-after" not in crashed.headers
@@ -63,7 +58,7 @@ def test_a_quarantined_query_says_so_and_others_that_look_like_it_are_answered(p
     assert (again.status_code, again.json()["code"]) == (500, "worker_crashed")
     assert again.json()["detail"] != crashed.json()["detail"]
     assert "not tried" in again.json()["detail"]
-    assert 0 < int(again.headers["retry-after"]) <= 2
+    assert 0 < int(again.headers["retry-after"]) <= QUARANTINE_S
     # The same bytes under other headers are another query, which is tried.
     other = pair.http.post("/v1/query", json={**query, "timeout_s": 0.3})
     assert other.json()["code"] == "deadline_exceeded"
@@ -95,13 +90,11 @@ def test_a_timeout_in_a_programs_text_is_no_timeout(pair: Server) -> None:
 def test_a_timeout_holds_while_the_query_waits(pair: Server) -> None:
     """Wherever it stands in the body, and however large that is."""
     wait_until_idle(pair)
-    with ThreadPoolExecutor(4) as clients:
-        long = [clients.submit(pair.http.post, "/v1/query", json=heavy(timeout_s=3)) for _ in range(2)]
-        while metric(pair.http, 'pullback_workers{state="busy"}') < 2:
-            pass
+    with asked(pair, [endless(), endless()]) as long:
+        wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 2)
         padding = {"program": "return x", "inputs": {"x": [1.0] * 200_000}}
         for query in ({"timeout_s": 0.1, **padding}, {**padding, "timeout_s": 0.1}):
             reply = pair.http.post("/v1/query", json=query)
             assert (reply.status_code, reply.json()["given"]) == (504, "0.1 s")
-        assert not any(future.done() for future in long)
+        assert all(raw.is_silent() for raw in long)
     assert_answers(pair)

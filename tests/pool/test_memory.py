@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.pool.questions import SMALL
+from tests.pool.queries import SMALL
 from tests.server import serving
 
 

@@ -12,10 +12,9 @@ import uvloop
 
 from app.pool.frames import HEADER_BYTES, Frame, Kind, encode
 from app.pool.handles.channel import Channel
+from tests.waiting import HANG_S
 
 LOOPS: Final[dict[str, Callable[[Coroutine[Any, Any, None]], None]]] = {"uvloop": uvloop.run, "asyncio": asyncio.run}
-# Long enough for any event that comes at all.
-LIMIT_S: Final = 5.0
 
 
 class Heard:
@@ -69,7 +68,7 @@ def test_a_peer_that_dies_with_unread_input_is_heard_to_its_end(
         send(theirs, *sizes)
         theirs.close()
         heard = Heard(ours)
-        await asyncio.wait_for(heard.lost, LIMIT_S)
+        await asyncio.wait_for(heard.lost, HANG_S)
         assert [len(frame.body) for frame in heard.frames] == list(sizes)
         assert heard.losses == 1
 
@@ -85,7 +84,7 @@ def test_a_reply_cut_off_by_its_senders_death_is_no_reply(run: Callable[[Corouti
         theirs.sendall(b"".join(encode(Kind.REPLY, 7, body=[b"r" * 300_000]))[:233_152])
         theirs.close()
         heard = Heard(ours)
-        await asyncio.wait_for(heard.lost, LIMIT_S)
+        await asyncio.wait_for(heard.lost, HANG_S)
         assert [frame.number for frame in heard.frames] == [0]
 
     run(scene())
@@ -124,6 +123,6 @@ def test_a_peer_that_lives_is_heard_in_turns_and_others_in_between() -> None:
             await asyncio.sleep(0)
         for connection in (theirs, other_theirs):
             connection.close()
-        await asyncio.wait_for(asyncio.gather(heard.lost, other.lost), LIMIT_S)
+        await asyncio.wait_for(asyncio.gather(heard.lost, other.lost), HANG_S)
 
     uvloop.run(scene())

@@ -1,7 +1,4 @@
-"""Queries for the tests of the pool: a small one, and ones that compute for about as long as wished.
-
-Knows how long PyTorch takes for the eigenvalues of a matrix. Refuses to know the pool.
-"""
+"""Queries for the tests of the pool: a small one, and ones that compute for about as long as wished."""
 
 from __future__ import annotations
 

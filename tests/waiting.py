@@ -1,0 +1,22 @@
+"""Waiting for what must come about: by looking again and again, with a limit that only something broken reaches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+# Beyond what a machine needs that is ten times slower than a laptop and busy besides; whoever waits so long waits for ever.
+HANG_S: Final = 120.0
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = HANG_S) -> None:
+    """Returns as soon as the condition holds.
+
+    Raises:
+        AssertionError: it does not hold after `limit_s` seconds.
+    """
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
