@@ -77,8 +77,11 @@ def _finding(finding: Mapping[str, Any], *, with_verdict: bool, same_as: str | N
 
 def _elements(finding: Mapping[str, Any]) -> str:
     places = [_index(index) for index in finding["elements"]]
-    taken = finding.get("subgradient")
-    if taken and len({str(value) for value in taken}) > 1:
+    taken, right = finding.get("subgradient"), finding.get("derivative")
+    if taken and right:
+        both = zip(places, taken, right, strict=False)
+        places = [f"{place} (PyTorch: {_number(value)}, right: {_number(own)})" for place, value, own in both]
+    elif taken and len({str(value) for value in taken}) > 1:
         places = [f"{place} (taken: {_number(value)})" for place, value in zip(places, taken, strict=False)]
     more = finding.get("elements_total", len(places)) - min(len(places), _ELEMENTS)
     return ", ".join(places[:_ELEMENTS]) + (f" and {more} more" if more > 0 else "")

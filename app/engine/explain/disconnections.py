@@ -12,7 +12,7 @@ from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.one_sided import random_direction
-from app.engine.stepwise.point import REFUSALS, Ref, name_of
+from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import NAMES, is_differentiable
 
@@ -83,12 +83,22 @@ def flat(evidence: Evidence, name: str, outputs: Iterable[Ref]) -> Finding:
             if _moves(trace, record, k, at[0]):
                 reason = f"PyTorch's `{operation}` passes a derivative of zero, although its value moves with this argument."
                 return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "zero", name))
-            reason = f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere, and PyTorch gives zero."
+            reason = (
+                f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere{_zero(evidence, name)}."
+            )
             mask = seen_at(evidence, name, record, ("jump",))
             if mask is not None and bool(mask.any()):
                 reason += " This point lies on a jump."
             return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "flat", name), mask)
     return Finding("piecewise_constant", "The derivative is zero almost everywhere.")
+
+
+def _zero(evidence: Evidence, name: str) -> str:
+    """That PyTorch gives that zero, where it does: not where a step before makes NaN of it."""
+    trace = evidence.trace
+    gradient = evidence.weighted.get(trace.leaves[name])
+    finite = all_finite([trace.values[ref] for ref in trace.outputs])
+    return ", and PyTorch gives zero" if finite and gradient is not None and not bool((gradient != 0).any()) else ""
 
 
 def _moves(trace: StepTrace, record: StepRecord, k: int, j: int) -> bool:

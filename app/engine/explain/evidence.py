@@ -7,7 +7,7 @@ a step is suspicious 19 to 29 for the outputs, 13 with a backward for the elemen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final
 
@@ -15,13 +15,28 @@ import torch
 from torch import Tensor
 
 from app.catalogue.facts import operations_with
-from app.engine.stepwise.one_sided import COARSE, FINE, EvaluateAt, Marks, classify, random_direction, random_like, scale_of
+from app.engine.explain.findings import Finding
+from app.engine.stepwise.one_sided import (
+    COARSE,
+    FINE,
+    EvaluateAt,
+    Marks,
+    classify,
+    displaced,
+    random_direction,
+    random_like,
+    scale_of,
+)
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
 
 LARGE: Final = 200_000  # elements of all tensors together: one direction from here on
 HUGE: Final = 20_000_000  # and none from here on
+# What a step must do so that a whole can do this.
+_MADE_BY: Final[Mapping[str, frozenset[str]]] = {
+    "jump": frozenset({"jump", "switch", "edge"}), "singular": frozenset({"jump", "singular", "edge"}), "edge": frozenset({"jump", "switch", "edge"}),
+}  # fmt: skip
 _KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
 _DIRECTIONS: Final = 3
 _TIE_ROUNDS: Final = 8
@@ -41,6 +56,7 @@ class Evidence:
         jumps: inputs that make an output jump, or end its domain.
         gradient: input → gradient of the sum of all outputs, as PyTorch takes it.
         weighted: tensor → its cotangent, where the outputs' are random: the gradient without accidental zeros.
+        checked: input → what differences of the whole showed of it (app/engine/explain/cross_check.py).
     """
 
     trace: StepTrace
@@ -52,6 +68,7 @@ class Evidence:
     jumps: dict[str, Marks] = field(default_factory=dict)
     gradient: dict[str, Tensor] = field(default_factory=dict)
     weighted: dict[Ref, Tensor] = field(default_factory=dict)
+    checked: dict[str, list[Finding]] = field(default_factory=dict)
 
 
 def gather(trace: StepTrace) -> Evidence:
@@ -99,7 +116,7 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
         return {j: random_direction(t, 10 * direction + j) for j, t in enumerate(inputs) if moves[j]}
 
     def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
-        at = [t + step * directions_of(direction)[j] if moves[j] else t for j, t in enumerate(inputs)]
+        at = [displaced(t, step, directions_of(direction)[j]) if moves[j] else t for j, t in enumerate(inputs)]
         try:
             return trace.again(record, at)
         except REFUSALS:
@@ -121,17 +138,29 @@ def _look_from_outside(evidence: Evidence) -> None:
     trace = evidence.trace
     base = [trace.values[ref] for ref in trace.outputs]
     with torch.no_grad():
-        evidence.outputs = classify(_mover(trace, evidence.moving), base, evidence.directions)
-    if not any(bool(marks.any.any()) for marks in evidence.outputs):
+        seen = classify(_mover(trace, evidence.moving), base, evidence.directions)
+    bends = any(bool(marks.any.any()) for marks in seen)
+    evidence.outputs = [_possible(evidence, marks) for marks in seen]
+    if not bends:
         return
     evidence.kinks = _kinks(evidence)
     if any(bool((marks.jump | marks.edge | marks.singular).any()) for marks in evidence.outputs):
         for name in evidence.moving[:_LEAVES]:
             with torch.no_grad():
                 alone = evidence.outputs if len(evidence.moving) == 1 else classify(_mover(trace, (name,)), base, 1)
-            for marks in alone:
+            for marks in (_possible(evidence, m) for m in alone):
                 if bool((marks.jump | marks.edge | marks.singular).any()):
                     evidence.jumps[name] = marks
+
+
+def _possible(evidence: Evidence, marks: Marks) -> Marks:
+    """The marks of a whole that its steps can make: what is made of bends alone neither jumps nor has an infinite slope.
+
+    sqrt(|x| + 1e-20) looks like a square root from afar, but none of its steps is one at its own input.
+    """
+    kinds = {kind for steps in evidence.steps.values() for step in steps for kind in step.kinds()}
+    impossible = {name: torch.zeros_like(marks.kink) for name, makers in _MADE_BY.items() if not kinds & makers}
+    return replace(marks, **impossible)
 
 
 def _mover(trace: StepTrace, names: Sequence[str]) -> EvaluateAt:
@@ -146,7 +175,7 @@ def _mover(trace: StepTrace, names: Sequence[str]) -> EvaluateAt:
 
     def evaluate(step: float, direction: int) -> Sequence[Tensor] | None:
         try:
-            return point.run({name: point.leaves[name] + step * by for name, by in directions_of(direction).items()})
+            return point.run({name: displaced(point.leaves[name], step, by) for name, by in directions_of(direction).items()})
         except REFUSALS:
             return None
 

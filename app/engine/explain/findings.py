@@ -25,6 +25,7 @@ class Finding:
         node: the step that is the cause; None where there is none.
         mask: the elements concerned; None where all are, or none in particular.
         subgradient: the gradient that PyTorch takes, of the input's shape; only of kinks.
+        derivative: that of the function itself, where PyTorch's is another; of the input's shape.
     """
 
     verdict: str
@@ -33,6 +34,7 @@ class Finding:
     instead: str | None = None
     mask: Tensor | None = None
     subgradient: Tensor | None = None
+    derivative: Tensor | None = None
 
 
 def operation_of(node: fx.Node) -> str:

@@ -82,6 +82,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
         entry["elements_total"] = len(where)
     if finding.subgradient is not None and finding.mask is not None:
         entry["subgradient"] = [number(value) for value in finding.subgradient[finding.mask][:_ELEMENTS].tolist()]
+    if finding.derivative is not None and finding.mask is not None:
+        entry["derivative"] = [number(value) for value in finding.derivative[finding.mask][:_ELEMENTS].tolist()]
     return entry
 
 

@@ -6,11 +6,12 @@ from typing import Final
 
 import torch
 
+from app.engine.explain.cross_check import cross_checked, cross_checked_output
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, flat, steps_over
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import ORDER, Finding, at_step
 from app.engine.explain.singularities import jumps, kinks, marked_output, singular, singular_output
-from app.engine.stepwise.point import name_of
+from app.engine.stepwise.point import Ref, name_of
 from app.engine.tensors import NAMES, is_differentiable
 
 _PARTIAL: Final = 3
@@ -37,8 +38,10 @@ def of_input(evidence: Evidence, name: str) -> list[Finding]:
     if not any(name in trace.live[out] for out in trace.outputs):
         return ends or [Finding("disconnected", f"No derivative leads from `{name}` to an output.")]
     if not any(name in trace.firm[out] for out in trace.outputs):
-        return [flat(evidence, name, trace.outputs)]
-    findings = [*singular(evidence, name), *jumps(evidence, name), *kinks(evidence, name)]
+        return [*singular(evidence, name), flat(evidence, name, trace.outputs)]
+    evidence.checked[name] = findings = cross_checked(
+        evidence, name, [*singular(evidence, name), *jumps(evidence, name), *kinks(evidence, name)]
+    )
     findings.sort(key=lambda finding: ORDER.index(finding.verdict))
     rest = [
         Finding(
@@ -70,11 +73,25 @@ def of_output(evidence: Evidence, index: int) -> list[Finding]:
         ends = [cut for name in sorted(trace.depends[ref]) for cut in cuts(trace, name, {ref})]
         return ends[:1] or [Finding("disconnected", "No derivative leads here from any input.")]
     if not trace.firm[ref]:
-        return [flat(evidence, min(trace.live[ref]), {ref})]
+        return [*singular_output(evidence, ref), flat(evidence, min(trace.live[ref]), {ref})]
     marks = evidence.outputs[index] if evidence.outputs is not None else None
     findings = list(singular_output(evidence, ref))
-    if marks is not None:
+    if marks is not None and _bends(evidence, ref):
         findings += [
             more for more in marked_output(evidence, ref, marks) if more.node not in [known.node for known in findings]
         ]
+    if not findings:
+        if all(_is_constant(evidence, name) for name in trace.live[ref]):
+            return evidence.checked[min(trace.live[ref])]
+        findings = cross_checked_output(evidence, ref)
     return sorted(findings, key=lambda finding: ORDER.index(finding.verdict)) or [Finding("differentiable", "")]
+
+
+def _bends(evidence: Evidence, ref: Ref) -> bool:
+    """Whether an input was found to be more than differentiable here: what else looks like a bend of the output is rounding."""
+    checked = [evidence.checked.get(name) for name in evidence.trace.live[ref]]
+    return any(found is None or any(f.verdict != "differentiable" for f in found) for found in checked)
+
+
+def _is_constant(evidence: Evidence, name: str) -> bool:
+    return any(finding.verdict == "piecewise_constant" for finding in evidence.checked.get(name, ()))

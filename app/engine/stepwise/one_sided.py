@@ -18,6 +18,9 @@ from app.engine.tensors import is_differentiable
 COARSE: Final = (2.0**-17, 2.0**-21, 2.0**-25)
 FINE: Final = (2.0**-29, 2.0**-33)
 LAST: Final = 2.0**-46
+# The neighbouring number of every element (of a zero, its own scale times this): where the value is not finite already there, its domain
+# ends at the point, and not merely near it, as that of asin near 1 - 1e-12.
+NEAREST: Final = 2.0**-70
 # |f(x+h) - f(x)| shrinks by 16^-(1-s) a coarse step for a derivative that grows like h^-s: s = 0 smooth, 1/2 sqrt|x|, 1 a jump.
 _GROWS: Final = (0.15, 0.85)
 _NOISE: Final = 16.0  # a signal is this many times the noise
@@ -76,6 +79,21 @@ def scale_of(tensor: Tensor) -> Tensor:
 def random_direction(tensor: Tensor, direction: int) -> Tensor:
     """A random direction, element by element in the scale of `tensor`."""
     return random_like(tensor, direction) * scale_of(tensor)
+
+
+def displaced(tensor: Tensor, step: float, direction: Tensor) -> Tensor:
+    """`tensor + step * direction`; for a step of ±`NEAREST`, the neighbours of its elements in that direction."""
+    if abs(step) != NEAREST:
+        return tensor + step * direction
+    by = step * direction
+    if tensor.is_complex():
+        return torch.complex(_neighbour(tensor.real, by.real), _neighbour(tensor.imag, by.imag))
+    return _neighbour(tensor, by)
+
+
+def _neighbour(tensor: Tensor, by: Tensor) -> Tensor:
+    toward = torch.where(by > 0, torch.inf, -torch.inf).to(tensor.dtype)
+    return torch.where((tensor == 0) | (by == 0), tensor + by, torch.nextafter(tensor, toward))
 
 
 def perturbed(tensor: Tensor, width: float, number: int) -> Tensor:
@@ -160,7 +178,11 @@ _Pair = tuple[Sequence[Tensor] | None, Sequence[Tensor] | None]
 def _along(evaluate: Callable[[float], Sequence[Tensor] | None], base: Sequence[Tensor]) -> list[Marks]:
     levels = {step: _pair(evaluate, step, base) for step in (*COARSE, LAST)}
     if any(side is None for pair in levels.values() for side in pair):
-        return _refused(levels, base)
+        return _refused(_pair(evaluate, NEAREST, base), base)
+    if any(
+        not bool(torch.isfinite(side[k]).all()) for pair in levels.values() for side in pair if side for k in range(len(base))
+    ):
+        levels[NEAREST] = _pair(evaluate, NEAREST, base)
     marks_of_all = [_coarse(levels, k, output) for k, output in enumerate(base)]
     if not any(bool((m.kink | m.jump | m.singular).any()) for m in marks_of_all):
         return marks_of_all
@@ -181,9 +203,9 @@ def _like(outputs: Sequence[Tensor] | None, base: Sequence[Tensor]) -> Sequence[
     return outputs
 
 
-def _refused(levels: dict[float, _Pair], base: Sequence[Tensor]) -> list[Marks]:
+def _refused(nearest: _Pair, base: Sequence[Tensor]) -> list[Marks]:
     """One side is refused (out of the domain) or has another shape; if both are, the point only cannot be probed."""
-    plus, minus = levels[LAST]
+    plus, minus = nearest
     if (plus is None) == (minus is None):
         return [_nothing(output) for output in base]
     marks = []
@@ -220,13 +242,20 @@ def _coarse(levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
     (s0, g0), (s1, g1), (s2, g2) = (_magnitudes(levels, step, k, base) for step in COARSE)
     still, _ = _magnitudes(levels, LAST, k, base)
     noise = still + torch.finfo(base.dtype).eps * base.abs()
-    edge = torch.isfinite(base) & ~(torch.isfinite(s2) & torch.isfinite(still))
+    edge = blank if NEAREST not in levels else _ends(levels, k, base)
     low, high = (COARSE[1] / COARSE[0]) ** (1 - _GROWS[0]), (COARSE[1] / COARSE[0]) ** (1 - _GROWS[1])
     kink = _proportional(g0, g1, g2) & (g2 > _NOISE * noise)
     grows = (s1 > low * s0) & (s1 < high * s0) & (s2 > low * s1) & (s2 < high * s1)
     singular = grows & (s2 > _NOISE * noise)
     jump = (s1 >= high * s0) & (s2 >= high * s1) & (s2 > _JUMP * (base.abs() + _typical(base)))
     return Marks(kink & ~edge, jump & ~edge, singular & ~edge, edge, blank)
+
+
+def _ends(levels: dict[float, _Pair], k: int, base: Tensor) -> Tensor:
+    if any(side is None for side in levels[NEAREST]):
+        return _refused(levels[NEAREST], [base])[0].edge
+    last, nearest = (_magnitudes(levels, step, k, base)[0] for step in (LAST, NEAREST))
+    return torch.isfinite(base) & ~torch.isfinite(last) & ~torch.isfinite(nearest)
 
 
 def _confirmed(marks: Marks, levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:

@@ -157,12 +157,21 @@ class Point:
             return replaced(result, Tensor, widened)
         return result
 
-    def run(self, leaves: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises."""
+    def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:
+        """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises.
+
+        Arguments:
+            held: steps that keep these results, whatever they are given.
+        """
         self.forwards += 1
+        self._whole.held = held or {}
         with self.ready():
             outputs: Sequence[Tensor] = self._whole.run(*(leaves.get(name, self.leaves[name]) for name in self.function.leaves))
             return outputs
+
+    def results(self) -> Mapping[fx.Node, Any]:
+        """What every step of the last `run` gave."""
+        return self._whole.env
 
 
 class Interpreter(fx.Interpreter):
@@ -175,6 +184,7 @@ class Interpreter(fx.Interpreter):
     def __init__(self, point: Point) -> None:
         super().__init__(torch.nn.Module(), garbage_collect_values=False, graph=point.function.graph)
         self.point = point
+        self.held: Mapping[fx.Node, Any] = {}
         self._order = tuple(point.function.graph.nodes)
 
     def run(self, *args: Any, **_: Any) -> Any:
@@ -189,6 +199,8 @@ class Interpreter(fx.Interpreter):
             return next(self.args_iter)
         if node.op == "output":
             return self.map_nodes_to_values(node.args[0], node)
+        if node in self.held:
+            return self.held[node]
         return self.point.call(node, *self.fetch_args_kwargs_from_env(node))
 
 

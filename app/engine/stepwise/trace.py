@@ -9,15 +9,15 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.facts import operations_with
+from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import perturbed, random_like
-from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, replaced
+from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, name_of, replaced
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 
 # What PyTorch raises where a step has no derivative formula.
 _NO_FORMULA: Final = (RuntimeError, NotImplementedError)
-# A step whose derivative is zero at all of these spreads around its point, while its value changes, is piecewise constant.
-_SPREADS: Final = (1.0, 10.0, 100.0)
 
 # The cotangents of a step's inputs, given those of its outputs (None: no cotangent came).
 VjpRule = Callable[["StepRecord", Sequence[Tensor | None]], Sequence[Tensor | None]]
@@ -257,22 +257,31 @@ def _flat(trace: StepTrace, record: StepRecord, nil: list[list[bool]]) -> tuple[
 
 
 def _is_flat(trace: StepTrace, record: StepRecord, k: int, j: int) -> bool:
-    """Whether output k's derivative with respect to input j is zero wherever we look, although the value moves."""
-    changed = False
-    for number, width in enumerate(_SPREADS):
-        inputs = [tensor.detach() for tensor in record.inputs]
-        inputs[j] = perturbed(inputs[j], width, number).requires_grad_()
+    """Whether output k's derivative with respect to input j is zero wherever we look, although the value moves.
+
+    At the other inputs as they are, and at others: atan2(0, x) is 0 or pi, atan2(0.1, x) is not.
+    """
+    if name_of(record.node) in operations_with("flat"):
+        return not record.inputs[j].is_complex()
+    own = [tensor.detach() for tensor in record.inputs]
+    moved = [perturbed(t, 1.0, 7 + i) if is_differentiable(t.dtype) and i != j else t for i, t in enumerate(own)]
+    surroundings = [own] if all(a is b for a, b in zip(own, moved, strict=True)) else [own, moved]
+    return all(is_constant_between_jumps(_look_of(trace, record, k, j, inputs), own[j]) for inputs in surroundings)
+
+
+def _look_of(trace: StepTrace, record: StepRecord, k: int, j: int, inputs: Sequence[Tensor]) -> LookAt:
+    def look(at: Tensor) -> tuple[Tensor, bool] | None:
+        own = at.clone().requires_grad_()
         try:
-            output = trace.again(record, inputs)[k]
-            if output.shape != record.outputs[k].shape or not output.requires_grad:
-                return False
-            (gradient,) = _gradients(output, [inputs[j]])
+            output = trace.again(record, [*inputs[:j], own, *inputs[j + 1 :]])[k]
+            if not output.requires_grad:
+                return None
+            (gradient,) = _gradients(output, [own])
         except REFUSALS:
-            continue
-        if gradient is None or bool((gradient != 0).any()):
-            return False
-        changed = changed or not torch.equal(output, record.outputs[k])
-    return changed
+            return None
+        return output.detach(), gradient is not None and not bool((gradient != 0).any())
+
+    return look
 
 
 def needed_for(trace: StepTrace, outputs: Iterable[Ref]) -> set[Ref]:

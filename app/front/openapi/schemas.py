@@ -169,6 +169,16 @@ _ANSWER: Final[dict[str, Schema]] = {
             },
             "instead": {"type": ["string", "null"], "description": "A way out, where one is known."},
             "elements": {"type": "array", "items": {}, "description": "The elements concerned, by index."},
+            "subgradient": {
+                "type": "array",
+                "items": {},
+                "description": "Of a kink: what PyTorch gives for each of the elements.",
+            },
+            "derivative": {
+                "type": "array",
+                "items": {},
+                "description": "What the function itself has there, by differences, where PyTorch's number is wrong.",
+            },
             "findings": {"type": "array", "items": {"type": "object"}, "description": "All findings, where there are several."},
         },
         ("verdict",),

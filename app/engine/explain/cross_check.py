@@ -1,0 +1,339 @@
+"""What differences of the whole Function say of the derivative that PyTorch gives: confirmed, wrong and whose fault it is, or unknown.
+
+Cost, in runs of the whole Function: five for each element looked at (all, or those that move a suspicious step), up to 30 for one that is
+not confirmed at once; for inputs of many elements five for each of two random lines, and a search where these disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.catalogue.facts import operations_with, values
+from app.engine.explain.disconnections import SHAPE_ONLY, cuts
+from app.engine.explain.evidence import LARGE, Evidence, weights
+from app.engine.explain.findings import Finding, instead_of, operation_of
+from app.engine.explain.lines import ONE_ELEMENT, Lines, Seen
+from app.engine.explain.singularities import seen_at
+from app.engine.explain.step_rules import has_wrong_rule
+from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
+from app.engine.stepwise.one_sided import Marks, perturbed
+from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
+from app.engine.stepwise.trace import StepRecord
+from app.engine.tensors import is_differentiable
+
+_ALL: Final = 32  # so many elements are looked at one by one; of more, those that move a suspicious step
+_SUSPICIOUS: Final = 24
+_RANDOM: Final = 2
+_UNKNOWN: Final = (
+    "Differences cannot tell whether the number is right here: they do not settle (rounding, or a function that changes faster than "
+    "they can follow)."
+)
+
+
+def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings on an input, and what the differences add to them."""
+    trace = evidence.trace
+    refs = tuple(ref for ref in dict.fromkeys(trace.outputs) if name in trace.live[ref])
+    leaf = trace.values[trace.leaves[name]]
+    if not evidence.directions or not refs or not leaf.numel() or _by_convention(evidence, name):
+        return list(findings)
+    if not findings and (constant := _constant(evidence, name, refs)) is not None:
+        return [constant]
+    lines = Lines(evidence, refs)
+    lines.forwards_left //= len(trace.leaves)
+    known = torch.zeros(leaf.shape, dtype=torch.bool, device=leaf.device)
+    for finding in findings:
+        known |= True if finding.mask is None else finding.mask
+    findings = [_with_own_derivative(lines, name, finding) for finding in findings]
+    return [*findings, *_looked_at(lines, name, known | ~torch.isfinite(leaf))]
+
+
+def cross_checked_output(evidence: Evidence, ref: Ref) -> list[Finding]:
+    """What the differences of one output along its inputs show; asked only after its inputs."""
+    trace = evidence.trace
+    names = [
+        name for name in sorted(trace.live[ref]) if any(f.verdict != "differentiable" for f in evidence.checked.get(name, ()))
+    ]
+    found: list[Finding] = []
+    for name in names:
+        leaf = trace.values[trace.leaves[name]]
+        if len({r for r in trace.outputs if trace.live[r]}) > 1:
+            lines = Lines(evidence, (ref,))
+            lines.forwards_left //= len(trace.leaves) * len(trace.outputs)
+            found += _looked_at(lines, name, ~torch.isfinite(leaf))
+        else:
+            found += evidence.checked[name]
+    return [replace(f, mask=None, subgradient=None, derivative=None) for f in found if f.verdict in ("kink", "singular")]
+
+
+def _by_convention(evidence: Evidence, name: str) -> bool:
+    """Whether PyTorch's derivative is another than that of the value on purpose, so that differences prove nothing."""
+    trace = evidence.trace
+    special = set(values("convention")) | set(values("reads_triangle"))
+    return any(
+        name_of(record.node) in special
+        and any(name in trace.live[p] for p in record.parents)
+        and trace.needed & set(record.refs())
+        for record in trace.records
+    )
+
+
+def _constant(evidence: Evidence, name: str, refs: Sequence[Ref]) -> Finding | None:
+    """A whole that is constant between its jumps, though none of its steps is: x - x % 1."""
+    trace, point = evidence.trace, evidence.trace.point
+    gradient = evidence.weighted.get(trace.leaves[name])
+    size = sum(tensor.numel() for tensor in trace.values.values())
+    if gradient is None or size > LARGE or bool((gradient != 0).any()):
+        return None
+
+    def look_among(others: Mapping[str, Tensor]) -> LookAt:
+        def look(at: Tensor) -> tuple[Tensor, bool] | None:
+            own = at.clone().requires_grad_()
+            try:
+                outputs = dict(zip(trace.outputs, point.run({**others, name: own}), strict=True))
+                chosen = [outputs[ref] for ref in refs if outputs[ref].requires_grad]
+                gradients = torch.autograd.grad(chosen, [own], [weights(o) for o in chosen], allow_unused=True)
+            except REFUSALS:
+                return None
+            whole = torch.cat([torch.view_as_real(o).reshape(-1) if o.is_complex() else o.reshape(-1) for o in chosen])
+            return whole.detach(), gradients[0] is None or not bool((gradients[0] != 0).any())
+
+        return look
+
+    others = {n: perturbed(point.leaves[n], 1.0, 9 + k) for k, n in enumerate(point.floating) if n != name}
+    # Among other inputs too: atan2(y, x) is constant in x between its jumps only where y is 0.
+    if not all(is_constant_between_jumps(look_among(at), point.leaves[name]) for at in ({}, others)[: 1 + bool(others)]):
+        return None
+    return Finding(
+        "piecewise_constant",
+        "The whole is constant between its jumps: its derivative is zero almost everywhere, and PyTorch gives zero.",
+    )
+
+
+def _with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
+    """A finding of an infinite or NaN derivative, with that of the function itself where it has one."""
+    leaf = lines.evidence.trace.point.leaves[name]
+    gradient = lines.gradient(name)
+    values = lines.evidence.trace.values
+    if (
+        finding.verdict != "singular"
+        or gradient is None
+        or leaf.is_complex()
+        or not all_finite([values[r] for r in lines.refs])
+    ):
+        return finding
+    broken = (~torch.isfinite(gradient) & torch.isfinite(leaf)).reshape(-1)
+    if finding.mask is not None:
+        broken &= finding.mask.reshape(-1)
+    own = Lines(lines.evidence, lines.refs, ones=True)
+    for index in broken.nonzero().reshape(-1).tolist()[:1]:
+        seen = own.element(name, index)
+        if seen.sides is None or not seen.sides.settled:
+            break
+        left, right = seen.sides.left.value / seen.unit, seen.sides.right.value / seen.unit
+        if not (math.isfinite(left) and math.isfinite(right)):
+            break  # it overflows: only the number is infinite
+        told = (
+            f"its derivative is {seen.sides.value / seen.unit:.6g}"
+            if seen.sides.smooth
+            else f"it bends, from a slope of {left:.6g} to one of {right:.6g}"
+        )
+        where = f"element {_place(leaf, index)}" if leaf.ndim else "this point"
+        return replace(
+            finding,
+            reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {told}; only the steps on the way break.",
+        )
+    return finding
+
+
+def _place(leaf: Tensor, index: int) -> list[int]:
+    return [int(i) for i in torch.unravel_index(torch.tensor(index), leaf.shape)]
+
+
+def _looked_at(lines: Lines, name: str, known: Tensor) -> Iterator[Finding]:
+    """Findings on the elements of an input that are not known to be singular or a kink already."""
+    evidence = lines.evidence
+    suspects = _suspects(evidence, name)
+    moved = torch.zeros_like(known)
+    for mask in suspects.values():
+        moved |= mask
+    rest = ~known.reshape(-1)
+    few = int(rest.sum()) <= _ALL
+    indices = (rest if few else rest & moved.reshape(-1)).nonzero().reshape(-1).tolist()
+    seen: dict[int, Seen] = {}
+    for index in indices if few else indices[:_SUSPICIOUS]:
+        if lines.forwards_left < ONE_ELEMENT:
+            break
+        seen[index] = _worse(lines, name, index)
+    unknown = False
+    if not few:
+        others = (rest & ~moved.reshape(-1)).reshape(known.shape)
+        for number in range(_RANDOM):
+            if lines.forwards_left < ONE_ELEMENT or not bool(others.any()):
+                break
+            line = lines.random(name, number, others)
+            unknown |= line.agrees is None
+            if line.agrees is False:
+                index = _found_on(lines, name, number, others)
+                if index is None:
+                    unknown = True
+                else:
+                    seen[index] = _worse(lines, name, index)
+    yield from _findings(lines, name, seen, suspects, unknown)
+
+
+def _worse(lines: Lines, name: str, index: int) -> Seen:
+    """Of an element, or of the real and the imaginary part of one, the line that agrees less."""
+    seen = lines.element(name, index)
+    if lines.evidence.trace.point.leaves[name].is_complex() and seen.agrees is not False:
+        other = lines.element(name, index, imaginary=True)
+        return other if other.agrees is not True else seen
+    return seen
+
+
+def _found_on(lines: Lines, name: str, number: int, mask: Tensor) -> int | None:
+    """The element that makes a random line disagree: the half that does, again and again."""
+    indices = mask.reshape(-1).nonzero().reshape(-1)
+    while len(indices) > 1:
+        for half in (indices[: len(indices) // 2], indices[len(indices) // 2 :]):
+            if lines.forwards_left < ONE_ELEMENT:
+                return None
+            part = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+            part[half] = True
+            if lines.random(name, number, part.reshape(mask.shape)).agrees is False:
+                indices = half
+                break
+        else:
+            return None
+    return int(indices[0])
+
+
+def _suspects(evidence: Evidence, name: str) -> dict[StepRecord, Tensor]:
+    """The steps that bend, jump or end at their own inputs → the elements of the input that move these."""
+    suspects = {}
+    for record in evidence.steps:
+        if any(name in evidence.trace.depends[p] for p in record.parents):
+            mask = seen_at(evidence, name, record, Marks.__slots__)
+            if mask is not None and bool(mask.any()):
+                suspects[record] = mask
+    return suspects
+
+
+def _findings(
+    lines: Lines, name: str, seen: dict[int, Seen], suspects: dict[StepRecord, Tensor], unknown: bool
+) -> Iterator[Finding]:
+    wrong: dict[tuple[StepRecord | None, Finding | None, bool], list[int]] = {}
+    for index, line in seen.items():
+        if line.agrees is False and line.sides is not None:
+            blamed = _blame(lines.evidence, name, index, suspects)
+            if blamed is None:
+                unknown = True
+            else:
+                wrong.setdefault((*blamed, line.sides.smooth), []).append(index)
+    for (record, cut, smooth), indices in wrong.items():
+        yield _wrong(lines, name, {index: seen[index] for index in indices}, record, cut, smooth)
+    if unknown or any(line.agrees is None for line in seen.values()):
+        yield Finding("differentiable", _UNKNOWN)
+    cancelled = [index for index, line in seen.items() if line.agrees]
+    for record, mask in () if wrong else suspects.items():
+        if any(bool(mask.reshape(-1)[index]) for index in cancelled):
+            yield Finding(
+                "differentiable",
+                f"`{operation_of(record.node)}` {_does(lines.evidence, record)} exactly here, but the whole does not: its derivatives from "
+                "both sides are the one that PyTorch gives.",
+                record.node,
+            )
+
+
+def _blame(
+    evidence: Evidence, name: str, index: int, suspects: dict[StepRecord, Tensor]
+) -> tuple[StepRecord | None, Finding | None] | None:
+    """The step, or the cut path, for which PyTorch's derivative is another than that of the function; None where none is to blame."""
+    trace = evidence.trace
+    for record, mask in suspects.items():
+        if bool(mask.reshape(-1)[index]):
+            return record, None
+    for record in trace.records:
+        if (
+            any(name in trace.live[p] for p in record.parents)
+            and trace.needed & set(record.refs())
+            and has_wrong_rule(trace, record)
+        ):
+            return record, None
+    floating = {ref for ref in trace.outputs if is_differentiable(trace.values[ref].dtype)}
+    for cut in cuts(trace, name, floating):
+        if cut.node is not None and name_of(cut.node) not in SHAPE_ONLY | operations_with("detaches"):
+            return None, cut
+    for record in evidence.steps:  # behind a derivative of zero: relu(x ** 3)
+        if any(name in trace.live[p] for p in record.parents):
+            return record, None
+    return None
+
+
+def _wrong(
+    lines: Lines, name: str, seen: dict[int, Seen], record: StepRecord | None, cut: Finding | None, smooth: bool
+) -> Finding:
+    evidence = lines.evidence
+    leaf = evidence.trace.point.leaves[name]
+    mask = torch.zeros(leaf.numel(), dtype=torch.bool, device=leaf.device)
+    mask[list(seen)] = True
+    mask = mask.reshape(leaf.shape)
+    taken = evidence.gradient.get(name)
+    if cut is not None:
+        reason = f"A path from `{name}` is not in PyTorch's derivative, though the value moves with it: {cut.reason}"
+        return Finding("disconnected", reason, cut.node, cut.instead, mask)
+    if record is None:
+        return Finding("differentiable", _UNKNOWN)
+    verdict = "kink" if record in evidence.steps else "singular"
+    operation = operation_of(record.node)
+    if not smooth:
+        between = all(line.sides is not None and line.sides.between(line.pytorch) for line in seen.values())
+        reason = f"The one-sided derivatives differ here, because of `{operation}`. PyTorch's number is "
+        reason += "one of them or lies between them." if between else "neither of them, nor between them: it is wrong."
+    elif record in evidence.steps:
+        reason = (
+            f"`{operation}` {_does(evidence, record)} exactly here, but the whole does not: it has a derivative, the same from both sides, "
+            "and the number that PyTorch gives is wrong."
+        )
+    else:
+        reason = (
+            f"Differences of the function settle at another number than PyTorch's rule for `{operation}`, which is wrong here."
+        )
+    own = _own_derivatives(lines, name, seen) if smooth and not leaf.is_complex() else None
+    if own is not None and taken is not None and bool(torch.isfinite(own[mask][0])):
+        where = f"at element {mask.nonzero().tolist()[0]} " if leaf.ndim else ""
+        reason += f" PyTorch gives {float(taken[mask][0]):.6g} {where}where the derivative is {float(own[mask][0]):.6g}."
+    return Finding(verdict, reason, record.node, instead_of(evidence.trace, record, verdict, name), mask, taken, own)
+
+
+def _own_derivatives(lines: Lines, name: str, seen: dict[int, Seen]) -> Tensor:
+    """The derivative of the sum of all outputs as differences give it, of the input's shape; NaN where they do not settle."""
+    evidence = lines.evidence
+    trace = evidence.trace
+    whole = Lines(evidence, tuple(ref for ref in dict.fromkeys(trace.outputs) if trace.live[ref]), ones=True)
+    own = torch.full_like(trace.point.leaves[name], torch.nan).reshape(-1)
+    for index in seen:
+        if whole.forwards_left < ONE_ELEMENT:
+            break
+        line = whole.element(name, index)
+        settled = line.sides is None or line.sides.smooth
+        number = line.pytorch if line.sides is None else line.sides.value
+        own[index] = number / line.unit if settled else torch.nan
+    return own.reshape(trace.point.leaves[name].shape)
+
+
+def _does(evidence: Evidence, record: StepRecord) -> str:
+    kinds = {kind for marks in evidence.steps[record] for kind in marks.kinds()}
+    if "jump" in kinds:
+        return "jumps"
+    if "singular" in kinds:
+        return "has an infinite derivative"
+    if "edge" in kinds:
+        return "ends"
+    return "bends" if "kink" in kinds else "flips"

@@ -1,0 +1,208 @@
+"""The whole Function along lines through the point: its one-sided derivatives beside the one that PyTorch gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+
+from app.catalogue.facts import operations_with
+from app.engine.explain.evidence import Evidence, weights
+from app.engine.stepwise.one_sided import random_like
+from app.engine.stepwise.point import REFUSALS, Ref, name_of
+from app.engine.stepwise.quotients import OneSided, Sides, confirms, sides
+from app.engine.tensors import is_differentiable
+from app.program.errors import tensors_in
+
+# Steps in units of an element's own magnitude. At the first two that are tried a smooth function's central difference is right to 1e-10
+# already; down to 2^-48, some ten neighbouring numbers; of a zero, which has none, down to 2^-96.
+_FIRST: Final = 2.0**-18
+_FARTHEST: Final = 2.0**-6
+_NEAREST: Final = 2.0**-48
+_NEAREST_OF_ZERO: Final = 2.0**-96
+_FARTHER: Final = 2.0**32  # and up to so much farther where the other elements are that much larger
+# A derivative that is this little beside the terms that it is the sum of, some 64 of their roundings, is what is left of zero.
+_CANCELLED: Final = 64 * 2.0**-52
+_FORWARDS: Final = 600  # runs of the Function for one report, at most
+ONE_ELEMENT: Final = 40  # that one element may take
+_WORK: Final = 4e7  # and tensor elements computed for them
+
+
+_NOTHING: Final = OneSided(math.nan, math.inf, False)
+_UNSETTLED: Final = Sides(_NOTHING, _NOTHING, _NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One line.
+
+    Attributes:
+        direction: what the input was moved along, of its shape.
+        pytorch: the derivative along it that PyTorch gives; not finite where its gradient is not.
+        sides: those of the Function; None where `pytorch` was confirmed at once.
+    """
+
+    direction: Tensor
+    pytorch: float
+    sides: Sides | None
+
+    @property
+    def unit(self) -> float:
+        """How far the element is moved where t is 1."""
+        return float(self.direction.abs().max())
+
+    @property
+    def agrees(self) -> bool | None:
+        """None where it cannot be told."""
+        return True if self.sides is None else self.sides.agree(self.pytorch)
+
+
+@dataclass
+class Lines:
+    """Lines through the point of `evidence`, for a positive random combination of the outputs `refs`; `ones`: for their sum."""
+
+    evidence: Evidence
+    refs: tuple[Ref, ...]
+    ones: bool = False
+    forwards_left: int = 0
+    _cotangents: dict[Ref, Tensor] = field(default_factory=dict)
+    _base: dict[Ref, Tensor] = field(default_factory=dict)
+    _weights: dict[Ref, Tensor] = field(default_factory=dict)
+    _held: dict[fx.Node, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        trace = self.evidence.trace
+        size = sum(tensor.numel() for tensor in trace.values.values())
+        self.forwards_left = min(_FORWARDS, int(_WORK / max(1, size)))
+        self._weights = {
+            ref: torch.ones_like(trace.values[ref]) if self.ones else weights(trace.values[ref]) for ref in self.refs
+        }
+        everything = {ref for ref in trace.outputs if trace.live[ref]}
+        known = everything == set(self.refs) and not self.ones
+        self._cotangents = self.evidence.weighted if known else trace.backward(self._weights)
+        with torch.no_grad():
+            outputs = dict(zip(trace.outputs, trace.point.run({}), strict=True))
+        self._base = {ref: outputs[ref] for ref in self.refs}
+        # What is detached is a constant to whoever detached it.
+        self._held = {
+            node: result
+            for node, result in trace.point.results().items()
+            if node.target is torch.Tensor.detach
+            or (node.op == "call_function" and name_of(node) in operations_with("detaches"))
+        }
+
+    def gradient(self, name: str) -> Tensor | None:
+        return self._cotangents.get(self.evidence.trace.leaves[name])
+
+    def along(self, name: str, direction: Tensor, reach: float = 1.0, *, nearest: float = _NEAREST) -> Seen:
+        """The line through the point on which the input `name` moves along `direction`.
+
+        Arguments:
+            reach: how many times `direction` is a step that is still small beside the other elements.
+        """
+        gradient = self.gradient(name)
+        ours = 0.0 if gradient is None else _real((gradient.conj() * direction)[direction != 0].sum())
+        rise = self._rise(name, direction)
+        noise, terms = self._noise(name, direction)
+        if abs(ours) <= _CANCELLED * terms:
+            ours = 0.0
+        if math.isfinite(ours) and math.isfinite(noise) and confirms(rise, ours, noise, _FIRST):
+            return Seen(direction, ours, None)
+        farthest = _FARTHEST * min(max(reach, 1.0), _FARTHER)
+        return Seen(direction, ours, sides(rise, noise, farthest, nearest))
+
+    def element(self, name: str, index: int, *, imaginary: bool = False) -> Seen:
+        """The line on which one element moves; `direction` is a power of two near its magnitude, so that steps are exact."""
+        leaf = self.evidence.trace.point.leaves[name]
+        own, typical = float(leaf.reshape(-1)[index].abs()), _typical(leaf)
+        if 0 < own < torch.finfo(leaf.dtype).tiny:
+            return Seen(torch.ones_like(leaf), math.nan, _UNSETTLED)  # its neighbours are too far for a step
+        unit = _power_of_two(own or typical)
+        direction = torch.zeros_like(leaf).reshape(-1)
+        direction[index] = torch.tensor(unit * 1j if imaginary else unit, dtype=leaf.dtype)
+        nearest = _NEAREST if own else _NEAREST_OF_ZERO
+        return self.along(name, direction.reshape(leaf.shape), typical / unit, nearest=nearest)
+
+    def random(self, name: str, number: int, mask: Tensor) -> Seen:
+        """A line on which every element under the mask moves, each by a power of two near its magnitude."""
+        leaf = self.evidence.trace.point.leaves[name]
+        size = leaf.abs()
+        size = torch.where(size > 0, size, _typical(leaf)).clamp(min=torch.finfo(size.dtype).tiny)
+        unit = torch.exp2(torch.floor(torch.log2(size)))
+        turn = random_like(leaf, 130 + number)
+        turn = turn / turn.abs() if leaf.is_complex() else torch.sign(turn)
+        return self.along(name, torch.where(mask & torch.isfinite(size), unit * turn, 0))
+
+    def _rise(self, name: str, direction: Tensor) -> Callable[[float], float]:
+        leaf = self.evidence.trace.point.leaves[name]
+
+        def rise(t: float) -> float:
+            outputs = self._run(name, leaf + t * direction)
+            if outputs is None:
+                return math.nan
+            total = 0.0
+            for ref, base in self._base.items():
+                output = outputs[ref]
+                if output.shape != base.shape:
+                    return math.nan
+                moved = torch.where(output == base, 0, output - base)
+                finite = torch.isfinite(base)  # what is not finite at the point is another finding
+                total += _real((self._weights[ref].conj() * moved)[finite].sum())
+            return total
+
+        return rise
+
+    def _run(self, name: str, leaf: Tensor) -> dict[Ref, Tensor] | None:
+        self.forwards_left -= 1
+        trace = self.evidence.trace
+        try:
+            with torch.no_grad():
+                return dict(zip(trace.outputs, trace.point.run({name: leaf}, self._held), strict=True))
+        except REFUSALS:
+            return None
+
+    def _noise(self, name: str, direction: Tensor) -> tuple[float, float]:
+        """The rounding error of a rise, and the size of the terms that the derivative is the sum of.
+
+        The error: of each number that moves, eps times what it weighs in the result (a running error analysis, Higham, Accuracy and
+        Stability of Numerical Algorithms, 2nd ed., section 3.3).
+        """
+        trace = self.evidence.trace
+        if self._run(name, trace.point.leaves[name] + _FIRST * direction) is None:
+            return math.inf, 0.0
+        results, total, terms, eps = trace.point.results(), 0.0, 0.0, 0.0
+        for (node, k), value in trace.values.items():
+            cotangent = self._cotangents.get((node, k))
+            if cotangent is None or not is_differentiable(value.dtype) or node not in results:
+                continue
+            moved = list(tensors_in(results[node]))[k]
+            if moved.shape != value.shape or cotangent.shape != value.shape:
+                continue
+            share = cotangent.abs() * value.abs()
+            if bool((moved != value).any()):
+                share = share[moved != value]
+            elif name not in trace.depends[(node, k)]:
+                continue  # else it did not move for rounding: x + 1e20
+            total += float(share[torch.isfinite(share)].sum())
+            part = cotangent.abs() * (moved - value).abs()
+            terms += float(part[torch.isfinite(part)].sum()) / _FIRST
+            eps = max(eps, torch.finfo(value.dtype).eps)
+        return eps * total, terms
+
+
+def _real(number: Tensor) -> float:
+    return float(number.real if number.is_complex() else number)
+
+
+def _power_of_two(size: float) -> float:
+    return 2.0 ** max(-1022, min(1000, math.floor(math.log2(size)))) if 0 < size < math.inf else 1.0
+
+
+def _typical(leaf: Tensor) -> float:
+    size = leaf.abs()
+    usable = size[torch.isfinite(size) & (size > 0)]
+    return float(usable.mean()) if usable.numel() else 1.0

@@ -1,0 +1,64 @@
+"""Whether a single step's derivative rule is wrong at the step's own inputs, by differences of the step alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.explain.evidence import weights
+from app.engine.stepwise.one_sided import random_like, scale_of
+from app.engine.stepwise.point import REFUSALS
+from app.engine.stepwise.quotients import sides
+from app.engine.stepwise.trace import StepRecord, StepTrace, step_vjp
+from app.engine.tensors import is_differentiable
+
+_DIRECTIONS: Final = 2
+_FARTHEST, _NEAREST = 2.0**-6, 2.0**-48
+
+
+def has_wrong_rule(trace: StepTrace, record: StepRecord) -> bool:
+    """Whether differences settle, along some direction, at another number than the step's own rule gives."""
+    return any(_is_wrong(trace, record, number) for number in range(_DIRECTIONS))
+
+
+def _is_wrong(trace: StepTrace, record: StepRecord, number: int) -> bool:
+    cotangents = [weights(o) if is_differentiable(o.dtype) and o.requires_grad else None for o in record.outputs]
+    rows = step_vjp(record, cotangents)
+    moves = {j: _direction(t, 40 * number + j) for j, t in enumerate(record.inputs) if rows[j] is not None}
+    ours = sum(_real((row.conj() * moves[j]).sum()) for j, row in enumerate(rows) if row is not None)
+    inputs = [tensor.detach() for tensor in record.inputs]
+    noise = sum(
+        torch.finfo(o.dtype).eps * float((c * o.detach()).abs().sum())
+        for o, c in zip(record.outputs, cotangents, strict=True)
+        if c is not None
+    )
+
+    def rise(t: float) -> float:
+        try:
+            with torch.no_grad():
+                outputs = trace.again(record, [x + t * moves[j] if j in moves else x for j, x in enumerate(inputs)])
+        except REFUSALS:
+            return math.nan
+        total = 0.0
+        for output, base, cotangent in zip(outputs, record.outputs, cotangents, strict=True):
+            if cotangent is not None:
+                if output.shape != base.shape:
+                    return math.nan
+                total += _real((cotangent.conj() * (output - base.detach())).sum())
+        return total
+
+    return math.isfinite(ours) and sides(rise, 4 * noise, _FARTHEST, _NEAREST).agree(ours) is False
+
+
+def _direction(tensor: Tensor, number: int) -> Tensor:
+    """Powers of two near the elements' magnitudes, of random signs, so that steps are exact."""
+    scale = scale_of(tensor).clamp(min=torch.finfo(tensor.dtype).tiny)
+    turn = random_like(tensor, number)
+    return (torch.exp2(torch.floor(torch.log2(scale))) * (turn / turn.abs())).to(tensor.dtype)
+
+
+def _real(number: Tensor) -> float:
+    return float(number.real if number.is_complex() else number)

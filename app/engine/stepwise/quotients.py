@@ -1,0 +1,139 @@
+"""Difference quotients of a real function of one number, from the left and from the right, over shrinking steps, and where they settle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+# Steps shrink by this factor from one level to the next: a quotient of a smooth function then gains 4 bits a level, until rounding takes over.
+SHRINK: Final = 16.0
+# A quotient and a derivative that differ by less, relative to the larger, are taken for the same: the quotient's own error at its best
+# step is about sqrt(eps) = 1.5e-8 (Nocedal & Wright, Numerical Optimization, 2nd ed., section 8.1), and this leaves three digits of room
+# for functions that are large beside their derivative.
+SAME: Final = 1e-5
+# The doubt is the gap between two neighbouring levels, no strict bound: room for both.
+_DOUBTS: Final = 8.0
+# A quotient that may be off by more than this share of what it is compared with says nothing.
+_TELLING: Final = 0.05
+# Quotients that fall at least like the square root of the step tend to zero.
+_FALLS: Final = 0.3
+
+# f(t) - f(0); NaN where f is not defined.
+Rise = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class OneSided:
+    """A derivative from one side: what the quotients settle at, and by how much that may be off; NaN and infinity where they do not.
+
+    Attributes:
+        steady: the quotients stand still, fall, or are nothing beside rounding. Those of a bounded function that is too fast for the
+            steps grow, and prove nothing against a large derivative.
+    """
+
+    value: float
+    doubt: float
+    steady: bool
+
+    def is_not(self, other: float) -> bool:
+        """Whether this is surely another number than `other`; False where it cannot be told."""
+        apart = abs(self.value - other)
+        return (
+            self.steady
+            and self.doubt < _TELLING * apart
+            and apart > SAME * max(abs(self.value), abs(other)) + _DOUBTS * self.doubt
+        )
+
+    def is_(self, other: float) -> bool:
+        """Whether this is `other` as far as it can be told, and it can be told to a twentieth."""
+        apart, size = abs(self.value - other), max(abs(self.value), abs(other))
+        return apart <= SAME * size + _DOUBTS * self.doubt and self.doubt <= _TELLING * size + (math.inf if other == 0 else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The derivatives from both sides of a function along a line, and the limit of its central differences, which alone proves neither."""
+
+    left: OneSided
+    right: OneSided
+    central: OneSided
+
+    @property
+    def settled(self) -> bool:
+        return math.isfinite(self.left.doubt) and math.isfinite(self.right.doubt)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether both sides settle at one number."""
+        return self.settled and not self.left.is_not(self.right.value) and not self.right.is_not(self.left.value)
+
+    @property
+    def value(self) -> float:
+        """The most certain of them; zero where it cannot be told from zero."""
+        best = min((self.left, self.right, self.central), key=lambda side: side.doubt)
+        return 0.0 if abs(best.value) <= best.doubt else best.value
+
+    def between(self, other: float) -> bool:
+        """Whether `other` is one of them or lies between them: a subgradient."""
+        low, high = sorted((self.left.value, self.right.value))
+        return low <= other <= high or self.left.is_(other) or self.right.is_(other)
+
+    def agree(self, other: float) -> bool | None:
+        """Whether both are the derivative `other`; None where that cannot be told."""
+        if self.left.is_not(other) or self.right.is_not(other):
+            return False
+        return True if self.central.is_(other) or (self.left.is_(other) and self.right.is_(other)) else None
+
+
+def sides(rise: Rise, noise: float, farthest: float, nearest: float) -> Sides:
+    """Looks along the line, from steps of `farthest` down to `nearest`.
+
+    Arguments:
+        noise: the rounding error of one `rise`.
+    """
+    levels = max(3, round(math.log(farthest / nearest, SHRINK)) + 1)
+    steps = [farthest * SHRINK**-k for k in range(levels)]
+    left, right = ([rise(sign * h) / (sign * h) for h in steps] for sign in (-1, 1))
+    central = [(a + b) / 2 for a, b in zip(left, right, strict=True)]  # its error shrinks with the square of the step
+    return Sides(*(_settled(list(zip(steps, quotients, strict=True)), noise) for quotients in (left, right, central)))
+
+
+def _settled(levels: Sequence[tuple[float, float]], noise: float) -> OneSided:
+    """The level with the least doubt among those that no finer level contradicts.
+
+    A plateau of coarse steps alone proves nothing: x + sin(1e12 x) / 1e12 has the slope 1 there, and 2 where it is looked at closely.
+    """
+    best = OneSided(math.nan, math.inf, False)
+    for k in range(1, len(levels)):
+        step, value = levels[k]
+        doubt = abs(value - levels[k - 1][1]) + 2 * noise / step
+        if not doubt < best.doubt:  # NaN, too
+            continue
+        if all(abs(finer - value) <= _DOUBTS * (doubt + noise / h) for h, finer in levels[k + 1 :]):
+            best = OneSided(value, doubt, _is_steady([q for _, q in levels[: k + 1]], doubt, noise / step))
+    return best
+
+
+def _is_steady(quotients: Sequence[float], doubt: float, rounding: float) -> bool:
+    last = [abs(q) for q in quotients[-3:]]
+    falls = len(last) == 3 and last[2] < _FALLS * last[1] < _FALLS * _FALLS * last[0]
+    return doubt <= _TELLING * last[-1] or falls or last[-1] <= _DOUBTS * rounding
+
+
+def confirms(rise: Rise, derivative: float, noise: float, step: float) -> bool:
+    """Whether two pairs of points around the line's origin already show `derivative`, without a bend: four evaluations.
+
+    Arguments:
+        step: of the coarser pair.
+    """
+    gaps = []
+    for h in (step, step / 64):
+        right, left = rise(h) / h, -rise(-h) / h
+        gaps.append(abs(right - left))
+        rounding = 4 * noise / h
+    close = abs((right + left) / 2 - derivative) <= SAME * abs(derivative) + rounding and rounding <= _TELLING * abs(derivative)
+    if derivative == 0:
+        close = abs(right + left) / 2 <= rounding
+    return close and gaps[1] <= max(gaps[0] / 8, SAME * abs(derivative) + rounding)

@@ -1,0 +1,151 @@
+"""explain beside differences of the whole program: bends that cancel, numbers that are wrong, and what cannot be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.building import explained
+
+# Program in x at 0, PyTorch's number there, the derivative.
+WRONG: dict[str, tuple[str, float, float]] = {
+    "two rectifiers": ("relu(x) - relu(-x)", 0.0, 1.0),
+    "magnitude and sign": ("abs(x) * sign(x)", 0.0, 1.0),
+    "magnitude and rectifier": ("abs(x) - 2 * relu(x)", 0.0, -1.0),
+    "two clamps": ("clamp(x, min=0) + clamp(x, max=0)", 2.0, 1.0),
+    "a tie": ("maximum(x, 2 * x) - relu(x)", 1.5, 1.0),
+    "behind smooth steps": ("h = 3 * sin(x)\n(relu(h) - relu(-h)).sum()", 0.0, 3.0),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("x", [[0.0], [1.5, 0.0, -2.0]])
+def test_a_wrong_number_beside_the_right_one(case: str, x: list[float]) -> None:
+    text, ours, right = WRONG[case]
+    told = explained(text, x=x)
+    found = told["inputs"]["x"]
+    assert found["verdict"] == "kink"
+    assert found["elements"] == [[x.index(0.0)]]
+    assert found["subgradient"] == pytest.approx([ours])
+    assert found["derivative"] == pytest.approx([right], rel=1e-6)
+    assert "wrong" in found["because"]["reason"]
+    assert told["outputs"]["output"]["verdict"] == "kink"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x * relu(x)",
+        "maximum(x, tensor(0.0)) + minimum(x, tensor(0.0))",
+        "where(x > 0, sin(x), x)",
+        "floor(x) * 0 + x",
+        "leaky_relu(x, 0.1) - 0.9 * relu(x)",
+    ],
+)
+def test_a_right_number_where_bends_cancel_is_said_to_be_right(text: str) -> None:
+    told = explained(text, x=[0.0, 1.0])
+    found = told["inputs"]["x"]
+    assert (found["verdict"], told["outputs"]["output"]["verdict"]) == ("differentiable", "differentiable")
+    assert "the one that PyTorch gives" in found["because"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("text", "x", "words"),
+    [
+        ("sqrt(x ** 2) ** 2", [0.0], "its derivative is 0"),
+        ("sqrt(x ** 2) * x.sign()", [0.0], "its derivative is 1"),
+        ("sqrt(x ** 2)", [0.0], "from a slope of -1 to one of 1"),
+        ("sqrt(x ** 2)", 0.0, "continuous at this point"),
+    ],
+)
+def test_a_nan_on_the_way_does_not_hide_the_function(text: str, x: Any, words: str) -> None:
+    found = explained(text, x=x)["inputs"]["x"]
+    assert found["verdict"] == "singular"
+    assert words in found["because"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [("x + 1e-12 * sin(1e12 * x)", [1.0]), ("(x + 1e20) - 1e20", [1.0]), ("sin(1e15 * x)", [1.0]), ("sqrt(x)", [5e-324])],
+)
+def test_what_differences_cannot_follow_is_neither_blamed_nor_confirmed(text: str, x: list[float]) -> None:
+    found = explained(text, x=x)["inputs"]["x"]
+    assert found["verdict"] == "differentiable"
+    assert "cannot tell" in found["because"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        ("tanh(1e9 * x)", [0.0]),
+        ("sigmoid(1e12 * x)", [0.0]),
+        ("(x + 1e10) - 1e10", [1.0]),
+        ("x.sum()", [1e10, 1e-5]),
+        ("sqrt(x ** 2 + 1e-30)", [0.0]),
+        ("sqrt(abs(x) + 1e-12)", [1e-15]),
+        ("softmax(x, 0).sum()", [0.3, 1.2]),
+        ("x + (round(x) - x).detach()", [0.3]),
+        ("x * x.detach()", [3.0]),
+        ("linalg.cholesky(x @ x.mT + eye(2))", [[1.0, 2.0], [3.0, 4.0]]),
+    ],
+)
+def test_steep_ill_conditioned_and_detached_functions_raise_no_alarm(text: str, x: Any) -> None:
+    told = explained(text, x=x)
+    assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "differentiable"
+    assert told["inputs"]["x"]["findings"] == [] or "detach" in text
+
+
+def test_a_bend_that_looks_like_a_square_root_from_afar() -> None:
+    told = explained("sqrt(abs(x) + 1e-12)", x=[0.0, 1.0])
+    assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "kink"
+    assert told["inputs"]["x"]["elements"] == [[0]]
+
+
+def test_one_wrong_element_among_thousands() -> None:
+    x = torch.linspace(-1.0, 1.0, 4001, dtype=torch.float64)
+    x[2000] = 0.0
+    found = explained("(relu(x) - relu(-x)).sum()", x=x)["inputs"]["x"]
+    assert (found["verdict"], found["elements"]) == ("kink", [[2000]])
+
+
+@pytest.mark.parametrize("text", ["round(x * 1e-6)", "x - x % 1", "x - frac(x)", "sign(x - 1e6)", "ceil(x * 1e-4) * 3"])
+@pytest.mark.parametrize("x", [[1.3], [1.3, 2.4, 5.5]])
+def test_constant_between_jumps_far_away(text: str, x: list[float]) -> None:
+    told = explained(text, x=x)
+    assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "piecewise_constant"
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [("clamp(x, -1, 1)", 100.0), ("relu(x)", -3.0), ("sigmoid(1e9 * x)", 2.0), ("hardsigmoid(x)", 10.0), ("x ** 2", 0.0)],
+)
+def test_a_function_at_rest_is_not_constant(text: str, x: float) -> None:
+    assert explained(text, x=[x])["inputs"]["x"]["verdict"] == "differentiable"
+
+
+@pytest.mark.parametrize("text", ["round(sqrt(x))", "sign(log(x))", "floor(1 / x)"])
+def test_a_nan_before_a_constant_step_is_no_zero(text: str) -> None:
+    told = explained(text, x=[0.0, 1.0])["inputs"]["x"]
+    assert [finding["verdict"] for finding in told["findings"]] == ["singular", "piecewise_constant"]
+    assert "gives zero" not in str(told)
+
+
+@pytest.mark.parametrize("x", [-1.0, 1.0])
+def test_the_angle_is_not_constant(x: float) -> None:
+    told = explained("atan2(y, x)", x=[x], y=[0.0])
+    assert told["inputs"]["x"]["verdict"] == "differentiable"
+    assert told["inputs"]["y"]["verdict"] == ("differentiable" if x > 0 else "singular")
+
+
+@pytest.mark.parametrize(
+    ("text", "x"), [("asin(x)", 1 - 1e-12), ("acos(x)", -1 + 1e-9), ("acosh(x)", 1 + 1e-12), ("atanh(x)", 1 - 1e-13)]
+)
+def test_near_the_end_of_a_domain_is_not_its_end(text: str, x: float) -> None:
+    assert explained(text, x=[x])["inputs"]["x"]["verdict"] == "differentiable"
+
+
+def test_each_output_is_told_apart() -> None:
+    told = explained('return {"a": relu(x) - relu(-x), "b": x ** 2}', x=[0.0])
+    assert {name: found["verdict"] for name, found in told["outputs"].items()} == {"a": "kink", "b": "differentiable"}
