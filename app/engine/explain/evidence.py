@@ -56,7 +56,7 @@ class Evidence:
         jumps: inputs that make an output jump, or end its domain.
         gradient: input → gradient of the sum of all outputs, as PyTorch takes it.
         weighted: tensor → its cotangent, where the outputs' are random: the gradient without accidental zeros.
-        checked: input → what differences of the whole showed of it (app/engine/explain/cross_check.py).
+        checked: input → what differences of the whole showed of it (app/engine/explain/differences/cross_check.py).
     """
 
     trace: StepTrace

@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-from app.engine.explain.cross_check import cross_checked, cross_checked_output
+from app.engine.explain.differences.cross_check import cross_checked, cross_checked_output
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, flat, steps_over
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import ORDER, Finding, at_step
@@ -90,7 +90,7 @@ def of_output(evidence: Evidence, index: int) -> list[Finding]:
 def _bends(evidence: Evidence, ref: Ref) -> bool:
     """Whether an input was found to be more than differentiable here: what else looks like a bend of the output is rounding."""
     checked = [evidence.checked.get(name) for name in evidence.trace.live[ref]]
-    return any(found is None or any(f.verdict != "differentiable" for f in found) for found in checked)
+    return any(known is None or any(f.verdict != "differentiable" for f in known) for known in checked)
 
 
 def _is_constant(evidence: Evidence, name: str) -> bool:

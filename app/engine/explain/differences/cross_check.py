@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from app.catalogue.facts import operations_with, values
+from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
+from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import LARGE, Evidence, weights
 from app.engine.explain.findings import Finding, instead_of, operation_of
-from app.engine.explain.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.singularities import seen_at
-from app.engine.explain.step_rules import has_wrong_rule
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
@@ -60,16 +60,16 @@ def cross_checked_output(evidence: Evidence, ref: Ref) -> list[Finding]:
     names = [
         name for name in sorted(trace.live[ref]) if any(f.verdict != "differentiable" for f in evidence.checked.get(name, ()))
     ]
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for name in names:
         leaf = trace.values[trace.leaves[name]]
         if len({r for r in trace.outputs if trace.live[r]}) > 1:
             lines = Lines(evidence, (ref,))
             lines.forwards_left //= len(trace.leaves) * len(trace.outputs)
-            found += _looked_at(lines, name, ~torch.isfinite(leaf))
+            findings += _looked_at(lines, name, ~torch.isfinite(leaf))
         else:
-            found += evidence.checked[name]
-    return [replace(f, mask=None, subgradient=None, derivative=None) for f in found if f.verdict in ("kink", "singular")]
+            findings += evidence.checked[name]
+    return [replace(f, mask=None, subgradient=None, derivative=None) for f in findings if f.verdict in ("kink", "singular")]
 
 
 def _by_convention(evidence: Evidence, name: str) -> bool:
@@ -139,7 +139,7 @@ def _with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
         left, right = seen.sides.left.value / seen.unit, seen.sides.right.value / seen.unit
         if not (math.isfinite(left) and math.isfinite(right)):
             break  # it overflows: only the number is infinite
-        told = (
+        words = (
             f"its derivative is {seen.sides.value / seen.unit:.6g}"
             if seen.sides.smooth
             else f"it bends, from a slope of {left:.6g} to one of {right:.6g}"
@@ -147,7 +147,7 @@ def _with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
         where = f"element {_place(leaf, index)}" if leaf.ndim else "this point"
         return replace(
             finding,
-            reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {told}; only the steps on the way break.",
+            reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {words}; only the steps on the way break.",
         )
     return finding
 
