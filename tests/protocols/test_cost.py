@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from app.road import Request
 from benchmarks.protocols import requests
@@ -15,6 +16,10 @@ from tests.protocols.asking import road
 LIMIT = 1.2
 ROUNDS = 20
 QUERIES_A_ROUND = 40
+# What the foreign protocols are compared with is the road that they take too, and not a recipe.
+WHOLE_ROAD = "application/json; charset=utf-8"
+# Of the whole road's time, what a recipe takes; measured 0.16 to 0.3.
+REPEATED_LIMIT = 0.6
 ENDPOINTS = {"/v1/query": "query", "/v2/models/softmax/infer": "oip.infer"}
 
 
@@ -23,8 +28,10 @@ def test_a_small_query_costs_little_more_than_the_native_one() -> None:
     asked = {}
     for name, (path, body, headers) in requests().items():
         endpoint = ENDPOINTS.get(path, f"tesseract.{path.rpartition('/')[2]}")
+        content_type = WHOLE_ROAD if endpoint == "query" else None
         told = {"model": "softmax", **{header.lower(): value for header, value in headers.items()}}
-        asked[name] = Request(endpoint, "cost", None, None, None, memoryview(body), told)
+        asked[name] = Request(endpoint, "cost", content_type, None, None, memoryview(body), told)
+    asked["repeated"] = replace(asked["native"], content_type=None)
     best = dict.fromkeys(asked, float("inf"))
     for _ in range(ROUNDS):
         for name, request in asked.items():
@@ -33,3 +40,4 @@ def test_a_small_query_costs_little_more_than_the_native_one() -> None:
                 assert road().answer(request, lambda _: None).status == 200
             best[name] = min(best[name], time.process_time() - before)
     assert max(best.values()) <= LIMIT * best["native"], best
+    assert best["repeated"] <= REPEATED_LIMIT * best["native"], best
