@@ -69,7 +69,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="Worker processes; 0 = one for each GPU, else one for each core and at least two, fewer where memory is short.",
+        description="Worker processes; 0 = one for each GPU, else one for each core and at least two, fewer where memory is short. "
+        "On the CPU two small ones come beside them while all are busy, the light worker and its standby.",
     )
     worker_memory_bytes: int = Field(
         0, ge=0, description="Memory that one worker may take, in bytes; 0 = its share of what front and queue leave."

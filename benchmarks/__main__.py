@@ -28,6 +28,7 @@ from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
 from benchmarks import load, protocols, servers, sparse
+from benchmarks.fairness import run as fairness
 from benchmarks.soak import run as soak
 
 SAFETENSORS = "application/vnd.safetensors"
@@ -265,6 +266,8 @@ def programs() -> None:
 def main() -> None:
     if sys.argv[1:2] == ["soak"]:
         sys.exit(soak.main(sys.argv[2:]))
+    if sys.argv[1:2] == ["fairness"]:
+        sys.exit(fairness.main(sys.argv[2:]))
     parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
     parser.add_argument(
         "what", nargs="?", choices=("all", "sparse"), default="all", help="`sparse`: Jacobians by coordinates alone"

@@ -14,9 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 import httpx
 
+from app.ready import wait
+
+_START_LIMIT_S: Final = 180.0
 EMPTY_ROUTE = """
 from fastapi import FastAPI, Request
 app = FastAPI()
@@ -77,6 +82,24 @@ def pullback(workers: int = 1) -> Iterator[int]:
         [sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{port}/health/ready", environment(port, workers)
     ):
         yield port
+
+
+@contextmanager
+def logged_pullback(workers: int, log: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server's port and process; it is still there when this ends well, and killed when not."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "serve"], env=environment(port, workers), stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        if not wait("127.0.0.1", port, _START_LIMIT_S, lambda: process.poll() is None):
+            raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
+        yield port, process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
 
 
 @contextmanager

@@ -59,13 +59,13 @@ class Job:
         client: who asks, as the queue tells clients apart.
         is_waiting: it stands in the queue, since `queued`, seconds on CLOCK_MONOTONIC.
         slices: how often it was stopped on the light worker, now or when the same was asked before.
-        is_heavy: it was stopped for others that waited, as it held a worker for long.
+        is_heavy: it was stopped for others that waited, as it held a worker for long; `stops`: how often, where there is one worker.
         mark: the fingerprint of all that is asked, where somebody needed it; else empty.
     """
 
     __slots__ = (
         "arrived", "asked", "begun", "body", "client", "deadline", "future", "holders", "is_heavy", "is_waiting", "lost",
-        "mark", "meta", "number", "queued", "size", "slices", "tries", "worker",
+        "mark", "meta", "number", "queued", "size", "slices", "stops", "tries", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +97,7 @@ class Job:
         self.queued = arrived
         self.is_waiting = False
         self.slices = 0
+        self.stops = 0
         self.is_heavy = False
         self.mark = b""
 

@@ -25,7 +25,8 @@ from app.pool.budget import ByteBudget
 from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job, WorkerReply, asked_of, meta_of
-from app.pool.queueing.dispatch import SLICES, Dispatch
+from app.pool.queueing.dispatch import Dispatch
+from app.pool.queueing.light import SLICES
 from app.pool.queueing.quarantine import Quarantine
 from app.pool.queueing.timeout import timeout_of
 from app.pool.queueing.verdict import SIGKILL, Verdict
@@ -107,7 +108,7 @@ class Pool:
             "idle": len(self._dispatch.idle),
             "busy": self._dispatch.regular_count - len(self._dispatch.idle),
             "starting": sum(worker.state == "starting" for worker in self.supervisor.workers.values()),
-            "light": len(self._dispatch.ready) - self._dispatch.regular_count,
+            **self._dispatch.light_states(),
         }
 
     # The way in
@@ -117,6 +118,13 @@ class Pool:
         if self._dispatch.idle or self.waiting_count < self._settings.queue_length or self._dispatch.one_too_many(client):
             return
         raise self._queue_full()
+
+    def relieve(self, client: str) -> bool:
+        """Refuse a query that waits, for one more of this client's: of whoever holds more by bodies that wait; False where nobody does."""
+        last = self._dispatch.largest_but(client)
+        if last is not None:
+            self._settle(last, self._queue_full())
+        return last is not None
 
     def _queue_full(self) -> PullbackError:
         return refusals.queue_full(f"{self.waiting_count} queries wait already, of {self._settings.queue_length} at most")

@@ -1,7 +1,4 @@
-"""The supervisor: keeps the forkserver and one worker for each slot alive, and says who came and who went.
-
-Knows starting, reaping, back-off and replacement. Refuses to know jobs: what the dead one held is its caller's business.
-"""
+"""The supervisor: keeps the forkserver and one worker for each slot alive, and says who came and who went."""
 
 from __future__ import annotations
 
@@ -89,7 +86,7 @@ class Supervisor:
         self._allocate = allocate
         self._slots: tuple[WorkerSlot, ...] = ()
         self._light_slot: WorkerSlot | None = None
-        self._light_wanted = False
+        self._light_wanted = 0  # the light worker, and its standby
         self._numbers: Iterator[int] = count(1)
         self._unreaped: dict[int, WorkerHandle] = {}  # every process not yet reaped, by number
         self._awaiting_status: set[int] = set()
@@ -132,7 +129,7 @@ class Supervisor:
         self._forkserver_failures = 0
         self._slots = places(self._settings, facts["gpus"])
         self._light_slot = light_place(self._settings, self._slots)
-        for index in range(len(self._slots) + 1):
+        for index in range(len(self._slots) + self._light_wanted):
             self._spawn(index)
         for worker in list(self.workers.values()):
             # Children of an earlier forkserver: they have served while there was none, and go as soon as they are free.
@@ -212,34 +209,36 @@ class Supervisor:
         linux.enlarge(theirs)
         number = next(self._numbers)
         worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost, self._allocate)
-        worker.is_light = index == len(self._slots)
+        worker.is_light = index >= len(self._slots)
         self.workers[index] = self._unreaped[number] = worker
         with theirs, contextlib.suppress(OSError):
             # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.
             forkserver.fork(number, slot, theirs)
 
     def _slot(self, index: int) -> WorkerSlot | None:
-        """After the others comes that of the light worker, while it is wanted."""
+        """After the others come those of the light worker and its standby, while they are wanted."""
         if index < len(self._slots):
             return self._slots[index]
-        return self._light_slot if self._light_wanted else None
+        return self._light_slot if index < len(self._slots) + self._light_wanted else None
 
     @property
-    def slot_count(self) -> int:
-        """Workers that there are to be, without the light one; 0 where that is not known yet."""
-        return len(self._slots)
+    def has_light(self) -> bool:
+        """Whether there can be a light worker."""
+        return self._light_slot is not None
 
-    def want_light(self) -> None:
-        """Have one worker more than slots, for light work; on the CPU, where a process takes milliseconds to fork."""
-        if not self._light_wanted and self._light_slot is not None:
-            self._light_wanted = True
-            self._spawn(len(self._slots))
+    def want_light(self, *, standby: bool = False) -> None:
+        """Have one worker more than slots, for light work, or its standby too; on the CPU, where a process takes milliseconds to fork."""
+        wanted = 2 if standby else 1
+        if self._light_wanted < wanted and self._light_slot is not None:
+            self._light_wanted = wanted
+            self._spawn(len(self._slots) + wanted - 1)
 
-    def dismiss_light(self, worker: WorkerHandle) -> None:
-        """It is not needed now."""
-        self._light_wanted = False
-        self._remove(worker)
-        worker.kill()
+    def dismiss_light(self) -> None:
+        """They are not needed now."""
+        self._light_wanted = 0
+        for worker in [worker for worker in self.workers.values() if worker.is_light]:
+            self._remove(worker)
+            worker.kill()
 
     def _worker_sent(self, worker: WorkerHandle, frame: Frame) -> None:
         if frame.kind is not Kind.READY:
@@ -364,7 +363,7 @@ class Supervisor:
 
     @property
     def slots(self) -> tuple[WorkerSlot, ...]:
-        """Where workers compute; empty until the forkserver has looked for GPUs."""
+        """Where workers compute, without the light one; empty until the forkserver has looked for GPUs."""
         return self._slots
 
     async def stop(self) -> None:

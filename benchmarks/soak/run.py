@@ -6,14 +6,11 @@ import argparse
 import http.client
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,13 +18,11 @@ from typing import Final
 import numpy as np
 import torch
 
-from app.ready import wait
 from benchmarks import servers
 from benchmarks.soak import good, hostile, watch
 
 # A good query of the mix takes milliseconds; none waits for so long unless something is wrong.
 LATE_S: Final = 2.0
-_START_LIMIT_S: Final = 180.0
 _END_LIMIT_S: Final = 60.0
 _REPLY_LIMIT_S: Final = 60.0
 _LOOK_EVERY_S: Final = 1.0
@@ -129,25 +124,6 @@ class Client(threading.Thread):
         return reply.status, reply.read()
 
 
-@contextmanager
-def _serving(workers: int, log: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server's port and process; it is still there when this ends well, and killed when not."""
-    port = servers.free_port()
-    environment = servers.environment(port, workers)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"], env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        if not wait("127.0.0.1", port, _START_LIMIT_S, lambda: process.poll() is None):
-            raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
-        yield port, process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-
-
 def _settled(front: int, limit: int) -> int:
     """The front's descriptors, when they are back at `limit` or have had their time."""
     until = time.monotonic() + _SETTLE_S
@@ -164,7 +140,7 @@ def soak(
     cases = good.mix(np.random.default_rng(0))
     outcome, looks = Outcome(), []
     before = watch.shared_memory()
-    with tempfile.TemporaryDirectory() as folder, _serving(workers, Path(folder) / "log.txt") as (port, process):
+    with tempfile.TemporaryDirectory() as folder, servers.logged_pullback(workers, Path(folder) / "log.txt") as (port, process):
         time.sleep(0.5)
         descriptors = watch.descriptors(process.pid)
         until = time.monotonic() + seconds

@@ -181,10 +181,28 @@ def test_a_body_finds_no_room_while_it_comes(narrow: Server) -> None:
                 return raw.reply()[0]
 
             statuses = sorted(clients.map(upload, raws))
+        # The last gives way to the others, so that both fit.
         assert set(statuses) <= {200, 429}
-        # The two that are left fit; where two are refused in the same moment, one does.
-        assert 200 in statuses
+        assert statuses.count(200) >= 2
     assert narrow.http.post("/v1/query", content=query_of(MB), headers={"Content-Type": "application/json"}).status_code == 200
+
+
+def test_another_clients_small_query_finds_room_beside_all_that_one_holds(narrow: Server) -> None:
+    """Large bodies that are not whole, small ones that are not whole, and replies that nobody reads, until each is refused."""
+    query = orjson.dumps({"program": "return ones(10000000)"})
+    with ExitStack() as lines:
+        for _ in range(6):
+            raw = lines.enter_context(line(narrow.port, 60))
+            raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.send(head(Accept="application/vnd.safetensors", Content_Length=str(len(query))) + query)
+            raw.connection.recv(12)
+        for _ in range(6):
+            lines.enter_context(line(narrow.port)).try_send(head(Content_Length=str(30 * MB)) + b" " * (29 * MB))
+        for _ in range(400):
+            lines.enter_context(line(narrow.port)).try_send(head(Content_Length="60000") + b" " * 59_000)
+        assert held(narrow) >= 160 * MB
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9"), base_url=narrow.url, timeout=60) as other:
+            assert [other.post("/v1/query", json=SMALL).status_code for _ in range(10)] == [200] * 10
 
 
 def test_slow_uploads_make_way_for_others(narrow: Server) -> None:
@@ -203,7 +221,8 @@ def test_slow_uploads_make_way_for_others(narrow: Server) -> None:
         large = query_of(40 * MB)
         assert narrow.http.post("/v1/query", content=large, headers={"Content-Type": "application/json"}).status_code == 200
         statuses = {raw.reply()[0] for raw in slow}
-        assert statuses == {429}
+        # Those that were left when there was room again stall then.
+        assert 429 in statuses <= {408, 429}
 
 
 def test_hundreds_of_queries_just_under_every_limit(narrow: Server) -> None:
@@ -226,7 +245,8 @@ def test_hundreds_of_queries_just_under_every_limit(narrow: Server) -> None:
 
     statuses = asyncio.run(ask_all())
     assert set(statuses) <= {b"200", b"429"}
-    assert statuses[b"200"] >= 10  # how many depends on how far the others have come when each asks for room
+    # The room is full of those that came first, and they are let finish: there is room for 90.
+    assert statuses[b"200"] >= 50
 
 
 def test_freed_memory_goes_back_to_the_system(narrow: Server) -> None:

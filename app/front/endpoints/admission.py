@@ -49,7 +49,7 @@ async def through(
         PullbackError: every other refusal.
         ClientGoneError: it hung up.
     """
-    body = Body(admission.pool, admission.settings)
+    body = Body(admission.pool, admission.settings, exchange.client)
     admission.busy += 1
     try:
         admission.check_open()

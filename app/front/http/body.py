@@ -1,10 +1,8 @@
-"""A body: its bytes in pieces, within the limits of size, and never joined; only what has come of it takes room.
-
-Knows Content-Length, the pool's room and tiny pieces. A stalled body is the connection's business.
-"""
+"""A body: its bytes in pieces, within the limits of size, and never joined; only what has come of it takes room."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +11,7 @@ from starlette.types import Receive
 from app.errors import PullbackError
 from app.front.http.wire import NoRoomError, Wire
 from app.pool import refusals
+from app.pool.budget import SMALL_BYTES
 from app.pool.frames import Buffer
 from app.pool.pool import Pool
 from app.settings import Settings
@@ -21,6 +20,8 @@ from app.settings import Settings
 _TINY_BYTES: Final = 4 << 10
 _GATHERED_BYTES: Final = 64 << 10
 _LARGE_BYTES: Final = 256 << 10
+# Whoever is refused for others gives its bytes back in its own task, a turn or two of the event loop later.
+_TURNS: Final = 4
 
 
 class ClientGoneError(Exception):
@@ -31,20 +32,51 @@ class Body:
     """What has been read of one request's body, and the room in the pool that it holds until `release`.
 
     Attributes:
+        client: who sends it.
         pieces, size: what has come.
         is_complete: all of it has come; before that, the client may still be sending.
     """
 
-    __slots__ = ("_budget", "_limit", "_reserved", "is_complete", "pieces", "size")
+    __slots__ = (
+        "_budget",
+        "_gave_way",
+        "_limit",
+        "_pool",
+        "_received",
+        "_reserved",
+        "_wire",
+        "client",
+        "is_complete",
+        "pieces",
+        "size",
+    )
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(self, pool: Pool, settings: Settings, client: str) -> None:
+        self._pool = pool
         self._budget = pool.budget
         # More than all the room would be told to try again for ever.
-        self._limit = min(settings.body_limit_bytes, self._budget.limit_bytes)
+        self._limit = min(settings.body_limit_bytes, self._budget.large_limit_bytes)
         self._reserved = 0
+        self._received = 0  # by the wire
+        self._wire: Wire | None = None
+        self._gave_way = False
+        self.client = client
         self.pieces: list[Buffer] = []
         self.size = 0
         self.is_complete = False
+
+    @property
+    def held_bytes(self) -> int:
+        """The room that it holds."""
+        return self._reserved + self._received
+
+    def give_way(self) -> None:
+        """Others need the room of what has come before the rest of this one does."""
+        self._gave_way = True
+        self.release()
+        if self._wire is not None:
+            self._wire.drop()
+        self._received = 0
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes], wire: Wire | None = None) -> None:
         """Read all of it; the most of a large one of declared length goes by the `wire` straight to where it stays.
@@ -55,15 +87,24 @@ class Body:
         """
         declared = self._declared(headers)
         # Nothing is reserved by a word: but what would find no room now need not be sent at all.
-        self._budget.check(declared)
-        while not self.is_complete:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            self._add(message.get("body", b""))
-            self.is_complete = not message.get("more_body", False)
-            if not self.is_complete and wire is not None and declared - self.size >= _LARGE_BYTES:
-                await self._read_large(wire, declared)
+        if declared >= SMALL_BYTES:
+            self._budget.check(declared, self.client)
+        self._budget.begin(self)
+        try:
+            while not self.is_complete:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                await self._add(message.get("body", b""))
+                self._check_way()
+                is_last = not message.get("more_body", False)
+                if not is_last and wire is not None and declared - self.size >= _LARGE_BYTES:
+                    await self._read_large(wire, declared)
+                    self._check_way()
+                    is_last = True
+                self.is_complete = is_last
+        finally:
+            self._budget.finish(self)
 
     def release(self) -> None:
         """Give the room back, and the bytes: an error's traceback may keep this object for a while."""
@@ -72,15 +113,31 @@ class Body:
         self.pieces = []
 
     async def _read_large(self, wire: Wire, size: int) -> None:
+        self._wire = wire
         try:
-            pieces = await wire.receive(size - self.size, self._budget.memory)
+            pieces = await wire.receive(size - self.size, self._memory)
         except NoRoomError:
-            raise refusals.bytes_full(self._budget.held_bytes, self._budget.limit_bytes) from None
+            raise self._no_room() from None
+        finally:
+            self._wire = None
         if pieces is None:
             raise ClientGoneError
         self.pieces += pieces
         self.size = size
-        self.is_complete = True
+
+    def _check_way(self) -> None:
+        """Raises PullbackError queue_full where it gave way meanwhile."""
+        if self._gave_way:
+            raise self._no_room()
+
+    def _memory(self, size: int) -> memoryview | None:
+        memory = self._budget.memory(size, self)
+        if memory is not None:
+            self._received += size
+        return memory
+
+    def _no_room(self) -> PullbackError:
+        return refusals.bytes_full(self._budget.held_bytes, self._budget.limit_bytes)
 
     def _declared(self, headers: Mapping[bytes, bytes]) -> int:
         """Bytes by Content-Length, 0 where there is none."""
@@ -98,11 +155,15 @@ class Body:
             )
         return size
 
-    def _add(self, piece: bytes) -> None:
+    async def _add(self, piece: bytes) -> None:
         if not piece:
             return
         self.size = self._checked(self.size + len(piece))
-        self._budget.reserve(len(piece))
+        turns = 0 if self.size >= SMALL_BYTES else _TURNS
+        while turns and not self._budget.has_room(len(piece), self) and self._pool.relieve(self.client):
+            turns -= 1
+            await asyncio.sleep(0)
+        self._budget.reserve(len(piece), self)
         self._reserved += len(piece)
         last = self.pieces[-1] if self.pieces else None
         if len(piece) < _TINY_BYTES and isinstance(last, bytearray) and len(last) < _GATHERED_BYTES:

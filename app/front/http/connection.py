@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
@@ -18,13 +18,13 @@ from app.errors import PullbackError
 from app.front.http import connection_refusals as refusals
 from app.front.http import responses
 from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
+from app.front.http.connection_wire import ConnectionWire
 from app.front.http.exchange import REFUSED
 from app.front.http.framing import Framing, Stage
 from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
 from app.front.http.wire import WIRE, NoRoomError
 from app.pool import linux
-from app.pool.frames import Buffer
 
 # How long after its FIN we ask whether a client that waits for its answer is still there.
 _ASK_AFTER_S: Final = 1.0
@@ -359,40 +359,3 @@ class Connection(HttpToolsProtocol):
         self._transfers.linger(self.loop.time())
         self.transport.write_eof()
         self.flow.resume_reading()
-
-
-class ConnectionWire:
-    """One request's connection, as `wire.Wire` has it."""
-
-    __slots__ = ("_connection", "_cycle")
-
-    def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
-        self._connection = connection
-        self._cycle = cycle
-
-    @property
-    def awaits_continue(self) -> bool:
-        return self._cycle.waiting_for_100_continue
-
-    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
-        cycle = self._cycle
-        if cycle.flow.write_paused:
-            # The reply before this one has not been taken yet.
-            await cycle.flow.drain()
-        if cycle.disconnected or cycle.transport.is_closing():
-            return
-        head = responses.head(status, (*cycle.default_headers, *headers))
-        if not cycle.keep_alive or closes:
-            cycle.keep_alive = False
-            head += responses.CLOSING
-        cycle.response_started = True
-        cycle.waiting_for_100_continue = False
-        cycle.transport.writelines((head, b"\r\n", body))
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self._connection.finish()
-        cycle.on_response()
-
-    async def receive(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
-        return await self._connection.receive_upload(size, allocate)

@@ -43,8 +43,7 @@ class Upload:
             come = sum(map(len, self._pieces[:_PIECES_COUNTED]))
             piece = self._allocate(min(self._left, max(_LEAST_PIECE_BYTES, min(come // 8, _TURN_BYTES))))
             if piece is None:
-                self.lacks_room = True
-                self.end(complete=False)
+                self.drop()
                 return None
             self._pieces.append(piece)
             self._filled = 0
@@ -57,6 +56,12 @@ class Upload:
         if self._left == 0:
             self.end(complete=True)
         return self._left == 0
+
+    def drop(self) -> None:
+        """It finds no room: what has come is let go, and no more of it will come."""
+        self.lacks_room = True
+        self._pieces = []
+        self.end(complete=False)
 
     def end(self, *, complete: bool) -> None:
         """All of it is there, or no more of it will come."""
@@ -98,7 +103,7 @@ class Receiver(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         upload = self._connection.upload
-        room = None if upload is None else upload.room()
+        room = None if upload is None or upload.lacks_room else upload.room()
         if room is None:
             # The event loop cannot be told that there is no room: what comes lands where it is read for nothing.
             self._connection.upload = None

@@ -37,3 +37,6 @@ class Wire(Protocol):
         Raises:
             NoRoomError: `allocate` gave none.
         """
+
+    def drop(self) -> None:
+        """Let go of what `receive` has received, at once, and end it with NoRoomError."""

@@ -5,29 +5,28 @@ How long a query takes shows only when it runs, so each begins as an ordinary on
 - Clients take turns.
 - Where all of several workers have been held for `HEAVY_S` while others wait, the youngest of these queries is stopped, once. It is heavy
   then: heavy queries, begun anew, hold all workers but one at the most.
+- A single worker is shared in time: a query that has held it for `HEAVY_S` is stopped where another client waits, and has twice the
+  time at each next try, so that it ends, after at most as much time again as it takes.
 - One more process, the light worker, is forked when small queries wait while all workers are busy. A query that computes there for
-  `SLICE_S` is stopped where others wait, and comes after those that were not; when that has happened `SLICES` times, or it has run for
-  `_LONE_S` there, it is left to the other workers. So a small query of any client is answered beside long ones, on one worker too.
-  (Multi-level feedback: Corbató et al., AFIPS 1962.) Of one client's, the light worker takes the newest and the oldest by turns: where
-  clients share an address, whoever comes now must not wait for all that another has sent at once before.
+  `SLICE_S` is stopped where others wait, sooner where its client has other workers too and who waits has none, and comes after those
+  that were not; when that has happened `SLICES` times, it is left to the other workers. So a small query of any client is answered
+  beside long ones, on one worker too. (Multi-level feedback: Corbató et al., AFIPS 1962.)
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
-from app.pool import linux
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job
-from app.pool.queueing.quarantine import fingerprint
+from app.pool.queueing.light import LightWork
 from app.pool.queueing.turns import Turns
 from app.pool.supervisor import Supervisor
 
 SMALL_BYTES: Final = 64 << 10
-# What the light worker takes; above, a query's tensors take memory that it does not have.
-_LIGHT_BYTES: Final = 256 << 10
 # A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two.
 _DEPTH: Final = 4
 _YOUNG_S: Final = 0.003
@@ -37,18 +36,9 @@ _STUCK_BEHIND_S: Final = 0.03
 _LIGHT_AFTER_S: Final = 0.03
 # When every worker has computed the same for so long, the light one is forked before anybody waits for it.
 _ALL_BUSY_S: Final = 0.1
-# Of CPU time: a small query or program takes 9 to 26 ms in a process that has computed nothing before. And the longest for it to get that.
-SLICE_S: Final = 0.06
-_SLICE_LIMIT_S: Final = 0.5
-SLICES: Final = 3
-_LIGHT_IDLE_S: Final = 10.0
-# Where no other waits for it, the light worker is left for this long to one query.
-_LONE_S: Final = 2.0
 # With the time that a query waits before another is stopped for it, and that of a fork, less than a second.
 HEAVY_S: Final = 0.5
 _PREEMPT_AFTER_S: Final = 0.25
-# Queries that have been long for the light worker and may be sent again; 16 bytes each, and what a dict adds.
-_KNOWN_LIMIT: Final = 4096
 
 
 class Dispatch:
@@ -66,15 +56,8 @@ class Dispatch:
         self.ordinary = Turns()
         self.heavy = Turns()
         self._supervisor = supervisor
-        self._light: WorkerHandle | None = None
-        self._light_idle_since = math.inf
+        self._light = LightWork()
         self._heavy_is_next = True
-        self._newest_is_next = True
-        self._light_ticks: tuple[int, int] = (
-            0,
-            0,
-        )  # of the light worker's CPU time, when the query of this number was first seen there
-        self._slices_of: dict[bytes, int] = {}  # of queries that were stopped on the light worker, by their marks
 
     def __len__(self) -> int:
         """Queries that wait."""
@@ -83,7 +66,18 @@ class Dispatch:
     @property
     def regular_count(self) -> int:
         """Ready workers, without the light one."""
-        return len(self.ready) - (self._light is not None)
+        return sum(not worker.is_light for worker in self.ready.values())
+
+    def light_states(self) -> dict[str, int]:
+        """The light worker and its standby, where they are ready."""
+        return {"light": int(self._light.worker is not None), "standby": int(self._light.standby is not None)}
+
+    @property
+    def holding(self) -> frozenset[str]:
+        """The clients whose queries the workers compute, the light one left out."""
+        return frozenset(
+            worker.head.client for worker in self.ready.values() if not worker.is_light and worker.head is not None
+        )
 
     def holders_of(self, job: Job) -> list[WorkerHandle]:
         """The ready workers that have it."""
@@ -99,14 +93,15 @@ class Dispatch:
         elif not self and job.size < SMALL_BYTES and (worker := self._with_room(now)):
             self._give(worker, job, now)
         else:
+            self._light.recall(job)
             self.ordinary.append(job)
-            if self._light is not None:
-                self._feed_light(now)
+            self._feed_light(now)
 
     def put_back(self, jobs: Iterable[Job], now: float) -> None:
         """They must be computed again, or still: they stand, in this order, before those that came later."""
         for job in reversed(list(jobs)):
             if not job.is_waiting:
+                self._light.recall(job)
                 self._turns_of(job).put_back(job)
         self._feed_idle(now)
 
@@ -124,6 +119,16 @@ class Dispatch:
         last = max(lines, key=lambda job: self._count_of(job.client), default=None)
         return last if last is not None and self._count_of(last.client) > self._count_of(client) + 1 else None
 
+    def largest_but(self, client: str) -> Job | None:
+        """The largest query that waits, of the client whose bodies are the most bytes; None where these are `client`'s, or none wait."""
+        sizes: Counter[str] = Counter()
+        for job in chain(self.ordinary, self.heavy):
+            sizes[job.client] += job.size
+        largest = max(sizes, key=sizes.__getitem__, default=client)
+        if largest == client:
+            return None
+        return max((job for job in chain(self.ordinary, self.heavy) if job.client == largest), key=lambda job: job.size)
+
     def _count_of(self, client: str) -> int:
         return self.ordinary.count_of(client) + self.heavy.count_of(client)
 
@@ -132,13 +137,13 @@ class Dispatch:
     def join(self, worker: WorkerHandle, now: float) -> None:
         self.ready[worker.number] = worker
         if worker.is_light:
-            self._light = worker
+            self._light.join(worker)
+            self._supervisor.want_light(standby=True)
         self.feed(worker, now)
 
     def leave(self, worker: WorkerHandle) -> None:
         self.ready.pop(worker.number, None)
-        if worker is self._light:
-            self._light = None
+        self._light.leave(worker)
         if worker in self.idle:
             self.idle.remove(worker)
 
@@ -160,7 +165,6 @@ class Dispatch:
     def feed(self, worker: WorkerHandle, now: float) -> None:
         """Give a worker that is through with something its next queries, or find it something to take over, or let it rest."""
         if worker.is_light:
-            self._light_idle_since = now
             self._feed_light(now)
             return
         while self and (not worker.held or self._takes_more(worker)):
@@ -188,13 +192,17 @@ class Dispatch:
     def _next(self) -> Job | None:
         """What a worker that is free computes next."""
         if not self.heavy:
-            return self.ordinary.pop()
+            return self._next_ordinary()
         running = sum(worker.head is not None and worker.head.is_heavy for worker in self.ready.values())
         if running < max(1, self.regular_count - 1) and (self._heavy_is_next or not self.ordinary):
             self._heavy_is_next = False
             return self.heavy.pop()
         self._heavy_is_next = True
-        return self.ordinary.pop()
+        return self._next_ordinary()
+
+    def _next_ordinary(self) -> Job | None:
+        """Of a client that no worker computes for, where there is one."""
+        return self.ordinary.pop(but=self.holding) or self.ordinary.pop()
 
     def _give(self, worker: WorkerHandle, job: Job, now: float) -> None:
         if not job.begun:
@@ -210,25 +218,12 @@ class Dispatch:
         return best
 
     def _feed_light(self, now: float) -> None:
-        light = self._light
-        if light is None or light.held or not self._all_are_stuck(now, _STUCK_BEHIND_S):
+        light = self._light.worker
+        if light is None or not self.ordinary or not self._light.is_free(now) or not self._all_are_stuck(now, _STUCK_BEHIND_S):
             return
-        job = self.ordinary.pop(self._is_fresh, last=self._newest_is_next) or self.ordinary.pop(self._fits_light)
+        job = self._light.next_of(self.ordinary, self.holding)
         if job is not None:
-            self._newest_is_next = not self._newest_is_next
             self._give(light, job, now)
-
-    def _fits_light(self, job: Job) -> bool:
-        """It may be a small one, for all that is known."""
-        if job.size >= _LIGHT_BYTES:
-            return False
-        if self._slices_of and not job.slices:
-            job.slices = self._slices_of.get(_mark(job), 0)
-        return job.slices < SLICES
-
-    def _is_fresh(self, job: Job) -> bool:
-        """It fits and was not stopped there yet."""
-        return self._fits_light(job) and not job.slices
 
     # The clock
 
@@ -241,21 +236,27 @@ class Dispatch:
         waits_since = self.ordinary.waits_since()
         if waits_since is not None:
             self._feed_light(now)
-            if now - waits_since > _PREEMPT_AFTER_S:
-                self._preempt(now)
-        if self._light is None and self._is_light_wanted(now, waits_since):
+        if len(self._supervisor.slots) == 1:
+            self._share(now)
+        elif waits_since is not None and now - waits_since > _PREEMPT_AFTER_S:
+            self._preempt(now)
+        if self._light.worker is None and self._is_light_wanted(now, waits_since):
             self._supervisor.want_light()
-        self._leave_light(now)
+        job = self._light.has_had_its_time(now, self.ordinary, self.holding)
+        if job is not None and self._light.worker is not None:
+            self._stop(self._light.worker, job, "slice", now)
+            self._feed_light(now)
 
     def round(self, now: float) -> None:
         """Now and then: the light worker goes when it has had nothing to do for a while."""
-        light = self._light
-        if light is not None and not light.held and now - self._light_idle_since > _LIGHT_IDLE_S:
-            self.leave(light)
-            self._supervisor.dismiss_light(light)
+        if self._light.has_rested(now):
+            for worker in (self._light.standby, self._light.worker):
+                if worker is not None:
+                    self.leave(worker)
+            self._supervisor.dismiss_light()
 
     def _is_light_wanted(self, now: float, waits_since: float | None) -> bool:
-        is_waited_for = waits_since is not None and now - waits_since > _LIGHT_AFTER_S and self.ordinary.has(self._fits_light)
+        is_waited_for = waits_since is not None and now - waits_since > _LIGHT_AFTER_S and self.ordinary.has(self._light.fits)
         return bool(self.ready) and self._all_are_stuck(now, _STUCK_BEHIND_S if is_waited_for else _ALL_BUSY_S)
 
     def _all_are_stuck(self, now: float, age_s: float) -> bool:
@@ -282,40 +283,14 @@ class Dispatch:
                     busy.cancel(job)
                 self.put_back(behind, now)
 
-    def _leave_light(self, now: float) -> None:
-        """Stop on the light worker what takes too long for it."""
-        light = self._light
-        if light is None or (job := light.head) is None:
-            return
-        ran_s = now - light.head_since
-        if ran_s > _LONE_S:
-            job.slices = SLICES
-        elif self._has_had_slice(light, job, ran_s) and self.ordinary.has(self._is_fresh):
-            job.slices += 1
-        else:
-            return
-        if len(self._slices_of) >= _KNOWN_LIMIT:
-            self._slices_of.pop(next(iter(self._slices_of)))
-        self._slices_of[_mark(job)] = job.slices
-        self._stop(light, job, "slice", now)
-
     def answered(self, job: Job, ran_s: float) -> None:
-        """What was stopped only because the machine was slow then is not held against it."""
-        if job.slices and ran_s < SLICE_S:
-            self._slices_of.pop(job.mark, None)
-
-    def _has_had_slice(self, light: WorkerHandle, job: Job, ran_s: float) -> bool:
-        activity = linux.activity(light.pid)
-        ticks = activity.ticks if activity is not None else 0
-        if self._light_ticks[0] != job.number:
-            self._light_ticks = (job.number, ticks)
-        return ran_s > _SLICE_LIMIT_S or linux.seconds_of(ticks - self._light_ticks[1]) >= SLICE_S
+        """It took so long, from its worker's side."""
+        self._light.answered(job, ran_s)
 
     def _preempt(self, now: float) -> None:
         """Long queries hold every worker while others wait: the youngest that is not known as heavy yet gives its worker back."""
         regular = [worker for worker in self.ready.values() if not worker.is_light]
-        is_whole = len(regular) == self._supervisor.slot_count
-        if not is_whole or len(regular) == 1 or not self._all_are_stuck(now, HEAVY_S):
+        if len(regular) != len(self._supervisor.slots) or not self._all_are_stuck(now, HEAVY_S):
             return
         heads = [(worker.head_since, worker, worker.head) for worker in regular if worker.head is not None]
         stoppable = [entry for entry in heads if not entry[2].is_heavy and entry[1].slot.device == "cpu"]
@@ -323,6 +298,27 @@ class Dispatch:
             _, youngest, job = max(stoppable, key=lambda entry: entry[0])
             job.is_heavy = True
             self._stop(youngest, job, "share", now)
+
+    def _share(self, now: float) -> None:
+        """Another client waits for the only worker, with what the light one cannot take."""
+        worker = next((worker for worker in self.ready.values() if not worker.is_light), None)
+        if worker is None or (job := worker.head) is None or worker.slot.device != "cpu":
+            return
+        if now - worker.head_since < HEAVY_S * (1 << job.stops):
+            return
+        own = {job.client}
+        is_waited_for = self.ordinary.has(self._needs_a_worker, but=own)
+        if is_waited_for or self.heavy.has(self._needs_a_worker, but=own):
+            job.is_heavy = True
+            job.stops += 1
+            self._heavy_is_next = not is_waited_for
+            self._stop(worker, job, "share", now)
+            for turns in (self.ordinary, self.heavy):
+                turns.send_behind(job.client)
+
+    def _needs_a_worker(self, job: Job) -> bool:
+        """The light one is not for it, or there is none."""
+        return job.is_heavy or not self._light.fits(job) or not self._supervisor.has_light
 
     def _stop(self, worker: WorkerHandle, job: Job, reason: str, now: float) -> None:
         """Stop a query that has had its turn: it waits for the next one, behind its client's others."""
@@ -335,9 +331,3 @@ class Dispatch:
 
 def _is_small(job: Job) -> bool:
     return job.size < SMALL_BYTES and not job.slices
-
-
-def _mark(job: Job) -> bytes:
-    if not job.mark:
-        job.mark = fingerprint(job.asked, job.body)
-    return job.mark

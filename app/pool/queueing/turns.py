@@ -7,7 +7,7 @@ client's (Nagle, "On packet switches with infinite storage", RFC 970: fairness b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Set
 
 from app.pool.job import Job
 
@@ -21,6 +21,10 @@ class Turns:
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[Job]:
+        """Each client's in their order."""
+        return (job for line in self._lines.values() for job in line)
 
     def append(self, job: Job) -> None:
         """Behind the client's others."""
@@ -37,19 +41,25 @@ class Turns:
         self._count += 1
         job.is_waiting = True
 
-    def pop(self, fits: Callable[[Job], bool] | None = None, *, last: bool = False) -> Job | None:
-        """The next, or the first (or the last) that `fits` of the client whose turn it is and who has one.
+    def pop(self, fits: Callable[[Job], bool] | None = None, *, last: bool = False, but: Set[str] = frozenset()) -> Job | None:
+        """The next, or the first (or the last) that `fits` of the client whose turn it is and who has one; none of the clients in `but`.
 
         Its client goes behind the others.
         """
         for client, line in self._lines.items():
+            if client in but:
+                continue
             job = line[0] if fits is None else next(filter(fits, reversed(line) if last else line), None)
             if job is not None:
                 self.remove(job)
-                if line:
-                    self._lines[client] = self._lines.pop(client)
+                self.send_behind(client)
                 return job
         return None
+
+    def send_behind(self, client: str) -> None:
+        """The client has had a turn: the others come first."""
+        if client in self._lines:
+            self._lines[client] = self._lines.pop(client)
 
     def remove(self, job: Job) -> None:
         """It waits no more."""
@@ -60,9 +70,9 @@ class Turns:
         self._count -= 1
         job.is_waiting = False
 
-    def has(self, fits: Callable[[Job], bool]) -> bool:
-        """Whether one that `fits` waits."""
-        return any(fits(job) for line in self._lines.values() for job in line)
+    def has(self, fits: Callable[[Job], bool], *, but: Set[str] = frozenset()) -> bool:
+        """Whether one that `fits` waits, of a client that is not in `but`."""
+        return any(fits(job) for client, line in self._lines.items() if client not in but for job in line)
 
     def count_of(self, client: str) -> int:
         return len(self._lines.get(client, ()))

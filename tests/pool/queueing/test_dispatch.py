@@ -174,7 +174,8 @@ def test_the_light_worker_is_there_only_while_it_is_needed(single: Server) -> No
     wait_until_free(single, 1)
     with asked(single, [endless(SIZES.take())]):
         wait_for(lambda: metric(single.http, 'pullback_workers{state="light"}') == 1)
-        assert len(workers(single.process.pid)) == 2
+        wait_for(lambda: metric(single.http, 'pullback_workers{state="standby"}') == 1)
+        assert len(workers(single.process.pid)) == 3
     wait_for(lambda: metric(single.http, 'pullback_workers{state="light"}') == 0)
     wait_for(lambda: len(workers(single.process.pid)) == 1)
     assert_answers(single.http)
