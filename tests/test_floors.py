@@ -48,7 +48,7 @@ FRONT_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "pages": frozenset(),
 }
 # uvicorn's internals are no public interface: who builds on them is named here.
-UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.server"})
+UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.http.connection_wire", "app.front.server"})
 # Room or module of the engine → what it may import besides itself; `ENGINE_BOTTOM` may be imported by all of them.
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {

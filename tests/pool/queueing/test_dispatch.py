@@ -125,6 +125,32 @@ def test_heavy_queries_give_back_the_last_worker_to_what_the_light_one_cannot_ta
     assert_answers(pair.http)
 
 
+LARGE = {"operation": "exp", "inputs": {"input": [0.5] * 200_000}, "timeout_s": 250}
+
+
+def test_a_single_worker_is_given_to_another_client_that_waits(single: Server) -> None:
+    """For what the light one cannot take; without that it waits until the long ones have run into their deadlines."""
+    wait_until_free(single, 1)
+    with asked(single, [endless(SIZES.take()) for _ in range(4)]) as long:
+        wait_for(lambda: metric(single.http, 'pullback_workers{state="busy"}') == 1)
+        with client_at(single, "127.0.0.9") as other:
+            for _ in range(3):
+                assert other.post("/v1/query", json=LARGE).status_code == 200
+        assert all(raw.is_silent() for raw in long)
+
+
+def test_what_has_to_give_back_a_single_worker_is_answered_all_the_same(single: Server) -> None:
+    wait_until_free(single, 1)
+    with ThreadPoolExecutor(1) as clients, client_at(single, "127.0.0.9") as other, client_at(single, "127.0.0.8") as patient:
+        long = clients.submit(patient.post, "/v1/query", json=heavy(1100, timeout_s=280))
+        answers = 0
+        while not long.done():
+            assert other.post("/v1/query", json=LARGE).status_code == 200
+            answers += 1
+        assert long.result().status_code == 200
+        assert answers > 1
+
+
 def test_where_the_queue_is_full_the_longest_line_gives_way(single: Server) -> None:
     """Whoever fills the queue is refused, not whoever comes then."""
     wait_until_free(single, 1)

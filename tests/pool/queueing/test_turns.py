@@ -90,6 +90,19 @@ def test_those_that_do_not_fit_keep_their_places(loop: asyncio.AbstractEventLoop
     assert taken(turns) == "a1 b3"
 
 
+def test_some_clients_are_passed_over(loop: asyncio.AbstractEventLoop) -> None:
+    turns, came = filled(loop, "a1 a2 b3 b4 c5")
+    assert turns.pop(but={"a"}) is came["b3"]
+    assert turns.pop(but={"a", "c"}) is came["b4"]
+    assert turns.pop(lambda job: job.number < 5, but={"a"}) is None
+    assert turns.has(lambda job: job.number == 5, but={"a"})
+    assert not turns.has(lambda job: job.number < 5, but={"a"})
+    assert list(turns) == [came["a1"], came["a2"], came["c5"]]
+    turns.send_behind("a")
+    turns.send_behind("b")
+    assert taken(turns) == "c5 a1 a2"
+
+
 def test_lengths(loop: asyncio.AbstractEventLoop) -> None:
     turns, came = filled(loop, "a1 b2 b3 c4")
     assert [turns.count_of(client) for client in "abcd"] == [1, 2, 1, 0]
