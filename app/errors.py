@@ -45,6 +45,45 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "out_of_memory": (507, "The query needs more memory than a worker has"),
 }
 
+# code → what to do where whoever refuses knows nothing better, and `expected` is nothing that can be sent.
+_WAYS_OUT: Final[dict[str, str]] = {
+    "bad_json": "Write the text with a JSON library, as json.dumps does.",
+    "bad_request": "Compare the request with the examples in /docs.",
+    "bad_binary": "Write the body with the library of its format, and send its bytes unchanged.",
+    "duplicate_key": "Send each key once.",
+    "json_depth": "Send a flat list with `shape`.",
+    "unauthorized": "Send a key: Authorization: Bearer KEY, or X-API-Key.",
+    "foreign_origin": "Add the page's origin to PULLBACK_ALLOWED_ORIGINS.",
+    "not_found": "See /docs for what there is.",
+    "unknown_operation": "Look it up: GET /v1/operations?search=….",
+    "unknown_function": "GET /v1/functions lists them.",
+    "method_not_allowed": "Send the verb that the header Allow names.",
+    "not_acceptable": "Name one of these in Accept, or leave Accept out.",
+    "body_timeout": "Send the whole body without pauses.",
+    "body_too_large": "Send less, or binary tensors instead of JSON.",
+    "result_too_large": "Send smaller inputs, or reduce the result before it is returned.",
+    "too_costly": "Send smaller inputs, or split the query.",
+    "unsupported_media_type": "Send JSON as application/json, or a safetensors file as application/vnd.safetensors.",
+    "bad_tensor": "Send a number, a nested list, or a tensor with its data, dtype and shape.",
+    "bad_parameter": "Compare it with the signature: GET /v1/operations/NAME or /v1/functions/NAME.",
+    "bad_program": "Write the line as plain Python: assignments, operators, calls of the catalogue's operations, and a `return`.",
+    "shape_mismatch": "Change the shape of one of these tensors, so that they fit.",
+    "not_differentiable": "Leave out the input that has no derivative, or want `explain`, which says what cuts the path.",
+    "not_scalar": "Reduce the output with sum() or mean(), or want `vjp` or `jacobian`.",
+    "bad_cotangent": "Send one with the shape and dtype of what it belongs to.",
+    "operation_failed": "Change what PyTorch names; GET /v1/operations/NAME has the signature, and an example that is answered.",
+    "queue_full": "Try again in a moment.",
+    "headers_too_large": "Send fewer and shorter headers.",
+    "worker_crashed": "Send smaller inputs, or other values; the same query would end a worker again.",
+    "internal": "Try it once more; if it fails again, report it with the request id.",
+    "starting": "Try again in a moment.",
+    "draining": "Send the query again, to another server.",
+    "deadline_exceeded": "Ask for less, or for more time with `timeout_s`.",
+    "out_of_memory": "Send smaller tensors, or split the query.",
+}
+# Codes whose `expected` says how the right one looks, not what to send.
+_NOT_SENT: Final = frozenset({"bad_json", "bad_binary", "not_acceptable", "operation_failed", "shape_mismatch"})
+
 # Exit statuses of `pullback serve` where it cannot start or go on until a person changes something.
 EXIT_SETTINGS: Final = 2  # the settings, or what they ask for is not here
 EXIT_THREADS: Final = 3  # the parent of the workers has threads, so it must not fork
@@ -72,7 +111,7 @@ class PullbackError(Exception):
         detail: one sentence that a person can act on.
         at: a path into the query (`inputs.weight`), or `line:column` in a program.
         expected, given: what should have stood there, and what did, in words.
-        fix: what to send instead.
+        fix: what to send instead; where it is left out, it follows from `expected` or the code.
         retry_after_s: when to come back, in seconds (429 and 503).
         problems: every refusal of a program, this one first, where several lines cannot be read.
     """
@@ -95,13 +134,29 @@ class PullbackError(Exception):
         self.at = None if at is None else shortened(at)
         self.expected = None if expected is None else shortened(expected, _DETAIL_LIMIT)
         self.given = None if given is None else shortened(given)
-        self.fix = None if fix is None else shortened(fix, _DETAIL_LIMIT)
+        self.fix = shortened(fix or self._way_out(), _DETAIL_LIMIT)
         self.retry_after_s = retry_after_s
         self.problems = tuple(problems)
+
+    def _way_out(self) -> str:
+        if self.expected is None or self.code in _NOT_SENT:
+            return _WAYS_OUT[self.code]
+        return f"Send {self.expected}."
+
+    def placed(self, at: str) -> PullbackError:
+        """This refusal at the place that another protocol has for it."""
+        return PullbackError(self.code, self.detail, at=at, expected=self.expected, given=self.given, fix=self.fix)
 
     @property
     def status(self) -> int:
         return CODES[self.code][0]
+
+    def sentences(self, *, placed: bool = True) -> str:
+        """This refusal as running text, for protocols that have one string for it; `placed`: with the place."""
+        expected = self.expected if self.expected and self.expected not in self.fix else None
+        facts = (("At", self.at if placed else None), ("Expected", expected), ("Given", self.given))
+        said = [f"{word}: {text}." for word, text in facts if text]
+        return " ".join((self.detail, *said, self.fix))
 
     def __str__(self) -> str:
         where = f"At `{self.at}`: " if self.at else ""

@@ -87,7 +87,9 @@ class Road:
         labels = {"operation": "", "want": "", "code": "ok"}
         try:
             if request.endpoint == "split":
-                pieces = bodies.split(request.body, request.content_type, request.content_encoding, self._limits)
+                pieces = bodies.split(
+                    request.body, request.content_type, request.content_encoding, request.accept, self._limits
+                )
                 return Reply(200, bodies.JSON, list(pieces), labels=labels)
             return self._read(request, announce, labels)
         except PullbackError as error:

@@ -139,7 +139,13 @@ def _parameter(kept: StoredFunction, spec: ParameterSpec, parameters: Mapping[st
     at = f"parameters.{spec.name}"
     if spec.name not in parameters:
         if spec.required:
-            raise PullbackError("bad_parameter", f"`{kept.name}` needs the parameter `{spec.name}`.", at=at, expected=spec.kind)
+            raise PullbackError(
+                "bad_parameter",
+                f"`{kept.name}` needs the parameter `{spec.name}`.",
+                at=at,
+                expected=spec.kind,
+                fix=f'Add "parameters": {{"{spec.name}": …}}.',
+            )
         return spec.default
     value = parameters[spec.name]
     if value is None or kind_of(value) in _TAKEN[spec.kind]:

@@ -18,6 +18,7 @@ OCTETS: Final = "application/octet-stream"
 _READ: Final = {JSON: JSON, SAFETENSORS: SAFETENSORS, OCTETS: SAFETENSORS}
 # What a client may name in Accept → what it gets; where it leaves the choice, JSON.
 _WRITTEN: Final = {**_READ, "application/*": JSON, "*/*": JSON}
+_SHORT: Final = {JSON: "JSON", SAFETENSORS: "safetensors"}
 _ENCODINGS: Final = ("gzip", "deflate")
 _CHARSETS: Final = ("utf-8", "utf8", "us-ascii")
 _ZLIB_WRAPPED: Final = 15
@@ -56,9 +57,9 @@ def media_type(content_type: str | None) -> str:
     return known
 
 
-def negotiate(accept: str | None) -> str:
-    """The media type of the reply, `JSON` or `SAFETENSORS`, that an Accept header prefers: the highest q; among equals the one
-    that is named more exactly, then the one named first.
+def negotiate(accept: str | None, written: tuple[str, ...] = (JSON, SAFETENSORS)) -> str:
+    """The media type of the reply, one of `written`, that an Accept header prefers: the highest q; among equals the one that is
+    named more exactly, then the one named first.
 
     Raises `not_acceptable`.
     """
@@ -71,17 +72,16 @@ def negotiate(accept: str | None) -> str:
             weights.setdefault(name, _weight(parameters))
     ranked = sorted(weights, key=lambda name: (-weights[name], name.count("*")))
     for name in ranked:
-        written = _WRITTEN[name]
         # `application/json;q=0, */*` leaves the other one to the wildcard.
-        choices = (JSON, SAFETENSORS) if "*" in name else (written,)
+        choices = written if "*" in name else tuple({_WRITTEN[name]}.intersection(written))
         allowed = [choice for choice in choices if weights[name] > 0 and ("*" not in name or weights.get(choice, 1.0) > 0)]
         if allowed:
             return allowed[0]
     raise PullbackError(
         "not_acceptable",
-        "The answer can be JSON or safetensors, and the Accept header takes neither.",
+        f"The answer can be {' or '.join(map(_SHORT.__getitem__, written))}, which the Accept header does not take.",
         at="Accept",
-        expected=f"{JSON} or {SAFETENSORS}",
+        expected=" or ".join(written),
         given=describe(accept),
     )
 

@@ -106,7 +106,7 @@ def checked_shape(value: Any, at: str, dtype: str | None) -> tuple[int, ...]:
     if type(value) is not list or len(value) > RANK_LIMIT:
         raise PullbackError(
             "bad_tensor",
-            "The shape is wrong.",
+            f"The shape is {describe(value)}, not a list of at most {RANK_LIMIT} sizes.",
             at=at,
             expected=f"a list of at most {RANK_LIMIT} integers",
             given=describe(value),
@@ -116,7 +116,7 @@ def checked_shape(value: Any, at: str, dtype: str | None) -> tuple[int, ...]:
         if type(extent) is not int or extent < 0:
             raise PullbackError(
                 "bad_tensor",
-                "An extent of the shape is wrong.",
+                f"Extent {axis} of the shape is {describe(extent)}, which is no size.",
                 at=f"{at}[{axis}]",
                 expected="an integer, 0 or more",
                 given=describe(extent),
@@ -129,6 +129,7 @@ def checked_shape(value: Any, at: str, dtype: str | None) -> tuple[int, ...]:
                 at=at,
                 expected="a product of the extents (zeros counted as ones) of at most 2^48 bytes",
                 given=describe(value) if len(value) > 8 else str([describe(v) for v in value]).replace("'", ""),
+                fix="Send the shape that the data has.",
             )
     return tuple(value)
 

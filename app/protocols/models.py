@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 
@@ -113,7 +114,20 @@ class Models:
             PullbackError: `unknown_operation`, with the nearest names.
         """
         function = self.functions.get(name)
-        return function if function is not None else of_operation(read.find(name).name)
+        if function is not None:
+            return function
+        try:
+            return of_operation(read.find(name).name)
+        except PullbackError:
+            near = get_close_matches(name, [*self.functions, *read.nearest(name)], n=4, cutoff=0.5)
+            raise PullbackError(
+                "unknown_operation",
+                f"There is no operation or kept function `{name[:80]}`."
+                + (f" The nearest names are {', '.join(near)}." if near else ""),
+                at="model",
+                given=name,
+                fix="GET /v1/operations and /v1/functions list the names.",
+            ) from None
 
     def function(self, name: str) -> Model:
         """Raises PullbackError: `unknown_function`, with the names of all."""

@@ -221,7 +221,7 @@ def _unknown_input(at: str, name: str, query: Query) -> PullbackError:
         at=at,
         expected=f"names of inputs: {known}",
         given=name,
-        fix=f'Name in "{at}" only what stands in "inputs".',
+        fix="Name an input that is sent, or send this one.",
     )
 
 

@@ -160,6 +160,15 @@ def note(exchange: Exchange, job: Job, reply: WorkerReply) -> None:
     exchange.code = "" if code == "ok" else code
 
 
+def add_times(exchange: Exchange, job: Job, reply: WorkerReply) -> None:
+    """Add one query's seconds to those of the list that it stands in."""
+    exchange.queue_s += job.begun - job.arrived
+    together = dict(exchange.timings)
+    for name, seconds in reply.timings.items():
+        together[name] = together.get(name, 0.0) + seconds
+    exchange.timings = together
+
+
 def timing(exchange: Exchange) -> bytes:
     """`Server-Timing`: where a query's time went, in milliseconds."""
     timings = exchange.timings

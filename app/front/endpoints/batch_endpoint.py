@@ -13,7 +13,7 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.endpoints.admission import Admission, answered, ask, through, timing
+from app.front.endpoints.admission import Admission, add_times, answered, ask, through, timing
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, problem
 from app.pool import refusals
@@ -92,6 +92,7 @@ class BatchEndpoint:
             job = self._admission.pool.ask("query", request_id, JSON, None, JSON, [query], len(query), client=exchange.client)
             running.add(job)
             reply = await answered(job)
+            add_times(exchange, job, reply)
             answers.check_room(len(reply.body))
         except PullbackError as error:
             return problem(error, request_id)

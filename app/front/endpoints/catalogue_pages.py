@@ -5,6 +5,7 @@ Knows the addresses and keeps the bytes of the pages. Refuses to know what an en
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import cache
 from typing import Final
 
@@ -60,14 +61,24 @@ def router(pool: Pool) -> APIRouter:
 
     @routes.get("/v1/functions/{name}")
     async def function(name: str) -> Response:
-        for entry in orjson.loads(_functions(pool))["functions"]:
+        entries = orjson.loads(_functions(pool))["functions"]
+        for entry in entries:
             if entry["name"] == name:
                 return Response(orjson.dumps(entry), media_type=_JSON)
-        raise PullbackError(
-            "unknown_function", "No function has this name.", at="name", given=name, fix="See GET /v1/functions."
-        )
+        raise _unknown(name, [entry["name"] for entry in entries])
 
     return routes
+
+
+def _unknown(name: str, names: list[str]) -> PullbackError:
+    near = get_close_matches(name, names, n=4, cutoff=0.5) or names[:8]
+    return PullbackError(
+        "unknown_function",
+        f"No function is called `{name[:80]}`; near it: {', '.join(near)}.",
+        at="name",
+        given=name,
+        fix="GET /v1/functions lists them.",
+    )
 
 
 def _functions(pool: Pool) -> bytes:

@@ -49,7 +49,7 @@ _TAGS: Final = (
 _HEADERS: Final = {
     "X-Request-Id": {"description": "The request's id: the client's, or ours.", "schema": {"type": "string"}},
     "Server-Timing": {
-        "description": "Where the time went, in milliseconds: `queue;dur=…, compute;dur=…, encode;dur=…`.",
+        "description": "Where the time went, in milliseconds: `queue;dur=…, compute;dur=…, encode;dur=…`; of a list, its queries' together.",
         "schema": {"type": "string"},
     },
     "Retry-After": {"description": "When to come back, in seconds.", "schema": {"type": "integer"}},

@@ -39,11 +39,14 @@ def read(body: memoryview, content_type: str | None, content_encoding: str | Non
     return native_query.query(strict_json.parse(plain))
 
 
-def split(body: memoryview, content_type: str | None, content_encoding: str | None, limits: Limits) -> list[bytes]:
+def split(
+    body: memoryview, content_type: str | None, content_encoding: str | None, accept: str | None, limits: Limits
+) -> list[bytes]:
     """The queries of a JSON list, each as the JSON body of its own, so that one that is wrong spoils no other.
 
-    Raises `unsupported_media_type`, `body_too_large`, `bad_json`, `json_depth`, `bad_request`.
+    Raises `not_acceptable`, `unsupported_media_type`, `body_too_large`, `bad_json`, `json_depth`, `bad_request`.
     """
+    negotiate(accept, (JSON,))
     if media_type(content_type) != JSON:
         raise PullbackError(
             "unsupported_media_type",

@@ -19,12 +19,9 @@ _HEADERS: Final = (JSON_LENGTH, "accept-encoding")
 
 def refused(error: PullbackError, request_id: str | None) -> Written:
     """The refusal in one string: clients show nothing else."""
-    parts = [f"[{error.code}] {error.detail}"]
-    parts += [
-        f"{word}: {text}." for word, text in (("At", error.at), ("Expected", error.expected), ("Given", error.given)) if text
-    ]
-    parts += [error.fix] if error.fix else []
-    return Written(JSON, (orjson.dumps({"error": " ".join(parts)}),), status=error.status)
+    if error.at == "wrt":  # by what to differentiate stands in the names of the requested outputs
+        error = error.placed("outputs")
+    return Written(JSON, (orjson.dumps({"error": f"[{error.code}] {error.sentences()}"}),), status=error.status)
 
 
 def _shared_memory() -> PullbackError:

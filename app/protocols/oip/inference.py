@@ -65,7 +65,12 @@ def read(message: Message, server: Server) -> Asked:
 def _check_version(version: str | None) -> None:
     if version not in (None, VERSION):
         raise PullbackError(
-            "unknown_operation", f"There is no version {version!r}.", at="version", expected=VERSION, given=version
+            "unknown_operation",
+            f"There is no version {version!r}.",
+            at="version",
+            expected=VERSION,
+            given=version,
+            fix="Ask for this one, or for none.",
         )
 
 

@@ -127,7 +127,13 @@ def _duration(count: int, seconds: float) -> Mapping[str, int]:
 def _find(request: PageRequest) -> Model | None:
     """The model of the path; None for `program`. Raises PullbackError: `unknown_operation`."""
     if request.parameters.get("version") not in (None, VERSION):
-        raise PullbackError("unknown_operation", "There is no such version.", at="version", expected=VERSION)
+        raise PullbackError(
+            "unknown_operation",
+            "There is no such version.",
+            at="version",
+            expected=VERSION,
+            fix="Ask for this one, or for none.",
+        )
     name = request.parameters["model"]
     return None if name == PROGRAM else request.models.find(name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any, Final
@@ -36,8 +36,9 @@ def jacobian(message: Message, server: Server) -> Asked:
     """`POST …/jacobian`: `{output: {input: array}}`, each array of shape [output…, input…]."""
     call = _Call(message, server)
     call.check_fields("inputs", "jac_inputs", "jac_outputs")
-    inputs, outputs = call.paths("jac_inputs"), call.paths("jac_outputs")
-    query = call.query(call.arguments(inputs), want=("jacobian",), wrt=tuple(inputs.values()))
+    outputs = call.paths("jac_outputs")
+    inputs, sent = call.differentiated("jac_inputs")
+    query = call.query(sent, want=("jacobian",), wrt=tuple(inputs.values()))
     call.check_outputs(outputs, "jac_outputs", query)
     return Asked(query, partial(_write_jacobian, inputs=inputs, outputs=outputs, form=call.form))
 
@@ -46,8 +47,8 @@ def jacobian_vector_product(message: Message, server: Server) -> Asked:
     """`POST …/jacobian_vector_product`: J·tangent for each of `jvp_outputs`."""
     call = _Call(message, server)
     call.check_fields("inputs", "jvp_inputs", "jvp_outputs", "tangent_vector")
-    inputs, outputs = call.paths("jvp_inputs"), call.paths("jvp_outputs")
-    sent = call.arguments(inputs)
+    outputs = call.paths("jvp_outputs")
+    inputs, sent = call.differentiated("jvp_inputs")
     query = call.query(
         sent, want=("jvp",), wrt=tuple(inputs.values()), tangent=call.vectors("tangent_vector", inputs, _shapes(sent))
     )
@@ -59,8 +60,8 @@ def vector_jacobian_product(message: Message, server: Server) -> Asked:
     """`POST …/vector_jacobian_product`: Jᵀ·cotangent for each of `vjp_inputs`; each cotangent has its output's own shape."""
     call = _Call(message, server)
     call.check_fields("inputs", "vjp_inputs", "vjp_outputs", "cotangent_vector")
-    inputs, outputs = call.paths("vjp_inputs"), call.paths("vjp_outputs")
-    sent = call.arguments(inputs)
+    outputs = call.paths("vjp_outputs")
+    inputs, sent = call.differentiated("vjp_inputs")
     known = call.check_outputs(outputs, "vjp_outputs", call.query(sent, wrt=tuple(inputs.values())))
     cotangent = call.vectors("cotangent_vector", outputs, {name: kind.shape for name, kind in known.items()})
     query = call.query(sent, want=("vjp",), wrt=tuple(inputs.values()), cotangent=cotangent)
@@ -134,18 +135,22 @@ class _Call:
             **fields,
         )
 
+    def differentiated(self, field: str) -> tuple[Names, Arguments]:
+        """The paths to differentiate by, and all arguments, among which they are. Raises PullbackError: `bad_parameter`."""
+        names = self.paths(field)
+        sent = self.arguments(names)
+        known = _shapes(sent)
+        for path, name in names.items():
+            if name not in known:
+                raise _no_such("input", path, field, known)
+        return names, sent
+
     def check_outputs(self, asked: Names, field: str, query: Query) -> Mapping[str, OutputType]:
         """The outputs, among which are those that are asked for. Raises PullbackError: `bad_parameter`."""
         known = self._server.outputs(query, False)
         for path, name in asked.items():
             if name not in known:
-                raise PullbackError(
-                    "bad_parameter",
-                    f"There is no output {path!r}.",
-                    at=field,
-                    expected="one of " + ", ".join(known),
-                    given=describe(path),
-                )
+                raise _no_such("output", path, field, known)
         return known
 
     def vectors(self, field: str, paths: Names, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorData]:
@@ -172,6 +177,16 @@ class _Call:
                 )
             tensors[name] = vector
         return tensors
+
+
+def _no_such(what: str, path: str, field: str, known: Iterable[str]) -> PullbackError:
+    return PullbackError(
+        "bad_parameter",
+        f"There is no {what} {path[:64]!r}.",
+        at=field,
+        expected="one of " + ", ".join(known),
+        given=describe(path),
+    )
 
 
 def _shapes(sent: Arguments) -> dict[str, tuple[int, ...]]:

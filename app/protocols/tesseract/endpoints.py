@@ -26,10 +26,8 @@ _PLACE: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 def refused(error: PullbackError, request_id: str | None) -> Written:
     """FastAPI's shapes, which the clients read: a list of `{"type", "loc", "msg"}` under 422, else a sentence under `detail`."""
-    parts = [error.detail]
-    parts += [f"{word}: {text}." for word, text in (("Expected", error.expected), ("Given", error.given)) if text]
-    parts += [error.fix] if error.fix else []
-    text = " ".join(parts)
+    # Inputs and parameters stand in one object here.
+    text = error.sentences(placed=False).replace('"parameters": {', '"inputs": {')
     if error.status in _VALIDATION_STATUSES:
         return _json({"detail": [{"type": error.code, "loc": ["body", *_places(error.at)], "msg": text}]}, _UNPROCESSABLE)
     if error.code == "not_acceptable":

@@ -23,12 +23,7 @@ _INVALID_OUTPUT: Final = 500
 def refused(error: PullbackError, request_id: str | None) -> Written:
     """`{"error": {"type", "message"}}` and nothing else, as the protocol's schema has it."""
     kind, status = _type_and_status(error)
-    parts = [error.detail]
-    parts += [
-        f"{word}: {text}." for word, text in (("At", error.at), ("Expected", error.expected), ("Given", error.given)) if text
-    ]
-    parts += [error.fix] if error.fix else []
-    return Written(JSON, (orjson.dumps({"error": {"type": kind, "message": " ".join(parts)}}),), status=status)
+    return Written(JSON, (orjson.dumps({"error": {"type": kind, "message": error.sentences()}}),), status=status)
 
 
 def _type_and_status(error: PullbackError) -> tuple[str, int]:

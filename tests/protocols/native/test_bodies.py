@@ -326,7 +326,7 @@ def test_any_json_is_read_or_refused(body: dict[str, Any]) -> None:
 
 def test_a_list_of_queries_is_split() -> None:
     body = gzip.compress(b'[{"program": "x"}, {"program": 3}, {"a": 1, "a": NaN}]')
-    pieces = bodies.split(memoryview(body), None, "gzip", LIMITS)
+    pieces = bodies.split(memoryview(body), None, "gzip", None, LIMITS)
     assert pieces == [b'{"program": "x"}', b'{"program": 3}', b'{"a": 1, "a": NaN}']
 
 
@@ -342,7 +342,7 @@ def test_a_list_of_queries_is_split() -> None:
 )
 def test_other_lists_are_refused(body: bytes, content_type: str, code: str) -> None:
     with pytest.raises(PullbackError) as refused:
-        bodies.split(memoryview(body), content_type, None, LIMITS)
+        bodies.split(memoryview(body), content_type, None, None, LIMITS)
     assert refused.value.code == code
 
 
