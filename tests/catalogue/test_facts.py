@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.opinfo.core import OpInfo
 
 from app.catalogue.facts import instead, kinds_of_fact, operations_with, rows, sentence, short, values
+from app.catalogue.introspect.opinfos import opinfos
 from app.catalogue.read import find, operations
 from app.engine.stepwise.point import OPERATORS
 from app.errors import PullbackError
@@ -120,7 +120,7 @@ def test_forward_mode_is_missing_or_wrong_where_the_table_says_so(name: str) -> 
         warnings.simplefilter("ignore")
         seen = {
             _forward_mode(info, sample)
-            for info in op_db
+            for info in opinfos()
             if short(info.name).lstrip("_") == name
             for sample in itertools.islice(info.sample_inputs("cpu", torch.float64, requires_grad=False), 40)  # type: ignore[no-untyped-call]
         }

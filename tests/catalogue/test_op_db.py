@@ -33,7 +33,7 @@ def _answer(case: Case) -> Any:
     leaves = {}
     for name, value in case.inputs.items():
         leaves.update({f"{name}.{i}": t for i, t in enumerate(value)} if isinstance(value, list) else {name: value})
-    torch.manual_seed(SEED)
+    torch.default_generator.manual_seed(SEED)
     return invoke(bound, leaves)
 
 

@@ -20,6 +20,8 @@ from tests.pool.queries import SMALL, metric
 from tests.processes import forget_peak, resident_bytes
 from tests.server import Server, serving
 
+pytestmark = pytest.mark.serial
+
 MB = 1_000_000
 QUEUE_BYTES = 200 * MB
 BODY_LIMIT = 100 * MB

@@ -16,6 +16,8 @@ from tests.cgroup import memory_group
 from tests.pool.queries import SMALL
 from tests.server import Server, serving_in
 
+pytestmark = pytest.mark.serial
+
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 

@@ -137,7 +137,7 @@ def called(case: Plain) -> str:
         for name, tensor in leaves_of(_inputs(case))
     }
     counts = {name: len(value) if isinstance(value, tuple) else None for name, value in case.inputs.items()}
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     result = invoke(bind(find(case.operation), counts, case.parameters), leaves)
     outputs = list(_tensors(result))
     smooth = [output for output in outputs if output.requires_grad]

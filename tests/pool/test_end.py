@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import pytest
 
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
 from tests.processes import family, wait_until_gone
 from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, serving
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.serial
 
 # Longer than what is computed below takes on any machine, so that an end comes from what was done and not from patience that ran out.
 PATIENT: Final = {"PULLBACK_DRAIN_TIMEOUT_S": "280"}

@@ -20,6 +20,8 @@ from tests.processes import forkserver, workers
 from tests.server import Server, clean_environment, free_port, serving
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.serial
+
 # Run by every Python process of the service at its start; the parent of the workers is known by its module.
 ONLY_IN_THE_PARENT: Final = "import sys\nif 'app.pool.forkserver' in sys.orig_argv:\n"
 EXPLAINED: Final = {

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from app.program.compiler import build_program
 from tests.program.building import built
+
+pytestmark = pytest.mark.serial
 
 TWENTY_LINES = """q = x @ wq
 k = x @ wk

@@ -8,9 +8,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import pytest
+
 from app.road import Request
 from benchmarks.protocols import requests
 from tests.protocols.asking import road
+
+pytestmark = pytest.mark.serial
 
 # What was promised; measured 1.09 (Open Inference Protocol in JSON), 0.96 (binary), 0.92 (Tesseract).
 LIMIT = 1.2

@@ -18,6 +18,7 @@ import torch.nn.utils.rnn
 import torch.special
 
 from app.catalogue.introspect.exclusions import Exclusion, exclusion_of, schema_exclusion
+from app.catalogue.introspect.opinfos import opinfos
 from app.catalogue.introspect.written import WRITTEN
 
 # Prefix of public names → the namespace, and the prefix of its names in the dispatcher.
@@ -152,11 +153,9 @@ def _is_described(name: str) -> bool:
 @cache
 def _sample_names() -> dict[str, tuple[str, ...]]:
     """OpInfo name → the names that PyTorch's own tests hold to be the same operation."""
-    from torch.testing._internal.common_methods_invocations import op_db
-
-    own = {info.name for info in op_db}
+    own = {info.name for info in opinfos()}
     names: dict[str, tuple[str, ...]] = {}
-    for info in op_db:
+    for info in opinfos():
         aliases = tuple(alias.name.removeprefix("torch.") for alias in info.aliases)
         names.setdefault(info.name, tuple(a for a in aliases if a not in own))
     return names

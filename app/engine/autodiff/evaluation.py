@@ -13,6 +13,7 @@ from torch import Tensor
 from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
 from app.engine.errors import Attempt, no_derivative
 from app.engine.notes import Notes
+from app.engine.tensors import seed_generators
 from app.program.function import Function
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class Evaluation:
     def run(self, leaves: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """One forward at other leaves. Random numbers are the same in every run."""
         if self.seed is not None:
-            torch.manual_seed(self.seed)
+            seed_generators(self.seed)
         return self.function.call(*(leaves[name] for name in self.function.leaves))
 
     def differentiable(self) -> dict[str, Tensor]:

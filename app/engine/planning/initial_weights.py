@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from app.engine.planning.build import Built
-from app.engine.tensors import from_torch
+from app.engine.tensors import from_torch, seed_generators
 from app.errors import PullbackError
 from app.program.functions import Functions
 from app.query import Query
@@ -81,7 +81,7 @@ class WeightFiller:
         leaves = self._leaves(query, unsent.dtypes)
         devices = sorted({leaf.device.index or 0 for leaf in leaves.values() if leaf.device.type == "cuda"})
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(query.seed or 0)
+            seed_generators(query.seed or 0)
             values = initial.call(*(leaves[name] for name in function.leaves))
         sent = {name: from_torch(value.detach()) for name, value in zip(initial.names, values, strict=True)}
         return replace(query, inputs={**query.inputs, **sent}), initial.names

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from app.catalogue.call import DTYPES
 from app.catalogue.facts import values
-from app.engine.tensors import is_differentiable
+from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
 
@@ -128,7 +128,7 @@ class Point:
         before = torch.get_default_dtype()
         with torch.random.fork_rng(devices=self._devices, enabled=self.function.random):
             if self.function.random:
-                torch.manual_seed(self._seed)
+                seed_generators(self._seed)
             torch.set_default_dtype(self._default)
             try:
                 yield

@@ -20,7 +20,7 @@ def traced(function: Function, leaves: Mapping[str, Tensor], wrt: Sequence[str],
     """Patterns of the outputs with respect to `wrt`, together."""
 
     def run() -> tuple[Tensor, ...]:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return function.call(*(leaves[name] for name in function.leaves))
 
     with torch.no_grad():
@@ -34,7 +34,7 @@ def traced_gradient(
     point = {name: leaf.detach().requires_grad_(name in wrt) for name, leaf in leaves.items()}
 
     def run() -> list[Tensor | None]:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         value = function.call(*(point[name] for name in function.leaves))[output]
         inputs = [point[name] for name in wrt]
         return list(torch.autograd.grad(value, inputs, torch.ones_like(value), create_graph=True, allow_unused=True))

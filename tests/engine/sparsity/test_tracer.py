@@ -62,7 +62,7 @@ def _point(leaves: Mapping[str, Tensor], wrt: tuple[str, ...]) -> dict[str, Tens
 def _jacobian_faults(function: Function, leaves: Mapping[str, Tensor], wrt: tuple[str, ...]) -> tuple[int, bool] | None:
     """(entries that the patterns miss, whether they are exact); None where PyTorch refuses the derivative."""
     point = _point(leaves, wrt)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     try:
         outputs = function.call(*(point[name] for name in function.leaves))
         matrices = dense_rows(outputs, [point[name] for name in wrt])
@@ -76,7 +76,7 @@ def _hessian_faults(function: Function, leaves: Mapping[str, Tensor], wrt: tuple
     """The same of the gradient of a weighted sum of the first real output that has one."""
 
     def total(*values: Tensor) -> tuple[Tensor, ...]:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         output = next(o for o in function.call(*values) if o.requires_grad and not o.dtype.is_complex)
         return ((output * torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).reshape(output.shape)).sum(),)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from app.catalogue.bind import Bound, Leaf, bind
 from app.catalogue.call import prepared
 from app.catalogue.entry import Argument, Operation, Signature
 from app.catalogue.introspect.calls.examples import EXAMPLES
+from app.catalogue.introspect.opinfos import opinfos, seed_cpu
 from app.catalogue.left_out import LEFT_OUT
 from app.errors import PullbackError
 
@@ -64,7 +63,7 @@ class Sample:
         return tensors
 
     def run(self, leaves: Mapping[str, Tensor] | None = None) -> Any:
-        torch.manual_seed(_SEED)
+        torch.default_generator.manual_seed(_SEED)
         # Copies: some functions write to their arguments.
         tensors = {name: tensor.clone() for name, tensor in self.leaves().items()} if leaves is None else leaves
         with warnings.catch_warnings():
@@ -77,10 +76,8 @@ class Sample:
 
 @cache
 def _infos() -> dict[str, list[Any]]:
-    from torch.testing._internal.common_methods_invocations import op_db
-
     infos: dict[str, list[Any]] = {}
-    for info in op_db:
+    for info in opinfos():
         infos.setdefault(info.name, []).append(info)
     return infos
 
@@ -145,9 +142,7 @@ def _from_info(operation: Operation, info: Any) -> Iterator[Sample]:
     dtype = next((d for d in _DTYPES if d in supported), None)
     if dtype is None:
         return
-    torch.manual_seed(_SEED)
-    np.random.seed(_SEED)
-    random.seed(_SEED)
+    seed_cpu(_SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         drawn = list(itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=False), _DRAWN))
@@ -215,7 +210,7 @@ def _same(info: Any, opinfo_sample: Any, sample: Sample) -> bool:
     """Whether the sample means what PyTorch's test means (it may have had another order of arguments)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(_SEED)
+        torch.default_generator.manual_seed(_SEED)
         wanted = info.op(opinfo_sample.input, *opinfo_sample.args, **opinfo_sample.kwargs)
     return close(wanted, sample.run())
 
