@@ -24,9 +24,9 @@ pytestmark = pytest.mark.serial
 
 
 def is_whole(server: Server) -> bool:
-    """One forkserver, with two ready workers of its own, and perhaps the light one."""
+    """One forkserver, with two ready workers of its own, and perhaps those for light work."""
     front = server.process.pid
-    light = metric(server.http, 'pullback_workers{state="light"}')
+    light = sum(metric(server.http, f'pullback_workers{{state="{state}"}}') for state in ("light", "standby"))
     is_ready = metric(server.http, 'pullback_workers{state="idle"}') == 2
     return is_ready and len(children(front)) == 1 and len(workers(front)) == 2 + light
 
