@@ -70,7 +70,7 @@ def cases(
         if names is not None and info.name not in names:
             continue
         found = page(info.name)
-        if found is None or "random" in found["tags"] or dtype not in info.supported_dtypes("cpu"):  # type: ignore[no-untyped-call]
+        if found is None or "random" in found["tags"] or dtype not in info.supported_dtypes("cpu"):
             continue
         for number, sample in enumerate(itertools.islice(_samples(info, dtype), count)):
             values = (sample.input, *sample.args)
