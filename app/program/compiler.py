@@ -103,7 +103,7 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
     if not weights:
         return None
     trace = reader.trace
-    nodes = [trace.now(weight.initial) for weight in weights.values()]
+    nodes = [weight.first or trace.now(weight.initial) for weight in weights.values()]
     made = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in trace.graph.nodes:

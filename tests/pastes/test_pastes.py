@@ -10,11 +10,11 @@ from torch import Tensor
 from app.query import Query, TensorData
 from tests.engine.asking import ENGINE, array
 from tests.pastes import attention, derivatives, inplace, layers, losses, models, notebook, steps
-from tests.pastes.paste import Paste, reference, tensors
+from tests.pastes.paste import Paste, collected, reference, tensors
 
 PASTES = [
     *notebook.PASTES, *losses.PASTES, *inplace.PASTES, *layers.PASTES, *models.PASTES, *attention.PASTES, *derivatives.PASTES,
-    *steps.PASTES,
+    *steps.PASTES, *collected(),
 ]  # fmt: skip
 
 
@@ -56,4 +56,4 @@ def test_gives_what_pytorch_gives(paste: Paste, drawn: bool) -> None:
 
 
 def test_there_are_many() -> None:
-    assert len({paste.name for paste in PASTES}) == len(PASTES) >= 100
+    assert len({paste.name for paste in PASTES}) == len(PASTES) >= 270

@@ -164,7 +164,10 @@ HOSTILE: Final[list[tuple[str, str]]] = (
 
 # Those that mean something harmless: they are answered.
 HARMLESS: Final = frozenset([
-    'import torch\nx', 'import numpy as np\nx', 'from torch import *\nx', 'isinstance(x, int)', 'map(relu, [x])',
+    'import os\nx', 'from os import system\nx', 'import\xa0os\nx', 'if n: import os\nx', 'def f(x):\n    import os\n    return x',
+    "getattr(x, 'data')", "hasattr(x, 'a')", 'iter(x)', 'callable(x)', 'set([1])', 'frozenset([1])', 'torch.compile(x)', '{1, 2}',
+    "f = getattr\nf(x, 'data')", 'torch.optim.SGD([x]).step()\nx * 2', 'torch.compile(lambda a: a)(x)', 'import torch; import os; x',
+    'import torch, os\nx', 'import torch\nx', 'import numpy as np\nx', 'from torch import *\nx', 'isinstance(x, int)', 'map(relu, [x])',
     'torch.manual_seed(0)\nx', 'torch.use_deterministic_algorithms(True)\nx', 'torch.set_default_dtype(torch.float32)\nx',
     'torch.autograd.grad(x.sum(), x)', 'x.share_memory_()', 'x.numpy()', 'x.cuda()', "x.to('cuda')", 'x.pin_memory()',
     'x.requires_grad_()', 'float(x[0, 0])', 'int(x[0, 0])', 'x.add_(1)', 'x.zero_()', 'x[0] = 1\nx', 'x[0, 0] += 1\nx', 'x.T[0] = 1\nx',

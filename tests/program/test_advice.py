@@ -40,16 +40,16 @@ ADVICE = [
     ("torch.func.jvp(torch.sin, x, x)", "(x,), (v,)", "torch.func.jvp(torch.sin, (x,), (x,))[1]"),
     ("torch.func.grad(lambda a: F.dropout(a).sum())(x)", "rand_like(x) > p", "m = (torch.rand_like(x) > 0.5) / 0.5\ntorch.func.grad(lambda a: (a * m).sum())(x)"),
     ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\nA.apply(x)", "(f(x) - x).detach()", "f = torch.sign\ny = x + (f(x) - x).detach()"),
-    ("try:\n    y = x\nexcept ValueError:\n    y = w\ny", "Leave `try`", "y = x\ny"),
     ("def f(x):\n    yield x\nf(x)", "Append to a list", "out = []\nout.append(x)\nreturn out"),
     ("for i in range(3):\n    y = x\nelse:\n    y = w\ny", "after the loop", "for i in range(3):\n    y = x\ny = w\ny"),
     ("nn.ModuleList([nn.ReLU()])(x)", "for layer in layers", "layers = nn.ModuleList([nn.ReLU()])\nfor layer in layers: x = layer(x)\nx"),
     ("x.view(3, -1) @ w", "", "x @ w.T"),
     ("loss = nn.CrossEntropyLoss(x, label)", "", "loss = nn.CrossEntropyLoss()(x, label)"),
-    ("model = nn.Linear(3, 2)\nopt = torch.optim.SGD(model.parameters(), lr=0.1)\nopt.step()\nmodel(x)", "torch.autograd.grad(loss, w)",
-     "w = x.sum(0)\nloss = (w ** 2).sum()\nw = w - 0.1 * torch.autograd.grad(loss, w)[0]"),
+    ("v = torch.zeros(3, requires_grad=True)\nopt = torch.optim.LBFGS([v])\nx", "w -= lr * w.grad",
+     "v = torch.zeros(3, requires_grad=True)\nloss = ((x - v) ** 2).sum()\nloss.backward()\nlr = 0.1\nwith torch.no_grad(): v -= lr * v.grad\nv"),
+    ("from mylib import f\ny = f(x)", "Paste the lines", "def f(x):\n    return x\ny = f(x)"),
     ("with open('a') as f:\n    y = x\nx", "without `with`", "y = x\nx"),
-    ("'%s' % x", "f-string", "assert x.dim() == 2, f'{x.dim()}'\nx"),
+    ("'%d %d' % (1,)\nx", "a value for each", "'%d %d' % (1, 2)\nx"),
 ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
             '    return {"total": a.sum(1) * b, "picked": a[arange(a.shape[0]), i]}\n'
         ),
         "rosenbrock.py": ('def rosenbrock(x: float64[2]):\n    """Ours."""\n    return x.sum()\n'),
-        "broken.py": "def broken(x: float64[3]):\n    import os\n    return x\n",
+        "broken.py": "def broken(x: float64[3]):\n    import torch._C\n    return x\n",
         "other.py": "def another(x: float64[3]):\n    return x\n",
         "syntax.py": "def syntax(x:\n",
         "two.py": ("def two(x: float64):\n    return x\n\n\ndef three(x: float64):\n    return x\n"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,27 +15,33 @@ from app.program.semantics.graph_values import Emit, Several, Value, example, is
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 
-_LOOP = "Write the step out: `w = w - lr * torch.autograd.grad(loss, w)[0]`."
-
 
 @dataclass(frozen=True, slots=True)
 class _Backward:
-    """One `loss.backward()`: the loss as it was then, after how many steps, with which cotangent."""
+    """One `loss.backward()`: the loss as it was then, after how many steps, with which cotangent.
+
+    Attributes:
+        gradients: those that were asked for so far; None where no path leads.
+        inputs: what alone gets a gradient (`inputs=[w]`), or None.
+    """
 
     loss: fx.Node
     after: int
     cotangent: fx.Node | None
     create_graph: bool
+    inputs: tuple[fx.Node, ...] | None = None
+    gradients: dict[fx.Node, fx.Node | None] = field(default_factory=dict)
 
 
 class Gradients:
     """Derivatives of one program."""
 
-    def __init__(self, trace: Trace, dtype: torch.dtype) -> None:
-        self._trace, self._dtype = trace, dtype
+    def __init__(self, trace: Trace, dtype: torch.dtype, is_frozen: Callable[[fx.Node], bool]) -> None:
+        self._trace, self._dtype, self._is_frozen = trace, dtype, is_frozen
         self._backwards: list[_Backward] = []
+        # Of each tensor: how many backward passes its `.grad` holds, and the tensor that holds them.
         self._since: dict[fx.Node, int] = {}
-        self._read: dict[fx.Node, fx.Node] = {}
+        self._totals: dict[fx.Node, fx.Node] = {}
         self.last: fx.Node | None = None
 
     # `torch.autograd.grad`.
@@ -106,23 +112,47 @@ class Gradients:
             )
         node = None if cotangent is None else self._trace.now(cotangent)
         create = bool(kwargs.get("create_graph", False))
-        self._backwards.append(_Backward(self._trace.now(loss), self._trace.steps, node, create))
+        inputs = None if kwargs.get("inputs") is None else tuple(_tensors(kwargs["inputs"], "inputs"))
+        self._backwards.append(_Backward(self._trace.now(loss), self._trace.steps, node, create, inputs))
         self.last = loss
 
     def grad(self, emit: Emit, tensor: fx.Node) -> Value:
         """`x.grad`: the sum of what each `backward()` since the last reset left there."""
-        since = self._since.get(tensor, 0)
-        total: Value = None
-        for call in self._backwards[since:]:
-            at = self._as_of(tensor, call.after)
-            (gradient,) = self._gradients(emit, [call.loss], [at], None if call.cotangent is None else [call.cotangent])
-            if gradient is None:
-                continue
-            if not call.create_graph:
+        return self.grads(emit, [tensor])[0]
+
+    def grads(self, emit: Emit, tensors: Sequence[fx.Node]) -> list[Value]:
+        """`.grad` of several tensors; one backward pass serves all of them."""
+        enabled, self._trace.grad_enabled = self._trace.grad_enabled, True
+        try:
+            for index, call in enumerate(self._backwards):
+                self._passed(emit, call, [tensor for tensor in tensors if self._since.get(tensor, 0) <= index])
+            return [self._accumulated(emit, tensor) for tensor in tensors]
+        finally:
+            self._trace.grad_enabled = enabled
+
+    def _passed(self, emit: Emit, call: _Backward, tensors: Sequence[fx.Node]) -> None:
+        """Takes the gradients of one backward pass that nobody asked for before."""
+        wanted = [t for t in tensors if t not in call.gradients and (call.inputs is None or t in call.inputs)]
+        wanted = [t for t in dict.fromkeys(wanted) if not self._is_frozen(t)]
+        if not wanted:
+            return
+        nodes = [self._as_of(tensor, call.after) for tensor in wanted]
+        for tensor, gradient in zip(
+            wanted, self._gradients(emit, [call.loss], nodes, None if call.cotangent is None else [call.cotangent]), strict=True
+        ):
+            if gradient is not None and not call.create_graph:
                 gradient = emit("detach", torch.Tensor.detach, (gradient,), {})
-            total = gradient if total is None else emit("+", torch.add, (total, gradient), {})
+            call.gradients[tensor] = gradient
+
+    def _accumulated(self, emit: Emit, tensor: fx.Node) -> Value:
+        total: Value = self._totals.get(tensor)
+        for call in self._backwards[self._since.get(tensor, 0) :]:
+            gradient = call.gradients.get(tensor)
+            if gradient is not None:
+                total = gradient if total is None else emit("+", torch.add, (total, gradient), {})
+        self._since[tensor] = len(self._backwards)
         if total is not None:
-            self._read[total] = tensor
+            self._totals[tensor] = total
         return total
 
     def _as_of(self, tensor: fx.Node, step: int) -> fx.Node:
@@ -134,23 +164,17 @@ class Gradients:
                 node = later
         return node
 
-    def owner_of(self, gradient: fx.Node) -> fx.Node | None:
-        """The tensor whose `.grad` this is."""
-        return self._read.get(gradient)
+    def assign(self, tensor: fx.Node, gradient: Value) -> None:
+        """`x.grad = g`; None empties it."""
+        self._since[tensor] = len(self._backwards)
+        self._totals.pop(tensor, None)
+        if is_tensor(gradient):
+            self._totals[tensor] = gradient
 
-    def reset(self, tensor: fx.Node | None = None) -> None:
-        """`x.grad = None`, `x.grad.zero_()`, `optimizer.zero_grad()`."""
-        if tensor is not None:
-            self._since[tensor] = len(self._backwards)
-            return
-        self._backwards.clear()
-        self._since.clear()
-
-    def stepped(self) -> None:
-        """`optimizer.step()`: harmless as the last line; nothing can be computed after it."""
-        self._trace.closed = Refusal(
-            "`optimizer.step()` changes the weights, and nothing can be computed after it here.", _LOOP
-        )
+    def reset(self, tensors: Sequence[fx.Node]) -> None:
+        """`optimizer.zero_grad()`, `model.zero_grad()`."""
+        for tensor in tensors:
+            self.assign(tensor, None)
 
 
 def _tensors(value: Value, what: str) -> list[fx.Node]:

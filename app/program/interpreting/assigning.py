@@ -7,11 +7,13 @@ from typing import Any
 
 from app.program.interpreting.objects import Objects
 from app.program.library import inplace
+from app.program.library.containers import is_key
 from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import UNREADABLE, ClassValue, Inert, Instance
+from app.program.semantics.values import UNREADABLE, ClassValue, Foreign, Inert, Instance, Named
 
 
 class Assigning(Objects):
@@ -50,11 +52,19 @@ class Assigning(Objects):
         if is_tensor(owner):
             self.located(target, lambda: inplace.set_item(self.trace, self.emitter(target), owner, index, value))
             return
-        if isinstance(owner, dict) and isinstance(index, str | int):
+        if isinstance(owner, dict) and is_key(index):
+            static.check_length(len(owner) + 1)
             owner[index] = value
             return
         if isinstance(owner, list) and isinstance(index, int) and -len(owner) <= index < len(owner):
             owner[index] = value
+            return
+        if isinstance(owner, Foreign):
+            self.leave_out(target, f"{owner.path}[…] = …", None)
+            return
+        if isinstance(owner, list) and isinstance(index, slice) and isinstance(value, list | tuple):
+            static.check_length(len(owner) + len(value))
+            static.computed(lambda: owner.__setitem__(index, value), what="A slice")
             return
         if isinstance(owner, Instance) and isinstance(owner.kind, str):
             owner.own[str(index)] = value
@@ -78,10 +88,14 @@ class Assigning(Objects):
         elif is_tensor(owner) and name == "data" and is_tensor(value):
             self.located(target, lambda: inplace.set_data(self.trace, self.emitter(target), owner, value))
         elif is_tensor(owner) and name == "grad":
-            self.calls.gradients.reset(owner)
+            self.calls.gradients.assign(owner, value)
+        elif is_tensor(owner) and name == "requires_grad" and self.weights.weight_of(owner) is not None:
+            self.weights.weight_of(owner).frozen = not value  # type: ignore[union-attr]
         elif is_tensor(owner) and name == "requires_grad":
             self.leave_out(target, ".requires_grad", None)
-        elif isinstance(owner, ClassValue | Inert):
+        elif isinstance(owner, ClassValue):
+            owner.own[name] = value
+        elif isinstance(owner, Inert | Foreign | Named):
             self.leave_out(target, f".{name} = …", None)
         else:
             refusal = Refusal(f"`.{name}` of {named(owner)} cannot be assigned to.", f"Assign to a name: `{name} = …`.")

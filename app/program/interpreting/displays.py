@@ -7,15 +7,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import torch
+
 from app.program.interpreting.assigning import Assigning
 from app.program.library import attributes as tensors
+from app.program.library.containers import KEYS, is_key
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Several, Value, is_tensor, item_of
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
+from app.program.semantics.values import DefaultDict
 
 _ITERATIONS: Final = 10_000
+
+
+def _distinct(members: list[Value]) -> list[Value]:
+    """The members of a set, in the order of the text."""
+    static.plain(members)
+    return list(dict.fromkeys(tuple(m) if isinstance(m, list) else m for m in members))
 
 
 class Displays(Assigning):
@@ -46,7 +56,9 @@ class Displays(Assigning):
         if isinstance(owner, Several):
             return self._of_several(node, owner, index)
         if isinstance(owner, dict):
-            if not isinstance(index, str | int) or index not in owner:
+            if isinstance(owner, DefaultDict) and isinstance(index, str | int) and index not in owner:
+                owner[index] = self._missing(node, owner)
+            if not isinstance(index, KEYS) or index not in owner:
                 raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.")
             return owner[index]
         if isinstance(owner, list | tuple | range):
@@ -56,6 +68,12 @@ class Displays(Assigning):
         if isinstance(owner, str) and isinstance(index, int | slice):
             return static.computed(lambda: owner[index], what="An index")
         return self.held_item(node, owner, index)
+
+    def _missing(self, node: ast.AST, owner: DefaultDict) -> Value:
+        """What a `defaultdict` begins a key with; the words float, int and bool are dtypes where they are not called."""
+        if isinstance(owner.factory, torch.dtype):
+            return {torch.float64: 0.0, torch.int64: 0, torch.bool: False}.get(owner.factory, 0)
+        return None if owner.factory is None else self.invoke(node, owner.factory, (), {})
 
     def _of_several(self, node: ast.AST, owner: Several, index: Value) -> Value:
         if isinstance(index, int):
@@ -88,14 +106,20 @@ class Displays(Assigning):
                 static.check_length(len(result))
                 continue
             name = self.value(key)
-            if not isinstance(name, str | int):
+            if not is_key(name):
                 raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
             if name in result:
                 raise Refusal(f'The key "{name}" stands twice.')
             result[name] = self.value(value)
         return result
 
-    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp) -> list[Value]:
+    def _set(self, node: ast.Set) -> list[Value]:
+        return _distinct(self._members(node.elts))
+
+    def _set_comprehension(self, node: ast.SetComp) -> list[Value]:
+        return _distinct(self._comprehension(node))
+
+    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> list[Value]:
         collected: list[Value] = []
         with self.inside(Scope(self.scope, inner=True)):
             for _ in self._generated(node.generators, 0):
@@ -108,7 +132,7 @@ class Displays(Assigning):
         with self.inside(Scope(self.scope, inner=True)):
             for _ in self._generated(node.generators, 0):
                 key = self.value(node.key)
-                if not isinstance(key, str | int):
+                if not is_key(key):
                     raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
                 collected[key] = self.value(node.value)
                 static.check_length(len(collected))

@@ -15,6 +15,7 @@ from app.program.function import Step
 from app.program.interpreting.displays import Displays
 from app.program.library import attributes as tensors
 from app.program.library import builtins, factories, lookup, vocabulary
+from app.program.packages import formatting
 from app.program.reading.source import Refusal, Source
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
@@ -22,9 +23,13 @@ from app.program.semantics.graph_values import Several, Value, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import FunctionValue, Named
+from app.program.semantics.values import Foreign, FunctionValue, Named
 
 _MISFITS: Final = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
+
+
+# What a call gives that only shows or measures.
+SHOWN: Final = Foreign("a call that shows something", silent=True)
 
 
 class Reader(Displays):
@@ -52,6 +57,7 @@ class Reader(Displays):
             ast.BinOp: self._binary, ast.UnaryOp: self._unary, ast.Compare: self._compare, ast.BoolOp: self._boolean,
             ast.IfExp: self._conditional, ast.Subscript: self._subscript, ast.Slice: self._slice, ast.List: self._list,
             ast.Tuple: self._tuple, ast.Dict: self._dict, ast.ListComp: self._comprehension, ast.GeneratorExp: self._comprehension,
+            ast.Set: self._set, ast.SetComp: self._set_comprehension,
             ast.DictComp: self._dict_comprehension, ast.Lambda: self._lambda, ast.NamedExpr: self._walrus, ast.JoinedStr: self._joined,
         }  # fmt: skip
 
@@ -170,12 +176,16 @@ class Reader(Displays):
                 return self.leave_out(node, dotted, quiet.value)
             if dotted == "super":
                 return self.super_of(node)
+            if dotted in ("getattr", "hasattr"):
+                return self.read(self.asked(dotted, node, self.arguments(node)[0]))
             # What cannot be called is reported before what stands in it.
             called = self.calls.resolve(dotted, self.emitter(node))
             args, kwargs = self.arguments(node)
             if vocabulary.container_name(dotted) or dotted == "setattr":
                 return called(args, kwargs)
             return called(*self.tensors_of(args, kwargs))
+        if self.is_silent(function):
+            return self.leave_out(node, self.source.excerpt(function), SHOWN)
         if isinstance(function, ast.Attribute):
             owner = self.value(function.value)
             args, kwargs = self.arguments(node)
@@ -234,7 +244,7 @@ class Reader(Displays):
     def _binary(self, node: ast.BinOp) -> Value:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(node.op, ast.Mod) and isinstance(left, str):
-            raise Refusal("`%` on a string is not in the language.", "Write an f-string, or leave the text out.")
+            return formatting.percent(left, right)
         if isinstance(node.op, ast.BitXor) and any(tensors.is_floating_value(value) for value in (left, right)):
             raise Refusal("`^` is not a power in Python: it combines bits.", "Write `**`: `x**2`.")
         return self.operate(node, SYMBOLS[type(node.op)], left, right)
@@ -288,22 +298,19 @@ class Reader(Displays):
         self.scope.body().bind(node.target.id, value)
         return value
 
-    def _joined(self, node: ast.JoinedStr) -> str:
-        """An f-string of plain values: a name of a module, a key."""
-        parts = []
+    def _joined(self, node: ast.JoinedStr) -> Value:
+        """An f-string: a name of a module, a key, a text that is printed."""
+        parts: list[Value] = []
         for part in node.values:
-            if isinstance(part, ast.Constant):
+            if isinstance(part, ast.FormattedValue):
+                spec = "" if part.format_spec is None else self.value(part.format_spec)
+                value = self.value(part.value)
+                parts.append(
+                    formatting.formatted(value, spec if isinstance(spec, str) else "", "r" if part.conversion == 114 else "")
+                )
+            elif isinstance(part, ast.Constant):
                 parts.append(str(part.value))
-                continue
-            if not isinstance(part, ast.FormattedValue):
-                raise Refusal("This f-string cannot be read.")
-            value = self.value(part.value)
-            if part.format_spec is not None or part.conversion != -1 or not isinstance(value, int | float | str | bool):
-                raise Refusal("An f-string here holds plain numbers and strings, without formats.", "Leave the text out.")
-            parts.append(str(value))
-        text = "".join(parts)
-        static.check_length(len(text))
-        return text
+        return formatting.joined(parts)
 
     def emitter(self, node: ast.AST) -> Callable[..., Value]:
         """Adds steps at the place of `node`."""

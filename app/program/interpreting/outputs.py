@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from app.errors import PullbackError
+from app.program.interpreting.definitions import Returned
 from app.program.interpreting.expressions import Reader
-from app.program.interpreting.statements import Returned, Runner, is_text
+from app.program.interpreting.statements import Runner, is_text
 from app.program.library import vocabulary
 from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal

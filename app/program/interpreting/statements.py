@@ -4,54 +4,38 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from app.errors import PullbackError
+from app.program.interpreting.definitions import Definitions, Left, Returned
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.state import DependentError
 from app.program.library import inplace, vocabulary
 from app.program.reading.source import Refusal
 from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
-from app.program.semantics.scopes import Scope
-from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, FunctionValue, Inert, Named
+from app.program.semantics.values import Inert, Named
 
-Left = Literal["break", "continue"]
 _PROBLEM_LIMIT: Final = 50
 # What ends the reading at once: the rest of the text would say nothing more.
 _FATAL: Final = ("too_costly", "out_of_memory", "result_too_large")
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """What `return`, or a last bare expression, gave.
-
-    Attributes:
-        value: it.
-        node: its expression, which names the outputs of a tuple.
-    """
-
-    value: Value
-    node: ast.expr
 
 
 def _unread(word: str) -> Refusal:
     return Refusal(f"Nothing after `{word}` is ever read.", "Delete these lines.")
 
 
-class Runner:
+class Runner(Definitions):
     """Executes statements with one Reader."""
 
     def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._source = reader.source
+        super().__init__(reader)
         reader.body = self._body
         self._handlers = {
             ast.Assign: self._assign, ast.AugAssign: self._augmented, ast.AnnAssign: self._annotated, ast.Expr: self._bare,
             ast.If: self._condition, ast.For: self._loop, ast.While: self._while, ast.Return: self._returned, ast.Import: self._import,
             ast.ImportFrom: self._import, ast.FunctionDef: self._define, ast.ClassDef: self._class, ast.With: self._with,
+            ast.Try: self._try,
             ast.Assert: self._assert, ast.Raise: self._raise, ast.Delete: self._delete, ast.Global: self._shared, ast.Nonlocal: self._shared,
         }  # fmt: skip
 
@@ -200,70 +184,7 @@ class Runner:
         """Whether a line of the loop cannot be read: once is enough to say so."""
         return bool(self._reader.problems or self._reader.lost)
 
-    # Definitions.
-
-    def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
-        reader = self._reader
-        for name, path in vocabulary.imported(statement).items():
-            reader.scope.bind(name, Named(path))
-        if isinstance(statement, ast.ImportFrom) and any(alias.name == "*" for alias in statement.names):
-            reader.stars.append(statement.module or "")
-        reader.leave_out(statement, self._source.excerpt(statement), None)
-
-    def _define(self, statement: ast.FunctionDef) -> None:
-        reader = self._reader
-        grad: bool | None = None
-        for decorator in statement.decorator_list:
-            called = decorator.func if isinstance(decorator, ast.Call) else decorator
-            path = reader.dotted(called) or ""
-            args = tuple(reader.value(a) for a in decorator.args) if isinstance(decorator, ast.Call) else ()
-            mode = reader.grad_mode(path, args)
-            if mode is None and not vocabulary.is_inert_decorator(path):
-                raise self._source.refused(
-                    Refusal(f"The decorator `@{path}` is not in the language.", "Leave it out."), decorator
-                )
-            grad = mode if mode is not None else grad
-        fixed = any(reader.dotted(d) == "staticmethod" for d in statement.decorator_list if not isinstance(d, ast.Call))
-        function = reader.function(statement, statement.name, grad, fixed)
-        reader.scope.bind(statement.name, function)
-        if not reader.stack:
-            reader.defined.append((statement.name, function))
-
-    def _class(self, statement: ast.ClassDef) -> None:
-        reader = self._reader
-        if statement.keywords or any(
-            not vocabulary.is_inert_decorator(reader.dotted(d) or "") for d in statement.decorator_list
-        ):
-            raise self._source.refused(
-                Refusal("This kind of class is not in the language.", "Write plain functions."), statement
-            )
-        bases: list[ClassValue] = []
-        module = False
-        for base in statement.bases:
-            path = reader.dotted(base)
-            if path is not None:
-                module = module or vocabulary.is_module_base(path)
-                if not vocabulary.is_module_base(path) and path != "object":
-                    raise self._source.refused(vocabulary.base_refused(path), base)
-                continue
-            value = reader.value(base)
-            if not isinstance(value, ClassValue):
-                raise self._source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
-            bases.append(value)
-        scope = Scope(reader.scope)
-        with reader.inside(scope):
-            reader.stack.append(None)
-            try:
-                self.block(statement.body)
-            finally:
-                reader.stack.pop()
-        kind = ClassValue(statement.name, tuple(bases), module or any(base.module for base in bases), scope.own)
-        for function in scope.own.values():
-            if isinstance(function, FunctionValue) and function.scope is scope:
-                object.__setattr__(function, "scope", reader.scope)  # a class's names are not seen in its methods
-        reader.scope.bind(statement.name, kind)
-        if not reader.stack:
-            reader.defined.append((statement.name, kind))
+    # Blocks.
 
     def _with(self, statement: ast.With) -> Returned | Left | None:
         reader = self._reader
@@ -284,8 +205,8 @@ class Runner:
         mode = reader.grad_mode(path, args)
         if mode is not None:
             reader.trace.grad_enabled = mode
-        elif path and vocabulary.is_inert_context(path):
-            reader.leave_out(context, f"with {path}()", None)
+        elif (path and vocabulary.is_inert_context(path)) or reader.is_silent(context):
+            reader.leave_out(context, f"with {path or self._source.excerpt(context)}", None)
         else:
             raise self._source.refused(
                 Refusal(
@@ -296,6 +217,11 @@ class Runner:
             )
         if item.optional_vars is not None:
             reader.assign(item.optional_vars, Inert("a context"))
+
+    def _try(self, statement: ast.Try) -> Returned | Left | None:
+        """The lines between `try` and `except`: an error in them is refused with its line."""
+        self._reader.leave_out(statement, "try … except", None)
+        return self.block([*statement.body, *statement.orelse, *statement.finalbody])
 
     # The rest.
 

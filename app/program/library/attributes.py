@@ -41,6 +41,11 @@ NOTHING: Final = frozenset(
         "xpu",
     }
 )
+# What `x.type()` calls a tensor.
+_TYPE_NAMES: Final = {
+    torch.float64: "Double", torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.int64: "Long", torch.int32: "Int",
+    torch.int16: "Short", torch.int8: "Char", torch.uint8: "Byte", torch.bool: "Bool",
+}  # fmt: skip
 _CASTS: Final = frozenset(TORCH_DTYPES) - {
     "float64",
     "float32",
@@ -110,10 +115,16 @@ def method(
         return _known(value, name, args, kwargs)
     if name in _CASTS and not args:
         return _cast(emit, tensor, TORCH_DTYPES[name])
+    if name == "type" and not (args or kwargs):
+        return f"torch.{_TYPE_NAMES.get(value.dtype, 'Float')}Tensor"
+    if name == "astype":
+        return _cast(emit, tensor, dtype_of(args[0] if args else kwargs.get("dtype")))
     if name in ("to", "type"):
         return _to(emit, tensor, args, kwargs)
     if name == "type_as":
         return _cast(emit, tensor, _dtype_like(args))
+    if name in ("is_contiguous", "is_leaf"):
+        return True
     if name in ("detach", "numpy"):
         return emit("detach", torch.Tensor.detach, (tensor,), {})
     if name == "contiguous":
@@ -171,7 +182,7 @@ def _dtype_like(args: tuple[Value, ...]) -> torch.dtype:
 
 def _to(emit: Emit, tensor: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
     named = {k: v for k, v in kwargs.items() if k not in ("copy", "device", "non_blocking", "memory_format")}
-    given = [a for a in (*args, *keywords_of(".to", named).values()) if not _is_device(a)]
+    given = [a for a in (*args, *keywords_of(".to", named).values()) if a is not None and not _is_device(a)]
     if not given:
         return tensor
     if len(given) == 1 and is_tensor(given[0]):

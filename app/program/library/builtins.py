@@ -21,16 +21,15 @@ from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
 from app.program.semantics.static import LENGTH_LIMIT, length, named
 from app.program.semantics.trace import Trace
+from app.program.semantics.values import ClassValue, FunctionValue, Iterator, Method, Named, Partial
 
 _INSTEAD: Final[dict[str, str]] = {
-    "type": "Use `x.dtype`.", "iter": "Use `for`.", "next": "Use `[0]`.",
-    "set": "Use a list.", "repr": "Return the value.", "format": "Return the value.",
+    "type": "Use `x.dtype`.", "format": "Return the value.",
     "eval": "Write the expression itself.", "exec": "Write the statements themselves.", "compile": "Write the statements themselves.",
     "open": "Send tensors as inputs.", "grad": 'Write `torch.autograd.grad(y, x)` or `torch.func.grad(f)(x)`.',
     "jacobian": "Write `torch.func.jacrev(f)(x)`.", "hessian": "Write `torch.func.hessian(f)(x)`.",
     "no_grad": "Write `with torch.no_grad():` before the lines.", "backward": "Write `loss.backward()`.",
     "vars": "Use names.", "globals": "Use names.", "locals": "Use names.",
-    "load": "Send tensors as inputs.", "save": "The answer carries the values.",
 }  # fmt: skip
 
 
@@ -69,6 +68,8 @@ class Builtins:
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
             "pow": self._pow,
+            "iter": lambda emit, args, kwargs: Iterator(self.items(emit, args[0])), "next": self._next, "set": self._distinct,
+            "frozenset": self._distinct, "callable": lambda emit, args, kwargs: _is_callable(args[0]),
             **{name: functools.partial(self._extreme, name) for name in ("min", "max")},
             **{name: functools.partial(self._truth, name) for name in ("all", "any")},
             **{name: functools.partial(self._cast, name) for name in ("float", "int", "bool", "complex")},
@@ -127,6 +128,22 @@ class Builtins:
 
     def _list(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
         return self.items(emit, _arguments("list", args, kwargs, 1)[0]) if args else []
+
+    def _next(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        """`next(iter(loader))`, `next(model.parameters())`."""
+        if args and isinstance(args[0], Iterator):
+            if args[0]:
+                return args[0].pop(0)
+        elif args and isinstance(args[0], list | tuple) and args[0]:
+            return args[0][0]
+        if len(args) == 2:
+            return args[1]
+        raise Refusal("`next` has nothing left to give.", "Use `for`.")
+
+    def _distinct(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+        values = self.items(emit, args[0]) if args else []
+        static.plain(values)
+        return list(dict.fromkeys(values))
 
     def _tuple(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> tuple[Value, ...]:
         return tuple(self.items(emit, _arguments("tuple", args, kwargs, 1)[0])) if args else ()
@@ -227,6 +244,10 @@ class Builtins:
         if name == "complex" and len(args) == 2:
             return static.computed(complex, *args, what="`complex`")
         return static.cast(name, _arguments(name, args, kwargs, 1)[0])
+
+
+def _is_callable(value: Value) -> bool:
+    return isinstance(value, FunctionValue | ClassValue | Named | Method | Partial) or hasattr(value, "skeleton")
 
 
 def _chosen(better: str, a: Tensor, b: float, first: Tensor, second: float) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from app.catalogue.call import target
+from app.program.differentiation import nesting, optimizers
 from app.program.differentiation.gradients import Gradients
 from app.program.differentiation.transforms import Transforms
 from app.program.function import Branch
@@ -20,16 +21,19 @@ from app.program.library.reads import Reads
 from app.program.modules import initial
 from app.program.modules.layers import Weight, constructed
 from app.program.modules.weights import Weights
+from app.program.packages import copying, einops_patterns, formatting
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import Inert, Instance
+from app.program.semantics.values import Inert, Instance, Named
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+# Writes that leave nothing of what a weight held: before any gradient is taken, they say what it begins with.
+_BEGINNING: Final = ("normal_", "uniform_", "fill_", "zero_", "copy_")
 _LIST_METHODS: Final = ("append", "extend", "insert", "pop", "reverse", "clear", "remove")
 _SOFTMAX: Final = ("softmax", "log_softmax", "nn.functional.softmin", "nn.functional.softmax", "nn.functional.log_softmax")
 # Of the budget of evaluated expressions; a module takes about a millisecond to construct.
@@ -54,10 +58,11 @@ class Calls:
         self.branches: list[Branch] = []
         self.reads = Reads(trace, self.branches)
         self.builtins = builtins.Builtins(trace, self.operation, self.reads, invoke)
-        self.gradients = Gradients(trace, dtype)
+        self.gradients = Gradients(trace, dtype, weights.is_frozen)
         self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
         self._plain = plain.Plain(invoke, self.builtins.items)
+        self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
 
     def resolve(self, name: str, emit: Emit) -> Called:
@@ -65,7 +70,7 @@ class Calls:
         short = vocabulary.spelled(name)
         if name in self.builtins.table:
             return functools.partial(self.builtins.table[name], emit)
-        special = self._special(short, emit)
+        special = self._special(short, emit) or self._of_package(short, emit)
         if special is not None:
             return special
         base = name.removeprefix("torch.")
@@ -96,6 +101,48 @@ class Calls:
             raise unknown(name, tuple(self.names))
         return functools.partial(self.operation, emit, name)
 
+    def _of_package(self, short: str, emit: Emit) -> Called | None:
+        """What stands beside PyTorch's operations: limits of dtypes, copies, einops, functions that give what they are given."""
+        if short in ("finfo", "iinfo", "np.finfo", "np.iinfo"):
+            return lambda args, kwargs: plain.limits(short, args, self._dtype)
+        if short in ("copy.deepcopy", "copy.copy", "deepcopy"):
+            return lambda args, kwargs: copying.copied(emit, self._weights, args[0])
+        if short in einops_patterns.NAMES:
+            return lambda args, kwargs: einops_patterns.call(emit, short, args, kwargs)
+        if short in vocabulary.SAME:
+            return lambda args, kwargs: args[0] if args else Named("compile")
+        if short in ("tqdm.tqdm", "tqdm.trange", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.std.tqdm", "tqdm.auto.trange"):
+            return lambda args, kwargs: static.span(*args) if short.endswith("trange") else (args or (*kwargs.values(), []))[0]
+        if short in ("utils.checkpoint.checkpoint", "checkpoint"):
+            rest = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug")
+            return lambda args, kwargs: self._invoke(args[0], args[1:], {k: v for k, v in kwargs.items() if k not in rest})
+        if short in ("cuda.amp.GradScaler", "amp.GradScaler", "GradScaler"):
+            return lambda args, kwargs: Inert("a scaler")
+        if short in ("is_tensor", "get_default_dtype"):
+            return lambda args, kwargs: is_tensor(args[0]) if short == "is_tensor" else self._dtype
+        if short.startswith("np."):
+            return self._of_numpy(short.removeprefix("np."), emit)
+        return None
+
+    def _of_numpy(self, name: str, emit: Emit) -> Called | None:
+        """NumPy's functions on arrays, which are tensors here; of what a derivative passes NumPy itself refuses."""
+        if name in plain.NUMPY_ARRAYS:
+            return functools.partial(self._made, emit, plain.NUMPY_ARRAYS[name])
+        operation = plain.NUMPY_OPERATIONS.get(name, name)
+        if name.startswith("random.") or lookup(operation) is None:
+            return None
+
+        def called(args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+            tensors_given = nesting.leaves([list(args), kwargs])
+            if not tensors_given and name in (*static.MATH, *plain.NUMPY):
+                return plain.number(plain.NUMPY.get(name, name), args)
+            if any(self._trace.is_live(tensor) for tensor in tensors_given):
+                raise Refusal(f"`np.{name}` is NumPy's, and no derivative passes it.", f"Write `torch.{operation}(…)`.")
+            given = tuple(self._stacked(emit, a) if isinstance(a, list) and name not in plain.NUMPY_LISTS else a for a in args)
+            return self.operation(emit, operation, given, kwargs)
+
+        return called
+
     def _special(self, short: str, emit: Emit) -> Called | None:
         """Modules, derivatives, distributions, functions of functions."""
         layer = vocabulary.layer_name(short)
@@ -124,8 +171,14 @@ class Calls:
         if short.startswith("distributions."):
             made: Called = self.distributions.resolve(emit, short)
             return made
+        if short.startswith("optim.lr_scheduler."):
+            return lambda args, kwargs: optimizers.scheduled(
+                short.rpartition(".")[2], lambda function, values: self._invoke(function, values, {}), args, kwargs
+            )
         if short.startswith("optim."):
-            return lambda args, kwargs: Inert("an optimizer")
+            return lambda args, kwargs: optimizers.constructed(
+                short.removeprefix("optim."), functools.partial(self.builtins.items, emit), args, kwargs
+            )
         tail = (
             short
             if short in self._plain.table
@@ -200,14 +253,18 @@ class Calls:
         if isinstance(owner, list) and name == "copy":
             return list(owner)
         if isinstance(owner, list) and name == "sort":
-            owner[:] = static.ordered(owner, bool(kwargs.get("reverse", False)))
+            owner[:] = self.builtins.table["sorted"](emit, (owner,), kwargs)
+            return None
+        if isinstance(owner, list) and name == "add" and len(args) == 1:
+            if args[0] not in owner:
+                owner.append(args[0])
             return None
         if isinstance(owner, tuple) and name == "numel" and not args:
             return functools.reduce(functools.partial(static.binary, "*"), owner, 1)
         if isinstance(owner, dict):
-            return self._dict_method(owner, name, args)
+            return self._dict_method(owner, name, args, kwargs)
         if isinstance(owner, str):
-            return static.text_method(owner, name, args)
+            return formatting.method(owner, name, args, kwargs)
         raise Refusal(
             f"{named(owner).capitalize()} has no `.{name}()` here.", "Methods belong to tensors; `tensor(2.0)` makes one."
         )
@@ -217,25 +274,39 @@ class Calls:
             return self.reads.number(emit, owner)
         if name == "tolist" and not args:
             return self.reads.numbers(emit, owner)
-        if name == "zero_" and self.gradients.owner_of(owner) is not None:
-            self.gradients.reset(self.gradients.owner_of(owner))
-            return owner
+        if name in _BEGINNING and self.gradients.last is None:
+            weight = self._weights.held_by(owner)
+            if weight is not None and self._begun(emit, weight, name, args, kwargs):
+                return owner
         if name.endswith("_") and not name.endswith("__"):
             value = inplace.method(self._trace, emit, owner, name, args, kwargs)
             if value is not None:
                 return value
         return tensors.method(emit, owner, name, args, kwargs, self._dtype)
 
-    def _dict_method(self, owner: dict[Any, Value], name: str, args: tuple[Value, ...]) -> Value:
+    def _begun(self, emit: Emit, weight: Weight, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
+        """`layer.weight.data.normal_(0, 0.02)`: what is sent for the weight stands, else it begins so."""
+        enabled, self._trace.grad_enabled = self._trace.grad_enabled, False
+        try:
+            inplace.method(self._trace, emit, weight.initial, name, args, kwargs, initial=True)
+            self._weights.begin(weight)
+        finally:
+            self._trace.grad_enabled = enabled
+        return True
+
+    def _dict_method(self, owner: dict[Any, Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         if name in ("keys", "values", "items") and not args:
             return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
         if name == "get" and args and isinstance(args[0], str | int):
             return owner.get(args[0], args[1] if len(args) > 1 else None)
+        if name == "pop" and len(args) == 1 and args[0] not in owner:
+            raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.")
         if name in ("pop", "setdefault") and args and isinstance(args[0], str | int):
             return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
-        if name == "update" and args and isinstance(args[0], dict):
-            static.check_length(len(owner) + len(args[0]))
-            owner.update(args[0])
+        if name == "update":
+            more = {**(dict(args[0]) if args and isinstance(args[0], dict | list) else {}), **kwargs}
+            static.check_length(len(owner) + len(more))
+            owner.update(more)
             return None
         if name == "copy":
             return dict(owner)
@@ -269,8 +340,8 @@ class Calls:
     def _clipped(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`clip_grad_norm_(gradients, max_norm)`: gradients scaled to a norm of at most `max_norm`; gives their norm before."""
         values = [args[0]] if is_tensor(args[0]) else self.builtins.items(emit, args[0])
-        if self.gradients.last is not None:
-            return Inert("a norm")
+        if self.gradients.last is not None:  # of weights it is their gradients that are clipped; of gradients, they themselves
+            values = [value for value in self.gradients.grads(emit, values) if is_tensor(value)]
         bound = args[1] if len(args) > 1 else next(iter(kwargs.values()))
         if name == "clip_grad_value_":
             for value in values:

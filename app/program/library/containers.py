@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from app.program.modules.layers import LayerValue
+from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, members, named_weights, submodules
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Several, Value
+from app.program.semantics.graph_values import Several, Value, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import Instance
 
+# What may be a key of a dict.
+KEYS: Final = (str, int, float, tuple)
+
+
+def is_key(value: Value) -> bool:
+    """Whether `value` can be a key: a string, a number, or a tuple of these."""
+    if isinstance(value, tuple):
+        return len(value) < 16 and all(isinstance(member, str | int | float) for member in value)
+    return isinstance(value, str | int | float) or value is None
+
+
 INERT_METHODS: Final = frozenset(
-    {"to", "cuda", "cpu", "double", "float", "half", "requires_grad_", "zero_grad", "load_state_dict", "share_memory", "compile",
+    {"to", "cuda", "cpu", "double", "float", "half", "share_memory", "compile",
      "reset_parameters", "flatten_parameters", "register_forward_hook"}
 )  # fmt: skip
 MODULE_METHODS: Final = INERT_METHODS | {
+    "requires_grad_", "zero_grad", "load_state_dict",
     "train", "eval", "forward", "apply", "parameters", "named_parameters", "modules", "children", "named_children", "named_modules",
     "state_dict", "register_buffer", "register_parameter", "add_module", "append", "extend", "insert", "keys", "values", "items",
     "buffers", "named_buffers",
@@ -119,8 +131,9 @@ def method(
 def _changed(weights: Weights, module: Instance, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
     given = (*args, *kwargs.values())
     if name in ("register_buffer", "register_parameter", "add_module") and len(given) >= 2 and isinstance(given[0], str):
-        weights.adopt(given[1], module, given[0])
-        module.own[given[0]] = given[1]
+        value = Weight(given[1], trained=False) if name == "register_buffer" and is_tensor(given[1]) else given[1]
+        weights.adopt(value, module, given[0])
+        module.own[given[0]] = value
         return None
     if name == "append" and len(given) == 1:
         _add(weights, module, str(len(module.own)), given[0])

@@ -16,6 +16,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, fixed
 from app.program.semantics.static import named
+from app.program.semantics.values import Method
 
 _CLASSES: Final = frozenset(
     {"Bernoulli", "Beta", "Binomial", "Categorical", "Cauchy", "Chi2", "ContinuousBernoulli", "Dirichlet", "Exponential", "FisherSnedecor",
@@ -79,6 +80,8 @@ class Distributions:
 
     def attribute(self, emit: Emit, owner: DistributionValue, name: str) -> Value:
         """`d.mean`, `d.scale`…"""
+        if name in _ANSWERS or name in _DRAWN:
+            return Method(owner, name)
         if name not in _ATTRIBUTES:
             raise Refusal(f"A distribution has no `.{name}` here.", f"It has {', '.join(sorted(_ATTRIBUTES))}; `.log_prob(x)`.")
         if name in _SHAPES:

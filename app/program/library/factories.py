@@ -29,6 +29,8 @@ PYTHON_DTYPES: Final = DTYPES | {"float": torch.float64, "int": torch.int64}
 class Device:
     """Where all tensors are; `x.device` gives it, and giving it to a maker changes nothing."""
 
+    type: Final = "cpu"
+
 
 DEVICE: Final = Device()
 

@@ -50,7 +50,14 @@ _REFUSED: Final = {
 
 
 def method(
-    trace: Trace, emit: Emit, tensor: fx.Node, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]
+    trace: Trace,
+    emit: Emit,
+    tensor: fx.Node,
+    name: str,
+    args: tuple[Value, ...],
+    kwargs: Mapping[str, Value],
+    *,
+    initial: bool = False,
 ) -> Value | None:
     """`tensor.name_(…)`: the tensor, written into. None where PyTorch has no such method."""
     if name in _REFUSED:
@@ -59,7 +66,7 @@ def method(
         value = emit(name, _OWN[name], (tensor, *args), dict(kwargs))
     elif name in _DRAWN:
         options = {key: value for key, value in kwargs.items() if key != "generator"}
-        value = emit(name, fixed(_drawn, name), (tensor, *args), options, random=True)
+        value = emit(name, fixed(_drawn, name), (tensor, *args), options, random=True, initial=initial)
     else:
         found = lookup_method(name.removesuffix("_"))
         if found is None or not hasattr(Tensor, name):

@@ -11,12 +11,14 @@ from typing import Any, Final
 import torch
 
 from app.program.library import vocabulary
+from app.program.library.factories import Device, dtype_of
 from app.program.modules.layers import LayerValue
+from app.program.packages import formatting
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, FunctionValue, Instance, Method, Named, Partial
+from app.program.semantics.values import ClassValue, DefaultDict, Instance, Named, Partial
 
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 Items = Callable[[Emit, Value], list[Value]]
@@ -40,6 +42,29 @@ NUMPY: Final = {
 }  # fmt: skip
 
 
+# NumPy's makers of arrays, as PyTorch's of tensors; its functions that PyTorch calls otherwise; those that take a list of arrays.
+NUMPY_ARRAYS: Final = {
+    "array": "tensor", "asarray": "tensor", "zeros": "zeros", "ones": "ones", "full": "full", "eye": "eye", "identity": "eye", "arange": "arange",
+    "linspace": "linspace", "logspace": "logspace", "empty": "zeros",
+}  # fmt: skip
+NUMPY_OPERATIONS: Final = {
+    "concatenate": "cat", "clip": "clamp", "power": "pow", "absolute": "abs", "transpose": "t", "conjugate": "conj", "expand_dims": "unsqueeze",
+    "repeat": "repeat_interleave", "max": "amax", "min": "amin",
+}  # fmt: skip
+NUMPY_LISTS: Final = ("concatenate", "stack", "hstack", "vstack", "dstack")
+
+
+def limits(short: str, args: tuple[Value, ...], default: torch.dtype) -> torch.finfo | torch.iinfo:
+    """`torch.finfo(dtype)`, `torch.iinfo(dtype)`."""
+    dtype = args[0] if args else default
+    if isinstance(dtype, str):
+        dtype = dtype_of(dtype)
+    if not isinstance(dtype, torch.dtype):
+        raise Refusal(f"`{short}` takes a dtype, not {named(dtype)}.", f"Write `{short}(x.dtype)`.")
+    kind: Any = torch.finfo if short.endswith("finfo") else torch.iinfo
+    return static.computed(kind, dtype, what=f"`{short}`")  # type: ignore[no-any-return]
+
+
 class Plain:
     """Functions that take functions, and questions about plain values."""
 
@@ -47,8 +72,8 @@ class Plain:
         self._invoke, self._items = invoke, items
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
-            "OrderedDict": self._dict, "defaultdict": lambda emit, args, kwargs: {}, "isinstance": self._isinstance, "getattr": self._getattr,
-            "hasattr": self._hasattr, "setattr": self._setattr, "divmod": self._divmod, "slice": self._slice, "str": self._str,
+            "OrderedDict": self._dict, "defaultdict": self._defaultdict,
+            "isinstance": self._isinstance, "setattr": self._setattr, "divmod": self._divmod, "slice": self._slice, "str": self._str,
             "accumulate": self._accumulate, **{name: functools.partial(self._combined, name) for name in _COMBINED},
         }  # fmt: skip
 
@@ -133,20 +158,10 @@ class Plain:
             raise Refusal(f"`{what}` is for objects of the program's own classes.", "Write the attribute: `x.shape`.")
         return args[0], args[1]
 
-    def _getattr(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        owner, name = self._object("getattr", args)
-        if name in owner.own:
-            return owner.own[name]
-        found = owner.kind.find(name) if isinstance(owner.kind, ClassValue) else None
-        if isinstance(found, FunctionValue):
-            return Method(owner, name, found)
-        if len(args) > 2:
-            return args[2]
-        raise Refusal(f"There is no attribute `{name}`.")
-
-    def _hasattr(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
-        owner, name = self._object("hasattr", args)
-        return name in owner.own or (isinstance(owner.kind, ClassValue) and isinstance(owner.kind.find(name), FunctionValue))
+    def _defaultdict(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> DefaultDict:
+        filled = DefaultDict(self._dict(emit, args[1:], kwargs))
+        filled.factory = args[0] if args else None
+        return filled
 
     def _setattr(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> None:
         owner, name = self._object("setattr", args)
@@ -166,10 +181,12 @@ class Plain:
             raise Refusal("`slice` takes one to three integers.", "Write the slice: `x[1:3]`.")
         return slice(*args)
 
-    def _str(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
-        if len(args) != 1 or not isinstance(args[0], int | float | str | bool):
-            raise Refusal("`str` is for plain numbers.", "Strings are only modes and keys.")
-        return str(args[0])
+    def _str(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        if not args:
+            return ""
+        if isinstance(args[0], Device):
+            return args[0].type
+        return str(args[0]) if len(args) == 1 and formatting.is_plain(args[0]) else formatting.TEXT
 
     def _combined(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
         counts = [value for value in (*args, *kwargs.values()) if isinstance(value, int)]

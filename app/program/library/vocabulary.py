@@ -16,7 +16,7 @@ from app.program.semantics.values import Inert, Named
 # First names that stand for modules without an import.
 ROOTS: Final = (
     "torch", "math", "F", "nn", "np", "numpy", "linalg", "fft", "special", "functional", "distributions", "optim", "autograd", "func",
-    "init", "random", "functools", "itertools", "D", "dist",
+    "init", "random", "functools", "itertools", "D", "dist", "copy", "einops", "tqdm", "time", "collections",
 )  # fmt: skip
 _TYPING: Final = ("typing", "__future__", "dataclasses")
 # How the beginning of a name is written, and what it is short for.
@@ -34,15 +34,22 @@ _IGNORED: Final[dict[str, Any]] = {
     "use_deterministic_algorithms": None, "set_default_dtype": None, "set_float32_matmul_precision": None, "set_default_device": None,
     "set_default_tensor_type": None, "warnings.filterwarnings": None, "display": None, "cuda.is_available": False,
     "backends.mps.is_available": False, "cuda.device_count": 0, "device": factories.DEVICE, "Generator": Inert("a generator"),
-    "set_grad_enabled": None,
+    "set_grad_enabled": None, "save": None, "time.time": 0.0, "time.perf_counter": 0.0, "time.process_time": 0.0, "time.sleep": None,
+    "load": Inert("a file"), "warnings.simplefilter": None, "warnings.warn": None, "cuda.max_memory_allocated": 0, "cuda.set_device": None,
+    "cuda.reset_peak_memory_stats": None, "_dynamo.reset": None, "cuda.current_device": 0, "backends.cuda.enable_flash_sdp": None,
+    "autograd.set_grad_enabled": None, "manual_seed_all": None, "utils.tensorboard.SummaryWriter": Inert("a log"),
 }  # fmt: skip
 _INERT_DECORATORS: Final = (
     "jit.script", "jit.ignore", "jit.export", "jit.unused", "compile", "staticmethod", "jit.script_method", "dataclass",
-    "jit.script_if_tracing", "typing.no_type_check",
+    "jit.script_if_tracing", "typing.no_type_check", "property", "classmethod", "cached_property", "functools.cached_property",
+    "functools.lru_cache", "functools.cache", "lru_cache", "functools.wraps", "wraps", "abc.abstractmethod", "abstractmethod", "overload",
+    "typing.overload", "override", "dataclasses.dataclass", "torch.jit.script", "final", "jit.interface", "autocast", "amp.autocast",
+    "cuda.amp.autocast", "cuda.amp.custom_fwd", "amp.custom_fwd",
 )  # fmt: skip
 _INERT_CONTEXTS: Final = (
     "autograd.set_detect_anomaly", "autograd.detect_anomaly", "random.fork_rng", "autograd.profiler.profile",
     "autograd.profiler.record_function", "profiler.profile", "profiler.record_function", "device", "cuda.device", "autograd.graph.save_on_cpu",
+    "autocast", "cuda.amp.autocast", "amp.autocast", "cpu.amp.autocast", "contextlib.nullcontext", "contextlib.suppress", "nullcontext",
     "warnings.catch_warnings", "nn.attention.sdpa_kernel", "backends.cuda.sdp_kernel",
 )  # fmt: skip
 _DTYPES: Final = {f"np.{name}": dtype for name, dtype in factories.DTYPES.items()}
@@ -60,6 +67,25 @@ _PYTHON: Final = (
     "type",
     "object",
     "super",
+    "callable",
+    "next",
+    "iter",
+    "set",
+    "frozenset",
+    "id",
+    "repr",
+)
+# Calls that give what they are given: they change how a program runs, not what it computes.
+SAME: Final = (
+    "jit.script",
+    "jit.trace",
+    "compile",
+    "nn.DataParallel",
+    "nn.parallel.DistributedDataParallel",
+    "jit.freeze",
+    "jit.optimize_for_inference",
+    "typing.cast",
+    "nn.SyncBatchNorm.convert_sync_batchnorm",
 )
 _FUNCTIONS: Final = (
     "functools.partial", "functools.reduce", "collections.OrderedDict", "collections.defaultdict", "itertools.product",
@@ -73,6 +99,9 @@ _GRADIENTS: Final = re.compile(
 _CALLED: Final = re.compile(
     r"nn\.init\.\w+_|nn\.utils\.clip_grad_(norm|value)_|optim\.\w+(\.\w+)*|nn\.Parameter|nn\.parameter\.Parameter|nn\.Module"
 )
+
+
+NUMPY_NAMES: Final = ("array", "asarray", "zeros", "ones", "full", "eye", "arange", "linspace", "float32", "float64", "int64")
 
 
 def spelled(path: str) -> str:
@@ -119,7 +148,19 @@ def is_known(path: str) -> bool:
         layer_name(path) is not None
         or container_name(path) is not None
         or bool(_GRADIENTS.fullmatch(short) or _CALLED.fullmatch(short))
-        or short.startswith("distributions.")
+        or short.startswith(("distributions.", "optim.", "einops.", "copy."))
+        or short in SAME
+        or short
+        in (
+            "finfo",
+            "iinfo",
+            "is_tensor",
+            "get_default_dtype",
+            "utils.checkpoint.checkpoint",
+            "cuda.amp.GradScaler",
+            "amp.GradScaler",
+        )
+        or (short.startswith("np.") and short.removeprefix("np.") in NUMPY_NAMES)
         or short in _PYTHON
         or short in _FUNCTIONS
         or short in ("Tensor", "nn.Module", "Size", "numel", "device", "np.ndarray")
@@ -176,7 +217,11 @@ def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
         return found
     module = statement.module or ""
     if module.partition(".")[0] in _TYPING:
-        return {}
+        return {
+            alias.asname or alias.name: f"{module}.{alias.name}"
+            for alias in statement.names
+            if alias.name in ("field", "cast", "NamedTuple")
+        }
     for alias in statement.names:
         if alias.name != "*":
             found[alias.asname or alias.name] = f"{module}.{alias.name}"

@@ -30,13 +30,15 @@ def initialise(
     tensor, *options = args
     if not is_tensor(tensor):
         raise Refusal(f"`nn.init.{name}` is given {named(tensor)}, not a weight.", "Give it `layer.weight`.")
-    weight = weights.weight_of(tensor)
+    weight = weights.held_by(tensor)
     initial = tensor if weight is None else weight.initial
     given = {key: value for key, value in kwargs.items() if key != "generator"}
     enabled, trace.grad_enabled = trace.grad_enabled, False
     try:
         value = emit(f"nn.init.{name}", fixed(begun, name), (initial, *options), given, random=True, initial=True)
         trace.write(value.meta["step"], initial, value)
+        if weight is not None:
+            weights.begin(weight)
     finally:
         trace.grad_enabled = enabled
     return tensor

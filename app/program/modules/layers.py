@@ -40,6 +40,8 @@ class Weight:
         initial: the tensor that PyTorch's initialisation gives it.
         parent: the module that holds it, and its name there; the module is None for a parameter with a name of its own.
         node: the tensor that the program computes with, once it is known.
+        frozen: `requires_grad` was set to False: no `backward()` gives it a gradient.
+        first: the node with its first value, where nobody sent one: what later steps of training leave in `initial` is not it.
         trained: a parameter, whose gradient can be asked for; a buffer otherwise.
     """
 
@@ -47,6 +49,8 @@ class Weight:
     parent: tuple[Any, str] | None = None
     node: fx.Node | None = None
     trained: bool = True
+    first: fx.Node | None = None
+    frozen: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from app.program.modules.layers import LayerValue, Weight
 from app.program.reading.source import Refusal
@@ -54,6 +54,11 @@ class Weights:
             self._of_node[weight.node] = weight
         return weight.node
 
+    def begin(self, weight: Weight) -> None:
+        """What is in `initial` now is the first value of the weight, where nobody sent one."""
+        if weight.first is not None:
+            weight.first = self._trace.now(weight.initial)
+
     def weight_of(self, node: fx.Node) -> Weight | None:
         """The weight that a tensor is, if it is one."""
         return self._of_node.get(node)
@@ -78,6 +83,7 @@ class Weights:
             return weight.initial
         name = next((name for name in names if name not in self.initial), f"{names[0]}.{len(self.initial)}")
         self.initial[name] = weight
+        weight.first = self._trace.now(weight.initial)
         return weight.initial
 
     def _names(self, weight: Weight) -> list[str]:
@@ -104,13 +110,32 @@ class Weights:
     def adopt(self, value: Any, owner: Module | None, key: str) -> None:
         """`value`, bound as `key` of `owner`, takes its name from there unless it has one."""
         if isinstance(value, LayerValue | Weight) or (isinstance(value, Instance) and value.is_module):
-            if value.parent is None:
+            # The name of a variable gives way to that in a module.
+            if value.parent is None or (value.parent[0] is None and owner is not None and not self._is_named(value)):
                 value.parent = (owner, key)
                 self.adopted.append(value)
         elif isinstance(value, list | tuple):
             for index, member in enumerate(value[:_LISTED]):
                 if not isinstance(member, list | tuple):
                     self.adopt(member, owner, f"{key}.{index}")
+
+    def _is_named(self, value: Any) -> bool:
+        """Whether some weight of `value` has its name already, because the program computed with it."""
+        held = [value] if isinstance(value, Weight) else [weight for _, weight in named_weights(value)]
+        return any(weight.node is not None for weight in held)
+
+    def is_frozen(self, node: fx.Node) -> bool:
+        """Whether a tensor is a weight whose `requires_grad` was set to False."""
+        weight = self._of_node.get(node)
+        return weight is not None and weight.frozen
+
+    def held_by(self, node: fx.Node) -> Weight | None:
+        """The weight that a tensor is, or whose whole memory it shows (`layer.weight.data`)."""
+        weight = self._of_node.get(node)
+        cell = node.meta.get("cell")
+        if weight is not None or cell is None or any(view.target is not Tensor.detach for view in cell.views):
+            return weight
+        return next((w for n, w in self._of_node.items() if n.meta.get("cell") is cell.root), None)
 
     def _all(self) -> Iterator[Weight]:
         """Every weight that some name of the program leads to, used or not."""

@@ -24,40 +24,37 @@ _SYNTAX: Final[tuple[type[ast.AST], ...]] = (
     ast.Assert, ast.Raise, ast.Delete, ast.Global, ast.Nonlocal, ast.Lambda, ast.NamedExpr, ast.JoinedStr, ast.FormattedValue,
     ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.comprehension,
     ast.Compare, ast.Call, ast.keyword, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List, ast.Tuple,
-    ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
+    ast.Set, ast.SetComp, ast.Try, ast.ExceptHandler, ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
 # What is not in the language, and what to write instead.
 _INSTEAD: Final[dict[type[ast.AST], tuple[str, str]]] = {
     ast.AsyncFunctionDef: ("`async def`", "Write `def`."),
     ast.AsyncWith: ("`async with`", "Leave it out."),
     ast.AsyncFor: ("`async for`", "Use `for`."),
-    ast.Try: ("`try`", "Leave `try` and `except` out and keep the lines between: an error is reported with its line."),
-    ast.Set: ("a set", "Use a list or a tuple."),
-    ast.SetComp: ("a set comprehension", "Use a list comprehension."),
     ast.Yield: ("`yield`", "Append to a list and return it."),
     ast.YieldFrom: ("`yield`", "Append to a list and return it."),
     ast.Await: ("`await`", "Leave it out."),
     ast.Match: ("`match`", "Use `if` / `elif` on known values."),
 }  # fmt: skip
 # Names with underscores that a pasted class or script has, and what of them is read.
-_KNOWN_DUNDERS: Final = ("__init__", "__call__", "__name__", "__class__", "__future__", "__len__", "__getitem__")
-_ATTRIBUTE_DUNDERS: Final = ("__init__",)
-_NAME_DUNDERS: Final = ("__name__", "__class__")
-
-
-# What can be imported: PyTorch, what plain numbers are computed with, and Python's own small tools.
-_IMPORTS: Final = (
+# Packages whose names are known, so that all of them can be imported at once.
+_STARRED: Final = (
     "torch",
     "numpy",
     "math",
-    "typing",
-    "__future__",
     "functools",
     "itertools",
     "collections",
-    "functorch",
+    "typing",
     "dataclasses",
+    "functorch",
+    "einops",
 )
+_KNOWN_DUNDERS: Final = (
+    "__init__", "__call__", "__name__", "__class__", "__future__", "__len__", "__getitem__", "__repr__", "__str__", "__iter__", "__post_init__",
+)  # fmt: skip
+_ATTRIBUTE_DUNDERS: Final = ("__init__",)
+_NAME_DUNDERS: Final = ("__name__", "__class__")
 
 
 class Refusal(Exception):  # noqa: N818 (it is no error yet: PullbackError is)
@@ -220,18 +217,23 @@ def _not_in_language(node: ast.AST) -> Refusal | None:
     if isinstance(node, ast.Import):
         return next((refusal for alias in node.names if (refusal := _not_importable(alias.name))), None)
     if isinstance(node, ast.ImportFrom):
-        return _not_importable("." * node.level + (node.module or "")) or next(
+        if node.level or (node.names[0].name == "*" and (node.module or "").partition(".")[0] not in _STARRED):
+            return Refusal("The names that this line brings are not known here.", "Delete the line, or import them by name.")
+        return _not_importable(node.module or "") or next(
             (refusal for alias in node.names if (refusal := _not_importable(f"{node.module}.{alias.name}"))), None
         )
     return _underscored(node)
 
 
 def _not_importable(module: str) -> Refusal | None:
-    parts = module.split(".")
-    if parts[0] in _IMPORTS and not any(part.startswith("_") for part in parts[1:]):
+    if (
+        module == "__future__"
+        or module.startswith("__future__.")
+        or not any(part.startswith("_") for part in module.split("."))
+    ):
         return None
     return Refusal(
-        f"`{module[:60]}` is not in the language: only torch, numpy and math can be imported.",
+        f"`{module[:60]}` is not in the language: no name that is imported starts with an underscore.",
         "Delete the line, and write what was used of it with operations.",
     )
 

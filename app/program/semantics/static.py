@@ -92,9 +92,24 @@ def _strings(symbol: str, left: Any, right: Any) -> Any:
     if symbol == "+" and isinstance(left, str) and isinstance(right, str):
         check_length(len(left) + len(right))
         return left + right
+    if (
+        symbol == "*"
+        and isinstance(left, int | str)
+        and isinstance(right, int | str)
+        and not (_is_text(left) and _is_text(right))
+    ):
+        text, count = (str(left), int(right)) if isinstance(left, str) else (str(right), int(left))
+        check_length(len(text) * max(count, 0))
+        return text * count
+    if symbol in COMPARISONS and isinstance(left, str) and isinstance(right, str):
+        return OPERATORS[symbol](left, right)
     if symbol in ("==", "!="):
         return bool(OPERATORS[symbol](left, right)) if not _is_list(left) and not _is_list(right) else symbol == "!="
     raise Refusal(f"`{symbol}` on strings is not in the language.", "Strings can be compared with == and given to operations.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _is_list(value: object) -> bool:
@@ -196,6 +211,8 @@ def named(value: Any) -> str:
     if hasattr(value, "meta"):
         return "a tensor"
     path = getattr(value, "path", None)
+    if type(value).__name__ == "Foreign":
+        return f"`{path}`, which has no value here"
     if isinstance(path, str):
         return f"the operation `{path}`, which is not called here"
     return _KINDS.get(type(value).__name__, f"a {type(value).__name__.lower()}")
@@ -205,23 +222,13 @@ def named(value: Any) -> str:
 _KINDS: Final = {
     "FunctionValue": "a function", "ClassValue": "a class", "Instance": "an object", "LayerValue": "a module", "Method": "a method",
     "DistributionValue": "a distribution", "Transformed": "a function", "Partial": "a function", "Several": "several tensors",
-    "Inert": "something without a value here", "Device": "a device",
+    "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
 }  # fmt: skip
 
 
 def nearest(name: str, others: Iterable[str]) -> str | None:
     """The one of `others` that is written most like `name`."""
     return next(iter(difflib.get_close_matches(name, list(others), n=1, cutoff=0.6)), None)
-
-
-def text_method(text: str, name: str, args: tuple[Any, ...]) -> Any:
-    """Methods of strings that modes and keys are compared by."""
-    if name in _TEXT_METHODS and all(isinstance(value, str) for value in args):
-        return computed(lambda: getattr(text, name)(*args), what=f"`.{name}()`")
-    raise Refusal(f"`.{name}()` of a string is not in the language.", "Strings are only modes and keys.")
-
-
-_TEXT_METHODS: Final = ("lower", "upper", "startswith", "endswith", "strip", "split")
 
 
 def integer(value: Any, what: str) -> int:

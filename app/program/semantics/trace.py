@@ -126,8 +126,6 @@ class Trace:
         random: bool = False,
         usage: Callable[[], str] | None = None,
     ) -> fx.Node:
-        if self.closed is not None:
-            raise self.closed
         if self.steps >= STEP_LIMIT:
             raise Refusal(
                 f"The program has more than {STEP_LIMIT:,} steps after its loops are unrolled.",
@@ -170,8 +168,11 @@ class Trace:
             cell.history.append((self.steps, node))
         return cell.node  # type: ignore[no-any-return]
 
-    def write(self, step: Step, identity: fx.Node, value: fx.Node) -> None:
-        """What was computed as `value` is written into the memory of `identity`: its base and all views of it change."""
+    def write(self, step: Step, identity: fx.Node, value: fx.Node, *, complete: bool = False) -> None:
+        """What was computed as `value` is written into the memory of `identity`: its base and all views of it change.
+
+        `complete`: `value` has the derivatives of the tensor before the write already.
+        """
         cell = cell_of(identity)
         old = self.now(identity)
         if aliases.overlaps(old.meta["val"]):
@@ -195,7 +196,7 @@ class Trace:
             )
         node = self.now(value)
         root = cell.root
-        if plain and root.node.meta["live"] and not cell.views:
+        if plain and root.node.meta["live"] and not cell.views and not complete:
             node = self._appended(step, aliases.value_only, (old, node), {})
         if root is not cell:
             viewed = old.meta["val"]
@@ -240,8 +241,6 @@ class Trace:
 
     # Gives the tensor of a weight.
     read: Callable[[Value], Value] = staticmethod(lambda value: value)
-    # Why nothing can be computed any more, where that is so.
-    closed: Refusal | None = None
     # Line, column and text of the statement that is being read.
     place: tuple[int, int, str] = (1, 1, "")
 

@@ -16,7 +16,7 @@ class FunctionValue:
     Attributes:
         defaults: argument → its default, read where the function was defined.
         grad: what a decorator says of derivatives: False under `@torch.no_grad()`, None where none does.
-        static: a `@staticmethod`: no `self` is given.
+        role: what it is in a class: `method`, `static`, `class` (its first argument is the class) or `property`.
     """
 
     name: str
@@ -24,7 +24,7 @@ class FunctionValue:
     scope: Scope
     defaults: dict[str, Any]
     grad: bool | None = None
-    static: bool = False
+    role: str = "method"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +123,28 @@ class Inert:
     """What means nothing here and may stand all the same: an optimizer, a device, what an ignored line gave."""
 
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A name of a package that is not here, or what a call of it gave.
+
+    Attributes:
+        silent: the package shows, logs or measures, so its calls are left out.
+    """
+
+    path: str
+    silent: bool = False
+
+
+class DefaultDict(dict):  # type: ignore[type-arg]
+    """`collections.defaultdict`: `factory` gives what is missing."""
+
+    factory: Any = None
+
+
+class Iterator(list):  # type: ignore[type-arg]
+    """`iter(values)`: what `next` has not taken yet."""
 
 
 class Unreadable:

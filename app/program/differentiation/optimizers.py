@@ -1,0 +1,259 @@
+"""`torch.optim` in a program: each `step()` is one step of the graph, by PyTorch's own formulas, and changes the weights from there on."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx, optim
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.optim import _functional as formulas
+from torch.optim import lr_scheduler
+
+from app.program.differentiation.gradients import Gradients
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.aliases import value_only
+from app.program.semantics.graph_values import Emit, Value, fixed, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.trace import Trace
+
+# What an optimizer keeps for each weight, in the order of PyTorch's formula, and with what it begins; None: what the first step leaves.
+_STATES: Final[dict[str, tuple[float | None, ...]]] = {
+    "SGD": (None,), "Adam": (0.0, 0.0, 0.0), "AdamW": (0.0, 0.0, 0.0), "RMSprop": (0.0, 0.0, 0.0), "Adagrad": (0.0,), "Adadelta": (0.0, 0.0),
+    "Adamax": (0.0, 0.0), "NAdam": (0.0, 0.0, 1.0), "RAdam": (0.0, 0.0),
+}  # fmt: skip
+# Options that say how, not what, is computed.
+_INERT: Final = ("foreach", "fused", "capturable", "differentiable")
+_INSTEAD: Final = f"There are {', '.join(f'`optim.{name}`' for name in _STATES)}."
+_OUT: Final = "Write the step out: `with torch.no_grad(): w -= lr * w.grad`."
+
+
+@dataclass(slots=True, eq=False)
+class OptimizerValue:
+    """An optimizer of the program.
+
+    Attributes:
+        groups: dicts of options and of tensors, as `param_groups` has them; the program may change the options.
+        states: tensor → how often it was changed, and what the optimizer keeps for it.
+    """
+
+    kind: str
+    groups: list[dict[str, Value]]
+    states: dict[fx.Node, tuple[int, list[fx.Node | None]]] = field(default_factory=dict)
+
+    def tensors(self) -> list[fx.Node]:
+        return [tensor for group in self.groups for tensor in group["params"]]
+
+
+@dataclass(slots=True, eq=False)
+class SchedulerValue:
+    """A schedule of learning rates: PyTorch's own, over an optimizer of nothing."""
+
+    schedule: Any
+    optimizer: OptimizerValue
+
+
+def constructed(
+    kind: str, items: Callable[[Value], list[Value]], args: tuple[Value, ...], kwargs: Mapping[str, Value]
+) -> OptimizerValue:
+    """`torch.optim.KIND(params, lr=…)`. Raises a refusal where there is no such optimizer, or PyTorch refuses its options."""
+    if kind not in _STATES:
+        raise Refusal(f"`optim.{kind}` is not in the language.", f"{_INSTEAD} {_OUT}")
+    names = list(inspect.signature(getattr(optim, kind)).parameters)
+    options = dict(zip(names, args, strict=False)) | dict(kwargs)
+    if "params" not in options:
+        raise Refusal(
+            f"`optim.{kind}` needs the tensors that it changes.", f"Write `optim.{kind}(model.parameters(), lr=0.01)`."
+        )
+    params = options.pop("params")
+    options = {key: _plain(kind, key, value) for key, value in options.items() if key not in _INERT}
+    members = [params] if isinstance(params, dict) else items(params)
+    listed = members if any(isinstance(member, dict) for member in members) else [{"params": members}]
+    groups: list[dict[str, Value]] = []
+    for group in listed:
+        if not isinstance(group, dict) or "params" not in group:
+            raise Refusal("A group of parameters is a dict with the key `params`.", 'Write `{"params": [w], "lr": 0.1}`.')
+        own = {key: _plain(kind, key, value) for key, value in group.items() if key != "params"}
+        tensors = [group["params"]] if is_tensor(group["params"]) else items(group["params"])
+        tensors = [part[1] if isinstance(part, tuple) and len(part) == 2 else part for part in tensors]
+        if not all(is_tensor(tensor) for tensor in tensors):
+            raise Refusal(f"`optim.{kind}` changes tensors, not {named(tensors[0])}.", "Give it `model.parameters()`.")
+        groups.append({"params": tensors, **_complete(kind, {**options, **own})})
+    return OptimizerValue(kind, groups)
+
+
+def _plain(kind: str, key: str, value: Value) -> Value:
+    if is_tensor(value) or not (static.is_number(value) or isinstance(value, tuple | list | None)):
+        raise Refusal(
+            f"`{key}` of `optim.{kind}` is a plain number here, not {named(value)}.", "Write the number, as in `lr=0.01`."
+        )
+    static.plain([value])
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _complete(kind: str, options: Mapping[str, Value]) -> dict[str, Value]:
+    """All options, PyTorch's defaults where none are named. Raises its refusals of what is out of range."""
+    try:
+        with unset_fake_temporarily():
+            defaults = getattr(optim, kind)([torch.zeros(1, device="cpu", requires_grad=True)], **options).defaults
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Refusal(f"PyTorch refuses these options of `optim.{kind}`: {str(error)[:200]}.") from error
+    return {key: value for key, value in defaults.items() if key not in _INERT}
+
+
+def zeroed(gradients: Gradients, optimizer: OptimizerValue) -> None:
+    """`optimizer.zero_grad()`."""
+    gradients.reset(optimizer.tensors())
+
+
+def step(trace: Trace, gradients: Gradients, emit: Emit, optimizer: OptimizerValue, closed: bool) -> None:
+    """`optimizer.step()`: every weight with a gradient is changed, under `no_grad`, as PyTorch does it."""
+    if closed:
+        raise Refusal(
+            "`optimizer.step(closure)` is not in the language.", "Call the closure before, and write `optimizer.step()`."
+        )
+    for group in optimizer.groups:
+        tensors = list(group["params"])
+        known = gradients.grads(emit, tensors)
+        changed = [(tensor, grad) for tensor, grad in zip(tensors, known, strict=True) if is_tensor(grad)]
+        counts = {tensor: optimizer.states.get(tensor, (0, []))[0] for tensor, _ in changed}
+        for count in sorted(set(counts.values())):
+            _stepped_together(trace, emit, optimizer, group, [pair for pair in changed if counts[pair[0]] == count], count)
+
+
+def _stepped_together(
+    trace: Trace, emit: Emit, optimizer: OptimizerValue, group: dict[str, Value], pairs: Sequence[tuple[Any, Any]], count: int
+) -> None:
+    tensors = [tensor for tensor, _ in pairs]
+    width = len(_STATES[optimizer.kind])
+    states = [optimizer.states[t][1] if count else [None] * width for t in tensors]
+    options = tuple((key, value) for key, value in group.items() if key != "params")
+    target = fixed(stepped, optimizer.kind, count, options)
+    enabled, trace.grad_enabled = trace.grad_enabled, True
+    try:
+        several = emit(f"optim.{optimizer.kind}", target, (tensors, [grad for _, grad in pairs], [list(s) for s in states]), {})
+        results = [trace.pick(several, index) for index in range(len(several.values))]
+    finally:
+        trace.grad_enabled = False
+    try:
+        for index, tensor in enumerate(tensors):
+            trace.write(several.node.meta["step"], tensor, results[index], complete=True)
+            first = len(tensors) + index * width
+            optimizer.states[tensor] = count + 1, results[first : first + width]
+    finally:
+        trace.grad_enabled = enabled
+
+
+def stepped(
+    kind: str,
+    count: int,
+    options: tuple[tuple[str, Any], ...],
+    params: list[Tensor],
+    grads: list[Tensor],
+    states: list[list[Tensor | None]],
+) -> tuple[Tensor, ...]:
+    """The weights after a step, with the derivatives of those before it, and then what the optimizer keeps of each."""
+    begins = _STATES[kind]
+    with torch.no_grad():
+        new = [param.detach().clone() for param in params]
+        slopes = [grad.detach().to(param.dtype) for grad, param in zip(grads, new, strict=True)]
+        kept = [
+            [
+                value.detach().clone() if value is not None else _begun(start, param, dict(options))
+                for value, start in zip(state, begins, strict=True)
+            ]
+            for state, param in zip(states, new, strict=True)
+        ]
+        columns: list[list[Any]] = [[state[place] for state in kept] for place in range(len(begins))]
+        _change(kind, count, dict(options), new, slopes, columns)
+    left = [value_only(old, changed) for old, changed in zip(params, new, strict=True)]
+    rows = [column[index] for index in range(len(new)) for column in columns]
+    places = [index for index in range(len(new)) for _ in columns]
+    return (*left, *(torch.zeros_like(new[i]) if row is None else row for row, i in zip(rows, places, strict=True)))
+
+
+def _begun(start: float | None, param: Tensor, options: Mapping[str, Any]) -> Tensor | None:
+    if start is None:
+        return None
+    if start == 1.0:
+        return torch.ones((), dtype=param.dtype, device=param.device)
+    return torch.full_like(param, options.get("initial_accumulator_value", start))
+
+
+def _change(
+    kind: str, count: int, options: dict[str, Any], params: list[Tensor], grads: list[Tensor], columns: list[list[Any]]
+) -> None:
+    """PyTorch's formula of the optimizer, on copies."""
+    betas = options.pop("betas", None)
+    if betas is not None:
+        options["beta1"], options["beta2"] = betas
+    options.pop("initial_accumulator_value", None)
+    if kind == "SGD":
+        options.pop("decoupled_weight_decay", None)
+        formulas.sgd(params, grads, columns[0], foreach=False, **options)  # type: ignore[attr-defined]
+        return
+    # The counter stays a number on the CPU, whatever device the weights are on.
+    counts = [torch.tensor(float(count), device="cpu") for _ in params]
+    if kind == "AdamW":
+        options.pop("decoupled_weight_decay", None)
+    getattr(formulas, kind.lower())(params, grads, *columns, counts, foreach=False, **options)
+
+
+def scheduled(
+    kind: str, invoke: Callable[[Value, tuple[Value, ...]], Value], args: tuple[Value, ...], kwargs: Mapping[str, Value]
+) -> SchedulerValue:
+    """`torch.optim.lr_scheduler.KIND(optimizer, …)`. Raises a refusal where PyTorch has none, or refuses its options."""
+    make = getattr(lr_scheduler, kind, None)
+    values: dict[int | str, Value] = dict(enumerate(args))
+    values.update(kwargs)
+    optimizer = values.get(0, kwargs.get("optimizer"))
+    if not kind.endswith(("LR", "Restarts")) or make is None or not isinstance(optimizer, OptimizerValue):
+        raise Refusal(
+            f"`lr_scheduler.{kind}` is not in the language.", "Set the rate: `optimizer.param_groups[0]['lr'] = 0.01`."
+        )
+    plain = {key: _option(invoke, value) for key, value in values.items() if value is not optimizer}
+    try:
+        with unset_fake_temporarily(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rates = [{"params": [torch.zeros(1, device="cpu")], "lr": group["lr"]} for group in optimizer.groups]
+            inner = optim.SGD(rates, lr=1.0)
+            schedule = make(
+                inner,
+                *(plain[key] for key in sorted(key for key in plain if isinstance(key, int))),
+                **{key: value for key, value in plain.items() if isinstance(key, str)},
+            )
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise Refusal(f"PyTorch refuses these options of `lr_scheduler.{kind}`: {str(error)[:200]}.") from error
+    value = SchedulerValue(schedule, optimizer)
+    _rated(value)
+    return value
+
+
+def _option(invoke: Callable[[Value, tuple[Value, ...]], Value], value: Value) -> Any:
+    """A plain option; a function of the program becomes one of the number of the epoch."""
+    if static.is_number(value) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and all(static.is_number(member) for member in value):
+        return list(value)
+    if is_tensor(value):
+        raise Refusal("A schedule is made of plain numbers.", "Write the number.")
+    return functools.partial(lambda function, epoch: invoke(function, (epoch,)), value)
+
+
+def advanced(scheduler: SchedulerValue) -> None:
+    """`scheduler.step()`."""
+    with unset_fake_temporarily(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler.schedule.step()
+    _rated(scheduler)
+
+
+def _rated(scheduler: SchedulerValue) -> None:
+    for group, inner in zip(scheduler.optimizer.groups, scheduler.schedule.optimizer.param_groups, strict=True):
+        group["lr"] = float(inner["lr"])

@@ -1,0 +1,235 @@
+"""Attributes and methods of values: tensors, modules, objects of the program's classes, optimizers, distributions."""
+
+from __future__ import annotations
+
+import ast
+from typing import Final
+
+import torch
+
+from app.program.differentiation import optimizers
+from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
+from app.program.interpreting.state import State
+from app.program.library import attributes as tensors
+from app.program.library import containers, factories
+from app.program.library.distributions import DistributionValue
+from app.program.modules.layers import LayerValue
+from app.program.modules.weights import named_weights, set_training
+from app.program.packages import copying
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.graph_values import Several, Value, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.values import MISSING, ClassValue, Foreign, FunctionValue, Inert, Instance, Method, Named, Super
+
+_LIMITS: Final = ("min", "max", "eps", "tiny", "smallest_normal", "resolution", "bits")
+_NO_GRAD: Final = {"no_grad": False, "inference_mode": False, "enable_grad": True}
+
+
+class Members(State):
+    """Reads attributes and calls methods."""
+
+    def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """A function of the program, on its arguments."""
+        raise NotImplementedError
+
+    def foreign(self, node: ast.AST, function: Foreign, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Foreign:
+        """A call of a package that is not here."""
+        raise NotImplementedError
+
+    # Attributes.
+
+    def attribute_of(self, node: ast.AST, owner: Value, name: str) -> Value:
+        """`owner.name`."""
+        if is_tensor(owner):
+            if name == "grad":
+                return self.calls.gradients.grad(self.emitter(node), owner)
+            weight = self.weights.weight_of(owner)
+            if name in ("requires_grad", "is_leaf") and weight is not None:
+                return (weight.trained and not weight.frozen) or name == "is_leaf"
+            if name in ("requires_grad", "is_leaf", "grad_fn"):
+                return self.leave_out(node, f".{name}", self.trace.is_live(owner))
+            return tensors.attribute(self.emitter(node), owner, name)
+        if isinstance(owner, Several):
+            return tensors.several_attribute(self.trace.pick, owner, name)
+        if isinstance(owner, Instance):
+            return self.read(self._instance_attribute(owner, name))
+        if isinstance(owner, LayerValue):
+            return self._layer_attribute(owner, name)
+        if isinstance(owner, Super):
+            return Method(owner, name)
+        if isinstance(owner, DistributionValue):
+            return self.calls.distributions.attribute(self.emitter(node), owner, name)
+        if isinstance(owner, ClassValue) and owner.find(name) is not MISSING:
+            return self.read(owner.find(name))
+        if static.is_number(owner) and name in ("real", "imag"):
+            return getattr(owner, name)
+        if isinstance(owner, Inert):
+            return owner
+        if isinstance(owner, OptimizerValue) and name == "param_groups":
+            return owner.groups
+        if isinstance(owner, Foreign):
+            return Foreign(f"{owner.path}.{name}", owner.silent)
+        return self._plain_attribute(owner, name)
+
+    def _plain_attribute(self, owner: Value, name: str) -> Value:
+        if isinstance(owner, factories.Device) and name in ("type", "index"):
+            return owner.type if name == "type" else None
+        if isinstance(owner, torch.finfo | torch.iinfo) and name in _LIMITS:
+            return getattr(owner, name)
+        if isinstance(owner, torch.dtype) and name in ("is_floating_point", "is_complex", "itemsize"):
+            return getattr(owner, name)
+        if isinstance(owner, containers.Record) and name in owner.fields:
+            return self.read(owner[owner.fields.index(name)])
+        if isinstance(owner, list | dict | tuple | str) and not name.startswith("_"):
+            return Method(owner, name)
+        if isinstance(owner, Named | FunctionValue):
+            raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", "Call it: it is a function.")
+        raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.")
+
+    def _instance_attribute(self, instance: Instance, name: str) -> Value:
+        if name in instance.own:
+            return instance.own[name]
+        if name == "training":
+            return instance.training
+        if isinstance(instance.kind, ClassValue):
+            value = instance.kind.find(name)
+            if isinstance(value, FunctionValue):
+                if value.role == "property":
+                    return self.run(value, (instance,), {})
+                if value.role == "class":
+                    return Method(instance.kind, name, value)
+                return value if value.role == "static" else Method(instance, name, value)
+            if value is not MISSING:
+                return value
+        if instance.is_module and name in containers.MODULE_METHODS:
+            return Method(instance, name)
+        known = ", ".join(f"`{key}`" for key in list(instance.own)[:12]) or "none yet"
+        kind = instance.kind if isinstance(instance.kind, str) else instance.kind.name
+        near = static.nearest(name, instance.own)
+        raise Refusal(
+            f"`{kind}` has no attribute `{name}`; its attributes are {known}.",
+            f"Nearest: `{near}`." if near else f"Assign it in `__init__`: `self.{name} = …`.",
+        )
+
+    def _layer_attribute(self, layer: LayerValue, name: str) -> Value:
+        if name in layer.weights:
+            return self.weights.tensor_of(layer.weights[name])
+        if name in layer.given:
+            return layer.given[name]
+        if name == "training":
+            return layer.training
+        if name in containers.MODULE_METHODS:
+            return Method(layer, name)
+        value = None if name.startswith("_") else getattr(layer.skeleton, name, MISSING)
+        if value is None or isinstance(value, bool | int | float | str | tuple):
+            return value
+        raise Refusal(f"`nn.{layer.name}` has no `.{name}` here.", f"Its weights are {', '.join(layer.weights) or 'none'}.")
+
+    # Methods.
+
+    def method(self, node: ast.AST, owner: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`owner.name(*args, **kwargs)`."""
+        if isinstance(owner, Super):
+            return self._above(owner, name, args, kwargs)
+        if isinstance(owner, Instance):
+            held = owner.own.get(name, MISSING)
+            if held is MISSING and isinstance(owner.kind, ClassValue):
+                held = owner.kind.find(name)
+            if held is not MISSING:
+                return self.invoke(node, self._instance_attribute(owner, name), args, kwargs)
+            if not owner.is_module:
+                self._instance_attribute(owner, name)
+        if isinstance(owner, Instance) and name not in containers.MODULE_METHODS:
+            self._instance_attribute(owner, name)
+        if isinstance(owner, Instance | LayerValue):
+            return self._module_method(node, owner, name, args, kwargs)
+        if isinstance(owner, ClassValue) and isinstance(owner.find(name), FunctionValue):
+            first = (owner,) if owner.find(name).role == "class" else ()
+            return self.run(owner.find(name), (*first, *args), kwargs)
+        if isinstance(owner, Foreign):
+            return self.foreign(node, Foreign(f"{owner.path}.{name}", owner.silent), args, kwargs)
+        if isinstance(owner, Inert):
+            return self._inert_method(node, owner, name)
+        if isinstance(owner, OptimizerValue | SchedulerValue):
+            return self._trained(node, owner, name, args, kwargs)
+        if is_tensor(owner) and name in tensors.NOTHING:
+            return self.leave_out(node, f".{name}()", owner)
+        if is_tensor(owner) and name == "backward":
+            return self.calls.gradients.backward(owner, args, kwargs)
+        return self.calls.method(self.emitter(node), owner, name, args, kwargs)
+
+    def _trained(
+        self,
+        node: ast.AST,
+        owner: OptimizerValue | SchedulerValue,
+        name: str,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+    ) -> Value:
+        """`optimizer.step()`, `optimizer.zero_grad()`, `scheduler.step()`."""
+        if isinstance(owner, SchedulerValue):
+            if name == "step" and not args:
+                return optimizers.advanced(owner)
+            if name == "get_last_lr":
+                return [group["lr"] for group in owner.optimizer.groups]
+        elif name == "step":
+            closed = any(value is not None for value in (*args, *kwargs.values()))
+            return optimizers.step(self.trace, self.calls.gradients, self.emitter(node), owner, closed)
+        elif name == "zero_grad":
+            return optimizers.zeroed(self.calls.gradients, owner)
+        elif name in ("state_dict", "load_state_dict", "add_param_group"):
+            return self.leave_out(node, f".{name}()", None)
+        raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
+
+    def _inert_method(self, node: ast.AST, owner: Inert, name: str) -> Value:
+        return self.leave_out(node, f".{name}()", owner)
+
+    def _above(self, above: Super, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        for base in above.above:
+            function = base.find(name)
+            if isinstance(function, FunctionValue):
+                return self.run(function, (above.instance, *args), kwargs)
+        if name == "__init__":
+            return None
+        raise Refusal(f"`super()` has no `{name}` here.", "Call the method by its own name: `self.…`.")
+
+    def _module_method(
+        self, node: ast.AST, owner: Instance | LayerValue, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
+        if name in ("train", "eval"):
+            set_training(owner, name == "train" and (not args or bool(args[0])))
+            return owner
+        if name == "forward":
+            return self.invoke(node, owner, args, kwargs)
+        if name == "apply" and len(args) == 1:
+            return containers.applied(owner, lambda part: self.invoke(node, args[0], (part,), {}))
+        if name == "zero_grad":
+            held = [self.weights.tensor_of(weight) for _, weight in named_weights(owner)]
+            return self.calls.gradients.reset(held)
+        if name == "load_state_dict" and args:
+            return copying.loaded(self.trace, self.emitter(node), self.weights, owner, args[0])
+        if name == "requires_grad_":
+            for _, weight in named_weights(owner):
+                weight.frozen = not all(bool(value) for value in (*args, *kwargs.values()))
+            return owner
+        if name in containers.INERT_METHODS:
+            return self.leave_out(node, f".{name}()", owner)
+        return containers.method(self.weights, owner, name, args, kwargs)
+
+    def held_item(self, node: ast.AST, owner: Value, index: Value) -> Value:
+        """`owner[index]` of a container of modules, or of an object with `__getitem__`."""
+        if isinstance(owner, Instance) and isinstance(owner.kind, str):
+            return self.read(containers.item(owner, index))
+        if isinstance(owner, Instance) and isinstance(owner.kind, ClassValue):
+            getter = owner.kind.find("__getitem__")
+            if isinstance(getter, FunctionValue):
+                return self.run(getter, (owner, index), {})
+        raise Refusal(f"{named(owner).capitalize()} cannot be indexed.")
+
+    def grad_mode(self, name: str, args: tuple[Value, ...]) -> bool | None:
+        """What `torch.no_grad` and its like say of derivatives; None where `name` says nothing of them."""
+        short = name.rpartition(".")[2]
+        if short in ("set_grad_enabled", "inference_mode") and args:
+            return bool(args[0]) == (short == "set_grad_enabled")
+        return _NO_GRAD.get(short)

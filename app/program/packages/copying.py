@@ -1,0 +1,82 @@
+"""`copy.deepcopy` of tensors, lists and modules, and `load_state_dict`: weights that begin as others are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from app.program.library.inplace import write
+from app.program.modules.layers import LayerValue, Weight
+from app.program.modules.weights import Weights, named_weights
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Emit, Value, is_tensor
+from app.program.semantics.static import members_in, named
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import Inert, Instance
+
+_DEPTH = 32
+
+
+def copied(emit: Emit, weights: Weights, value: Value) -> Value:
+    """`copy.deepcopy(value)`: modules get weights of their own, which begin as those of the original are."""
+    members_in(value)
+    return _copied(emit, weights, value, 0)
+
+
+def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
+    if depth > _DEPTH:
+        raise Refusal("This is nested too deeply to be copied.")
+    again: Callable[[Any], Any] = lambda member: _copied(emit, weights, member, depth + 1)  # noqa: E731
+    if is_tensor(value):
+        return emit("clone", torch.clone, (value,), {})
+    if isinstance(value, Weight):
+        return _weight(emit, weights, value)
+    if isinstance(value, LayerValue):
+        layer = LayerValue(value.name, value.skeleton, {}, value.given, training=value.training)
+        for key, weight in value.weights.items():
+            layer.weights[key] = _weight(emit, weights, weight)
+            layer.weights[key].parent = (layer, key)
+        return layer
+    if isinstance(value, Instance):
+        instance = Instance(value.kind, training=value.training)
+        for key, member in value.own.items():
+            instance.own[key] = again(member)
+            weights.adopt(instance.own[key], instance, key)
+        return instance
+    if isinstance(value, list):
+        return [again(member) for member in value]
+    if isinstance(value, tuple):
+        return tuple(again(member) for member in value)
+    if isinstance(value, dict):
+        return {key: again(member) for key, member in value.items()}
+    return value
+
+
+def _weight(emit: Emit, weights: Weights, weight: Weight) -> Weight:
+    source = weight.initial if weights.constructing or weight.node is None else weight.node
+    return Weight(emit("clone", torch.clone, (source,), {}), trained=weight.trained)
+
+
+def loaded(trace: Trace, emit: Emit, weights: Weights, module: LayerValue | Instance, state: Value) -> Value:
+    """`module.load_state_dict(state)`: what is sent for a weight stands, else it begins as `state` has it."""
+    if isinstance(state, Inert):
+        return None  # a file: its values are sent with the query
+    if not isinstance(state, dict):
+        raise Refusal(f"A `state_dict` is a dict of tensors, not {named(state)}.", "Send the weights with the query.")
+    for name, weight in named_weights(module):
+        if is_tensor(state.get(name)):
+            begin(trace, emit, weights, weight, emit("detach", torch.Tensor.detach, (state[name],), {}), ".load_state_dict()")
+    return None
+
+
+def begin(trace: Trace, emit: Emit, weights: Weights, weight: Weight, value: fx.Node, what: str) -> None:
+    """`weight` begins as `value`, where nobody sends it."""
+    enabled, trace.grad_enabled = trace.grad_enabled, False
+    try:
+        write(trace, emit, weight.initial, emit("clone", torch.clone, (value,), {}), what)
+        weights.begin(weight)
+    finally:
+        trace.grad_enabled = enabled

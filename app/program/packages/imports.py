@@ -1,0 +1,62 @@
+"""What an imported package means: PyTorch's names, what only shows or measures, or nothing that is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.program.reading.source import Refusal
+from app.program.semantics.static import members_in
+from app.program.semantics.values import ClassValue, Foreign, FunctionValue, Instance, Named
+
+# Their names mean something here, or are refused one by one.
+KNOWN: Final = frozenset(
+    {"torch", "numpy", "math", "typing", "__future__", "functools", "itertools", "collections", "functorch", "dataclasses", "copy", "einops",
+     "time", "tqdm", "random", "operator", "typing_extensions", "abc", "enum", "warnings", "contextlib"}
+)  # fmt: skip
+# They show, log or measure: a call of theirs changes no tensor.
+_SILENT: Final = frozenset(
+    {"matplotlib", "pylab", "seaborn", "plotly", "logging", "loguru", "wandb", "tensorboard", "tensorboardX", "IPython", "rich", "pprint",
+     "mlflow", "torchsummary", "torchinfo", "torchviz", "gc", "pdb", "datetime", "neptune", "comet_ml", "absl", "argparse", "termcolor"}
+)  # fmt: skip
+# Names of PyTorch that show or measure, too.
+_SILENT_TORCH: Final = ("torch.utils.tensorboard", "torch.profiler", "torch.utils.benchmark")
+
+
+def bound(path: str) -> Any:
+    """What a name stands for that was imported as `path`."""
+    root = path.partition(".")[0]
+    if root in _SILENT or path.startswith(_SILENT_TORCH):
+        return Foreign(path, silent=True)
+    return Named(path) if root in KNOWN else Foreign(path)
+
+
+def called(foreign: Foreign, args: Iterable[Any]) -> Foreign:
+    """What a call of a package's function gives. Raises a refusal where it is given what the program computes with."""
+    if not foreign.silent and (foreign.path.partition(".")[0] in _REACHING or any(map(_is_of_program, args))):
+        raise unknown(foreign)
+    return Foreign(f"{foreign.path}(…)", foreign.silent)
+
+
+# They reach out of the program: no call of theirs is a harmless line.
+_REACHING: Final = frozenset(
+    {"os", "sys", "subprocess", "shutil", "socket", "pickle", "ctypes", "importlib", "builtins", "pathlib", "multiprocessing", "threading",
+     "signal", "io", "tempfile", "marshal", "code", "codecs", "inspect", "types", "requests", "urllib"}
+)  # fmt: skip
+
+
+def unknown(foreign: Foreign) -> Refusal:
+    """The refusal of a value that only a package could give."""
+    return Refusal(
+        f"`{foreign.path}` is not here: of packages, torch, numpy, math and einops mean something in a program.",
+        "Paste the lines of that function before, or send what it gives as an input.",
+    )
+
+
+def _is_of_program(value: Any) -> bool:
+    members_in(value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(map(_is_of_program, value))
+    return hasattr(value, "meta") or hasattr(value, "skeleton") or isinstance(value, Instance | ClassValue | FunctionValue)
