@@ -28,6 +28,7 @@ from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
 from benchmarks import load, protocols, servers, sparse
+from benchmarks.fairness import containers
 from benchmarks.fairness import run as fairness
 from benchmarks.soak import run as soak
 
@@ -264,10 +265,9 @@ def programs() -> None:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["soak"]:
-        sys.exit(soak.main(sys.argv[2:]))
-    if sys.argv[1:2] == ["fairness"]:
-        sys.exit(fairness.main(sys.argv[2:]))
+    others = {"soak": soak.main, "fairness": fairness.main, "containers": containers.main}
+    if sys.argv[1:2] and sys.argv[1] in others:
+        sys.exit(others[sys.argv[1]](sys.argv[2:]))
     parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
     parser.add_argument(
         "what", nargs="?", choices=("all", "sparse"), default="all", help="`sparse`: Jacobians by coordinates alone"

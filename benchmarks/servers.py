@@ -85,13 +85,14 @@ def pullback(workers: int = 1) -> Iterator[int]:
 
 
 @contextmanager
-def logged_pullback(workers: int, log: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server's port and process; it is still there when this ends well, and killed when not."""
+def logged_pullback(workers: int, log: Path, group: Path | None = None) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server's port and process, in a control group; it is still there when this ends well, and killed when not."""
     port = free_port()
+    command = [sys.executable, "-m", "app.cli", "serve"]
+    if group is not None:
+        command = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"), *command]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve"], env=environment(port, workers), stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, env=environment(port, workers), stdout=output, stderr=subprocess.STDOUT)
     try:
         if not wait("127.0.0.1", port, _START_LIMIT_S, lambda: process.poll() is None):
             raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")

@@ -29,7 +29,8 @@ from app.front.endpoints.batch_endpoint import BatchEndpoint
 from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
 from app.front.endpoints.query_endpoint import QueryEndpoint
 from app.front.http import address_refusals
-from app.front.http.exchange import problem, retry_after
+from app.front.http.exchange import problem
+from app.front.http.responses import retry_after
 from app.front.observability.log import Log, Writer
 from app.front.observability.metrics import Metrics
 from app.front.observability.request_recorder import RequestRecorder

@@ -9,13 +9,15 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
 from app.errors import ServiceError
 from app.front.application import Application
+from app.front.connection_limit import Connections, most_connections
 from app.front.http.connection import Connection
 from app.front.http.pace import TransferLimits
 from app.pool import linux
@@ -47,11 +49,13 @@ class Server(uvicorn.Server):
     def __init__(self, application: Application, settings: Settings, on_ready: Callable[[], None]) -> None:
         # Its own lines are replaced by ours; what it would say of a broken application, the middleware has said.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        limit = most_connections(application.settings.queue_bytes, application.settings.workers)
+        connection = partial(Connection, crowd=Connections(limit), uncounted_port=settings.metrics_port)
         super().__init__(
             uvicorn.Config(
                 application,
                 loop="uvloop",
-                http=Connection,
+                http=cast(type[asyncio.Protocol], connection),
                 ws="none",
                 lifespan="on",
                 log_config=None,

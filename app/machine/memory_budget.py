@@ -25,11 +25,12 @@ PARENT_BYTES: Final = 256 * MEBIBYTE
 PARENT_WITH_CUDA_BYTES: Final = 400 * MEBIBYTE
 # What a worker writes to of the pages that it shares with its parent: 3 MiB after its start, 35 after queries of many kinds.
 WORKER_BYTES: Final = 64 * MEBIBYTE
-# The light worker takes a quarter of what each other has, and no more than a small query and its derivatives can use. Where the others
-# would be left with less than this, there is none.
+# The light worker takes a quarter of what each other has, no less than a softmax of ten and its derivatives need, and no more than a small
+# query can use. Where the others would be left with less than the last of these, there is none.
 _LIGHT_SHARE: Final = 4
+_LEAST_LIGHT_BYTES: Final = 32 * MEBIBYTE
 _MOST_LIGHT_BYTES: Final = 256 * MEBIBYTE
-_LIGHT_FROM_BYTES: Final = 192 * MEBIBYTE
+_LIGHT_FROM_BYTES: Final = 96 * MEBIBYTE
 # The rest is for page tables, what malloc loses between blocks, and the kernel's buffers of connections.
 _SHARE: Final = 0.93
 _QUEUE_SHARE: Final = 0.25
@@ -130,7 +131,7 @@ class Budget:
 
 def _beside(worker_bytes: int) -> int:
     """What a light worker beside workers of so many bytes takes in all."""
-    return WORKER_BYTES + min(_MOST_LIGHT_BYTES, worker_bytes // _LIGHT_SHARE)
+    return WORKER_BYTES + max(_LEAST_LIGHT_BYTES, min(_MOST_LIGHT_BYTES, worker_bytes // _LIGHT_SHARE))
 
 
 def _shared_out(room: int, workers: int, wanted: int) -> tuple[int, int]:
@@ -140,7 +141,7 @@ def _shared_out(room: int, workers: int, wanted: int) -> tuple[int, int]:
         fits = workers * (WORKER_BYTES + wanted) + light <= room and wanted >= _LIGHT_FROM_BYTES
         return wanted, light - WORKER_BYTES if fits else 0
     rest = room - (workers + 1) * WORKER_BYTES
-    light = min(_MOST_LIGHT_BYTES, rest // (_LIGHT_SHARE * workers + 1))
+    light = max(_LEAST_LIGHT_BYTES, min(_MOST_LIGHT_BYTES, rest // (_LIGHT_SHARE * workers + 1)))
     worker = (rest - light) // workers
     if worker >= _LIGHT_FROM_BYTES:
         return worker, light

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -19,7 +19,7 @@ from app.front.http import connection_refusals as refusals
 from app.front.http import responses
 from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
 from app.front.http.connection_wire import ConnectionWire
-from app.front.http.exchange import REFUSED
+from app.front.http.exchange import REFUSED, address_of
 from app.front.http.framing import Framing, Stage
 from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
@@ -31,11 +31,28 @@ _ASK_AFTER_S: Final = 1.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Connection(HttpToolsProtocol):
-    """One client's connection. `check_in_time` is called by the server now and then."""
+class Crowd(Protocol):
+    """The connections that are open."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def join(self, member: Connection) -> str:
+        """One more. `refused`: there is no place for it; `cut`: nor for a refusal."""
+
+    def part(self, member: Connection) -> None:
+        """It is closed."""
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. `check_in_time` is called by the server now and then.
+
+    Arguments:
+        crowd: those that are open, where they are counted; not on `uncounted_port`.
+    """
+
+    def __init__(self, *arguments: Any, crowd: Crowd | None = None, uncounted_port: int = 0, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._crowd = crowd
+        self._uncounted_port = uncounted_port
+        self.address = ""  # of the client, as the queue tells clients apart
         self.upload: Upload | None = None
         self._framing = Framing()
         self._transfers = Transfers()
@@ -54,6 +71,14 @@ class Connection(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=0)
         transport.set_protocol(Receiver(self))
         self._begin()
+        self.address = address_of({"client": self.client})
+        # On the port of metrics it is the operator who asks.
+        if self._crowd is not None and self.server is not None and self.server[1] != self._uncounted_port:
+            admission = self._crowd.join(self)
+            if admission == "cut":
+                transport.abort()
+            elif admission == "refused":
+                self._refuse(refusals.too_many_connections())
 
     def feed(self, data: bytes) -> None:
         """Parse what has come, request by request; while one is being answered, what follows it waits."""
@@ -112,8 +137,19 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._transfers.resumed()
 
+    @property
+    def is_answering(self) -> bool:
+        """A request is being answered on it."""
+        return self._is_answering(None)
+
+    def leave(self) -> None:
+        """Close it, as others need its place."""
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._crowd is not None:
+            self._crowd.part(self)
         for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True

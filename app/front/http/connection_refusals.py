@@ -59,3 +59,12 @@ def too_slow(received: int, window_s: float, bytes_per_s: float) -> PullbackErro
         expected=f"the next bytes within {window_s:g} s, and at least {bytes_per_s:g} bytes a second",
         fix="Check that Content-Length is the length of what is sent, and send without pauses.",
     )
+
+
+def too_many_connections() -> PullbackError:
+    return PullbackError(
+        "queue_full",
+        "As many connections are open as this server takes.",
+        fix="Send several requests over one connection, and try again in a moment.",
+        retry_after_s=1,
+    )

@@ -9,12 +9,13 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from starlette.types import Message, Scope, Send
 
 from app.errors import PullbackError
+from app.front.http.responses import retry_after
 from app.front.http.wire import WIRE, Wire
 from app.pool.frames import Buffer
 from app.protocols.registry import refused_at
@@ -151,7 +152,7 @@ class Exchange:
         await self.send(message)
 
 
-def address_of(scope: Scope) -> str:
+def address_of(scope: Mapping[str, Any]) -> str:
     """The client's address; of IPv6 the network of 64 bits, which one customer has for himself (RFC 6177)."""
     host: str = (scope.get("client") or ("",))[0]
     if ":" not in host:
@@ -179,12 +180,6 @@ class RequestIds:
 def problem(error: PullbackError, request_id: str | None) -> bytes:
     """The body of a refusal, as `application/problem+json`."""
     return orjson.dumps(error.problem(request_id))
-
-
-def retry_after(error: PullbackError) -> list[tuple[bytes, bytes]]:
-    if error.retry_after_s is None:
-        return []
-    return [(b"retry-after", b"%d" % error.retry_after_s)]
 
 
 def text_of(headers: Mapping[bytes, bytes], name: bytes) -> str | None:

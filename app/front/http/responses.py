@@ -25,9 +25,16 @@ def head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(lines)
 
 
+def retry_after(error: PullbackError) -> list[tuple[bytes, bytes]]:
+    """When to come back, as a header, where the refusal says so."""
+    if error.retry_after_s is None:
+        return []
+    return [(b"retry-after", b"%d" % error.retry_after_s)]
+
+
 def refusal(error: PullbackError, path: str) -> bytes:
     """The whole response to a request at `path` that cannot be read on; in our own shape where not even the path could be read."""
     refused = refused_at(path, error, None)
     body = b"".join(refused.buffers)
-    headers = [(b"content-type", refused.media_type.encode()), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", refused.media_type.encode()), (b"content-length", b"%d" % len(body)), *retry_after(error)]
     return head(refused.status, headers) + CLOSING + b"\r\n" + body
