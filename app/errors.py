@@ -1,7 +1,4 @@
-"""The tree of errors: where, what was expected, what was given, how to fix it, and the status.
-
-Knows the table of codes (docs/contract.md, section 6). Refuses to know who raises an error and over which protocol it leaves.
-"""
+"""The tree of errors: where, what was expected, what was given, how to fix it, and the status."""
 
 from __future__ import annotations
 

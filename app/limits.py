@@ -1,7 +1,4 @@
-"""What one query may cost, frozen: the numbers that the worker's rooms are handed.
-
-Knows the limits and their units. Refuses to know where they come from.
-"""
+"""What one query may cost, frozen: the numbers that the worker's rooms are handed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The service, put together: settings → application → server. Imports no torch; the workers do.
-
-Knows what a server needs before it may listen. Refuses to know how a query is answered.
-"""
+"""The service, put together: settings → application → server. Imports no torch; the workers do."""
 
 from __future__ import annotations
 

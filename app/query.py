@@ -1,7 +1,4 @@
-"""What is asked and what comes back: tensors as bytes, Query, Answer; all frozen.
-
-Knows the words of docs/contract.md, sections 2 to 4 and their validation. Refuses to know any wire format and PyTorch.
-"""
+"""What is asked and what comes back: tensors as bytes, Query, Answer; all frozen."""
 
 from __future__ import annotations
 

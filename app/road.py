@@ -1,7 +1,4 @@
-"""The road of a query in a worker: bytes → Query → Answer → bytes. Read this file first.
-
-Knows the order of the rooms and turns every refusal into a reply. Refuses to know sockets and processes.
-"""
+"""The road of a query in a worker: bytes → Query → Answer → bytes. Read this file first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every knob of the service: name, default, unit, meaning.
-
-Knows the variables `PULLBACK_*` (docs/contract.md, section 7). Refuses to know who reads them.
-"""
+"""Every knob of the service: name, default, unit, meaning."""
 
 from __future__ import annotations
 

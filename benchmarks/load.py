@@ -1,7 +1,4 @@
-"""A load generator: N connections on loopback, each sending one request after another, and the latencies.
-
-Knows just enough HTTP/1.1 to send a fixed request and find the end of a reply. Refuses to know what is asked.
-"""
+"""A load generator: N connections on loopback, each sending one request after another, and the latencies."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The servers that a run compares: Pullback, an empty FastAPI route, a raw socket echo; each a process that ends with the run.
-
-Knows how to start them on free loopback ports and wait until they answer. Refuses to know what is measured.
-"""
+"""The servers that a run compares: Pullback, an empty FastAPI route, a raw socket echo; each a process that ends with the run."""
 
 from __future__ import annotations
 

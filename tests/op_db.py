@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.testing._internal.opinfo.core import OpInfo
 
+from app.catalogue.dtypes import dtype_name
 from app.catalogue.introspect.opinfos import opinfos, seed_cpu
 
 # OpInfo (with its variant after a slash) → why its samples cannot be laid on the signature by position or kind, or mean something else.
@@ -184,7 +185,7 @@ def _fits(argument: Mapping[str, Any], value: Any) -> bool:
 
 def _json(value: Any) -> Any:
     if isinstance(value, torch.dtype):
-        return str(value).removeprefix("torch.")
+        return dtype_name(value)
     return [_json(member) for member in value] if isinstance(value, list | tuple) else value
 
 

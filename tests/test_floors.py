@@ -1,7 +1,4 @@
-"""Imports go down only: reads every import in `app` and names the offender; what else the style of the source promises.
-
-Knows the floors of the house. Refuses to know what any module does.
-"""
+"""Imports go down only: reads every import in `app` and names the offender; what else the style of the source promises."""
 
 from __future__ import annotations
 

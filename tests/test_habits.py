@@ -1,7 +1,4 @@
-"""The project's habits: everything is documented, what the README says is tried, packaging and image are what they promise.
-
-Knows the files beside the source. Refuses to know how anything is computed.
-"""
+"""The project's habits: everything is documented, what the README says is tried, packaging and image are what they promise."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.catalogue.dtypes import dtype_name
 from tests.op_db import SEED, Case, cases, equal, is_excepted, tensors, title
 from tests.server import Server
 
@@ -20,7 +21,7 @@ VJP_APART = {
 
 
 def _sent(value: Tensor) -> dict[str, Any]:
-    dtype = str(value.dtype).removeprefix("torch.")
+    dtype = dtype_name(value.dtype)
     value = value.detach().resolve_conj().resolve_neg()
     if value.is_complex():
         data = [[_word(part) for part in pair] for pair in torch.view_as_real(value).reshape(-1, 2).tolist()]

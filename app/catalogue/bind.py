@@ -1,7 +1,4 @@
-"""Chooses an operation's signature by the names and kinds of a query, and orders its values as the call wants them.
-
-Knows signatures. Refuses to know tensors (only their names and how many stand in a list) and PyTorch.
-"""
+"""Chooses an operation's signature by the names and kinds of a query, and orders its values as the call wants them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One entry of the catalogue, frozen: its names, signatures, formula and example.
-
-Knows the shape of an entry (docs/contract.md, section 1). Refuses to know PyTorch and where entries are kept.
-"""
+"""One entry of the catalogue, frozen: its names, signatures, formula and example."""
 
 from __future__ import annotations
 

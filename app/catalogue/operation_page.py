@@ -1,7 +1,4 @@
-"""An operation as a client reads it (docs/contract.md, section 1): one row of the list, and the whole page.
-
-Knows the words of the contract. Refuses to know PyTorch and HTTP.
-"""
+"""An operation as a client reads it (docs/contract.md, section 1): one row of the list, and the whole page."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The frozen catalogue: operations by name, by alias, and by what they mean.
-
-Knows `operations.json`. Refuses to know PyTorch and how the file was made (`app.catalogue.introspect`).
-"""
+"""The frozen catalogue: operations by name, by alias, and by what they mean."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+from app.catalogue.dtypes import dtype_name
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
@@ -141,7 +142,7 @@ def no_derivative(title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dt
     names = ", ".join(f"`{name}`" for name in wrt)
     discrete = [name for name, dtype in outputs.items() if not is_differentiable(dtype)]
     if len(discrete) == len(outputs):
-        kinds = ", ".join(sorted({str(outputs[name]).removeprefix("torch.") for name in discrete}))
+        kinds = ", ".join(sorted({dtype_name(outputs[name]) for name in discrete}))
         return PullbackError(
             "not_differentiable",
             f"`{title}` has no derivative: its result is {kinds}, and whole numbers or truth values do not change smoothly with {names}.",

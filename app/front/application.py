@@ -1,7 +1,4 @@
-"""The application: endpoints, pages, health and the middleware around them, put together.
-
-Knows which room answers which address. Refuses to know how.
-"""
+"""The application: endpoints, pages, health and the middleware around them, put together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The server: uvicorn with our connections, and an end in three steps: refuse what is new, finish what runs, leave nothing behind.
-
-Knows signals and the order of the end. Refuses to know what is answered.
-"""
+"""The server: uvicorn with our connections, and an end in three steps: refuse what is new, finish what runs, leave nothing behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The environment of our own processes: the settings as variables, secrets left out, thread pools off.
-
-Knows which variables torch and numpy read at import. Refuses to know what the settings mean.
-"""
+"""The environment of our own processes: the settings as variables, secrets left out, thread pools off."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The forkserver: a warm parent that has imported torch, computes nothing, and forks a worker whenever the front asks.
 
-Knows the road's warm-up, fork and wait. Refuses to know queries; never touches CUDA and starts no threads, so that a fork is safe
-(POSIX lets only the calling thread survive it) and takes milliseconds where a fresh import takes seconds.
+It never touches CUDA and starts no threads, so that a fork is safe (POSIX lets only the calling thread survive it) and takes
+milliseconds where a fresh import takes seconds.
 """
 
 from __future__ import annotations

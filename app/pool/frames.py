@@ -1,7 +1,4 @@
-"""Frames: what front and workers say to each other over a socketpair, as pure bytes ↔ values.
-
-Knows the layout of a frame and how to find frames in a stream. Refuses to know sockets, processes and what a body means.
-"""
+"""Frames: what front and workers say to each other over a socketpair, as pure bytes ↔ values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A job: one query on its way through the pool, and the reply that it gets.
-
-Knows what belongs to a query besides its content: bytes, deadline, who holds it, how many workers it has lost. Refuses to know the
-queue's rules.
-"""
+"""A job: one query on its way through the pool, and the reply that it gets."""
 
 from __future__ import annotations
 

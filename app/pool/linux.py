@@ -1,7 +1,6 @@
 """What our processes ask of Linux: to die together, to stay within memory, to keep buffers, to enlarge sockets.
 
-Knows system calls. Refuses to know why a process asks. Where a call does not exist or is not allowed, the process runs on
-without that comfort; only `limit_address_space` is a promise and raises.
+Where a call does not exist or is not allowed, the process runs on without that comfort; only `limit_address_space` is a promise and raises.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """The pool: which query goes to which worker when, until when, and what becomes of it when a worker dies.
 
-Knows the queue, deadlines, retries and the quarantine. Refuses to know HTTP, processes (the supervisor's business) and what a query says.
-
 A query is a pure function of its bytes, so it may be computed again: by another worker when its own died, or by an idle one when the
 worker that holds it is busy with something long. The first answer counts.
 """

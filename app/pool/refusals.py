@@ -1,7 +1,4 @@
-"""The pool's refusals, in words that a client can act on.
-
-Knows the sentences. Refuses to know when they are due.
-"""
+"""The pool's refusals, in words that a client can act on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A worker: the child's loop from a frame to a frame, on one thread, strictly in the order of arrival.
 
-Knows frames and the road. Refuses to know the queue, deadlines of others and who else works: it computes what it is given, and
-whoever waits for it kills it where it must not go on.
+It computes what it is given; whoever waits for it kills it where it must not go on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Where workers compute: how many there are, on which device each, with how many threads and how much memory.
-
-Knows the machine's cores, its GPUs by number and size, and the settings. Refuses to know processes and PyTorch.
-"""
+"""Where workers compute: how many there are, on which device each, with how many threads and how much memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What PyTorch said when it refused a step, made into a refusal that a person can act on.
-
-Knows which messages speak of shapes, sizes and memory, and what of them to leave out. Refuses to know where the step stands.
-"""
+"""What PyTorch said when it refused a step, made into a refusal that a person can act on."""
 
 from __future__ import annotations
 

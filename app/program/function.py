@@ -1,7 +1,6 @@
 """A Function: what an operation, a program and a kept function all become before anything is differentiated.
 
-Knows the shape of that thing: a torch.fx graph of catalogue calls, each with its place in the text. Refuses to know how it was
-written (operation or program) and what is wanted of it.
+It is a torch.fx graph of catalogue calls, each with its place in the text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A kept function as a Function: its inputs checked against its annotations, its defaults filled in, its text built.
-
-Knows what an annotation asks of a tensor. Refuses to know where functions are kept and what the text says.
-"""
+"""A kept function as a Function: its inputs checked against its annotations, its defaults filled in, its text built."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from app.catalogue.dtypes import dtype_name
 from app.errors import PullbackError
 from app.program.compiler import Inputs, build_program
 from app.program.errors import shown
@@ -87,7 +85,7 @@ def _wanted(spec: InputSpec) -> str:
 
 def _cast_needed(spec: InputSpec, tensor: Tensor) -> bool:
     """Whether integers came where floating numbers are taken. Raises `bad_tensor` for what cannot be taken at all."""
-    given = str(tensor.dtype).removeprefix("torch.")
+    given = dtype_name(tensor.dtype)
     ladder = (("bool",), INTEGER_DTYPES, FLOATING_DTYPES, COMPLEX_DTYPES)
     wanted = next(rank for rank, dtypes in enumerate(ladder) if spec.dtype in dtypes)
     came = next(rank for rank, dtypes in enumerate(ladder) if given in dtypes)

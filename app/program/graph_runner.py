@@ -1,7 +1,7 @@
 """Runs a graph: one call after the other, in a list of slots.
 
-Knows nothing but slots. Refuses to know what the calls mean. (fx.GraphModule would do the same through generated source code:
-0.8 ms and more to make, and it names PyTorch's functions by paths that not all of them have.)
+(fx.GraphModule would do the same through generated source code: 0.8 ms and more to make, and it names PyTorch's functions by paths that
+not all of them have.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One catalogue operation as a Function: a graph of one call, and a callable that goes round the graph.
-
-Knows how results become named outputs and whether the call draws random numbers. Refuses to know what is wanted of the Function.
-"""
+"""One catalogue operation as a Function: a graph of one call, and a callable that goes round the graph."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""StoredFunction functions: files `NAME.py`, each one `def` in the language, with its inputs' dtypes and shapes as annotations.
-
-Knows how such a file is read (with `ast` alone) and listed. Refuses to know PyTorch and how a function is run.
-"""
+"""StoredFunction functions: files `NAME.py`, each one `def` in the language, with its inputs' dtypes and shapes as annotations."""
 
 from __future__ import annotations
 

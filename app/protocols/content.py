@@ -1,7 +1,4 @@
-"""What the headers say of a body: its media type, its compression, and the media type that the client wants back.
-
-Knows RFC 9110 as far as the native protocol needs it, and zlib. Refuses to know what stands in the body.
-"""
+"""What the headers say of a body: its media type, its compression, and the media type that the client wants back."""
 
 from __future__ import annotations
 

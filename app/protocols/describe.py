@@ -1,13 +1,13 @@
-"""One JSON value in a few words, for error messages; never the echo of something large.
-
-Knows JSON's kinds of values. Refuses to know what was expected in their place.
-"""
+"""One JSON value in a few words, for error messages; never the echo of something large."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
+
+from app.errors import PullbackError
+from app.query import Parameter
 
 _TEXT_LIMIT: Final = 64
 
@@ -38,3 +38,19 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 def _cut(text: str, limit: int = _TEXT_LIMIT) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def plain_parameter(value: Any, at: str, expected: str) -> Parameter:
+    """The value, its lists as tuples.
+
+    Arguments:
+        expected: the plain values, in the words of the protocol.
+
+    Raises:
+        PullbackError: `bad_parameter`.
+    """
+    if value is None or type(value) in (str, bool, float) or (type(value) is int and -(1 << 63) <= value < 1 << 63):
+        return value  # type: ignore[no-any-return]
+    if type(value) is list:
+        return tuple(plain_parameter(member, at, expected) for member in value)
+    raise PullbackError("bad_parameter", "A parameter is a plain value.", at=at, expected=expected, given=describe(value))

@@ -1,7 +1,4 @@
-"""Numbers → the bytes of a tensor's elements and back: rounding, range and non-finite words of every dtype.
-
-Knows each dtype's representation (little-endian). Refuses to know shapes, JSON and where a number stood.
-"""
+"""Numbers → the bytes of a tensor's elements and back: rounding, range and non-finite words of every dtype."""
 
 from __future__ import annotations
 

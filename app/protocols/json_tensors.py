@@ -1,7 +1,4 @@
-"""A tensor in JSON → TensorData: bare numbers and lists, and the object form, each refusal with its place.
-
-Knows the forms of docs/contract.md, section 2. Refuses to know which input the tensor is for, and JSON text.
-"""
+"""A tensor in JSON → TensorData: bare numbers and lists, and the object form, each refusal with its place."""
 
 from __future__ import annotations
 

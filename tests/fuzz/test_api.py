@@ -1,7 +1,4 @@
-"""Fuzzes a running server from its own OpenAPI document: whatever is sent, the answer is one that the document promises.
-
-Knows the document and the example queries. Refuses to know which answer is right.
-"""
+"""Fuzzes a running server from its own OpenAPI document: whatever is sent, the answer is one that the document promises."""
 
 from __future__ import annotations
 

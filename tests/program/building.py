@@ -1,7 +1,4 @@
-"""Builds programs as a worker does: on fakes, on real tensors where data decides a shape; and runs them.
-
-Knows the two ways of building. Refuses to know what is right.
-"""
+"""Builds programs as a worker does: on fakes, on real tensors where data decides a shape; and runs them."""
 
 from __future__ import annotations
 

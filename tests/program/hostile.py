@@ -1,7 +1,4 @@
-"""Texts that nobody should be able to run: each must be refused, with `bad_program` or a code about size, within two seconds.
-
-Knows the texts and the inputs they are sent with. Refuses to know how they are sent, so that any door can be tried with them.
-"""
+"""Texts that nobody should be able to run: each must be refused, with `bad_program` or a code about size, within two seconds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What headers say: media types, compression within the limit, and the choice that Accept makes.
-
-Knows gzip and zlib as oracles. Refuses to know what stands in a body.
-"""
+"""What headers say: media types, compression within the limit, and the choice that Accept makes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Tensors in JSON, in and out: every form, every refusal with its place, rounding against exact arithmetic.
-
-Knows struct, base64, fractions and json as oracles. Refuses to know queries and PyTorch.
-"""
+"""Tensors in JSON, in and out: every form, every refusal with its place, rounding against exact arithmetic."""
 
 from __future__ import annotations
 

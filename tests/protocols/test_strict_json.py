@@ -1,7 +1,4 @@
-"""Strict JSON: a table of texts with their verdicts, and the fast road against the exact one on texts of any kind.
-
-Knows Python's json module as an oracle. Refuses to know what a query is.
-"""
+"""Strict JSON: a table of texts with their verdicts, and the fast road against the exact one on texts of any kind."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.catalogue.dtypes import dtype_name
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.query import RANK_LIMIT
 
@@ -347,4 +348,4 @@ def recurrent(arguments: Arguments) -> None:
 
 
 def _name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return dtype_name(tensor.dtype)

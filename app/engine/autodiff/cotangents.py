@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.call import DTYPES
+from app.catalogue.dtypes import dtype_name
 from app.engine.notes import Notes
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
@@ -129,8 +130,8 @@ def _cast(data: TensorData, value: Tensor, at: str) -> Tensor:
             f"It must be {'floating' if not value.dtype.is_complex else 'floating or complex'}, as what it belongs to is "
             f"{str(value.dtype).removeprefix('torch.')}.",
             at=at,
-            expected=str(value.dtype).removeprefix("torch."),
+            expected=dtype_name(value.dtype),
             given=data.dtype,
-            fix=f'Send it with "dtype": "{str(value.dtype).removeprefix("torch.")}".',
+            fix=f'Send it with "dtype": "{dtype_name(value.dtype)}".',
         )
     return to_torch(data, str(value.device)).to(value.dtype)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.catalogue.dtypes import dtype_name
 from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
 from app.engine.planning.build import Built, build, leaves_of
@@ -299,7 +300,7 @@ def _check_scalar(kind: str, output: Result) -> None:
             f"`{kind}` is of one real scalar, and `{output.name}` is complex.",
             at=f"outputs.{output.name}",
             expected="a real number",
-            given=str(output.dtype).removeprefix("torch."),
+            given=dtype_name(output.dtype),
             fix="Take abs(), real or imag of it in a program, or want `vjp` with a complex cotangent, or `jacobian`.",
         )
 

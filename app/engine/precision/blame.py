@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from app.engine.precision.digits import dtype_name, full_digits, largest, magnitudes, right_digits, smallest
+from app.catalogue.dtypes import dtype_name
+from app.engine.precision.digits import full_digits, largest, magnitudes, right_digits, smallest
 from app.engine.precision.exact_arithmetic.numbers import MP
 from app.engine.precision.runs import Run
 from app.engine.stepwise.point import Ref, name_of

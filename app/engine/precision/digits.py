@@ -21,11 +21,6 @@ ROUNDED_ZERO: Final = 64 * 2.0**-52
 _ROUNDINGS: Final = 32
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float32` of `torch.float32`."""
-    return str(dtype).removeprefix("torch.")
-
-
 def full_digits(dtype: torch.dtype) -> float:
     """The digits that correct rounding leaves in `dtype`: 15.9 in float64, 7.2 in float32, 3.3 in float16, 2.4 in bfloat16."""
     return -math.log10(torch.finfo(dtype).eps / 2)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.dtypes import dtype_name
 from app.engine.explain.report import number
 from app.engine.precision.blame import Blame, Investigation
-from app.engine.precision.digits import Floats, dtype_name, full_digits, largest, right_digits
+from app.engine.precision.digits import Floats, full_digits, largest, right_digits
 from app.engine.precision.exact_arithmetic.numbers import MP
 from app.engine.precision.expression_text import written
 from app.engine.precision.reference import Reference, largest_of, reference

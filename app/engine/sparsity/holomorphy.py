@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from app.engine.sparsity.operator_call import carries, flat_tensors
+from app.engine.sparsity.operator_call import carries
 from app.engine.sparsity.rules.table import base_name
+from app.program.errors import tensors_in
 
 # Analytic in each complex argument wherever they are differentiable.
 _ANALYTIC_NAMES: Final = """
@@ -80,7 +81,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [*flat_tensors(args), *flat_tensors(list(kwargs.values()))]
+        tensors = [*tensors_in(args), *tensors_in(list(kwargs.values()))]
         sets = [self.sets(tensor) for tensor in tensors]
         result = func(*args, **kwargs)
         name = base_name(func)
@@ -94,7 +95,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             plain, conjugate = conjugate, plain
         elif name not in ANALYTIC and name != _VDOT and not func.is_view:
             plain = conjugate = plain | conjugate
-        for output in flat_tensors(result):
+        for output in tensors_in(result):
             if func.is_view and output.untyped_storage()._cdata in self._known:
                 continue  # it shares what is known of its memory
             if plain or conjugate:

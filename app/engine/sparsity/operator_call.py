@@ -78,15 +78,6 @@ class Call:
             self.values.chosen = True
 
 
-def flat_tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists and tuples, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for member in value:
-            yield from flat_tensors(member)
-
-
 def carries(tensor: Tensor) -> bool:
     """Whether its dtype can carry a derivative."""
     return tensor.dtype.is_floating_point or tensor.dtype.is_complex

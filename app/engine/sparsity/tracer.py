@@ -16,10 +16,11 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries, flat_tensors
+from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries
 from app.engine.sparsity.pattern import Pattern, PatternSpace
 from app.engine.sparsity.rules import table
 from app.engine.sparsity.storage import Memories, Values
+from app.program.errors import tensors_in
 
 _LOG = logging.getLogger("pullback.sparsity")
 
@@ -80,7 +81,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [*flat_tensors(args), *flat_tensors(list(kwargs.values()))]
+        tensors = [*tensors_in(args), *tensors_in(list(kwargs.values()))]
         patterns = [self.memories.pattern(tensor) for tensor in tensors]
         values = Values(vary=torch.Tag.nondeterministic_seeded in func.tags)
         for tensor in tensors:
@@ -91,7 +92,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = result.clone()
             self.memories.write(result, None, values)
             return result
-        outputs = list(flat_tensors(result))
+        outputs = list(tensors_in(result))
         if not outputs:
             self.branches.chosen |= values.vary and name in table.READS_VALUES
             return result
@@ -141,7 +142,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         state = torch.get_rng_state()
         try:
             with self:
-                outputs = list(flat_tensors(decomposition(*call.args, **call.kwargs)))
+                outputs = list(tensors_in(decomposition(*call.args, **call.kwargs)))
         finally:
             torch.set_rng_state(state)
         for output in outputs:
@@ -159,5 +160,5 @@ def _changed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
         tensor
         for argument in schema.arguments
         if argument.alias_info is not None and argument.alias_info.is_write and argument.name in arguments
-        for tensor in flat_tensors(arguments[argument.name])
+        for tensor in tensors_in(arguments[argument.name])
     ]

@@ -1,7 +1,4 @@
-"""The middleware: the outermost layer. Header caps, keys, foreign pages, request ids; and no exception passes it.
-
-Knows which endpoints compute, and leads to them directly; everything else goes to the application behind it. Refuses to know bodies.
-"""
+"""The middleware: the outermost layer. Header caps, keys, foreign pages, request ids; and no exception passes it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the computing endpoints share: whether queries are taken, the look at the line, the wait for the reply, the lingering refusal.
-
-Knows HTTP's side of a query. Refuses to know what a body says.
-"""
+"""What the computing endpoints share: whether queries are taken, the look at the line, the wait for the reply, the lingering refusal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The endpoint of a list of queries: a worker cuts the list, and each query then goes its own way through the pool.
-
-Knows how answers and refusals are put side by side. Refuses to know what a query says.
-"""
+"""The endpoint of a list of queries: a worker cuts the list, and each query then goes its own way through the pool."""
 
 from __future__ import annotations
 

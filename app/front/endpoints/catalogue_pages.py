@@ -1,7 +1,4 @@
-"""The pages of the catalogue: operations and kept functions, as JSON.
-
-Knows the addresses and keeps the bytes of the pages. Refuses to know what an entry says and where it comes from.
-"""
+"""The pages of the catalogue: operations and kept functions, as JSON."""
 
 from __future__ import annotations
 

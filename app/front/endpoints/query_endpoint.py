@@ -1,7 +1,4 @@
-"""The endpoint of a query: body in, reply out, through the pool.
-
-Knows what a worker is told of a request besides its body. Refuses to know what the body says; the worker decodes, answers and refuses.
-"""
+"""The endpoint of a query: body in, reply out, through the pool."""
 
 from __future__ import annotations
 

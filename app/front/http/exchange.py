@@ -1,7 +1,4 @@
-"""An exchange: one HTTP request and its response, with what the log and the metrics want to know of it.
-
-Knows ASGI messages and the headers that every response carries. Refuses to know what is asked.
-"""
+"""An exchange: one HTTP request and its response, with what the log and the metrics want to know of it."""
 
 from __future__ import annotations
 

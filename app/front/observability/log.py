@@ -1,7 +1,4 @@
-"""The log: lines on standard output, one a request and one an event, as JSON or as text, never waited for.
-
-Knows the lines' shape and a thread that writes them. Refuses to know tensors' values, keys and who reads the log.
-"""
+"""The log: lines on standard output, one a request and one an event, as JSON or as text, never waited for."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The metrics, in Prometheus' text format: counted in plain numbers for each request, made into families when they are read.
 
-Knows names, labels and buckets. Refuses to know how a request is answered; its labels are the worker's, so their number is bounded.
+Their labels are the worker's, so their number is bounded.
 """
 
 from __future__ import annotations

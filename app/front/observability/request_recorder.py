@@ -1,7 +1,4 @@
-"""The request recorder: takes note of every exchange in a microsecond, and counts and logs them a little later, many at a time.
-
-Knows when to hand exchanges on. Refuses to know the lines and the numbers that they become.
-"""
+"""The request recorder: takes note of every exchange in a microsecond, and counts and logs them a little later, many at a time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The OpenAPI document of the service, as one pure function of its version.
-
-Knows the addresses, what each takes and gives, and the example queries. Refuses to know how anything is answered, and PyTorch.
-"""
+"""The OpenAPI document of the service, as one pure function of its version."""
 
 from __future__ import annotations
 

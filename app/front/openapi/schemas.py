@@ -1,7 +1,4 @@
-"""The JSON schemas of what travels on `/v1`: query, tensors, answer, explain, check, problem, catalogue entry.
-
-Knows the words and shapes of docs/contract.md, sections 1 to 6. Refuses to know addresses and statuses.
-"""
+"""The JSON schemas of what travels on `/v1`: query, tensors, answer, explain, check, problem, catalogue entry."""
 
 from __future__ import annotations
 

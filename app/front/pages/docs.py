@@ -1,7 +1,4 @@
-"""Swagger UI at `/docs`, its files served by us, and the way from `/` to it.
-
-Knows the page and the files that it loads. Refuses to know the document that it shows, and any other origin.
-"""
+"""Swagger UI at `/docs`, its files served by us, and the way from `/` to it."""
 
 from __future__ import annotations
 

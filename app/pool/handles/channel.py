@@ -1,7 +1,4 @@
-"""A channel: frames in and out of one non-blocking socket on the event loop, at most a megabyte a turn.
-
-Knows readiness callbacks and partial sends. Refuses to know what frames mean.
-"""
+"""A channel: frames in and out of one non-blocking socket on the event loop, at most a megabyte a turn."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A worker handle: the front's side of one worker process: its channel, its pid, and the jobs it holds, in order.
-
-Knows how to give, cancel, probe and kill. Refuses to know which job should go where.
-"""
+"""A worker handle: the front's side of one worker process: its channel, its pid, and the jobs it holds, in order."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The quarantine: contents that have cost two workers, refused for a while.
-
-Knows contents by their size and hash. Refuses to know what killed the workers.
-"""
+"""The quarantine: contents that have cost two workers, refused for a while."""
 
 from __future__ import annotations
 

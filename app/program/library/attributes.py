@@ -1,7 +1,4 @@
-"""What a tensor has after a dot: `x.shape`, `x.T`, `x.float()`, `x.sum(0)`; and what it has elsewhere but not here.
-
-Knows attributes, casts, reads of shape, indexing, and the refusals of reads that would cut a gradient. Refuses to know names.
-"""
+"""What a tensor has after a dot: `x.shape`, `x.T`, `x.float()`, `x.sum(0)`; and what it has elsewhere but not here."""
 
 from __future__ import annotations
 

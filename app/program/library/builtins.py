@@ -1,7 +1,4 @@
-"""Python's builtins in a program: `len`, `range`, `zip`, `sum`, `max`…, on plain values, lists and tensors.
-
-Knows when a builtin means Python's and when PyTorch's operation of that name. Refuses to know the rest of the names.
-"""
+"""Python's builtins in a program: `len`, `range`, `zip`, `sum`, `max`…, on plain values, lists and tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Tensors that a program makes out of plain numbers: `zeros(3, 3)`, `arange(n)`, `tensor([1.0, 2.0])`, `randn(4)`.
-
-Knows the makers, their default dtype and their bounds. Refuses to know which names are inputs.
-"""
+"""Tensors that a program makes out of plain numbers: `zeros(3, 3)`, `arange(n)`, `tensor([1.0, 2.0])`, `randn(4)`."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.dtypes import dtype_name
 from app.program.library.lookup import call, lookup_method
 from app.program.reading.source import Refusal
 from app.program.semantics import aliases, static
@@ -103,7 +104,7 @@ def fitted(emit: Emit, tensor: fx.Node, value: Value, what: str) -> fx.Node:
     if old.dtype == new.dtype:
         return value if "step" in value.meta else emit(what, torch.clone, (value,), {})  # type: ignore[no-any-return]
     if not torch.can_cast(new.dtype, old.dtype):
-        names = [str(t.dtype).removeprefix("torch.") for t in (new, old)]
+        names = [dtype_name(t.dtype) for t in (new, old)]
         raise Refusal(
             f"`{what}` gives {names[0]}, which cannot be written into a tensor of {names[1]}.",
             "Make the tensor floating first: `y = y.double()`.",

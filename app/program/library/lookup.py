@@ -1,8 +1,4 @@
-"""Calls of catalogue operations by the names people write: `softmax`, `F.relu`, `torch.linalg.svd`, `x.sum`.
-
-Knows how a written name becomes an entry of the catalogue, and which keyword arguments that entry has. Refuses to know PyTorch's
-functions beyond the one that the catalogue gives.
-"""
+"""Calls of catalogue operations by the names people write: `softmax`, `F.relu`, `torch.linalg.svd`, `x.sum`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The text of a program as a tree with places: line, column, and the words that stand there.
-
-Knows the bounds on text and nesting, and what is not in the language with what to write instead. Refuses to know PyTorch and what
-any name means.
-"""
+"""The text of a program as a tree with places: line, column, and the words that stand there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The signs of operators, and comparisons that are not arithmetic: `is`, `in`, and `==` with None or a dtype.
-
-Knows Python's operators by their signs. Refuses to know how the two sides were read.
-"""
+"""The signs of operators, and comparisons that are not arithmetic: `is`, `in`, and `==` with None or a dtype."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Plain values of a program: numbers, strings, lists, and the bounded arithmetic on them.
-
-Knows Python's operators and builtins on values that are known before any tensor runs. Refuses to know tensors and PyTorch.
-"""
+"""Plain values of a program: numbers, strings, lists, and the bounded arithmetic on them."""
 
 from __future__ import annotations
 

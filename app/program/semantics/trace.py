@@ -1,7 +1,4 @@
-"""The graph of a program while it grows: every step is added and at once executed on the example tensors.
-
-Knows fx nodes, the bounds on steps and sizes, and what may be handed to PyTorch. Refuses to know the text and the names in it.
-"""
+"""The graph of a program while it grows: every step is added and at once executed on the example tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Answer → JSON bytes: tensors in the object form, exact shortest numbers, non-finite numbers as words, never null.
-
-Knows the forms of docs/contract.md, sections 2 and 3. Refuses to know HTTP, and what the results mean.
-"""
+"""Answer → JSON bytes: tensors in the object form, exact shortest numbers, non-finite numbers as words, never null."""
 
 from __future__ import annotations
 

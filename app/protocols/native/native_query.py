@@ -1,8 +1,5 @@
 """A parsed query → Query: names, tensors, lists of tensors, parameters.
 
-Knows the words of docs/contract.md, section 2. Refuses to know JSON text, safetensors, and what an operation does; of the catalogue
-it reads one thing: which inputs of an operation are lists of tensors.
-
 One tensor or a list of tensors? `[[1, 2], [3, 4]]` is a matrix for `softmax` and two vectors for `cat`. An operation's signature
 decides. For a program or a function, and where an operation's signatures differ, a list is one tensor if it can be one; else it
 is a list of tensors if a member has the object form, or if its members are lists that do not fit together (`[[1, 2], [3]]`).

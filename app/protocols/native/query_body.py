@@ -1,7 +1,4 @@
-"""The envelope of a query in JSON: its fields, their types and ranges, and every refusal of them in our words.
-
-Knows the table of docs/contract.md, section 2. Refuses to know tensors, names and operations: `inputs` stays as it was parsed.
-"""
+"""The envelope of a query in JSON: its fields, their types and ranges, and every refusal of them in our words."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Tensors ↔ a safetensors file, without copying them: a strict reader and a writer in pieces.
-
-Knows the format (https://github.com/huggingface/safetensors#format). Refuses to know what the names and the metadata mean.
-"""
+"""Tensors ↔ a safetensors file, without copying them: a strict reader and a writer in pieces."""
 
 from __future__ import annotations
 

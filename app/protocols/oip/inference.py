@@ -13,7 +13,7 @@ from typing import Any, Final
 from app.errors import PullbackError
 from app.protocols import strict_json
 from app.protocols.content import JSON, OCTETS, decompressed
-from app.protocols.describe import describe
+from app.protocols.describe import describe, plain_parameter
 from app.protocols.elements import PART
 from app.protocols.json_numbers import dumps, numbers
 from app.protocols.message import Asked, Buffer, Message, Server, Written
@@ -26,6 +26,7 @@ from app.query import Answer, Input, Parameter, Query, TensorData, Want
 
 VERSION: Final = "1"
 # What belongs to the protocol or to the query as a whole, and is no argument of the model (extension_parameters.md).
+_EXPECTED_PARAMETER: Final = 'a string, number or boolean; a list as a JSON string, "[1, 2]"'
 _OURS: Final = frozenset({"program", "seed", "of", "timeout", "priority", "binary_data_output", "headers"})
 # What begins with `[` there is text; elsewhere it is a list.
 _TEXT_KINDS: Final = ("string", "dtype")
@@ -144,23 +145,9 @@ def _arguments(model: Model | None, parameters: Mapping[str, Any]) -> dict[str, 
         at = f"parameters.{name}"
         if type(value) is str and value[:1] == "[" and kind not in _TEXT_KINDS:
             value = strict_json.parse(value.encode(), name=f"the parameter {name[:64]!r}")
-        plain[name] = _plain(value, at)
+        plain[name] = plain_parameter(value, at, _EXPECTED_PARAMETER)
     checked_names(plain, "parameters")
     return plain
-
-
-def _plain(value: Any, at: str) -> Parameter:
-    if value is None or type(value) in (str, bool, float) or (type(value) is int and -(1 << 63) <= value < 1 << 63):
-        return value  # type: ignore[no-any-return]
-    if type(value) is list:
-        return tuple(_plain(member, at) for member in value)
-    raise PullbackError(
-        "bad_parameter",
-        "A parameter is a plain value.",
-        at=at,
-        expected='a string, number or boolean; a list as a JSON string, "[1, 2]"',
-        given=describe(value),
-    )
 
 
 def _text(parameters: Mapping[str, Any], name: str) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.errors import PullbackError
 from app.limits import NAME_LIMIT
-from app.protocols.describe import describe
+from app.protocols.describe import describe, plain_parameter
 from app.protocols.elements import NUMPY
 from app.protocols.models import Model
 from app.protocols.tensor_names import checked_names
@@ -119,14 +119,4 @@ def _plain(value: Any, at: str) -> Parameter:
             raise PullbackError("bad_parameter", "A parameter is a number or a list of numbers.", at=at)
         flat: Sequence[Any] = np.frombuffer(value.data, NUMPY[value.dtype]).tolist()
         return tuple(flat) if value.shape else flat[0]
-    if value is None or type(value) in (bool, float, str) or (type(value) is int and -(1 << 63) <= value < 1 << 63):
-        return value  # type: ignore[no-any-return]
-    if type(value) is list:
-        return tuple(_plain(member, at) for member in value)
-    raise PullbackError(
-        "bad_parameter",
-        "A parameter is a plain value.",
-        at=at,
-        expected="a number, string, boolean, null, or a list of these",
-        given=describe(value),
-    )
+    return plain_parameter(value, at, "a number, string, boolean, null, or a list of these")

@@ -1,7 +1,4 @@
-"""The native protocol from bytes to Query and from Answer to bytes: every field, both formats, and a table of bad bodies.
-
-Knows json and the safetensors library as the client's side. Refuses to know how an answer comes about.
-"""
+"""The native protocol from bytes to Query and from Answer to bytes: every field, both formats, and a table of bad bodies."""
 
 from __future__ import annotations
 

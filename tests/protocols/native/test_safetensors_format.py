@@ -1,7 +1,4 @@
-"""The safetensors reader and writer against the library's own, and a table of files that must be refused.
-
-Knows the format's library for numpy and PyTorch. Refuses to know what a query is.
-"""
+"""The safetensors reader and writer against the library's own, and a table of files that must be refused."""
 
 from __future__ import annotations
 

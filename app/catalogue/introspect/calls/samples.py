@@ -15,6 +15,7 @@ from torch import Tensor
 
 from app.catalogue.bind import Bound, Leaf, bind
 from app.catalogue.call import prepared
+from app.catalogue.dtypes import dtype_name
 from app.catalogue.entry import Argument, Operation, Signature
 from app.catalogue.introspect.calls.examples import EXAMPLES
 from app.catalogue.introspect.opinfos import opinfos, seed_cpu
@@ -131,7 +132,7 @@ def _read(query: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, torch.dtype):
-        return str(value).removeprefix("torch.")
+        return dtype_name(value)
     if isinstance(value, list | tuple):
         return tuple(_plain(member) for member in value)
     return value

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.call import Drawing
+from app.catalogue.dtypes import dtype_name
 from app.catalogue.entry import Operation
 from app.catalogue.introspect.calls.examples import EXAMPLES
 from app.catalogue.introspect.calls.samples import REFUSALS, Sample, Tensors, tried
@@ -181,7 +182,7 @@ def _is_integral(tensor: Tensor) -> bool:
 
 def _stated(tensor: Tensor, floating: bool, mixed: bool) -> Any:
     """A tensor as JSON: bare where its dtype cannot be misread."""
-    name = str(tensor.dtype).removeprefix("torch.")
+    name = dtype_name(tensor.dtype)
     if tensor.is_complex():
         return {"data": torch.view_as_real(tensor.resolve_conj()).tolist(), "dtype": name}
     clear = floating if tensor.dtype == torch.int64 else not (mixed and _is_integral(tensor))

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries, flat_tensors, numbers_of
+from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries, numbers_of
 from app.engine.sparsity.pattern import Numbers, Pattern, selection
+from app.program.errors import tensors_in
 
 
 def _replaced(value: Any, numbered: list[Tensor]) -> Any:
@@ -50,7 +51,7 @@ def move(call: Call) -> list[Pattern | None]:
     left = list(numbered)
     args = _replaced(args, left)
     kwargs = {name: _replaced(value, left) for name, value in kwargs.items()}
-    rows = [_rows(result, total) for result in flat_tensors(call.func(*args, **kwargs))]
+    rows = [_rows(result, total) for result in tensors_in(call.func(*args, **kwargs))]
     if len(stacked) == 2 and all((r > 0).all() for r in rows):
         return [space.take(stacked[1], r - 1) for r in rows]
     every = space.stack(stacked)
@@ -148,7 +149,7 @@ def index_copy(call: Call) -> list[Pattern | None]:
 def index_put(call: Call) -> list[Pattern | None]:
     """`index_put(self, indices, values, accumulate)`: overwritten or added to."""
     base, values = call.tensor("self"), call.tensor("values")
-    for index in flat_tensors(call.argument("indices")):
+    for index in tensors_in(call.argument("indices")):
         call.reads(index)
     at = numbers_of(base)[tuple(slice(None) if index is None else index for index in call.argument("indices"))]
     pattern = call.pattern(values)
