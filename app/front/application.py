@@ -25,6 +25,7 @@ from app.front.endpoints.admission import Admission
 from app.front.endpoints.batch_endpoint import BatchEndpoint
 from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
 from app.front.endpoints.query_endpoint import QueryEndpoint
+from app.front.endpoints.small_queries import SmallQueries
 from app.front.http import address_refusals
 from app.front.http.exchange import problem
 from app.front.http.responses import retry_after
@@ -51,7 +52,7 @@ class Application:
         settings: settled by the budget.
 
     Attributes:
-        admission: while it runs.
+        admission, small_queries: while it runs.
     """
 
     def __init__(self, settings: Settings, budget: Budget) -> None:
@@ -67,6 +68,7 @@ class Application:
         for pages in (self._pages, self._monitoring):
             _handle_errors(pages)
         self.admission: Admission | None = None
+        self.small_queries: SmallQueries | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         to_monitoring = (
@@ -89,7 +91,8 @@ class Application:
         self._add_routes(admission, recorder)
         endpoints: dict[str, Endpoint] = {"/v1/query": QueryEndpoint(admission), "/v1/queries": BatchEndpoint(admission)}
         foreign: dict[str, Endpoint] = {protocol.name: ProtocolEndpoints(protocol, admission) for protocol in PROTOCOLS}
-        self._outermost = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
+        self._outermost = middleware = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
+        self.small_queries = SmallQueries(admission, middleware)
         keyless = self._settings.model_copy(update={"api_keys": ()})
         self._monitoring.include_router(health.router(admission, recorder))
         self._outermost_of_monitoring = Middleware(self._monitoring, {}, {}, keyless, recorder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -63,23 +63,23 @@ class Middleware:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
-        pairs: list[tuple[bytes, bytes]] = scope["headers"]
-        headers = dict(pairs)
-        exchange = Exchange(scope, send, headers, self._ids.of(headers), time.monotonic())
+        exchange = self.exchange(scope, send)
+        await self.conclude(exchange, self._answer(exchange, receive))
+
+    def exchange(self, scope: Scope, send: Send) -> Exchange:
+        """A request on its way, with its id."""
+        headers = dict(scope["headers"])
+        return Exchange(scope, send, headers, self._ids.of(headers), time.monotonic())
+
+    def admit(self, exchange: Exchange) -> None:
+        """Raises PullbackError where the request is not right, or has not the key that its address needs."""
+        self._check(exchange)
+        self._check_key(exchange)
+
+    async def conclude(self, exchange: Exchange, answer: Awaitable[None]) -> None:
+        """Await the answer of a request, refuse where it raises, and take note of how it ended."""
         try:
-            self._check(exchange, pairs)
-            if is_preflight(exchange) and b"origin" in headers:
-                await answer_preflight(exchange)
-                return
-            if self._keys and exchange.path not in _OPEN_PATHS:
-                exchange.client = self._keys.check(pairs)
-            endpoint = self._endpoints.get(exchange.path)
-            if endpoint is None:
-                await self._elsewhere(exchange, receive)
-            elif exchange.method == "POST":
-                await endpoint(exchange, receive)
-            else:
-                await exchange.refuse(address_refusals.method_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
+            await answer
         except PullbackError as error:
             await self._refuse(exchange, error)
         except ClientGoneError:
@@ -89,7 +89,21 @@ class Middleware:
         finally:
             self._recorder.ended(exchange)
             # It refers to the connection, whose request refers to this scope: no collector should have to find that.
-            scope.pop(WIRE, None)
+            exchange.scope.pop(WIRE, None)
+
+    async def _answer(self, exchange: Exchange, receive: Receive) -> None:
+        self._check(exchange)
+        if is_preflight(exchange) and b"origin" in exchange.headers:
+            await answer_preflight(exchange)
+            return
+        self._check_key(exchange)
+        endpoint = self._endpoints.get(exchange.path)
+        if endpoint is None:
+            await self._elsewhere(exchange, receive)
+        elif exchange.method == "POST":
+            await endpoint(exchange, receive)
+        else:
+            await exchange.refuse(address_refusals.method_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
 
     async def _elsewhere(self, exchange: Exchange, receive: Receive) -> None:
         """A foreign protocol's address, or a page."""
@@ -125,8 +139,13 @@ class Middleware:
             raise error
         await exchange.refuse(address_refusals.broken())
 
-    def _check(self, exchange: Exchange, pairs: list[tuple[bytes, bytes]]) -> None:
+    def _check_key(self, exchange: Exchange) -> None:
+        if self._keys and exchange.path not in _OPEN_PATHS:
+            exchange.client = self._keys.check(exchange.scope["headers"])
+
+    def _check(self, exchange: Exchange) -> None:
         """What must be right of any request, with or without a key. Raises PullbackError."""
+        pairs: list[tuple[bytes, bytes]] = exchange.scope["headers"]
         self._check_size(pairs)
         headers = exchange.headers
         self._origins.check_host([value for name, value in pairs if name == b"host"], exchange.scope["http_version"])

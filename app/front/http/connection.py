@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 import httptools
@@ -23,7 +23,7 @@ from app.front.http.exchange import REFUSED, address_of
 from app.front.http.framing import Framing, Stage
 from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
-from app.front.http.wire import WIRE, NoRoomError
+from app.front.http.wire import SMALL_BODY_BYTES, WIRE, NoRoomError, SmallQueries, SmallQuery
 from app.pool import linux
 
 # How long after its FIN we ask whether a client that waits for its answer is still there.
@@ -58,6 +58,9 @@ class Connection(HttpToolsProtocol):
         self._transfers = Transfers()
         self._backlog = b""  # received behind a request that is being answered
         self._running: RequestResponseCycle | None = None
+        self._at_hand = 0  # bytes that have come behind the head that is being parsed
+        self._held: tuple[RequestResponseCycle, Any] | None = None  # a small query whose body is parsed next
+        self._small: SmallQuery | None = None  # the one that is being answered
         self._switching = False  # an upgrade was asked for, and the parser waits for the other protocol's bytes
         self._muted = False
         self._refused = False
@@ -99,6 +102,7 @@ class Connection(HttpToolsProtocol):
                     return
                 self._begin()
             end = self._framing.step(data, start)
+            self._at_hand = len(data) - end
             self._parse(view[start:end])
             start = end
 
@@ -156,6 +160,8 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         self._backlog = b""
+        if self._small is not None:
+            self._small.abandon()
         if self.upload is not None:
             self.upload.end(complete=False)
 
@@ -221,15 +227,49 @@ class Connection(HttpToolsProtocol):
         self._framing.stage = Stage.COMPLETE
         self._transfers.complete()
         super().on_message_complete()
+        if self._held is not None:
+            self._start_held(*self._held)
         if self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        self._held = (cycle, app) if self._is_small(cycle, getattr(app, "small_queries", None)) else None
+        if self._held is None:
+            super()._start_asgi_task(cycle, app)
+
+    def _is_small(self, cycle: RequestResponseCycle, small: SmallQueries | None) -> bool:
+        """Whether all of a small body is there, behind the head that is being parsed."""
+        framing = self._framing
+        is_whole = framing.stage is Stage.HEAD and 0 < framing.declared_bytes <= min(self._at_hand, SMALL_BODY_BYTES)
+        is_plain = is_whole and not (self._switching or cycle.waiting_for_100_continue)
+        return is_plain and small is not None and small.takes(cycle.scope)  # type: ignore[arg-type]
+
+    def _start_held(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Have a small query answered without a task of its own, which costs more than all else here; or as every other request."""
+        self._held = None
+        self._small = app.small_queries.begin(cycle.scope, cycle.send, bytes(cycle.body), self._run)
+        if self._small is None:
+            super()._start_asgi_task(cycle, app)
+
+    def _run(self, rest: Coroutine[Any, Any, None], waits: bool) -> None:
+        if waits or self.flow.write_paused:
+            task = self.loop.create_task(rest)
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            return
+        try:
+            rest.send(None)
+        except StopIteration:
+            return
+        except Exception:  # it has been logged; as where a task ends so, there is no response to give
+            self.transport.close()
+            return
+        raise RuntimeError("a reply waited although nothing was to be waited for")
 
     def on_response_complete(self) -> None:
+        self._small = None
         super().on_response_complete()
         if self.transport.is_closing() or self._is_answering(None):
             return

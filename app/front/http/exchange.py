@@ -23,7 +23,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 REFUSED: Final = "pullback.refused"
 
 # A response larger than this is sent in pieces, each after the client has taken most of the one before.
-_PIECE_BYTES: Final = 1 << 20
+PIECE_BYTES: Final = 1 << 20
 _CLOSE: Final = (b"connection", b"close")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -80,13 +80,13 @@ class Exchange:
 
     async def respond(self, status: int, media_type: bytes, body: Buffer, headers: Headers = ()) -> None:
         """Send the whole response; returns when the client has taken all but the last piece."""
-        if len(body) <= _PIECE_BYTES:
+        if len(body) <= PIECE_BYTES:
             await self._respond_at_once(status, media_type, body, headers)
             return
         await self._begin(status, media_type, len(body), headers)
         view = memoryview(body)
-        for start in range(0, len(view), _PIECE_BYTES):
-            end = start + _PIECE_BYTES
+        for start in range(0, len(view), PIECE_BYTES):
+            end = start + PIECE_BYTES
             await self.send({"type": "http.response.body", "body": view[start:end], "more_body": end < len(view)})
 
     async def respond_in_pieces(
@@ -97,7 +97,7 @@ class Exchange:
         gathered = bytearray()
         for piece in pieces:
             gathered += piece
-            if len(gathered) >= _PIECE_BYTES:
+            if len(gathered) >= PIECE_BYTES:
                 await self.send({"type": "http.response.body", "body": gathered, "more_body": True})
                 gathered = bytearray()
         await self.send({"type": "http.response.body", "body": gathered})

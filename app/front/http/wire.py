@@ -5,11 +5,15 @@ Handed to the application in the request's scope; where another server runs the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol
+
+from starlette.types import Scope, Send
 
 from app.pool.frames import Buffer
 
+# Bodies that come with their head are not larger.
+SMALL_BODY_BYTES: Final = 32 << 10
 # The key of a request's wire in its scope.
 WIRE: Final = "pullback.wire"
 
@@ -40,3 +44,24 @@ class Wire(Protocol):
 
     def drop(self) -> None:
         """Let go of what `receive` has received, at once, and end it with NoRoomError."""
+
+
+class SmallQuery(Protocol):
+    """A query that is answered without a task of its own."""
+
+    def abandon(self) -> None:
+        """The client has hung up."""
+
+
+# Runs the rest of a request; `waits`: it may have to wait for the client to take the reply.
+Run = Callable[[Coroutine[Any, Any, None], bool], None]
+
+
+class SmallQueries(Protocol):
+    """Answers queries whose whole body has come with their head."""
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether it is for such requests."""
+
+    def begin(self, scope: Scope, send: Send, body: bytes, run: Run) -> SmallQuery | None:
+        """The query, begun; None where the request is to be answered as every other, which will find what is wrong with it."""
