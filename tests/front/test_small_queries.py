@@ -95,6 +95,10 @@ def test_without_a_key_both_are_refused(strict: Server) -> None:
             assert (status, headers["www-authenticate"], body["code"]) == (401, "Bearer", "unauthorized")
 
 
+def _wait_for_log(server: Server, word: str) -> None:
+    wait_for(lambda: word.encode() in server.log.read_bytes())
+
+
 def test_both_are_counted_and_logged_alike(server: Server) -> None:
     lines = []
     for name, send in (("one-piece", in_one_piece), ("two-pieces", in_two_pieces)):
@@ -102,7 +106,7 @@ def test_both_are_counted_and_logged_alike(server: Server) -> None:
         with line(server.port) as raw:
             send(raw, head(Content_Length=str(len(TEXT)), X_Request_Id=name), TEXT)
             assert raw.reply()[0] == 200
-        wait_for(lambda name=name: name.encode() in server.log.read_bytes())
+        _wait_for_log(server, name)
         assert metric(server.http, 'pullback_requests_total{code="200",kind="vjp"}') == before + 1
         lines.append(next(orjson.loads(entry) for entry in server.log.read_bytes().splitlines() if name.encode() in entry))
     assert lines[0].keys() == lines[1].keys()
@@ -115,7 +119,7 @@ def test_whoever_hangs_up_is_not_computed_for(server: Server) -> None:
     with line(server.port) as raw:
         raw.send(head(Content_Length=str(len(body)), X_Request_Id="hung-up") + body)
         wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') >= 1)
-    wait_for(lambda: b"hung-up" in server.log.read_bytes())
+    _wait_for_log(server, "hung-up")
     entry = next(orjson.loads(entry) for entry in server.log.read_bytes().splitlines() if b"hung-up" in entry)
     assert entry["status"] == 499
     wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') == 0)

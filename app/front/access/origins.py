@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from app.errors import PullbackError
@@ -14,6 +15,7 @@ _EXPOSED_HEADERS = b"x-request-id, server-timing, retry-after"
 _PREFLIGHT_AGE_S = b"600"
 
 
+@lru_cache(maxsize=64)
 def is_loopback_name(name: str | None) -> bool:
     """It can only mean this machine: whatever a name server says, `localhost` and what is under it do not leave it (RFC 6761)."""
     if not name:

@@ -45,35 +45,18 @@ class Channel:
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._pending: deque[Buffer] = deque()
+        self._is_sending = False  # what is pending will be sent: at the end of this turn, or when the socket takes more
         self.closed = False
         loop.add_reader(self._descriptor, self._readable)
 
     def send(self, buffers: Sequence[Buffer]) -> None:
-        """Send the buffers in order, now as far as the socket takes them, the rest when it is ready."""
+        """Send the buffers in order, with all else that is sent in this turn of the event loop: one system call and one wake-up."""
         if self.closed:
             return
-        if self._pending:
-            self._pending.extend(buffers)
-            return
-        size = 0
-        for piece in buffers:
-            size += len(piece)
-        # Most frames are small: one call, nothing kept.
-        if size <= _TURN_BYTES and len(buffers) <= _PIECES_LIMIT:
-            try:
-                sent = self._connection.sendmsg(buffers)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                # The end of the stream is read as well, after what the other side still said.
-                return
-            if sent == size:
-                return
-            self._pending.extend(buffers)
-            self._advance(sent)
-        else:
-            self._pending.extend(buffers)
-        self._loop.add_writer(self._descriptor, self._writable)
+        self._pending.extend(buffers)
+        if not self._is_sending:
+            self._is_sending = True
+            self._loop.call_soon(self._flush)
 
     def send_with(self, buffers: Sequence[Buffer], descriptor: int) -> None:
         """Send one small frame and a copy of a file descriptor with it (unix(7), SCM_RIGHTS).
@@ -89,7 +72,7 @@ class Channel:
             return
         self.closed = True
         self._loop.remove_reader(self._descriptor)
-        if self._pending:
+        if self._is_sending:
             self._loop.remove_writer(self._descriptor)
             self._pending.clear()
         self._connection.close()
@@ -152,7 +135,22 @@ class Channel:
             self.close()
             self._on_lost()
 
+    def _flush(self) -> None:
+        if self.closed:
+            return
+        self._write()
+        if self._pending:
+            self._loop.add_writer(self._descriptor, self._writable)
+        else:
+            self._is_sending = False
+
     def _writable(self) -> None:
+        self._write()
+        if not self._pending:
+            self._loop.remove_writer(self._descriptor)
+            self._is_sending = False
+
+    def _write(self) -> None:
         size = 0
         turn: list[Buffer] = []
         for piece in islice(self._pending, _PIECES_LIMIT):
@@ -166,10 +164,8 @@ class Channel:
         except BlockingIOError:
             return
         except OSError:
-            # As in `send`: the reader sees the end of the stream.
+            # The end of the stream is read as well, after what the other side still said.
             self._pending.clear()
-        if not self._pending:
-            self._loop.remove_writer(self._descriptor)
 
     def _advance(self, sent: int) -> None:
         pending = self._pending
