@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,27 +18,17 @@ from app.errors import PullbackError
 from app.front.http import connection_refusals as refusals
 from app.front.http import responses
 from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
-from app.front.http.connection_wire import ConnectionWire
+from app.front.http.connection_wire import ConnectionWire, SmallWay
 from app.front.http.exchange import REFUSED, address_of
 from app.front.http.framing import Framing, Stage
 from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
-from app.front.http.wire import SMALL_BODY_BYTES, WIRE, NoRoomError, SmallQueries, SmallQuery
+from app.front.http.wire import WIRE, Crowd, NoRoomError
 from app.pool import linux
 
 # How long after its FIN we ask whether a client that waits for its answer is still there.
 _ASK_AFTER_S: Final = 1.0
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Crowd(Protocol):
-    """The connections that are open."""
-
-    def join(self, member: Connection) -> str:
-        """One more. `refused`: there is no place for it; `cut`: nor for a refusal."""
-
-    def part(self, member: Connection) -> None:
-        """It is closed."""
 
 
 class Connection(HttpToolsProtocol):
@@ -48,7 +38,7 @@ class Connection(HttpToolsProtocol):
         crowd: those that are open, where they are counted; not on `uncounted_port`.
     """
 
-    def __init__(self, *arguments: Any, crowd: Crowd | None = None, uncounted_port: int = 0, **named: Any) -> None:
+    def __init__(self, *arguments: Any, crowd: Crowd[Connection] | None = None, uncounted_port: int = 0, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._crowd = crowd
         self._uncounted_port = uncounted_port
@@ -59,8 +49,7 @@ class Connection(HttpToolsProtocol):
         self._backlog = b""  # received behind a request that is being answered
         self._running: RequestResponseCycle | None = None
         self._at_hand = 0  # bytes that have come behind the head that is being parsed
-        self._held: tuple[RequestResponseCycle, Any] | None = None  # a small query whose body is parsed next
-        self._small: SmallQuery | None = None  # the one that is being answered
+        self._small = SmallWay(self.loop, self.tasks)
         self._switching = False  # an upgrade was asked for, and the parser waits for the other protocol's bytes
         self._muted = False
         self._refused = False
@@ -142,8 +131,7 @@ class Connection(HttpToolsProtocol):
         self._transfers.resumed()
 
     @property
-    def is_answering(self) -> bool:
-        """A request is being answered on it."""
+    def is_answering(self) -> bool:  # a request, on this connection
         return self._is_answering(None)
 
     def leave(self) -> None:
@@ -160,8 +148,7 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         self._backlog = b""
-        if self._small is not None:
-            self._small.abandon()
+        self._small.abandon()
         if self.upload is not None:
             self.upload.end(complete=False)
 
@@ -227,49 +214,25 @@ class Connection(HttpToolsProtocol):
         self._framing.stage = Stage.COMPLETE
         self._transfers.complete()
         super().on_message_complete()
-        if self._held is not None:
-            self._start_held(*self._held)
+        if self._small.is_held:
+            self._start_held()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        self._held = (cycle, app) if self._is_small(cycle, getattr(app, "small_queries", None)) else None
-        if self._held is None:
+        at_hand = 0 if self._switching or self._framing.stage is not Stage.HEAD else self._at_hand
+        if not self._small.holds(cycle, app, self._framing.declared_bytes, at_hand):
             super()._start_asgi_task(cycle, app)
 
-    def _is_small(self, cycle: RequestResponseCycle, small: SmallQueries | None) -> bool:
-        """Whether all of a small body is there, behind the head that is being parsed."""
-        framing = self._framing
-        is_whole = framing.stage is Stage.HEAD and 0 < framing.declared_bytes <= min(self._at_hand, SMALL_BODY_BYTES)
-        is_plain = is_whole and not (self._switching or cycle.waiting_for_100_continue)
-        return is_plain and small is not None and small.takes(cycle.scope)  # type: ignore[arg-type]
-
-    def _start_held(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Have a small query answered without a task of its own, which costs more than all else here; or as every other request."""
-        self._held = None
-        self._small = app.small_queries.begin(cycle.scope, cycle.send, bytes(cycle.body), self._run)
-        if self._small is None:
-            super()._start_asgi_task(cycle, app)
-
-    def _run(self, rest: Coroutine[Any, Any, None], waits: bool) -> None:
-        if waits or self.flow.write_paused:
-            task = self.loop.create_task(rest)
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-            return
-        try:
-            rest.send(None)
-        except StopIteration:
-            return
-        except Exception:  # it has been logged; as where a task ends so, there is no response to give
-            self.transport.close()
-            return
-        raise RuntimeError("a reply waited although nothing was to be waited for")
+    def _start_held(self) -> None:
+        held = self._small.release()
+        if not self._small.begin(*held):
+            super()._start_asgi_task(*held)
 
     def on_response_complete(self) -> None:
-        self._small = None
+        self._small.end()
         super().on_response_complete()
         if self.transport.is_closing() or self._is_answering(None):
             return

@@ -6,7 +6,7 @@ Handed to the application in the request's scope; where another server runs the 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from starlette.types import Scope, Send
 
@@ -16,6 +16,8 @@ from app.pool.frames import Buffer
 SMALL_BODY_BYTES: Final = 32 << 10
 # The key of a request's wire in its scope.
 WIRE: Final = "pullback.wire"
+
+Member = TypeVar("Member", contravariant=True)
 
 
 class NoRoomError(Exception):
@@ -65,3 +67,13 @@ class SmallQueries(Protocol):
 
     def begin(self, scope: Scope, send: Send, body: bytes, run: Run) -> SmallQuery | None:
         """The query, begun; None where the request is to be answered as every other, which will find what is wrong with it."""
+
+
+class Crowd(Protocol[Member]):
+    """The connections that are open."""
+
+    def join(self, member: Member) -> str:
+        """One more. `refused`: there is no place for it; `cut`: nor for a refusal."""
+
+    def part(self, member: Member) -> None:
+        """It is closed."""
