@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import jsonschema
 import pytest
 
 from app.errors import CODES, PullbackError
@@ -143,3 +144,93 @@ def test_a_foreign_refusal_says_each_thing_once(endpoint: str) -> None:
     text = b"".join(refused(endpoint, error, "id").buffers).decode()
     assert text.count("one of a, b") == 1
     assert "c" in text
+
+
+# --- the schema says all that is sent ---------------------------------------------------------------------------------
+
+_POINTS: Final[dict[str, tuple[str, Any]]] = {
+    "smooth": ("(x**2).sum()", [1.0, 2.0]),
+    "kink": ("relu(x).sum()", [0.0, 2.0]),
+    "infinite": ("sqrt(x).sum()", [0.0, 2.0]),
+    "whole": ("argmax(x)", [0.0, 2.0]),
+    "cut": ("p = softmax(x, 0)\nlabel = argmax(p)\nwhere(label == 1, 0.0, 1.0) * x[0]", [0.0, 2.0]),
+    "steps": ("round(x).sum()", [0.5, 2.0]),
+    "narrow": ("log(softmax(x, 0))[0]", {"data": [0.0, 90.0], "dtype": "float32"}),
+    "branch": ("y = x * 2\nif y.sum() > 0:\n    z = y * 3\nelse:\n    z = y\nz.sum()", [0.5, 2.0]),
+    "complex": ("abs(x).sum()", {"data": [[0, 0], [1, 2]], "dtype": "complex128"}),
+    "wrong_in_pytorch": ("(relu(x) - relu(-x)).sum()", [0.0, 1.0]),
+    "unused": ("ones(2).sum() + 0 * x.shape[0]", [0.5, 2.0]),
+    "random": ("(x * rand(2)).sum()", [0.5, 2.0]),
+}
+_FORMATS: Final = {
+    "shifted": ("x[1:] * x[:-1]", "jacobian"),
+    "sorted": ("sort(x)[0]", "jacobian"),
+    "pointwise": ("x * x", "jacobian"),
+    "sum_of_squares": ("(x * x).sum()", "hessian"),
+    "several": ("return {'a': x * 2, 'b': x.sum()}", "jacobian"),
+}
+
+
+@pytest.fixture(scope="module")
+def validator(server: Server) -> Any:
+    """Of answers, by the served document, in which every object is closed: what it does not name must not be sent."""
+    schemas = closed(server.http.get("/openapi.json").json()["components"])
+    return jsonschema.Draft202012Validator({"$ref": "#/components/schemas/Answer", "components": schemas})
+
+
+def closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [closed(member) for member in schema]
+    if not isinstance(schema, dict):
+        return schema
+    members = {key: closed(member) for key, member in schema.items()}
+    return members | (
+        {"additionalProperties": False} if "properties" in members and "additionalProperties" not in members else {}
+    )
+
+
+def _undocumented(validator: Any, answer: Any) -> list[str]:
+    return [f"{error.json_path}: {error.message}" for error in map(_deepest, validator.iter_errors(answer))]
+
+
+def _deepest(error: Any) -> Any:
+    return jsonschema.exceptions.best_match([error])
+
+
+@pytest.mark.parametrize("want", ["outputs", "explain", "precision"])
+@pytest.mark.parametrize("point", _POINTS)
+def test_reports_hold_what_the_schema_says_and_nothing_else(server: Server, validator: Any, point: str, want: str) -> None:
+    program, x = _POINTS[point]
+    answer = server.http.post("/v1/query", json={"program": program, "inputs": {"x": x}, "want": [want], "seed": 1})
+    if answer.status_code != 200:  # of what has no derivative, and of what is drawn anew in each run
+        assert want == "precision", answer.json()
+        assert point in ("whole", "unused", "random"), answer.json()
+    else:
+        assert not _undocumented(validator, answer.json())
+
+
+@pytest.mark.parametrize("form", ["dense", "diagonal", "sparse", "auto"])
+@pytest.mark.parametrize("case", _FORMATS)
+@pytest.mark.parametrize("batched", [False, True])
+def test_derivatives_of_every_format_are_as_the_schema_says(
+    server: Server, validator: Any, case: str, form: str, batched: bool
+) -> None:
+    program, want = _FORMATS[case]
+    query = {"program": program, "inputs": {"x": [3.0, 1.0, 2.0]}, "want": [want], "format": form}
+    if batched:
+        query |= {"inputs": {"x": [[3.0, 1.0, 2.0], [1.0, 2.0, 4.0]]}, "batched": ["x"]}
+    answer = server.http.post("/v1/query", json=query)
+    if answer.status_code != 200:
+        assert form == "diagonal", answer.json()
+    else:
+        assert not _undocumented(validator, answer.json())
+
+
+@pytest.mark.parametrize("point", _POINTS)
+def test_every_finding_has_the_contracts_keys(server: Server, point: str) -> None:
+    program, x = _POINTS[point]
+    query = {"program": program, "inputs": {"x": x}, "want": ["explain"], "seed": 1}
+    explain = server.http.post("/v1/query", json=query).json()["explain"]
+    for entry in [*explain["inputs"].values(), *explain["outputs"].values()]:
+        for finding in [entry, *entry["findings"]]:
+            assert {"verdict", "because", "instead", "elements"} <= finding.keys()

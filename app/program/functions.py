@@ -31,8 +31,8 @@ _TAKEN = {
 def build_function(kept: StoredFunction, inputs: Inputs, parameters: Mapping[str, Parameter], dtype: torch.dtype) -> Function:
     """The Function of `kept` for these inputs.
 
-    Floating inputs may have any floating dtype, so that a query can ask for another than the annotation's; integers that come
-    for a floating input are cast to it.
+    Floating inputs may have any floating dtype, so that a query can ask for another than the annotation's (a bare list has it
+    before it comes here); integers that come for a floating input are cast to it.
 
     Raises:
         PullbackError: `bad_tensor`, `bad_parameter`, `shape_mismatch` with `at`; and what `build_program` raises.
@@ -86,12 +86,10 @@ def _wanted(spec: InputSpec) -> str:
 def _cast_needed(spec: InputSpec, tensor: Tensor) -> bool:
     """Whether integers came where floating numbers are taken. Raises `bad_tensor` for what cannot be taken at all."""
     given = dtype_name(tensor.dtype)
-    ladder = (("bool",), INTEGER_DTYPES, FLOATING_DTYPES, COMPLEX_DTYPES)
-    wanted = next(rank for rank, dtypes in enumerate(ladder) if spec.dtype in dtypes)
-    came = next(rank for rank, dtypes in enumerate(ladder) if given in dtypes)
+    wanted, came = _rank(spec.dtype), _rank(given)
     if came == wanted or (wanted == 2 and came == 3):
         return False
-    if wanted >= 2 and came < wanted:
+    if stands_for(given, spec.dtype):
         return True
     raise PullbackError(
         "bad_tensor",
@@ -101,6 +99,17 @@ def _cast_needed(spec: InputSpec, tensor: Tensor) -> bool:
         given=shown(tensor),
         fix=f'Send {{"data": …, "dtype": "{spec.dtype}"}}.',
     )
+
+
+def _rank(dtype: str) -> int:
+    ladder = (("bool",), INTEGER_DTYPES, FLOATING_DTYPES, COMPLEX_DTYPES)
+    return next(rank for rank, dtypes in enumerate(ladder) if dtype in dtypes)
+
+
+def stands_for(given: str, annotated: str) -> bool:
+    """Whether numbers of the dtype `given` may be taken as the `annotated` one: of the same kind, or wider by kind and floating."""
+    wanted, came = _rank(annotated), _rank(given)
+    return came == wanted or (wanted >= 2 and came < wanted)
 
 
 def _check_shape(spec: InputSpec, tensor: Tensor, extents: dict[str, tuple[int, str]]) -> None:

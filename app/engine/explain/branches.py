@@ -29,6 +29,7 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
                 "reason": _reason(branch),
             },
             "instead": "`where(condition, a, b)` has both sides in one formula; near the flip the derivative still jumps.",
+            "elements": [],
         }
     return list(by_place.values())
 

@@ -62,20 +62,16 @@ def traced(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -
 
 def _told(findings: Sequence[Finding]) -> dict[str, Any]:
     gravest = _finding(findings[0])
-    entry = {**gravest, "findings": [_finding(finding) for finding in findings if finding.reason]}
-    entry.setdefault("elements", [])
-    return entry
+    return {**gravest, "findings": [_finding(finding) for finding in findings if finding.reason]}
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    entry: dict[str, Any] = {"verdict": finding.verdict}
+    entry: dict[str, Any] = {"verdict": finding.verdict, "because": None, "instead": finding.instead}
     step = None if finding.node is None else step_of(finding.node)
     if step is not None:
         entry["because"] = {"line": step.line, "text": step.text, "operation": step.operation, "reason": finding.reason}
     elif finding.reason:
         entry["because"] = {"reason": finding.reason}
-    if finding.instead:
-        entry["instead"] = finding.instead
     where = [] if finding.mask is None else finding.mask.nonzero().tolist()
     entry["elements"] = where[:_ELEMENTS]
     if len(where) > _ELEMENTS:

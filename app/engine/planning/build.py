@@ -23,7 +23,7 @@ from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
 from app.program.compiler import build_program
 from app.program.function import Function
-from app.program.functions import Functions, build_function
+from app.program.functions import Functions, build_function, stands_for
 from app.program.operation import build_operation
 from app.query import INTEGER_DTYPES, Input, Query, TensorData
 
@@ -123,11 +123,12 @@ def build(query: Query, functions: Functions, shapes: Mapping[str, tuple[int, ..
         PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
     """
     attempt = _Attempt(query, builder(query, functions), shapes, real, device)
-    dtypes = _dtypes(query)
-    candidates = _promotable(query, dtypes)
+    annotated = _annotated(query, functions)
+    dtypes = _dtypes(query) | annotated
+    candidates = [name for name in _promotable(query, dtypes) if name not in annotated]
     if candidates:
         dtypes = _promoted(attempt, dtypes, candidates)
-    whole = [] if candidates else _bare_integers(query)
+    whole = [] if candidates else [name for name in _bare_integers(query) if name not in annotated]
     if whole and query.operation is not None and not attempt.succeeds(dtypes):
         dtypes = _rescued(attempt, dtypes, whole)
     try:
@@ -155,6 +156,18 @@ def _dtypes(query: Query) -> dict[str, torch.dtype]:
             dtype = _COMPLEX_OF.get(compute, dtype) if keeps_phase else compute
         dtypes[name] = dtype
     return dtypes
+
+
+def _annotated(query: Query, functions: Functions) -> dict[str, torch.dtype]:
+    """What the bare tensors of a kept function are: its annotations say it, their own dtype being a guess."""
+    if query.function is None or query.dtype is not None:
+        return {}
+    annotations = {spec.name: spec.dtype for spec in functions.find(query.function).inputs}
+    return {
+        name: DTYPES[annotations[name]]
+        for name, data in leaves_of(query.inputs)
+        if data.bare and name in annotations and stands_for(data.dtype, annotations[name])
+    }
 
 
 def _promotable(query: Query, dtypes: Mapping[str, torch.dtype]) -> list[str]:

@@ -109,6 +109,31 @@ _PARAMETER: Final[dict[str, Schema]] = {
     }
 }
 
+_NUMBERS: Final = {
+    "type": "array",
+    "items": {"anyOf": [ref("Element"), {"type": "array", "items": ref("Element"), "description": "A complex number."}]},
+}
+_FINDING_KEYS: Final = ("verdict", "because", "instead", "elements")
+_FINDING: Final[dict[str, Schema]] = {
+    "verdict": {"type": "string", "enum": _VERDICTS},
+    "because": {
+        "anyOf": [ref("ExplainedStep"), {"type": "null"}],
+        "description": "The step that decides, with its reason; null where there is nothing to explain.",
+    },
+    "instead": {"type": ["string", "null"], "description": "A way out, where one is known."},
+    "elements": {
+        "type": "array",
+        "items": {"type": "array", "items": {"type": "integer"}},
+        "description": "The elements concerned, by index; at most 50 of them.",
+    },
+    "elements_total": {"type": "integer", "description": "How many they are, where they are more."},
+    "subgradient": {**_NUMBERS, "description": "Of a kink: what PyTorch gives for each of the elements."},
+    "derivative": {
+        **_NUMBERS,
+        "description": "What the function itself has there, by differences, where PyTorch's number is wrong.",
+    },
+}
+
 _TENSOR_MAP: Final = mapping(ref("ResultTensor"), "Name → tensor.")
 _DERIVATIVES: Final = mapping(mapping(ref("Derivative"), "Input → derivative."), "Name → input → derivative.")
 _REPORTS: Final[dict[str, Schema]] = {
@@ -154,38 +179,26 @@ _ANSWER: Final[dict[str, Schema]] = {
             "inputs": mapping(ref("Verdict"), "Input → verdict."),
             "outputs": mapping(ref("Verdict"), "Output → verdict."),
             "steps": {"type": "array", "items": ref("ExplainedStep")},
+            "probed": {
+                "const": False,
+                "description": "There where kinks and jumps were not looked for: the tensors are too large, or not to be had in float64.",
+            },
         },
+        ("inputs", "outputs", "steps"),
         description='Answers "why is my gradient None (or zero, or NaN)?"',
     ),
     "Verdict": record(
-        {
-            "verdict": {"type": "string", "enum": _VERDICTS, "description": "The gravest of the findings."},
-            "because": {
-                "anyOf": [ref("ExplainedStep"), {"type": "null"}],
-                "description": "The step that decides, with its reason.",
-            },
-            "instead": {"type": ["string", "null"], "description": "A way out, where one is known."},
-            "elements": {"type": "array", "items": {}, "description": "The elements concerned, by index."},
-            "subgradient": {
-                "type": "array",
-                "items": {},
-                "description": "Of a kink: what PyTorch gives for each of the elements.",
-            },
-            "derivative": {
-                "type": "array",
-                "items": {},
-                "description": "What the function itself has there, by differences, where PyTorch's number is wrong.",
-            },
-            "findings": {"type": "array", "items": {"type": "object"}, "description": "All findings, where there are several."},
-        },
-        ("verdict",),
+        _FINDING | {"findings": {"type": "array", "items": ref("Finding"), "description": "All findings, the gravest first."}},
+        (*_FINDING_KEYS, "findings"),
+        description="What is known of one input or output: the gravest finding, and all of them.",
     ),
+    "Finding": record(_FINDING, _FINDING_KEYS),
     "ExplainedStep": record(
         {
             "line": {"type": ["integer", "null"]},
             "text": {"type": ["string", "null"]},
             "operation": {"type": ["string", "null"]},
-            "formula": {"description": "PyTorch's own derivative formula, where it has one."},
+            "formula": {"type": ["string", "null"], "description": "PyTorch's own derivative formula, where it has one."},
             "reason": {"type": ["string", "null"]},
         }
     ),

@@ -1,0 +1,54 @@
+"""A kept function's annotations are the dtypes of what comes as bare lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.engine.engine import Engine
+from app.limits import Limits
+from app.program.functions import load
+from app.query import Query
+from tests.engine.asking import array, data
+
+TEXT = '''def shifted(x: float32[2], k: int32[2], z: complex64[2]):
+    """Twice x, k as it is, z by x."""
+    return {"double": 2 * x, "whole": k + 1, "turned": z * x}
+'''
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("kept")
+    Path(folder / "shifted.py").write_text(TEXT)
+    return Engine(Limits(), "cpu", load(str(folder)))
+
+
+def dtypes(engine: Engine, *, bare: bool = True, x: Any = (0.1, 0.2), **fields: Any) -> dict[str, str]:
+    inputs = {"x": data(x, bare=bare), "k": data([1, 2], bare=bare), "z": data([1.0, 0.5], bare=bare)}
+    results = engine.answer(Query(function="shifted", inputs=inputs, **fields)).results
+    return {name: tensor.dtype for name, tensor in results["outputs"].items()}
+
+
+@pytest.mark.parametrize("x", [(0.1, 0.2), (1, 2)])
+@pytest.mark.parametrize("wrt", [None, ("x",)])
+def test_a_bare_list_has_the_annotations_dtype(kept: Engine, x: tuple[float, ...], wrt: tuple[str, ...] | None) -> None:
+    assert dtypes(kept, x=x, wrt=wrt) == {"double": "float32", "whole": "int32", "turned": "complex64"}
+
+
+def test_a_tensor_that_says_its_dtype_keeps_it(kept: Engine) -> None:
+    assert dtypes(kept, bare=False)["double"] == "float64"
+
+
+def test_the_querys_dtype_counts_before_the_annotations(kept: Engine) -> None:
+    assert dtypes(kept, dtype="bfloat16")["double"] == "bfloat16"
+
+
+def test_derivatives_have_it_too(kept: Engine) -> None:
+    inputs = {"x": data([0.1, 0.2]), "k": data([1, 2]), "z": data([1.0, 0.5])}
+    answer = kept.answer(Query(function="shifted", inputs=inputs, want=("jacobian",), wrt=("x",)))
+    tensor = answer.results["jacobian"]["double"]["x"]
+    assert tensor.dtype == "float32"
+    assert array(tensor).tolist() == [[2.0, 0.0], [0.0, 2.0]]
