@@ -19,7 +19,7 @@ PATH: Final = Path(example_refusals.__file__).with_name(example_refusals.FILE)
 QUERIES: Final[dict[str, dict[str, Any]]] = {
     "result_too_large": {"program": "x * ones(3000000, 1)", "inputs": {"x": [1.0, 2.0, 3.0, 4.0]}, "want": ["jacobian"]},
     "too_costly": {"program": "a = ones(40000, 40000)\n(a @ a).sum() * x", "inputs": {"x": 1.0}, "want": ["gradient"]},
-    "bad_program": {"program": "import os\nx * 2", "inputs": {"x": [1.0]}},
+    "bad_program": {"program": "table = open('x.csv')\nx * 2", "inputs": {"x": [1.0]}},
     "shape_mismatch": {
         "operation": "nn.functional.conv2d",
         "inputs": {"input": [[[[1.0, 2.0], [3.0, 4.0]]] * 2], "weight": [[[[1.0]]] * 3]},
