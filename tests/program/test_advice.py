@@ -40,7 +40,8 @@ ADVICE = [
     ("torch.func.jvp(torch.sin, x, x)", "(x,), (v,)", "torch.func.jvp(torch.sin, (x,), (x,))[1]"),
     ("torch.func.grad(lambda a: F.dropout(a).sum())(x)", "rand_like(x) > p", "m = (torch.rand_like(x) > 0.5) / 0.5\ntorch.func.grad(lambda a: (a * m).sum())(x)"),
     ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\nA.apply(x)", "(f(x) - x).detach()", "f = torch.sign\ny = x + (f(x) - x).detach()"),
-    ("def f(x):\n    yield x\nf(x)", "Append to a list", "out = []\nout.append(x)\nreturn out"),
+    ("from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), batch_size=1, shuffle=True)\nx", "shuffle=False",
+     "from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), batch_size=1, shuffle=False)\nl[0][0]"),
     ("for i in range(3):\n    y = x\nelse:\n    y = w\ny", "after the loop", "for i in range(3):\n    y = x\ny = w\ny"),
     ("nn.ModuleList([nn.ReLU()])(x)", "for layer in layers", "layers = nn.ModuleList([nn.ReLU()])\nfor layer in layers: x = layer(x)\nx"),
     ("x.view(3, -1) @ w", "", "x @ w.T"),
@@ -62,7 +63,7 @@ def test_what_is_advised_is_accepted(text: str, words: str, instead: str) -> Non
 
 
 def test_all_lines_that_cannot_be_read_are_named() -> None:
-    text = "y = foo(x)\nz = x + y\nq = x.bar()\nclass A: x = yield\nr = x @ q\ndef f(a):\n    return a.baz()\nf(x)\n"
+    text = "y = foo(x)\nz = x + y\nq = x.bar()\nclass A: x = b''\nr = x @ q\ndef f(a):\n    return a.baz()\nf(x)\n"
     with pytest.raises(PullbackError) as caught:
         built(text, INPUTS)
     assert [problem.at for problem in caught.value.problems] == ["1:5", "3:5", "4:14", "7:12"]

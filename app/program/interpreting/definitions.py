@@ -22,6 +22,7 @@ _ROLES: Final = {
     "staticmethod": "static", "classmethod": "class", "property": "property", "cached_property": "property",
     "functools.cached_property": "property",
 }  # fmt: skip
+_NAMED_TUPLES: Final = ("NamedTuple", "typing.NamedTuple")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,16 @@ class Definitions:
         if not reader.stack:
             reader.defined.append((statement.name, function))
 
+    def _fields(self, statement: ast.ClassDef, bases: Sequence[ClassValue]) -> tuple[str, ...] | None:
+        """The fields of a dataclass, those of the classes above it first."""
+        words = [self._reader.dotted(d.func if isinstance(d, ast.Call) else d) or "" for d in statement.decorator_list]
+        words += [self._reader.dotted(base) or "" for base in statement.bases]
+        above = [name for base in bases for name in base.fields or ()]
+        if not above and not any(word.rpartition(".")[2] in ("dataclass", "NamedTuple") for word in words):
+            return None
+        own = [s.target.id for s in statement.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+        return tuple(dict.fromkeys([*above, *own]))
+
     def _class(self, statement: ast.ClassDef) -> None:
         reader = self._reader
         if statement.keywords or any(
@@ -86,6 +97,8 @@ class Definitions:
         module = False
         for base in statement.bases:
             path = reader.dotted(base)
+            if path in _NAMED_TUPLES:
+                continue
             if path is not None:
                 module = module or vocabulary.is_module_base(path)
                 if not vocabulary.is_module_base(path) and path != "object":
@@ -102,7 +115,13 @@ class Definitions:
                 self.block(statement.body)
             finally:
                 reader.stack.pop()
-        kind = ClassValue(statement.name, tuple(bases), module or any(base.module for base in bases), scope.own)
+        kind = ClassValue(
+            statement.name,
+            tuple(bases),
+            module or any(base.module for base in bases),
+            scope.own,
+            self._fields(statement, bases),
+        )
         for function in scope.own.values():
             if isinstance(function, FunctionValue) and function.scope is scope:
                 object.__setattr__(function, "scope", reader.scope)  # a class's names are not seen in its methods

@@ -57,7 +57,7 @@ class Reader(Displays):
             ast.BinOp: self._binary, ast.UnaryOp: self._unary, ast.Compare: self._compare, ast.BoolOp: self._boolean,
             ast.IfExp: self._conditional, ast.Subscript: self._subscript, ast.Slice: self._slice, ast.List: self._list,
             ast.Tuple: self._tuple, ast.Dict: self._dict, ast.ListComp: self._comprehension, ast.GeneratorExp: self._comprehension,
-            ast.Set: self._set, ast.SetComp: self._set_comprehension,
+            ast.Yield: self._yield, ast.YieldFrom: self._yield_from, ast.Set: self._set, ast.SetComp: self._set_comprehension,
             ast.DictComp: self._dict_comprehension, ast.Lambda: self._lambda, ast.NamedExpr: self._walrus, ast.JoinedStr: self._joined,
         }  # fmt: skip
 
@@ -289,6 +289,15 @@ class Reader(Displays):
             if index + 1 < len(node.values) and self.holds(part, value) == stops:
                 return value
         return value
+
+    def _yield(self, node: ast.Yield) -> None:
+        static.check_length(len(self.yielded) + 1)
+        self.yielded.append(None if node.value is None else self.value(node.value))
+
+    def _yield_from(self, node: ast.YieldFrom) -> None:
+        values = self.items(node.value)
+        static.check_length(len(self.yielded) + len(values))
+        self.yielded += values
 
     def _conditional(self, node: ast.IfExp) -> Value:
         return self.value(node.body if self.truth(node.test) else node.orelse)

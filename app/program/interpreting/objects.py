@@ -19,6 +19,7 @@ from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.values import (
     MISSING,
+    Begun,
     ClassValue,
     Foreign,
     FunctionValue,
@@ -130,7 +131,11 @@ class Objects(Members):
         try:
             if isinstance(function.node, ast.Lambda):
                 return self.value(function.node.body)
-            return self.body(function.node.body)
+            collected: list[Value] = []
+            outer, self.yielded = self.yielded, collected
+            result = self.body(function.node.body)
+            self.yielded = outer
+            return collected if _yields(function.node) else result
         finally:
             self.scope, self.trace.grad_enabled, self.statement = outside, enabled, statement
             self.stack.pop()
@@ -175,9 +180,28 @@ class Objects(Members):
                 self.run(start, (instance, *args), kwargs)
             finally:
                 self.weights.constructing -= 1
+        elif kind.fields is not None:
+            self._filled(node, instance, kind, args, kwargs)
         elif args or kwargs:
             raise Refusal(f"`{kind.name}` takes no arguments.", "Give the class an `__init__`.")
         return instance
+
+    def _filled(
+        self, node: ast.AST, instance: Instance, kind: ClassValue, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> None:
+        """`Config(dim=8)` of a dataclass."""
+        fields = kind.fields or ()
+        if len(args) > len(fields) or any(name not in fields for name in kwargs):
+            raise Refusal(f"`{kind.name}` has the fields {', '.join(fields)}.", "Give values for these.")
+        values = {**dict(zip(fields, args, strict=False)), **kwargs}
+        for name in fields:
+            value = values.get(name, kind.find(name))
+            if value is MISSING:
+                raise Refusal(f"`{kind.name}` needs the field `{name}`.", f"Give it: `{kind.name}(…, {name}=…)`.")
+            instance.own[name] = self.invoke(node, value.factory, (), {}) if isinstance(value, Begun) else value
+        after = kind.find("__post_init__")
+        if isinstance(after, FunctionValue):
+            self.run(after, (instance,), {})
 
     def _called(self, node: ast.AST, instance: Instance, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         if isinstance(instance.kind, str):
@@ -196,6 +220,18 @@ class Objects(Members):
             raise Refusal("`super()` stands in a method of a class only.")
         holder = _holder(instance.kind, running)
         return Super(instance, holder.bases if holder is not None else ())
+
+
+def _yields(function: ast.FunctionDef) -> bool:
+    """Whether a function is a generator: what it yields is collected."""
+    stack: list[ast.AST] = list(function.body)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            stack += ast.iter_child_nodes(node)
+    return False
 
 
 def _holder(kind: ClassValue, function: Any) -> ClassValue | None:

@@ -70,6 +70,7 @@ class State:
         self.lost: PullbackError | None = None
         self.tensors: list[str] = []
         self.stars: list[str] = []
+        self.yielded: list[Value] = []
 
     def _apply_anywhere(self, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         return self.invoke(self.statement or ast.Pass(lineno=1, col_offset=0), function, args, kwargs)

@@ -100,7 +100,9 @@ class Runner(Definitions):
         if self._reader.stack:
             return
         for target in targets:
-            while isinstance(target, ast.Subscript | ast.Attribute):
+            if isinstance(target, ast.Attribute):
+                continue  # `p.grad = None`, `self.x = y`: a line on the way
+            while isinstance(target, ast.Subscript):
                 target = target.value
             parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
             found = [part.id for part in parts if isinstance(part, ast.Name)]

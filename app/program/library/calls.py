@@ -21,14 +21,15 @@ from app.program.library.reads import Reads
 from app.program.modules import initial
 from app.program.modules.layers import Weight, constructed
 from app.program.modules.weights import Weights
-from app.program.packages import copying, einops_patterns, formatting
+from app.program.packages import formatting
+from app.program.packages.package_calls import Packages
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import Inert, Instance, Named
+from app.program.semantics.values import Instance
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -62,6 +63,7 @@ class Calls:
         self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
         self._plain = plain.Plain(invoke, self.builtins.items)
+        self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._made, self._stacked)
         self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
 
@@ -70,7 +72,7 @@ class Calls:
         short = vocabulary.spelled(name)
         if name in self.builtins.table:
             return functools.partial(self.builtins.table[name], emit)
-        special = self._special(short, emit) or self._of_package(short, emit)
+        special = self._special(short, emit) or self._packages.resolve(short, emit)
         if special is not None:
             return special
         base = name.removeprefix("torch.")
@@ -80,6 +82,12 @@ class Calls:
             base = "tensor"
         if base == "empty_like":  # what stands in it is written before it is read, or means nothing
             name = "zeros_like"
+        if base == "normal":  # of tensors it is an operation, of plain numbers with a size a maker
+            return lambda args, kwargs: (
+                self.operation(emit, "normal", args, kwargs)
+                if nesting.leaves(list(args))
+                else self._made(emit, base, args, kwargs)
+            )
         if base in factories.FACTORIES or base in factories.ALIASES:
             return functools.partial(self._made, emit, base)
         refusal = builtins.refused(name)
@@ -100,48 +108,6 @@ class Calls:
                 return functools.partial(self._written, emit, short.rpartition(".")[2])
             raise unknown(name, tuple(self.names))
         return functools.partial(self.operation, emit, name)
-
-    def _of_package(self, short: str, emit: Emit) -> Called | None:
-        """What stands beside PyTorch's operations: limits of dtypes, copies, einops, functions that give what they are given."""
-        if short in ("finfo", "iinfo", "np.finfo", "np.iinfo"):
-            return lambda args, kwargs: plain.limits(short, args, self._dtype)
-        if short in ("copy.deepcopy", "copy.copy", "deepcopy"):
-            return lambda args, kwargs: copying.copied(emit, self._weights, args[0])
-        if short in einops_patterns.NAMES:
-            return lambda args, kwargs: einops_patterns.call(emit, short, args, kwargs)
-        if short in vocabulary.SAME:
-            return lambda args, kwargs: args[0] if args else Named("compile")
-        if short in ("tqdm.tqdm", "tqdm.trange", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.std.tqdm", "tqdm.auto.trange"):
-            return lambda args, kwargs: static.span(*args) if short.endswith("trange") else (args or (*kwargs.values(), []))[0]
-        if short in ("utils.checkpoint.checkpoint", "checkpoint"):
-            rest = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug")
-            return lambda args, kwargs: self._invoke(args[0], args[1:], {k: v for k, v in kwargs.items() if k not in rest})
-        if short in ("cuda.amp.GradScaler", "amp.GradScaler", "GradScaler"):
-            return lambda args, kwargs: Inert("a scaler")
-        if short in ("is_tensor", "get_default_dtype"):
-            return lambda args, kwargs: is_tensor(args[0]) if short == "is_tensor" else self._dtype
-        if short.startswith("np."):
-            return self._of_numpy(short.removeprefix("np."), emit)
-        return None
-
-    def _of_numpy(self, name: str, emit: Emit) -> Called | None:
-        """NumPy's functions on arrays, which are tensors here; of what a derivative passes NumPy itself refuses."""
-        if name in plain.NUMPY_ARRAYS:
-            return functools.partial(self._made, emit, plain.NUMPY_ARRAYS[name])
-        operation = plain.NUMPY_OPERATIONS.get(name, name)
-        if name.startswith("random.") or lookup(operation) is None:
-            return None
-
-        def called(args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-            tensors_given = nesting.leaves([list(args), kwargs])
-            if not tensors_given and name in (*static.MATH, *plain.NUMPY):
-                return plain.number(plain.NUMPY.get(name, name), args)
-            if any(self._trace.is_live(tensor) for tensor in tensors_given):
-                raise Refusal(f"`np.{name}` is NumPy's, and no derivative passes it.", f"Write `torch.{operation}(…)`.")
-            given = tuple(self._stacked(emit, a) if isinstance(a, list) and name not in plain.NUMPY_LISTS else a for a in args)
-            return self.operation(emit, operation, given, kwargs)
-
-        return called
 
     def _special(self, short: str, emit: Emit) -> Called | None:
         """Modules, derivatives, distributions, functions of functions."""

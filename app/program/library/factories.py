@@ -67,6 +67,7 @@ FACTORIES: Final[dict[str, Factory]] = {
     "rand": Factory(torch.rand, _ALWAYS, sized=True, random=True),
     "randn": Factory(torch.randn, _ALWAYS, sized=True, random=True),
     "randint": Factory(torch.randint, _INTEGER, random=True),
+    "normal": Factory(torch.normal, _ALWAYS, random=True),
     "randperm": Factory(torch.randperm, _INTEGER, random=True),
 }
 ALIASES: Final = {
@@ -138,6 +139,8 @@ def made(
         stack: makes one tensor of a list that holds tensors.
     """
     keywords = keywords_of(name, kwargs)
+    if name in _FLOATING and args and all(isinstance(size, int) for size in args):  # `torch.Tensor(3, 4)`: sizes
+        name = "zeros"
     if name in _FLOATING:
         keywords.setdefault("dtype", dtype)
     name = ALIASES.get(name, name)

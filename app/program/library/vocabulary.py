@@ -148,6 +148,7 @@ def is_known(path: str) -> bool:
         layer_name(path) is not None
         or container_name(path) is not None
         or bool(_GRADIENTS.fullmatch(short) or _CALLED.fullmatch(short))
+        or short in ("backends", "backends.cudnn", "backends.cuda", "backends.cuda.matmul", "backends.mps")
         or short.startswith(("distributions.", "optim.", "einops.", "copy."))
         or short in SAME
         or short

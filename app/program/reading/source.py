@@ -20,19 +20,20 @@ _SYNTAX: Final[tuple[type[ast.AST], ...]] = (
     ast.Assert, ast.Raise, ast.Delete, ast.Global, ast.Nonlocal, ast.Lambda, ast.NamedExpr, ast.JoinedStr, ast.FormattedValue,
     ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.comprehension,
     ast.Compare, ast.Call, ast.keyword, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List, ast.Tuple,
-    ast.Set, ast.SetComp, ast.Try, ast.ExceptHandler, ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
+    ast.Yield, ast.YieldFrom, ast.Set, ast.SetComp, ast.Try, ast.ExceptHandler,
+    ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
 # What is not in the language, and what to write instead.
 _INSTEAD: Final[dict[type[ast.AST], tuple[str, str]]] = {
     ast.AsyncFunctionDef: ("`async def`", "Write `def`."),
     ast.AsyncWith: ("`async with`", "Leave it out."),
     ast.AsyncFor: ("`async for`", "Use `for`."),
-    ast.Yield: ("`yield`", "Append to a list and return it."),
-    ast.YieldFrom: ("`yield`", "Append to a list and return it."),
     ast.Await: ("`await`", "Leave it out."),
     ast.Match: ("`match`", "Use `if` / `elif` on known values."),
 }  # fmt: skip
 # Names with underscores that a pasted class or script has, and what of them is read.
+# What shows an object: nothing in the language calls it.
+_NEVER_READ: Final = ("__repr__", "__str__")
 # Packages whose names are known, so that all of them can be imported at once.
 _STARRED: Final = (
     "torch",
@@ -184,6 +185,8 @@ def _check(source: Source) -> None:
         if depth > DEPTH_LIMIT:
             line, column = source.place(near)
             raise _too_deep(f"{line}:{column}")
+        if isinstance(node, ast.FunctionDef) and node.name in _NEVER_READ:
+            continue
         refusal = _not_in_language(node)
         if refusal:
             source.problems.append(source.refused(refusal, near))

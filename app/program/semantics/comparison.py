@@ -27,6 +27,8 @@ def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop
             raise Refusal("`is` compares with None only.", "Write `==`.")
         return (left is right) == isinstance(operation, ast.Is)
     if isinstance(operation, ast.In | ast.NotIn):
+        if isinstance(left, str) and isinstance(right, str):
+            return (left in right) == isinstance(operation, ast.In)
         if not isinstance(right, list | tuple | range | dict):
             raise Refusal("`in` looks into plain lists only.", "Write `(x == y).any()` for tensors.")
         static.plain([left, list(right) if isinstance(right, dict) else right])

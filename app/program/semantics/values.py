@@ -35,12 +35,14 @@ class ClassValue:
         bases: classes of the program that it extends.
         module: it extends `nn.Module`.
         own: methods and class attributes.
+        fields: of a dataclass or a named tuple, in order; None for other classes.
     """
 
     name: str
     bases: tuple[ClassValue, ...]
     module: bool
     own: dict[str, Any]
+    fields: tuple[str, ...] | None = None
 
     def find(self, name: str) -> Any:
         """A method or attribute by Python's order of classes, or `MISSING`."""
@@ -145,6 +147,13 @@ class DefaultDict(dict):  # type: ignore[type-arg]
 
 class Iterator(list):  # type: ignore[type-arg]
     """`iter(values)`: what `next` has not taken yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """`dataclasses.field(default_factory=f)`: `f()` gives a field its first value."""
+
+    factory: Any
 
 
 class Unreadable:

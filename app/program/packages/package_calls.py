@@ -1,0 +1,91 @@
+"""Calls of packages beside PyTorch's operations: copies, einops, NumPy's arrays, tqdm, limits of dtypes, data loaders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from app.program.differentiation import nesting
+from app.program.library import plain, vocabulary
+from app.program.library.lookup import lookup
+from app.program.modules.weights import Weights
+from app.program.packages import copying, datasets, einops_patterns
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.graph_values import Emit, Value, is_tensor
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import Begun, Inert, Named
+
+Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
+
+
+class Packages:
+    """What a program calls of packages; `operation`, `make` and `stacked` do what PyTorch's own names do."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        dtype: torch.dtype,
+        weights: Weights,
+        invoke: Callable[[Value, tuple[Value, ...], dict[str, Value]], Value],
+        operation: Callable[..., Any],
+        make: Callable[..., Any],
+        stacked: Callable[[Emit, Value], Value],
+    ) -> None:
+        self._trace, self._dtype, self._weights, self._invoke = trace, dtype, weights, invoke
+        self._operation, self._make, self._stacked = operation, make, stacked
+
+    def resolve(self, short: str, emit: Emit) -> Called | None:
+        """What stands beside PyTorch's operations: limits of dtypes, copies, einops, functions that give what they are given."""
+        if short in ("finfo", "iinfo", "np.finfo", "np.iinfo"):
+            return lambda args, kwargs: plain.limits(short, args, self._dtype)
+        if short in ("copy.deepcopy", "copy.copy", "deepcopy"):
+            return lambda args, kwargs: copying.copied(emit, self._weights, args[0])
+        if short in einops_patterns.NAMES:
+            return lambda args, kwargs: einops_patterns.call(emit, short, args, kwargs)
+        if short in vocabulary.SAME:
+            return lambda args, kwargs: args[0] if args else Named("compile")
+        if short in ("tqdm.tqdm", "tqdm.trange", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.std.tqdm", "tqdm.auto.trange"):
+            return lambda args, kwargs: static.span(*args) if short.endswith("trange") else (args or (*kwargs.values(), []))[0]
+        if short in ("utils.checkpoint.checkpoint", "checkpoint"):
+            rest = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug")
+            return lambda args, kwargs: self._invoke(args[0], args[1:], {k: v for k, v in kwargs.items() if k not in rest})
+        if short in ("cuda.amp.GradScaler", "amp.GradScaler", "GradScaler"):
+            return lambda args, kwargs: Inert("a scaler")
+        if short == "dataclasses.field":
+            return lambda args, kwargs: (
+                Begun(kwargs["default_factory"]) if "default_factory" in kwargs else kwargs.get("default")
+            )
+        if short in ("utils.data.TensorDataset", "utils.data.DataLoader"):
+            return lambda args, kwargs: (
+                datasets.dataset(args) if short.endswith("Dataset") else datasets.batches(emit, args, kwargs)
+            )
+        if short == "is_grad_enabled":
+            return lambda args, kwargs: self._trace.grad_enabled
+        if short in ("is_tensor", "get_default_dtype"):
+            return lambda args, kwargs: is_tensor(args[0]) if short == "is_tensor" else self._dtype
+        if short.startswith("np."):
+            return self._of_numpy(short.removeprefix("np."), emit)
+        return None
+
+    def _of_numpy(self, name: str, emit: Emit) -> Called | None:
+        """NumPy's functions on arrays, which are tensors here; of what a derivative passes NumPy itself refuses."""
+        if name in plain.NUMPY_ARRAYS:
+            return functools.partial(self._make, emit, plain.NUMPY_ARRAYS[name])
+        operation = plain.NUMPY_OPERATIONS.get(name, name)
+        if name.startswith("random.") or lookup(operation) is None:
+            return None
+
+        def called(args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+            tensors_given = nesting.leaves([list(args), kwargs])
+            if not tensors_given and name in (*static.MATH, *plain.NUMPY):
+                return plain.number(plain.NUMPY.get(name, name), args)
+            if any(self._trace.is_live(tensor) for tensor in tensors_given):
+                raise Refusal(f"`np.{name}` is NumPy's, and no derivative passes it.", f"Write `torch.{operation}(…)`.")
+            given = tuple(self._stacked(emit, a) if isinstance(a, list) and name not in plain.NUMPY_LISTS else a for a in args)
+            return self._operation(emit, operation, given, kwargs)
+
+        return called
