@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import select
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final
@@ -61,22 +62,34 @@ class Forkserver:
         for frame in frames:
             if frame.kind is Kind.PING:
                 self._tell(Kind.PONG, frame.number, {})
-            else:
-                self._fork(frame, socket.socket(fileno=next(connections)))
+            elif (connection := next(connections, None)) is not None:
+                self._fork(frame, socket.socket(fileno=connection))
+            # Else there was no descriptor left for it here: the front finds that line closed, and asks again.
         return True
 
     def _fork(self, frame: Frame, connection: socket.socket) -> None:
         _check_threads()
         place = WorkerSlot(**orjson.loads(frame.meta))
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            # No process, or no memory for one, to be had now: likewise.
+            connection.close()
+            return
         if pid == 0:
             if not kernel.die_with_pipe(self._lifeline):
                 kernel.die_with_parent(parent)
             kernel.close_all_but([connection.fileno(), self._lifeline])
             work(connection, self._road_for(place), place)
         connection.close()
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            # Nobody would know how it ends.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
         self._children[pidfd] = (pid, frame.number)
         self._poll.register(pidfd, select.POLLIN)
         self._tell(Kind.FORKED, frame.number, {"pid": pid})

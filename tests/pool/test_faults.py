@@ -125,6 +125,20 @@ def test_what_could_not_be_started_without_descriptors_is_started_later(pair: Se
     assert_answers(pair)
 
 
+def test_a_forkserver_without_descriptors_forks_again_when_it_has_some(pair: Server) -> None:
+    wait_for(lambda: is_whole(pair), 60)
+    parent, old = forkserver(pair.process.pid), workers(pair.process.pid)
+    crashes = metric(pair.http, 'pullback_worker_restarts_total{reason="crash"}')
+    with no_descriptors_left(parent):
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: metric(pair.http, 'pullback_worker_restarts_total{reason="crash"}') >= crashes + len(old) + 1)
+        assert is_alive(parent)
+    wait_for(lambda: is_whole(pair), 60)
+    assert forkserver(pair.process.pid) == parent
+    assert pair.http.post("/v1/query", json=SMALL).status_code == 200
+
+
 def test_the_front_takes_its_workers_with_it_even_when_they_have_lost_their_forkserver(tmp_path: Path) -> None:
     with serving(tmp_path / "log.txt", PULLBACK_WORKERS="2") as server, asked(server, [endless()]) as (running,):
         processes = family(server.process.pid)

@@ -108,8 +108,14 @@ def ended(folder: Path, in_the_parent: str, **settings: str) -> subprocess.Compl
             "2 threads",
         ),
         ("    import os\n    os.kill(os.getpid(), 9)", {}, EXIT_WORKERS, "died 3 times in a row"),
+        (
+            "    import os\n    os.register_at_fork(after_in_child=lambda: os._exit(1))",
+            {"PULLBACK_DEVICE": "cpu"},
+            EXIT_WORKERS,
+            "A worker died 6 times in a row before it was ready",
+        ),
     ],
-    ids=["cuda asked for and absent", "threads in the parent", "a parent that is killed"],
+    ids=["cuda asked for and absent", "threads in the parent", "a parent that is killed", "workers that die at once"],
 )
 def test_what_cannot_heal_ends_the_service(
     tmp_path: Path, server: Server, in_the_parent: str, settings: dict[str, str], exit_status: int, said: str
