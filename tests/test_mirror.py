@@ -42,6 +42,7 @@ WHOLE: Final[dict[str, str]] = {
     "protocols/test_cost.py": "what a protocol costs beside the native one",
     "protocols/test_every_operation.py": "every operation through every protocol",
     "protocols/test_examples.py": "the examples of docs/examples",
+    "protocols/test_live_refusals.py": "a full, crashing or ending service as foreign clients see it",
     "protocols/test_killed_workers.py": "workers killed under clients of every protocol",
     "protocols/test_refusals.py": "refusals in the shape of every protocol",
     "protocols/test_same_bits.py": "the same bits through every protocol",
