@@ -85,6 +85,41 @@ def growth_per_10_000(looks: list[Look], name: str) -> float:
     return float(1e4 * covariance / sum((each.answered - mean_x) ** 2 for each in later))
 
 
+class Cpu:
+    """Whose the machine's CPU time is, from now on."""
+
+    def __init__(self, front: int) -> None:
+        self._front = front
+        self._before = self._ticks()
+
+    def _ticks(self) -> dict[str, int]:
+        """Clock ticks of all cores, idle ones included; of the idle; of the server with all that it has reaped; of this process."""
+        fields = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+        family = [self._front, *children(self._front), *workers(self._front)]
+        return {
+            "all": sum(fields),
+            "idle": fields[3] + fields[4],
+            "server": sum(map(_ticks, family)),
+            "clients": _ticks(os.getpid()),
+        }
+
+    def shares(self) -> dict[str, float]:
+        """Of the time since then: of the server, of its clients here, of others, and idle."""
+        now = self._ticks()
+        spent = {name: now[name] - self._before[name] for name in now}
+        whole = max(1, spent.pop("all"))
+        shares = {name: max(0.0, ticks / whole) for name, ticks in spent.items()}
+        return {**shares, "others": max(0.0, 1 - sum(shares.values()))}
+
+
+def _ticks(pid: int) -> int:
+    """Of a process and of its children that have ended and been waited for."""
+    try:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    except OSError:
+        return 0
+
+
 class Killer(threading.Thread):
     """Kills a worker, any, every `every_s` seconds until `end`."""
 

@@ -17,17 +17,18 @@ _OTHERS_S: Final = 5.0
 
 
 class Verdict:
-    """The SIGKILLs of the last seconds, by the number of the query that each befell; 0 for none."""
+    """The SIGKILLs of the last seconds, and the ends that nobody knows, by the number of the query that each befell; 0 for none."""
 
     def __init__(self) -> None:
         self._kills: deque[tuple[float, int]] = deque()
 
     def is_guilty(self, exit_code: int | None, number: int, ran_s: float, now: float) -> bool:
         """Of a death at `now` with query `number`, which had run for `ran_s` seconds; `exit_code`: None where nobody knows it."""
-        if exit_code == SIGKILL:
+        if exit_code is None or exit_code == SIGKILL:
+            # One that nobody knows may have been a kill: a busy machine tells how a process died too late.
             self._kills.append((now, number))
             while self._kills[0][0] < now - _OTHERS_S:
                 self._kills.popleft()
             others = sum(other != number for _, other in self._kills)
-            return ran_s > _INNOCENT_S and others < _OTHERS
-        return exit_code is not None
+            return exit_code is not None and ran_s > _INNOCENT_S and others < _OTHERS
+        return True

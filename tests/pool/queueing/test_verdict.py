@@ -26,10 +26,11 @@ def test_a_kill_is_unless_it_had_hardly_begun() -> None:
     assert verdict.is_guilty(SIGKILL, 1, 0.5, now=102)
 
 
-def test_kills_at_random_are_nobodys_fault() -> None:
+@pytest.mark.parametrize("code", [SIGKILL, None], ids=["known as kills", "told too late"])
+def test_kills_at_random_are_nobodys_fault(code: int | None) -> None:
     verdict = Verdict()
     for second, number in enumerate([1, 0, 2, 0]):
-        verdict.is_guilty(SIGKILL, number, 1.0, now=100 + second)
+        verdict.is_guilty(code, number, 1.0, now=100 + second)
     assert not verdict.is_guilty(SIGKILL, 3, 1.0, now=104)
     assert verdict.is_guilty(-signal.SIGSEGV, 3, 1.0, now=104)
     # When they are long past, it is a query's again.
