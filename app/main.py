@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import sys
 
 from app.errors import EXIT_SETTINGS, ServiceError
+from app.front.access.origins import is_loopback_name
 from app.front.application import Application
 from app.front.server import Server
 from app.machine.memory_budget import Machine, derive
@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
         ServiceError: its workers cannot be had, now or on another try.
     """
     settings = _with_keys_of_file(settings)
-    if not (_is_loopback(settings.host) or settings.api_keys or settings.open_to_network):
+    if not (is_loopback_name(settings.host) or settings.api_keys or settings.open_to_network):
         raise BadSettingsError(
             f"{settings.host} is not a loopback address and no API key is set, so everybody on the network could use this server. "
             "Set PULLBACK_API_KEYS or PULLBACK_API_KEYS_FILE, or PULLBACK_OPEN_TO_NETWORK=true if that is what you want."
@@ -97,12 +97,3 @@ def _listen(address: str, port: int) -> socket.socket:
         listener.close()
         raise BadSettingsError(f"Cannot listen on {address}, port {port}: {error.strerror}.") from None
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,22 +6,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.soak.watch import children, is_alive, workers
 
-def children(pid: int) -> list[int]:
-    """The living children of a process, zombies left out."""
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [child for child in map(int, text.split()) if is_alive(child)]
-
-
-def is_alive(pid: int) -> bool:
-    """It runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+__all__ = [
+    "busiest", "children", "cpu_ticks", "family", "forget_peak", "forkserver", "is_alive", "resident_bytes", "wait_until_gone", "workers",
+]  # fmt: skip
 
 
 def cpu_ticks(pid: int) -> int:
@@ -37,11 +26,6 @@ def forkserver(front: int) -> int:
     """The warm parent of the workers of the server whose front is `front`."""
     (parent,) = children(front)
     return parent
-
-
-def workers(front: int) -> list[int]:
-    """The workers of the server whose front is `front`."""
-    return [worker for parent in children(front) for worker in children(parent)]
 
 
 def family(front: int) -> list[int]:

@@ -22,6 +22,7 @@ def children(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
+    """It runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -29,6 +30,7 @@ def is_alive(pid: int) -> bool:
 
 
 def workers(front: int) -> list[int]:
+    """The workers of the server whose front is `front`."""
     return [worker for parent in children(front) for worker in children(parent)]
 
 
