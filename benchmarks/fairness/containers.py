@@ -93,7 +93,7 @@ def _file(limit: int) -> Sent:
 
 def _list_of_small(limit: int) -> Sent:
     item = b'{"operation": "exp", "inputs": {"input": [0.5]}},'
-    return "/v1/queries", _padded(min(limit, 400_000), b"[", item, b"]"), {}
+    return "/v1/queries", _padded(min(limit, 1000 * len(item)), b"[", item, b"]"), {}
 
 
 def _list_of_large(limit: int) -> Sent:
@@ -111,7 +111,7 @@ KINDS: Final[dict[str, Callable[[int], Sent]]] = {
     "numbers as JSON": _numbers,
     "zeros as JSON, gzip": _compressed,
     "safetensors": _file,
-    "a list of 8,000 small queries": _list_of_small,
+    "a list of 1,000 small queries": _list_of_small,
     "a list of large queries": _list_of_large,
     "the same, gzip": _compressed_list,
 }

@@ -102,9 +102,9 @@ def _report(kind: str) -> Callable[[], Iterator[Asked]]:
 
 
 def _plans() -> Iterator[Asked]:
-    """Some thousand steps that take longer to plan than to compute."""
+    """Hundreds of lines that take longer to plan than to compute."""
     for number in count():
-        lines = [f"x = x * {1 + number / 1e6} + sin(x[{step % 3}])" for step in range(1500)]
+        lines = [f"x = x * {1 + number / 1e6} + sin(x[{step % 3}])" for step in range(350)]
         yield _json({"program": "\n".join([*lines, "return x.sum()"]), "want": ["gradient"], "inputs": {"x": [0.1, 0.2, 0.3]}})
 
 
@@ -115,7 +115,7 @@ def _list_of_long() -> Iterator[Asked]:
 
 def _list_of_many() -> Asked:
     small = {"operation": "exp", "inputs": {"input": [0.5]}, "want": ["vjp"]}
-    return _json([small] * 20_000, "/v1/queries")
+    return _json([small] * 1000, "/v1/queries")
 
 
 def _open_inference() -> Iterator[Asked]:
@@ -131,7 +131,7 @@ def _open_inference() -> Iterator[Asked]:
 
 
 def _tesseract() -> Asked:
-    matrix = np.random.default_rng(0).standard_normal((150, 150)).tolist()
+    matrix = np.random.default_rng(0).standard_normal((40, 40)).tolist()
     return _json(
         {"inputs": {"input": matrix}, "jac_inputs": ["input"], "jac_outputs": ["output"]}, "/tesseract/linalg.inv/jacobian"
     )
@@ -160,13 +160,13 @@ def _large_reply() -> Asked:
 
 
 def _wide_safetensors() -> Asked:
-    """Ten thousand tensors in one file."""
+    """A thousand tensors in one file."""
     header = {
-        f"inputs.x{index}": {"dtype": "F64", "shape": [], "data_offsets": [8 * index, 8 * index + 8]} for index in range(10_000)
+        f"inputs.x{index}": {"dtype": "F64", "shape": [], "data_offsets": [8 * index, 8 * index + 8]} for index in range(1000)
     }
     header["__metadata__"] = {"query": '{"operation": "exp"}'}
     text = orjson.dumps(header)
-    return Asked("/v1/query", struct.pack("<Q", len(text)) + text + bytes(80_000), {"Content-Type": SAFETENSORS})
+    return Asked("/v1/query", struct.pack("<Q", len(text)) + text + bytes(8000), {"Content-Type": SAFETENSORS})
 
 
 def _pages() -> Iterator[Asked]:
@@ -192,13 +192,13 @@ CLIENTS: Final = (
     Greedy("precision", 24, _report("precision")),
     Greedy("programs that are long to plan", 24, _plans),
     Greedy("lists of long programs", 4, _list_of_long),
-    Greedy("lists of 20,000", 4, _always(_list_of_many)),
+    Greedy("lists of a thousand", 4, _always(_list_of_many)),
     Greedy("Open Inference Protocol", 24, _open_inference),
     Greedy("Tesseract", 24, _always(_tesseract)),
     Greedy("numbers as JSON, 12 MB", 12, _always(lambda: Asked("/v1/query", _numbers()))),
     Greedy("the same, gzip", 12, _always(_compressed_numbers)),
     Greedy("white space, gzip", 24, _always(_bomb)),
-    Greedy("ten thousand tensors", 24, _always(_wide_safetensors)),
+    Greedy("a thousand tensors", 24, _always(_wide_safetensors)),
     Greedy("replies of 10 MB that nobody reads", 24, _always(_large_reply), reads=False),
     Greedy("pages", 64, _pages),
 )  # fmt: skip
