@@ -117,13 +117,15 @@ def jumps(evidence: Evidence, name: str) -> Iterator[Finding]:
     if marks is None or not bool((marks.jump | marks.singular | marks.edge).any()):
         return
     trace = evidence.trace
-    gradient = evidence.weighted.get(trace.leaves[name])
-    if gradient is not None and not bool(torch.isfinite(gradient).all()):
-        return  # said already, with the step that broke the derivative
     kinds = ("jump", "switch") if bool(marks.jump.any()) else ("singular",) if bool(marks.singular.any()) else ("edge",)
     record = _suspect(evidence, name, kinds)
     verdict, reason = _words(evidence, record, kinds[0])
     mask = None if record is None else seen_at(evidence, name, record, kinds)
+    gradient = evidence.weighted.get(trace.leaves[name])
+    if gradient is not None and not bool(torch.isfinite(gradient).all()):
+        mask = None if mask is None else mask & torch.isfinite(gradient)
+        if mask is None or not bool(mask.any()):
+            return  # said already, with the step that broke the derivative
     yield at_step(trace, record, verdict, reason, kinds[0], name, mask, _taken(evidence, name, verdict))
 
 

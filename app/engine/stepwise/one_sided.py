@@ -24,7 +24,8 @@ NEAREST: Final = 2.0**-70
 # |f(x+h) - f(x)| shrinks by 16^-(1-s) a coarse step for a derivative that grows like h^-s: s = 0 smooth, 1/2 sqrt|x|, 1 a jump.
 _GROWS: Final = (0.15, 0.85)
 _NOISE: Final = 16.0  # a signal is this many times the noise
-_JUMP: Final = 1e-6  # a jump is at least this large, relative to the output
+_JUMP: Final = 1e-6  # a jump is at least this large, relative to the element
+_SOME_ROUNDINGS: Final = 1e-11  # and to the others, which may be in one sum with it
 
 # Gives the outputs where every input is moved by `step` times its own scale along direction number `direction`; None where refused.
 EvaluateAt = Callable[[float, int], Sequence[Tensor] | None]
@@ -68,10 +69,14 @@ def random_like(tensor: Tensor, number: int) -> Tensor:
 
 
 def scale_of(tensor: Tensor) -> Tensor:
-    """How far an element may be moved: by its own magnitude; a zero by the typical magnitude of the others, else by 1."""
+    """How far an element may be moved: by its own magnitude; a zero by the typical magnitude of the others, at most 1.
+
+    What is flat or bends at 6, as relu6, is not to be looked at from 1e9, whatever stands beside the zero.
+    """
     magnitude = tensor.detach().abs()
     usable = torch.isfinite(magnitude) & (magnitude > 0)
-    typical = magnitude[usable].mean() if bool(usable.any()) else torch.ones((), dtype=magnitude.dtype, device=magnitude.device)
+    one = torch.ones((), dtype=magnitude.dtype, device=magnitude.device)
+    typical = torch.minimum(magnitude[usable].mean(), one) if bool(usable.any()) else one
     zero = torch.zeros((), dtype=magnitude.dtype, device=magnitude.device)
     return torch.where(usable, magnitude, torch.where(torch.isfinite(magnitude), typical, zero))
 
@@ -129,7 +134,7 @@ def classify(evaluate: EvaluateAt, base: Sequence[Tensor], directions: int) -> l
 def _across(evaluate: EvaluateAt, base: Sequence[Tensor]) -> list[Marks]:
     """Kinks that no single line shows: the middle one of three equal numbers moves as far up as down, but not as a sum of its parts."""
     gaps: dict[float, list[Tensor]] = {}
-    for step in (*COARSE, *FINE):
+    for step in (*COARSE, *FINE, LAST):
         sides = [_like(evaluate(step, direction), base) for direction in (0, 1, 2)]
         if any(side is None for side in sides):
             return [_nothing(output) for output in base]
@@ -142,6 +147,7 @@ def _across(evaluate: EvaluateAt, base: Sequence[Tensor]) -> list[Marks]:
         g2, g4 = gaps[COARSE[2]][k], gaps[FINE[1]][k]
         blank = torch.zeros(output.shape, dtype=torch.bool, device=output.device)
         kink = _lasting(gaps, k, output) & (g4 > 0.25 * ratio * g2) & (g4 < 4 * ratio * g2)
+        kink = kink & _at_the_point(gaps[LAST][k], g2, output)
         marks.append(Marks(kink, blank, blank, blank, blank))
     return marks
 
@@ -247,7 +253,7 @@ def _coarse(levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
     kink = _proportional(g0, g1, g2) & (g2 > _NOISE * noise)
     grows = (s1 > low * s0) & (s1 < high * s0) & (s2 > low * s1) & (s2 < high * s1)
     singular = grows & (s2 > _NOISE * noise)
-    jump = (s1 >= high * s0) & (s2 >= high * s1) & (s2 > _JUMP * (base.abs() + _typical(base)))
+    jump = (s1 >= high * s0) & (s2 >= high * s1) & (s2 > _JUMP * base.abs() + _SOME_ROUNDINGS * _typical(base))
     return Marks(kink & ~edge, jump & ~edge, singular & ~edge, edge, blank)
 
 
@@ -258,14 +264,22 @@ def _ends(levels: dict[float, _Pair], k: int, base: Tensor) -> Tensor:
     return torch.isfinite(base) & ~torch.isfinite(last) & ~torch.isfinite(nearest)
 
 
+def _at_the_point(least: Tensor, g2: Tensor, base: Tensor) -> Tensor:
+    """Whether a bend is still there at the last step: one nearby is not; where the gap would be within rounding, that cannot be told."""
+    if not is_differentiable(base.dtype):
+        return torch.zeros(base.shape, dtype=torch.bool, device=base.device)
+    rest = LAST / COARSE[2] * g2
+    return (least > 0.25 * rest) | (rest < _NOISE * torch.finfo(base.dtype).eps * (base.abs() + _typical(base)))
+
+
 def _confirmed(marks: Marks, levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
     if not is_differentiable(base.dtype):
         return marks
     s2, g2 = _magnitudes(levels, COARSE[2], k, base)
     s4, g4 = _magnitudes(levels, FINE[1], k, base)
-    still, _ = _magnitudes(levels, LAST, k, base)
+    still, least = _magnitudes(levels, LAST, k, base)
     ratio = FINE[1] / COARSE[2]
-    kink = marks.kink & (g4 > 0.25 * ratio * g2) & (g4 < 4 * ratio * g2)
+    kink = marks.kink & (g4 > 0.25 * ratio * g2) & (g4 < 4 * ratio * g2) & _at_the_point(least, g2, base)
     jump = marks.jump & (s4 >= 0.5 * s2) & ((still >= 0.1 * s4) | (s4 > 4 * s2))
     singular = marks.singular & (s4 > ratio ** (1 - _GROWS[0]) * s2) & (s4 < ratio ** (1 - _GROWS[1]) * s2)
     return Marks(kink, jump, singular, marks.edge, marks.switch)

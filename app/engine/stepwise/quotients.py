@@ -87,14 +87,18 @@ class Sides:
         return True if self.central.is_(other) or (self.left.is_(other) and self.right.is_(other)) else None
 
 
-def sides(rise: Rise, noise: float, farthest: float, nearest: float) -> Sides:
-    """Looks along the line, from steps of `farthest` down to `nearest`.
+def steps_between(farthest: float, nearest: float) -> list[float]:
+    """Shrinking steps from one to the other."""
+    levels = max(3, round(math.log(farthest / nearest, SHRINK)) + 1)
+    return [farthest * SHRINK**-k for k in range(levels)]
+
+
+def sides(rise: Rise, noise: float, steps: Sequence[float]) -> Sides:
+    """Looks along the line at shrinking steps.
 
     Arguments:
         noise: the rounding error of one `rise`.
     """
-    levels = max(3, round(math.log(farthest / nearest, SHRINK)) + 1)
-    steps = [farthest * SHRINK**-k for k in range(levels)]
     left, right = ([rise(sign * h) / (sign * h) for h in steps] for sign in (-1, 1))
     central = [(a + b) / 2 for a, b in zip(left, right, strict=True)]  # its error shrinks with the square of the step
     return Sides(*(_settled(list(zip(steps, quotients, strict=True)), noise) for quotients in (left, right, central)))
@@ -135,5 +139,5 @@ def confirms(rise: Rise, derivative: float, noise: float, step: float) -> bool:
         rounding = 4 * noise / h
     close = abs((right + left) / 2 - derivative) <= SAME * abs(derivative) + rounding and rounding <= _TELLING * abs(derivative)
     if derivative == 0:
-        close = abs(right + left) / 2 <= rounding
+        close = right == -left  # nothing else is as certain, and the other steps will tell
     return close and gaps[1] <= max(gaps[0] / 8, SAME * abs(derivative) + rounding)

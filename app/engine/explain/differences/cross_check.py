@@ -245,8 +245,8 @@ def _findings(
         if any(bool(mask.reshape(-1)[index]) for index in cancelled):
             yield Finding(
                 "differentiable",
-                f"`{operation_of(record.node)}` {_does(lines.evidence, record)} exactly here, but the whole does not: its derivatives from "
-                "both sides are the one that PyTorch gives.",
+                f"`{operation_of(record.node)}` {_does(lines.evidence, record)} exactly here, but the whole does not, as far as differences "
+                "tell: its derivatives from both sides are the one that PyTorch gives.",
                 record.node,
             )
 
@@ -271,7 +271,7 @@ def _blame(
         if cut.node is not None and name_of(cut.node) not in SHAPE_ONLY | operations_with("detaches"):
             return None, cut
     for record in evidence.steps:  # behind a derivative of zero: relu(x ** 3)
-        if any(name in trace.live[p] for p in record.parents):
+        if record not in suspects and any(name in trace.live[p] for p in record.parents):
             return record, None
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -14,7 +15,7 @@ from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence, weights
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
-from app.engine.stepwise.quotients import OneSided, Sides, confirms, sides
+from app.engine.stepwise.quotients import OneSided, Sides, confirms, sides, steps_between
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 
@@ -24,9 +25,12 @@ _FIRST: Final = 2.0**-18
 _FARTHEST: Final = 2.0**-6
 _NEAREST: Final = 2.0**-48
 _NEAREST_OF_ZERO: Final = 2.0**-96
-_FARTHER: Final = 2.0**32  # and up to so much farther where the other elements are that much larger
+_NEAR_BY: Final = 2.0**-34
 # A derivative that is this little beside the terms that it is the sum of, some 64 of their roundings, is what is left of zero.
 _CANCELLED: Final = 64 * 2.0**-52
+# A derivative that is off by so little beside the values and the size of the point (or 1) has lost digits in a formula, and is not wrong:
+# sinc at 1e-12, whose derivative of -3e-12 PyTorch gives as 0.
+_NEGLIGIBLE: Final = 1e-9
 _FORWARDS: Final = 600  # runs of the Function for one report, at most
 ONE_ELEMENT: Final = 40  # that one element may take
 _WORK: Final = 4e7  # and tensor elements computed for them
@@ -44,11 +48,13 @@ class Seen:
         direction: what the input was moved along, of its shape.
         pytorch: the derivative along it that PyTorch gives; not finite where its gradient is not.
         sides: those of the Function; None where `pytorch` was confirmed at once.
+        floor: a difference between the two that is nothing beside the values.
     """
 
     direction: Tensor
     pytorch: float
     sides: Sides | None
+    floor: float = 0.0
 
     @property
     def unit(self) -> float:
@@ -58,7 +64,11 @@ class Seen:
     @property
     def agrees(self) -> bool | None:
         """None where it cannot be told."""
-        return True if self.sides is None else self.sides.agree(self.pytorch)
+        if self.sides is None:
+            return True
+        agrees = self.sides.agree(self.pytorch)
+        negligible = all(abs(side.value - self.pytorch) <= self.floor for side in (self.sides.left, self.sides.right))
+        return None if agrees is False and negligible else agrees
 
 
 @dataclass
@@ -102,18 +112,23 @@ class Lines:
         """The line through the point on which the input `name` moves along `direction`.
 
         Arguments:
-            reach: how many times `direction` is a step that is still small beside the other elements.
+            reach: how many times `direction` is as large as the other elements, or as 1.
         """
         gradient = self.gradient(name)
         ours = 0.0 if gradient is None else _real((gradient.conj() * direction)[direction != 0].sum())
         rise = self._rise(name, direction)
-        noise, terms = self._noise(name, direction)
+        noise, terms, size = self._noise(name, direction)
+        floor = _NEGLIGIBLE * size / max(reach, 1.0)
         if abs(ours) <= _CANCELLED * terms:
             ours = 0.0
         if math.isfinite(ours) and math.isfinite(noise) and confirms(rise, ours, noise, _FIRST):
             return Seen(direction, ours, None)
-        farthest = _FARTHEST * min(max(reach, 1.0), _FARTHER)
-        return Seen(direction, ours, sides(rise, noise, farthest, nearest))
+        rise, steps = cache(rise), steps_between(_FARTHEST, nearest)
+        far = [h for h in steps_between(_FARTHEST * reach, _NEAR_BY * reach) if h > 2 * _FARTHEST]
+        seen = Seen(direction, ours, sides(rise, noise, [*far, *steps]), floor)
+        if far and seen.agrees is False:  # what is far from the point may be of another branch, and only confirms
+            seen = Seen(direction, ours, sides(rise, noise, steps), floor)
+        return seen
 
     def element(self, name: str, index: int, *, imaginary: bool = False) -> Seen:
         """The line on which one element moves; `direction` is a power of two near its magnitude, so that steps are exact."""
@@ -121,17 +136,17 @@ class Lines:
         own, typical = float(leaf.reshape(-1)[index].abs()), _typical(leaf)
         if 0 < own < torch.finfo(leaf.dtype).tiny:
             return Seen(torch.ones_like(leaf), math.nan, _UNSETTLED)  # its neighbours are too far for a step
-        unit = _power_of_two(own or typical)
+        unit = _power_of_two(own or min(typical, 1.0))
         direction = torch.zeros_like(leaf).reshape(-1)
         direction[index] = torch.tensor(unit * 1j if imaginary else unit, dtype=leaf.dtype)
         nearest = _NEAREST if own else _NEAREST_OF_ZERO
-        return self.along(name, direction.reshape(leaf.shape), typical / unit, nearest=nearest)
+        return self.along(name, direction.reshape(leaf.shape), max(typical, 1.0) / unit, nearest=nearest)
 
     def random(self, name: str, number: int, mask: Tensor) -> Seen:
         """A line on which every element under the mask moves, each by a power of two near its magnitude."""
         leaf = self.evidence.trace.point.leaves[name]
         size = leaf.abs()
-        size = torch.where(size > 0, size, _typical(leaf)).clamp(min=torch.finfo(size.dtype).tiny)
+        size = torch.where(size > 0, size, min(_typical(leaf), 1.0)).clamp(min=torch.finfo(size.dtype).tiny)
         unit = torch.exp2(torch.floor(torch.log2(size)))
         turn = random_like(leaf, 130 + number)
         turn = turn / turn.abs() if leaf.is_complex() else torch.sign(turn)
@@ -165,33 +180,36 @@ class Lines:
         except REFUSALS:
             return None
 
-    def _noise(self, name: str, direction: Tensor) -> tuple[float, float]:
-        """The rounding error of a rise, and the size of the terms that the derivative is the sum of.
+    def _noise(self, name: str, direction: Tensor) -> tuple[float, float, float]:
+        """The rounding error of a rise, the size of the terms that the derivative is the sum of, and that of the outputs that move.
 
         The error: of each number that moves, eps times what it weighs in the result (a running error analysis, Higham, Accuracy and
         Stability of Numerical Algorithms, 2nd ed., section 3.3).
         """
         trace = self.evidence.trace
         if self._run(name, trace.point.leaves[name] + _FIRST * direction) is None:
-            return math.inf, 0.0
-        results, total, terms, eps = trace.point.results(), 0.0, 0.0, 0.0
+            return math.inf, 0.0, 0.0
+        results, total, terms, size, eps = trace.point.results(), 0.0, 0.0, 0.0, 0.0
         for (node, k), value in trace.values.items():
             cotangent = self._cotangents.get((node, k))
-            if cotangent is None or not is_differentiable(value.dtype) or node not in results:
-                continue
+            if cotangent is None or not is_differentiable(value.dtype) or node not in results or node.op == "placeholder":
+                continue  # inputs are moved by powers of two, which is exact
             moved = list(tensors_in(results[node]))[k]
             if moved.shape != value.shape or cotangent.shape != value.shape:
                 continue
             share = cotangent.abs() * value.abs()
-            if bool((moved != value).any()):
-                share = share[moved != value]
+            changed = (moved != value) & ~torch.isnan(value.abs())
+            if bool(changed.any()):
+                share = share[changed]
             elif name not in trace.depends[(node, k)]:
                 continue  # else it did not move for rounding: x + 1e20
             total += float(share[torch.isfinite(share)].sum())
+            if (node, k) in self._base:
+                size += float(share[torch.isfinite(share)].sum())
             part = cotangent.abs() * (moved - value).abs()
             terms += float(part[torch.isfinite(part)].sum()) / _FIRST
             eps = max(eps, torch.finfo(value.dtype).eps)
-        return eps * total, terms
+        return eps * total, terms, size
 
 
 def _real(number: Tensor) -> float:

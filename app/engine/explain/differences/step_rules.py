@@ -11,12 +11,12 @@ from torch import Tensor
 from app.engine.explain.evidence import weights
 from app.engine.stepwise.one_sided import random_like, scale_of
 from app.engine.stepwise.point import REFUSALS
-from app.engine.stepwise.quotients import sides
+from app.engine.stepwise.quotients import sides, steps_between
 from app.engine.stepwise.trace import StepRecord, StepTrace, step_vjp
 from app.engine.tensors import is_differentiable
 
 _DIRECTIONS: Final = 2
-_FARTHEST, _NEAREST = 2.0**-6, 2.0**-48
+_STEPS: Final = steps_between(2.0**-6, 2.0**-48)
 
 
 def has_wrong_rule(trace: StepTrace, record: StepRecord) -> bool:
@@ -50,7 +50,7 @@ def _is_wrong(trace: StepTrace, record: StepRecord, number: int) -> bool:
                 total += _real((cotangent.conj() * (output - base.detach())).sum())
         return total
 
-    return math.isfinite(ours) and sides(rise, 4 * noise, _FARTHEST, _NEAREST).agree(ours) is False
+    return math.isfinite(ours) and sides(rise, 4 * noise, _STEPS).agree(ours) is False
 
 
 def _direction(tensor: Tensor, number: int) -> Tensor:
