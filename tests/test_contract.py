@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
+import socket
+import time
 from typing import Any, Final
 
 import jsonschema
@@ -53,6 +57,36 @@ def test_every_refusal_says_what_to_do(server: Server, case: str) -> None:
     assert problem["status"] == reply.status_code == CODES[problem["code"]][0]
     assert problem["request_id"] == reply.headers["x-request-id"]
     assert problem["fix"].endswith((".", "…")), problem
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"no request at all",
+        b"GARBAGE /v1/query HTTP/1.1\r\nHost: localhost",
+        b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5",
+        b"GET /v1/limits HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 100_000,
+    ],
+    ids=lambda head: head[:12].decode(),
+)
+def test_what_is_no_request_has_an_id_to_ask_after(server: Server, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
+        line.sendall(head + b"\r\n\r\n")
+        reply = http.client.HTTPResponse(line)
+        reply.begin()
+        assert json.load(reply)["request_id"] == reply.getheader("X-Request-Id")
+
+
+def test_a_body_that_breaks_off_is_refused_under_the_clients_id(server: Server) -> None:
+    head = b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: mine\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
+        line.sendall(head + b"1\r\n{\r\n")
+        time.sleep(0.1)
+        line.sendall(b"no chunk\r\n")
+        reply = http.client.HTTPResponse(line)
+        reply.begin()
+        assert (reply.status, reply.getheader("X-Request-Id")) == (400, "mine")
+        assert json.load(reply)["request_id"] == "mine"
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
-from app.front.access.middleware import REQUEST_ID, Endpoint, Middleware
+from app.front.access.middleware import Endpoint, Middleware
 from app.front.endpoints import catalogue_pages, health, limits_page
 from app.front.endpoints.admission import Admission
 from app.front.endpoints.batch_endpoint import BatchEndpoint
@@ -29,6 +29,7 @@ from app.front.endpoints.small_queries import SmallQueries
 from app.front.http import address_refusals
 from app.front.http.exchange import problem
 from app.front.http.responses import retry_after
+from app.front.http.wire import REQUEST_ID
 from app.front.observability.log import Log, Writer
 from app.front.observability.metrics import Metrics
 from app.front.observability.request_recorder import RequestRecorder

@@ -23,8 +23,6 @@ from app.front.observability.request_recorder import RequestRecorder
 from app.protocols.registry import PUBLIC_PATHS, protocol_of
 from app.settings import Settings
 
-# Where an inner application finds the request's id in its scope.
-REQUEST_ID: Final = "pullback.request_id"
 # Open to all: what asks them, an orchestrator's probe, carries no key.
 _OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"}) | PUBLIC_PATHS
 
@@ -117,7 +115,7 @@ class Middleware:
     async def _pass_on(self, exchange: Exchange, receive: Receive) -> None:
         # The server, which has its own scope, leaves the body of a HEAD out.
         method = "GET" if exchange.method == "HEAD" else exchange.method
-        scope = {**exchange.scope, "method": method, REQUEST_ID: exchange.request_id}
+        scope = {**exchange.scope, "method": method}
         await self._inner(scope, receive, exchange.send_watched)
 
     async def _refuse(self, exchange: Exchange, error: PullbackError) -> None:

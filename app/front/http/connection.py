@@ -370,7 +370,7 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         if own is None or not own.response_started:
-            self.transport.write(responses.refusal(error, "" if own is None else own.scope["path"]))
+            self.transport.write(responses.refusal(error, {} if own is None else own.scope))
         if own is not None and not own.response_complete:
             # Whoever waits for the rest of the body learns that it will not come, and writes nothing more.
             own.scope[REFUSED] = error.code  # type: ignore[typeddict-unknown-key]

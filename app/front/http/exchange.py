@@ -13,7 +13,7 @@ from starlette.types import Message, Scope, Send
 
 from app.errors import PullbackError
 from app.front.http.responses import retry_after
-from app.front.http.wire import WIRE, Wire
+from app.front.http.wire import REQUEST_ID, WIRE, Wire
 from app.pool.frames import Buffer
 from app.protocols.registry import refused_at
 
@@ -51,6 +51,7 @@ class Exchange:
     def __init__(
         self, scope: Scope, send: Send, headers: MutableMapping[bytes, bytes], request_id: str, arrived: float
     ) -> None:
+        scope[REQUEST_ID] = request_id
         self.scope = scope
         self.send = send
         self.headers = headers

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
+from typing import Any
 
 from app.errors import PullbackError
+from app.front.http.wire import REQUEST_ID
 from app.protocols.registry import refused_at
 
 CLOSING = b"connection: close\r\n"
@@ -32,9 +35,15 @@ def retry_after(error: PullbackError) -> list[tuple[bytes, bytes]]:
     return [(b"retry-after", b"%d" % error.retry_after_s)]
 
 
-def refusal(error: PullbackError, path: str) -> bytes:
-    """The whole response to a request at `path` that cannot be read on; in our own shape where not even the path could be read."""
-    refused = refused_at(path, error, None)
+def refusal(error: PullbackError, scope: Mapping[str, Any]) -> bytes:
+    """The whole response to a request that cannot be read on; `scope` is empty, and the shape our own, where not even its head could."""
+    request_id = scope.get(REQUEST_ID) or secrets.token_hex(6)
+    refused = refused_at(scope.get("path", ""), error, request_id)
     body = b"".join(refused.buffers)
-    headers = [(b"content-type", refused.media_type.encode()), (b"content-length", b"%d" % len(body)), *retry_after(error)]
+    headers = [
+        (b"content-type", refused.media_type.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        *retry_after(error),
+    ]
     return head(refused.status, headers) + CLOSING + b"\r\n" + body

@@ -16,6 +16,8 @@ from app.pool.frames import Buffer
 SMALL_BODY_BYTES: Final = 32 << 10
 # The key of a request's wire in its scope.
 WIRE: Final = "pullback.wire"
+# That of its id, once it has one.
+REQUEST_ID: Final = "pullback.request_id"
 
 Member = TypeVar("Member", contravariant=True)
 

@@ -154,7 +154,9 @@ class Weights:
                 near = difflib.get_close_matches(name, known, n=1) or known[:1]
                 raise Refusal(
                     f"The program has no weight `{name}`.",
-                    f"Its weights are {', '.join(known[:20]) or 'none'}." + (f" Nearest: `{near[0]}`." if near else ""),
+                    (f"Its weights are {', '.join(known[:20])}." + (f" Nearest: `{near[0]}`." if near else ""))
+                    if known
+                    else "Leave it out: the program has no weights.",
                     given=name,
                 )
 
