@@ -51,9 +51,10 @@ ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning", "recipes"}),
     "recipes": frozenset({"planning"}),
-    "batching": frozenset({"confirmation", "kinds", "per_sample", "computation", "autodiff"}),
+    "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
-    "kinds": frozenset({"per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),
+    "kinds": frozenset({"adjoint", "per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),
+    "adjoint": frozenset({"autodiff", "computation", "precision", "stepwise"}),
     "nonfinite": frozenset({"computation", "stepwise"}),
     "per_sample": frozenset({"computation", "autodiff"}),
     "computation": frozenset({"autodiff", "planning"}),

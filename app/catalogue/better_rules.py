@@ -123,5 +123,76 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A
     return torch.where(torch.ones_like(value, dtype=torch.bool), value.detach(), value)
 
 
+def nextafter(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
+    """`torch.nextafter`, which moves with its input; PyTorch's derivative is that of `other`, or zero, where the two are equal."""
+    value: Tensor = torch.nextafter(input, other)
+    moved = _with_value(input.expand(value.shape) + torch.zeros_like(value), value)
+    return torch.where(torch.isfinite(value) & torch.isfinite(input), moved, value)
+
+
+def _hermitian(A: Tensor, upper: bool) -> Tensor:  # noqa: N803
+    """The matrix that a function sees which reads one triangle of `A` alone; its derivative is spread over both.
+
+    PyTorch's reverse mode does that too. Its forward mode takes the tangent as it is, and so contradicts it where the tangent is not
+    Hermitian: `linalg.cholesky`, `linalg.eigh`.
+    """
+    if not _is_differentiated(A):
+        return A
+    mirrored = A.triu() + A.triu(1).mH if upper else A.tril() + A.tril(-1).mH
+    symmetric = (A + A.mH) / 2
+    whole: Tensor = mirrored.detach() + (symmetric - symmetric.detach())
+    return whole
+
+
+def _triangle(A: Tensor, upper: bool, unit: bool = False) -> Tensor:  # noqa: N803
+    """What of `A` is read: PyTorch's derivative by the rest, which is not, is not zero, and that by the triangle wrong with it."""
+    if not _is_differentiated(A):
+        return A
+    if unit:
+        A = A - torch.diag_embed(A.diagonal(dim1=-2, dim2=-1))  # noqa: N806
+    return A.triu() if upper else A.tril()
+
+
+def cholesky(A: Tensor, upper: bool = False) -> Tensor:  # noqa: N803
+    factor: Tensor = torch.linalg.cholesky(_hermitian(A, upper), upper=upper)
+    return factor
+
+
+def cholesky_ex(A: Tensor, upper: bool = False, check_errors: bool = False) -> Any:  # noqa: N803
+    return torch.linalg.cholesky_ex(_hermitian(A, upper), upper=upper, check_errors=check_errors)
+
+
+def eigh(A: Tensor, UPLO: str = "L") -> Any:  # noqa: N803
+    return torch.linalg.eigh(_hermitian(A, UPLO.upper() == "U"), UPLO)
+
+
+def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:  # noqa: A002
+    """PyTorch's forward mode is wrong also for a triangular matrix, so the derivative is that of solving with the identity."""
+    value = torch.cholesky_inverse(input, upper)
+    if not _is_differentiated(input):
+        return value
+    identity = torch.eye(input.shape[-1], dtype=input.dtype, device=input.device).expand(input.shape)
+    return _with_value(torch.cholesky_solve(identity, _triangle(input, upper), upper), value)
+
+
+def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor:  # noqa: A002
+    return torch.cholesky_solve(input, _triangle(input2, upper), upper)
+
+
+def triangular_solve(
+    input: Tensor,  # noqa: A002
+    A: Tensor,  # noqa: N803
+    upper: bool = True,
+    transpose: bool = False,
+    unitriangular: bool = False,
+) -> Any:
+    solved = torch.triangular_solve(input, _triangle(A, upper, unitriangular), upper, transpose, unitriangular)
+    return torch.return_types.triangular_solve((solved.solution, A.clone()))
+
+
 # PyTorch's name of the function, below `torch` → what is called instead.
-BETTER: Final[dict[str, Callable[..., Any]]] = {"linalg.det": det, "polar": polar, "clamp": clamp}
+BETTER: Final[dict[str, Callable[..., Any]]] = {
+    "linalg.det": det, "polar": polar, "clamp": clamp, "nextafter": nextafter,
+    "linalg.cholesky": cholesky, "linalg.cholesky_ex": cholesky_ex, "linalg.eigh": eigh,
+    "cholesky_inverse": cholesky_inverse, "cholesky_solve": cholesky_solve, "triangular_solve": triangular_solve,
+}  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from app.engine.adjoint import CODE as CONTRADICTION
 from app.engine.autodiff.cotangents import Vectors
 from app.engine.autodiff.freivalds import UncertifiedError, certify_sample
 from app.engine.autodiff.thinning import can_thin, thinned, values_of
@@ -71,9 +72,19 @@ def results(computation: Computation) -> Tree:
         with Attempt():
             return _thinned(computation, axes, first, alone)
     forms = first.layouts.forms  # of `auto`: what it is for one sample it is for all
-    rest = [single_results(_sample(computation, axes, index, Notes(), forms)) for index in range(1, samples)]
+    rest = [_alone(computation, axes, index, forms) for index in range(1, samples)]
     computation.layouts = first.layouts
     return dict(_stacked([alone, *rest]))
+
+
+def _alone(computation: Computation, axes: Mapping[str, bool], index: int, forms: Mapping[str, str]) -> Tree:
+    """What sample `index` gives; of its notes those that another sample need not have."""
+    notes = Notes()
+    tree = single_results(_sample(computation, axes, index, notes, forms))
+    for note in notes.all():
+        if note.code == CONTRADICTION:
+            computation.notes.say(note.code, f"Sample {index}: {note.message}", note.at)
+    return tree
 
 
 def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computation, alone: Tree) -> Tree:

@@ -104,6 +104,8 @@ class Engine:
                 "Gradients of complex tensors follow PyTorch's convention, the conjugate Wirtinger derivative: a step against the "
                 "gradient lowers a real loss. The Jacobian of a holomorphic function is ∂f/∂z, so jvp = J·t and vjp = Jᴴ·v.",
             )
+        for operation, sentence in prepared.conventions:
+            notes.say("convention", sentence, operation)
         note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
         report = _reported(prepared.plan, computation.layouts, self._device)
         return Answer(_sent(tree), notes.all(), report)

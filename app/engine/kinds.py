@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from app.engine.adjoint import note_disagreement
 from app.engine.autodiff import jacobian, layouts, products
 from app.engine.autodiff.cotangents import Vectors
 from app.engine.check.report import check
@@ -227,4 +228,6 @@ def results(computation: Computation) -> dict[str, Any]:
     Autograd keeps nothing where there is nothing to differentiate by.
     """
     with torch.set_grad_enabled(bool(computation.prepared.wrt)):
-        return {kind: KINDS[kind].compute(computation) for kind in computation.query.want}
+        tree = {kind: KINDS[kind].compute(computation) for kind in computation.query.want}
+    note_disagreement(computation, tree)
+    return tree

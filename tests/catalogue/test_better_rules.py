@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import sympy
 import torch
 from torch import Tensor
-from torch.func import grad, hessian, jacfwd, jvp, vjp, vmap
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from app.catalogue import better_rules
 from tests.engine.asking import results
 
 # Forward mode compiles decompositions by it.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated"),
+]
 SINGULAR = [
     [[1, 2], [2, 4]],
     [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
@@ -129,4 +135,71 @@ def test_every_row_is_a_function_of_pytorch_that_is_wrong() -> None:
     )[0]
     assert backward.item() == -1.0
     assert grad(lambda x: torch.clamp(x, 0, 0))(torch.tensor(0.0)).item() == 1.0
-    assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp"}
+    two = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert not grad(lambda x: torch.nextafter(x, two).sum())(two).any()
+    for name, function in MATRICES.items():
+        pytorch = operator.attrgetter(name)(torch)
+        assert _gap(pytorch, function) > 1e-3, name
+    assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp", "nextafter", *MATRICES}
+
+
+def _gap(function: Callable[..., Any], call: Callable[..., Any]) -> float:
+    """|⟨c, J·t⟩ - ⟨Jᵗ·c, t⟩|, c and t random."""
+    generator = torch.Generator().manual_seed(3)
+    a = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    a = a @ a.mT + 3 * torch.eye(3, dtype=torch.float64)
+    t = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+
+    def whole(a: Tensor) -> Tensor:
+        result: Tensor = call(function, a)
+        return result
+
+    value, pushed = jvp(whole, (a,), (t,))[:2]
+    c = torch.randn(value.shape, dtype=torch.float64, generator=generator)
+    (pulled,) = vjp(whole, a)[1](c)
+    return abs(float((c * pushed).sum() - (pulled * t).sum()))
+
+
+B = torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64)
+# Functions that read one triangle of a matrix, each called on a whole one.
+MATRICES: dict[str, Callable[..., Any]] = {
+    "linalg.cholesky": lambda f, a: f(a),
+    "linalg.cholesky_ex": lambda f, a: f(a)[0],
+    "linalg.eigh": lambda f, a: f(a)[1],
+    "cholesky_inverse": lambda f, a: f(a),
+    "cholesky_solve": lambda f, a: f(B, a),
+    "triangular_solve": lambda f, a: f(B, a)[0],
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_two_modes_agree_of_a_matrix_of_which_one_triangle_is_read(name: str) -> None:
+    assert _gap(better_rules.BETTER[name], MATRICES[name]) < 1e-12
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("name", ["cholesky_inverse", "cholesky_solve", "triangular_solve"])
+def test_the_triangle_that_is_not_read_has_no_derivative(name: str, upper: bool) -> None:
+    a = torch.tensor([[2.0, 0.3, 0.5], [0.7, 3.0, 0.2], [0.1, 0.4, 1.5]], dtype=torch.float64)
+
+    def of(function: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+        return lambda a: MATRICES[name](lambda *tensors: function(*tensors, upper=upper), a)
+
+    better, pytorch = of(better_rules.BETTER[name]), of(getattr(torch, name))
+    assert torch.equal(better(a), pytorch(a))
+    rows = jacfwd(better)(a)
+    numeric = torch.zeros_like(rows)
+    for i, j in product(range(3), repeat=2):
+        h = torch.zeros_like(a)
+        h[i, j] = 1e-6
+        numeric[..., i, j] = (pytorch(a + h) - pytorch(a - h)) / 2e-6
+    torch.testing.assert_close(rows, numeric, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(jacrev(better)(a), rows)
+
+
+@pytest.mark.parametrize(("name", "option"), [("linalg.cholesky", {"upper": True}), ("linalg.eigh", {"UPLO": "U"})])
+def test_values_come_from_the_triangle_that_is_read(name: str, option: dict[str, Any]) -> None:
+    a = torch.tensor([[4.0, 0.3, 0.5], [9.0, 3.0, 0.2], [8.0, 7.0, 2.5]], dtype=torch.float64, requires_grad=True)
+    ours, theirs = better_rules.BETTER[name](a, **option), operator.attrgetter(name)(torch)(a, **option)
+    values = ((ours, theirs),) if isinstance(ours, Tensor) else zip(ours, theirs, strict=True)
+    assert all(torch.equal(one, other) for one, other in values)

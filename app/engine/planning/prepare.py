@@ -16,6 +16,7 @@ from app.catalogue.dtypes import dtype_name
 from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
 from app.engine.planning.build import Built, build, leaves_of
+from app.engine.planning.by_convention import conventions
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
@@ -37,7 +38,13 @@ _EXACT_INTEGERS: Final = 1 << 53
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`of`: the output that `gradient`, `hessian`, `hvp`, `fisher` are of, where one of them is wanted. `samples`: of a batched query."""
+    """A query made ready to run.
+
+    Attributes:
+        of: the output that `gradient`, `hessian`, `hvp`, `fisher` are of, where one of them is wanted.
+        samples: of a batched query.
+        conventions: operation → what must be said of its derivative.
+    """
 
     function: Function
     dtypes: Mapping[str, torch.dtype]
@@ -45,6 +52,7 @@ class Prepared:
     of: str | None
     plan: Plan
     samples: int | None
+    conventions: tuple[tuple[str, str], ...] = ()
 
 
 def rounded_integers(query: Query, leaves: Mapping[str, Tensor]) -> list[str]:
@@ -132,7 +140,8 @@ class Preparer:
             ),
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
-        return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples)
+        spoken = conventions(built.function) if wrt else ()
+        return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples, spoken)
 
     def _check_branches(self, query: Query, first: Function, samples: int) -> None:
         """Refuses a batch whose samples take different branches: one Function answers for all of them."""

@@ -36,7 +36,8 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tree_map(self._moved, func(*args, **named))
 
     def _moved(self, value: Any) -> Any:
-        if not (isinstance(value, Tensor) and value.dtype in _DTYPES):
+        # Forward mode's own zeros have no memory, and whoever computes with them below autograd reads at address 0.
+        if not (isinstance(value, Tensor) and value.dtype in _DTYPES) or value._is_zerotensor():
             return value
         noise = torch.rand(value.shape, generator=self._generator, dtype=torch.float64).to(value.device) - 0.5
         return value * (1 + noise * torch.finfo(value.dtype).eps)
