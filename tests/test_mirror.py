@@ -21,6 +21,8 @@ WHOLE: Final[dict[str, str]] = {
     "front/test_openapi.py": "the whole document",
     "front/test_pages.py": "every address that is no query",
     "front/test_swagger.py": "the documentation in a browser",
+    "oracle/test_against_jax.py": "random programs against JAX",
+    "oracle/test_matrix_calculus.py": "closed forms of matrix calculus",
     "fuzz/test_api.py": "the HTTP interface, by its own schema",
     "fuzz/test_decoders.py": "every decoder, damaged byte by byte",
     "fuzz/test_http_bytes.py": "HTTP cut at every place",
