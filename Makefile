@@ -12,7 +12,7 @@ PACKAGES := pyproject.toml constraints.txt app/__init__.py
 
 export PULLBACK_PORT ?= 8000
 
-.PHONY: run test test-cuda-build lint browser openapi constraints clean
+.PHONY: run test test-cuda-build lint browser openapi constraints peers clean
 
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
@@ -41,6 +41,12 @@ browser:
 
 openapi: $(VENV)/.run
 	$(BIN)/python -m app.front.openapi > openapi/openapi.json
+
+# Pullback beside other servers, in one run, with the same queries: PEERS names a folder with `setup.sh` and `run.py` (its README says
+# what they need); ARGUMENTS go to run.py.
+peers: $(VENV)/.run
+	@[ -n "$(PEERS)" ] && [ -x "$(PEERS)/run.py" ] || { echo "PEERS names no folder with run.py: PEERS=folder make peers"; exit 1; }
+	PULLBACK_SERVE="$(CURDIR)/$(BIN)/pullback serve --host 127.0.0.1 --port {port}" "$(PEERS)/run.py" $(ARGUMENTS)
 
 # What is installed now becomes what everybody installs. CPU builds of torch call themselves 2.13.0+cpu.
 constraints: $(VENV)/.dev

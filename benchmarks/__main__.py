@@ -27,7 +27,7 @@ from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
-from benchmarks import load, protocols, servers, sparse
+from benchmarks import load, processor_time, protocols, servers, sparse
 from benchmarks.fairness import containers
 from benchmarks.fairness import run as fairness
 from benchmarks.soak import run as soak
@@ -270,7 +270,11 @@ def main() -> None:
         sys.exit(others[sys.argv[1]](sys.argv[2:]))
     parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
     parser.add_argument(
-        "what", nargs="?", choices=("all", "sparse"), default="all", help="`sparse`: Jacobians by coordinates alone"
+        "what",
+        nargs="?",
+        choices=("all", "small", "sparse"),
+        default="all",
+        help="`small`: processor time and first answers of small queries alone; `sparse`: Jacobians by coordinates alone",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of the server")
@@ -279,7 +283,12 @@ def main() -> None:
     if arguments.what == "sparse":
         sparse.run(line)
         return
+    if arguments.what == "small":
+        with servers.pullback(arguments.workers) as port:
+            processor_time.run(port, protocols.family(os.getpid())[1], arguments.seconds, line)
+        return
     with servers.pullback(arguments.workers) as port, servers.empty_fastapi() as empty:
+        processor_time.run(port, protocols.family(os.getpid())[1], arguments.seconds, line)
         small_queries(port, empty, arguments.seconds)
         large_vjp(port, empty)
         mlp_gradient(port)

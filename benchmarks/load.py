@@ -19,6 +19,7 @@ class Load:
     median_ms: float
     p99_ms: float
     failed: int
+    answered: int
 
 
 def request(path: str, body: bytes, content_type: str = "application/json", accept: str = "*/*", verb: str = "POST") -> bytes:
@@ -96,6 +97,7 @@ async def _run(port: int, message: bytes, clients: int, seconds: float) -> Load:
         1e3 * statistics.median(ordered),
         1e3 * ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
         sum(protocol.failed for protocol in protocols),
+        len(ordered),
     )
 
 

@@ -57,7 +57,7 @@ def family(pid: int) -> list[int]:
     return [pid, *(found for child in children for found in family(int(child)))]
 
 
-def _cpu_s(pid: int) -> dict[int, float]:
+def cpu_s(pid: int) -> dict[int, float]:
     """CPU seconds of the process and all that come from it, by their CPU clocks (clock_getcpuclockid(3): ~pid << 3, and 2)."""
     taken: dict[int, float] = {}
     for one in family(pid):
@@ -73,14 +73,14 @@ def cpu_us(port: int, pid: int) -> dict[str, float]:
     best = dict.fromkeys(asked, float("inf"))
     for round_number in range(ROUNDS + 1):
         for name, (path, body, headers) in asked.items():
-            before = _cpu_s(pid)
+            before = cpu_s(pid)
             for _ in range(QUERIES_A_ROUND):
                 connection.request("POST", path, body, headers)
                 reply = connection.getresponse()
                 answer = reply.read()
                 if reply.status != 200:
                     raise RuntimeError(answer.decode(errors="replace"))
-            after = _cpu_s(pid)
+            after = cpu_s(pid)
             # The first warms every path; and a worker that came or went takes its clock with it.
             if round_number and before.keys() == after.keys():
                 best[name] = min(best[name], 1e6 * (sum(after.values()) - sum(before.values())) / QUERIES_A_ROUND)
