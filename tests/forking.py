@@ -51,9 +51,9 @@ class Forking:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=600)
 
-    def ask(self, *queries: Mapping[str, Any], limit_s: float = 30.0) -> list[Reply]:
+    def ask(self, *queries: Mapping[str, Any], limit_s: float = 300.0) -> list[Reply]:
         """The replies of one child to these queries, one after the other.
 
         Raises:

@@ -71,7 +71,7 @@ def _blocks() -> list[tuple[str, str]]:
 def _run(language: str, text: str, server: Server) -> str:
     command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
     environment = clean_environment(PATH=f"{BIN}:{os.environ['PATH']}", PULLBACK_PORT=str(server.port))
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -141,7 +141,7 @@ def test_make_run_shows_an_answer_and_ends_cleanly(tmp_path: Path, ending: signa
             start_new_session=True,
         )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while "Ctrl-C" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
@@ -149,7 +149,7 @@ def test_make_run_shows_an_answer_and_ends_cleanly(tmp_path: Path, ending: signa
         assert "0.0819" in log.read_text()  # the first element of softmax's Jacobian
         assert ready.is_ready("127.0.0.1", port)
         os.killpg(process.pid, ending)  # as the terminal does, and `kill` of the group
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(120) == 0, log.read_text()
         assert not ready.is_ready("127.0.0.1", port)
     finally:
         if process.poll() is None:
@@ -171,8 +171,8 @@ def test_probe_gives_up_on_a_process_that_ended() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     start = time.monotonic()
-    assert ready.main(["--port", str(free_port()), "--wait", "20", "--process", str(ended.pid)]) == 1
-    assert time.monotonic() - start < 10
+    assert ready.main(["--port", str(free_port()), "--wait", "250", "--process", str(ended.pid)]) == 1
+    assert time.monotonic() - start < 100
 
 
 # --- packaging -----------------------------------------------------------------------------------------------------------

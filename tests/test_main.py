@@ -61,7 +61,7 @@ def test_wrong_settings_are_named(arguments: list[str], said: str) -> None:
         env=clean_environment(),
         capture_output=True,
         check=False,
-        timeout=30,
+        timeout=300,
     )
     assert done.returncode == 2
     assert said in done.stderr.decode()

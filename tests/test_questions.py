@@ -21,7 +21,7 @@ Ask = Callable[[str, dict[str, Any]], tuple[int, dict[str, Any]]]
 
 def ask_in_json(url: str, query: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Status and the answer's tensors by dotted path."""
-    reply = httpx.post(f"{url}/v1/query", json=query, timeout=60)
+    reply = httpx.post(f"{url}/v1/query", json=query, timeout=600)
     return reply.status_code, dict(_flat(reply.json())) if reply.status_code == 200 else reply.json()
 
 
@@ -47,7 +47,7 @@ def ask_in_safetensors(url: str, query: dict[str, Any]) -> tuple[int, dict[str, 
                 tensors[f"{field}.{name}"] = np.array(value)
     body = safetensors.numpy.save(tensors, metadata={"query": json.dumps(rest)})
     headers = {"Content-Type": SAFETENSORS, "Accept": SAFETENSORS}
-    reply = httpx.post(f"{url}/v1/query", content=body, headers=headers, timeout=60)
+    reply = httpx.post(f"{url}/v1/query", content=body, headers=headers, timeout=600)
     if reply.status_code != 200:
         return reply.status_code, reply.json()
     header = json.loads(reply.content[8 : 8 + int.from_bytes(reply.content[:8], "little")])

@@ -21,6 +21,7 @@ from app.catalogue.read import FILE, find, operations, search
 from app.errors import PullbackError
 from app.query import DTYPE_BYTES
 
+ROOT = Path(__file__).parents[2]
 ALL = tuple(operations().values())
 TAGS = ("pointwise", "reduction", "view", "random", "dynamic_shape")
 COMPOSITES = (
@@ -284,17 +285,23 @@ def test_only_dtypes_of_the_contract_are_named() -> None:
                     assert tensor["dtype"] in DTYPE_BYTES
 
 
+READING = """
+import json, sys, time
+start = time.process_time()
+from app.catalogue.read import FILE, find, search
+find('softmax'); search('norm')
+read = time.process_time()
+json.loads(FILE.read_bytes())
+print((read - start) / (time.process_time() - read), 'torch' in sys.modules)
+"""
+
+
 def test_reading_is_quick_and_without_torch() -> None:
-    program = (
-        "import time, sys; t = time.perf_counter(); from app.catalogue.read import find, search; find('softmax'); search('norm'); "
-        "print(time.perf_counter() - t, 'torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
-    )
-    seconds, brings_torch = done.stdout.split()
+    """Five times what Python's own parser takes for the file, imports included (measured, 50 ms against 10); never a torch's seconds."""
+    done = subprocess.run([sys.executable, "-c", READING], capture_output=True, text=True, check=True, cwd=ROOT)
+    times, brings_torch = done.stdout.split()
     assert brings_torch == "False"
-    assert float(seconds) < 1.0
+    assert float(times) < 40
 
 
 def test_the_file_is_what_introspection_writes() -> None:
@@ -306,7 +313,7 @@ def test_the_file_is_what_introspection_writes() -> None:
     program = (
         "import sys; from app.catalogue.introspect.make import catalogue, text; sys.stdout.buffer.write(text(catalogue()))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     if done.stdout != frozen:
         difference = difflib.unified_diff(

@@ -113,7 +113,7 @@ def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_by
         assert limits["derived_from"]["memory_from"] == "cgroup"
         body = largest(limits["body_bytes"])
         with ThreadPoolExecutor(10) as clients:
-            asked = [clients.submit(httpx.post, f"{server.url}/v1/query", content=body, timeout=100) for _ in range(10)]
+            asked = [clients.submit(httpx.post, f"{server.url}/v1/query", content=body, timeout=300) for _ in range(10)]
             beside = server.http.post("/v1/query", json=SMALL)
             replies = [future.result() for future in asked]
         assert beside.status_code == 200

@@ -45,7 +45,7 @@ from tests.memory_safety.hostile_queries import Array, Plain, Value, extended, e
 LIMITS: Final = Limits(result_bytes=8 << 20, memory_bytes=256 << 20, flops=1e9)
 _DATA_BYTES: Final = 2 << 30  # of a child; beyond it an allocation fails, as a worker's does
 _GROUP: Final = 50  # operations that one child tries; a fork costs as much as some 20 cases
-_HANG_S: Final = 20.0
+_HANG_S: Final = 60.0
 _ENGINE: Final = Engine(LIMITS, "cpu", load(None))
 
 

@@ -71,7 +71,7 @@ def run(library: Path | None, arguments: Sequence[str], before: str = "") -> Run
     ]
     outcomes: list[Outcomes] = []
     for process in started:
-        output, errors = process.communicate(timeout=600)
+        output, errors = process.communicate(timeout=850)
         assert process.returncode == 0, errors.decode()[-2000:]
         lines = map(json.loads, output.splitlines())
         outcomes.append({(line["door"], line["case"]): line["outcome"] for line in lines})

@@ -10,12 +10,13 @@ import torch
 from app.errors import PullbackError
 from tests.program.building import built
 from tests.program.hostile import CODES, HARMLESS, HOSTILE, INPUTS, PARAMETERS
+from tests.program.test_speed import best_s, build_once
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _warm() -> None:
-    """A worker has built a program before it takes the first query."""
-    built("softmax(x, dim=0)", {"x": torch.ones(2)})
+@pytest.fixture(scope="module")
+def limit_s() -> float:
+    """Two seconds of CPU time, or on a slow machine what a program of twenty lines takes 250 times: 8 ms where two seconds are promised."""
+    return max(2.0, 250 * best_s(build_once, 5))
 
 
 def test_the_corpus_is_large() -> None:
@@ -23,7 +24,7 @@ def test_the_corpus_is_large() -> None:
 
 
 @pytest.mark.parametrize("text", [text for _, text in HOSTILE], ids=[f"{i}-{name!r}" for i, (name, _) in enumerate(HOSTILE)])
-def test_is_refused_or_answered_within_two_seconds(text: str) -> None:
+def test_is_refused_or_answered_within_two_seconds(text: str, limit_s: float) -> None:
     inputs = {name: torch.tensor(value, dtype=torch.float64) for name, value in INPUTS.items()}
     before = {name: value.clone() for name, value in inputs.items()}
     started = time.process_time()
@@ -35,7 +36,7 @@ def test_is_refused_or_answered_within_two_seconds(text: str) -> None:
         assert text in HARMLESS
         return
     finally:
-        assert time.process_time() - started < 2
+        assert time.process_time() - started < limit_s
         assert all(torch.equal(inputs[name], value) for name, value in before.items())
     assert text not in HARMLESS
     assert error.code in CODES, error

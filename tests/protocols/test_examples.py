@@ -26,7 +26,7 @@ def test_example(speaking: Server, name: str) -> None:
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), speaking.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=clean_environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=850, check=False, env=clean_environment())
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip().splitlines()[-1].startswith(last), done.stdout
 

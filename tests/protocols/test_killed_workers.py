@@ -63,7 +63,7 @@ def test_nobody_notices(speaking: Server, connect: Callable[[Server], Ask]) -> N
     def client(number: int) -> None:
         try:
             ask = connect(speaking)
-            begun.wait(60)
+            begun.wait(250)
             while not enough.is_set():
                 x = float(number + CLIENTS * answers[number])
                 assert ask(x) == 2 * x
@@ -72,7 +72,7 @@ def test_nobody_notices(speaking: Server, connect: Callable[[Server], Ask]) -> N
             broken.append(error)
 
     def each_is_answered_again() -> None:
-        before, limit = list(answers), time.monotonic() + 60
+        before, limit = list(answers), time.monotonic() + 250
         while not broken and any(now <= then for now, then in zip(answers, before, strict=True)):
             assert time.monotonic() < limit, f"clients wait for ever: {before} answers, then {answers}"
             time.sleep(0.01)
@@ -80,7 +80,7 @@ def test_nobody_notices(speaking: Server, connect: Callable[[Server], Ask]) -> N
     threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:
         thread.start()
-    begun.wait(60)
+    begun.wait(250)
     try:
         for _ in range(KILLS):
             each_is_answered_again()
@@ -89,5 +89,5 @@ def test_nobody_notices(speaking: Server, connect: Callable[[Server], Ask]) -> N
     finally:
         enough.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(250)
     assert not broken, broken
