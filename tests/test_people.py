@@ -101,12 +101,12 @@ def test_the_fisher_matrix_of_a_gaussian_mean(server: Server) -> None:
 
 
 def test_no_hostile_program_brings_the_server_down(server: Server) -> None:
-    """Every text is refused with a code of its own, or answered where it is harmless, within two seconds, and the next query is answered."""
+    """Every text is refused with a code of its own, or answered where it is harmless, and the next query is answered."""
     assert len(HOSTILE) >= 200
     for _, text in HOSTILE:
-        # Beyond its timeout a query is answered 504, which none may be; it is ten times what is promised, for slow machines.
+        # Beyond its timeout a query is answered 504, which none may be: a guard. What they cost is held where CPU time is measured.
         inputs = {k: tensor(v) for k, v in INPUTS.items()}
-        query = {"program": text, "inputs": inputs, "parameters": PARAMETERS, "timeout_s": 20}
+        query = {"program": text, "inputs": inputs, "parameters": PARAMETERS, "timeout_s": 200}
         # json.dumps escapes half surrogates, which no UTF-8 text can carry.
         reply = server.http.post("/v1/query", content=json.dumps(query), headers={"Content-Type": "application/json"})
         shown = text[:200]

@@ -99,6 +99,8 @@ def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]
             if value.keys() != _OBJECT:
                 return False
             value, dtype = value["data"], value["dtype"]
+            if type(dtype) is not str:
+                return False
         shape, flat, kinds = flattened(value, "")
         sign = _SIGNS.get((frozenset(kinds), dtype))
         if sign is None:
