@@ -48,7 +48,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         tensors = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
-        if not func.is_view:
+        # What makes no tensor asks for a fake's device or the like.
+        if tensors and not func.is_view:
             self.bytes += sum(t.numel() * t.element_size() for t in tensors)
             self.flops += _flops(func, args, kwargs, out, tensors)
         return out

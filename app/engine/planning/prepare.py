@@ -15,11 +15,12 @@ from torch import Tensor
 from app.catalogue.dtypes import dtype_name
 from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
-from app.engine.planning.build import Built, build, leaves_of
+from app.engine.planning.build import Built, Real, build, leaves_of
 from app.engine.planning.by_convention import conventions
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
+from app.engine.planning.small_operations import SmallOperations
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
@@ -82,6 +83,7 @@ class Preparer:
         self._device = device
         self._demands = demands
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
+        self._small = SmallOperations()
         self._weights = WeightFiller(functions, self._read, self._sample)
 
     def completed(self, query: Query) -> tuple[Query, tuple[str, ...]]:
@@ -114,7 +116,12 @@ class Preparer:
     def _read(self, query: Query, sample: int = 0) -> Built:
         """The Function of a query, for one sample of it."""
         shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in leaves_of(query.inputs)}
-        return build(query, self._functions, shapes, lambda dtypes: self._sample(query, dtypes, sample), self._device)
+
+        def built(on_values: bool) -> Built:
+            real: Real = lambda dtypes: self._sample(query, dtypes, sample)  # noqa: E731
+            return build(query, self._functions, shapes, real, self._device, on_values=on_values)
+
+        return self._small.built(query, shapes, built) if self._device == "cpu" else built(False)
 
     def _prepare(self, query: Query) -> Prepared:
         sent = dict(leaves_of(query.inputs))
