@@ -17,6 +17,7 @@ WHOLE: Final[dict[str, str]] = {
     "catalogue/kernels/test_sizes.py": "sizes that kernels would never end with",
     "engine/test_complex.py": "complex functions, through every kind",
     "engine/test_properties.py": "what the kinds say of one another, for every operation",
+    "front/test_generated_clients.py": "clients that are generated from the OpenAPI document",
     "front/test_memory.py": "memory of the front under load",
     "front/test_openapi.py": "the whole document",
     "front/test_pages.py": "every address that is no query",

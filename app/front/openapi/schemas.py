@@ -13,6 +13,12 @@ from app.query import DTYPE_BYTES, RANK_LIMIT, WANTS, Encoding, Wanted
 _NON_FINITE: Final = {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}
 _SHAPE: Final = {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": RANK_LIMIT}
 _DTYPE: Final = {"type": "string", "enum": list(DTYPE_BYTES)}
+# What a list holds is told in words: a schema that refers to itself is one that makers of typed clients drop, and all that uses it.
+_NESTED: Final = {
+    "type": "array",
+    "items": {},
+    "description": f"Elements, or lists of the same form and length, at most {RANK_LIMIT} deep: all of one level are elements, or all are lists.",
+}
 _VERDICTS: Final = ["differentiable", "piecewise_constant", "not_differentiable", "disconnected", "kink", "singular"]
 
 _TENSORS: Final[dict[str, Schema]] = {
@@ -21,8 +27,8 @@ _TENSORS: Final[dict[str, Schema]] = {
         "description": "One element. Non-finite numbers are strings, in and out; they are never null.",
     },
     "Elements": {
-        "anyOf": [ref("Element"), {"type": "array", "items": ref("Elements")}],
-        "description": "Nested or flat elements.",
+        "anyOf": [ref("Element"), _NESTED],
+        "description": "One element, or nested or flat lists of them.",
     },
     "TensorObject": record(
         {
@@ -41,7 +47,7 @@ _TENSORS: Final[dict[str, Schema]] = {
         examples=[{"data": [1, 2, 3, 4], "dtype": "float32", "shape": [2, 2]}],
     ),
     "Tensor": {
-        "oneOf": [ref("Element"), {"type": "array", "items": ref("Elements")}, ref("TensorObject")],
+        "oneOf": [ref("Element"), _NESTED, ref("TensorObject")],
         "description": "A bare number or nested list (all integers: int64, any float: float64, booleans: bool; integers become "
         "float64 where a derivative is wanted with respect to them), or the object form.",
         "examples": [[[1.0, 2.0], [3.0, 4.0]]],
@@ -103,7 +109,7 @@ _PARAMETER: Final[dict[str, Schema]] = {
     "Parameter": {
         "anyOf": [
             {"type": ["number", "string", "boolean", "null"]},
-            {"type": "array", "items": ref("Parameter")},
+            {"type": "array", "items": {}, "description": "A list of plain values, which may be lists themselves."},
         ],
         "description": "A plain value: number, string, boolean, null, or a list of these.",
     }
@@ -180,8 +186,8 @@ _ANSWER: Final[dict[str, Schema]] = {
             "outputs": mapping(ref("Verdict"), "Output → verdict."),
             "steps": {"type": "array", "items": ref("ExplainedStep")},
             "probed": {
-                "const": False,
-                "description": "There where kinks and jumps were not looked for: the tensors are too large, or not to be had in float64.",
+                "type": "boolean",
+                "description": "There, and false, where kinks and jumps were not looked for: the tensors are too large, or not to be had in float64.",
             },
         },
         ("inputs", "outputs", "steps"),

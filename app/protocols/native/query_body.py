@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -126,7 +127,10 @@ def json_schema() -> dict[str, Any]:
     """The query's schema as OpenAPI shows it; the null that every optional field takes is not shown, for it is to be left out."""
     schema = QueryBody.model_json_schema()
     schema["description"] = " ".join(schema["description"].split())
-    schema["oneOf"] = [{"required": [subject]} for subject in SUBJECTS]
+    # Exactly one of the three, said by what must not be: of `oneOf` beside properties, makers of typed clients keep no properties.
+    pairs = [{"required": [one, other]} for one, other in itertools.combinations(SUBJECTS, 2)]
+    none = {"not": {"anyOf": [{"required": [subject]} for subject in SUBJECTS]}}
+    schema["not"] = {"anyOf": [*pairs, none]}
     schema.pop("title")
     schema["properties"] = {name: _without_null(field) for name, field in schema["properties"].items()}
     return schema
