@@ -124,7 +124,8 @@ def check_text(check: Mapping[str, Any]) -> str:
 
 
 def _checked(name: str, verdict: Mapping[str, Any]) -> str:
-    lines = [f"{name}  {'agrees' if verdict['agrees'] else 'DISAGREES'}   {_size(verdict)}"]
+    word = {True: "agrees", False: "DISAGREES", None: "cannot tell"}[verdict["agrees"]]
+    lines = [f"{name}  {word}   {_size(verdict)}"]
     if verdict.get("checked") == "directions":
         lines.append(f"{_INDENT}Too large for every element: a sample of them, and random directions, were compared.")
     if verdict.get("shape"):
@@ -135,6 +136,9 @@ def _checked(name: str, verdict: Mapping[str, Any]) -> str:
     if likely:
         kind = _MISTAKES.get(likely["code"], likely["code"].replace("_", " "))
         lines += _rows([("likely", f"{kind[0].upper()}{kind[1:]}. {likely['message']}")])
+    lines += _rows(("or", other["message"]) for other in verdict.get("also_possible") or ())
+    if verdict.get("reason"):
+        lines += _rows([("why", verdict["reason"])])
     if verdict.get("note"):
         lines += _rows([("note", verdict["note"])])
     return "\n".join(lines)

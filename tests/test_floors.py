@@ -58,7 +58,7 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "nonfinite": frozenset({"computation", "stepwise"}),
     "per_sample": frozenset({"computation", "autodiff"}),
     "computation": frozenset({"autodiff", "planning"}),
-    "check": frozenset({"explain", "stepwise"}),
+    "check": frozenset({"explain", "precision", "stepwise"}),
     "precision": frozenset({"explain", "stepwise"}),
     "explain": frozenset({"stepwise"}),
     "stepwise": frozenset(),

@@ -30,6 +30,7 @@ WHOLE: Final[dict[str, str]] = {
     "memory_safety/test_memory_safety.py": "hostile queries of the whole catalogue, between guard pages",
     "oracle/test_explain_pointwise.py": "explain beside mpmath, for the pointwise functions",
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
+    "oracle/test_derivations.py": "check: derivations by hand",
     "pastes/test_pastes.py": "programs as people paste them",
     "pool/test_end.py": "how a server ends",
     "pool/test_faults.py": "injected faults of the system",

@@ -93,9 +93,9 @@ def _check(computation: Computation) -> Any:
     expected = {
         name: to_torch(data, str(computation.evaluation.inputs[0].device)) for name, data in computation.query.expected.items()
     }
-    kind = next((kind for kind in ("jacobian", "gradient") if kind in computation.query.want), "vjp")
+    kind = next((kind for kind in ("hessian", "jacobian", "gradient") if kind in computation.query.want), "vjp")
     # Of one output alone where the query names it; the cotangents are all outputs' otherwise.
-    alone = kind == "gradient" or (computation.query.of is not None and not computation.query.cotangent)
+    alone = kind in ("gradient", "hessian") or (computation.query.of is not None and not computation.query.cotangent)
     vectors = None if alone else _single_cotangents(computation)
     of = computation.prepared.of or computation.query.of
     return check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,22 +12,27 @@ from torch import Tensor
 
 from app.engine.check.autodiff_faults import disagreement
 from app.engine.check.conventions import symmetric_agrees
+from app.engine.check.exact_differences import ExactDifferences, sides_differ
 from app.engine.check.finite_differences import DIRECTIONS, SAMPLED, Budget, Differences, Numeric, Place, looks, places_of
-from app.engine.check.objective import Objective
+from app.engine.check.objective import Differentiated
 from app.engine.stepwise.point import Point
 
-# What autodiff and central differences may differ by, relative to the largest element. A settled central difference in float64 has an
+# What autodiff and central differences may differ by, relative to the element itself. A settled central difference in float64 has an
 # error of some eps^(2/3) = 4e-11 of the function's size (Nocedal & Wright, Numerical Optimization, 2nd ed., section 8.1); 1e-6 leaves
 # room for functions some 10^4 times as large as their derivative, and a wrong formula is hardly ever right to six digits.
 RELATIVE: Final = 1e-6
 # The same where a step insists on float32: eps^(2/3) is 2.4e-5 there, with the same room.
 _RELATIVE_NARROW: Final = 5e-3
-# A difference whose doubt is larger, relative to the derivative, says nothing: it could hide a factor of 1.05.
+# A difference whose doubt is larger, relative to the element, says nothing: it could hide a factor of 1.05.
 _ADRIFT: Final = 0.05
+# Of an element that is zero beside its row's largest, a doubt of so much of the largest is enough.
+_ZERO_BESIDE: Final = 1e-6
 # What is nothing beside the outputs' own size where the derivative is zero: some 5000 roundings of float64.
 _ZERO: Final = 1e-12
 # An element is off by three times its doubt at most: the doubt is the gap between neighbouring steps, no strict bound.
 _DOUBTS: Final = 3
+_ASKED: Final = 48  # elements for which numbers of 60 digits are asked, the most doubtful first
+_EXACT: Final = 1e-14  # a quotient of 60 digits, rounded to float64
 WORST: Final = 5  # elements that are named in the answer
 
 
@@ -35,55 +41,108 @@ class Compared:
     """One input's derivatives, shape [rows, *input].
 
     Attributes:
-        values: by finite differences; NaN where not computed.
-        error: between the two; zero where not computed, and at kinks, where ours lies between the two sides.
+        values: by differences; NaN where not computed, or where they do not settle.
         low, high: the one-sided derivatives at kinks where ours lies between them; NaN elsewhere.
+        tolerance: what ours and `values` may differ by.
+        contradicted: where they differ by more.
+        agrees: None: nothing confirms ours, and nothing contradicts it.
+        broken: there is no derivative, or directions see another one.
         whole: every element was compared.
+        exact: some of `values` were computed in 60 digits.
         note: a convention by which they agree.
     """
 
     ours: Tensor
     values: Tensor
-    error: Tensor
     low: Tensor
     high: Tensor
-    tolerance: float
-    agrees: bool
+    tolerance: Tensor
+    contradicted: Tensor
+    agrees: bool | None
+    broken: bool
     whole: bool
+    exact: bool
     note: str | None
+
+    @property
+    def error(self) -> Tensor:
+        """Between the two; zero where there is nothing to compare, and at kinks, where ours lies between the two sides."""
+        apart = torch.where(torch.isnan(self.values.abs()) | ~torch.isnan(self.low), 0.0, (self.ours - self.values).abs())
+        return torch.where(torch.isfinite(self.ours.abs()), apart, torch.inf)
 
 
 def compare(
-    objective: Objective, numeric: Numeric, name: str, ours: Tensor, expected: Tensor | None, budget: Budget, closer: Budget
+    objective: Differentiated,
+    numeric: Numeric,
+    name: str,
+    ours: Tensor,
+    suspects: Tensor | None,
+    budget: Budget,
+    closer: Budget,
 ) -> Compared:
-    """`ours` [rows, *input] against differences, element by element or by sample."""
+    """`ours` [rows, *input] against differences, element by element or by sample.
+
+    Arguments:
+        suspects: where the client's derivative is another, shape of `ours`: these elements are looked at first.
+    """
     leaf = objective.point.leaves[name]
-    places = places_of(leaf)
-    whole = budget.spend(2 * len(places))
+    indices = places_of(leaf)
+    whole = budget.spend(2 * len(indices))
+    columns = [] if suspects is None else suspects.reshape(len(ours), -1).any(0).nonzero().reshape(-1).tolist()
     if not whole:
-        places = places_of(leaf, _sample(ours, expected, leaf))
-    differences = numeric.elements(name, places)
-    tolerance = (RELATIVE if objective.point.wide else _RELATIVE_NARROW) * largest(ours) + _floor(numeric, leaf)
-    parts = _Parts(ours, objective.conjugate)
-    doubtful = [place for place in places if place not in differences.value or parts.off(place, differences) > tolerance]
-    doubtful.sort(key=lambda place: -parts.off(place, differences))
+        indices = places_of(leaf, _sample(ours, columns, leaf))
+    differences = numeric.elements(name, indices)
+    relative = RELATIVE if objective.point.wide else _RELATIVE_NARROW
+    parts = _Parts(ours, objective.conjugate, relative, _floor(numeric, leaf))
+    doubtful = parts.doubtful(indices, differences, set(columns))
     seen, unseen = looks(doubtful, closer)
     for place in seen:
         numeric.closely(name, place, differences)
     for place in unseen:  # the first difference alone is no verdict
-        differences.value.pop(place, None)
-    values, doubt, low, high = parts.table(differences, tolerance)
-    adrift = doubt > torch.clamp(_ADRIFT * values.abs(), min=_ADRIFT * largest(ours) + 2 * tolerance)
+        if parts.contradicts(place, differences):
+            differences.value.pop(place, None)
+    exact = _decide(objective, name, parts, differences, doubtful[:_ASKED])
+    values, doubt, low, high = parts.table(differences)
+    tolerance = relative * ours.abs() + parts.floor + _DOUBTS * doubt
+    computed = ~torch.isnan(values.abs())
+    adrift = computed & (doubt > parts.bearable(values))
     values = torch.where(adrift, torch.nan, values)
     skipped = (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
-    error = torch.nan_to_num(torch.where(skipped, 0.0, (ours - values).abs()), torch.inf)
-    within = torch.isfinite(error) & (error <= tolerance + _DOUBTS * doubt)
-    note = None if bool(within.all()) else symmetric_agrees(objective.point, leaf, ours, values, tolerance)
+    within = skipped | ((ours - values).abs() <= tolerance)
+    loose = RELATIVE * largest(ours) + parts.floor
+    note = None if bool(within.all()) else symmetric_agrees(objective.point, leaf, ours, values, loose)
     if note is not None:
-        error, within = torch.zeros_like(error), torch.ones_like(within)
-    broken = bool(adrift.any()) and _breaks(objective.point, name)
-    agrees = bool(within.all()) and not broken and (whole or _directions(numeric, name, parts, tolerance))
-    return Compared(ours, values, error, low, high, tolerance, agrees, whole and not unseen, note)
+        values, within = torch.where(within, values, torch.nan), torch.ones_like(within)
+    # What numbers of 60 digits settled is no rounding, and no jump.
+    broken = (bool(adrift.any()) and _breaks(objective.point, name)) or not (whole or _directions(numeric, name, parts))
+    agrees: bool | None = bool(within.all()) and not broken
+    confirmed = (~torch.isnan(values.abs()) | ~torch.isnan(low)) & (
+        parts.telling if bool(parts.telling.any()) else computed | True
+    )
+    if agrees and note is None and ours.numel() and not bool(confirmed.any()) and whole:
+        agrees = None
+    return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, exact, note)
+
+
+def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Differences, seen: Sequence[Place]) -> bool:
+    """Asks numbers of 60 digits where those of float64 do not settle, or say otherwise than autodiff. Whether some were had."""
+    exact, asked = ExactDifferences(objective, name), False
+    for place in seen:
+        settled = place in differences.value and parts.settled(place, differences)
+        if place in differences.sides or (settled and not parts.contradicts(place, differences)):
+            continue
+        sides = exact.at(place)
+        if sides is None:
+            continue
+        left, right = (side.to(parts.flat.device) for side in sides)
+        if not bool((torch.isfinite(left) & torch.isfinite(right)).all()):
+            continue
+        asked = True
+        differences.value[place] = (left + right) / 2
+        differences.doubt[place] = _EXACT * (left.abs() + right.abs())
+        if bool(sides_differ(left, right).any()):
+            differences.sides[place] = (left, right)
+    return asked
 
 
 def _breaks(point: Point, name: str) -> bool:
@@ -103,13 +162,11 @@ def largest(tensor: Tensor) -> float:
     return float(finite.max()) if finite.numel() else 0.0
 
 
-def _sample(ours: Tensor, expected: Tensor | None, leaf: Tensor) -> list[int]:
-    """The elements where the client's derivative is farthest from ours, those where ours is largest, and random ones."""
+def _sample(ours: Tensor, columns: Sequence[int], leaf: Tensor) -> list[int]:
+    """Elements where the client's derivative is another, those where ours is largest, and random ones."""
     flat = ours.abs().reshape(len(ours), -1).sum(0)
-    chosen = dict.fromkeys(flat.topk(min(WORST, flat.numel())).indices.tolist())
-    if expected is not None and expected.numel() == ours.numel():
-        apart = (expected.reshape(ours.shape).to(ours.dtype) - ours).abs().reshape(len(ours), -1).sum(0)
-        chosen |= dict.fromkeys(apart.topk(min(WORST, apart.numel())).indices.tolist())
+    chosen = dict.fromkeys(columns[: SAMPLED // 2])
+    chosen |= dict.fromkeys(flat.topk(min(WORST, flat.numel())).indices.tolist())
     generator = torch.Generator().manual_seed(leaf.numel())
     chosen |= dict.fromkeys(torch.randperm(leaf.numel(), generator=generator)[:SAMPLED].tolist())
     return [int(index) for index in chosen][:SAMPLED]
@@ -118,11 +175,49 @@ def _sample(ours: Tensor, expected: Tensor | None, leaf: Tensor) -> list[int]:
 class _Parts:
     """Our derivative as finite differences see it: the real and the imaginary part of each element apart."""
 
-    def __init__(self, ours: Tensor, conjugate: bool) -> None:
+    def __init__(self, ours: Tensor, conjugate: bool, relative: float, floor: float) -> None:
         self._ours = ours
         plain = ours.conj().resolve_conj() if conjugate and ours.is_complex() else ours
         self.flat = plain.reshape(len(ours), -1)
+        self.relative, self.floor = relative, floor
         self._conjugate = conjugate
+        size = self.flat.abs().nan_to_num(0, 0, 0)
+        self._row = size.amax(1) if size.numel() else size.sum(1)
+
+    @property
+    def telling(self) -> Tensor:
+        """Elements whose confirmation says something of the whole: those that are not zero."""
+        return (self._ours != 0) & torch.isfinite(self._ours.abs())
+
+    def bearable(self, values: Tensor) -> Tensor:
+        """What a difference's doubt may be to say something, shape of `values`."""
+        size = torch.maximum(self._ours.abs(), values.abs()).nan_to_num(0, 0, 0)
+        row = self._row.reshape(-1, *[1] * (self._ours.ndim - 1))
+        zero = self._ours.abs() <= _ZERO_BESIDE * _ZERO_BESIDE * row
+        return torch.where(zero, _ZERO_BESIDE * row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
+
+    def settled(self, place: Place, differences: Differences) -> bool:
+        ours, value, doubt = self.at(place).abs(), differences.value[place].abs(), differences.doubt[place]
+        size = torch.maximum(ours, value)
+        zero = ours <= _ZERO_BESIDE * _ZERO_BESIDE * self._row
+        bearable = torch.where(zero, _ZERO_BESIDE * self._row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
+        return bool((doubt <= bearable).all())
+
+    def contradicts(self, place: Place, differences: Differences) -> bool:
+        return self.off(place, differences) > 1
+
+    def doubtful(self, indices: Sequence[Place], differences: Differences, suspects: set[int]) -> list[Place]:
+        """Places that deserve a closer look: contradictions first, then what the client has otherwise, bends, and what does not settle."""
+        ranked: list[tuple[float, float, Place]] = []
+        for place in indices:
+            off = self.off(place, differences)
+            rank = (
+                0 if off > 1 and place[0] in suspects else 1 if off > 1 else 2 if place[0] in suspects
+                else 3 if place in differences.bent else 4 if not self.settled(place, differences) else 5
+            )  # fmt: skip
+            if rank < 5:
+                ranked.append((rank, -off, place))
+        return [place for *_, place in sorted(ranked)]
 
     def at(self, place: Place) -> Tensor:
         column = self.flat[:, place[0]]
@@ -131,13 +226,15 @@ class _Parts:
         return column.imag if place[1] else column.real
 
     def off(self, place: Place, differences: Differences) -> float:
-        """How far the two are apart; infinite where there is no difference yet, or no derivative."""
+        """How far the two are apart, in tolerances; infinite where there is no difference yet, or no derivative."""
         if place not in differences.value:
             return math.inf
-        apart = float((self.at(place) - differences.value[place]).abs().max())
+        ours = self.at(place)
+        allowed = self.relative * ours.abs() + self.floor + _DOUBTS * differences.doubt[place]
+        apart = float(((ours - differences.value[place]).abs() / allowed.clamp(min=1e-300)).max())
         return math.inf if math.isnan(apart) else apart
 
-    def table(self, differences: Differences, tolerance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def table(self, differences: Differences) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Numeric values, NaN where there are none; their doubt; and the two sides of a kink, where ours lies between them."""
         values = torch.full(self.flat.shape, torch.nan, dtype=self.flat.dtype, device=self.flat.device)
         doubt = torch.zeros(self.flat.shape, dtype=self.flat.abs().dtype, device=self.flat.device)
@@ -153,7 +250,7 @@ class _Parts:
             if self.flat.is_complex():
                 continue
             ours, (below, above) = self.at(place), (torch.minimum(left, right), torch.maximum(left, right))
-            slack = tolerance + 1e-6 * (below.abs() + above.abs())
+            slack = self.floor + self.relative * (below.abs() + above.abs())
             between = (ours >= below - slack) & (ours <= above + slack) & (above - below > slack)
             low[:, place[0]] = torch.where(between, below - slack, torch.nan)
             high[:, place[0]] = torch.where(between, above + slack, torch.nan)
@@ -163,7 +260,7 @@ class _Parts:
         return values.reshape(shape), doubt.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
-def _directions(numeric: Numeric, name: str, parts: _Parts, tolerance: float) -> bool:
+def _directions(numeric: Numeric, name: str, parts: _Parts) -> bool:
     """Whether random directional derivatives agree: they see the elements that were not sampled."""
     for k in range(DIRECTIONS):
         seen = numeric.along(name, k)
@@ -173,6 +270,6 @@ def _directions(numeric: Numeric, name: str, parts: _Parts, tolerance: float) ->
         product = parts.flat.conj() * direction.reshape(-1)
         ours = (product.real if product.is_complex() else product).sum(1)
         spread = float((parts.flat * direction.reshape(-1)).abs().square().sum().sqrt())
-        if bool(((ours - value).abs() > 10 * RELATIVE * spread + tolerance + _DOUBTS * doubt).any()):
+        if bool(((ours - value).abs() > 10 * parts.relative * spread + parts.floor + _DOUBTS * doubt).any()):
             return False
     return True

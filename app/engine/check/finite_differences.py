@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from app.engine.check.objective import Objective
+from app.engine.check.objective import Differentiated
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS
 
@@ -22,6 +22,9 @@ DIRECTIONS: Final = 4
 _FARTHER: Final = 9.0
 _LEVELS: Final = 12  # steps tried where the first does not settle
 _CLOSE: Final = 24  # elements looked at closely, at most
+_DOUBTED: Final = 4  # roundings that two quotients may differ by
+_BEND: Final = 1e-2
+_LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
 Place = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved
 
@@ -33,7 +36,7 @@ class Budget:
     left: int
 
     @classmethod
-    def of(cls, objective: Objective) -> Budget:
+    def of(cls, objective: Differentiated) -> Budget:
         begun = time.perf_counter()
         objective.values({})
         took = max(time.perf_counter() - begun, 1e-6)
@@ -52,19 +55,19 @@ class Differences:
         value: place → derivative of every row, shape [rows], real (of the real or the imaginary part).
         doubt: place → how far it may be off.
         sides: place → one-sided derivatives (left, right), where they were found to differ: a kink.
-        whole: all elements are there.
+        bent: places where the two sides of the first difference are not alike: a kink, or a strong curvature.
     """
 
     value: dict[Place, Tensor] = field(default_factory=dict)
     doubt: dict[Place, Tensor] = field(default_factory=dict)
     sides: dict[Place, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    whole: bool = True
+    bent: set[Place] = field(default_factory=set)
 
 
 class Numeric:
     """Differences of `objective` around its point."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Differentiated) -> None:
         self._objective = objective
         self.base = objective.values({})
         self.size = torch.nan_to_num(objective.size(), 0.0, 0.0, 0.0)
@@ -75,13 +78,17 @@ class Numeric:
         """One central difference for each place; those that PyTorch refuses are left out."""
         differences = Differences()
         for place in places:
-            scale = self._scale(name, place)
-            sides = self._sides(name, place, self._step * scale)
+            sides = self._sides(name, place, self._step * self._scale(name, place))
             if sides is None:
                 continue
-            right, left = sides
-            differences.value[place] = (right - left) / (2 * self._step * scale)
-            differences.doubt[place] = 8 * self._eps * self.size / (self._step * scale)
+            right, left, up, down = sides
+            differences.value[place] = (right - left) / (up + down)
+            differences.doubt[place] = 8 * self._eps * self.size / min(up, down)
+            ahead, behind = (right - self.base) / up, (self.base - left) / down
+            bend = (ahead - behind).abs()
+            # A smooth function's two sides differ by some 1e-5 of themselves at this step.
+            if bool((bend > _BEND * (ahead.abs() + behind.abs()) + 4 * differences.doubt[place]).any()):
+                differences.bent.add(place)
         return differences
 
     def closely(self, name: str, place: Place, differences: Differences) -> None:
@@ -90,24 +97,37 @@ class Numeric:
         own = float(self._objective.point.leaves[name].reshape(-1)[place[0]].abs())
         # An element much smaller than the others may be near the edge of a domain: steps go down to its own size.
         decades = self._digits + min(_FARTHER, math.log10(scale / own) if 0 < own < scale else 0.0)
-        steps = [scale * 10.0 ** -(1 + k * decades / _LEVELS) for k in range(1, _LEVELS + 1)]
-        central, right, left = [], [], []
-        for step in steps:
-            sides = self._sides(name, place, step)
-            bad = torch.full_like(self.base, torch.nan)
-            plus, minus = (bad, bad) if sides is None else sides
-            central.append((plus - minus) / (2 * step))
-            right.append((plus - self.base) / step)
-            left.append((self.base - minus) / step)
-        noise = torch.stack([8 * self._eps * self.size / step for step in steps])
-        c, r, w = torch.stack(central), torch.stack(right), torch.stack(left)
-        best, at = _settled(c, noise)
-        differences.value[place], differences.doubt[place] = at, best
-        r_doubt, r_at = _settled(r, noise)
-        l_doubt, l_at = _settled(w, noise)
+        tries: list[tuple[Tensor, Tensor, Tensor]] = []
+        steps = []
+        for k in range(1, _LEVELS + 1):
+            sides = self._sides(name, place, scale * 10.0 ** -(1 + k * decades / _LEVELS))
+            if sides is None:
+                continue
+            right, left, up, down = sides
+            steps.append((up + down) / 2)
+            tries.append(((right - left) / (up + down), (right - self.base) / up, (self.base - left) / down))
+        if len(steps) < 3:
+            return
+        rounding = self._rounding(name, place, own)
+        noise = torch.stack([rounding / step for step in steps])
+        ratio = 10 ** (decades / _LEVELS)
+        central, ahead, behind = (torch.stack(column) for column in zip(*tries, strict=True))
+        differences.doubt[place], differences.value[place] = _settled(central, noise, ratio**2)
+        r_doubt, r_at = _settled(ahead, noise, ratio)
+        l_doubt, l_at = _settled(behind, noise, ratio)
         apart = (r_at - l_at).abs()
         if bool((apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)).any()):
             differences.sides[place] = (l_at, r_at)
+
+    def _rounding(self, name: str, place: Place, magnitude: float) -> Tensor:
+        """The noise of every row's value, shape [rows]: 8 roundings of its terms, and what moving the element by its last bits does."""
+        noise = 8 * self._eps * self.size
+        sides = self._sides(name, place, 4 * self._eps * magnitude) if magnitude else None
+        if sides is None:
+            return noise
+        moved = torch.maximum((sides[0] - self.base).abs(), (sides[1] - self.base).abs())
+        # A jump at the point is no noise.
+        return noise + torch.minimum(torch.nan_to_num(moved, 0.0, 0.0, 0.0), _LAST_BITS * self.size)
 
     def along(self, name: str, number: int) -> tuple[Tensor, Tensor, Tensor] | None:
         """A random direction (shape of the input), the derivative of every row along it, and its doubt.
@@ -128,7 +148,7 @@ class Numeric:
         noise = torch.stack([8 * self._eps * self.size / step for step in steps])
         if bool(((gaps[1] > 0.5 * gaps[0]) & (gaps[2] > 0.5 * gaps[1]) & (gaps[2] > 4 * noise[2])).any()):
             return None
-        doubt, value = _settled(torch.stack(tries), noise)
+        doubt, value = _settled(torch.stack(tries), noise, 100.0)
         return direction, value, doubt
 
     @property
@@ -143,14 +163,21 @@ class Numeric:
         scale = max(own, 0.1 * typical)
         return scale if 0 < scale < float("inf") else 1.0
 
-    def _sides(self, name: str, place: Place, step: float) -> tuple[Tensor, Tensor] | None:
+    def _sides(self, name: str, place: Place, step: float) -> tuple[Tensor, Tensor, float, float] | None:
+        """Values to the right and left, and how far the element really moved: at 1e8 a step of 1e-6 is rounded by a hundredth."""
         leaf = self._objective.point.leaves[name]
-        moved = []
+        moved: list[Tensor] = []
+        steps: list[float] = []
         for by in (step, -step):
             flat = leaf.clone().reshape(-1)
             flat[place[0]] += by * 1j if place[1] else by
+            by_really = flat[place[0]] - leaf.reshape(-1)[place[0]]
+            steps.append(
+                abs(float(by_really.imag if place[1] else by_really.real)) if leaf.is_complex() else abs(float(by_really))
+            )
             moved.append(flat.reshape(leaf.shape))
-        return self._pair({name: moved[0]}, {name: moved[1]})
+        pair = self._pair({name: moved[0]}, {name: moved[1]}) if min(steps) > 0 else None
+        return None if pair is None else (*pair, steps[0], steps[1])
 
     def _pair(self, plus: Mapping[str, Tensor], minus: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
         try:
@@ -160,12 +187,26 @@ class Numeric:
         return right, left
 
 
-def _settled(tries: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Of differences over shrinking steps, shape [steps, rows]: for each row the least doubt, and the value where it is."""
-    doubt = (tries[1:] - tries[:-1]).abs() + noise[1:]
-    doubt = torch.where(torch.isfinite(doubt), doubt, torch.inf)
+def _settled(tries: Tensor, noise: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """Of difference quotients over shrinking steps, shape [steps, rows]: for each row the least doubt, and the value where it is.
+
+    What a quotient may be off by is what the quotients of finer steps, and their extrapolations (Richardson), differ from it by beyond
+    their noise: two coarse steps that agree by chance, as those of cos at 1e8, are not believed.
+
+    Arguments:
+        noise: shape [steps, rows], what rounding does to each quotient.
+        power: what the error of one step is of that of the next: the ratio of steps, or its square for central differences.
+    """
+    better = tries[1:] + (tries[1:] - tries[:-1]) / (power - 1)
+    doubts, values = [], []
+    for column, own in ((tries, noise), (better, noise[1:] * (power + 1) / (power - 1))):
+        for k in range(len(column) - 1):
+            farther = ((column[k:] - column[k]).abs() - _DOUBTED * own[k:]).clamp(min=0).amax(0)
+            doubts.append(torch.where(torch.isfinite(farther), farther + own[k], torch.inf))
+            values.append(column[k])
+    doubt = torch.stack(doubts)
     best, at = doubt.min(0)
-    return best, tries[1:].gather(0, at[None])[0]
+    return best, torch.stack(values).gather(0, at[None])[0]
 
 
 def places_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Place]:

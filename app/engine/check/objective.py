@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import Point, widened
 from app.engine.tensors import is_differentiable
 
-_ROWS = 256  # a Jacobian of more rows, or of more elements, is checked by random combinations of its rows
-_ELEMENTS = 1_000_000
-_RANDOM_ROWS = 4
+_ROWS: Final = 256  # a Jacobian of more rows, or of more elements, is checked by random combinations of its rows
+_ELEMENTS: Final = 1_000_000
+_RANDOM_ROWS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,12 @@ class Objective:
     lead: tuple[int, ...]
     conjugate: bool = False
     combined: bool = False
+    exact: ClassVar[bool] = True  # rows are sums of outputs, so they can be had in any arithmetic
 
     def values(self, leaves: Mapping[str, Tensor]) -> Tensor:
         """Re⟨cotangent, outputs⟩ at other leaves, shape [rows]. Raises what PyTorch raises."""
         with torch.no_grad():
-            outputs = self._outputs(leaves)
+            outputs = self.outputs(leaves)
             return torch.stack(
                 [sum((_paired(c, outputs[name]) for name, c in row.items()), torch.zeros(())) for row in self.rows]
             )
@@ -47,16 +49,17 @@ class Objective:
     def size(self) -> Tensor:
         """Σ |cotangent · outputs|, shape [rows]: what the rounding of a row is to be measured by, for the row itself may cancel."""
         with torch.no_grad():
-            outputs = self._outputs({})
+            outputs = self.outputs({})
             return torch.stack(
                 [sum(((c * outputs[n]).abs().sum() for n, c in row.items()), torch.zeros(())) for row in self.rows]
             )
 
-    def derivative(self) -> dict[str, Tensor]:
-        """Input → derivative of every row, shape [rows, *input]; zero where no path leads there."""
-        leaves = {name: self.point.leaves[name].detach().requires_grad_() for name in self.wrt}
+    def derivative(self, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Input → derivative of every row, shape [rows, *input], zero where no path leads there; at other leaves where some are sent."""
+        moved = at or {}
+        leaves = {name: moved.get(name, self.point.leaves[name]).detach().requires_grad_() for name in self.wrt}
         with torch.enable_grad():
-            outputs = self._outputs(leaves)
+            outputs = self.outputs({**moved, **leaves})
         columns: dict[str, list[Tensor]] = {name: [] for name in self.wrt}
         for row in self.rows:
             pairs = [(outputs[name], c) for name, c in row.items() if outputs[name].requires_grad]
@@ -69,10 +72,25 @@ class Objective:
                 columns[name].append(torch.zeros_like(leaf) if gradient is None else gradient.detach())
         return {name: self._turned(torch.stack(column)) for name, column in columns.items()}
 
+    def contracted(self, expected: Tensor, name: str) -> Tensor | None:
+        """What the client believes of a whole Jacobian, in these random combinations of its rows; None where its shape is another."""
+        (output,) = self.rows[0]
+        leaf, row = self.point.leaves[name], self.rows[0][output]
+        if tuple(expected.shape) != (*row.shape, *leaf.shape):
+            return None
+        matrix = expected.reshape(row.numel(), leaf.numel())
+        kind = torch.promote_types(matrix.dtype, leaf.dtype)
+        cotangents = torch.stack([own[output].reshape(-1) for own in self.rows]).to(torch.promote_types(kind, row.dtype))
+        product = (cotangents.conj() @ matrix.to(cotangents.dtype)).conj().resolve_conj()
+        if not leaf.is_complex() and product.is_complex():
+            product = product.real
+        return product.reshape(len(self.rows), *leaf.shape)
+
     def _turned(self, stacked: Tensor) -> Tensor:
         return stacked.conj().resolve_conj() if self.conjugate and stacked.is_complex() else stacked
 
-    def _outputs(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def outputs(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Output name → tensor, at other leaves."""
         return dict(zip(self.point.function.outputs, self.point.run(leaves), strict=True))
 
 
@@ -116,3 +134,68 @@ def _smooth(point: Point) -> dict[str, Tensor]:
     with torch.no_grad():
         outputs = dict(zip(point.function.outputs, point.run({}), strict=True))
     return {name: value for name, value in outputs.items() if is_differentiable(value.dtype)}
+
+
+@dataclass(frozen=True, slots=True)
+class Curvature:
+    """The gradient of one real number, element by element: what a Hessian is the derivative of. It has an Objective's interface.
+
+    Attributes:
+        gradient_of: whose gradient.
+        name: of the input by which it is differentiated twice: a diagonal block of the whole Hessian.
+    """
+
+    gradient_of: Objective
+    name: str
+    conjugate: ClassVar[bool] = False
+    combined: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+
+    @property
+    def point(self) -> Point:
+        return self.gradient_of.point
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Tensor]]:
+        """As many as the gradient has elements; they are no combinations of outputs."""
+        return ({},) * self.point.leaves[self.name].numel()
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        return tuple(self.point.leaves[self.name].shape)
+
+    def outputs(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.gradient_of.outputs(leaves)
+
+    def values(self, leaves: Mapping[str, Tensor]) -> Tensor:
+        """The gradient at other leaves, shape [rows]. Raises what PyTorch raises."""
+        return self._gradient(leaves)[1].detach().reshape(-1)
+
+    def size(self) -> Tensor:
+        """What the rounding of the gradient is to be measured by, shape [rows]: its largest element, for each may be a sum that cancels."""
+        gradient = self.values({}).abs()
+        return gradient.max().expand_as(gradient) if gradient.numel() else gradient
+
+    def derivative(self, at: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The Hessian's diagonal block, shape [rows, *input]; at other leaves where some are sent."""
+        leaf, gradient = self._gradient(at or {})
+        rows: list[Tensor] = []
+        for part in gradient.reshape(-1) if gradient.requires_grad else ():
+            row = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)[0]
+            rows.append(torch.zeros_like(leaf) if row is None else row.detach())
+        whole = torch.stack(rows) if rows else torch.zeros((leaf.numel(), *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+        return {self.name: whole.detach()}
+
+    def _gradient(self, leaves: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The leaf, and the gradient by it, differentiable again."""
+        leaf = leaves.get(self.name, self.point.leaves[self.name]).detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = self.gradient_of.outputs({**leaves, self.name: leaf})
+            total = sum((_paired(c, outputs[n]) for n, c in self.gradient_of.rows[0].items()), torch.zeros(()))
+            if not total.requires_grad:
+                return leaf, torch.zeros_like(leaf)
+            gradient = torch.autograd.grad(total, leaf, create_graph=True, allow_unused=True)[0]
+        return leaf, torch.zeros_like(leaf) if gradient is None else gradient
+
+
+Differentiated: TypeAlias = Objective | Curvature

@@ -18,10 +18,15 @@ RUNS: Final = 8
 
 
 class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, the result of every call that computes is moved by a random relative ±eps/2; views and copies are not."""
+    """While active, the result of every call that computes is moved by a random relative ±eps/2; views and copies are not.
 
-    def __init__(self, seed: int) -> None:
+    Arguments:
+        eps: that of the arithmetic to be imitated; the tensors' own where left out.
+    """
+
+    def __init__(self, seed: int, eps: float | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._eps = eps
         self._generator = torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(
@@ -40,7 +45,7 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not (isinstance(value, Tensor) and value.dtype in _DTYPES) or value._is_zerotensor():
             return value
         noise = torch.rand(value.shape, generator=self._generator, dtype=torch.float64).to(value.device) - 0.5
-        return value * (1 + noise * torch.finfo(value.dtype).eps)
+        return value * (1 + noise * (self._eps or torch.finfo(value.dtype).eps))
 
 
 _DTYPES: Final = frozenset({torch.float64, torch.complex128})

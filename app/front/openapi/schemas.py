@@ -239,17 +239,42 @@ _ANSWER: Final[dict[str, Schema]] = {
     "Digits": record({"worst": {"type": "number"}, "median": {"type": "number"}}, ("worst", "median")),
     "Check": record(
         {
-            "agrees": {"type": "boolean"},
-            "max_error": {"anyOf": [ref("Element"), {"type": "null"}]},
-            "tolerance": {"anyOf": [ref("Element"), {"type": "null"}]},
+            "agrees": {"type": ["boolean", "null"], "description": "null: cannot tell, and `reason` says why."},
+            "max_error": {
+                "anyOf": [ref("Element"), {"type": "null"}],
+                "description": "The difference at the element that is off by the most tolerances, the first of `worst`.",
+            },
+            "tolerance": {
+                "anyOf": [ref("Element"), {"type": "null"}],
+                "description": "The tolerance of that element. Each has its own: six digits of itself, and what the precision in which "
+                "`expected` was computed (by the dtypes, or as its digits show) and its printed digits leave in doubt there.",
+            },
             "worst": {
                 "type": "array",
                 "items": {"type": "object"},
-                "description": "The worst elements: index and each value there.",
+                "description": "The worst elements: index, each value there, and its tolerance.",
             },
+            "checked": {
+                "type": "string",
+                "enum": ["all", "directions"],
+                "description": "Whether every element was compared, or a sample of them and random directions.",
+            },
+            "witness": {
+                "const": "mpmath",
+                "description": "Where float64 could not decide, differences were taken in 60 digits.",
+            },
+            "kinks": {"type": "array", "items": {}, "description": "Elements at a kink: every subgradient agrees there."},
+            "reason": {"type": "string", "description": "Why it cannot be told."},
+            "note": {"type": "string", "description": "A convention, a kink, or that PyTorch's own derivative is wrong here."},
+            "shape": {"type": "object", "description": "Both shapes, where that of `expected` is another."},
             "likely": {
                 "anyOf": [ref("LikelyMistake"), {"type": "null"}],
-                "description": "The mistake in `expected`, named only where undoing it makes the two agree.",
+                "description": "The likeliest mistake in `expected`, named only where making it gives `expected`.",
+            },
+            "also_possible": {
+                "type": "array",
+                "items": ref("LikelyMistake"),
+                "description": "The other mistakes that fit as well, the likeliest first.",
             },
         },
         ("agrees", "max_error", "tolerance"),

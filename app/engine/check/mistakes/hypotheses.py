@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with
-from app.engine.check.objective import Objective
-from app.engine.check.scale_factors import Factor, factors_of
-from app.engine.check.wrong_rules import dropped, identity, softmax_diagonal
+from app.engine.check.mistakes.scale_factors import Factor, factors_of
+from app.engine.check.mistakes.wrong_rules import dropped, identity, softmax_diagonal
+from app.engine.check.objective import Differentiated, Objective
 from app.engine.stepwise.point import name_of, step_of
 from app.engine.stepwise.trace import StepTrace, VjpRule, trace_steps
 
@@ -53,7 +53,7 @@ class Case:
     ours: Tensor
     expected: Tensor
     relative: float
-    objective: Objective
+    objective: Differentiated
     seed: int | None = None
     _known: dict[str, Any] = field(default_factory=dict)
 
@@ -91,7 +91,12 @@ class Case:
     def under(self, override: Mapping[fx.Node, VjpRule]) -> Tensor | None:
         """The derivative where some steps pull back by another rule; None where that is not to be had."""
         objective, trace = self.objective, self.trace
-        if len(objective.rows) > _ROWS or objective.combined or len(trace.records) > _STEPS:
+        if (
+            not isinstance(objective, Objective)
+            or len(objective.rows) > _ROWS
+            or objective.combined
+            or len(trace.records) > _STEPS
+        ):
             return None
         where = dict(zip(objective.point.function.outputs, trace.outputs, strict=True))
         leaf, rows = trace.leaves[self.name], []
@@ -102,15 +107,12 @@ class Case:
         return stacked.conj().resolve_conj() if objective.conjugate and stacked.is_complex() else stacked
 
 
-def likely(case: Case) -> dict[str, Any] | None:
-    """The first hypothesis of the table that makes the two agree, as JSON; None where none does."""
+def explanations(case: Case) -> list[dict[str, Any]]:
+    """All hypotheses of the table that make the two agree, as JSON, the likeliest first."""
     if not bool(torch.isfinite(case.expected).all() & torch.isfinite(case.ours).all()) or not case.expected.numel():
-        return None
-    for hypothesis in HYPOTHESES:
-        claim = hypothesis(case)
-        if claim is not None:
-            return claim.told()
-    return None
+        return []
+    claims = [claim for hypothesis in HYPOTHESES if (claim := hypothesis(case)) is not None]
+    return [claim.told() for claim in claims]
 
 
 # Factors.

@@ -1,0 +1,127 @@
+"""Difference quotients in numbers of 60 digits: the witness where those of float64 cannot decide, as for cos(x) at 1e8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.engine.check.finite_differences import Place
+from app.engine.check.objective import Differentiated
+from app.engine.precision.exact_arithmetic.numbers import DIGITS, MP, Carrier, as_numbers
+from app.engine.precision.exact_arithmetic.tensor import ExactTensor, Ledger, TooLongError, exact
+from app.engine.stepwise.point import REFUSALS
+
+# Numbers of 60 digits that one input may cost: about 5 µs each, so about 0.4 s.
+_BUDGET: Final = 80_000
+# A step of 1e-25 of the element leaves 35 of 60 digits to a quotient, and 25 to a function that bends as much as it rises. At that step a
+# branch is taken as at the point itself; at the last bits of a float64 it is taken as there, so that jumps and bends are seen.
+_STEP: Final = MP.mpf(10) ** -25
+_COARSE, _FINE = MP.mpf(2) ** -44, MP.mpf(2) ** -50
+_RATIO: Final = 64
+# Where the two sides differ by more there is a kink.
+_SIDES: Final = 1e-7
+# A quotient of so many right digits is enough; where a huge value beside it takes them, as 1e200 does, it is taken in more.
+_RIGHT, _MOST_DIGITS = 16, 600
+_BENDS: Final = 1e-6  # a side whose quotient is another than at the smallest step, and stays so: its branch is another
+_STAYS: Final = 0.1
+_JUMPS: Final = 8  # a quotient that grows by so much where the step shrinks by 64 is that of a jump
+
+
+class ExactDifferences:
+    """Quotients of one input, while the budget lasts."""
+
+    def __init__(self, objective: Differentiated, name: str) -> None:
+        self._objective, self._name = objective, name
+        self._ledger = Ledger(_BUDGET)
+        leaf = objective.point.leaves[name]
+        self.possible = (
+            objective.exact and objective.point.wide and not objective.point.function.random and leaf.dtype == torch.float64
+        )
+
+    def at(self, place: Place) -> tuple[Tensor, Tensor] | None:
+        """The left and right quotient of every row, shape [rows].
+
+        None where some call has no exact meaning, the budget is spent, or the function jumps there.
+        """
+        if not self.possible or place[1]:
+            return None
+        leaf = self._objective.point.leaves[self._name]
+        own = float(leaf.reshape(-1)[place[0]].abs())
+        scale = own or float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0
+        left, right = None, None
+        try:
+            for digits in (DIGITS, _MOST_DIGITS):
+                with MP.workdps(digits), np.errstate(all="ignore"), torch.no_grad():
+                    base = self._rows(place[0], MP.mpf(0))
+                    left, right = (self._side(base, place[0], sign * MP.mpf(scale)) for sign in (-1, 1))
+                    noise = max((abs(value) for value in base), default=0) * MP.mpf(10) ** (_RIGHT - digits) / (_STEP * scale)
+                if left is None or right is None or all(abs(value) >= noise or noise == 0 for value in (*left, *right)):
+                    break
+        except (*REFUSALS, TooLongError, NotImplementedError, AttributeError):
+            self.possible = False  # some call cannot be made on tensors that carry more than PyTorch knows of
+            return None
+        if self._ledger.unproved:
+            self.possible = False
+            return None
+        return None if left is None or right is None else (_floats(left), _floats(right))
+
+    def _side(self, base: list[Any], index: int, scale: Any) -> list[Any] | None:
+        """The quotients of one side; None at a jump."""
+        columns = [
+            [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale, moves), base, strict=True)]
+            for step, moves in ((_STEP, False), (_COARSE, True), (_FINE, True))
+        ]
+        rows = [_limit(*quotients) for quotients in zip(*columns, strict=True)]
+        return None if None in rows else rows
+
+    def _rows(self, index: int, step: Any, moves: bool = False) -> list[Any]:
+        """The rows where one element has moved by `step`; `moves`: the float64 run, which decides branches, moves too."""
+        leaves: dict[str, Tensor] = {}
+        for name, leaf in self._objective.point.leaves.items():
+            if leaf.dtype != torch.float64:
+                leaves[name] = leaf
+                continue
+            tensor = exact(leaf, self._ledger)
+            if name == self._name:
+                numbers = tensor.numbers.copy()
+                numbers.reshape(-1)[index] += step
+                value = leaf.clone()
+                if moves:
+                    value.reshape(-1)[index] = float(numbers.reshape(-1)[index])
+                tensor = ExactTensor(value, numbers, self._ledger)
+            leaves[name] = tensor
+        outputs = self._objective.outputs(leaves)
+        return [_row(row, outputs) for row in self._objective.rows]
+
+
+def sides_differ(left: Tensor, right: Tensor) -> Tensor:
+    return (left - right).abs() > _SIDES * (left.abs() + right.abs())
+
+
+def _limit(finest: Any, coarse: Any, fine: Any) -> Any:
+    """The limit of a side's quotients; None where they run away."""
+    apart, size = abs(fine - finest), max(abs(fine), abs(finest))
+    if apart <= _BENDS * size:
+        return finest
+    if abs(fine) > _JUMPS * max(abs(coarse), abs(finest)):
+        return None
+    return fine + (fine - coarse) / (_RATIO - 1) if abs(fine - coarse) <= _STAYS * apart else finest
+
+
+def _row(row: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Any:
+    total = MP.mpf(0)
+    for name, cotangent in row.items():
+        output = outputs[name]
+        if output.dtype != torch.float64 or (not isinstance(output, Carrier) and output.requires_grad):
+            raise NotImplementedError
+        products = np.asarray(as_numbers(cotangent.to(torch.float64)) * as_numbers(output), dtype=object)
+        total += products.sum() if products.size else 0
+    return total
+
+
+def _floats(row: list[Any]) -> Tensor:
+    return torch.tensor([float(number) for number in row], dtype=torch.float64)

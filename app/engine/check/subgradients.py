@@ -1,0 +1,200 @@
+"""The derivatives that a function has around a kink: their convex hull is Clarke's subdifferential, and every value in it is right.
+
+F. H. Clarke, Optimization and Nonsmooth Analysis (1983), theorem 2.5.1: the subdifferential is the hull of the limits of gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.check.objective import Differentiated
+from app.engine.stepwise.one_sided import random_like, scale_of
+from app.engine.stepwise.point import REFUSALS
+
+# Steps off the point, relative to an element: a smooth derivative changes by a thousandth as much at the second as at the first.
+_STEPS: Final = (2.0**-30, 2.0**-40)
+_PATTERNS: Final = 8  # random sides on which all elements are put at once: that one is always on the same has a chance of 2^-7
+# A derivative that changes by less than this of itself does not bend.
+_CHANGES: Final = 1e-3
+_STILL: Final = 1e-6  # what a gradient at another side of another element may change by, and not depend on it
+_ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang together
+_BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
+_CORNERS: Final = 96  # gradients of which a hull is made
+_FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
+_REFINED: Final = 6  # times that a hull is refined towards a point outside it: that of a circle closes in quadratically
+_HULL: Final = 1e-5  # a point of a hull is found to about six digits
+
+
+@dataclass(frozen=True)
+class Subgradients:
+    """Around the point, of one input.
+
+    Attributes:
+        low, high: the range of each element's derivative, shape [rows, *input]; NaN where it does not bend.
+    """
+
+    objective: Differentiated
+    name: str
+    low: Tensor
+    high: Tensor
+
+    @cached_property
+    def kinks(self) -> Tensor:
+        return ~torch.isnan(self.low)
+
+    def contains(self, expected: Tensor) -> Tensor:
+        """Elements of `expected` [rows, *input] that are in the range of their own kink."""
+        slack = _HULL * (self.low.abs() + self.high.abs()).nan_to_num(0, 0, 0)
+        return self.kinks & (expected >= self.low - slack) & (expected <= self.high + slack)
+
+    def excludes(self, expected: Tensor) -> bool | None:
+        """Whether elements that are each in their range are no subgradient together; None where that cannot be told.
+
+        (1, 1) at a tie of two maxima is none: one of them wins, and the derivatives of the two add up to 1.
+        """
+        columns = self.kinks.reshape(len(expected), -1).any(0).nonzero().reshape(-1).tolist()
+        if len(columns) < 2 or self._separable(columns):
+            return False
+        if len(columns) > _ALONE:
+            return None
+        verdicts = [self._outside(group, expected) for group in self._groups(columns)]
+        return True if True in verdicts else None if None in verdicts else False
+
+    def _separable(self, columns: list[int]) -> bool:
+        """Whether the derivative at each kink depends only on its own side, as for relu of each element."""
+        signs, gradients = [], []
+        for k in range(_PATTERNS):
+            sides = _sides(self._leaf, 200 + k).reshape(-1)
+            gradient = self._near(sides)
+            if gradient is None:
+                return False
+            signs.append(sides[columns])
+            gradients.append(gradient[:, columns])
+        up = torch.stack(signs)[:, None, :] > 0
+        values = torch.stack(gradients)
+        size = values.abs().amax(0)
+        for side in (up, ~up):
+            high = torch.where(side, values, -torch.inf).amax(0)
+            low = torch.where(side, values, torch.inf).amin(0)
+            if bool(((high - low) > _STILL * size).any()):
+                return False
+        return True
+
+    def _groups(self, columns: list[int]) -> list[list[int]]:
+        """Kinks that hang together: moving one changes the derivative at the other."""
+        groups = [{column} for column in columns]
+        for number in range(_BASES):
+            sides = _sides(self._leaf, 400 + number).reshape(-1)
+            here = self._near(sides)
+            for column in columns:
+                moved = sides.clone()
+                moved[column] *= -_FARTHER
+                gradient = self._near(moved)
+                if gradient is None or here is None:
+                    return [columns]
+                size = torch.maximum(gradient.abs(), here.abs())
+                changed = ((gradient - here).abs() > _CHANGES * size).any(0)
+                together = {c for c in columns if bool(changed[c])} | {column}
+                joined = set[int]().union(*(g for g in groups if g & together))
+                groups = [g for g in groups if not g & together] + [joined]
+        return [sorted(group) for group in groups]
+
+    def _outside(self, group: list[int], expected: Tensor) -> bool | None:
+
+        corners = [
+            corner
+            for k in range(_CORNERS)
+            if (corner := self._corner(_sides(self._leaf, 300 + k).reshape(-1), group)) is not None
+        ]
+        if not corners:
+            return None
+        believed = expected.reshape(len(expected), -1)[:, group]
+        for row in range(len(believed)):
+            points = [corner[row] for corner in corners]
+            for _ in range(_REFINED):
+                residual, distance = _nearest(torch.stack(points), believed[row])
+                if distance <= _HULL:
+                    break
+                # The corner that lies farthest towards it, were the function convex (or, the other way, concave).
+                for side in (1.0, -1.0):
+                    moved = torch.zeros(self._leaf.numel(), dtype=torch.float64, device=self._leaf.device)
+                    moved[group] = side * residual
+                    corner = self._corner(moved, group)
+                    points += [] if corner is None else [corner[row]]
+            else:
+                if distance > 100 * _HULL:
+                    return True if len(group) <= _FEW else None
+        return False
+
+    def _corner(self, sides: Tensor, group: list[int]) -> Tensor | None:
+        """The derivatives at the kinks `group` where only these are moved, shape [rows, kinks]."""
+        moved = torch.zeros_like(sides)
+        moved[group] = sides[group]
+        gradient = self._near(moved)
+        return None if gradient is None else gradient[:, group]
+
+    @property
+    def _leaf(self) -> Tensor:
+        return self.objective.point.leaves[self.name]
+
+    def _near(self, sides: Tensor) -> Tensor | None:
+        gradient = _gradient_near(self.objective, self.name, sides.reshape(self._leaf.shape), _STEPS[0])
+        return None if gradient is None else gradient.reshape(len(gradient), -1)
+
+
+def subgradients(objective: Differentiated, name: str, ours: Tensor) -> Subgradients | None:
+    """What the derivatives around the point are; None where there is no kink, or none can be had. 16 derivatives.
+
+    Arguments:
+        ours: the derivative at the point, shape [rows, *input].
+    """
+    leaf = objective.point.leaves[name]
+    if leaf.is_complex() or not objective.point.wide or not leaf.numel():
+        return None
+    ranges: list[tuple[Tensor, Tensor]] = []
+    for step in _STEPS:
+        gradients = [_gradient_near(objective, name, _sides(leaf, 200 + k), step) for k in range(_PATTERNS)]
+        stack = torch.stack([g for g in gradients if g is not None] or [ours])
+        finite = torch.isfinite(stack)
+        ranges.append((torch.where(finite, stack, torch.inf).amin(0), torch.where(finite, stack, -torch.inf).amax(0)))
+    (low_c, high_c), (low, high) = ranges
+    spread = high - low
+    size = torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
+    bends = torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > 0.25 * (high_c - low_c))
+    # A jump of a derivative beside rounding: what is nothing of the largest is no kink.
+    bends &= spread > 1e-9 * float(size.max())
+    if not bool(bends.any()):
+        return None
+    return Subgradients(objective, name, torch.where(bends, low, torch.nan), torch.where(bends, high, torch.nan))
+
+
+def _nearest(points: Tensor, target: Tensor) -> tuple[Tensor, float]:
+    """What is left of `target` beside the hull of `points` [points, n], of length 1; and how much, relative to the largest number."""
+    from scipy.optimize import nnls  # half a second, which only few checks need
+
+    size = max(float(points.abs().max()), 1e-300)
+    # Weights that are positive and add up to 1: the last equation.
+    matrix = torch.cat([points.T / size, torch.ones(1, len(points), dtype=torch.float64, device=points.device)])
+    goal = torch.cat([target / size, torch.ones(1, dtype=torch.float64, device=target.device)])
+    weights, distance = nnls(matrix.cpu().numpy(), goal.cpu().numpy(), maxiter=50 * len(points))
+    residual = (goal - matrix @ torch.from_numpy(weights).to(matrix.device))[:-1]
+    return residual / residual.norm().clamp(min=1e-300), float(distance)
+
+
+def _sides(leaf: Tensor, number: int) -> Tensor:
+    """Random signs, with magnitudes over two decades, so that one kink is often much nearer than another."""
+    sides = random_like(leaf, number)
+    return sides.sign() * 10 ** (2 * (sides.abs() - 1))
+
+
+def _gradient_near(objective: Differentiated, name: str, sides: Tensor, step: float) -> Tensor | None:
+    leaf = objective.point.leaves[name]
+    try:
+        return objective.derivative({name: leaf + step * scale_of(leaf) * sides})[name]
+    except REFUSALS:
+        return None

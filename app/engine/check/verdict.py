@@ -1,0 +1,155 @@
+"""What the client believes against what is known of a derivative, element by element: it agrees, it does not, or that cannot be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.check.agreement import RELATIVE, Compared, largest
+from app.engine.check.client_precision import ClientPrecision, rounding_spread
+from app.engine.check.finite_differences import Numeric
+from app.engine.check.objective import Differentiated
+from app.engine.check.subgradients import Subgradients, subgradients
+from app.engine.stepwise.one_sided import scale_of
+
+# Numbers that the client had from finite differences are off by some eps^(1/2) of the function's size over the step (one-sided) or
+# eps^(2/3) (central), in every element alike. Only so much is forgiven as shows in the elements large enough to be sure of:
+_NOISE_AT_MOST: Final = 1e-6  # of the function's size over the element's, or of the row's largest derivative
+_SURE: Final = 1e3  # elements so many times larger than that noise are right to three digits or wrong
+_NOISE_SLACK: Final = 8.0  # times the median noise of those
+_ROUNDINGS: Final = 16.0  # an element that is off by fewer was computed by a formula
+# Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
+_NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
+
+KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
+_COARSE = "Your numbers are written with two digits. They agree as far as these go, which is not enough to prove a derivative."
+_UNSETTLED = (
+    "Finite differences do not settle at this point: rounding, or a change faster than any step, leaves more doubt than the derivative "
+    "itself is large, and no exact arithmetic is at hand for these steps. Nothing contradicts PyTorch's derivative, and nothing confirms it."
+)
+_CORNERS = "Every element is within the range of its own kink; whether they are one subgradient together could not be settled."
+_AUTODIFF_WRONG = "PyTorch's own derivative is not what differences give at some elements; yours is."
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """On one input, tensors of shape [rows, *input].
+
+    Attributes:
+        agrees: None: cannot tell, and `reason` says why.
+        error, tolerance: by element.
+        off: the client's derivative is wrong there.
+        kinks: elements at a kink.
+        believed: what the client believes; None where it was not sent, or in another shape.
+    """
+
+    agrees: bool | None
+    error: Tensor
+    tolerance: Tensor
+    off: Tensor
+    kinks: Tensor
+    believed: Tensor | None
+    reason: str | None = None
+    note: str | None = None
+
+
+def of_autodiff(compared: Compared) -> Verdict:
+    """Where nothing was sent to compare with."""
+    kinks = ~torch.isnan(compared.low)
+    reason = _UNSETTLED if compared.agrees is None else None
+    off = torch.zeros_like(kinks)
+    return Verdict(compared.agrees, compared.error, compared.tolerance, off, kinks, None, reason, _note(compared, kinks))
+
+
+def of_client(
+    objective: Differentiated, numeric: Numeric, name: str, compared: Compared, believed: Tensor, precision: ClientPrecision
+) -> Verdict:
+    """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
+    ours = compared.ours
+    repaired = compared.contradicted & torch.isfinite(compared.values.abs())
+    reference = torch.where(repaired, compared.values, ours)
+    tolerance = torch.where(repaired, compared.tolerance, RELATIVE * ours.abs().nan_to_num(0, 0, 0))
+    apart = torch.where((believed == reference) | (believed.isnan() & reference.isnan()), 0.0, (believed - reference).abs())
+    apart = torch.nan_to_num(apart, torch.inf, torch.inf)
+    kinks = ~torch.isnan(compared.low)
+    off = apart > tolerance
+    reason: str | None = None
+    open_question = False
+    if bool(off.any()):
+        around = subgradients(objective, name, ours)
+        inside, excluded = _at_kinks(compared, believed, around)
+        kinks = kinks if around is None else kinks | around.kinks
+        if excluded is None:
+            open_question, reason = True, _CORNERS
+        if not excluded:
+            apart = torch.where(inside, 0.0, apart)
+        off = apart > tolerance
+    if bool(off.any()):
+        limits = None if around is None else (around.low, around.high)
+        spread = rounding_spread(objective, name, ours, precision.eps, limits)
+        tolerance = tolerance + spread + precision.tiny
+        if precision.half is not None:
+            tolerance = tolerance + precision.half.reshape(tolerance.shape)
+        off = apart > tolerance
+    if bool(off.any()):
+        tolerance = tolerance + _noise(objective, numeric, name, reference, apart)
+        off = apart > tolerance
+    if (
+        bool(off.any())
+        and precision.coarse is not None
+        and bool((apart <= tolerance + precision.coarse.reshape(apart.shape)).all())
+    ):
+        open_question, reason, off = True, _COARSE, torch.zeros_like(off)
+    agrees: bool | None = not bool(off.any())
+    if compared.agrees is None:
+        agrees, reason = None, _UNSETTLED
+    elif compared.broken or (compared.agrees is False and not bool(repaired.any())):
+        agrees = False
+    elif agrees and open_question:
+        agrees = None
+    note = _AUTODIFF_WRONG if agrees and bool(repaired.any()) else _note(compared, kinks)
+    blamed = compared.contradicted & ~repaired
+    error = torch.where(blamed, torch.maximum(apart, compared.error), apart)
+    return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
+
+
+def _note(compared: Compared, kinks: Tensor) -> str | None:
+    return compared.note or (KINK if bool(kinks.any()) else None)
+
+
+def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None) -> tuple[Tensor, bool | None]:
+    """Elements of `believed` that are subgradients; and whether together they are none (None: not to be told)."""
+    if believed.is_complex():
+        return torch.zeros(believed.shape, dtype=torch.bool, device=believed.device), False
+    between = (believed >= compared.low) & (believed <= compared.high)
+    if around is None:
+        return between, False
+    inside = between | around.contains(believed)
+    return inside, around.excludes(believed) if bool((inside & around.kinks).any()) else False
+
+
+def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> Tensor:
+    """What finite differences made by the client may be off by: as much as shows where a wrong formula could not hide."""
+    leaf = objective.point.leaves[name]
+    size = numeric.size.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300)
+    row = reference.abs().nan_to_num(0, 0, 0).reshape(len(reference), -1)
+    largest_of_row = row.amax(1).reshape(-1, *[1] * leaf.ndim) if reference.numel() else size
+    most = _NOISE_AT_MOST * torch.maximum(size, largest_of_row)
+    sure = (reference.abs() > _SURE * most) & torch.isfinite(apart) & (apart <= RELATIVE * reference.abs())
+    if not bool(sure.any()):
+        return torch.minimum(_NO_ELEMENT * size, _OF_THE_ROW * largest_of_row)
+    beyond_rounding = torch.where(apart > _ROUNDINGS * torch.finfo(torch.float64).eps * reference.abs(), apart, 0.0)
+    seen = _NOISE_SLACK * float(beyond_rounding[sure].median())
+    return torch.clamp(most, max=seen)
+
+
+def tolerances_of_all(verdict: Verdict, ours: Tensor) -> float:
+    """The verdict's tolerance relative to the derivative as a whole: what two derivatives of another shape may differ by."""
+    size = largest(ours)
+    if not size or not verdict.tolerance.numel():
+        return 4 * RELATIVE
+    large = ours.abs() > 1e-3 * size
+    return max(4 * RELATIVE, float((verdict.tolerance[large] / ours.abs()[large]).max()) if bool(large.any()) else 0.0)
