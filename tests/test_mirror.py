@@ -31,6 +31,7 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_explain_pointwise.py": "explain beside mpmath, for the pointwise functions",
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
     "oracle/test_derivations.py": "check: derivations by hand",
+    "oracle/test_mistakes.py": "check: derivations with planted mistakes",
     "pastes/test_pastes.py": "programs as people paste them",
     "pool/test_end.py": "how a server ends",
     "pool/test_faults.py": "injected faults of the system",

@@ -98,9 +98,8 @@ def compare(
     seen, unseen = looks(doubtful, closer)
     for place in seen:
         numeric.closely(name, place, differences)
-    for place in unseen:  # the first difference alone is no verdict
-        if parts.contradicts(place, differences):
-            differences.value.pop(place, None)
+    for place in (place for place in unseen if parts.contradicts(place, differences)):
+        differences.value.pop(place, None)  # the first difference alone is no verdict
     exact = _decide(objective, name, parts, differences, doubtful[:_ASKED])
     values, doubt, low, high = parts.table(differences)
     tolerance = relative * ours.abs() + parts.floor + _DOUBTS * doubt
@@ -113,7 +112,6 @@ def compare(
     note = None if bool(within.all()) else symmetric_agrees(objective.point, leaf, ours, values, loose)
     if note is not None:
         values, within = torch.where(within, values, torch.nan), torch.ones_like(within)
-    # What numbers of 60 digits settled is no rounding, and no jump.
     broken = (bool(adrift.any()) and _breaks(objective.point, name)) or not (whole or _directions(numeric, name, parts))
     agrees: bool | None = bool(within.all()) and not broken
     confirmed = (~torch.isnan(values.abs()) | ~torch.isnan(low)) & (

@@ -19,9 +19,10 @@ from app.engine.check.autodiff_faults import disagreement
 from app.engine.check.client_precision import client_precision
 from app.engine.check.conventions import convention
 from app.engine.check.finite_differences import Budget, Numeric
-from app.engine.check.mistakes.hypotheses import Case, explanations
+from app.engine.check.judgement import Verdict, of_autodiff, of_client, tolerances_of_all
+from app.engine.check.mistakes.case import Case
+from app.engine.check.mistakes.hypotheses import explanations
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
-from app.engine.check.verdict import Verdict, of_autodiff, of_client, tolerances_of_all
 from app.engine.explain.report import number
 from app.engine.stepwise.point import REFUSALS, Point, widened
 from app.engine.tensors import is_differentiable
@@ -66,7 +67,7 @@ def check(
                 objective = Curvature(whole, name)
                 numeric = Numeric(objective)
             ours = derivatives[name] if name in derivatives else objective.derivative()[name]
-            report[name] = _report(objective, numeric, name, ours, expected.get(name), leaves, budgets)
+            report[name] = _report(objective, numeric, name, ours, expected.get(name), leaves, budgets, seed)
         return report
 
 
@@ -101,6 +102,7 @@ def _report(
     expected: Tensor | None,
     leaves: Mapping[str, Tensor],
     budgets: Mapping[str, Budget],
+    seed: int | None,
 ) -> dict[str, Any]:
     wide = None if expected is None else widened(expected if is_differentiable(expected.dtype) else expected.double())
     believed = None if wide is None else _in_rows(objective, name, ours, wide)
@@ -119,7 +121,7 @@ def _report(
     claims: list[dict[str, Any]] = []
     if wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
         relative = tolerances_of_all(verdict, ours)
-        claims = explanations(Case(name, ours.reshape(shape), wide, relative, objective))
+        claims = explanations(Case(name, ours.reshape(shape), wide, relative, objective, seed))
     if agrees is False and not claims:
         claim = convention(objective.point) or disagreement(objective.point, name)
         claims = [] if claim is None else [claim]

@@ -1,41 +1,101 @@
-"""What a factor between two derivatives may be equal to: the sizes that a program divides by, its axes, the 2 of a square."""
+"""What a factor between two derivatives may be equal to: sizes that a program divides by, exponents, constants, bases, degrees."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import fx
 
-from app.catalogue.facts import operations_with
+from app.catalogue.facts import operations_with, values
+from app.engine.check.mistakes.case import Case, Claim, place_of
+from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
 
+_DEGREE: Final = math.pi / 180
+
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """`value` > 0, what it is; `weak`: a size that may be equal by chance, so one element alone does not prove it."""
+    """`value` > 0, what it is; `weak`: a size that may be equal by chance, so one element alone does not prove it.
+
+    Attributes:
+        node: the step that has it; None where no single one does.
+    """
 
     value: float
     meaning: str
     weak: bool
+    node: fx.Node | None = None
+
+
+def known_factor(case: Case) -> Iterator[Claim]:
+    """All that the factor between the two may be."""
+    c = case.factor(case.ours, case.expected)
+    if c is None:
+        return
+    proved = case.elements(case.ours) > 1
+    for known in explained(case, c):
+        if proved or not known.weak:
+            yield Claim(
+                "constant_factor", f"Yours is {times(c)} ours{signed(c)}, {known.meaning}.", c, rank=2 if known.weak else 0
+            )
+
+
+def any_factor(case: Case) -> Iterator[Claim]:
+    c = case.factor(case.ours, case.expected)
+    if c is not None and abs(c + 1) > 10 * case.relative and case.elements(case.ours) >= (2 if case.relative < 1e-5 else 3):
+        yield Claim("constant_factor", f"Yours is {times(c)} ours{signed(c)}, everywhere.", c)
+
+
+def sign(case: Case) -> Iterator[Claim]:
+    if case.same(-case.ours, case.expected):
+        yield Claim("sign", "Yours has the opposite sign: it is ours times -1.", -1.0)
+
+
+def explained(case: Case, c: float) -> list[Factor]:
+    """The factors that are equal to |c|, the most telling first, each meaning once."""
+    if "factors" not in case.memory:
+        case.memory["factors"] = factors_of(case.trace, case.name)
+    near = [f for f in case.memory["factors"] if abs(abs(c) - f.value) <= 4 * case.relative * f.value]
+    # A size that is equal by chance is no explanation beside one that the program has.
+    chosen = [factor for factor in near if not factor.weak] or near
+    return list({factor.meaning: factor for factor in reversed(chosen)}.values())[::-1]
+
+
+def times(c: float) -> str:
+    c = abs(c)
+    if abs(c - 0.5) < 1e-9:
+        return "half of"
+    if c < 1 and abs(1 / c - round(1 / c)) < 1e-6 / c:
+        return f"1/{round(1 / c)} of"
+    return f"{float(f'{c:.6g}'):g} times"
+
+
+def signed(c: float) -> str:
+    return " with the opposite sign" if c < 0 else ""
 
 
 def factors_of(trace: StepTrace, name: str) -> list[Factor]:
     """Factors that a derivation with respect to the input `name` may be off by, the most telling first."""
-    factors = [*_averages(trace), *_totals(trace), *_twos(trace), *_sizes(trace, name)]
+    sources = (_averages, _exponents, _twos, _constants, _bases, _corrections, _totals)
+    factors = [factor for source in sources for factor in source(trace)]
+    factors += [*_numbers(trace, name), *_sizes(trace, name)]
     return [factor for factor in factors if factor.value > 0 and factor.value != 1]
 
 
 def _averages(trace: StepTrace) -> Iterator[Factor]:
     """A mean in the program, taken as a sum."""
     for record in trace.records:
-        count = _averaged(trace, record)
+        count = averaged(trace, record)
         if count is not None and count != 1:
             what = _called(trace, record, count)
-            yield Factor(count, f"{what}: sum instead of mean", weak=False)
+            yield Factor(count, f"{what}: sum instead of mean", weak=False, node=record.node)
             if _squares(trace):
                 yield Factor(
                     count / 2,
@@ -44,7 +104,7 @@ def _averages(trace: StepTrace) -> Iterator[Factor]:
                 )
 
 
-def _averaged(trace: StepTrace, record: StepRecord) -> float | None:
+def averaged(trace: StepTrace, record: StepRecord) -> float | None:
     """By how much the step's sum is larger than its mean."""
     name = name_of(record.node)
     if name in operations_with("reduces", "mean") and len(record.outputs) == 1 and record.outputs[0].numel():
@@ -65,8 +125,10 @@ def _total(trace: StepTrace, record: StepRecord) -> float | None:
     at = {parent[0]: tensor.detach() for parent, tensor in zip(record.parents, record.inputs, strict=True)}
     args = [at.get(a, a) if isinstance(a, fx.Node) else a for a in record.node.args]
     kwargs = {key: at.get(a, a) if isinstance(a, fx.Node) else a for key, a in record.node.kwargs.items()}
-    if argument_of(record.node, "reduction", None) in args:
-        args[args.index(argument_of(record.node, "reduction", None))] = "sum"
+    reduction = argument_of(record.node, "reduction", None)
+    place = next((i for i, a in enumerate(args) if isinstance(a, str) and a == reduction), None)
+    if place is not None:
+        args[place] = "sum"
     else:
         kwargs["reduction"] = "sum"
     try:
@@ -78,16 +140,58 @@ def _total(trace: StepTrace, record: StepRecord) -> float | None:
 
 def _called(trace: StepTrace, record: StepRecord, count: float) -> str:
     """What the number of averaged things is to a person."""
-    batch = count in _batch_sizes(trace)
+    batch = count in batch_sizes(trace)
     everything = count == record.inputs[0].numel()
     if batch and everything:
         return "the number of elements, which is the batch size"
     return "the batch size" if batch else "the number of elements" if everything else "the number of elements averaged"
 
 
-def _batch_sizes(trace: StepTrace) -> set[int]:
-    leaves = [trace.values[ref] for ref in trace.leaves.values()]
-    return {leaf.shape[0] for leaf in leaves if leaf.ndim > 1}
+def batch_sizes(trace: StepTrace) -> set[int]:
+    """Sizes of leading axes that are a batch: samples that do not mix until a sum or mean takes them together.
+
+    Such an axis belongs to two inputs (samples and their targets), or to one that is multiplied from the right by a matrix that all samples
+    share. The rows of a lone matrix do not mix either, and are no batch.
+    """
+    sizes: set[int] = set()
+    for record in trace.records:
+        if not record.inputs or name_of(record.node) not in _REDUCERS:
+            continue
+        tensor = record.inputs[0]
+        reduced = tensor.ndim > record.outputs[0].ndim and tensor.shape[0] > 1
+        if reduced and tensor.shape[0] not in sizes and _samples(trace, record):
+            sizes.add(tensor.shape[0])
+    return sizes
+
+
+_REDUCERS: Final = (
+    frozenset(values("reduces")) | frozenset(values("loss")) | {"getitem", "index", "logsumexp", "amax", "nll_loss"}
+)
+
+
+def _samples(trace: StepTrace, record: StepRecord) -> bool:
+    """Whether the leading axis of what a step reduces is one of samples."""
+    ref, tensor = record.parents[0], record.inputs[0]
+    n = tensor.shape[0]
+    alike = [name for name, leaf in trace.leaves.items() if trace.values[leaf].ndim and trace.values[leaf].shape[0] == n]
+    if not trace.depends.get(ref) or not alike:
+        return False
+    first = torch.zeros_like(tensor)
+    first[0] = random_like(tensor, 3)[0]
+    try:
+        reached = trace.backward({ref: first})
+    except REFUSALS:
+        return False
+    own, shared = 0, False
+    for name, leaf in trace.leaves.items():
+        gradient, value = reached.get(leaf), trace.values[leaf]
+        if (name in alike and not is_differentiable(value.dtype)) or (
+            gradient is not None and name in alike and not bool((gradient[1:] != 0).any())
+        ):
+            own += 1
+        elif gradient is not None and value.ndim > 1 and tensor.ndim > 1:
+            shared = True
+    return own > 1 or (own == 1 and shared)
 
 
 def _totals(trace: StepTrace) -> Iterator[Factor]:
@@ -100,13 +204,84 @@ def _totals(trace: StepTrace) -> Iterator[Factor]:
         if not is_sum or not record.inputs or not record.outputs[0].numel():
             continue
         count = record.inputs[0].numel() / record.outputs[0].numel()
-        for size in {count, *_batch_sizes(trace)}:
+        for size in sorted({count, *batch_sizes(trace)}, key=lambda size: size != count):
             if size > 1 and float(size).is_integer():
-                yield Factor(1 / size, f"one over {_called(trace, record, size)}: mean instead of sum", weak=size != count)
+                what = _called(trace, record, size)
+                yield Factor(1 / size, f"one over {what}: mean instead of sum", weak=size != count, node=record.node)
+
+
+def _exponents(trace: StepTrace) -> Iterator[Factor]:
+    """The n of n·xⁿ⁻¹."""
+    for record in trace.records:
+        n = exponent_of(record)
+        if n is not None and n not in (0, 1, 2):
+            yield Factor(
+                1 / abs(n),
+                f"the exponent {n:g} that the power rule multiplies by is missing{place_of(record.node)}",
+                False,
+                record.node,
+            )
+
+
+def exponent_of(record: StepRecord) -> float | None:
+    """The exponent of a power, where it is a plain number."""
+    name = name_of(record.node)
+    if name == "pow":
+        n = record.node.args[1] if len(record.node.args) > 1 else record.node.kwargs.get("exponent")
+        return float(n) if isinstance(n, int | float) and not isinstance(n, bool) else None
+    return {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5}.get(name)
+
+
+def _constants(trace: StepTrace) -> Iterator[Factor]:
+    """Numbers that the text multiplies or divides by."""
+    for record in trace.records:
+        name = name_of(record.node)
+        if name not in ("mul", "truediv", "div", "multiply", "divide"):
+            continue
+        for c in record.node.args:
+            if isinstance(c, int | float) and not isinstance(c, bool) and c not in (0, 1, -1):
+                by = abs(float(c)) if name in ("mul", "multiply") or c is record.node.args[0] else 1 / abs(float(c))
+                word = "the factor" if name in ("mul", "multiply") or c is record.node.args[0] else "the division by"
+                yield Factor(1 / by, f"{word} {c:g} is missing{place_of(record.node)}", False, record.node)
+                yield Factor(by, f"{word} {c:g} is there twice{place_of(record.node)}", True)
+
+
+def _bases(trace: StepTrace) -> Iterator[Factor]:
+    """Bases of logarithms and powers, and degrees."""
+    for record in trace.records:
+        name, place = name_of(record.node), place_of(record.node)
+        if name in ("log2", "log10"):
+            base = 2 if name == "log2" else 10
+            yield Factor(
+                math.log(base), f"the 1/ln {base} from the derivative of `{name}` is missing{place}", False, record.node
+            )
+        elif name == "exp2":
+            yield Factor(1 / math.log(2), f"the ln 2 from the derivative of `exp2` is missing{place}", False, record.node)
+        elif name == "log":
+            for base in (2, 10):
+                yield Factor(1 / math.log(base), f"a logarithm to the base {base} instead of the natural one{place}", True)
+        elif name in ("deg2rad", "rad2deg"):
+            by = _DEGREE if name == "deg2rad" else 1 / _DEGREE
+            yield Factor(1 / by, f"the factor of `{name}` is missing{place}", False, record.node)
+        elif name in ("sin", "cos", "tan", "asin", "acos", "atan", "atan2"):
+            yield Factor(_DEGREE, f"π/180: degrees instead of radians{place}", False)
+            yield Factor(1 / _DEGREE, f"180/π: degrees instead of radians{place}", False)
+
+
+def _corrections(trace: StepTrace) -> Iterator[Factor]:
+    """n or n - 1 in a variance."""
+    for record in trace.records:
+        if name_of(record.node) not in ("var", "std") or not record.inputs or not record.outputs[0].numel():
+            continue
+        n = record.inputs[0].numel() / record.outputs[0].numel()
+        if n > 1:
+            power = 1.0 if name_of(record.node) == "var" else 0.5
+            yield Factor((n / (n - 1)) ** power, f"n - 1 instead of n in `{name_of(record.node)}`", False)
+            yield Factor(((n - 1) / n) ** power, f"n instead of n - 1 in `{name_of(record.node)}`", False)
 
 
 def _twos(trace: StepTrace) -> Iterator[Factor]:
-    square = any(name_of(record.node) in operations_with("squares") for record in trace.records)
+    square = _squares(trace)
     yield Factor(
         0.5, "the 2 from the derivative of a square is missing" if square else "a factor of 2 is missing", weak=not square
     )
@@ -114,17 +289,28 @@ def _twos(trace: StepTrace) -> Iterator[Factor]:
 
 
 def _squares(trace: StepTrace) -> bool:
-    return any(name_of(record.node) in operations_with("squares") for record in trace.records)
+    others = operations_with("squares") - {"pow"}
+    return any(name_of(r.node) in others or exponent_of(r) in (2.0, 0.5, -0.5) for r in trace.records)
+
+
+def _numbers(trace: StepTrace, name: str) -> Iterator[Factor]:
+    """Inputs that are one number: a temperature, a learning rate."""
+    for other, ref in trace.leaves.items():
+        value = trace.values[ref]
+        if other != name and value.numel() == 1 and value.dtype.is_floating_point and float(value) != 0:
+            size = abs(float(value))
+            yield Factor(1 / size, f"a factor `{other}` is missing", True)
+            yield Factor(size, f"a factor `{other}` too many", True)
 
 
 def _sizes(trace: StepTrace, name: str) -> Iterator[Factor]:
     leaf = trace.values[trace.leaves[name]]
     sizes: dict[float, str] = {}
-    for batch in sorted(_batch_sizes(trace)):
+    for batch in sorted(batch_sizes(trace)):
         sizes.setdefault(batch, "the batch size")
     sizes.setdefault(leaf.numel(), f"the number of elements of `{name}`")
     for other, ref in trace.leaves.items():
-        value = trace.values[ref]
+        value: Any = trace.values[ref]
         if is_differentiable(value.dtype):
             for axis, size in enumerate(value.shape):
                 sizes.setdefault(size, f"the size of axis {axis} of `{other}`")

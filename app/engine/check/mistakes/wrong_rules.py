@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn import grad as convolution_gradients
 
 from app.engine.stepwise.point import argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
 from app.engine.tensors import is_differentiable
 
+Row = Sequence[Tensor | None]
 
-def identity(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
+
+def identity(record: StepRecord, cotangents: Row) -> list[Tensor | None]:
     """The step's derivative taken as 1."""
     return [cotangents[0], *([None] * (len(record.inputs) - 1))]
 
@@ -22,12 +25,254 @@ def identity(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Te
 def dropped(position: int) -> VjpRule:
     """The step's own rule with one input treated as constant."""
 
-    def rule(record: StepRecord, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    def rule(record: StepRecord, cotangents: Row) -> Row:
         gradients = step_vjp(record, cotangents)
         gradients[position] = None
         return gradients
 
     return rule
+
+
+def constant(record: StepRecord, cotangents: Row) -> list[Tensor | None]:
+    """The step's result treated as constant."""
+    return [None] * len(record.inputs)
+
+
+def scaled(by: float, position: int | None = None) -> VjpRule:
+    """The step's own rule times a number; of one input alone where `position` says which."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        return [
+            gradient if gradient is None or (position is not None and position != j) else gradient * by
+            for j, gradient in enumerate(step_vjp(record, cotangents))
+        ]
+
+    return rule
+
+
+def unconjugated(record: StepRecord, cotangents: Row) -> list[Tensor | None]:
+    """The step's own rule without the conjugate of its derivative."""
+    turned = step_vjp(record, [None if c is None else c.conj().resolve_conj() for c in cotangents])
+    return [None if gradient is None else gradient.conj().resolve_conj() for gradient in turned]
+
+
+# Slopes of pointwise steps, of the input x and the output y.
+SLOPES: Final[dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]]] = {
+    "output": ("is taken as its own output", lambda x, y: y),
+    "input": ("is taken as its input", lambda x, y: x),
+    "one_minus_output": ("is taken as 1 - y, y its output", lambda x, y: 1 - y),
+    "one_plus_square": ("is taken as 1 + y², y its output: the sign of y² is wrong", lambda x, y: 1 + y * y),
+    "one_minus_square": ("is taken as 1 - y², the rule of tanh", lambda x, y: 1 - y * y),
+    "logistic": ("is taken as y (1 - y), the rule of the logistic function", lambda x, y: y * (1 - y)),
+    "one_plus_output": ("is taken as y (1 + y): the sign of y² is wrong", lambda x, y: y * (1 + y)),
+    "one_minus_square_of_input": ("is taken as 1 - x², of the input where the output belongs", lambda x, y: 1 - x * x),
+    "logistic_of_input": ("is taken as x (1 - x), of the input where the output belongs", lambda x, y: x * (1 - x)),
+    "rule_at_output": ("is taken at its output instead of its input", lambda x, y: torch.sigmoid(y) * (1 - torch.sigmoid(y))),
+    "tanh_at_output": ("is taken at its output instead of its input", lambda x, y: 1 - torch.tanh(y) ** 2),
+    "sine": ("is taken as the sine", lambda x, y: torch.sin(x)),
+    "cosine": ("is taken as the cosine, without its sign", lambda x, y: torch.cos(x)),
+    "secant": ("is taken as 1 / cos x: the square is missing", lambda x, y: 1 / torch.cos(x)),
+    "power_of_e": ("is taken by the power rule, x·eˣ⁻¹", lambda x, y: x * y / torch.e),
+    "reciprocal_of_input": ("is taken as 1 / x", lambda x, y: 1 / x),
+    "square_of_input": ("is taken as 1 / x²: the sign is wrong", lambda x, y: 1 / (x * x)),
+    "half_root": ("is taken as half of the root, where the root divides", lambda x, y: 0.5 * y),
+    "reciprocal_root": ("is taken as 1 / y: the factor one half is missing", lambda x, y: 1 / y),
+    "step": ("is taken as 1 for positive inputs and 0 for others, the rule of relu", lambda x, y: (x > 0).to(x.dtype)),
+    "gate": ("is taken as σ(x): the term x σ'(x) of the product rule is missing", lambda x, y: torch.sigmoid(x)),
+    "gaussian_gate": (
+        "is taken as Φ(x): the term x φ(x) of the product rule is missing", lambda x, y: torch.special.ndtr(x),
+    ),
+    "one_minus_gate": ("is taken as 1 - σ(x)", lambda x, y: 1 - torch.sigmoid(x)),
+    "gaussian": ("is taken as e^(-x²): the factor 2/√π is missing", lambda x, y: torch.exp(-x * x)),
+    "root_of_one_plus": ("is taken as 1/√(1 + x²)", lambda x, y: 1 / torch.sqrt(1 + x * x)),
+}  # fmt: skip
+
+
+def slope(name: str) -> VjpRule:
+    """The rule of a pointwise step whose derivative is taken as one of `SLOPES`."""
+    function = SLOPES[name][1]
+    return lambda record, cotangents: _first(
+        record, cotangents[0], function(record.inputs[0].detach(), record.outputs[0].detach())
+    )
+
+
+def transposed_product(record: StepRecord, cotangents: Row) -> Row:
+    """G·B and A·G where G·Bᵗ and Aᵗ·G belong, where the shapes allow it."""
+    (cotangent,) = cotangents
+    gradients = list(step_vjp(record, cotangents))
+    if cotangent is None or len(record.inputs) != 2:
+        return gradients
+    a, b = (tensor.detach() for tensor in record.inputs)
+    if a.ndim > 1 and b.ndim > 1:
+        candidates = [
+            cotangent @ b if cotangent.shape[-1] == b.shape[-2] else None,
+            a @ cotangent if a.shape[-1] == cotangent.shape[-2] else None,
+        ]
+    elif a.ndim > 1:
+        candidates = [None, a @ cotangent if a.shape[-1] == cotangent.shape[-1] else None]
+    else:
+        candidates = [cotangent @ b if b.ndim > 1 and cotangent.shape[-1] == b.shape[-2] else None, None]
+    for j, candidate in enumerate(candidates):
+        if candidate is not None and gradients[j] is not None and candidate.shape == record.inputs[j].shape:
+            gradients[j] = candidate
+    return gradients
+
+
+def unflipped(record: StepRecord, cotangents: Row) -> Row:
+    """A convolution's rule with the kernel, and its gradient, the other way round."""
+    gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
+    weight = record.inputs[1].detach()
+    axes = tuple(range(2, weight.ndim))
+    backward = _CONVOLUTIONS.get(name_of(record.node))
+    settings = [*record.node.args[3:], *_SETTINGS[max(0, len(record.node.args) - 3) :]]
+    settings = [
+        record.node.kwargs.get(name, value)
+        for name, value in zip(("stride", "padding", "dilation", "groups"), settings, strict=False)
+    ]
+    if backward is None or cotangent is None or isinstance(settings[1], str):
+        return gradients
+    if gradients[0] is not None:
+        gradients[0] = backward(record.inputs[0].shape, weight.flip(axes), cotangent, *settings)
+    if gradients[1] is not None:
+        gradients[1] = gradients[1].flip(axes)
+    return gradients
+
+
+_SETTINGS: Final = (1, 0, 1, 1)  # stride, padding, dilation, groups, where they are left out
+_CONVOLUTIONS: Final[dict[str, Callable[..., Tensor]]] = {
+    "conv1d": convolution_gradients.conv1d_input, "conv2d": convolution_gradients.conv2d_input, "conv3d": convolution_gradients.conv3d_input,
+}  # fmt: skip
+
+
+def without_mask(record: StepRecord, cotangents: Row) -> list[Tensor | None]:
+    """Dropout's derivative without its mask."""
+    return identity(record, cotangents)
+
+
+def without_mask_scaled(record: StepRecord, cotangents: Row) -> Row:
+    """The same with the factor 1/(1 - p) kept."""
+    p = float(argument_of(record.node, "p", 0.5))
+    return [cotangents[0] / (1 - p) if cotangents[0] is not None and p < 1 else None, *([None] * (len(record.inputs) - 1))]
+
+
+def scale_alone(record: StepRecord, cotangents: Row) -> Row:
+    """A normalisation's derivative with mean and spread treated as constants: 1/σ and the weight alone."""
+    gradients = list(step_vjp(record, cotangents))
+    x, cotangent = record.inputs[0].detach(), cotangents[0]
+    if cotangent is None:
+        return gradients
+    name = name_of(record.node)
+    axes = _normalised(record, name, x)
+    eps = argument_of(record.node, "eps", 1e-5)
+    eps = eps if isinstance(eps, float) else 1e-5
+    if name == "normalize":
+        spread = x.norm(dim=axes, keepdim=True)
+    elif name == "rms_norm":
+        spread = (x.square().mean(axes, keepdim=True) + eps).sqrt()
+    elif name == "group_norm":
+        groups = int(argument_of(record.node, "num_groups", 1))
+        grouped = x.reshape(x.shape[0], groups, -1)
+        wide = (grouped.var(-1, unbiased=False, keepdim=True) + eps).sqrt().expand_as(grouped)
+        spread = wide.reshape(x.shape)
+    else:
+        spread = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
+    weight = record.inputs[1].detach() if len(record.inputs) > 1 and name != "normalize" else None
+    by = cotangent / spread
+    if weight is not None and weight.numel() > 1:
+        by = by * (weight if name in ("layer_norm", "rms_norm") else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
+    gradients[0] = by
+    return gradients
+
+
+def _normalised(record: StepRecord, name: str, x: Tensor) -> tuple[int, ...]:
+    """The axes over which a normalisation takes its statistics."""
+    if name in ("layer_norm", "rms_norm"):
+        over = argument_of(record.node, "normalized_shape", (x.shape[-1],))
+        return tuple(range(x.ndim - len(tuple(over)), x.ndim))
+    if name == "normalize":
+        return (int(argument_of(record.node, "dim", 1)),)
+    return (0, *range(2, x.ndim)) if name == "batch_norm" else tuple(range(2, x.ndim))
+
+
+def probability_alone(record: StepRecord, cotangents: Row) -> Row:
+    """p where p - y belongs: of a cross-entropy, or of the log-softmax in one."""
+    cotangent, x = cotangents[0], record.inputs[0].detach()
+    if cotangent is None:
+        return [None] * len(record.inputs)
+    name = name_of(record.node)
+    if name == "log_softmax":
+        axis = int(argument_of(record.node, "dim", -1) or 0)
+        return [-record.outputs[0].detach().exp() * cotangent.sum(axis, keepdim=True)]
+    p = torch.sigmoid(x) if name == "binary_cross_entropy_with_logits" else x.softmax(_class_axis(x))
+    samples = x.numel() if name == "binary_cross_entropy_with_logits" else x.numel() / x.shape[_class_axis(x)]
+    by = 1 / samples if str(argument_of(record.node, "reduction", "mean")) == "mean" else 1.0
+    weight = cotangent if cotangent.ndim in (0, x.ndim) else cotangent.unsqueeze(_class_axis(x))
+    return [p * weight * by, *([None] * (len(record.inputs) - 1))]
+
+
+def unsquared_divisor(record: StepRecord, cotangents: Row) -> Row:
+    """The quotient rule with the divisor where its square belongs."""
+    gradients = list(step_vjp(record, cotangents))
+    if len(gradients) > 1 and gradients[1] is not None:
+        gradients[1] = gradients[1] * record.inputs[1].detach()
+    return gradients
+
+
+def undivided_norm(record: StepRecord, cotangents: Row) -> Row:
+    """x where x / ‖x‖ belongs."""
+    if cotangents[0] is None or record.outputs[0].ndim:
+        return step_vjp(record, cotangents)
+    return [cotangents[0] * record.inputs[0].detach()]
+
+
+def exponent_not_lowered(record: StepRecord, cotangents: Row) -> Row:
+    """n·xⁿ where n·xⁿ⁻¹ belongs."""
+    gradients = list(step_vjp(record, cotangents))
+    if gradients[0] is not None:
+        gradients[0] = gradients[0] * record.inputs[0].detach()
+    return gradients
+
+
+# Rule → its code, what it is to a person, and the rule; slopes are in `SLOPES`.
+RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
+    "transposed_product": (
+        "transposed_product",
+        "A factor of the product `{op}` should be transposed in its derivative{at}: by A, A·B takes Bᵗ; by B, it takes Aᵗ.",
+        transposed_product,
+    ),
+    "unflipped": (
+        "unflipped_kernel",
+        "The kernel is the wrong way round in the derivative of `{op}`{at}: flip it along its spatial axes.",
+        unflipped,
+    ),
+    "without_mask": (
+        "dropout_mask",
+        "The mask of `{op}` is missing from its derivative{at}: what was dropped passes none, the rest 1/(1 - p).",
+        without_mask,
+    ),
+    "without_mask_scaled": (
+        "dropout_mask",
+        "The mask of `{op}` is missing from its derivative{at}: what was dropped passes no gradient.",
+        without_mask_scaled,
+    ),
+    "scale_alone": (
+        "statistics_constant",
+        "`{op}` is differentiated as a division by σ alone{at}: mean and σ depend on the input too.",
+        scale_alone,
+    ),
+    "probability_alone": (
+        "probability_alone",
+        "The derivative of `{op}` is taken as p{at}, where p - y belongs: the target is missing.",
+        probability_alone,
+    ),
+    "unsquared_divisor": ("quotient_rule", "The divisor of `{op}` is not squared in the quotient rule{at}.", unsquared_divisor),
+    "undivided_norm": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as its input{at}, which must be divided by the norm.",
+        undivided_norm,
+    ),
+    "exponent_not_lowered": ("wrong_rule", "The exponent of `{op}` is not lowered by one{at}.", exponent_not_lowered),
+}
 
 
 def softmax_diagonal(record: StepRecord) -> VjpRule | None:

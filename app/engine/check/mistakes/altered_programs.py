@@ -1,0 +1,188 @@
+"""Mistakes that are the right derivative of another program: one without its eps, in degrees, of a sum for a mean, an index off by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeGuard
+
+import torch
+from torch import Tensor, fx
+
+from app.engine.check.mistakes.case import Case, Claim, operation_of, place_of
+from app.engine.stepwise.point import name_of
+from app.program.function import Function
+
+_NODES: Final = 64  # a longer program is not altered
+_SMALL: Final = 1e-2  # what is added to keep a number away from zero is at most this
+_DEGREE: Final = math.pi / 180
+
+# A change of one node of a copied graph, with its code and sentence.
+Change = tuple[str, str, Callable[[fx.Graph, fx.Node], None]]
+
+
+def altered(case: Case) -> Iterator[Claim]:
+    """Every change that gives the client's derivative."""
+    function = case.objective.point.function
+    nodes = [node for node in function.graph.nodes if node.op == "call_function"]
+    if len(nodes) > _NODES:
+        return
+    for number, node in enumerate(nodes):
+        for source in _SOURCES:
+            for code, text, change in source(node):
+                program = _changed(function, number, change)
+                if program is not None and case.fits(case.of_program(program)):
+                    yield Claim(code, f"{text}{place_of(node)}.")
+
+
+def _changed(function: Function, number: int, change: Callable[[fx.Graph, fx.Node], None]) -> Function | None:
+    copy = fx.Graph()
+    result = copy.graph_copy(function.graph, {})
+    copy.output(result)
+    node = [node for node in copy.nodes if node.op == "call_function"][number]
+    try:
+        change(copy, node)
+    except (TypeError, ValueError, IndexError):
+        return None
+    return dataclasses.replace(function, graph=copy)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _eps(node: fx.Node) -> Iterator[Change]:
+    """What is added, or kept as a margin, against division by zero."""
+    if name_of(node) in ("add", "sub", "clamp", "clamp_min", "maximum"):
+        for place, value in enumerate(node.args):
+            if _is_number(value) and 0 < abs(value) <= _SMALL:
+                yield "missing_eps", f"The {value:g} is forgotten", _with_argument(place, 0.0)
+    for key, value in node.kwargs.items():
+        if key in ("eps", "min") and _is_number(value) and 0 < value <= _SMALL:
+            yield "missing_eps", f"The {key} of {value:g} is forgotten", _with_keyword(key, 0.0)
+    if name_of(node) in ("layer_norm", "batch_norm", "instance_norm", "group_norm") and "eps" not in node.kwargs:
+        place = {"layer_norm": 4, "group_norm": 4}.get(name_of(node), 7)
+        if place >= len(node.args):
+            yield "missing_eps", "The eps of 1e-05 is forgotten", _with_keyword("eps", 0.0)
+
+
+def _index(node: fx.Node) -> Iterator[Change]:
+    """An index, a bound of a slice or a shift that is off by one."""
+    if name_of(node) == "getitem":
+        for by in (1, -1):
+            yield "off_by_one", "An index is off by one", _with_argument(1, _moved(node.args[1], by))
+            yield "off_by_one", "A slice is off by one", _with_argument(1, _slid(node.args[1], by))
+    if name_of(node) in ("roll", "diagonal", "triu", "tril", "select", "narrow"):
+        for place, value in enumerate(node.args[1:], start=1):
+            if isinstance(value, int) and not isinstance(value, bool):
+                for by in (1, -1):
+                    yield (
+                        "off_by_one",
+                        f"A shift or index of `{operation_of(node)}` is off by one",
+                        _with_argument(place, value + by),
+                    )
+
+
+def _moved(index: Any, by: int) -> Any:
+    if isinstance(index, bool) or index is None or index is Ellipsis:
+        return index
+    if isinstance(index, int):
+        return index + by
+    if isinstance(index, tuple):
+        return tuple(_moved(member, by) for member in index)
+    if isinstance(index, slice):
+        return slice(_moved(index.start, by), _moved(index.stop, by), index.step)
+    raise TypeError(index)
+
+
+def _slid(index: Any, by: int) -> Any:
+    """Slices moved as a whole: [:-1] to [1:]."""
+    if isinstance(index, tuple):
+        return tuple(_slid(member, by) for member in index)
+    if not isinstance(index, slice) or index.step not in (None, 1):
+        return index
+    start, stop = (index.start or 0) + by, index.stop
+    stop = (-1 if by < 0 else None) if stop is None else stop + by
+    return slice(start if start > 0 else None, None if stop == 0 else stop, index.step)
+
+
+def _degrees(node: fx.Node) -> Iterator[Change]:
+    if name_of(node) in ("sin", "cos", "tan"):
+        for by, text in ((_DEGREE, "The angle is taken in degrees"), (1 / _DEGREE, "The angle is multiplied by 180/π")):
+            yield "degrees", text, _with_scaled_argument(by)
+
+
+def _base(node: fx.Node) -> Iterator[Change]:
+    for other, base in ((torch.log, "e"), (torch.log2, "2"), (torch.log10, "10")):
+        if name_of(node) in ("log", "log2", "log10") and name_of(node) != other.__name__:
+            yield "log_base", f"The logarithm is taken to the base {base}", _with_target(other)
+
+
+def _reduction(node: fx.Node) -> Iterator[Change]:
+    for own, other in (("mean", torch.sum), ("sum", torch.mean)):
+        if name_of(node) == own:
+            yield "wrong_reduction", f"A {other.__name__} is taken where the program has a {own}", _with_target(other)
+
+
+def _correction(node: fx.Node) -> Iterator[Change]:
+    if name_of(node) not in ("var", "std"):
+        return
+    for key in ("unbiased", "correction"):
+        for value in (False, True) if key == "unbiased" else (0, 1):
+            yield (
+                "variance_correction",
+                "The variance is divided by n where n - 1 belongs, or the other way round",
+                _with_keyword(key, value),
+            )
+
+
+def _order(node: fx.Node) -> Iterator[Change]:
+    if name_of(node) in ("sub", "truediv", "div", "matmul", "pow", "atan2", "kl_div") and len(node.args) > 1:
+        yield "swapped", f"The two arguments of `{operation_of(node)}` are swapped", _with_swapped_arguments
+
+
+def _transposition(node: fx.Node) -> Iterator[Change]:
+    if name_of(node) in ("T", "mT", "t", "transpose", "adjoint", "mH", "swapaxes"):
+        yield "transposed_product", "A transpose is forgotten", _with_target(_same)
+
+
+def _same(tensor: Tensor, *_: Any) -> Tensor:
+    return tensor
+
+
+_SOURCES: Final = (_eps, _index, _degrees, _base, _reduction, _correction, _order, _transposition)
+
+
+def _with_argument(place: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        node.args = (*node.args[:place], value, *node.args[place + 1 :])
+
+    return change
+
+
+def _with_keyword(key: str, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        node.kwargs = {k: v for k, v in node.kwargs.items() if k not in ("unbiased", "correction") or k == key} | {key: value}
+
+    return change
+
+
+def _with_target(target: Callable[..., Any]) -> Callable[[fx.Graph, fx.Node], None]:
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        node.target = target
+
+    return change
+
+
+def _with_scaled_argument(by: float) -> Callable[[fx.Graph, fx.Node], None]:
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        with graph.inserting_before(node):
+            scaled = graph.call_function(torch.mul, (node.args[0], by))
+        node.args = (scaled, *node.args[1:])
+
+    return change
+
+
+def _with_swapped_arguments(graph: fx.Graph, node: fx.Node) -> None:
+    node.args = (node.args[1], node.args[0], *node.args[2:])

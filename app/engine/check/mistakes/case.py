@@ -1,0 +1,149 @@
+"""Two derivatives that differ, and what a hypothesis may ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+
+from app.engine.check.objective import Curvature, Differentiated, Objective
+from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
+from app.engine.stepwise.trace import StepTrace, VjpRule, trace_steps
+from app.program.function import Function
+
+_ROWS: Final = 64  # a Jacobian of more rows is not differentiated again under a hypothesis
+_STEPS: Final = 64  # nor a longer program
+# Steps pulled back under all hypotheses together: some 20 µs each, so about a second.
+_PULLS: Final = 40_000
+_OWN: Final = 1e-3  # of the tolerance of the largest element, for an element that is much smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A mistake: its code, a sentence for a person, and the factor where there is one.
+
+    Attributes:
+        rank: the likelier, the less; claims of one rank stand in the order of the table.
+    """
+
+    code: str
+    message: str
+    factor: float | None = None
+    rank: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message} | ({} if self.factor is None else {"factor": self.factor})
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two derivatives that differ.
+
+    Attributes:
+        name: the input.
+        ours, expected: shape [lead…, input…], and whatever was sent; float64 or complex128.
+        relative: what two equal derivatives may differ by, relative to an element.
+        objective: of which they are.
+        seed: of the query.
+        memory: what hypotheses found out and share.
+    """
+
+    name: str
+    ours: Tensor
+    expected: Tensor
+    relative: float
+    objective: Differentiated
+    seed: int | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+    _spent: list[int] = field(default_factory=lambda: [0])
+
+    @cached_property
+    def trace(self) -> StepTrace:
+        return trace_steps(self.objective.point)
+
+    def same(self, a: Tensor, b: Tensor) -> bool:
+        """Equal within the tolerance, and not because both are zero."""
+        if a.shape != b.shape or not a.numel():
+            return False
+        size = a.abs()
+        largest = float(size.max())
+        tolerance = self.relative * (size + _OWN * largest)
+        return 0 < largest < float("inf") and bool(((a - b).abs() <= tolerance).all())
+
+    def fits(self, changed: Tensor | None) -> bool:
+        """Whether a changed derivative is what the client has, and ours is not."""
+        return changed is not None and self.same(changed, self.expected) and not self.same(self.ours, changed)
+
+    def factor(self, a: Tensor, b: Tensor) -> float | None:
+        """The number c ≠ 1 with b = c · a, where there is one."""
+        if a.shape != b.shape or not a.numel() or not bool(torch.isfinite(a).all() & torch.isfinite(b).all()):
+            return None
+        size = float(a.abs().max())
+        if size == 0:
+            return None
+        scaled = a / size
+        c = float((scaled.conj() * b).real.sum()) / float((scaled * scaled.conj()).real.sum()) / size
+        return c if c != 0 and abs(c - 1) > 10 * self.relative and self.same(c * a, b) else None
+
+    def elements(self, tensor: Tensor) -> int:
+        """How many of its elements count: with one, every number is a factor."""
+        size = tensor.abs()
+        return int((size > 1e-3 * size.max()).sum()) if size.numel() else 0
+
+    def under(self, override: Mapping[fx.Node, VjpRule]) -> Tensor | None:
+        """The derivative where some steps pull back by another rule; None where that is not to be had."""
+        objective, trace = self.objective, self.trace
+        if (
+            not isinstance(objective, Objective)
+            or len(objective.rows) > _ROWS
+            or objective.combined
+            or len(trace.records) > _STEPS
+        ):
+            return None
+        self._spent[0] += len(objective.rows) * len(trace.records)
+        if self._spent[0] > _PULLS:
+            return None
+        where = dict(zip(objective.point.function.outputs, trace.outputs, strict=True))
+        leaf, rows = trace.leaves[self.name], []
+        try:
+            for row in objective.rows:
+                derivative = trace.backward({where[name]: cotangent for name, cotangent in row.items()}, override).get(leaf)
+                rows.append(torch.zeros_like(trace.values[leaf]) if derivative is None else derivative.detach())
+            stacked = torch.stack(rows).reshape(self.ours.shape)
+        except REFUSALS:
+            return None  # the rule's shapes do not fit there
+        return stacked.conj().resolve_conj() if objective.conjugate and stacked.is_complex() else stacked
+
+    def of_program(self, function: Function) -> Tensor | None:
+        """The derivative of another program at the same inputs; None where it has none of the same shape."""
+        objective, point = self.objective, self.objective.point
+        self._spent[0] += len(objective.rows) * len(function.graph.nodes)
+        if self._spent[0] > _PULLS or objective.combined:
+            return None
+        try:
+            other = moved_to(objective, Point(function, point.leaves, self.seed, wide=point.wide))
+            return other.derivative()[self.name].reshape(self.ours.shape)
+        except REFUSALS:
+            return None
+
+
+def moved_to(objective: Differentiated, point: Point) -> Differentiated:
+    """The same rows of another Function."""
+    if isinstance(objective, Curvature):
+        return Curvature(Objective(point, objective.gradient_of.wrt, objective.gradient_of.rows, ()), objective.name)
+    return Objective(point, objective.wrt, objective.rows, objective.lead, objective.conjugate, objective.combined)
+
+
+def operation_of(node: fx.Node) -> str:
+    step = step_of(node)
+    return name_of(node) if step is None else step.operation
+
+
+def place_of(node: fx.Node) -> str:
+    """Where a step stands, in brackets."""
+    step = step_of(node)
+    return "" if step is None else f" (line {step.line}, `{step.text}`)"

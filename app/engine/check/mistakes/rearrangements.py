@@ -1,0 +1,177 @@
+"""Mistakes that rearrange a derivative as a whole: its shape, the order of its axes, a sum too many or missing, a shift, the conjugate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.check.mistakes.case import Case, Claim
+from app.engine.check.mistakes.scale_factors import batch_sizes, explained, signed, times
+from app.engine.check.objective import Curvature
+from app.engine.stepwise.point import REFUSALS
+
+_AXES: Final = 4  # permutations of more axes are not tried
+_SHIFTS: Final = (1, -1)
+
+
+def shape(case: Case) -> Iterator[Claim]:
+    ours, expected = case.ours, case.expected
+    if ours.shape != expected.shape and ours.numel() == expected.numel() and case.same(ours, expected.reshape(ours.shape)):
+        text = f"The values are right, the shape is not: ours is {list(ours.shape)}, yours {list(expected.shape)}."
+        yield Claim("shape", text)
+
+
+def transposed(case: Case) -> Iterator[tuple[Tensor, str]]:
+    """Ours with its axes in another order; flat where expected is flat in column-major order."""
+    axes = range(case.ours.ndim)
+    if case.ours.ndim < 2 or case.ours.ndim > _AXES:
+        return
+    for order in itertools.permutations(axes):
+        turned = case.ours.permute(order)
+        if order != tuple(axes) and turned.shape == case.expected.shape and not case.same(case.ours, turned):
+            name = "the transpose of ours" if case.ours.ndim == 2 else f"ours with its axes in the order {list(order)}"
+            yield turned, f"Yours is {name}"
+    flat = case.ours.permute(*reversed(axes)).reshape(-1)
+    if case.expected.shape == flat.shape:
+        yield flat, "Yours is ours read column by column"
+
+
+def transpose(case: Case) -> Iterator[Claim]:
+    return (Claim("transpose", f"{text}.") for turned, text in transposed(case) if case.same(turned, case.expected))
+
+
+def missing_sum(case: Case) -> Iterator[Claim]:
+    """Theirs has an axis more; summed over it, it is ours."""
+    for axis, summed in sums(case.expected, case.ours.shape):
+        if case.same(case.ours, summed):
+            size = case.expected.shape[axis]
+            yield Claim(
+                "missing_batch_sum",
+                f"A sum over {_axis(case, axis, size)} (size {size}) is missing: summed over it, yours is ours. `{case.name}` is shared "
+                "along that axis, so its derivative is the sum over it.",
+            )
+            return
+
+
+def _axis(case: Case, axis: int, size: int) -> str:
+    return "the batch axis" if axis == 0 and size in batch_sizes(case.trace) else f"axis {axis}"
+
+
+def extra_sum(case: Case) -> Iterator[Claim]:
+    """Theirs is ours summed, or averaged, over an axis that should have stayed, perhaps spread over it again."""
+    for axis in range(case.ours.ndim):
+        size = case.ours.shape[axis]
+        if size < 2:
+            continue
+        for reduced, word in ((case.ours.sum(axis, keepdim=True), "sum"), (case.ours.mean(axis, keepdim=True), "mean")):
+            for wanted in (reduced.squeeze(axis), reduced, reduced.expand(case.ours.shape)):
+                if case.fits(wanted) and not (word == "mean" and case.elements(reduced) < 2):
+                    done = "summed" if word == "sum" else "averaged"
+                    text = f"A {word} over {_axis(case, axis, size)} (size {size}) too many: yours is ours {done} over it."
+                    yield Claim("extra_batch_sum", text)
+                    return
+
+
+def sums(tensor: Tensor, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    for axis in range(tensor.ndim):
+        if tensor.shape[axis] < 2:
+            continue
+        for summed in (tensor.sum(axis), tensor.sum(axis, keepdim=True)):
+            if summed.shape == tuple(wanted):
+                yield axis, summed
+
+
+def with_factor(case: Case) -> Iterator[Claim]:
+    """A transpose or a missing sum, and a known factor besides."""
+    turned = [("transpose", text, t, case.expected) for t, text in transposed(case)]
+    summed = [
+        ("missing_batch_sum", f"Summed over axis {axis}, yours is", case.ours, total)
+        for axis, total in sums(case.expected, case.ours.shape)
+    ]
+    if case.expected.shape != case.ours.shape and case.expected.numel() == case.ours.numel():
+        turned.append(("shape", "In our shape, yours is", case.ours, case.expected.reshape(case.ours.shape)))
+    for code, text, a, b in (*turned, *summed):
+        c = case.factor(a, b)
+        if c is None or case.elements(a) < 3:
+            continue
+        if abs(c + 1) <= 4 * case.relative:
+            yield Claim(code, f"{text}{' ours' if code != 'transpose' else ''} with the opposite sign.", -1.0)
+        for known in explained(case, c):
+            joined = f"{text}, times {c:.6g}" if code == "transpose" else f"{text} {times(c)} ours{signed(c)}"
+            yield Claim(code, f"{joined}, {known.meaning}.", c)
+
+
+def conjugate(case: Case) -> Iterator[Claim]:
+    ours, expected = case.ours, case.expected
+    if not ours.is_complex() or not expected.is_complex() or ours.shape != expected.shape:
+        return
+    turned = ours.conj().resolve_conj()
+    if case.same(ours, turned):
+        return
+    convention = "PyTorch's gradient is the conjugate Wirtinger derivative, 2 ∂L/∂z̄ of a real L."
+    for c, text in (
+        (1.0, "is the conjugate of ours"),
+        (0.5, "is half the conjugate of ours, ∂L/∂z"),
+        (2.0, "is twice the conjugate of ours"),
+    ):
+        if case.same(c * turned, expected):
+            yield Claim("conjugate", f"Yours {text}: {convention}", None if c == 1 else c)
+
+
+def shifted(case: Case) -> Iterator[Claim]:
+    """Every element one place off along an axis, or the axis backwards."""
+    if case.expected.shape != case.ours.shape or case.elements(case.ours) < 3:
+        return
+    for axis in range(case.ours.ndim):
+        if case.ours.shape[axis] < 3:
+            continue
+        for by in _SHIFTS:
+            rolled = case.ours.roll(by, axis)
+            cut = rolled.clone()
+            cut.select(axis, 0 if by > 0 else -1).zero_()
+            if case.fits(rolled) or case.fits(cut):
+                yield Claim("off_by_one", f"Yours is ours moved by one place along axis {axis}: an index is off by one.")
+        if case.fits(case.ours.flip(axis)):
+            yield Claim("reversed", f"Yours is ours backwards along axis {axis}.")
+
+
+def wrong_variable(case: Case) -> Iterator[Claim]:
+    """The derivative by another input."""
+    if isinstance(case.objective, Curvature) or case.objective.combined:
+        return
+    for other in case.objective.point.floating:
+        if other == case.name:
+            continue
+        try:
+            leaf = case.objective.point.leaves[other]
+            objective = type(case.objective)(
+                case.objective.point, (other,), case.objective.rows, case.objective.lead, case.objective.conjugate
+            )
+            derivative = objective.derivative()[other].reshape(*objective.lead, *leaf.shape)
+        except REFUSALS:
+            continue
+        if derivative.shape == case.expected.shape and case.fits(derivative) and case.elements(derivative) > 1:
+            yield Claim("wrong_variable", f"Yours is the derivative by `{other}`, not by `{case.name}`.")
+
+
+def parts(case: Case) -> Iterator[Claim]:
+    """A triangle or the diagonal alone, or both triangles added up."""
+    ours = case.ours
+    if ours.ndim < 2 or ours.shape[-1] != ours.shape[-2] or ours.shape[-1] < 2 or case.expected.shape != ours.shape:
+        return
+    diagonal = torch.diag_embed(ours.diagonal(dim1=-2, dim2=-1))
+    for changed, code, text in (
+        (diagonal, "diagonal_only", "Only the diagonal of ours is there: what lies beside it is not zero."),
+        (ours.triu(), "triangle_only", "Only the upper triangle of ours is there."),
+        (ours.tril(), "triangle_only", "Only the lower triangle of ours is there."),
+        (ours + ours.mT - diagonal, "symmetric_convention",
+         "Yours is ours plus its transpose, the diagonal once: the derivative by a matrix that is bound to be symmetric. Ours is by one "
+         "whose elements are free."),
+        ((ours + ours.mT) / 2, "symmetric_convention", "Yours is the symmetric part of ours."),
+    ):  # fmt: skip
+        if case.fits(changed):
+            yield Claim(code, text)
