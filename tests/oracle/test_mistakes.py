@@ -304,7 +304,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str, Tensor, str, str]] = {
         "s",
         conv_input(KERNEL.flip(2), 2 * FEATURES),
         "unflipped_kernel",
-        "flipped",
+        "wrong way round",
     ),
     "kernel's gradient backwards": (
         "(F.conv1d(s, k) ** 2).sum()",

@@ -77,9 +77,9 @@ def of_client(
     kinks = ~torch.isnan(compared.low)
     off = apart > tolerance
     reason: str | None = None
-    open_question = False
+    open_question, unforgiven = False, apart
     if bool(off.any()):
-        around = subgradients(objective, name, ours)
+        around = subgradients(objective, name, ours, numeric.size)
         inside, excluded = _at_kinks(compared, believed, around)
         kinks = kinks if around is None else kinks | around.kinks
         if excluded is None:
@@ -103,6 +103,8 @@ def of_client(
         and bool((apart <= tolerance + precision.coarse.reshape(apart.shape)).all())
     ):
         open_question, reason, off = True, _COARSE, torch.zeros_like(off)
+    if reason == _CORNERS and bool((unforgiven <= tolerance).all()):
+        open_question = False  # it agrees with PyTorch's own choice there
     agrees: bool | None = not bool(off.any())
     if compared.agrees is None:
         agrees, reason = None, _UNSETTLED

@@ -21,6 +21,7 @@ _STEPS: Final = (2.0**-30, 2.0**-40)
 _PATTERNS: Final = 8  # random sides on which all elements are put at once: that one is always on the same has a chance of 2^-7
 # A derivative that changes by less than this of itself does not bend.
 _CHANGES: Final = 1e-3
+_NOTHING: Final = 1e-11  # some 50,000 roundings
 _STILL: Final = 1e-6  # what a gradient at another side of another element may change by, and not depend on it
 _ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang together
 _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
@@ -147,11 +148,12 @@ class Subgradients:
         return None if gradient is None else gradient.reshape(len(gradient), -1)
 
 
-def subgradients(objective: Differentiated, name: str, ours: Tensor) -> Subgradients | None:
+def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_rows: Tensor) -> Subgradients | None:
     """What the derivatives around the point are; None where there is no kink, or none can be had. 16 derivatives.
 
     Arguments:
         ours: the derivative at the point, shape [rows, *input].
+        size_of_rows: what the rounding of each row is to be measured by, shape [rows].
     """
     leaf = objective.point.leaves[name]
     if leaf.is_complex() or not objective.point.wide or not leaf.numel():
@@ -166,8 +168,9 @@ def subgradients(objective: Differentiated, name: str, ours: Tensor) -> Subgradi
     spread = high - low
     size = torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
     bends = torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > 0.25 * (high_c - low_c))
-    # A jump of a derivative beside rounding: what is nothing of the largest is no kink.
-    bends &= spread > 1e-9 * float(size.max())
+    # What is nothing of the largest derivative, or of the function itself over its input, is rounding and no kink.
+    of_function = size_of_rows.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300)
+    bends &= spread > torch.clamp(_NOTHING * of_function, min=1e-9 * float(size.max()))
     if not bool(bends.any()):
         return None
     return Subgradients(objective, name, torch.where(bends, low, torch.nan), torch.where(bends, high, torch.nan))
