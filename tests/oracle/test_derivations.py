@@ -259,6 +259,31 @@ def test_where_pytorch_is_wrong_the_client_may_be_right() -> None:
     assert checked("(relu(x) - relu(-x)).sum()", x=[0.0, 2.0])["x"]["agrees"] is False
 
 
+@pytest.mark.parametrize("size", [50, 2000])
+def test_many_kinks_at_once(size: int) -> None:
+    zeros, ones = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
+    for value, agrees in ((1.0, True), (0.3, True), (1.5, False), (-0.1, False)):
+        assert checked("relu(x).sum()", {"x": value * ones}, x=zeros)["x"]["agrees"] is agrees
+    winner = zeros.clone()
+    winner[size // 3] = 1.0
+    assert checked("amax(x, 0)", {"x": winner}, x=ones)["x"]["agrees"] is True
+    assert checked("amax(x, 0)", {"x": ones}, x=ones)["x"]["agrees"] is not True
+
+
+# Where PyTorch's derivative is NaN though the function has one: (program, point, the derivative).
+FINITE: dict[str, tuple[str, list[float], list[float]]] = {
+    "sinc": ("where(x == 0, 1.0, sin(x) / x).sum()", [0.0, 1.0], [0.0, math.cos(1.0) - math.sin(1.0)]),
+    "a root that is masked": ("where(x > 0, sqrt(x), 0 * x).sum()", [4.0, -1.0], [0.25, 0.0]),
+}
+
+
+@pytest.mark.parametrize("case", FINITE)
+def test_a_finite_derivative_is_right_though_pytorch_has_none(case: str) -> None:
+    text, point, derivative = FINITE[case]
+    assert checked(text, {"x": derivative}, x=point)["x"]["agrees"] is True
+    assert checked(text, {"x": [derivative[0] + 0.5, derivative[1] + 0.5]}, x=point)["x"]["agrees"] is False
+
+
 def test_a_hessian() -> None:
     hessian = torch.diag(12 * V**2) + 2
     text = "(v ** 4).sum() + v.sum() ** 2"

@@ -102,7 +102,7 @@ def compare(
         differences.value.pop(place, None)  # the first difference alone is no verdict
     exact = _decide(objective, name, parts, differences, doubtful[:_ASKED])
     values, doubt, low, high = parts.table(differences)
-    tolerance = relative * ours.abs() + parts.floor + _DOUBTS * doubt
+    tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floor + _DOUBTS * doubt
     computed = ~torch.isnan(values.abs())
     adrift = computed & (doubt > parts.bearable(values))
     values = torch.where(adrift, torch.nan, values)
@@ -151,7 +151,7 @@ def _breaks(point: Point, name: str) -> bool:
 
 def _floor(numeric: Numeric, leaf: Tensor) -> float:
     """What is nothing beside the outputs' own size: the tolerance where the derivative is zero."""
-    return _ZERO * largest(numeric.size) / max(largest(leaf), _ZERO)
+    return _ZERO * largest(numeric.size) / (largest(leaf) or 1.0)
 
 
 def largest(tensor: Tensor) -> float:
@@ -191,13 +191,13 @@ class _Parts:
         """What a difference's doubt may be to say something, shape of `values`."""
         size = torch.maximum(self._ours.abs(), values.abs()).nan_to_num(0, 0, 0)
         row = self._row.reshape(-1, *[1] * (self._ours.ndim - 1))
-        zero = self._ours.abs() <= _ZERO_BESIDE * _ZERO_BESIDE * row
+        zero = self._ours.abs().nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * row
         return torch.where(zero, _ZERO_BESIDE * row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
 
     def settled(self, place: Place, differences: Differences) -> bool:
         ours, value, doubt = self.at(place).abs(), differences.value[place].abs(), differences.doubt[place]
-        size = torch.maximum(ours, value)
-        zero = ours <= _ZERO_BESIDE * _ZERO_BESIDE * self._row
+        size = torch.maximum(ours, value).nan_to_num(0, 0, 0)
+        zero = ours.nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * self._row
         bearable = torch.where(zero, _ZERO_BESIDE * self._row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
         return bool((doubt <= bearable).all())
 

@@ -89,19 +89,13 @@ def of_client(
         off = apart > tolerance
     if bool(off.any()):
         limits = None if around is None else (around.low, around.high)
-        spread = rounding_spread(objective, name, ours, precision.eps, limits)
-        tolerance = tolerance + spread + precision.tiny
-        if precision.half is not None:
-            tolerance = tolerance + precision.half.reshape(tolerance.shape)
+        tolerance = tolerance + _rounding(objective, name, ours, precision, limits)
         off = apart > tolerance
     if bool(off.any()):
         tolerance = tolerance + _noise(objective, numeric, name, reference, apart)
         off = apart > tolerance
-    if (
-        bool(off.any())
-        and precision.coarse is not None
-        and bool((apart <= tolerance + precision.coarse.reshape(apart.shape)).all())
-    ):
+    coarse = None if precision.coarse is None else precision.coarse.reshape(apart.shape)
+    if coarse is not None and bool(off.any()) and bool((apart <= tolerance + coarse).all()):
         open_question, reason, off = True, _COARSE, torch.zeros_like(off)
     if reason == _CORNERS and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
@@ -118,6 +112,14 @@ def of_client(
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
 
 
+def _rounding(
+    objective: Differentiated, name: str, ours: Tensor, precision: ClientPrecision, around: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """What the precision of the client's numbers, and their printed digits, leave in doubt."""
+    spread = rounding_spread(objective, name, ours, precision.eps, around) + precision.tiny
+    return spread if precision.half is None else spread + precision.half.reshape(spread.shape)
+
+
 def _note(compared: Compared, kinks: Tensor) -> str | None:
     return compared.note or (KINK if bool(kinks.any()) else None)
 
@@ -129,8 +131,10 @@ def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None)
     between = (believed >= compared.low) & (believed <= compared.high)
     if around is None:
         return between, False
+    if around.proves(believed):
+        return torch.ones_like(between), False
     inside = between | around.contains(believed)
-    return inside, around.excludes(believed) if bool((inside & around.kinks).any()) else False
+    return inside, around.excludes(believed, between) if bool(inside.any()) else False
 
 
 def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> Tensor:

@@ -16,17 +16,22 @@ from app.engine.check.objective import Differentiated
 from app.engine.stepwise.one_sided import random_like, scale_of
 from app.engine.stepwise.point import REFUSALS
 
-# Steps off the point, relative to an element: a smooth derivative changes by a thousandth as much at the second as at the first.
-_STEPS: Final = (2.0**-30, 2.0**-40)
-_PATTERNS: Final = 8  # random sides on which all elements are put at once: that one is always on the same has a chance of 2^-7
+# Steps off the point, relative to an element: a smooth derivative changes by 1/256 as much at the second as at the first, that at a kink by
+# as much. They are this small for arguments as large as 1e12, where sin has gone round at 2^-30 of it.
+_STEPS: Final = (2.0**-40, 2.0**-48)
+_PATTERNS: Final = (
+    16  # random sides on which all elements are put at once, and their opposites; of five tied maxima each wins once in 97 %
+)
 # A derivative that changes by less than this of itself does not bend.
 _CHANGES: Final = 1e-3
+_SETTLED: Final = 0.05  # of its range, by which the range of a kink may still change from one step to the next
 _NOTHING: Final = 1e-11  # some 50,000 roundings
 _STILL: Final = 1e-6  # what a gradient at another side of another element may change by, and not depend on it
 _ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang together
 _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
 _CORNERS: Final = 96  # gradients of which a hull is made
 _FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
+_PROVED_ROWS: Final = 8
 _REFINED: Final = 6  # times that a hull is refined towards a point outside it: that of a circle closes in quadratically
 _HULL: Final = 1e-5  # a point of a hull is found to about six digits
 
@@ -36,11 +41,13 @@ class Subgradients:
     """Around the point, of one input.
 
     Attributes:
+        ours: the derivative at the point, shape [rows, *input].
         low, high: the range of each element's derivative, shape [rows, *input]; NaN where it does not bend.
     """
 
     objective: Differentiated
     name: str
+    ours: Tensor
     low: Tensor
     high: Tensor
 
@@ -53,12 +60,34 @@ class Subgradients:
         slack = _HULL * (self.low.abs() + self.high.abs()).nan_to_num(0, 0, 0)
         return self.kinks & (expected >= self.low - slack) & (expected <= self.high + slack)
 
-    def excludes(self, expected: Tensor) -> bool | None:
+    def proves(self, expected: Tensor) -> bool:
+        """Whether `expected` as a whole is a mixture of derivatives around the point, found by going where it differs from a mixture."""
+        if len(expected) > _PROVED_ROWS or not bool(torch.isfinite(expected).all() & torch.isfinite(self.ours).all()):
+            return False
+        return all(self._mixture(row, target) for row, target in enumerate(expected.reshape(len(expected), -1)))
+
+    def _mixture(self, row: int, target: Tensor) -> bool:
+        points = [self.ours.reshape(len(self.ours), -1)[row]]
+        residual, distance = _nearest(torch.stack(points), target)
+        for _ in range(_REFINED):
+            if distance <= _HULL:
+                break
+            # The derivative that lies farthest towards it, were the function convex (or, the other way, concave).
+            for side in (1.0, -1.0):
+                gradient = self._near(side * residual / residual.abs().max().clamp(min=1e-300))
+                points += [] if gradient is None or not bool(torch.isfinite(gradient[row]).all()) else [gradient[row]]
+            residual, distance = _nearest(torch.stack(points), target)
+        return distance <= _HULL
+
+    def excludes(self, expected: Tensor, others: Tensor) -> bool | None:
         """Whether elements that are each in their range are no subgradient together; None where that cannot be told.
 
         (1, 1) at a tie of two maxima is none: one of them wins, and the derivatives of the two add up to 1.
+
+        Arguments:
+            others: elements at which differences see a kink.
         """
-        columns = self.kinks.reshape(len(expected), -1).any(0).nonzero().reshape(-1).tolist()
+        columns = (self.kinks | others).reshape(len(expected), -1).any(0).nonzero().reshape(-1).tolist()
         if len(columns) < 2 or self._separable(columns):
             return False
         if len(columns) > _ALONE:
@@ -149,7 +178,7 @@ class Subgradients:
 
 
 def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_rows: Tensor) -> Subgradients | None:
-    """What the derivatives around the point are; None where there is no kink, or none can be had. 16 derivatives.
+    """What the derivatives around the point are; None where there is no kink, or none can be had. 32 derivatives.
 
     Arguments:
         ours: the derivative at the point, shape [rows, *input].
@@ -167,13 +196,15 @@ def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_row
     (low_c, high_c), (low, high) = ranges
     spread = high - low
     size = torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
-    bends = torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > 0.25 * (high_c - low_c))
+    bends = (
+        torch.isfinite(spread) & (spread > _CHANGES * size) & ((low - low_c).abs() + (high - high_c).abs() < _SETTLED * spread)
+    )
     # What is nothing of the largest derivative, or of the function itself over its input, is rounding and no kink.
     of_function = size_of_rows.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300)
     bends &= spread > torch.clamp(_NOTHING * of_function, min=1e-9 * float(size.max()))
     if not bool(bends.any()):
         return None
-    return Subgradients(objective, name, torch.where(bends, low, torch.nan), torch.where(bends, high, torch.nan))
+    return Subgradients(objective, name, ours, torch.where(bends, low, torch.nan), torch.where(bends, high, torch.nan))
 
 
 def _nearest(points: Tensor, target: Tensor) -> tuple[Tensor, float]:
@@ -191,8 +222,9 @@ def _nearest(points: Tensor, target: Tensor) -> tuple[Tensor, float]:
 
 def _sides(leaf: Tensor, number: int) -> Tensor:
     """Random signs, with magnitudes over two decades, so that one kink is often much nearer than another."""
-    sides = random_like(leaf, number)
-    return sides.sign() * 10 ** (2 * (sides.abs() - 1))
+    sides = random_like(leaf, number // 2)
+    sign = -1.0 if number % 2 else 1.0  # each and its opposite, so that every element is on both sides
+    return sign * sides.sign() * torch.pow(10.0, 2 * (sides.abs() - 1))
 
 
 def _gradient_near(objective: Differentiated, name: str, sides: Tensor, step: float) -> Tensor | None:
