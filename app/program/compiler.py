@@ -87,6 +87,7 @@ def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: tor
         notes=_notes(reader),
         branches=tuple(reader.calls.branches),
         initial=_initial(reader, floating),
+        modified=reader.calls.gradients.overwrites.modified(leaves, reader.calls.gradients.taken()),
     )
 
 

@@ -37,6 +37,22 @@ class Branch:
     value: bool | int | float | complex | str
 
 
+@dataclass(frozen=True, slots=True)
+class Modified:
+    """A step whose derivative needs a tensor that was written into after it.
+
+    Attributes:
+        step, write: the two lines.
+        leaves: names of the tensor inputs that lead to the step.
+        outputs: names of the outputs that it leads to.
+    """
+
+    step: Step
+    write: Step
+    leaves: frozenset[str]
+    outputs: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Initial:
     """Weights that were not sent, and how their first values are drawn.
@@ -72,6 +88,7 @@ class Function:
         notes: (code, place, sentence): what was left out of the text, and which branches were followed.
         branches: the values that decided how the program went on.
         initial: weights that were not sent; None where there are none.
+        modified: what no derivative may pass, because PyTorch refuses it.
     """
 
     title: str
@@ -85,6 +102,7 @@ class Function:
     notes: tuple[tuple[str, str, str], ...] = ()
     branches: tuple[Branch, ...] = ()
     initial: Initial | None = None
+    modified: tuple[Modified, ...] = ()
 
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""

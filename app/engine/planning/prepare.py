@@ -71,6 +71,20 @@ def _loses(numbers: NDArray[np.int64]) -> bool:
     return any(int(float(number)) != number for number in numbers.tolist())
 
 
+def _check_modified(function: Function, wrt: tuple[str, ...], of: str | None) -> None:
+    """Refuses a derivative past a write in place that PyTorch refuses to differentiate."""
+    for modified in function.modified:
+        if modified.leaves.intersection(wrt) and (of is None or of in modified.outputs):
+            step, write = modified.step, modified.write
+            raise PullbackError(
+                "operation_failed",
+                f"Line {write.line}, column {write.column}: `{write.text}` changes in place what the derivative of `{step.text}` "
+                f"(line {step.line}) needs, and PyTorch refuses to differentiate that.",
+                at=f"{write.line}:{write.column}",
+                fix="Make a new tensor: `y = y + 1` in the place of `y += 1`; or write into a copy: `y = y.clone()` before.",
+            )
+
+
 class Preparer:
     """Prepares queries and remembers what can be used again, by signature.
 
@@ -135,6 +149,8 @@ class Preparer:
         outputs = results(built.function)
         wrt = _wrt(query, built, sent) if any(demand.derives for demand in demands.values()) else ()
         of = _of(query, demands, built.function, wrt, outputs)
+        if any(demand.derives for kind, demand in demands.items() if kind != "explain"):
+            _check_modified(built.function, wrt, None if of is None else of.name)
         variables = tuple(Result(leaf.name, leaf.shape, leaf.dtype) for leaf in built.leaves if leaf.name in wrt)
         sizes = Sizes(
             wrt=variables,

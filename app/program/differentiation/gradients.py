@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from app.program.differentiation.overwrites import Overwrites
 from app.program.differentiation.parts import Gradient, part
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, Several, Value, example, is_floating, is_tensor
@@ -38,6 +39,7 @@ class Gradients:
 
     def __init__(self, trace: Trace, dtype: torch.dtype, is_frozen: Callable[[fx.Node], bool]) -> None:
         self._trace, self._dtype, self._is_frozen = trace, dtype, is_frozen
+        self.overwrites = Overwrites(trace)
         self._backwards: list[_Backward] = []
         # Of each tensor: how many backward passes its `.grad` holds, and the tensor that holds them.
         self._since: dict[fx.Node, int] = {}
@@ -56,7 +58,11 @@ class Gradients:
         if given.get("is_grads_batched"):
             raise Refusal("`is_grads_batched` is not in the language.", "Write `torch.vmap` of a function of one cotangent.")
         gradients = self._gradients(
-            emit, [self._trace.now(node) for node in outputs], [self._trace.now(node) for node in inputs], weights
+            emit,
+            [self._trace.now(node) for node in outputs],
+            [self._trace.now(node) for node in inputs],
+            weights,
+            self._trace.steps,
         )
         unused = bool(given.get("allow_unused", False))
         result: list[Value] = []
@@ -75,7 +81,7 @@ class Gradients:
         return tuple(result)
 
     def _gradients(
-        self, emit: Emit, outputs: list[fx.Node], inputs: list[fx.Node], cotangents: list[fx.Node] | None
+        self, emit: Emit, outputs: list[fx.Node], inputs: list[fx.Node], cotangents: list[fx.Node] | None, after: int
     ) -> list[fx.Node | None]:
         """The gradient of `outputs` for each of `inputs` (nodes as they stood), None where no path leads."""
         for output in outputs:
@@ -88,6 +94,7 @@ class Gradients:
                 )
             if not is_floating(value):
                 raise Refusal("A tensor of whole numbers has no gradient.", "Differentiate a floating one.")
+        self.overwrites.check(inputs, outputs, after)
         section = part(self._trace.graph, inputs, outputs, self._dtype, self._trace.drawing)
         reached = [node for node, is_reached in zip(inputs, section.reached, strict=True) if is_reached]
         if not reached:
@@ -137,9 +144,8 @@ class Gradients:
         if not wanted:
             return
         nodes = [self._as_of(tensor, call.after) for tensor in wanted]
-        for tensor, gradient in zip(
-            wanted, self._gradients(emit, [call.loss], nodes, None if call.cotangent is None else [call.cotangent]), strict=True
-        ):
+        cotangents = None if call.cotangent is None else [call.cotangent]
+        for tensor, gradient in zip(wanted, self._gradients(emit, [call.loss], nodes, cotangents, call.after), strict=True):
             if gradient is not None and not call.create_graph:
                 gradient = emit("detach", torch.Tensor.detach, (gradient,), {})
             call.gradients[tensor] = gradient
@@ -170,6 +176,10 @@ class Gradients:
         self._totals.pop(tensor, None)
         if is_tensor(gradient):
             self._totals[tensor] = gradient
+
+    def taken(self) -> list[tuple[fx.Node, int]]:
+        """The losses whose `backward()` was called, and after how many steps."""
+        return [(call.loss, call.after) for call in self._backwards]
 
     def reset(self, tensors: Sequence[fx.Node]) -> None:
         """`optimizer.zero_grad()`, `model.zero_grad()`."""

@@ -67,7 +67,7 @@ def attribute(emit: Emit, tensor: fx.Node, name: str) -> Value:
     if name == "device":
         return DEVICE
     if name == "data":
-        return emit("detach", torch.Tensor.detach, (tensor,), {})
+        return emit("data", torch.Tensor.detach, (tensor,), {})
     if name in ("T", "mT", "H", "mH"):
         return _transposed(emit, tensor, name)
     if name in ("real", "imag"):

@@ -309,6 +309,15 @@ class Calls:
         if self.gradients.last is not None:  # of weights it is their gradients that are clipped; of gradients, they themselves
             values = [value for value in self.gradients.grads(emit, values) if is_tensor(value)]
         bound = args[1] if len(args) > 1 else next(iter(kwargs.values()))
+        seen = len(self._trace.overwritten)
+        try:
+            return self._scaled(emit, name, values, bound, args, kwargs)
+        finally:
+            del self._trace.overwritten[seen:]  # PyTorch does it under `no_grad`; here a derivative passes it
+
+    def _scaled(
+        self, emit: Emit, name: str, values: list[Value], bound: Value, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
         if name == "clip_grad_value_":
             for value in values:
                 inplace.write(self._trace, emit, value, emit("clamp", torch.clamp, (value, -bound, bound), {}), name)

@@ -33,6 +33,7 @@ class View:
     Attributes:
         args, kwargs: the call's arguments, `VIEWED` in the place of the tensor.
         pick: index into the call's result, where that is several tensors.
+        unversioned: `.data`: PyTorch does not see writes through it.
         detached: no derivative passes it (`detach`, a view made under `no_grad`).
     """
 
@@ -41,6 +42,7 @@ class View:
     kwargs: dict[str, Any]
     pick: int | None = None
     detached: bool = False
+    unversioned: bool = False
 
 
 class Cell:
@@ -52,10 +54,11 @@ class Cell:
         views: how it is seen from the root.
         writes: of a root: writes into its memory so far.
         leaf: the program declared it as a leaf that requires grad (`torch.zeros(3, requires_grad=True)`).
+        members: of a root: the cells of what shows its memory.
         history: of the identity: (number of the step at which it began, node), for gradients that were taken earlier.
     """
 
-    __slots__ = ("history", "leaf", "node", "root", "version", "views", "writes")
+    __slots__ = ("history", "leaf", "members", "node", "root", "version", "views", "writes")
 
     def __init__(self, node: fx.Node, root: Cell | None = None, views: tuple[View, ...] = ()) -> None:
         self.node = node
@@ -64,6 +67,7 @@ class Cell:
         self.writes = 0
         self.version = self.root.writes
         self.leaf = False
+        self.members: list[Cell] = []
         self.history: list[tuple[int, fx.Node]] = []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -22,7 +23,7 @@ from app.program.errors import REFUSALS, refusal, tensors_in
 from app.program.function import Step
 from app.program.reading.source import Refusal
 from app.program.semantics import aliases, static
-from app.program.semantics.aliases import VIEWED, View, cell_of
+from app.program.semantics.aliases import VIEWED, Cell, View, cell_of
 from app.program.semantics.graph_values import (
     Several,
     Value,
@@ -43,6 +44,22 @@ ELEMENT_LIMIT: Final = 1 << 31
 DYNAMIC: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Overwrite:
+    """A write into memory that a node showed.
+
+    Attributes:
+        node: what showed it until then.
+        value: what was written; None where only a part of the memory was.
+        at: after how many steps.
+    """
+
+    node: fx.Node
+    value: fx.Node | None
+    step: Step
+    at: int
+
+
 class Trace:
     """One graph. `static` tells whether the examples are fakes, so that no shape in it depends on data.
 
@@ -61,6 +78,7 @@ class Trace:
         self.grad_enabled = True
         self.outputs: tuple[str, ...] = ()
         self.steps = 0
+        self.overwritten: list[Overwrite] = []
         self._picked: dict[tuple[fx.Node, int], Value] = {}
         self._detached: dict[fx.Node, fx.Node] = {}
         self._last_leaf: fx.Node | None = None
@@ -193,6 +211,8 @@ class Trace:
             )
         node = self.now(value)
         root = cell.root
+        if not any(view.unversioned for view in cell.views):
+            self._overwrite(step, root, cell, node)
         if plain and root.node.meta["live"] and not cell.views and not complete:
             node = self._appended(step, aliases.value_only, (old, node), {})
         if root is not cell:
@@ -212,6 +232,12 @@ class Trace:
         if root is cell or not plain:
             cell.node, cell.version = node, root.writes
             cell.history.append((self.steps, node))
+
+    def _overwrite(self, step: Step, root: Cell, cell: Cell, value: fx.Node) -> None:
+        """Notes what shows the memory that is written into: PyTorch's version counters, which `.data` does not share."""
+        for held in (root, *root.members):
+            if held.version == root.writes and not any(view.unversioned for view in held.views):
+                self.overwritten.append(Overwrite(held.node, value if held is cell else None, step, self.steps))
 
     def rebind(self, identity: fx.Node, value: fx.Node) -> None:
         """The tensor object becomes what `value` is, memory and all: `x.unsqueeze_(0)`, `x.data = y`."""
@@ -331,7 +357,9 @@ class Trace:
                     code="too_costly",
                 )
             detached = target is torch.Tensor.detach or not self.grad_enabled
-            view = View(target, shown[0], shown[1], pick, detached)  # type: ignore[arg-type]
+            data = node.meta["step"].operation == "data"
+            view = View(target, shown[0], shown[1], pick, detached, data)  # type: ignore[arg-type]
             node.meta["cell"] = made = aliases.Cell(node, cell.root, (*cell.views, view))
             made.version = cell.root.writes
+            cell.root.members.append(made)
             return
