@@ -16,7 +16,23 @@ GOOD: dict[str, Any] = {
     "parameters": {"dim": -1},
     "want": ["outputs", "vjp"],
 }
-VALUES = (None, True, 3, -1.5, 2**70, "float64", "x", "", [], [1], [[1.0], 2.0], [[]], {}, {"a": 1}, ["float32"])
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    3,
+    -1.5,
+    2**70,
+    "float64",
+    "x",
+    "",
+    [],
+    [1],
+    [[1.0], 2.0],
+    [[]],
+    {},
+    {"a": 1},
+    ["float32"],
+)
 
 
 def asked(query: Any) -> tuple[int, str]:
