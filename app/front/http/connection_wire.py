@@ -110,9 +110,10 @@ class SmallWay:
         return self._query is not None
 
     def abandon(self) -> None:
-        """The client has hung up."""
-        if self._query is not None:
-            self._query.abandon()
+        """The client has hung up, or was cut: a query that is kept would keep its reply."""
+        query, self._query = self._query, None
+        if query is not None:
+            query.abandon()
 
     def end(self) -> None:
         """The response is out."""
