@@ -49,7 +49,7 @@ def operations_with(fact: str, value: Any = True) -> frozenset[str]:
 
 
 def sentence(key: str) -> str:
-    """A sentence of the table; `{x}`, `{dim}` and `{op}` in it are holes."""
+    """A sentence of the table; `{x}`, `{dim}`, `{call}` and `{safe_call}` in it are holes."""
     text: str = _table()["sentences"][key]
     return text
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with
+from app.engine.explain.expression_text import expression
 from app.engine.explain.suggestions import suggestion
 from app.engine.stepwise.point import Ref, name_of, step_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
@@ -59,33 +59,18 @@ def at_step(
 
 
 def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x", parent: Ref | None = None) -> str | None:
+    """The way out for `what` happened at a step, with the program's own names and the step's own arguments in it."""
     if parent is None:
         candidates = [p for p in record.parents if name in trace.depends[p]] or [p for p in record.parents if trace.depends[p]]
         parent = candidates[0] if candidates else None
-    x = called(trace, parent, "x") if parent is not None else "x"
+    x = "x" if parent is None else expression(trace, parent) or "x"
+    call = safe_call = None
+    if parent is not None:
+        call = expression(trace, (record.node, 0), {parent: x})
+        safe_call = expression(trace, (record.node, 0), {parent: "safe"})
     second = record.node.args[1:2] if name_of(record.node) in operations_with("second_argument", "dim") else ()
     dims = [a for a in (record.node.kwargs.get("dim"), *second) if isinstance(a, int) and not isinstance(a, bool)]
-    return suggestion(what, name_of(record.node), x=x, dim=dims[0] if dims else None)
-
-
-_ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*) = ")
-
-
-def called(trace: StepTrace, ref: Ref, otherwise: str) -> str:
-    """What the program calls this tensor: the input's name, or that of the variable that the step's line assigns."""
-    for name, leaf in trace.leaves.items():
-        if leaf == ref:
-            return name
-    step = step_of(ref[0])
-    assignment = _ASSIGNMENT.match(step.text) if step is not None else None
-    if step is None or assignment is None:
-        return otherwise
-    same = [
-        record.node
-        for record in trace.records
-        if (s := step_of(record.node)) is not None and (s.line, s.text) == (step.line, step.text)
-    ]
-    return assignment[1] if same[-1] is ref[0] else otherwise
+    return suggestion(what, name_of(record.node), x=x, dim=dims[0] if dims else None, call=call, safe_call=safe_call)
 
 
 def shown(value: Tensor, mask: Tensor) -> str:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from app.engine.explain.evidence import Evidence, weights
-from app.engine.explain.findings import Finding, at_step, called, instead_of, operation_of, shown
+from app.engine.explain.expression_text import called
+from app.engine.explain.findings import Finding, at_step, instead_of, operation_of, shown
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.one_sided import Marks
 from app.engine.stepwise.point import Ref, all_finite

@@ -16,18 +16,24 @@ from app.catalogue import facts
 _SAME: Final[Mapping[str, tuple[str, ...]]] = {"edge": ("singular", "edge"), "value": ("singular",), "jump": ("jump", "kink")}
 
 
-def suggestion(what: str, function: str, *, x: str = "x", dim: int | None = None) -> str | None:
+def suggestion(
+    what: str, function: str, *, x: str = "x", dim: int | None = None, call: str | None = None, safe_call: str | None = None
+) -> str | None:
     """A sentence on what to write instead; None where none is known.
 
     Arguments:
         what: one of those above.
         function: the Python name of the function at the step (`argmax`, `gt`, `truediv`).
         x: what the step works on, as the program calls it.
+        call: the step as the program writes it; where it is not known, a sentence that needs it is left out.
+        safe_call: the same with `safe` in the place of `x`.
     """
     for kind in _SAME.get(what, (what,)):
         text = facts.instead(kind, function)
         if text:
+            if ("{call}" in text and call is None) or ("{safe_call}" in text and safe_call is None):
+                continue
             axis = "-1" if dim is None else str(dim)
-            written = facts.values("written_as").get(function, function)
-            return text.replace("{x}", x).replace("{dim}", axis).replace("{op}", written)
+            text = text.replace("{call}", call or "").replace("{safe_call}", safe_call or "")
+            return text.replace("{x}", x).replace("{dim}", axis)
     return None

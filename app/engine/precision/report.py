@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.dtypes import dtype_name
+from app.engine.explain.expression_text import written
 from app.engine.explain.report import number
 from app.engine.precision.blame import Blame, Investigation
 from app.engine.precision.digits import Floats, full_digits, largest, right_digits
 from app.engine.precision.exact_arithmetic.numbers import MP
-from app.engine.precision.expression_text import written
 from app.engine.precision.reference import Reference, largest_of, reference
 from app.engine.precision.rewrites import Rewrite, Rewritten, rewrites
 from app.engine.precision.runs import array_of, run_steps
