@@ -238,7 +238,7 @@ class _Attempt:
             return False
         return True
 
-    def built(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost | None]:
+    def built(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         """On fakes; on real tensors where data decides the shapes, and where a single operation failed on small fakes.
 
         The latter because fakes run PyTorch's second implementation of an operation: its refusals read worse, and now and then
@@ -257,7 +257,7 @@ class _Attempt:
             if self.query.operation is None or not self._is_small() or error.code not in ("shape_mismatch", "operation_failed"):
                 raise
         try:
-            return self._on_real(dtypes), None
+            return self._on_real(dtypes)
         except PullbackError as error:
             if error.code == "shape_mismatch" and error.given is None:
                 error.given = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
@@ -266,9 +266,9 @@ class _Attempt:
     def _is_small(self) -> bool:
         return sum(math.prod(shape) for shape in self.shapes.values()) <= _SMALL
 
-    def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> Function:
+    def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         with torch.no_grad(), translating_errors():
-            return self.make(regrouped(self.query, self.real(dtypes)))
+            return measured(lambda: self.make(regrouped(self.query, self.real(dtypes))))
 
     def _on_fakes(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         with FakeTensorMode():

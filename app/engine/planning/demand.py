@@ -99,6 +99,7 @@ class Demand:
         by_rows: it is computed row by row, many rows at a time.
         derives: it differentiates, so autograd keeps every intermediate, and its tensors are looked through for NaN.
         instead: what to ask for where the result is too large.
+        copies: of the inputs and of all intermediates in float64, that it holds at a time beside its result.
     """
 
     bytes: Callable[[Sizes], int]
@@ -108,3 +109,4 @@ class Demand:
     by_rows: bool = False
     derives: bool = True
     instead: str = SMALLER
+    copies: int = 0

@@ -113,7 +113,13 @@ def make(
     rows = max(1, min(ROWS_AT_MOST, budget // per_row))
     by_rows = any(demand.by_rows for demand in demands.values()) or sizes.num_vectors > 1
     together = min(rows, max(passes - 1, 1)) if by_rows else 0
-    kept = 2 * one.bytes if any(demand.derives for demand in demands.values()) else one.live_bytes
+    derives = any(demand.derives for demand in demands.values())
+    kept = 2 * one.bytes + one.backward_scratch_bytes if derives else one.live_bytes + one.scratch_bytes
+    kept += (
+        max((demand.copies for demand in demands.values()), default=0)
+        * (one.bytes + sizes.wrt_bytes)
+        * max(1, 8 // sizes.width)
+    )
     # The results count twice: as tensors, and as the bytes or text that they are sent as.
     peak = samples * (kept + sizes.wrt_bytes) + together * per_row + 2 * total
     if flops > limits.flops or peak > limits.memory_bytes:

@@ -1,0 +1,71 @@
+"""`python -m tests.engine.planning.growth`: one JSON line a query, what its plan says and by how much a fresh process grew, in bytes.
+
+A process of its own, because it forks for each query and so must have one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.engine.asking import ask
+
+RNG = np.random.default_rng(0)
+QUERIES: Mapping[str, dict[str, Any]] = {
+    "bincount": {"operation": "bincount", "inputs": {"input": np.array([8_000_000])}},
+    "combinations": {"operation": "combinations", "inputs": {"input": RNG.normal(size=1500)}},
+    "repeat_interleave": {"program": "repeat_interleave(x, n)", "inputs": {"x": np.ones(3), "n": np.array([10**7, 10**6, 1])}},
+    "nonzero": {"operation": "nonzero", "inputs": {"input": RNG.normal(size=(2000, 1000))}},
+    "unique": {"operation": "unique", "inputs": {"input": RNG.normal(size=1_000_000)}},
+    "matrix_exp": {"operation": "matrix_exp", "inputs": {"input": RNG.normal(size=(500, 500)) / 30}},
+    "matrix_exp, vjp": {"operation": "matrix_exp", "inputs": {"input": RNG.normal(size=(300, 300)) / 30}, "want": ["vjp"]},
+    "conv3d": {
+        "operation": "nn.functional.conv3d",
+        "inputs": {"input": RNG.normal(size=(1, 4, 40, 40, 40)), "weight": RNG.normal(size=(4, 4, 5, 5, 5))},
+    },
+    "conv_transpose3d, vjp": {
+        "operation": "nn.functional.conv_transpose3d",
+        "inputs": {"input": RNG.normal(size=(1, 4, 30, 30, 30)), "weight": RNG.normal(size=(4, 4, 5, 5, 5))},
+        "want": ["vjp"],
+    },
+    "logcumsumexp": {
+        "operation": "logcumsumexp", "inputs": {"input": RNG.normal(size=1_000_000)}, "parameters": {"dim": 0}, "want": ["vjp"],
+    },
+    "check": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=500_000)}, "want": ["check"]},
+    "explain": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=1_000_000)}, "want": ["explain"]},
+    "precision": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=200_000)}, "want": ["precision"]},
+    "svd": {"operation": "linalg.svd", "inputs": {"A": RNG.normal(size=(500, 500))}, "want": ["vjp"]},
+}  # fmt: skip
+
+
+def _memory(line: str) -> int:
+    with open("/proc/self/status") as status:
+        return next(int(text.split()[1]) * 1024 for text in status if text.startswith(line))
+
+
+def grown(query: dict[str, Any]) -> dict[str, int]:
+    """Of a child: `plan` and `taken`."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before = _memory("VmRSS:")
+        plan = ask(**query).plan["peak_bytes"]
+        os.write(write, json.dumps({"plan": plan, "taken": _memory("VmHWM:") - before}).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        result: dict[str, int] = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    return result
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ask(program="tanh(x).sum()", inputs={"x": np.ones(2)}, want=["gradient", "jvp", "check", "explain"])
+    sys.stdout.write(json.dumps({name: grown(query) for name, query in QUERIES.items()}))

@@ -1,0 +1,26 @@
+"""What a plan says of memory is not under what a fresh process takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from app.pool.environment import SINGLE_THREADED
+from tests.test_floors import ROOT
+
+# What the first call of a math library sets up for itself, whatever the size (measured: 20 to 30 MiB for the first factorisation).
+SET_UP = 24 << 20
+SHARE = 0.8
+
+
+def test_a_plan_is_not_under_what_is_taken() -> None:
+    measured = subprocess.run(
+        [sys.executable, "-m", "tests.engine.planning.growth"],
+        cwd=ROOT, env={**os.environ, **SINGLE_THREADED}, capture_output=True, check=True, timeout=280,
+    )  # fmt: skip
+    growth = json.loads(measured.stdout)
+    assert len(growth) > 10
+    under = {name: each for name, each in growth.items() if each["plan"] < SHARE * (each["taken"] - SET_UP)}
+    assert not under, under
