@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from app.engine.autodiff.cotangents import Vectors
-from app.engine.autodiff.freivalds import UncertifiedError
+from app.engine.autodiff.freivalds import UncertifiedError, weights
 from app.engine.computation import Computation
 from app.engine.per_sample import Sample
 from app.engine.tensors import is_differentiable
@@ -113,11 +113,7 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def _weights(like: Tensor) -> Tensor:
-    """Numbers between 0.5 and 1.5 with random signs: none is so small that an element goes unseen."""
-    generator = torch.Generator().manual_seed(20251)
-    drawn = torch.rand(like.shape, generator=generator, dtype=torch.float64) + 0.5
-    signs = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
-    return (drawn * signs).to(dtype=like.dtype, device=like.device)
+    return weights(like.numel(), like.dtype, str(like.device)).reshape(like.shape)
 
 
 def _gradient(road: _Road, result: Tree) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from app.errors import PullbackError
 from app.protocols.describe import describe, nearest
 from app.protocols.elements import NONFINITE, PART, ElementError, check_booleans, inferred, packed
+from app.protocols.strict_json import OutOfRange
 from app.query import DTYPE_BYTES, RANK_LIMIT, TensorData
 
 _FIELDS: Final = ("data", "dtype", "shape", "encoding")
@@ -39,6 +40,8 @@ def tensor(value: Any, at: str) -> TensorData:
         return value
     if type(value) in (int, float, bool) or (type(value) is str and value in NONFINITE):
         return _listed(value, at, None, None)
+    if isinstance(value, OutOfRange):
+        return _listed(value, at, None, None)  # refuses it as it refuses one among others
     fix = "Leave it out." if value is None else _FORMS
     raise PullbackError("bad_tensor", "This is not a tensor.", at=at, expected="a tensor", given=describe(value), fix=fix)
 
