@@ -17,8 +17,12 @@ export PULLBACK_PORT ?= 8000
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
 
+# Most tests side by side, on as many cores as there are; then those that measure memory or kill servers, with the machine to themselves.
+# A torch of one thread in each, as workers have it: on two cores two of many threads take turns at nothing.
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.dev browser lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m serial
 
 # The build of torch that carries CUDA, in an environment of its own, on a machine that need not have a GPU: start, query, kill,
 # explain. Some gigabytes, so it is no part of `make test`.
