@@ -23,7 +23,6 @@ _NOISE_SLACK: Final = 8.0  # times the median noise of those
 _ROUNDINGS: Final = 16.0  # an element that is off by fewer was computed by a formula
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
-_NOTHING: Final = 1e-14  # of the function's size over the element's: a hundred roundings
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
 _COARSE = "Your numbers are written with two digits. They agree as far as these go, which is not enough to prove a derivative."
@@ -147,8 +146,7 @@ def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Te
     most = _NOISE_AT_MOST * torch.maximum(size, largest_of_row)
     sure = (reference.abs() > _SURE * most) & torch.isfinite(apart) & (apart <= RELATIVE * reference.abs())
     if not bool(sure.any()):
-        nothing = largest_of_row <= _NOTHING * size  # the derivative is zero but for rounding
-        return torch.where(nothing, _NO_ELEMENT * size, torch.minimum(_NO_ELEMENT * size, _OF_THE_ROW * largest_of_row))
+        return torch.minimum(_NO_ELEMENT * size, _OF_THE_ROW * largest_of_row)
     beyond_rounding = torch.where(apart > _ROUNDINGS * torch.finfo(torch.float64).eps * reference.abs(), apart, 0.0)
     seen = _NOISE_SLACK * float(beyond_rounding[sure].median())
     return torch.clamp(most, max=seen)
