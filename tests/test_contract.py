@@ -205,6 +205,9 @@ _FORMATS: Final = {
 }
 
 
+_REFUSED_REPORTS: Final = {(point, want) for point in ("whole", "unused", "random") for want in ("precision", "check")}
+
+
 @pytest.fixture(scope="module")
 def validator(server: Server) -> Any:
     """Of answers, by the served document, in which every object is closed: what it does not name must not be sent."""
@@ -231,16 +234,23 @@ def _deepest(error: Any) -> Any:
     return jsonschema.exceptions.best_match([error])
 
 
-@pytest.mark.parametrize("want", ["outputs", "explain", "precision"])
+@pytest.mark.parametrize("want", ["outputs", "explain", "precision", "check"])
 @pytest.mark.parametrize("point", _POINTS)
 def test_reports_hold_what_the_schema_says_and_nothing_else(server: Server, validator: Any, point: str, want: str) -> None:
     program, x = _POINTS[point]
     answer = server.http.post("/v1/query", json={"program": program, "inputs": {"x": x}, "want": [want], "seed": 1})
     if answer.status_code != 200:  # of what has no derivative, and of what is drawn anew in each run
-        assert want == "precision", answer.json()
-        assert point in ("whole", "unused", "random"), answer.json()
+        assert (point, want) in _REFUSED_REPORTS, answer.json()
     else:
         assert not _undocumented(validator, answer.json())
+
+
+@pytest.mark.parametrize("expected", [[2.0, 4.0], [4.0, 8.0], [9.0, -1.0], [[2.0, 4.0]]])
+def test_a_check_of_what_is_believed_is_as_the_schema_says(server: Server, validator: Any, expected: Any) -> None:
+    query = {"program": "(x**2).sum()", "inputs": {"x": [1.0, 2.0]}, "want": ["check"], "expected": {"x": expected}}
+    answer = server.http.post("/v1/query", json=query).json()
+    assert not _undocumented(validator, answer)
+    assert isinstance(answer["check"]["x"]["also_possible"], list)
 
 
 @pytest.mark.parametrize("form", ["dense", "diagonal", "sparse", "auto"])

@@ -125,7 +125,8 @@ def _report(
     if agrees is False and not claims:
         claim = convention(objective.point) or disagreement(objective.point, name)
         claims = [] if claim is None else [claim]
-    return report | ({"likely": claims[0], "also_possible": claims[1:]} if claims else {})
+    report |= {"likely": claims[0]} if claims else {}
+    return report | ({"also_possible": claims[1:]} if claims or wide is not None else {})
 
 
 def _in_rows(objective: Differentiated, name: str, ours: Tensor, wide: Tensor) -> Tensor | None:

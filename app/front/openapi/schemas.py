@@ -115,7 +115,7 @@ _PARAMETER: Final[dict[str, Schema]] = {
     }
 }
 
-_NUMBERS: Final = {
+_NUMBERS: Final[Schema] = {
     "type": "array",
     "items": {"anyOf": [ref("Element"), {"type": "array", "items": ref("Element"), "description": "A complex number."}]},
 }
@@ -279,7 +279,14 @@ _ANSWER: Final[dict[str, Schema]] = {
         },
         ("agrees", "max_error", "tolerance"),
     ),
-    "LikelyMistake": record({"code": {"type": "string"}, "message": {"type": "string"}}, ("code", "message")),
+    "LikelyMistake": record(
+        {
+            "code": {"type": "string"},
+            "message": {"type": "string"},
+            "factor": {**_NUMBERS["items"], "description": "Yours divided by ours, of a constant factor."},
+        },
+        ("code", "message"),
+    ),
 }
 
 _PROBLEM: Final[dict[str, Schema]] = {
