@@ -153,6 +153,10 @@ def is_known(path: str) -> bool:
         or short in SAME
         or short
         in (
+            "allclose",
+            "equal",
+            "nn.utils.parameters_to_vector",
+            "is_grad_enabled",
             "finfo",
             "iinfo",
             "is_tensor",

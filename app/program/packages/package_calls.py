@@ -63,6 +63,10 @@ class Packages:
             return lambda args, kwargs: (
                 datasets.dataset(args) if short.endswith("Dataset") else datasets.batches(emit, args, kwargs)
             )
+        if short in ("allclose", "equal"):
+            return functools.partial(self._same, emit, "isclose" if short == "allclose" else "eq")
+        if short == "nn.utils.parameters_to_vector":
+            return lambda args, kwargs: self._operation(emit, "cat", ([self._flat(emit, value) for value in args[0]],), {})
         if short == "is_grad_enabled":
             return lambda args, kwargs: self._trace.grad_enabled
         if short in ("is_tensor", "get_default_dtype"):
@@ -70,6 +74,13 @@ class Packages:
         if short.startswith("np."):
             return self._of_numpy(short.removeprefix("np."), emit)
         return None
+
+    def _same(self, emit: Emit, operation: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`torch.allclose(a, b)`, `torch.equal(a, b)`: one truth value, which a condition follows."""
+        return self._operation(emit, "all", (self._operation(emit, operation, args, kwargs),), {})
+
+    def _flat(self, emit: Emit, value: Value) -> Value:
+        return self._operation(emit, "reshape", (value, (-1,)), {})
 
     def _of_numpy(self, name: str, emit: Emit) -> Called | None:
         """NumPy's functions on arrays, which are tensors here; of what a derivative passes NumPy itself refuses."""
