@@ -172,6 +172,9 @@ REFUSED = [
     ('{"data": [1], "dtype": 5}', "inputs.x.dtype", "5"),
     ('{"data": [1], "encoding": "hex"}', "inputs.x.encoding", "base64"),
     ('{"data": [1], "encoding": ["list"]}', "inputs.x.encoding", "base64"),
+    # numbers that no dtype holds
+    ("1e400", "inputs.x", "beyond the range of float64"),
+    ("[1, -1e400]", "inputs.x[1]", "beyond the range of float64"),
     # base64
     ('{"data": "AACAPw==", "encoding": "base64"}', "inputs.x", "dtype"),
     ('{"data": "AACAPw==", "encoding": "base64", "dtype": "float32"}', "inputs.x", "shape"),
