@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX: Final = "PULLBACK_"
 # Shown nowhere, and told to no worker: none needs a key to answer.
 SECRETS: Final = frozenset({"api_keys", "api_keys_file"})
-# Of the command line's client, not of the server.
-_OTHERS: Final = frozenset({"PULLBACK_API_KEY"})
+# Of the command line's client, and of programs that start a server (the command to start it by): not of the server.
+_OTHERS: Final = frozenset({"PULLBACK_API_KEY", "PULLBACK_SERVE"})
 # Kubernetes sets such variables in every container of a namespace for a Service named `pullback`.
 _SERVICE_LINK: Final = re.compile(
     r"PULLBACK_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"

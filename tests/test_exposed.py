@@ -141,7 +141,9 @@ def test_a_wrong_hash_is_refused_and_not_shown() -> None:
     ],
 )
 def test_the_nearest_setting_is_named(name: str, nearest: str | None) -> None:
-    assert unknown_variables([name, "HOME", "PULLBACK_PORT", "pullback_host", "PULLBACK_API_KEY"]) == {name: nearest}
+    assert unknown_variables([name, "HOME", "PULLBACK_PORT", "pullback_host", "PULLBACK_API_KEY", "PULLBACK_SERVE"]) == {
+        name: nearest
+    }
 
 
 def test_an_unknown_setting_is_refused() -> None:
