@@ -96,10 +96,12 @@ ACCEPTED: Final = st.sampled_from([None, "*/*", "application/json", SAFETENSORS,
 
 
 @SETTINGS
-@given(damaged([*_JSON, _BASE64, _FILE]), CONTENT_TYPES, ENCODINGS)
-def test_native_bodies_are_queries_or_refused(body: bytes, content_type: str | None, encoding: str | None) -> None:
-    for decode in (read, split):
-        refusal = refusal_of(decode, memoryview(body), content_type, encoding, LIMITS)
+@given(damaged([*_JSON, _BASE64, _FILE]), CONTENT_TYPES, ENCODINGS, ACCEPTED)
+def test_native_bodies_are_queries_or_refused(
+    body: bytes, content_type: str | None, encoding: str | None, accept: str | None
+) -> None:
+    for decode, asked in ((read, (content_type, encoding)), (split, (content_type, encoding, accept))):
+        refusal = refusal_of(decode, memoryview(body), *asked, LIMITS)
         assert refusal is None or (400 <= refusal.status < 500 and len(refusal.detail) < 1300)
 
 
