@@ -64,12 +64,15 @@ def test_readme_links_lead_somewhere() -> None:
 # --- what the README says is tried ---------------------------------------------------------------------------------------
 
 
+_INTERPRETERS: Final = {"sh": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c"), "js": ("node", "-e")}
+
+
 def _blocks() -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
 
 
 def _run(language: str, text: str, server: Server) -> str:
-    command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
+    command = [*_INTERPRETERS[language], text]
     environment = clean_environment(PATH=f"{BIN}:{os.environ['PATH']}", PULLBACK_PORT=str(server.port))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -97,10 +100,12 @@ def _without_plan(text: str) -> str:
     return "\n".join(line for line in text.strip().splitlines() if not line.startswith("Plan:")).strip()
 
 
-@pytest.mark.parametrize("index", [i for i, (language, _) in enumerate(_blocks()) if language in ("sh", "python")])
+@pytest.mark.parametrize("index", [i for i, (language, _) in enumerate(_blocks()) if language in _INTERPRETERS])
 def test_readme_commands_do_what_it_says(server: Server, index: int) -> None:
-    """`sh` and `python` blocks are run; a `json` or `text` block that follows is what they print."""
+    """`sh`, `python` and `js` blocks are run; a `json` or `text` block that follows is what they print."""
     language, text = _blocks()[index]
+    if language == "js" and shutil.which("node") is None:
+        pytest.skip("Node is not installed here")
     printed = _run(language, text.replace(README_ADDRESS, server.url), server)
     following, expected = _blocks()[index + 1] if index + 1 < len(_blocks()) else ("", "")
     if following == "json":
