@@ -44,7 +44,7 @@ def build_program(
             weights (`layer.weight`).
         parameters: name → plain value.
         dtype: the floating dtype that factories take.
-        casts: inputs that a kept function's annotations want in another dtype.
+        casts: inputs that a stored function's annotations want in another dtype.
 
     Raises:
         PullbackError: `bad_program` with `at` = line:column; `too_costly`; `shape_mismatch`, `operation_failed` where PyTorch refuses a step.
@@ -105,33 +105,33 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
         return None
     trace = reader.trace
     nodes = [weight.first or trace.now(weight.initial) for weight in weights.values()]
-    made = fx.Graph()
+    drawing_graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in trace.graph.nodes:
         if node.op == "placeholder":
-            copies[node] = made.placeholder(node.name)
+            copies[node] = drawing_graph.placeholder(node.name)
         elif node.op == "call_function":
-            copies[node] = made.node_copy(node, copies.__getitem__)
-    made.output(tuple(copies[node] for node in nodes))
+            copies[node] = drawing_graph.node_copy(node, copies.__getitem__)
+    drawing_graph.output(tuple(copies[node] for node in nodes))
     drawing = frozenset(copies[node] for node in trace.drawing)
     needed = _upstream(nodes)
     return Initial(
         names=tuple(weights),
-        call=GraphRunner(made, dtype, drawing),
+        call=GraphRunner(drawing_graph, dtype, drawing),
         random=any(node in trace.drawing for node in needed),
         shapes={name: tuple(node.meta["val"].shape) for name, node in zip(weights, nodes, strict=True)},
     )
 
 
 def _upstream(nodes: list[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
+    upstream: set[fx.Node] = set()
     stack = list(nodes)
     while stack:
         node = stack.pop()
-        if node not in found:
-            found.add(node)
+        if node not in upstream:
+            upstream.add(node)
             stack += node.all_input_nodes
-    return found
+    return upstream
 
 
 def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
@@ -166,39 +166,39 @@ def _names(
     names: dict[str, Value] = {}
     sent: dict[str, fx.Node] = {}
     leaves: list[str] = []
-    for given, value in inputs.items():
-        dotted = "." in given and isinstance(value, Tensor)
-        name = given if dotted else _checked(given, f"inputs.{given}", names)
+    for sent_name, value in inputs.items():
+        dotted = "." in sent_name and isinstance(value, Tensor)
+        name = sent_name if dotted else _checked(sent_name, f"inputs.{sent_name}", names)
         if isinstance(value, Tensor):
             sent[name] = trace.leaf(len(leaves), value)
-            leaves.append(given)
+            leaves.append(sent_name)
             if not dotted:
                 names[name] = sent[name]
             continue
         members = []
         for index, tensor in enumerate(value):
             members.append(trace.leaf(len(leaves), tensor))
-            leaves.append(f"{given}.{index}")
+            leaves.append(f"{sent_name}.{index}")
         names[name] = members
-    for given, wanted in casts.items():
-        step = Step(1, 1, f"{given}: {str(wanted).removeprefix('torch.')}", "to")
-        names[given] = trace.call(step, torch.Tensor.to, (names[given], wanted))
-    for given, parameter in parameters.items():
-        name = _checked(given, f"parameters.{given}", names)
+    for sent_name, wanted in casts.items():
+        step = Step(1, 1, f"{sent_name}: {str(wanted).removeprefix('torch.')}", "to")
+        names[sent_name] = trace.call(step, torch.Tensor.to, (names[sent_name], wanted))
+    for sent_name, parameter in parameters.items():
+        name = _checked(sent_name, f"parameters.{sent_name}", names)
         names[name] = _as_list(parameter)
     return names, leaves, sent
 
 
-def _checked(given: str, at: str, names: Mapping[str, Value]) -> str:
+def _checked(sent_name: str, at: str, names: Mapping[str, Value]) -> str:
     """The name as Python reads it in a text (NFKC), refused where no text could mean it."""
-    name = unicodedata.normalize("NFKC", given)
+    name = unicodedata.normalize("NFKC", sent_name)
     if not name.isidentifier() or name.startswith("__") or name in ("True", "False", "None"):
         raise PullbackError(
             "bad_program",
             "This name cannot be used in a program.",
             at=at,
             expected="letters, digits and _",
-            given=given,
+            given=sent_name,
             fix="Rename it.",
         )
     if name in names:

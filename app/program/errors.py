@@ -96,7 +96,7 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
         usage: gives the operation's signatures, for a call with wrong arguments.
     """
     members = list(arguments)
-    given = ", ".join(shown(t) for t in tensors_in(members)) or ", ".join(named(m) for m in members) or "nothing"
+    received = ", ".join(shown(t) for t in tensors_in(members)) or ", ".join(named(m) for m in members) or "nothing"
     if isinstance(error, UnsafeValuesError):
         return Refusal(f"`{operation}`: {error.detail}", code=error.code, expected=error.expected, given=error.given)
     message = str(error)
@@ -105,20 +105,23 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
             f"`{operation}` needs more memory than this worker may take.",
             "Send smaller tensors.",
             code="out_of_memory",
-            given=given,
+            given=received,
         )
     if _SIZES.search(message):
         return Refusal(
-            f"`{operation}` would make a tensor larger than any memory.", "Use smaller sizes.", code="too_costly", given=given
+            f"`{operation}` would make a tensor larger than any memory.",
+            "Use smaller sizes.",
+            code="too_costly",
+            given=received,
         )
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
     expected = usage() if usage and isinstance(error, TypeError) else None
     return Refusal(
-        f"`{operation}` was given {given}, and PyTorch refused: {sentence(error)}.",
+        f"`{operation}` was given {received}, and PyTorch refused: {sentence(error)}.",
         _advice(operation, members, code),
         code=code,
         expected=expected,
-        given=given,
+        given=received,
     )
 
 

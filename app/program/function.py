@@ -1,4 +1,4 @@
-"""A Function: what an operation, a program and a kept function all become before anything is differentiated.
+"""A Function: what an operation, a program and a stored function all become before anything is differentiated.
 
 It is a torch.fx graph of catalogue calls, each with its place in the text.
 """
@@ -75,7 +75,7 @@ class Function:
     """A tensor function, prepared for inputs of one signature (shapes, dtypes, parameters).
 
     Attributes:
-        title: the operation's name, `program`, or the kept function's name.
+        title: the operation's name, `program`, or the stored function's name.
         graph: placeholders in the order of `leaves`; one `call_function` node a step, with `meta["step"]: Step` and
             `meta["val"]`: the value it had while building (a FakeTensor, or a real one where shapes depend on data);
             `output` = the tuple of nodes in the order of `outputs`.

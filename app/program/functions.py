@@ -1,4 +1,4 @@
-"""A kept function as a Function: its inputs checked against its annotations, its defaults filled in, its text built."""
+"""A stored function as a Function: its inputs checked against its annotations, its defaults filled in, its text built."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ _TAKEN = {
 }
 
 
-def build_function(kept: StoredFunction, inputs: Inputs, parameters: Mapping[str, Parameter], dtype: torch.dtype) -> Function:
-    """The Function of `kept` for these inputs.
+def build_function(
+    function: StoredFunction, inputs: Inputs, parameters: Mapping[str, Parameter], dtype: torch.dtype
+) -> Function:
+    """The computation of a stored function for these inputs.
 
     Floating inputs may have any floating dtype, so that a query can ask for another than the annotation's (a bare list has it
     before it comes here); integers that come for a floating input are cast to it.
@@ -37,27 +39,27 @@ def build_function(kept: StoredFunction, inputs: Inputs, parameters: Mapping[str
     Raises:
         PullbackError: `bad_tensor`, `bad_parameter`, `shape_mismatch` with `at`; and what `build_program` raises.
     """
-    known = [spec.name for spec in kept.inputs] + [spec.name for spec in kept.parameters]
-    _refuse_unknown(kept, inputs, known, "inputs", "bad_tensor")
-    _refuse_unknown(kept, parameters, known, "parameters", "bad_parameter")
+    known = [spec.name for spec in function.inputs] + [spec.name for spec in function.parameters]
+    _refuse_unknown(function, inputs, known, "inputs", "bad_tensor")
+    _refuse_unknown(function, parameters, known, "parameters", "bad_parameter")
     casts: dict[str, torch.dtype] = {}
     extents: dict[str, tuple[int, str]] = {}
-    for spec in kept.inputs:
-        tensor = _tensor(kept, spec, inputs, parameters)
+    for spec in function.inputs:
+        tensor = _tensor(function, spec, inputs, parameters)
         if _cast_needed(spec, tensor):
             casts[spec.name] = getattr(torch, spec.dtype)
         _check_shape(spec, tensor, extents)
-    plain = {spec.name: _parameter(kept, spec, parameters) for spec in kept.parameters if spec.name not in inputs}
-    return build_program(kept.text, inputs, plain, dtype, kept.name, casts)
+    plain = {spec.name: _parameter(function, spec, parameters) for spec in function.parameters if spec.name not in inputs}
+    return build_program(function.text, inputs, plain, dtype, function.name, casts)
 
 
-def _refuse_unknown(kept: StoredFunction, given: Iterable[str], known: list[str], field: str, code: str) -> None:
-    for name in given:
+def _refuse_unknown(function: StoredFunction, names: Iterable[str], known: list[str], field: str, code: str) -> None:
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise PullbackError(
                 code,
-                f"`{kept.name}` has no {field[:-1]} `{name}`.",
+                f"`{function.name}` has no {field[:-1]} `{name}`.",
                 at=f"{field}.{name}",
                 expected=", ".join(known),
                 given=name,
@@ -65,7 +67,7 @@ def _refuse_unknown(kept: StoredFunction, given: Iterable[str], known: list[str]
             )
 
 
-def _tensor(kept: StoredFunction, spec: InputSpec, inputs: Inputs, parameters: Mapping[str, Parameter]) -> Tensor:
+def _tensor(function: StoredFunction, spec: InputSpec, inputs: Inputs, parameters: Mapping[str, Parameter]) -> Tensor:
     tensor = inputs.get(spec.name)
     at = f"inputs.{spec.name}"
     if isinstance(tensor, Tensor):
@@ -73,10 +75,10 @@ def _tensor(kept: StoredFunction, spec: InputSpec, inputs: Inputs, parameters: M
     expected = f"a tensor, {_wanted(spec)}"
     if tensor is not None:
         raise PullbackError(
-            "bad_tensor", f"`{kept.name}` takes one tensor as `{spec.name}`, not a list.", at=at, expected=expected
+            "bad_tensor", f"`{function.name}` takes one tensor as `{spec.name}`, not a list.", at=at, expected=expected
         )
     fix = 'Move it from "parameters" to "inputs".' if spec.name in parameters else f'Add "{spec.name}" to "inputs".'
-    raise PullbackError("bad_tensor", f"`{kept.name}` needs the input `{spec.name}`.", at=at, expected=expected, fix=fix)
+    raise PullbackError("bad_tensor", f"`{function.name}` needs the input `{spec.name}`.", at=at, expected=expected, fix=fix)
 
 
 def _wanted(spec: InputSpec) -> str:
@@ -85,15 +87,15 @@ def _wanted(spec: InputSpec) -> str:
 
 def _cast_needed(spec: InputSpec, tensor: Tensor) -> bool:
     """Whether integers came where floating numbers are taken. Raises `bad_tensor` for what cannot be taken at all."""
-    given = dtype_name(tensor.dtype)
-    wanted, came = _rank(spec.dtype), _rank(given)
+    dtype = dtype_name(tensor.dtype)
+    wanted, came = _rank(spec.dtype), _rank(dtype)
     if came == wanted or (wanted == 2 and came == 3):
         return False
-    if stands_for(given, spec.dtype):
+    if stands_for(dtype, spec.dtype):
         return True
     raise PullbackError(
         "bad_tensor",
-        f"`{spec.name}` must be {_wanted(spec)}, and {given} cannot stand for it.",
+        f"`{spec.name}` must be {_wanted(spec)}, and {dtype} cannot stand for it.",
         at=f"inputs.{spec.name}",
         expected=_wanted(spec),
         given=shown(tensor),
@@ -106,9 +108,9 @@ def _rank(dtype: str) -> int:
     return next(rank for rank, dtypes in enumerate(ladder) if dtype in dtypes)
 
 
-def stands_for(given: str, annotated: str) -> bool:
-    """Whether numbers of the dtype `given` may be taken as the `annotated` one: of the same kind, or wider by kind and floating."""
-    wanted, came = _rank(annotated), _rank(given)
+def stands_for(dtype: str, annotated: str) -> bool:
+    """Whether numbers of `dtype` may be taken as the `annotated` one: of the same kind, or wider by kind and floating."""
+    wanted, came = _rank(annotated), _rank(dtype)
     return came == wanted or (wanted >= 2 and came < wanted)
 
 
@@ -142,13 +144,13 @@ def _check_shape(spec: InputSpec, tensor: Tensor, extents: dict[str, tuple[int, 
             )
 
 
-def _parameter(kept: StoredFunction, spec: ParameterSpec, parameters: Mapping[str, Parameter]) -> Parameter:
+def _parameter(function: StoredFunction, spec: ParameterSpec, parameters: Mapping[str, Parameter]) -> Parameter:
     at = f"parameters.{spec.name}"
     if spec.name not in parameters:
         if spec.required:
             raise PullbackError(
                 "bad_parameter",
-                f"`{kept.name}` needs the parameter `{spec.name}`.",
+                f"`{function.name}` needs the parameter `{spec.name}`.",
                 at=at,
                 expected=spec.kind,
                 fix=f'Add "parameters": {{"{spec.name}": …}}.',

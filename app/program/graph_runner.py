@@ -69,10 +69,10 @@ class GraphRunner:
             blank.append(None)
             program.append([node.target, arguments, keywords, dict(node.kwargs), slots[node], (), node.meta.get("step")])
         output = nodes[-1]
-        kept = {slots[node] for node in output.all_input_nodes}
+        output_slots = {slots[node] for node in output.all_input_nodes}
         self._outputs = tuple(slots[node] for node in output.args[0])
         for slot, index in last.items():
-            if slot not in kept:
+            if slot not in output_slots:
                 program[index][5] += (slot,)
         self._blank = blank
         self._program = tuple(tuple(line) for line in program)

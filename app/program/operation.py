@@ -80,14 +80,19 @@ def _executed(bound: Bound, run: Callable[..., Any], leaves: Mapping[str, Tensor
     except (PullbackError, *_DYNAMIC):
         raise
     except REFUSALS as error:
-        told = refusal(error, operation.name, leaves.values(), lambda: usage(operation))
+        refused = refusal(error, operation.name, leaves.values(), lambda: usage(operation))
         at = (
             error.place({name.partition(".")[0] for name in leaves}, parameters)
             if isinstance(error, UnsafeValuesError)
             else "inputs"
         )
         raise PullbackError(
-            told.code, told.detail, at=at, expected=told.expected or usage(operation), given=told.given, fix=told.fix
+            refused.code,
+            refused.detail,
+            at=at,
+            expected=refused.expected or usage(operation),
+            given=refused.given,
+            fix=refused.fix,
         ) from error
 
 
@@ -166,14 +171,14 @@ def _graph(
     args, kwargs = arguments(bound, nodes.__getitem__)
     call = graph.call_function(target(bound.operation), tuple(args), kwargs)
     call.meta["step"], call.meta["val"] = step, result
-    made: dict[_Path, fx.Node] = {(): call}
+    picks: dict[_Path, fx.Node] = {(): call}
 
     def picked(path: _Path) -> fx.Node:
-        if path not in made:
+        if path not in picks:
             node = graph.call_function(operator.getitem, (picked(path[:-1]), path[-1]))
             node.meta["step"], node.meta["val"] = step, _member(result, path)
-            made[path] = node
-        return made[path]
+            picks[path] = node
+        return picks[path]
 
     graph.output(tuple(picked(path) for path in paths))
     return graph

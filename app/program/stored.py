@@ -1,4 +1,4 @@
-"""StoredFunction functions: files `NAME.py`, each one `def` in the language, with its inputs' dtypes and shapes as annotations."""
+"""Stored functions: files `NAME.py`, each one `def` in the language, with its inputs' dtypes and shapes as annotations."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Functions:
     def listing(self) -> dict[str, Any]:
         """`{"functions": […]}` of `GET /v1/functions`; a broken file stands there with its `error`."""
         broken = [{"name": name, "error": error.problem()} for name, error in self._broken.items()]
-        return {"functions": [kept.entry for kept in self._functions.values()] + broken}
+        return {"functions": [function.entry for function in self._functions.values()] + broken}
 
 
 def load(folder: str | None) -> Functions:
@@ -120,7 +120,7 @@ def load(folder: str | None) -> Functions:
 
     A file that cannot be read is named in the log and by `listing`; the others are served.
     """
-    found: dict[str, StoredFunction] = {}
+    functions: dict[str, StoredFunction] = {}
     broken: dict[str, PullbackError] = {}
     for place in (CARRIED, *((Path(folder),) if folder else ())):
         if not place.is_dir():
@@ -129,14 +129,14 @@ def load(folder: str | None) -> Functions:
         for path in sorted(place.glob("*.py")):
             if path.name.startswith((".", "_")):
                 continue
-            found.pop(path.stem, None)
+            functions.pop(path.stem, None)
             broken.pop(path.stem, None)
             try:
-                found[path.stem] = _read_file(path)
+                functions[path.stem] = _read_file(path)
             except PullbackError as error:
                 _log.error("the function file %s cannot be read: %s", path.name, error)
                 broken[path.stem] = error
-    return Functions(found, broken)
+    return Functions(functions, broken)
 
 
 def _read_file(path: Path) -> StoredFunction:

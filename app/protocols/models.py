@@ -1,4 +1,4 @@
-"""What can be asked by name, described alike: operations of the catalogue and kept functions, as protocols list them."""
+"""What can be asked by name, described alike: operations of the catalogue and stored functions, as protocols list them."""
 
 from __future__ import annotations
 

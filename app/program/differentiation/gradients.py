@@ -51,11 +51,11 @@ class Gradients:
     def autograd_grad(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         """`torch.autograd.grad(outputs, inputs, grad_outputs=None, …)`: a tuple of gradients."""
         names = ("outputs", "inputs", "grad_outputs", "retain_graph", "create_graph")
-        given = dict(zip(names, args, strict=False)) | dict(kwargs)
-        outputs, inputs = _tensors(given.get("outputs"), "outputs"), _tensors(given.get("inputs"), "inputs")
-        cotangents = given.get("grad_outputs")
+        arguments = dict(zip(names, args, strict=False)) | dict(kwargs)
+        outputs, inputs = _tensors(arguments.get("outputs"), "outputs"), _tensors(arguments.get("inputs"), "inputs")
+        cotangents = arguments.get("grad_outputs")
         weights = None if cotangents is None else _tensors(cotangents, "grad_outputs")
-        if given.get("is_grads_batched"):
+        if arguments.get("is_grads_batched"):
             raise Refusal("`is_grads_batched` is not in the language.", "Write `torch.vmap` of a function of one cotangent.")
         gradients = self._gradients(
             emit,
@@ -64,10 +64,10 @@ class Gradients:
             weights,
             self._trace.steps,
         )
-        unused = bool(given.get("allow_unused", False))
+        unused = bool(arguments.get("allow_unused", False))
         result: list[Value] = []
         for node, gradient in zip(inputs, gradients, strict=True):
-            if gradient is None and given.get("materialize_grads"):
+            if gradient is None and arguments.get("materialize_grads"):
                 gradient = emit("zeros_like", torch.zeros_like, (node,), {})
             elif gradient is None and not unused:
                 raise Refusal(
@@ -76,7 +76,7 @@ class Gradients:
                     code="operation_failed",
                 )
             result.append(gradient)
-        if not given.get("create_graph"):
+        if not arguments.get("create_graph"):
             result = [None if g is None else emit("detach", torch.Tensor.detach, (g,), {}) for g in result]
         return tuple(result)
 
@@ -188,9 +188,13 @@ class Gradients:
 
 
 def _tensors(value: Value, what: str) -> list[fx.Node]:
-    found: Any = [value] if is_tensor(value) else value
-    if isinstance(found, dict):
-        found = list(found.values())
-    if isinstance(found, Several) or not isinstance(found, list | tuple) or not all(is_tensor(member) for member in found):
+    tensors: Any = [value] if is_tensor(value) else value
+    if isinstance(tensors, dict):
+        tensors = list(tensors.values())
+    if (
+        isinstance(tensors, Several)
+        or not isinstance(tensors, list | tuple)
+        or not all(is_tensor(member) for member in tensors)
+    ):
         raise Refusal(f"`{what}` are tensors, not {named(value)}.")
-    return list(found)
+    return list(tensors)

@@ -163,14 +163,14 @@ def stepped(
     with torch.no_grad():
         new = [param.detach().clone() for param in params]
         slopes = [grad.detach().to(param.dtype) for grad, param in zip(grads, new, strict=True)]
-        kept = [
+        slots = [
             [
                 value.detach().clone() if value is not None else _begun(start, param, dict(options))
                 for value, start in zip(state, begins, strict=True)
             ]
             for state, param in zip(states, new, strict=True)
         ]
-        columns: list[list[Any]] = [[state[place] for state in kept] for place in range(len(begins))]
+        columns: list[list[Any]] = [[state[place] for state in slots] for place in range(len(begins))]
         _change(kind, count, dict(options), new, slopes, columns)
     left = [value_only(old, changed) for old, changed in zip(params, new, strict=True)]
     rows = [column[index] for index in range(len(new)) for column in columns]

@@ -69,7 +69,7 @@ class Overwrites:
             return ()
         names = dict(zip((node for node in trace.graph.nodes if node.op == "placeholder"), leaves, strict=True))
         last = next(node for node in reversed(trace.graph.nodes) if node.op == "output")
-        found: list[Modified] = []
+        modifications: list[Modified] = []
         for step, write in self.spoiled(0):
             above = _upstream([step])
             below = _downstream([step])
@@ -80,8 +80,8 @@ class Overwrites:
             ]
             if reached:
                 by = frozenset(names[node] for node in above if node in names)
-                found.append(Modified(step.meta["step"], write.step, by, frozenset(reached)))
-        return tuple(found)
+                modifications.append(Modified(step.meta["step"], write.step, by, frozenset(reached)))
+        return tuple(modifications)
 
 
 def refusal(step: Step, write: Step) -> Refusal:
@@ -105,10 +105,10 @@ def _saved(step: fx.Node, drawing: bool) -> Saved:
     """The arguments of a step, by `id`, that autograd keeps for its derivative, and whether it keeps the result."""
     if drawing or hasattr(step.target, "run") or not callable(step.target):
         return frozenset(), False
-    kept: set[int] = set()
+    saved: set[int] = set()
 
     def pack(tensor: Tensor) -> Tensor:
-        kept.add(storage(tensor))
+        saved.add(storage(tensor))
         return tensor
 
     examples: dict[fx.Node, Any] = {}
@@ -125,10 +125,10 @@ def _saved(step: fx.Node, drawing: bool) -> Saved:
             result = step.target(*args, **kwargs)
     except (*REFUSALS, *DYNAMIC):  # what only real values decide keeps nothing that a write could spoil: masks and indices
         return frozenset(), False
-    inputs = {id(node) for node, value in examples.items() if isinstance(value, Tensor) and storage(value) in kept}
+    inputs = {id(node) for node, value in examples.items() if isinstance(value, Tensor) and storage(value) in saved}
     shared = {storage(value) for value in examples.values() if isinstance(value, Tensor)}
     results = result if isinstance(result, list | tuple) else [result]
-    own = any(isinstance(r, Tensor) and storage(r) in kept and storage(r) not in shared for r in results)
+    own = any(isinstance(r, Tensor) and storage(r) in saved and storage(r) not in shared for r in results)
     return frozenset(inputs), own
 
 

@@ -53,27 +53,27 @@ def part(
                     "Draw them before: `mask = (rand_like(x) > p) / (1 - p)` in the place of `dropout`.",
                 )
             below.add(node)
-    made = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {node: made.placeholder(f"in{i}") for i, node in enumerate(inputs)}
+    subgraph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {node: subgraph.placeholder(f"in{i}") for i, node in enumerate(inputs)}
     free: dict[fx.Node, None] = {}
     for node in (*(n for n in order if n in below), None):
         for used in node.all_input_nodes if node is not None else outputs:
             if used not in below and used not in boundary:
                 free[used] = None
     for node in free:
-        copies[node] = made.placeholder(f"free{len(copies)}")
+        copies[node] = subgraph.placeholder(f"free{len(copies)}")
     for node in order:
         if node in below:
-            copies[node] = made.node_copy(node, copies.__getitem__)
+            copies[node] = subgraph.node_copy(node, copies.__getitem__)
     if max((depth(node) for node in below), default=0) >= DEPTH_LIMIT:
         raise Refusal(
             f"Derivatives are nested more than {DEPTH_LIMIT} deep.",
             'Ask for the last ones with the query\'s "want".',
             code="too_costly",
         )
-    made.output(tuple(copies[node] for node in outputs))
+    subgraph.output(tuple(copies[node] for node in outputs))
     reached = tuple(_reaches(node, below, outputs) for node in inputs)
-    return Part(_Runner(made, dtype), tuple(free), reached)
+    return Part(_Runner(subgraph, dtype), tuple(free), reached)
 
 
 class _Runner(GraphRunner):
@@ -91,15 +91,15 @@ def depth(node: fx.Node) -> int:
 
 
 def _upstream(outputs: Sequence[fx.Node], boundary: set[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
+    upstream: set[fx.Node] = set()
     stack = list(outputs)
     while stack:
         node = stack.pop()
-        if node not in found:
-            found.add(node)
+        if node not in upstream:
+            upstream.add(node)
             if node not in boundary:
                 stack += node.all_input_nodes
-    return found
+    return upstream
 
 
 def _reaches(start: fx.Node, below: set[fx.Node], outputs: Sequence[fx.Node]) -> bool:

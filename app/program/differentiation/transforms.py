@@ -108,14 +108,14 @@ class Transforms:
         chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         if any(not isinstance(n, int) or not -len(args) <= n < len(args) for n in chosen):
             raise Refusal("`argnums` names arguments that the function is not given.", "Count them from 0.")
-        given = list(args)
+        arguments = list(args)
         inputs: list[fx.Node] = []
         for number in chosen:
-            given[number], own = self._begun(emit, args[number])
+            arguments[number], own = self._begun(emit, args[number])
             inputs += own
         if not inputs:
             raise Refusal("There is no tensor to differentiate by.", "Give the function a floating tensor.")
-        result = self._invoke(transformed.function, tuple(given), kwargs)
+        result = self._invoke(transformed.function, tuple(arguments), kwargs)
         beside: Value = None
         if transformed.options.get("has_aux"):
             if not isinstance(result, tuple) or len(result) != 2:
@@ -254,11 +254,11 @@ class Transforms:
     def _mapped(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         options = transformed.options
         dims = options.get("in_dims", 0)
-        given = [
+        spread = [
             self._spread(dims if isinstance(dims, int) or dims is None else dims[i], value) for i, value in enumerate(args)
         ]
-        given += [self._spread(0, value) for value in kwargs.values()]
-        inputs, axes = [n for nodes, _ in given for n in nodes], [a for _, dims in given for a in dims]
+        spread += [self._spread(0, value) for value in kwargs.values()]
+        inputs, axes = [n for nodes, _ in spread for n in nodes], [a for _, dims in spread for a in dims]
         if not any(axis is not None for axis in axes):
             raise Refusal("`vmap` needs a tensor with an axis to map over.", "Give `in_dims` an axis for one argument.")
         sizes = {example(n).shape[a] for n, a in zip(inputs, axes, strict=True) if a is not None and example(n).dim()}
@@ -292,7 +292,7 @@ class Transforms:
 
     def _functional_call(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         module, values, *rest = args
-        given = rest[0] if rest else kwargs.get("args", ())
+        positional = rest[0] if rest else kwargs.get("args", ())
         named_args = rest[1] if len(rest) > 1 else kwargs.get("kwargs") or {}
         values = {k: v for one in values for k, v in one.items()} if isinstance(values, tuple | list) else values
         if not isinstance(module, LayerValue | Instance) or not isinstance(values, dict):
@@ -305,7 +305,9 @@ class Transforms:
         try:
             for name, value in values.items():
                 weights[name].node = value
-            return self._invoke(module, tuple(given) if isinstance(given, tuple | list) else (given,), dict(named_args))
+            return self._invoke(
+                module, tuple(positional) if isinstance(positional, tuple | list) else (positional,), dict(named_args)
+            )
         finally:
             for name, node in before.items():
                 weights[name].node = node

@@ -103,15 +103,15 @@ class Assigning(Objects):
 
     def bound_names(self, node: Any) -> list[str]:
         """The names that a statement, which could not be read, would have bound."""
-        found: list[str] = []
+        bound: list[str] = []
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                found.append(part.id)
+                bound.append(part.id)
             elif isinstance(part, ast.FunctionDef | ast.ClassDef):
-                found.append(part.name)
+                bound.append(part.name)
             elif isinstance(part, ast.alias):
-                found.append((part.asname or part.name).partition(".")[0])
-        return found
+                bound.append((part.asname or part.name).partition(".")[0])
+        return bound
 
     def poison(self, node: ast.stmt) -> None:
         """Names that `node` would have bound are unreadable from here on; so is what it would have written into."""

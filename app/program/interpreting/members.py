@@ -115,8 +115,8 @@ class Members(State):
     def _layer_attribute(self, layer: LayerValue, name: str) -> Value:
         if name in layer.weights:
             return self.weights.tensor_of(layer.weights[name])
-        if name in layer.given:
-            return layer.given[name]
+        if name in layer.tensor_options:
+            return layer.tensor_options[name]
         if name == "training":
             return layer.training
         if name in containers.MODULE_METHODS:

@@ -205,7 +205,7 @@ class Objects(Members):
 
     def _called(self, node: ast.AST, instance: Instance, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         if isinstance(instance.kind, str):
-            return containers.called(instance, lambda part, given: self.invoke(node, part, given, {}), args)
+            return containers.called(instance, lambda part, part_args: self.invoke(node, part, part_args, {}), args)
         for name in ("forward", "__call__") if instance.is_module else ("__call__",):
             function = instance.kind.find(name)
             if isinstance(function, FunctionValue):

@@ -37,8 +37,8 @@ def program(reader: Reader, runner: Runner, body: Sequence[ast.stmt]) -> Returne
         elif bare and isinstance(last, ast.Expr):
             returned = _last(reader, last)
         _refuse_problems(reader)
-        found = returned if returned is not None and returned.value is not None else _ending(reader, last)
-        return Returned(reader.read(found.value), found.node)
+        output = returned if returned is not None and returned.value is not None else _ending(reader, last)
+        return Returned(reader.read(output.value), output.node)
     except Refusal as refusal:
         _refuse_problems(reader, reader.source.refused(refusal, last))
         raise
@@ -71,16 +71,16 @@ def _refuse_problems(reader: Reader, last: PullbackError | None = None) -> None:
     """Raises the first of what cannot be read, with all of it."""
     from app.program.interpreting.state import DependentError
 
-    found = [*reader.source.problems, *reader.problems]
-    if last is not None and not isinstance(last, DependentError) and all(last.at != known.at for known in found):
-        found.append(last)
-    if not found:
+    problems = [*reader.source.problems, *reader.problems]
+    if last is not None and not isinstance(last, DependentError) and all(last.at != known.at for known in problems):
+        problems.append(last)
+    if not problems:
         return
-    found.sort(key=_place)
-    first = found[0]
+    problems.sort(key=_place)
+    first = problems[0]
     raise PullbackError(
         first.code, first.detail, at=first.at, expected=first.expected, given=first.given, fix=first.fix,
-        problems=found if len(found) > 1 else (),
+        problems=problems if len(problems) > 1 else (),
     )  # fmt: skip
 
 
@@ -128,8 +128,8 @@ def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     )
     if not isinstance(forward, FunctionValue):
         return reader.invoke(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
-    given = _given(reader, last, forward, instance=isinstance(function, Instance))
-    return reader.located(last, lambda: reader.invoke(last, function, (), given))
+    arguments = _given(reader, last, forward, instance=isinstance(function, Instance))
+    return reader.located(last, lambda: reader.invoke(last, function, (), arguments))
 
 
 def _given(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> dict[str, Value]:
@@ -138,10 +138,10 @@ def _given(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> 
     spec = function.node.args
     places = [*spec.posonlyargs, *spec.args][1 if instance else 0 :]
     program_scope = reader.scope.program()
-    given: dict[str, Value] = {}
+    arguments: dict[str, Value] = {}
     for argument in (*places, *spec.kwonlyargs):
         if argument.arg in reader.inputs and argument.arg in program_scope:
-            given[argument.arg] = program_scope[argument.arg]
+            arguments[argument.arg] = program_scope[argument.arg]
         elif argument.arg not in function.defaults:
             raise reader.source.refused(
                 Refusal(
@@ -150,7 +150,7 @@ def _given(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> 
                 ),
                 argument,
             )
-    return given
+    return arguments
 
 
 def outputs(reader: Reader, returned: Returned) -> dict[str, Value]:
@@ -159,14 +159,14 @@ def outputs(reader: Reader, returned: Returned) -> dict[str, Value]:
     One tensor is `output`. A dict gives its keys. A tuple of plain distinct names gives these, any other tuple `output0`, `output1`…,
     what an operation with several outputs gave PyTorch's names, and a list of tensors `output.0`, `output.1`….
     """
-    found: dict[str, Value] = {}
+    tensors: dict[str, Value] = {}
     for name, value in _named(returned).items():
-        _spread(reader, name, reader.read(value), found)
-    if not found:
+        _spread(reader, name, reader.read(value), tensors)
+    if not tensors:
         raise Refusal("The program returns nothing.", "Return at least one tensor.")
-    if len(found) > 256:
-        raise Refusal(f"The program returns {len(found)} tensors; the limit is 256.", "Join them: `stack(list)`.")
-    return found
+    if len(tensors) > 256:
+        raise Refusal(f"The program returns {len(tensors)} tensors; the limit is 256.", "Join them: `stack(list)`.")
+    return tensors
 
 
 def _named(returned: Returned) -> dict[str, Value]:
@@ -190,31 +190,31 @@ def _parts(value: Several) -> list[Value]:
     return [(value, index) for index in range(len(value.values))]
 
 
-def _spread(reader: Reader, name: str, value: Value, found: dict[str, Value]) -> None:
+def _spread(reader: Reader, name: str, value: Value, tensors: dict[str, Value]) -> None:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Several):
         value = reader.trace.pick(*value)
     if is_tensor(value):
-        _add(name, value, found)
+        _add(name, value, tensors)
     elif isinstance(value, bool | int | float | complex):
-        _add(name, reader.calls.resolve("tensor", reader.emitter(reader.statement or ast.Pass()))((value,), {}), found)
+        _add(name, reader.calls.resolve("tensor", reader.emitter(reader.statement or ast.Pass()))((value,), {}), tensors)
     elif isinstance(value, Several):
         for index in range(len(value.values)):
             label = value.fields[index] if value.fields else str(index)
-            _spread(reader, f"{name}.{label}", reader.trace.pick(value, index), found)
+            _spread(reader, f"{name}.{label}", reader.trace.pick(value, index), tensors)
     elif isinstance(value, list | tuple):
         if len(value) > 256:
             raise Refusal(f"The program returns a list of {len(value)} tensors; the limit is 256.", "Join them: `stack(list)`.")
         for index, member in enumerate(value):
             if not (is_tensor(member) or isinstance(member, bool | int | float | complex)):
                 raise Refusal("A returned list holds tensors or numbers.", "Return a dict of tensors.")
-            _spread(reader, f"{name}.{index}", member, found)
+            _spread(reader, f"{name}.{index}", member, tensors)
     else:
         if isinstance(value, Named):
             raise vocabulary.not_called(value)
         raise Refusal(f"`{name}` is {named(value)} and cannot be returned.", "Return tensors, or numbers.")
 
 
-def _add(name: str, value: Value, found: dict[str, Value]) -> None:
-    if name in found:
+def _add(name: str, value: Value, tensors: dict[str, Value]) -> None:
+    if name in tensors:
         raise Refusal(f"Two outputs are called `{name}`.", "Give them different names.")
-    found[name] = value
+    tensors[name] = value

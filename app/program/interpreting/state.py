@@ -96,8 +96,8 @@ class State:
     def items(self, node: ast.expr) -> list[Value]:
         """What a loop over the expression goes through."""
         value = self.value(node)
-        found: list[Value] = self.located(node, lambda: self.builtins.items(self.emitter(node), value))
-        return [self.read(member) for member in found]
+        members: list[Value] = self.located(node, lambda: self.builtins.items(self.emitter(node), value))
+        return [self.read(member) for member in members]
 
     def located(self, node: ast.AST, run: Callable[[], Value]) -> Any:
         try:

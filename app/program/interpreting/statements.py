@@ -105,9 +105,9 @@ class Runner(Definitions):
             while isinstance(target, ast.Subscript):
                 target = target.value
             parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
-            found = [part.id for part in parts if isinstance(part, ast.Name)]
-            if found:
-                self._reader.assigned = found
+            names = [part.id for part in parts if isinstance(part, ast.Name)]
+            if names:
+                self._reader.assigned = names
 
     def _augmented(self, statement: ast.AugAssign) -> None:
         """`x += y` writes into a tensor, as Python and PyTorch do; a list grows in place."""

@@ -129,14 +129,14 @@ def method(
     if name == "clone":
         return emit("clone", torch.clone, (tensor,), {})
     if name in NEW:
-        given = {"dtype": value.dtype, **kwargs}
-        return factories.made(emit, NEW[name], args, given, default, value.device, real=False)
+        options = {"dtype": value.dtype, **kwargs}
+        return factories.made(emit, NEW[name], args, options, default, value.device, real=False)
     if name in _INSTEAD:
         raise Refusal(f"`.{name}()` is not in the language.", _INSTEAD[name])
-    found = lookup_method(name)
-    if found is None:
+    resolved = lookup_method(name)
+    if resolved is None:
         raise _no_method(name)
-    operation, function = found
+    operation, function = resolved
     return call(emit, operation, function, f".{name}", (tensor, *args), kwargs)
 
 
@@ -179,12 +179,12 @@ def _dtype_like(args: tuple[Value, ...]) -> torch.dtype:
 
 def _to(emit: Emit, tensor: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
     named = {k: v for k, v in kwargs.items() if k not in ("copy", "device", "non_blocking", "memory_format")}
-    given = [a for a in (*args, *keywords_of(".to", named).values()) if a is not None and not _is_device(a)]
-    if not given:
+    wanted = [a for a in (*args, *keywords_of(".to", named).values()) if a is not None and not _is_device(a)]
+    if not wanted:
         return tensor
-    if len(given) == 1 and is_tensor(given[0]):
-        return _cast(emit, tensor, example(given[0]).dtype)
-    return _cast(emit, tensor, dtype_of(given[0]))
+    if len(wanted) == 1 and is_tensor(wanted[0]):
+        return _cast(emit, tensor, example(wanted[0]).dtype)
+    return _cast(emit, tensor, dtype_of(wanted[0]))
 
 
 def _is_device(value: Value) -> bool:
@@ -269,11 +269,11 @@ def _at_positions(emit: Emit, tensor: fx.Node, parts: tuple[Value, ...]) -> Valu
     if any(part != slice(None) for part in plain):
         tensor = emit("[]", operator.getitem, (tensor, plain), {})
     rank = example(tensor).ndim
-    kept = [part for part in parts if is_tensor(part) or part is None or part is Ellipsis or isinstance(part, slice)]
-    if Ellipsis in kept:
-        where = kept.index(Ellipsis)
-        kept[where : where + 1] = [slice(None)] * (rank - len(kept) + 1)
-    positions = [part if is_tensor(part) else None for part in kept]
+    index = [part for part in parts if is_tensor(part) or part is None or part is Ellipsis or isinstance(part, slice)]
+    if Ellipsis in index:
+        where = index.index(Ellipsis)
+        index[where : where + 1] = [slice(None)] * (rank - len(index) + 1)
+    positions = [part if is_tensor(part) else None for part in index]
     return emit("[]", torch.ops.aten.index.Tensor, (tensor, positions), {})
 
 

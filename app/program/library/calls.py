@@ -135,8 +135,8 @@ class Calls:
         if short in self.transforms.table:
             return functools.partial(self.transforms.table[short], emit)
         if short.startswith("distributions."):
-            made: Called = self.distributions.resolve(emit, short)
-            return made
+            constructor: Called = self.distributions.resolve(emit, short)
+            return constructor
         if short.startswith("optim.lr_scheduler."):
             return lambda args, kwargs: optimizers.scheduled(
                 short.rpartition(".")[2], lambda function, values: self._invoke(function, values, {}), args, kwargs
@@ -160,20 +160,20 @@ class Calls:
 
     def operation(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         """The step that calls the operation `name`."""
-        found = lookup(name)
-        if found is None:
+        operation = lookup(name)
+        if operation is None:
             raise unknown(name, tuple(self.names))
-        if found.name in _SOFTMAX and set(kwargs) <= {"dtype"} and len(args) == 1 and is_tensor(args[0]):
+        if operation.name in _SOFTMAX and set(kwargs) <= {"dtype"} and len(args) == 1 and is_tensor(args[0]):
             kwargs = {**kwargs, "dim": _softmax_axis(name, args[0])}
         inside = _INPLACE in kwargs and bool(kwargs[_INPLACE])
         kwargs = {key: value for key, value in kwargs.items() if key != _INPLACE}
         if "out" in kwargs and is_tensor(kwargs["out"]):
             return self._into(emit, name, args, kwargs)
-        flags = {argument.name: index for index, argument in enumerate(found.signatures[0].arguments)}
+        flags = {argument.name: index for index, argument in enumerate(operation.signatures[0].arguments)}
         if _INPLACE in flags and len(args) > flags[_INPLACE]:
             inside = bool(args[flags[_INPLACE]])
             args = args[: flags[_INPLACE]]
-        value = call(emit, found, target(found), name, self._several(name, args), kwargs)
+        value = call(emit, operation, target(operation), name, self._several(name, args), kwargs)
         if inside and args and is_tensor(args[0]) and is_tensor(value):
             return inplace.write(self._trace, emit, args[0], value, name)
         return value

@@ -129,20 +129,20 @@ def method(
 
 
 def _changed(weights: Weights, module: Instance, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-    given = (*args, *kwargs.values())
-    if name in ("register_buffer", "register_parameter", "add_module") and len(given) >= 2 and isinstance(given[0], str):
-        value = Weight(given[1], trained=False) if name == "register_buffer" and is_tensor(given[1]) else given[1]
-        weights.adopt(value, module, given[0])
-        module.own[given[0]] = value
+    values = (*args, *kwargs.values())
+    if name in ("register_buffer", "register_parameter", "add_module") and len(values) >= 2 and isinstance(values[0], str):
+        value = Weight(values[1], trained=False) if name == "register_buffer" and is_tensor(values[1]) else values[1]
+        weights.adopt(value, module, values[0])
+        module.own[values[0]] = value
         return None
-    if name == "append" and len(given) == 1:
-        _add(weights, module, str(len(module.own)), given[0])
+    if name == "append" and len(values) == 1:
+        _add(weights, module, str(len(module.own)), values[0])
         return module
-    if name == "extend" and len(given) == 1 and isinstance(given[0], list | tuple):
-        for part in given[0]:
+    if name == "extend" and len(values) == 1 and isinstance(values[0], list | tuple):
+        for part in values[0]:
             _add(weights, module, str(len(module.own)), part)
         return module
-    if name in ("keys", "values", "items") and not given:
+    if name in ("keys", "values", "items") and not values:
         return [tuple(pair) for pair in module.own.items()] if name == "items" else list(getattr(module.own, name)())
     kind = module.kind if isinstance(module.kind, str) else module.kind.name
     raise Refusal(f"`{kind}` has no `.{name}()` here.")

@@ -74,10 +74,10 @@ class Distributions:
         raise Refusal(f"There is no distribution `{short}` here.", f"There are {', '.join(sorted(_CLASSES))}.")
 
     def _divergence(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        given = (*args, *kwargs.values())
-        if len(given) != 2 or not all(isinstance(value, DistributionValue) for value in given):
+        values = (*args, *kwargs.values())
+        if len(values) != 2 or not all(isinstance(value, DistributionValue) for value in values):
             raise Refusal("`kl_divergence` takes two distributions.", "Write `kl_divergence(Normal(m, s), Normal(0.0, 1.0))`.")
-        return emit("distributions.kl_divergence", divergence, tuple(_encoded(value) for value in given), {})
+        return emit("distributions.kl_divergence", divergence, tuple(_encoded(value) for value in values), {})
 
     def attribute(self, emit: Emit, owner: DistributionValue, name: str) -> Value:
         """`d.mean`, `d.scale`…"""
@@ -94,22 +94,22 @@ class Distributions:
         self, emit: Emit, owner: DistributionValue, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]
     ) -> Value:
         """`d.log_prob(x)`, `d.rsample()`, `d.entropy()`…"""
-        given = (*args, *kwargs.values())
+        values = (*args, *kwargs.values())
         if name in _DRAWN:
             if owner.kind == "VonMises":  # PyTorch draws it in a loop that NaN never leaves
                 raise Refusal("`VonMises` cannot be sampled here.", "Ask for its `.log_prob(x)`.")
-            shape = given[0] if given else ()
+            shape = values[0] if values else ()
             shape = (shape,) if isinstance(shape, int) else tuple(shape)
             target = fixed(drawn, "sample" if name != "rsample" else "rsample", shape)
             return emit(f"distributions.{owner.kind}.{name}", target, (_encoded(owner),), {}, random=True)
-        if name == "expand" and given:
-            shape = given[0] if isinstance(given[0], tuple | list) else given
+        if name == "expand" and values:
+            shape = values[0] if isinstance(values[0], tuple | list) else values
             _check_elements(owner.kind, *(size for size in shape if isinstance(size, int)))
             return DistributionValue("expanded", (owner, tuple(shape)), {})
         if name in _ANSWERS or (owner.kind in _TRANSFORMS and name == "__call__"):
-            if any(isinstance(value, DistributionValue) for value in given):
+            if any(isinstance(value, DistributionValue) for value in values):
                 raise Refusal(f"`.{name}` takes tensors.")
-            numbers = tuple(float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in given)
+            numbers = tuple(float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
             return emit(f"distributions.{owner.kind}.{name}", asked, (name, _encoded(owner), numbers), {})
         raise Refusal(
             f"A distribution has no `.{name}()` here.",
@@ -167,13 +167,13 @@ def _built(value: Any) -> Any:
     if value[0] == "list":
         return [_built(member) for member in value[1:]]
     _, kind, args, kwargs = value
-    made = [_built(member) for member in args]
+    members = [_built(member) for member in args]
     if kind == "expanded":
-        return made[0].expand(torch.Size(made[1]))
+        return members[0].expand(torch.Size(members[1]))
     options = {key: _built(member) for key, member in kwargs}
     if kind in _TRANSFORMS:
-        return getattr(kinds.transforms, kind)(*made, **options)
-    return getattr(kinds, kind)(*_promoted(kind, made), validate_args=False, **options)
+        return getattr(kinds.transforms, kind)(*members, **options)
+    return getattr(kinds, kind)(*_promoted(kind, members), validate_args=False, **options)
 
 
 def _promoted(kind: str, args: list[Any]) -> list[Any]:
@@ -187,16 +187,16 @@ def divergence(left: Any, right: Any) -> Tensor:
     return kinds.kl_divergence(_built(left), _built(right))
 
 
-def asked(name: str, encoded: Any, given: tuple[Any, ...] | None) -> Any:
-    """An attribute (`given` is None) or the answer of a method of an encoded distribution."""
+def asked(name: str, encoded: Any, args: tuple[Any, ...] | None) -> Any:
+    """An attribute (`args` is None) or the answer of a method of an encoded distribution."""
     owner = _built(encoded)
-    if given is None:
+    if args is None:
         return getattr(owner, name)
     if name == "inv":
-        return owner.inv(*given)
+        return owner.inv(*args)
     if name == "forward":
-        return owner(*given)
-    values = [torch.as_tensor(value) if isinstance(value, float) else value for value in given]
+        return owner(*args)
+    values = [torch.as_tensor(value) if isinstance(value, float) else value for value in args]
     return getattr(owner, name)(*values)
 
 

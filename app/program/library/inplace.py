@@ -69,10 +69,10 @@ def method(
         options = {key: value for key, value in kwargs.items() if key != "generator"}
         value = emit(name, fixed(_drawn, name), (tensor, *args), options, random=True, initial=initial)
     else:
-        found = lookup_method(name.removesuffix("_"))
-        if found is None or not hasattr(Tensor, name):
+        resolved = lookup_method(name.removesuffix("_"))
+        if resolved is None or not hasattr(Tensor, name):
             return None
-        value = call(emit, found[0], found[1], f".{name}", (tensor, *args), kwargs)
+        value = call(emit, *resolved, f".{name}", (tensor, *args), kwargs)
     if not is_tensor(value):
         raise Refusal(f"`.{name}()` is not in the language.")
     if name in _RESHAPED:

@@ -164,5 +164,5 @@ def _module(name: str) -> Refusal:
 def nearest(name: str, others: tuple[str, ...] = ()) -> list[str]:
     """Names like `name`, among `others`, the makers of tensors and the operations."""
     short = name.rpartition(".")[2]
-    found = difflib.get_close_matches(short, (*others, *FACTORIES), n=2, cutoff=0.6)
-    return list(dict.fromkeys([*found, *near_operations(name)]))[:4]
+    close = difflib.get_close_matches(short, (*others, *FACTORIES), n=2, cutoff=0.6)
+    return list(dict.fromkeys([*close, *near_operations(name)]))[:4]

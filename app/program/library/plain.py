@@ -105,7 +105,7 @@ class Plain:
     def _filter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
         if len(args) != 2:
             raise Refusal("`filter` takes a function and a list.")
-        kept = []
+        members = []
         for member in self._items(emit, args[1]):
             verdict = member if args[0] is None else self._invoke(args[0], (member,), {})
             if is_tensor(verdict):
@@ -113,19 +113,19 @@ class Plain:
                     "`filter` on tensors is not in the language.", "Write `x[mask]`, or a list comprehension with `if`."
                 )
             if verdict:
-                kept.append(member)
-        return kept
+                members.append(member)
+        return members
 
     def _dict(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
-        found: dict[Any, Value] = {}
+        entries: dict[Any, Value] = {}
         if args and isinstance(args[0], dict):
-            found |= args[0]
+            entries |= args[0]
         elif args:
             for pair in self._items(emit, args[0]):
                 if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str | int):
                     raise Refusal("A dict is made of pairs of a string and a value.")
-                found[pair[0]] = pair[1]
-        return found | kwargs
+                entries[pair[0]] = pair[1]
+        return entries | kwargs
 
     def _isinstance(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
         if len(args) != 2:
@@ -192,17 +192,17 @@ class Plain:
         counts = [value for value in (*args, *kwargs.values()) if isinstance(value, int)]
         lists = [self._items(emit, value) for value in args if not isinstance(value, int)]
         limit = static.LENGTH_LIMIT + 1
-        given = {"repeat": counts[0]} if name == "itertools.product" and counts else {}
+        options = {"repeat": counts[0]} if name == "itertools.product" and counts else {}
         if any(count > static.NESTING_LIMIT for count in counts):
             raise Refusal(f"`{name}` with so many places has too many results.", code="too_costly")
         rest = [] if name == "itertools.product" else counts
-        found: list[Value] = []
+        groups: list[Value] = []
         held = 0
-        for group in itertools.islice(_COMBINED[name](*lists, *rest, **given), limit):
-            found.append(group)
+        for group in itertools.islice(_COMBINED[name](*lists, *rest, **options), limit):
+            groups.append(group)
             held += len(group) if isinstance(group, tuple) else 1
             static.check_length(held)
-        return found
+        return groups
 
 
 def _extends(kind: ClassValue, other: ClassValue) -> bool:

@@ -215,11 +215,11 @@ def base_refused(path: str) -> Refusal:
 
 def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
     """Name → what it stands for."""
-    found: dict[str, str] = {}
+    origins: dict[str, str] = {}
     if isinstance(statement, ast.Import):
         for alias in statement.names:
-            found[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
-        return found
+            origins[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+        return origins
     module = statement.module or ""
     if module.partition(".")[0] in _TYPING:
         return {
@@ -229,8 +229,8 @@ def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
         }
     for alias in statement.names:
         if alias.name != "*":
-            found[alias.asname or alias.name] = f"{module}.{alias.name}"
-    return found
+            origins[alias.asname or alias.name] = f"{module}.{alias.name}"
+    return origins
 
 
 def not_called(name: Named) -> Refusal:

@@ -32,10 +32,10 @@ def initialise(
         raise Refusal(f"`nn.init.{name}` is given {named(tensor)}, not a weight.", "Give it `layer.weight`.")
     weight = weights.held_by(tensor)
     initial = tensor if weight is None else weight.initial
-    given = {key: value for key, value in kwargs.items() if key != "generator"}
+    keywords = {key: value for key, value in kwargs.items() if key != "generator"}
     enabled, trace.grad_enabled = trace.grad_enabled, False
     try:
-        value = emit(f"nn.init.{name}", fixed(begun, name), (initial, *options), given, random=True, initial=True)
+        value = emit(f"nn.init.{name}", fixed(begun, name), (initial, *options), keywords, random=True, initial=True)
         trace.write(value.meta["step"], initial, value)
         if weight is not None:
             weights.begin(weight)

@@ -61,13 +61,13 @@ class LayerValue:
         skeleton: PyTorch's module on the meta device: its options and the shapes of its weights.
         weights: by their names in `state_dict`.
         parent: the module that holds it and its name there.
-        given: tensors that it was constructed with (`weight=w` of a loss).
+        tensor_options: tensors that it was constructed with (`weight=w` of a loss).
     """
 
     name: str
     skeleton: nn.Module
     weights: dict[str, Weight]
-    given: dict[str, Value]
+    tensor_options: dict[str, Value]
     parent: tuple[Any, str] | None = None
     training: bool = True
 
@@ -78,7 +78,7 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
         raise Refusal(f"`nn.{name}` is not in the language.", OTHERS[name])
     options = {key: value for key, value in kwargs.items() if key not in _DROPPED}
     _check_depth(name, args, options)
-    given = {key: value for key, value in options.items() if is_tensor(value)}
+    tensor_options = {key: value for key, value in options.items() if is_tensor(value)}
     inner = next((value for value in (*args, *options.values()) if isinstance(value, LayerValue)), None)
     plain = tuple(_option(value) for value in args)
     named = {key: torch.empty(example(v).shape, device="meta") if is_tensor(v) else _option(v) for key, v in options.items()}
@@ -86,7 +86,7 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
         position = next(index for index, value in enumerate(args) if is_tensor(value))
         if position != 0 or not name.endswith("Loss"):
             raise Refusal(f"`nn.{name}` takes plain options, not a tensor.", "Give tensors to the module when it is called.")
-        given["weight"] = args[0]
+        tensor_options["weight"] = args[0]
         plain = (torch.empty(example(args[0]).shape, device="meta"), *plain[1:])
     make = functools.partial(getattr(nn, name), *plain, **named)
     try:
@@ -98,7 +98,7 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
             f"PyTorch refuses to make `nn.{name}` of these options: {sentence(error)}.",
             f"Its arguments are {_signature(name)}.",
         ) from error
-    names = [key for key in state if key not in given and key.rpartition(".")[2] != "num_batches_tracked"]
+    names = [key for key in state if key not in tensor_options and key.rpartition(".")[2] != "num_batches_tracked"]
     weights: dict[str, Weight] = {}
     if names:
         total = sum(tensor.numel() for tensor in state.values())
@@ -107,7 +107,7 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
         initial = _copied(inner, names) if inner is not None else _drawn(emit, spread, name, make, names, state)
         trained = dict(skeleton.named_parameters())
         weights = {key: Weight(node, trained=key in trained) for key, node in zip(names, initial, strict=True)}
-    layer = LayerValue(name, skeleton, weights, given)
+    layer = LayerValue(name, skeleton, weights, tensor_options)
     for key, weight in weights.items():
         weight.parent = (layer, key)
     return layer
@@ -206,8 +206,8 @@ def _attribute(layer: LayerValue, name: str, tensor_of: Callable[[Weight], fx.No
         if name in ("running_mean", "running_var") and _batch_statistics(layer):
             return None  # they would only be updated, which no output shows
         return tensor_of(layer.weights[name])
-    if name in layer.given:
-        return layer.given[name]
+    if name in layer.tensor_options:
+        return layer.tensor_options[name]
     if name == "training":
         return layer.training
     if name == "batch_statistics":

@@ -175,20 +175,20 @@ def named_weights(module: Module, prefix: str = "") -> Iterator[tuple[str, Weigh
     """Every weight by its name in `state_dict`, each once."""
     seen: set[int] = set()
     stack = [(prefix, module)]
-    found: list[tuple[str, Weight]] = []
+    weights: list[tuple[str, Weight]] = []
 
     def visit(path: str, value: Weight | Module, depth: int) -> None:
         if id(value) in seen or depth > 32:
             return
         seen.add(id(value))
         if isinstance(value, Weight):
-            found.append((path, value))
+            weights.append((path, value))
             return
         for key, member in members(value):
             visit(f"{path}.{key}" if path else key, member, depth + 1)
 
     visit(*stack[0], 0)
-    yield from found
+    yield from weights
 
 
 def submodules(module: Module) -> Iterator[Module]:

@@ -35,7 +35,7 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
     if isinstance(value, Weight):
         return _weight(emit, weights, value)
     if isinstance(value, LayerValue):
-        layer = LayerValue(value.name, value.skeleton, {}, value.given, training=value.training)
+        layer = LayerValue(value.name, value.skeleton, {}, value.tensor_options, training=value.training)
         for key, weight in value.weights.items():
             layer.weights[key] = _weight(emit, weights, weight)
             layer.weights[key].parent = (layer, key)

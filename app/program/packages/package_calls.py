@@ -96,7 +96,9 @@ class Packages:
                 return plain.number(plain.NUMPY.get(name, name), args)
             if any(self._trace.is_live(tensor) for tensor in tensors_given):
                 raise Refusal(f"`np.{name}` is NumPy's, and no derivative passes it.", f"Write `torch.{operation}(…)`.")
-            given = tuple(self._stacked(emit, a) if isinstance(a, list) and name not in plain.NUMPY_LISTS else a for a in args)
-            return self._operation(emit, operation, given, kwargs)
+            stacked = tuple(
+                self._stacked(emit, a) if isinstance(a, list) and name not in plain.NUMPY_LISTS else a for a in args
+            )
+            return self._operation(emit, operation, stacked, kwargs)
 
         return called

@@ -73,11 +73,10 @@ class Cell:
 
 def cell_of(node: fx.Node) -> Cell:
     """The cell of a tensor by its identity; made at the first question."""
-    cell = node.meta.get("cell")
+    cell: Cell | None = node.meta.get("cell")
     if cell is None:
         cell = node.meta["cell"] = Cell(node)
-    found: Cell = cell
-    return found
+    return cell
 
 
 def storage(tensor: Tensor) -> int:

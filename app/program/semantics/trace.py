@@ -121,16 +121,16 @@ class Trace:
         for value in (*args, *(kwargs or {}).values()):
             if isinstance(value, list | tuple):
                 self.budget.spend(3 * static.members_in(value))
-        given = (
+        arguments = (
             tuple(lowered(value, self.read) for value in args),
             {name: lowered(value, self.read) for name, value in (kwargs or {}).items()},
         )
-        taken, named = given if exact else mapped_nodes(given, self._taken)
+        taken, named = arguments if exact else mapped_nodes(arguments, self._taken)
         node = self._appended(step, target, taken, named, random, usage)
-        node.meta["given"] = given
+        node.meta["arguments"] = arguments
         if initial:
             self.initialising.add(node)
-        return self._wrapped(node, node.meta["val"], step.operation, given)
+        return self._wrapped(node, node.meta["val"], step.operation, arguments)
 
     def _appended(
         self,
@@ -273,7 +273,7 @@ class Trace:
         if key not in self._picked:
             node = self._member(several.node, key[1])
             self._picked[key] = self._wrapped(
-                node, several.values[index], several.operation, several.node.meta["given"], key[1]
+                node, several.values[index], several.operation, several.node.meta["arguments"], key[1]
             )
         return self._picked[key]
 
@@ -284,7 +284,7 @@ class Trace:
             node.meta["val"][index],
             node.meta["live"],
         )
-        member.meta["given"] = (), {}
+        member.meta["arguments"] = (), {}
         return member
 
     def finish(self, outputs: dict[str, fx.Node]) -> None:
@@ -297,8 +297,8 @@ class Trace:
     ) -> Any:
         if self.static:
             target = getattr(target, "abstract", target)
-        given = list(tensors_in([args, kwargs]))
-        versions = [tensor._version for tensor in given]
+        tensors = list(tensors_in([args, kwargs]))
+        versions = [tensor._version for tensor in tensors]
         try:
             check_arguments(step.operation, (*args, *kwargs.values()))
             result = target(*args, **kwargs)
@@ -306,18 +306,18 @@ class Trace:
         except (PullbackError, Refusal, *DYNAMIC):
             raise
         except REFUSALS as error:
-            told = refusal(error, step.operation, [*args, *kwargs.values()], usage)
+            refused = refusal(error, step.operation, [*args, *kwargs.values()], usage)
             if isinstance(error, TypeError):  # the call itself is wrong, whatever the tensors hold
-                told.code = "bad_program"
-            raise told from error
-        if [tensor._version for tensor in given] != versions:
+                refused.code = "bad_program"
+            raise refused from error
+        if [tensor._version for tensor in tensors] != versions:
             raise Refusal(
                 f"`{step.operation}` would change its argument in place, and values here never change.",
                 "Leave `inplace` out; with `training=True` give None as running_mean and running_var.",
             )
         return result
 
-    def _wrapped(self, node: fx.Node, result: Any, operation: str, given: Any, pick: int | None = None) -> Value:
+    def _wrapped(self, node: fx.Node, result: Any, operation: str, arguments: Any, pick: int | None = None) -> Value:
         if isinstance(result, Tensor):
             if result.numel() > ELEMENT_LIMIT:
                 raise Refusal(
@@ -327,7 +327,7 @@ class Trace:
                     expected=f"at most {ELEMENT_LIMIT:,} elements",
                     given=str(list(result.shape)),
                 )
-            self._share(node, result, given, pick)
+            self._share(node, result, arguments, pick)
             return node
         if isinstance(result, list | tuple):
             fields = getattr(type(result), "__match_args__", ()) if isinstance(result, tuple) else ()
@@ -338,10 +338,10 @@ class Trace:
             f"`{operation}` gives a plain value that depends on the tensors, and a program cannot use it.", "Keep to tensors."
         )
 
-    def _share(self, node: fx.Node, result: Tensor, given: Any, pick: int | None) -> None:
+    def _share(self, node: fx.Node, result: Tensor, arguments: Any, pick: int | None) -> None:
         """Notes that `node` shows the memory of one of the tensors that its call was given."""
         memory = aliases.storage(result)
-        args, kwargs = given
+        args, kwargs = arguments
         for owner in (*args, *kwargs.values()):
             if not isinstance(owner, fx.Node) or not isinstance(example(owner), Tensor):
                 continue
@@ -349,7 +349,7 @@ class Trace:
                 continue
             cell = cell_of(owner)
             target = (node.args[0] if pick is not None else node).target  # type: ignore[union-attr]
-            shown = mapped(given, fx.Node, lambda n: VIEWED if n is owner else n)  # noqa: B023
+            shown = mapped(arguments, fx.Node, lambda n: VIEWED if n is owner else n)  # noqa: B023
             if len(cell.views) >= VIEW_LIMIT:
                 raise Refusal(
                     f"Views of views are nested more than {VIEW_LIMIT} deep.",
@@ -359,7 +359,7 @@ class Trace:
             detached = target is torch.Tensor.detach or not self.grad_enabled
             data = node.meta["step"].operation == "data"
             view = View(target, shown[0], shown[1], pick, detached, data)  # type: ignore[arg-type]
-            node.meta["cell"] = made = aliases.Cell(node, cell.root, (*cell.views, view))
-            made.version = cell.root.writes
-            cell.root.members.append(made)
+            node.meta["cell"] = view_cell = aliases.Cell(node, cell.root, (*cell.views, view))
+            view_cell.version = cell.root.writes
+            cell.root.members.append(view_cell)
             return
