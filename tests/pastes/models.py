@@ -6,6 +6,20 @@ from tests.pastes.paste import Paste
 
 X, IMG, SEQ = (3, 4), (2, 1, 8, 8), (2, 5, 4)
 
+_AUTOENCODER = """
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        self.decoder = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4), nn.Sigmoid())
+
+    def encode(self, x):
+        return self.encoder(x)
+
+    def forward(self, x):
+        return self.decoder(self.encode(x))
+"""
+
 PASTES = [
     Paste("mlp", """
 import torch
@@ -55,33 +69,7 @@ output = net(x)
 target = target.view(2, -1)
 loss = nn.MSELoss()(output, target)
 """, {"x": IMG, "target": (2, 2)}, "loss", ("net",), seed=0),
-    Paste("only a class", """
-class Autoencoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-        self.decoder = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4), nn.Sigmoid())
-
-    def encode(self, x):
-        return self.encoder(x)
-
-    def forward(self, x):
-        return self.decoder(self.encode(x))
-""", {"x": X}, "model(x)", ("model",), seed=0, plain="""
-class Autoencoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-        self.decoder = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4), nn.Sigmoid())
-
-    def encode(self, x):
-        return self.encoder(x)
-
-    def forward(self, x):
-        return self.decoder(self.encode(x))
-
-model = Autoencoder()
-"""),
+    Paste("only a class", _AUTOENCODER, {"x": X}, "model(x)", ("model",), seed=0, plain=f"{_AUTOENCODER}\nmodel = Autoencoder()\n"),
     Paste("vae", """
 class VAE(nn.Module):
     def __init__(self):

@@ -7,22 +7,17 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-import torch
-from torch import fx
-
 from app.program.errors import sentence
 from app.program.function import Step
 from app.program.interpreting.displays import Displays
 from app.program.library import attributes as tensors
 from app.program.library import builtins, factories, lookup, vocabulary
 from app.program.packages import formatting
-from app.program.reading.source import Refusal, Source
+from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
 from app.program.semantics.graph_values import Several, Value, is_tensor
-from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
-from app.program.semantics.trace import Trace
 from app.program.semantics.values import Foreign, FunctionValue, Named
 
 _MISFITS: Final = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
@@ -42,17 +37,9 @@ class Reader(Displays):
         ignored: what was left out, by line.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        trace: Trace,
-        scope: Scope,
-        dtype: torch.dtype,
-        device: torch.device | None,
-        sent: dict[str, fx.Node],
-    ) -> None:
-        super().__init__(source, trace, scope, dtype, device, sent)
-        self._handlers: dict[type[ast.expr], Callable[[Any], Value]] = {
+    @functools.cached_property
+    def _handlers(self) -> dict[type[ast.expr], Callable[[Any], Value]]:
+        return {
             ast.Constant: self._constant, ast.Name: self._name, ast.Attribute: self._attribute, ast.Call: self._call,
             ast.BinOp: self._binary, ast.UnaryOp: self._unary, ast.Compare: self._compare, ast.BoolOp: self._boolean,
             ast.IfExp: self._conditional, ast.Subscript: self._subscript, ast.Slice: self._slice, ast.List: self._list,
@@ -83,8 +70,8 @@ class Reader(Displays):
 
     def holds(self, node: ast.AST, value: Value) -> bool:
         if is_tensor(value):
-            found: bool = self.located(node, lambda: bool(self.reads.truth(self.emitter(node), value)))
-            return found
+            truth: bool = self.located(node, lambda: bool(self.reads.truth(self.emitter(node), value)))
+            return truth
         if isinstance(value, Several):
             raise self.source.refused(
                 Refusal("A condition is one truth value, not several tensors.", f"Take {builtins.parts_of(value)} first."), node
@@ -155,9 +142,9 @@ class Reader(Displays):
         return self.attribute_of(node, self.read(self.value(node.value)), node.attr)
 
     def _dotted_constant(self, node: ast.Attribute, dotted: str) -> Value:
-        found = vocabulary.constant(dotted)
-        if found is not None:
-            return found
+        constant = vocabulary.constant(dotted)
+        if constant is not None:
+            return constant
         if vocabulary.is_known(dotted) or lookup.lookup(dotted) or dotted.removeprefix("torch.") in factories.FACTORIES:
             return Named(dotted)
         root = dotted.partition(".")[0]
