@@ -32,8 +32,8 @@ _FORMATS: Final[dict[str, Literal["q", "d", "f"]]] = {"int64": "q", "float64": "
 _FLOPS_LIMIT: Final = 1e8
 # Of all recipes of a worker: their tensors and texts; a graph and what stands around it are some 8 kB.
 _GRAPH_BYTES: Final = 8 << 10
-_COUNT_LIMIT: Final = 512
-_BYTES_LIMIT: Final = 32 << 20
+_COUNT_LIMIT: Final = 512  # 4 MB of graphs
+_BYTES_LIMIT: Final = 32 << 20  # chosen: little beside the memory that a worker has for its queries
 # Signatures that came once, 8 bytes and a dict's entry each.
 _SEEN_LIMIT: Final = 4096
 

@@ -12,8 +12,8 @@ from app.pool.frames import LARGE_BYTES
 _UNCOUNTED_BYTES: Final = LARGE_BYTES
 # All of them together may hold so much of the room for bodies and replies once more.
 _SHARE: Final = 4
-_LEAST: Final = 256
-_MOST: Final = 8192
+_LEAST: Final = 256  # a small machine's clients still come in
+_MOST: Final = 8192  # 512 MiB of what is uncounted; more connections belong before several servers
 # Descriptors for all else: listeners, the log, the forkserver, each worker's line and pidfd; and for what each opens for a moment.
 _OTHERS: Final = 128
 _A_WORKER: Final = 4

@@ -20,11 +20,11 @@ from app.front.http.pace import TransferLimits
 from app.pool import linux
 from app.settings import Settings
 
-_KEEP_ALIVE_S: Final = 75
-_BACKLOG: Final = 2048
+_KEEP_ALIVE_S: Final = 75  # nginx's default (keepalive_timeout)
+_BACKLOG: Final = 2048  # uvicorn's default; the kernel cuts it to net.core.somaxconn
 # After the drain, for connections to take their last bytes.
 _LAST_BYTES_S: Final = 2
-_STEP_S: Final = 0.01
+_STEP_S: Final = 0.01  # how late the end of the last query is noticed while the server drains
 # Every five seconds; a trim of a gigabyte takes a tenth of a second.
 _TRIM_EVERY_TICKS: Final = 50
 # So much is kept for the next bodies.

@@ -27,6 +27,7 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from app.road import Road
 
+# Descriptors of one receipt, which may hold several frames with one each; the kernel's own bound is 253 (SCM_MAX_FD).
 _FDS_LIMIT: Final = 64
 
 

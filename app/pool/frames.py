@@ -16,11 +16,11 @@ Buffer = bytes | bytearray | memoryview
 _HEADER: Final = struct.Struct("<3sBIQQd")
 _MARK: Final = b"PB1"
 HEADER_BYTES: Final = _HEADER.size
-META_LIMIT_BYTES: Final = 64 << 10
-BODY_LIMIT_BYTES: Final = 1 << 40
+META_LIMIT_BYTES: Final = 64 << 10  # twice what the headers of a request may have
+BODY_LIMIT_BYTES: Final = 1 << 40  # above any machine's memory: a header that says more is garbage
 # Bodies from this size on are received straight into memory of their own instead of through the scratch buffer.
 LARGE_BYTES: Final = 64 << 10
-SCRATCH_BYTES: Final = 256 << 10
+SCRATCH_BYTES: Final = 256 << 10  # so that several small frames come with one system call; chosen
 
 
 class Kind(IntEnum):

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+# Numbers of the system's headers: linux/prctl.h, asm-generic/fcntl.h, glibc's malloc.h, asm-generic/socket.h.
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _F_SETSIG: Final = 10
@@ -28,7 +29,7 @@ _SO_RCVBUFFORCE: Final = 33
 _TCP_CLOSE: Final = 7
 # glibc refuses a larger threshold than half of its arenas' size (malloc.c, HEAP_MAX_SIZE / 2).
 _MMAP_THRESHOLD_BYTES: Final = 32 << 20
-_TRIM_THRESHOLD_BYTES: Final = 512 << 20
+_TRIM_THRESHOLD_BYTES: Final = 512 << 20  # freed memory is kept for the next body; front/server.py gives it back
 
 
 def die_with_parent(parent_pid: int) -> None:

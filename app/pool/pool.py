@@ -31,12 +31,13 @@ from app.pool.queueing.verdict import SIGKILL, Verdict
 from app.pool.supervisor import Supervisor
 from app.settings import Settings
 
+# While queries are open: how late a deadline is noticed. Chosen: small beside any timeout, and 200 turns of the loop a second.
 _TICK_S: Final = 0.005
-_ROUND_S: Final = 0.25
+_ROUND_S: Final = 0.25  # a few times a second; a hang is told after seconds (supervisor.py)
 # A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
 _GRACE_S: Final = 0.02
-_LIVES: Final = 2
-_TRIES: Final = 6
+_LIVES: Final = 2  # one worker's death may be chance; of two it is guilty, and is refused from then on
+_TRIES: Final = 6  # with those that were another's fault; more would be many deaths in a row for one query. Chosen.
 # The endpoint whose bodies are queries in the native protocol; of other bodies the worker alone knows what timeout they name.
 _QUERY: Final = "query"
 

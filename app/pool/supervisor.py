@@ -30,14 +30,16 @@ _STOPPED_LOOKS: Final = 2
 _STUCK_S: Final = 3.0
 # Until descriptors or memory for a new process may be free again.
 _RETRY_S: Final = 0.5
-_PROBE_LIMIT_S: Final = 10.0
-_PROBE_EVERY_S: Final = 15.0
+_PROBE_LIMIT_S: Final = 10.0  # an idle worker answers at once; one on a machine that swaps may need seconds (chosen)
+_PROBE_EVERY_S: Final = 15.0  # an idle worker that dies is seen at once; this is for one that is frozen (chosen)
 # What dies so often in a row before it was ever ready will not heal.
 _FORKSERVER_TRIES: Final = 3
 _WORKER_TRIES: Final = 6
 # How long the verdict on a death waits for the exit status.
 _STATUS_LIMIT_S: Final = 0.25
-_STOP_LIMIT_S: Final = 2.0
+_STOP_LIMIT_S: Final = (
+    2.0  # that reaping killed workers may take; chosen: one in the kernel's hands must not hold the server's end
+)
 
 
 class WorkerObserver(Protocol):

@@ -20,7 +20,7 @@ from app.engine.sparsity.compression import Compression
 # Below this many elements a pass costs its overhead, and several run together cost little more; above, each fills the memory's
 # bandwidth by itself (measured: 16 passes of a heat step, n = 10,000, take 5 ms apart and 2 ms together; at 100,000 alike).
 _SMALL: Final = 20_000
-_APART_AT_MOST: Final = 4
+_APART_AT_MOST: Final = 4  # run together, so few save three calls at most; chosen
 
 # A derivative and, where the function is not holomorphic, the one by the conjugate.
 Pair = tuple[Tensor, Tensor | None]

@@ -21,13 +21,13 @@ _BUDGET: Final = 80_000
 # branch is taken as at the point itself; at the last bits of a float64 it is taken as there, so that jumps and bends are seen.
 _STEP: Final = MP.mpf(10) ** -25
 _COARSE, _FINE = MP.mpf(2) ** -44, MP.mpf(2) ** -50
-_RATIO: Final = 64
+_RATIO: Final = 64  # of these two steps
 # Where the two sides differ by more there is a kink.
 _SIDES: Final = 1e-7
 # A quotient of so many right digits is enough; where a huge value beside it takes them, as 1e200 does, it is taken in more.
 _RIGHT, _MOST_DIGITS = 16, 600
 _BENDS: Final = 1e-6  # a side whose quotient is another than at the smallest step, and stays so: its branch is another
-_STAYS: Final = 0.1
+_STAYS: Final = 0.1  # of its distance to the smallest step's: two steps agree far better with each other than with that; chosen
 _JUMPS: Final = 8  # a quotient that grows by so much where the step shrinks by 64 is that of a jump
 
 

@@ -18,12 +18,12 @@ from app.engine.stepwise.point import REFUSALS
 EVALUATIONS: Final = 500  # forwards for all elements, and as many again for those that need a closer look
 SECONDS: Final = 2.0  # what either of them may take
 SAMPLED: Final = 24  # elements an input, where not all are affordable
-DIRECTIONS: Final = 4
-_FARTHER: Final = 9.0
+DIRECTIONS: Final = 4  # random, of all elements together: one could hide a wrong element by chance; chosen
+_FARTHER: Final = 9.0  # decades at most that steps go farther down for an element below the others; chosen
 _LEVELS: Final = 12  # steps tried where the first does not settle
 _CLOSE: Final = 24  # elements looked at closely, at most
 _DOUBTED: Final = 4  # roundings that two quotients may differ by
-_BEND: Final = 1e-2
+_BEND: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
 Place = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved

@@ -31,7 +31,7 @@ _ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang
 _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
 _CORNERS: Final = 96  # gradients of which a hull is made
 _FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
-_PROVED_ROWS: Final = 8
+_PROVED_ROWS: Final = 8  # of a derivative: each has a hull of its own, of up to `_CORNERS` gradients; chosen
 _REFINED: Final = 6  # times that a hull is refined towards a point outside it: that of a circle closes in quadratically
 _HULL: Final = 1e-5  # a point of a hull is found to about six digits
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from app.program.function import Branch, Function
 
 _COMPARISONS: Final = (">", ">=", "<", "<=", "==", "!=", "gt", "ge", "lt", "le", "eq", "ne")
+# A report names so many lines that branch, the first ones: more than a person goes through. Chosen.
 _LIMIT: Final = 20
 
 

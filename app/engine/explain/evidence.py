@@ -38,9 +38,9 @@ _MADE_BY: Final[Mapping[str, frozenset[str]]] = {
     "jump": frozenset({"jump", "switch", "edge"}), "singular": frozenset({"jump", "singular", "edge"}), "edge": frozenset({"jump", "switch", "edge"}),
 }  # fmt: skip
 _KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
-_DIRECTIONS: Final = 3
-_TIE_ROUNDS: Final = 8
-_LEAVES: Final = 4
+_DIRECTIONS: Final = 3  # random, each at two steps and to both sides: four gradients; chosen
+_TIE_ROUNDS: Final = 8  # in each the tied elements that have not won yet are raised at random; chosen
+_LEAVES: Final = 4  # inputs that are moved alone, to see whose the jump is: each costs another look; chosen
 
 
 @dataclass

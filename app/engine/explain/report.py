@@ -19,6 +19,7 @@ from app.engine.stepwise.point import REFUSALS, Point, step_of
 from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.program.function import Function
 
+# A report lists so many places of elements and says that there are more: a screen full. Chosen.
 _ELEMENTS: Final = 50
 
 

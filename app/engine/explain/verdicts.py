@@ -14,6 +14,7 @@ from app.engine.explain.singularities import jumps, kinks, marked_output, singul
 from app.engine.stepwise.point import Ref, name_of
 from app.engine.tensors import NAMES, is_differentiable
 
+# Paths that end, beside others that do not: so many are named, the others are alike. Chosen.
 _PARTIAL: Final = 3
 
 

@@ -22,8 +22,8 @@ _MENTIONS: Final = re.compile(
     r"\bnn\b|Parameter|requires_grad|torch\.nn|Linear|Conv|Embedding|Norm|LSTM|GRU|RNN|Attention|Transformer"
 )
 _SEEDED: Final = re.compile(r"manual_seed(?:_all)?\(\s*(\d{1,18})\s*\)")
-_CACHE_LENGTH: Final = 256
-_NAMED: Final = 12
+_CACHE_LENGTH: Final = 256  # texts that come again and again; chosen
+_NAMED: Final = 12  # weights that a refusal names; chosen: a line or two
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,11 @@ from typing import Any, Final
 from app.engine.planning.build import Built, leaves_of
 from app.query import Query
 
+# Chosen: 4096 numbers of float64 are 32 kB, what a core's first cache holds, so that planning on values computes next to nothing. The bytes
+# bound what is made of them: `tile` makes gigabytes of two elements.
 _ELEMENTS_LIMIT: Final = 4096
 _BYTES_LIMIT: Final = 64 << 10
-_CACHE_LENGTH: Final = 1024
+_CACHE_LENGTH: Final = 1024  # signatures: more than the catalogue has operations
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -20,7 +20,7 @@ from app.engine.stepwise.trace import StepTrace
 
 # Numbers of 60 digits that one answer may make: about 5 µs each, so about a second.
 _BUDGET: Final = 200_000
-_MOST_DIGITS: Final = 600
+_MOST_DIGITS: Final = 600  # 1e300 and 1e-300 in one sum
 _EXACT: Final = "mpmath"
 _WIDE: Final = "float64"
 _ESTIMATE: Final = "float64 with random rounding"

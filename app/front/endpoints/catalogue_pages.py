@@ -15,7 +15,7 @@ from app.errors import PullbackError
 from app.pool.pool import Pool
 
 _JSON: Final = "application/json"
-_SEARCH_LIMIT: Final = 128
+_SEARCH_LIMIT: Final = 128  # more than twice the longest name of an operation
 
 
 @cache

@@ -6,8 +6,8 @@ from typing import Final
 
 from app.errors import PullbackError
 
-HEADER_COUNT_LIMIT: Final = 100
-HEADER_BYTES_LIMIT: Final = 32 << 10
+HEADER_COUNT_LIMIT: Final = 100  # Apache's default (LimitRequestFields)
+HEADER_BYTES_LIMIT: Final = 32 << 10  # nginx's default for large headers: four buffers of 8 kB (large_client_header_buffers)
 # Triton's cap on the chunks of one body, after CVE-2025-23310.
 CHUNK_LIMIT: Final = 65_536
 

@@ -16,7 +16,7 @@ from app.front.http.exchange import Exchange
 
 # Of a reader that has stopped reading, so that we neither block nor grow.
 _BACKLOG_LIMIT: Final = 1000
-_STOP_LIMIT_S: Final = 1.0
+_STOP_LIMIT_S: Final = 1.0  # at the end, for lines on their way to a reader that still reads; chosen
 
 
 class Writer:

@@ -20,6 +20,7 @@ from app.pool.handles.channel import Channel
 from app.pool.worker_slots import WorkerSlot
 from app.settings import Settings
 
+# It imports PyTorch, which takes seconds; one from a cold disk or on a machine ten times slower must live. Chosen.
 START_LIMIT_S: Final = 120.0
 # It answers a ping in microseconds, as it does nothing else; a machine that swaps may need a second.
 _PING_LIMIT_S: Final = 4.0

@@ -20,13 +20,13 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Final
 
+from app.pool.budget import SMALL_BYTES
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.light import LightWork
 from app.pool.queueing.turns import Turns
 from app.pool.supervisor import Supervisor
 
-SMALL_BYTES: Final = 64 << 10
 # A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two.
 _DEPTH: Final = 4
 _YOUNG_S: Final = 0.003

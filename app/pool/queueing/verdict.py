@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+# How a process ended that signal 9 killed, as Python says it: the kernel out of memory, or an operator.
 SIGKILL: Final = -9
-_INNOCENT_S: Final = 0.1
+_INNOCENT_S: Final = 0.1  # who has run for less has hardly taken memory: the kill was meant for another. Chosen.
 # So many deaths with other queries, or with none, in so many seconds: somebody kills at random.
 _OTHERS: Final = 3
 _OTHERS_S: Final = 5.0

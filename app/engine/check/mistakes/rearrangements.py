@@ -15,7 +15,7 @@ from app.engine.check.objective import Curvature
 from app.engine.stepwise.point import REFUSALS
 
 _AXES: Final = 4  # permutations of more axes are not tried
-_SHIFTS: Final = (1, -1)
+_SHIFTS: Final = (1, -1)  # off by one, either way: the mistake that is made
 
 
 def shape(case: Case) -> Iterator[Claim]:

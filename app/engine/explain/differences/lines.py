@@ -22,10 +22,10 @@ from app.program.errors import tensors_in
 # Steps in units of an element's own magnitude. At the first two that are tried a smooth function's central difference is right to 1e-10
 # already; down to 2^-48, some ten neighbouring numbers; of a zero, which has none, down to 2^-96.
 _FIRST: Final = 2.0**-18
-_FARTHEST: Final = 2.0**-6
+_FARTHEST: Final = 2.0**-6  # where the first two do not show it: a sixty-fourth of the element, so that its sign and order stay
 _NEAREST: Final = 2.0**-48
 _NEAREST_OF_ZERO: Final = 2.0**-96
-_NEAR_BY: Final = 2.0**-34
+_NEAR_BY: Final = 2.0**-34  # of the typical element, for one far below it: from there on the element's own steps take over
 # A derivative that is this little beside the terms that it is the sum of, some 64 of their roundings, is what is left of zero.
 _CANCELLED: Final = 64 * 2.0**-52
 # A derivative that is off by so little beside the values and the size of the point (or 1) has lost digits in a formula, and is not wrong:

@@ -15,6 +15,7 @@ from app.engine.stepwise.quotients import sides, steps_between
 from app.engine.stepwise.trace import StepRecord, StepTrace, step_vjp
 from app.engine.tensors import is_differentiable
 
+# A wrong rule may be right along one direction by chance; along two it hardly is. The steps are those of explain/differences/lines.py.
 _DIRECTIONS: Final = 2
 _STEPS: Final = steps_between(2.0**-6, 2.0**-48)
 
