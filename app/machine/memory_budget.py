@@ -33,7 +33,7 @@ _MOST_LIGHT_BYTES: Final = 256 * MEBIBYTE
 _LIGHT_FROM_BYTES: Final = 96 * MEBIBYTE
 # The rest is for page tables, what malloc loses between blocks, and the kernel's buffers of connections.
 _SHARE: Final = 0.93
-_QUEUE_SHARE: Final = 0.25
+_QUEUE_SHARE: Final = 0.25  # of the room, for bodies and replies in the front; the workers have the rest. Chosen.
 # Where memory is short for its cores, fewer workers with so much each answer more than many that refuse: Hessians and long programs.
 _USEFUL_WORKER_BYTES: Final = 512 * MEBIBYTE
 _SMALL_WORKER_BYTES: Final = 96 * MEBIBYTE
