@@ -30,7 +30,10 @@ _FUNCTIONS = [
 ]  # fmt: skip
 _CLASSES = [
     "class A: pass\nA().__class__", "class A:\n    def __del__(self): pass\nA()", "class A:\n    def __getattr__(self, n): return self\nA().b", "class A(A): pass\nA()",
-    "class A(x): pass\nA()", "class A(object, metaclass=type): pass\nA()", "class A(torch.Tensor): pass\nA(x)", "class A(nn.Linear): pass\nA(3, 2)(x)", "class A(torch.autograd.Function): pass\nx",
+    "class A(x): pass\nA()", "class A(object, metaclass=type): pass\nA()", "class A(torch.Tensor): pass\nA(x)", "class A(nn.Linear): pass\nA(3, 2)(x)", "class A(torch.autograd.Function): pass\nA.apply(x)",
+    "class A(torch.autograd.Function):\n    def forward(ctx, x): return A.apply(x)\n    def backward(ctx, g): return g\nA.apply(x)",
+    "class A(torch.autograd.Function):\n    def forward(ctx, x): return x\n    def backward(ctx, g): return A.apply(g)\nA.apply(x)",
+    "class A(torch.autograd.Function):\n    def forward(ctx, x): return ctx\n    def backward(ctx, g): return ctx\nA.apply(x)",
     "class A(nn.Module):\n    def forward(self, x): return self(x)\nA()(x)", "class A(nn.Module):\n    def __init__(self): self.a = A()\nA()(x)",
     "class A:\n    def __init__(self):\n        self.a = self\nA().a.a.a.a", "class A:\n    def __call__(self): return self()\nA()()", "class A:\n    def __getitem__(self, i): return self[i]\nA()[0]",
     "class A(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.a = self\n        self.w = nn.Parameter(x)\n    def forward(self, x): return x * self.a.a.w\nA()(x)",

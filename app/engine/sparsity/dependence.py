@@ -14,6 +14,7 @@ from torch import Tensor
 from app.engine.sparsity.pattern import Pattern
 from app.engine.sparsity.storage import Values
 from app.engine.sparsity.tracer import Trace, trace
+from app.program.differentiation.custom_functions import APPLY
 
 _LOG = logging.getLogger("pullback.sparsity")
 # A boolean entry takes 5 bytes, and a union holds three patterns at a time; of an answer an entry takes a value and two indices.
@@ -97,6 +98,9 @@ def _traced(
     # Memory of their own, so that nothing else is read through it; on the CPU, where patterns are.
     point: dict[str, Tensor] = {name: leaf.detach().to("cpu", copy=True) for name, leaf in leaves.items()}
     elsewhere = any(leaf.device.type != "cpu" for leaf in leaves.values())
+    # What the value of a `torch.autograd.Function` depends on proves nothing of its derivative.
+    if any(name.endswith(APPLY) for name in operations):
+        return _unproved(run, leaves)
     graph = differentiates or any(word in name for name in operations for word in _TRANSFORMS)
     try:
         with torch.set_grad_enabled(graph), torch.device("cpu") if elsewhere else nullcontext():
@@ -106,5 +110,8 @@ def _traced(
     except (RuntimeError, TypeError) as error:
         # Tensors without memory, modes that do not go together: nothing is proved.
         _LOG.info("no pattern: %s", error)
-        results = run(leaves)
-        return [Trace(Pattern(0 if r is None else r.numel(), None), Values()) for r in results]
+        return _unproved(run, leaves)
+
+
+def _unproved(run: Callable[[Mapping[str, Tensor]], Sequence[Tensor | None]], leaves: Mapping[str, Tensor]) -> list[Trace]:
+    return [Trace(Pattern(0 if r is None else r.numel(), None), Values()) for r in run(leaves)]

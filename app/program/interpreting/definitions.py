@@ -94,14 +94,15 @@ class Definitions:
                 Refusal("This kind of class is not in the language.", "Write plain functions."), statement
             )
         bases: list[ClassValue] = []
-        module = False
+        module = custom = False
         for base in statement.bases:
             path = reader.dotted(base)
             if path in _NAMED_TUPLES:
                 continue
             if path is not None:
                 module = module or vocabulary.is_module_base(path)
-                if not vocabulary.is_module_base(path) and path != "object":
+                custom = custom or vocabulary.is_custom_base(path)
+                if not vocabulary.is_module_base(path) and not vocabulary.is_custom_base(path) and path != "object":
                     raise self._source.refused(vocabulary.base_refused(path), base)
                 continue
             value = reader.value(base)
@@ -121,6 +122,7 @@ class Definitions:
             module or any(base.module for base in bases),
             scope.own,
             self._fields(statement, bases),
+            custom or any(base.custom for base in bases),
         )
         for function in scope.own.values():
             if isinstance(function, FunctionValue) and function.scope is scope:

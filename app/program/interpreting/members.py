@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from app.program.differentiation import optimizers
+from app.program.differentiation.custom_functions import Context
 from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
 from app.program.interpreting.state import State
 from app.program.library import attributes as tensors
@@ -60,8 +61,8 @@ class Members(State):
             return Method(owner, name)
         if isinstance(owner, DistributionValue):
             return self.calls.distributions.attribute(self.emitter(node), owner, name)
-        if isinstance(owner, ClassValue) and owner.find(name) is not MISSING:
-            return self.read(owner.find(name))
+        if isinstance(owner, ClassValue) and (value := self._class_attribute(owner, name)) is not MISSING:
+            return value
         if static.is_number(owner) and name in ("real", "imag"):
             return getattr(owner, name)
         if isinstance(owner, Inert):
@@ -132,6 +133,8 @@ class Members(State):
         """`owner.name(*args, **kwargs)`."""
         if isinstance(owner, Super):
             return self._above(owner, name, args, kwargs)
+        if isinstance(owner, Context):
+            return owner.call(name, args)
         if isinstance(owner, Instance):
             held = owner.own.get(name, MISSING)
             if held is MISSING and isinstance(owner.kind, ClassValue):
@@ -144,9 +147,8 @@ class Members(State):
             self._instance_attribute(owner, name)
         if isinstance(owner, Instance | LayerValue):
             return self._module_method(node, owner, name, args, kwargs)
-        if isinstance(owner, ClassValue) and isinstance(owner.find(name), FunctionValue):
-            first = (owner,) if owner.find(name).role == "class" else ()
-            return self.run(owner.find(name), (*first, *args), kwargs)
+        if isinstance(owner, ClassValue) and isinstance(self._class_attribute(owner, name), FunctionValue | Method):
+            return self._class_method(node, owner, name, args, kwargs)
         if isinstance(owner, Foreign):
             return self.foreign(node, Foreign(f"{owner.path}.{name}", owner.silent), args, kwargs)
         if isinstance(owner, Inert):
@@ -158,6 +160,20 @@ class Members(State):
         if is_tensor(owner) and name == "backward":
             return self.calls.gradients.backward(owner, args, kwargs)
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)
+
+    def _class_attribute(self, kind: ClassValue, name: str) -> Value:
+        return Method(kind, name) if kind.custom and name == "apply" else self.read(kind.find(name))
+
+    def _class_method(
+        self, node: ast.AST, kind: ClassValue, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
+        """A method called on its class; of a `torch.autograd.Function` also `F.apply(x)`."""
+        if not (kind.custom and name == "apply"):
+            first = (kind,) if kind.find(name).role == "class" else ()
+            return self.run(kind.find(name), (*first, *args), kwargs)
+        if kwargs:
+            raise Refusal(f"`{kind.name}.apply` takes no keyword arguments.", "Give them in the order of `forward`.")
+        return self.calls.custom(self.emitter(node), kind, args)
 
     def _trained(
         self,

@@ -15,7 +15,7 @@ from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Several, Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, FunctionValue, Inert, Instance, Named
+from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Inert, Instance, Named
 
 _NO_OUTPUT: Final = Refusal(
     "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
@@ -119,6 +119,9 @@ def _nameless(last: ast.stmt) -> ast.expr:
 
 def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     """A function of the program on the inputs and parameters of its arguments' names."""
+    if isinstance(function, ClassValue) and function.custom:
+        given = _given(reader, last, function.find("forward"), instance=function.find("setup_context") is MISSING)
+        return reader.located(last, lambda: reader.method(last, function, "apply", tuple(given.values()), {}))
     if isinstance(function, ClassValue):
         function = reader.invoke(last, function, (), _given(reader, last, function.find("__init__"), instance=True))
     if isinstance(function, LayerValue):

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from app.catalogue.call import target
-from app.program.differentiation import nesting, optimizers
+from app.program.differentiation import custom_functions, nesting, optimizers
 from app.program.differentiation.gradients import Gradients
 from app.program.differentiation.transforms import Transforms
 from app.program.function import Branch
@@ -29,7 +29,7 @@ from app.program.semantics.graph_values import Emit, Several, Value, example, is
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import Instance
+from app.program.semantics.values import ClassValue, Instance
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -157,6 +157,10 @@ class Calls:
         if short in ("Size", "nn.Module"):
             return lambda args, kwargs: tuple(args[0]) if short == "Size" else Instance("ModuleList")
         return None
+
+    def custom(self, emit: Emit, kind: ClassValue, args: tuple[Value, ...]) -> Value:
+        """`F.apply(*args)` of a `torch.autograd.Function` of the program."""
+        return custom_functions.called(self._trace, self._dtype, self._invoke, emit, kind, args)
 
     def operation(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         """The step that calls the operation `name`."""

@@ -201,15 +201,12 @@ def is_module_base(path: str) -> bool:
     return spelled(path) in ("nn.Module", "nn.modules.Module", "Module", "jit.ScriptModule")
 
 
+def is_custom_base(path: str) -> bool:
+    return spelled(path) in ("autograd.Function", "autograd.function.Function", "Function")
+
+
 def base_refused(path: str) -> Refusal:
     """The refusal of a class that extends something of PyTorch that is no plain module."""
-    short = spelled(path)
-    if short in ("autograd.Function", "Function"):
-        return Refusal(
-            "A rule of differentiation of your own is not in the language.",
-            "Write its forward as a plain function; PyTorch's own derivative is taken. `y = x + (f(x) - x).detach()` passes a "
-            "gradient straight through.",
-        )
     return Refusal(f"A class that extends `{path}` is not in the language.", "Extend `nn.Module`, and hold the other in it.")
 
 

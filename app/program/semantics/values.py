@@ -36,6 +36,7 @@ class ClassValue:
         module: it extends `nn.Module`.
         own: methods and class attributes.
         fields: of a dataclass or a named tuple, in order; None for other classes.
+        custom: it extends `torch.autograd.Function`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ClassValue:
     module: bool
     own: dict[str, Any]
     fields: tuple[str, ...] | None = None
+    custom: bool = False
 
     def find(self, name: str) -> Any:
         """A method or attribute by Python's order of classes, or `MISSING`."""

@@ -26,6 +26,7 @@ from app.engine.stepwise.one_sided import Marks, perturbed
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
 from app.engine.stepwise.trace import StepRecord
 from app.engine.tensors import is_differentiable
+from app.program.differentiation.custom_functions import APPLY
 
 _ALL: Final = 32  # so many elements are looked at one by one; of more, those that move a suspicious step
 _SUSPICIOUS: Final = 24  # fewer than `_ALL`, as random directions come on top; chosen
@@ -302,9 +303,9 @@ def _wrong(
             "and the number that PyTorch gives is wrong."
         )
     else:
-        reason = (
-            f"Differences of the function settle at another number than PyTorch's rule for `{operation}`, which is wrong here."
-        )
+        custom = operation.endswith(APPLY)
+        rule = f"the `backward` of `{operation.removesuffix(APPLY)}`" if custom else f"PyTorch's rule for `{operation}`"
+        reason = f"Differences of the function settle at another number than {rule}, which is wrong here."
     own = _own_derivatives(lines, name, seen) if smooth and not leaf.is_complex() else None
     if own is not None and taken is not None and bool(torch.isfinite(own[mask][0])):
         where = f"at element {mask.nonzero().tolist()[0]} " if leaf.ndim else ""

@@ -1,0 +1,296 @@
+"""`class F(torch.autograd.Function)` in a program: its `forward` gives the value, its `backward` the derivative, as one step.
+
+Both are read once on tensors of their own; the steps that they made are two parts of the graph, which the step runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+import torch
+from torch import Tensor, fx
+
+from app.program.differentiation import nesting
+from app.program.differentiation.parts import Part, Run, part
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Emit, Several, Value, example, is_floating, is_tensor
+from app.program.semantics.static import named
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Instance
+
+# What the name of such a step ends with.
+APPLY: Final = ".apply"
+# Where the step finds a tensor that the backward reads: among its inputs, what its forward gave, or what both only read.
+Source = tuple[Literal["input", "result", "free"], int]
+Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+_CONTEXT: Final = ClassValue("ctx", (), module=False, own={})
+
+
+@dataclass(slots=True, eq=False)
+class Context(Instance):
+    """The `ctx` of one call: what is kept for the backward, and any attribute that the program sets."""
+
+    def call(self, name: str, args: tuple[Value, ...]) -> Value:
+        """`ctx.save_for_backward(…)` and its like."""
+        if name in ("save_for_backward", "save_for_forward"):
+            self.own["saved_tensors"] = self.own["saved_variables"] = tuple(args)
+        elif name == "mark_dirty":
+            raise _written_into()
+        elif name not in ("mark_non_differentiable", "set_materialize_grads"):
+            raise Refusal(f"`ctx.{name}()` is not in the language.", "Use `ctx.save_for_backward(x)` and `ctx.saved_tensors`.")
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Custom:
+    """The step: `(inputs, free of forward, free of backward)` → what the forward gives.
+
+    Attributes:
+        forward: (inputs…, free…) → results, then what the backward reads besides.
+        backward: (a cotangent for each floating result…, what it reads…) → a gradient for each input of `slots`.
+        sources: of what the backward reads.
+        slots: for each input the position of its gradient among those of the backward, or None.
+        results: whether each result is floating.
+    """
+
+    forward: Run
+    backward: Run
+    sources: tuple[Source, ...]
+    slots: tuple[int | None, ...]
+    results: tuple[bool, ...]
+    __name__: ClassVar[str] = "custom_function"
+
+    @property
+    def run(self) -> Custom:
+        """The parts that it runs, for those who count how deeply derivatives are nested."""
+        return self
+
+    @property
+    def nodes(self) -> tuple[fx.Node, ...]:
+        return (*self.forward.nodes, *self.backward.nodes)  # type: ignore[attr-defined]
+
+    def __call__(self, inputs: list[Tensor], free: list[Tensor], read: list[Tensor]) -> tuple[Tensor, ...]:
+        given: tuple[Tensor, ...] = _Rule.apply(self, len(inputs), len(free), *inputs, *free, *read)  # type: ignore[no-untyped-call]
+        return given[: len(self.results)]
+
+    def gradients(self, cotangents: tuple[Tensor, ...], saved: tuple[Tensor, ...]) -> list[Tensor | None]:
+        """A gradient for each input."""
+        floating = [c for c, is_number in zip(cotangents, self.results, strict=False) if is_number]
+        gradients = self.backward(*floating, *saved)
+        return [None if slot is None else gradients[slot] for slot in self.slots]
+
+
+class _Rule(torch.autograd.Function):
+    """PyTorch's side of a `Custom`. Its forward mode is the transpose of the backward, which is linear in the cotangent."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(custom: Custom, count: int, free: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = tensors[:count]
+        results = custom.forward(*tensors[: count + free])
+        # An input that is given back as it is would be taken for one that was written into.
+        return tuple(r.clone() if any(r is x for x in inputs) else r for r in results)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        custom, count, free, *tensors = inputs
+        pools = {"input": tensors[:count], "result": output, "free": tensors[count + free :]}
+        saved = [pools[kind][index] for kind, index in custom.sources]
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        beside = [r for r in output[len(custom.results) :] if r.is_floating_point() or r.is_complex()]
+        ctx.mark_non_differentiable(*beside)
+        ctx.custom, ctx.others, ctx.beside = custom, len(tensors) - count, len(output) - len(custom.results)
+        ctx.like = [r for r, is_number in zip(output, custom.results, strict=False) if is_number]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.custom.gradients(cotangents, ctx.saved_tensors)
+        return (None, None, None, *gradients, *(None for _ in range(ctx.others)))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
+        custom: Custom = ctx.custom
+        saved = ctx.saved_tensors
+        along = tangents[3 : 3 + len(custom.slots)]
+        pairs = [(slot, t) for slot, t in zip(custom.slots, along, strict=True) if slot is not None and t is not None]
+
+        def product(*cotangents: Tensor) -> Tensor:
+            gradients = custom.backward(*cotangents, *saved)
+            return sum(((gradients[slot] * t.conj()).sum() for slot, t in pairs), cotangents[0].new_zeros(()))
+
+        zeros = [torch.zeros_like(like) for like in ctx.like]
+        value, pull, *_ = torch.func.vjp(product, *zeros)
+        pushed = iter(pull(torch.ones_like(value)))
+        own = [next(pushed) if is_number else None for is_number in custom.results]
+        return (*own, *(None for _ in range(ctx.beside)))
+
+
+def called(trace: Trace, dtype: torch.dtype, invoke: Invoke, emit: Emit, kind: ClassValue, args: tuple[Value, ...]) -> Value:
+    """`F.apply(*args)`. Raises a refusal where the class has no pair of functions, or they do not fit each other."""
+    forward, backward = _method(kind, "forward"), _method(kind, "backward")
+    own = tuple(emit("clone", torch.clone, (a,), {}) if is_tensor(a) else a for a in args)
+    inputs = [value for value in own if is_tensor(value)]
+    if not inputs:
+        raise Refusal(f"`{kind.name}.apply` is given no tensor.", f"Write `{kind.name}.apply(x)`.")
+    context = Context(_CONTEXT)
+    context.own["saved_tensors"] = ()
+    context.own["needs_input_grad"] = tuple(is_tensor(a) and trace.is_live(a) for a in args)
+    starts = [trace.now(node) for node in inputs]
+    value = _forward(kind, invoke, forward, context, own)
+    if any(node.meta["cell"].root.writes for node in inputs if "cell" in node.meta):
+        raise _written_into()
+    if isinstance(value, Several):
+        value = tuple(trace.pick(value, index) for index in range(len(value.values)))
+    results = [trace.now(node) for node in nesting.leaves(value)]
+    if not any(is_floating(node.meta["val"]) for node in results):
+        raise Refusal(f"`{kind.name}.forward` gives {named(value)}.", "Return a floating tensor from it.")
+    cotangents = [emit("ones_like", torch.ones_like, (node,), {}) for node in nesting.leaves(value)]
+    before = set(trace.graph.nodes)
+    given = invoke(backward, (context, *nesting.rebuilt(_flat(value), iter(cotangents))), {})
+    slots, gradients = _gradients(trace, emit, kind, args, given)
+    read = _read(gradients, before, cotangents)
+    step = _joined(trace, dtype, starts, results, cotangents, read, slots, gradients)
+    several = emit(kind.name + APPLY, step[0], (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
+    return nesting.rebuilt(value, iter([trace.pick(several, index) for index in range(len(results))]))
+
+
+def _inputs(trace: Trace, args: tuple[Value, ...]) -> list[fx.Node]:
+    return [trace.now(a) for a in args if is_tensor(a)]
+
+
+def _method(kind: ClassValue, name: str) -> FunctionValue:
+    function = kind.find(name)
+    if not isinstance(function, FunctionValue):
+        shown = "forward(ctx, x)" if name == "forward" else "backward(ctx, grad)"
+        raise Refusal(f"`{kind.name}` has no `{name}`.", f"Give the class `@staticmethod def {shown}: …`.")
+    return function
+
+
+def _forward(kind: ClassValue, invoke: Invoke, forward: FunctionValue, context: Context, own: tuple[Value, ...]) -> Value:
+    setup = kind.find("setup_context")
+    if setup is MISSING:
+        return invoke(forward, (context, *own), {})
+    value = invoke(forward, own, {})
+    invoke(setup, (context, own, value), {})
+    return value
+
+
+def _flat(value: Value) -> tuple[Value, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _gradients(
+    trace: Trace, emit: Emit, kind: ClassValue, args: tuple[Value, ...], given: Value
+) -> tuple[list[int | None], list[fx.Node]]:
+    """For each tensor among `args` the position of its gradient, and the gradients."""
+    if isinstance(given, Several):
+        given = tuple(trace.pick(given, index) for index in range(len(given.values)))
+    members = list(_flat(given))
+    if len(members) < len(args) or any(member is not None for member in members[len(args) :]):
+        raise Refusal(
+            f"`{kind.name}.backward` gives {len(members)} gradients, and `forward` has {len(args)} arguments.",
+            "Return one gradient for each argument of `forward` after `ctx`, None for what has none.",
+            code="operation_failed",
+        )
+    slots: list[int | None] = []
+    gradients: list[fx.Node] = []
+    for argument, member in zip(args, members, strict=False):
+        if not is_tensor(argument):
+            continue
+        if not is_tensor(member) or not is_floating(example(argument)):
+            if member is not None and not is_tensor(member):
+                raise Refusal(
+                    f"`{kind.name}.backward` gives {named(member)} in the place of a gradient.", "Return a tensor or None."
+                )
+            slots.append(None)
+            continue
+        slots.append(len(gradients))
+        gradients.append(trace.now(_fitted(emit, kind, member, tuple(example(argument).shape))))
+    return slots, gradients
+
+
+def _fitted(emit: Emit, kind: ClassValue, gradient: Any, shape: tuple[int, ...]) -> Any:
+    """A gradient in its input's shape: PyTorch sums over what was broadcast, and refuses any other shape."""
+    own = tuple(example(gradient).shape)
+    if own == shape:
+        return gradient
+    aligned = zip(reversed(own), reversed(shape), strict=False)
+    if len(own) < len(shape) or any(wanted not in (1, size) for size, wanted in aligned):
+        raise Refusal(
+            f"`{kind.name}.backward` gives a gradient of the shape {list(own)} for an input of the shape {list(shape)}.",
+            "A gradient has the shape of its input.",
+            code="operation_failed",
+        )
+    return emit("sum_to_size", torch.Tensor.sum_to_size, (gradient, shape), {})
+
+
+def _joined(
+    trace: Trace,
+    dtype: torch.dtype,
+    inputs: list[fx.Node],
+    results: list[fx.Node],
+    cotangents: list[fx.Node],
+    read: list[fx.Node],
+    slots: list[int | None],
+    gradients: list[fx.Node],
+) -> tuple[Custom, tuple[fx.Node, ...], tuple[fx.Node, ...]]:
+    """The step's target, and the tensors that its forward and its backward read besides."""
+
+    def section(begin: list[fx.Node], end: list[fx.Node]) -> Part:
+        return part(trace.graph, begin, end, dtype, trace.drawing)
+
+    floating = [is_floating(node.meta["val"]) for node in results]
+    given = [c for c, is_number in zip(cotangents, floating, strict=True) if is_number]
+    pulled = section([*given, *read], gradients)
+    reads = [*read, *pulled.free]
+    below = _downstream(inputs)
+    beside = [node for node in reads if node in below and node not in inputs and node not in results]
+    forward = section(inputs, [*results, *beside])
+    outer = [node for node in reads if node not in below]
+    sources: list[Source] = []
+    for node in reads:
+        if node in inputs:
+            sources.append(("input", inputs.index(node)))
+        elif node in below:
+            sources.append(("result", [*results, *beside].index(node)))
+        else:
+            sources.append(("free", outer.index(node)))
+    custom = Custom(forward.run, pulled.run, tuple(sources), tuple(slots), tuple(floating))
+    return custom, forward.free, tuple(outer)
+
+
+def _read(gradients: list[fx.Node], before: set[fx.Node], cotangents: list[fx.Node]) -> list[fx.Node]:
+    """What a backward reads of all that was there before it, the cotangents aside."""
+    found: dict[fx.Node, None] = {}
+    seen: set[fx.Node] = set()
+    stack = list(gradients)
+    while stack:
+        node = stack.pop()
+        if node in before or node.op == "placeholder":
+            found[node] = None
+        elif node not in seen:
+            seen.add(node)
+            stack += node.all_input_nodes
+    return [node for node in found if node not in cotangents]
+
+
+def _downstream(nodes: list[fx.Node]) -> set[fx.Node]:
+    seen: set[fx.Node] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += node.users
+    return seen
+
+
+def _written_into() -> Refusal:
+    return Refusal(
+        "The `forward` of this function writes into its input, and values here never change so.",
+        "Write into a copy: `y = x.clone()` first.",
+    )
