@@ -1,4 +1,4 @@
-"""The lines that `explain`, `precision` and the notes of a derivative speak of are those of the text, wherever they stand in it."""
+"""The lines that `explain`, `precision`, `check` and the notes of a derivative speak of are those of the text, wherever they stand in it."""
 
 from __future__ import annotations
 
@@ -68,6 +68,21 @@ def test_precision_tells_the_line_that_lost_the_digits(text: str, line: int) -> 
     because = _because(text, "precision", inputs={"x": [20.0, -30.0, -40.0]}, dtype="float32")
     assert because["line"] == line
     assert because["text"] == text.split("\n")[line - 1].strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (FUNCTION.format("(u ** 2).mean()"), 3),
+        (MODULE.format("(h ** 2).mean()"), 7),
+        ("y = x.clone()\ny *= 2\nz = torch.zeros(3)\nz[0] = (y ** 2).mean()\nz.sum()", 4),
+    ],
+)
+def test_check_tells_the_line_of_a_mean_taken_for_a_sum(text: str, line: int) -> None:
+    sums = {"x": [8.0, 16.0, 24.0]}
+    report = ask(program=text, inputs={"x": [1.0, 2.0, 3.0]}, want=["check"], expected=sums).results["check"]["x"]
+    told = [report["likely"]["message"], *(other["message"] for other in report["also_possible"])]
+    assert any(f"line {line}, `{text.split(chr(10))[line - 1].strip()}`" in message for message in told), told
 
 
 @pytest.mark.parametrize(
