@@ -41,6 +41,8 @@ ADVICE = [
     ("torch.func.grad(lambda a: F.dropout(a).sum())(x)", "rand_like(x) > p", "m = (torch.rand_like(x) > 0.5) / 0.5\ntorch.func.grad(lambda a: (a * m).sum())(x)"),
     ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\nA.apply(x)", "def backward(ctx, grad)",
      "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\nA.apply(x)"),
+    ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\ntorch.autograd.gradcheck(A.apply, (x,))", "check",
+     "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\nA.apply(x)"),
     ("from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), batch_size=1, shuffle=True)\nx", "shuffle=False",
      "from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), batch_size=1, shuffle=False)\nl[0][0]"),
     ("for i in range(3):\n    y = x\nelse:\n    y = w\ny", "after the loop", "for i in range(3):\n    y = x\ny = w\ny"),

@@ -177,6 +177,17 @@ def test_check_says_that_a_backward_is_wrong() -> None:
     assert report["x"]["agrees"] is False
 
 
+def test_a_mask_that_is_drawn_serves_both_ways() -> None:
+    text = _program(
+        "mask = (torch.rand_like(x) > 0.5).to(x.dtype)\nctx.save_for_backward(mask)\nreturn x * mask * 2",
+        "mask, = ctx.saved_tensors\nreturn grad_output * mask * 2",
+        "Own.apply(x)",
+    )
+    results = arrays(ask(program=text, inputs={"x": X}, want=["outputs", "vjp"], seed=3).results)
+    np.testing.assert_allclose(results["outputs"]["output"], results["vjp"]["x"] * np.array(X), rtol=1e-12)
+    assert set(results["vjp"]["x"].reshape(-1)) == {0.0, 2.0}
+
+
 def test_a_class_alone_is_called_on_the_inputs() -> None:
     text = PROGRAMS["output saved"].replace("f = Own.apply\nf(x).sum()", "")
     results = arrays(ask(program=text, inputs={"x": X}, want=["outputs", "vjp"]).results)

@@ -89,10 +89,9 @@ class _Rule(torch.autograd.Function):
 
     @staticmethod
     def forward(custom: Custom, count: int, free: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs = tensors[:count]
-        results = custom.forward(*tensors[: count + free])
-        # An input that is given back as it is would be taken for one that was written into.
-        return tuple(r.clone() if any(r is x for x in inputs) else r for r in results)
+        read = tensors[: count + free]
+        # What is given back as it is would be taken for what was written into.
+        return tuple(r.clone() if any(r is x for x in read) else r for r in custom.forward(*read))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -26,6 +26,7 @@ _INSTEAD: Final[dict[str, str]] = {
     "open": "Send tensors as inputs.", "grad": 'Write `torch.autograd.grad(y, x)` or `torch.func.grad(f)(x)`.',
     "jacobian": "Write `torch.func.jacrev(f)(x)`.", "hessian": "Write `torch.func.hessian(f)(x)`.",
     "no_grad": "Write `with torch.no_grad():` before the lines.", "backward": "Write `loss.backward()`.",
+    "gradcheck": 'Ask for "want": ["check"], and end the program with the call: `F.apply(x)`.',
     "vars": "Use names.", "globals": "Use names.", "locals": "Use names.",
 }  # fmt: skip
 
@@ -33,7 +34,9 @@ _INSTEAD: Final[dict[str, str]] = {
 def refused(name: str) -> Refusal | None:
     """The refusal of a well-known name that the language leaves out."""
     short = name.removeprefix("torch.")
-    if short.startswith(("autograd.", "func.")):
+    if short.endswith("gradcheck"):
+        short = "gradcheck"
+    elif short.startswith(("autograd.", "func.")):
         return Refusal(
             f"`{name}` is not in the language.",
             "There are `torch.autograd.grad(y, x, create_graph=True)` and `torch.func.grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `hessian`, `vmap`.",
