@@ -24,6 +24,7 @@ _MISTAKES: Final[Mapping[str, str]] = {
     "shape": "the shape",
     "missing_batch_sum": "a sum is missing",
     "extra_batch_sum": "a sum too many",
+    "extra_sum": "a sum too many",
     "conjugate": "the conjugate",
     "softmax_diagonal": "only the diagonal of softmax's Jacobian",
     "missing_activation_derivative": "the derivative of an activation is missing",

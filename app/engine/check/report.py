@@ -122,11 +122,17 @@ def _report(
     if wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
         relative = tolerances_of_all(verdict, ours)
         claims = explanations(Case(name, ours.reshape(shape), wide, relative, objective, seed))
-    if agrees is False and not claims:
+    if agrees is False and (not claims or _is_all_at_kinks(verdict)):
         claim = convention(objective.point) or disagreement(objective.point, name)
-        claims = [] if claim is None else [claim]
+        if claim is not None and (claim["code"] != "kink" or wide is None or bool((verdict.off & verdict.kinks).any())):
+            claims = [claim, *claims]
     report |= {"likely": claims[0]} if claims else {}
     return report | ({"also_possible": claims[1:]} if claims or wide is not None else {})
+
+
+def _is_all_at_kinks(verdict: Verdict) -> bool:
+    """Whether the client is wrong at nothing but kinks, where any number that is no subgradient looks like a factor or a sum of ours."""
+    return bool(verdict.off.any()) and not bool((verdict.off & ~verdict.kinks).any())
 
 
 def _in_rows(objective: Differentiated, name: str, ours: Tensor, wide: Tensor) -> Tensor | None:

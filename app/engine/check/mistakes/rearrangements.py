@@ -57,8 +57,12 @@ def missing_sum(case: Case) -> Iterator[Claim]:
             return
 
 
+def _is_batch(case: Case, axis: int, size: int) -> bool:
+    return axis == 0 and size in batch_sizes(case.trace)
+
+
 def _axis(case: Case, axis: int, size: int) -> str:
-    return "the batch axis" if axis == 0 and size in batch_sizes(case.trace) else f"axis {axis}"
+    return "the batch axis" if _is_batch(case, axis, size) else f"axis {axis}"
 
 
 def extra_sum(case: Case) -> Iterator[Claim]:
@@ -72,7 +76,7 @@ def extra_sum(case: Case) -> Iterator[Claim]:
                 if case.fits(wanted) and not (word == "mean" and case.elements(reduced) < 2):
                     done = "summed" if word == "sum" else "averaged"
                     text = f"A {word} over {_axis(case, axis, size)} (size {size}) too many: yours is ours {done} over it."
-                    yield Claim("extra_batch_sum", text)
+                    yield Claim("extra_batch_sum" if _is_batch(case, axis, size) else "extra_sum", text)
                     return
 
 
