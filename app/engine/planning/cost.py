@@ -46,7 +46,7 @@ class Cost:
 # matrix twice as large).
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (2, 4), "_logcumsumexp": (2, 14),
-    "logcumsumexp": (2, 14), "cumprod": (2, 6), "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (3, 3), "_unique2": (8, 8),
+    "logcumsumexp": (2, 14), "cumprod": (2, 6), "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 3), "im2col": (1, 2),
     # Its vectors are complex: the largest tensor is twice the matrix.
     "linalg_eig": (3, 14), "_linalg_svd": (7, 20), "linalg_svd": (7, 20),

@@ -72,8 +72,8 @@ class Custom:
         return (*self.forward.nodes, *self.backward.nodes)  # type: ignore[attr-defined]
 
     def __call__(self, inputs: list[Tensor], free: list[Tensor], read: list[Tensor]) -> tuple[Tensor, ...]:
-        given: tuple[Tensor, ...] = _Rule.apply(self, len(inputs), len(free), *inputs, *free, *read)  # type: ignore[no-untyped-call]
-        return given[: len(self.results)]
+        results_and_more: tuple[Tensor, ...] = _Rule.apply(self, len(inputs), len(free), *inputs, *free, *read)  # type: ignore[no-untyped-call]
+        return results_and_more[: len(self.results)]
 
     def gradients(self, cotangents: tuple[Tensor, ...], saved: tuple[Tensor, ...]) -> list[Tensor | None]:
         """A gradient for each input."""
@@ -149,8 +149,8 @@ def called(trace: Trace, dtype: torch.dtype, invoke: Invoke, emit: Emit, kind: C
         raise Refusal(f"`{kind.name}.forward` gives {named(value)}.", "Return a floating tensor from it.")
     cotangents = [emit("ones_like", torch.ones_like, (node,), {}) for node in nesting.leaves(value)]
     before = set(trace.graph.nodes)
-    given = invoke(backward, (context, *nesting.rebuilt(_flat(value), iter(cotangents))), {})
-    slots, gradients = _gradients(trace, emit, kind, args, given)
+    returned = invoke(backward, (context, *nesting.rebuilt(_flat(value), iter(cotangents))), {})
+    slots, gradients = _gradients(trace, emit, kind, args, returned)
     read = _read(gradients, before, cotangents)
     step = _joined(trace, dtype, starts, results, cotangents, read, slots, gradients)
     several = emit(kind.name + APPLY, step[0], (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
@@ -183,12 +183,12 @@ def _flat(value: Value) -> tuple[Value, ...]:
 
 
 def _gradients(
-    trace: Trace, emit: Emit, kind: ClassValue, args: tuple[Value, ...], given: Value
+    trace: Trace, emit: Emit, kind: ClassValue, args: tuple[Value, ...], returned: Value
 ) -> tuple[list[int | None], list[fx.Node]]:
     """For each tensor among `args` the position of its gradient, and the gradients."""
-    if isinstance(given, Several):
-        given = tuple(trace.pick(given, index) for index in range(len(given.values)))
-    members = list(_flat(given))
+    if isinstance(returned, Several):
+        returned = tuple(trace.pick(returned, index) for index in range(len(returned.values)))
+    members = list(_flat(returned))
     if len(members) < len(args) or any(member is not None for member in members[len(args) :]):
         raise Refusal(
             f"`{kind.name}.backward` gives {len(members)} gradients, and `forward` has {len(args)} arguments.",
@@ -243,8 +243,8 @@ def _joined(
         return part(trace.graph, begin, end, dtype, trace.drawing)
 
     floating = [is_floating(node.meta["val"]) for node in results]
-    given = [c for c, is_number in zip(cotangents, floating, strict=True) if is_number]
-    pulled = section([*given, *read], gradients)
+    floating_cotangents = [c for c, is_number in zip(cotangents, floating, strict=True) if is_number]
+    pulled = section([*floating_cotangents, *read], gradients)
     reads = [*read, *pulled.free]
     below = _downstream(inputs)
     beside = [node for node in reads if node in below and node not in inputs and node not in results]
@@ -264,17 +264,17 @@ def _joined(
 
 def _read(gradients: list[fx.Node], before: set[fx.Node], cotangents: list[fx.Node]) -> list[fx.Node]:
     """What a backward reads of all that was there before it, the cotangents aside."""
-    found: dict[fx.Node, None] = {}
+    reached: dict[fx.Node, None] = {}
     seen: set[fx.Node] = set()
     stack = list(gradients)
     while stack:
         node = stack.pop()
         if node in before or node.op == "placeholder":
-            found[node] = None
+            reached[node] = None
         elif node not in seen:
             seen.add(node)
             stack += node.all_input_nodes
-    return [node for node in found if node not in cotangents]
+    return [node for node in reached if node not in cotangents]
 
 
 def _downstream(nodes: list[fx.Node]) -> set[fx.Node]:

@@ -120,8 +120,8 @@ def _nameless(last: ast.stmt) -> ast.expr:
 def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     """A function of the program on the inputs and parameters of its arguments' names."""
     if isinstance(function, ClassValue) and function.custom:
-        given = _given(reader, last, function.find("forward"), instance=function.find("setup_context") is MISSING)
-        return reader.located(last, lambda: reader.method(last, function, "apply", tuple(given.values()), {}))
+        arguments = _given(reader, last, function.find("forward"), instance=function.find("setup_context") is MISSING)
+        return reader.located(last, lambda: reader.method(last, function, "apply", tuple(arguments.values()), {}))
     if isinstance(function, ClassValue):
         function = reader.invoke(last, function, (), _given(reader, last, function.find("__init__"), instance=True))
     if isinstance(function, LayerValue):
