@@ -18,10 +18,9 @@ from app.limits import Limits
 from app.program.errors import is_memory
 from app.program.functions import load
 from app.protocols import registry
-from app.protocols.message import Asked, Buffer, Message, OutputType, Server, Written
+from app.protocols.message import Asked, Buffer, Cut, Message, OutputType, Repetition, Server, Written
 from app.protocols.models import Models
-from app.protocols.native import bodies, json_answer
-from app.protocols.native.repetition import Repetition, taken_apart
+from app.protocols.native import bodies
 from app.query import Answer, Query
 
 _LOG = logging.getLogger("pullback.road")
@@ -111,7 +110,8 @@ class Road:
             request.accept,
             request.parameters,
         )
-        repetition = taken_apart(message) if request.endpoint == "query" else None
+        taken_apart = registry.TAKINGS_APART.get(request.endpoint)
+        repetition = None if taken_apart is None else taken_apart(message)
         kept = None if repetition is None else self.recipes.get(repetition.signature)
         if repetition is not None and kept is not None and (repeated := _repeated(kept, repetition)) is not None:
             return repeated
@@ -124,29 +124,40 @@ class Road:
         labels["operation"] = _name(query)
         labels["want"] = query.want[0] if len(query.want) == 1 else "several"
         start = time.perf_counter()
-        answer = self._answer(asked)
+        query, answer = self._answer(asked)
         computed = time.perf_counter()
         written = asked.write(answer)
         done = time.perf_counter()
         if repetition is not None and kept is None and self.recipes.is_due(repetition.signature):
-            self._learn(repetition, query, answer, b"".join(written.buffers), labels)
+            cut = None if asked.cut is None or not repetition.is_of(query) else asked.cut
+            self._learn(repetition, query, answer, cut, b"".join(written.buffers), labels)
         return _reply(written, {"compute": computed - start, "encode": done - computed}, labels)
 
-    def _learn(self, repetition: Repetition, query: Query, answer: Answer, body: bytes, labels: Mapping[str, str]) -> None:
+    def _learn(
+        self,
+        repetition: Repetition,
+        query: Query,
+        answer: Answer,
+        cutting: Callable[[Answer], Cut | None] | None,
+        body: bytes,
+        labels: Mapping[str, str],
+    ) -> None:
         """Keep the recipe of a query just answered, if it answers this very query with the same bytes."""
-        recipe = self._engine.recipe(query) if repetition.is_of(query) else None
-        kept = None if recipe is None else Kept(recipe, json_answer.cut(answer), labels)
+        recipe = None if cutting is None else self._engine.recipe(query)
+        cut = None if recipe is None or cutting is None else cutting(answer)
+        kept = None if recipe is None or cut is None else Kept(recipe, cut.joined, cut.media_type, cut.headers, labels)
         repeated = None if kept is None else _repeated(kept, repetition)
         is_same = repeated is not None and b"".join(repeated.buffers) == body
         self.recipes.keep(repetition.signature, kept if is_same else None, len(body) + repetition.size)
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: Asked) -> tuple[Query, Answer]:
+        """The query that was answered, and its answer."""
         try:
-            return self._engine.answer(asked.query)
+            return asked.query, self._engine.answer(asked.query)
         except PullbackError as error:
             if asked.otherwise is None or error.code != "not_differentiable":
                 raise
-        return self._engine.answer(asked.otherwise)
+        return asked.otherwise, self._engine.answer(asked.otherwise)
 
     def _outputs(self, query: Query, abstract: bool) -> Mapping[str, OutputType]:
         return {name: OutputType(*kind) for name, kind in self._engine.outputs(query, abstract=abstract).items()}
@@ -180,11 +191,11 @@ def _repeated(kept: Kept, repetition: Repetition) -> Reply | None:
     except Exception:  # the road will say what PyTorch has against it
         return None
     computed = time.perf_counter()
-    text = None if results is None else json_answer.joined(kept.pieces, results)
-    if text is None:
+    body = None if results is None else kept.joined(results)
+    if body is None:
         return None
     timings = {"compute": computed - start, "encode": time.perf_counter() - computed}
-    return Reply(200, bodies.JSON, (text,), timings, kept.labels)
+    return Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
 
 
 def _name(query: Query) -> str:

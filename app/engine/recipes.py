@@ -173,12 +173,15 @@ class Kept:
     """A recipe with what is said around its numbers.
 
     Attributes:
-        pieces: the fixed text of the reply, before, between and behind the numbers.
-        labels: of the reply.
+        joined: (results of the recipe) → the reply's body; None where the whole road has to speak.
+        media_type, headers: of the reply.
+        labels: what it counts as.
     """
 
     recipe: Recipe
-    pieces: Sequence[bytes]
+    joined: Callable[[Sequence[NDArray[Any]]], Sequence[bytes] | None]
+    media_type: str
+    headers: Mapping[str, str]
     labels: Mapping[str, str]
 
 

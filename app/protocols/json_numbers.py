@@ -20,10 +20,14 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=_OPTIONS)
 
 
-def finite_text(values: Array) -> bytes | None:
-    """The JSON text of real numbers, C-contiguous and nested as their shape; None where one of them is not finite."""
-    text = dumps(values if values.ndim else values[()])
-    return None if b"null" in text else text
+def finite_text(values: Array) -> bytes:
+    """The JSON text of finite real numbers, C-contiguous and nested as their shape."""
+    return dumps(values if values.ndim else values[()])
+
+
+def is_finite(values: Array) -> bool:
+    """Whether all of them are; whole numbers always."""
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
 
 
 def numbers(tensor: TensorData, *, flat: bool = False) -> Any:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
 
 from app.limits import Limits
+from app.protocols.elements import Array
+from app.protocols.json_numbers import finite_text, is_finite
 from app.protocols.models import Models
 from app.query import Answer, Query
 
 Buffer = bytes | bytearray | memoryview
+# Above this size reading and computing take so long that what is spent besides does not matter.
+SIZE_LIMIT_BYTES: Final = 64 << 10
+# The sign, in a signature, of a bare tensor with numbers of both types: where such tensors are a list, they are not of one dtype.
+MIXED: Final = "d mixed"
+
+Numbers: TypeAlias = "array[float] | array[int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +72,67 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Repetition:
+    """A query taken apart.
+
+    Attributes:
+        signature: equal for queries that differ in nothing but numbers of their tensors; hashable.
+        numbers: of each tensor or list of tensors, row-major, the inputs before the cotangents, each in the order of the body.
+        size: bytes of the body.
+    """
+
+    signature: tuple[Any, ...]
+    numbers: tuple[Numbers, ...]
+    size: int
+
+    def is_of(self, query: Query) -> bool:
+        """Whether its numbers are those of the query's inputs and cotangents one by one, each of one dtype."""
+        has_lists = any(type(value) is tuple for value in query.inputs.values())
+        return len(self.numbers) == len(query.inputs) + len(query.cotangent) and not (has_lists and MIXED in self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A reply cut at its tensors' numbers.
+
+    Attributes:
+        pieces: what stands before, between and behind them.
+        places: which of the answer's results, counted in its order, stands in each gap.
+        flat: in lists without nesting; binary: as their bytes.
+    """
+
+    pieces: Sequence[bytes]
+    places: tuple[int, ...]
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    flat: bool = False
+    binary: bool = False
+
+    def joined(self, results: Sequence[Array]) -> list[bytes] | None:
+        """The body with other numbers; None where one of the answer's is not finite, of which more is to be said."""
+        if not all(map(is_finite, results)):
+            return None
+        parts = [self.pieces[0]]
+        for place, piece in zip(self.places, self.pieces[1:], strict=True):
+            values = results[place]
+            parts += (values.tobytes() if self.binary else finite_text(values.reshape(-1) if self.flat else values), piece)
+        return [b"".join(parts)]
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A query, and how its answer is written.
 
     Attributes:
         otherwise: asked instead where `query` is refused because nothing in it can be differentiated.
+        cut: the reply to an answer of finite real tensors, with gaps for other numbers; None where it is not written so.
     """
 
     query: Query
     write: Callable[[Answer], Written]
     otherwise: Query | None = None
+    cut: Callable[[Answer], Cut | None] | None = None
 
 
 Reading = Callable[[Message, Server], Asked | Written]
+TakingApart = Callable[[Message], Repetition | None]

@@ -16,11 +16,12 @@ from tests.protocols.asking import road
 
 pytestmark = pytest.mark.serial
 
-# What was promised; measured 1.09 (Open Inference Protocol in JSON), 0.96 (binary), 0.92 (Tesseract).
+# What was promised of a small query that comes again; measured in a worker 1.11 (Open Inference Protocol in JSON), 1.14
+# (binary); Tesseract's 0.91 of the whole road.
 LIMIT = 1.2
 ROUNDS = 20
 QUERIES_A_ROUND = 40
-# What the foreign protocols are compared with is the road that they take too, and not a recipe.
+# The road that any first query takes, and Tesseract's always: a media type that says the same in other words.
 WHOLE_ROAD = "application/json; charset=utf-8"
 # Of the whole road's time, what a recipe takes; measured 0.16 to 0.3.
 REPEATED_LIMIT = 0.6
@@ -32,10 +33,9 @@ def test_a_small_query_costs_little_more_than_the_native_one() -> None:
     asked = {}
     for name, (path, body, headers) in requests().items():
         endpoint = ENDPOINTS.get(path, f"tesseract.{path.rpartition('/')[2]}")
-        content_type = WHOLE_ROAD if endpoint == "query" else None
-        told = {"model": "softmax", **{header.lower(): value for header, value in headers.items()}}
-        asked[name] = Request(endpoint, "cost", content_type, None, None, memoryview(body), told)
-    asked["repeated"] = replace(asked["native"], content_type=None)
+        parameters = {"model": "softmax", **{header.lower(): value for header, value in headers.items()}}
+        asked[name] = Request(endpoint, "cost", None, None, None, memoryview(body), parameters)
+    asked["whole"] = replace(asked["native"], content_type=WHOLE_ROAD)
     best = dict.fromkeys(asked, float("inf"))
     for _ in range(ROUNDS):
         for name, request in asked.items():
@@ -43,5 +43,6 @@ def test_a_small_query_costs_little_more_than_the_native_one() -> None:
             for _ in range(QUERIES_A_ROUND):
                 assert road().answer(request, lambda _: None).status == 200
             best[name] = min(best[name], time.process_time() - before)
-    assert max(best.values()) <= LIMIT * best["native"], best
-    assert best["repeated"] <= REPEATED_LIMIT * best["native"], best
+    assert max(time for name, time in best.items() if name.startswith("Open")) <= LIMIT * best["native"], best
+    assert best["native"] <= REPEATED_LIMIT * best["whole"], best
+    assert best["Tesseract"] <= LIMIT * best["whole"], best

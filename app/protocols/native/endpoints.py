@@ -8,7 +8,7 @@ import orjson
 
 from app.errors import PROBLEM_MEDIA_TYPE, PullbackError
 from app.protocols.message import Asked, Message, Server, Written
-from app.protocols.native import bodies
+from app.protocols.native import bodies, json_answer
 from app.query import Answer, Encoding
 
 
@@ -16,7 +16,7 @@ def query(message: Message, server: Server) -> Asked:
     """`POST /v1/query`. Raises PullbackError: `not_acceptable`, and every refusal of `bodies.read`."""
     media_type = bodies.negotiate(message.accept)
     asked = bodies.read(message.body, message.content_type, message.content_encoding, server.limits)
-    return Asked(asked, partial(_written, media_type=media_type, encoding=asked.encoding))
+    return Asked(asked, partial(_written, media_type=media_type, encoding=asked.encoding), cut=json_answer.cut)
 
 
 def _written(answer: Answer, media_type: str, encoding: Encoding) -> Written:

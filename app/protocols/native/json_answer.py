@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
 
-from app.protocols.elements import Array
-from app.protocols.json_numbers import dumps, finite_text, numbers
+from app.protocols.content import JSON
+from app.protocols.json_numbers import dumps, numbers
+from app.protocols.message import Cut
 from app.query import Answer, Encoding, Note, SparseData, TensorData
 
 _PLAIN: Final = {str, int, bool, type(None)}
@@ -24,8 +25,8 @@ def write(answer: Answer, encoding: Encoding = "list") -> bytes:
     return dumps(tree)
 
 
-def cut(answer: Answer) -> list[bytes]:
-    """The JSON body of an answer cut at its tensors' numbers: what stands before, between and behind them.
+def cut(answer: Answer) -> Cut:
+    """The JSON body of an answer cut at its tensors' numbers.
 
     Arguments:
         answer: its results are kinds of one level (`outputs`, `vjp`), tensors in lists.
@@ -38,18 +39,8 @@ def cut(answer: Answer) -> list[bytes]:
     }
     tree["notes"] = notes(answer.notes)
     tree["plan"] = json_value(answer.plan)
-    return dumps(tree).split(b"\0")
-
-
-def joined(pieces: Sequence[bytes], numbers: Sequence[Array]) -> bytes | None:
-    """The body that `cut` has cut, with other numbers between its pieces; None where one of them is not finite."""
-    parts = [pieces[0]]
-    for values, piece in zip(numbers, pieces[1:], strict=True):
-        text = finite_text(values)
-        if text is None:
-            return None
-        parts += (text, piece)
-    return b"".join(parts)
+    pieces = dumps(tree).split(b"\0")
+    return Cut(pieces, tuple(range(len(pieces) - 1)), JSON)
 
 
 def notes(taken: tuple[Note, ...]) -> list[dict[str, str]]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import jiter
 
 from app.errors import PullbackError
 from app.protocols.content import JSON
 from app.protocols.json_tensors import flattened
-from app.protocols.message import Message
+from app.protocols.message import MIXED, SIZE_LIMIT_BYTES, Message, Numbers, Repetition
 from app.protocols.strict_json import may_overflow
-from app.query import Query
 
-# Above this size reading and computing take so long that what is spent besides does not matter.
-SIZE_LIMIT_BYTES: Final = 64 << 10
 _ACCEPTED: Final = (None, "", "*/*", JSON)
 _TENSOR_FIELDS: Final = ("inputs", "cotangent")
 # Queries with these are not repeated: their numbers are no operands, or they change what is done besides computing.
@@ -25,37 +21,14 @@ _OBJECT: Final = {"data", "dtype"}
 _INTEGERS, _FLOATS, _BOTH = frozenset({int}), frozenset({float}), frozenset({int, float})
 # Types of the numbers and the dtype that is named → the sign of a tensor in a signature: the type code of its array, and what else tells
 # it from others: a list of tensors whose numbers are of both types is not of one dtype, and a bare one's dtype is our guess.
-_MIXED: Final = "d mixed"
 _SIGNS: Final[dict[tuple[frozenset[type], str | None], str]] = {
-    (_INTEGERS, None): "q", (_FLOATS, None): "d", (_BOTH, None): _MIXED,
+    (_INTEGERS, None): "q", (_FLOATS, None): "d", (_BOTH, None): MIXED,
     (_INTEGERS, "int64"): "q int64",
     **dict.fromkeys([(_INTEGERS, "float64"), (_FLOATS, "float64"), (_BOTH, "float64")], "d float64"),
     **dict.fromkeys([(_INTEGERS, "float32"), (_FLOATS, "float32"), (_BOTH, "float32")], "f float32"),
 }  # fmt: skip
 # Of magnitude: whole numbers that are exact in float64, so that no note of rounding is due, and what float32 holds.
 _LIMITS: Final = {"q": 1 << 53, "q int64": 1 << 53, "f float32": 3.4028234e38}
-
-Numbers: TypeAlias = "array[float] | array[int]"
-
-
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """A query taken apart.
-
-    Attributes:
-        signature: equal for queries that differ in nothing but numbers of their tensors; hashable.
-        numbers: of each tensor or list of tensors, row-major, in the order of the body.
-        size: bytes of the body.
-    """
-
-    signature: tuple[Any, ...]
-    numbers: tuple[Numbers, ...]
-    size: int
-
-    def is_of(self, query: Query) -> bool:
-        """Whether its numbers are those of the query's inputs and cotangents one by one, each of one dtype."""
-        has_lists = any(type(value) is tuple for value in query.inputs.values())
-        return len(self.numbers) == len(query.inputs) + len(query.cotangent) and not (has_lists and _MIXED in self.signature)
 
 
 def taken_apart(message: Message) -> Repetition | None:

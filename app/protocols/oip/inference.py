@@ -6,9 +6,11 @@ https://github.com/kserve/open-inference-protocol, and extension_binary_data.md 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
+
+import orjson
 
 from app.errors import PullbackError
 from app.protocols import strict_json
@@ -16,7 +18,7 @@ from app.protocols.content import JSON, OCTETS, decompressed
 from app.protocols.describe import describe, plain_parameter
 from app.protocols.elements import PART
 from app.protocols.json_numbers import dumps, numbers
-from app.protocols.message import Asked, Buffer, Message, Server, Written
+from app.protocols.message import Asked, Buffer, Cut, Message, Server, Written
 from app.protocols.models import PROGRAM, Model
 from app.protocols.oip import envelope
 from app.protocols.oip.datatypes import NAMES
@@ -50,17 +52,13 @@ def read(message: Message, server: Server) -> Asked:
     request, tensors = envelope.read(body, message.parameters.get(envelope.JSON_LENGTH))
     chosen = [selected(output.name, tensors) for output in request.outputs]
     query = _query(model, request, tensors, chosen)
-    write = partial(
-        _write,
-        request=request,
-        chosen=chosen,
-        model=name,
-        coding=_coding(message.parameters.get("accept-encoding")),
-    )
+    coding = _coding(message.parameters.get("accept-encoding"))
+    write = partial(_write, request=request, chosen=chosen, model=name, coding=coding)
+    cut = partial(_cut, request=request, chosen=chosen, model=name) if coding is None else None
     otherwise = None
     if not chosen and query.wrt is None:
         otherwise = Query(**{**_fields(query), "want": ("outputs",), "cotangent": {}, "tangent": {}})
-    return Asked(query, write, otherwise)
+    return Asked(query, write, otherwise, cut)
 
 
 def _check_version(version: str | None) -> None:
@@ -180,38 +178,65 @@ def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
 
 
 def _write(answer: Answer, request: envelope.Request, chosen: Sequence[Selected], model: str, coding: str | None) -> Written:
+    text, tail = _parts(answer, request, chosen, model, partial(numbers, flat=True))
+    # As Triton: the header only where bytes follow.
+    headers = {envelope.JSON_LENGTH: str(len(text))} if any(len(tensor.data) for tensor in tail) else {}
+    pieces: list[Buffer] = [text, *[tensor.data for tensor in tail]]
+    return _compressed(Written(OCTETS if headers else JSON, pieces, headers), coding)
+
+
+def _cut(answer: Answer, request: envelope.Request, chosen: Sequence[Selected], model: str) -> Cut | None:
+    """The reply with gaps for numbers; None where some are text and some bytes."""
+    shown: list[TensorData] = []
+
+    def gap(tensor: TensorData) -> orjson.Fragment:
+        shown.append(tensor)
+        return orjson.Fragment(b"\0")  # which no JSON text has: in strings it is escaped
+
+    text, tail = _parts(answer, request, chosen, model, gap)
+    if shown and tail:
+        return None
+    results = [tensor for tensors in answer.results.values() for tensor in tensors.values()]
+    places = tuple(next(i for i, result in enumerate(results) if result is tensor) for tensor in shown or tail)
+    if not tail:
+        return Cut(text.split(b"\0"), places, JSON, flat=True)
+    return Cut((text, *[b""] * len(tail)), places, OCTETS, {envelope.JSON_LENGTH: str(len(text))}, binary=True)
+
+
+def _parts(
+    answer: Answer, request: envelope.Request, chosen: Sequence[Selected], model: str, shown: Callable[[TensorData], Any]
+) -> tuple[bytes, list[TensorData]]:
+    """The JSON part of a reply, its numbers as `shown` gives them, and the tensors whose bytes follow."""
     binary_default = request.parameters.get("binary_data_output") is True
     binary = {output.name: output.parameters.get("binary_data", binary_default) is True for output in request.outputs}
     described: list[dict[str, Any]] = []
-    tail: list[Buffer] = []
+    tail: list[TensorData] = []
     for one in chosen or everything(answer):
         tensor = tensor_of(one, answer)
-        described.append(_described(one.name, tensor, binary.get(one.name, binary_default)))
-        if binary.get(one.name, binary_default):
-            tail.append(tensor.data)
+        is_binary = binary.get(one.name, binary_default)
+        described.append(_described(one.name, tensor, None if is_binary else shown))
+        if is_binary:
+            tail.append(tensor)
     head: dict[str, Any] = {"model_name": model, "model_version": VERSION}
     if request.id is not None:
         head["id"] = request.id
     if answer.notes:
         # Parameters are plain values, so the notes are one string.
         head["parameters"] = {"notes": " ".join(f"[{note.code}] {note.message}" for note in answer.notes)}
-    text = dumps({**head, "outputs": described})
-    # As Triton: the header only where bytes follow.
-    headers = {envelope.JSON_LENGTH: str(len(text))} if any(len(piece) for piece in tail) else {}
-    return _compressed(Written(OCTETS if headers else JSON, (text, *tail), headers), coding)
+    return dumps({**head, "outputs": described}), tail
 
 
-def _described(name: str, tensor: TensorData, binary: bool) -> dict[str, Any]:
+def _described(name: str, tensor: TensorData, shown: Callable[[TensorData], Any] | None) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     shape = tensor.shape
     if tensor.dtype in PART:
         parameters["complex"] = True
         shape = (*shape, 2)
     described: dict[str, Any] = {"name": name, "shape": shape, "datatype": NAMES[tensor.dtype]}
-    if binary:
+    if shown is None:
         parameters["binary_data_size"] = tensor.data.nbytes
     else:
-        described["data"] = numbers(tensor, flat=True)
+        described["data"] = shown(tensor)
     if parameters:
         described["parameters"] = parameters
     return described

@@ -1,0 +1,94 @@
+"""A small inference request taken apart for repetition: its signature, which is all but its tensors' numbers, and these numbers."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, Final
+
+import jiter
+import numpy as np
+
+from app.protocols.json_tensors import flattened
+from app.protocols.message import SIZE_LIMIT_BYTES, Message, Numbers, Repetition
+from app.protocols.oip.envelope import JSON_LENGTH
+from app.protocols.strict_json import may_overflow
+
+_CODES: Final = {"FP64": "d", "FP32": "f", "INT64": "q"}
+_TYPES: Final = {"d": frozenset({int, float}), "f": frozenset({int, float}), "q": frozenset({int})}
+# Of magnitude: whole numbers that are exact in float64, so that no note of rounding is due, and what float32 holds.
+_LIMITS: Final = {"q": 1 << 53, "f": 3.4028234e38}
+_KEYS: Final = frozenset({"name", "shape", "datatype", "data", "parameters"})
+_COTANGENT: Final = "cotangent."
+# Those of lists and of tangents are read by the whole road.
+_TANGENT: Final = "tangent."
+
+
+def taken_apart(message: Message) -> Repetition | None:
+    """The request taken apart; None for what must be read by the whole road: anything unusual or wrong."""
+    parameters = message.parameters
+    if message.content_encoding is not None or len(message.body) > SIZE_LIMIT_BYTES:
+        return None
+    body, length = bytes(message.body), parameters.get(JSON_LENGTH)
+    if length is not None and not (length.isascii() and length.isdigit() and len(length) < 6):
+        return None
+    text, tail = (body, b"") if length is None else (body[: int(length)], body[int(length) :])
+    if may_overflow(text):
+        return None
+    try:
+        value = jiter.from_json(text, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+        return _of_object(value, tail, message, len(body)) if type(value) is dict else None
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _of_object(value: dict[str, Any], tail: bytes, message: Message, size: int) -> Repetition | None:
+    asked = message.parameters
+    signature: list[Any] = [message.endpoint, asked.get("model"), asked.get("version"), asked.get("accept-encoding")]
+    inputs: list[Numbers] = []
+    cotangents: list[Numbers] = []
+    for field, member in value.items():
+        if field != "inputs":
+            signature.append((field, repr(member)))  # tells 1, 1.0 and true apart, which are equal
+            continue
+        for tensor in member:
+            name = tensor["name"] if type(tensor) is dict and tensor.keys() <= _KEYS and "name" in tensor else None
+            if type(name) is not str or name.startswith(_TANGENT) or ("." in name and name[-1:].isdigit()):
+                return None
+            numbers, sign, tail = _numbers(tensor, tail)
+            if numbers is None:
+                return None
+            (cotangents if name.startswith(_COTANGENT) else inputs).append(numbers)
+            signature += (name, repr(tensor.get("shape")), sign)
+    return None if tail else Repetition(tuple(signature), (*inputs, *cotangents), size)
+
+
+def _numbers(tensor: dict[str, Any], tail: bytes) -> tuple[Numbers | None, Any, bytes]:
+    """(its numbers or None, what else tells it from others, the bytes that are left)."""
+    code = _CODES.get(tensor.get("datatype"), "")  # type: ignore[arg-type]
+    parameters = tensor.get("parameters")
+    if not code or not (parameters is None or type(parameters) is dict):
+        return None, None, tail
+    numbers: Numbers = array(code)
+    if parameters:
+        if (
+            parameters.keys() != {"binary_data_size"}
+            or "data" in tensor
+            or type(size := parameters["binary_data_size"]) is not int
+        ):
+            return None, None, tail
+        chunk, tail = tail[: max(size, 0)], tail[max(size, 0) :]
+        numbers.frombytes(chunk)
+        sign: Any = (code, size, len(chunk))
+        if code != "q" and not np.isfinite(np.frombuffer(chunk, code)).all():
+            return None, None, tail
+    elif "data" not in tensor:
+        return None, None, tail
+    else:
+        shape, flat, kinds = flattened(tensor["data"], "")
+        if not kinds <= _TYPES[code]:
+            return None, None, tail
+        numbers, sign = array(code, flat), (code, shape)
+    limit = _LIMITS.get(code)
+    if limit is not None and (max(numbers) > limit or min(numbers) < -limit):
+        return None, None, tail
+    return numbers, sign, tail
