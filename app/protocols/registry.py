@@ -11,7 +11,6 @@ from app.protocols.message import Reading, TakingApart, Written
 from app.protocols.native import endpoints as native
 from app.protocols.native import repetition
 from app.protocols.oip import endpoints as oip
-from app.protocols.oip import repeated_requests
 from app.protocols.routes import RouteTable
 from app.protocols.tesseract import endpoints as tesseract
 from app.protocols.umbridge import endpoints as umbridge
@@ -48,7 +47,7 @@ _REFUSING: Final[dict[str, Refusing]] = {protocol.name: protocol.refused for pro
 PUBLIC_PATHS: Final = frozenset(route.path for protocol in PROTOCOLS for route in protocol.routes.routes if route.public)
 READINGS: Final[dict[str, Reading]] = {"query": native.query, **oip.ENDPOINTS, **umbridge.ENDPOINTS, **tesseract.ENDPOINTS}
 # Of the endpoints whose small queries are answered by a prepared computation where they come again.
-TAKINGS_APART: Final[dict[str, TakingApart]] = {"query": repetition.taken_apart, "oip.infer": repeated_requests.taken_apart}
+TAKINGS_APART: Final[dict[str, TakingApart]] = {"query": repetition.taken_apart, **oip.TAKINGS_APART}
 
 
 def protocol_of(path: str) -> Protocol | None:

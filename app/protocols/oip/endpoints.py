@@ -8,8 +8,8 @@ import orjson
 
 from app.errors import PullbackError
 from app.protocols.content import JSON
-from app.protocols.message import Message, Reading, Server, Written
-from app.protocols.oip import inference, metadata
+from app.protocols.message import Message, Reading, Server, TakingApart, Written
+from app.protocols.oip import inference, metadata, repeated_requests
 from app.protocols.oip.envelope import JSON_LENGTH
 from app.protocols.routes import PageRequest, Route
 
@@ -58,6 +58,7 @@ ENDPOINTS: Final[dict[str, Reading]] = {
     "oip.loading": _refuse_loading,
     "oip.shared_memory": _refuse_shared_memory,
 }
+TAKINGS_APART: Final[dict[str, TakingApart]] = {"oip.infer": repeated_requests.taken_apart}
 
 
 def _of_model(path: str, **route: object) -> tuple[Route, ...]:
