@@ -8,6 +8,7 @@ from typing import Any, Final
 import jiter
 import numpy as np
 
+from app.errors import PullbackError
 from app.protocols.json_tensors import flattened
 from app.protocols.message import SIZE_LIMIT_BYTES, Message, Numbers, Repetition
 from app.protocols.oip.envelope import JSON_LENGTH
@@ -37,7 +38,7 @@ def taken_apart(message: Message) -> Repetition | None:
     try:
         value = jiter.from_json(text, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
         return _of_object(value, tail, message, len(body)) if type(value) is dict else None
-    except (ValueError, OverflowError, TypeError):
+    except (ValueError, OverflowError, TypeError, PullbackError):
         return None
 
 
