@@ -17,7 +17,7 @@ from app.program.interpreting.expressions import Reader
 from app.program.interpreting.outputs import outputs, program
 from app.program.interpreting.statements import Runner
 from app.program.reading.source import Refusal, read
-from app.program.semantics.graph_values import Value
+from app.program.semantics.graph_values import Value, reachable
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import Budget
 from app.program.semantics.trace import Trace
@@ -114,24 +114,13 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
             copies[node] = drawing_graph.node_copy(node, copies.__getitem__)
     drawing_graph.output(tuple(copies[node] for node in nodes))
     drawing = frozenset(copies[node] for node in trace.drawing)
-    needed = _upstream(nodes)
+    needed = reachable(nodes, lambda node: node.all_input_nodes)
     return Initial(
         names=tuple(weights),
         call=GraphRunner(drawing_graph, dtype, drawing),
         random=any(node in trace.drawing for node in needed),
         shapes={name: tuple(node.meta["val"].shape) for name, node in zip(weights, nodes, strict=True)},
     )
-
-
-def _upstream(nodes: list[fx.Node]) -> set[fx.Node]:
-    upstream: set[fx.Node] = set()
-    stack = list(nodes)
-    while stack:
-        node = stack.pop()
-        if node not in upstream:
-            upstream.add(node)
-            stack += node.all_input_nodes
-    return upstream
 
 
 def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Part, Run, part
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, Several, Value, example, is_floating, is_tensor
+from app.program.semantics.graph_values import Emit, Several, Value, example, is_floating, is_tensor, reachable
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Instance
@@ -246,7 +246,7 @@ def _joined(
     floating_cotangents = [c for c, is_number in zip(cotangents, floating, strict=True) if is_number]
     pulled = section([*floating_cotangents, *read], gradients)
     reads = [*read, *pulled.free]
-    below = _downstream(inputs)
+    below = reachable(inputs, lambda node: node.users)
     beside = [node for node in reads if node in below and node not in inputs and node not in results]
     forward = section(inputs, [*results, *beside])
     outer = [node for node in reads if node not in below]
@@ -275,17 +275,6 @@ def _read(gradients: list[fx.Node], before: set[fx.Node], cotangents: list[fx.No
             seen.add(node)
             stack += node.all_input_nodes
     return [node for node in reached if node not in cotangents]
-
-
-def _downstream(nodes: list[fx.Node]) -> set[fx.Node]:
-    seen: set[fx.Node] = set()
-    stack = list(nodes)
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack += node.users
-    return seen
 
 
 def _written_into() -> Refusal:

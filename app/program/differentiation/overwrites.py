@@ -16,7 +16,7 @@ from app.program.errors import REFUSALS
 from app.program.function import Modified, Step
 from app.program.reading.source import Refusal
 from app.program.semantics.aliases import storage
-from app.program.semantics.graph_values import is_floating, mapped_nodes
+from app.program.semantics.graph_values import is_floating, mapped_nodes, reachable
 from app.program.semantics.trace import DYNAMIC, Overwrite, Trace
 
 Saved = tuple[frozenset[int], bool]
@@ -133,22 +133,14 @@ def _saved(step: fx.Node, drawing: bool) -> Saved:
 
 
 def _upstream(outputs: Sequence[fx.Node]) -> set[fx.Node]:
-    seen: set[fx.Node] = set()
-    stack = list(outputs)
-    while stack:
-        node = stack.pop()
-        if node not in seen and node.meta.get("live"):
-            seen.add(node)
-            stack += node.all_input_nodes
-    return seen
+    """The steps with a derivative that these are made of."""
+    return reachable(_live(outputs), lambda node: _live(node.all_input_nodes))
 
 
 def _downstream(inputs: Sequence[fx.Node]) -> set[fx.Node]:
-    seen: set[fx.Node] = set()
-    stack = list(inputs)
-    while stack:
-        node = stack.pop()
-        if node not in seen and (node.meta.get("live") or node in inputs):
-            seen.add(node)
-            stack += node.users
-    return seen
+    """The steps with a derivative that are made of these, and these."""
+    return reachable(inputs, lambda node: _live(node.users))
+
+
+def _live(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    return [node for node in nodes if node.meta.get("live")]

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from app.program.graph_runner import GraphRunner
 from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import reachable
 
 # Derivatives of derivatives; each level runs the level below about three times.
 DEPTH_LIMIT: Final = 5
@@ -41,7 +42,7 @@ def part(
     """The part of `graph` from `inputs` to `outputs`. Raises a refusal where random numbers are drawn on the way."""
     boundary = set(inputs)
     below: set[fx.Node] = set()
-    wanted = _upstream(outputs, boundary)
+    wanted = reachable(outputs, lambda node: () if node in boundary else node.all_input_nodes)
     order = [node for node in graph.nodes if node in wanted and node not in boundary]
     for node in order:
         if any(used in boundary or used in below for used in node.all_input_nodes):
@@ -88,18 +89,6 @@ def depth(node: fx.Node) -> int:
     """How many derivatives are nested in a step."""
     run = getattr(node.target, "run", None)
     return 0 if run is None else 1 + max((depth(inner) for inner in run.nodes), default=0)
-
-
-def _upstream(outputs: Sequence[fx.Node], boundary: set[fx.Node]) -> set[fx.Node]:
-    upstream: set[fx.Node] = set()
-    stack = list(outputs)
-    while stack:
-        node = stack.pop()
-        if node not in upstream:
-            upstream.add(node)
-            if node not in boundary:
-                stack += node.all_input_nodes
-    return upstream
 
 
 def _reaches(start: fx.Node, below: set[fx.Node], outputs: Sequence[fx.Node]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -75,6 +75,18 @@ def mapped(value: Any, kind: type, by: Callable[[Any], Any]) -> Any:
     if isinstance(value, slice):
         return slice(*(mapped(part, kind, by) for part in (value.start, value.stop, value.step)))
     return value
+
+
+def reachable(starts: Iterable[fx.Node], neighbours: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    """The nodes that lead on from `starts`, and these."""
+    seen: set[fx.Node] = set()
+    stack = list(starts)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += neighbours(node)
+    return seen
 
 
 def mapped_nodes(value: Any, by: Callable[[fx.Node], Any]) -> Any:
