@@ -103,6 +103,17 @@ def may_overflow(body: bytes) -> bool:
     return any(after.startswith(_EXPONENTS) for after in digits.split(b"e")[1:]) or _LONG in digits
 
 
+def plain_object(text: bytes) -> dict[str, Any] | None:
+    """The object that `text` spells; None for another value, and for a text of which `parse` may have more to say."""
+    if may_overflow(text):
+        return None
+    try:
+        value = jiter.from_json(text, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+    except ValueError:
+        return None
+    return value if type(value) is dict else None
+
+
 def _depth_and_finiteness(value: Any) -> tuple[int, bool]:
     """How many containers stand inside each other, and whether every float is finite for certain."""
     depth, finite = 0, True

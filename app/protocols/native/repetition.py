@@ -5,13 +5,11 @@ from __future__ import annotations
 from array import array
 from typing import Any, Final
 
-import jiter
-
 from app.errors import PullbackError
 from app.protocols.content import JSON
 from app.protocols.json_tensors import flattened
 from app.protocols.message import MIXED, SIZE_LIMIT_BYTES, Message, Numbers, Repetition
-from app.protocols.strict_json import may_overflow
+from app.protocols.strict_json import plain_object
 
 _ACCEPTED: Final = (None, "", "*/*", JSON)
 _TENSOR_FIELDS: Final = ("inputs", "cotangent")
@@ -36,11 +34,9 @@ def taken_apart(message: Message) -> Repetition | None:
     if message.content_encoding is not None or message.content_type not in (None, JSON) or message.accept not in _ACCEPTED:
         return None
     body = bytes(message.body)
-    if len(body) > SIZE_LIMIT_BYTES or may_overflow(body):
-        return None
+    value = plain_object(body) if len(body) <= SIZE_LIMIT_BYTES else None
     try:
-        value = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
-        return None if type(value) is not dict else _of_object(value, len(body))
+        return None if value is None else _of_object(value, len(body))
     except (ValueError, OverflowError, PullbackError):
         return None
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from array import array
 from typing import Any, Final
 
-import jiter
 import numpy as np
 
 from app.errors import PullbackError
 from app.protocols.json_tensors import flattened
 from app.protocols.message import SIZE_LIMIT_BYTES, Message, Numbers, Repetition
 from app.protocols.oip.envelope import JSON_LENGTH
-from app.protocols.strict_json import may_overflow
+from app.protocols.strict_json import plain_object
 
 _CODES: Final = {"FP64": "d", "FP32": "f", "INT64": "q"}
 _TYPES: Final = {"d": frozenset({int, float}), "f": frozenset({int, float}), "q": frozenset({int})}
@@ -33,11 +32,9 @@ def taken_apart(message: Message) -> Repetition | None:
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 6):
         return None
     text, tail = (body, b"") if length is None else (body[: int(length)], body[int(length) :])
-    if may_overflow(text):
-        return None
+    value = plain_object(text)
     try:
-        value = jiter.from_json(text, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
-        return _of_object(value, tail, message, len(body)) if type(value) is dict else None
+        return None if value is None else _of_object(value, tail, message, len(body))
     except (ValueError, OverflowError, TypeError, PullbackError):
         return None
 
