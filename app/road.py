@@ -143,7 +143,7 @@ class Road:
         labels: Mapping[str, str],
     ) -> None:
         """Keep the recipe of a query just answered, if it answers this very query with the same bytes."""
-        recipe = None if cutting is None else self._engine.recipe(query)
+        recipe = None if cutting is None else self._engine.recipe(query, repetition.names)
         cut = None if recipe is None or cutting is None else cutting(answer)
         kept = None if recipe is None or cut is None else Kept(recipe, cut.joined, cut.media_type, cut.headers, labels)
         repeated = None if kept is None else _repeated(kept, repetition)

@@ -50,7 +50,7 @@ UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.http
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning", "recipes"}),
-    "recipes": frozenset({"planning"}),
+    "recipes": frozenset({"autodiff", "planning"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
     "kinds": frozenset({"adjoint", "per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final
@@ -75,11 +75,14 @@ class Engine:
         """The query made ready to run, as `answer` runs it; for measurements and inspection."""
         return self._preparer.prepared(query)
 
-    def recipe(self, query: Query) -> Recipe | None:
-        """The computation of a query that was answered, for queries that differ in nothing but numbers of their tensors, if it has one."""
+    def recipe(self, query: Query, names: Sequence[str] | None) -> Recipe | None:
+        """The computation of a query that was answered, for queries that differ in nothing but numbers of their tensors, if it has one.
+
+        `names`: as of `recipes.recipe`.
+        """
         if self._device != "cpu" or self._preparer.completed(query)[0] is not query:
             return None
-        return recipe(query, self._preparer.prepared(query))
+        return recipe(query, self._preparer.prepared(query), names)
 
     def _answer(self, query: Query) -> Answer:
         query, initialised = self._preparer.completed(query)

@@ -18,11 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.catalogue.call import DTYPES
+from app.engine.autodiff.evaluation import backward_batch
 from app.engine.planning.build import leaves_of
+from app.engine.planning.demand import Result
+from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
+from app.engine.tensors import to_torch
 from app.query import Input, Query, TensorData
 
-_KINDS: Final = frozenset({"outputs", "gradient", "vjp"})
+_KINDS: Final = frozenset({"outputs", "gradient", "vjp", "jacobian"})
+# What a tensor's bytes are until they come.
+_NOTHING: Final = memoryview(b"")
 # What NumPy holds and JSON shows as it is.
 _RESULTS: Final = frozenset(
     {torch.float64, torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
@@ -37,7 +43,7 @@ _BYTES_LIMIT: Final = 32 << 20  # chosen: little beside the memory that a worker
 # Signatures that came once, 8 bytes and a dict's entry each.
 _SEEN_LIMIT: Final = 4096
 
-Numbers: TypeAlias = "array[float] | array[int]"
+Numbers: TypeAlias = "array[float] | array[int] | memoryview"
 # PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
 _backward: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.Variable._execution_engine.run_backward
 
@@ -60,12 +66,44 @@ class _Buffer(NamedTuple):
     dtype: torch.dtype | None
     derived: bool
 
+    def filled(self, numbers: Sequence[Any]) -> Tensor:
+        """The tensor with the numbers of a query."""
+        sent = numbers[self.sent]
+        self.memory[:] = sent if self.stop is None else sent[self.start : self.stop]
+        tensor = self.tensor
+        return tensor if self.dtype is None else tensor.to(self.dtype).requires_grad_(self.derived)
+
+    @property
+    def bytes(self) -> int:
+        return self.tensor.nbytes
+
+
+class _Bytes(NamedTuple):
+    """A tensor of the query that is sent as its bytes: those numbered `sent`. Attributes as of `_Buffer`; nothing is kept."""
+
+    sent: int
+    form: TensorData
+    dtype: torch.dtype
+    derived: bool
+    bytes: int = 0
+
+    def filled(self, numbers: Sequence[Any]) -> Tensor:
+        """The tensor of the bytes that came, as the engine reads them."""
+        data = TensorData(self.form.dtype, self.form.shape, numbers[self.sent])
+        return to_torch(data, "cpu").to(self.dtype).requires_grad_(self.derived)
+
 
 class _Product(NamedTuple):
     """One backward: from these outputs, all that carry a derivative where there are none, with these tensors, ones where none."""
 
     outputs: tuple[int, ...]
     cotangents: tuple[int, ...]
+
+
+class _Rows(NamedTuple):
+    """The backwards of a Jacobian: of each output, from its unit vectors, `[elements, output…]`, all at once."""
+
+    units: tuple[Tensor, ...]
 
 
 class Recipe:
@@ -75,13 +113,16 @@ class Recipe:
         bytes: of the memory that it keeps.
     """
 
-    def __init__(self, query: Query, prepared: Prepared) -> None:
+    def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None) -> None:
         function = prepared.function
         dtypes = {output.name: output.dtype for output in prepared.plan.outputs}
-        buffers = [
+        buffers: list[tuple[str, _Buffer | _Bytes]] = [
             *_buffers(query.inputs, prepared.dtypes, prepared.wrt, 0),
             *_buffers(query.cotangent, dtypes, (), len(query.inputs)),
-        ]
+        ] if names is None else [
+            *_bytes("inputs", query.inputs, prepared.dtypes, prepared.wrt, names),
+            *_bytes("cotangent", query.cotangent, dtypes, (), names),
+        ]  # fmt: skip
         places = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         sent = [name for name in function.outputs if name in query.cotangent]
         first = len(buffers) - len(query.cotangent)
@@ -93,19 +134,20 @@ class Recipe:
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [places[name] for name in function.leaves]
         self._wrt = [places[name] for name in prepared.wrt]
-        self._products = [{"vjp": vjp, "gradient": gradient, "outputs": None}[kind] for kind in query.want]
+        units: tuple[Tensor, ...] = ()
+        if "jacobian" in query.want:
+            units = tuple(_units(output) for output in prepared.plan.outputs)
+        products = {"vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": _Rows(units)}
+        self._products = [products[kind] for kind in query.want]
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
-        self.bytes = sum(buffer.tensor.nbytes for buffer in self._buffers)
+        self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(unit.nbytes for unit in units)
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
 
         Raises whatever PyTorch raises.
         """
-        tensors = []
-        for sent, start, stop, memory, tensor, dtype, derived in self._buffers:
-            memory[:] = numbers[sent] if stop is None else numbers[sent][start:stop]
-            tensors.append(tensor if dtype is None else tensor.to(dtype).requires_grad_(derived))
+        tensors = [buffer.filled(numbers) for buffer in self._buffers]
         leaves = [tensors[place] for place in self._leaves]
         if not self._wrt:
             with torch.no_grad():
@@ -117,6 +159,9 @@ class Recipe:
         for product in self._products:
             if product is None:
                 results += outputs
+                continue
+            if isinstance(product, _Rows):
+                results += _jacobian(outputs, wrt, product.units, structure)
                 continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
             cotangents = tuple([tensors[place] for place in product.cotangents]) or tuple([torch.ones_like(o) for o in of])
@@ -145,27 +190,76 @@ def _buffers(
             start += tensor.numel()
 
 
+def _bytes(
+    field: str, sent: Mapping[str, Input], dtypes: Mapping[str, torch.dtype], wrt: Sequence[str], names: Sequence[str]
+) -> Iterator[tuple[str, _Bytes]]:
+    """Raises ValueError where a tensor of the query is not among those that are sent as bytes."""
+    for leaf, data in leaves_of(sent):
+        yield (
+            leaf,
+            _Bytes(names.index(f"{field}.{leaf}"), TensorData(data.dtype, data.shape, _NOTHING), dtypes[leaf], leaf in wrt),
+        )
+
+
+def _units(output: Result) -> Tensor:
+    return torch.eye(output.elements, dtype=output.dtype).view(output.elements, *output.shape)
+
+
+def _jacobian(
+    outputs: Sequence[Tensor], wrt: tuple[Tensor, ...], units: Sequence[Tensor], structure: list[bool]
+) -> Iterator[Tensor]:
+    """Of each output that carries a derivative, by each of `wrt`: `[output…, input…]`. Raises UncertifiedError."""
+    for output, unit in zip(outputs, units, strict=True):
+        if not output.requires_grad:
+            continue
+        rows: Sequence[Tensor | None]
+        if output.numel() == 1:
+            rows = _backward((output,), (unit[0],), True, False, wrt, True, accumulate_grad=False)
+        else:
+            rows = backward_batch((output,), wrt, (unit,))
+        structure += [block is None for block in rows]
+        for variable, block in zip(wrt, rows, strict=True):
+            yield (
+                variable.new_zeros((*output.shape, *variable.shape))
+                if block is None
+                else block.reshape((*output.shape, *variable.shape))
+            )
+
+
 def _array(tensor: Tensor) -> NDArray[Any]:
     array: NDArray[Any] = (tensor if tensor.is_contiguous() else tensor.contiguous()).detach().numpy()
     return array
 
 
-def recipe(query: Query, prepared: Prepared) -> Recipe | None:
-    """The recipe of a query that was answered, on the CPU; None where numbers may decide more of an answer than its numbers."""
+def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None) -> Recipe | None:
+    """The recipe of a query that was answered, on the CPU; None where numbers may decide more of an answer than its numbers.
+
+    Arguments:
+        names: of tensors that are sent as bytes, their places in the query (`inputs.x`); None where they are sent as numbers.
+    """
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial)
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
     if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:
         return None
     shapes = {output.name: output.shape for output in plan.outputs}
-    sent = [data for _, data in leaves_of({**query.inputs})] + list(query.cotangent.values())
+    sent = {f"inputs.{name}": data for name, data in leaves_of({**query.inputs})}
+    sent |= {f"cotangent.{name}": data for name, data in query.cotangent.items()}
     are_fit = (
         all(output.dtype in _RESULTS and output.elements for output in plan.outputs)
         and all(prepared.dtypes[name] in _RESULTS for name in function.leaves)
-        and all(data.dtype in _FORMATS and data.data.nbytes for data in sent)
+        and all(data.data.nbytes and (names is not None or data.dtype in _FORMATS) for data in sent.values())
         and all(data.shape == shapes[name] for name, data in query.cotangent.items())
+        and (names is None or sorted(names) == sorted(sent))
+        and ("jacobian" not in query.want or _is_by_rows(query, plan))
     )
-    return Recipe(query, prepared) if are_fit else None
+    return Recipe(query, prepared, names) if are_fit else None
+
+
+def _is_by_rows(query: Query, plan: Plan) -> bool:
+    """Whether a Jacobian is computed whole, by reverse mode, all rows of an output at once."""
+    together = all(output.elements <= plan.rows for output in plan.outputs)
+    return query.format == "dense" and plan.method == "reverse" and together
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +273,7 @@ class Kept:
     """
 
     recipe: Recipe
-    joined: Callable[[Sequence[NDArray[Any]]], Sequence[bytes] | None]
+    joined: Callable[[Sequence[NDArray[Any]]], Sequence[bytes | bytearray | memoryview] | None]
     media_type: str
     headers: Mapping[str, str]
     labels: Mapping[str, str]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+
 from app.limits import Limits
 from app.protocols.elements import Array
 from app.protocols.json_numbers import finite_text, is_finite
@@ -19,7 +21,8 @@ SIZE_LIMIT_BYTES: Final = 64 << 10
 # The sign, in a signature, of a bare tensor with numbers of both types: where such tensors are a list, they are not of one dtype.
 MIXED: Final = "d mixed"
 
-Numbers: TypeAlias = "array[float] | array[int]"
+# The numbers of one tensor; of a binary body, its bytes.
+Numbers: TypeAlias = "array[float] | array[int] | memoryview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +81,19 @@ class Repetition:
     Attributes:
         signature: equal for queries that differ in nothing but numbers of their tensors; hashable.
         numbers: of each tensor or list of tensors, row-major, the inputs before the cotangents, each in the order of the body.
-        size: bytes of the body.
+        size: bytes of the body, of a binary one without its tensors.
+        names: of a binary body, its tensors' places in the query (`inputs.x`), in the order of `numbers`.
     """
 
     signature: tuple[Any, ...]
     numbers: tuple[Numbers, ...]
     size: int
+    names: tuple[str, ...] | None = None
 
     def is_of(self, query: Query) -> bool:
         """Whether its numbers are those of the query's inputs and cotangents one by one, each of one dtype."""
+        if self.names is not None:
+            return True  # by their names they are told from what is no tensor of the query
         has_lists = any(type(value) is tuple for value in query.inputs.values())
         return len(self.numbers) == len(query.inputs) + len(query.cotangent) and not (has_lists and MIXED in self.signature)
 
@@ -108,15 +115,19 @@ class Cut:
     flat: bool = False
     binary: bool = False
 
-    def joined(self, results: Sequence[Array]) -> list[bytes] | None:
-        """The body with other numbers; None where one of the answer's is not finite, of which more is to be said."""
+    def joined(self, results: Sequence[Array]) -> list[Buffer] | None:
+        """The body with other numbers, a large binary one in pieces; None where a number is not finite, of which more is to be said."""
         if not all(map(is_finite, results)):
             return None
-        parts = [self.pieces[0]]
+        parts: list[Buffer] = [self.pieces[0]]
         for place, piece in zip(self.places, self.pieces[1:], strict=True):
             values = results[place]
-            parts += (values.tobytes() if self.binary else finite_text(values.reshape(-1) if self.flat else values), piece)
-        return [b"".join(parts)]
+            if self.binary:
+                parts += (values.reshape(-1).view(np.uint8).data, piece)
+            else:
+                parts += (finite_text(values.reshape(-1) if self.flat else values), piece)
+        is_large = self.binary and sum(map(len, parts)) > SIZE_LIMIT_BYTES
+        return [part for part in parts if len(part)] if is_large else [b"".join(parts)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from app.protocols import strict_json
 from app.protocols.content import JSON, SAFETENSORS, decompressed, media_type, negotiate
 from app.protocols.describe import describe, nearest
 from app.protocols.json_numbers import dumps
+from app.protocols.message import Cut
 from app.protocols.native import json_answer, native_query, safetensors_format
 from app.protocols.native.native_query import TENSOR_FIELDS
 from app.query import Answer, Encoding, Query, SparseData, TensorData
@@ -156,6 +157,20 @@ def _put(value: dict[str, Any], name: str, tensor: TensorData) -> None:
 
 
 # --- an answer in a file ---------------------------------------------------------------------------------------------
+
+
+def cut(answer: Answer) -> Cut:
+    """The file of an answer cut at its tensors' bytes.
+
+    Arguments:
+        answer: its results are kinds of tensors, real and not empty.
+    """
+    tensors: dict[str, TensorData] = {}
+    _without_tensors(answer.results, "", tensors)
+    header, *data = _to_file(answer)
+    order = {id(tensor.data): place for place, tensor in enumerate(tensors.values())}
+    places = tuple(order[id(piece)] for piece in data)
+    return Cut((bytes(header), *[b""] * len(data)), places, SAFETENSORS, binary=True)
 
 
 def _to_file(answer: Answer) -> list[bytes | memoryview]:

@@ -16,7 +16,8 @@ def query(message: Message, server: Server) -> Asked:
     """`POST /v1/query`. Raises PullbackError: `not_acceptable`, and every refusal of `bodies.read`."""
     media_type = bodies.negotiate(message.accept)
     asked = bodies.read(message.body, message.content_type, message.content_encoding, server.limits)
-    return Asked(asked, partial(_written, media_type=media_type, encoding=asked.encoding), cut=json_answer.cut)
+    cut = json_answer.cut if media_type == bodies.JSON else bodies.cut
+    return Asked(asked, partial(_written, media_type=media_type, encoding=asked.encoding), cut=cut)
 
 
 def _written(answer: Answer, media_type: str, encoding: Encoding) -> Written:

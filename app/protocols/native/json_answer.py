@@ -29,18 +29,20 @@ def cut(answer: Answer) -> Cut:
     """The JSON body of an answer cut at its tensors' numbers.
 
     Arguments:
-        answer: its results are kinds of one level (`outputs`, `vjp`), tensors in lists.
+        answer: its results are kinds of tensors, which are written as lists.
     """
-    # No JSON text has this byte: in strings it is escaped (RFC 8259, section 7).
-    hole = orjson.Fragment(b"\0")
-    tree: dict[str, Any] = {
-        kind: {name: {"shape": tensor.shape, "dtype": tensor.dtype, "data": hole} for name, tensor in tensors.items()}
-        for kind, tensors in answer.results.items()
-    }
+    tree: dict[str, Any] = {kind: _with_holes(tensors) for kind, tensors in answer.results.items()}
     tree["notes"] = notes(answer.notes)
     tree["plan"] = json_value(answer.plan)
     pieces = dumps(tree).split(b"\0")
     return Cut(pieces, tuple(range(len(pieces) - 1)), JSON)
+
+
+def _with_holes(tree: Any) -> Any:
+    """Tensors in the object form, with a byte in place of their numbers that no JSON text has: RFC 8259, section 7, escapes it."""
+    if isinstance(tree, TensorData):
+        return {"shape": tree.shape, "dtype": tree.dtype, "data": orjson.Fragment(b"\0")}
+    return {name: _with_holes(member) for name, member in tree.items()}
 
 
 def notes(taken: tuple[Note, ...]) -> list[dict[str, str]]:

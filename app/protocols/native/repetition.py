@@ -9,6 +9,7 @@ from app.errors import PullbackError
 from app.protocols.content import JSON
 from app.protocols.json_tensors import flattened
 from app.protocols.message import MIXED, SIZE_LIMIT_BYTES, Message, Numbers, Repetition
+from app.protocols.native import repeated_files
 from app.protocols.strict_json import plain_object
 
 _ACCEPTED: Final = (None, "", "*/*", JSON)
@@ -31,6 +32,8 @@ _LIMITS: Final = {"q": 1 << 53, "q int64": 1 << 53, "f float32": 3.4028234e38}
 
 def taken_apart(message: Message) -> Repetition | None:
     """The query taken apart; None for what must be read by the whole road: another format, anything unusual or wrong."""
+    if message.content_type in repeated_files.MEDIA_TYPES:
+        return repeated_files.taken_apart(message)
     if message.content_encoding is not None or message.content_type not in (None, JSON) or message.accept not in _ACCEPTED:
         return None
     body = bytes(message.body)

@@ -66,7 +66,7 @@ def _numbers(tensor: dict[str, Any], tail: bytes) -> tuple[Numbers | None, Any, 
     parameters = tensor.get("parameters")
     if not code or not (parameters is None or type(parameters) is dict):
         return None, None, tail
-    numbers: Numbers = array(code)
+    numbers: array[float] | array[int] = array(code)
     if parameters:
         if (
             parameters.keys() != {"binary_data_size"}
