@@ -107,18 +107,18 @@ class _Rows(NamedTuple):
 
 
 class Recipe:
-    """One query's computation, for one run at a time.
+    """One query's computation, for one run at a time. `pinned`: its numbers are written where a GPU can fetch them by itself.
 
     Attributes:
         bytes: of the memory that it keeps.
     """
 
-    def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None) -> None:
+    def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None = None, *, pinned: bool = False) -> None:
         function = prepared.function
         dtypes = {output.name: output.dtype for output in prepared.plan.outputs}
         buffers: list[tuple[str, _Buffer | _Bytes]] = [
-            *_buffers(query.inputs, prepared.dtypes, prepared.wrt, 0),
-            *_buffers(query.cotangent, dtypes, (), len(query.inputs)),
+            *_buffers(query.inputs, prepared.dtypes, prepared.wrt, 0, pinned),
+            *_buffers(query.cotangent, dtypes, (), len(query.inputs), pinned),
         ] if names is None else [
             *_bytes("inputs", query.inputs, prepared.dtypes, prepared.wrt, names),
             *_bytes("cotangent", query.cotangent, dtypes, (), names),
@@ -147,11 +147,15 @@ class Recipe:
 
         Raises whatever PyTorch raises.
         """
-        tensors = [buffer.filled(numbers) for buffer in self._buffers]
+        results = self.compute([buffer.filled(numbers) for buffer in self._buffers])
+        return None if results is None else [_array(value) for value in results]
+
+    def compute(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """The same of the query's tensors, one for each buffer, on their device."""
         leaves = [tensors[place] for place in self._leaves]
         if not self._wrt:
             with torch.no_grad():
-                return [_array(value) for value in self._call(*leaves)]
+                return self._call(*leaves)
         outputs = self._call(*leaves)
         results: list[Tensor] = []
         structure = [value.requires_grad for value in outputs]
@@ -170,17 +174,17 @@ class Recipe:
                 structure.append(gradient is None)
                 results.append(torch.zeros_like(variable) if gradient is None else gradient)
         self._structure = self._structure or structure
-        return [_array(value) for value in results] if structure == self._structure else None
+        return results if structure == self._structure else None
 
 
 def _buffers(
-    sent: Mapping[str, Input], dtypes: Mapping[str, torch.dtype], wrt: Sequence[str], first: int
+    sent: Mapping[str, Input], dtypes: Mapping[str, torch.dtype], wrt: Sequence[str], first: int, pinned: bool
 ) -> Iterator[tuple[str, _Buffer]]:
     for index, (name, value) in enumerate(sent.items(), first):
         whole, start = isinstance(value, TensorData), 0
         for leaf, data in leaves_of({name: value}):
             dtype = DTYPES[data.dtype]
-            tensor = torch.empty(data.shape, dtype=dtype)
+            tensor = torch.empty(data.shape, dtype=dtype, device="cpu", pin_memory=pinned)
             memory = memoryview(tensor.view(-1).numpy().data).cast("B").cast(_FORMATS[data.dtype])
             computed = None if dtypes[leaf] == dtype else dtypes[leaf]
             derived = leaf in wrt
@@ -231,8 +235,11 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None) -> Recipe | None:
-    """The recipe of a query that was answered, on the CPU; None where numbers may decide more of an answer than its numbers.
+Making: TypeAlias = Callable[[Query, Prepared, Sequence[str] | None], Recipe]
+
+
+def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: Making = Recipe) -> Recipe | None:
+    """The recipe of a query that was answered, by `make`; None where numbers may decide more of an answer than its numbers.
 
     Arguments:
         names: of tensors that are sent as bytes, their places in the query (`inputs.x`); None where they are sent as numbers.
@@ -253,7 +260,7 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None) -> Rec
         and (names is None or sorted(names) == sorted(sent))
         and ("jacobian" not in query.want or _is_by_rows(query, plan))
     )
-    return Recipe(query, prepared, names) if are_fit else None
+    return make(query, prepared, names) if are_fit else None
 
 
 def _is_by_rows(query: Query, plan: Plan) -> bool:
