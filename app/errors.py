@@ -100,6 +100,10 @@ def shortened(value: Any, limit: int = _ECHO_LIMIT) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
+class LostDeviceError(Exception):
+    """This process can compute nothing more on its device: a kernel has poisoned the CUDA context, so it must end like one that crashed."""
+
+
 class PullbackError(Exception):
     """One refusal, as a client reads it.
 

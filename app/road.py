@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import orjson
 import torch
 
+from app.engine.cuda import device as devices
 from app.engine.engine import Engine
 from app.engine.errors import translated
 from app.engine.recipes import Kept, Recipes
-from app.errors import PullbackError
+from app.errors import LostDeviceError, PullbackError
 from app.limits import Limits
 from app.program.errors import is_memory
 from app.program.functions import load
@@ -53,7 +54,7 @@ class Reply:
         timings: seconds spent, by `compute` and `encode`.
         labels: `operation`, `want` and `code`, for the metrics.
         headers: by lower-case name, besides Content-Type.
-        retire: this worker must be replaced after the reply (its CUDA context is lost).
+        retire: this worker must be replaced after the reply.
     """
 
     status: int
@@ -69,17 +70,21 @@ class Road:
     """Answers requests on one device, one at a time."""
 
     def __init__(self, limits: Limits, device: str, functions_folder: str | None = None) -> None:
+        if device != "cpu":
+            devices.settle(device)
         self._limits = limits
         self._functions = load(functions_folder)
         self._engine = Engine(limits, device, self._functions)
         self._server = Server(limits, Models(self._functions.listing()["functions"]), self._outputs)
         self._device = device
         self.recipes = Recipes()
-        if device != "cpu":
-            torch.set_default_device(device)
 
     def answer(self, request: Request, announce: Callable[[float], None]) -> Reply:
-        """Never raises. `announce(timeout_s)` is called right after decoding where the query names its timeout."""
+        """`announce(timeout_s)` is called right after decoding where the query names its timeout.
+
+        Raises:
+            LostDeviceError: and nothing else; another process may answer.
+        """
         labels = {"operation": "", "want": "", "code": "ok"}
         try:
             if request.endpoint == "split":
@@ -89,13 +94,20 @@ class Road:
                 return Reply(200, bodies.JSON, list(pieces), labels=labels)
             return self._read(request, announce, labels)
         except PullbackError as error:
+            self._check_device()
             return _refusal(error, request, labels)
         except Exception as error:  # the last floor: a worker answers whatever happens
+            self._check_device()
             if is_memory(error):
                 return _refusal(translated(error), request, labels)
             _LOG.exception("query %s broke", request.request_id)
             broken = PullbackError("internal", "Something broke while answering this query; it has been written to the log.")
-            return _refusal(broken, request, labels, retire=_is_cuda(error))
+            return _refusal(broken, request, labels)
+
+    def _check_device(self) -> None:
+        """At the end of a query, so that the next one is not blamed for what this one has done to a GPU: 5 µs there, nothing on the CPU."""
+        if devices.is_lost(self._device):
+            raise LostDeviceError(f"The CUDA context on {self._device} is lost.")
 
     def refused(self, error: PullbackError, request: Request, *, retire: bool = False) -> Reply:
         """The refusal in the shape of the request's protocol."""
@@ -128,6 +140,7 @@ class Road:
         computed = time.perf_counter()
         written = asked.write(answer)
         done = time.perf_counter()
+        self._check_device()
         if repetition is not None and kept is None and self.recipes.is_due(repetition.signature):
             cut = None if asked.cut is None or not repetition.is_of(query) else asked.cut
             self._learn(repetition, query, answer, cut, b"".join(written.buffers), labels)
@@ -200,10 +213,6 @@ def _repeated(kept: Kept, repetition: Repetition) -> Reply | None:
 
 def _name(query: Query) -> str:
     return query.operation or ("program" if query.program is not None else query.function or "")
-
-
-def _is_cuda(error: BaseException) -> bool:
-    return "CUDA" in str(error)
 
 
 def _reply(written: Written, timings: dict[str, float], labels: dict[str, str]) -> Reply:

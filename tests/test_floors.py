@@ -49,7 +49,8 @@ UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.http
 # Room or module of the engine → what it may import besides itself; `ENGINE_BOTTOM` may be imported by all of them.
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
-    "engine": frozenset({"autodiff", "batching", "kinds", "nonfinite", "computation", "planning", "recipes"}),
+    "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes"}),
+    "cuda": frozenset({"planning", "recipes"}),
     "recipes": frozenset({"autodiff", "planning"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
@@ -73,7 +74,8 @@ ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 # Who may import torch, anywhere in the file; and who only inside a function, because the front imports the module.
 TORCH_ROOMS: Final = frozenset({"engine", "program", "road"})
 TORCH_MODULES: Final = frozenset(
-    {"app.catalogue.better_rules", "app.catalogue.call", "app.catalogue.kernels.checks", "app.catalogue.kernels.guard"}
+    {"app.catalogue.better_rules", "app.catalogue.call"}
+    | {f"app.catalogue.kernels.{name}" for name in ("checks", "cuda_checks", "guard")}
 )
 TORCH_LAZY: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Descriptors of one receipt, which may hold several frames with one each; the kernel's own bound is 253 (SCM_MAX_FD).
 _FDS_LIMIT: Final = 64
+# Characters of what CUDA says: one pipe holds them with the sizes of any number of GPUs.
+_REASON_LIMIT: Final = 400
 
 
 class Forkserver:
@@ -82,7 +84,7 @@ class Forkserver:
             if not kernel.die_with_pipe(self._lifeline):
                 kernel.die_with_parent(parent)
             kernel.close_all_but([connection.fileno(), self._lifeline])
-            work(connection, self._road_for(place), place)
+            work(connection, lambda: self._road_for(place), place)
         connection.close()
         try:
             pidfd = os.pidfd_open(pid)
@@ -116,27 +118,32 @@ class Forkserver:
         send_all(self._connection, encode(kind, number, meta=orjson.dumps(meta)))
 
 
-def gpu_bytes() -> list[int]:
-    """The memory of each CUDA device, in bytes, asked in a child, so that this process never touches CUDA."""
+def gpu_bytes() -> tuple[list[int], str]:
+    """The memory of each CUDA device, in bytes, and why those that are here cannot be used, empty where they can.
+
+    Asked in a child, so that this process never touches CUDA.
+    """
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.write(writing, orjson.dumps(_ask_cuda()))
+        except Exception as error:
+            os.write(writing, orjson.dumps(([], str(error).partition("\n")[0][:_REASON_LIMIT])))
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         text = pipe.read()
     os.waitpid(pid, 0)
-    sizes: list[int] = orjson.loads(text or b"[]")
-    return sizes
+    sizes, reason = orjson.loads(text) if text else ([], "The process that asked for them died.")
+    return sizes, reason
 
 
-def _ask_cuda() -> list[int]:
+def _ask_cuda() -> tuple[list[int], str]:
     import torch
 
-    return [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    return [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())], ""
 
 
 def _check_threads() -> None:
@@ -163,13 +170,15 @@ def prepare(settings: Settings) -> tuple[list[int], Road]:
     from app.road import Road
 
     _check_threads()
-    gpus = [] if settings.device == "cpu" else gpu_bytes()
+    gpus, reason = ([], "") if settings.device == "cpu" else gpu_bytes()
+    if reason and settings.device == "auto":
+        sys.stderr.write(f"pullback: there are GPUs, and CUDA cannot use them, so the CPU computes: {reason}\n")
     if not gpus:
         os.environ.update(NO_GPU)
     try:
         first = places(settings, gpus)[0]
     except RuntimeError as error:
-        raise ServiceError(f"{error}.", EXIT_SETTINGS) from None
+        raise ServiceError(f"{error}.{reason and f' CUDA says: {reason}'}", EXIT_SETTINGS) from None
     road = Road(limits(settings, first), "cpu", settings.functions_folder)
     if not gpus:
         # With GPUs, even a backward pass on the CPU would start a thread for each and open CUDA here.

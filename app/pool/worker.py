@@ -9,17 +9,19 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import orjson
 
+from app.errors import LostDeviceError
 from app.limits import NAME_LIMIT
 from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
@@ -145,12 +147,12 @@ def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
     return encode(Kind.REPLY, number, meta=orjson.dumps(meta), body=body)
 
 
-def work(connection: socket.socket, road: Road, place: WorkerSlot) -> NoReturn:
-    """Become a worker at `place`, in a process just forked from the forkserver; never returns."""
+def work(connection: socket.socket, road: Callable[[], Road], place: WorkerSlot) -> NoReturn:
+    """Become a worker at `place`, in a process just forked from the forkserver, with the road that `road` gives; never returns."""
     status = 1
     try:
         _settle(place)
-        worker = Worker(connection, road)
+        worker = Worker(connection, road())
         try:
             worker.run()
         except NoMemoryError as lack:
@@ -159,6 +161,9 @@ def work(connection: socket.socket, road: Road, place: WorkerSlot) -> NoReturn:
     except (BrokenStreamError, ConnectionError):
         # The front is gone or does not speak our frames: there is no one left to answer.
         status = 0
+    except LostDeviceError as error:
+        # The end of a crash, so that the pool judges it as one: what was asked is asked again, and of two such ends it is guilty.
+        sys.stderr.write(f"pullback: {error}\n")
     except BaseException:
         traceback.print_exc()
     finally:
@@ -175,6 +180,8 @@ def _settle(place: WorkerSlot) -> None:
     if place.device.startswith("cuda"):
         torch.cuda.set_device(place.device)
         if place.memory_bytes:
+            # Of PyTorch's allocator: what goes beyond is refused as out of memory. An address space cannot be limited: CUDA maps the
+            # memory of every GPU into it.
             total = torch.cuda.get_device_properties(place.device).total_memory
             torch.cuda.set_per_process_memory_fraction(min(1.0, place.memory_bytes / total), place.device)
     else:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.limits import Limits
-from app.machine.memory_budget import Machine, derive
+from app.machine.memory_budget import MEBIBYTE, Machine, derive
 from app.settings import Settings
 
-# The rest is CUDA's own, and what PyTorch's allocator loses between blocks.
-_SHARE_OF_GPU: Final = 0.9
+# Of each process on a GPU before it computes anything: CUDA's context, kernels that it has loaded, the libraries' handles. Chosen from
+# what others report of PyTorch processes, 300 to 550 MB; not measured here.
+_CONTEXT_BYTES: Final = 600 * MEBIBYTE
+_SHARE_OF_GPU: Final = 0.95  # the rest is for what PyTorch's allocator does not count: CUDA graphs, kernels' stacks. Chosen.
+_LEAST_GPU_BYTES: Final = 256 * MEBIBYTE  # with less a worker refuses more than it answers: chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
     """One place for each worker. `gpu_bytes`: the memory of each GPU, in bytes; empty where there is none.
 
     Raises:
-        RuntimeError: the settings ask for CUDA and there is no GPU.
+        RuntimeError: the settings ask for CUDA and there is no GPU, or for more workers than have room on those that are.
     """
     if settings.device == "cuda" and not gpu_bytes:
         raise RuntimeError("PULLBACK_DEVICE is cuda, but PyTorch sees no GPU here")
@@ -38,15 +41,24 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
     threads = max(1, (budget.machine.cores - 1) // count)
     if not on_gpu:
         return (WorkerSlot("cpu", threads, budget.worker_bytes),) * count
-    sharers = -(-count // len(gpu_bytes))
+    shares = [
+        settings.worker_memory_bytes or _share(total, len(range(gpu, count, len(gpu_bytes))))
+        for gpu, total in enumerate(gpu_bytes[:count])
+    ]
     return tuple(
-        WorkerSlot(
-            f"cuda:{index % len(gpu_bytes)}",
-            threads,
-            settings.worker_memory_bytes or int(gpu_bytes[index % len(gpu_bytes)] * _SHARE_OF_GPU) // sharers,
-        )
-        for index in range(count)
+        WorkerSlot(f"cuda:{index % len(gpu_bytes)}", threads, shares[index % len(gpu_bytes)]) for index in range(count)
     )
+
+
+def _share(gpu_bytes: int, sharers: int) -> int:
+    """What PyTorch's allocator may take for each of so many workers on one GPU. Raises RuntimeError where that is too little."""
+    share = int((gpu_bytes * _SHARE_OF_GPU - sharers * _CONTEXT_BYTES) / sharers)
+    if share < _LEAST_GPU_BYTES:
+        room = int(gpu_bytes * _SHARE_OF_GPU) // (_CONTEXT_BYTES + _LEAST_GPU_BYTES)
+        raise RuntimeError(
+            f"PULLBACK_WORKERS puts {sharers} workers on a GPU of {gpu_bytes:,} bytes, which has room for {room}"
+        )
+    return share
 
 
 def light_place(settings: Settings, places_beside: Sequence[WorkerSlot]) -> WorkerSlot | None:

@@ -26,7 +26,12 @@ _SHAPES: Final = re.compile(
 _SIZES: Final = re.compile(
     r"Storage size calculation overflowed|numel: integer multiplication overflow|Trying to create tensor with negative", re.I
 )
-_MEMORY: Final = re.compile(r"can't allocate memory|out of memory|bad_alloc|not enough memory|Cannot allocate memory", re.I)
+# The last: cuBLAS, cuSOLVER, cuSPARSE and cuFFT, which take memory of their own on a GPU.
+_MEMORY: Final = re.compile(
+    r"can't allocate memory|out of memory|bad_alloc|not enough memory|Cannot allocate memory"
+    r"|CU[A-Z]+(_STATUS)?_(ALLOC_FAILED|INSUFFICIENT_RESOURCES)",
+    re.I,
+)
 # Lines that speak of PyTorch's inside: C++ stacks, source paths, advice on debugging.
 _INSIDE: Final = re.compile(
     r"^(Exception raised from|frame #|C\+\+ CapturedTraceback|Traceback|  File |For debugging|Compile with|#\d)", re.M

@@ -87,6 +87,57 @@ assert "fake" in order and order[0] == "backward", order[:5]
     assert done.returncode == 0, done.stderr
 
 
+def test_with_a_gpu_the_parent_of_the_workers_does_nothing_that_would_open_cuda() -> None:
+    """Neither a backward, which starts a thread for each GPU, nor a fake tensor, which asks whether there is one."""
+    program = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+calls = []
+def recorded(owner, name):
+    original = getattr(owner, name)
+    def call(*arguments, **named):
+        calls.append(name)
+        return original(*arguments, **named)
+    setattr(owner, name, call)
+recorded(torch.autograd, "_engine_run_backward")
+recorded(FakeTensorMode, "__enter__")
+recorded(torch.cuda, "is_available")
+recorded(torch.cuda, "_lazy_init")
+from app.pool import forkserver
+from app.settings import Settings
+forkserver.gpu_bytes = lambda: ([80 << 30, 80 << 30], "")
+gpus, road = forkserver.prepare(Settings())
+assert gpus == [80 << 30, 80 << 30] and b"rosenbrock" in road.functions()
+assert not calls, calls
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_gpus_that_cuda_cannot_use_are_spoken_of() -> None:
+    program = """
+from app.pool import forkserver
+from app.settings import Settings
+def broken():
+    raise RuntimeError("the driver is too old" + chr(10) + "  a stack")
+forkserver._ask_cuda = broken
+assert forkserver.gpu_bytes() == ([], "the driver is too old")
+try:
+    forkserver.prepare(Settings(device="cuda"))
+except forkserver.ServiceError as error:
+    assert str(error) == "PULLBACK_DEVICE is cuda, but PyTorch sees no GPU here. CUDA says: the driver is too old", error
+gpus, road = forkserver.prepare(Settings(device="auto"))
+assert gpus == [] and road.probe()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "pullback: there are GPUs, and CUDA cannot use them, so the CPU computes: the driver is too old\n"
+
+
 def ended(folder: Path, in_the_parent: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """`pullback serve`, whose parent of the workers runs some lines of Python first, until it ends by itself."""
     (folder / "sitecustomize.py").write_text(ONLY_IN_THE_PARENT + in_the_parent)

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from app.machine.memory_budget import Machine
-from app.pool.environment import environment, variables
+from app.machine.memory_budget import MEBIBYTE, Machine
+from app.pool.environment import GPU, NO_GPU, environment, variables
 from app.pool.worker_slots import WorkerSlot, limits, places
 from app.settings import Settings
 
@@ -33,6 +33,23 @@ def test_more_workers_than_gpus_share_them() -> None:
     assert 2 * found[0].memory_bytes <= 80 * GIB
 
 
+def test_workers_on_one_gpu_leave_room_for_the_contexts_of_all() -> None:
+    """Each process takes several hundred megabytes of the GPU before its allocator counts anything."""
+    for workers in (1, 2, 5, 8):
+        slots = places(Settings(workers=workers), [24 * GIB, 16 * GIB])
+        for gpu, total in (("cuda:0", 24 * GIB), ("cuda:1", 16 * GIB)):
+            shares = [slot.memory_bytes for slot in slots if slot.device == gpu]
+            assert len(set(shares)) <= 1
+            assert sum(shares) + len(shares) * 550 * MEBIBYTE < total
+            assert sum(shares) + len(shares) * 650 * MEBIBYTE > 0.9 * total or not shares
+
+
+def test_more_workers_than_fit_on_a_gpu_are_refused_with_the_number_that_does() -> None:
+    with pytest.raises(RuntimeError, match=r"60 workers on a GPU of .* room for 27"):
+        places(Settings(workers=60), [24 * GIB])
+    assert places(Settings(workers=60, worker_memory_bytes=GIB), [24 * GIB])[0].memory_bytes == GIB
+
+
 def test_settings_decide() -> None:
     assert {place.device for place in places(Settings(device="cpu", workers=3), [80 * GIB])} == {"cpu"}
     assert (
@@ -55,3 +72,14 @@ def test_the_forkserver_reads_the_same_settings_but_for_the_keys(monkeypatch: py
     assert "secret" not in " ".join(environment(settings).values())
     assert environment(settings)["OMP_NUM_THREADS"] == "1"
     assert environment(settings)["PATH"] == os.environ["PATH"]
+
+
+def test_where_a_gpu_may_be_used_nothing_asks_cuda_for_it_before_the_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*GPU, *NO_GPU):
+        monkeypatch.delenv(name, raising=False)
+    assert environment(Settings(device="auto")).items() >= GPU.items()
+    assert "CUDA_VISIBLE_DEVICES" not in environment(Settings(device="cuda"))
+    assert environment(Settings(device="cpu")).items() >= NO_GPU.items()
+    assert not environment(Settings(device="cpu")).keys() & GPU.keys()
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
+    assert environment(Settings())["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"

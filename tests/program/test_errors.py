@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from app.errors import PullbackError
+from app.program.errors import is_memory
 from tests.program.building import built
 
 INPUTS = {
@@ -88,3 +89,23 @@ def test_steps_that_fail_only_when_they_run_keep_their_place() -> None:
     step = step_of(caught.value)
     assert step is not None
     assert (step.line, step.column, step.operation) == (2, 8, "linalg.cholesky")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"), True),
+        (RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), False),
+        (ValueError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_an_allocator_that_refuses_is_known_by_its_words(error: BaseException, expected: bool) -> None:
+    assert is_memory(error) == expected

@@ -34,11 +34,11 @@ def finite(argument: str, public: str | None = None) -> Check:
     return check
 
 
-def _within(values: Tensor, low: int, high: int, argument: str, words: str) -> None:
+def within(values: Tensor, low: int, high: int, argument: str, words: str) -> None:
     """Refuse `values` that are not from `low` to `high`; `words` go on with the range that was given."""
     if values.numel() == 0:
         return
-    least, most = int(values.min()), int(values.max())
+    least, most = torch.stack(values.aminmax()).tolist()  # asked once: on a GPU each number that is asked for takes a wait
     if least < low or most > high:
         run = f"from {least} to {most}"
         expected = f"integers from {low} to {high}" if high >= low else "no values at all"
@@ -65,9 +65,9 @@ def ctc_loss(arguments: Arguments) -> None:
                 expected,
                 f"{lengths_of.numel()}",
             )
-    _within(inputs, 0, steps, "input_lengths", f"`log_probs` has {steps} steps, and the input lengths run")
+    within(inputs, 0, steps, "input_lengths", f"`log_probs` has {steps} steps, and the input lengths run")
     room = targets.shape[1] if targets.dim() > 1 else targets.shape[0]
-    _within(lengths, 0, room, "target_lengths", f"`targets` has room for {room} labels, and the target lengths run")
+    within(lengths, 0, room, "target_lengths", f"`targets` has room for {room} labels, and the target lengths run")
     if targets.dim() > 1:
         used = targets[torch.arange(room, device=targets.device) < lengths.unsqueeze(1)]
     else:
@@ -80,7 +80,7 @@ def ctc_loss(arguments: Arguments) -> None:
                 f"{total}",
             )
         used = targets[:total]
-    _within(used, 0, classes - 1, "targets", f"Every target must be a class below {classes}; the targets run")
+    within(used, 0, classes - 1, "targets", f"Every target must be a class below {classes}; the targets run")
 
 
 def segment_reduce(arguments: Arguments) -> None:
@@ -100,7 +100,7 @@ def segment_reduce(arguments: Arguments) -> None:
                 f"shape {list(segments.shape)}",
             )
     if lengths is not None:
-        _within(lengths, 0, size, "lengths", f"`data` has {size} rows, and the lengths run")
+        within(lengths, 0, size, "lengths", f"`data` has {size} rows, and the lengths run")
         sums = lengths.to(torch.int64).sum(-1)
         if bool((sums != size).any()):
             span = f"sums from {int(sums.min())} to {int(sums.max())}"
@@ -117,7 +117,7 @@ def _offsets(offsets: Tensor, size: int, of: str, *, whole: bool = False) -> Non
         raise UnsafeValuesError("offsets", "There must be at least one offset, 0.", "offsets that begin with 0", "none")
     if offsets.numel() == 0:
         return
-    _within(offsets, 0, size, "offsets", f"`{of}` has {size} rows, and the offsets run")
+    within(offsets, 0, size, "offsets", f"`{of}` has {size} rows, and the offsets run")
     if bool((offsets[..., 0] != 0).any()):
         offending = f"{int(offsets[..., 0].max())}"
         raise UnsafeValuesError(
@@ -136,7 +136,7 @@ def embedding(arguments: Arguments) -> None:
     """Not a crash, but PyTorch's words ("index out of range in self") help nobody."""
     table = arguments["weight"]
     rows = table.shape[0] if table.dim() else 0
-    _within(arguments["indices"], 0, rows - 1, "input", f"`weight` has {rows} rows, and the indices run")
+    within(arguments["indices"], 0, rows - 1, "input", f"`weight` has {rows} rows, and the indices run")
 
 
 def embedding_bag(arguments: Arguments) -> None:
@@ -161,7 +161,7 @@ def lu_unpack(arguments: Arguments) -> None:
             f"shape {expected}",
             f"shape {list(pivots.shape)}",
         )
-    _within(pivots, 1, factors.shape[-2], "LU_pivots", f"Pivots are row numbers from 1 to {factors.shape[-2]}; they run")
+    within(pivots, 1, factors.shape[-2], "LU_pivots", f"Pivots are row numbers from 1 to {factors.shape[-2]}; they run")
 
 
 def ldl_solve(arguments: Arguments) -> None:
@@ -177,7 +177,7 @@ def ldl_solve(arguments: Arguments) -> None:
             )
         return
     size = factors.shape[-1]
-    _within(
+    within(
         pivots.abs(), 1, size, "pivots", f"Pivots are row numbers from 1 to {size}, or their negatives; their magnitudes run"
     )
     halves = torch.zeros(pivots.shape[:-1], dtype=torch.bool, device=pivots.device)

@@ -9,7 +9,7 @@ come there. What has no row in `FACTS` costs nothing. (`torch.library.get_kernel
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, get_kernel
 
-from app.catalogue.kernels import checks
+from app.catalogue.kernels import checks, cuda_checks
 from app.catalogue.kernels.checks import Check
 
 _DEVICES: Final = ("CPU", "CUDA")
@@ -103,14 +103,48 @@ FACTS: Final = (
     Fact("combinations", checks.combinations, keys=_COMPOSITE),
 )
 
+_CUDA: Final = ("CUDA",)
+# The kernels that assert on a GPU what they refuse on the CPU: their names and whether a place may be told from the end.
+_ALONG: Final = (
+    "gather", "index_select", "index_add", "index_add_", "index_copy", "index_copy_", "index_reduce", "index_reduce_", "scatter.src",
+    "scatter.value", "scatter.reduce", "scatter.value_reduce", "scatter_add", "scatter_reduce.two", "scatter_.src", "scatter_.value",
+    "scatter_.reduce", "scatter_.value_reduce", "scatter_add_", "scatter_reduce_.two",
+)  # fmt: skip
+FACTS_ON_CUDA: Final = (
+    *(Fact(name, cuda_checks.along(), keys=_CUDA) for name in _ALONG),
+    *(Fact(f"index_fill_.int_{kind}", cuda_checks.along(wraps=True), keys=_CUDA) for kind in ("Scalar", "Tensor")),
+    *(Fact(name, cuda_checks.indices, keys=_CUDA) for name in ("index.Tensor", "_index_put_impl_")),
+    *(Fact(name, cuda_checks.flat, keys=_CUDA) for name in ("take", "put_")),
+    Fact("masked_scatter_", cuda_checks.masked_scatter, keys=_CUDA),
+    Fact("nll_loss_forward", cuda_checks.classes(-1), keys=_CUDA),
+    Fact("nll_loss2d_forward", cuda_checks.classes(1), keys=_CUDA),
+    Fact("multi_margin_loss", cuda_checks.classes(-1), keys=_CUDA),
+    Fact("multilabel_margin_loss_forward", cuda_checks.several_classes, keys=_CUDA),
+    Fact("binary_cross_entropy", cuda_checks.probabilities("self", "target"), keys=_CUDA),
+    Fact("bernoulli_.Tensor", cuda_checks.probabilities("p"), keys=_CUDA),
+    Fact("poisson", cuda_checks.rates, keys=_CUDA),
+    Fact("multinomial", cuda_checks.weights_to_draw_by, keys=_CUDA),
+    Fact("repeat_interleave.Tensor", cuda_checks.repeats, keys=_CUDA),
+    *(Fact(f"max_unpool{rank}d", cuda_checks.unpooled, keys=_CUDA) for rank in (2, 3)),
+    Fact("embedding_renorm_", cuda_checks.renormed, keys=_CUDA),
+    *(Fact(name, cuda_checks.asserted, keys=_CUDA) for name in ("_assert_async", "_assert_async.msg")),
+    # cuDNN's own, which PyTorch takes in the place of `_ctc_loss`.
+    *(Fact(name, checks.ctc_loss, keys=_CUDA) for name in ("_cudnn_ctc_loss", "_cudnn_ctc_loss.Tensor")),
+)
+
 
 @cache
 def install() -> Library:
-    """Registers every check of `FACTS` with the dispatcher. The Library holds the registration, so it must live on."""
+    """Registers every check with the dispatcher. The Library holds the registration, so it must live on."""
+    return register((*FACTS, *FACTS_ON_CUDA))
+
+
+def register(facts: Iterable[Fact]) -> Library:
+    """The checks of `facts`, registered for as long as the Library lives."""
     library = Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch says that a kernel is overridden, which is what is meant
-        for fact in FACTS:
+        for fact in facts:
             for key in fact.keys:
                 runtime = "AutogradCPU" if key in _COMPOSITE else key  # a composite's own key is only an alias of the others
                 if torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"aten::{fact.kernel}", runtime):

@@ -1,0 +1,83 @@
+"""A CUDA device: what is settled for it, without one here; what becomes of a query whose context is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import orjson
+import pytest
+import torch
+
+from app.engine.cuda.device import is_lost
+from app.errors import LostDeviceError
+from app.limits import Limits
+from app.road import Request, Road
+from tests.server import clean_environment
+
+# PyTorch's own words (c10/cuda/CUDAException.cpp).
+ASSERTED = (
+    "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported at some other API call, so the "
+    "stacktrace below might be incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\n"
+)
+
+
+def asked(query: dict[str, object]) -> Request:
+    return Request("query", "x", "application/json", None, None, memoryview(orjson.dumps(query)))
+
+
+def test_full_precision_and_one_order_of_additions_are_settled_without_a_warning() -> None:
+    """In a process of its own: the settings are the process's. PyTorch refuses to read those that contradict each other."""
+    program = """
+import torch
+from app.engine.cuda.device import compute_alike
+compute_alike()
+assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cudnn.rnn.fp32_precision == "ieee"
+assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+assert not torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
+assert not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+with torch.backends.cudnn.flags(enabled=True):
+    pass
+assert not torch.cuda.is_initialized()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_cpu_is_never_lost() -> None:
+    assert not is_lost("cpu")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}},
+        {"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 7}},
+        {"operation": "no such thing"},
+    ],
+    ids=["answered", "refused by PyTorch", "refused"],
+)
+def test_a_lost_context_ends_the_worker_in_the_place_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch, query: dict[str, object]
+) -> None:
+    road = Road(Limits(), "cpu")
+    assert road.answer(asked(query), lambda _: None).status in (200, 404, 422)
+
+    def synchronize(device: str) -> None:
+        raise RuntimeError(ASSERTED)
+
+    # What PyTorch does on a GPU after a kernel's assertion has failed; the rest of the road stays on the CPU.
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(road, "_device", "cuda:0")
+    with pytest.raises(LostDeviceError, match="cuda:0"):
+        road.answer(asked(query), lambda _: None)
