@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 import torch
@@ -66,6 +67,13 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class TakenApart(NamedTuple):
+    """A query taken apart, and what is prepared for its like; None where nothing is."""
+
+    repetition: Repetition
+    kept: Kept | None
+
+
 class Road:
     """Answers requests on one device, one at a time."""
 
@@ -85,6 +93,47 @@ class Road:
         Raises:
             LostDeviceError: and nothing else; another process may answer.
         """
+        take_apart = self.taking_apart(request)
+        parts = None if take_apart is None else take_apart(request.body)
+        reply = None if parts is None or parts.kept is None else self.repeated(parts.kept, parts.repetition)
+        return self.whole(request, announce, parts) if reply is None else reply
+
+    def taking_apart(self, request: Request) -> Callable[[Buffer], TakenApart | None] | None:
+        """What takes apart the bodies of requests that agree with this one in all else.
+
+        It, or what it returns, is None where the whole road has to read them.
+        """
+        of_endpoint = registry.TAKINGS_APART.get(request.endpoint)
+        of_body = None if of_endpoint is None else of_endpoint(_message(request, memoryview(b"")))
+        if of_body is None:
+            return None
+
+        def take_apart(body: Buffer) -> TakenApart | None:
+            repetition = of_body(body)
+            return None if repetition is None else TakenApart(repetition, self.recipes.get(repetition.signature))
+
+        return take_apart
+
+    def repeated(self, kept: Kept, repetition: Repetition) -> Reply | None:
+        """The reply by a recipe; None where the whole road has to speak: the recipe stopped, or a number is not finite."""
+        start = time.perf_counter()
+        try:
+            results = kept.recipe.run(repetition.numbers)
+        except Exception:  # the road will say what PyTorch has against it
+            return None
+        computed = time.perf_counter()
+        body = None if results is None else kept.joined(results)
+        if body is None:
+            return None
+        timings = {"compute": computed - start, "encode": time.perf_counter() - computed}
+        return Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
+
+    def whole(self, request: Request, announce: Callable[[float], None], parts: TakenApart | None) -> Reply:
+        """The answer by the whole road; `announce` and what is raised as above.
+
+        Arguments:
+            parts: the query taken apart, where it can be.
+        """
         labels = {"operation": "", "want": "", "code": "ok"}
         try:
             if request.endpoint == "split":
@@ -92,7 +141,7 @@ class Road:
                     request.body, request.content_type, request.content_encoding, request.accept, self._limits
                 )
                 return Reply(200, bodies.JSON, list(pieces), labels=labels)
-            return self._read(request, announce, labels)
+            return self._read(request, announce, labels, parts)
         except PullbackError as error:
             self._check_device()
             return _refusal(error, request, labels)
@@ -113,20 +162,10 @@ class Road:
         """The refusal in the shape of the request's protocol."""
         return _refusal(error, request, {}, retire=retire)
 
-    def _read(self, request: Request, announce: Callable[[float], None], labels: dict[str, str]) -> Reply:
-        message = Message(
-            request.endpoint,
-            request.body,
-            request.content_type,
-            request.content_encoding,
-            request.accept,
-            request.parameters,
-        )
-        taken_apart = registry.TAKINGS_APART.get(request.endpoint)
-        repetition = None if taken_apart is None else taken_apart(message)
-        kept = None if repetition is None else self.recipes.get(repetition.signature)
-        if repetition is not None and kept is not None and (repeated := _repeated(kept, repetition)) is not None:
-            return repeated
+    def _read(
+        self, request: Request, announce: Callable[[float], None], labels: dict[str, str], parts: TakenApart | None
+    ) -> Reply:
+        message = _message(request, request.body)
         asked = registry.READINGS[request.endpoint](message, self._server)
         if isinstance(asked, Written):
             return _reply(asked, {}, labels)
@@ -141,9 +180,9 @@ class Road:
         written = asked.write(answer)
         done = time.perf_counter()
         self._check_device()
-        if repetition is not None and kept is None and self.recipes.is_due(repetition.signature):
-            cut = None if asked.cut is None or not repetition.is_of(query) else asked.cut
-            self._learn(repetition, query, answer, cut, b"".join(written.buffers), labels)
+        if parts is not None and self.recipes.is_due(parts.repetition.signature):
+            cut = None if asked.cut is None or not parts.repetition.is_of(query) else asked.cut
+            self._learn(parts.repetition, query, answer, cut, b"".join(written.buffers), labels)
         return _reply(written, {"compute": computed - start, "encode": done - computed}, labels)
 
     def _learn(
@@ -159,7 +198,7 @@ class Road:
         recipe = None if cutting is None else self._engine.recipe(query, repetition.names)
         cut = None if recipe is None or cutting is None else cutting(answer)
         kept = None if recipe is None or cut is None else Kept(recipe, cut.joined, cut.media_type, cut.headers, labels)
-        repeated = None if kept is None else _repeated(kept, repetition)
+        repeated = None if kept is None else self.repeated(kept, repetition)
         is_same = repeated is not None and b"".join(repeated.buffers) == body
         self.recipes.keep(repetition.signature, kept if is_same else None, len(body) + repetition.size)
 
@@ -196,19 +235,8 @@ class Road:
             self.answer(Request("query", "warm-up", None, None, None, memoryview(body)), lambda _: None)
 
 
-def _repeated(kept: Kept, repetition: Repetition) -> Reply | None:
-    """The reply by a recipe; None where the whole road has to speak: the recipe stopped, or a number is not finite."""
-    start = time.perf_counter()
-    try:
-        results = kept.recipe.run(repetition.numbers)
-    except Exception:  # the road will say what PyTorch has against it
-        return None
-    computed = time.perf_counter()
-    body = None if results is None else kept.joined(results)
-    if body is None:
-        return None
-    timings = {"compute": computed - start, "encode": time.perf_counter() - computed}
-    return Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
+def _message(request: Request, body: memoryview) -> Message:
+    return Message(request.endpoint, body, request.content_type, request.content_encoding, request.accept, request.parameters)
 
 
 def _name(query: Query) -> str:

@@ -36,6 +36,7 @@ _RESULTS: Final = frozenset(
 _FORMATS: Final[dict[str, Literal["q", "d", "f"]]] = {"int64": "q", "float64": "d", "float32": "f"}
 # Above, some 50 ms of one core, what is saved beside computing does not matter.
 _FLOPS_LIMIT: Final = 1e8
+_BRIEF_FLOPS: Final = 1e5  # at the slowest, some 1e8 a second where each is a `special` function of its own
 # Of all recipes of a worker: their tensors and texts; a graph and what stands around it are some 8 kB.
 _GRAPH_BYTES: Final = 8 << 10
 _COUNT_LIMIT: Final = 512  # 4 MB of graphs
@@ -111,6 +112,7 @@ class Recipe:
 
     Attributes:
         bytes: of the memory that it keeps.
+        is_brief: a run takes less than a millisecond.
     """
 
     def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None = None, *, pinned: bool = False) -> None:
@@ -141,6 +143,7 @@ class Recipe:
         self._products = [products[kind] for kind in query.want]
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(unit.nbytes for unit in units)
+        self.is_brief = prepared.plan.flops < _BRIEF_FLOPS
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
@@ -269,7 +272,7 @@ def _is_by_rows(query: Query, plan: Plan) -> bool:
     return query.format == "dense" and plan.method == "reverse" and together
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kept:
     """A recipe with what is said around its numbers.
 

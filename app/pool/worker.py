@@ -14,10 +14,10 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import orjson
 
@@ -30,9 +30,25 @@ from app.pool.worker_slots import WorkerSlot, limits, places
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.road import Reply, Road
+    from app.road import Reply, Road, TakenApart
 
 _PIECES_LIMIT: Final = 512  # buffers in one sendmsg; the system's IOV_MAX is 1024
+# How long a reply waits for those behind it, that one system call and one wake-up of the front send them all, and how long the socket
+# is not looked at while queries wait: a call costs 5 to 20 µs, as much as a small query; a millisecond is nothing to a client.
+_PATIENCE_S: Final = 0.001
+_HELD_BYTES: Final = 64 << 10  # of replies that wait, as large as a small query's body: what is more is worth its own call
+_HEADINGS_LIMIT: Final = 256  # what is asked besides bodies: a handful for each client program; some 500 bytes each
+_METAS_LIMIT: Final = 512  # as many as there are recipes, some 200 bytes each
+_ENDPOINT: Final = (
+    b',"endpoint":'  # begins what is asked, behind the request's id (job.py); within a JSON string its quotes are escaped
+)
+
+
+class _Heading(NamedTuple):
+    """What is asked besides the body: the fields of a Request, and what takes such bodies apart, where they can be."""
+
+    fields: Mapping[str, Any]
+    take_apart: Callable[[Buffer], TakenApart | None] | None
 
 
 class Worker:
@@ -47,6 +63,12 @@ class Worker:
         self._road = road
         self._reader = Reader()
         self._waiting: deque[Frame] = deque()
+        self._headings: dict[bytes, _Heading] = {}
+        self._metas: dict[object, bytes] = {}
+        self._held: list[Buffer] = []  # replies to be sent with those that follow
+        self._held_since = 0.0
+        self._held_bytes = 0
+        self._looked = 0.0  # when all that had come was last read
 
     def run(self) -> None:
         """Answer frames until the front closes its end or this process has to be replaced."""
@@ -62,10 +84,63 @@ class Worker:
 
     def _answer(self, frame: Frame) -> bool:
         """Compute and reply; True where the road asks for this worker to be replaced."""
-        request = self._request(**orjson.loads(frame.meta), body=memoryview(frame.body))
-        reply = self._road.answer(request, lambda seconds: self._announce(frame.number, seconds))
+        heading = self._heading(frame.meta)
+        parts = None if heading.take_apart is None else heading.take_apart(frame.body)
+        if parts is not None and self._repeat(frame.number, parts):
+            return False
+        self.flush()
+        request = self._request(**heading.fields, request_id=_request_id(frame.meta), body=memoryview(frame.body))
+        reply = self._road.whole(request, lambda seconds: self._announce(frame.number, seconds), parts)
         self._send(_encoded(frame.number, reply, parted=request.endpoint == "split"))
         return reply.retire
+
+    def _heading(self, meta: bytes) -> _Heading:
+        start = meta.find(_ENDPOINT)
+        asked = meta if start < 0 else meta[start:]
+        heading = self._headings.get(asked)
+        if heading is None:
+            fields = orjson.loads(meta)
+            del fields["request_id"]
+            request = self._request(**fields, request_id="", body=memoryview(b""))
+            if len(self._headings) >= _HEADINGS_LIMIT:
+                self._headings.clear()
+            heading = self._headings[asked] = _Heading(fields, self._road.taking_apart(request))
+        return heading
+
+    def _repeat(self, number: int, parts: TakenApart) -> bool:
+        """Answer by a recipe; False where the whole road has to."""
+        kept = parts.kept
+        if kept is None:
+            return False
+        if not kept.recipe.is_brief:
+            self.flush()
+        reply = self._road.repeated(kept, parts.repetition)
+        if reply is None:
+            return False
+        meta = self._metas.get(kept)
+        if meta is None:
+            if len(self._metas) >= _METAS_LIMIT:
+                self._metas.clear()
+            meta = self._metas[kept] = orjson.dumps(_meta(reply) | {"timings": {}})[:-2]
+        meta = b'%b"compute":%.7f,"encode":%.7f}}' % (meta, reply.timings["compute"], reply.timings["encode"])
+        self._hold(encode(Kind.REPLY, number, meta=meta, body=reply.buffers))
+        return True
+
+    def _hold(self, buffers: Sequence[Buffer]) -> None:
+        """Send them with what follows, where more waits to be answered and will be soon."""
+        now = time.monotonic()
+        if not self._held:
+            self._held_since = now
+        self._held += buffers
+        self._held_bytes += sum(map(len, buffers))
+        if not self._waiting or now - self._held_since > _PATIENCE_S or self._held_bytes > _HELD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the replies that wait for others."""
+        if self._held:
+            held, self._held, self._held_bytes = self._held, [], 0
+            send_all(self._connection, held)
 
     def _ready(self) -> list[Buffer]:
         return encode(Kind.READY, meta=orjson.dumps({"probe": self._road.probe()}))
@@ -78,13 +153,16 @@ class Worker:
 
         False: the front has hung up.
         """
-        if self._waiting:
+        if self._waiting and time.monotonic() - self._looked > _PATIENCE_S:
             with contextlib.suppress(BlockingIOError):
                 while self._receive(socket.MSG_DONTWAIT):
                     pass
+            self._looked = time.monotonic()
         while not self._waiting:
+            self.flush()
             if not self._receive(0):
                 return False
+            self._looked = time.monotonic()
         return True
 
     def _receive(self, flags: int) -> int:
@@ -112,6 +190,7 @@ class Worker:
 
     def refuse(self, lack: NoMemoryError) -> None:
         """Answer the frame that found no memory; the stream is lost with it, so this process must end."""
+        self.flush()
         error = body_without_memory(lack.size)
         request = self._request(**orjson.loads(lack.meta), body=memoryview(b""))
         self._send(_encoded(lack.number, self._road.refused(error, request, retire=True), parted=False))
@@ -131,20 +210,30 @@ def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
 def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
     """The reply as a frame. `parted`: the pieces matter, so their sizes, as little-endian u64, stand before them."""
     body: list[Buffer] = [memoryview(piece).cast("B") for piece in reply.buffers]
+    meta = _meta(reply)
+    if parted and reply.status == HTTPStatus.OK:
+        meta["pieces"] = len(body)
+        body.insert(0, struct.pack(f"<{len(body)}Q", *map(len, body)))
+    return encode(Kind.REPLY, number, meta=orjson.dumps(meta), body=body)
+
+
+def _meta(reply: Reply) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "status": reply.status,
         "media_type": reply.media_type,
-        "timings": reply.timings,
         # Some are the client's words.
         "labels": {name: value[:NAME_LIMIT] for name, value in reply.labels.items()},
         "retire": reply.retire,
     }
     if reply.headers:
         meta["headers"] = reply.headers
-    if parted and reply.status == HTTPStatus.OK:
-        meta["pieces"] = len(body)
-        body.insert(0, struct.pack(f"<{len(body)}Q", *map(len, body)))
-    return encode(Kind.REPLY, number, meta=orjson.dumps(meta), body=body)
+    meta["timings"] = reply.timings
+    return meta
+
+
+def _request_id(meta: bytes) -> str:
+    name: str = orjson.loads(meta)["request_id"]
+    return name
 
 
 def work(connection: socket.socket, road: Callable[[], Road], place: WorkerSlot) -> NoReturn:

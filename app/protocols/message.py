@@ -21,8 +21,18 @@ SIZE_LIMIT_BYTES: Final = 64 << 10
 # The sign, in a signature, of a bare tensor with numbers of both types: where such tensors are a list, they are not of one dtype.
 MIXED: Final = "d mixed"
 
+# Magnitudes that a prepared computation takes, by the type code of the array: whole numbers that are exact in float64, so that no note
+# of rounding is due, and what float32 holds.
+_MAGNITUDES: Final = {"q": 1 << 53, "f": 3.4028234e38}
+
 # The numbers of one tensor; of a binary body, its bytes.
 Numbers: TypeAlias = "array[float] | array[int] | memoryview"
+
+
+def is_within_magnitude(code: str, values: Sequence[float]) -> bool:
+    """Whether a prepared computation takes these numbers, at least one, in an array of this type code."""
+    limit = _MAGNITUDES.get(code)
+    return limit is None or (max(values) <= limit and min(values) >= -limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +156,7 @@ class Asked:
 
 
 Reading = Callable[[Message, Server], Asked | Written]
-TakingApart = Callable[[Message], Repetition | None]
+# A body → the query taken apart; None for what must be read by the whole road.
+BodyTakenApart = Callable[[Buffer], Repetition | None]
+# What takes apart the bodies of all messages that agree with this one in all else; None where they are read by the whole road.
+TakingApart = Callable[[Message], BodyTakenApart | None]

@@ -47,7 +47,7 @@ _REFUSING: Final[dict[str, Refusing]] = {protocol.name: protocol.refused for pro
 PUBLIC_PATHS: Final = frozenset(route.path for protocol in PROTOCOLS for route in protocol.routes.routes if route.public)
 READINGS: Final[dict[str, Reading]] = {"query": native.query, **oip.ENDPOINTS, **umbridge.ENDPOINTS, **tesseract.ENDPOINTS}
 # Of the endpoints whose small queries are answered by a prepared computation where they come again.
-TAKINGS_APART: Final[dict[str, TakingApart]] = {"query": repetition.taken_apart, **oip.TAKINGS_APART}
+TAKINGS_APART: Final[dict[str, TakingApart]] = {"query": repetition.taking_apart, **oip.TAKINGS_APART}
 
 
 def protocol_of(path: str) -> Protocol | None:

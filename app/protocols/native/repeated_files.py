@@ -9,7 +9,7 @@ import jiter
 
 from app.limits import HEADER_LIMIT_BYTES
 from app.protocols.content import OCTETS, SAFETENSORS
-from app.protocols.message import Message, Repetition
+from app.protocols.message import BodyTakenApart, Buffer, Message, Repetition
 
 MEDIA_TYPES: Final = frozenset({SAFETENSORS, OCTETS})
 _LENGTH_BYTES: Final = 8
@@ -26,23 +26,30 @@ class _Span(NamedTuple):
     end: int
 
 
-def taken_apart(message: Message) -> Repetition | None:
-    """The file taken apart; None for what must be read by the whole road, as is whatever it refuses."""
-    body = message.body
-    start = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
-    if message.content_encoding is not None or start > min(len(body), _LENGTH_BYTES + HEADER_LIMIT_BYTES):
+def taking_apart(message: Message) -> BodyTakenApart | None:
+    """What takes apart the files that come as this one; None where they are compressed."""
+    if message.content_encoding is not None:
         return None
-    header = bytes(body[_LENGTH_BYTES:start])
-    spans = _spans(header)
-    if spans is None:
-        return None
-    data = body[start:]
-    return Repetition(
-        (message.content_type, message.accept, len(body), header),
-        tuple([data[begin:end] for _, begin, end in spans]),
-        len(header),
-        tuple([name for name, _, _ in spans]),
-    )
+    headers = (message.content_type, message.accept)
+
+    def taken_apart(body: Buffer) -> Repetition | None:
+        """None for what must be read by the whole road, as is whatever it refuses."""
+        start = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
+        if start > min(len(body), _LENGTH_BYTES + HEADER_LIMIT_BYTES):
+            return None
+        header = bytes(body[_LENGTH_BYTES:start])
+        spans = _spans(header)
+        if spans is None:
+            return None
+        data = memoryview(body)[start:]
+        return Repetition(
+            (headers, len(body), header),
+            tuple([data[begin:end] for _, begin, end in spans]),
+            len(header),
+            tuple([name for name, _, _ in spans]),
+        )
+
+    return taken_apart
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,16 @@ from typing import Any, Final
 from app.errors import PullbackError
 from app.protocols.content import JSON
 from app.protocols.json_tensors import flattened
-from app.protocols.message import MIXED, SIZE_LIMIT_BYTES, Message, Numbers, Repetition
+from app.protocols.message import (
+    MIXED,
+    SIZE_LIMIT_BYTES,
+    BodyTakenApart,
+    Buffer,
+    Message,
+    Numbers,
+    Repetition,
+    is_within_magnitude,
+)
 from app.protocols.native import repeated_files
 from app.protocols.strict_json import plain_object
 
@@ -26,18 +35,20 @@ _SIGNS: Final[dict[tuple[frozenset[type], str | None], str]] = {
     **dict.fromkeys([(_INTEGERS, "float64"), (_FLOATS, "float64"), (_BOTH, "float64")], "d float64"),
     **dict.fromkeys([(_INTEGERS, "float32"), (_FLOATS, "float32"), (_BOTH, "float32")], "f float32"),
 }  # fmt: skip
-# Of magnitude: whole numbers that are exact in float64, so that no note of rounding is due, and what float32 holds.
-_LIMITS: Final = {"q": 1 << 53, "q int64": 1 << 53, "f float32": 3.4028234e38}
 
 
-def taken_apart(message: Message) -> Repetition | None:
-    """The query taken apart; None for what must be read by the whole road: another format, anything unusual or wrong."""
+def taking_apart(message: Message) -> BodyTakenApart | None:
+    """What takes apart the bodies of queries that come as this one; None for another format."""
     if message.content_type in repeated_files.MEDIA_TYPES:
-        return repeated_files.taken_apart(message)
+        return repeated_files.taking_apart(message)
     if message.content_encoding is not None or message.content_type not in (None, JSON) or message.accept not in _ACCEPTED:
         return None
-    body = bytes(message.body)
-    value = plain_object(body) if len(body) <= SIZE_LIMIT_BYTES else None
+    return _taken_apart
+
+
+def _taken_apart(body: Buffer) -> Repetition | None:
+    """None for anything unusual or wrong."""
+    value = plain_object(bytes(body)) if len(body) <= SIZE_LIMIT_BYTES else None
     try:
         return None if value is None else _of_object(value, len(body))
     except (ValueError, OverflowError, PullbackError):
@@ -77,8 +88,7 @@ def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]
         sign = _SIGNS.get((frozenset(kinds), dtype))
         if sign is None:
             return False
-        limit = _LIMITS.get(sign)
-        if limit is not None and (max(flat) > limit or min(flat) < -limit):
+        if not is_within_magnitude(sign[0], flat):
             return False
         numbers.append(array(sign[0], flat))
         signature += (name, shape, sign)

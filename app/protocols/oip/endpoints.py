@@ -58,7 +58,7 @@ ENDPOINTS: Final[dict[str, Reading]] = {
     "oip.loading": _refuse_loading,
     "oip.shared_memory": _refuse_shared_memory,
 }
-TAKINGS_APART: Final[dict[str, TakingApart]] = {"oip.infer": repeated_requests.taken_apart}
+TAKINGS_APART: Final[dict[str, TakingApart]] = {"oip.infer": repeated_requests.taking_apart}
 
 
 def _of_model(path: str, **route: object) -> tuple[Route, ...]:

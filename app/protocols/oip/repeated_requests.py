@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from app.errors import PullbackError
 from app.protocols.json_tensors import flattened
-from app.protocols.message import SIZE_LIMIT_BYTES, Message, Numbers, Repetition
+from app.protocols.message import SIZE_LIMIT_BYTES, BodyTakenApart, Buffer, Message, Numbers, Repetition, is_within_magnitude
 from app.protocols.oip.envelope import JSON_LENGTH
 from app.protocols.strict_json import plain_object
 
 _CODES: Final = {"FP64": "d", "FP32": "f", "INT64": "q"}
 _TYPES: Final = {"d": frozenset({int, float}), "f": frozenset({int, float}), "q": frozenset({int})}
-# Of magnitude: whole numbers that are exact in float64, so that no note of rounding is due, and what float32 holds.
-_LIMITS: Final = {"q": 1 << 53, "f": 3.4028234e38}
 _KEYS: Final = frozenset({"name", "shape", "datatype", "data", "parameters"})
 _COTANGENT: Final = "cotangent."
 # Those of lists and of tangents are read by the whole road.
 _TANGENT: Final = "tangent."
 
 
-def taken_apart(message: Message) -> Repetition | None:
-    """The request taken apart; None for what must be read by the whole road: anything unusual or wrong."""
-    parameters = message.parameters
-    if message.content_encoding is not None or len(message.body) > SIZE_LIMIT_BYTES:
+def taking_apart(message: Message) -> BodyTakenApart | None:
+    """What takes apart the bodies of requests that come as this one; None for those that the whole road reads."""
+    asked = message.parameters
+    length = asked.get(JSON_LENGTH)
+    if message.content_encoding is not None:
         return None
-    body, length = bytes(message.body), parameters.get(JSON_LENGTH)
     if length is not None and not (length.isascii() and length.isdigit() and len(length) < 6):
         return None
-    text, tail = (body, b"") if length is None else (body[: int(length)], body[int(length) :])
+    head = (message.endpoint, asked.get("model"), asked.get("version"), asked.get("accept-encoding"))
+    return partial(_taken_apart, head, None if length is None else int(length))
+
+
+def _taken_apart(head: tuple[str | None, ...], length: int | None, sent: Buffer) -> Repetition | None:
+    """None for anything unusual or wrong. `length`: of the JSON text, where numbers stand behind it as their bytes."""
+    body = bytes(sent)
+    if len(body) > SIZE_LIMIT_BYTES:
+        return None
+    text, tail = (body, b"") if length is None else (body[:length], body[length:])
     value = plain_object(text)
     try:
-        return None if value is None else _of_object(value, tail, message, len(body))
+        return None if value is None else _of_object(value, tail, head, len(body))
     except (ValueError, OverflowError, TypeError, PullbackError):
         return None
 
 
-def _of_object(value: dict[str, Any], tail: bytes, message: Message, size: int) -> Repetition | None:
-    asked = message.parameters
-    signature: list[Any] = [message.endpoint, asked.get("model"), asked.get("version"), asked.get("accept-encoding")]
+def _of_object(value: dict[str, Any], tail: bytes, head: tuple[str | None, ...], size: int) -> Repetition | None:
+    signature: list[Any] = [*head]
     inputs: list[Numbers] = []
     cotangents: list[Numbers] = []
     for field, member in value.items():
@@ -86,7 +93,4 @@ def _numbers(tensor: dict[str, Any], tail: bytes) -> tuple[Numbers | None, Any, 
         if not kinds <= _TYPES[code]:
             return None, None, tail
         numbers, sign = array(code, flat), (code, shape)
-    limit = _LIMITS.get(code)
-    if limit is not None and (max(numbers) > limit or min(numbers) < -limit):
-        return None, None, tail
-    return numbers, sign, tail
+    return (numbers, sign, tail) if is_within_magnitude(code, numbers) else (None, None, tail)
