@@ -129,6 +129,10 @@ def _plain(value: Any, kind: str) -> Any:
 class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees whether a kernel draws random numbers, so that dropout with `training: false` needs no seed."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen = False

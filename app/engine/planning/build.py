@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from torch._subclasses.fake_tensor import (
 from app.catalogue.call import DTYPES
 from app.catalogue.read import find
 from app.engine.errors import translating_errors
+from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
 from app.engine.planning.cost import Cost, measured
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
@@ -34,8 +36,8 @@ Real = Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]]
 # Shapes that only the values decide: the Function is then built on the real tensors.
 UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 _COMPLEX_OF = {torch.float64: torch.complex128, torch.float32: torch.complex64}
-_SMALL = 100_000  # elements: a real attempt at a failed operation costs nothing then
-_SMALL_BYTES = 8 * _SMALL  # of what it makes: `tile` makes gigabytes of two elements
+_FEW = 100_000  # elements: a real attempt at a failed operation costs nothing then
+_FEW_BYTES = 8 * _FEW  # of what it makes: `tile` makes gigabytes of two elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +121,22 @@ def build(
     real: Real,
     device: str = "cpu",
     *,
-    on_values: bool = False,
+    on_fakes: bool = False,
 ) -> Built:
-    """The Function of `query` for leaves of these shapes, built on fakes; on real tensors where data decides the shapes.
+    """The Function of `query` for leaves of these shapes: small ones built on their values, as long as every step is sure to be small,
+    all others on fakes; on real tensors without a bound where data decides the shapes.
 
     Arguments:
         shapes: leaf name → shape that the Function sees (one sample's where the query is batched).
         real: gives the real leaves, cast to the dtypes it is handed; called only where fakes are not enough.
         device: of the fakes, so that the constants of a program are made where its inputs will be.
-        on_values: an operation that is known to be small and static; it is built on the values themselves, which takes a quarter of
-            the time.
+        on_fakes: small ones too.
 
     Raises:
         PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
     """
-    attempt = _Attempt(query, builder(query, functions), shapes, real, device, on_values)
+    are_small = not on_fakes and device == "cpu" and is_small(shapes.values())
+    attempt = _Attempt(query, builder(query, functions), shapes, real, device, are_small)
     annotated = _annotated(query, functions)
     dtypes = _dtypes(query) | annotated
     candidates = [name for name in _promotable(query, dtypes) if name not in annotated]
@@ -218,72 +221,103 @@ def _promoted(attempt: _Attempt, dtypes: dict[str, torch.dtype], candidates: lis
     return dtypes
 
 
-@dataclass(frozen=True, slots=True)
 class _Attempt:
-    """Builds the Function of one query with dtypes that are still to be found."""
+    """Builds the Function of one query with dtypes that are still to be found.
 
-    query: Query
-    make: Callable[[Inputs], Function]
-    shapes: Mapping[str, tuple[int, ...]]
-    real: Real
-    device: str
-    on_values: bool
+    Arguments:
+        are_small: the values may serve in the place of fakes.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        make: Callable[[Inputs], Function],
+        shapes: Mapping[str, tuple[int, ...]],
+        real: Real,
+        device: str,
+        are_small: bool,
+    ) -> None:
+        self.query, self._make, self._shapes, self._real, self._device = query, make, shapes, real, device
+        self._are_small = are_small
+        self._last: tuple[Mapping[str, torch.dtype], tuple[Function, Cost]] | None = None
 
     def succeeds(self, dtypes: Mapping[str, torch.dtype]) -> bool:
+        """Whether there is a Function with these dtypes."""
+        is_operation = self.query.operation is not None
         try:
+            try:
+                if self._on_values(dtypes) is not None:
+                    return True
+            except PullbackError:
+                if is_operation:
+                    raise
             _, cost = self._on_fakes(dtypes)
-            if self.query.operation is not None and self._is_small() and cost.bytes <= _SMALL_BYTES:
+            if is_operation and self._has_few() and cost.bytes <= _FEW_BYTES:
                 self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there
         except (PullbackError, *UNPLANNABLE):
             return False
         return True
 
     def built(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
-        """On fakes; on real tensors where data decides the shapes, and where a single operation failed on small fakes.
+        """On small values; else on fakes; on real tensors where data decides the shapes, and where an operation failed on few fakes.
 
         The latter because fakes run PyTorch's second implementation of an operation: its refusals read worse, and now and then
         it refuses what the first one takes.
         """
-        if self.on_values:
-            try:
-                return self._on_values(dtypes)
-            except (PullbackError, *UNPLANNABLE):
-                pass  # fakes will say what is wrong with it
+        with contextlib.suppress(PullbackError):  # fakes will say what is wrong with it
+            on_values = self._on_values(dtypes)
+            if on_values is not None:
+                return on_values
         try:
             return self._on_fakes(dtypes)
         except UNPLANNABLE:
             pass
         except PullbackError as error:
-            if self.query.operation is None or not self._is_small() or error.code not in ("shape_mismatch", "operation_failed"):
+            if self.query.operation is None or not self._has_few() or error.code not in ("shape_mismatch", "operation_failed"):
                 raise
         try:
             return self._on_real(dtypes)
         except PullbackError as error:
             if error.code == "shape_mismatch" and error.given is None:
-                error.given = ", ".join(f"{name} {list(shape)}" for name, shape in self.shapes.items())
+                error.given = ", ".join(f"{name} {list(shape)}" for name, shape in self._shapes.items())
             raise
 
-    def _is_small(self) -> bool:
-        return sum(math.prod(shape) for shape in self.shapes.values()) <= _SMALL
+    def _has_few(self) -> bool:
+        return sum(math.prod(shape) for shape in self._shapes.values()) <= _FEW
 
     def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         with torch.no_grad(), translating_errors():
-            return measured(lambda: self.make(regrouped(self.query, self.real(dtypes))))
+            return measured(lambda: self._make(regrouped(self.query, self._real(dtypes))))
 
     def _on_fakes(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         with FakeTensorMode():
-            fakes = {name: torch.empty(shape, dtype=dtypes[name], device=self.device) for name, shape in self.shapes.items()}
+            fakes = {name: torch.empty(shape, dtype=dtypes[name], device=self._device) for name, shape in self._shapes.items()}
             with translating_errors(through=UNPLANNABLE):
-                return measured(lambda: self.make(regrouped(self.query, fakes)))
+                return measured(lambda: self._make(regrouped(self.query, fakes)))
 
-    def _on_values(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
-        with translating_errors(through=UNPLANNABLE):
-            inputs = regrouped(self.query, self.real(dtypes))
-            function, cost = measured(lambda: self.make(inputs))
-        for node in function.graph.nodes:
-            if "val" in node.meta:
-                node.meta["val"] = _without_values(node.meta["val"])
-        return replace(function, static=True), cost
+    def _on_values(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost] | None:
+        """What small values give, by steps that are sure to be small; None where fakes must tell."""
+        if not self._are_small:
+            return None
+        if self._last is not None and self._last[0] == dtypes:
+            return self._last[1]
+        counter = BoundedCounter()
+        try:
+            with translating_errors(through=(UnboundedError,)):
+                inputs = regrouped(self.query, self._real(dtypes))
+                function, cost = measured(lambda: self._make(inputs), counter)
+                if counter.has_read and self.query.operation is not None:
+                    raise UnboundedError  # what an operation reads within may be the same for all values; fakes know of some
+        except UnboundedError:
+            self._are_small = False
+            return None
+        if not counter.has_read:
+            function = replace(function, static=True)
+            for node in function.graph.nodes:
+                if "val" in node.meta:
+                    node.meta["val"] = _without_values(node.meta["val"])
+        self._last = dict(dtypes), (function, cost)
+        return self._last[1]
 
 
 def _without_values(value: Any) -> Any:

@@ -20,7 +20,6 @@ from app.engine.planning.by_convention import conventions
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
-from app.engine.planning.small_operations import SmallOperations
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
@@ -97,7 +96,6 @@ class Preparer:
         self._device = device
         self._demands = demands
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
-        self._small = SmallOperations()
         self._weights = WeightFiller(functions, self._read, self._sample)
 
     def completed(self, query: Query) -> tuple[Query, tuple[str, ...]]:
@@ -131,11 +129,8 @@ class Preparer:
         """The Function of a query, for one sample of it."""
         shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in leaves_of(query.inputs)}
 
-        def built(on_values: bool) -> Built:
-            real: Real = lambda dtypes: self._sample(query, dtypes, sample)  # noqa: E731
-            return build(query, self._functions, shapes, real, self._device, on_values=on_values)
-
-        return self._small.built(query, shapes, built) if self._device == "cpu" else built(False)
+        real: Real = lambda dtypes: self._sample(query, dtypes, sample)  # noqa: E731
+        return build(query, self._functions, shapes, real, self._device)
 
     def _prepare(self, query: Query) -> Prepared:
         sent = dict(leaves_of(query.inputs))

@@ -64,6 +64,8 @@ class Reads:
                 f"A list of {tensor.numel():,} numbers is too long; the limit is {_ELEMENT_LIMIT:,}.", code="too_costly"
             )
         self._note(node, "a list")
+        if tensor.numel():
+            tensor.flatten()[0].item()  # a dispatch mode that must know of values that are read hears of this, not of `tolist`
         return tensor.tolist()
 
     def _real(self, node: fx.Node) -> Tensor:

@@ -1,0 +1,176 @@
+"""What one forward on small values costs, counted while it runs, and stopped before a step that might make more than is small.
+
+A plan on fakes takes several times what a small computation takes. Where inputs are small their values serve as well, if no step
+allocates before it is known how much: views make nothing, of operators without sizes among their arguments the tensors' shapes bound it,
+and any other is asked by its own kernel for meta tensors, which have sizes and no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import Enum, auto
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from app.engine.planning.cost import Counter
+
+# Chosen: 4096 numbers of float64 are 32 kB, what a core's first cache holds, so that planning on values computes next to nothing.
+_ELEMENTS_LIMIT: Final = 4096
+# Of all that the steps make, so that a program of a dozen steps on inputs of that size is still run so; it takes about a millisecond.
+_BYTES_LIMIT: Final = 1 << 20
+_WIDEST: Final = 16  # bytes of an element, complex128
+# Whole numbers under these names are axes, modes or places: no result is larger for them.
+_NO_SIZES: Final = frozenset(
+    {
+        *(
+            "dim",
+            "dims",
+            "dim0",
+            "dim1",
+            "axis",
+            "reduction",
+            "ignore_index",
+            "padding_idx",
+            "interpolation_mode",
+            "padding_mode",
+        ),
+        *("mode", "dtype", "layout", "memory_format"),
+    }
+)
+
+_aten: Final = torch.ops.aten
+# Others (`repeat_interleave`, `bincount`) make as much as a value says.
+_READING: Final = frozenset(
+    {_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2, _aten.unique_consecutive}
+)
+
+
+class UnboundedError(Exception):
+    """A step that may make much, for all that its arguments' sizes say: fakes must plan it."""
+
+
+class _Rule(Enum):
+    VIEW = auto()  # nothing is made
+    BROADCAST = auto()  # each result has at most the elements of all tensors broadcast together
+    SHAPES = auto()  # the shapes bound it, see `_bound`
+    ASKED = auto()  # its kernel for meta tensors says
+    INDEXED = auto()  # likewise, if there are no masks among its indices; else it reads values
+    READING = auto()  # values are read, but the results are bounded by the shapes
+    NEVER = auto()
+
+
+class BoundedCounter(Counter):  # type: ignore[no-untyped-call]
+    """Raises UnboundedError before a step that is not known to be small.
+
+    Attributes:
+        has_read: a value was read, or decided a shape: the Function holds for these values.
+    """
+
+    has_read = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rule = _rule(func)
+        sent = (*args, *kwargs.values()) if kwargs else args
+        shapes: list[tuple[int, ...]] | None = None
+        if rule is _Rule.INDEXED and _has_masks(args):
+            rule = _Rule.READING
+        if rule is _Rule.BROADCAST:
+            self._check(math.prod(_broadcast(_shapes(sent))) * len(func._schema.returns))
+        elif rule is _Rule.READING:
+            self.has_read = True
+            self._check(_bound(_shapes(sent)))
+        elif rule is _Rule.NEVER:
+            raise UnboundedError(str(func))
+        elif rule is not _Rule.VIEW and (rule is not _Rule.SHAPES or not self._fits(_bound(_shapes(sent)))):
+            shapes = self._asked(func, args, kwargs or {})
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if shapes is not None and shapes != _shapes(result):
+            raise UnboundedError(str(func))
+        return result
+
+    def _fits(self, elements: int) -> bool:
+        return self.bytes + elements * _WIDEST <= _BYTES_LIMIT
+
+    def _check(self, elements: int) -> None:
+        if not self._fits(elements):
+            raise UnboundedError
+
+    def _asked(self, func: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]]:
+        """The shapes of what the step will make."""
+        meta = {name: _on_meta(value) for name, value in kwargs.items()}
+        if any(argument.name == "device" for argument in func._schema.arguments):
+            meta["device"] = torch.device("meta")
+        try:
+            result = func(*map(_on_meta, args), **meta)
+        except NotImplementedError:
+            raise UnboundedError(str(func)) from None
+        shapes = _shapes(result)
+        self._check(sum(map(math.prod, shapes)))
+        return shapes
+
+
+def _extent(shape: tuple[int, ...]) -> int:
+    """Elements, if no axis was empty: the sum over an empty axis is not empty."""
+    return math.prod([max(1, extent) for extent in shape])
+
+
+def _bound(shapes: list[tuple[int, ...]]) -> int:
+    """Elements of a result that no argument besides tensors has a say in: an outer product has the product of theirs, a list joined has
+    their sum, and a full decomposition of a column of n elements has n²."""
+    elements = list(map(_extent, shapes))
+    return max(math.prod(elements), sum(elements) ** 2)
+
+
+def _broadcast(shapes: Iterable[tuple[int, ...]]) -> list[int]:
+    """The extents of the largest that could come of them."""
+    extents: list[int] = []
+    for shape in shapes:
+        extents += [1] * (len(shape) - len(extents))
+        for index, extent in enumerate(reversed(shape)):
+            extents[index] = max(extents[index], extent)
+    return extents
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return torch.empty_like(value, device="meta")
+    return type(value)(map(_on_meta, value)) if isinstance(value, list | tuple) else value
+
+
+def _has_masks(args: Any) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+
+
+def _shapes(value: Any) -> list[tuple[int, ...]]:
+    """Of the tensors in a call's arguments or results."""
+    if isinstance(value, Tensor):
+        return [tuple(value.shape)]
+    return [shape for member in value for shape in _shapes(member)] if isinstance(value, list | tuple) else []
+
+
+@cache
+def _rule(func: Any) -> _Rule:
+    if func is _aten.index.Tensor:
+        return _Rule.INDEXED
+    if func.overloadpacket in _READING:
+        return _Rule.READING
+    if func.namespace != "aten" or {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}.intersection(func.tags):
+        return _Rule.NEVER
+    if func.is_view or torch.Tag.inplace_view in func.tags:
+        return _Rule.VIEW
+    if torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags:
+        return _Rule.BROADCAST
+    # A factory has no tensors that bound it.
+    arguments = func._schema.arguments
+    has_tensors = any("Tensor" in str(argument.type) for argument in arguments)
+    has_sizes = any("int" in str(argument.type).lower() and argument.name not in _NO_SIZES for argument in arguments)
+    return _Rule.SHAPES if has_tensors and not has_sizes else _Rule.ASKED
+
+
+def is_small(shapes: Iterable[tuple[int, ...]]) -> bool:
+    """Inputs of these shapes have few elements, and would have if no axis was empty."""
+    return sum(map(_extent, shapes)) <= _ELEMENTS_LIMIT
