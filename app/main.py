@@ -1,18 +1,33 @@
-"""The service, put together: settings → application → server. Imports no torch; the workers do."""
+"""The service, put together: settings → application → server, once, or in several fronts. Imports no torch; the workers do.
+
+The front is imported where it runs, so that the parent of several stays small and has one thread.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import EXIT_SETTINGS, ServiceError
-from app.front.access.origins import is_loopback_name
-from app.front.application import Application
-from app.front.server import Server
-from app.machine.memory_budget import Machine, derive
+from app.front.access.loopback import is_loopback_name
+from app.front.observability.log_lines import LINE, event_fields
+from app.group.board import Board
+from app.group.messages import Line
+from app.group.parent import Parent
+from app.machine.memory_budget import Budget, Machine, derive
 from app.pool import linux as kernel
 from app.settings import Settings, checked_keys
+
+if TYPE_CHECKING:
+    from app.front.application import Application
+
+_STDOUT: Final = 1
+# The parent of several fronts waits no longer for one that writes to the log, which takes microseconds; its own line is dropped then.
+_LINE_PATIENCE_S: Final = 0.1
 
 
 class BadSettingsError(ServiceError):
@@ -24,7 +39,10 @@ class BadSettingsError(ServiceError):
 
 def create(settings: Settings | None = None) -> Application:
     """The ASGI application; its workers start and end with the server's lifespan."""
-    settings = settings or Settings()
+    from app.front.application import Application
+
+    # Whoever serves it has one process for it.
+    settings = (settings or Settings()).model_copy(update={"fronts": 1})
     budget = derive(settings, Machine.here())
     return Application(budget.settled(settings), budget)
 
@@ -44,6 +62,11 @@ def serve(settings: Settings) -> None:
         )
     if settings.engine != "local":
         raise BadSettingsError(f"This version has no engine {settings.engine!r}: leave PULLBACK_ENGINE at local.")
+    if settings.workers and settings.fronts > settings.workers:
+        raise BadSettingsError(
+            f"PULLBACK_FRONTS is {settings.fronts}, but there are {settings.workers} workers, and each front needs one of its own: set "
+            f"PULLBACK_FRONTS to {settings.workers} at most, or leave it at 0."
+        )
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -53,14 +76,48 @@ def serve(settings: Settings) -> None:
         sys.stderr.flush()
 
     kernel.raise_file_limit()
-    server = Server(create(settings), settings, on_ready)
+    budget = derive(settings, Machine.here())
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener)]
         if settings.metrics_port:
             listeners.append(stack.enter_context(_listen(settings.host, settings.metrics_port)))
-        server.run(sockets=listeners)
+        (_serve_together if budget.fronts > 1 else _serve_alone)(settings, budget, listeners, on_ready)
+
+
+def _serve_alone(settings: Settings, budget: Budget, listeners: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
+    """In this process."""
+    from app.front.application import Application
+    from app.front.server import Server
+
+    server = Server(Application(budget.settled(settings), budget), settings, on_ready)
+    server.run(sockets=list(listeners))
     if server.failure is not None:
         raise server.failure
+
+
+def _serve_together(
+    settings: Settings, budget: Budget, listeners: Sequence[socket.socket], on_ready: Callable[[], None]
+) -> None:
+    """In several processes, whose parent this one is."""
+    board = Board(budget.fronts)
+
+    def run(index: int, line: Line) -> int:
+        from app.front.application import Application
+        from app.front.member_server import MemberServer
+        from app.front.membership import Membership
+
+        membership = Membership(index, board, line)
+        server = MemberServer(Application(budget.settled(settings), budget, membership), settings, membership)
+        server.run()
+        if server.failure is not None:
+            membership.tell_failure(server.failure)
+            return server.failure.exit_status
+        return 0
+
+    def note(event: str, **facts: Any) -> None:
+        board.write(_STDOUT, LINE[settings.log_format](event_fields(event, facts, time.time())), _LINE_PATIENCE_S)
+
+    Parent(board, listeners, run, note, on_ready).serve()
 
 
 def _with_keys_of_file(settings: Settings) -> Settings:

@@ -69,6 +69,13 @@ class Settings(BaseSettings):
         description="Worker processes; 0 = one for each GPU, else one for each core and at least two, fewer where memory is short. "
         "On the CPU two small ones come beside them while all are busy, the light worker and its standby.",
     )
+    fronts: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Front processes, which share the port, the workers and the limits; each needs a worker of its own. 0 = one for each "
+        "four workers that have cores and 4 GiB of memory, at most 8; one beside GPUs.",
+    )
     worker_memory_bytes: int = Field(
         0, ge=0, description="Memory that one worker may take, in bytes; 0 = its share of what front and queue leave."
     )

@@ -19,10 +19,11 @@ APP: Final = ROOT / "app"
 # Room → the rooms that it may import besides itself. The order is from top to bottom; `BOTTOM` may be imported by all.
 BOTTOM: Final = frozenset({"app", "errors", "limits", "query", "settings"})
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
-    "main": frozenset({"front", "pool", "machine"}),
+    "main": frozenset({"front", "group", "pool", "machine"}),
     "cli": frozenset({"main", "front", "pool", "catalogue", "printing", "query_files"}),
     "query_files": frozenset(),
-    "front": frozenset({"pool", "program", "catalogue", "protocols", "machine"}),
+    "front": frozenset({"group", "pool", "program", "catalogue", "protocols", "machine"}),
+    "group": frozenset({"pool"}),
     "pool": frozenset({"road", "machine"}),
     "machine": frozenset(),
     "road": frozenset({"engine", "program", "catalogue", "protocols"}),

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -30,14 +31,18 @@ from app.front.http import address_refusals
 from app.front.http.exchange import problem
 from app.front.http.responses import retry_after
 from app.front.http.wire import REQUEST_ID
+from app.front.membership import Membership
+from app.front.observability import exposition
 from app.front.observability.log import Log, Writer
 from app.front.observability.metrics import Metrics
 from app.front.observability.request_recorder import RequestRecorder
 from app.front.openapi.document import document
 from app.front.pages import docs
+from app.group.counts import Counts
 from app.machine.memory_budget import Budget
 from app.pool import linux as kernel
 from app.pool.pool import Pool
+from app.pool.share import Share
 from app.protocols.registry import PROTOCOLS
 from app.settings import Settings
 
@@ -51,13 +56,18 @@ class Application:
 
     Arguments:
         settings: settled by the budget.
+        membership: where this is one of several fronts.
 
     Attributes:
         admission, small_queries: while it runs.
     """
 
-    def __init__(self, settings: Settings, budget: Budget) -> None:
+    def __init__(self, settings: Settings, budget: Budget, membership: Membership | None = None) -> None:
         self._settings = settings
+        self._membership = membership
+        self._share: Share = membership or Share()
+        self._recorder: RequestRecorder | None = None
+        self._protocols: list[ProtocolEndpoints] = []
         self._budget = budget
         self._pages = FastAPI(
             title="Pullback", version=__version__, openapi_url=None, docs_url=None, redoc_url=None, lifespan=self._lifespan
@@ -85,24 +95,29 @@ class Application:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         kernel.keep_buffers()
-        log = Log(self._settings.log_format, Writer(os.dup(_STDOUT)))
-        pool = Pool(self._settings, log.event)
-        recorder = RequestRecorder(Metrics(pool), log)
+        membership = self._membership
+        writer = Writer(os.dup(_STDOUT)) if membership is None else Writer(os.dup(_STDOUT), membership.writing)
+        log = Log(self._settings.log_format, writer)
+        note = log.event if membership is None else partial(log.event, front=membership.index)
+        pool = Pool(self._settings, note, self._share)
+        recorder = self._recorder = RequestRecorder(Metrics(pool), log)
         admission = Admission(pool, self._settings)
-        self._add_routes(admission, recorder)
+        self._add_routes(admission)
         endpoints: dict[str, Endpoint] = {"/v1/query": QueryEndpoint(admission), "/v1/queries": BatchEndpoint(admission)}
-        foreign: dict[str, Endpoint] = {protocol.name: ProtocolEndpoints(protocol, admission) for protocol in PROTOCOLS}
+        self._protocols = [ProtocolEndpoints(protocol, admission, self._counts_of_all) for protocol in PROTOCOLS]
+        foreign: dict[str, Endpoint] = {endpoints.protocol.name: endpoints for endpoints in self._protocols}
         self._outermost = middleware = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
         self.small_queries = SmallQueries(admission, middleware)
         keyless = self._settings.model_copy(update={"api_keys": ()})
-        self._monitoring.include_router(health.router(admission, recorder))
+        self._monitoring.include_router(health.router(admission, self._metrics))
         self._outermost_of_monitoring = Middleware(self._monitoring, {}, {}, keyless, recorder)
         self.admission = admission
         catalogue_pages.load()
         # What is here now stays; without this each full collection would walk through it, for tens of milliseconds.
         gc.collect()
         gc.freeze()
-        log.event("budget", **self._budget.facts())
+        if not self._share.index:
+            log.event("budget", **self._budget.facts())
         pool.start()
         try:
             yield
@@ -112,8 +127,25 @@ class Application:
             recorder.flush()
             log.close()
 
-    def _add_routes(self, admission: Admission, recorder: RequestRecorder) -> None:
-        self._pages.include_router(health.router(admission, recorder))
+    def counts(self) -> Counts:
+        """What has been counted by this process, so that it can be summed with what others have."""
+        families = self._recorder.families() if self._recorder is not None else []
+        counts = exposition.numbers(families)
+        for endpoints in self._protocols:
+            counts.update(endpoints.counts())
+        return counts
+
+    async def _counts_of_all(self) -> Counts:
+        return await self._share.of_all(self.counts())
+
+    async def _metrics(self) -> bytes:
+        known = self._recorder.families() if self._recorder is not None else []
+        if self._share.count == 1:
+            return exposition.text(known)
+        return exposition.text(exposition.families(await self._counts_of_all(), known))
+
+    def _add_routes(self, admission: Admission) -> None:
+        self._pages.include_router(health.router(admission, self._metrics))
         self._pages.include_router(catalogue_pages.router(admission.pool))
         self._pages.include_router(limits_page.router(admission.pool, self._settings, self._budget))
         schema = orjson.dumps(document(__version__))

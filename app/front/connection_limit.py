@@ -21,12 +21,12 @@ _A_WORKER: Final = 4
 REFUSED_AT_ONCE: Final = 64
 
 
-def most_connections(queue_bytes: int, workers: int) -> int:
-    """How many there may be where `queue_bytes` of bodies and replies may be held, with so many workers."""
+def most_connections(queue_bytes: int, workers: int, fronts: int = 1) -> int:
+    """How many one of the fronts may have where all may hold `queue_bytes` of bodies and replies, with so many workers."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     by_descriptors = descriptors - _OTHERS - REFUSED_AT_ONCE - _A_WORKER * workers
     by_memory = max(_LEAST, min(_MOST, queue_bytes // _SHARE // _UNCOUNTED_BYTES))
-    return max(1, min(by_descriptors, by_memory))
+    return max(1, min(by_descriptors, by_memory // fronts))
 
 
 Admission = Literal["admitted", "refused", "cut"]

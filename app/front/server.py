@@ -17,6 +17,7 @@ from app.front.application import Application
 from app.front.connection_limit import Connections, most_connections
 from app.front.http.connection import Connection
 from app.front.http.pace import TransferLimits
+from app.front.membership import Membership
 from app.pool import linux
 from app.settings import Settings
 
@@ -38,16 +39,25 @@ class Server(uvicorn.Server):
 
     Arguments:
         on_ready: called once, when the first worker can answer.
+        membership: where this is one of several fronts.
 
     Attributes:
         failure: why it has ended by itself, where it has.
     """
 
-    def __init__(self, application: Application, settings: Settings, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings,
+        on_ready: Callable[[], None],
+        membership: Membership | None = None,
+    ) -> None:
         # Its own lines are replaced by ours; what it would say of a broken application, the middleware has said.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        limit = most_connections(application.settings.queue_bytes, application.settings.workers)
-        connection = partial(Connection, crowd=Connections(limit), uncounted_port=settings.metrics_port)
+        fronts = 1 if membership is None else membership.count
+        limit = most_connections(application.settings.queue_bytes, application.settings.workers, fronts)
+        crowd = Connections(limit) if membership is None else membership.connections(limit)
+        self._connection = connection = partial(Connection, crowd=crowd, uncounted_port=settings.metrics_port)
         super().__init__(
             uvicorn.Config(
                 application,
@@ -123,6 +133,10 @@ class Server(uvicorn.Server):
         patience = loop.time() + self._settings.drain_timeout_s
         while admission is not None and admission.busy and loop.time() < patience:
             await asyncio.sleep(_STEP_S)
+        self._drained()
+
+    def _drained(self) -> None:
+        """No query is in flight any more."""
         self.should_exit = True
 
     async def _announce(self) -> None:

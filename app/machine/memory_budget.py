@@ -23,6 +23,13 @@ FRONT_BYTES: Final = 96 * MEBIBYTE
 # The warm parent with PyTorch imported: 240 MiB with the CPU build, 380 with the CUDA build, whose libraries are larger.
 PARENT_BYTES: Final = 256 * MEBIBYTE
 PARENT_WITH_CUDA_BYTES: Final = 400 * MEBIBYTE
+# The parent of several fronts: 36 MiB.
+FRONTS_PARENT_BYTES: Final = 48 * MEBIBYTE
+# A front feeds one to two workers that do nothing but small queries, and a dozen with longer ones. With four workers it seldom has none
+# idle while another front has; and it needs some 350 MiB for itself and its warm parent of workers, so no more than a tenth of the memory.
+_WORKERS_OF_A_FRONT: Final = 4
+_MEMORY_OF_A_FRONT: Final = 4096 * MEBIBYTE
+_MOST_FRONTS: Final = 8
 # What a worker writes to of the pages that it shares with its parent: 3 MiB after its start, 35 after queries of many kinds.
 WORKER_BYTES: Final = 64 * MEBIBYTE
 # The light worker takes a quarter of what each other has, no less than a softmax of ten and its derivatives need, and no more than a small
@@ -51,16 +58,22 @@ _BODIES_IN_A_WORKER: Final = 12
 _SOON_ANSWERED_BYTES: Final = 32 * MEBIBYTE
 _LARGE_BODIES_IN_A_WORKER: Final = 32
 _BODIES_IN_THE_QUEUE: Final = 4
+# Of NVIDIA's driver, also under WSL, and of AMD's.
+_GPU_DEVICES: Final = ("nvidiactl", "dxg", "kfd")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this process may use: memory in bytes, and whether a container or unit (`cgroup`) or the machine itself sets it; cores."""
+    """What this process may use: memory in bytes, and whether a container or unit (`cgroup`) or the machine itself sets it; cores.
+
+    `may_have_gpus`: PyTorch, which alone can tell, has CUDA and a device to ask.
+    """
 
     memory_bytes: int
     memory_from: str
     cores: int
     parent_bytes: int = PARENT_BYTES
+    may_have_gpus: bool = False
 
     @classmethod
     def here(cls, root: Path = cgroups.ROOT) -> Machine:
@@ -68,20 +81,26 @@ class Machine:
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         limit = cgroups.memory_limit(root)
         affinity, quota = len(os.sched_getaffinity(0)), cgroups.cpu_limit(root)
+        has_cuda = _has_cuda_build()
         return cls(
             memory_bytes=physical if limit is None else min(physical, limit),
             memory_from="machine" if limit is None or limit >= physical else "cgroup",
             # Rounded down: a thread more than the quota is worth is stopped, with all that wait for it, in every period.
             cores=affinity if quota is None else max(1, min(affinity, int(quota))),
-            parent_bytes=PARENT_WITH_CUDA_BYTES if _has_cuda_build() else PARENT_BYTES,
+            parent_bytes=PARENT_WITH_CUDA_BYTES if has_cuda else PARENT_BYTES,
+            may_have_gpus=has_cuda and any((root / "dev" / name).exists() for name in _GPU_DEVICES),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Who may take what, in bytes; `workers`, `worker_bytes` and `light_bytes` (0: no light worker) are those of a machine without GPUs."""
+    """Who may take what, in bytes; `workers`, `worker_bytes` and `light_bytes` (0: no light worker) are those of a machine without GPUs.
+
+    Each of the `fronts` has a warm parent of its workers, and a light worker, of its own.
+    """
 
     machine: Machine
+    fronts: int
     workers: int
     worker_bytes: int
     light_bytes: int
@@ -94,7 +113,7 @@ class Budget:
         """What all processes may hold together at the worst."""
         workers = self.workers * (WORKER_BYTES + self.worker_bytes)
         light = WORKER_BYTES + self.light_bytes if self.light_bytes else 0
-        return FRONT_BYTES + self.machine.parent_bytes + workers + light + self.queue_bytes
+        return _fixed_bytes(self.fronts, self.machine) + workers + self.fronts * light + self.queue_bytes
 
     @property
     def fits(self) -> bool:
@@ -108,6 +127,7 @@ class Budget:
             "cores": self.machine.cores,
             "memory_bytes": self.machine.memory_bytes,
             "memory_from": self.machine.memory_from,
+            "fronts": self.fronts,
             "workers": self.workers,
             "worker_memory_bytes": self.worker_bytes,
             "light_worker_memory_bytes": self.light_bytes,
@@ -122,6 +142,7 @@ class Budget:
         """The settings with what was left to us filled in."""
         return settings.model_copy(
             update={
+                "fronts": self.fronts,
                 "queue_bytes": self.queue_bytes,
                 "body_limit_bytes": self.body_bytes,
                 "result_limit_bytes": self.result_bytes,
@@ -134,15 +155,20 @@ def _beside(worker_bytes: int) -> int:
     return WORKER_BYTES + max(_LEAST_LIGHT_BYTES, min(_MOST_LIGHT_BYTES, worker_bytes // _LIGHT_SHARE))
 
 
-def _shared_out(room: int, workers: int, wanted: int) -> tuple[int, int]:
-    """Bytes of each worker and of the light one, 0 where there is none. `wanted`: what the settings give each; 0 = nothing."""
+def _fixed_bytes(fronts: int, machine: Machine) -> int:
+    """What is taken before any worker or body is."""
+    return fronts * (FRONT_BYTES + machine.parent_bytes) + (FRONTS_PARENT_BYTES if fronts > 1 else 0)
+
+
+def _shared_out(room: int, workers: int, lights: int, wanted: int) -> tuple[int, int]:
+    """Bytes of each worker and of each light one, 0 where there is none. `wanted`: what the settings give each; 0 = nothing."""
     if wanted:
         light = _beside(wanted)
-        fits = workers * (WORKER_BYTES + wanted) + light <= room and wanted >= _LIGHT_FROM_BYTES
+        fits = workers * (WORKER_BYTES + wanted) + lights * light <= room and wanted >= _LIGHT_FROM_BYTES
         return wanted, light - WORKER_BYTES if fits else 0
-    rest = room - (workers + 1) * WORKER_BYTES
-    light = max(_LEAST_LIGHT_BYTES, min(_MOST_LIGHT_BYTES, rest // (_LIGHT_SHARE * workers + 1)))
-    worker = (rest - light) // workers
+    rest = room - (workers + lights) * WORKER_BYTES
+    light = max(_LEAST_LIGHT_BYTES, min(_MOST_LIGHT_BYTES, rest // (_LIGHT_SHARE * workers + lights)))
+    worker = (rest - lights * light) // workers
     if worker >= _LIGHT_FROM_BYTES:
         return worker, light
     return max(_LEAST_WORKER_BYTES, room // workers - WORKER_BYTES), 0
@@ -150,19 +176,21 @@ def _shared_out(room: int, workers: int, wanted: int) -> tuple[int, int]:
 
 def derive(settings: Settings, machine: Machine) -> Budget:
     """The budget of a service with these settings on this machine; deriving it again from its `settled` settings changes nothing."""
-    room = max(0, int(machine.memory_bytes * _SHARE) - FRONT_BYTES - machine.parent_bytes)
+    fronts = settings.fronts or _fronts(settings, machine)
+    room = max(0, int(machine.memory_bytes * _SHARE) - _fixed_bytes(fronts, machine))
     useful = WORKER_BYTES + (settings.worker_memory_bytes or _USEFUL_WORKER_BYTES)
-    workers = settings.workers or _workers(int(room * (1 - _QUEUE_SHARE)), useful, machine.cores)
+    workers = settings.workers or max(fronts, _workers(int(room * (1 - _QUEUE_SHARE)), useful, machine.cores))
     most = max(_MOST_QUEUE_BYTES, machine.cores * _MOST_QUEUE_BYTES_A_CORE)
     share = int(room * _QUEUE_SHARE)
     if settings.worker_memory_bytes:
-        share = room - workers * useful - _beside(settings.worker_memory_bytes)
+        share = room - workers * useful - fronts * _beside(settings.worker_memory_bytes)
     queue = settings.queue_bytes or max(_LEAST_QUEUE_BYTES, min(share, most))
-    worker, light = _shared_out(room - queue, workers, settings.worker_memory_bytes)
+    worker, light = _shared_out(room - queue, workers, fronts, settings.worker_memory_bytes)
     in_worker = max(worker // _LARGE_BODIES_IN_A_WORKER, min(worker // _BODIES_IN_A_WORKER, _SOON_ANSWERED_BYTES))
     largest = min(_MOST_BODY_BYTES, queue // _BODIES_IN_THE_QUEUE, in_worker)
     return Budget(
         machine=machine,
+        fronts=fronts,
         workers=workers,
         worker_bytes=worker,
         light_bytes=light,
@@ -170,6 +198,15 @@ def derive(settings: Settings, machine: Machine) -> Budget:
         body_bytes=settings.body_limit_bytes or largest,
         result_bytes=settings.result_limit_bytes or largest,
     )
+
+
+def _fronts(settings: Settings, machine: Machine) -> int:
+    """One for each four workers that have cores to run on; one beside GPUs, of which nobody here can tell the number."""
+    if machine.may_have_gpus and settings.device != "cpu":
+        return 1
+    workers = min(settings.workers or machine.cores, machine.cores)
+    by_memory = machine.memory_bytes // _MEMORY_OF_A_FRONT
+    return max(1, min(workers // _WORKERS_OF_A_FRONT, by_memory, _MOST_FRONTS))
 
 
 def _workers(room: int, useful: int, cores: int) -> int:

@@ -56,7 +56,11 @@ class ByteBudget:
     @property
     def is_pressed(self) -> bool:
         """Little room is left: who holds it should make haste."""
-        return self.held_bytes > _PRESSED_SHARE * self.limit_bytes
+        return self._held_by_all() > _PRESSED_SHARE * self.limit_bytes
+
+    def _held_by_all(self) -> int:
+        """Where several fronts share the room, what others hold too."""
+        return self.held_bytes
 
     def begin(self, body: Unfinished) -> None:
         """It begins to come."""
@@ -69,12 +73,12 @@ class ByteBudget:
     def check(self, size: int, client: str = "") -> None:
         """Raises PullbackError queue_full where `size` bytes of `client` would find no room now; reserves nothing."""
         if not self._fits(size, small=size < SMALL_BYTES) and not self._fits(size - self._yielding_bytes(client)):
-            raise refusals.bytes_full(self.held_bytes, self.limit_bytes)
+            raise refusals.bytes_full(self._held_by_all(), self.limit_bytes)
 
     def reserve(self, size: int, body: Unfinished | None = None) -> None:
         """Count `size` bytes, of `body` where it is one's, as held, until they are released. Raises PullbackError queue_full."""
         if not self.has_room(size, body):
-            raise refusals.bytes_full(self.held_bytes, self.limit_bytes)
+            raise refusals.bytes_full(self._held_by_all(), self.limit_bytes)
         self.held_bytes += size
 
     def has_room(self, size: int, body: Unfinished | None = None) -> bool:
@@ -89,7 +93,7 @@ class ByteBudget:
         return True
 
     def _fits(self, size: int, *, small: bool = False) -> bool:
-        return self.held_bytes + size <= (self.limit_bytes if small else self.large_limit_bytes)
+        return self._held_by_all() + size <= (self.limit_bytes if small else self.large_limit_bytes)
 
     def _last(self) -> Unfinished | None:
         """The unfinished body that gives way first: the last of the client that has most of them."""

@@ -19,7 +19,6 @@ from app.errors import PullbackError
 from app.machine.cgroups import OomKills
 from app.machine.memory_budget import Machine
 from app.pool import refusals
-from app.pool.budget import ByteBudget
 from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job, WorkerReply, asked_of, meta_of
@@ -28,6 +27,7 @@ from app.pool.queueing.light import SLICES
 from app.pool.queueing.quarantine import Quarantine
 from app.pool.queueing.timeout import timeout_of
 from app.pool.queueing.verdict import SIGKILL, Verdict
+from app.pool.share import Share
 from app.pool.supervisor import Supervisor
 from app.settings import Settings
 
@@ -47,14 +47,16 @@ class Pool:
 
     Arguments:
         note: called with an event and its facts, for the operator's log.
+        share: what of the service this front has; all of it where it is the only one.
     """
 
-    def __init__(self, settings: Settings, note: Callable[..., None]) -> None:
+    def __init__(self, settings: Settings, note: Callable[..., None], share: Share | None = None) -> None:
         self._settings = settings
         self._note = note
         self._loop = asyncio.get_running_loop()
-        self.budget = ByteBudget(settings.queue_bytes)
-        self.supervisor = Supervisor(self._loop, settings, self, self.budget.memory)
+        self.share = share or Share()
+        self.budget = self.share.budget(settings.queue_bytes)
+        self.supervisor = Supervisor(self._loop, settings, self, self.budget.memory, self.share)
         self._numbers = count(1)
         self._open: dict[int, Job] = {}
         self._dispatch = Dispatch(self.supervisor)
@@ -114,7 +116,7 @@ class Pool:
 
     def check_room(self, client: str) -> None:
         """Raises PullbackError queue_full where one more query of this client may not wait: where the queue is full, and mostly his."""
-        if self._dispatch.idle or self.waiting_count < self._settings.queue_length or self._dispatch.one_too_many(client):
+        if self._dispatch.idle or self.waiting_count < self._queue_length or self._dispatch.one_too_many(client):
             return
         raise self._queue_full()
 
@@ -126,7 +128,13 @@ class Pool:
         return last is not None
 
     def _queue_full(self) -> PullbackError:
-        return refusals.queue_full(f"{self.waiting_count} queries wait already, of {self._settings.queue_length} at most")
+        waiting = self.waiting_count + self.share.waiting_elsewhere
+        return refusals.queue_full(f"{waiting} queries wait already, of {self._settings.queue_length} at most")
+
+    @property
+    def _queue_length(self) -> int:
+        """Queries that may wait here, beside those that wait in other fronts."""
+        return self._settings.queue_length - self.share.waiting_elsewhere
 
     def ask(
         self,
@@ -173,10 +181,10 @@ class Pool:
         self._open[job.number] = job
         self._earliest = min(self._earliest, job.deadline)
         self._dispatch.add(job, now)
-        if job.is_waiting and self.waiting_count > self._settings.queue_length:
-            last = self._dispatch.one_too_many(job.client)
-            if last is not None:
+        if job.is_waiting:
+            if self.waiting_count > self._queue_length and (last := self._dispatch.one_too_many(job.client)) is not None:
                 self._settle(last, self._queue_full())
+            self.share.tell_waiting(self.waiting_count)
         if not self._ticking:
             self._ticking = True
             self._loop.call_later(_TICK_S, self._tick)
@@ -234,7 +242,7 @@ class Pool:
         if job is not None:
             if not job.future.done():
                 job.begun = max(head_since, job.arrived)
-                job.worker = worker.index
+                job.worker = self.share.worker_number(worker.index)
                 self._dispatch.answered(job, now - head_since)
                 self._settle(job, no_room or reply)
             for other in self._dispatch.holders_of(job):
@@ -279,10 +287,17 @@ class Pool:
         if job.lost < _LIVES and job.tries < _TRIES:
             self._dispatch.take_from(worker, [job], now)
             return
-        self._quarantine.add(job.asked, job.body, job.size, now)
+        mark = self._quarantine.add(job.asked, job.body, job.size, now)
+        self.share.tell_quarantined(mark.hex(), job.size)
         self._settle(job, refusals.worker_crashed())
 
+    def quarantine(self, mark: str, size: int) -> None:
+        """A query of this fingerprint and size has cost two workers of another front."""
+        self._quarantine.learn(bytes.fromhex(mark), size, time.monotonic())
+
     def on_event(self, event: str, **facts: Any) -> None:
+        if "worker" in facts:
+            facts["worker"] = self.share.worker_number(facts["worker"])
         self._note(event, **facts)
 
     # The end of a query
@@ -317,6 +332,7 @@ class Pool:
         if self._abandoned:
             self._stop_abandoned(now)
         self._dispatch.tick(now)
+        self.share.tell_waiting(self.waiting_count)
         if self._open or self._abandoned:
             self._loop.call_later(_TICK_S, self._tick)
         else:

@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from app.errors import EXIT_WORKERS, ServiceError
+from app.errors import EXIT_SETTINGS, EXIT_WORKERS, ServiceError
 from app.pool import linux
 from app.pool.frames import Frame, Kind
 from app.pool.handles.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
 from app.pool.handles.worker_handle import WorkerHandle
+from app.pool.share import Share
 from app.pool.worker_slots import WorkerSlot, light_place, places
 from app.settings import Settings
 
@@ -37,9 +38,7 @@ _FORKSERVER_TRIES: Final = 3
 _WORKER_TRIES: Final = 6
 # How long the verdict on a death waits for the exit status.
 _STATUS_LIMIT_S: Final = 0.25
-_STOP_LIMIT_S: Final = (
-    2.0  # that reaping killed workers may take; chosen: one in the kernel's hands must not hold the server's end
-)
+_STOP_LIMIT_S: Final = 2.0  # that reaping killed workers may take; chosen: one in the kernel's hands must not hold the end
 
 
 class WorkerObserver(Protocol):
@@ -66,6 +65,7 @@ class Supervisor:
 
     Attributes:
         workers: those alive, by their slot.
+        slots: where workers compute, without the light one; `slots_of_all`: in other fronts too. Empty until GPUs were looked for.
         restarts: how many were replaced, by reason: crash, deadline, gone, retire, probe, frozen, slice, share, forkserver.
         functions: the listing of kept functions as JSON, as the forkserver has read them; empty until it is warm.
         failure: resolves where no worker can be had, now or later, so that the service must end.
@@ -77,6 +77,7 @@ class Supervisor:
         settings: Settings,
         observer: WorkerObserver,
         allocate: Callable[[int], memoryview | None],
+        share: Share,
     ) -> None:
         self.workers: dict[int, WorkerHandle] = {}
         self.restarts: Counter[str] = Counter()
@@ -86,7 +87,9 @@ class Supervisor:
         self._settings = settings
         self._observer = observer
         self._allocate = allocate
-        self._slots: tuple[WorkerSlot, ...] = ()
+        self._share = share
+        self.slots: tuple[WorkerSlot, ...] = ()
+        self.slots_of_all: tuple[WorkerSlot, ...] = ()
         self._light_slot: WorkerSlot | None = None
         self._light_wanted = 0  # the light worker, and its standby
         self._numbers: Iterator[int] = count(1)
@@ -103,6 +106,8 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the forkserver; workers follow by themselves as soon as it is warm."""
+        if self._stopping:
+            return
         linux.adopt_orphans()
         try:
             self._lifeline = self._lifeline or Lifeline()
@@ -111,7 +116,7 @@ class Supervisor:
             )
         except OSError as error:
             self._observer.on_event("the forkserver cannot be started yet", level="error", error=str(error))
-            self._loop.call_later(_RETRY_S, self._start_again)
+            self._loop.call_later(_RETRY_S, self.start)
 
     def _forkserver_sent(self, frame: Frame) -> None:
         facts = orjson.loads(frame.meta)
@@ -129,9 +134,13 @@ class Supervisor:
         if self._forkserver is not None:
             self._forkserver.is_warm = True
         self._forkserver_failures = 0
-        self._slots = places(self._settings, facts["gpus"])
-        self._light_slot = light_place(self._settings, self._slots)
-        for index in range(len(self._slots) + self._light_wanted):
+        self.slots_of_all = places(self._settings, facts["gpus"])
+        self.slots = tuple(self._share.slots(self.slots_of_all))
+        if not self.slots:
+            self._fail(self._share.too_few(len(self.slots_of_all)), EXIT_SETTINGS)
+            return
+        self._light_slot = light_place(self._settings, self.slots)
+        for index in range(len(self.slots) + self._light_wanted):
             self._spawn(index)
         for worker in list(self.workers.values()):
             # Children of an earlier forkserver: they have served while there was none, and go as soon as they are free.
@@ -160,7 +169,7 @@ class Supervisor:
             )
             return
         delay = BACK_OFF_S[min(self._forkserver_failures, len(BACK_OFF_S) - 1)]
-        self._loop.call_later(delay, self._start_again)
+        self._loop.call_later(delay, self.start)
 
     def _fail(self, reason: str, exit_status: int) -> None:
         """Start nothing more: what is wrong stays wrong until a person changes it."""
@@ -191,10 +200,6 @@ class Supervisor:
         del self._unreaped[worker.number]
         self._reap(worker, code)
 
-    def _start_again(self) -> None:
-        if not self._stopping:
-            self.start()
-
     # Workers
 
     def _spawn(self, index: int) -> None:
@@ -211,7 +216,7 @@ class Supervisor:
         linux.enlarge(theirs)
         number = next(self._numbers)
         worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost, self._allocate)
-        worker.is_light = index >= len(self._slots)
+        worker.is_light = index >= len(self.slots)
         self.workers[index] = self._unreaped[number] = worker
         with theirs, contextlib.suppress(OSError):
             # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.
@@ -219,9 +224,9 @@ class Supervisor:
 
     def _slot(self, index: int) -> WorkerSlot | None:
         """After the others come those of the light worker and its standby, while they are wanted."""
-        if index < len(self._slots):
-            return self._slots[index]
-        return self._light_slot if index < len(self._slots) + self._light_wanted else None
+        if index < len(self.slots):
+            return self.slots[index]
+        return self._light_slot if index < len(self.slots) + self._light_wanted else None
 
     @property
     def has_light(self) -> bool:
@@ -233,7 +238,7 @@ class Supervisor:
         wanted = 2 if standby else 1
         if self._light_wanted < wanted and self._light_slot is not None:
             self._light_wanted = wanted
-            self._spawn(len(self._slots) + wanted - 1)
+            self._spawn(len(self.slots) + wanted - 1)
 
     def dismiss_light(self) -> None:
         """They are not needed now."""
@@ -362,11 +367,6 @@ class Supervisor:
             self._follow(worker.index, failed=False)
 
     # The end
-
-    @property
-    def slots(self) -> tuple[WorkerSlot, ...]:
-        """Where workers compute, without the light one; empty until the forkserver has looked for GPUs."""
-        return self._slots
 
     async def stop(self) -> None:
         """Kill every worker, let the forkserver reap them, and wait until it is gone too."""

@@ -37,8 +37,8 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
     on_gpu = bool(gpu_bytes) and settings.device != "cpu"
     budget = derive(settings, Machine.here())
     count = settings.workers or (len(gpu_bytes) if on_gpu else budget.workers)
-    # One core is the front's: threads that share a core with it wait for each other at every barrier (measured: 20 times slower).
-    threads = max(1, (budget.machine.cores - 1) // count)
+    # One core is each front's: threads that share a core with it wait for each other at every barrier (measured: 20 times slower).
+    threads = max(1, (budget.machine.cores - budget.fronts) // count)
     if not on_gpu:
         return (WorkerSlot("cpu", threads, budget.worker_bytes),) * count
     shares = [

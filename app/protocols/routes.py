@@ -57,6 +57,7 @@ class Route:
         page: for GET: what answers, without a worker.
         headers: request headers that the endpoint is told, lower case.
         public: asked without a key: by probes.
+        counts: the page shows what has been counted.
     """
 
     method: Literal["GET", "POST"]
@@ -66,6 +67,7 @@ class Route:
     page: Page | None = None
     headers: tuple[str, ...] = ()
     public: bool = False
+    counts: bool = False
 
 
 class RouteTable:

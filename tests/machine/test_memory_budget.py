@@ -82,6 +82,32 @@ def test_a_light_worker_stands_beside_the_others_where_there_is_memory_for_it(co
     assert derive(Settings(workers=2, worker_memory_bytes=GIB), Machine(2 * GIB, "cgroup", cores)).light_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("cores", "memory_bytes", "settings", "fronts"),
+    [
+        (2, 64 * GIB, {}, 1),
+        (4, 64 * GIB, {}, 1),
+        (8, 64 * GIB, {}, 2),
+        (16, 64 * GIB, {}, 4),
+        (256, 512 * GIB, {}, 8),
+        (64, 8 * GIB, {}, 2),
+        (64, 512 * GIB, {"workers": 5}, 1),
+        (64, 512 * GIB, {"workers": 9}, 2),
+        (2, 8 * GIB, {"fronts": 4}, 4),
+    ],
+)
+def test_fronts_come_with_workers_that_have_cores_and_memory(
+    cores: int, memory_bytes: int, settings: dict[str, int], fronts: int
+) -> None:
+    budget = derive(Settings.model_validate(settings), Machine(memory_bytes, "machine", cores))
+    assert budget.fronts == fronts
+    assert budget.workers >= fronts
+    assert budget.fits
+    gpus = Machine(memory_bytes, "machine", cores, PARENT_WITH_CUDA_BYTES, may_have_gpus=True)
+    assert derive(Settings.model_validate(settings), gpus).fronts == settings.get("fronts", 1)
+    assert derive(Settings.model_validate({**settings, "device": "cpu"}), gpus).fronts == fronts
+
+
 def test_what_does_not_fit_is_said() -> None:
     budget = derive(Settings(workers=8, worker_memory_bytes=GIB), Machine(2 * GIB, "cgroup", 4))
     assert not budget.fits

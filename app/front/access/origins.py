@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from app.errors import PullbackError
+from app.front.access.loopback import is_loopback_name
 from app.front.http.exchange import Exchange
 
 _EXPOSED_HEADERS = b"x-request-id, server-timing, retry-after"
 # How long a browser may remember a preflight's answer, in seconds.
 _PREFLIGHT_AGE_S = b"600"
-
-
-@lru_cache(maxsize=64)
-def is_loopback_name(name: str | None) -> bool:
-    """It can only mean this machine: whatever a name server says, `localhost` and what is under it do not leave it (RFC 6761)."""
-    if not name:
-        return False
-    name = name.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 class Origins:

@@ -29,6 +29,11 @@ class Admission:
         self.draining = False
         self.busy = 0
 
+    @property
+    def is_ready(self) -> bool:
+        """A worker answers, of this front or of another, which is then handed what comes."""
+        return self.pool.is_ready or self.pool.share.is_ready_elsewhere
+
     def check_open(self) -> None:
         """Raises PullbackError draining after the signal to end."""
         if self.draining:

@@ -5,19 +5,19 @@ Knows what live and ready mean (docs/contract.md, section 1). Refuses to ask a w
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fastapi import APIRouter, Response
 
 from app.errors import PullbackError
 from app.front.endpoints.admission import Admission
-from app.front.observability.request_recorder import RequestRecorder
 
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def router(admission: Admission, recorder: RequestRecorder) -> APIRouter:
-    """The routes `/health/…` and `/metrics`."""
+def router(admission: Admission, text: Callable[[], Awaitable[bytes]]) -> APIRouter:
+    """The routes `/health/…` and `/metrics`; `text` gives what the last one shows."""
     routes = APIRouter()
 
     @routes.get("/health/live")
@@ -27,7 +27,7 @@ def router(admission: Admission, recorder: RequestRecorder) -> APIRouter:
     @routes.get("/health/ready")
     async def ready() -> dict[str, str]:
         admission.check_open()
-        if not admission.pool.is_ready:
+        if not admission.is_ready:
             raise PullbackError(
                 "starting", "No worker has computed its probe gradient yet.", fix="Try again in a moment.", retry_after_s=2
             )
@@ -35,6 +35,6 @@ def router(admission: Admission, recorder: RequestRecorder) -> APIRouter:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        return Response(recorder.metrics(), media_type=_METRICS)
+        return Response(await text(), media_type=_METRICS)
 
     return routes

@@ -19,7 +19,7 @@ def router(pool: Pool, settings: Settings, budget: Budget) -> APIRouter:
 
     @routes.get("/v1/limits")
     async def limits() -> Response:
-        slots = pool.supervisor.slots
+        slots = pool.supervisor.slots_of_all
         if not slots:
             raise PullbackError(
                 "starting", "The devices are still being looked for.", fix="Try again in a moment.", retry_after_s=2
@@ -33,6 +33,7 @@ def router(pool: Pool, settings: Settings, budget: Budget) -> APIRouter:
             "default_deadline_s": min(settings.default_deadline_s, settings.maximum_deadline_s),
             "maximum_deadline_s": settings.maximum_deadline_s,
             "cost_flops": settings.cost_limit_flops,
+            "fronts": settings.fronts,
             "workers": Counter(slot.device for slot in slots),
             "worker_memory_bytes": {slot.device: slot.memory_bytes for slot in slots},
             "derived_from": {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
+from typing import Any
 
 import orjson
 from starlette.types import Receive
@@ -15,6 +16,7 @@ from app.front.endpoints.admission import Admission, ask, through, timing
 from app.front.http.address_refusals import method_not_allowed, not_found
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, text_of
+from app.group.counts import COUNTER, LARGEST
 from app.protocols.message import Written
 from app.protocols.models import Models
 from app.protocols.registry import Protocol
@@ -22,10 +24,11 @@ from app.protocols.routes import ModelCounts, PageRequest, Route
 
 
 class ProtocolEndpoints:
-    """One protocol's addresses."""
+    """One protocol's addresses. `of_all`: the counts of all fronts."""
 
-    def __init__(self, protocol: Protocol, admission: Admission) -> None:
+    def __init__(self, protocol: Protocol, admission: Admission, of_all: Callable[[], Awaitable[Mapping[str, float]]]) -> None:
         self.protocol = protocol
+        self._of_all = of_all
         self._admission = admission
         self._counts: dict[str, ModelCounts] = {}
 
@@ -41,7 +44,8 @@ class ProtocolEndpoints:
             await exchange.refuse(refusal, headers)
             return
         if route.page is not None:
-            await _send(exchange, route.page(self._page_request(parameters)))
+            counts = await self._model_counts() if route.counts else {}
+            await _send(exchange, route.page(self._page_request(parameters, counts)))
             return
 
         async def answer(exchange: Exchange, receive: Receive, body: Body) -> None:
@@ -63,9 +67,28 @@ class ProtocolEndpoints:
             reply.status, reply.media_type.encode(), reply.body, [*headers, (b"server-timing", timing(exchange))]
         )
 
-    def _page_request(self, parameters: Mapping[str, str]) -> PageRequest:
-        ready = not self._admission.draining and self._admission.pool.is_ready
-        return PageRequest(parameters, self._models, ready, self._counts)
+    def _page_request(self, parameters: Mapping[str, str], counts: Mapping[str, ModelCounts]) -> PageRequest:
+        ready = not self._admission.draining and self._admission.is_ready
+        return PageRequest(parameters, self._models, ready, counts)
+
+    def counts(self) -> dict[str, float]:
+        """What has been counted here, as numbers that can be summed with those of other fronts."""
+        return {
+            (LARGEST if name == "last" else COUNTER) + orjson.dumps([self.protocol.name, model, name]).decode(): number
+            for model, counts in self._counts.items()
+            for name, number in asdict(counts).items()
+        }
+
+    async def _model_counts(self) -> Mapping[str, ModelCounts]:
+        """What has been counted of each model, here and in other fronts."""
+        if self._admission.pool.share.count == 1:
+            return self._counts
+        fields: dict[str, dict[str, Any]] = {}
+        for key, number in (await self._of_all()).items():
+            protocol, model, name = orjson.loads(key[1:])
+            if protocol == self.protocol.name:
+                fields.setdefault(model, {})[name] = number
+        return {model: ModelCounts(**counts) for model, counts in fields.items()}
 
     @cached_property
     def _models(self) -> Models:

@@ -7,12 +7,12 @@ import os
 import queue
 import threading
 import time
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
-
-import orjson
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 from app.front.http.exchange import Exchange
+from app.front.observability.log_lines import LINE, Form, event_fields, stamp
 
 # Of a reader that has stopped reading, so that we neither block nor grow.
 _BACKLOG_LIMIT: Final = 1000
@@ -20,10 +20,15 @@ _STOP_LIMIT_S: Final = 1.0  # at the end, for lines on their way to a reader tha
 
 
 class Writer:
-    """Writes blocks of bytes to a file descriptor from a thread of its own. A block that finds no room is dropped."""
+    """Writes blocks of bytes to a file descriptor from a thread of its own. A block that finds no room is dropped.
 
-    def __init__(self, descriptor: int) -> None:
+    Arguments:
+        writing: held while a block is written, where other processes write to the same.
+    """
+
+    def __init__(self, descriptor: int, writing: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._descriptor = descriptor
+        self._writing = writing
         self._blocks: queue.Queue[bytes | None] = queue.Queue(_BACKLOG_LIMIT)
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -46,8 +51,9 @@ class Writer:
         while (block := self._blocks.get()) is not None:
             view = memoryview(block)
             try:
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
+                with self._writing():
+                    while view:
+                        view = view[os.write(self._descriptor, view) :]
             except OSError:
                 # Nobody reads the log any more; the service goes on.
                 return
@@ -82,16 +88,11 @@ def _request_fields(exchange: Exchange, ended: float, now_s: float) -> dict[str,
     return fields
 
 
-def stamp(now_s: float) -> str:
-    """A time as RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(now_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 class Log:
     """Formats lines and hands them to the writer, many at a time."""
 
-    def __init__(self, form: Literal["json", "text"], writer: Writer) -> None:
-        self._as_json = form == "json"
+    def __init__(self, form: Form, writer: Writer) -> None:
+        self._line = LINE[form]
         self._writer = writer
 
     def requests(self, exchanges: list[tuple[Exchange, float]], now: float) -> None:
@@ -101,20 +102,10 @@ class Log:
 
     def event(self, event: str, **facts: Any) -> None:
         """Something that an operator wants to read."""
-        self._write([{"ts": stamp(time.time()), "level": facts.pop("level", "info"), "event": event, **facts}])
+        self._write([event_fields(event, facts, time.time())])
 
     def close(self) -> None:
         self._writer.close()
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
-        self._writer.write(b"".join(map(_json_line if self._as_json else _text_line, lines)))
-
-
-def _json_line(fields: dict[str, Any]) -> bytes:
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _text_line(fields: dict[str, Any]) -> bytes:
-    rest = (f"{name}={value}" for name, value in fields.items() if name not in ("ts", "level", "event") and value != "")
-    line = f"{fields['ts']} {fields['level']} {fields['event']} {' '.join(rest)}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line).encode("utf-8", "replace") + b"\n"
+        self._writer.write(b"".join(map(self._line, lines)))

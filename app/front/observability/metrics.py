@@ -12,7 +12,6 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from app.front.http.exchange import Exchange
@@ -94,9 +93,9 @@ class Metrics(Collector):
             self._compute.observe(exchange.timings.get("compute", 0.0))
             self._encode.observe(exchange.timings.get("encode", 0.0))
 
-    def text(self) -> bytes:
-        """Everything, as Prometheus reads it."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Metric]:
+        """Everything that this process has counted, and what is known of the process."""
+        return list(self._registry.collect())
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Final
 
+from prometheus_client.core import Metric
+
 from app.front.http.exchange import Exchange
 from app.front.observability.log import Log
 from app.front.observability.metrics import Metrics
@@ -42,7 +44,7 @@ class RequestRecorder:
             self._metrics.count(exchange, at)
         self.log.requests(ended, time.monotonic())
 
-    def metrics(self) -> bytes:
+    def families(self) -> list[Metric]:
         """The metrics, with all that has ended until now."""
         self.flush()
-        return self._metrics.text()
+        return self._metrics.families()

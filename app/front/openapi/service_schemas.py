@@ -24,6 +24,11 @@ _LIMITS: Final[Schema] = {
     "default_deadline_s": _seconds("Of a query that names no `timeout_s`, in seconds."),
     "maximum_deadline_s": _seconds("The longest `timeout_s`, in seconds."),
     "cost_flops": {"type": "number", "description": "Floating-point operations that one query may plan."},
+    "fronts": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Processes that speak HTTP and share the workers; limits are of all.",
+    },
     "workers": {
         "type": "object",
         "additionalProperties": _count("Workers."),

@@ -33,10 +33,16 @@ class Quarantine:
     def is_used(self) -> bool:
         return bool(self._until)
 
-    def add(self, asked: bytes, body: Sequence[Buffer], size: int, now: float) -> None:
-        """This content has cost two workers."""
+    def add(self, asked: bytes, body: Sequence[Buffer], size: int, now: float) -> bytes:
+        """This content has cost two workers; its fingerprint."""
+        mark = fingerprint(asked, body)
+        self.learn(mark, size, now)
+        return mark
+
+    def learn(self, mark: bytes, size: int, now: float) -> None:
+        """The content of this fingerprint and size has."""
         if self._seconds:
-            self._until[fingerprint(asked, body)] = now + self._seconds
+            self._until[mark] = now + self._seconds
             self._sizes.add(size)
 
     def left_s(self, asked: bytes, body: Sequence[Buffer], size: int, now: float) -> float:

@@ -86,11 +86,13 @@ ROUTES: Final = (
     Route("GET", f"{PREFIX}/health/live", "Whether the server lives.", page=metadata.live, public=True),
     Route("GET", f"{PREFIX}/health/ready", "Whether queries are answered.", page=metadata.ready, public=True),
     Route("GET", f"{PREFIX}/models", "The names of all models: operations, functions, and `program`.", page=metadata.models),
-    Route("GET", f"{PREFIX}/models/stats", "Statistics of every model that has been asked.", page=metadata.statistics),
+    Route(
+        "GET", f"{PREFIX}/models/stats", "Statistics of every model that has been asked.", page=metadata.statistics, counts=True
+    ),
     *_of_model("", method="GET", summary="A model's tensors and what can be differentiated.", page=metadata.model),
     *_of_model("/ready", method="GET", summary="Whether a model answers.", page=metadata.model_ready),
     *_of_model("/config", method="GET", summary="A model's configuration.", page=metadata.config),
-    *_of_model("/stats", method="GET", summary="A model's statistics.", page=metadata.statistics),
+    *_of_model("/stats", method="GET", summary="A model's statistics.", page=metadata.statistics, counts=True),
     *_of_model("/infer", method="POST", summary="Values and derivatives.", endpoint="oip.infer", headers=_HEADERS),
     Route("POST", f"{PREFIX}/repository/index", "All models with their state.", "oip.index"),
     Route("POST", f"{PREFIX}/repository/models/{{model}}/load", "Refused: nothing is loaded at run time.", "oip.loading"),

@@ -1,0 +1,79 @@
+"""Messages between the parent and its fronts: JSON objects over a Unix socket that keeps their borders, some with a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import Any, Final
+
+import orjson
+
+# The kernel copies a message as a whole; the largest is one front's counts, some ten kilobytes.
+_LIMIT_BYTES: Final = 1 << 20
+# A connection comes with its message; no message has two.
+_DESCRIPTORS: Final = 1
+_CONNECTION: Final = b"c"
+
+
+class Message(dict[str, Any]):
+    """What is said: `say` names it, the rest is its facts. `connection`: a client's, which belongs to whoever receives the message."""
+
+    connection: socket.socket | None = None
+
+
+def line() -> tuple[Line, Line]:
+    """Both ends of a new line."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Line(ends[0]), Line(ends[1])
+
+
+class Line:
+    """One end, non-blocking. What is sent is never waited for."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def close(self) -> None:
+        self._end.close()
+
+    def say(self, word: str, **facts: Any) -> bool:
+        """False where the other end is gone, or has not listened for long."""
+        try:
+            self._end.send(orjson.dumps({"say": word, **facts}))
+        except OSError:
+            return False
+        return True
+
+    def hand_over(self, connection: socket.socket) -> bool:
+        """Give a client's connection away, which the caller closes then; False as for `say`."""
+        try:
+            socket.send_fds(self._end, [_CONNECTION], [connection.fileno()])
+        except OSError:
+            return False
+        return True
+
+    def heard(self) -> Message | None:
+        """The next message; None where the other end is gone.
+
+        Raises:
+            BlockingIOError: nothing more has come.
+        """
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._end, _LIMIT_BYTES, _DESCRIPTORS)
+        except ConnectionError:
+            return None
+        if not data:
+            return None
+        if data != _CONNECTION:
+            return Message(orjson.loads(data))
+        message = Message(say="connection")
+        with contextlib.suppress(IndexError):  # no descriptor was left for it here
+            message.connection = socket.socket(fileno=descriptors.pop())
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return message
