@@ -144,7 +144,7 @@ class Road:
             return self._read(request, announce, labels, parts)
         except PullbackError as error:
             self._check_device()
-            return _refusal(error, request, labels)
+            return _refusal(error, request, labels, retire=error.code == "out_of_memory" and self._engine.is_spoiled)
         except Exception as error:  # the last floor: a worker answers whatever happens
             self._check_device()
             if is_memory(error):

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from torch import Tensor
@@ -14,6 +15,8 @@ from app.engine import batching
 from app.engine.autodiff.blocks import Report
 from app.engine.autodiff.layout_cache import LayoutCache
 from app.engine.computation import Computation
+from app.engine.cuda.cuda_recipe import CudaRecipe
+from app.engine.cuda.graphs import Recorder
 from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_nonfinite
@@ -38,6 +41,7 @@ class Engine:
         self._limits = limits
         self._device = device
         self._layout_cache = LayoutCache(int(limits.memory_bytes * _LAYOUTS_SHARE))
+        self._recorder = Recorder(device)
         self._preparer = Preparer(limits, device, functions, {kind: row.demand for kind, row in KINDS.items()})
 
     def answer(self, query: Query) -> Answer:
@@ -80,9 +84,17 @@ class Engine:
 
         `names`: as of `recipes.recipe`.
         """
-        if self._device != "cpu" or self._preparer.completed(query)[0] is not query:
+        if self._preparer.completed(query)[0] is not query:
             return None
-        return recipe(query, self._preparer.prepared(query), names)
+        prepared = self._preparer.prepared(query)
+        if self._device == "cpu":
+            return recipe(query, prepared, names)
+        return recipe(query, prepared, names, partial(CudaRecipe, device=self._device, record=self._recorder.record))
+
+    @property
+    def is_spoiled(self) -> bool:
+        """Whether a process that has run out of memory will not have it again."""
+        return self._recorder.is_spoiled
 
     def _answer(self, query: Query) -> Answer:
         query, initialised = self._preparer.completed(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 import torch
@@ -22,6 +23,8 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
 # The math library's last bits depend on where a matrix begins (measured: `matmul`, `lstsq` at eight offsets); PyTorch's own memory
 # begins at a multiple of 64. Above this size the copy would cost more than the computation of most.
 _ALIGNED_UP_TO_BYTES: Final = 1 << 20
+# PyTorch keeps pinned memory for good, in blocks of powers of two; larger results are rare. Chosen.
+_PINNED_UP_TO_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +57,38 @@ def to_torch(data: TensorData, device: str) -> Tensor:
         tensor = copied.view(dtype).view(data.shape)
     else:
         tensor = torch.frombuffer(data.data, dtype=dtype).view(data.shape)
-    return tensor if device == "cpu" else tensor.to(device)
+    return tensor if device == "cpu" else _to_gpu(tensor, device)
+
+
+def _to_gpu(tensor: Tensor, device: str) -> Tensor:
+    """From pinned memory the GPU fetches it by itself, beside what it computes: a cotangent while the forward is on its way.
+
+    The bytes must stay until the query's results are read. Other memory is copied by the CPU, piece by piece.
+    """
+    if not tensor.is_pinned():
+        return tensor.to(device)
+    computing, copying = torch.cuda.current_stream(device), _copying(device)
+    with torch.cuda.stream(copying):
+        moved = tensor.to(device, non_blocking=True)
+    computing.wait_stream(copying)
+    # The allocator knows it as the copying stream's, and must not give its memory away before the computing one is through with it.
+    moved.record_stream(computing)
+    return moved
+
+
+@cache
+def _copying(device: str) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _from_gpu(tensor: Tensor) -> Tensor:
+    """On the CPU, in pinned memory, which the GPU writes at the pace of the bus; it is used again and again."""
+    if not 0 < tensor.nbytes <= _PINNED_UP_TO_BYTES:
+        return tensor.cpu()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return host
 
 
 def seed_generators(number: int) -> None:
@@ -82,7 +116,7 @@ def from_torch(tensor: Tensor) -> TensorData:
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     if tensor.device.type != "cpu":
-        tensor = tensor.cpu()
+        tensor = _from_gpu(tensor)
     shape = tuple(tensor.shape)
     if tensor._is_zerotensor():  # forward mode's own zeros, which have no memory
         tensor = torch.zeros(shape, dtype=tensor.dtype)

@@ -1,0 +1,80 @@
+"""Recipes that stage their numbers, here with the CPU in the place of a GPU: the same bits as the plain recipe."""
+
+from __future__ import annotations
+
+import random
+from array import array
+
+import numpy as np
+import orjson
+import pytest
+
+from app.catalogue.read import operations
+from app.engine.cuda.cuda_recipe import CudaRecipe
+from app.engine.engine import Engine
+from app.engine.recipes import Numbers
+from app.errors import PullbackError
+from app.limits import Limits
+from app.program.functions import load
+from app.protocols.message import Message
+from app.protocols.native import bodies
+from app.protocols.native.repetition import taken_apart
+from tests.engine.cuda.test_graphs import Recorder
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's, of deprecated operations; a worker ignores them too
+RUNS = 18  # two more than are needed for a recording
+PROGRAMS = (
+    {"program": "return (softmax(x @ w, 1) ** 2).sum()", "inputs": {"x": [[1.0, 2.0]], "w": [[0.5, 0.1], [0.2, 0.3]]}},
+    {"program": "return {'a': x * y, 'n': x.shape[0] * y}", "inputs": {"x": [1, 2, 3], "y": [0.5, 1.5, 2.5]}},
+)
+ENGINE = Engine(Limits(), "cpu", load(None))
+
+
+def moved(numbers: array[float] | array[int], draws: random.Random) -> Numbers:
+    """The same with others near them, probabilities again; integers, which may be places, stay."""
+    return array(numbers.typecode, [n * draws.uniform(0.9, 1.0) for n in numbers]) if numbers.typecode in "df" else numbers
+
+
+def is_the_same(text: dict[str, object]) -> bool | None:
+    """Whether a staged recipe gives the plain one's bits, run by run; None where the query has none."""
+    body = orjson.dumps(text)
+    query = bodies.read(memoryview(body), None, None, Limits())
+    repetition = taken_apart(Message("query", memoryview(body)))
+    if repetition is None:
+        return None
+    try:
+        ENGINE.answer(query)
+        plain = ENGINE.recipe(query, repetition.names)
+    except PullbackError:
+        return None
+    if plain is None:
+        return None
+    recorder = Recorder()
+    staged = CudaRecipe(query, ENGINE.prepared(query), repetition.names, "cpu", recorder.record)
+    draws, pairs = random.Random(0), []
+    for _ in range(RUNS):
+        numbers = [sent if isinstance(sent, memoryview) else moved(sent, draws) for sent in repetition.numbers]
+        expected = [(str(one.dtype), one.shape, one.tobytes()) for one in plain.run(numbers) or ()]
+        pairs.append((expected, staged.run(numbers)))
+    # Compared at the end: a staged recipe's results stand in memory of their own.
+    for expected, arrays in pairs:
+        if expected != [(str(one.dtype), one.shape, one.tobytes()) for one in arrays or ()]:
+            return False
+    assert recorder.replayed > 1
+    return True
+
+
+@pytest.mark.parametrize("text", PROGRAMS, ids=lambda text: str(next(iter(text.values()))))
+@pytest.mark.parametrize("want", [["outputs"], ["vjp"], ["outputs", "vjp"]], ids="+".join)
+def test_programs(text: dict[str, object], want: list[str]) -> None:
+    assert is_the_same({**text, "want": want})
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_operations_of_the_catalogue(part: int) -> None:
+    examples = [operation.example for operation in operations().values()][3 * part :: 7]
+    same = [is_the_same(dict(example)) for example in examples]
+    assert np.count_nonzero([verdict is True for verdict in same]) > 30
+    assert False not in same, [
+        example["operation"] for example, verdict in zip(examples, same, strict=True) if verdict is False
+    ]
