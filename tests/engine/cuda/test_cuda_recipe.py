@@ -18,7 +18,7 @@ from app.limits import Limits
 from app.program.functions import load
 from app.protocols.message import Message
 from app.protocols.native import bodies
-from app.protocols.native.repetition import taken_apart
+from app.protocols.native.repetition import taking_apart
 from tests.engine.cuda.test_graphs import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's, of deprecated operations; a worker ignores them too
@@ -39,7 +39,8 @@ def is_the_same(text: dict[str, object]) -> bool | None:
     """Whether a staged recipe gives the plain one's bits, run by run; None where the query has none."""
     body = orjson.dumps(text)
     query = bodies.read(memoryview(body), None, None, Limits())
-    repetition = taken_apart(Message("query", memoryview(body)))
+    take_apart = taking_apart(Message("query", memoryview(body)))
+    repetition = None if take_apart is None else take_apart(body)
     if repetition is None:
         return None
     try:
