@@ -56,6 +56,7 @@ class Reply:
         labels: `operation`, `want` and `code`, for the metrics.
         headers: by lower-case name, besides Content-Type.
         retire: this worker must be replaced after the reply.
+        first: the query was the first of its kind here, so that it was planned.
     """
 
     status: int
@@ -65,6 +66,7 @@ class Reply:
     labels: Mapping[str, str] = field(default_factory=dict)
     retire: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    first: bool = False
 
 
 class TakenApart(NamedTuple):
@@ -174,6 +176,7 @@ class Road:
             announce(query.timeout_s)
         labels["operation"] = _name(query)
         labels["want"] = query.want[0] if len(query.want) == 1 else "several"
+        plans = self._engine.plans
         start = time.perf_counter()
         query, answer = self._answer(asked)
         computed = time.perf_counter()
@@ -183,7 +186,8 @@ class Road:
         if parts is not None and self.recipes.is_due(parts.repetition.signature):
             cut = None if asked.cut is None or not parts.repetition.is_of(query) else asked.cut
             self._learn(parts.repetition, query, answer, cut, b"".join(written.buffers), labels)
-        return _reply(written, {"compute": computed - start, "encode": done - computed}, labels)
+        timings = {"compute": computed - start, "encode": done - computed}
+        return _reply(written, timings, labels, first=self._engine.plans > plans)
 
     def _learn(
         self,
@@ -243,8 +247,8 @@ def _name(query: Query) -> str:
     return query.operation or ("program" if query.program is not None else query.function or "")
 
 
-def _reply(written: Written, timings: dict[str, float], labels: dict[str, str]) -> Reply:
-    return Reply(written.status, written.media_type, written.buffers, timings, labels, headers=written.headers)
+def _reply(written: Written, timings: dict[str, float], labels: dict[str, str], *, first: bool = False) -> Reply:
+    return Reply(written.status, written.media_type, written.buffers, timings, labels, headers=written.headers, first=first)
 
 
 def _refusal(error: PullbackError, request: Request, labels: dict[str, str], *, retire: bool = False) -> Reply:

@@ -75,6 +75,11 @@ class Engine:
             )
         return {result.name: (name_of(result.dtype), result.shape) for result in prepared.plan.outputs}
 
+    @property
+    def plans(self) -> int:
+        """How many plans were made that serve again."""
+        return self._preparer.plans
+
     def prepared(self, query: Query) -> Prepared:
         """The query made ready to run, as `answer` runs it; for measurements and inspection."""
         return self._preparer.prepared(query)

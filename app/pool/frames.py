@@ -29,10 +29,12 @@ class Kind(IntEnum):
     QUERY = 1  # front → worker: meta and body of a query; seconds = its deadline on CLOCK_MONOTONIC
     CANCEL = 2  # front → worker: drop this query if it has not begun
     PROBE = 3  # front → worker: show that you still differentiate
+    REHEARSE = 4  # front → worker: compute this query, so that the next of its kind is quick, and throw the answer away
     READY = 16  # worker → front: started, or probed; meta says whether the probe gradient succeeded
     DEADLINE = 17  # worker → front: the query names its own timeout; seconds = that timeout
     REPLY = 18  # worker → front: the answer
     DROPPED = 19  # worker → front: a cancelled or late query was not computed
+    REHEARSED = 20  # worker → front: done with it
     HELLO = 32  # forkserver → front: torch is imported and warm
     FORK = 33  # front → forkserver: fork a worker; its end of the socketpair travels with the frame
     FORKED = 34  # forkserver → front: the worker's pid

@@ -15,7 +15,11 @@ from app.pool.frames import Buffer
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """What a worker answered: status, media type, body, timings in seconds, labels of bounded cardinality."""
+    """What a worker answered: status, media type, body, timings in seconds, labels of bounded cardinality.
+
+    Attributes:
+        first: the worker had to plan it, as the first of its kind.
+    """
 
     status: int
     media_type: str
@@ -25,6 +29,7 @@ class WorkerReply:
     pieces: int = 0
     retire: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    first: bool = False
 
     def parts(self) -> Iterator[memoryview]:
         """The body's pieces, where the worker has said their sizes (as little-endian u64 before them).

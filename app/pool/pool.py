@@ -25,6 +25,7 @@ from app.pool.job import Job, WorkerReply, asked_of, meta_of
 from app.pool.queueing.dispatch import Dispatch
 from app.pool.queueing.light import SLICES
 from app.pool.queueing.quarantine import Quarantine
+from app.pool.queueing.rehearsal import Rehearsal
 from app.pool.queueing.timeout import timeout_of
 from app.pool.queueing.verdict import SIGKILL, Verdict
 from app.pool.share import Share
@@ -36,6 +37,7 @@ _TICK_S: Final = 0.005
 _ROUND_S: Final = 0.25  # a few times a second; a hang is told after seconds (supervisor.py)
 # A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
 _GRACE_S: Final = 0.02
+_REHEARSE_S: Final = 0.01  # between two lessons, so that they take a small part of a core. Chosen.
 _LIVES: Final = 2  # one worker's death may be chance; of two it is guilty, and is refused from then on
 _TRIES: Final = 6  # with those that were another's fault; more would be many deaths in a row for one query. Chosen.
 # The endpoint whose bodies are queries in the native protocol; of other bodies the worker alone knows what timeout they name.
@@ -65,6 +67,8 @@ class Pool:
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
         self._quarantine = Quarantine(settings.quarantine_s)
         self._verdict = Verdict()
+        self._rehearsal = Rehearsal()
+        self._rehearses_soon = False
         self._ever_ready = asyncio.Event()
         self._oom_kills = OomKills()
 
@@ -105,9 +109,10 @@ class Pool:
 
     def states(self) -> dict[str, int]:
         """Workers by state."""
+        idle = len(self._dispatch.idle) + self._rehearsal.running_count
         return {
-            "idle": len(self._dispatch.idle),
-            "busy": self._dispatch.regular_count - len(self._dispatch.idle),
+            "idle": idle,
+            "busy": self._dispatch.regular_count - idle,
             "starting": sum(worker.state == "starting" for worker in self.supervisor.workers.values()),
             **self._dispatch.light_states(),
         }
@@ -213,6 +218,7 @@ class Pool:
     def on_ready(self, worker: WorkerHandle) -> None:
         self._ever_ready.set()
         self._dispatch.join(worker, time.monotonic())
+        self._rehearse_soon()
 
     def on_frame(self, worker: WorkerHandle, frame: Frame) -> None:
         now = time.monotonic()
@@ -224,6 +230,11 @@ class Pool:
                 self._undone(job, now)
             if worker.state == "ready":
                 self._dispatch.feed(worker, now)
+        elif frame.kind is Kind.REHEARSED:
+            self._rehearsal.done(worker.number)
+            if worker.state == "ready":
+                self._dispatch.feed(worker, now)
+            self._rehearse_soon()
         elif frame.kind is Kind.DEADLINE and (job := worker.held.get(frame.number)):
             job.deadline = job.arrived + self._timeout(frame.seconds)
             self._earliest = min(self._earliest, job.deadline)
@@ -244,6 +255,8 @@ class Pool:
                 job.begun = max(head_since, job.arrived)
                 job.worker = self.share.worker_number(worker.index)
                 self._dispatch.answered(job, now - head_since)
+                if reply.first and self._rehearsal.note(worker.number, job.asked, job.meta, tuple(job.body), reply):
+                    self._rehearse_soon()
                 self._settle(job, no_room or reply)
             for other in self._dispatch.holders_of(job):
                 other.cancel(job)
@@ -264,6 +277,7 @@ class Pool:
 
     def on_lost(self, worker: WorkerHandle) -> None:
         """It died. What it had not begun goes back to the front of the queue at once; what it computed waits for the verdict."""
+        self._rehearsal.died(worker.number)
         self._dispatch.leave(worker)
         self._dispatch.take_from(worker, list(worker.held.values())[1:], time.monotonic())
 
@@ -350,4 +364,25 @@ class Pool:
         now = time.monotonic()
         self.supervisor.look_after(now)
         self._dispatch.round(now)
+        for number in self._rehearsal.overdue(now):
+            if (worker := self._dispatch.ready.get(number)) is not None:
+                self._dispatch.replace(worker, "probe", now)
+            self._rehearsal.died(number)
+        self._rehearse_soon()
         self._loop.call_later(_ROUND_S, self._round)
+
+    def _rehearse_soon(self) -> None:
+        if not self._rehearses_soon:
+            self._rehearses_soon = True
+            self._loop.call_later(_REHEARSE_S, self._rehearse)
+
+    def _rehearse(self) -> None:
+        """Give a worker that rests what another one had to learn; where none rests now, the next round tries again."""
+        self._rehearses_soon = False
+        now = time.monotonic()
+        for worker in [] if self._rehearsal.running_count else self._dispatch.spare():
+            lesson = self._rehearsal.begin(worker.number, now)
+            if lesson is not None:
+                self._dispatch.idle.remove(worker)
+                worker.rehearse(lesson.meta, lesson.body)
+                return

@@ -77,6 +77,9 @@ class Worker:
             frame = self._waiting.popleft()
             if frame.kind is Kind.PROBE:
                 self._send(self._ready())
+            elif frame.kind is Kind.REHEARSE:
+                if self._rehearse(frame):
+                    return
             elif frame.seconds < time.monotonic():
                 self._send(encode(Kind.DROPPED, frame.number))
             elif self._answer(frame):
@@ -141,6 +144,14 @@ class Worker:
         if self._held:
             held, self._held, self._held_bytes = self._held, [], 0
             send_all(self._connection, held)
+
+    def _rehearse(self, frame: Frame) -> bool:
+        """Compute for what is learnt by it; True as for an answer."""
+        self.flush()
+        request = self._request(**orjson.loads(frame.meta), body=memoryview(frame.body))
+        retire = self._road.answer(request, lambda _: None).retire
+        self._send(encode(Kind.REHEARSED))
+        return retire
 
     def _ready(self) -> list[Buffer]:
         return encode(Kind.READY, meta=orjson.dumps({"probe": self._road.probe()}))
@@ -225,6 +236,8 @@ def _meta(reply: Reply) -> dict[str, Any]:
         "labels": {name: value[:NAME_LIMIT] for name, value in reply.labels.items()},
         "retire": reply.retire,
     }
+    if reply.first:
+        meta["first"] = True
     if reply.headers:
         meta["headers"] = reply.headers
     meta["timings"] = reply.timings

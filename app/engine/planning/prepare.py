@@ -88,6 +88,9 @@ class Preparer:
     """Prepares queries and remembers what can be used again, by signature.
 
     `demands`: what each kind asks of the plan, by its name.
+
+    Attributes:
+        plans: how many were made that serve again.
     """
 
     def __init__(self, limits: Limits, device: str, functions: Functions, demands: Mapping[str, Demand]) -> None:
@@ -96,6 +99,7 @@ class Preparer:
         self._device = device
         self._demands = demands
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
+        self.plans = 0
         self._weights = WeightFiller(functions, self._read, self._sample)
 
     def completed(self, query: Query) -> tuple[Query, tuple[str, ...]]:
@@ -111,6 +115,7 @@ class Preparer:
             return prepared
         prepared = self._prepare(query)
         if prepared.function.static:
+            self.plans += 1
             self._known[key] = prepared
             if len(self._known) > _CACHE_LENGTH:
                 self._known.popitem(last=False)

@@ -86,6 +86,10 @@ class WorkerHandle:
         job.holders.append(self.number)
         self._channel.send(encode(Kind.QUERY, job.number, seconds=job.deadline, meta=job.meta, body=job.body))
 
+    def rehearse(self, meta: bytes, body: bytes) -> None:
+        """Have a query computed whose answer nobody wants."""
+        self._channel.send(encode(Kind.REHEARSE, meta=meta, body=[body]))
+
     def cancel(self, job: Job) -> None:
         """Ask for `job` to be dropped; it stays held until the worker says that it was dropped, or answers it."""
         self._channel.send(encode(Kind.CANCEL, job.number))

@@ -225,6 +225,10 @@ class Dispatch:
         if job is not None:
             self._give(light, job, now)
 
+    def spare(self) -> list[WorkerHandle]:
+        """Workers that rest while nothing waits, if one of them may be taken away: of several one is left for whoever comes."""
+        return list(self.idle) if not self and len(self.idle) > min(1, self.regular_count - 1) else []
+
     # The clock
 
     def tick(self, now: float) -> None:

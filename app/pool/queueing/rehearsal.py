@@ -1,0 +1,89 @@
+"""Rehearsal: what one worker had to learn for a small query the others learn while nobody waits, and so does whoever replaces them.
+
+The first query of its kind costs a worker many times what the next one costs: it is planned, and what repeats is prepared. The worker
+says so with its answer, and the query is kept. A worker that rests is given it, computes it and throws the answer away; nothing is
+counted, logged or blamed. It is done with one query at a time and is back within milliseconds, and one worker always rests beside it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.pool.frames import Buffer
+from app.pool.job import WorkerReply
+
+_COUNT_LIMIT: Final = 64  # queries that are kept, the latest: with their bodies less than 0.5 MB
+_BYTES_LIMIT: Final = 4 << 10  # of one body
+# What took longer is not small: whoever comes while it is rehearsed would wait so long. A first query takes up to some 20 ms.
+_SECONDS_LIMIT: Final = 0.03
+# The first time it is planned, the second time what repeats is prepared (app/engine/recipes.py), the third time that is used.
+_TIMES: Final = 3
+# After which a worker that does not come back is replaced: a hundred times what any query here took.
+_OVERDUE_S: Final = 3.0
+
+
+@dataclass(slots=True, eq=False)
+class Lesson:
+    """A query that was the first of its kind somewhere: what a worker is told of it besides its body, and the body.
+
+    Attributes:
+        times: worker number → how often it has computed this.
+    """
+
+    meta: bytes
+    body: bytes
+    times: Counter[int] = field(default_factory=Counter)
+
+
+class Rehearsal:
+    """The lessons, and which worker is at which."""
+
+    def __init__(self) -> None:
+        self._lessons: OrderedDict[tuple[bytes, bytes], Lesson] = OrderedDict()
+        self._running: dict[int, tuple[Lesson, float]] = {}
+
+    @property
+    def running_count(self) -> int:
+        """Workers that rehearse now; one at the most."""
+        return len(self._running)
+
+    def note(self, worker: int, asked: bytes, meta: bytes, body: tuple[Buffer, ...], reply: WorkerReply) -> bool:
+        """A worker had to learn for this query; True where it is kept for the others.
+
+        `asked`: what is asked besides the body, without the request's id.
+        """
+        if sum(map(len, body)) > _BYTES_LIMIT or reply.status != 200 or reply.timings.get("compute", 0.0) > _SECONDS_LIMIT:
+            return False
+        key = asked, b"".join(body)
+        lesson = self._lessons.setdefault(key, Lesson(meta, key[1]))
+        lesson.times[worker] += 1
+        self._lessons.move_to_end(key)
+        if len(self._lessons) > _COUNT_LIMIT:
+            self._lessons.popitem(last=False)
+        return True
+
+    def begin(self, worker: int, now: float) -> Lesson | None:
+        """What this worker rehearses now, the latest first; None where it has nothing to learn."""
+        lesson = next((lesson for lesson in reversed(self._lessons.values()) if lesson.times[worker] < _TIMES), None)
+        if lesson is not None:
+            lesson.times[worker] += 1
+            self._running[worker] = lesson, now
+        return lesson
+
+    def done(self, worker: int) -> None:
+        """It is through with its lesson."""
+        self._running.pop(worker, None)
+
+    def died(self, worker: int) -> None:
+        """A worker is gone, and what it rehearsed is forgotten: it may have cost its life."""
+        running = self._running.pop(worker, None)
+        if running is not None:
+            self._lessons = OrderedDict((key, lesson) for key, lesson in self._lessons.items() if lesson is not running[0])
+        for lesson in self._lessons.values():
+            lesson.times.pop(worker, None)
+
+    def overdue(self, now: float) -> list[int]:
+        """Workers that should have been back."""
+        return [worker for worker, (_, since) in self._running.items() if now - since > _OVERDUE_S]
