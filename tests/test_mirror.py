@@ -36,6 +36,7 @@ WHOLE: Final[dict[str, str]] = {
     "pool/test_end.py": "how a server ends",
     "pool/test_faults.py": "injected faults of the system",
     "pool/test_isolation.py": "one client's load and another's",
+    "pool/slabs/test_large_bodies.py": "bodies through slabs: full ones, dead workers, other workers' ones",
     "pool/test_memory.py": "memory of the whole service under large bodies",
     "program/test_advice.py": "the advice in refusals",
     "program/test_hostile.py": "hostile texts",

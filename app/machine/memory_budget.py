@@ -38,6 +38,11 @@ _LIGHT_SHARE: Final = 4
 _LEAST_LIGHT_BYTES: Final = 32 * MEBIBYTE
 _MOST_LIGHT_BYTES: Final = 256 * MEBIBYTE
 _LIGHT_FROM_BYTES: Final = 96 * MEBIBYTE
+# Of what a worker would have, the memory that it shares with the front for large bodies: for each way room for two of 16 MiB at most, which
+# one copy moves in the time of a few milliseconds; less than 4 MiB each way helps few bodies. Chosen.
+_SLAB_SHARE: Final = 16
+_MOST_SLAB_BYTES: Final = 64 * MEBIBYTE
+_LEAST_SLAB_BYTES: Final = 8 * MEBIBYTE
 # The rest is for page tables, what malloc loses between blocks, and the kernel's buffers of connections.
 _SHARE: Final = 0.93
 _QUEUE_SHARE: Final = 0.25  # of the room, for bodies and replies in the front; the workers have the rest. Chosen.
@@ -97,6 +102,7 @@ class Budget:
     """Who may take what, in bytes; `workers`, `worker_bytes` and `light_bytes` (0: no light worker) are those of a machine without GPUs.
 
     Each of the `fronts` has a warm parent of its workers, and a light worker, of its own.
+    `slab_bytes`: what each worker shares with the front for large bodies; 0: nothing, and they go over the socket.
     """
 
     machine: Machine
@@ -104,6 +110,7 @@ class Budget:
     workers: int
     worker_bytes: int
     light_bytes: int
+    slab_bytes: int
     queue_bytes: int
     body_bytes: int
     result_bytes: int
@@ -111,7 +118,7 @@ class Budget:
     @property
     def total_bytes(self) -> int:
         """What all processes may hold together at the worst."""
-        workers = self.workers * (WORKER_BYTES + self.worker_bytes)
+        workers = self.workers * (WORKER_BYTES + self.worker_bytes + self.slab_bytes)
         light = WORKER_BYTES + self.light_bytes if self.light_bytes else 0
         return _fixed_bytes(self.fronts, self.machine) + workers + self.fronts * light + self.queue_bytes
 
@@ -131,6 +138,7 @@ class Budget:
             "workers": self.workers,
             "worker_memory_bytes": self.worker_bytes,
             "light_worker_memory_bytes": self.light_bytes,
+            "slab_bytes": self.slab_bytes,
             "queue_bytes": self.queue_bytes,
             "body_bytes": self.body_bytes,
             "result_bytes": self.result_bytes,
@@ -186,6 +194,12 @@ def derive(settings: Settings, machine: Machine) -> Budget:
         share = room - workers * useful - fronts * _beside(settings.worker_memory_bytes)
     queue = settings.queue_bytes or max(_LEAST_QUEUE_BYTES, min(share, most))
     worker, light = _shared_out(room - queue, workers, fronts, settings.worker_memory_bytes)
+    slab = _slab(worker)
+    if not settings.worker_memory_bytes:
+        worker -= slab
+        light = min(light, max(_LEAST_LIGHT_BYTES, worker // _LIGHT_SHARE))
+    elif workers * (WORKER_BYTES + worker + slab) + fronts * (WORKER_BYTES + light if light else 0) + queue > room:
+        slab = 0
     in_worker = max(worker // _LARGE_BODIES_IN_A_WORKER, min(worker // _BODIES_IN_A_WORKER, _SOON_ANSWERED_BYTES))
     largest = min(_MOST_BODY_BYTES, queue // _BODIES_IN_THE_QUEUE, in_worker)
     return Budget(
@@ -194,6 +208,7 @@ def derive(settings: Settings, machine: Machine) -> Budget:
         workers=workers,
         worker_bytes=worker,
         light_bytes=light,
+        slab_bytes=slab,
         queue_bytes=queue,
         body_bytes=settings.body_limit_bytes or largest,
         result_bytes=settings.result_limit_bytes or largest,
@@ -207,6 +222,12 @@ def _fronts(settings: Settings, machine: Machine) -> int:
     workers = min(settings.workers or machine.cores, machine.cores)
     by_memory = machine.memory_bytes // _MEMORY_OF_A_FRONT
     return max(1, min(workers // _WORKERS_OF_A_FRONT, by_memory, _MOST_FRONTS))
+
+
+def _slab(worker_bytes: int) -> int:
+    """Bytes of the memory that a worker shares with the front, where it would have so many without."""
+    share = min(_MOST_SLAB_BYTES, worker_bytes // _SLAB_SHARE // MEBIBYTE * MEBIBYTE)
+    return share if share >= _LEAST_SLAB_BYTES else 0
 
 
 def _workers(room: int, useful: int, cores: int) -> int:

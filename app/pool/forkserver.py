@@ -19,7 +19,7 @@ import orjson
 from app.errors import EXIT_SETTINGS, EXIT_THREADS, ServiceError
 from app.pool import linux as kernel
 from app.pool.environment import NO_GPU
-from app.pool.frames import Frame, Kind, Reader, encode
+from app.pool.frames import Kind, Reader, encode
 from app.pool.worker import send_all, work
 from app.pool.worker_slots import WorkerSlot, limits, places
 from app.settings import Settings
@@ -66,13 +66,18 @@ class Forkserver:
             if frame.kind is Kind.PING:
                 self._tell(Kind.PONG, frame.number, {})
             elif (connection := next(connections, None)) is not None:
-                self._fork(frame, socket.socket(fileno=connection))
+                place = WorkerSlot(**orjson.loads(frame.meta))
+                slab = next(connections, None) if place.slab_bytes else None
+                try:
+                    self._fork(frame.number, place, socket.socket(fileno=connection), slab)
+                finally:
+                    if slab is not None:
+                        os.close(slab)
             # Else there was no descriptor left for it here: the front finds that line closed, and asks again.
         return True
 
-    def _fork(self, frame: Frame, connection: socket.socket) -> None:
+    def _fork(self, number: int, place: WorkerSlot, connection: socket.socket, slab: int | None) -> None:
         _check_threads()
-        place = WorkerSlot(**orjson.loads(frame.meta))
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -83,8 +88,8 @@ class Forkserver:
         if pid == 0:
             if not kernel.die_with_pipe(self._lifeline):
                 kernel.die_with_parent(parent)
-            kernel.close_all_but([connection.fileno(), self._lifeline])
-            work(connection, lambda: self._road_for(place), place)
+            kernel.close_all_but([connection.fileno(), self._lifeline, *([] if slab is None else [slab])])
+            work(connection, lambda: self._road_for(place), place, slab)
         connection.close()
         try:
             pidfd = os.pidfd_open(pid)
@@ -93,9 +98,9 @@ class Forkserver:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return
-        self._children[pidfd] = (pid, frame.number)
+        self._children[pidfd] = (pid, number)
         self._poll.register(pidfd, select.POLLIN)
-        self._tell(Kind.FORKED, frame.number, {"pid": pid})
+        self._tell(Kind.FORKED, number, {"pid": pid})
 
     def _road_for(self, place: WorkerSlot) -> Road:
         from app.road import Road

@@ -30,11 +30,14 @@ class Kind(IntEnum):
     CANCEL = 2  # front → worker: drop this query if it has not begun
     PROBE = 3  # front → worker: show that you still differentiate
     REHEARSE = 4  # front → worker: compute this query, so that the next of its kind is quick, and throw the answer away
+    PLACED_QUERY = 5  # as QUERY, but its body stands in the slab; the frame's says where
+    FREED = 6  # either way: the body that began at `number` in the slab has been read
     READY = 16  # worker → front: started, or probed; meta says whether the probe gradient succeeded
     DEADLINE = 17  # worker → front: the query names its own timeout; seconds = that timeout
     REPLY = 18  # worker → front: the answer
     DROPPED = 19  # worker → front: a cancelled or late query was not computed
     REHEARSED = 20  # worker → front: done with it
+    PLACED_REPLY = 21  # as REPLY, but its body stands in the slab; the frame's says where
     HELLO = 32  # forkserver → front: torch is imported and warm
     FORK = 33  # front → forkserver: fork a worker; its end of the socketpair travels with the frame
     FORKED = 34  # forkserver → front: the worker's pid

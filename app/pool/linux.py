@@ -131,10 +131,11 @@ def enlarge(connection: socket.socket, size: int = 4 << 20) -> None:
 
 
 def resident_bytes() -> int:
-    """This process's resident memory; 0 where /proc has no such file."""
+    """This process's own resident memory, without what it shares with files or other processes; 0 where /proc has no such file."""
     try:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+            resident, shared = map(int, file.read().split()[1:3])
+            return (resident - shared) * resource.getpagesize()
     except OSError:
         return 0
 

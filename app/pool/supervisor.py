@@ -218,9 +218,9 @@ class Supervisor:
         worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost, self._allocate)
         worker.is_light = index >= len(self.slots)
         self.workers[index] = self._unreaped[number] = worker
-        with theirs, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.
-            forkserver.fork(number, slot, theirs)
+            worker.fork(forkserver, theirs)
 
     def _slot(self, index: int) -> WorkerSlot | None:
         """After the others come those of the light worker and its standby, while they are wanted."""

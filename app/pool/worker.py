@@ -26,6 +26,7 @@ from app.limits import NAME_LIMIT
 from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
 from app.pool.refusals import body_without_memory
+from app.pool.slabs.worker_bodies import WorkerBodies
 from app.pool.worker_slots import WorkerSlot, limits, places
 from app.settings import Settings
 
@@ -54,7 +55,7 @@ class _Heading(NamedTuple):
 class Worker:
     """The loop. It returns when the front hangs up."""
 
-    def __init__(self, connection: socket.socket, road: Road) -> None:
+    def __init__(self, connection: socket.socket, road: Road, bodies: WorkerBodies | None = None) -> None:
         # The road imports torch, and this module is read before the forkserver has settled its threads.
         from app.road import Request
 
@@ -62,6 +63,7 @@ class Worker:
         self._connection = connection
         self._road = road
         self._reader = Reader()
+        self._bodies = bodies or WorkerBodies(None, 0)
         self._waiting: deque[Frame] = deque()
         self._headings: dict[bytes, _Heading] = {}
         self._metas: dict[object, bytes] = {}
@@ -84,6 +86,7 @@ class Worker:
                 self._send(encode(Kind.DROPPED, frame.number))
             elif self._answer(frame):
                 return
+            del frame  # its body's place is used again when nothing refers to it any more
 
     def _answer(self, frame: Frame) -> bool:
         """Compute and reply; True where the road asks for this worker to be replaced."""
@@ -94,7 +97,8 @@ class Worker:
         self.flush()
         request = self._request(**heading.fields, request_id=_request_id(frame.meta), body=memoryview(frame.body))
         reply = self._road.whole(request, lambda seconds: self._announce(frame.number, seconds), parts)
-        self._send(_encoded(frame.number, reply, parted=request.endpoint == "split"))
+        meta, body = _encoded(reply, parted=request.endpoint == "split")
+        self._send(self._bodies.reply(frame.number, meta, body, self._receive_all))
         return reply.retire
 
     def _heading(self, meta: bytes) -> _Heading:
@@ -126,7 +130,7 @@ class Worker:
                 self._metas.clear()
             meta = self._metas[kept] = orjson.dumps(_meta(reply) | {"timings": {}})[:-2]
         meta = b'%b"compute":%.7f,"encode":%.7f}}' % (meta, reply.timings["compute"], reply.timings["encode"])
-        self._hold(encode(Kind.REPLY, number, meta=meta, body=reply.buffers))
+        self._hold(self._bodies.reply(number, meta, reply.buffers, self._receive_all))
         return True
 
     def _hold(self, buffers: Sequence[Buffer]) -> None:
@@ -141,9 +145,10 @@ class Worker:
 
     def flush(self) -> None:
         """Send the replies that wait for others."""
-        if self._held:
+        read = self._bodies.read()
+        if self._held or read:
             held, self._held, self._held_bytes = self._held, [], 0
-            send_all(self._connection, held)
+            send_all(self._connection, [*read, *held])
 
     def _rehearse(self, frame: Frame) -> bool:
         """Compute for what is learnt by it; True as for an answer."""
@@ -154,7 +159,7 @@ class Worker:
         return retire
 
     def _ready(self) -> list[Buffer]:
-        return encode(Kind.READY, meta=orjson.dumps({"probe": self._road.probe()}))
+        return encode(Kind.READY, meta=orjson.dumps({"probe": self._road.probe(), "slab": self._bodies.is_mapped}))
 
     def _announce(self, number: int, seconds: float) -> None:
         self._send(encode(Kind.DEADLINE, number, seconds=seconds))
@@ -165,16 +170,21 @@ class Worker:
         False: the front has hung up.
         """
         if self._waiting and time.monotonic() - self._looked > _PATIENCE_S:
-            with contextlib.suppress(BlockingIOError):
-                while self._receive(socket.MSG_DONTWAIT):
-                    pass
+            self._receive_all()
             self._looked = time.monotonic()
         while not self._waiting:
+            self.flush()
+            self._bodies.settle()
             self.flush()
             if not self._receive(0):
                 return False
             self._looked = time.monotonic()
         return True
+
+    def _receive_all(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._receive(socket.MSG_DONTWAIT):
+                pass
 
     def _receive(self, flags: int) -> int:
         if not flags and self._reader.is_amid_body:
@@ -185,8 +195,8 @@ class Worker:
         for frame in self._reader.received(count):
             if frame.kind is Kind.CANCEL:
                 self._cancel(frame.number)
-            else:
-                self._waiting.append(frame)
+            elif (opened := self._bodies.opened(frame)) is not None:
+                self._waiting.append(opened)
         return count
 
     def _cancel(self, number: int) -> None:
@@ -204,7 +214,8 @@ class Worker:
         self.flush()
         error = body_without_memory(lack.size)
         request = self._request(**orjson.loads(lack.meta), body=memoryview(b""))
-        self._send(_encoded(lack.number, self._road.refused(error, request, retire=True), parted=False))
+        meta, body = _encoded(self._road.refused(error, request, retire=True), parted=False)
+        self._send(encode(Kind.REPLY, lack.number, meta=meta, body=body))
 
 
 def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
@@ -218,14 +229,14 @@ def send_all(connection: socket.socket, buffers: Sequence[Buffer]) -> None:
             pending[0] = memoryview(pending[0])[sent:]
 
 
-def _encoded(number: int, reply: Reply, parted: bool) -> list[Buffer]:
-    """The reply as a frame. `parted`: the pieces matter, so their sizes, as little-endian u64, stand before them."""
+def _encoded(reply: Reply, parted: bool) -> tuple[bytes, list[Buffer]]:
+    """A reply's meta and body. `parted`: the pieces matter, so their sizes, as little-endian u64, stand before them."""
     body: list[Buffer] = [memoryview(piece).cast("B") for piece in reply.buffers]
     meta = _meta(reply)
     if parted and reply.status == HTTPStatus.OK:
         meta["pieces"] = len(body)
         body.insert(0, struct.pack(f"<{len(body)}Q", *map(len, body)))
-    return encode(Kind.REPLY, number, meta=orjson.dumps(meta), body=body)
+    return orjson.dumps(meta), body
 
 
 def _meta(reply: Reply) -> dict[str, Any]:
@@ -249,12 +260,17 @@ def _request_id(meta: bytes) -> str:
     return name
 
 
-def work(connection: socket.socket, road: Callable[[], Road], place: WorkerSlot) -> NoReturn:
-    """Become a worker at `place`, in a process just forked from the forkserver, with the road that `road` gives; never returns."""
+def work(connection: socket.socket, road: Callable[[], Road], place: WorkerSlot, slab: int | None) -> NoReturn:
+    """Become a worker at `place`, in a process just forked from the forkserver, with the road that `road` gives; never returns.
+
+    `slab`: descriptor of the memory that it shares with the front, if it does.
+    """
     status = 1
     try:
+        # Mapped before there is a bound on what this process may map, so that it does not count against it.
+        bodies = WorkerBodies(slab, place.slab_bytes)
         _settle(place)
-        worker = Worker(connection, road())
+        worker = Worker(connection, road(), bodies)
         try:
             worker.run()
         except NoMemoryError as lack:

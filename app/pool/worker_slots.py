@@ -19,11 +19,15 @@ _LEAST_GPU_BYTES: Final = 256 * MEBIBYTE  # with less a worker refuses more than
 
 @dataclass(frozen=True, slots=True)
 class WorkerSlot:
-    """One worker's place: `cpu` or `cuda:N`, compute threads, and the memory that it may take, in bytes of that device."""
+    """One worker's place: `cpu` or `cuda:N`, compute threads, and the memory that it may take, in bytes of that device.
+
+    `slab_bytes`: of the memory that it shares with the front for large bodies; 0 = none.
+    """
 
     device: str
     threads: int
     memory_bytes: int
+    slab_bytes: int = 0
 
 
 def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ...]:
@@ -40,13 +44,16 @@ def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ..
     # One core is each front's: threads that share a core with it wait for each other at every barrier (measured: 20 times slower).
     threads = max(1, (budget.machine.cores - budget.fronts) // count)
     if not on_gpu:
-        return (WorkerSlot("cpu", threads, budget.worker_bytes),) * count
+        return (WorkerSlot("cpu", threads, budget.worker_bytes, budget.slab_bytes),) * count
+    # Reckoned for a worker on each core, so there is room for no more of them.
+    slab_bytes = budget.slab_bytes if count <= budget.workers else 0
     shares = [
         settings.worker_memory_bytes or _share(total, len(range(gpu, count, len(gpu_bytes))))
         for gpu, total in enumerate(gpu_bytes[:count])
     ]
     return tuple(
-        WorkerSlot(f"cuda:{index % len(gpu_bytes)}", threads, shares[index % len(gpu_bytes)]) for index in range(count)
+        WorkerSlot(f"cuda:{index % len(gpu_bytes)}", threads, shares[index % len(gpu_bytes)], slab_bytes)
+        for index in range(count)
     )
 
 

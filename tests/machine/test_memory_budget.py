@@ -108,6 +108,17 @@ def test_fronts_come_with_workers_that_have_cores_and_memory(
     assert derive(Settings.model_validate({**settings, "device": "cpu"}), gpus).fronts == fronts
 
 
+def test_slabs_are_a_small_part_and_small_containers_have_none() -> None:
+    assert derive(Settings(), Machine(24 * GIB, "machine", 2)).slab_bytes == 64 * MIB
+    assert derive(Settings(), Machine(512 * MIB, "cgroup", 2)).slab_bytes == 0
+    for memory_bytes in (GIB, 2 * GIB, 4 * GIB):
+        budget = derive(Settings(), Machine(memory_bytes, "cgroup", 2))
+        assert budget.slab_bytes <= budget.worker_bytes // 15
+    # What the settings promise to workers is not cut for them.
+    tight = derive(Settings(workers=2, worker_memory_bytes=700 * MIB, queue_bytes=100 * MIB), Machine(2200 * MIB, "cgroup", 2))
+    assert (tight.worker_bytes, tight.slab_bytes, tight.fits) == (700 * MIB, 0, True)
+
+
 def test_what_does_not_fit_is_said() -> None:
     budget = derive(Settings(workers=8, worker_memory_bytes=GIB), Machine(2 * GIB, "cgroup", 4))
     assert not budget.fits

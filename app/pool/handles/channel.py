@@ -25,7 +25,7 @@ class Channel:
 
     Arguments:
         connection: a connected Unix stream socket; made non-blocking and closed here.
-        on_frame: called for each frame, in order.
+        on_frame: called for each frame, in order; raises BrokenStreamError where it is none that the other side may send.
         on_lost: called once, when the other side is gone or cannot be understood; not after `close`.
         allocate: the memory of a large body, as the frames' Reader has it.
     """
@@ -59,13 +59,13 @@ class Channel:
             self._is_sending = True
             self._loop.call_soon(self._flush)
 
-    def send_with(self, buffers: Sequence[Buffer], descriptor: int) -> None:
-        """Send one small frame and a copy of a file descriptor with it (unix(7), SCM_RIGHTS).
+    def send_with(self, buffers: Sequence[Buffer], descriptors: Sequence[int]) -> None:
+        """Send one small frame and copies of file descriptors with it (unix(7), SCM_RIGHTS).
 
         Raises:
             OSError: the other side is gone, or does not listen.
         """
-        socket.send_fds(self._connection, list(buffers), [descriptor])
+        socket.send_fds(self._connection, list(buffers), list(descriptors))
 
     def close(self) -> None:
         """Hang up; nothing is called back afterwards."""
@@ -125,10 +125,13 @@ class Channel:
         if frames is None:
             self._lost()
             return False
-        for frame in frames:
-            if self.closed:
-                return False
-            self._on_frame(frame)
+        try:
+            for frame in frames:
+                if self.closed:
+                    return False
+                self._on_frame(frame)
+        except BrokenStreamError:
+            self._lost()
         return not self.closed
 
     def _lost(self) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import orjson
@@ -88,13 +88,13 @@ class ForkserverHandle:
         if frame.kind is not Kind.PONG:
             self._on_frame(frame)
 
-    def fork(self, number: int, slot: WorkerSlot, connection: socket.socket) -> None:
-        """Have worker `number` forked, at the other end of `connection`.
+    def fork(self, number: int, slot: WorkerSlot, descriptors: Sequence[int]) -> None:
+        """Have worker `number` forked. `descriptors`: its end of a socketpair, and its slab if it has one.
 
         Raises:
             OSError: it is gone, or does not listen.
         """
-        self._channel.send_with(encode(Kind.FORK, number, meta=orjson.dumps(slot)), connection.fileno())
+        self._channel.send_with(encode(Kind.FORK, number, meta=orjson.dumps(slot)), descriptors)
 
     def is_hung(self, now: float) -> bool:
         """It has not answered for too long. Asks it for a sign of life if none is out yet."""

@@ -15,7 +15,9 @@ import orjson
 from app.pool import linux
 from app.pool.frames import Frame, Kind, encode
 from app.pool.handles.channel import Channel
+from app.pool.handles.forkserver_handle import ForkserverHandle
 from app.pool.job import Job
+from app.pool.slabs.front_bodies import FrontBodies
 from app.pool.worker_slots import WorkerSlot
 
 State = Literal["starting", "ready", "dead"]
@@ -66,11 +68,25 @@ class WorkerHandle:
         self.activity_since = 0.0
         self.looks = 0
         self._doomed = False
-        self._channel = Channel(loop, connection, lambda frame: on_frame(self, frame), lambda: on_lost(self), allocate)
+        self._on_frame = on_frame
+        self._channel = Channel(loop, connection, self._received, lambda: on_lost(self), allocate)
+        self._shared = FrontBodies(slot.slab_bytes, self._channel.send)
 
     @property
     def head(self) -> Job | None:
         return next(iter(self.held.values()), None)
+
+    def fork(self, forkserver: ForkserverHandle, connection: socket.socket) -> None:
+        """Have the process forked, with `connection`, which is closed here, as its end of the line.
+
+        Raises:
+            OSError: the forkserver is gone, or does not listen.
+        """
+        try:
+            forkserver.fork(self.number, self.slot, [connection.fileno(), *self._shared.descriptors])
+        finally:
+            connection.close()
+            self._shared.handed_over()
 
     def forked(self, pid: int) -> None:
         """The forkserver has told the pid."""
@@ -84,7 +100,9 @@ class WorkerHandle:
             self.head_since = now
         self.held[job.number] = job
         job.holders.append(self.number)
-        self._channel.send(encode(Kind.QUERY, job.number, seconds=job.deadline, meta=job.meta, body=job.body))
+        place = self._shared.place(job.body, job.size, now)
+        kind, body = (Kind.QUERY, job.body) if place is None else (Kind.PLACED_QUERY, (place,))
+        self._channel.send(encode(kind, job.number, seconds=job.deadline, meta=job.meta, body=body))
 
     def rehearse(self, meta: bytes, body: bytes) -> None:
         """Have a query computed whose answer nobody wants."""
@@ -104,12 +122,16 @@ class WorkerHandle:
         return job
 
     def probe(self, now: float) -> None:
+        """Now and then, while it holds no job."""
+        self._shared.rest(now)
         self.probing_since = now
         self._channel.send(encode(Kind.PROBE))
 
     def probe_answered(self, frame: Frame, now: float) -> bool:
         self.probing_since = 0.0
-        good = bool(orjson.loads(frame.meta)["probe"])
+        facts = orjson.loads(frame.meta)
+        self._shared.is_shared = facts["slab"]
+        good = bool(facts["probe"])
         self.probed = now if good else 0.0
         return good
 
@@ -117,8 +139,14 @@ class WorkerHandle:
         """SIGKILL: nothing less stops a native loop."""
         self._doomed = True
         self._channel.close()
+        self._shared.drop()
         if self.pid:
             linux.kill(self.pid, self.pidfd)
+
+    def _received(self, frame: Frame) -> None:
+        opened = self._shared.opened(frame)
+        if opened is not None:
+            self._on_frame(self, opened)
 
     def drain(self) -> None:
         """The process is dead: take what it has still said, and hear the end of it now instead of by an event."""

@@ -1,0 +1,1 @@
+"""The memory that the front shares with each worker for large bodies."""

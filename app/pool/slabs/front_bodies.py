@@ -1,0 +1,86 @@
+"""The front's side of one worker's slab: made before the worker is forked, used once it has mapped it, at rest while it is idle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from app.pool.frames import LARGE_BYTES, Buffer, Frame, Kind, encode
+from app.pool.slabs import slab
+from app.pool.slabs.slab import Slab
+
+# Without large bodies for so long, the slab's pages go back to the system: a few milliseconds' worth of page faults at the next one. Chosen.
+_REST_AFTER_S: Final = 10.0
+
+
+class FrontBodies:
+    """The bodies to and from one worker that stand in its slab; where there is none, they all go over the socket.
+
+    Arguments:
+        size: of the slab, in bytes; 0 = none.
+        send: sends a frame's buffers to the worker.
+
+    Attributes:
+        is_shared: the worker has mapped it.
+    """
+
+    def __init__(self, size: int, send: Callable[[Sequence[Buffer]], None]) -> None:
+        self.is_shared = False
+        self._send = send
+        self._slab: Slab | None = None
+        self._descriptor: int | None = None
+        self._used: float | None = None  # when last
+        if size:
+            with contextlib.suppress(OSError):
+                self._descriptor = slab.made(size)
+                self._slab = Slab(self._descriptor, size, is_front=True, on_read=self._read)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The slab's, for the worker, until it is handed over."""
+        return [] if self._descriptor is None or self._slab is None else [self._descriptor]
+
+    def handed_over(self) -> None:
+        """The worker has its descriptor, or will never have it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def drop(self) -> None:
+        """The worker is dead: its slab goes as soon as nobody reads a reply in it any more."""
+        self.handed_over()
+        self._slab = None
+
+    def place(self, body: Sequence[Buffer], size: int, now: float) -> bytes | None:
+        """Copy a body, `size` bytes in pieces, to where the worker reads it: its place; None where it must be sent."""
+        if not self.is_shared or self._slab is None or size < LARGE_BYTES:
+            return None
+        self._used = now
+        return self._slab.put(body, size)
+
+    def opened(self, frame: Frame) -> Frame | None:
+        """The frame with its body in place of where that stands; None where it was for us alone.
+
+        Raises:
+            BrokenStreamError: it speaks of a body that is not there.
+        """
+        if self._slab is not None and frame.kind is Kind.FREED:
+            self._slab.free(frame.number)
+            return None
+        if self._slab is not None and frame.kind is Kind.PLACED_REPLY:
+            self._used = time.monotonic()
+            return replace(frame, kind=Kind.REPLY, body=self._slab.get(frame.body))
+        return frame
+
+    def rest(self, now: float) -> None:
+        """Called now and then while the worker holds no query, and so writes nothing."""
+        is_due = self._used is not None and now - self._used > _REST_AFTER_S
+        if is_due and self._slab is not None and self._slab.rest():
+            self._used = None
+
+    def _read(self, begin: int) -> None:
+        self._send(encode(Kind.FREED, begin))

@@ -1,0 +1,102 @@
+"""A slab between two sides: what is put is read, a place is used again only when it has been read, and nobody can resize it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from app.pool.frames import BrokenStreamError
+from app.pool.slabs.slab import Slab, made
+
+SIZE = 4 << 20
+BODY = bytes(range(256)) * 1024
+
+
+class Sides:
+    """Both sides in one process, and what each has said that it has read."""
+
+    def __init__(self) -> None:
+        self.descriptor = made(SIZE)
+        self.read_by_front: list[int] = []
+        self.read_by_worker: list[int] = []
+        self.front = Slab(self.descriptor, SIZE, is_front=True, on_read=self.read_by_front.append)
+        self.worker = Slab(self.descriptor, SIZE, is_front=False, on_read=self.read_by_worker.append)
+
+
+@pytest.fixture
+def sides() -> Iterator[Sides]:
+    both = Sides()
+    yield both
+    os.close(both.descriptor)
+
+
+def put(slab: Slab, *pieces: bytes) -> bytes:
+    place = slab.put(pieces, sum(map(len, pieces)))
+    assert place is not None
+    return place
+
+
+def test_both_ways_at_once(sides: Sides) -> None:
+    there, back = put(sides.front, BODY, b"there"), put(sides.worker, b"back", BODY)
+    assert sides.worker.get(there) == BODY + b"there"
+    assert sides.front.get(back) == b"back" + BODY
+
+
+def test_a_place_is_used_again_only_when_nothing_refers_to_its_bytes(sides: Sides) -> None:
+    view = sides.worker.get(put(sides.front, BODY))
+    part = view[1000:2000]
+    del view
+    assert sides.read_by_worker == []
+    other = sides.worker.get(put(sides.front, b"x" * len(BODY)))
+    assert part == BODY[1000:2000]
+    del part
+    assert sides.read_by_worker == [0]
+    sides.front.free(0)
+    again = sides.worker.get(put(sides.front, b"y" * len(BODY)))
+    assert (again[0], other[0]) == (ord("y"), ord("x"))
+
+
+def test_without_a_place_there_is_none(sides: Sides) -> None:
+    largest = SIZE // 4
+    assert sides.front.put([b"z" * (largest + 1)], largest + 1) is None
+    held = [put(sides.front, b"z" * largest) for _ in range(2)]
+    assert sides.front.put([b"z"], 1) is None
+    sides.front.free(0)
+    assert put(sides.front, b"z" * largest) == held[0]
+
+
+def test_nobody_can_resize_it(sides: Sides) -> None:
+    for size in (0, SIZE // 2, 2 * SIZE):
+        with pytest.raises(OSError, match="not permitted"):
+            os.ftruncate(sides.descriptor, size)
+
+
+@pytest.mark.parametrize("place", [b"", b"short", b"\xff" * 16, (SIZE // 2).to_bytes(8, "little") + b"\1" + bytes(7)])
+def test_a_place_that_is_none_is_refused(sides: Sides, place: bytes) -> None:
+    for side in (sides.front, sides.worker):
+        with pytest.raises(BrokenStreamError):
+            side.get(place)
+    with pytest.raises(BrokenStreamError):
+        sides.front.free(4096)
+
+
+def blocks(descriptor: int) -> int:
+    return os.fstat(descriptor).st_blocks
+
+
+def test_at_rest_it_takes_no_memory(sides: Sides) -> None:
+    view = sides.worker.get(put(sides.front, BODY))
+    assert not sides.front.rest()
+    assert view == BODY
+    assert blocks(sides.descriptor)
+    del view
+    sides.front.free(0)
+    reply = sides.front.get(put(sides.worker, BODY))
+    assert not sides.front.rest()
+    del reply
+    assert sides.front.rest()
+    assert blocks(sides.descriptor) == 0
+    sides.worker.free(0)
+    assert sides.worker.get(put(sides.front, BODY)) == BODY

@@ -1,0 +1,153 @@
+"""A worker's loop on a slab: every body of a query is given back when it is answered, whichever way; replies find room again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pytest
+import safetensors.numpy
+
+from app.limits import Limits
+from app.pool.frames import LARGE_BYTES, Frame, Kind, Reader, encode
+from app.pool.job import asked_of, meta_of
+from app.pool.slabs.slab import Slab, made
+from app.pool.slabs.worker_bodies import WorkerBodies
+from app.pool.worker import Worker, send_all
+from app.road import Road
+
+SIZE: Final = 8 << 20
+SAFETENSORS: Final = "application/vnd.safetensors"
+
+
+class Line:
+    """The front's end of a worker's loop, which runs in a thread here, and of its slab."""
+
+    def __init__(self) -> None:
+        descriptor = made(SIZE)
+        self.slab = Slab(descriptor, SIZE, is_front=True, on_read=self._read_reply)
+        self.connection, self._other = socket.socketpair()
+        self.connection.settimeout(60)  # a hang guard
+        self._reader = Reader()
+        self._frames: list[Frame] = []
+        bodies = WorkerBodies(descriptor, SIZE)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+        self._thread = threading.Thread(target=Worker(self._other, Road(Limits(), "cpu"), bodies).run, daemon=True)
+        self._thread.start()
+
+    def _read_reply(self, begin: int) -> None:
+        send_all(self.connection, encode(Kind.FREED, begin))
+
+    def next(self) -> Frame:
+        while not self._frames:
+            received = self.connection.recv_into(self._reader.buffer())
+            assert received, "the worker has ended"
+            self._frames += self._reader.received(received)
+        return self._frames.pop(0)
+
+    def ask(self, number: int, body: bytes, content_type: str) -> tuple[Frame, bytes]:
+        """The reply's frame and body, when the query's own body has been given back too."""
+        place = self.slab.put([body], len(body))
+        assert place is not None
+        meta = meta_of(asked_of("query", content_type, None, content_type), f"id-{number}")
+        send_all(self.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place]))
+        frames = [self.next(), self.next()]
+        (freed,) = [frame for frame in frames if frame.kind is Kind.FREED]
+        (reply,) = [frame for frame in frames if frame.kind is not Kind.FREED]
+        self.slab.free(freed.number)
+        assert reply.number == number
+        return reply, bytes(self.slab.get(reply.body) if reply.kind is Kind.PLACED_REPLY else reply.body)
+
+    def close(self) -> None:
+        self.connection.close()
+        self._thread.join()
+        self._other.close()
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    line = Line()
+    ready = line.next()
+    assert (ready.kind, orjson.loads(ready.meta)["slab"]) == (Kind.READY, True)
+    yield line
+    line.close()
+
+
+def file(query: dict[str, Any], **tensors: Any) -> bytes:
+    return safetensors.numpy.save(
+        {f"inputs.{name}": value for name, value in tensors.items()}, metadata={"query": orjson.dumps(query).decode()}
+    )
+
+
+def test_bodies_are_given_back_and_replies_are_right(line: Line) -> None:
+    for number in range(12):
+        x = np.random.default_rng(number).standard_normal(30_000 + 200_000 * (number % 2)).astype(np.float32)
+        reply, body = line.ask(number, file({"program": "return x + x", "want": ["outputs"]}, x=x), SAFETENSORS)
+        assert reply.kind is Kind.PLACED_REPLY
+        assert safetensors.numpy.load(body)["outputs.output"].tobytes() == (x + x).tobytes()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"program": "return x", "want": ["outputs", "jvp"]},  # refused: no tangent
+        {"program": "return x.sum()", "want": ["gradient", "outputs"]},
+        {"program": "return x.reshape(-1)", "want": ["outputs"]},  # a view of the input itself
+        {"program": "y = x * 1\ny += 1\nreturn y, x", "want": ["outputs"]},
+        {"program": "return x[:20].cumsum(0)", "want": ["jacobian"], "format": "sparse"},
+        {"program": "return 1 / (x - x)", "want": ["outputs"]},
+        {"program": "return relu(x).sum()", "want": ["explain"]},
+        {"program": "return x.nothing()", "want": ["outputs"]},
+    ],
+)
+def test_whatever_becomes_of_a_query_its_body_is_given_back(line: Line, query: dict[str, Any]) -> None:
+    x = np.linspace(-1, 1, 30_000, dtype=np.float32)
+    bodies = {line.ask(number, file(query, x=x), SAFETENSORS)[1] for number in range(4)}
+    assert len(bodies) == (4 if b"urn:pullback" in next(iter(bodies)) else 1)  # a refusal names its request
+    text = orjson.dumps({**query, "inputs": {"x": np.linspace(-1, 1, 5000).tolist()}})
+    assert len(text) >= LARGE_BYTES
+    for number in range(2):
+        line.ask(number, text, "application/json")
+
+
+def test_a_cancelled_query_gives_its_body_back(line: Line) -> None:
+    x = np.zeros(300_000, np.float32)
+    body = file({"program": "return exp(sin(x)).sum()", "want": ["gradient"]}, x=x)
+    frames: list[Any] = []
+    for number in (1, 2):
+        place = line.slab.put([body], len(body))
+        assert place is not None
+        meta = meta_of(asked_of("query", SAFETENSORS, None, None), "id")
+        frames += encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place])
+    send_all(line.connection, [b"".join(map(bytes, [*frames, *encode(Kind.CANCEL, 2)]))])
+    kinds = [line.next().kind for _ in range(4)]
+    assert sorted(kinds) == sorted([Kind.DROPPED, Kind.PLACED_REPLY, Kind.FREED, Kind.FREED])
+
+
+def test_a_full_half_sends_replies_over_the_socket(line: Line) -> None:
+    x = np.ones(250_000, np.float32)
+    body = file({"program": "return x + x", "want": ["outputs"]}, x=x)
+    held = []
+    kinds = []
+    for number in range(6):
+        place = line.slab.put([body], len(body))
+        assert place is not None
+        meta = meta_of(asked_of("query", SAFETENSORS, None, SAFETENSORS), "id")
+        send_all(line.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place]))
+        for frame in (line.next(), line.next()):
+            if frame.kind is Kind.FREED:
+                line.slab.free(frame.number)
+                continue
+            kinds.append(frame.kind)
+            held.append(line.slab.get(frame.body) if frame.kind is Kind.PLACED_REPLY else frame.body)
+    assert kinds == [Kind.PLACED_REPLY] * 4 + [Kind.REPLY] * 2
+    assert len({bytes(answer) for answer in held}) == 1
+    held.clear()
+    assert line.ask(7, body, SAFETENSORS)[0].kind is Kind.PLACED_REPLY
