@@ -27,7 +27,7 @@ from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
-from benchmarks import load, processor_time, protocols, servers, sparse
+from benchmarks import first_answers, load, processor_time, protocols, servers, sparse
 from benchmarks.fairness import containers
 from benchmarks.fairness import run as fairness
 from benchmarks.soak import run as soak
@@ -272,9 +272,9 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("all", "small", "sparse"),
+        choices=("all", "first", "small", "sparse"),
         default="all",
-        help="`small`: processor time and first answers of small queries alone; `sparse`: Jacobians by coordinates alone",
+        help="`small`: processor time of small queries alone; `first`: first answers and tails; `sparse`: Jacobians by coordinates",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of the server")
@@ -282,6 +282,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.what == "sparse":
         sparse.run(line)
+        return
+    if arguments.what == "first":
+        first_answers.run(line)
         return
     if arguments.what == "small":
         with servers.pullback(arguments.workers) as port:

@@ -1,0 +1,159 @@
+"""`python -m benchmarks first`: what first queries cost over cached ones, and a small query's tail beside one of two seconds on two workers."""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import orjson
+
+from app.catalogue.read import operations
+from app.limits import Limits
+from app.road import Request, Road
+from benchmarks import servers
+
+Line = Callable[[str, str, str], None]
+
+_OPERATIONS: Final = 200
+_REPEATS: Final = 6
+_ROUNDS: Final = 3
+_LONG_S: Final = 2.0
+_EVERY_S: Final = 0.025  # as long as the caches of a processor that others use remember little
+_SMALL: Final = {
+    "operation": "softmax", "inputs": {"input": [0.1 * i for i in range(10)]}, "parameters": {"dim": 0}, "want": ["vjp"],
+}  # fmt: skip
+_PROGRAMS: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
+    "return (x @ w).tanh().sum()": lambda n: {"x": [[0.1] * n], "w": [[0.2]] * n},
+    "p = softmax(x, dim=0)\nreturn -(p * log(p)).sum()": lambda n: {"x": [0.1 * i for i in range(n)]},
+    "return ((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2).sum()": lambda n: {"x": [0.1] * n},
+    "h = relu(x @ W + b)\nreturn nn.functional.mse_loss(h @ V, y)": lambda n: {
+        "x": [[0.1] * n] * 4, "W": [[0.3] * 5] * n, "b": [0.1] * 5, "V": [[0.1]] * 5, "y": [[0.0]] * 4,
+    },
+}  # fmt: skip
+
+
+def longer(tensor: Any, by: int) -> Any:
+    """A list with its first members again behind it."""
+    return tensor + (tensor * by)[:by] if isinstance(tensor, list) and tensor else tensor
+
+
+def _ms(road: Road, query: dict[str, Any]) -> float | None:
+    """Processor time of one answer; None where it is refused."""
+    body = memoryview(orjson.dumps(query))
+    start = time.thread_time_ns()
+    reply = road.answer(Request("query", "x", "application/json", None, None, body), lambda _: None)
+    took = (time.thread_time_ns() - start) / 1e6
+    return took if reply.status == 200 else None
+
+
+def _shown(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ms, p90 {statistics.quantiles(values, n=10)[-1]:.2f}"
+
+
+def _over_cached(road: Road, query: dict[str, Any]) -> tuple[float, float] | None:
+    """What the first of a shape costs over a cached one, and the cached one."""
+    first = _ms(road, query)
+    again = [_ms(road, query) or 0.0 for _ in range(_REPEATS)]
+    cached = statistics.median(again[1:])
+    return None if first is None else (first - cached, cached)
+
+
+def in_process(line: Line) -> None:
+    """Processor time in one worker's road, warm as a fresh worker is."""
+    road = Road(Limits(), "cpu")
+    road.warm()
+    gc.collect()
+    gc.freeze()
+    catalogue = list(operations().values())
+    for kind in ("outputs", "vjp", "jacobian"):
+        signatures, shapes, cached = [], [], []
+        for operation in catalogue[:: max(1, len(catalogue) // _OPERATIONS)]:
+            example = {
+                key: value for key, value in operation.example.items() if key not in ("cotangent", "tangent", "expected")
+            }
+            query = {**example, "want": [kind]}
+            first = _ms(road, query)
+            if first is None:
+                continue
+            signatures.append(first)
+            for by in (1, 2):
+                inputs = {name: longer(value, by) for name, value in example["inputs"].items()}
+                if inputs != example["inputs"] and (shape := _over_cached(road, {**query, "inputs": inputs})) is not None:
+                    shapes.append(shape[0])
+                    cached.append(shape[1])
+        line(f"{kind}: first query of an operation, {len(signatures)} operations", _shown(signatures), "")
+        line(f"{kind}: first of another shape over a cached one", _shown(shapes), f"cached {_shown(cached)}")
+    for text, inputs_of in _PROGRAMS.items():
+        query = {"program": text, "want": ["gradient"]}
+        shown = [_over_cached(road, {**query, "inputs": inputs_of(n)}) for n in range(4, 16)]
+        known = [shape for shape in shown[1:] if shape is not None]
+        line(
+            f"program: {text.splitlines()[-1][:46]}",
+            _shown([over for over, _ in known]),
+            f"the very first {shown[0][0] if shown[0] else 0:.2f} ms",
+        )
+
+
+def _post(port: int, body: bytes) -> float:
+    """Seconds of one query on a connection of its own. Raises RuntimeError where it is refused."""
+    start = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/v1/query", body, {"Content-Type": "application/json"})
+    reply = connection.getresponse()
+    answer = reply.read()
+    connection.close()
+    if reply.status != 200:
+        raise RuntimeError(answer.decode(errors="replace"))
+    return time.perf_counter() - start
+
+
+def _long(port: int) -> bytes:
+    """A query that computes for about two seconds here, by matrix products."""
+
+    def body(count: int) -> bytes:
+        text = f"y = x\nfor i in range({count}):\n    y = w @ y * 0.01\nreturn y.sum()"
+        query = {"program": f"w = ones(700, 700)\n{text}", "inputs": {"x": [[1.0] * 700] * 700}, "want": ["outputs"]}
+        return orjson.dumps(query)
+
+    count = 5
+    took = min(_post(port, body(count)) for _ in range(2))
+    more = min(_post(port, body(4 * count)) for _ in range(2)) - took
+    return body(max(count, int(_LONG_S * 3 * count / max(more, 1e-3))))
+
+
+def beside_a_long_one(line: Line) -> None:
+    """Latency of a small query every 25 ms from when it was due, while another client's long one holds one of two workers."""
+    small = orjson.dumps(_SMALL)
+    tails = []
+    with servers.pullback(2) as port:
+        long = _long(port)
+        for _ in range(4):
+            _post(port, small)
+        for number in range(_ROUNDS):
+            running = threading.Thread(target=_post, args=(port, long))
+            running.start()
+            time.sleep(0.1)
+            late: list[float] = []
+            due = time.perf_counter()
+            while running.is_alive():
+                time.sleep(max(0.0, due - time.perf_counter()))
+                _post(port, small)
+                late.append(1e3 * (time.perf_counter() - due))
+                due += _EVERY_S
+            tails.append(statistics.quantiles(late, n=100, method="inclusive")[98])
+            line(
+                f"small query beside a long one, 2 workers, round {number + 1}",
+                f"p99 {tails[-1]:.1f} ms",
+                f"median {statistics.median(late):.2f} ms of {len(late)}, the worst {max(late):.1f} ms",
+            )
+    line("the same, median of the rounds", f"p99 {statistics.median(tails):.1f} ms", "")
+
+
+def run(line: Line) -> None:
+    in_process(line)
+    beside_a_long_one(line)
