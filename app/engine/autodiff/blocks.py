@@ -14,7 +14,7 @@ from torch import Tensor
 from app.engine.autodiff.evaluation import Evaluation
 from app.engine.autodiff.freivalds import weights
 from app.engine.autodiff.layout_cache import LayoutCache
-from app.engine.autodiff.passes import Pair, Passes, entries, full, full_diagonal
+from app.engine.autodiff.passes import Pair, Passes, entries, full, full_diagonal, held_bytes
 from app.engine.errors import Attempt
 from app.engine.planning.plan import Plan, check_passes, check_result_size
 from app.engine.sparsity.compression import ClashError
@@ -180,7 +180,7 @@ class Matrices:
             check_passes(self._request.plan, times * count, layout.bytes, self._request.limits)
             pair = full_diagonal(passes, chunk) if layout.form == "diagonal" else full(passes, chunk)
             return self._sent(block, path, layout, pair, times * count)
-        size = (compression.row_passes * n + compression.column_passes * m) * block.dtype.itemsize
+        size = held_bytes(compression, m, n, block.dtype.itemsize) + layout.bytes
         check_passes(self._request.plan, times * compression.passes, times * size, self._request.limits)
         pair = entries(passes, compression, chunk)
         if not _agrees(layout, passes, pair):

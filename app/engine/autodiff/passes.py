@@ -7,7 +7,7 @@ the tangent t gives A·t + B·t̄; the cotangents 1 and i, or the tangents, tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,9 @@ from app.engine.sparsity.compression import Compression
 # Below this many elements a pass costs its overhead, and several run together cost little more; above, each fills the memory's
 # bandwidth by itself (measured: 16 passes of a heat step, n = 10,000, take 5 ms apart and 2 ms together; at 100,000 alike).
 _SMALL: Final = 20_000
-_APART_AT_MOST: Final = 4  # run together, so few save three calls at most; chosen
+_APART_AT_MOST: Final = 8  # what vmap and its confirmation cost in calls of their own, whatever the size (measured: 0.6 ms, a pass 0.06)
+# Results of passes that are held until their entries are picked: chosen, well below the memory of the smallest worker.
+_HELD_BYTES: Final = 64 << 20
 
 # A derivative and, where the function is not holomorphic, the one by the conjugate.
 Pair = tuple[Tensor, Tensor | None]
@@ -56,32 +58,32 @@ class Passes:
         """Of the derivative."""
         return torch.promote_types(self.output.dtype, self.leaf.dtype)
 
-    def by_rows(self, groups: Tensor, count: int, chunk: int) -> Pair:
-        """The sums of the rows of each group: `[count, leaf elements]`.
+    def by_rows(self, groups: Tensor, numbers: range, chunk: int) -> Pair:
+        """The sums of the rows of each group of `numbers`: `[groups, leaf elements]`.
 
         Arguments:
             groups: of each row, -1 for none; chunk: passes that may run together.
         """
         run, like = (self.row, self.rows), self.output
-        first = _grouped(*run, groups, count, like, self.leaf, chunk, 1)
+        first = _grouped(*run, groups, numbers, like, self.leaf, chunk, 1)
         if not self.output.dtype.is_complex:
             return (first.conj() / 2, first / 2) if self.leaf.dtype.is_complex else (first, None)
         if self.leaf.dtype.is_complex and self.holomorphic:
             return first.conj(), None
-        second = _grouped(*run, groups, count, like, self.leaf, chunk, 1j)
+        second = _grouped(*run, groups, numbers, like, self.leaf, chunk, 1j)
         if self.leaf.dtype.is_complex:
             return (first - 1j * second).conj() / 2, (first + 1j * second) / 2
         return torch.complex(first, second), None
 
-    def by_columns(self, groups: Tensor, count: int, chunk: int) -> Pair:
-        """The sums of the columns of each group: `[count, output elements]`. Only where `column` is not None."""
+    def by_columns(self, groups: Tensor, numbers: range, chunk: int) -> Pair:
+        """The sums of the columns of each group of `numbers`: `[groups, output elements]`. Only where `column` is not None."""
         if self.column is None or self.columns is None:
             raise NotImplementedError("forward mode")
         run, like = (self.column, self.columns), self.leaf
-        first = _grouped(*run, groups, count, like, self.output, chunk, 1)
+        first = _grouped(*run, groups, numbers, like, self.output, chunk, 1)
         if not self.paired:
             return first, None
-        second = _grouped(*run, groups, count, like, self.output, chunk, 1j)
+        second = _grouped(*run, groups, numbers, like, self.output, chunk, 1j)
         return (first - 1j * second) / 2, (first + 1j * second) / 2
 
 
@@ -89,24 +91,25 @@ def _grouped(
     one: Callable[[Tensor], Tensor],
     several: Callable[[Tensor], Tensor],
     groups: Tensor,
-    count: int,
+    numbers: range,
     like: Tensor,
     result: Tensor,
     chunk: int,
     unit: complex,
 ) -> Tensor:
+    count = len(numbers)
     if count == 0:
         return result.detach().new_zeros((0, result.numel()))
     groups = groups.to(like.device)
     apart = count <= _APART_AT_MOST or (groups.numel() > _SMALL and count <= _SMALL)
     pieces = []
-    for start in range(0, count, 1 if apart else chunk):
-        numbers = torch.arange(start, min(start + (1 if apart else chunk), count), device=groups.device)
-        seeds = (groups == numbers[:, None]).to(like.dtype) * unit if unit != 1 else (groups == numbers[:, None]).to(like.dtype)
+    for start in range(numbers.start, numbers.stop, 1 if apart else chunk):
+        some = torch.arange(start, min(start + (1 if apart else chunk), numbers.stop), device=groups.device)
+        seeds = (groups == some[:, None]).to(like.dtype) * unit if unit != 1 else (groups == some[:, None]).to(like.dtype)
         if apart:
             pieces.append(one(seeds.reshape(like.shape)).reshape(1, -1))
         else:
-            pieces.append(several(seeds.reshape((len(numbers), *like.shape))).reshape(len(numbers), -1))
+            pieces.append(several(seeds.reshape((len(some), *like.shape))).reshape(len(some), -1))
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).detach()
 
 
@@ -159,20 +162,53 @@ def hessian_passes(evaluation: Evaluation, gradient: Tensor, leaf: Tensor, row_l
     return Passes(gradient, leaf, row, rows, column, columns, holomorphic=False)
 
 
+def held_bytes(compression: Compression, rows: int, columns: int, itemsize: int) -> int:
+    """Of the results of passes that are held at a time, of a matrix `[rows, columns]`."""
+    whole = (compression.row_passes * columns + compression.column_passes * rows) * itemsize
+    return min(whole, max(_HELD_BYTES, max(rows, columns) * itemsize))
+
+
 def entries(passes: Passes, compression: Compression, chunk: int) -> Pair:
-    """The values of the entries that `compression` places."""
-    by_rows = passes.by_rows(compression.row_groups, compression.row_passes, chunk) if compression.row_passes else None
-    by_columns = None
-    if compression.column_passes:
-        by_columns = passes.by_columns(compression.column_groups, compression.column_passes, chunk)
-    results = []
-    for part in range(2 if passes.paired else 1):
-        buffers = [pair[part] for pair in (by_rows, by_columns) if pair is not None]
-        flat = [buffer.reshape(-1) for buffer in buffers if buffer is not None]
-        empty = torch.zeros(0, dtype=passes.dtype, device=passes.leaf.device)
-        whole = flat[0] if len(flat) == 1 else torch.cat([empty, *(b.to(passes.dtype) for b in flat)])
-        results.append(whole.index_select(0, compression.positions.to(whole.device)))
-    return results[0], results[1] if len(results) > 1 else None
+    """The values of the entries that `compression` places; a few passes at a time, where all of them would take much memory."""
+    m, n, device = passes.output.numel(), passes.leaf.numel(), passes.leaf.device
+    positions = compression.positions.to(device)
+    runs = [
+        (run, groups, numbers, width, offset + numbers.start * width)
+        for run, groups, count, width, offset in (
+            (passes.by_rows, compression.row_groups, compression.row_passes, n, 0),
+            (passes.by_columns, compression.column_groups, compression.column_passes, m, compression.row_passes * n),
+        )
+        for numbers in _pieces(count, width * passes.dtype.itemsize)
+    ]
+    if len(runs) <= 2:
+        pairs = [run(groups, numbers, chunk) for run, groups, numbers, _, _ in runs]
+        first, second = (_joined([pair[part] for pair in pairs], passes) for part in range(2))
+        return first.index_select(0, positions), second.index_select(0, positions) if passes.paired else None
+    order = torch.argsort(positions)
+    ordered = positions[order]
+    results = [torch.empty(len(positions), dtype=passes.dtype, device=device) for _ in range(2 if passes.paired else 1)]
+    for run, groups, numbers, width, first_place in runs:
+        limits = torch.tensor([first_place, first_place + len(numbers) * width], device=device)
+        start, stop = torch.searchsorted(ordered, limits).tolist()
+        for result, buffer in zip(results, run(groups, numbers, chunk), strict=False):
+            if buffer is not None:
+                result[order[start:stop]] = buffer.reshape(-1)[ordered[start:stop] - first_place].to(passes.dtype)
+    return results[0], results[1] if passes.paired else None
+
+
+def _joined(buffers: Sequence[Tensor | None], passes: Passes) -> Tensor:
+    """The results of passes, one after the other."""
+    flat = [buffer.reshape(-1) for buffer in buffers if buffer is not None]
+    if len(flat) == 1:
+        return flat[0]
+    empty = torch.zeros(0, dtype=passes.dtype, device=passes.leaf.device)
+    return torch.cat([empty, *(buffer.to(passes.dtype) for buffer in flat)])
+
+
+def _pieces(count: int, line_bytes: int) -> Iterator[range]:
+    """The numbers from 0 to `count`, as many at a time as may be held."""
+    step = max(1, _HELD_BYTES // max(1, line_bytes))
+    return (range(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def full(passes: Passes, chunk: int) -> Pair:
@@ -180,7 +216,7 @@ def full(passes: Passes, chunk: int) -> Pair:
     m, n = passes.output.numel(), passes.leaf.numel()
     by_columns = passes.column is not None and n < m
     run = passes.by_columns if by_columns else passes.by_rows
-    pieces = [run(groups, size, chunk) for groups, size in _identity(n if by_columns else m, chunk, passes.leaf.device)]
+    pieces = [run(groups, range(size), chunk) for groups, size in _identity(n if by_columns else m, chunk, passes.leaf.device)]
     if not pieces:
         empty = torch.zeros((m, n), dtype=passes.dtype, device=passes.leaf.device)
         return empty, empty if passes.paired else None
@@ -194,7 +230,7 @@ def full_diagonal(passes: Passes, chunk: int) -> Pair:
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     start = 0
     for groups, size in _identity(passes.output.numel(), chunk, passes.leaf.device):
-        for kept, rows in zip(parts, passes.by_rows(groups, size, chunk), strict=True):
+        for kept, rows in zip(parts, passes.by_rows(groups, range(size), chunk), strict=True):
             if rows is not None:
                 kept.append(rows.diagonal(offset=start).clone())
         start += size

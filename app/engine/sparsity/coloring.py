@@ -20,15 +20,18 @@ _CANDIDATES: Final = 256
 # Rounds over all entries that a greedy colouring may take: 11 colours of a random pattern take some 15.
 _GREEDY_ROUNDS: Final = 48
 _GREEDY_ENTRIES: Final = 30_000_000  # some seconds
+# Clashing columns that are coloured anew one by one, below what the greedy colouring takes for itself (measured).
+_MENDED: Final = 32
 # Beyond the lower bound: a five-point stencil needs 5 of 5, a ring 4 of 3; further off greedy does as well.
 _MORE_COLORS: Final = 4
 
 
-def color_columns(pattern: Csr, shape: Sequence[int]) -> Numbers:
+def color_columns(pattern: Csr, shape: Sequence[int], by_column: Csr | None = None) -> Numbers:
     """The colour of each column of `pattern`, from 0 up, none skipped. Columns without entries have colour 0.
 
     Arguments:
         shape: of the input that the columns are the elements of, row-major.
+        by_column: the transposed pattern, where it is there.
     """
     columns = pattern.shape[1]
     lengths = np.diff(pattern.indptr)
@@ -42,12 +45,16 @@ def color_columns(pattern: Csr, shape: Sequence[int]) -> Numbers:
     for p in range(least, min(least + _MORE_COLORS, columns)):
         for coefficients in _coefficients(len(coordinates), p):
             colors = _arithmetic(coordinates, coefficients, p)
-            if not _clashes(sample, colors, p) and (colors_found := _settled(pattern, colors, p)) is not None:
-                return colors_found
-    return _greedy(pattern, np.full(columns, -1))
+            if not _clashes(sample, colors, p) and (settled := _settled(pattern, colors, p, by_column)) is not None:
+                return settled
+    return _greedy(_transposed(pattern, by_column), np.full(columns, -1))
 
 
-def _settled(pattern: Csr, colors: Numbers, p: int) -> Numbers | None:
+def _transposed(pattern: Csr, by_column: Csr | None) -> Csr:
+    return pattern.T.tocsr() if by_column is None else by_column
+
+
+def _settled(pattern: Csr, colors: Numbers, p: int, by_column: Csr | None) -> Numbers | None:
     """`colors`, with the few columns that clash coloured anew; None where they are not few."""
     clashing = _clashing_columns(pattern, colors, p)
     if not len(clashing):
@@ -56,7 +63,26 @@ def _settled(pattern: Csr, colors: Numbers, p: int) -> Numbers | None:
         return None
     started = colors.copy()
     started[clashing] = -1
-    return _greedy(pattern, started)
+    by_column = _transposed(pattern, by_column)
+    return _mended(pattern, by_column, started, clashing) if len(clashing) <= _MENDED else _greedy(by_column, started)
+
+
+def _mended(pattern: Csr, by_column: Csr, colors: Numbers, clashing: Numbers) -> Numbers:
+    """`colors` with other colours for `clashing` and their neighbours, one after the other: the least that its rows allow."""
+    near = np.unique(np.concatenate([_neighbours(pattern, by_column, column) for column in clashing.tolist()]))
+    # A ring clashes where it closes: from the widest gap on, its columns come in their order round.
+    gaps = np.diff(near, prepend=near[-1] - pattern.shape[1])
+    colors[near] = -1
+    for column in np.roll(near, -int(np.argmax(gaps))).tolist():
+        taken = set(colors[_neighbours(pattern, by_column, column)].tolist())
+        colors[column] = next(color for color in itertools.count() if color not in taken)
+    return colors
+
+
+def _neighbours(pattern: Csr, by_column: Csr, column: int) -> Numbers:
+    """The columns that share a row with it, and itself."""
+    rows = by_column.indices[by_column.indptr[column] : by_column.indptr[column + 1]].tolist()
+    return np.unique(np.concatenate([pattern.indices[pattern.indptr[row] : pattern.indptr[row + 1]] for row in rows]))
 
 
 def _coefficients(rank: int, p: int) -> Iterator[tuple[int, ...]]:
@@ -81,11 +107,16 @@ def _arithmetic(coordinates: Sequence[Numbers], coefficients: Sequence[int], p: 
 
 
 def _sample(pattern: Csr, lengths: Numbers) -> Csr:
-    """Some rows: the longest, and others evenly spread."""
-    longest = np.argsort(lengths)[-16:] if len(lengths) > 16 else np.arange(len(lengths))
-    spread = np.linspace(0, pattern.shape[0] - 1, _TRIED_ROWS // 2, dtype=np.int64) if pattern.shape[0] else longest
-    middle = spread[len(spread) // 4 : -len(spread) // 4 or None]  # borders may clash and be mended
-    return pattern[np.unique(np.concatenate([longest[:8], middle]))]
+    """Some of the longest rows, and others evenly spread; none at a border, which may clash and be mended."""
+    longest = np.flatnonzero(lengths == lengths.max(initial=0))
+    return pattern[np.unique(np.concatenate([_spread(longest, 16), _spread(np.arange(len(lengths)), _TRIED_ROWS // 2)]))]
+
+
+def _spread(numbers: Numbers, count: int) -> Numbers:
+    """The middle ones of `count` that are evenly spread over `numbers`."""
+    if len(numbers) <= count // 2:
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, count, dtype=np.int64)[count // 4 : -count // 4]]
 
 
 def _row_color_keys(pattern: Csr, colors: Numbers, p: int) -> Numbers:
@@ -109,25 +140,24 @@ def _clashing_columns(pattern: Csr, colors: Numbers, p: int) -> Numbers:
     return np.unique(pattern.indices[counts[keys] > 1])
 
 
-def _greedy(pattern: Csr, colors: Numbers) -> Numbers:
+def _greedy(by_column: Csr, colors: Numbers) -> Numbers:
     """Colours the columns that have none (-1), each with the least that its rows allow, many at a time.
 
     In each round every uncoloured column proposes a colour; of those that clash the first of each row keeps it (Jones and Plassmann,
     "A parallel graph coloring heuristic", SIAM J. Sci. Comput. 14(3), 1993, with positions for priorities).
     """
-    by_column = pattern.T.tocsr()
     rows_of, starts = by_column.indices, by_column.indptr
     words = 1
-    taken = np.zeros((pattern.shape[0], words), np.uint64)
+    taken = np.zeros((by_column.shape[1], words), np.uint64)
     done = np.flatnonzero(colors >= 0)
     if len(done):
         words = int(colors.max()) // 64 + 1
-        taken = np.zeros((pattern.shape[0], words), np.uint64)
+        taken = np.zeros((by_column.shape[1], words), np.uint64)
         _take_colors(taken, rows_of, starts, done, colors[done])
     colors = colors.copy()
     colors[np.diff(starts) == 0] = np.maximum(colors[np.diff(starts) == 0], 0)
     left = np.flatnonzero(colors < 0)
-    work = min(_GREEDY_ROUNDS * (pattern.nnz + pattern.shape[1]), _GREEDY_ENTRIES)
+    work = min(_GREEDY_ROUNDS * (by_column.nnz + by_column.shape[0]), _GREEDY_ENTRIES)
     while len(left):
         work -= int((starts[left + 1] - starts[left]).sum())
         if work < 0:  # so entangled that there is little to share: a colour for each of the rest

@@ -98,8 +98,8 @@ def _groups(pattern: Csr, output: Sequence[int], leaf: Sequence[int], forward: b
         return _Groups(_apart(rows, long), np.full(n, -1), by_rows=True, mirrored=long)
     long_columns = _longest(down, _FORWARD_COST) if forward else _NO_LINES
     long_rows = _longest(across, 1 / _FORWARD_COST)
-    reverse_least = int(np.delete(down, long_columns).max(initial=0)) + _FORWARD_COST * len(long_columns)
-    forward_least = _FORWARD_COST * int(np.delete(across, long_rows).max(initial=0)) + len(long_rows)
+    reverse_least = _longest_of_rest(down, long_columns) + _FORWARD_COST * len(long_columns)
+    forward_least = _FORWARD_COST * _longest_of_rest(across, long_rows) + len(long_rows)
     best: _Groups | None = None
     for least, by_rows in sorted(((reverse_least, True), (forward_least, False)), key=lambda pair: pair[0]):
         if not (by_rows or forward) or (best is not None and best.cost <= least):
@@ -119,18 +119,24 @@ def _groups(pattern: Csr, output: Sequence[int], leaf: Sequence[int], forward: b
 def _colored_rows(pattern: Csr, shape: Sequence[int]) -> Numbers:
     by_column = pattern.T.tocsr()
     by_column.sort_indices()
-    return color_columns(by_column, shape)
+    return color_columns(by_column, shape, pattern)
 
 
 def _longest(lengths: Numbers, each: float = 1.0) -> Numbers:
     """The lines to take apart, at a cost of `each` a line, so that their cost and the longest of the rest are least together."""
     if not len(lengths):
         return np.empty(0, np.int64)
-    order = np.argsort(lengths)[::-1]
-    totals = each * np.arange(len(lengths)) + lengths[order]
-    count = int(np.argmin(totals))
+    # By length, the longest first: lines as long as the limit are left, the longer ones taken apart.
+    counts = np.bincount(lengths)[::-1]
+    limits = np.arange(len(counts))[::-1]
+    totals = each * (np.cumsum(counts) - counts) + limits
+    best = int(np.argmin(totals))
     # Taken apart where it saves something: a line more or less is not worth two kinds of passes.
-    return np.sort(order[:count]) if totals[count] + 2 < totals[0] else np.empty(0, np.int64)
+    return np.flatnonzero(lengths > limits[best]) if totals[best] + 2 < totals[0] else np.empty(0, np.int64)
+
+
+def _longest_of_rest(lengths: Numbers, lines: Numbers) -> int:
+    return int((np.delete(lengths, lines) if len(lines) else lengths).max(initial=0))
 
 
 def _without(pattern: Csr, rows: Numbers, columns: Numbers) -> Csr:
