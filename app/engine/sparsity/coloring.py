@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from app.engine.sparsity.pattern import Csr, Numbers
+from app.engine.sparsity.csr import Csr, Numbers, rows_of, transposed
 
 # Rows on which a candidate is tried before it is tried on all.
 _TRIED_ROWS: Final = 256
@@ -22,8 +22,11 @@ _GREEDY_ROUNDS: Final = 48
 _GREEDY_ENTRIES: Final = 30_000_000  # some seconds
 # Clashing columns that are coloured anew one by one, below what the greedy colouring takes for itself (measured).
 _MENDED: Final = 32
-# Beyond the lower bound: a five-point stencil needs 5 of 5, a ring 4 of 3; further off greedy does as well.
+# Beyond the lower bound: a five-point stencil needs 5 of 5, a ring 4 of 3, a band of offsets 0, 5 and -7 needs 8 of 3. In more
+# dimensions a number of colours has hundreds of candidates.
 _MORE_COLORS: Final = 4
+# A share of the columns that is coloured in a round of the greedy colouring; below it, they stand in each other's way.
+_FEW: Final = 0.25
 
 
 def color_columns(pattern: Csr, shape: Sequence[int], by_column: Csr | None = None) -> Numbers:
@@ -42,7 +45,8 @@ def color_columns(pattern: Csr, shape: Sequence[int], by_column: Csr | None = No
         return np.arange(columns)
     coordinates = np.unravel_index(np.arange(columns), tuple(shape)) if len(shape) > 1 else (np.arange(columns),)
     sample = _sample(pattern, lengths)
-    for p in range(least, min(least + _MORE_COLORS, columns)):
+    most = 2 * least + _MORE_COLORS if len(coordinates) == 1 else least + _MORE_COLORS
+    for p in range(least, min(most, columns)):
         for coefficients in _coefficients(len(coordinates), p):
             colors = _arithmetic(coordinates, coefficients, p)
             if not _clashes(sample, colors, p) and (settled := _settled(pattern, colors, p, by_column)) is not None:
@@ -51,7 +55,7 @@ def color_columns(pattern: Csr, shape: Sequence[int], by_column: Csr | None = No
 
 
 def _transposed(pattern: Csr, by_column: Csr | None) -> Csr:
-    return pattern.T.tocsr() if by_column is None else by_column
+    return transposed(pattern) if by_column is None else by_column
 
 
 def _settled(pattern: Csr, colors: Numbers, p: int, by_column: Csr | None) -> Numbers | None:
@@ -109,7 +113,8 @@ def _arithmetic(coordinates: Sequence[Numbers], coefficients: Sequence[int], p: 
 def _sample(pattern: Csr, lengths: Numbers) -> Csr:
     """Some of the longest rows, and others evenly spread; none at a border, which may clash and be mended."""
     longest = np.flatnonzero(lengths == lengths.max(initial=0))
-    return pattern[np.unique(np.concatenate([_spread(longest, 16), _spread(np.arange(len(lengths)), _TRIED_ROWS // 2)]))]
+    tried = np.unique(np.concatenate([_spread(longest, 16), _spread(np.arange(len(lengths)), _TRIED_ROWS // 2)]))
+    return rows_of(pattern, tried)
 
 
 def _spread(numbers: Numbers, count: int) -> Numbers:
@@ -143,8 +148,9 @@ def _clashing_columns(pattern: Csr, colors: Numbers, p: int) -> Numbers:
 def _greedy(by_column: Csr, colors: Numbers) -> Numbers:
     """Colours the columns that have none (-1), each with the least that its rows allow, many at a time.
 
-    In each round every uncoloured column proposes a colour; of those that clash the first of each row keeps it (Jones and Plassmann,
-    "A parallel graph coloring heuristic", SIAM J. Sci. Comput. 14(3), 1993, with positions for priorities).
+    In each round every uncoloured column proposes a colour; of those that clash one of each row keeps it, by random priorities: in
+    order of position a band would be coloured from one end to the other, a column or two in a round (Jones and Plassmann, "A parallel
+    graph coloring heuristic", SIAM J. Sci. Comput. 14(3), 1993).
     """
     rows_of, starts = by_column.indices, by_column.indptr
     words = 1
@@ -156,7 +162,10 @@ def _greedy(by_column: Csr, colors: Numbers) -> Numbers:
         _take_colors(taken, rows_of, starts, done, colors[done])
     colors = colors.copy()
     colors[np.diff(starts) == 0] = np.maximum(colors[np.diff(starts) == 0], 0)
-    left = np.flatnonzero(colors < 0)
+    generator = np.random.default_rng(0)
+    left = generator.permutation(np.flatnonzero(colors < 0))
+    longest = int(np.bincount(rows_of).max(initial=1))
+    crowded = False
     work = min(_GREEDY_ROUNDS * (by_column.nnz + by_column.shape[0]), _GREEDY_ENTRIES)
     while len(left):
         work -= int((starts[left + 1] - starts[left]).sum())
@@ -164,7 +173,11 @@ def _greedy(by_column: Csr, colors: Numbers) -> Numbers:
             colors[left] = int(colors.max(initial=-1)) + 1 + np.arange(len(left))
             break
         forbidden, entries, owner = _forbidden(taken, rows_of, starts, left)
-        proposal = _least_free(forbidden)
+        # Where a row has many that are left, the least colour would be given to one of them in a round.
+        above = (
+            generator.integers(0, max(longest, int(colors.max()) + 1), len(left)) if crowded else np.zeros(len(left), np.int64)
+        )
+        proposal = _least_free(forbidden, above)
         need = int(proposal.max()) // 64 + 1
         if need > taken.shape[1]:
             taken = np.pad(taken, ((0, 0), (0, need - taken.shape[1])))
@@ -178,6 +191,7 @@ def _greedy(by_column: Csr, colors: Numbers) -> Numbers:
         won = left[~lost]
         colors[won] = proposal[~lost]
         _take_colors(taken, rows_of, starts, won, colors[won])
+        crowded |= len(won) < _FEW * len(left)
         left = left[lost]
     return colors
 
@@ -203,13 +217,15 @@ def _forbidden(taken: np.ndarray, rows_of: Numbers, starts: Numbers, columns: Nu
     return np.bitwise_or.reduceat(taken[rows], offsets, axis=0), rows, owner
 
 
-def _least_free(forbidden: np.ndarray) -> Numbers:
-    """The lowest bit that is not set in each row of words."""
+def _least_free(forbidden: np.ndarray, above: Numbers) -> Numbers:
+    """The lowest bit that is not set in each row of words, from bit `above` of the row on."""
     count, words = forbidden.shape
-    free = np.full(count, words * 64, np.int64)
+    least = np.full(count, words * 64, np.int64)
     for word in range(words - 1, -1, -1):
-        free = ~forbidden[:, word]
+        below = np.clip(above - 64 * word, 0, 64).astype(np.uint64)
+        # A shift by all 64 bits is no shift on the processor, so it is made in two.
+        free = ~forbidden[:, word] & (~np.uint64(0) << (below // np.uint64(2)) << (below - below // np.uint64(2)))
         lowest = free & (np.uint64(0) - free)
         there = lowest != 0
-        free[there] = word * 64 + np.log2(lowest[there].astype(np.float64)).astype(np.int64)
-    return free
+        least[there] = word * 64 + np.log2(lowest[there].astype(np.float64)).astype(np.int64)
+    return least

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from app.engine.sparsity.coloring import color_columns
-from app.engine.sparsity.pattern import Csr, Numbers
+from app.engine.sparsity.csr import Csr, Numbers, transposed
 
 # A pass of forward mode runs the function again, one of reverse mode only its backward: 2.2 times as long (measured, heat step).
 _FORWARD_COST: Final = 2.0
@@ -117,9 +117,7 @@ def _groups(pattern: Csr, output: Sequence[int], leaf: Sequence[int], forward: b
 
 
 def _colored_rows(pattern: Csr, shape: Sequence[int]) -> Numbers:
-    by_column = pattern.T.tocsr()
-    by_column.sort_indices()
-    return color_columns(by_column, shape, pattern)
+    return color_columns(transposed(pattern), shape, pattern)
 
 
 def _longest(lengths: Numbers, each: float = 1.0) -> Numbers:

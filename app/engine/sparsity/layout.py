@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from app.engine.sparsity.compression import Compression, block_compression, compress, diagonal_compression
-from app.engine.sparsity.pattern import Csr, Numbers, Pattern
+from app.engine.sparsity.csr import Csr, Numbers
+from app.engine.sparsity.pattern import Pattern
 from app.engine.sparsity.storage import Values
 
 Form = Literal["diagonal", "block", "sparse", "dense"]

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, vstack
 
-Csr: TypeAlias = Any  # scipy.sparse.csr_matrix of booleans, rows sorted, without duplicates; scipy has no types
-Numbers: TypeAlias = NDArray[np.int64]
+from app.engine.sparsity import csr
+from app.engine.sparsity.csr import Csr, Numbers, from_csr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,23 +25,6 @@ class Pattern:
 
     rows: int
     matrix: Csr | None
-
-
-def selection(row: Numbers, column: Numbers, shape: tuple[int, int]) -> Csr:
-    """The boolean CSR matrix with an entry at each (row, column); duplicates are one."""
-    matrix = csr_matrix((np.ones(len(row), dtype=bool), (row, column)), shape=shape)
-    matrix.sum_duplicates()
-    matrix.data.fill(True)
-    return matrix
-
-
-def from_csr(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
-    """The boolean CSR matrix of sorted column numbers and row pointers."""
-    width = np.int32 if max(len(columns), *shape) < np.iinfo(np.int32).max else np.int64
-    data = np.ones(len(columns), dtype=bool)
-    matrix = csr_matrix((data, columns.astype(width, copy=False), pointers.astype(width, copy=False)), shape=shape)
-    matrix.has_canonical_format = True
-    return matrix
 
 
 class PatternSpace:
@@ -82,7 +62,7 @@ class PatternSpace:
                 return self.full(total.rows)
             if total.matrix.nnz + pattern.matrix.nnz > self.entries_at_most:
                 return self.full(total.rows)
-            total = self._of(_canonical(_canonical(total.matrix) + _canonical(pattern.matrix)))
+            total = self._of(csr.union(total.matrix, pattern.matrix))
         return total
 
     def take(self, pattern: Pattern, numbers: Numbers) -> Pattern:
@@ -94,12 +74,12 @@ class PatternSpace:
             int(counts[numbers].sum(dtype=np.int64)) > self.entries_at_most
         ):
             return self.full(len(numbers))
-        return self._of(pattern.matrix[numbers])
+        return self._of(csr.rows_of(pattern.matrix, numbers))
 
     def slice(self, pattern: Pattern, start: int, stop: int) -> Pattern:
         if pattern.matrix is None:
             return self.full(stop - start)
-        return self._of(pattern.matrix[start:stop])
+        return self._of(csr.rows_between(pattern.matrix, start, stop))
 
     def product(self, chosen: Csr, pattern: Pattern) -> Pattern:
         """Row i depends on all that the rows named in row i of `chosen` depend on."""
@@ -109,7 +89,7 @@ class PatternSpace:
         bound = int(counts[chosen.indices].sum(dtype=np.int64)) if len(counts) else 0
         if bound > self.entries_at_most:
             return self.full(chosen.shape[0])
-        return self._of(_canonical(chosen @ pattern.matrix))
+        return self._of(csr.canonical(chosen @ pattern.matrix))
 
     def stack(self, patterns: Sequence[Pattern]) -> Pattern:
         """The rows of one after those of the other."""
@@ -118,7 +98,7 @@ class PatternSpace:
             return self.full(rows)
         if len(patterns) == 1:
             return patterns[0]
-        return self._of(_canonical(csr_matrix(vstack([pattern.matrix for pattern in patterns], format="csr"))))
+        return self._of(csr.stacked([pattern.matrix for pattern in patterns]))
 
     def all_of(self, patterns: Sequence[Pattern]) -> Pattern:
         """A single row that depends on what any row of any of `patterns` depends on."""
@@ -134,10 +114,3 @@ class PatternSpace:
         if rows > 1 and row.matrix.nnz == self.columns:
             return self.full(rows)
         return self.take(row, np.zeros(rows, np.int64))
-
-
-def _canonical(matrix: Csr) -> Csr:
-    if not matrix.has_canonical_format:
-        matrix.sort_indices()
-        matrix.has_canonical_format = True  # sums and products of scipy make no duplicates; only the order may be lost
-    return matrix

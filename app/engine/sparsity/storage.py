@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from app.engine.sparsity.pattern import Numbers, Pattern, PatternSpace
+from app.engine.sparsity.csr import Numbers
+from app.engine.sparsity.pattern import Pattern, PatternSpace
 
 _Geometry: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 _CLEAN_EVERY = 64  # new memories between two searches for freed ones

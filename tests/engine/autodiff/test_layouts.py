@@ -253,6 +253,7 @@ def test_each_output_and_input_has_its_own_form() -> None:
         ("hessian", "(x * x[0]).sum() + (x ** 3).sum()", (100_000,), 2),
         ("jacobian", "softmax(x, dim=1)", (10_000, 10), 10),
         ("jacobian", "x * x[0]", (100_000,), 2),
+        ("jacobian", "x*x.roll(5, 0) + x.roll(-7, 0)", (100_000,), 8),
         (
             "jacobian",
             "p = nn.functional.pad(x, (1,1,1,1))\nreturn p[2:,1:-1]+p[:-2,1:-1]+p[1:-1,2:]+p[1:-1,:-2]-4*x",
@@ -266,6 +267,16 @@ def test_what_is_large_takes_a_few_passes(want: str, program: str, shape: tuple[
     (count,) = answer.plan["colours"].values()
     assert count <= passes
     assert answer.plan["passes"] >= count
+
+
+def test_many_long_passes_are_read_a_few_at_a_time() -> None:
+    x = RNG.standard_normal(20_000)
+    answer = ask(program="outer(x[:260], x[:260])", inputs={"x": x}, want=["jacobian"], format="sparse")
+    jacobian = answer.results["jacobian"]["output"]["x"]
+    i, j, k = array(jacobian.indices)
+    assert len(i) == 2 * 260 * 260 - 260
+    expected = np.where(i == k, x[j], 0) + np.where(j == k, x[i], 0)
+    np.testing.assert_allclose(array(jacobian.values), expected)
 
 
 def test_a_result_that_is_too_large_is_refused_before_it_is_made() -> None:

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix, identity, kron
 
 from app.engine.sparsity.coloring import color_columns
 from app.engine.sparsity.compression import ClashError, Compression, _Groups, _located, compress
-from app.engine.sparsity.pattern import Csr
+from app.engine.sparsity.csr import Csr
 
 
 def band(n: int, offsets: tuple[int, ...], ring: bool = False) -> Csr:
@@ -41,6 +41,13 @@ def all_pairs(n: int) -> Csr:
     return csr_matrix((np.ones(len(rows), bool), (rows, np.stack([first, second], 1).reshape(-1))), shape=(len(first), n))
 
 
+def pairs_of_a_grid(n: int) -> Csr:
+    """Columns (i, j), i and j below n, and a row for each i and each j: all of a row or column of the grid differ."""
+    i, j = np.indices((n, n)).reshape(2, -1)
+    rows = np.concatenate([i, j])
+    return csr_matrix((np.ones(len(rows), bool), (rows, np.tile(np.arange(n * n), 2))), shape=(n, n * n))
+
+
 @pytest.mark.parametrize(
     ("pattern", "shape", "colors"),
     [
@@ -56,6 +63,10 @@ def all_pairs(n: int) -> Csr:
         (csr_matrix(kron(identity(50), np.ones((6, 6)))).astype(bool), (50, 6), 6),
         (csr_matrix(kron(np.ones((6, 6)), identity(50))).astype(bool), (6, 50), 6),
         (random_pattern(2000, 4), (2000,), 12),
+        (random_pattern(3000, 30), (3000,), 600),
+        (pairs_of_a_grid(40), (40, 40), 90),
+        (band(20_000, (0, 5, -7)), (20_000,), 8),
+        (band(20_000, (0, 5, -7, 30, 61, 110)), (20_000,), 20),
         (csr_matrix((5, 7), dtype=bool), (7,), 1),
         (csr_matrix((0, 0), dtype=bool), (0,), 1),
         (csr_matrix(np.ones((3, 4), bool)), (2, 2), 4),

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.engine.sparsity.csr import Numbers, selection
 from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries, numbers_of
-from app.engine.sparsity.pattern import Numbers, Pattern, selection
+from app.engine.sparsity.pattern import Pattern
 from app.program.errors import tensors_in
 
 

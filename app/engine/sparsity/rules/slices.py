@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.engine.sparsity.csr import Csr, Numbers, selection
 from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries, numbers_of
-from app.engine.sparsity.pattern import Csr, Numbers, Pattern, selection
+from app.engine.sparsity.pattern import Pattern
 from app.engine.sparsity.rules.movements import broadcast
 
 Rule = Callable[[Call], list[Pattern | None]]
@@ -20,8 +21,7 @@ Rule = Callable[[Call], list[Pattern | None]]
 def pointwise(call: Call) -> list[Pattern | None]:
     """Each element depends on the elements of its place in the arguments, broadcast."""
     shape = tuple(call.outputs[0].shape)
-    together = torch.broadcast_shapes(*(tensor.shape for tensor in call.tensors))  # type: ignore[no-untyped-call]
-    if tuple(together) != shape:
+    if np.broadcast_shapes(*(tuple(tensor.shape) for tensor in call.tensors)) != shape:
         raise UnfitRuleError(call.name)
     parts = []
     for tensor, pattern in call.tracked():

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.sparse import csr_matrix, identity, kron
 from torch import Tensor
 
+from app.engine.sparsity.csr import Csr, Numbers, selection
 from app.engine.sparsity.operator_call import Call, UnfitRuleError
-from app.engine.sparsity.pattern import Csr, Numbers, Pattern, selection
+from app.engine.sparsity.pattern import Pattern
 from app.engine.sparsity.rules.slices import Rule
 
 
