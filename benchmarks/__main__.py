@@ -27,7 +27,7 @@ from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
-from benchmarks import first_answers, load, processor_time, protocols, servers, sparse
+from benchmarks import first_answers, gpu, load, processor_time, protocols, servers, sparse
 from benchmarks.fairness import containers
 from benchmarks.fairness import run as fairness
 from benchmarks.soak import run as soak
@@ -50,10 +50,10 @@ def median_ms(action: Callable[[], object], repeats: int, warm: int = 5) -> floa
 class Client:
     """One keep-alive connection that sends a fixed request and reads the whole reply into memory it keeps."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, reply_bytes: int = 64 << 20) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = bytearray(64 << 20)
+        self._buffer = bytearray(reply_bytes)
 
     def ask(self, message: bytes) -> memoryview:
         """The reply's body. Raises RuntimeError unless it is a 200."""
@@ -272,13 +272,17 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("all", "first", "small", "sparse"),
+        choices=("all", "first", "small", "sparse", "gpu"),
         default="all",
-        help="`small`: processor time of small queries alone; `first`: first answers and tails; `sparse`: Jacobians by coordinates",
+        help="`small`: processor time of small queries alone; `first`: first answers and tails; `sparse`: Jacobians by coordinates; "
+        "`gpu`: what a GPU gives",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of the server")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="of `gpu`; `cpu` tries the benchmark itself")
     arguments = parser.parse_args()
+    if arguments.what == "gpu":
+        sys.exit(gpu.run(arguments.device, arguments.seconds, line, Client, median_ms))
     torch.set_num_threads(1)
     if arguments.what == "sparse":
         sparse.run(line)

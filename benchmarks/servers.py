@@ -65,18 +65,20 @@ def _process(command: list[str], url: str, environment: dict[str, str] | None = 
             process.kill()
 
 
-def environment(port: int, workers: int) -> dict[str, str]:
+def environment(port: int, workers: int, device: str = "cpu", **settings: str) -> dict[str, str]:
     """Of a Pullback server: none of our own settings but these."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULLBACK_")}
-    return inherited | {"PULLBACK_PORT": str(port), "PULLBACK_WORKERS": str(workers), "PULLBACK_DEVICE": "cpu"}
+    return inherited | {"PULLBACK_PORT": str(port), "PULLBACK_WORKERS": str(workers), "PULLBACK_DEVICE": device} | settings
 
 
 @contextmanager
-def pullback(workers: int = 1) -> Iterator[int]:
-    """A Pullback server; yields its port."""
+def pullback(workers: int = 1, device: str = "cpu", **settings: str) -> Iterator[int]:
+    """A Pullback server; yields its port. `settings`: more of its variables."""
     port = free_port()
     with _process(
-        [sys.executable, "-m", "app.cli", "serve"], f"http://127.0.0.1:{port}/health/ready", environment(port, workers)
+        [sys.executable, "-m", "app.cli", "serve"],
+        f"http://127.0.0.1:{port}/health/ready",
+        environment(port, workers, device, **settings),
     ):
         yield port
 
