@@ -64,7 +64,7 @@ class NoMemoryError(Exception):
         self.size = size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
     """One frame as received. `body` owns its memory; where there was no room for it, it is empty and `discarded_bytes` long."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from app.errors import PullbackError
 from app.pool.frames import Buffer
 
+# The endpoint whose bodies are queries in the native protocol; of other bodies the worker alone knows what timeout they name.
+_QUERY: Final = "query"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class WorkerReply:
     """What a worker answered: status, media type, body, timings in seconds, labels of bounded cardinality.
 
@@ -44,15 +46,39 @@ class WorkerReply:
             start += size
 
 
+# What a job ends with: None where nobody waits for it any more.
+Result = WorkerReply | PullbackError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked besides the body; it may be used again for another body.
+
+    Attributes:
+        text: all of it, as JSON; the names are those of the road's Request.
+        content_type: of the body.
+        names_timeout: the body may name a timeout in the native protocol, readable before it is decoded.
+    """
+
+    text: bytes
+    content_type: str | None
+    names_timeout: bool
+
+    def meta(self, request_id: str) -> bytes:
+        """What a worker is told of a query besides its body: all that was asked, and the request's id."""
+        return b'{"request_id":%b,%b' % (orjson.dumps(request_id), self.text[1:])
+
+
 class Job:
     """One query in the pool.
 
     Attributes:
         number: names it in frames.
         asked: what is asked besides the body, as JSON; `meta`: the same with the request's id, for the worker.
+        on_end: called once, by the pool, with what it ends with.
+        is_done: it has ended.
         body: its bytes, in pieces, never joined here; `size` is their sum.
         arrived, deadline: seconds on CLOCK_MONOTONIC.
-        future: resolves to its WorkerReply, to a PullbackError, or to None where nobody waits for it any more.
         lost: workers whose death it is blamed for; `tries`: all that died while they computed it.
         holders: numbers of the workers that have it; two where it was taken over from a busy one.
         begun: when the worker that answered it began it, seconds on CLOCK_MONOTONIC.
@@ -65,8 +91,8 @@ class Job:
     """
 
     __slots__ = (
-        "arrived", "asked", "begun", "body", "client", "deadline", "future", "holders", "is_heavy", "is_waiting", "lost",
-        "mark", "meta", "number", "queued", "size", "slices", "stops", "tries", "worker",
+        "arrived", "asked", "begun", "body", "client", "deadline", "holders", "is_done", "is_heavy", "is_waiting", "lost",
+        "mark", "meta", "number", "on_end", "queued", "size", "slices", "stops", "tries", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +105,7 @@ class Job:
         size: int,
         arrived: float,
         deadline: float,
-        future: asyncio.Future[WorkerReply | PullbackError | None],
+        on_end: Callable[[Result], None],
     ) -> None:
         self.number = number
         self.client = client
@@ -89,7 +115,8 @@ class Job:
         self.size = size
         self.arrived = arrived
         self.deadline = deadline
-        self.future = future
+        self.on_end = on_end
+        self.is_done = False
         self.lost = 0
         self.tries = 0
         self.holders: list[int] = []
@@ -109,8 +136,8 @@ def asked_of(
     content_encoding: str | None,
     accept: str | None,
     parameters: Mapping[str, str] | None = None,
-) -> bytes:
-    """What is asked besides the body, as JSON; the names are those of the road's Request."""
+) -> Asked:
+    """What is asked of `endpoint` of the road, by these headers and parameters."""
     fields: dict[str, Any] = {
         "endpoint": endpoint,
         "content_type": content_type,
@@ -119,9 +146,8 @@ def asked_of(
     }
     if parameters:
         fields["parameters"] = parameters
-    return orjson.dumps(fields)
+    return Asked(orjson.dumps(fields), content_type, endpoint == _QUERY and content_encoding is None)
 
 
-def meta_of(asked: bytes, request_id: str) -> bytes:
-    """What a worker is told of a query besides its body: all that was asked, and the request's id."""
-    return b'{"request_id":%b,%b' % (orjson.dumps(request_id), asked[1:])
+def nobody_waits(_: Result) -> None:
+    """What an ended job calls: whoever still knows the job must not keep who waited for it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from app.machine.memory_budget import Machine
 from app.pool import refusals
 from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
 from app.pool.handles.worker_handle import WorkerHandle
-from app.pool.job import Job, WorkerReply, asked_of, meta_of
+from app.pool.job import Asked, Job, Result, WorkerReply, nobody_waits
 from app.pool.queueing.dispatch import Dispatch
 from app.pool.queueing.light import SLICES
 from app.pool.queueing.quarantine import Quarantine
@@ -40,8 +40,6 @@ _GRACE_S: Final = 0.02
 _REHEARSE_S: Final = 0.01  # between two lessons, so that they take a small part of a core. Chosen.
 _LIVES: Final = 2  # one worker's death may be chance; of two it is guilty, and is refused from then on
 _TRIES: Final = 6  # with those that were another's fault; more would be many deaths in a row for one query. Chosen.
-# The endpoint whose bodies are queries in the native protocol; of other bodies the worker alone knows what timeout they name.
-_QUERY: Final = "query"
 
 
 class Pool:
@@ -121,7 +119,10 @@ class Pool:
 
     def check_room(self, client: str) -> None:
         """Raises PullbackError queue_full where one more query of this client may not wait: where the queue is full, and mostly his."""
-        if self._dispatch.idle or self.waiting_count < self._queue_length or self._dispatch.one_too_many(client):
+        limit = self._queue_length
+        # `waiting_count` takes longer to say than how many are open.
+        is_full = len(self._open) >= limit and not self._dispatch.idle and self.waiting_count >= limit
+        if not is_full or self._dispatch.one_too_many(client):
             return
         raise self._queue_full()
 
@@ -143,41 +144,36 @@ class Pool:
 
     def ask(
         self,
-        endpoint: str,
+        asked: Asked,
         request_id: str,
-        content_type: str | None,
-        content_encoding: str | None,
-        accept: str | None,
         body: Sequence[Buffer],
         size: int,
-        parameters: Mapping[str, str] | None = None,
-        client: str = "",
+        client: str,
+        on_end: Callable[[Result], None],
     ) -> Job:
-        """Have a query answered: its `future` gives a WorkerReply, a PullbackError, or None where it was abandoned.
+        """Have a query answered. `on_end` is called with a WorkerReply, a PullbackError, or None where it was abandoned.
 
         Raises:
             PullbackError: worker_crashed, where the same has just cost two workers; headers_too_large, where a worker would not take
                 what is said besides the body.
         """
         now = time.monotonic()
-        asked = asked_of(endpoint, content_type, content_encoding, accept, parameters)
-        meta = meta_of(asked, request_id)
+        meta = asked.meta(request_id)
         if len(meta) > META_LIMIT_BYTES:
             raise refusals.headers_too_large(len(meta), META_LIMIT_BYTES)
-        if self._quarantine.is_used and (left_s := self._quarantine.left_s(asked, body, size, now)):
+        if self._quarantine.is_used and (left_s := self._quarantine.left_s(asked.text, body, size, now)):
             raise refusals.quarantined(math.ceil(left_s))
-        is_plain = endpoint == _QUERY and content_encoding is None
-        deadline = now + self._timeout(timeout_of(body, size, content_type) if is_plain else None)
+        deadline = now + self._timeout(timeout_of(body, size, asked.content_type) if asked.names_timeout else None)
         job = Job(
             number=next(self._numbers),
             client=client,
-            asked=asked,
+            asked=asked.text,
             meta=meta,
             body=body,
             size=size,
             arrived=now,
             deadline=deadline,
-            future=self._loop.create_future(),
+            on_end=on_end,
         )
         self._queue(job, now)
         return job
@@ -187,7 +183,9 @@ class Pool:
         self._earliest = min(self._earliest, job.deadline)
         self._dispatch.add(job, now)
         if job.is_waiting:
-            if self.waiting_count > self._queue_length and (last := self._dispatch.one_too_many(job.client)) is not None:
+            limit = self._queue_length
+            is_over = len(self._open) > limit and self.waiting_count > limit
+            if is_over and (last := self._dispatch.one_too_many(job.client)) is not None:
                 self._settle(last, self._queue_full())
             self.share.tell_waiting(self.waiting_count)
         if not self._ticking:
@@ -196,7 +194,7 @@ class Pool:
 
     def abandon(self, job: Job) -> None:
         """Nobody waits for this query any more: drop it, and stop its computation if that goes on."""
-        if job.future.done():
+        if job.is_done:
             return
         self._settle(job, None)
         now = time.monotonic()
@@ -226,7 +224,7 @@ class Pool:
             self._answered(worker, frame, now)
         elif frame.kind is Kind.DROPPED:
             job = worker.done(frame.number, now)
-            if job is not None and not job.holders and not job.future.done():
+            if job is not None and not job.holders and not job.is_done:
                 self._undone(job, now)
             if worker.state == "ready":
                 self._dispatch.feed(worker, now)
@@ -250,14 +248,15 @@ class Pool:
             return
         job = worker.done(frame.number, now)
         no_room = refusals.reply_without_room(frame.discarded_bytes) if frame.discarded_bytes else None
+        on_end: Callable[[Result], None] = nobody_waits
         if job is not None:
-            if not job.future.done():
+            if not job.is_done:
                 job.begun = max(head_since, job.arrived)
                 job.worker = self.share.worker_number(worker.index)
                 self._dispatch.answered(job, now - head_since)
                 if reply.first and self._rehearsal.note(worker.number, job.asked, job.meta, tuple(job.body), reply):
                     self._rehearse_soon()
-                self._settle(job, no_room or reply)
+                on_end = self._close(job)
             for other in self._dispatch.holders_of(job):
                 other.cancel(job)
         # After a failed allocation the heap is in pieces; a new process costs less than what would fail in the old one.
@@ -267,6 +266,8 @@ class Pool:
             self._dispatch.replace(worker, "forkserver", now)
         elif worker.state == "ready":
             self._dispatch.feed(worker, now)
+        # Last, as whoever hears it may ask the next at once.
+        on_end(no_room or reply)
 
     def _undone(self, job: Job, now: float) -> None:
         """Its last holder dropped it: as too late, by the same clock as ours, or for a worker that has died since."""
@@ -291,7 +292,7 @@ class Pool:
             return
         worker.held.clear()
         job.holders = [number for number in job.holders if number != worker.number]
-        if job.future.done() or job.holders or job.is_waiting:
+        if job.is_done or job.holders or job.is_waiting:
             return
         if for_memory:
             self._settle(job, refusals.killed_for_memory(job.size, Machine.here().memory_bytes))
@@ -316,12 +317,19 @@ class Pool:
 
     # The end of a query
 
-    def _settle(self, job: Job, result: WorkerReply | PullbackError | None) -> None:
+    def _settle(self, job: Job, result: PullbackError | None) -> None:
+        self._close(job)(result)
+
+    def _close(self, job: Job) -> Callable[[Result], None]:
+        """It has ended: nobody need compute it. Returns whom to tell."""
         del self._open[job.number]
         self._dispatch.remove(job)
-        job.future.set_result(result)
+        on_end = job.on_end
+        job.is_done = True
         # Whoever still knows the job, a worker that is to drop it or an error's traceback, must not keep its bytes.
         job.body = ()
+        job.on_end = nobody_waits
+        return on_end
 
     def _expire(self, job: Job) -> None:
         given_s = job.deadline - job.arrived
@@ -340,7 +348,7 @@ class Pool:
         if now >= self._earliest:
             late = [job for job in self._open.values() if job.deadline <= now]
             for job in late:
-                if not job.future.done():
+                if not job.is_done:
                     self._expire(job)
             self._earliest = min((job.deadline for job in self._open.values()), default=math.inf)
         if self._abandoned:

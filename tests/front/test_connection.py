@@ -1,4 +1,8 @@
-"""HTTP/1.1 as clients really speak it, byte by byte; after each test the server answers a good query."""
+"""HTTP/1.1 as clients really speak it, byte by byte; after each test the server answers a good query.
+
+What is said on a connection is said twice: on a new one, and on one that has sent a query before, whose head is not parsed when it comes
+again.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import gzip
 import socket
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import orjson
 import pytest
 
 from app.front.http.connection_refusals import HEADER_BYTES_LIMIT
+from tests.front import raw as by_hand
 from tests.front.conftest import BODY_LIMIT, KEY
 from tests.front.raw import Line, head, line
 from tests.pool.long_queries import asked, endless
@@ -22,6 +28,26 @@ from tests.waiting import wait_for
 TEXT = orjson.dumps(SMALL)
 QUERY = head(Content_Length=str(len(TEXT))) + TEXT
 CHUNKED = b"%x\r\n%b\r\n0\r\n" % (len(TEXT), TEXT)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if line.__name__ in metafunc.function.__code__.co_names:
+        metafunc.parametrize("_is_repeated", [False, True], indirect=True, ids=["new", "repeated"])
+
+
+@contextmanager
+def used_line(port: int) -> Iterator[Line]:
+    """A connection that has sent a query, and its answer: a refusal, where the server wants a key."""
+    with by_hand.line(port) as raw:
+        raw.send(QUERY)
+        assert raw.reply()[0] in (200, 401)
+        yield raw
+
+
+@pytest.fixture(autouse=True)
+def _is_repeated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if getattr(request, "param", False):
+        monkeypatch.setattr("tests.front.test_connection.line", used_line)
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+import httptools
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.front.http.framing import Framing, Stage
+from app.front.http.framing import Framing, RepeatedHead, Stage
+from app.front.http.wire import SMALL_BODY_BYTES
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -81,3 +84,97 @@ def test_chunks_may_carry_some_framing_and_no_more() -> None:
     assert not framing.is_too_large
     framing.framing_bytes += 50_000
     assert framing.is_too_large
+
+
+class Parsed:
+    """All that the parser says of bytes; the value of Content-Length left out."""
+
+    def __init__(self, data: bytes) -> None:
+        self.said: list[object] = []
+        self.body = b""
+        self.messages = 0
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(data)
+        self.said += [self.parser.get_method(), self.parser.get_http_version(), self.parser.should_keep_alive()]
+
+    def on_url(self, url: bytes) -> None:
+        self.said.append(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.said.append((name, b"" if name.lower() == b"content-length" else value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.messages += 1
+
+
+def parsed(data: bytes) -> Parsed | None:
+    try:
+        return Parsed(data)
+    except httptools.HttpParserError:
+        return None
+
+
+LINES = st.sampled_from(
+    [
+        b"Host: a", b"content-length: 3", b"Content-Length: 3", b"CONTENT-LENGTH:3", b"Content-Length:  3", b"Content-Length: 3 ",
+        b"X-Content-Length: 3", b"X: Content-Length: 3", b"Accept: */*", b"X: a\r\n b", b"Content-Length: 3\r\n 4", b"content-lengthy: 3",
+    ]
+)  # fmt: skip
+HEADS = st.builds(
+    lambda url, lines: b"POST %b HTTP/1.1\r\n%b\r\n" % (url, b"".join(line + b"\r\n" for line in lines)),
+    st.sampled_from([b"/v1/query", b"/v1/query?content-length: 3"]),
+    st.lists(LINES, max_size=4),
+)
+LENGTHS = st.sampled_from(
+    [b"0", b"1", b"3", b"03", b"+3", b"-1", b"3 ", b" 3", b"", b"3,3", b"0x3", b"12", b"99999", b"999999", b"3\r\n"]
+)
+
+
+@given(HEADS, LENGTHS, st.binary(max_size=15))
+@example(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n", b"3", b"abc")
+def test_what_a_repeated_head_is_taken_for_is_what_the_parser_says(head: bytes, length: bytes, behind: bytes) -> None:
+    """Whatever number stands in it, and whatever comes behind it: one whole request that says the same, or it is left to the parser."""
+    first, repeated = parsed(head + b"abc"), RepeatedHead.of(head)
+    if first is None or repeated is None:
+        return
+    for request in (head + behind, head.replace(b"3", length) + behind):
+        body = repeated.body_of(request)
+        if body is not None:
+            again = parsed(request)
+            assert again is not None
+            assert (again.said, again.body, again.messages) == (first.said, body, 1)
+
+
+def request(size: int, body: bytes) -> bytes:
+    return b"POST /v1/query HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nAccept: */*\r\n\r\n%b" % (size, body)
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 99, 100, 1000, SMALL_BODY_BYTES])
+def test_a_head_with_another_length_is_known_again(size: int) -> None:
+    repeated = RepeatedHead.of(request(188, b""))
+    assert repeated is not None
+    body = b"x" * size
+    assert repeated.body_of(request(size, body)) == body
+    assert repeated.body_of(request(size, body[1:])) is None
+    assert repeated.body_of(request(size, body + b"P")) is None
+    assert repeated.body_of(request(size, body).replace(b"Accept", b"accept")) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        request(3, b"")[:-2], request(3, b"")[:-1], request(3, b"abc"), b"", b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+        request(3, b"").replace(b"Accept: */*", b"Cookie: " + b"x" * 5000), request(3, b"").replace(b"*/*", b"content-length: 3"),
+    ],
+)  # fmt: skip
+def test_a_head_that_is_not_kept(head: bytes) -> None:
+    assert RepeatedHead.of(head) is None
+
+
+def test_a_larger_body_than_a_small_one_is_left_to_the_parser() -> None:
+    repeated = RepeatedHead.of(request(3, b""))
+    assert repeated is not None
+    assert repeated.body_of(request(SMALL_BODY_BYTES + 1, b"x" * (SMALL_BODY_BYTES + 1))) is None

@@ -1,7 +1,11 @@
-"""A query that comes in one piece is answered without a task, and one that comes in two by the other road: both alike, in all that is seen."""
+"""Three roads, alike in all that is seen: of a query that comes in two pieces, of one that comes in one, and of one under the head of the last.
+
+The first is that of every request; the second has no task; of the third the head is not parsed.
+"""
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -19,6 +23,8 @@ TEXT = orjson.dumps(SMALL)
 LARGE_REPLY = orjson.dumps(
     {"program": "x.sum() + zeros(600, 600)", "inputs": {"x": [1.0]}, "want": ["outputs"]},
 )
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+COUNTED = ('pullback_requests_total{code="200",kind="vjp"}', "pullback_request_seconds_count", "pullback_received_bytes_total")
 # What a reply says of the moment, and not of the query.
 PASSING = ("date", "server-timing")
 
@@ -39,8 +45,8 @@ def told(raw: Line) -> tuple[int, dict[str, str], Any]:
     headers = {name: value for name, value in headers.items() if name not in PASSING}
     if "x-request-id" in headers and "-" in headers["x-request-id"]:  # one of the server's own
         del headers["x-request-id"]
-        if isinstance(body, dict):
-            body.pop("request_id", None)
+        if isinstance(body, dict) and body.pop("request_id", None):
+            del headers["content-length"]  # ids grow
     return status, headers, body
 
 
@@ -95,33 +101,119 @@ def test_without_a_key_both_are_refused(strict: Server) -> None:
             assert (status, headers["www-authenticate"], body["code"]) == (401, "Bearer", "unauthorized")
 
 
-def _wait_for_log(server: Server, word: str) -> None:
-    wait_for(lambda: word.encode() in server.log.read_bytes())
+def logged(server: Server, request_id: str, count: int) -> list[dict[str, Any]]:
+    """The log's lines of the requests with this id, when there are so many."""
+
+    def lines() -> list[bytes]:
+        return [line for line in server.log.read_bytes().splitlines() if request_id.encode() in line]
+
+    wait_for(lambda: len(lines()) == count)
+    return [orjson.loads(line) for line in lines()]
+
+
+def asked_before(raw: Line, **headers: str) -> None:
+    """A query has been answered on this connection, under a head that the next one may have too."""
+    raw.send(head(Content_Length=str(len(TEXT)), **headers) + TEXT)
+    assert raw.reply()[0] == 200
+
+
+repeated = pytest.mark.parametrize("is_repeated", [False, True], ids=["new", "repeated"])
 
 
 def test_both_are_counted_and_logged_alike(server: Server) -> None:
     lines = []
     for name, send in (("one-piece", in_one_piece), ("two-pieces", in_two_pieces)):
-        before = metric(server.http, 'pullback_requests_total{code="200",kind="vjp"}')
+        before = [metric(server.http, name) for name in COUNTED]
         with line(server.port) as raw:
-            send(raw, head(Content_Length=str(len(TEXT)), X_Request_Id=name), TEXT)
-            assert raw.reply()[0] == 200
-        _wait_for_log(server, name)
-        assert metric(server.http, 'pullback_requests_total{code="200",kind="vjp"}') == before + 1
-        lines.append(next(orjson.loads(entry) for entry in server.log.read_bytes().splitlines() if name.encode() in entry))
-    assert lines[0].keys() == lines[1].keys()
-    same = ("level", "event", "method", "path", "status", "bytes_in", "bytes_out", "worker", "operation", "want")
-    assert [lines[0][name] for name in same] == [lines[1][name] for name in same]
+            for _ in range(2):
+                send(raw, head(Content_Length=str(len(TEXT)), X_Request_Id=name, traceparent=TRACE), TEXT)
+                assert raw.reply()[0] == 200
+        lines += logged(server, name, 2)
+        after = [metric(server.http, name) for name in COUNTED]
+        assert [now - then for now, then in zip(after, before, strict=True)] == [2, 2, 2 * len(TEXT)]
+    assert all(entry.keys() == lines[0].keys() for entry in lines)
+    same = ("level", "event", "method", "path", "status", "bytes_in", "bytes_out", "worker", "operation", "want", "trace_id")
+    assert all([entry[name] for name in same] == [lines[0][name] for name in same] for entry in lines)
 
 
-def test_whoever_hangs_up_is_not_computed_for(server: Server) -> None:
-    body = orjson.dumps(endless())
+def test_bodies_of_every_length_under_one_head(server: Server) -> None:
     with line(server.port) as raw:
-        raw.send(head(Content_Length=str(len(body)), X_Request_Id="hung-up") + body)
+        for count in (1, 2, 30, 400, 1, 5000, 30, 40_000, 2):
+            body = orjson.dumps({"operation": "neg", "inputs": {"input": [float(n) for n in range(count)]}})
+            raw.send(head(Content_Length=str(len(body))) + body)
+            assert [-value for value in raw.reply()[2]["outputs"]["output"]["data"]] == list(range(count))
+
+
+@pytest.mark.parametrize("length", ["0", "00{}", "+{}", "-1", "{},{}", "{}0", "999999999", "{} "])
+def test_another_length_than_the_bodys_under_a_repeated_head(length: str, server: Server) -> None:
+    request = head(Content_Length=length.format(len(TEXT), len(TEXT))) + TEXT
+    replies = []
+    for is_repeated in (False, True):
+        with line(server.port) as raw:
+            if is_repeated:
+                asked_before(raw)
+            raw.send(request)
+            raw.connection.shutdown(socket.SHUT_WR)
+            status, headers, body = raw.reply()
+            replies.append((status, headers.get("connection"), body.get("code")))
+    assert replies[0] == replies[1]
+
+
+@pytest.mark.parametrize("place", [1, 30, -len(TEXT) - 1, -len(TEXT), -len(TEXT) + 1, -1])
+def test_a_repeated_head_that_comes_in_two_pieces(place: int, server: Server) -> None:
+    with line(server.port) as raw:
+        asked_before(raw)
+        whole = head(Content_Length=str(len(TEXT))) + TEXT
+        raw.send(whole[:place])
+        time.sleep(0.03)  # where they come together all the same, only less is tried
+        raw.send(whole[place:])
+        assert raw.reply()[0] == 200
+        asked_before(raw)
+
+
+def test_a_key_that_is_wrong_under_an_otherwise_repeated_head(strict: Server) -> None:
+    with line(strict.port) as raw:
+        for key, status in (
+            (KEY, 200),
+            (KEY, 200),
+            (KEY[:-1] + "X", 401),
+            (KEY, 200),
+            ("another", 200),
+            ("unknown", 401),
+            (KEY, 200),
+        ):
+            raw.send(head(Content_Length=str(len(TEXT)), X_API_Key=key) + TEXT)
+            assert raw.reply()[0] == status
+
+
+def test_every_reply_has_an_id_and_the_date_of_its_own(server: Server) -> None:
+    ids, dates = set(), set()
+
+    def ask(raw: Line) -> int:
+        raw.send(head(Content_Length=str(len(TEXT))) + TEXT)
+        _, headers, _ = raw.reply()
+        ids.add(headers["x-request-id"])
+        dates.add(headers["date"])
+        return len(dates)
+
+    with line(server.port) as raw:
+        count = 1
+        ask(raw)
+        while len(dates) < 2:  # the clock goes on
+            ask(raw)
+            count += 1
+    assert len(ids) == count
+
+
+@repeated
+def test_whoever_hangs_up_is_not_computed_for(server: Server, is_repeated: bool) -> None:
+    body, request_id = orjson.dumps(endless()), f"hung-up-{is_repeated}"
+    with line(server.port) as raw:
+        if is_repeated:
+            asked_before(raw, X_Request_Id=request_id)
+        raw.send(head(Content_Length=str(len(body)), X_Request_Id=request_id) + body)
         wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') >= 1)
-    _wait_for_log(server, "hung-up")
-    entry = next(orjson.loads(entry) for entry in server.log.read_bytes().splitlines() if b"hung-up" in entry)
-    assert entry["status"] == 499
+    assert logged(server, request_id, 1 + is_repeated)[-1]["status"] == 499
     wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') == 0)
     wait_for(lambda: metric(server.http, "pullback_queue_bytes") == 0)
     assert server.http.post("/v1/query", json=SMALL).status_code == 200
@@ -129,12 +221,14 @@ def test_whoever_hangs_up_is_not_computed_for(server: Server) -> None:
 
 def test_a_deadline_ends_it_in_the_same_words(server: Server) -> None:
     bodies = []
-    for send in (in_one_piece, in_two_pieces):
+    for send, is_repeated in ((in_one_piece, False), (in_two_pieces, False), (in_one_piece, True)):
         with line(server.port) as raw:
+            if is_repeated:
+                asked_before(raw, X_Request_Id="late")
             body = orjson.dumps({**endless(), "timeout_s": 0.2})
             send(raw, head(Content_Length=str(len(body)), X_Request_Id="late"), body)
             bodies.append(raw.reply()[::2])
-    assert bodies[0] == bodies[1]
+    assert bodies[0] == bodies[1] == bodies[2]
     assert bodies[0][1]["code"] == "deadline_exceeded"
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import orjson
 import pytest
 
+from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
 from tests.processes import family, wait_until_gone
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.serial
 
 # Longer than what is computed below takes on any machine, so that an end comes from what was done and not from patience that ran out.
 PATIENT: Final = {"PULLBACK_DRAIN_TIMEOUT_S": "280"}
+_TEXT: Final = orjson.dumps(SMALL)
+QUERY: Final = head(Content_Length=str(len(_TEXT))) + _TEXT
 
 
 def wait_until_busy(server: Server) -> None:
@@ -31,9 +35,15 @@ def wait_until_draining(server: Server) -> None:
 
 
 def test_sigterm_drains(tmp_path: Path) -> None:
-    with serving(tmp_path / "log.txt", PULLBACK_WORKERS="2", **PATIENT) as server, ThreadPoolExecutor(1) as clients:
+    with (
+        serving(tmp_path / "log.txt", PULLBACK_WORKERS="2", **PATIENT) as server,
+        ThreadPoolExecutor(1) as clients,
+        line(server.port) as used,
+    ):
         processes = family(server.process.pid)
         assert len(processes) == 4
+        used.send(QUERY)
+        assert used.reply()[0] == 200
         # Some seconds: what is asked meanwhile takes milliseconds.
         query = heavy(2200, timeout_s=250)
         running = clients.submit(httpx.post, f"{server.url}/v1/query", json=query, timeout=CLIENT_LIMIT_S)
@@ -43,6 +53,8 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         refused = server.http.post("/v1/query", json=SMALL)
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
         assert int(refused.headers["retry-after"]) > 0
+        used.send(QUERY)
+        assert used.reply()[0] == 503
         assert httpx.get(f"{server.url}/health/live").status_code == 200
         reply = running.result()
         assert reply.status_code == 200

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from app.pool.job import WorkerReply, asked_of, meta_of
+from app.pool.job import WorkerReply, asked_of
 
 
 def test_a_worker_is_told_all_that_was_asked_and_the_requests_id() -> None:
     asked = asked_of("query", "application/json", None, "*/*")
-    assert json.loads(meta_of(asked, 'an "id"')) == {**json.loads(asked), "request_id": 'an "id"'}
+    assert json.loads(asked.meta('an "id"')) == {**json.loads(asked.text), "request_id": 'an "id"'}
 
 
 def test_parts_of_a_reply() -> None:

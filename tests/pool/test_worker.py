@@ -14,7 +14,7 @@ import pytest
 
 from app.limits import Limits
 from app.pool.frames import Frame, Kind, Reader, encode
-from app.pool.job import asked_of, meta_of
+from app.pool.job import asked_of
 from app.pool.worker import Worker, send_all
 from app.road import Request, Road
 
@@ -56,7 +56,7 @@ def line() -> Iterator[Line]:
 
 
 def asked(number: int, query: Any, *, left_s: float = 60.0, request_id: str | None = None) -> list[Any]:
-    meta = meta_of(asked_of("query", None, None, "*/*"), request_id or f"id-{number}")
+    meta = asked_of("query", None, None, "*/*").meta(request_id or f"id-{number}")
     return encode(Kind.QUERY, number, seconds=time.monotonic() + left_s, meta=meta, body=[json.dumps(query).encode()])
 
 

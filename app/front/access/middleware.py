@@ -69,6 +69,10 @@ class Middleware:
         headers = dict(scope["headers"])
         return Exchange(scope, send, headers, self._ids.of(headers), time.monotonic())
 
+    def again(self, exchange: Exchange) -> Exchange:
+        """The next request under the head of one that was admitted."""
+        return exchange.again(self._ids.of(exchange.headers), time.monotonic())
+
     def admit(self, exchange: Exchange) -> None:
         """Raises PullbackError where the request is not right, or has not the key that its address needs."""
         self._check(exchange)
@@ -85,9 +89,13 @@ class Middleware:
         except Exception as error:
             await self._broken(exchange, error)
         finally:
-            self._recorder.ended(exchange)
-            # It refers to the connection, whose request refers to this scope: no collector should have to find that.
-            exchange.scope.pop(WIRE, None)
+            self.ended(exchange)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Take note of how a request ended."""
+        self._recorder.ended(exchange)
+        # It refers to the connection, whose request refers to this scope: no collector should have to find that.
+        exchange.scope.pop(WIRE, None)
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
         self._check(exchange)

@@ -12,7 +12,7 @@ from app.errors import PullbackError
 from app.front.http.body import Body, ClientGoneError
 from app.front.http.exchange import Exchange, text_of
 from app.front.http.wire import WIRE
-from app.pool.job import Job, WorkerReply
+from app.pool.job import Asked, Job, Result, WorkerReply, asked_of
 from app.pool.pool import Pool
 from app.settings import Settings
 
@@ -97,22 +97,34 @@ class Watch:
         del self._job, self._task
 
 
-async def answered(job: Job) -> WorkerReply:
-    """The worker's reply.
+class Awaited:
+    """What a job ends with, for a task that awaits it: `tell` is the job's `on_end`."""
 
-    Raises:
-        PullbackError: the pool's refusal.
-        ClientGoneError: nobody waits for it any more.
-    """
-    result = await job.future
-    # An error's traceback refers to this frame, and so must not find its way back to the error.
-    del job
-    if isinstance(result, WorkerReply):
-        return result
-    try:
-        raise ClientGoneError if result is None else result
-    finally:
-        del result
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def tell(self, result: Result) -> None:
+        if not self._future.done():  # the task may have been cancelled
+            self._future.set_result(result)
+
+    async def reply(self) -> WorkerReply:
+        """The worker's reply.
+
+        Raises:
+            PullbackError: the pool's refusal.
+            ClientGoneError: nobody waits for it any more.
+        """
+        result = await self._future
+        if isinstance(result, WorkerReply):
+            return result
+        # An error's traceback refers to this frame, and so must not find its way back to the error.
+        del self
+        try:
+            raise ClientGoneError if result is None else result
+        finally:
+            del result
 
 
 async def ask(
@@ -129,27 +141,29 @@ async def ask(
         PullbackError: the pool's refusal.
         ClientGoneError: nobody waits for it any more.
     """
-    headers = exchange.headers
-    job = admission.pool.ask(
-        endpoint,
-        exchange.request_id,
-        text_of(headers, b"content-type"),
-        text_of(headers, b"content-encoding"),
-        text_of(headers, b"accept"),
-        body.pieces,
-        body.size,
-        parameters,
-        exchange.client,
-    )
+    awaited = Awaited()
+    asked = asked_by(exchange.headers, endpoint, parameters)
+    job = admission.pool.ask(asked, exchange.request_id, body.pieces, body.size, exchange.client, awaited.tell)
     watch = Watch(admission.pool, job, receive)
     try:
-        reply = await answered(job)
+        reply = await awaited.reply()
         note(exchange, job, reply)
     finally:
         watch.end()
         # Its refusal refers to this frame by its traceback.
-        del job
+        del job, awaited
     return reply
+
+
+def asked_by(headers: Mapping[bytes, bytes], endpoint: str, parameters: Mapping[str, str] | None = None) -> Asked:
+    """What a request's headers ask of `endpoint` of the road."""
+    return asked_of(
+        endpoint,
+        text_of(headers, b"content-type"),
+        text_of(headers, b"content-encoding"),
+        text_of(headers, b"accept"),
+        parameters,
+    )
 
 
 def note(exchange: Exchange, job: Job, reply: WorkerReply) -> None:

@@ -10,18 +10,19 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.endpoints.admission import Admission, add_times, answered, ask, through, timing
+from app.front.endpoints.admission import Admission, Awaited, add_times, ask, through, timing
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, problem
 from app.pool import refusals
 from app.pool.frames import LARGE_BYTES, Buffer
-from app.pool.job import Job
+from app.pool.job import Job, asked_of
 
 JSON: Final = "application/json"
 # Of one list, so that it can neither fill the queue nor let a worker wait.
 _AT_ONCE_A_WORKER: Final = 2
 # What an answer takes beside its bytes: an object, its place in the list, and a comma.
 _ITEM_BYTES: Final = 64
+_ASKED: Final = asked_of("query", JSON, None, JSON)
 # One object for all, where not even a refusal of its own finds room.
 _NO_ROOM: Final = problem(refusals.queue_full("this answer found no room beside the others that are held"), None)
 
@@ -84,11 +85,11 @@ class BatchEndpoint:
     async def _answer(self, exchange: Exchange, index: int, query: memoryview, running: set[Job], answers: _Answers) -> Buffer:
         """One query's answer, or its refusal, as JSON."""
         request_id = f"{exchange.request_id}.{index}"
-        job = None
+        job, awaited = None, Awaited()
         try:
-            job = self._admission.pool.ask("query", request_id, JSON, None, JSON, [query], len(query), client=exchange.client)
+            job = self._admission.pool.ask(_ASKED, request_id, [query], len(query), exchange.client, awaited.tell)
             running.add(job)
-            reply = await answered(job)
+            reply = await awaited.reply()
             add_times(exchange, job, reply)
             answers.check_room(len(reply.body))
         except PullbackError as error:
@@ -97,7 +98,7 @@ class BatchEndpoint:
             if job is not None:
                 running.discard(job)
             # The job's refusal refers to this frame by its traceback, and the frame to a part of the list.
-            del job
+            del job, awaited
         return reply.body
 
 

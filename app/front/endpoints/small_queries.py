@@ -1,7 +1,7 @@
 """Small queries: the native queries whose whole body came with their head, answered without a task for each.
 
 Every rule is that of the other road: the same checks, the same pool, the same reply. What is not plain (a refusal, a queue that is full,
-bytes that are short) is left to it before anything has begun.
+bytes that are short) is left to it before anything has begun. What hangs on the head alone is checked once for a head that repeats.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Final, Protocol
 from starlette.types import Scope, Send
 
 from app.errors import PullbackError
-from app.front.endpoints.admission import Admission, note, timing
+from app.front.endpoints.admission import Admission, asked_by, note, timing
 from app.front.http.body import ClientGoneError
-from app.front.http.exchange import PIECE_BYTES, Exchange, text_of
-from app.front.http.wire import Run
-from app.pool.job import Job, WorkerReply
+from app.front.http.exchange import PIECE_BYTES, Exchange, Headers
+from app.front.http.wire import WIRE, Run, Wire
+from app.pool.frames import Buffer
+from app.pool.job import Job, Result, WorkerReply
 
 _PATH: Final = "/v1/query"
 
@@ -27,9 +28,13 @@ class Conduct(Protocol):
 
     def exchange(self, scope: Scope, send: Send) -> Exchange: ...
 
+    def again(self, exchange: Exchange) -> Exchange: ...
+
     def admit(self, exchange: Exchange) -> None: ...
 
     async def conclude(self, exchange: Exchange, answer: Awaitable[None]) -> None: ...
+
+    def ended(self, exchange: Exchange) -> None: ...
 
 
 class SmallQueries:
@@ -46,71 +51,113 @@ class SmallQueries:
 
     def begin(self, scope: Scope, send: Send, body: bytes, run: Run) -> SmallQuery | None:
         """As `wire.SmallQueries`."""
-        admission = self._admission
-        pool, size = admission.pool, len(body)
-        if (
-            admission.draining
-            or pool.budget.is_pressed
-            or size > min(admission.settings.body_limit_bytes, pool.budget.limit_bytes)
-        ):
-            return None
         exchange = self._conduct.exchange(scope, send)
         try:
             self._conduct.admit(exchange)
-            pool.check_room(exchange.client)
-            headers = exchange.headers
-            job = pool.ask(
-                "query",
-                exchange.request_id,
-                text_of(headers, b"content-type"),
-                text_of(headers, b"content-encoding"),
-                text_of(headers, b"accept"),
-                (body,),
-                size,
-                None,
-                exchange.client,
-            )
         except PullbackError:
             return None
-        exchange.bytes_in = size
-        return SmallQuery(admission, self._conduct, exchange, job, run)
+        query = SmallQuery(self._admission, self._conduct, exchange, run)
+        return query if query.begin(exchange, body) else None
 
 
 class SmallQuery:
-    """As `wire.SmallQuery`; its bytes are held until it has ended."""
+    """As `wire.SmallQuery`: the queries under one head, one at a time; their bytes are held until they have ended."""
 
-    __slots__ = ("_admission", "_conduct", "_exchange", "_job", "_run")
+    __slots__ = ("_admission", "_asked", "_conduct", "_exchange", "_job", "_limit", "_run", "_wire")
 
-    def __init__(self, admission: Admission, conduct: Conduct, exchange: Exchange, job: Job, run: Run) -> None:
+    def __init__(self, admission: Admission, conduct: Conduct, exchange: Exchange, run: Run) -> None:
         self._admission = admission
         self._conduct = conduct
         self._exchange = exchange
-        self._job = job
+        self._asked = asked_by(exchange.headers, "query")
+        self._wire: Wire = exchange.scope[WIRE]
         self._run = run
+        self._limit = min(admission.settings.body_limit_bytes, admission.pool.budget.limit_bytes)
+        self._job: Job | None = None
+
+    def again(self, body: bytes) -> bool:
+        """As `wire.SmallQuery`."""
+        return self.begin(self._conduct.again(self._exchange), body)
+
+    def begin(self, exchange: Exchange, body: bytes) -> bool:
+        """Have the body's query answered; False where that would be refused, and nothing was begun."""
+        admission = self._admission
+        pool, size = admission.pool, len(body)
+        if admission.draining or pool.budget.is_pressed or size > self._limit:
+            return False
+        try:
+            pool.check_room(exchange.client)
+            pool.budget.reserve(size)
+        except PullbackError:
+            return False
+        try:
+            self._job = pool.ask(self._asked, exchange.request_id, (body,), size, exchange.client, self._ended)
+        except PullbackError:
+            pool.budget.release(size)
+            return False
+        exchange.bytes_in = size
+        self._exchange = exchange
         admission.busy += 1
-        admission.pool.budget.reserve(exchange.bytes_in)
-        job.future.add_done_callback(self._answered)
+        return True
 
     def abandon(self) -> None:
         """The client has hung up."""
-        self._admission.pool.abandon(self._job)
+        if self._job is not None:
+            self._admission.pool.abandon(self._job)
 
-    def _answered(self, future: asyncio.Future[WorkerReply | PullbackError | None]) -> None:
-        result = future.result()
-        waits = isinstance(result, WorkerReply) and len(result.body) > PIECE_BYTES
-        self._run(self._conduct.conclude(self._exchange, self._reply(result)), waits)
+    def _ended(self, result: Result) -> None:
+        if not isinstance(result, WorkerReply):
+            # The pool is amid something else then.
+            asyncio.get_running_loop().call_soon(self._conclude, result)
+        elif len(result.body) <= PIECE_BYTES and self._wire.is_free:
+            self._respond(result)
+        else:
+            self._conclude(result)
 
-    async def _reply(self, result: WorkerReply | PullbackError | None) -> None:
+    def _respond(self, reply: WorkerReply) -> None:
+        """Answer on the spot, as nothing is to be waited for."""
         exchange = self._exchange
+        try:
+            self._note(exchange, reply)
+            self._release(exchange)
+            exchange.respond_now(self._wire, *_response(exchange, reply))
+        except Exception as error:
+            self._run(self._conduct.conclude(exchange, _raising(error)), False)
+        else:
+            self._conduct.ended(exchange)
+
+    def _conclude(self, result: Result) -> None:
+        """Answer as every request is answered."""
+        exchange = self._exchange
+        exchange.scope[WIRE] = self._wire
+        waits = isinstance(result, WorkerReply) and len(result.body) > PIECE_BYTES
+        self._run(self._conduct.conclude(exchange, self._reply(exchange, result)), waits)
+
+    async def _reply(self, exchange: Exchange, result: Result) -> None:
         try:
             if not isinstance(result, WorkerReply):
                 raise ClientGoneError if result is None else result
-            note(exchange, self._job, result)
-            await exchange.respond(
-                result.status, result.media_type.encode(), result.body, ((b"server-timing", timing(exchange)),)
-            )
+            self._note(exchange, result)
+            await exchange.respond(*_response(exchange, result))
         finally:
-            self._admission.pool.budget.release(exchange.bytes_in)
-            self._admission.busy -= 1
+            self._release(exchange)
             # An error's traceback refers to this frame, and so must not find its way back to the error.
             del result
+
+    def _note(self, exchange: Exchange, reply: WorkerReply) -> None:
+        if self._job is not None:
+            note(exchange, self._job, reply)
+
+    def _release(self, exchange: Exchange) -> None:
+        self._job = None
+        self._admission.pool.budget.release(exchange.bytes_in)
+        self._admission.busy -= 1
+
+
+def _response(exchange: Exchange, reply: WorkerReply) -> tuple[int, bytes, Buffer, Headers]:
+    """Status, media type, body and headers."""
+    return reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),)
+
+
+async def _raising(error: Exception) -> None:
+    raise error

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,17 +18,12 @@ from app.errors import PullbackError
 from app.front.http import connection_refusals as refusals
 from app.front.http import responses
 from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
-from app.front.http.connection_wire import ConnectionWire, SmallWay
+from app.front.http.connection_wire import ConnectionWire, Presence, SmallWay, new_parser
 from app.front.http.exchange import REFUSED, address_of
-from app.front.http.framing import Framing, Stage
+from app.front.http.framing import Framing, Stage, framing_head
 from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
 from app.front.http.wire import WIRE, Crowd, NoRoomError
-from app.pool import linux
-
-# How long after its FIN we ask whether a client that waits for its answer is still there.
-_ASK_AFTER_S: Final = 1.0
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
@@ -49,13 +44,15 @@ class Connection(HttpToolsProtocol):
         self._backlog = b""  # received behind a request that is being answered
         self._running: RequestResponseCycle | None = None
         self._at_hand = 0  # bytes that have come behind the head that is being parsed
+        self._head = b""  # its bytes, where they came together
         self._small = SmallWay(self.loop, self.tasks)
         self._switching = False  # an upgrade was asked for, and the parser waits for the other protocol's bytes
         self._muted = False
         self._refused = False
         self._postponed: PullbackError | None = None  # a refusal that waits for the answers before it
-        self._eof_since: float | None = None
-        self._asked = False
+        self._presence = Presence()
+        # Since when it waits for a request behind an answered one; `check_in_time` looks at it, as a timer for each request costs more.
+        self._idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,6 +74,8 @@ class Connection(HttpToolsProtocol):
         if self._refused or self._postponed is not None:
             self._transfers.discard(self.loop.time(), len(data))
             return
+        if data and self._begin_again(data):
+            return
         if self._backlog:
             data, self._backlog = self._backlog + data, b""
         if not data:
@@ -95,6 +94,18 @@ class Connection(HttpToolsProtocol):
             self._parse(view[start:end])
             start = end
 
+    def _begin_again(self, data: bytes) -> bool:
+        """Begin a small query under the head of the last one without parsing it, where nothing else is under way; False: it is none."""
+        is_between = (
+            self._framing.stage is Stage.COMPLETE and self.cycle.response_complete and not self._backlog and not self.pipeline
+        )
+        if not is_between or self.transport.is_closing() or (cycle := self._small.again(data)) is None:
+            return False
+        self._unset_keepalive_if_required()
+        cycle.default_headers = self.server_state.default_headers
+        self.cycle = self._running = cycle
+        return True
+
     def upload_progressed(self, count: int) -> None:
         upload = self.upload
         if upload is None:
@@ -105,13 +116,13 @@ class Connection(HttpToolsProtocol):
         if upload.received(count):
             self.upload = None
             # The parser has not seen the rest of the body: what follows is for a new one.
-            self.parser = self._new_parser()
+            self.parser = new_parser(self)
             self.on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client will send no more; one that waits for an answer gets it all the same (RFC 9112, section 9.6)."""
-        if self._eof_since is None:
-            self._eof_since = self.loop.time()
+        if self._presence.eof_since is None:
+            self._presence.eof_since = self.loop.time()
         if self._refused or (self._framing.stage is Stage.BODY and self.cycle.response_complete):
             return False
         if self._framing.stage is Stage.BODY or (self._framing.stage is Stage.HEAD and self._framing.framing_bytes):
@@ -217,8 +228,10 @@ class Connection(HttpToolsProtocol):
         if self._small.is_held:
             self._start_held()
         if self.cycle.response_complete and not self.transport.is_closing():
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._idle_since = self.loop.time()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -228,12 +241,18 @@ class Connection(HttpToolsProtocol):
 
     def _start_held(self) -> None:
         held = self._small.release()
-        if not self._small.begin(*held):
+        head, self._head = self._head, b""
+        if not self._small.begin(*held, head):
             super()._start_asgi_task(*held)
 
     def on_response_complete(self) -> None:
-        self._small.end()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._idle_since = self.loop.time()
         if self.transport.is_closing() or self._is_answering(None):
             return
         if self._postponed is not None:
@@ -241,12 +260,12 @@ class Connection(HttpToolsProtocol):
             self._refuse(error)
             return
         self.feed(b"")
-        if self._eof_since is not None and not self.eof_received() and not self.transport.is_closing():
+        if self._presence.eof_since is not None and not self.eof_received() and not self.transport.is_closing():
             self.transport.close()
 
     async def receive_upload(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
         """As `Wire.receive`."""
-        if self.transport.is_closing() or self._eof_since is not None or self._refused:
+        if self.transport.is_closing() or self._presence.eof_since is not None or self._refused:
             return None
         upload = self.upload = Upload(size, allocate, self.loop.create_future())
         self.flow.resume_reading()
@@ -263,6 +282,7 @@ class Connection(HttpToolsProtocol):
     def _begin(self) -> None:
         """A request begins with the next byte."""
         self._framing = Framing()
+        self._head = b""
         self._transfers.receiving(self.loop.time())
         self._switching = False
 
@@ -271,6 +291,7 @@ class Connection(HttpToolsProtocol):
         self._transfers.received(self.loop.time())
         if framing.stage is Stage.HEAD:
             # Counted before, as the parser speaks of a header only when all of it is there.
+            self._head = b"" if framing.framing_bytes else bytes(piece)
             framing.framing_bytes += len(piece)
             if framing.is_too_large:
                 self._refuse(refusals.headers_too_large())
@@ -292,24 +313,16 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(refusals.not_http())
 
-    def _new_parser(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        with contextlib.suppress(AttributeError):  # before httptools 0.6.3; as uvicorn does
-            parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return parser
-
     def _stay_with_http(self) -> None:
         """A server may ignore a request to upgrade (RFC 9110, section 7.8); the parser cannot: it drops the body.
 
         So a new one is told of the body's framing alone, and parses on from there.
         """
-        framing = (b"content-length", b"transfer-encoding")
-        lines = [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name in framing]
         self._switching = False
-        self.parser = self._new_parser()
+        self.parser = new_parser(self)
         self._muted = True
         try:
-            self._feed_parser(memoryview(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n"))
+            self._feed_parser(memoryview(framing_head(self.headers)))
         finally:
             self._muted = False
 
@@ -320,8 +333,10 @@ class Connection(HttpToolsProtocol):
             # What it does not take would stay in memory for ever.
             self.transport.abort()
             return
-        if self._eof_since is not None:
-            self._check_presence(now - self._eof_since)
+        if self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()
+            return
+        self._presence.check(now, self._running)
         if self._transfers.has_lingered(now, limits):
             self.transport.close()
             return
@@ -335,21 +350,6 @@ class Connection(HttpToolsProtocol):
             self._refuse(refusals.too_slow(count, limits.window_s, limits.body_bytes_per_s))
         elif self._transfers.is_in_the_way(now, count, limits, pressed=pressed):
             self._refuse(refusals.in_the_way())
-
-    def _check_presence(self, since_eof_s: float) -> None:
-        """Whether a client that has sent its FIN still waits for the answer, or has closed: then nobody needs it.
-
-        Only sending tells: a system whose process has closed the socket replies with a reset. An interim response is
-        what may be sent before the answer, and be ignored by every client (RFC 9110, section 15.2.1).
-        """
-        running = self._running
-        if running is None or running.response_started or since_eof_s < _ASK_AFTER_S:
-            return
-        if not self._asked and running.scope["http_version"] == "1.1":
-            self._asked = True
-            self.transport.write(_CONTINUE)
-        elif self._asked and linux.is_reset(self.transport.get_extra_info("socket")):
-            self.transport.abort()
 
     def _is_answering(self, but: RequestResponseCycle | None) -> bool:
         """A response other than that of `but` is still to be given or finished."""
@@ -392,7 +392,7 @@ class Connection(HttpToolsProtocol):
     def _linger(self) -> None:
         """Read on, for nothing: closing with bytes unread would reset the connection and take the response with it (9112, 9.6)."""
         self._refused = True
-        if self._eof_since is not None:
+        if self._presence.eof_since is not None:
             self.transport.close()
             return
         self._transfers.linger(self.loop.time())

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.front.http import responses
+from app.front.http.framing import RepeatedHead
 from app.front.http.receiver import Upload
 from app.front.http.wire import SMALL_BODY_BYTES, SmallQueries, SmallQuery
+from app.pool import linux
 from app.pool.frames import Buffer
+
+# How long after its FIN we ask whether a client that waits for its answer is still there.
+_ASK_AFTER_S: Final = 1.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class OwnConnection(Protocol):
@@ -24,6 +32,14 @@ class OwnConnection(Protocol):
 
     def finish(self) -> None:
         """The response is out, and it was the connection's last."""
+
+
+def new_parser(protocol: object) -> httptools.HttpRequestParser:
+    """A parser that calls the `protocol`, set as uvicorn sets its own."""
+    parser = httptools.HttpRequestParser(protocol)
+    with contextlib.suppress(AttributeError):  # before httptools 0.6.3
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 class ConnectionWire:
@@ -39,11 +55,16 @@ class ConnectionWire:
     def awaits_continue(self) -> bool:
         return self._cycle.waiting_for_100_continue
 
-    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
+    @property
+    def is_free(self) -> bool:
+        return not self._cycle.flow.write_paused
+
+    async def free(self) -> None:
+        if self._cycle.flow.write_paused:
+            await self._cycle.flow.drain()
+
+    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
         cycle = self._cycle
-        if cycle.flow.write_paused:
-            # The reply before this one has not been taken yet.
-            await cycle.flow.drain()
         if cycle.disconnected or cycle.transport.is_closing():
             return
         head = responses.head(status, (*cycle.default_headers, *headers))
@@ -67,19 +88,49 @@ class ConnectionWire:
             self._connection.upload.drop()
 
 
+class Presence:
+    """Whether a client that has sent its FIN still waits for the answer, or has closed: then nobody needs it.
+
+    Only sending tells: a system whose process has closed the socket replies with a reset. An interim response is what may be sent before
+    the answer, and be ignored by every client (RFC 9110, section 15.2.1).
+
+    Attributes:
+        eof_since: when the FIN came, by the loop's clock; None before.
+    """
+
+    __slots__ = ("_asked", "eof_since")
+
+    def __init__(self) -> None:
+        self.eof_since: float | None = None
+        self._asked = False
+
+    def check(self, now: float, running: RequestResponseCycle | None) -> None:
+        """Cut the connection of who has gone while `running` is being answered."""
+        if self.eof_since is None or running is None or running.response_started or now - self.eof_since < _ASK_AFTER_S:
+            return
+        if not self._asked and running.scope["http_version"] == "1.1":
+            self._asked = True
+            running.transport.write(_CONTINUE)
+        elif self._asked and linux.is_reset(running.transport.get_extra_info("socket")):
+            running.transport.abort()
+
+
 class SmallWay:
     """A connection's way for small queries, whose whole body comes with their head: no task for each, which costs more than all else here.
 
-    Such a request is held back when its head has been parsed, and begun when its body has, a moment later.
+    Such a request is held back when its head has been parsed, and begun when its body has, a moment later. Where the next one comes under
+    the very same head, it needs no parsing: it is the same request again, with another body.
     """
 
-    __slots__ = ("_held", "_loop", "_query", "_tasks")
+    __slots__ = ("_cycle", "_head", "_held", "_loop", "_query", "_tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]]) -> None:
         self._loop = loop
         self._tasks = tasks
         self._held: tuple[RequestResponseCycle, Any] | None = None
-        self._query: SmallQuery | None = None  # the one that is being answered
+        self._cycle: RequestResponseCycle | None = None
+        self._query: SmallQuery | None = None  # the last that was begun, and its cycle
+        self._head: RepeatedHead | None = None
 
     @property
     def is_held(self) -> bool:
@@ -100,24 +151,34 @@ class SmallWay:
         held, self._held = self._held, None
         return held
 
-    def begin(self, cycle: RequestResponseCycle, app: Any) -> bool:
-        """Begin it; False where it is to be answered as every other."""
+    def begin(self, cycle: RequestResponseCycle, app: Any, head: bytes) -> bool:
+        """Begin it; False where it is to be answered as every other. `head`: its bytes, empty where they did not come together."""
 
         def run(rest: Coroutine[Any, Any, None], waits: bool) -> None:
             self._run(rest, cycle, waits=waits)
 
-        self._query = app.small_queries.begin(cycle.scope, cycle.send, bytes(cycle.body), run)
-        return self._query is not None
+        query = app.small_queries.begin(cycle.scope, cycle.send, bytes(cycle.body), run)
+        if query is not None:
+            cycle.body.clear()
+            self._query, self._cycle, self._head = query, cycle, RepeatedHead.of(head)
+        return query is not None
+
+    def again(self, request: bytes) -> RequestResponseCycle | None:
+        """Begin a request under the head of the last, which has been answered: its cycle; None where it is none such, or is not begun."""
+        head, query, cycle = self._head, self._query, self._cycle
+        if head is None or query is None or cycle is None or (body := head.body_of(request)) is None or not query.again(body):
+            return None
+        # As a new cycle begins.
+        cycle.response_started = cycle.response_complete = False
+        cycle.chunked_encoding = None
+        cycle.expected_content_length = 0
+        return cycle
 
     def abandon(self) -> None:
-        """The client has hung up, or was cut: a query that is kept would keep its reply."""
-        query, self._query = self._query, None
+        """The client has hung up, or was cut: a query that is kept would keep its reply, and its connection."""
+        query, self._query, self._cycle = self._query, None, None
         if query is not None:
             query.abandon()
-
-    def end(self) -> None:
-        """The response is out."""
-        self._query = None
 
     def _run(self, rest: Coroutine[Any, Any, None], cycle: RequestResponseCycle, *, waits: bool) -> None:
         if waits or cycle.flow.write_paused:

@@ -62,12 +62,34 @@ class Exchange:
         self.client = address_of(scope)
         traceparent = headers.get(b"traceparent")
         self.traceparent = traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else None
+        self.extra: list[tuple[bytes, bytes]] = []
+        self._begin_anew()
+
+    def again(self, request_id: str, arrived: float) -> Exchange:
+        """The exchange of the next request under the same head, on the same connection; only its Content-Length may be another."""
+        other = Exchange.__new__(Exchange)
+        scope = self.scope
+        scope[REQUEST_ID] = request_id
+        other.scope = scope
+        other.send = self.send
+        other.headers = self.headers
+        other.method = self.method
+        other.path = self.path
+        other.request_id = request_id
+        other.arrived = arrived
+        other.client = self.client
+        other.traceparent = self.traceparent
+        other.extra = self.extra
+        other._begin_anew()
+        return other
+
+    def _begin_anew(self) -> None:
+        """There is no answer yet."""
         self.status = 0
         self.code = ""
         self.bytes_in = 0
         self.bytes_out = 0
         self.queue_s = 0.0
-        self.extra: list[tuple[bytes, bytes]] = []
         self.labels: Mapping[str, str] = {}
         self.timings: Mapping[str, float] = {}
         self.worker = -1
@@ -120,10 +142,16 @@ class Exchange:
             await self._begin(status, media_type, len(body), [*headers, *([_CLOSE] if closes else [])])
             await self.send({"type": "http.response.body", "body": body})
             return
+        await wire.free()
+        self.respond_now(wire, status, media_type, body, headers, closes=closes or wire.awaits_continue)
+
+    def respond_now(
+        self, wire: Wire, status: int, media_type: bytes, body: Buffer, headers: Headers = (), *, closes: bool = False
+    ) -> None:
+        """Send the whole response, where the connection takes it at once."""
         self.status = status
         self.bytes_out = len(body)
-        all_headers = self._headers(media_type, len(body), headers)
-        await wire.reply(status, all_headers, body, closes=closes or wire.awaits_continue)
+        wire.reply(status, self._headers(media_type, len(body), headers), body, closes=closes)
 
     def _headers(self, media_type: bytes, size: int, headers: Headers) -> list[tuple[bytes, bytes]]:
         return [(b"content-type", media_type), (b"content-length", b"%d" % size), *self.common_headers(), *headers]

@@ -5,10 +5,13 @@ The parser decides what a request says; this only keeps it from being handed wha
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
 from app.front.http.connection_refusals import HEADER_BYTES_LIMIT
+from app.front.http.wire import SMALL_BODY_BYTES
 
 # Names and values are counted exactly by the middleware; here also the request line and what stands between them.
 _HEAD_BYTES_LIMIT: Final = HEADER_BYTES_LIMIT + (8 << 10)
@@ -19,6 +22,11 @@ _END: Final = b"\r\n\r\n"
 # no shorter ones, so that a body of empty lines does not become a million steps.
 _CHUNKED_STEP_BYTES: Final = 4096
 _CHUNKED_LEAST_BYTES: Final = 252
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
+_LENGTH_NAME: Final = b"content-length"
+# Of a head that a connection keeps; clients' heads have some hundred bytes. Far from the limit of headers, which a longer length may not pass.
+_KEPT_BYTES_LIMIT: Final = 4 << 10
+_DIGITS_LIMIT: Final = len(str(SMALL_BODY_BYTES))
 
 
 class Stage(Enum):
@@ -77,3 +85,41 @@ class Framing:
             return len(data)
         self._tail = b""
         return end
+
+
+class RepeatedHead:
+    """A head that was parsed, by which the next one is known: all but the digits of its Content-Length must come again, byte for byte."""
+
+    __slots__ = ("_after", "_before")
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self._before = before
+        self._after = after
+
+    @classmethod
+    def of(cls, head: bytes) -> RepeatedHead | None:
+        """Of a whole head, its empty line included; None where it is no whole one, or long, or its Content-Length cannot be told from other text."""
+        length = _LENGTH.search(head)
+        if length is None or len(head) > _KEPT_BYTES_LIMIT or not head.endswith(_END) or head.lower().count(_LENGTH_NAME) != 1:
+            return None
+        return cls(head[: length.start(1)], head[length.end(1) :])
+
+    def body_of(self, request: bytes) -> bytes | None:
+        """The body, where `request` is this head, a Content-Length of a small body, and that body, whole and nothing behind it."""
+        before, after = self._before, self._after
+        if not request.startswith(before):
+            return None
+        start = len(before)
+        end = request.find(b"\r", start, start + _DIGITS_LIMIT + 1)
+        digits = request[start:end]
+        if not digits.isdigit() or digits[:1] == b"0" or not request.startswith(after, end):
+            return None
+        size, begin = int(digits), end + len(after)
+        return request[begin:] if size <= SMALL_BODY_BYTES and begin + size == len(request) else None
+
+
+def framing_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A head that says nothing but where the body of a request with these headers ends."""
+    names = (b"content-length", b"transfer-encoding")
+    lines = [b"%b: %b\r\n" % (name, value) for name, value in headers if name in names]
+    return b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n"

@@ -33,7 +33,14 @@ class Wire(Protocol):
     def awaits_continue(self) -> bool:
         """The client holds its body back until it is told to go on; answered otherwise, it will never send it."""
 
-    async def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
+    @property
+    def is_free(self) -> bool:
+        """The client has taken all that was sent before."""
+
+    async def free(self) -> None:
+        """Return when it is."""
+
+    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
         """Send a whole response with one system call, where ASGI's two messages would take two and wake the client twice.
 
         `closes`: it is the connection's last.
@@ -52,6 +59,9 @@ class Wire(Protocol):
 
 class SmallQuery(Protocol):
     """A query that is answered without a task of its own."""
+
+    def again(self, body: bytes) -> bool:
+        """Begin the next query under the same head, when this one has been answered; False where nothing was begun."""
 
     def abandon(self) -> None:
         """The client has hung up."""

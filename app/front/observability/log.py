@@ -70,7 +70,7 @@ def _request_fields(exchange: Exchange, ended: float, now_s: float) -> dict[str,
         "method": exchange.method,
         "path": exchange.path[:200],
         "status": exchange.status,
-        "ms": round((ended - exchange.arrived) * 1e3, 3),
+        "ms": milliseconds(ended - exchange.arrived),
         "bytes_in": exchange.bytes_in,
         "bytes_out": exchange.bytes_out,
     }
@@ -80,12 +80,17 @@ def _request_fields(exchange: Exchange, ended: float, now_s: float) -> dict[str,
         fields["worker"] = exchange.worker
         fields["operation"] = labels.get("operation", "")
         fields["want"] = labels.get("want", "")
-        fields["queue_ms"] = round(exchange.queue_s * 1e3, 3)
+        fields["queue_ms"] = milliseconds(exchange.queue_s)
         for name, seconds in timings.items():
-            fields[f"{name}_ms"] = round(seconds * 1e3, 3)
+            fields[name + "_ms"] = milliseconds(seconds)
     if exchange.traceparent is not None:
         fields["trace_id"] = exchange.traceparent[3:35].decode()
     return fields
+
+
+def milliseconds(seconds: float) -> float:
+    """Milliseconds with three digits; `round` to digits would take ten times as long."""
+    return round(seconds * 1e6) / 1e3
 
 
 class Log:

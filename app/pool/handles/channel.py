@@ -15,6 +15,9 @@ from app.pool.frames import BrokenStreamError, Buffer, Frame, NoMemoryError, Rea
 
 # Moved for one worker in one turn of the event loop: a call costs little beside copying a megabyte, and others need not wait long. Chosen.
 _TURN_BYTES: Final = 1 << 20
+_SMALL_BYTES: Final = (
+    64 << 10
+)  # what is pending, up to here, is joined: that costs less than to count what was sent of each piece
 _PIECES_LIMIT: Final = 64  # buffers in one sendmsg; the system's IOV_MAX is 1024
 # How long we look for the next piece of a large body before we leave it to the event loop.
 _PATIENCE_S: Final = 0.0003
@@ -155,8 +158,12 @@ class Channel:
             self._is_sending = False
 
     def _write(self) -> None:
-        size = 0
-        turn: list[Buffer] = []
+        size = sum(map(len, self._pending))
+        if size <= _SMALL_BYTES:
+            joined = b"".join(self._pending)
+            self._pending.clear()
+            self._pending.append(joined)
+        turn, size = list[Buffer](), 0
         for piece in islice(self._pending, _PIECES_LIMIT):
             piece = piece if size + len(piece) <= _TURN_BYTES else memoryview(piece)[: _TURN_BYTES - size]
             turn.append(piece)

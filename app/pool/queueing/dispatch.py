@@ -27,8 +27,11 @@ from app.pool.queueing.light import LightWork
 from app.pool.queueing.turns import Turns
 from app.pool.supervisor import Supervisor
 
-# A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two.
+# A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two: so many, and
+# where it answers quickly as many as take it about so long, so that one wake-up brings several and one takes several back.
 _DEPTH: Final = 4
+_DEPTH_LIMIT: Final = 16
+_AHEAD_S: Final = 0.002
 _YOUNG_S: Final = 0.003
 # From this age of the first on, those handed over in advance are taken back, whoever is free.
 _STUCK_BEHIND_S: Final = 0.03
@@ -152,7 +155,7 @@ class Dispatch:
         for job in jobs:
             worker.held.pop(job.number, None)
             job.holders = [number for number in job.holders if number != worker.number]
-        self.put_back([job for job in jobs if not job.future.done() and not job.holders], now)
+        self.put_back([job for job in jobs if not job.is_done and not job.holders], now)
 
     def replace(self, worker: WorkerHandle, reason: str, now: float) -> None:
         """Stop a worker with all that it computes, and have another in its place."""
@@ -179,7 +182,11 @@ class Dispatch:
     def _takes_more(self, worker: WorkerHandle) -> bool:
         head = worker.head
         return (
-            len(worker.held) < _DEPTH and not self.idle and head is not None and head.size < SMALL_BYTES and not head.is_heavy
+            len(worker.held) < _depth(worker)
+            and not self.idle
+            and head is not None
+            and head.size < SMALL_BYTES
+            and not head.is_heavy
         )
 
     def _feed_idle(self, now: float) -> None:
@@ -211,10 +218,11 @@ class Dispatch:
 
     def _with_room(self, now: float) -> WorkerHandle | None:
         """The ready worker with the shortest line that moves."""
-        best, fewest = None, _DEPTH
+        best, fewest = None, _DEPTH_LIMIT
         for worker in self.ready.values():
-            if len(worker.held) < fewest and now - worker.head_since < _YOUNG_S and not worker.is_light:
-                best, fewest = worker, len(worker.held)
+            count = len(worker.held)
+            if count < fewest and count < _depth(worker) and now - worker.head_since < _YOUNG_S and not worker.is_light:
+                best, fewest = worker, count
         return best
 
     def _feed_light(self, now: float) -> None:
@@ -274,14 +282,14 @@ class Dispatch:
                 return
             if len(busy.held) > 1 and now - busy.head_since >= _YOUNG_S:
                 for job in list(busy.held.values())[1:]:
-                    if self.idle and job.holders == [busy.number] and not job.future.done():
+                    if self.idle and job.holders == [busy.number] and not job.is_done:
                         self._give(self.idle.pop(), job, now)
                         busy.cancel(job)
 
     def _take_back(self, now: float) -> None:
         for busy in list(self.ready.values()):
             if len(busy.held) > 1 and now - busy.head_since > _STUCK_BEHIND_S:
-                behind = [job for job in list(busy.held.values())[1:] if job.holders == [busy.number] and not job.future.done()]
+                behind = [job for job in list(busy.held.values())[1:] if job.holders == [busy.number] and not job.is_done]
                 for job in behind:
                     job.holders.clear()
                     busy.cancel(job)
@@ -328,9 +336,14 @@ class Dispatch:
         """Stop a query that has had its turn: it waits for the next one, behind its client's others."""
         job.holders.remove(worker.number)
         del worker.held[job.number]
-        if not job.holders and not job.future.done():
+        if not job.holders and not job.is_done:
             self._turns_of(job).append(job)
         self.replace(worker, reason, now)
+
+
+def _depth(worker: WorkerHandle) -> int:
+    """How many queries it may hold, the one that it computes included."""
+    return _DEPTH_LIMIT if worker.pace_s * _DEPTH_LIMIT < _AHEAD_S else _DEPTH
 
 
 def _is_small(job: Job) -> bool:

@@ -97,9 +97,8 @@ class LightWork:
 
     def recall(self, job: Job) -> None:
         """It comes to wait: note on it how often the same was stopped there before."""
-        if job.size < LIGHT_BYTES and not job.mark:
-            job.mark = fingerprint(job.asked, job.body)
-            job.slices = self._slices_of.get(job.mark, 0)
+        if self._slices_of and job.size < LIGHT_BYTES and not job.mark:
+            job.slices = self._slices_of.get(_mark(job), 0)
 
     def has_had_its_time(self, now: float, waiting: Turns, holding: Set[str]) -> Job | None:
         """The query that must leave it now; None where there is none. `holding`: clients whose queries the other workers compute."""
@@ -116,9 +115,9 @@ class LightWork:
             return None
         if len(self._slices_of) >= _KNOWN_LIMIT:
             self._slices_of.pop(next(iter(self._slices_of)))
-        self._slices_of[job.mark] = job.slices
+        self._slices_of[_mark(job)] = job.slices
         for other in waiting:
-            if other.mark == job.mark:
+            if other.size == job.size and _mark(other) == job.mark:
                 other.slices = max(other.slices, job.slices)
         return job
 
@@ -138,3 +137,9 @@ class LightWork:
         if self._ticks[0] != job.number:
             self._ticks = (job.number, ticks)
         return ran_s > _SLICE_LIMIT_S or linux.seconds_of(ticks - self._ticks[1]) >= SLICE_S
+
+
+def _mark(job: Job) -> bytes:
+    """Its fingerprint, which is made when somebody needs it: most queries never wait beside a long one."""
+    job.mark = job.mark or fingerprint(job.asked, job.body)
+    return job.mark

@@ -11,7 +11,7 @@ import pytest
 
 from app.pool.frames import Frame
 from app.pool.handles.worker_handle import WorkerHandle
-from app.pool.job import Job
+from app.pool.job import Job, nobody_waits
 from app.pool.queueing.light import LIGHT_BYTES, SLICES, LightWork
 from app.pool.queueing.turns import Turns
 from app.pool.worker_slots import WorkerSlot
@@ -29,9 +29,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def job(loop: asyncio.AbstractEventLoop, name: str, body: bytes = b"", size: int | None = None) -> Job:
     """`a1` is client a's, with number 1; its body is its name, where none is said."""
     body = body or name.encode()
-    return Job(
-        int(name[1:]), name[0], b"{}", b"{}", [body], len(body) if size is None else size, 0.0, 60.0, loop.create_future()
-    )
+    return Job(int(name[1:]), name[0], b"{}", b"{}", [body], len(body) if size is None else size, 0.0, 60.0, nobody_waits)
 
 
 def waiting(light: LightWork, jobs: list[Job]) -> Turns:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 import pytest
 
-from app.pool.job import WorkerReply, asked_of, meta_of
+from app.pool.job import Result, WorkerReply, asked_of
 from app.pool.pool import Pool
 from app.pool.queueing.rehearsal import Lesson, Rehearsal
 from app.settings import Settings
@@ -19,7 +19,7 @@ from tests.pool.long_queries import endless
 from tests.waiting import HANG_S
 
 JSON = asked_of("query", "application/json", None, None)
-META = meta_of(JSON, "x")
+META = JSON.meta("x")
 REPLY = WorkerReply(200, "application/json", b"{}", {"compute": 0.001}, first=True)
 
 
@@ -31,7 +31,7 @@ def softmax(count: int) -> bytes:
 class TestTable:
     def test_each_worker_has_each_lesson_until_it_is_quick(self) -> None:
         table = Rehearsal()
-        assert table.note(1, JSON, META, (b"a", b"b"), REPLY)
+        assert table.note(1, JSON.text, META, (b"a", b"b"), REPLY)
         for _ in range(3):
             lesson = table.begin(2, 0.0)
             assert lesson is not None
@@ -44,7 +44,7 @@ class TestTable:
     def test_the_latest_come_first_and_the_oldest_go(self) -> None:
         table = Rehearsal()
         for number in range(100):
-            table.note(1, JSON, META, (b"%d" % number,), REPLY)
+            table.note(1, JSON.text, META, (b"%d" % number,), REPLY)
         bodies = []
         while (lesson := table.begin(2, 0.0)) is not None:
             bodies.append(int(lesson.body))
@@ -63,13 +63,13 @@ class TestTable:
     )
     def test_what_is_not_small_is_not_kept(self, body: bytes, reply: WorkerReply) -> None:
         table = Rehearsal()
-        assert not table.note(1, JSON, META, (body,), reply)
+        assert not table.note(1, JSON.text, META, (body,), reply)
         assert table.begin(2, 0.0) is None
 
     def test_what_cost_a_worker_its_life_is_forgotten_and_nothing_else(self) -> None:
         table = Rehearsal()
-        table.note(1, JSON, META, (b"good",), REPLY)
-        table.note(1, JSON, META, (b"bad",), REPLY)
+        table.note(1, JSON.text, META, (b"good",), REPLY)
+        table.note(1, JSON.text, META, (b"bad",), REPLY)
         assert table.begin(2, 10.0) is not None
         assert table.overdue(10.5) == []
         assert table.overdue(20.0) == [2]
@@ -107,8 +107,9 @@ def with_pool(scenario: Callable[[Pool], Awaitable[None]], workers: int) -> list
 
 
 async def answer(pool: Pool, body: bytes) -> WorkerReply:
-    job = pool.ask("query", "x", "application/json", None, None, [body], len(body))
-    reply = await asyncio.wait_for(job.future, HANG_S)
+    ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    pool.ask(JSON, "x", [body], len(body), "", ended.set_result)
+    reply = await asyncio.wait_for(ended, HANG_S)
     assert isinstance(reply, WorkerReply)
     assert reply.status == 200
     return reply
@@ -154,7 +155,7 @@ def test_the_other_worker_and_its_replacement_know_what_one_has_learnt() -> None
 def test_a_lesson_that_never_ends_costs_one_worker_once_and_no_query() -> None:
     async def scenario(pool: Pool) -> None:
         body = orjson.dumps(endless())
-        assert pool._rehearsal.note(0, JSON, META, (body,), REPLY)
+        assert pool._rehearsal.note(0, JSON.text, META, (body,), REPLY)
         before = numbers_of(pool)
         await until(lambda: not before.issubset(numbers_of(pool)))
         await until(lambda: pool.states()["idle"] == 2)

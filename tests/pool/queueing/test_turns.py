@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.pool.job import Job
+from app.pool.job import Job, nobody_waits
 from app.pool.queueing.turns import Turns
 
 
@@ -21,7 +21,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def jobs(loop: asyncio.AbstractEventLoop, names: str) -> dict[str, Job]:
     """`a1` is client a's, with number 1."""
     return {
-        name: Job(int(name[1:]), name[0], b"{}", b"{}", [], 0, float(name[1:]), 60.0, loop.create_future())
+        name: Job(int(name[1:]), name[0], b"{}", b"{}", [], 0, float(name[1:]), 60.0, nobody_waits)
         for name in names.split()
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from app.limits import Limits
 from app.pool.frames import LARGE_BYTES, Frame, Kind, Reader, encode
-from app.pool.job import asked_of, meta_of
+from app.pool.job import asked_of
 from app.pool.slabs.slab import Slab, made
 from app.pool.slabs.worker_bodies import WorkerBodies
 from app.pool.worker import Worker, send_all
@@ -56,7 +56,7 @@ class Line:
         """The reply's frame and body, when the query's own body has been given back too."""
         place = self.slab.put([body], len(body))
         assert place is not None
-        meta = meta_of(asked_of("query", content_type, None, content_type), f"id-{number}")
+        meta = asked_of("query", content_type, None, content_type).meta(f"id-{number}")
         send_all(self.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place]))
         frames = [self.next(), self.next()]
         (freed,) = [frame for frame in frames if frame.kind is Kind.FREED]
@@ -124,7 +124,7 @@ def test_a_cancelled_query_gives_its_body_back(line: Line) -> None:
     for number in (1, 2):
         place = line.slab.put([body], len(body))
         assert place is not None
-        meta = meta_of(asked_of("query", SAFETENSORS, None, None), "id")
+        meta = asked_of("query", SAFETENSORS, None, None).meta("id")
         frames += encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place])
     send_all(line.connection, [b"".join(map(bytes, [*frames, *encode(Kind.CANCEL, 2)]))])
     kinds = [line.next().kind for _ in range(4)]
@@ -139,7 +139,7 @@ def test_a_full_half_sends_replies_over_the_socket(line: Line) -> None:
     for number in range(6):
         place = line.slab.put([body], len(body))
         assert place is not None
-        meta = meta_of(asked_of("query", SAFETENSORS, None, SAFETENSORS), "id")
+        meta = asked_of("query", SAFETENSORS, None, SAFETENSORS).meta("id")
         send_all(line.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place]))
         for frame in (line.next(), line.next()):
             if frame.kind is Kind.FREED:
