@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.front.observability.log import milliseconds, stamp
+from app.front.observability.log import milliseconds
+from app.front.observability.log_lines import stamp
 
 
 @given(st.floats(0, 4e9))
