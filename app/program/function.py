@@ -77,7 +77,8 @@ class Function:
     Attributes:
         title: the operation's name, `program`, or the stored function's name.
         graph: placeholders in the order of `leaves`; one `call_function` node a step, with `meta["step"]: Step` and
-            `meta["val"]`: the value it had while building (a FakeTensor, or a real one where shapes depend on data);
+            `meta["val"]`: the value it had while building (a FakeTensor, or a real one where shapes depend on data; of
+            other shapes and the same ranks where it is used for these too);
             `output` = the tuple of nodes in the order of `outputs`.
         leaves: names of the tensor inputs, a list's members one by one (`x`, `tensors.0`, `tensors.1`).
         outputs: output names.

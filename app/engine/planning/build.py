@@ -107,11 +107,18 @@ def _seed_needed(why: str) -> PullbackError:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A Function with the dtypes that its leaves are cast to, and what one forward costs (None where it could not be planned)."""
+    """A Function with the dtypes that its leaves are cast to.
+
+    Attributes:
+        cost: of one forward; None where it could not be planned.
+        outputs: tensors of the outputs' shapes and dtypes, where the Function was built for other shapes than `leaves` have; else its graph
+            has them.
+    """
 
     function: Function
     leaves: tuple[Leaf, ...]
     cost: Cost | None
+    outputs: tuple[Tensor, ...] | None = None
 
 
 def build(

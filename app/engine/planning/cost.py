@@ -129,26 +129,26 @@ def measured(build: Callable[[], Function], counter: Counter | None = None) -> t
     with counter or Counter() as counter, torch.no_grad():
         function = build()
     # Twice, as a step may need as much again for itself.
-    live = min(counter.bytes, 2 * _live_bytes(function.graph))
+    live = min(counter.bytes, 2 * live_bytes(function.graph, lambda node: node.meta["val"]))
     return function, Cost(counter.flops, counter.bytes, live, *counter.scratch)
 
 
-def _live_bytes(graph: fx.Graph) -> int:
+def live_bytes(graph: fx.Graph, value_of: Callable[[fx.Node], Any]) -> int:
     """The most that the steps' values take at a time, each freed after its last use; inputs are not counted."""
     last = {source: node for node in graph.nodes for source in node.all_input_nodes}
     live = most = 0
     for node in graph.nodes:
         if node.op != "call_function":
             continue
-        live += _value_bytes(node)
+        live += _value_bytes(node, value_of)
         most = max(most, live)
-        live -= sum(_value_bytes(source) for source in node.all_input_nodes if last[source] is node)
+        live -= sum(_value_bytes(source, value_of) for source in node.all_input_nodes if last[source] is node)
     return most
 
 
-def _value_bytes(node: fx.Node) -> int:
+def _value_bytes(node: fx.Node, value_of: Callable[[fx.Node], Any]) -> int:
     if node.op != "call_function" or node.target is operator.getitem:
         return 0
-    value = node.meta["val"]
+    value = value_of(node)
     members = value if isinstance(value, tuple | list) else (value,)
     return sum(member.numel() * member.element_size() for member in members if isinstance(member, Tensor))

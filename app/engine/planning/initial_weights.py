@@ -15,6 +15,7 @@ from app.engine.planning.build import Built
 from app.engine.tensors import from_torch, seed_generators
 from app.errors import PullbackError
 from app.program.functions import Functions
+from app.program.reading.straight_lines import is_straight
 from app.query import Query
 
 # A text without these words has no weights; what has them is read once more, before it is planned.
@@ -67,7 +68,7 @@ class WeightFiller:
         seeded = _SEEDED.search(text) if query.seed is None else None
         if seeded:
             query = replace(query, seed=int(seeded[1]))
-        if not _MENTIONS.search(text):
+        if not _MENTIONS.search(text) or is_straight(text):
             return query, ()
         unsent = self._unsent(query)
         if unsent is None:

@@ -20,6 +20,7 @@ from app.engine.planning.by_convention import conventions
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
+from app.engine.planning.same_ranks import SameRanks
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
@@ -99,6 +100,7 @@ class Preparer:
         self._device = device
         self._demands = demands
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
+        self._same_ranks = SameRanks()
         self.plans = 0
         self._weights = WeightFiller(functions, self._read, self._sample)
 
@@ -135,7 +137,13 @@ class Preparer:
         shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in leaves_of(query.inputs)}
 
         real: Real = lambda dtypes: self._sample(query, dtypes, sample)  # noqa: E731
-        return build(query, self._functions, shapes, real, self._device)
+        if self._device != "cpu":
+            return build(query, self._functions, shapes, real, self._device)
+        built = self._same_ranks.built(query, shapes, real)
+        if built is None:
+            built = build(query, self._functions, shapes, real)
+            self._same_ranks.learn(query, shapes, built)
+        return built
 
     def _prepare(self, query: Query) -> Prepared:
         sent = dict(leaves_of(query.inputs))
@@ -146,7 +154,7 @@ class Preparer:
             self._check_branches(query, built.function, samples)
         dtypes = {leaf.name: leaf.dtype for leaf in built.leaves}
         demands: dict[str, Demand] = {kind: self._demands[kind] for kind in query.want}
-        outputs = results(built.function)
+        outputs = results(built)
         wrt = _wrt(query, built, sent) if any(demand.derives for demand in demands.values()) else ()
         of = _of(query, demands, built.function, wrt, outputs)
         if any(demand.derives for kind, demand in demands.items() if kind != "explain"):
@@ -201,11 +209,13 @@ def _signature(query: Query) -> Any:
     )
 
 
-def results(function: Function) -> tuple[Result, ...]:
+def results(built: Built) -> tuple[Result, ...]:
     """The Function's outputs, as they came out while it was built."""
-    (nodes,) = next(node for node in reversed(function.graph.nodes) if node.op == "output").args
-    values = [node.meta["val"] for node in nodes]
-    return tuple(Result(name, tuple(v.shape), v.dtype) for name, v in zip(function.outputs, values, strict=True))
+    values = built.outputs
+    if values is None:
+        (nodes,) = next(node for node in reversed(built.function.graph.nodes) if node.op == "output").args
+        values = tuple(node.meta["val"] for node in nodes)
+    return tuple(Result(name, tuple(v.shape), v.dtype) for name, v in zip(built.function.outputs, values, strict=True))
 
 
 def _is_batched(query: Query, leaf: str) -> bool:

@@ -54,7 +54,7 @@ def shown(result: Built | PullbackError) -> Any:
         (node.op, node.name, getattr(node.target, "__name__", type(node.target)), str(node.args), str(node.kwargs))
         for node in function.graph.nodes
     ]
-    return graph, results(function), result.leaves, named
+    return graph, results(result), result.leaves, named
 
 
 def assert_built_alike(query: Query) -> bool:
