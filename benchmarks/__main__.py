@@ -280,6 +280,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each load")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of the server")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="of `gpu`; `cpu` tries the benchmark itself")
+    parser.add_argument("--fronts", type=int, default=1, help="front processes of the server")
     arguments = parser.parse_args()
     if arguments.what == "gpu":
         sys.exit(gpu.run(arguments.device, arguments.seconds, line, Client, median_ms))
@@ -291,10 +292,10 @@ def main() -> None:
         first_answers.run(line)
         return
     if arguments.what == "small":
-        with servers.pullback(arguments.workers) as port:
+        with servers.pullback(arguments.workers, PULLBACK_FRONTS=str(arguments.fronts)) as port:
             processor_time.run(port, protocols.family(os.getpid())[1], arguments.seconds, line)
         return
-    with servers.pullback(arguments.workers) as port, servers.empty_fastapi() as empty:
+    with servers.pullback(arguments.workers, PULLBACK_FRONTS=str(arguments.fronts)) as port, servers.empty_fastapi() as empty:
         processor_time.run(port, protocols.family(os.getpid())[1], arguments.seconds, line)
         small_queries(port, empty, arguments.seconds)
         large_vjp(port, empty)

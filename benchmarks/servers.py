@@ -80,7 +80,16 @@ def pullback(workers: int = 1, device: str = "cpu", **settings: str) -> Iterator
         f"http://127.0.0.1:{port}/health/ready",
         environment(port, workers, device, **settings),
     ):
+        _wait_for_workers(port, workers)
         yield port
+
+
+def _wait_for_workers(port: int, workers: int) -> None:
+    """A server is ready with its first."""
+    while True:
+        if f'pullback_workers{{state="idle"}} {workers:.1f}' in httpx.get(f"http://127.0.0.1:{port}/metrics").text:
+            return
+        time.sleep(0.1)
 
 
 @contextmanager

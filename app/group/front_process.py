@@ -21,6 +21,7 @@ class FrontProcess:
         index: its place; a replacement takes the same.
         is_up: it takes connections; `is_ready`: and one of its workers answers.
         is_drained: no query is in flight there, and it takes no new one.
+        has_hung_up: nothing more comes from it.
         counts: what it has counted, as it said last.
         picked: when it was last handed a connection, as a running number.
     """
@@ -32,6 +33,7 @@ class FrontProcess:
         self.is_up = False
         self.is_ready = False
         self.is_drained = False
+        self.has_hung_up = False
         self.counts: dict[str, float] = {}
         self.picked = 0
         self._board = board

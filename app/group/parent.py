@@ -31,6 +31,7 @@ _TRIES: Final = 6
 _LOOK_EVERY_S: Final = 1.0
 _TURN_S: Final = 0.25  # how late we look at clocks where nothing is heard
 _RETRY_S: Final = 0.05  # where no descriptor is left, or every front has its line full
+_REAP_S: Final = 0.005  # between a front's last word and its end, which takes as long as its memory takes to be freed
 # After the last query, for connections to take their last bytes (2 s) and workers to be reaped (2 s), and as much again.
 _END_LIMIT_S: Final = 8.0
 _ORPHANS_LIMIT_S: Final = 2.0  # for what fronts that were killed have left; it has been killed with them
@@ -123,7 +124,7 @@ class Parent:
     def _wait(self, now: float) -> None:
         poll = select.poll()
         poll.register(self._wakeup[0], select.POLLIN)
-        fronts = {front.line.fileno(): front for front in self._fronts.values()}
+        fronts = {front.line.fileno(): front for front in self._fronts.values() if not front.has_hung_up}
         for descriptor in fronts:
             poll.register(descriptor, select.POLLIN)
         takes = any(front.is_up for front in self._fronts.values()) and now >= self._accepts_from and not self._kill_at
@@ -131,6 +132,8 @@ class Parent:
         for descriptor in listeners:
             poll.register(descriptor, select.POLLIN)
         pause = _RETRY_S if self._unplaced or now < self._accepts_from else _TURN_S
+        if len(fronts) < len(self._fronts):
+            pause = _REAP_S
         for descriptor, _ in poll.poll(1e3 * max(0.0, min(pause, self._gatherings.left_s(now)))):
             if descriptor in fronts:
                 self._hear(fronts[descriptor])
@@ -255,7 +258,8 @@ class Parent:
             except BlockingIOError:
                 return
             if message is None:
-                # It has hung up: dead, or about to be.
+                # Dead, or about to be.
+                front.has_hung_up = True
                 front.kill()
                 return
             self._heard(front, message)

@@ -1,0 +1,54 @@
+"""A front as its parent sees it: how many connections it has, and whether it hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.front.connection_limit import Connections
+from app.front.membership import Membership
+from app.group.board import Board
+from app.group.front_process import FrontProcess
+from app.group.messages import line
+from tests.front.test_connection_limit import Member
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[FrontProcess, Membership]]:
+    """The parent's and the front's own side of one front."""
+    board = Board(2)
+    ours, theirs = line()
+    yield FrontProcess(1, 0, ours, board), Membership(1, board, theirs)
+    ours.close()
+    theirs.close()
+
+
+def test_connections_count_from_when_they_are_handed_over(pair: tuple[FrontProcess, Membership]) -> None:
+    front, membership = pair
+    connections: Connections = membership.connections(10)
+    members = [Member("a"), Member("b")]
+    for _ in range(3):
+        front.count_handed()
+    assert front.load == 3
+    for member in members:
+        connections.join(member)
+    assert front.load == 3
+    membership.lost()
+    assert front.load == 2
+    connections.part(members[0])
+    connections.part(members[0])
+    assert front.load == 1
+
+
+def test_a_front_whose_clock_stands_still_hangs(pair: tuple[FrontProcess, Membership]) -> None:
+    front, membership = pair
+    assert not any(front.looks_hung() for _ in range(100))  # it is not up yet
+    front.is_up = True
+    for _ in range(50):
+        membership.beat(ready=True)
+        assert not front.looks_hung()
+    looks = next(look for look in range(1, 100) if front.looks_hung())
+    assert looks > 10
+    membership.beat(ready=True)
+    assert not front.looks_hung()
