@@ -23,7 +23,7 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
 # The math library's last bits depend on where a matrix begins (measured: `matmul`, `lstsq` at eight offsets); PyTorch's own memory
 # begins at a multiple of 64. Above this size the copy would cost more than the computation of most.
 _ALIGNED_UP_TO_BYTES: Final = 1 << 20
-# PyTorch keeps pinned memory for good, in blocks of powers of two; larger results are rare. Chosen.
+# PyTorch keeps pinned memory for good, in blocks of powers of two; what is larger the CPU copies. Chosen.
 _PINNED_UP_TO_BYTES: Final = 64 << 20
 
 
@@ -61,15 +61,15 @@ def to_torch(data: TensorData, device: str) -> Tensor:
 
 
 def _to_gpu(tensor: Tensor, device: str) -> Tensor:
-    """From pinned memory the GPU fetches it by itself, beside what it computes: a cotangent while the forward is on its way.
-
-    The bytes must stay until the query's results are read. Other memory is copied by the CPU, piece by piece.
+    """Through pinned memory, from which the GPU fetches by itself, beside what it computes: a cotangent while the forward is on its way,
+    an input while the CPU copies the next.
     """
-    if not tensor.is_pinned():
+    if tensor.nbytes > _PINNED_UP_TO_BYTES:
         return tensor.to(device)
+    pinned = tensor.pin_memory()  # the allocator does not use it again before it was fetched
     computing, copying = torch.cuda.current_stream(device), _copying(device)
     with torch.cuda.stream(copying):
-        moved = tensor.to(device, non_blocking=True)
+        moved = pinned.to(device, non_blocking=True)
     computing.wait_stream(copying)
     # The allocator knows it as the copying stream's, and must not give its memory away before the computing one is through with it.
     moved.record_stream(computing)

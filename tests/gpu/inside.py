@@ -19,10 +19,12 @@ from app.catalogue.kernels import guard
 from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.cuda.graphs import Computation, Recorder, Replay
 from app.engine.engine import Engine
+from app.engine.tensors import from_torch, to_torch
 from app.errors import LostDeviceError
 from app.limits import Limits
 from app.program.functions import load
 from app.protocols.native import bodies
+from app.query import TensorData
 from app.road import Request, Road
 
 LARGE: Final = Limits(body_bytes=1 << 40, result_bytes=1 << 40, memory_bytes=1 << 44)
@@ -143,12 +145,12 @@ def lost(device: str) -> None:
 
 
 def pinned(device: str) -> None:
-    """A stream of its own copies pinned memory in; what comes out stands in pinned memory."""
-    from app.engine.tensors import from_torch, to_torch
-    from app.query import TensorData
-
-    host = torch.arange(1_000_000, dtype=torch.float64).pin_memory()
+    """What goes in by a stream of its own, and comes out through pinned memory, is what was sent, while the device is busy."""
+    host = torch.arange(1_000_000, dtype=torch.float64)
     data = TensorData("float64", (1_000_000,), host.numpy().data.cast("B"))
+    busy = torch.rand(2000, 2000, device=device)
+    for _ in range(20):
+        busy = busy @ busy / 1000
     moved = to_torch(data, device)
     assert moved.device == torch.device(device)
     assert torch.equal(moved.cpu(), host)

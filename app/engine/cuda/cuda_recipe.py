@@ -36,7 +36,7 @@ class CudaRecipe(Recipe):
             self._tensors = [torch.empty_like(host, device=self._device).requires_grad_(host.requires_grad) for host in hosts]
         with torch.no_grad():
             for tensor, host in zip(self._tensors, hosts, strict=True):
-                tensor.copy_(host, non_blocking=True)
+                tensor.copy_(host if self._device == "cpu" or host.is_pinned() else host.pin_memory(), non_blocking=True)
         results = self._repetition.run()
         return None if results is None else self._fetched(results)
 
