@@ -20,6 +20,7 @@ from tests.engine.asking import results
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated"),
+    pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning"),
 ]
 SINGULAR = [
     [[1, 2], [2, 4]],
@@ -141,7 +142,9 @@ def test_every_row_is_a_function_of_pytorch_that_is_wrong() -> None:
         assert _gap(operator.attrgetter(name)(torch), MATRICES[name]) > 1e-5, name
     unread = grad(lambda a: torch.cholesky_solve(B, a).sum())(torch.ones(3, 3, dtype=torch.float64)).triu(1)
     assert unread.any()
-    assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp", "nextafter", *MATRICES}
+    others = {"special.erfcx", "special.log_ndtr", "linalg.matrix_exp", "matrix_exp"}  # each has its own test below
+    assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp", "nextafter", *MATRICES, *others}
+    assert set(better_rules.FORMULAS) == set(better_rules.BETTER.values())
 
 
 def _gap(function: Callable[..., Any], call: Callable[..., Any]) -> float:
@@ -204,3 +207,55 @@ def test_values_come_from_the_triangle_that_is_read(name: str, option: dict[str,
     ours, theirs = better_rules.BETTER[name](a, **option), operator.attrgetter(name)(torch)(a, **option)
     values = ((ours, theirs),) if isinstance(ours, Tensor) else zip(ours, theirs, strict=True)
     assert all(torch.equal(one, other) for one, other in values)
+
+
+# Point, value and first derivative in 60 digits (mpmath), far out where PyTorch's own has lost half of its digits or all.
+FAR_OUT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], list[float], list[float]]] = {
+    "erfcx": (
+        better_rules.erfcx, torch.special.erfcx, [11.0, 1e3, 1e7, 1e8],
+        [-4.6060824175668129e-3, -5.6418873726549670e-7, -5.6418958354774783e-15, -5.6418958354775620e-17],
+    ),
+    "log_ndtr": (
+        better_rules.log_ndtr, torch.special.log_ndtr, [-10.0, -1e3, -1e5, -1e8],
+        [10.098093233962512, 1000.000999998, 100000.00000999999, 100000000.00000001],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAR_OUT)
+def test_a_function_of_the_error_function_far_out(name: str) -> None:
+    better, own, points, right = FAR_OUT[name]
+    x = torch.tensor(points, dtype=torch.float64)
+    assert torch.equal(better(x.requires_grad_()), own(x))
+    computed = torch.autograd.grad(better(x).sum(), x)[0]
+    torch.testing.assert_close(computed, torch.tensor(right, dtype=torch.float64), rtol=1e-13, atol=0)
+    assert not torch.allclose(torch.autograd.grad(own(x).sum(), x)[0], computed, rtol=1e-3, atol=0)
+    near = torch.linspace(-3, 9, 50, dtype=torch.float64, requires_grad=True)
+    for order in (better, lambda t: torch.autograd.grad(better(t).sum(), t, create_graph=True)[0]):
+        assert torch.autograd.gradcheck(order, (near,))
+    torch.testing.assert_close(vmap(grad(better))(x.detach()), computed)
+    torch.testing.assert_close(jacfwd(lambda t: better(t).sum())(x.detach()), computed)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8, 1e16])
+def test_the_derivative_of_a_matrix_exponential_scales_with_its_cotangent(size: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    a, g, b = torch.randn(3, 2, 3, 3, dtype=torch.float64, generator=generator)
+    right = vjp(torch.linalg.matrix_exp, a)[1](g)[0]
+    torch.testing.assert_close(vjp(better_rules.matrix_exp, a)[1](g * size)[0] / size, right, rtol=1e-12, atol=1e-12)
+    pushed = jvp(torch.linalg.matrix_exp, (a,), (b,))[1]
+    torch.testing.assert_close(jvp(better_rules.matrix_exp, (a,), (b * size,))[1] / size, pushed, rtol=1e-12, atol=1e-12)
+    if size > 1e8:
+        assert not torch.allclose(vjp(torch.linalg.matrix_exp, a)[1](g * size)[0] / size, right, rtol=1e-3)
+
+
+def test_a_matrix_exponential_in_every_mode() -> None:
+    generator = torch.Generator().manual_seed(2)
+    a, g = torch.randn(2, 2, 2, dtype=torch.float64, generator=generator)
+
+    def loss(exponential: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda m: torch.sin((exponential(m) * g).sum())
+
+    for transform in (jacrev, jacfwd, hessian):
+        torch.testing.assert_close(transform(loss(better_rules.matrix_exp))(a), transform(loss(torch.linalg.matrix_exp))(a))
+    assert torch.autograd.gradgradcheck(better_rules.matrix_exp, (torch.complex(a, g).requires_grad_(),))

@@ -10,13 +10,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.catalogue.better_rules import FORMULAS
 from app.engine.explain.branches import branch_findings
 from app.engine.explain.evidence import gather
 from app.engine.explain.findings import Finding
 from app.engine.explain.formulas import formula_of
 from app.engine.explain.verdicts import of_input, of_output
 from app.engine.stepwise.point import REFUSALS, Point, step_of
-from app.engine.stepwise.trace import StepTrace, trace_steps
+from app.engine.stepwise.trace import StepRecord, StepTrace, trace_steps
 from app.program.function import Function
 
 # A report lists so many places of elements and says that there are more: a screen full. Chosen.
@@ -93,12 +94,22 @@ def number(value: complex) -> Any:
     return value
 
 
+def _formula(record: StepRecord) -> str | None:
+    target = record.node.target
+    return (None if isinstance(target, str) else FORMULAS.get(target)) or formula_of(record.outputs)
+
+
 def _steps(trace: StepTrace) -> list[dict[str, Any]]:
     steps = []
     for record in trace.records:
         step = step_of(record.node)
         if step is not None:
             steps.append(
-                {"line": step.line, "text": step.text, "operation": step.operation, "formula": formula_of(record.outputs)}
+                {
+                    "line": step.line,
+                    "text": step.text,
+                    "operation": step.operation,
+                    "formula": _formula(record),
+                }
             )
     return steps
