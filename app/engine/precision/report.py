@@ -18,8 +18,9 @@ from app.engine.explain.report import number
 from app.engine.precision.blame import Blame, Investigation
 from app.engine.precision.digits import Floats, full_digits, largest, right_digits
 from app.engine.precision.exact_arithmetic.numbers import MP
+from app.engine.precision.formula import Rewrite, Rewritten, used
 from app.engine.precision.reference import Reference, largest_of, reference
-from app.engine.precision.rewrites import Rewrite, Rewritten, rewrites
+from app.engine.precision.rewrites import rewrites
 from app.engine.precision.runs import array_of, run_steps
 from app.engine.stepwise.point import REFUSALS, Point, step_of, widened
 from app.engine.stepwise.trace import StepTrace, trace_steps
@@ -180,8 +181,9 @@ class _Search:
         by_root: dict[fx.Node, Rewrite] = {}
         for candidate in candidates:
             by_root.setdefault(candidate.root, candidate)
-        if len(by_root) > 1:
-            choices.append(tuple(by_root.values()))
+        together = used(self._case.narrow.point.function.graph, by_root)
+        if len(together) > 1:
+            choices.append(together)
         trials = []
         for choice in choices:
             measured = self._measured(choice)

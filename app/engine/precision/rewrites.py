@@ -6,13 +6,14 @@ PyTorch's own fused functions. None is recommended by its shape alone: the repor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
 
+from app.engine.precision.composed_rewrites import COMPOSED
+from app.engine.precision.formula import Matcher, Rewrite
 from app.engine.precision.shapes import (
     axes_of,
     call,
@@ -26,42 +27,8 @@ from app.engine.precision.shapes import (
     square,
     terms,
 )
-from app.engine.stepwise.point import Interpreter, Point
 
 _F: Final = torch.nn.functional
-
-
-@dataclass(frozen=True, slots=True)
-class Rewrite:
-    """A better formula for the value of `root`.
-
-    Attributes:
-        parts: what it is made of, nodes or plain values, in the order in which `compute` takes them.
-        text: the formula in the program language; `{0}`, `{1}` stand for the parts.
-    """
-
-    root: fx.Node
-    parts: tuple[Any, ...]
-    compute: Callable[..., Tensor]
-    text: str
-
-    def value(self, values: Mapping[fx.Node, Any]) -> Tensor:
-        return self.compute(*(values[part] if isinstance(part, fx.Node) else part for part in self.parts))
-
-
-class Rewritten(Interpreter):
-    """Walks the graph of `point`'s Function with better formulas in the place of some steps."""
-
-    def __init__(self, point: Point, choice: Sequence[Rewrite]) -> None:
-        super().__init__(point)
-        self._choice = {rewrite.root: rewrite for rewrite in choice}
-
-    def run_node(self, node: fx.Node) -> Any:
-        rewrite = self._choice.get(node)
-        return super().run_node(node) if rewrite is None else rewrite.value(self.env)
-
-
-Matcher = Callable[[fx.Node], Iterator[Rewrite]]
 
 
 def rewrites(graph: fx.Graph) -> list[Rewrite]:
@@ -166,7 +133,11 @@ def _of_differences(node: fx.Node) -> Iterator[Rewrite]:
         yield Rewrite(node, (y,), torch.log, "log({0})")
     x, y = call(a, "log"), call(b, "log")
     if x is not None and y is not None:
-        yield Rewrite(node, (x, y), lambda p, q: torch.log1p((p - q) / q), "log1p(({0} - {1}) / {1})")
+        step = next((d for d, base in terms(x) if same(base, y)), None)
+        if step is not None:
+            yield Rewrite(node, (step, y), lambda d, q: torch.log1p(d / q), "log1p({0} / {1})")
+        else:
+            yield Rewrite(node, (x, y), lambda p, q: torch.log1p((p - q) / q), "log1p(({0} - {1}) / {1})")
     x, y = call(a, "exp"), call(b, "exp")
     if x is not None and y is not None:
         yield Rewrite(node, (x, y), lambda p, q: torch.exp(q) * torch.expm1(p - q), "exp({1}) * expm1({0} - {1})")
@@ -189,6 +160,10 @@ def _from_one(node: fx.Node, b: Any) -> Iterator[Rewrite]:
         yield Rewrite(node, (z,), lambda x: torch.cosh(x) ** -2, "cosh({0}) ** -2")
     if base is not None and (z := call(base, "cos")) is not None:
         yield Rewrite(node, (z,), lambda x: torch.sin(x) ** 2, "sin({0}) ** 2")
+    if base is not None and (z := call(base, "sin")) is not None:
+        yield Rewrite(node, (z,), lambda x: torch.cos(x) ** 2, "cos({0}) ** 2")
+    if (z := call(b, "tanh")) is not None:
+        yield Rewrite(node, (z,), lambda x: 2 * torch.sigmoid(-2 * x), "2 * sigmoid(-2 * {0})")
 
 
 def _of_squares(node: fx.Node, a: Any, b: Any) -> Iterator[Rewrite]:
@@ -321,7 +296,9 @@ def _of_quadratics(node: fx.Node) -> Iterator[Rewrite]:
     if fraction is None:
         return
     halves = [a for two, a in factors(fraction[1]) if number(two) == 2]
-    for root, rest in terms(fraction[0]):
+    minus = difference(fraction[0])
+    pairs = [(root, rest, -1) for root, rest in terms(fraction[0])] + ([] if minus is None else [(minus[1], minus[0], 1)])
+    for root, rest, sign in pairs:
         inner, b = call(root, "sqrt"), call(rest, "neg")
         pair = None if inner is None else difference(inner)
         if b is None or pair is None or not same(square(pair[0]), b):
@@ -329,7 +306,12 @@ def _of_quadratics(node: fx.Node) -> Iterator[Rewrite]:
         for a in halves:
             c = _third(pair[1], a)
             if c is not None:
-                yield Rewrite(node, (b, inner, c), lambda p, d, q: 2 * q / (-p - torch.sqrt(d)), "2 * {2} / (-{0} - sqrt({1}))")
+                yield Rewrite(
+                    node,
+                    (b, inner, c),
+                    lambda p, d, q, s=sign: 2 * q / (-p + s * torch.sqrt(d)),
+                    f"2 * {{2}} / (-{{0}} {'+' if sign > 0 else '-'} sqrt({{1}}))",
+                )
 
 
 def _third(product: Any, a: Any) -> Any:
@@ -358,4 +340,5 @@ MATCHERS: Final[tuple[Matcher, ...]] = (
     _of_norms,
     _of_losses,
     _of_quadratics,
+    *COMPOSED,
 )

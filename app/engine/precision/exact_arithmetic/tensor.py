@@ -92,6 +92,9 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     plain_args, plain_kwargs = tree_map(plain, (args, kwargs))
     result = func(*plain_args, **plain_kwargs)
     leaves, shape = tree_flatten(result)
+    if any(isinstance(leaf, Tensor) and leaf.dtype.is_complex for leaf in leaves):
+        ledger.unproved.add(name)  # what a complex tensor leads to carries nothing
+        return result
     if not any(_is_floating(leaf) for leaf in leaves):
         return result
     if name in _PRODUCTS:
