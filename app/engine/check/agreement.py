@@ -132,12 +132,12 @@ def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Di
         sides = exact.at(place)
         if sides is None:
             continue
-        left, right = (side.to(parts.flat.device) for side in sides)
-        if not bool((torch.isfinite(left) & torch.isfinite(right)).all()):
-            continue
+        left, right, rounding = (side.to(parts.flat.device) for side in sides)
+        if not bool((torch.isfinite(left) & torch.isfinite(right) & torch.isfinite(rounding)).all()):
+            continue  # what is added to exp(1e6) leaves no trace in 600 digits
         asked = True
         differences.value[place] = (left + right) / 2
-        differences.doubt[place] = _EXACT * (left.abs() + right.abs())
+        differences.doubt[place] = _EXACT * (left.abs() + right.abs()) + rounding
         if bool(sides_differ(left, right).any()):
             differences.sides[place] = (left, right)
     return asked

@@ -42,8 +42,8 @@ class ExactDifferences:
             objective.exact and objective.point.wide and not objective.point.function.random and leaf.dtype == torch.float64
         )
 
-    def at(self, place: Place) -> tuple[Tensor, Tensor] | None:
-        """The left and right quotient of every row, shape [rows].
+    def at(self, place: Place) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The left and right quotient of every row, and what rounding leaves of them in doubt, shape [rows] each.
 
         None where some call has no exact meaning, the budget is spent, or the function jumps there.
         """
@@ -52,13 +52,14 @@ class ExactDifferences:
         leaf = self._objective.point.leaves[self._name]
         own = float(leaf.reshape(-1)[place[0]].abs())
         scale = own or float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0
-        left, right = None, None
+        left, right, rounding = None, None, list[Any]()
         try:
             for digits in (DIGITS, _MOST_DIGITS):
                 with MP.workdps(digits), np.errstate(all="ignore"), torch.no_grad():
                     base = self._rows(place[0], MP.mpf(0))
                     left, right = (self._side(base, place[0], sign * MP.mpf(scale)) for sign in (-1, 1))
-                    noise = max((abs(value) for value in base), default=0) * MP.mpf(10) ** (_RIGHT - digits) / (_STEP * scale)
+                    rounding = [abs(value) * MP.mpf(10) ** -digits / (_STEP * scale) for value in base]
+                    noise = max(rounding, default=0) * MP.mpf(10) ** _RIGHT
                 if left is None or right is None or all(abs(value) >= noise or noise == 0 for value in (*left, *right)):
                     break
         except (*REFUSALS, TooLongError, NotImplementedError, AttributeError):
@@ -67,7 +68,7 @@ class ExactDifferences:
         if self._ledger.unproved:
             self.possible = False
             return None
-        return None if left is None or right is None else (_floats(left), _floats(right))
+        return None if left is None or right is None else (_floats(left), _floats(right), _floats(rounding))
 
     def _side(self, base: list[Any], index: int, scale: Any) -> list[Any] | None:
         """The quotients of one side; None at a jump."""
@@ -107,7 +108,7 @@ def _limit(finest: Any, coarse: Any, fine: Any) -> Any:
     apart, size = abs(fine - finest), max(abs(fine), abs(finest))
     if apart <= _BENDS * size:
         return finest
-    if abs(fine) > _JUMPS * max(abs(coarse), abs(finest)):
+    if abs(fine) > _JUMPS * abs(coarse) and (abs(fine) > _JUMPS * abs(finest) or abs(finest) > _JUMPS * abs(fine)):
         return None
     return fine + (fine - coarse) / (_RATIO - 1) if abs(fine - coarse) <= _STAYS * apart else finest
 

@@ -24,6 +24,7 @@ _LEVELS: Final = 12  # steps tried where the first does not settle
 _CLOSE: Final = 24  # elements looked at closely, at most
 _DOUBTED: Final = 4  # roundings that two quotients may differ by
 _BEND: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
+_GROWTH: Final = 2.0  # of a quotient from one step to the next, 2.2 to 5.6 times as small: that of a jump grows by as much
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
 Place = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved
@@ -116,7 +117,8 @@ class Numeric:
         r_doubt, r_at = _settled(ahead, noise, ratio)
         l_doubt, l_at = _settled(behind, noise, ratio)
         apart = (r_at - l_at).abs()
-        if bool((apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)).any()):
+        bends = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
+        if bool(bends.any()) and not bool((bends & _runs_away(ahead, behind)).any()):
             differences.sides[place] = (l_at, r_at)
 
     def _rounding(self, name: str, place: Place, magnitude: float) -> Tensor:
@@ -207,6 +209,15 @@ def _settled(tries: Tensor, noise: Tensor, power: float) -> tuple[Tensor, Tensor
     doubt = torch.stack(doubts)
     best, at = doubt.min(0)
     return best, torch.stack(values).gather(0, at[None])[0]
+
+
+def _runs_away(ahead: Tensor, behind: Tensor) -> Tensor:
+    """Rows whose quotients of one side, shape [steps, rows], grow as the step shrinks, to the last: a jump, and no bend."""
+    grows = [
+        (side[1:].abs() > _GROWTH * side[:-1].abs()).all(0) & torch.isfinite(side[-1])
+        for side in (ahead.nan_to_num(), behind.nan_to_num())
+    ]
+    return grows[0] | grows[1]
 
 
 def places_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Place]:

@@ -20,12 +20,29 @@ from app.engine.stepwise.one_sided import scale_of
 _NOISE_AT_MOST: Final = 1e-6  # of the function's size over the element's, or of the row's largest derivative
 _SURE: Final = 1e3  # elements so many times larger than that noise are right to three digits or wrong
 _NOISE_SLACK: Final = 8.0  # times the median noise of those
+_LARGEST_SLACK: Final = 2.0  # times the largest: that of differences over large steps is not the same in all elements
 _ROUNDINGS: Final = 16.0  # an element that is off by fewer was computed by a formula
+# What differences leave of a derivative that is nothing beside the function (relative to the function over the element): a multiple of its
+# last bit over the step, 1e-13 for steps of 1e-3 to 1e-8 for steps of 1e-8; or zero, where the function did not move at all.
+_LAST_BIT, _BENEATH_ALL = 1e-13, 1e-7
+_NOT_SEEN, _NOT_MOVED = 1e-9, 1e-11
+_DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
 _COARSE = "Your numbers are written with two digits. They agree as far as these go, which is not enough to prove a derivative."
+_WHOLE = (
+    "Your numbers are whole. They agree as far as a rounding to whole numbers goes, which is not enough to prove a derivative."
+)
+_BENEATH = (
+    "The derivative is so small beside the function here that finite differences leave nothing of it but noise, and yours is no more than "
+    "that noise. Whether it was computed so or is another number cannot be told."
+)
+_NO_DERIVATIVE = (
+    "Your numbers are those of PyTorch, but differences show no derivative at some of these elements: the function jumps, ends or is infinite "
+    "there, and the numbers are those of the pieces beside it."
+)
 _UNSETTLED = (
     "Finite differences do not settle at this point: rounding, or a change faster than any step, leaves more doubt than the derivative "
     "itself is large, and no exact arithmetic is at hand for these steps. Nothing contradicts PyTorch's derivative, and nothing confirms it."
@@ -94,22 +111,61 @@ def of_client(
     if bool(off.any()):
         tolerance = tolerance + _noise(objective, numeric, name, reference, apart)
         off = apart > tolerance
-    coarse = None if precision.coarse is None else precision.coarse.reshape(apart.shape)
-    if coarse is not None and bool(off.any()) and bool((apart <= tolerance + coarse).all()):
-        open_question, reason, off = True, _COARSE, torch.zeros_like(off)
+    if bool(off.any()) and (
+        doubtful := _too_little_to_tell(objective, numeric, name, reference, believed, precision, off, apart)
+    ):
+        open_question, reason, off = True, doubtful, torch.zeros_like(off)
     if reason == _CORNERS and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
     agrees: bool | None = not bool(off.any())
     if compared.agrees is None:
         agrees, reason = None, _UNSETTLED
     elif compared.broken or (compared.agrees is False and not bool(repaired.any())):
-        agrees = False
+        # What is no derivative of the function is not confirmed by being PyTorch's number as well, and not refuted either.
+        agrees, reason = (False, None) if bool(off.any()) or not compared.broken else (None, _NO_DERIVATIVE)
     elif agrees and open_question:
         agrees = None
     note = _AUTODIFF_WRONG if agrees and bool(repaired.any()) else _note(compared, kinks)
     blamed = compared.contradicted & ~repaired
     error = torch.where(blamed, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
+
+
+def _too_little_to_tell(
+    objective: Differentiated,
+    numeric: Numeric,
+    name: str,
+    reference: Tensor,
+    believed: Tensor,
+    precision: ClientPrecision,
+    off: Tensor,
+    apart: Tensor,
+) -> str | None:
+    """Why elements that are off do not prove the client's derivative wrong; None where they do."""
+    if precision.coarse is not None and bool((~off | (apart <= precision.coarse.reshape(apart.shape))).all()):
+        return _COARSE
+    if reference.is_complex():
+        return None
+    are_rounded = precision.whole is not None and not bool((off & (reference == reference.round())).any())
+    if are_rounded and precision.whole is not None and bool((~off | (apart <= precision.whole.reshape(apart.shape))).all()):
+        return _WHOLE
+    size = _function_over_element(objective, numeric, name)
+    ours, theirs = reference.abs().nan_to_num(0, 0, 0), believed.abs()
+    noise = (
+        (theirs >= _LAST_BIT * size)
+        & (theirs >= _DROWNED * ours)
+        & (theirs <= _BENEATH_ALL * size)
+        & (ours <= _NOT_SEEN * size)
+    )
+    nothing = (theirs == 0) & (ours <= _NOT_MOVED * size)
+    rows = (ours <= _NOT_SEEN * size).reshape(len(ours), -1).all(1).reshape(-1, *[1] * (ours.ndim - 1))
+    return _BENEATH if bool((~off | (rows & (noise | nothing))).all()) else None
+
+
+def _function_over_element(objective: Differentiated, numeric: Numeric, name: str) -> Tensor:
+    """The size of each row's terms over that of each element: what a step's rounding is divided by, shape [rows, *input]."""
+    leaf = objective.point.leaves[name]
+    return numeric.size.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300)
 
 
 def _rounding(
@@ -140,7 +196,7 @@ def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None)
 def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> Tensor:
     """What finite differences made by the client may be off by: as much as shows where a wrong formula could not hide."""
     leaf = objective.point.leaves[name]
-    size = numeric.size.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300)
+    size = _function_over_element(objective, numeric, name)
     row = reference.abs().nan_to_num(0, 0, 0).reshape(len(reference), -1)
     largest_of_row = row.amax(1).reshape(-1, *[1] * leaf.ndim) if reference.numel() else size
     most = _NOISE_AT_MOST * torch.maximum(size, largest_of_row)
@@ -148,7 +204,7 @@ def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Te
     if not bool(sure.any()):
         return torch.minimum(_NO_ELEMENT * size, _OF_THE_ROW * largest_of_row)
     beyond_rounding = torch.where(apart > _ROUNDINGS * torch.finfo(torch.float64).eps * reference.abs(), apart, 0.0)
-    seen = _NOISE_SLACK * float(beyond_rounding[sure].median())
+    seen = max(_NOISE_SLACK * float(beyond_rounding[sure].median()), _LARGEST_SLACK * float(beyond_rounding[sure].max()))
     return torch.clamp(most, max=seen)
 
 

@@ -122,12 +122,18 @@ def _report(
     if wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
         relative = tolerances_of_all(verdict, ours)
         claims = explanations(Case(name, ours.reshape(shape), wide, relative, objective, seed))
-    if agrees is False and (not claims or _is_all_at_kinks(verdict)):
+    if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):
         claim = convention(objective.point) or disagreement(objective.point, name)
-        if claim is not None and (claim["code"] != "kink" or wide is None or bool((verdict.off & verdict.kinks).any())):
+        if claim is not None and (claim["code"] != "kink" or wide is None or _is_all_at_kinks(verdict)):
             claims = [claim, *claims]
     report |= {"likely": claims[0]} if claims else {}
     return report | ({"also_possible": claims[1:]} if claims or wide is not None else {})
+
+
+def _is_autodiff_in_question(verdict: Verdict, compared: Compared) -> bool:
+    """Whether what is wrong may be so for a fault of PyTorch's derivative: not where the client is wrong and differences confirm it."""
+    confirmed = torch.isfinite(compared.values.abs()) & ~compared.contradicted & ~verdict.kinks
+    return not bool((verdict.off & confirmed).any()) and (bool(verdict.off.any()) or compared.agrees is not True)
 
 
 def _is_all_at_kinks(verdict: Verdict) -> bool:

@@ -76,7 +76,9 @@ def extra_sum(case: Case) -> Iterator[Claim]:
                 if case.fits(wanted) and not (word == "mean" and case.elements(reduced) < 2):
                     done = "summed" if word == "sum" else "averaged"
                     text = f"A {word} over {_axis(case, axis, size)} (size {size}) too many: yours is ours {done} over it."
-                    yield Claim("extra_batch_sum" if _is_batch(case, axis, size) else "extra_sum", text)
+                    # Of equal elements the sum is a multiple, so that a factor is as likely.
+                    alike = case.same(case.ours, case.ours.mean(axis, keepdim=True).expand(case.ours.shape))
+                    yield Claim("extra_batch_sum" if _is_batch(case, axis, size) else "extra_sum", text, rank=3 if alike else 0)
                     return
 
 
@@ -177,5 +179,5 @@ def parts(case: Case) -> Iterator[Claim]:
          "whose elements are free."),
         ((ours + ours.mT) / 2, "symmetric_convention", "Yours is the symmetric part of ours."),
     ):  # fmt: skip
-        if case.fits(changed):
+        if case.fits(changed) and case.elements(changed - ours) > 1:  # of one element any other mistake may be made
             yield Claim(code, text)
