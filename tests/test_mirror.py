@@ -35,6 +35,7 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
     "oracle/test_derivations.py": "check: derivations by hand",
     "oracle/test_mistakes.py": "check: derivations with planted mistakes",
+    "oracle/test_random_derivations.py": "check: derivations of random programs, right ones and planted mistakes",
     "pastes/test_pastes.py": "programs as people paste them",
     "pool/test_end.py": "how a server ends",
     "pool/test_faults.py": "injected faults of the system",
