@@ -271,7 +271,8 @@ def _along(A: Tensor, E: Tensor) -> Tensor:  # noqa: N803
 
 def matrix_exp(A: Tensor) -> Tensor:  # noqa: N803
     if not _is_differentiated(A) or A.numel() == 0:
-        return torch.linalg.matrix_exp(A)
+        plain: Tensor = torch.linalg.matrix_exp(A)
+        return plain
     value: Tensor = _MatrixExponential.apply(A)  # type: ignore[no-untyped-call]
     return value
 
