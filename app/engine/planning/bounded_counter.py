@@ -48,13 +48,15 @@ _READING: Final = frozenset(
     {_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2, _aten.unique_consecutive}
 )
 
+_RESIZING: Final = frozenset({_aten.resize_, _aten.resize_as_, _aten.set_, _aten.resize})
+
 
 class UnboundedError(Exception):
     """A step that may make much, for all that its arguments' sizes say: fakes must plan it."""
 
 
 class _Rule(Enum):
-    VIEW = auto()  # nothing is made
+    VIEW = auto()  # nothing is made: a view, or a write in place
     BROADCAST = auto()  # each result has at most the elements of all tensors broadcast together
     SHAPES = auto()  # the shapes bound it, see `_bound`
     ASKED = auto()  # its kernel for meta tensors says
@@ -119,10 +121,10 @@ def _extent(shape: tuple[int, ...]) -> int:
 
 
 def _bound(shapes: list[tuple[int, ...]]) -> int:
-    """Elements of a result that no argument besides tensors has a say in: an outer product has the product of theirs, a list joined has
-    their sum, and a full decomposition of a column of n elements has n²."""
-    elements = list(map(_extent, shapes))
-    return max(math.prod(elements), sum(elements) ** 2)
+    """Elements of a result that no argument besides tensors has a say in: an outer product or a table of distances has the product of two
+    of theirs, a list joined has their sum, a full decomposition of a column of n elements has n², and what is pointwise is broadcast."""
+    elements = sorted(map(_extent, shapes), reverse=True)
+    return max(math.prod(elements[:2]), sum(elements) ** 2, math.prod(_broadcast(shapes)))
 
 
 def _broadcast(shapes: Iterable[tuple[int, ...]]) -> list[int]:
@@ -160,7 +162,11 @@ def _rule(func: Any) -> _Rule:
         return _Rule.READING
     if func.namespace != "aten" or {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}.intersection(func.tags):
         return _Rule.NEVER
-    if func.is_view or torch.Tag.inplace_view in func.tags:
+    if func.overloadpacket in _RESIZING:
+        return _Rule.NEVER
+    returns = func._schema.returns
+    is_in_place = bool(returns) and all(result.alias_info is not None and result.alias_info.is_write for result in returns)
+    if func.is_view or is_in_place or torch.Tag.inplace_view in func.tags:
         return _Rule.VIEW
     if torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags:
         return _Rule.BROADCAST
