@@ -47,7 +47,8 @@ openapi: $(VENV)/.run
 	$(BIN)/python -m app.front.openapi > openapi/openapi.json
 
 # Pullback beside other servers, in one run, with the same queries: PEERS names a folder with `setup.sh` and `run.py` (its README says
-# what they need); ARGUMENTS go to run.py.
+# what they need), which may stand beside this one; ARGUMENTS go to run.py.
+PEERS ?= $(wildcard ../shared/peers)
 peers: $(VENV)/.run
 	@[ -n "$(PEERS)" ] && [ -x "$(PEERS)/run.py" ] || { echo "PEERS names no folder with run.py: PEERS=folder make peers"; exit 1; }
 	PULLBACK_SERVE="$(CURDIR)/$(BIN)/pullback serve --host 127.0.0.1 --port {port}" "$(PEERS)/run.py" $(ARGUMENTS)

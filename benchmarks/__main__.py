@@ -47,6 +47,19 @@ def median_ms(action: Callable[[], object], repeats: int, warm: int = 5) -> floa
     return 1e3 * statistics.median(times)
 
 
+def asked(client: Client, message: bytes, repeats: int) -> tuple[float, processor_time.Cost]:
+    """Median of single queries, in milliseconds, and what each costs in processor time."""
+    warm = 5
+    clocks = processor_time.Clocks(server_pid())
+    median = median_ms(lambda: client.ask(message), repeats, warm)
+    return median, clocks.cost(repeats + warm)
+
+
+def server_pid() -> int:
+    """This process's first child is the server."""
+    return protocols.family(os.getpid())[1]
+
+
 class Client:
     """One keep-alive connection that sends a fixed request and reads the whole reply into memory it keeps."""
 
@@ -120,7 +133,7 @@ def large_vjp(port: int, empty: int) -> None:
             while got < size:
                 got += echo.recv_into(buffer[got:])
 
-        whole = median_ms(lambda: client.ask(message), 40)
+        whole, spent = asked(client, message, 40)
         compute, wire = median_ms(in_process, 40), median_ms(raw, 40)
         theirs = median_ms(lambda: other.ask(load.request("/echo", body)), 40)
     client.close()
@@ -128,7 +141,8 @@ def large_vjp(port: int, empty: int) -> None:
     line(
         "1,000,000-element float32 tanh VJP, safetensors (8 MB each way)",
         f"{whole:.1f} ms",
-        f"in process {compute:.1f} + raw echo {wire:.1f} ms: ×{whole / (compute + wire):.2f}; uvicorn's echo {theirs:.1f} ms: ×{whole / theirs:.2f}",
+        f"in process {compute:.1f} + raw echo {wire:.1f} ms: ×{whole / (compute + wire):.2f}; "
+        f"uvicorn's echo {theirs:.1f} ms: ×{whole / theirs:.2f}; {spent}",
     )
 
 
@@ -155,12 +169,12 @@ def mlp_gradient(port: int) -> None:
         loss = torch.nn.functional.cross_entropy(torch.relu(leaves["x"] @ w1 + b1) @ w2 + b2, target)
         torch.autograd.grad(loss, (w1, b1, w2, b2))
 
-    whole, alone = median_ms(lambda: client.ask(message), 100), median_ms(in_process, 100)
+    (whole, spent), alone = asked(client, message, 100), median_ms(in_process, 100)
     client.close()
     line(
         "gradient of a 784-256-10 MLP, batch 64, safetensors",
         f"{whole:.2f} ms",
-        f"in process {alone:.2f} ms: ×{whole / alone:.2f}",
+        f"in process {alone:.2f} ms: ×{whole / alone:.2f}; {spent}",
     )
 
 
@@ -185,19 +199,18 @@ def jacobians(port: int) -> None:
             metadata={"query": orjson.dumps({"operation": operation, "parameters": parameters, "want": ["jacobian"]}).decode()},
         )
         message = load.request("/v1/query", body, SAFETENSORS, SAFETENSORS)
-        whole, alone = median_ms(lambda m=message: client.ask(m), 60), best(function, torch.from_numpy(x))  # type: ignore[misc]
+        (whole, spent), alone = asked(client, message, 60), best(function, torch.from_numpy(x))
         line(
             f"Jacobian of {name}",
             f"{whole:.2f} ms",
-            f"best of jacrev and jacfwd in process {alone:.2f} ms: ×{whole / alone:.2f}",
+            f"best of jacrev and jacfwd in process {alone:.2f} ms: ×{whole / alone:.2f}; {spent}",
         )
     client.close()
 
 
 def through_protocols(port: int) -> None:
     """CPU time of a small query in all of the server's processes, by protocol."""
-    # This process's first child is the server.
-    taken = protocols.cpu_us(port, protocols.family(os.getpid())[1])
+    taken = protocols.cpu_us(port, server_pid())
     for name, microseconds in taken.items():
         line(
             f"CPU of a small query, {name}",
@@ -293,10 +306,10 @@ def main() -> None:
         return
     if arguments.what == "small":
         with servers.pullback(arguments.workers, PULLBACK_FRONTS=str(arguments.fronts)) as port:
-            processor_time.run(port, protocols.family(os.getpid())[1], arguments.seconds, line)
+            processor_time.run(port, server_pid(), arguments.seconds, line)
         return
     with servers.pullback(arguments.workers, PULLBACK_FRONTS=str(arguments.fronts)) as port, servers.empty_fastapi() as empty:
-        processor_time.run(port, protocols.family(os.getpid())[1], arguments.seconds, line)
+        processor_time.run(port, server_pid(), arguments.seconds, line)
         small_queries(port, empty, arguments.seconds)
         large_vjp(port, empty)
         mlp_gradient(port)

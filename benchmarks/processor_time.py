@@ -1,7 +1,8 @@
-"""What small queries cost in processor time, in the front and in the workers; and what the first query of a new shape takes beside a cached one."""
+"""What queries cost in processor time, in the front and in the workers; and what the first query of a new shape takes beside a cached one."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import statistics
 import time
@@ -13,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from benchmarks import load
-from benchmarks.protocols import cpu_s, family
+from benchmarks.protocols import cpu_s
 
 Line = Callable[[str, str, str], None]
 ROUNDS: Final = 5
@@ -27,6 +28,39 @@ class Cost:
 
     front: float
     workers: float
+
+    @property
+    def whole(self) -> float:
+        return self.front + self.workers
+
+    def __str__(self) -> str:
+        return f"front {self.front:,.0f} µs, workers {self.workers:,.0f} µs"
+
+
+class Clocks:
+    """The processes' own clocks, from now on; what else runs on the machine only adds to them.
+
+    Arguments:
+        pid: the server's first process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._before = cpu_s(pid)
+
+    def cost(self, count: int) -> Cost:
+        """Of each of `count` queries since then."""
+        spent = {True: 0.0, False: 0.0}
+        for process, seconds in cpu_s(self._pid).items():
+            spent[_computes(process)] += 1e6 * (seconds - self._before.get(process, 0.0)) / count
+        return Cost(spent[False], spent[True])
+
+
+def _computes(pid: int) -> bool:
+    """It is a worker, or their parent: forked processes have their parent's command line."""
+    with contextlib.suppress(OSError):  # it has ended
+        return b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return True
 
 
 def softmax(length: int) -> bytes:
@@ -42,25 +76,14 @@ def softmax(length: int) -> bytes:
     return orjson.dumps(query)
 
 
-def cost(port: int, pid: int, message: bytes, clients: int, seconds: float) -> Cost:
-    """The least of some rounds, by the processes' own clocks: what else runs on the machine only adds to them."""
-    costs = []
+def cost(port: int, pid: int, message: bytes, clients: int, seconds: float) -> tuple[Cost, load.Load]:
+    """The least of some rounds, and what its load showed."""
+    rounds = []
     for _ in range(ROUNDS):
-        before = cpu_s(pid)
+        clocks = Clocks(pid)
         shown = load.run(port, message, clients, seconds)
-        after = cpu_s(pid)
-        count = max(1, shown.answered)
-        spent = {one: 1e6 * (after[one] - before.get(one, 0.0)) / count for one in after}
-        # The server's own process, and where there are several fronts these, its children.
-        front = sum(spent.pop(one, 0.0) for one in (pid, *fronts(pid)))
-        costs.append(Cost(front, sum(spent.values())))
-    return min(costs, key=lambda c: c.front + c.workers)
-
-
-def fronts(pid: int) -> list[int]:
-    """The processes that speak HTTP, where the server's own does not: else its only child is the parent of the workers."""
-    children = family(pid)[1:]
-    return [one for one in children if b"app.pool.forkserver" not in Path(f"/proc/{one}/cmdline").read_bytes()]
+        rounds.append((clocks.cost(max(1, shown.answered)), shown))
+    return min(rounds, key=lambda entry: entry[0].whole)
 
 
 def firsts(port: int, body: Callable[[Any], bytes], cases: Iterator[Any]) -> tuple[float, float]:
@@ -84,15 +107,14 @@ def firsts(port: int, body: Callable[[Any], bytes], cases: Iterator[Any]) -> tup
 
 
 def run(port: int, pid: int, seconds: float, line: Line) -> None:
-    """Prints a line for each; `pid`: the server's first process, which is its front."""
+    """Prints a line for each; `pid`: the server's first process."""
     message = load.request("/v1/query", softmax(10))
     for clients in (1, 16, 64):
-        spent = cost(port, pid, message, clients, seconds / ROUNDS)
-        whole = spent.front + spent.workers
+        spent, shown = cost(port, pid, message, clients, seconds / ROUNDS)
         line(
             f"processor time of a small query, {clients} clients",
-            f"{whole:.0f} µs",
-            f"front {spent.front:.0f} µs, workers {spent.workers:.0f} µs",
+            f"{spent.whole:.0f} µs",
+            f"{spent}; {shown.median_ms:.2f} ms {shown.per_second:,.0f}/s",
         )
     first, cached = firsts(port, softmax, iter(range(11, 11 + _SHAPES)))
     line(
