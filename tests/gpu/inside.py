@@ -71,12 +71,10 @@ def graphs(device: str) -> None:
     inputs = {"x": numbers(0, 4, 6), "w": numbers(1, 6, 5), "v": numbers(2, 5, 3)}
     staged, sent = recipe(device, MLP, record, **inputs)
     eager, _ = recipe(device, MLP, lambda compute: None, **inputs)
-    for run in range(40):
-        moved = [array("d", [n * (1 + 0.01 * run) for n in values]) for values in sent]
-        ours, theirs = staged.run(moved), eager.run(moved)
-        assert ours is not None
-        assert theirs is not None
-        assert [value.tobytes() for value in ours] == [value.tobytes() for value in theirs], run
+    queries = [[array("d", [n * (1 + 0.01 * run) for n in values]) for values in sent] for run in range(40)]
+    expected = [[value.tobytes() for value in eager.run(query) or ()] for query in queries]
+    assert [[value.tobytes() for value in staged.run(query) or ()] for query in queries] == expected
+    assert [[value.tobytes() for value in results] for results in staged.run_together(queries)] == expected
     assert len(recordings) == 1
     assert recordings[0] is not None
     assert not recorder.is_spoiled

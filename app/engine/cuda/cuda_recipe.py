@@ -22,8 +22,9 @@ class CudaRecipe(Recipe):
     def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None, device: str, record: Record) -> None:
         super().__init__(query, prepared, names, pinned=device != "cpu")
         self._device = device
+        self._is_pinned = device != "cpu"
         self._tensors: list[Tensor] = []  # what is read, where it stays
-        self._repetition = Repetition(self._computed, record)
+        self._repetition = Repetition(self._on_device, record)
         self.bytes += sum(data.data.nbytes for _, data in leaves_of({**query.inputs, **query.cotangent}))
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
@@ -31,26 +32,49 @@ class CudaRecipe(Recipe):
 
         Raises whatever PyTorch raises.
         """
+        hosts = self._launched(numbers)
+        self._wait()
+        return None if hosts is None else [host.numpy() for host in hosts]
+
+    def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]]]:
+        """What `run` gives for each of several queries, by the same kernels; the GPU has all of them before it is waited for.
+
+        Raises whatever PyTorch raises, and ValueError where `run` would give None.
+        """
+        launched = [self._launched(numbers, apart=True) for numbers in queries]
+        self._wait()
+        results = [[host.numpy() for host in hosts] for hosts in launched if hosts is not None]
+        if len(results) < len(queries):
+            raise ValueError("results came another way than in the first run")
+        return results
+
+    def _launched(self, numbers: Sequence[Numbers], *, apart: bool = False) -> list[Tensor] | None:
+        """The results' own memory on the CPU, filled once the device is waited for. `apart`: the numbers' too, as others follow at once."""
         hosts = [buffer.filled(numbers) for buffer in self._buffers]
         if not self._tensors:
             self._tensors = [torch.empty_like(host, device=self._device).requires_grad_(host.requires_grad) for host in hosts]
         with torch.no_grad():
             for tensor, host in zip(self._tensors, hosts, strict=True):
-                tensor.copy_(host if self._device == "cpu" or host.is_pinned() else host.pin_memory(), non_blocking=True)
+                tensor.copy_(self._staged(host, apart), non_blocking=True)
         results = self._repetition.run()
-        return None if results is None else self._fetched(results)
+        return None if results is None else [self._fetched(value) for value in results]
 
-    def _computed(self) -> list[Tensor] | None:
+    def _staged(self, host: Tensor, apart: bool) -> Tensor:
+        """In pinned memory, from which the GPU fetches while the CPU goes on."""
+        if not self._is_pinned or (host.is_pinned() and not apart):
+            return host
+        return torch.empty(host.shape, dtype=host.dtype, device="cpu", pin_memory=True).copy_(host)
+
+    def _on_device(self) -> list[Tensor] | None:
         """Without what autograd keeps: a recording must not meet nodes of an earlier run, which belong to another stream."""
         results = self.compute(self._tensors)
         return None if results is None else [value.detach() for value in results]
 
-    def _fetched(self, results: Sequence[Tensor]) -> list[NDArray[Any]]:
-        """Of their own memory, as replies may be read after the next run."""
-        pinned = self._device != "cpu"
-        hosts = [torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=pinned) for value in results]
-        for host, value in zip(hosts, results, strict=True):
-            host.copy_(value, non_blocking=True)
-        if pinned:
+    def _fetched(self, value: Tensor) -> Tensor:
+        """On the CPU, in memory of its own, as replies may be read after the next run; there once the device is waited for."""
+        host = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=self._is_pinned)
+        return host.copy_(value, non_blocking=True)
+
+    def _wait(self) -> None:
+        if self._is_pinned:
             torch.cuda.current_stream(self._device).synchronize()
-        return [host.numpy() for host in hosts]

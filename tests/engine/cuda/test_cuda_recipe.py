@@ -52,13 +52,15 @@ def is_the_same(text: dict[str, object]) -> bool | None:
         return None
     recorder = Recorder()
     staged = CudaRecipe(query, ENGINE.prepared(query), repetition.names, "cpu", recorder.record)
-    draws, pairs = random.Random(0), []
+    draws, pairs, queries = random.Random(0), [], []
     for _ in range(RUNS):
         numbers = [sent if isinstance(sent, memoryview) else moved(sent, draws) for sent in repetition.numbers]
+        queries.append(numbers)
         expected = [(str(one.dtype), one.shape, one.tobytes()) for one in plain.run(numbers) or ()]
         pairs.append((expected, staged.run(numbers)))
     # Compared at the end: a staged recipe's results stand in memory of their own.
-    for expected, arrays in pairs:
+    together = staged.run_together(queries) if all(arrays is not None for _, arrays in pairs) else []
+    for expected, arrays in [*pairs, *zip([expected for expected, _ in pairs], together, strict=False)]:
         if expected != [(str(one.dtype), one.shape, one.tobytes()) for one in arrays or ()]:
             return False
     assert recorder.replayed > 1
