@@ -32,6 +32,8 @@ from app.query import Answer, Query
 
 # Layouts of earlier queries may fill this share of the memory; indices and places of 300,000 entries take 10 MB.
 _LAYOUTS_SHARE: Final = 1 / 16
+# And no more than this: they stand in the CPU's memory where the limit is a GPU's. Chosen: eight million entries.
+_LAYOUTS_BYTES: Final = 256 << 20
 
 
 class Engine:
@@ -40,7 +42,7 @@ class Engine:
     def __init__(self, limits: Limits, device: str, functions: Functions) -> None:
         self._limits = limits
         self._device = device
-        self._layout_cache = LayoutCache(int(limits.memory_bytes * _LAYOUTS_SHARE))
+        self._layout_cache = LayoutCache(min(int(limits.memory_bytes * _LAYOUTS_SHARE), _LAYOUTS_BYTES))
         self._recorder = Recorder(device)
         self._preparer = Preparer(limits, device, functions, {kind: row.demand for kind, row in KINDS.items()})
 

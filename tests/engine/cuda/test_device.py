@@ -81,3 +81,36 @@ def test_a_lost_context_ends_the_worker_in_the_place_of_an_answer(
     monkeypatch.setattr(road, "_device", "cuda:0")
     with pytest.raises(LostDeviceError, match="cuda:0"):
         road.answer(asked(query), lambda _: None)
+
+
+def test_a_worker_that_has_lost_its_context_ends_as_one_that_crashed() -> None:
+    """The pool then asks its query again, once, and those that waited behind it without blame."""
+    program = """
+import socket, time
+import orjson, torch
+from app.limits import Limits
+from app.pool.frames import Kind, encode
+from app.pool.worker import send_all, work
+from app.pool.worker_slots import WorkerSlot
+from app.road import Road
+
+def road():
+    road = Road(Limits(), "cpu")
+    road.probe = lambda: True
+    road._device = "cuda:0"
+    return road
+
+def synchronize(device):
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
+torch.cuda.synchronize = synchronize
+front, own = socket.socketpair()
+asked = {"endpoint": "query", "request_id": "a", "content_type": None, "content_encoding": None, "accept": None}
+body = b'{"operation": "exp", "inputs": {"input": [1.0]}}'
+send_all(front, encode(Kind.QUERY, 1, seconds=time.monotonic() + 600, meta=orjson.dumps(asked), body=[body]))
+work(own, road, WorkerSlot("cpu", 1, 8 << 30), None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "pullback: The CUDA context on cuda:0 is lost.\n")
