@@ -54,9 +54,11 @@ def grown(query: dict[str, Any]) -> dict[str, int]:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        before = _memory("VmRSS:")
+        before = _memory("RssAnon:")
         plan = ask(**query).plan["peak_bytes"]
-        os.write(write, json.dumps({"plan": plan, "taken": _memory("VmHWM:") - before}).encode())
+        # Without the pages of libraries: how many of them are mapped at a touch hangs on what other processes have read.
+        taken = _memory("VmHWM:") - _memory("RssFile:") - _memory("RssShmem:") - before
+        os.write(write, json.dumps({"plan": plan, "taken": taken, "files": _memory("RssFile:")}).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
