@@ -47,6 +47,13 @@ _aten: Final = torch.ops.aten
 _READING: Final = frozenset(
     {_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2, _aten.unique_consecutive}
 )
+# Their results have the shape of their input, which their kernels for meta tensors say slowly, in Python.
+_OF_ONE_SHAPE: Final = frozenset(
+    {
+        *(_aten.roll, _aten.flip, _aten.cumsum, _aten.cumprod, _aten.logcumsumexp, _aten.tril, _aten.triu),
+        *(_aten._softmax, _aten._log_softmax, _aten.sort),
+    }
+)
 
 _RESIZING: Final = frozenset({_aten.resize_, _aten.resize_as_, _aten.set_, _aten.resize})
 
@@ -168,7 +175,7 @@ def _rule(func: Any) -> _Rule:
     is_in_place = bool(returns) and all(result.alias_info is not None and result.alias_info.is_write for result in returns)
     if func.is_view or is_in_place or torch.Tag.inplace_view in func.tags:
         return _Rule.VIEW
-    if torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags:
+    if torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags or func.overloadpacket in _OF_ONE_SHAPE:
         return _Rule.BROADCAST
     # A factory has no tensors that bound it.
     arguments = func._schema.arguments

@@ -22,8 +22,10 @@ from app.catalogue.read import find
 from app.engine.errors import translating_errors
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
 from app.engine.planning.cost import Cost, measured
+from app.engine.planning.value_sizes import LimitedCounter
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
+from app.limits import Limits
 from app.program.compiler import build_program
 from app.program.function import Function
 from app.program.functions import Functions, build_function, stands_for
@@ -37,6 +39,8 @@ Real = Callable[[Mapping[str, torch.dtype]], Mapping[str, Tensor]]
 UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 _COMPLEX_OF = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 _FEW = 100_000  # elements: a real attempt at a failed operation costs nothing then
+# What is made of real tensors is made once to plan and once to answer; the answer's results count twice, as tensors and as text.
+_COPIES = 2
 _FEW_BYTES = 8 * _FEW  # of what it makes: `tile` makes gigabytes of two elements
 
 
@@ -129,9 +133,10 @@ def build(
     device: str = "cpu",
     *,
     on_fakes: bool = False,
+    memory_bytes: int = Limits().memory_bytes,
 ) -> Built:
     """The Function of `query` for leaves of these shapes: small ones built on their values, as long as every step is sure to be small,
-    all others on fakes; on real tensors without a bound where data decides the shapes.
+    all others on fakes; on real tensors where data decides the shapes, each step's results reckoned from the values before it runs.
 
     Arguments:
         shapes: leaf name → shape that the Function sees (one sample's where the query is batched).
@@ -143,7 +148,7 @@ def build(
         PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
     """
     are_small = not on_fakes and device == "cpu" and is_small(shapes.values())
-    attempt = _Attempt(query, builder(query, functions), shapes, real, device, are_small)
+    attempt = _Attempt(query, builder(query, functions), shapes, real, device, are_small, memory_bytes)
     annotated = _annotated(query, functions)
     dtypes = _dtypes(query) | annotated
     candidates = [name for name in _promotable(query, dtypes) if name not in annotated]
@@ -233,6 +238,7 @@ class _Attempt:
 
     Arguments:
         are_small: the values may serve in the place of fakes.
+        memory_bytes: that a query may take.
     """
 
     def __init__(
@@ -243,9 +249,10 @@ class _Attempt:
         real: Real,
         device: str,
         are_small: bool,
+        memory_bytes: int,
     ) -> None:
         self.query, self._make, self._shapes, self._real, self._device = query, make, shapes, real, device
-        self._are_small = are_small
+        self._are_small, self._memory_bytes = are_small, memory_bytes
         self._last: tuple[Mapping[str, torch.dtype], tuple[Function, Cost]] | None = None
 
     def succeeds(self, dtypes: Mapping[str, torch.dtype]) -> bool:
@@ -293,8 +300,13 @@ class _Attempt:
         return sum(math.prod(shape) for shape in self._shapes.values()) <= _FEW
 
     def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
+        counter = LimitedCounter(self._memory_bytes // _COPIES)
         with torch.no_grad(), translating_errors():
-            return measured(lambda: self._make(regrouped(self.query, self._real(dtypes))))
+            function, cost = measured(lambda: self._make(regrouped(self.query, self._real(dtypes))), counter)
+        for node in function.graph.nodes:  # what is large is made again when it is computed: not two of it at a time
+            if isinstance(node.meta.get("val"), Tensor) and node.meta["val"].numel() > _FEW:
+                node.meta["val"] = _without_values(node.meta["val"])
+        return function, cost
 
     def _on_fakes(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         with FakeTensorMode():

@@ -137,11 +137,12 @@ class Preparer:
         shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in leaves_of(query.inputs)}
 
         real: Real = lambda dtypes: self._sample(query, dtypes, sample)  # noqa: E731
+        memory_bytes = self._limits.memory_bytes
         if self._device != "cpu":
-            return build(query, self._functions, shapes, real, self._device)
+            return build(query, self._functions, shapes, real, self._device, memory_bytes=memory_bytes)
         built = self._same_ranks.built(query, shapes, real)
         if built is None:
-            built = build(query, self._functions, shapes, real)
+            built = build(query, self._functions, shapes, real, memory_bytes=memory_bytes)
             self._same_ranks.learn(query, shapes, built)
         return built
 
@@ -152,6 +153,8 @@ class Preparer:
         built = self._read(query)
         if built.function.branches and samples is not None:
             self._check_branches(query, built.function, samples)
+        elif samples is not None and not built.function.static:
+            self._check_sizes(query, built, samples)
         dtypes = {leaf.name: leaf.dtype for leaf in built.leaves}
         demands: dict[str, Demand] = {kind: self._demands[kind] for kind in query.want}
         outputs = results(built)
@@ -173,6 +176,22 @@ class Preparer:
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         spoken = conventions(built.function) if wrt else ()
         return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples, spoken)
+
+    def _check_sizes(self, query: Query, first: Built, samples: int) -> None:
+        """Refuses a batch of samples whose values decide sizes, where they decide other ones; `too_costly` as each sample alone would be."""
+        shapes = [result.shape for result in results(first)]
+        for index in range(1, min(samples, _BRANCHED_SAMPLES)):
+            others = [result.shape for result in results(self._read(query, index))]
+            if others != shapes:
+                words = [", ".join(str(list(shape)) for shape in each) for each in (shapes, others)]
+                raise PullbackError(
+                    "shape_mismatch",
+                    f"The values decide the sizes of the outputs of `{first.function.title}`: {words[0]} of sample 0, {words[1]} of sample {index}.",
+                    at="batched",
+                    expected=words[0],
+                    given=words[1],
+                    fix="Send the samples as queries of their own to `/v1/queries`.",
+                )
 
     def _check_branches(self, query: Query, first: Function, samples: int) -> None:
         """Refuses a batch whose samples take different branches: one Function answers for all of them."""

@@ -64,6 +64,10 @@ def trace(
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """`branches`: what hangs on values because the program itself looked at one."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
+
     def __init__(self, space: PatternSpace, cut: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.space = space

@@ -1,0 +1,66 @@
+"""Sizes that only values decide are reckoned before anything of them is made."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.errors import PullbackError
+from tests.engine.asking import ask, results
+
+HUGE: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"operation": "bincount", "inputs": {"input": np.array([1, 10**9])}}, "inputs.input"),
+    ({"operation": "bincount", "inputs": {"input": np.array([1])}, "parameters": {"minlength": 10**9}}, "parameters.minlength"),
+    ({"operation": "repeat_interleave", "inputs": {"input": np.ones(2), "repeats": np.array([10**9, 5])}}, "inputs.repeats"),
+    ({"operation": "nn.functional.one_hot", "inputs": {"input": np.array([0, 10**9])}}, "inputs"),
+    ({"operation": "bincount", "inputs": {"input": np.array([[1, 2], [1, 10**9]])}, "batched": ("input",)}, "inputs.input"),
+    ({"program": "y = x * 2\nreturn repeat_interleave(y, n)", "inputs": {"x": np.ones(2), "n": np.array([10**9, 5])}}, "2:8"),
+    ({"program": "zeros(n.max().item()) + x.sum()", "inputs": {"x": np.ones(3), "n": np.array([10**10])}}, "1:1"),
+    ({"program": "x.repeat(int(n))", "inputs": {"x": np.ones(3), "n": np.array(10**9)}}, "1:1"),
+    ({"program": "eye(int(n)) @ x", "inputs": {"x": np.ones(3), "n": np.array(10**6)}}, "1:1"),
+    ({"program": "bincount(n) * x[0]", "inputs": {"x": np.ones(2), "n": np.array([10**10])}, "want": ("gradient",)}, "1:1"),
+)
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize(("query", "at"), HUGE)
+def test_a_huge_result_is_refused_from_the_values(query: dict[str, Any], at: str) -> None:
+    before = peak_bytes()
+    with pytest.raises(PullbackError) as refusal:
+        ask(**query)
+    error = refusal.value
+    assert (error.code, error.at) == ("too_costly", at)
+    assert error.expected
+    assert error.given
+    assert error.fix
+    assert peak_bytes() - before < 1 << 30
+
+
+def test_samples_whose_values_decide_other_sizes_are_refused() -> None:
+    with pytest.raises(PullbackError) as refusal:
+        ask(operation="bincount", inputs={"input": np.array([[1, 2], [1, 7]])}, batched=("input",))
+    assert refusal.value.code == "shape_mismatch"
+    assert refusal.value.given == "[8]"
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"operation": "bincount", "inputs": {"input": np.array([0, 3, 3])}}, [1, 0, 0, 2]),
+        ({"operation": "bincount", "inputs": {"input": np.array([[0, 1], [1, 1]])}, "batched": ("input",)}, [[1, 1], [0, 2]]),
+        ({"program": "repeat_interleave(x, n)", "inputs": {"x": np.array([1.0, 2.0]), "n": np.array([2, 1])}}, [1, 1, 2]),
+        ({"operation": "masked_select", "inputs": {"input": np.array([1.0, 2.0]), "mask": np.array([False, True])}}, [2]),
+        ({"program": "x[n > 1] * 2", "inputs": {"x": np.array([1.0, 2.0]), "n": np.array([1, 2])}}, [4]),
+        ({"operation": "unique", "inputs": {"input": np.array([2.0, 1.0, 2.0])}}, [1, 2]),
+        ({"operation": "nonzero", "inputs": {"input": np.array([0.0, 3.0])}}, [[1]]),
+    ],
+)
+def test_sizes_of_values_that_fit_are_answered(query: dict[str, Any], expected: Any) -> None:
+    outputs = results(want=("outputs",), **query)["outputs"]
+    np.testing.assert_array_equal(next(iter(outputs.values())), expected)
