@@ -16,7 +16,6 @@ import safetensors.numpy
 
 from app.limits import Limits
 from app.pool.frames import LARGE_BYTES, Frame, Kind, Reader, encode
-from app.pool.job import asked_of
 from app.pool.slabs.slab import Slab, made
 from app.pool.slabs.worker_bodies import WorkerBodies
 from app.pool.worker import Worker, send_all
@@ -24,6 +23,12 @@ from app.road import Road
 
 SIZE: Final = 8 << 20
 SAFETENSORS: Final = "application/vnd.safetensors"
+
+
+def meta(number: int, content_type: str, accept: str | None = "*/*") -> bytes:
+    """What is asked besides the body, as the front says it."""
+    asked = {"endpoint": "query", "content_type": content_type, "content_encoding": None, "accept": accept}
+    return orjson.dumps({"request_id": f"id-{number}", **asked})
 
 
 class Line:
@@ -56,8 +61,8 @@ class Line:
         """The reply's frame and body, when the query's own body has been given back too."""
         place = self.slab.put([body], len(body))
         assert place is not None
-        meta = asked_of("query", content_type, None, content_type).meta(f"id-{number}")
-        send_all(self.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place]))
+        about = meta(number, content_type, content_type)
+        send_all(self.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[place]))
         frames = [self.next(), self.next()]
         (freed,) = [frame for frame in frames if frame.kind is Kind.FREED]
         (reply,) = [frame for frame in frames if frame.kind is not Kind.FREED]
@@ -124,8 +129,8 @@ def test_a_cancelled_query_gives_its_body_back(line: Line) -> None:
     for number in (1, 2):
         place = line.slab.put([body], len(body))
         assert place is not None
-        meta = asked_of("query", SAFETENSORS, None, None).meta("id")
-        frames += encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place])
+        about = meta(number, SAFETENSORS, None)
+        frames += encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[place])
     send_all(line.connection, [b"".join(map(bytes, [*frames, *encode(Kind.CANCEL, 2)]))])
     kinds = [line.next().kind for _ in range(4)]
     assert sorted(kinds) == sorted([Kind.DROPPED, Kind.PLACED_REPLY, Kind.FREED, Kind.FREED])
@@ -139,8 +144,8 @@ def test_a_full_half_sends_replies_over_the_socket(line: Line) -> None:
     for number in range(6):
         place = line.slab.put([body], len(body))
         assert place is not None
-        meta = asked_of("query", SAFETENSORS, None, SAFETENSORS).meta("id")
-        send_all(line.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=meta, body=[place]))
+        about = meta(number, SAFETENSORS, SAFETENSORS)
+        send_all(line.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[place]))
         for frame in (line.next(), line.next()):
             if frame.kind is Kind.FREED:
                 line.slab.free(frame.number)
