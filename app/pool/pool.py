@@ -60,6 +60,7 @@ class Pool:
         self._numbers = count(1)
         self._open: dict[int, Job] = {}
         self._dispatch = Dispatch(self.supervisor)
+        self.stage = self._dispatch.stage
         self._earliest = math.inf
         self._ticking = False
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []

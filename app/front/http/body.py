@@ -14,6 +14,7 @@ from app.pool import refusals
 from app.pool.budget import SMALL_BYTES
 from app.pool.frames import Buffer
 from app.pool.pool import Pool
+from app.pool.slabs.staged import StagedBody
 from app.settings import Settings
 
 # Pieces smaller than the first are gathered into ones of about the second size, so that a body is never a million objects.
@@ -39,11 +40,13 @@ class Body:
 
     __slots__ = (
         "_budget",
+        "_filling",
         "_gave_way",
         "_limit",
         "_pool",
         "_received",
         "_reserved",
+        "_staged",
         "_wire",
         "client",
         "is_complete",
@@ -60,6 +63,8 @@ class Body:
         self._received = 0  # by the wire
         self._wire: Wire | None = None
         self._gave_way = False
+        self._staged: StagedBody | None = None
+        self._filling: memoryview | None = None  # the piece that the wire fills now
         self.client = client
         self.pieces: list[Buffer] = []
         self.size = 0
@@ -111,9 +116,13 @@ class Body:
         self._budget.release(self._reserved)
         self._reserved = 0
         self.pieces = []
+        self._filling = None
+        if self._staged is not None:
+            self._staged.drop()
 
     async def _read_large(self, wire: Wire, size: int) -> None:
         self._wire = wire
+        self._stage(size)
         try:
             pieces = await wire.receive(size - self.size, self._memory)
         except NoRoomError:
@@ -122,8 +131,23 @@ class Body:
             self._wire = None
         if pieces is None:
             raise ClientGoneError
+        self._copy_filled()
         self.pieces += pieces
         self.size = size
+
+    def _stage(self, size: int) -> None:
+        """Have what has come and what will come copied to where a worker will read it, if there is such a place."""
+        staged = self._pool.stage(size)
+        if staged is not None:
+            for piece in self.pieces:
+                staged.stage(piece)
+                staged.append(piece)
+            self.pieces = self._staged = staged
+
+    def _copy_filled(self) -> None:
+        filled, self._filling = self._filling, None
+        if filled is not None and self._staged is not None:
+            self._staged.stage(filled)
 
     def _check_way(self) -> None:
         """Raises PullbackError queue_full where it gave way meanwhile."""
@@ -131,9 +155,12 @@ class Body:
             raise self._no_room()
 
     def _memory(self, size: int) -> memoryview | None:
+        # The wire asks for the next piece when the last is full.
+        self._copy_filled()
         memory = self._budget.memory(size, self)
         if memory is not None:
             self._received += size
+            self._filling = memory
         return memory
 
     def _no_room(self) -> PullbackError:

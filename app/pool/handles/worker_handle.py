@@ -17,6 +17,7 @@ from app.pool.handles.channel import Channel
 from app.pool.handles.forkserver_handle import ForkserverHandle
 from app.pool.job import Job
 from app.pool.slabs.front_bodies import FrontBodies
+from app.pool.slabs.staged import StagedBody
 from app.pool.worker_slots import WorkerSlot
 
 # Of the newest answer in the moving mean: a few answers tell the pace. Chosen.
@@ -107,6 +108,10 @@ class WorkerHandle:
         place = self._shared.place(job.body, job.size, now)
         kind, body = (Kind.QUERY, job.body) if place is None else (Kind.PLACED_QUERY, (place,))
         self._channel.send(encode(kind, job.number, seconds=job.deadline, meta=job.meta, body=body))
+
+    def stage(self, size: int) -> StagedBody | None:
+        """A place for a body of so many bytes that is still coming; None where there is none."""
+        return self._shared.stage(size)
 
     def rehearse(self, meta: bytes, body: bytes) -> None:
         """Have a query computed whose answer nobody wants."""

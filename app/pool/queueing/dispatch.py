@@ -25,6 +25,7 @@ from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.light import LightWork
 from app.pool.queueing.turns import Turns
+from app.pool.slabs.staged import StagedBody
 from app.pool.supervisor import Supervisor
 
 # A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two: so many, and
@@ -134,6 +135,11 @@ class Dispatch:
 
     def _count_of(self, client: str) -> int:
         return self.ordinary.count_of(client) + self.heavy.count_of(client)
+
+    def stage(self, size: int) -> StagedBody | None:
+        """A place for a body of `size` bytes that is still coming, at who will probably compute it: an idle worker, or the only one."""
+        workers = self.idle[-1:] or [worker for worker in self.ready.values() if not worker.is_light]
+        return workers[0].stage(size) if len(workers) == 1 else None
 
     # Workers come and go
 

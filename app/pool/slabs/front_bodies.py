@@ -12,6 +12,7 @@ from typing import Final
 from app.pool.frames import LARGE_BYTES, Buffer, Frame, Kind, encode
 from app.pool.slabs import slab
 from app.pool.slabs.slab import Slab
+from app.pool.slabs.staged import StagedBody
 
 # Without large bodies for so long, the slab's pages go back to the system: a few milliseconds' worth of page faults at the next one. Chosen.
 _REST_AFTER_S: Final = 10.0
@@ -60,7 +61,15 @@ class FrontBodies:
         if not self.is_shared or self._slab is None or size < LARGE_BYTES:
             return None
         self._used = now
-        return self._slab.put(body, size)
+        staged = body.taken(self._slab) if isinstance(body, StagedBody) else None
+        return staged or self._slab.put(body, size)
+
+    def stage(self, size: int) -> StagedBody | None:
+        """A place for a body of `size` bytes that is still coming; None where there is none."""
+        if not self.is_shared or self._slab is None or size < LARGE_BYTES:
+            return None
+        begin = self._slab.take(size)
+        return None if begin is None else StagedBody(self._slab, begin, size)
 
     def opened(self, frame: Frame) -> Frame | None:
         """The frame with its body in place of where that stands; None where it was for us alone.

@@ -66,20 +66,32 @@ class Slab:
         self._reading = 0
         self._places = Places(self._half)
 
-    def put(self, pieces: Sequence[Buffer], size: int) -> bytes | None:
-        """Write a body, `size` bytes in pieces, where the other side reads: its place, as `get` takes it; None where there is none."""
-        begin = self._places.take(size) if size <= self._half // _LARGEST_SHARE else None
-        if begin is None:
-            return None
-        reached = self._out + begin
-        view = memoryview(self._memory)
-        for piece in pieces:
-            view[reached : reached + len(piece)] = piece
-            reached += len(piece)
+    def take(self, size: int) -> int | None:
+        """Where a place for a body of `size` bytes begins, taken until it is freed; None where there is none."""
+        return self._places.take(size) if size <= self._half // _LARGEST_SHARE else None
+
+    def write(self, begin: int, piece: Buffer) -> None:
+        """Write into a place that was taken."""
+        memoryview(self._memory)[self._out + begin : self._out + begin + len(piece)] = piece
+
+    @staticmethod
+    def place(begin: int, size: int) -> bytes:
+        """A place as a frame says it, and as `get` takes it."""
         return _PLACE.pack(begin, size)
 
+    def put(self, pieces: Sequence[Buffer], size: int) -> bytes | None:
+        """Write a body, `size` bytes in pieces, where the other side reads: its place; None where there is none."""
+        begin = self.take(size)
+        if begin is None:
+            return None
+        reached = begin
+        for piece in pieces:
+            self.write(reached, piece)
+            reached += len(piece)
+        return self.place(begin, size)
+
     def free(self, begin: int) -> None:
-        """The other side has read the body that begins there.
+        """The body that begins there has been read, by the other side, or is not needed.
 
         Raises:
             BrokenStreamError: there is none.
