@@ -56,7 +56,6 @@ class MemberServer(Server):
 
     async def _take(self, connection: socket.socket) -> None:
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setblocking(False)
             state = self.lifespan.state
             protocol = partial(self._connection, config=self.config, server_state=self.server_state, app_state=state)

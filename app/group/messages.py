@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
+import sys
 from typing import Any, Final
 
 import orjson
 
-# The kernel copies a message as a whole; the largest is one front's counts, some ten kilobytes.
-_LIMIT_BYTES: Final = 1 << 20
+# The largest message is one front's counts, some ten kilobytes; a socket takes none above 208 KiB unless its buffers were enlarged.
+_LIMIT_BYTES: Final = 256 << 10
 # A connection comes with its message; no message has two.
-_DESCRIPTORS: Final = 1
-_CONNECTION: Final = b"c"
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4)
+_CONNECTION: Final = b"c"  # shorter than any JSON object
 
 
 class Message(dict[str, Any]):
@@ -34,6 +33,7 @@ class Line:
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
+        self._buffer = memoryview(bytearray(_LIMIT_BYTES))
 
     def fileno(self) -> int:
         return self._end.fileno()
@@ -64,16 +64,14 @@ class Line:
             BlockingIOError: nothing more has come.
         """
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._end, _LIMIT_BYTES, _DESCRIPTORS)
+            size, ancillary, _, _ = self._end.recvmsg_into((self._buffer,), _ANCILLARY_BYTES)
         except ConnectionError:
             return None
-        if not data:
+        if not size:
             return None
-        if data != _CONNECTION:
-            return Message(orjson.loads(data))
+        if size > len(_CONNECTION):
+            return Message(orjson.loads(self._buffer[:size]))
         message = Message(say="connection")
-        with contextlib.suppress(IndexError):  # no descriptor was left for it here
-            message.connection = socket.socket(fileno=descriptors.pop())
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for _, _, descriptor in ancillary:  # none where no descriptor was left for it here
+            message.connection = socket.socket(fileno=int.from_bytes(descriptor, sys.byteorder))
         return message

@@ -75,6 +75,8 @@ class Parent:
         self._failure: ServiceError | None = None
         self._looked = 0.0
         self._wakeup = _wakeup()
+        self._poll = select.poll()
+        self._polled: frozenset[int] = frozenset()
 
     def serve(self) -> None:
         """Serve until SIGTERM or SIGINT; every process of the service has ended when this returns.
@@ -112,25 +114,22 @@ class Parent:
         elif not self._is_draining:
             self._start_due(now)
         self._wait(now)
-        self._mourn(reap())
         if now - self._looked > _LOOK_EVERY_S:
             self._looked = now
             self._look_after()
+            self._mourn(reap())
+        elif any(front.has_hung_up for front in self._fronts.values()):
+            self._mourn(reap())
         self._gatherings.round(time.monotonic())
         if self._is_draining and not self._kill_at and all(front.is_drained for front in self._fronts.values()):
             self._end(now)
         return bool(self._fronts) or not self._kill_at
 
     def _wait(self, now: float) -> None:
-        poll = select.poll()
-        poll.register(self._wakeup[0], select.POLLIN)
         fronts = {front.line.fileno(): front for front in self._fronts.values() if not front.has_hung_up}
-        for descriptor in fronts:
-            poll.register(descriptor, select.POLLIN)
         takes = any(front.is_up for front in self._fronts.values()) and now >= self._accepts_from and not self._kill_at
         listeners = {listener.fileno(): listener for listener in self._listeners} if takes else {}
-        for descriptor in listeners:
-            poll.register(descriptor, select.POLLIN)
+        poll = self._poll_of(frozenset((self._wakeup[0].fileno(), *fronts, *listeners)))
         pause = _RETRY_S if self._unplaced or now < self._accepts_from else _TURN_S
         if len(fronts) < len(self._fronts):
             pause = _REAP_S
@@ -146,6 +145,14 @@ class Parent:
             waiting, self._unplaced = self._unplaced, []
             for connection, is_counted in waiting:
                 self._place(connection, is_counted)
+
+    def _poll_of(self, descriptors: frozenset[int]) -> select.poll:
+        if descriptors != self._polled:
+            self._polled = descriptors
+            self._poll = select.poll()
+            for descriptor in descriptors:
+                self._poll.register(descriptor, select.POLLIN)
+        return self._poll
 
     # Connections
 
