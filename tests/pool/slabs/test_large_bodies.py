@@ -74,27 +74,27 @@ def test_a_worker_can_reach_its_own_slab_alone(pair: Server) -> None:
 
 def test_none_is_lost_and_none_is_wrong_when_workers_die(pair: Server) -> None:
     done = threading.Event()
+    answered: list[int] = []
 
-    def ask(seed: int) -> int:
-        count = 0
+    def ask(seed: int) -> None:
         with httpx.Client(base_url=pair.url, timeout=290) as http:
             while not done.is_set():
-                x = numbers(seed * 1000 + count, 400_000)
+                x = numbers(seed * 1000 + len(answered), 400_000)
                 check(http.post("/v1/query", content=body(x), headers=HEADERS), x)
-                count += 1
-        return count
+                answered.append(seed)
 
     with ThreadPoolExecutor(4) as clients:
-        counts = [clients.submit(ask, seed) for seed in range(4)]
+        running = [clients.submit(ask, seed) for seed in range(4)]
         try:
             for _ in range(4):
-                wait_for(lambda: len(workers(pair.process.pid)) >= 2)
-                victim = workers(pair.process.pid)[0]
-                os.kill(victim, signal.SIGKILL)
-                wait_for(lambda: victim not in workers(pair.process.pid))  # noqa: B023 - waited for here
+                # No query is there for two kills, which would be its guilt.
+                enough = len(answered) + 12
+                wait_for(lambda: len(answered) >= enough or any(each.done() for each in running))  # noqa: B023 - waited for here
+                os.kill(workers(pair.process.pid)[0], signal.SIGKILL)
         finally:
             done.set()
-        assert all(future.result() > 0 for future in counts)
+        for each in running:
+            each.result()
 
 
 def held_reply(server: Server, content: bytes) -> socket.socket:
@@ -142,7 +142,7 @@ def received(client: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
-@pytest.mark.parametrize("size", [10, 16_000, 16_400, 2_000_000, 5_000_000])
+@pytest.mark.parametrize("size", [10, 16_000, 16_400, 2_000_000, 3_500_000])
 def test_every_size_goes_there_and_back(pair: Server, size: int) -> None:
     x = numbers(size, size)
     for _ in range(2):
