@@ -121,10 +121,9 @@ class SmallQuery:
             self._note(exchange, reply)
             self._release(exchange)
             exchange.respond_now(self._wire, *_response(exchange, reply))
-        except Exception as error:
-            self._run(self._conduct.conclude(exchange, _raising(error)), False)
-        else:
             self._conduct.ended(exchange)
+        except Exception as error:  # logged and refused as everywhere; the pool goes on with the replies behind this one
+            self._run(self._conduct.conclude(exchange, _raising(error)), False)
 
     def _conclude(self, result: Result) -> None:
         """Answer as every request is answered."""
