@@ -55,14 +55,19 @@ class MemberServer(Server):
         self._start(self._take(connection))
 
     async def _take(self, connection: socket.socket) -> None:
+        # On the port of metrics it is the operator who asks.
+        is_counted = connection.getsockname()[1] != self._settings.metrics_port
         try:
             connection.setblocking(False)
             state = self.lifespan.state
             protocol = partial(self._connection, config=self.config, server_state=self.server_state, app_state=state)
             await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+            if is_counted:
+                self._membership.tell_taken()
         except OSError:
             connection.close()
-            self._membership.lost()
+            if is_counted:
+                self._membership.lost()
 
     def drain(self) -> None:
         self.handle_exit(signal.SIGTERM, None)

@@ -120,9 +120,14 @@ class Membership(Share):
     def tell_failure(self, failure: ServiceError) -> None:
         self._line.say("failed", reason=str(failure), status=failure.exit_status)
 
+    def tell_taken(self) -> None:
+        """The parent need not keep the next of the connections that it has handed over."""
+        self._line.say("taken")
+
     def lost(self) -> None:
         """A connection was closed before it could be counted."""
         self._board.set(self.index, Column.JOINED, self._board.get(self.index, Column.JOINED) + 1)
+        self.tell_taken()
 
     def _hear(self, conduct: Conduct) -> None:
         for _ in range(_MESSAGES_AT_ONCE):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections import deque
 from typing import Final
 
 from app.group.board import Board, Column
@@ -38,6 +40,7 @@ class FrontProcess:
         self.picked = 0
         self._board = board
         self._handed = 0
+        self._on_their_way: deque[socket.socket] = deque()
         self._beats = 0
         self._still = 0
         self._is_reaped = False
@@ -47,9 +50,41 @@ class FrontProcess:
         """Connections that are open there, or on their way."""
         return self._board.get(self.index, Column.OPEN) + self._handed - self._board.get(self.index, Column.JOINED)
 
-    def count_handed(self) -> None:
-        """One more connection is on its way, of those that are counted there."""
-        self._handed += 1
+    def hand_over(self, connection: socket.socket, *, is_counted: bool) -> bool:
+        """Give it a client's connection; False where it cannot take it. `is_counted`: the front says when it has it.
+
+        Until then we keep it too, as a front may die with what is on its way to it.
+        """
+        if not self.line.hand_over(connection):
+            return False
+        if is_counted:
+            self._handed += 1
+            self._on_their_way.append(connection)
+        else:
+            connection.close()
+        return True
+
+    def has_taken(self) -> None:
+        """It has the first of those that are on their way. As long as we have it too, it cannot be closed."""
+        if self._on_their_way:
+            self._on_their_way.popleft().close()
+
+    def close(self) -> None:
+        """It is dead, and nothing more is asked of it."""
+        self.line.close()
+        self._board.clear(self.index)
+
+    def left_behind(self) -> list[socket.socket]:
+        """Those that it has never had, and so has read nothing of, now that it is dead."""
+        missing = max(0, self._handed - self._board.get(self.index, Column.JOINED))
+        while len(self._on_their_way) > missing:
+            self.has_taken()
+        return list(self._on_their_way)
+
+    def forget_connections(self) -> None:
+        """In another process, which has nothing to do with them."""
+        while self._on_their_way:
+            self.has_taken()
 
     def looks_hung(self) -> bool:
         """Asked once a second."""
@@ -66,7 +101,6 @@ class FrontProcess:
     def reaped(self) -> None:
         """It has ended; its number may be another process's now."""
         self._is_reaped = True
-        self._board.clear(self.index)
 
 
 def reap() -> dict[int, int]:

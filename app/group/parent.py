@@ -28,6 +28,7 @@ _MESSAGES_AT_ONCE: Final = 32
 _BACK_OFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
 # What dies so often in a row before any front was ever ready will not heal.
 _TRIES: Final = 6
+_LAST_WORDS_TURNS: Final = 16  # a line has room for some hundred words
 _LOOK_EVERY_S: Final = 1.0
 _TURN_S: Final = 0.25  # how late we look at clocks where nothing is heard
 _RETRY_S: Final = 0.05  # where no descriptor is left, or every front has its line full
@@ -174,12 +175,9 @@ class Parent:
         up = [front for front in self._fronts.values() if front.is_up]
         ready = [front for front in up if front.is_ready]
         for front in sorted(ready or up, key=lambda front: (front.load, front.picked)):
-            if front.line.hand_over(connection):
+            if front.hand_over(connection, is_counted=is_counted):
                 self._picks += 1
                 front.picked = self._picks
-                if is_counted:
-                    front.count_handed()
-                connection.close()
                 return
         self._unplaced.append((connection, is_counted))
 
@@ -216,6 +214,7 @@ class Parent:
             linux.ignore_terminal_signals()
             for front in self._fronts.values():
                 front.line.close()
+                front.forget_connections()
             self._close()
             status = self._run(index, own)
         finally:
@@ -225,8 +224,10 @@ class Parent:
         for front in [front for front in self._fronts.values() if front.pid in ended]:
             front.reaped()
             # What it has said last is still on its line.
-            self._hear(front)
-            front.line.close()
+            for _ in range(_LAST_WORDS_TURNS):
+                self._hear(front)
+            self._unplaced += [(connection, True) for connection in front.left_behind()]
+            front.close()
             del self._fronts[front.index]
             self._gatherings.lost(front)
             if self._kill_at or self._is_draining:
@@ -273,6 +274,8 @@ class Parent:
 
     def _heard(self, front: FrontProcess, message: Message) -> None:
         match message["say"]:
+            case "taken":
+                front.has_taken()
             case "up":
                 front.is_up = True
             case "ready":

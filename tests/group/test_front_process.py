@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -24,12 +25,35 @@ def pair() -> Iterator[tuple[FrontProcess, Membership]]:
     theirs.close()
 
 
+def hand_over(front: FrontProcess, count: int) -> list[socket.socket]:
+    """Connections' other ends."""
+    ends = [socket.socketpair() for _ in range(count)]
+    assert all(front.hand_over(server, is_counted=True) for _, server in ends)
+    return [client for client, _ in ends]
+
+
+def test_connections_that_a_dead_front_has_never_had_are_left_for_another(pair: tuple[FrontProcess, Membership]) -> None:
+    front, membership = pair
+    clients = hand_over(front, 4)
+    connections: Connections = membership.connections(10)
+    # It has two of them, and has said so of one.
+    connections.join(Member("a"))
+    connections.join(Member("b"))
+    front.has_taken()
+    left = front.left_behind()
+    assert len(left) == 2
+    for client, server in zip(clients[2:], left, strict=True):
+        server.sendall(b"here")
+        assert client.recv(4) == b"here"
+    for end in (*clients, *left):
+        end.close()
+
+
 def test_connections_count_from_when_they_are_handed_over(pair: tuple[FrontProcess, Membership]) -> None:
     front, membership = pair
     connections: Connections = membership.connections(10)
     members = [Member("a"), Member("b")]
-    for _ in range(3):
-        front.count_handed()
+    clients = hand_over(front, 3)
     assert front.load == 3
     for member in members:
         connections.join(member)
@@ -39,6 +63,8 @@ def test_connections_count_from_when_they_are_handed_over(pair: tuple[FrontProce
     connections.part(members[0])
     connections.part(members[0])
     assert front.load == 1
+    for end in (*clients, *front.left_behind()):
+        end.close()
 
 
 def test_a_front_whose_clock_stands_still_hangs(pair: tuple[FrontProcess, Membership]) -> None:
