@@ -14,6 +14,7 @@ import torch
 from app.engine.cuda import device as devices
 from app.engine.engine import Engine
 from app.engine.errors import translated
+from app.engine.joint.proof import Batching
 from app.engine.recipes import Kept, Recipes
 from app.errors import LostDeviceError, PullbackError
 from app.limits import Limits
@@ -79,7 +80,7 @@ class TakenApart(NamedTuple):
 class Road:
     """Answers requests on one device, one at a time."""
 
-    def __init__(self, limits: Limits, device: str, functions_folder: str | None = None) -> None:
+    def __init__(self, limits: Limits, device: str, functions_folder: str | None = None, batching: Batching = "exact") -> None:
         if device != "cpu":
             devices.settle(device)
         self._limits = limits
@@ -87,7 +88,7 @@ class Road:
         self._engine = Engine(limits, device, self._functions)
         self._server = Server(limits, Models(self._functions.listing()["functions"]), self._outputs)
         self._device = device
-        self.recipes = Recipes()
+        self.recipes = Recipes(batching)
 
     def answer(self, request: Request, announce: Callable[[float], None]) -> Reply:
         """`announce(timeout_s)` is called right after decoding where the query names its timeout.
@@ -127,8 +128,32 @@ class Road:
         body = None if results is None else kept.joined(results)
         if body is None:
             return None
+        self.recipes.note(repetition.signature, kept, repetition.numbers)
         timings = {"compute": computed - start, "encode": time.perf_counter() - computed}
         return Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
+
+    def repeated_together(self, kept: Kept, repetitions: Sequence[Repetition]) -> list[Reply | None]:
+        """The replies to several queries of one signature, computed together, as many as the recipe's stacks have said.
+
+        None where one has to be asked alone: what PyTorch has against one of them, or a number that is not finite, is its own.
+        """
+        start = time.perf_counter()
+        try:
+            rows = kept.recipe.run_together([repetition.numbers for repetition in repetitions])
+        except Exception:  # of one of them, and nobody knows of which
+            return [None] * len(repetitions)
+        computed = time.perf_counter()
+        written = [kept.joined(row) for row in rows]
+        count = len(repetitions)
+        timings = {"compute": (computed - start) / count, "encode": (time.perf_counter() - computed) / count}
+        return [
+            None if body is None else Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
+            for body in written
+        ]
+
+    def improve(self) -> bool:
+        """Spend about a millisecond that nobody waits for on what makes later answers cheaper; False where there is nothing to do."""
+        return self.recipes.proofs.step()
 
     def whole(self, request: Request, announce: Callable[[float], None], parts: TakenApart | None) -> Reply:
         """The answer by the whole road; `announce` and what is raised as above.
@@ -237,6 +262,10 @@ class Road:
         self.probe()
         for body in _WARM_UP:
             self.answer(Request("query", "warm-up", None, None, None, memoryview(body)), lambda _: None)
+        for _ in range(_REPETITIONS):  # until it is due to be proved: recording has lazy parts of its own
+            self.answer(Request("query", "warm-up", None, None, None, memoryview(_REPEATED)), lambda _: None)
+        while self.improve():
+            pass
 
 
 def _message(request: Request, body: memoryview) -> Message:
@@ -257,6 +286,8 @@ def _refusal(error: PullbackError, request: Request, labels: dict[str, str], *, 
     return Reply(written.status, written.media_type, written.buffers, labels=labels, retire=retire, headers=written.headers)
 
 
+_REPETITIONS = 10  # two for a recipe, eight for its proof
+_REPEATED = b'{"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}, "want": ["vjp"]}'
 _WARM_UP = (
     b'{"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}, "want": ["outputs", "vjp", "jvp", "jacobian"]}',
     b'{"program": "return (x @ w).tanh().sum()", "inputs": {"x": [[1.0, 2.0]], "w": [[0.5], [0.1]]}, '

@@ -105,6 +105,11 @@ class Settings(BaseSettings):
     default_deadline_s: float = Field(30.0, gt=0, description="Deadline of a query that names none, in seconds.")
     maximum_deadline_s: float = Field(300.0, gt=0, description="Longest deadline a query may ask for, in seconds.")
     drain_timeout_s: float = Field(30.0, gt=0, description="Seconds that queries in flight have after SIGTERM.")
+    batching: Literal["exact", "tolerant", "off"] = Field(
+        "exact",
+        description="Small queries of one kind that wait in a worker are computed together: `exact` where each has the bits that it has "
+        "alone, `tolerant` where its last bits may differ too, `off` never.",
+    )
     quarantine_s: float = Field(60.0, ge=0, description="Seconds for which a query that killed two workers is refused.")
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

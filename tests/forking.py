@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> None:
 
     output = os.dup(1)
     os.dup2(2, 1)  # MKL writes its complaints there
-    road = Road(Limits(), "cpu", *arguments)
+    road = Road(Limits(), "cpu", next(iter(arguments), None))
     road.probe()
     road.warm()
     gc.collect()

@@ -52,7 +52,8 @@ ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes"}),
     "cuda": frozenset({"planning", "recipes"}),
-    "recipes": frozenset({"autodiff", "planning"}),
+    "recipes": frozenset({"autodiff", "joint", "planning"}),
+    "joint": frozenset({"planning"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
     "kinds": frozenset({"adjoint", "per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),

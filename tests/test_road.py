@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.catalogue.read import operations
+from app.engine.recipes import Kept
 from app.limits import Limits
 from app.road import Reply, Request, Road
 from tests.program.test_random_programs import programs
@@ -76,6 +77,49 @@ def variants(query: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
         yield varied
 
 
+def proved(road: Road, query: dict[str, Any], seed: int) -> Kept | None:
+    """What is prepared for queries like this one, asked until its joint graph is proved or is not; None where nothing is."""
+    parts = None
+    for near in range(12):
+        body = json.dumps(list(variants(query, seed + near))[2]).encode()
+        request = Request("query", "a", "application/json", None, "*/*", memoryview(body))
+        road.answer(request, lambda _: None)
+        take_apart = road.taking_apart(request)
+        parts = None if take_apart is None else take_apart(body)
+    while road.improve():
+        pass
+    return None if parts is None else parts.kept
+
+
+def assert_joint_graphs_same(road: Road, query: dict[str, Any], seed: int) -> tuple[bool, bool]:
+    """Of a query and its variants, singly and in stacks; whether it has a joint graph, and stacks."""
+    kept = proved(road, query, seed)
+    if kept is None or kept.recipe.joint.single is None:
+        return False, False
+    alike = [v for number in range(3) for v in variants(query, seed + number)]
+    for varied in alike[:11]:
+        assert_same(road, varied)
+    if not kept.recipe.joint.stacks:
+        return True, False
+    taken, bodies = [], []
+    for varied in alike:
+        body = json.dumps(varied).encode()
+        request = Request("query", "a", "application/json", None, "*/*", memoryview(body))
+        take_apart = road.taking_apart(request)
+        parts = None if take_apart is None else take_apart(body)
+        if parts is not None and parts.kept is kept:
+            taken.append(parts.repetition)
+            bodies.append(varied)
+    for count in (2, 3, len(taken)):
+        best = kept.recipe.stacks.best(count)
+        if best > 1:
+            for varied, reply in zip(bodies, road.repeated_together(kept, taken[:best]), strict=False):
+                if reply is not None:
+                    body = b"".join(map(bytes, reply.buffers))
+                    assert body == told(road, varied, WHOLE_ROAD)[3], varied
+    return True, True
+
+
 def assert_all_same(road: Road, query: dict[str, Any], seed: int) -> bool:
     """Of a query and its variants; whether it has a recipe. Without one there is nothing to compare but the whole road with itself."""
     before = len(road.recipes)
@@ -89,11 +133,17 @@ def assert_all_same(road: Road, query: dict[str, Any], seed: int) -> bool:
 @pytest.mark.parametrize("part", range(4))
 def test_every_operation_answers_alike_by_its_recipe(part: int, road: Road) -> None:
     wants = [["outputs", "vjp"], ["vjp"], ["outputs"], ["outputs", "vjp", "gradient"], ["jacobian"], ["jacobian", "outputs"]]
-    recipes = 0
+    recipes = joint_graphs = stacks = 0
     examples = list(operations().values())[part::4]
     for seed, operation in enumerate(examples):
         recipes += assert_all_same(road, {**operation.example, "want": wants[seed % 10 if seed % 10 < 6 else 0]}, seed)
+        has_graph, has_stacks = assert_joint_graphs_same(road, {**operation.example, "want": ["outputs", "vjp"]}, seed)
+        joint_graphs += has_graph
+        stacks += has_stacks
     assert recipes > len(examples) / 2
+    # How many have them is a matter of measured time, and so of the machine.
+    assert joint_graphs
+    assert stacks
 
 
 @settings(max_examples=25, deadline=None)
@@ -107,6 +157,7 @@ def test_programs_answer_alike_by_their_recipes(program: tuple[str, Any], seed: 
     }
     road = Road(Limits(), "cpu")
     assert assert_all_same(road, query, seed) or told(road, query)[0] != 200
+    assert_joint_graphs_same(road, query, seed)
 
 
 SOFTMAX = {

@@ -11,29 +11,29 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.catalogue.call import DTYPES
 from app.engine.autodiff.evaluation import backward_batch
+from app.engine.joint.proof import Batching, Joint, prove
+from app.engine.joint.proofs import Came, Proofs
+from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
+from app.engine.joint.stacks import Stacks
 from app.engine.planning.build import leaves_of
 from app.engine.planning.demand import Result
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
-from app.engine.tensors import to_torch
-from app.query import Input, Query, TensorData
+from app.query import Query
 
 _KINDS: Final = frozenset({"outputs", "gradient", "vjp", "jacobian"})
-# What a tensor's bytes are until they come.
-_NOTHING: Final = memoryview(b"")
 # What NumPy holds and JSON shows as it is.
 _RESULTS: Final = frozenset(
     {torch.float64, torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
 )
-_FORMATS: Final[dict[str, Literal["q", "d", "f"]]] = {"int64": "q", "float64": "d", "float32": "f"}
 # Above, some 50 ms of one core, what is saved beside computing does not matter.
 _FLOPS_LIMIT: Final = 1e8
 _BRIEF_FLOPS: Final = 1e5  # at the slowest, some 1e8 a second where each is a `special` function of its own
@@ -47,51 +47,6 @@ _SEEN_LIMIT: Final = 4096
 Numbers: TypeAlias = "array[float] | array[int] | memoryview"
 # PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
 _backward: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.Variable._execution_engine.run_backward
-
-
-class _Buffer(NamedTuple):
-    """A tensor of the query.
-
-    Attributes:
-        sent, start, stop: its numbers are those from `start` to `stop` of the tensors that were sent; `stop` None: all of them.
-        memory: of `tensor`, where they are written.
-        dtype: what it is computed in, where that is another than `tensor` has.
-        derived: it is differentiated by.
-    """
-
-    sent: int
-    start: int
-    stop: int | None
-    memory: memoryview[int] | memoryview[float]
-    tensor: Tensor
-    dtype: torch.dtype | None
-    derived: bool
-
-    def filled(self, numbers: Sequence[Any]) -> Tensor:
-        """The tensor with the numbers of a query."""
-        sent = numbers[self.sent]
-        self.memory[:] = sent if self.stop is None else sent[self.start : self.stop]
-        tensor = self.tensor
-        return tensor if self.dtype is None else tensor.to(self.dtype).requires_grad_(self.derived)
-
-    @property
-    def bytes(self) -> int:
-        return self.tensor.nbytes
-
-
-class _Bytes(NamedTuple):
-    """A tensor of the query that is sent as its bytes: those numbered `sent`. Attributes as of `_Buffer`; nothing is kept."""
-
-    sent: int
-    form: TensorData
-    dtype: torch.dtype
-    derived: bool
-    bytes: int = 0
-
-    def filled(self, numbers: Sequence[Any]) -> Tensor:
-        """The tensor of the bytes that came, as the engine reads them."""
-        data = TensorData(self.form.dtype, self.form.shape, numbers[self.sent])
-        return to_torch(data, "cpu").to(self.dtype).requires_grad_(self.derived)
 
 
 class _Product(NamedTuple):
@@ -113,17 +68,19 @@ class Recipe:
     Attributes:
         bytes: of the memory that it keeps.
         is_brief: a run takes less than a millisecond.
+        joint, stacks: what computes one or several such queries in less time, where that is proved.
+        came: numbers of queries until there are enough to prove it; None where it is not proved, any more or at all.
     """
 
     def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None = None, *, pinned: bool = False) -> None:
         function = prepared.function
         dtypes = {output.name: output.dtype for output in prepared.plan.outputs}
-        buffers: list[tuple[str, _Buffer | _Bytes]] = [
-            *_buffers(query.inputs, prepared.dtypes, prepared.wrt, 0, pinned),
-            *_buffers(query.cotangent, dtypes, (), len(query.inputs), pinned),
+        buffers: list[tuple[str, Buffer | Bytes]] = [
+            *buffers_of(query.inputs, prepared.dtypes, prepared.wrt, 0, pinned),
+            *buffers_of(query.cotangent, dtypes, (), len(query.inputs), pinned),
         ] if names is None else [
-            *_bytes("inputs", query.inputs, prepared.dtypes, prepared.wrt, names),
-            *_bytes("cotangent", query.cotangent, dtypes, (), names),
+            *bytes_of("inputs", query.inputs, prepared.dtypes, prepared.wrt, names),
+            *bytes_of("cotangent", query.cotangent, dtypes, (), names),
         ]  # fmt: skip
         places = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         sent = [name for name in function.outputs if name in query.cotangent]
@@ -144,14 +101,39 @@ class Recipe:
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(unit.nbytes for unit in units)
         self.is_brief = prepared.plan.flops < _BRIEF_FLOPS
+        self.joint = Joint()
+        self.stacks = Stacks(self._buffers, self.joint)
+        self.came = Came() if self.is_brief and not pinned else None
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
 
         Raises whatever PyTorch raises.
         """
+        if self.joint.single is not None:
+            return [
+                _array(value) for value in self.joint.single([buffer.undifferentiated(numbers) for buffer in self._buffers])
+            ]
         results = self.compute([buffer.filled(numbers) for buffer in self._buffers])
         return None if results is None else [_array(value) for value in results]
+
+    def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]]]:
+        """What `run` gives for each of several queries, as many as `stacks.best` has said. Raises whatever PyTorch raises."""
+        arrays = [_array(value) for value in self.stacks.run(queries)]
+        return [[array[row, ...] for array in arrays] for row in range(len(queries))]
+
+    def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:
+        """Prove a joint graph on queries that came, in steps of about a millisecond."""
+        came = [[buffer.undifferentiated(numbers).clone() for buffer in self._buffers] for numbers in queries]
+        return prove(self._by_autograd, came, batching, self.joint)
+
+    def _by_autograd(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Of tensors that no gradient is asked of. Raises ValueError where the results come another way than in the first run."""
+        leaves = [t.detach().requires_grad_(b.derived) for t, b in zip(tensors, self._buffers, strict=True)]
+        results = self.compute(leaves)
+        if results is None:
+            raise ValueError
+        return results
 
     def compute(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The same of the query's tensors, one for each buffer, on their device."""
@@ -178,34 +160,6 @@ class Recipe:
                 results.append(torch.zeros_like(variable) if gradient is None else gradient)
         self._structure = self._structure or structure
         return results if structure == self._structure else None
-
-
-def _buffers(
-    sent: Mapping[str, Input], dtypes: Mapping[str, torch.dtype], wrt: Sequence[str], first: int, pinned: bool
-) -> Iterator[tuple[str, _Buffer]]:
-    for index, (name, value) in enumerate(sent.items(), first):
-        whole, start = isinstance(value, TensorData), 0
-        for leaf, data in leaves_of({name: value}):
-            dtype = DTYPES[data.dtype]
-            tensor = torch.empty(data.shape, dtype=dtype, device="cpu", pin_memory=pinned)
-            memory = memoryview(tensor.view(-1).numpy().data).cast("B").cast(_FORMATS[data.dtype])
-            computed = None if dtypes[leaf] == dtype else dtypes[leaf]
-            derived = leaf in wrt
-            stop = None if whole else start + tensor.numel()
-            tensor.requires_grad_(derived and computed is None)
-            yield leaf, _Buffer(index, start, stop, memory, tensor, computed, derived)
-            start += tensor.numel()
-
-
-def _bytes(
-    field: str, sent: Mapping[str, Input], dtypes: Mapping[str, torch.dtype], wrt: Sequence[str], names: Sequence[str]
-) -> Iterator[tuple[str, _Bytes]]:
-    """Raises ValueError where a tensor of the query is not among those that are sent as bytes."""
-    for leaf, data in leaves_of(sent):
-        yield (
-            leaf,
-            _Bytes(names.index(f"{field}.{leaf}"), TensorData(data.dtype, data.shape, _NOTHING), dtypes[leaf], leaf in wrt),
-        )
 
 
 def _units(output: Result) -> Tensor:
@@ -258,7 +212,7 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     are_fit = (
         all(output.dtype in _RESULTS and output.elements for output in plan.outputs)
         and all(prepared.dtypes[name] in _RESULTS for name in function.leaves)
-        and all(data.data.nbytes and (names is not None or data.dtype in _FORMATS) for data in sent.values())
+        and all(data.data.nbytes and (names is not None or data.dtype in FORMATS) for data in sent.values())
         and all(data.shape == shapes[name] for name, data in query.cotangent.items())
         and (names is None or sorted(names) == sorted(sent))
         and ("jacobian" not in query.want or _is_by_rows(query, plan))
@@ -290,12 +244,18 @@ class Kept:
 
 
 class Recipes:
-    """The recipes of one worker by signature; where there are too many, the least recently used go."""
+    """The recipes of one worker by signature; where there are too many, the least recently used go.
 
-    def __init__(self) -> None:
+    Attributes:
+        proofs: of joint graphs of those that come often.
+    """
+
+    def __init__(self, batching: Batching = "exact") -> None:
+        self._batching: Batching = batching
+        self.proofs = Proofs()
         self._kept: OrderedDict[Hashable, tuple[Kept | None, int]] = OrderedDict()
         self._seen: OrderedDict[int, None] = OrderedDict()
-        self._bytes = 0
+        self.bytes_of = 0
 
     def __len__(self) -> int:
         """Recipes, without the signatures that have none."""
@@ -326,6 +286,30 @@ class Recipes:
         """Keep a recipe, or that there is none; `size`: bytes of the signature and of what belongs to it."""
         size += _GRAPH_BYTES + (0 if kept is None else kept.recipe.bytes)
         self._kept[signature] = kept, size
-        self._bytes += size
-        while len(self._kept) > _COUNT_LIMIT or self._bytes > _BYTES_LIMIT:
-            self._bytes -= self._kept.popitem(last=False)[1][1]
+        self.bytes_of += size
+        self._bound()
+
+    def note(self, signature: Hashable, kept: Kept, numbers: Sequence[Numbers]) -> None:
+        """A query of this signature was answered by its recipe."""
+        came = kept.recipe.came
+        if came is None:
+            return
+        came.note(numbers)
+        if came.is_enough:
+            kept.recipe.came = None
+            self.proofs.add(kept.recipe.proving(came.sets, self._batching), partial(self._proved, signature, kept))
+
+    def _proved(self, signature: Hashable, kept: Kept, is_done: bool) -> None:
+        recipe = kept.recipe
+        if not is_done:
+            recipe.joint.forget()
+        entry = self._kept.get(signature)
+        if entry is not None and entry[0] is kept:
+            more = recipe.joint.bytes + recipe.stacks.bytes
+            self._kept[signature] = kept, entry[1] + more
+            self.bytes_of += more
+            self._bound()
+
+    def _bound(self) -> None:
+        while len(self._kept) > _COUNT_LIMIT or self.bytes_of > _BYTES_LIMIT:
+            self.bytes_of -= self._kept.popitem(last=False)[1][1]

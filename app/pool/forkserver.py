@@ -108,7 +108,7 @@ class Forkserver:
         if place.device == "cpu":
             return self._road
         # CUDA cannot be warmed before the fork, so each GPU worker warms itself before it is ready.
-        road = Road(limits(self._settings, place), place.device, self._settings.functions_folder)
+        road = Road(limits(self._settings, place), place.device, self._settings.functions_folder, self._settings.batching)
         road.warm()
         return road
 
@@ -184,7 +184,7 @@ def prepare(settings: Settings) -> tuple[list[int], Road]:
         first = places(settings, gpus)[0]
     except RuntimeError as error:
         raise ServiceError(f"{error}.{reason and f' CUDA says: {reason}'}", EXIT_SETTINGS) from None
-    road = Road(limits(settings, first), "cpu", settings.functions_folder)
+    road = Road(limits(settings, first), "cpu", settings.functions_folder, settings.batching)
     if not gpus:
         # With GPUs, even a backward pass on the CPU would start a thread for each and open CUDA here.
         road.warm()

@@ -280,8 +280,10 @@ class Pool:
     def on_lost(self, worker: WorkerHandle) -> None:
         """It died. What it had not begun goes back to the front of the queue at once; what it computed waits for the verdict."""
         self._rehearsal.died(worker.number)
+        now = time.monotonic()
         self._dispatch.leave(worker)
-        self._dispatch.take_from(worker, list(worker.held.values())[1:], time.monotonic())
+        worker.died_of_one = not self._dispatch.isolate(worker, now)
+        self._dispatch.take_from(worker, list(worker.held.values())[1:], now)
 
     def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:
         """How it died decides whether its query is blamed for it."""
@@ -299,7 +301,7 @@ class Pool:
             self._settle(job, refusals.killed_for_memory(job.size, Machine.here().memory_bytes))
             return
         job.tries += 1
-        job.lost += guilty
+        job.lost += guilty and worker.died_of_one
         if job.lost < _LIVES and job.tries < _TRIES:
             self._dispatch.take_from(worker, [job], now)
             return

@@ -38,6 +38,8 @@ _PIECES_LIMIT: Final = 512  # buffers in one sendmsg; the system's IOV_MAX is 10
 # is not looked at while queries wait: a call costs 5 to 20 µs, as much as a small query; a millisecond is nothing to a client.
 _PATIENCE_S: Final = 0.001
 _HELD_BYTES: Final = 64 << 10  # of replies that wait, as large as a small query's body: what is more is worth its own call
+_STACK_LEFT_S: Final = 0.1  # until the deadline of a query that is computed with others: a stack takes a hundredth of it
+_IMPROVED_AFTER: Final = 64  # answers: then a step of improving is made although others wait
 _HEADINGS_LIMIT: Final = 256  # what is asked besides bodies: a handful for each client program; some 500 bytes each
 _METAS_LIMIT: Final = 512  # as many as there are recipes, some 200 bytes each
 _ENDPOINT: Final = (
@@ -65,11 +67,13 @@ class Worker:
         self._reader = Reader()
         self._bodies = bodies or WorkerBodies(None, 0)
         self._waiting: deque[Frame] = deque()
+        self._looked_at: dict[int, TakenApart | None] = {}  # queries that wait and are taken apart already, by number
         self._headings: dict[bytes, _Heading] = {}
         self._metas: dict[object, bytes] = {}
         self._held: list[Buffer] = []  # replies to be sent with those that follow
         self._held_since = 0.0
         self._held_bytes = 0
+        self._answered = 0
         self._looked = 0.0  # when all that had come was last read
 
     def run(self) -> None:
@@ -83,18 +87,71 @@ class Worker:
                 if self._rehearse(frame):
                     return
             elif frame.seconds < time.monotonic():
+                self._looked_at.pop(frame.number, None)
                 self._send(encode(Kind.DROPPED, frame.number))
             elif self._answer(frame):
                 return
             del frame  # its body's place is used again when nothing refers to it any more
+            if self._held_bytes > _HELD_BYTES or time.monotonic() - self._held_since > _PATIENCE_S:
+                self.flush()
+            self._answered += 1
+            if self._answered % _IMPROVED_AFTER == 0 and self._waiting:
+                self._road.improve()
 
     def _answer(self, frame: Frame) -> bool:
         """Compute and reply; True where the road asks for this worker to be replaced."""
-        heading = self._heading(frame.meta)
-        parts = None if heading.take_apart is None else heading.take_apart(frame.body)
+        parts = self._taken_apart(frame)
+        if self._waiting and parts is not None and parts.kept is not None and parts.kept.recipe.joint.fewest:
+            return self._answer_together([(frame, parts), *self._waiting_like(frame, parts)])
+        return self._answer_alone(frame, parts)
+
+    def _answer_together(self, alike: Sequence[tuple[Frame, TakenApart]]) -> bool:
+        """Answer the first, and of the others, which wait, as many as take less time together than one by one; True as `_answer`."""
+        kept = alike[0][1].kept
+        if kept is None:
+            return self._answer_alone(*alike[0])
+        alike = alike[: kept.recipe.stacks.best(len(alike))]
+        for frame, _ in alike[1:]:
+            self._waiting.remove(frame)
+            del self._looked_at[frame.number]
+        replies: Sequence[Reply | None] = [None]
+        if len(alike) > 1:
+            replies = self._road.repeated_together(kept, [parts.repetition for _, parts in alike])
+        for (frame, parts), reply in zip(alike, replies, strict=True):
+            if reply is not None:
+                self._hold_repeated(frame.number, kept, reply)
+            elif self._answer_alone(frame, parts):
+                return True
+        return False
+
+    def _waiting_like(self, first: Frame, parts: TakenApart) -> list[tuple[Frame, TakenApart]]:
+        """Those that wait with queries of the same signature, of which none may be late when all are done."""
+        until = time.monotonic() + _STACK_LEFT_S
+        alike: list[tuple[Frame, TakenApart]] = []
+        if first.seconds < until:
+            return alike
+        for frame in self._waiting:
+            if frame.kind is Kind.QUERY and frame.seconds > until:
+                if frame.number not in self._looked_at:
+                    self._looked_at[frame.number] = self._taken_apart(frame)
+                other = self._looked_at[frame.number]
+                if other is not None and other.kept is parts.kept:
+                    alike.append((frame, other))
+        return alike
+
+    def _taken_apart(self, frame: Frame) -> TakenApart | None:
+        """The query taken apart, once; None where the whole road reads it."""
+        if frame.number in self._looked_at:
+            return self._looked_at.pop(frame.number)
+        take_apart = self._heading(frame.meta).take_apart
+        return None if take_apart is None else take_apart(frame.body)
+
+    def _answer_alone(self, frame: Frame, parts: TakenApart | None) -> bool:
+        """By its recipe, else by the whole road; True as `_answer`."""
         if parts is not None and self._repeat(frame.number, parts):
             return False
         self.flush()
+        heading = self._heading(frame.meta)
         request = self._request(**heading.fields, request_id=_request_id(frame.meta), body=memoryview(frame.body))
         reply = self._road.whole(request, lambda seconds: self._announce(frame.number, seconds), parts)
         meta, body = _encoded(reply, parted=request.endpoint == "split")
@@ -124,6 +181,10 @@ class Worker:
         reply = self._road.repeated(kept, parts.repetition)
         if reply is None:
             return False
+        self._hold_repeated(number, kept, reply)
+        return True
+
+    def _hold_repeated(self, number: int, kept: object, reply: Reply) -> None:
         meta = self._metas.get(kept)
         if meta is None:
             if len(self._metas) >= _METAS_LIMIT:
@@ -131,17 +192,13 @@ class Worker:
             meta = self._metas[kept] = orjson.dumps(_meta(reply) | {"timings": {}})[:-2]
         meta = b'%b"compute":%.7f,"encode":%.7f}}' % (meta, reply.timings["compute"], reply.timings["encode"])
         self._hold(self._bodies.reply(number, meta, reply.buffers, self._receive_all))
-        return True
 
     def _hold(self, buffers: Sequence[Buffer]) -> None:
         """Send them with what follows, where more waits to be answered and will be soon."""
-        now = time.monotonic()
         if not self._held:
-            self._held_since = now
+            self._held_since = time.monotonic()
         self._held += buffers
         self._held_bytes += sum(map(len, buffers))
-        if not self._waiting or now - self._held_since > _PATIENCE_S or self._held_bytes > _HELD_BYTES:
-            self.flush()
 
     def flush(self) -> None:
         """Send the replies that wait for others."""
@@ -176,7 +233,7 @@ class Worker:
             self.flush()
             self._bodies.settle()
             self.flush()
-            if not self._receive(0):
+            if not self._receive_or_improve():
                 return False
             self._looked = time.monotonic()
         return True
@@ -185,6 +242,15 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             while self._receive(socket.MSG_DONTWAIT):
                 pass
+
+    def _receive_or_improve(self) -> int:
+        """Wait for more; while nothing has come the road makes its later answers cheaper."""
+        while not self._reader.is_amid_body and self._road.improve():
+            try:
+                return self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+        return self._receive(0)
 
     def _receive(self, flags: int) -> int:
         if not flags and self._reader.is_amid_body:
@@ -202,6 +268,7 @@ class Worker:
     def _cancel(self, number: int) -> None:
         for frame in self._waiting:
             if frame.number == number and frame.kind is Kind.QUERY:
+                self._looked_at.pop(number, None)
                 self._waiting.remove(frame)
                 self._send(encode(Kind.DROPPED, number))
                 return
@@ -312,5 +379,5 @@ def answer_alone(body: bytes, settings: Settings) -> tuple[int, bytes]:
 
     place = places(settings, ())[0]
     request = Request("query", "here", None, None, None, memoryview(body))
-    reply = Road(limits(settings, place), "cpu", settings.functions_folder).answer(request, lambda _: None)
+    reply = Road(limits(settings, place), "cpu", settings.functions_folder, settings.batching).answer(request, lambda _: None)
     return reply.status, b"".join(reply.buffers)

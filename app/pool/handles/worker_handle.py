@@ -40,6 +40,7 @@ class WorkerHandle:
         pid, pidfd: of the process; 0 and None where nobody has told it yet, or the system has none.
         is_light: it is the one for light work.
         is_orphan: the forkserver that forked it is dead; `is_outdated`: and there is another, so that it is to be replaced.
+        died_of_one: where it has died: of nothing else than the first of what it held.
         activity: what it did when it was last looked at, unchanged since `activity_since`, in `looks` looks.
     """
 
@@ -72,6 +73,7 @@ class WorkerHandle:
         self.activity: linux.Activity | None = None
         self.activity_since = 0.0
         self.looks = 0
+        self.died_of_one = True
         self._doomed = False
         self._on_frame = on_frame
         self._channel = Channel(loop, connection, self._received, lambda: on_lost(self), allocate)

@@ -34,6 +34,8 @@ _DEPTH: Final = 4
 _DEPTH_LIMIT: Final = 16
 _AHEAD_S: Final = 0.002
 _YOUNG_S: Final = 0.003
+# A worker may compute small queries together, and hold back answers for each other; for no longer than that, by far, on a slow machine too.
+_TOGETHER_S: Final = 1.0
 # From this age of the first on, those handed over in advance are taken back, whoever is free.
 _STUCK_BEHIND_S: Final = 0.03
 # A worker takes some 15 ms to fork: below, waiting is cheaper than another process.
@@ -61,6 +63,7 @@ class Dispatch:
         self.heavy = Turns()
         self._supervisor = supervisor
         self._light = LightWork()
+        self._alone: set[int] = set()  # numbers of queries that are computed with no other behind them
         self._heavy_is_next = True
 
     def __len__(self) -> int:
@@ -111,6 +114,7 @@ class Dispatch:
 
     def remove(self, job: Job) -> None:
         """Nobody needs it any more."""
+        self._alone.discard(job.number)
         if job.is_waiting:
             self._turns_of(job).remove(job)
 
@@ -156,6 +160,17 @@ class Dispatch:
         if worker in self.idle:
             self.idle.remove(worker)
 
+    def isolate(self, worker: WorkerHandle, now: float) -> bool:
+        """Whether a worker that died may have computed several queries together, so that nobody knows which it died of.
+
+        Then each of them is computed alone: the one that kills is found by that.
+        """
+        head = worker.head
+        if head is None or len(worker.held) == 1 or head.size >= SMALL_BYTES or now - worker.head_since > _TOGETHER_S:
+            return False
+        self._alone.update(number for number, job in worker.held.items() if job.body)  # one that has ended has none any more
+        return True
+
     def take_from(self, worker: WorkerHandle, jobs: list[Job], now: float) -> None:
         """Put what a dead worker held, and nobody else has, back to where it stood."""
         for job in jobs:
@@ -177,7 +192,7 @@ class Dispatch:
             self._feed_light(now)
             return
         while self and (not worker.held or self._takes_more(worker)):
-            job = self.ordinary.pop(_is_small) if worker.held else self._next()
+            job = self.ordinary.pop(self._goes_behind) if worker.held else self._next()
             if job is None:
                 break
             self._give(worker, job, now)
@@ -187,6 +202,8 @@ class Dispatch:
 
     def _takes_more(self, worker: WorkerHandle) -> bool:
         head = worker.head
+        if head is not None and head.number in self._alone:
+            return False
         return (
             len(worker.held) < _depth(worker)
             and not self.idle
@@ -194,6 +211,9 @@ class Dispatch:
             and head.size < SMALL_BYTES
             and not head.is_heavy
         )
+
+    def _goes_behind(self, job: Job) -> bool:
+        return _is_small(job) and job.number not in self._alone
 
     def _feed_idle(self, now: float) -> None:
         while self.idle and self:
@@ -226,6 +246,8 @@ class Dispatch:
         """The ready worker with the shortest line that moves."""
         best, fewest = None, _DEPTH_LIMIT
         for worker in self.ready.values():
+            if not self._alone.isdisjoint(worker.held):
+                continue
             count = len(worker.held)
             if count < fewest and count < _depth(worker) and now - worker.head_since < _YOUNG_S and not worker.is_light:
                 best, fewest = worker, count

@@ -1,0 +1,179 @@
+"""The proof of a joint graph: it is used where its results have the same bits on numbers that came and on others made of them.
+
+A stack of queries is proved in the same way against single ones. What takes no less time than what it stands for is not used.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from app.engine.joint.tape import Compute, Tape, UnrecordableError, record, same_bits
+
+Batching = Literal["exact", "tolerant", "off"]
+
+# Numbers made of those that came: so many sets, each of as many elements as one query has.
+_MORE_SETS: Final = 12
+_TIMINGS: Final = 9  # runs of each, by turns; their median is not moved by the few that are interrupted
+_STACKS: Final = {
+    4: 8,
+    16: 4,
+    64: 2,
+}  # queries of a stack → how many stacks of numbers are compared, each row with a single run
+_STACK_BYTES: Final = 1 << 20  # of one stack's inputs and of its results
+# What `tolerant` allows of a stack: rounding of the last bits, of the largest number of a result, as another order of a sum has.
+_TOLERANCE_EPS: Final = 64
+
+
+@dataclass(slots=True)
+class Joint:
+    """What is proved of one computation.
+
+    Attributes:
+        single: computes the same as one query's computation in less time; None where nothing does.
+        stacks: queries of a stack → what computes them together, each input with a leading axis of so many.
+        fewest: queries of a stack → from how many on it takes less time than single ones.
+    """
+
+    single: Tape | None = None
+    stacks: dict[int, Tape] = field(default_factory=dict)
+    fewest: dict[int, int] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """It is not proved after all."""
+        self.single = None
+        self.stacks.clear()
+        self.fewest.clear()
+
+    @property
+    def bytes(self) -> int:
+        """Of the memory that it keeps."""
+        return sum(tape.bytes for tape in (self.single, *self.stacks.values()) if tape is not None)
+
+
+def prove(compute: Compute, came: Sequence[Sequence[Tensor]], batching: Batching, joint: Joint) -> Iterator[None]:
+    """Fill `joint`, in steps of about a millisecond.
+
+    Arguments:
+        compute: one query's computation, by autograd, from its tensors.
+        came: tensors of queries that came; one at least.
+    """
+    drawn = torch.Generator()
+    drawn.manual_seed(0)
+    try:
+        tape = record(compute, came[0])
+    except UnrecordableError:
+        return
+    yield
+    sets = [*came, *(_varied(came[number % len(came)], drawn) for number in range(_MORE_SETS))]
+    compared = 0
+    for number, tensors in enumerate(sets):
+        is_same = _agrees(compute, tape, tensors)
+        if is_same is False or (is_same is None and number < len(came)):
+            return
+        compared += is_same is True
+        yield
+    if compared < len(came) + _MORE_SETS // 2:
+        return
+    if _median_s(tape, came) >= _median_s(compute, came):
+        return
+    joint.single = tape
+    if batching == "off" or not (tape.is_same_in_stacks or batching == "tolerant"):
+        return
+    for size, rounds in _STACKS.items():
+        yield
+        yield from _prove_stack(tape, size, rounds, sets, drawn, joint, batching == "tolerant")
+        if size not in joint.stacks:
+            return
+
+
+def _agrees(compute: Compute, tape: Tape, tensors: Sequence[Tensor]) -> bool | None:
+    """Whether both give the same bits; None where the computation refuses these numbers, or gives none that are finite."""
+    try:
+        expected = compute(tensors)
+    except Exception:  # numbers of ours that PyTorch refuses say nothing
+        return None
+    if not all(bool(value.isfinite().all()) for value in expected):
+        return None
+    return same_bits(expected, tape(tensors))
+
+
+def _varied(tensors: Sequence[Tensor], drawn: torch.Generator) -> list[Tensor]:
+    """Each tensor with its elements in another order, and floating ones in other magnitudes."""
+    varied = []
+    for tensor in tensors:
+        order = torch.randperm(tensor.numel(), generator=drawn, device="cpu")
+        value = tensor.reshape(-1)[order].view(tensor.shape)
+        if value.dtype.is_floating_point:
+            value = value * (0.5 + torch.rand(value.shape, generator=drawn, dtype=value.dtype, device="cpu"))
+        varied.append(value.contiguous())
+    return varied
+
+
+def _median_s(compute: Compute, sets: Sequence[Sequence[Tensor]]) -> float:
+    """Seconds of one run."""
+    times = []
+    for number in range(_TIMINGS):
+        tensors = sets[number % len(sets)]
+        start = time.perf_counter()
+        compute(tensors)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _prove_stack(
+    tape: Tape, size: int, rounds: int, sets: Sequence[Sequence[Tensor]], drawn: torch.Generator, joint: Joint, tolerant: bool
+) -> Iterator[None]:
+    if size * sum(tensor.nbytes for tensor in sets[0]) > _STACK_BYTES:
+        return
+    rows = [sets[number % len(sets)] for number in range(size)]
+    try:
+        stacked = record(torch.func.vmap(tape, randomness="error"), _stacked(rows), tape.constants)
+    except (UnrecordableError, RuntimeError, ValueError, TypeError):  # an operator without a batching rule
+        return
+    if not (stacked.is_same_in_stacks or tolerant):
+        return
+    yield
+    for number in range(rounds):
+        rows = [
+            _varied(sets[(number + row) % len(sets)], drawn) if number or row >= len(sets) else sets[row] for row in range(size)
+        ]
+        results = stacked(_stacked(rows))
+        if sum(result.nbytes for result in results) > _STACK_BYTES:
+            return
+        for row, tensors in enumerate(rows):
+            single = tape(tensors)
+            together = [result[row] for result in results]
+            if not (same_bits(single, together) or (tolerant and _is_near(single, together))):
+                return
+            if row % 16 == 15:
+                yield
+    single_s = _median_s(tape, sets)
+    fewest = 1 + int(_median_s(stacked, [_stacked(rows)]) / single_s)
+    if fewest < size:
+        joint.stacks[size] = stacked
+        joint.fewest[size] = max(2, fewest)
+
+
+def _stacked(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def _is_near(single: Sequence[Tensor], together: Sequence[Tensor]) -> bool:
+    for left, right in zip(single, together, strict=True):
+        if not left.dtype.is_floating_point:
+            if not same_bits(left, right):
+                return False
+        elif left.dtype != right.dtype or left.shape != right.shape:
+            return False
+        elif left.isfinite().all():
+            allowed = _TOLERANCE_EPS * torch.finfo(left.dtype).eps * float(left.abs().max())
+            if not float((left - right).abs().max()) <= allowed:
+                return False
+    return True
