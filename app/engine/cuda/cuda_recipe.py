@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ from app.engine.recipes import Numbers, Recipe
 from app.query import Query
 
 
+_TOGETHER_LIMIT: Final = (
+    64  # queries that are given to the GPU before it is waited for, as many as the largest stack on the CPU
+)
+
+
 class CudaRecipe(Recipe):
     """One query's computation on `device`, for one run at a time. `record`: makes a CUDA graph of it where it comes often."""
 
@@ -23,6 +28,8 @@ class CudaRecipe(Recipe):
         super().__init__(query, prepared, names, pinned=device != "cpu")
         self._device = device
         self._is_pinned = device != "cpu"
+        if self._is_pinned:
+            self.joint.fewest[_TOGETHER_LIMIT] = 2
         self._tensors: list[Tensor] = []  # what is read, where it stays
         self._repetition = Repetition(self._on_device, record)
         self.bytes += sum(data.data.nbytes for _, data in leaves_of({**query.inputs, **query.cotangent}))
