@@ -98,7 +98,7 @@ class LightWork:
     def recall(self, job: Job) -> None:
         """It comes to wait: note on it how often the same was stopped there before."""
         if self._slices_of and job.size < LIGHT_BYTES and not job.mark:
-            job.slices = self._slices_of.get(_mark(job), 0)
+            job.slices = max(job.slices, self._slices_of.get(_mark(job), 0))
 
     def has_had_its_time(self, now: float, waiting: Turns, holding: Set[str]) -> Job | None:
         """The query that must leave it now; None where there is none. `holding`: clients whose queries the other workers compute."""
