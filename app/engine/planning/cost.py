@@ -45,14 +45,16 @@ class Cost:
 # fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (benchmarks of one operation each; `matrix_exp` is differentiated by that of a
 # matrix twice as large).
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
-    "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (2, 4), "_logcumsumexp": (2, 14),
+    "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (7, 10), "_logcumsumexp": (2, 14),
     "logcumsumexp": (2, 14), "cumprod": (2, 6), "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
-    "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 3), "im2col": (1, 2),
+    "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2),
     # Its vectors are complex: the largest tensor is twice the matrix.
     "linalg_eig": (3, 14), "_linalg_svd": (7, 20), "linalg_svd": (7, 20),
 }  # fmt: skip
 # Of 21 factorisations and solutions of a 700 x 700 matrix in float64, results included: 2 to 5 forward, 7 to 23 backward.
 _FACTORISATION: Final = (5.0, 24.0)
+# What the formula of a derivative makes on its way, of any other step: `asin`, `atan2`, `addmm` and their like, 2 to 4 (benchmarks.plans).
+_FORMULA: Final = (0.0, 4.0)
 
 
 def scratch_bytes(name: str, args: Any, outputs: list[Tensor]) -> tuple[int, int]:
@@ -61,7 +63,7 @@ def scratch_bytes(name: str, args: Any, outputs: list[Tensor]) -> tuple[int, int
         return _columns_bytes(args, outputs)
     tensors = [t for t in args if isinstance(t, Tensor)] + outputs
     largest = max((t.numel() * t.element_size() for t in tensors), default=0)
-    forward, backward = _SCRATCH.get(name, _FACTORISATION if _CUBIC.search(name) else (0.0, 0.0))
+    forward, backward = _SCRATCH.get(name, _FACTORISATION if _CUBIC.search(name) else _FORMULA)
     return int(forward * largest), int(backward * largest)
 
 

@@ -40,6 +40,12 @@ QUERIES: Mapping[str, dict[str, Any]] = {
     "check": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=500_000)}, "want": ["check"]},
     "explain": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=1_000_000)}, "want": ["explain"]},
     "precision": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=200_000)}, "want": ["precision"]},
+    "asin, vjp": {"operation": "asin", "inputs": {"input": RNG.uniform(-0.5, 0.5, 1_000_000)}, "want": ["vjp"]},
+    "atan2, jvp": {"operation": "atan2", "inputs": {"input": RNG.normal(size=10**6), "other": RNG.normal(size=10**6)}, "want": ["jvp"]},
+    "cdist, jvp": {
+        "operation": "cdist", "inputs": {"x1": RNG.normal(size=(1000, 50)), "x2": RNG.normal(size=(900, 50))}, "want": ["jvp"],
+    },
+    "hfft, vjp": {"operation": "fft.hfft", "inputs": {"input": RNG.normal(size=(700, 700))}, "want": ["vjp"]},
     "svd": {"operation": "linalg.svd", "inputs": {"A": RNG.normal(size=(500, 500))}, "want": ["vjp"]},
 }  # fmt: skip
 
