@@ -75,5 +75,7 @@ def grown(query: dict[str, Any]) -> dict[str, int]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    ask(program="tanh(x).sum()", inputs={"x": np.ones(2)}, want=["gradient", "jvp", "check", "explain"])
+    # What PyTorch imports at its first plan on fakes and its first derivatives is a worker's, not a query's.
+    ask(program="tanh(x).sum()", inputs={"x": np.ones(100_000)}, want=["gradient", "jvp"])
+    ask(program="tanh(x).sum()", inputs={"x": np.ones(2)}, want=["check", "explain"])
     sys.stdout.write(json.dumps({name: grown(query) for name, query in QUERIES.items()}))
