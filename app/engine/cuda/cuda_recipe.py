@@ -15,7 +15,6 @@ from app.engine.planning.prepare import Prepared
 from app.engine.recipes import Numbers, Recipe
 from app.query import Query
 
-
 _TOGETHER_LIMIT: Final = (
     64  # queries that are given to the GPU before it is waited for, as many as the largest stack on the CPU
 )
