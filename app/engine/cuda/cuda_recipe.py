@@ -15,9 +15,9 @@ from app.engine.planning.prepare import Prepared
 from app.engine.recipes import Numbers, Recipe
 from app.query import Query
 
-_TOGETHER_LIMIT: Final = (
-    64  # queries that are given to the GPU before it is waited for, as many as the largest stack on the CPU
-)
+# Queries that are given to the GPU before it is waited for: as many as the largest stack on the CPU.
+_TOGETHER_LIMIT: Final = 64
+_TOGETHER_BYTES: Final = 128 << 10  # of one of them: each has pinned memory of its own until all are answered. Chosen.
 
 
 class CudaRecipe(Recipe):
@@ -27,11 +27,11 @@ class CudaRecipe(Recipe):
         super().__init__(query, prepared, names, pinned=device != "cpu")
         self._device = device
         self._is_pinned = device != "cpu"
-        if self._is_pinned:
-            self.joint.fewest[_TOGETHER_LIMIT] = 2
         self._tensors: list[Tensor] = []  # what is read, where it stays
         self._repetition = Repetition(self._on_device, record)
         self.bytes += sum(data.data.nbytes for _, data in leaves_of({**query.inputs, **query.cotangent}))
+        if self._is_pinned and self.bytes <= _TOGETHER_BYTES:
+            self.joint.fewest[_TOGETHER_LIMIT] = 2
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
