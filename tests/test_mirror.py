@@ -70,6 +70,7 @@ WHOLE: Final[dict[str, str]] = {
     "test_names.py": "names",
     "test_op_db_over_http.py": "PyTorch's own samples over HTTP",
     "test_people.py": "queries as people send them",
+    "test_check_over_http.py": "check as clients ask it, over HTTP",
     "test_questions.py": "people's questions with answers that do not come from PyTorch",
     "test_soak.py": "many clients for a while",
 }

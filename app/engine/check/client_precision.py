@@ -56,7 +56,7 @@ def client_precision(leaves: Mapping[str, Tensor], expected: Tensor) -> ClientPr
     dtypes = {tensor.dtype.to_real() for tensor in (*leaves.values(), expected) if is_differentiable(tensor.dtype)}
     if not is_differentiable(expected.dtype) or not expected.numel():
         return _of(dtypes)
-    numbers = torch.view_as_real(expected) if expected.is_complex() else expected
+    numbers = torch.view_as_real(expected.resolve_conj()) if expected.is_complex() else expected
     numbers = numbers.detach().to("cpu", torch.float64)
     if expected.dtype not in (*_FLOAT32, torch.float64, torch.complex128):
         return _of(dtypes)

@@ -20,6 +20,7 @@ _BUDGET: Final = 80_000
 # A step of 1e-25 of the element leaves 35 of 60 digits to a quotient, and 25 to a function that bends as much as it rises. At that step a
 # branch is taken as at the point itself; at the last bits of a float64 it is taken as there, so that jumps and bends are seen.
 _STEP: Final = MP.mpf(10) ** -25
+_NEARER: Final = MP.mpf(10) ** -35  # and this one follows sin(1e20 x) to ten digits
 _COARSE, _FINE = MP.mpf(2) ** -44, MP.mpf(2) ** -50
 _RATIO: Final = 64  # of these two steps
 # Where the two sides differ by more there is a kink.
@@ -76,6 +77,14 @@ class ExactDifferences:
             [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale, moves), base, strict=True)]
             for step, moves in ((_STEP, False), (_COARSE, True), (_FINE, True))
         ]
+        if any(_is_apart(finest, fine) for finest, _, fine in zip(*columns, strict=True)):
+            # Another branch a last bit away, or a function that goes round within it: its own branch, at the same step, tells.
+            own, nearer = (
+                [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale), base, strict=True)]
+                for step in (_FINE, _NEARER)
+            )
+            same = [not _is_apart(a, b) for a, b in zip(own, columns[2], strict=True)]
+            columns = [[n if alike else c for c, n, alike in zip(column, nearer, same, strict=True)] for column in columns]
         rows = [_limit(*quotients) for quotients in zip(*columns, strict=True)]
         return None if None in rows else rows
 
@@ -103,10 +112,14 @@ def sides_differ(left: Tensor, right: Tensor) -> Tensor:
     return (left - right).abs() > _SIDES * (left.abs() + right.abs())
 
 
+def _is_apart(finest: Any, fine: Any) -> bool:
+    return bool(abs(fine - finest) > _BENDS * max(abs(fine), abs(finest)))
+
+
 def _limit(finest: Any, coarse: Any, fine: Any) -> Any:
     """The limit of a side's quotients; None where they run away."""
-    apart, size = abs(fine - finest), max(abs(fine), abs(finest))
-    if apart <= _BENDS * size:
+    apart = abs(fine - finest)
+    if not _is_apart(finest, fine):
         return finest
     if abs(fine) > _JUMPS * abs(coarse) and (abs(fine) > _JUMPS * abs(finest) or abs(finest) > _JUMPS * abs(fine)):
         return None

@@ -111,7 +111,7 @@ def _report(
     if believed is not None and expected is not None:
         verdict = of_client(objective, numeric, name, compared, believed, client_precision(leaves, expected))
     else:
-        verdict = of_autodiff(compared)
+        verdict = of_autodiff(objective, name, compared)
     shape = (*objective.lead, *objective.point.leaves[name].shape)
     another_shape = wide is not None and believed is None
     agrees = False if another_shape else verdict.agrees

@@ -49,7 +49,9 @@ class OneSided:
     def is_(self, other: float) -> bool:
         """Whether this is `other` as far as it can be told, and it can be told to a twentieth."""
         apart, size = abs(self.value - other), max(abs(self.value), abs(other))
-        return apart <= SAME * size + _DOUBTS * self.doubt and self.doubt <= _TELLING * size + (math.inf if other == 0 else 0)
+        # What tends to zero cannot be told to a twentieth of itself, but it stands still, falls or is rounding; what runs away does not.
+        is_telling = self.doubt <= _TELLING * size or (other == 0 and self.steady)
+        return apart <= SAME * size + _DOUBTS * self.doubt and is_telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,11 @@ class Sides:
         """Whether both are the derivative `other`; None where that cannot be told."""
         if self.left.is_not(other) or self.right.is_not(other):
             return False
-        return True if self.central.is_(other) or (self.left.is_(other) and self.right.is_(other)) else None
+        if self.left.is_(other) and self.right.is_(other):
+            return True
+        # The central differences of an even function are zero, also where both sides run away.
+        is_even = other == 0 and not (self.left.steady and self.right.steady)
+        return True if self.central.is_(other) and not is_even else None
 
 
 def steps_between(farthest: float, nearest: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.engine.building import checked
+from tests.engine.building import checked, program
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -184,3 +185,88 @@ def test_float32_gives_no_false_alarm(text: str, seed: int, scale: float, sent: 
     assert told["agrees"], told
     plain = checked(text, x=x, w=w)
     assert all(found["agrees"] for found in plain.values()), plain
+
+
+def test_a_jump_is_no_kink_at_which_every_number_is_right() -> None:
+    text, x = "y = trunc(k * 3) + k\nreturn y.square().sum()", [-1.0, 1.0, 0.3]
+    told = checked(text, {"k": [-8.0, -32.0, 0.6]}, k=x)["k"]
+    assert told["agrees"] is False
+    told = checked(text, {"k": [-8.0, 8.0, 0.6]}, k=x)["k"]
+    assert told["agrees"] is None
+    assert "jumps" in told["reason"]
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-10, 3e-9])
+def test_noise_of_differences_for_a_derivative_of_nothing_is_not_called_wrong(noise: float) -> None:
+    x = normal(2, 4)
+    believed = noise * normal(2, 4, seed=1)
+    told = checked("1.7 * softmax(x, 1).sum()", {"x": believed}, x=x)["x"]
+    assert told["agrees"] is not False
+    assert checked("1.7 * softmax(x, 1).sum()", {"x": believed + 0.1}, x=x)["x"]["agrees"] is False
+
+
+def test_numbers_rounded_to_whole_ones_prove_nothing() -> None:
+    x = normal(5) * 40
+    right = 3 * x**2
+    told = checked("(x ** 3).sum()", {"x": right.round()}, x=x)["x"]
+    assert told["agrees"] is None
+    assert "whole" in told["reason"]
+    assert checked("(x ** 3).sum()", {"x": right.round() + 2}, x=x)["x"]["agrees"] is False
+
+
+def test_four_digits_held_in_float32_are_four_digits() -> None:
+    x = normal(6)
+    printed = torch.tensor([float(f"{value:.4g}") for value in x.cos().tolist()], dtype=torch.float32)
+    for expected in (printed, printed.double()):
+        assert checked("sin(x).sum()", {"x": expected}, x=x)["x"]["agrees"] is True
+        assert checked("sin(x).sum()", {"x": expected * 1.002}, x=x)["x"]["agrees"] is False
+
+
+def test_exact_arithmetic_does_not_judge_what_it_cannot_follow() -> None:
+    """A Fourier transform is complex, and beside exp(1e6) nothing is left of another term."""
+    x = torch.tensor([-2.547595645606773, -2.7110206147316926, 2.398702209292714], dtype=torch.float64, requires_grad=True)
+    value = (1.7 * torch.tanh(torch.fft.fft(x).abs() ** 2)).sum()
+    (right,) = torch.autograd.grad(value, x)
+    assert checked("1.7 * tanh(fft.fft(x).abs() ** 2).sum()", {"x": right}, x=x.detach())["x"]["agrees"] is not False
+    told = checked("exp(c) + sin(x).sum()", {"x": [math.cos(0.3), math.cos(2.0)]}, x=[0.3, 2.0], c=1e6)["x"]
+    assert told["agrees"] is not False
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        ("(x + 1e-20 * sin(1e20 * x)).sum()", [1.0]),
+        ("(x + 1e-20 * sin(1e20 * x)).sum()", [0.3]),
+        ("1e-9 * cos(1e11 * x).sum()", [0.7]),
+    ],
+)
+def test_a_function_that_goes_round_within_a_step_is_no_false_alarm(text: str, x: list[float]) -> None:
+    assert checked(text, x=x)["x"]["agrees"] is not False
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(z * z).abs().sum()", "(z.exp() * z.conj()).real.sum()", "fft.fft(z).abs().square().sum()", "(z.angle() ** 2).sum()"],
+)
+def test_derivatives_by_complex_inputs(text: str) -> None:
+    z = torch.complex(normal(3), normal(3, seed=1))
+    leaf = z.clone().requires_grad_()
+    (value,) = program(text, {"z": z}).call(leaf)
+    (right,) = torch.autograd.grad(value, leaf)
+    for agrees, expected in (
+        (True, right), (True, right.to(torch.complex64)), (False, right.conj()), (False, -right), (False, 1.01 * right), (False, right.real + 0j),
+    ):  # fmt: skip
+        assert checked(text, {"z": expected}, z=z)["z"]["agrees"] is agrees
+
+
+def test_a_kink_elsewhere_is_not_to_blame() -> None:
+    told = checked("(where(x > 0.2, x ** 3, 0.5 * x) + relu(x)).sum()", {"x": [0.5, 4.0, 28.0]}, x=[0.0, 1.0, 3.0])["x"]
+    assert told["agrees"] is True
+    told = checked("(where(x > 0.2, x ** 3, 0.5 * x) + relu(x)).sum()", {"x": [0.5, 4.3, 28.0]}, x=[0.0, 1.0, 3.0])["x"]
+    assert told["agrees"] is False
+    assert told.get("likely", {}).get("code") not in ("kink", "cut_path")
+
+
+def test_a_loss_of_one_tensor_or_of_a_step_with_several_results_is_explained() -> None:
+    for text in ("(F.mse_loss(x, x) + (x ** 2).sum())", "F.mse_loss(sort(x).values, x) + (x ** 2).sum()"):
+        assert checked(text, {"x": [2.0, 9.0, 1.0]}, x=[1.0, 4.0, 2.0])["x"]["agrees"] is False

@@ -170,3 +170,21 @@ def test_zero_is_confirmed_only_where_nothing_moves() -> None:
 
 def test_what_drowns_in_rounding_is_not_confirmed() -> None:
     assert not confirms(rise_of(math.sin, 0.7), math.cos(0.7), 1e-3, 2.0**-18)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: math.sqrt(abs(x)),
+        lambda x: math.copysign(math.sqrt(abs(x)), x),
+        lambda x: abs(x) ** 0.2,
+        lambda x: float(x > 0),
+    ],
+)
+def test_quotients_that_run_away_are_no_derivative_of_zero(function: Callable[[float], float]) -> None:
+    assert seen(function, 0.0).agree(0.0) is not True
+
+
+@pytest.mark.parametrize("function", [lambda x: x * x, lambda x: x**3, lambda x: abs(x) ** 1.5, lambda x: 0.0, math.cos])
+def test_what_tends_to_zero_is_a_derivative_of_zero(function: Callable[[float], float]) -> None:
+    assert seen(function, 0.0).agree(0.0) is True
