@@ -129,14 +129,8 @@ def of_client(
     if bool(off.any()):
         tolerance = tolerance + _noise(objective, numeric, name, reference, apart)
         off = apart > tolerance
-    if bool(off.any()) and (
-        doubtful := _too_little_to_tell(objective, numeric, name, reference, believed, precision, off, apart)
-    ):
-        open_question, reason, off = True, doubtful, torch.zeros_like(off)
-    is_ours = repaired & ((believed - ours).abs() <= RELATIVE * ours.abs())
-    nearly = is_ours & ((compared.values - ours).abs() <= _FAR_OFF * compared.tolerance)
-    if bool(off.any()) and not bool((off & ~nearly).any()):
-        open_question, reason, off = True, _TWO_AGAINST_ONE, torch.zeros_like(off)
+    if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, off, apart)):
+        open_question, reason, off = True, why, torch.zeros_like(off)
     if reason == _CORNERS and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
     agrees: bool | None = not bool(off.any())
@@ -155,6 +149,14 @@ def of_client(
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
 
 
+def _nearly_undecided(compared: Compared, believed: Tensor, off: Tensor) -> str | None:
+    """Why elements at which the client has PyTorch's number, and differences another, do not prove both wrong; None where they do."""
+    ours = compared.ours
+    is_ours = compared.contradicted & ((believed - ours).abs() <= RELATIVE * ours.abs())
+    nearly = is_ours & ((compared.values - ours).abs() <= _FAR_OFF * compared.tolerance)
+    return None if bool((off & ~nearly).any()) else _TWO_AGAINST_ONE
+
+
 def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor) -> bool:
     """Whether no element says anything: each that is not zero may be off by as much as it is large, and the client's are others."""
     size = reference.abs()
@@ -163,17 +165,20 @@ def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor) -> boo
     return is_other and bool((tolerance >= size)[telling].all())
 
 
-def _too_little_to_tell(
+def _undecided(
     objective: Differentiated,
     numeric: Numeric,
     name: str,
-    reference: Tensor,
+    compared: Compared,
     believed: Tensor,
     precision: ClientPrecision,
     off: Tensor,
     apart: Tensor,
 ) -> str | None:
     """Why elements that are off do not prove the client's derivative wrong; None where they do."""
+    if (why := _nearly_undecided(compared, believed, off)) is not None:
+        return why
+    reference = torch.where(compared.contradicted & torch.isfinite(compared.values.abs()), compared.values, compared.ours)
     if precision.coarse is not None and bool((~off | (apart <= precision.coarse.reshape(apart.shape))).all()):
         return _COARSE
     if reference.is_complex():
