@@ -83,7 +83,9 @@ class ExactDifferences:
                 [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale), base, strict=True)]
                 for step in (_FINE, _NEARER)
             )
-            same = [not _is_apart(a, b) for a, b in zip(own, columns[2], strict=True)]
+            same = [  # and a quotient that grows with each step is that of a jump
+                not _is_apart(a, b) and abs(n) <= _JUMPS * abs(b) for a, b, n in zip(own, columns[2], nearer, strict=True)
+            ]
             columns = [[n if alike else c for c, n, alike in zip(column, nearer, same, strict=True)] for column in columns]
         rows = [_limit(*quotients) for quotients in zip(*columns, strict=True)]
         return None if None in rows else rows
