@@ -22,7 +22,7 @@ from tests.program.test_random_programs import programs
 WHOLE_ROAD = "application/json; charset=utf-8"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def road() -> Road:
     return Road(Limits(), "cpu")
 
@@ -137,9 +137,10 @@ def test_every_operation_answers_alike_by_its_recipe(part: int, road: Road) -> N
     examples = list(operations().values())[part::4]
     for seed, operation in enumerate(examples):
         recipes += assert_all_same(road, {**operation.example, "want": wants[seed % 10 if seed % 10 < 6 else 0]}, seed)
-        has_graph, has_stacks = assert_joint_graphs_same(road, {**operation.example, "want": ["outputs", "vjp"]}, seed)
-        joint_graphs += has_graph
-        stacks += has_stacks
+        if seed % 2 == 0:  # each takes as long as all before it
+            has_graph, has_stacks = assert_joint_graphs_same(road, {**operation.example, "want": ["outputs", "vjp"]}, seed)
+            joint_graphs += has_graph
+            stacks += has_stacks
     assert recipes > len(examples) / 2
     # How many have them is a matter of measured time, and so of the machine.
     assert joint_graphs

@@ -92,7 +92,9 @@ def of_autodiff(objective: Differentiated, name: str, compared: Compared) -> Ver
         # In float64 too a derivative may hold few digits, or none: cos(1e11 x).
         tolerance = tolerance + rounding_spread(objective, name, compared.ours, torch.finfo(torch.float64).eps)
         off = compared.error > tolerance
-        lost = compared.contradicted & (tolerance > _LOST * compared.ours.abs())
+        # Of the larger of the two: where PyTorch gives zero, any doubt is more than all of it.
+        size = torch.maximum(compared.ours.abs(), compared.values.abs().nan_to_num(0, 0, 0))
+        lost = compared.contradicted & (tolerance > _LOST * size)
         agrees = None if bool(lost.any()) and not bool((off & ~lost).any()) else not bool(off.any())
     reason = _UNSETTLED if compared.agrees is None else _NO_DIGITS if agrees is None else None
     off = torch.zeros_like(kinks)
