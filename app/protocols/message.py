@@ -130,13 +130,16 @@ class Cut:
         if not all(map(is_finite, results)):
             return None
         parts: list[Buffer] = [self.pieces[0]]
+        is_large = False
         for place, piece in zip(self.places, self.pieces[1:], strict=True):
             values = results[place]
-            if self.binary:
-                parts += (values.reshape(-1).view(np.uint8).data, piece)
-            else:
+            if not self.binary:
                 parts += (finite_text(values.reshape(-1) if self.flat else values), piece)
-        is_large = self.binary and sum(map(len, parts)) > SIZE_LIMIT_BYTES
+            elif values.nbytes <= SIZE_LIMIT_BYTES:
+                parts += (values.tobytes(), piece)
+            else:
+                parts += (values.reshape(-1).view(np.uint8).data, piece)
+                is_large = True
         return [part for part in parts if len(part)] if is_large else [b"".join(parts)]
 
 
