@@ -36,6 +36,7 @@ _RESULTS: Final = frozenset(
 )
 # Above, some 50 ms of one core, what is saved beside computing does not matter.
 _FLOPS_LIMIT: Final = 1e8
+_BRIEF_BYTES: Final = 64 << 10  # of the query's tensors: what moves more takes its time by that
 _BRIEF_FLOPS: Final = 1e5  # at the slowest, some 1e8 a second where each is a `special` function of its own
 # Of all recipes of a worker: their tensors and texts; a graph and what stands around it are some 8 kB.
 _GRAPH_BYTES: Final = 8 << 10
@@ -100,7 +101,8 @@ class Recipe:
         self._products = [products[kind] for kind in query.want]
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(unit.nbytes for unit in units)
-        self.is_brief = prepared.plan.flops < _BRIEF_FLOPS
+        sent_bytes = sum(data.data.nbytes for _, data in leaves_of({**query.inputs, **query.cotangent}))
+        self.is_brief = prepared.plan.flops < _BRIEF_FLOPS and sent_bytes <= _BRIEF_BYTES
         self.joint = Joint()
         self.stacks = Stacks(self._buffers, self.joint)
         self.came = Came() if self.is_brief and not pinned else None
@@ -125,7 +127,7 @@ class Recipe:
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:
         """Prove a joint graph on queries that came, in steps of about a millisecond."""
         came = [[buffer.undifferentiated(numbers).clone() for buffer in self._buffers] for numbers in queries]
-        return prove(self._by_autograd, came, batching, self.joint)
+        yield from prove(self._by_autograd, came, batching, self.joint)
 
     def _by_autograd(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Of tensors that no gradient is asked of. Raises ValueError where the results come another way than in the first run."""

@@ -77,7 +77,8 @@ class Bytes(NamedTuple):
 
     def undifferentiated(self, numbers: Sequence[Any]) -> Tensor:
         """The same, which no gradient is asked of."""
-        return to_torch(TensorData(self.form.dtype, self.form.shape, numbers[self.sent]), "cpu").to(self.dtype)
+        data = TensorData(self.form.dtype, self.form.shape, memoryview(numbers[self.sent]))
+        return to_torch(data, "cpu").to(self.dtype)
 
     def own(self, numbers: Sequence[Any]) -> Any:
         """Those of a query's bytes that are its own."""

@@ -132,6 +132,30 @@ def test_what_repeats_has_a_recipe() -> None:
         assert assert_same(Road(Limits(), "cpu"), query)
 
 
+def test_what_comes_often_is_proved_on_the_bytes_that_came() -> None:
+    """Kept as copies, which nothing may write to, until there is time for the proof: it comes to its end."""
+    query = {
+        "program": "return (x.exp() * y).sum()",
+        "inputs": {"x": [1.5, 2.0], "y": [3.0, 4.5]},
+        "want": ["outputs", "gradient"],
+    }
+    road = Road(Limits(), "cpu")
+    body = next(iter(variants(query)))
+    for _ in range(3):
+        asked(road, body, SAFETENSORS, SAFETENSORS)
+    take_apart = road.taking_apart(Request("query", "a", SAFETENSORS, None, SAFETENSORS, memoryview(body)))
+    parts = None if take_apart is None else take_apart(body)
+    assert parts is not None
+    assert parts.kept is not None
+    assert parts.kept.recipe.came is not None
+    assert parts.kept.recipe.came.sets
+    assert len(list(parts.kept.recipe.proving(parts.kept.recipe.came.sets, "exact"))) > 1
+    for _ in range(12):
+        assert assert_same(road, query) is False  # no recipe is added
+        while road.improve():
+            pass
+
+
 def test_a_file_that_is_only_like_another_is_read_for_itself(road: Road) -> None:
     """The same header over fewer or more bytes, another order, holes, and names that are no places."""
     body = next(iter(variants(MLP)))
