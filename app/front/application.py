@@ -107,7 +107,7 @@ class Application:
         self._protocols = [ProtocolEndpoints(protocol, admission, self._counts_of_all) for protocol in PROTOCOLS]
         foreign: dict[str, Endpoint] = {endpoints.protocol.name: endpoints for endpoints in self._protocols}
         self._outermost = middleware = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
-        self.small_queries = SmallQueries(admission, middleware)
+        self.small_queries = SmallQueries(admission, middleware, self._protocols)
         keyless = self._settings.model_copy(update={"api_keys": ()})
         self._monitoring.include_router(health.router(admission, self._metrics))
         self._outermost_of_monitoring = Middleware(self._monitoring, {}, {}, keyless, recorder)

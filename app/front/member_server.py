@@ -18,6 +18,7 @@ from app.settings import Settings
 
 # Ticks between two reports of what was counted: a second. It costs a third of a millisecond.
 _COUNTS_EVERY_TICKS: Final = 10
+_AGAIN_S: Final = 0.1  # where the line to the parent is full
 
 
 class MemberServer(Server):
@@ -88,4 +89,5 @@ class MemberServer(Server):
 
     def _drained(self) -> None:
         """The others may not be."""
-        self._membership.tell_drained()
+        if not self._membership.tell_drained():
+            asyncio.get_running_loop().call_later(_AGAIN_S, self._drained)

@@ -79,8 +79,9 @@ class Membership(Share):
         """As `Share`; this front's own where the parent does not answer."""
         number = next(self._numbers)
         answer = self._gathering[number] = asyncio.get_running_loop().create_future()
-        self._line.say("gather", number=number, counts=counts)
         try:
+            if not self._line.say("gather", number=number, counts=counts):
+                return counts
             return await asyncio.wait_for(answer, _GATHERING_LIMIT_S)
         except TimeoutError:
             return counts
@@ -106,16 +107,15 @@ class Membership(Share):
     def beat(self, *, ready: bool) -> None:
         """A turn of the server's clock: this front is not stuck, and is ready or not."""
         self._board.set(self.index, Column.BEATS, self._board.get(self.index, Column.BEATS) + 1)
-        if ready != self._is_ready:
+        if ready != self._is_ready and self._line.say("ready", ready=ready):
             self._is_ready = ready
-            self._line.say("ready", ready=ready)
 
     def tell_counts(self, counts: Counts) -> None:
         """So that they are not lost with this front."""
         self._line.say("counts", counts=counts)
 
-    def tell_drained(self) -> None:
-        self._line.say("drained")
+    def tell_drained(self) -> bool:
+        return self._line.say("drained")
 
     def tell_failure(self, failure: ServiceError) -> None:
         self._line.say("failed", reason=str(failure), status=failure.exit_status)

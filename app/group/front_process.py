@@ -76,10 +76,14 @@ class FrontProcess:
 
     def left_behind(self) -> list[socket.socket]:
         """Those that it has never had, and so has read nothing of, now that it is dead."""
+        self.forget_taken()
+        return list(self._on_their_way)
+
+    def forget_taken(self) -> None:
+        """Now and then: those that it has counted; a word of it may have been lost, and who is kept here is never closed for its client."""
         missing = max(0, self._handed - self._board.get(self.index, Column.JOINED))
         while len(self._on_their_way) > missing:
             self.has_taken()
-        return list(self._on_their_way)
 
     def forget_connections(self) -> None:
         """In another process, which has nothing to do with them."""

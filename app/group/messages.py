@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import Any, Final
 
 import orjson
 
-# The largest message is one front's counts, some ten kilobytes; a socket takes none above 208 KiB unless its buffers were enlarged.
-_LIMIT_BYTES: Final = 256 << 10
+# What is longer goes by memory without a name: counts of all models of all protocols have several hundred kilobytes, and a socket takes
+# no message above its buffer, 208 KiB unless it was enlarged.
+_LIMIT_BYTES: Final = 32 << 10
 # A connection comes with its message; no message has two.
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4)
 _CONNECTION: Final = b"c"  # shorter than any JSON object
+_STORED: Final = b"m"  # likewise
 
 
 class Message(dict[str, Any]):
@@ -43,8 +46,14 @@ class Line:
 
     def say(self, word: str, **facts: Any) -> bool:
         """False where the other end is gone, or has not listened for long."""
+        text = orjson.dumps({"say": word, **facts})
         try:
-            self._end.send(orjson.dumps({"say": word, **facts}))
+            if len(text) <= _LIMIT_BYTES:
+                self._end.send(text)
+            else:
+                with open(os.memfd_create("message", os.MFD_CLOEXEC), "w+b", buffering=0) as memory:
+                    memory.write(text)
+                    socket.send_fds(self._end, [_STORED], [memory.fileno()])
         except OSError:
             return False
         return True
@@ -71,7 +80,19 @@ class Line:
             return None
         if size > len(_CONNECTION):
             return Message(orjson.loads(self._buffer[:size]))
+        # None where no descriptor was left for it here.
+        descriptor = next((int.from_bytes(data[:4], sys.byteorder) for _, _, data in ancillary), None)
+        if bytes(self._buffer[:size]) == _STORED:
+            return _stored(descriptor)
         message = Message(say="connection")
-        for _, _, descriptor in ancillary:  # none where no descriptor was left for it here
-            message.connection = socket.socket(fileno=int.from_bytes(descriptor, sys.byteorder))
+        if descriptor is not None:
+            message.connection = socket.socket(fileno=descriptor)
         return message
+
+
+def _stored(descriptor: int | None) -> Message:
+    if descriptor is None:
+        return Message(say="lost")
+    with open(descriptor, "rb") as memory:
+        memory.seek(0)  # the position is the writer's too
+        return Message(orjson.loads(memory.read()))

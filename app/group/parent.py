@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -128,7 +129,8 @@ class Parent:
 
     def _wait(self, now: float) -> None:
         fronts = {front.line.fileno(): front for front in self._fronts.values() if not front.has_hung_up}
-        takes = any(front.is_up for front in self._fronts.values()) and now >= self._accepts_from and not self._kill_at
+        is_up = any(front.is_up for front in self._fronts.values())
+        takes = is_up and now >= self._accepts_from and not self._kill_at and not self._unplaced
         listeners = {listener.fileno(): listener for listener in self._listeners} if takes else {}
         poll = self._poll_of(frozenset((self._wakeup[0].fileno(), *fronts, *listeners)))
         pause = _RETRY_S if self._unplaced or now < self._accepts_from else _TURN_S
@@ -217,6 +219,8 @@ class Parent:
                 front.forget_connections()
             self._close()
             status = self._run(index, own)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
 
@@ -253,6 +257,7 @@ class Parent:
 
     def _look_after(self) -> None:
         for front in self._fronts.values():
+            front.forget_taken()
             if front.looks_hung():
                 self._note("a front hangs", level="error", front=front.index)
                 front.kill()
@@ -275,7 +280,7 @@ class Parent:
     def _heard(self, front: FrontProcess, message: Message) -> None:
         match message["say"]:
             case "taken":
-                front.has_taken()
+                front.forget_taken()
             case "up":
                 front.is_up = True
             case "ready":

@@ -84,6 +84,8 @@ class ByteBudget:
     def has_room(self, size: int, body: Unfinished | None = None) -> bool:
         """Whether there is room for `size` bytes, for `body` where they are one's; those that have to make way for it."""
         small = size + (0 if body is None else body.held_bytes) < SMALL_BYTES
+        if not self._fits(size, small=small) and not self._fits(size - self._others_bytes(body), small=small):
+            return False  # they would make way for nothing
         while not self._fits(size, small=small):
             last = self._last()
             if last is None or last is body:
@@ -91,6 +93,9 @@ class ByteBudget:
             self.finish(last)
             last.give_way()
         return True
+
+    def _others_bytes(self, body: Unfinished | None) -> int:
+        return sum(other.held_bytes for other in self._unfinished if other is not body)
 
     def _fits(self, size: int, *, small: bool = False) -> bool:
         return self._held_by_all() + size <= (self.limit_bytes if small else self.large_limit_bytes)

@@ -297,7 +297,7 @@ class Pool:
         job.holders = [number for number in job.holders if number != worker.number]
         if job.is_done or job.holders or job.is_waiting:
             return
-        if for_memory:
+        if for_memory and worker.died_of_one:
             self._settle(job, refusals.killed_for_memory(job.size, Machine.here().memory_bytes))
             return
         job.tries += 1
@@ -379,6 +379,7 @@ class Pool:
             if (worker := self._dispatch.ready.get(number)) is not None:
                 self._dispatch.replace(worker, "probe", now)
             self._rehearsal.died(number)
+        self._rehearsal.keep(self._dispatch.ready.keys())
         self._rehearse_soon()
         self._loop.call_later(_ROUND_S, self._round)
 

@@ -212,7 +212,8 @@ class Worker:
         self.flush()
         request = self._request(**orjson.loads(frame.meta), body=memoryview(frame.body))
         retire = self._road.answer(request, lambda _: None).retire
-        self._send(encode(Kind.REHEARSED))
+        if not retire:  # else the front would give a process that ends its next query
+            self._send(encode(Kind.REHEARSED))
         return retire
 
     def _ready(self) -> list[Buffer]:

@@ -167,11 +167,19 @@ def test_a_head_with_another_length_is_known_again(size: int) -> None:
     "head",
     [
         request(3, b"")[:-2], request(3, b"")[:-1], request(3, b"abc"), b"", b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
-        request(3, b"").replace(b"Accept: */*", b"Cookie: " + b"x" * 5000), request(3, b"").replace(b"*/*", b"content-length: 3"),
+        request(3, b"").replace(b"Accept: */*", b"Cookie: " + b"x" * 5000), request(3, b"").replace(b"*/*", b"*/*\r\nContent-Length: 3"),
     ],
 )  # fmt: skip
 def test_a_head_that_is_not_kept(head: bytes) -> None:
     assert RepeatedHead.of(head) is None
+
+
+def test_another_header_that_ends_alike_does_not_count() -> None:
+    head = request(3, b"").replace(b"*/*", b"*/*\r\nInner-Content-Length: 2\r\nVia: content-length: 3")
+    repeated = RepeatedHead.of(head)
+    assert repeated is not None
+    assert repeated.body_of(head.replace(b"Content-Length: 3\r\nAccept", b"Content-Length: 4\r\nAccept") + b"abcd") == b"abcd"
+    assert repeated.body_of(head.replace(b"Inner-Content-Length: 2", b"Inner-Content-Length: 3") + b"abc") is None
 
 
 def test_a_larger_body_than_a_small_one_is_left_to_the_parser() -> None:

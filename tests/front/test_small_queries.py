@@ -93,6 +93,34 @@ def test_both_ways_answer_alike(headers: dict[str, str], body: bytes, strict: Se
     assert replies[:half] == replies[half:]
 
 
+FOREIGN = {
+    "/v2/models/softmax/infer": {
+        "inputs": [{"name": "input", "shape": [2], "datatype": "FP64", "data": [1.0, 2.0]}],
+        "parameters": {"dim": 0},
+        "outputs": [{"name": "output"}],
+    },
+    "/v2/models/softmax/ready": {},
+    "/v2/models/no-such-model/infer": {"inputs": []},
+    "/Evaluate": {"name": "rosenbrock", "input": [[1.0, 2.0]], "config": {}},
+    "/Evaluate/": {"name": "rosenbrock", "input": [[1.0, 2.0]], "config": {}},
+    "/tesseract/softmax/apply": {"inputs": {"input": [1.0, 2.0], "dim": 0}},
+}
+
+
+@pytest.mark.parametrize("path", FOREIGN)
+def test_both_ways_answer_other_protocols_alike(path: str, strict: Server) -> None:
+    body = orjson.dumps(FOREIGN[path])
+    replies = []
+    for send in (in_one_piece, in_two_pieces):
+        with line(strict.port) as raw:
+            for _ in range(3):
+                # A header that ends like the one of the body's length is none.
+                headers = {"Content_Length": str(len(body)), "Inference_Header_Content_Length": str(len(body))}
+                send(raw, head(path=path, X_API_Key=KEY, **headers), body)
+                replies.append(told(raw))
+    assert replies[:3] == replies[3:]
+
+
 def test_without_a_key_both_are_refused(strict: Server) -> None:
     for send in (in_one_piece, in_two_pieces):
         with line(strict.port) as raw:

@@ -10,8 +10,9 @@ from starlette.types import Receive
 
 from app.errors import PullbackError
 from app.front.http.body import Body, ClientGoneError
-from app.front.http.exchange import Exchange, text_of
+from app.front.http.exchange import Exchange, Headers, text_of
 from app.front.http.wire import WIRE
+from app.pool.frames import Buffer
 from app.pool.job import Asked, Job, Result, WorkerReply, asked_of
 from app.pool.pool import Pool
 from app.settings import Settings
@@ -164,6 +165,12 @@ def asked_by(headers: Mapping[bytes, bytes], endpoint: str, parameters: Mapping[
         text_of(headers, b"accept"),
         parameters,
     )
+
+
+def response(exchange: Exchange, reply: WorkerReply) -> tuple[int, bytes, Buffer, Headers]:
+    """Status, media type, body and headers of a worker's reply."""
+    headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    return reply.status, reply.media_type.encode(), reply.body, [*headers, (b"server-timing", timing(exchange))]
 
 
 def note(exchange: Exchange, job: Job, reply: WorkerReply) -> None:

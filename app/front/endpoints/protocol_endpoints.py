@@ -12,11 +12,12 @@ import orjson
 from starlette.types import Receive
 
 from app.errors import PullbackError
-from app.front.endpoints.admission import Admission, ask, through, timing
+from app.front.endpoints.admission import Admission, ask, asked_by, response, through
 from app.front.http.address_refusals import method_not_allowed, not_found
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, text_of
 from app.group.counts import COUNTER, LARGEST
+from app.pool.job import Asked
 from app.protocols.message import Written
 from app.protocols.models import Models
 from app.protocols.registry import Protocol
@@ -54,18 +55,28 @@ class ProtocolEndpoints:
         try:
             await through(self._admission, exchange, receive, answer)
         finally:
-            self._count(exchange)
+            self.count(exchange)
 
     async def _ask(self, exchange: Exchange, receive: Receive, body: Body, route: Route, parameters: Mapping[str, str]) -> None:
-        extra = dict(parameters)
-        for name in route.headers:
-            if (value := text_of(exchange.headers, name.encode())) is not None:
-                extra[name] = value
-        reply = await ask(self._admission, route.endpoint, exchange, receive, body, extra)
-        headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        await exchange.respond(
-            reply.status, reply.media_type.encode(), reply.body, [*headers, (b"server-timing", timing(exchange))]
-        )
+        extra = _told(exchange, route, parameters)
+        await exchange.respond(*response(exchange, await ask(self._admission, route.endpoint, exchange, receive, body, extra)))
+
+    def takes(self, path: str) -> bool:
+        """Whether what is posted there goes to a worker."""
+        return self._posted(path) is not None
+
+    def asked(self, exchange: Exchange) -> Asked:
+        """What its head asks of a worker, where `takes` its path."""
+        posted = self._posted(exchange.path)
+        if posted is None:
+            raise RuntimeError("nothing is posted there")
+        route, parameters = posted
+        return asked_by(exchange.headers, route.endpoint, _told(exchange, route, parameters))
+
+    def _posted(self, path: str) -> tuple[Route, Mapping[str, str]] | None:
+        routes, parameters = self.protocol.routes.find(path)
+        route = next((route for route in routes if route.method == "POST" and route.page is None), None)
+        return None if route is None else (route, parameters)
 
     def _page_request(self, parameters: Mapping[str, str], counts: Mapping[str, ModelCounts]) -> PageRequest:
         ready = not self._admission.draining and self._admission.is_ready
@@ -99,7 +110,7 @@ class ProtocolEndpoints:
             )
         return Models(orjson.loads(listing)["functions"])
 
-    def _count(self, exchange: Exchange) -> None:
+    def count(self, exchange: Exchange) -> None:
         """Only what a worker has read is counted, so the names are those of models and their number is bounded."""
         name = exchange.labels.get("operation")
         if not name:
@@ -118,6 +129,12 @@ class ProtocolEndpoints:
             encode_s=counts.encode_s + exchange.timings.get("encode", 0.0),
             last=time.time(),
         )
+
+
+def _told(exchange: Exchange, route: Route, parameters: Mapping[str, str]) -> Mapping[str, str]:
+    """What a worker is told besides the headers of every request."""
+    sent = {name: text_of(exchange.headers, name.encode()) for name in route.headers}
+    return {**parameters, **{name: value for name, value in sent.items() if value is not None}}
 
 
 async def _send(exchange: Exchange, page: Written) -> None:

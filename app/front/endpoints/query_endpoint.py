@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Receive
 
-from app.front.endpoints.admission import Admission, ask, through, timing
+from app.front.endpoints.admission import Admission, ask, response, through
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange
 
@@ -20,4 +20,4 @@ class QueryEndpoint:
 
     async def _answer(self, exchange: Exchange, receive: Receive, body: Body) -> None:
         reply = await ask(self._admission, "query", exchange, receive, body)
-        await exchange.respond(reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),))
+        await exchange.respond(*response(exchange, reply))

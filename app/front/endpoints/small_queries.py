@@ -1,4 +1,4 @@
-"""Small queries: the native queries whose whole body came with their head, answered without a task for each.
+"""Small queries: the queries, of any protocol, whose whole body came with their head, answered without a task for each.
 
 Every rule is that of the other road: the same checks, the same pool, the same reply. What is not plain (a refusal, a queue that is full,
 bytes that are short) is left to it before anything has begun. What hangs on the head alone is checked once for a head that repeats.
@@ -7,18 +7,17 @@ bytes that are short) is left to it before anything has begun. What hangs on the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Final, Protocol
 
 from starlette.types import Scope, Send
 
 from app.errors import PullbackError
-from app.front.endpoints.admission import Admission, asked_by, note, timing
+from app.front.endpoints.admission import Admission, asked_by, note, response
 from app.front.http.body import ClientGoneError
-from app.front.http.exchange import PIECE_BYTES, Exchange, Headers
+from app.front.http.exchange import PIECE_BYTES, Exchange
 from app.front.http.wire import WIRE, Run, Wire
-from app.pool.frames import Buffer
-from app.pool.job import Job, Result, WorkerReply
+from app.pool.job import Asked, Job, Result, WorkerReply
 
 _PATH: Final = "/v1/query"
 
@@ -37,17 +36,33 @@ class Conduct(Protocol):
     def ended(self, exchange: Exchange) -> None: ...
 
 
+class Foreign(Protocol):
+    """Another protocol's addresses."""
+
+    def takes(self, path: str) -> bool: ...
+
+    def asked(self, exchange: Exchange) -> Asked: ...
+
+    def count(self, exchange: Exchange) -> None: ...
+
+
 class SmallQueries:
     """As `wire.SmallQueries`."""
 
-    def __init__(self, admission: Admission, conduct: Conduct) -> None:
+    def __init__(self, admission: Admission, conduct: Conduct, foreign: Sequence[Foreign]) -> None:
         self._admission = admission
         self._conduct = conduct
+        self._foreign = foreign
         self._port = admission.settings.metrics_port
 
     def takes(self, scope: Scope) -> bool:
-        """`POST /v1/query`, but not on the port for metrics."""
-        return scope["path"] == _PATH and scope["method"] == "POST" and not (self._port and scope["server"][1] == self._port)
+        """What is posted to `/v1/query` or to a worker's endpoint of another protocol, but not on the port for metrics."""
+        if scope["method"] != "POST" or (self._port and scope["server"][1] == self._port):
+            return False
+        return scope["path"] == _PATH or self._protocol(scope["path"]) is not None
+
+    def _protocol(self, path: str) -> Foreign | None:
+        return next((protocol for protocol in self._foreign if protocol.takes(path)), None)
 
     def begin(self, scope: Scope, send: Send, body: bytes, run: Run) -> SmallQuery | None:
         """As `wire.SmallQueries`."""
@@ -56,20 +71,22 @@ class SmallQueries:
             self._conduct.admit(exchange)
         except PullbackError:
             return None
-        query = SmallQuery(self._admission, self._conduct, exchange, run)
+        protocol = None if exchange.path == _PATH else self._protocol(exchange.path)
+        query = SmallQuery(self._admission, self._conduct, exchange, run, protocol)
         return query if query.begin(exchange, body) else None
 
 
 class SmallQuery:
     """As `wire.SmallQuery`: the queries under one head, one at a time; their bytes are held until they have ended."""
 
-    __slots__ = ("_admission", "_asked", "_conduct", "_exchange", "_job", "_limit", "_run", "_wire")
+    __slots__ = ("_admission", "_asked", "_conduct", "_exchange", "_job", "_limit", "_protocol", "_run", "_wire")
 
-    def __init__(self, admission: Admission, conduct: Conduct, exchange: Exchange, run: Run) -> None:
+    def __init__(self, admission: Admission, conduct: Conduct, exchange: Exchange, run: Run, protocol: Foreign | None) -> None:
         self._admission = admission
         self._conduct = conduct
         self._exchange = exchange
-        self._asked = asked_by(exchange.headers, "query")
+        self._protocol = protocol
+        self._asked = asked_by(exchange.headers, "query") if protocol is None else protocol.asked(exchange)
         self._wire: Wire = exchange.scope[WIRE]
         self._run = run
         self._limit = min(admission.settings.body_limit_bytes, admission.pool.budget.limit_bytes)
@@ -120,7 +137,7 @@ class SmallQuery:
         try:
             self._note(exchange, reply)
             self._release(exchange)
-            exchange.respond_now(self._wire, *_response(exchange, reply))
+            exchange.respond_now(self._wire, *response(exchange, reply))
             self._conduct.ended(exchange)
         except Exception as error:  # logged and refused as everywhere; the pool goes on with the replies behind this one
             self._run(self._conduct.conclude(exchange, _raising(error)), False)
@@ -137,7 +154,7 @@ class SmallQuery:
             if not isinstance(result, WorkerReply):
                 raise ClientGoneError if result is None else result
             self._note(exchange, result)
-            await exchange.respond(*_response(exchange, result))
+            await exchange.respond(*response(exchange, result))
         finally:
             self._release(exchange)
             # An error's traceback refers to this frame, and so must not find its way back to the error.
@@ -151,11 +168,8 @@ class SmallQuery:
         self._job = None
         self._admission.pool.budget.release(exchange.bytes_in)
         self._admission.busy -= 1
-
-
-def _response(exchange: Exchange, reply: WorkerReply) -> tuple[int, bytes, Buffer, Headers]:
-    """Status, media type, body and headers."""
-    return reply.status, reply.media_type.encode(), reply.body, ((b"server-timing", timing(exchange)),)
+        if self._protocol is not None:
+            self._protocol.count(exchange)
 
 
 async def _raising(error: Exception) -> None:

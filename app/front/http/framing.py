@@ -23,7 +23,8 @@ _END: Final = b"\r\n\r\n"
 _CHUNKED_STEP_BYTES: Final = 4096
 _CHUNKED_LEAST_BYTES: Final = 252
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
-_LENGTH_NAME: Final = b"content-length"
+# Where a line begins with it: other headers may end so.
+_LENGTH_NAME: Final = b"\ncontent-length"
 # Of a head that a connection keeps; clients' heads have some hundred bytes. Far from the limit of headers, which a longer length may not pass.
 _KEPT_BYTES_LIMIT: Final = 4 << 10
 _DIGITS_LIMIT: Final = len(str(SMALL_BODY_BYTES))

@@ -151,9 +151,9 @@ class WorkerHandle:
         """SIGKILL: nothing less stops a native loop."""
         self._doomed = True
         self._channel.close()
-        self._shared.drop()
         if self.pid:
             linux.kill(self.pid, self.pidfd)
+        self._shared.drop()
 
     def _received(self, frame: Frame) -> None:
         opened = self._shared.opened(frame)

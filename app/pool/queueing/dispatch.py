@@ -38,6 +38,8 @@ _YOUNG_S: Final = 0.003
 _TOGETHER_S: Final = 1.0
 # From this age of the first on, those handed over in advance are taken back, whoever is free.
 _STUCK_BEHIND_S: Final = 0.03
+# What goes behind no other (it is large, heavy, or computed alone) waits so long; then the lines of small ones are let run out for it.
+_DRAIN_AFTER_S: Final = 0.01
 # A worker takes some 15 ms to fork: below, waiting is cheaper than another process.
 _LIGHT_AFTER_S: Final = 0.03
 # When every worker has computed the same for so long, the light one is forked before anybody waits for it.
@@ -64,6 +66,7 @@ class Dispatch:
         self._supervisor = supervisor
         self._light = LightWork()
         self._alone: set[int] = set()  # numbers of queries that are computed with no other behind them
+        self._drains = False  # something waits that only a worker without others can be given
         self._heavy_is_next = True
 
     def __len__(self) -> int:
@@ -202,7 +205,7 @@ class Dispatch:
 
     def _takes_more(self, worker: WorkerHandle) -> bool:
         head = worker.head
-        if head is not None and head.number in self._alone:
+        if self._drains or (head is not None and head.number in self._alone):
             return False
         return (
             len(worker.held) < _depth(worker)
@@ -215,6 +218,15 @@ class Dispatch:
     def _goes_behind(self, job: Job) -> bool:
         return _is_small(job) and job.number not in self._alone
 
+    def _lacks_a_free_worker(self, now: float) -> bool:
+        if self.ordinary.has(lambda job: now - job.queued > _DRAIN_AFTER_S and not self._goes_behind(job)):
+            return True
+        return len(self.heavy) > 0 and self._running_heavy < max(1, self.regular_count - 1)
+
+    @property
+    def _running_heavy(self) -> int:
+        return sum(worker.head is not None and worker.head.is_heavy for worker in self.ready.values())
+
     def _feed_idle(self, now: float) -> None:
         while self.idle and self:
             worker = self.idle.pop()
@@ -226,8 +238,7 @@ class Dispatch:
         """What a worker that is free computes next."""
         if not self.heavy:
             return self._next_ordinary()
-        running = sum(worker.head is not None and worker.head.is_heavy for worker in self.ready.values())
-        if running < max(1, self.regular_count - 1) and (self._heavy_is_next or not self.ordinary):
+        if self._running_heavy < max(1, self.regular_count - 1) and (self._heavy_is_next or not self.ordinary):
             self._heavy_is_next = False
             return self.heavy.pop()
         self._heavy_is_next = True
@@ -269,6 +280,7 @@ class Dispatch:
 
     def tick(self, now: float) -> None:
         """Every few milliseconds while queries are open."""
+        self._drains = self._lacks_a_free_worker(now)
         self._take_back(now)
         if self.idle:
             self._feed_idle(now)

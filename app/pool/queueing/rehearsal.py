@@ -8,6 +8,7 @@ counted, logged or blamed. It is done with one query at a time and is back withi
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -83,6 +84,14 @@ class Rehearsal:
             self._lessons = OrderedDict((key, lesson) for key, lesson in self._lessons.items() if lesson is not running[0])
         for lesson in self._lessons.values():
             lesson.times.pop(worker, None)
+
+    def keep(self, workers: Set[int]) -> None:
+        """Now and then: all but these are gone, also those that were replaced and did not die."""
+        for worker in self._running.keys() - workers:
+            self.died(worker)
+        for lesson in self._lessons.values():
+            for worker in lesson.times.keys() - workers:
+                del lesson.times[worker]
 
     def overdue(self, now: float) -> list[int]:
         """Workers that should have been back."""

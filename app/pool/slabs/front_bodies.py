@@ -54,7 +54,9 @@ class FrontBodies:
     def drop(self) -> None:
         """The worker is dead: its slab goes as soon as nobody reads a reply in it any more."""
         self.handed_over()
-        self._slab = None
+        slab, self._slab = self._slab, None
+        if slab is not None:
+            slab.abandon()
 
     def place(self, body: Sequence[Buffer], size: int, now: float) -> bytes | None:
         """Copy a body, `size` bytes in pieces, to where the worker reads it: its place; None where it must be sent."""

@@ -9,6 +9,7 @@ over the socket.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -63,7 +64,7 @@ class Slab:
         self._out = 0 if is_front else self._half
         self._in = self._half - self._out
         self._on_read = on_read
-        self._reading = 0
+        self._reading: dict[int, int] = {}  # bytes of each body that is being read, by where it begins
         self._places = Places(self._half)
 
     def take(self, size: int) -> int | None:
@@ -113,22 +114,36 @@ class Slab:
         if begin + size > self._half:
             raise BrokenStreamError("the other side speaks of a body that stands nowhere")
         array = np.frombuffer(self._memory, np.uint8, size, self._in + begin)
-        self._reading += 1
+        self._reading[begin] = size
         weakref.finalize(array, self._read, begin).atexit = False
         return array.data
 
     @property
     def is_reading(self) -> bool:
         """Something refers to bytes that the other side has put."""
-        return self._reading > 0
+        return bool(self._reading)
 
     def rest(self) -> bool:
         """Give the pages back to the system, which the other side must not be writing to; False where a body is still to be read."""
         if self._reading or not self._places.is_empty:
             return False
-        self._memory.madvise(mmap.MADV_REMOVE)
+        self._give_back(0, 2 * self._half)
         return True
 
+    def abandon(self) -> None:
+        """The other side is dead: give back all but what is still being read."""
+        self._give_back(self._out, self._out + self._half)
+        reached = self._in
+        for begin, size in sorted(self._reading.items()):
+            self._give_back(reached, self._in + begin)
+            reached = self._in + -(-(begin + size) // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._give_back(reached, self._in + self._half)
+
+    def _give_back(self, begin: int, end: int) -> None:
+        if begin < end:
+            with contextlib.suppress(OSError):  # gVisor has no such advice (ENOSYS); the pages stay then
+                self._memory.madvise(mmap.MADV_REMOVE, begin, end - begin)
+
     def _read(self, begin: int) -> None:
-        self._reading -= 1
+        self._reading.pop(begin, None)
         self._on_read(begin)
