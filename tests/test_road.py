@@ -244,3 +244,47 @@ def test_a_text_that_is_only_like_another_is_read_for_itself(text: bytes, road: 
     query = b'{"operation": "softmax", "inputs": {"input": [0.1, 0.2, 0.3]}, "parameters": {"dim": 0}, "want": ["vjp"]}'
     for body in (query, query, query, text, text, text, query):
         assert_same(road, body)
+
+
+def tensor(data: list[Any], dtype: str = "float64") -> dict[str, Any]:
+    return {"data": data, "dtype": dtype}
+
+
+SPLIT = {"operation": "tensor_split", "want": ["outputs"]}
+SPLIT_PROGRAM = {
+    "program": "a = x * x\nb = a + x\nreturn (torch.tensor_split(b, i)[0] * 2).sum()",
+    "want": ["outputs", "gradient"],
+}
+DROPOUT = {"operation": "dropout", "want": ["outputs"]}
+PRECISION = {"program": "return ((x*x).sum()/4 - (x.sum()/4)**2).log()", "want": ["precision"]}
+
+
+@pytest.mark.parametrize(
+    "queries",
+    [
+        [
+            {
+                **SPLIT,
+                "inputs": {"input": tensor([1.0, 2.0, 3.0, 4.0, 5.0]), "tensor_indices_or_sections": tensor(places, "int64")},
+            }
+            for places in ([1, 3], [2, 3], [1, 1])
+        ],
+        [
+            {**SPLIT_PROGRAM, "inputs": {"x": tensor([0.5 + k, 2.0, 3.0, 4.0, 5.0]), "i": tensor([place], "int64")}}
+            for k, place in enumerate([2] * 14 + [3])
+        ],
+        [{**DROPOUT, "inputs": {"input": tensor(data)}} for data in ([], [1.0, 2.0, 3.0, 4.0])],
+        [
+            {**PRECISION, "inputs": {"x": tensor(data)}}
+            for data in ([1.0, 2.0, 3.0, 4.0, 7.0], [1000001.0, 1000002.1, 1000003.3, 1000004.25])
+        ],
+    ],
+    ids=["places that values decide", "the same in a joint graph", "nothing to draw", "another number of elements"],
+)
+def test_what_was_asked_before_decides_nothing(queries: list[dict[str, Any]]) -> None:
+    before = Road(Limits(), "cpu")
+    for query in queries[:-1]:
+        told(before, query)
+        while before.improve():
+            pass
+    assert told(before, queries[-1]) == told(Road(Limits(), "cpu"), queries[-1])

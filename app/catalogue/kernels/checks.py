@@ -305,6 +305,13 @@ def indices(arguments: Arguments) -> None:
     _pieces(len(arguments["indices"]) + 1, "indices")
 
 
+def read_indices(arguments: Arguments) -> None:
+    """PyTorch reads them out of their memory, of which no dispatch mode hears; of this read it does."""
+    places = arguments["tensor_indices_or_sections"]
+    if places.numel():
+        places.flatten()[0].item()
+
+
 def combinations(arguments: Arguments) -> None:
     """PyTorch makes a grid with one axis for each member of a combination."""
     if arguments["r"] > RANK_LIMIT:

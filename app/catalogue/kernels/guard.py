@@ -100,6 +100,7 @@ FACTS: Final = (
     Fact("chunk", checks.chunk, keys=_COMPOSITE),
     Fact("tensor_split.sections", checks.sections, keys=_COMPOSITE),
     Fact("tensor_split.indices", checks.indices, keys=_COMPOSITE),
+    Fact("tensor_split.tensor_indices_or_sections", checks.read_indices, keys=_COMPOSITE),
     Fact("combinations", checks.combinations, keys=_COMPOSITE),
 )
 

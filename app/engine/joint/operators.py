@@ -72,4 +72,6 @@ def is_recordable(operator: Any) -> bool:
 def is_same_in_stacks(operator: Any, arguments: tuple[Any, ...]) -> bool:
     """Each row of a stack has the bits that it has alone, where the shapes do not decide otherwise: that is tried out."""
     name = name_of(operator)
-    return name in _SAME_IN_STACKS or (name == "pow" and arguments[-1] in _POWERS)
+    # The place of a tensor is an integer too, of a type of its own.
+    is_power = name == "pow" and type(arguments[-1]) in (int, float) and arguments[-1] in _POWERS
+    return name in _SAME_IN_STACKS or is_power

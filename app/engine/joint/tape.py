@@ -234,7 +234,7 @@ def _laid_out(calls: Sequence[_Call], constants: dict[int, Tensor], arity: int, 
 
 def _reader(arguments: tuple[Any, ...], places: dict[int, int], rest: list[Any], arity: int) -> Callable[[list[Any]], Any]:
     """Reads a call's arguments from the values. Plain ones get places of their own, so that one itemgetter reads them all."""
-    if any(isinstance(argument, list | tuple) and any(_slots_in(argument)) for argument in arguments):
+    if any(isinstance(argument, list | tuple) and _slots_in(argument) for argument in arguments):
         return lambda values: [_filled(argument, places, values) for argument in arguments]
     indices = []
     for argument in arguments:

@@ -140,7 +140,8 @@ class Preparer:
         memory_bytes = self._limits.memory_bytes
         if self._device != "cpu":
             return build(query, self._functions, shapes, real, self._device, memory_bytes=memory_bytes)
-        built = self._same_ranks.built(query, shapes, real)
+        # Whether a step has a more precise form may hang on how many elements it has.
+        built = None if "precision" in query.want else self._same_ranks.built(query, shapes, real)
         if built is None:
             built = build(query, self._functions, shapes, real, memory_bytes=memory_bytes)
             self._same_ranks.learn(query, shapes, built)

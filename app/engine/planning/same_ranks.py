@@ -6,6 +6,7 @@ operation, and of a program in straight lines. Reading, binding and drawing up a
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -50,7 +51,12 @@ class SameRanks:
         """Keep what was built, where it holds for other shapes."""
         function = built.function
         is_fixed = function.static and not (function.random or function.initial or function.modified or function.branches)
-        if is_fixed and (query.operation is not None or (query.program is not None and is_straight(query.program))):
+        are_full = all(map(math.prod, shapes.values()))  # of an empty tensor `dropout` draws nothing
+        if (
+            is_fixed
+            and are_full
+            and (query.operation is not None or (query.program is not None and is_straight(query.program)))
+        ):
             self._known[_key(query, shapes)] = built
             if len(self._known) > _CACHE_LENGTH:
                 self._known.popitem(last=False)

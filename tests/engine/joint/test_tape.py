@@ -79,3 +79,15 @@ def test_bits_are_compared_with_dtypes_and_shapes(left: Tensor | None) -> None:
     others = [torch.tensor([-0.0]), torch.tensor([1.0]), torch.tensor([1], dtype=torch.int32)]
     assert same_bits([left], [left])
     assert not any(same_bits([left], [other]) for other in others)
+
+
+def test_a_first_tensor_in_a_list_is_a_tensor() -> None:
+    tape = record(lambda tensors: [torch.cat([tensors[0], tensors[0]])], [torch.tensor([1.0, 2.0])])
+    assert tape([torch.tensor([3.0, 4.0])])[0].tolist() == [3.0, 4.0, 3.0, 4.0]
+
+
+def test_a_power_by_a_tensor_is_none_by_a_number() -> None:
+    inputs = [torch.rand(3) + 0.5 for _ in range(4)]
+    for other in inputs[1:]:
+        assert not record(lambda tensors: [tensors[0] ** other], inputs).is_same_in_stacks  # noqa: B023
+    assert record(lambda tensors: [tensors[0] ** 2], inputs).is_same_in_stacks
