@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,21 +11,15 @@ import orjson
 import pytest
 
 from app.limits import Limits
-from app.pool.frames import Frame, Kind, Reader, encode
+from app.pool.frames import Frame, Kind, encode
 from app.pool.job import asked_of
-from app.pool.worker import Worker, send_all
+from app.pool.worker import send_all
 from app.road import Request, Road
+from tests.pool.worker_line import WorkerLine
 
 
-class Line:
-    """The front's end of a worker's loop, which runs in a thread here."""
-
-    def __init__(self) -> None:
-        self.connection, self._other = socket.socketpair()
-        self.connection.settimeout(60)  # a hang guard
-        self._reader = Reader()
-        self._thread = threading.Thread(target=Worker(self._other, Road(Limits(), "cpu")).run, daemon=True)
-        self._thread.start()
+class Line(WorkerLine):
+    """Frames sent together, and read by their number."""
 
     def send(self, *frames: list[Any]) -> None:
         """All in one piece."""
@@ -36,15 +28,8 @@ class Line:
     def read(self, count: int) -> list[Frame]:
         frames: list[Frame] = []
         while len(frames) < count:
-            received = self.connection.recv_into(self._reader.buffer())
-            assert received, "the worker has ended"
-            frames += self._reader.received(received)
+            frames += self.received()
         return frames
-
-    def close(self) -> None:
-        self.connection.close()
-        self._thread.join()
-        self._other.close()
 
 
 @pytest.fixture

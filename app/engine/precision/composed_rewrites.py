@@ -7,7 +7,8 @@ functions" (1987), for expm1, log1p and their kin; PyTorch's own fused functions
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any, Final
 
 import torch
@@ -90,7 +91,7 @@ def _of_logarithms_of_sums(node: fx.Node) -> Iterator[Rewrite]:
         text = "{0}"
         for place in range(1, len(powers)):
             text = f"logaddexp({text}, {{{place}}})"
-        yield Rewrite(node, tuple(powers), _added_in_logarithms, text)
+        yield Rewrite(node, tuple(powers), _folded(torch.logaddexp), text)
 
 
 def _summands(node: Any) -> list[Any]:
@@ -100,11 +101,9 @@ def _summands(node: Any) -> list[Any]:
     return [node]
 
 
-def _added_in_logarithms(first: Tensor, *others: Tensor) -> Tensor:
-    total = first
-    for other in others:
-        total = torch.logaddexp(total, other)
-    return total
+def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """f(f(a, b), c) of a, b, c."""
+    return lambda *members: reduce(function, members)
 
 
 def _of_variances(node: fx.Node) -> Iterator[Rewrite]:
@@ -209,7 +208,7 @@ def _of_powers(node: fx.Node) -> Iterator[Rewrite]:
         text = "{0}"
         for place in range(1, len(sides)):
             text = f"hypot({text}, {{{place}}})"
-        yield Rewrite(node, tuple(sides), _hypotenuse, text)
+        yield Rewrite(node, tuple(sides), _folded(torch.hypot), text)
     if (
         is_call(node, "pow")
         and is_call(inner, "sum")
@@ -226,13 +225,6 @@ def _under_root(node: fx.Node) -> Any:
     if is_call(node, "pow") and len(node.args) == 2 and number(node.args[1]) == 0.5:
         return node.args[0]
     return call(node, "sqrt")
-
-
-def _hypotenuse(first: Tensor, *others: Tensor) -> Tensor:
-    total = first
-    for other in others:
-        total = torch.hypot(total, other)
-    return total
 
 
 def _of_arc_cosines(node: fx.Node) -> Iterator[Rewrite]:

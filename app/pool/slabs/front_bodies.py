@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from app.pool.frames import LARGE_BYTES, Buffer, Frame, Kind, encode
@@ -74,18 +73,10 @@ class FrontBodies:
         return None if begin is None else StagedBody(self._slab, begin, size)
 
     def opened(self, frame: Frame) -> Frame | None:
-        """The frame with its body in place of where that stands; None where it was for us alone.
-
-        Raises:
-            BrokenStreamError: it speaks of a body that is not there.
-        """
-        if self._slab is not None and frame.kind is Kind.FREED:
-            self._slab.free(frame.number)
-            return None
-        if self._slab is not None and frame.kind is Kind.PLACED_REPLY:
+        """As `Slab.opened`; the frame as it is where there is no slab."""
+        if frame.kind is Kind.PLACED_REPLY:
             self._used = time.monotonic()
-            return replace(frame, kind=Kind.REPLY, body=self._slab.get(frame.body))
-        return frame
+        return frame if self._slab is None else self._slab.opened(frame)
 
     def rest(self, now: float) -> None:
         """Called now and then while the worker holds no query, and so writes nothing."""

@@ -16,15 +16,18 @@ import os
 import struct
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from app.pool.frames import BrokenStreamError, Buffer
+from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind
 from app.pool.slabs.first_fit import Places
 
 # A place as a frame's body says it: where in the half it begins, and how many bytes it has.
 _PLACE: Final = struct.Struct("<QQ")
+# Whether it is the front's side → of frames that come there, those whose body is placed, and what they are otherwise.
+_KINDS: Final = {True: (Kind.PLACED_REPLY, Kind.REPLY), False: (Kind.PLACED_QUERY, Kind.QUERY)}
 # One body may not take all of a half: the next is placed while it is still being read.
 _LARGEST_SHARE: Final = 2
 
@@ -63,6 +66,7 @@ class Slab:
         self._half = size // 2
         self._out = 0 if is_front else self._half
         self._in = self._half - self._out
+        self._placed, self._plain = _KINDS[is_front]
         self._on_read = on_read
         self._reading: dict[int, int] = {}  # bytes of each body that is being read, by where it begins
         self._places = Places(self._half)
@@ -101,6 +105,17 @@ class Slab:
             self._places.free(begin)
         except KeyError:
             raise BrokenStreamError("the other side speaks of a body that was not sent") from None
+
+    def opened(self, frame: Frame) -> Frame | None:
+        """A frame from the other side, with its body in place of where that stands; None where it was for the slab alone.
+
+        Raises:
+            BrokenStreamError: it speaks of a body that is not there.
+        """
+        if frame.kind is Kind.FREED:
+            self.free(frame.number)
+            return None
+        return replace(frame, kind=self._plain, body=self.get(frame.body)) if frame.kind is self._placed else frame
 
     def get(self, place: Buffer) -> memoryview:
         """The bytes of a body that the other side has put; they stay as they are while anything refers to them.

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from app.pool.frames import LARGE_BYTES, Buffer, Frame, Kind, encode
 from app.pool.slabs.slab import Slab
@@ -33,17 +32,8 @@ class WorkerBodies:
         self.is_mapped = self._slab is not None
 
     def opened(self, frame: Frame) -> Frame | None:
-        """The frame with its body in place of where that stands; None where it was for us alone.
-
-        Raises:
-            BrokenStreamError: it speaks of a body that is not there.
-        """
-        if self._slab is not None and frame.kind is Kind.FREED:
-            self._slab.free(frame.number)
-            return None
-        if self._slab is not None and frame.kind is Kind.PLACED_QUERY:
-            return replace(frame, kind=Kind.QUERY, body=self._slab.get(frame.body))
-        return frame
+        """As `Slab.opened`; the frame as it is where there is no slab."""
+        return frame if self._slab is None else self._slab.opened(frame)
 
     def reply(self, number: int, meta: bytes, body: Sequence[Buffer], look: Callable[[], None]) -> list[Buffer]:
         """The frame of a reply. `look`: reads what has come from the front, which may say that it has read earlier replies."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -14,12 +12,11 @@ import orjson
 import pytest
 import safetensors.numpy
 
-from app.limits import Limits
-from app.pool.frames import LARGE_BYTES, Frame, Kind, Reader, encode
+from app.pool.frames import LARGE_BYTES, Frame, Kind, encode
 from app.pool.slabs.slab import Slab, made
 from app.pool.slabs.worker_bodies import WorkerBodies
-from app.pool.worker import Worker, send_all
-from app.road import Road
+from app.pool.worker import send_all
+from tests.pool.worker_line import WorkerLine
 
 SIZE: Final = 8 << 20
 SAFETENSORS: Final = "application/vnd.safetensors"
@@ -31,30 +28,24 @@ def meta(number: int, content_type: str, accept: str | None = "*/*") -> bytes:
     return orjson.dumps({"request_id": f"id-{number}", **asked})
 
 
-class Line:
-    """The front's end of a worker's loop, which runs in a thread here, and of its slab."""
+class Line(WorkerLine):
+    """With the front's side of a slab."""
 
     def __init__(self) -> None:
         descriptor = made(SIZE)
         self.slab = Slab(descriptor, SIZE, is_front=True, on_read=self._read_reply)
-        self.connection, self._other = socket.socketpair()
-        self.connection.settimeout(60)  # a hang guard
-        self._reader = Reader()
         self._frames: list[Frame] = []
         bodies = WorkerBodies(descriptor, SIZE)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
-        self._thread = threading.Thread(target=Worker(self._other, Road(Limits(), "cpu"), bodies).run, daemon=True)
-        self._thread.start()
+        super().__init__(bodies)
 
     def _read_reply(self, begin: int) -> None:
         send_all(self.connection, encode(Kind.FREED, begin))
 
     def next(self) -> Frame:
         while not self._frames:
-            received = self.connection.recv_into(self._reader.buffer())
-            assert received, "the worker has ended"
-            self._frames += self._reader.received(received)
+            self._frames += self.received()
         return self._frames.pop(0)
 
     def ask(self, number: int, body: bytes, content_type: str) -> tuple[Frame, bytes]:
@@ -69,11 +60,6 @@ class Line:
         self.slab.free(freed.number)
         assert reply.number == number
         return reply, bytes(self.slab.get(reply.body) if reply.kind is Kind.PLACED_REPLY else reply.body)
-
-    def close(self) -> None:
-        self.connection.close()
-        self._thread.join()
-        self._other.close()
 
 
 @pytest.fixture
