@@ -138,7 +138,7 @@ def _parameter_for_tensor(case: _Case) -> PullbackError:
         f"`{name}` of `{case.operation.name}` is {WORDS[case.argument.kind]}; what stands in `parameters` is a plain value.",
         f'Move it to "inputs": {{"{name}": …}}; a bare number there is a 0-d tensor.',
         expected=f"inputs.{name}: {case.argument.kind}",
-        given=_given(case.value),
+        given=_as_json(case.value),
     )
 
 
@@ -171,7 +171,7 @@ def _wrong_kind(case: _Case) -> PullbackError:
         f"Send {wanted}{', or a single value' if bare else ''}"
         + ("." if argument.required else f", or leave it out for the default, {_shown(argument).rpartition(' = ')[2]}."),
         expected=wanted,
-        given=_given(case.value),
+        given=_as_json(case.value),
     )
 
 
@@ -186,7 +186,7 @@ def _missing(case: _Case) -> PullbackError:
     )
 
 
-def _given(value: Parameter) -> str:
+def _as_json(value: Parameter) -> str:
     words = {type(None): "null", bool: "true" if value else "false", str: f'"{value}"' if isinstance(value, str) else ""}
     return shortened(words.get(type(value)) or (list(value) if isinstance(value, tuple) else value), 100)
 

@@ -49,7 +49,7 @@ class _Road:
     vectors: Mapping[str, Vectors]
     samples: int
 
-    def pulled(self, heads: list[Tensor], cotangents: list[Tensor], *, again: bool = False) -> dict[str, Tensor]:
+    def backward(self, heads: list[Tensor], cotangents: list[Tensor], *, again: bool = False) -> dict[str, Tensor]:
         """Σ cotangent·head, differentiated: for a batched leaf each sample's own."""
         rows = torch.autograd.grad(
             heads,
@@ -80,7 +80,7 @@ def confirm(
 
 
 def _road(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any) -> _Road:
-    leaves = {name: _widened(leaf.detach()) for name, leaf in computation.leaves.items()}
+    leaves = {name: _in_float64(leaf.detach()) for name, leaf in computation.leaves.items()}
     wrt = {name: leaves[name].requires_grad_() for name in computation.prepared.wrt}
     samples = computation.prepared.samples or 1
 
@@ -93,7 +93,7 @@ def _road(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[s
     of = computation.prepared.of
     spread = {
         what: {
-            name: _widened(value if dims[what][name] == 0 else value.expand(samples, *value.shape))
+            name: _in_float64(value if dims[what][name] == 0 else value.expand(samples, *value.shape))
             for name, value in each.items()
         }
         for what, each in vectors.items()
@@ -108,7 +108,7 @@ def _road(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[s
     )
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def _in_float64(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float64) if tensor.dtype in _HALF else tensor
 
 
@@ -119,34 +119,34 @@ def _weights(like: Tensor) -> Tensor:
 def _gradient(road: _Road, result: Tree) -> None:
     of = _scalar(road)
     weights = _weights(of)
-    _compare_all(road, road.pulled([of], [weights]), result, weights)
+    _compare_all(road, road.backward([of], [weights]), result, weights)
 
 
 def _vjp(road: _Road, result: Tree) -> None:
     cotangents = road.vectors["cotangent"]
     weights = _weights(next(iter(road.outputs.values())).reshape(road.samples, -1)[:, :1].reshape(-1).real.detach())
     heads = [road.outputs[name] for name in cotangents]
-    pulled = road.pulled(
+    expected = road.backward(
         heads, [_scaled(cotangents[name], weights).to(head.dtype) for name, head in zip(cotangents, heads, strict=True)]
     )
-    _compare_all(road, pulled, result, weights)
+    _compare_all(road, expected, result, weights)
 
 
 def _jvp(road: _Road, result: Tree) -> None:
     """⟨c, J·t⟩ = ⟨Jᵗ·c, t⟩, for each sample; summed over the samples where an input is shared by them."""
     heads = {name: value for name, value in road.outputs.items() if name in result and value.requires_grad}
     weights = {name: _weights(value.detach()) for name, value in heads.items()}
-    pulled = road.pulled(list(heads.values()), list(weights.values())) if heads else {}
+    gradients = road.backward(list(heads.values()), list(weights.values())) if heads else {}
     tangents = road.vectors["tangent"]
     left = [(weights[name].conj() * result[name].to(weights[name].dtype)).real for name in heads]
-    right = [(pulled[name].conj() * _of_leaf(road, name, tangents[name])).real for name in pulled]
-    if not pulled:
+    right = [(gradients[name].conj() * _of_leaf(road, name, tangents[name])).real for name in gradients]
+    if not gradients:
         return
-    named = list(zip(right, pulled, strict=True))
+    named = list(zip(right, gradients, strict=True))
     together, expected = _per_sample(left, road.samples), torch.stack([_rows(each, road, name) for each, name in named]).sum(0)
     bound = _per_sample([each.abs() for each in left], road.samples)
     bound = bound + torch.stack([_rows(each.abs(), road, name) for each, name in named]).sum(0)
-    if not all(road.batched[name] for name in pulled):
+    if not all(road.batched[name] for name in gradients):
         together, expected, bound = together.sum(0, keepdim=True), expected.sum(0, keepdim=True), bound.sum(0, keepdim=True)
     _compare(together, expected, bound, _least(result))
 
@@ -157,14 +157,14 @@ def _jacobian(road: _Road, result: Tree) -> None:
         if not head.requires_grad:
             continue
         weights = _weights(head.detach())
-        pulled = road.pulled([head], [weights])
+        gradients = road.backward([head], [weights])
 
         def contracted(name: str, row: Tree = row, weights: Tensor = weights) -> tuple[Tensor, Tensor]:
             full = row[name].to(weights.dtype).reshape(road.samples, weights[0].numel(), -1)
             flat = weights.reshape(road.samples, 1, -1)
             return (flat @ full).reshape(road.samples, -1), (flat.abs() @ full.abs()).reshape(road.samples, -1)
 
-        for name, expected in pulled.items():
+        for name, expected in gradients.items():
             combined, bound = contracted(name)
             _compare_leaf(road, name, combined, expected, bound, _eps_of(row[name]))
 
@@ -175,7 +175,7 @@ def _hessian(road: _Road, result: Tree) -> None:
         if not gradient.requires_grad or not road.batched[name]:
             continue
         direction = _weights(gradient.detach())
-        for other, expected in road.pulled([gradient], [direction]).items():
+        for other, expected in road.backward([gradient], [direction]).items():
             full = _scaled(result[name][other].to(direction.dtype), weights).reshape(road.samples, direction[0].numel(), -1)
             flat = direction.reshape(road.samples, 1, -1)
             bound = (flat.abs() @ full.abs()).reshape(road.samples, -1)
@@ -190,14 +190,16 @@ def _hvp(road: _Road, result: Tree) -> None:
     heads = {name: gradient for name, gradient in first.items() if gradient.requires_grad}
     if not all(road.batched[name] for name in heads):
         raise UncertifiedError
-    pulled = road.pulled(list(heads.values()), [tangents[name].to(head.dtype) for name, head in heads.items()]) if heads else {}
-    _compare_all(road, pulled, result, weights)
+    expected = (
+        road.backward(list(heads.values()), [tangents[name].to(head.dtype) for name, head in heads.items()]) if heads else {}
+    )
+    _compare_all(road, expected, result, weights)
 
 
 def _first(road: _Road) -> tuple[dict[str, Tensor], Tensor]:
     of = _scalar(road)
     weights = _weights(of)
-    return road.pulled([of], [weights], again=True), weights
+    return road.backward([of], [weights], again=True), weights
 
 
 def _scalar(road: _Road) -> Tensor:
@@ -229,8 +231,8 @@ def _per_sample(parts: list[Tensor], samples: int) -> Tensor:
     return torch.stack([part.reshape(samples, -1).sum(1) for part in parts]).sum(0)
 
 
-def _compare_all(road: _Road, pulled: Mapping[str, Tensor], result: Tree, weights: Tensor) -> None:
-    for name, expected in pulled.items():
+def _compare_all(road: _Road, gradients: Mapping[str, Tensor], result: Tree, weights: Tensor) -> None:
+    for name, expected in gradients.items():
         rows = _scaled(result[name], weights).reshape(road.samples, -1)
         _compare_leaf(road, name, rows, expected, rows.abs(), _eps_of(result[name]))
 

@@ -21,7 +21,7 @@ from app.pool import linux as kernel
 from app.pool.environment import NO_GPU
 from app.pool.frames import Kind, Reader, encode
 from app.pool.worker import send_all, work
-from app.pool.worker_slots import WorkerSlot, limits, places
+from app.pool.worker_slots import WorkerSlot, limits, worker_slots
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,17 +66,17 @@ class Forkserver:
             if frame.kind is Kind.PING:
                 self._tell(Kind.PONG, frame.number, {})
             elif (connection := next(connections, None)) is not None:
-                place = WorkerSlot(**orjson.loads(frame.meta))
-                slab = next(connections, None) if place.slab_bytes else None
+                slot = WorkerSlot(**orjson.loads(frame.meta))
+                slab = next(connections, None) if slot.slab_bytes else None
                 try:
-                    self._fork(frame.number, place, socket.socket(fileno=connection), slab)
+                    self._fork(frame.number, slot, socket.socket(fileno=connection), slab)
                 finally:
                     if slab is not None:
                         os.close(slab)
             # Else there was no descriptor left for it here: the front finds that line closed, and asks again.
         return True
 
-    def _fork(self, number: int, place: WorkerSlot, connection: socket.socket, slab: int | None) -> None:
+    def _fork(self, number: int, slot: WorkerSlot, connection: socket.socket, slab: int | None) -> None:
         _check_threads()
         parent = os.getpid()
         try:
@@ -89,7 +89,7 @@ class Forkserver:
             if not kernel.die_with_pipe(self._lifeline):
                 kernel.die_with_parent(parent)
             kernel.close_all_but([connection.fileno(), self._lifeline, *([] if slab is None else [slab])])
-            work(connection, lambda: self._road_for(place), place, slab)
+            work(connection, lambda: self._road_for(slot), slot, slab)
         connection.close()
         try:
             pidfd = os.pidfd_open(pid)
@@ -102,13 +102,13 @@ class Forkserver:
         self._poll.register(pidfd, select.POLLIN)
         self._tell(Kind.FORKED, number, {"pid": pid})
 
-    def _road_for(self, place: WorkerSlot) -> Road:
+    def _road_for(self, slot: WorkerSlot) -> Road:
         from app.road import Road
 
-        if place.device == "cpu":
+        if slot.device == "cpu":
             return self._road
         # CUDA cannot be warmed before the fork, so each GPU worker warms itself before it is ready.
-        road = Road(limits(self._settings, place), place.device, self._settings.functions_folder, self._settings.batching)
+        road = Road(limits(self._settings, slot), slot.device, self._settings.functions_folder, self._settings.batching)
         road.warm()
         return road
 
@@ -181,7 +181,7 @@ def prepare(settings: Settings) -> tuple[list[int], Road]:
     if not gpus:
         os.environ.update(NO_GPU)
     try:
-        first = places(settings, gpus)[0]
+        first = worker_slots(settings, gpus)[0]
     except RuntimeError as error:
         raise ServiceError(f"{error}.{reason and f' CUDA says: {reason}'}", EXIT_SETTINGS) from None
     road = Road(limits(settings, first), "cpu", settings.functions_folder, settings.batching)

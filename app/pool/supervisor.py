@@ -19,7 +19,7 @@ from app.pool.frames import Frame, Kind
 from app.pool.handles.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.share import Share
-from app.pool.worker_slots import WorkerSlot, light_place, places
+from app.pool.worker_slots import WorkerSlot, light_slot, worker_slots
 from app.settings import Settings
 
 # Seconds before the n-th attempt in a row, after workers that died before they were ready (TorchServe's steps).
@@ -134,12 +134,12 @@ class Supervisor:
         if self._forkserver is not None:
             self._forkserver.is_warm = True
         self._forkserver_failures = 0
-        self.slots_of_all = places(self._settings, facts["gpus"])
+        self.slots_of_all = worker_slots(self._settings, facts["gpus"])
         self.slots = tuple(self._share.slots(self.slots_of_all))
         if not self.slots:
             self._fail(self._share.too_few(len(self.slots_of_all)), EXIT_SETTINGS)
             return
-        self._light_slot = light_place(self._settings, self.slots)
+        self._light_slot = light_slot(self._settings, self.slots)
         for index in range(len(self.slots) + self._light_wanted):
             self._spawn(index)
         for worker in list(self.workers.values()):

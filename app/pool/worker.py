@@ -27,7 +27,7 @@ from app.pool import linux
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind, NoMemoryError, Reader, encode
 from app.pool.refusals import body_without_memory
 from app.pool.slabs.worker_bodies import WorkerBodies
-from app.pool.worker_slots import WorkerSlot, limits, places
+from app.pool.worker_slots import WorkerSlot, limits, worker_slots
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -328,16 +328,16 @@ def _request_id(meta: bytes) -> str:
     return name
 
 
-def work(connection: socket.socket, road: Callable[[], Road], place: WorkerSlot, slab: int | None) -> NoReturn:
-    """Become a worker at `place`, in a process just forked from the forkserver, with the road that `road` gives; never returns.
+def work(connection: socket.socket, road: Callable[[], Road], slot: WorkerSlot, slab: int | None) -> NoReturn:
+    """Become a worker at `slot`, in a process just forked from the forkserver, with the road that `road` gives; never returns.
 
     `slab`: descriptor of the memory that it shares with the front, if it does.
     """
     status = 1
     try:
         # Mapped before there is a bound on what this process may map, so that it does not count against it.
-        bodies = WorkerBodies(slab, place.slab_bytes)
-        _settle(place)
+        bodies = WorkerBodies(slab, slot.slab_bytes)
+        _settle(slot)
         worker = Worker(connection, road(), bodies)
         try:
             worker.run()
@@ -356,29 +356,29 @@ def work(connection: socket.socket, road: Callable[[], Road], place: WorkerSlot,
         os._exit(status)
 
 
-def _settle(place: WorkerSlot) -> None:
+def _settle(slot: WorkerSlot) -> None:
     import torch
 
     linux.volunteer_for_oom()
     # Of what concerns the client; what matters becomes a note.
     warnings.simplefilter("ignore")
-    torch.set_num_threads(place.threads)
-    if place.device.startswith("cuda"):
-        torch.cuda.set_device(place.device)
-        if place.memory_bytes:
+    torch.set_num_threads(slot.threads)
+    if slot.device.startswith("cuda"):
+        torch.cuda.set_device(slot.device)
+        if slot.memory_bytes:
             # Of PyTorch's allocator: what goes beyond is refused as out of memory. An address space cannot be limited: CUDA maps the
             # memory of every GPU into it.
-            total = torch.cuda.get_device_properties(place.device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, place.memory_bytes / total), place.device)
+            total = torch.cuda.get_device_properties(slot.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, slot.memory_bytes / total), slot.device)
     else:
-        linux.limit_address_space(place.memory_bytes)
+        linux.limit_address_space(slot.memory_bytes)
 
 
 def answer_alone(body: bytes, settings: Settings) -> tuple[int, bytes]:
     """Answer one JSON query in this very process, without a pool: HTTP status and body."""
     from app.road import Request, Road
 
-    place = places(settings, ())[0]
+    slot = worker_slots(settings, ())[0]
     request = Request("query", "here", None, None, None, memoryview(body))
-    reply = Road(limits(settings, place), "cpu", settings.functions_folder, settings.batching).answer(request, lambda _: None)
+    reply = Road(limits(settings, slot), "cpu", settings.functions_folder, settings.batching).answer(request, lambda _: None)
     return reply.status, b"".join(reply.buffers)

@@ -19,7 +19,7 @@ _LEAST_GPU_BYTES: Final = 256 * MEBIBYTE  # with less a worker refuses more than
 
 @dataclass(frozen=True, slots=True)
 class WorkerSlot:
-    """One worker's place: `cpu` or `cuda:N`, compute threads, and the memory that it may take, in bytes of that device.
+    """Where one worker computes: `cpu` or `cuda:N`, compute threads, and the memory that it may take, in bytes of that device.
 
     `slab_bytes`: of the memory that it shares with the front for large bodies; 0 = none.
     """
@@ -30,8 +30,8 @@ class WorkerSlot:
     slab_bytes: int = 0
 
 
-def places(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ...]:
-    """One place for each worker. `gpu_bytes`: the memory of each GPU, in bytes; empty where there is none.
+def worker_slots(settings: Settings, gpu_bytes: Sequence[int]) -> tuple[WorkerSlot, ...]:
+    """One slot for each worker. `gpu_bytes`: the memory of each GPU, in bytes; empty where there is none.
 
     Raises:
         RuntimeError: the settings ask for CUDA and there is no GPU, or for more workers than have room on those that are.
@@ -68,24 +68,24 @@ def _share(gpu_bytes: int, sharers: int) -> int:
     return share
 
 
-def light_place(settings: Settings, places_beside: Sequence[WorkerSlot]) -> WorkerSlot | None:
+def light_slot(settings: Settings, slots_beside: Sequence[WorkerSlot]) -> WorkerSlot | None:
     """A small worker beside those others; None where there is no memory for one, or where they are on GPUs.
 
     Small queries need little memory, and what needs more goes to the others. A process on a GPU takes seconds to start and some
     hundred megabytes of the device.
     """
     light_bytes = derive(settings, Machine.here()).light_bytes
-    if not light_bytes or any(place.device != "cpu" for place in places_beside):
+    if not light_bytes or any(slot.device != "cpu" for slot in slots_beside):
         return None
     return WorkerSlot("cpu", 1, light_bytes)
 
 
-def limits(settings: Settings, place: WorkerSlot) -> Limits:
-    """The limits of one query that is answered at `place`."""
+def limits(settings: Settings, slot: WorkerSlot) -> Limits:
+    """The limits of one query that is answered at `slot`."""
     settings = derive(settings, Machine.here()).settled(settings)
     return Limits(
         body_bytes=settings.body_limit_bytes,
         result_bytes=settings.result_limit_bytes,
-        memory_bytes=place.memory_bytes,
+        memory_bytes=slot.memory_bytes,
         flops=settings.cost_limit_flops,
     )

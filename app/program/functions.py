@@ -104,8 +104,8 @@ def _cast_needed(spec: InputSpec, tensor: Tensor) -> bool:
 
 
 def _rank(dtype: str) -> int:
-    ladder = (("bool",), INTEGER_DTYPES, FLOATING_DTYPES, COMPLEX_DTYPES)
-    return next(rank for rank, dtypes in enumerate(ladder) if dtype in dtypes)
+    kinds = (("bool",), INTEGER_DTYPES, FLOATING_DTYPES, COMPLEX_DTYPES)
+    return next(rank for rank, dtypes in enumerate(kinds) if dtype in dtypes)
 
 
 def stands_for(dtype: str, annotated: str) -> bool:

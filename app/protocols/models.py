@@ -193,7 +193,7 @@ def _arguments(operation: Operation) -> Sequence[tuple[Argument, bool]]:
 
 def _of_function(entry: Mapping[str, Any]) -> Model:
     signature = entry["signature"]
-    smooth = (*FLOATING_DTYPES, *COMPLEX_DTYPES)
+    differentiable = (*FLOATING_DTYPES, *COMPLEX_DTYPES)
     outputs = tuple(ModelOutput(spec["name"], True) for spec in signature["outputs"])
     return Model(
         name=entry["name"],
@@ -203,7 +203,7 @@ def _of_function(entry: Mapping[str, Any]) -> Model:
             ModelInput(
                 spec["name"],
                 True,
-                spec["dtype"] in smooth,
+                spec["dtype"] in differentiable,
                 dtype=spec["dtype"],
                 shape=None if spec["shape"] is None else tuple(spec["shape"]),
             )
@@ -215,7 +215,7 @@ def _of_function(entry: Mapping[str, Any]) -> Model:
         ),
         outputs=outputs,
         usual_outputs=outputs,
-        order=2 if any(spec["dtype"] in smooth for spec in signature["inputs"]) else 0,
+        order=2 if any(spec["dtype"] in differentiable for spec in signature["inputs"]) else 0,
         random=False,
         example=entry.get("example"),
     )

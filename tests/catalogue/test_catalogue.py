@@ -14,7 +14,7 @@ import torch
 
 from app.catalogue.entry import KINDS, TENSOR_KINDS, Operation
 from app.catalogue.introspect.exclusions import EXCLUSIONS
-from app.catalogue.introspect.names import survey
+from app.catalogue.introspect.names import included_and_excluded
 from app.catalogue.left_out import LEFT_OUT, ONLY_IF_BOOLEAN
 from app.catalogue.operation_page import page, row
 from app.catalogue.read import FILE, find, operations, search
@@ -254,7 +254,7 @@ OUT = {
 
 
 def test_every_public_callable_is_in_or_out_for_a_reason() -> None:
-    _, out = survey()
+    _, out = included_and_excluded()
     reasons = {exclusion.name: exclusion.reason for exclusion in EXCLUSIONS}
     assert not [name for name, exclusion in out.items() if exclusion not in reasons], "say why these are out"
     assert all(len(reason) > 20 and reason.endswith((".", ")")) for reason in reasons.values())

@@ -8,35 +8,35 @@ import pytest
 
 from app.machine.memory_budget import MEBIBYTE, Machine
 from app.pool.environment import GPU, NO_GPU, environment, variables
-from app.pool.worker_slots import WorkerSlot, limits, places
+from app.pool.worker_slots import WorkerSlot, limits, worker_slots
 from app.settings import Settings
 
 GIB = 1 << 30
 
 
 def test_without_a_gpu_one_worker_for_each_core() -> None:
-    found = places(Settings(), [])
-    assert len(found) == max(2, Machine.here().cores)
-    assert {place.device for place in found} == {"cpu"}
-    assert sum(place.memory_bytes for place in found) <= Machine.here().memory_bytes
-    assert sum(place.threads for place in found) <= max(Machine.here().cores, len(found))
+    slots = worker_slots(Settings(), [])
+    assert len(slots) == max(2, Machine.here().cores)
+    assert {slot.device for slot in slots} == {"cpu"}
+    assert sum(slot.memory_bytes for slot in slots) <= Machine.here().memory_bytes
+    assert sum(slot.threads for slot in slots) <= max(Machine.here().cores, len(slots))
 
 
 def test_with_gpus_one_worker_for_each() -> None:
-    assert [place.device for place in places(Settings(), [80 * GIB, 40 * GIB])] == ["cuda:0", "cuda:1"]
-    assert places(Settings(), [80 * GIB])[0].memory_bytes <= 80 * GIB
+    assert [slot.device for slot in worker_slots(Settings(), [80 * GIB, 40 * GIB])] == ["cuda:0", "cuda:1"]
+    assert worker_slots(Settings(), [80 * GIB])[0].memory_bytes <= 80 * GIB
 
 
 def test_more_workers_than_gpus_share_them() -> None:
-    found = places(Settings(workers=3), [80 * GIB, 80 * GIB])
-    assert [place.device for place in found] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert 2 * found[0].memory_bytes <= 80 * GIB
+    slots = worker_slots(Settings(workers=3), [80 * GIB, 80 * GIB])
+    assert [slot.device for slot in slots] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert 2 * slots[0].memory_bytes <= 80 * GIB
 
 
 def test_workers_on_one_gpu_leave_room_for_the_contexts_of_all() -> None:
     """Each process takes several hundred megabytes of the GPU before its allocator counts anything."""
     for workers in (1, 2, 5, 8):
-        slots = places(Settings(workers=workers), [24 * GIB, 16 * GIB])
+        slots = worker_slots(Settings(workers=workers), [24 * GIB, 16 * GIB])
         for gpu, total in (("cuda:0", 24 * GIB), ("cuda:1", 16 * GIB)):
             shares = [slot.memory_bytes for slot in slots if slot.device == gpu]
             assert len(set(shares)) <= 1
@@ -46,13 +46,13 @@ def test_workers_on_one_gpu_leave_room_for_the_contexts_of_all() -> None:
 
 def test_more_workers_than_fit_on_a_gpu_are_refused_with_the_number_that_does() -> None:
     with pytest.raises(RuntimeError, match=r"60 workers on a GPU of .* room for 27"):
-        places(Settings(workers=60), [24 * GIB])
-    assert places(Settings(workers=60, worker_memory_bytes=GIB), [24 * GIB])[0].memory_bytes == GIB
+        worker_slots(Settings(workers=60), [24 * GIB])
+    assert worker_slots(Settings(workers=60, worker_memory_bytes=GIB), [24 * GIB])[0].memory_bytes == GIB
 
 
 def test_settings_decide() -> None:
-    assert {place.device for place in places(Settings(device="cpu", workers=3), [80 * GIB])} == {"cpu"}
-    slots = places(Settings(workers=2, worker_memory_bytes=GIB), [])
+    assert {slot.device for slot in worker_slots(Settings(device="cpu", workers=3), [80 * GIB])} == {"cpu"}
+    slots = worker_slots(Settings(workers=2, worker_memory_bytes=GIB), [])
     assert [(slot.device, slot.threads, slot.memory_bytes) for slot in slots] == [
         ("cpu", max(1, Machine.here().cores // 2), GIB)
     ] * 2
@@ -61,7 +61,7 @@ def test_settings_decide() -> None:
 
 def test_cuda_without_a_gpu_is_refused() -> None:
     with pytest.raises(RuntimeError, match="no GPU"):
-        places(Settings(device="cuda"), [])
+        worker_slots(Settings(device="cuda"), [])
 
 
 def test_the_forkserver_reads_the_same_settings_but_for_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:

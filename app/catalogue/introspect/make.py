@@ -45,7 +45,7 @@ def operation(group: Group) -> Operation:
         tags=(),
         aliases=group.aliases,
         order=0,
-        signatures=tuple(_told(group, signature) for signature in signatures(group)),
+        signatures=tuple(_with_meanings(group, signature) for signature in signatures(group)),
         formula=None,
         example={},
         keywords=texts.keywords(group),
@@ -71,7 +71,7 @@ def _call(group: Group) -> Call:
     return "method" if group.path.startswith("Tensor.") else "function"
 
 
-def _told(group: Group, signature: Signature) -> Signature:
+def _with_meanings(group: Group, signature: Signature) -> Signature:
     arguments = tuple(dataclasses.replace(a, meaning=texts.meaning(group, a)) for a in signature.arguments)
     return dataclasses.replace(signature, arguments=arguments)
 

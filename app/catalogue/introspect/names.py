@@ -119,7 +119,7 @@ def _plainness(overload: Any) -> tuple[int, str]:
 
 
 @cache
-def survey() -> tuple[dict[str, tuple[Any, ...]], dict[str, str]]:
+def included_and_excluded() -> tuple[dict[str, tuple[Any, ...]], dict[str, str]]:
     """Public name → overloads that stay; and public name → the class of exclusion of those that do not."""
     kept: dict[str, tuple[Any, ...]] = {}
     out: dict[str, str] = {}
@@ -163,7 +163,7 @@ def _sample_names() -> dict[str, tuple[str, ...]]:
 
 def groups() -> list[Group]:
     """The operations, sorted by name."""
-    kept, _ = survey()
+    kept, _ = included_and_excluded()
     bases = dict(public_callables())
     parent: dict[str, str] = {name: name for name in kept}
 

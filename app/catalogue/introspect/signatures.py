@@ -83,7 +83,7 @@ def _without_weaker(signatures: list[Signature]) -> list[Signature]:
     """Without those that another says as well: `sum(input)` beside `sum(input, dim=None)`."""
 
     def covered(small: Signature, large: Signature) -> bool:
-        theirs = {a.name: a for a in large.arguments}
+        beside = {a.name: a for a in large.arguments}
         if (
             {a.name for a in small.arguments} == {a.name for a in large.arguments}
             or len(small.outputs) != len(large.outputs)
@@ -91,10 +91,10 @@ def _without_weaker(signatures: list[Signature]) -> list[Signature]:
         ):
             return False
         for argument in small.arguments:
-            other = theirs.pop(argument.name, None)
+            other = beside.pop(argument.name, None)
             if other is None or (other.kind, other.required) != (argument.kind, argument.required):
                 return False
-        return not any(a.required for a in theirs.values())
+        return not any(a.required for a in beside.values())
 
     return [s for s in signatures if not any(covered(s, other) for other in signatures if other is not s)]
 

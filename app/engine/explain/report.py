@@ -42,8 +42,8 @@ def explain(
         seen = gather(traced(function, leaves, seed))
         names = sorted(function.leaves, key=lambda name: name not in (wrt or ()))
         report: dict[str, Any] = {
-            "inputs": {name: _told(of_input(seen, name)) for name in names},
-            "outputs": {name: _told(of_output(seen, k)) for k, name in enumerate(function.outputs)},
+            "inputs": {name: _entry(of_input(seen, name)) for name in names},
+            "outputs": {name: _entry(of_output(seen, k)) for k, name in enumerate(function.outputs)},
             "steps": _steps(seen.trace),
         }
         branches = branch_findings(function)
@@ -62,7 +62,7 @@ def traced(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -
         return trace_steps(Point(function, leaves, seed, wide=False))
 
 
-def _told(findings: Sequence[Finding]) -> dict[str, Any]:
+def _entry(findings: Sequence[Finding]) -> dict[str, Any]:
     gravest = _finding(findings[0])
     return {**gravest, "findings": [_finding(finding) for finding in findings if finding.reason]}
 

@@ -16,7 +16,7 @@ from app.engine.planning.cost import Counter
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ResultSize:
     """Bytes of the results of one call, and the words for why: `argument`, by its public name, and what of it says so."""
 
     bytes: int
@@ -24,37 +24,37 @@ class Made:
     reason: str
 
 
-def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Made:  # noqa: A002  # PyTorch's name
+def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> ResultSize:  # noqa: A002  # PyTorch's name
     largest = int(input.max()) if input.numel() else -1
     bins = max(largest + 1, int(minlength))
     named, value = ("minlength", minlength) if minlength > largest + 1 else ("input", largest)
     item = 4 if weights is not None and weights.dtype == torch.float32 else 8
-    return Made(bins * item, named, f"`{named}` has the value {value:,}, and there is a bin for each number up to it")
+    return ResultSize(bins * item, named, f"`{named}` has the value {value:,}, and there is a bin for each number up to it")
 
 
-def _repeat_interleave(repeats: Tensor, output_size: int | None = None) -> Made:
+def _repeat_interleave(repeats: Tensor, output_size: int | None = None) -> ResultSize:
     total = int(repeats.sum()) if repeats.numel() else 0
     # The numbers of the elements to take, int64.
-    return Made(8 * total, "repeats", f"the repeats sum to {total:,}")
+    return ResultSize(8 * total, "repeats", f"the repeats sum to {total:,}")
 
 
-def _nonzero(self: Tensor) -> Made:
+def _nonzero(self: Tensor) -> ResultSize:
     count = int(torch.count_nonzero(self))
-    return Made(8 * count * self.dim(), "input", f"{count:,} elements are not zero")
+    return ResultSize(8 * count * self.dim(), "input", f"{count:,} elements are not zero")
 
 
-def _masked_select(self: Tensor, mask: Tensor) -> Made:
+def _masked_select(self: Tensor, mask: Tensor) -> ResultSize:
     shape = torch.broadcast_shapes(self.shape, mask.shape)  # type: ignore[no-untyped-call]
     count = int(torch.count_nonzero(mask)) * (math.prod(shape) // max(1, mask.numel()))
-    return Made(count * self.element_size(), "mask", f"{count:,} elements are chosen")
+    return ResultSize(count * self.element_size(), "mask", f"{count:,} elements are chosen")
 
 
-def _unique(self: Tensor, *_: Any, **__: Any) -> Made:
-    return Made(self.numel() * (self.element_size() + 16), "input", f"it has {self.numel():,} elements")
+def _unique(self: Tensor, *_: Any, **__: Any) -> ResultSize:
+    return ResultSize(self.numel() * (self.element_size() + 16), "input", f"it has {self.numel():,} elements")
 
 
 # Operators whose results have sizes that only values tell (PyTorch's tag `dynamic_output_shape`).
-_BY_VALUES: Final[dict[str, Callable[..., Made]]] = {
+_BY_VALUES: Final[dict[str, Callable[..., ResultSize]]] = {
     "bincount": _bincount,
     "repeat_interleave": _repeat_interleave,
     "nonzero": _nonzero,
@@ -65,7 +65,7 @@ _BY_VALUES: Final[dict[str, Callable[..., Made]]] = {
 }
 
 
-def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Made | None:
+def result_size(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ResultSize | None:
     """Of a call of the operator `func`; None where it makes nothing, or where nobody can tell."""
     if func.is_view or func._schema.is_mutable:
         return None
@@ -78,14 +78,14 @@ def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Made | Non
         return None  # the operator itself will say what is wrong with its arguments
 
 
-def _by_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Made:
+def _by_shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ResultSize:
     without_values = {name: _abstract(value) for name, value in kwargs.items()}
     if any(argument.name == "device" for argument in func._schema.arguments):
         without_values["device"] = torch.device("meta")
     results = func(*tree_map(_abstract, args), **without_values)
     tensors = [t for t in (results if isinstance(results, tuple | list) else (results,)) if isinstance(t, Tensor)]
     shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
-    return Made(sum(t.numel() * t.element_size() for t in tensors), "inputs", f"its result has shape {shapes}")
+    return ResultSize(sum(t.numel() * t.element_size() for t in tensors), "inputs", f"its result has shape {shapes}")
 
 
 def _abstract(value: Any) -> Any:
@@ -100,7 +100,7 @@ class LimitedCounter(Counter):  # type: ignore[no-untyped-call]
         self._limit = limit
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        ahead = made(func, args, kwargs or {})
+        ahead = result_size(func, args, kwargs or {})
         if ahead is not None and self.bytes + ahead.bytes > self._limit:
             raise UnsafeValuesError(
                 ahead.argument,

@@ -72,13 +72,13 @@ def agreement(trace: StepTrace, run: Run, other: Run) -> float:
     """The digits in which two runs agree, in every derivative of an input and every output; the least of them."""
     least = full_digits(torch.float64)
     scale = largest_of(other)
-    for mine, theirs, refs in (
+    for cotangents, others, refs in (
         (run.cotangents, other.cotangents, trace.leaves.values()),
         (run.values, other.values, trace.outputs),
     ):
         for ref in refs:
-            if ref in mine and ref in theirs and mine[ref].size:
-                least = min(least, float(right_digits(mine[ref], theirs[ref], torch.float64, scale, ROUNDED_ZERO).min()))
+            if ref in cotangents and ref in others and cotangents[ref].size:
+                least = min(least, float(right_digits(cotangents[ref], others[ref], torch.float64, scale, ROUNDED_ZERO).min()))
     return least
 
 

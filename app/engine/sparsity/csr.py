@@ -32,7 +32,7 @@ def _template() -> dict[str, Any]:
 _TEMPLATE: Final = _template()
 
 
-def _made(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
+def _assembled(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
     """Of arrays that are what they must be: sorted within each row, both of the width that scipy would take."""
     matrix = csr_matrix.__new__(csr_matrix)
     matrix.__dict__.update(_TEMPLATE)
@@ -44,7 +44,7 @@ def _made(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
 def from_csr(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
     """The boolean CSR matrix of sorted column numbers and row pointers."""
     width = _width(len(columns), *shape)
-    return _made(columns.astype(width, copy=False), pointers.astype(width, copy=False), shape)
+    return _assembled(columns.astype(width, copy=False), pointers.astype(width, copy=False), shape)
 
 
 def selection(row: Numbers, column: Numbers, shape: tuple[int, int]) -> Csr:
@@ -75,7 +75,7 @@ def union(one: Csr, other: Csr) -> Csr:
         rows, columns, operands[0], operands[1], one.data, operands[2], operands[3], other.data, pointers, indices, data
     )
     count = int(pointers[-1])
-    return _made(indices if count == most else indices[:count].copy(), pointers, one.shape)
+    return _assembled(indices if count == most else indices[:count].copy(), pointers, one.shape)
 
 
 def rows_of(matrix: Csr, numbers: Numbers) -> Csr:
@@ -88,12 +88,12 @@ def rows_of(matrix: Csr, numbers: Numbers) -> Csr:
     operands = [array.astype(width, copy=False) for array in (numbers, matrix.indptr, matrix.indices)]
     indices, data = np.empty(total, width), np.empty(total, bool)
     _sparsetools.csr_row_index(len(numbers), *operands, matrix.data, indices, data)
-    return _made(indices, pointers, (len(numbers), matrix.shape[1]))
+    return _assembled(indices, pointers, (len(numbers), matrix.shape[1]))
 
 
 def rows_between(matrix: Csr, start: int, stop: int) -> Csr:
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
-    return _made(
+    return _assembled(
         matrix.indices[first:last], matrix.indptr[start : stop + 1] - matrix.indptr[start], (stop - start, matrix.shape[1])
     )
 
@@ -103,7 +103,7 @@ def transposed(matrix: Csr) -> Csr:
     pointers = np.empty(columns + 1, matrix.indptr.dtype)
     indices, data = np.empty(len(matrix.indices), matrix.indices.dtype), np.empty(len(matrix.indices), bool)
     _sparsetools.csr_tocsc(rows, columns, matrix.indptr, matrix.indices, matrix.data, pointers, indices, data)
-    return _made(indices, pointers, (columns, rows))
+    return _assembled(indices, pointers, (columns, rows))
 
 
 def stacked(matrices: Sequence[Csr]) -> Csr:

@@ -58,7 +58,7 @@ class ProtocolEndpoints:
             self.count(exchange)
 
     async def _ask(self, exchange: Exchange, receive: Receive, body: Body, route: Route, parameters: Mapping[str, str]) -> None:
-        extra = _told(exchange, route, parameters)
+        extra = _worker_parameters(exchange, route, parameters)
         await exchange.respond(*response(exchange, await ask(self._admission, route.endpoint, exchange, receive, body, extra)))
 
     def takes(self, path: str) -> bool:
@@ -71,7 +71,7 @@ class ProtocolEndpoints:
         if posted is None:
             raise RuntimeError("nothing is posted there")
         route, parameters = posted
-        return asked_by(exchange.headers, route.endpoint, _told(exchange, route, parameters))
+        return asked_by(exchange.headers, route.endpoint, _worker_parameters(exchange, route, parameters))
 
     def _posted(self, path: str) -> tuple[Route, Mapping[str, str]] | None:
         routes, parameters = self.protocol.routes.find(path)
@@ -131,7 +131,7 @@ class ProtocolEndpoints:
         )
 
 
-def _told(exchange: Exchange, route: Route, parameters: Mapping[str, str]) -> Mapping[str, str]:
+def _worker_parameters(exchange: Exchange, route: Route, parameters: Mapping[str, str]) -> Mapping[str, str]:
     """What a worker is told besides the headers of every request."""
     sent = {name: text_of(exchange.headers, name.encode()) for name in route.headers}
     return {**parameters, **{name: value for name, value in sent.items() if value is not None}}

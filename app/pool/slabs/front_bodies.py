@@ -36,7 +36,7 @@ class FrontBodies:
         self._used: float | None = None  # when last
         if size:
             with contextlib.suppress(OSError):
-                self._descriptor = slab.made(size)
+                self._descriptor = slab.create(size)
                 self._slab = Slab(self._descriptor, size, is_front=True, on_read=self._read)
 
     @property

@@ -32,7 +32,7 @@ _KINDS: Final = {True: (Kind.PLACED_REPLY, Kind.REPLY), False: (Kind.PLACED_QUER
 _LARGEST_SHARE: Final = 2
 
 
-def made(size: int) -> int:
+def create(size: int) -> int:
     """The descriptor of a new slab of `size` bytes, all zero, which nobody can make smaller or larger (memfd_create(2)).
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Part, Run, part
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, Several, Value, example, is_floating, is_tensor, reachable
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_floating, is_tensor, reachable
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Instance
@@ -122,8 +122,8 @@ class _Rule(torch.autograd.Function):
             return sum(((gradients[slot] * t.conj()).sum() for slot, t in pairs), cotangents[0].new_zeros(()))
 
         zeros = [torch.zeros_like(like) for like in ctx.like]
-        value, pull, *_ = torch.func.vjp(product, *zeros)
-        pushed = iter(pull(torch.ones_like(value)))
+        value, vjp, *_ = torch.func.vjp(product, *zeros)
+        pushed = iter(vjp(torch.ones_like(value)))
         own = [next(pushed) if is_number else None for is_number in custom.results]
         return (*own, *(None for _ in range(ctx.beside)))
 
@@ -142,7 +142,7 @@ def called(trace: Trace, dtype: torch.dtype, invoke: Invoke, emit: Emit, kind: C
     value = _forward(kind, invoke, forward, context, own)
     if any(node.meta["cell"].root.writes for node in inputs if "cell" in node.meta):
         raise _written_into()
-    if isinstance(value, Several):
+    if isinstance(value, MultiOutput):
         value = tuple(trace.pick(value, index) for index in range(len(value.values)))
     results = [trace.now(node) for node in nesting.leaves(value)]
     if not any(is_floating(node.meta["val"]) for node in results):
@@ -153,8 +153,8 @@ def called(trace: Trace, dtype: torch.dtype, invoke: Invoke, emit: Emit, kind: C
     slots, gradients = _gradients(trace, emit, kind, args, returned)
     read = _read(gradients, before, cotangents)
     step = _joined(trace, dtype, starts, results, cotangents, read, slots, gradients)
-    several = emit(kind.name + APPLY, step[0], (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
-    return nesting.rebuilt(value, iter([trace.pick(several, index) for index in range(len(results))]))
+    results_node = emit(kind.name + APPLY, step[0], (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
+    return nesting.rebuilt(value, iter([trace.pick(results_node, index) for index in range(len(results))]))
 
 
 def _inputs(trace: Trace, args: tuple[Value, ...]) -> list[fx.Node]:
@@ -186,7 +186,7 @@ def _gradients(
     trace: Trace, emit: Emit, kind: ClassValue, args: tuple[Value, ...], returned: Value
 ) -> tuple[list[int | None], list[fx.Node]]:
     """For each tensor among `args` the position of its gradient, and the gradients."""
-    if isinstance(returned, Several):
+    if isinstance(returned, MultiOutput):
         returned = tuple(trace.pick(returned, index) for index in range(len(returned.values)))
     members = list(_flat(returned))
     if len(members) < len(args) or any(member is not None for member in members[len(args) :]):
@@ -244,8 +244,8 @@ def _joined(
 
     floating = [is_floating(node.meta["val"]) for node in results]
     floating_cotangents = [c for c, is_number in zip(cotangents, floating, strict=True) if is_number]
-    pulled = section([*floating_cotangents, *read], gradients)
-    reads = [*read, *pulled.free]
+    backward = section([*floating_cotangents, *read], gradients)
+    reads = [*read, *backward.free]
     below = reachable(inputs, lambda node: node.users)
     beside = [node for node in reads if node in below and node not in inputs and node not in results]
     forward = section(inputs, [*results, *beside])
@@ -258,7 +258,7 @@ def _joined(
             sources.append(("result", [*results, *beside].index(node)))
         else:
             sources.append(("free", outer.index(node)))
-    custom = Custom(forward.run, pulled.run, tuple(sources), tuple(slots), tuple(floating))
+    custom = Custom(forward.run, backward.run, tuple(sources), tuple(slots), tuple(floating))
     return custom, forward.free, tuple(outer)
 
 

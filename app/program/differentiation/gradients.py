@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from app.program.differentiation.overwrites import Overwrites
 from app.program.differentiation.parts import Gradient, part
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, Several, Value, example, is_floating, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_floating, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 
@@ -102,8 +102,8 @@ class Gradients:
         if len(reached) < len(inputs):
             section = part(self._trace.graph, reached, outputs, self._dtype, self._trace.drawing)
         weights = None if cotangents is None else [self._trace.now(node) for node in cotangents]
-        several = emit("autograd.grad", Gradient(section.run), (reached, list(section.free), weights), {}, exact=True)
-        picked = {node: self._trace.pick(several, index) for index, node in enumerate(reached)}
+        derivatives = emit("autograd.grad", Gradient(section.run), (reached, list(section.free), weights), {}, exact=True)
+        picked = {node: self._trace.pick(derivatives, index) for index, node in enumerate(reached)}
         return [picked.get(node) for node in inputs]
 
     # `loss.backward()` and `x.grad`.
@@ -192,7 +192,7 @@ def _tensors(value: Value, what: str) -> list[fx.Node]:
     if isinstance(tensors, dict):
         tensors = list(tensors.values())
     if (
-        isinstance(tensors, Several)
+        isinstance(tensors, MultiOutput)
         or not isinstance(tensors, list | tuple)
         or not all(is_tensor(member) for member in tensors)
     ):

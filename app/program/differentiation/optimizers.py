@@ -137,13 +137,13 @@ def _stepped_together(
     target = fixed(stepped, optimizer.kind, count, options)
     enabled, trace.grad_enabled = trace.grad_enabled, True
     try:
-        several = emit(f"optim.{optimizer.kind}", target, (tensors, [grad for _, grad in pairs], [list(s) for s in states]), {})
-        results = [trace.pick(several, index) for index in range(len(several.values))]
+        updates = emit(f"optim.{optimizer.kind}", target, (tensors, [grad for _, grad in pairs], [list(s) for s in states]), {})
+        results = [trace.pick(updates, index) for index in range(len(updates.values))]
     finally:
         trace.grad_enabled = False
     try:
         for index, tensor in enumerate(tensors):
-            trace.write(several.node.meta["step"], tensor, results[index], complete=True)
+            trace.write(updates.node.meta["step"], tensor, results[index], complete=True)
             first = len(tensors) + index * width
             optimizer.states[tensor] = count + 1, results[first : first + width]
     finally:

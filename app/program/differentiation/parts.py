@@ -112,10 +112,10 @@ class Gradient:
     def __call__(
         self, inputs: list[Tensor], free: list[Tensor], cotangents: list[Tensor] | None, ones: bool = True
     ) -> tuple[Tensor, ...]:
-        outputs, pull, *_ = torch.func.vjp(lambda *xs: self.run(*xs, *free), *inputs)
+        outputs, vjp, *_ = torch.func.vjp(lambda *xs: self.run(*xs, *free), *inputs)
         if cotangents is None:
             cotangents = [torch.ones_like(output) for output in outputs]
-        gradients: tuple[Tensor, ...] = pull(tuple(cotangents))
+        gradients: tuple[Tensor, ...] = vjp(tuple(cotangents))
         return gradients
 
 

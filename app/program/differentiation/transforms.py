@@ -36,7 +36,7 @@ class Transformed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pull:
+class _VjpFunction:
     """What `torch.func.vjp` keeps: where its function began and ended."""
 
     primals: tuple[Value, ...]
@@ -64,10 +64,10 @@ class Transforms:
             "autograd.functional.hvp": self._hvp, "autograd.functional.vhp": self._hvp,
         }  # fmt: skip
         for kind in _OPTIONS:
-            self.table[f"func.{kind}"] = functools.partial(self._made, kind)
+            self.table[f"func.{kind}"] = functools.partial(self._transformation, kind)
         self.table["vmap"] = self.table["func.vmap"]
 
-    def _made(self, kind: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Transformed:
+    def _transformation(self, kind: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Transformed:
         if not args:
             raise Refusal(f"`{kind}` takes a function.", f"Write `torch.func.{kind}(f)(x)`.")
         if is_tensor(args[0]):
@@ -78,8 +78,8 @@ class Transforms:
     def invoke(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """Calls what a transformation gave."""
         kind = transformed.kind
-        if kind == "pull":
-            return self._pulled(emit, transformed.function, args)
+        if kind == "vjp":
+            return self._apply_vjp(emit, transformed.function, args)
         if kind == "vmap":
             return self._mapped(emit, transformed, args, kwargs)
         if kind in ("grad", "grad_and_value"):
@@ -127,8 +127,8 @@ class Transforms:
     def _section(self, inputs: list[fx.Node], outputs: list[fx.Node]) -> Any:
         return part(self._trace.graph, inputs, outputs, self._dtype, self._trace.drawing)
 
-    def _picked(self, several: Value, count: int) -> list[Value]:
-        return [self._trace.pick(several, index) for index in range(count)]
+    def _picked(self, derivatives: Value, count: int) -> list[Value]:
+        return [self._trace.pick(derivatives, index) for index in range(count)]
 
     # Derivatives.
 
@@ -141,8 +141,8 @@ class Transforms:
                 code="not_scalar",
             )
         section = self._section(inputs, outputs)
-        several = emit("func.grad", Gradient(section.run), (inputs, list(section.free), None), {}, exact=True)
-        gradients = nesting.rebuilt(structure, iter(self._picked(several, len(inputs))))
+        derivatives = emit("func.grad", Gradient(section.run), (inputs, list(section.free), None), {}, exact=True)
+        gradients = nesting.rebuilt(structure, iter(self._picked(derivatives, len(inputs))))
         if transformed.kind == "grad_and_value":
             return (gradients, (result, beside)) if transformed.options.get("has_aux") else (gradients, result)
         return (gradients, beside) if transformed.options.get("has_aux") else gradients
@@ -162,25 +162,25 @@ class Transforms:
         if kind == "hessian" and (len(outputs) != 1 or outputs[0].meta["val"].numel() != 1):
             raise Refusal("`hessian` is of a function that gives one number.", "Return `.sum()` of it.", code="not_scalar")
         section = self._section(inputs, outputs)
-        several = emit(f"func.{kind}", Jacobian(section.run, kind), (inputs, list(section.free)), {}, exact=True)
+        derivatives = emit(f"func.{kind}", Jacobian(section.run, kind), (inputs, list(section.free)), {}, exact=True)
         count, rows = len(inputs), len(inputs) if kind == "hessian" else len(outputs)
-        members = self._picked(several, rows * count)
+        members = self._picked(derivatives, rows * count)
         return [members[row * count : (row + 1) * count] for row in range(rows)]
 
     def _vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, *primals = args
         own, inputs = self._begun(emit, tuple(primals))
         result = self._invoke(function, own, {})
-        pull = _Pull(tuple(primals), inputs, result, self._ended(result))
-        return result, Transformed("pull", pull, {})
+        vjp = _VjpFunction(tuple(primals), inputs, result, self._ended(result))
+        return result, Transformed("vjp", vjp, {})
 
-    def _pulled(self, emit: Emit, pull: _Pull, args: tuple[Value, ...]) -> Value:
+    def _apply_vjp(self, emit: Emit, vjp: _VjpFunction, args: tuple[Value, ...]) -> Value:
         weights = [self._trace.now(node) for value in args for node in nesting.leaves(value)]
-        if len(weights) != len(pull.outputs):
+        if len(weights) != len(vjp.outputs):
             raise Refusal("The cotangent has another form than what the function gives.", "Give one tensor for each output.")
-        section = self._section(pull.inputs, pull.outputs)
-        several = emit("func.vjp", Gradient(section.run), (pull.inputs, list(section.free), weights), {}, exact=True)
-        return nesting.rebuilt(pull.primals, iter(self._picked(several, len(pull.inputs))))
+        section = self._section(vjp.inputs, vjp.outputs)
+        derivatives = emit("func.vjp", Gradient(section.run), (vjp.inputs, list(section.free), weights), {}, exact=True)
+        return nesting.rebuilt(vjp.primals, iter(self._picked(derivatives, len(vjp.inputs))))
 
     def _jvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, primals, tangents = (*args, *kwargs.values())[:3]
@@ -191,15 +191,15 @@ class Transforms:
         outputs = self._ended(result)
         section = self._section(inputs, outputs)
         along = [self._trace.now(node) for node in nesting.leaves(tangents)]
-        several = emit("func.jvp", Tangent(section.run), (inputs, list(section.free), along), {}, exact=True)
-        return result, nesting.rebuilt(result, iter(self._picked(several, len(outputs))))
+        derivatives = emit("func.jvp", Tangent(section.run), (inputs, list(section.free), along), {}, exact=True)
+        return result, nesting.rebuilt(result, iter(self._picked(derivatives, len(outputs))))
 
     # `torch.autograd.functional`, whose results are cut off unless `create_graph=True`.
 
     def _taken(self, emit: Emit, args: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...], bool]:
         function, inputs = args[0], args[1]
-        several = isinstance(inputs, tuple | list)
-        return function, tuple(inputs) if several else (inputs,), several
+        is_tuple = isinstance(inputs, tuple | list)
+        return function, tuple(inputs) if is_tuple else (inputs,), is_tuple
 
     def _loose(self, emit: Emit, value: Value, kwargs: Mapping[str, Value]) -> Value:
         if kwargs.get("create_graph"):
@@ -207,27 +207,27 @@ class Transforms:
         return nesting.each(value, lambda node: emit("detach", torch.Tensor.detach, (node,), {}))
 
     def _jacobian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, several = self._taken(emit, args)
+        function, primals, is_tuple = self._taken(emit, args)
         own, inputs = self._begun(emit, primals)
         result = self._invoke(function, own, {})
-        rows = [tuple(row) if several else row[0] for row in self._blocks(emit, "jacrev", inputs, self._ended(result))]
+        rows = [tuple(row) if is_tuple else row[0] for row in self._blocks(emit, "jacrev", inputs, self._ended(result))]
         return self._loose(emit, nesting.rebuilt(result, iter(rows)), kwargs)
 
     def _hessian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, several = self._taken(emit, args)
+        function, primals, is_tuple = self._taken(emit, args)
         own, inputs = self._begun(emit, primals)
         result = self._invoke(function, own, {})
         rows = self._blocks(emit, "hessian", inputs, self._ended(result))
-        return self._loose(emit, tuple(map(tuple, rows)) if several else rows[0][0], kwargs)
+        return self._loose(emit, tuple(map(tuple, rows)) if is_tuple else rows[0][0], kwargs)
 
     def _old_vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, several = self._taken(emit, args)
-        result, pull = self._vjp(emit, (function, *primals), {})
+        function, primals, is_tuple = self._taken(emit, args)
+        result, vjp = self._vjp(emit, (function, *primals), {})
         weights = args[2] if len(args) > 2 else kwargs.get("v")
         if weights is None:
             weights = nesting.each(result, lambda node: emit("ones_like", torch.ones_like, (node,), {}))
-        gradients = self._pulled(emit, pull.function, (weights,))
-        return self._loose(emit, (result, gradients if several else gradients[0]), kwargs)
+        gradients = self._apply_vjp(emit, vjp.function, (weights,))
+        return self._loose(emit, (result, gradients if is_tuple else gradients[0]), kwargs)
 
     def _old_jvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, primals, _ = self._taken(emit, args)
@@ -236,7 +236,7 @@ class Transforms:
         return self._loose(emit, result, kwargs)
 
     def _hvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, several = self._taken(emit, args)
+        function, primals, is_tuple = self._taken(emit, args)
         direction = args[2] if len(args) > 2 else kwargs.get("v")
         own, inputs = self._begun(emit, primals)
         result = self._invoke(function, own, {})
@@ -245,9 +245,9 @@ class Transforms:
         slopes = [self._trace.now(node) for node in self._picked(gradient, len(inputs))]
         second = self._section(inputs, slopes)
         weights = [self._trace.now(node) for node in nesting.leaves(direction)]
-        several_nodes = emit("func.vjp", Gradient(second.run), (inputs, list(second.free), weights), {}, exact=True)
-        products = tuple(self._picked(several_nodes, len(inputs)))
-        return self._loose(emit, (result, products if several else products[0]), kwargs)
+        derivatives = emit("func.vjp", Gradient(second.run), (inputs, list(second.free), weights), {}, exact=True)
+        products = tuple(self._picked(derivatives, len(inputs)))
+        return self._loose(emit, (result, products if is_tuple else products[0]), kwargs)
 
     # Mapping, and modules with other weights.
 
@@ -280,8 +280,8 @@ class Transforms:
         target = Mapped(section.run, tuple(axes), out_dims, str(options.get("randomness", "error")))
         whole = [self._trace.now(node) for node in inputs]
         random = options.get("randomness", "error") != "error"
-        several = emit("vmap", target, (whole, list(section.free)), {}, exact=True, random=random)
-        return nesting.rebuilt(result, iter(self._picked(several, len(outputs))))
+        derivatives = emit("vmap", target, (whole, list(section.free)), {}, exact=True, random=random)
+        return nesting.rebuilt(result, iter(self._picked(derivatives, len(outputs))))
 
     def _spread(self, dims: Value, value: Value) -> tuple[list[fx.Node], list[int | None]]:
         nodes = nesting.leaves(value)

@@ -14,7 +14,7 @@ from app.program.library import attributes as tensors
 from app.program.library.containers import KEYS, is_key
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Several, Value, is_tensor, item_of
+from app.program.semantics.graph_values import MultiOutput, Value, is_tensor, item_of
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.values import DefaultDict
@@ -49,12 +49,12 @@ class Displays(Assigning):
 
     def item(self, node: ast.AST, owner: Value, index: Value) -> Value:
         """`owner[index]`."""
-        if isinstance(index, Several) and index.operation in ("where", "nonzero"):
+        if isinstance(index, MultiOutput) and index.operation in ("where", "nonzero"):
             index = tuple(self.builtins.items(self.emitter(node), index))
         if is_tensor(owner):
             return tensors.indexed(self.emitter(node), owner, index)
-        if isinstance(owner, Several):
-            return self._of_several(node, owner, index)
+        if isinstance(owner, MultiOutput):
+            return self._of_outputs(node, owner, index)
         if isinstance(owner, dict):
             if isinstance(owner, DefaultDict) and isinstance(index, str | int) and index not in owner:
                 owner[index] = self._missing(node, owner)
@@ -75,7 +75,7 @@ class Displays(Assigning):
             return {torch.float64: 0.0, torch.int64: 0, torch.bool: False}.get(owner.factory, 0)
         return None if owner.factory is None else self.invoke(node, owner.factory, (), {})
 
-    def _of_several(self, node: ast.AST, owner: Several, index: Value) -> Value:
+    def _of_outputs(self, node: ast.AST, owner: MultiOutput, index: Value) -> Value:
         if isinstance(index, int):
             if not -len(owner.values) <= index < len(owner.values):
                 raise Refusal(f"`{owner.operation}` gives {len(owner.values)} tensors, so [{index}] is none of them.")

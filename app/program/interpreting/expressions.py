@@ -16,7 +16,7 @@ from app.program.packages import formatting
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
-from app.program.semantics.graph_values import Several, Value, is_tensor
+from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import Foreign, FunctionValue, Named
 
@@ -72,7 +72,7 @@ class Reader(Displays):
         if is_tensor(value):
             truth: bool = self.located(node, lambda: bool(self.reads.truth(self.emitter(node), value)))
             return truth
-        if isinstance(value, Several):
+        if isinstance(value, MultiOutput):
             raise self.source.refused(
                 Refusal("A condition is one truth value, not several tensors.", f"Take {builtins.parts_of(value)} first."), node
             )
@@ -223,7 +223,7 @@ class Reader(Displays):
             if symbol == "@":
                 left, right = tensors.matched(self.emitter(node), left, right)
             return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
-        if isinstance(left, Several) or isinstance(right, Several):
+        if isinstance(left, MultiOutput) or isinstance(right, MultiOutput):
             # Refused there, with the names to take.
             return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
         return static.binary(symbol, left, right)

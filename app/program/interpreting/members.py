@@ -19,7 +19,7 @@ from app.program.modules.weights import named_weights, set_training
 from app.program.packages import copying
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Several, Value, is_tensor
+from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import MISSING, ClassValue, Foreign, FunctionValue, Inert, Instance, Method, Named, Super
 
@@ -51,8 +51,8 @@ class Members(State):
             if name in ("requires_grad", "is_leaf", "grad_fn"):
                 return self.leave_out(node, f".{name}", self.trace.is_live(owner))
             return tensors.attribute(self.emitter(node), owner, name)
-        if isinstance(owner, Several):
-            return tensors.several_attribute(self.trace.pick, owner, name)
+        if isinstance(owner, MultiOutput):
+            return tensors.output_attribute(self.trace.pick, owner, name)
         if isinstance(owner, Instance):
             return self.read(self._instance_attribute(owner, name))
         if isinstance(owner, LayerValue):

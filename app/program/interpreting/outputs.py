@@ -13,7 +13,7 @@ from app.program.interpreting.statements import Runner, is_text
 from app.program.library import vocabulary
 from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Several, Value, is_tensor
+from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Inert, Instance, Named
 
@@ -110,7 +110,7 @@ def _ending(reader: Reader, last: ast.stmt) -> Returned:
 
 def _is_answer(reader: Reader, values: list[Value]) -> bool:
     """Whether what was assigned last is what the program computes: constants beside definitions are not."""
-    return not reader.defined or any(is_tensor(reader.read(value)) or isinstance(value, Several) for value in values)
+    return not reader.defined or any(is_tensor(reader.read(value)) or isinstance(value, MultiOutput) for value in values)
 
 
 def _nameless(last: ast.stmt) -> ast.expr:
@@ -120,10 +120,10 @@ def _nameless(last: ast.stmt) -> ast.expr:
 def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     """A function of the program on the inputs and parameters of its arguments' names."""
     if isinstance(function, ClassValue) and function.custom:
-        arguments = _given(reader, last, function.find("forward"), instance=function.find("setup_context") is MISSING)
+        arguments = _arguments_of(reader, last, function.find("forward"), instance=function.find("setup_context") is MISSING)
         return reader.located(last, lambda: reader.method(last, function, "apply", tuple(arguments.values()), {}))
     if isinstance(function, ClassValue):
-        function = reader.invoke(last, function, (), _given(reader, last, function.find("__init__"), instance=True))
+        function = reader.invoke(last, function, (), _arguments_of(reader, last, function.find("__init__"), instance=True))
     if isinstance(function, LayerValue):
         return reader.invoke(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
     forward = (
@@ -131,11 +131,11 @@ def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     )
     if not isinstance(forward, FunctionValue):
         return reader.invoke(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
-    arguments = _given(reader, last, forward, instance=isinstance(function, Instance))
+    arguments = _arguments_of(reader, last, forward, instance=isinstance(function, Instance))
     return reader.located(last, lambda: reader.invoke(last, function, (), arguments))
 
 
-def _given(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> dict[str, Value]:
+def _arguments_of(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> dict[str, Value]:
     if not isinstance(function, FunctionValue):
         return {}
     spec = function.node.args
@@ -184,23 +184,23 @@ def _named(returned: Returned) -> dict[str, Value]:
         if len(names) != len(value) or len(set(names)) != len(value):
             names = [f"output{index}" for index in range(len(value))]
         return dict(zip(names, value, strict=True))
-    if isinstance(value, Several) and value.fields:
+    if isinstance(value, MultiOutput) and value.fields:
         return dict(zip(value.fields, _parts(value), strict=True))
     return {"output": value}
 
 
-def _parts(value: Several) -> list[Value]:
+def _parts(value: MultiOutput) -> list[Value]:
     return [(value, index) for index in range(len(value.values))]
 
 
 def _spread(reader: Reader, name: str, value: Value, tensors: dict[str, Value]) -> None:
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Several):
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], MultiOutput):
         value = reader.trace.pick(*value)
     if is_tensor(value):
         _add(name, value, tensors)
     elif isinstance(value, bool | int | float | complex):
         _add(name, reader.calls.resolve("tensor", reader.emitter(reader.statement or ast.Pass()))((value,), {}), tensors)
-    elif isinstance(value, Several):
+    elif isinstance(value, MultiOutput):
         for index in range(len(value.values)):
             label = value.fields[index] if value.fields else str(index)
             _spread(reader, f"{name}.{label}", reader.trace.pick(value, index), tensors)

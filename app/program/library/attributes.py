@@ -14,7 +14,7 @@ from app.program.library.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYP
 from app.program.library.lookup import call, lookup_method, nearest
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
 from app.program.semantics.values import Inert
 
 # What a tensor has in PyTorch but not here, and what to do.
@@ -130,7 +130,7 @@ def method(
         return emit("clone", torch.clone, (tensor,), {})
     if name in NEW:
         options = {"dtype": value.dtype, **kwargs}
-        return factories.made(emit, NEW[name], args, options, default, value.device, real=False)
+        return factories.new_tensor(emit, NEW[name], args, options, default, value.device, real=False)
     if name in _INSTEAD:
         raise Refusal(f"`.{name}()` is not in the language.", _INSTEAD[name])
     resolved = lookup_method(name)
@@ -215,14 +215,14 @@ def matched(emit: Emit, left: Value, right: Value) -> tuple[Value, Value]:
     return left, emit("to", torch.Tensor.to, (right, kinds[0]), {})
 
 
-def several_attribute(pick: Any, several: Several, name: str) -> Value:
+def output_attribute(pick: Any, outputs: MultiOutput, name: str) -> Value:
     """`max(x, 1).values`."""
-    if name in several.fields:
-        return pick(several, several.fields.index(name))
-    names = ", ".join(f"`.{field}`" for field in several.fields) or ", ".join(
-        f"[{i}]" for i in range(min(len(several.values), 4))
+    if name in outputs.fields:
+        return pick(outputs, outputs.fields.index(name))
+    names = ", ".join(f"`.{field}`" for field in outputs.fields) or ", ".join(
+        f"[{i}]" for i in range(min(len(outputs.values), 4))
     )
-    raise Refusal(f"`{several.operation}` gives several tensors, and none is `.{name}`.", f"Take {names}.")
+    raise Refusal(f"`{outputs.operation}` gives several tensors, and none is `.{name}`.", f"Take {names}.")
 
 
 def indexed(emit: Emit, tensor: fx.Node, index: Value) -> Value:
@@ -242,7 +242,7 @@ def _check_index(part: Value) -> None:
         raise Refusal("A tensor cannot be sliced with a step below 1.", "Write `flip(x, (0,))` to reverse an axis.")
     if part is None or part is Ellipsis or is_tensor(part) or isinstance(part, int | slice | list | range | tuple):
         return
-    if isinstance(part, Several):
+    if isinstance(part, MultiOutput):
         raise Refusal(
             f"`{part.operation}` gives several tensors; an index is one.", f"Take `.{(part.fields or ('values',))[-1]}`."
         )
@@ -277,11 +277,11 @@ def _at_positions(emit: Emit, tensor: fx.Node, parts: tuple[Value, ...]) -> Valu
     return emit("[]", torch.ops.aten.index.Tensor, (tensor, positions), {})
 
 
-def members(emit: Emit, tensor: fx.Node) -> Several:
+def members(emit: Emit, tensor: fx.Node) -> MultiOutput:
     """The parts of `tensor` along its first axis, as PyTorch iterates."""
     if example(tensor).ndim == 0:
         raise Refusal("A 0-d tensor has no members to go through.", "It is one number.")
-    parts: Several = emit("unbind", torch.unbind, (tensor,), {})
+    parts: MultiOutput = emit("unbind", torch.unbind, (tensor,), {})
     return parts
 
 

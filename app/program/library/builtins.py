@@ -15,7 +15,7 @@ from app.program.library.attributes import members
 from app.program.library.reads import Reads
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
 from app.program.semantics.static import LENGTH_LIMIT, length, named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import ClassValue, FunctionValue, Iterator, Method, Named, Partial
@@ -46,9 +46,9 @@ def refused(name: str) -> Refusal | None:
     return None
 
 
-def parts_of(several: Several) -> str:
+def parts_of(outputs: MultiOutput) -> str:
     """How the parts of what an operation gave are taken, in words."""
-    return " or ".join(f"`.{field}`" for field in several.fields) or "its members by [0], [1]…"
+    return " or ".join(f"`.{field}`" for field in outputs.fields) or "its members by [0], [1]…"
 
 
 class Builtins:
@@ -79,7 +79,7 @@ class Builtins:
         """What a loop over `value` goes through; a tensor's parts along its first axis."""
         if is_tensor(value):
             value = members(emit, value)
-        if isinstance(value, Several):
+        if isinstance(value, MultiOutput):
             return [self._trace.pick(value, index) for index in range(len(value.values))]
         if isinstance(value, range) and length(value) > LENGTH_LIMIT:
             raise Refusal(
@@ -102,7 +102,7 @@ class Builtins:
             if example(value).ndim == 0:
                 raise Refusal("A 0-d tensor has no length.")
             return int(example(value).shape[0])
-        if isinstance(value, Several):
+        if isinstance(value, MultiOutput):
             return len(value.values)
         if isinstance(value, list | tuple | range | dict | str):
             return static.bounded(length(value) if not isinstance(value, dict) else len(value))  # type: ignore[no-any-return]
@@ -237,8 +237,8 @@ class Builtins:
     def _cast(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if name == "complex" and len(args) == 2 and any(is_tensor(value) for value in args):
             return self._operation(emit, "complex", args, kwargs)
-        if len(args) == 1 and (is_tensor(args[0]) or isinstance(args[0], Several)):
-            if isinstance(args[0], Several):
+        if len(args) == 1 and (is_tensor(args[0]) or isinstance(args[0], MultiOutput)):
+            if isinstance(args[0], MultiOutput):
                 raise Refusal(f"`{args[0].operation}` gives several tensors.", f"Take {parts_of(args[0])} first.")
             return static.cast(name, self._reads.number(emit, args[0]))
         if name == "complex" and len(args) == 2:

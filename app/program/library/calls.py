@@ -25,7 +25,7 @@ from app.program.packages import formatting
 from app.program.packages.package_calls import Packages
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, Several, Value, example, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
@@ -63,7 +63,7 @@ class Calls:
         self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
         self._plain = plain.Plain(invoke, self.builtins.items)
-        self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._made, self._stacked)
+        self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked)
         self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
 
@@ -86,10 +86,10 @@ class Calls:
             return lambda args, kwargs: (
                 self.operation(emit, "normal", args, kwargs)
                 if nesting.leaves(list(args))
-                else self._made(emit, base, args, kwargs)
+                else self._new_tensor(emit, base, args, kwargs)
             )
         if base in factories.FACTORIES or base in factories.ALIASES:
-            return functools.partial(self._made, emit, base)
+            return functools.partial(self._new_tensor, emit, base)
         refusal = builtins.refused(name)
         if refusal:
             raise refusal
@@ -117,7 +117,7 @@ class Calls:
             return lambda args, kwargs: constructed(emit, self.builtins.items, layer, args, kwargs)
         container = vocabulary.container_name(short)
         if container is not None:
-            return lambda args, kwargs: containers.made(self._weights, container, args, kwargs)
+            return lambda args, kwargs: containers.new_container(self._weights, container, args, kwargs)
         if short in ("nn.Parameter", "nn.parameter.Parameter"):
             return functools.partial(self._parameter, emit)
         if short.startswith("nn.init."):
@@ -186,7 +186,7 @@ class Calls:
         """A list's members, where an operation takes a list and is given what a step gave as several tensors."""
         if (
             args
-            and isinstance(args[0], Several)
+            and isinstance(args[0], MultiOutput)
             and not args[0].fields
             and name.rpartition(".")[2] in ("stack", "cat", "concat", "hstack", "vstack")
         ):
@@ -210,7 +210,7 @@ class Calls:
             return self._tensor_method(emit, owner, name, args, kwargs)
         if isinstance(owner, DistributionValue):
             return self.distributions.method(emit, owner, name, args, kwargs)
-        if isinstance(owner, Several):
+        if isinstance(owner, MultiOutput):
             raise Refusal(
                 f"`{owner.operation}` gives several tensors, so `.{name}()` has none to work on.",
                 f"Take {builtins.parts_of(owner)} first.",
@@ -282,10 +282,10 @@ class Calls:
             return dict(owner)
         raise Refusal(f"A dict has no `.{name}()` here.")
 
-    def _made(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def _new_tensor(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         leaf = bool(kwargs.pop("requires_grad", False))
         kwargs.pop("generator", None)
-        value = factories.made(
+        value = factories.new_tensor(
             emit, name, args, kwargs, self._dtype, self._device, real=not self._trace.static, stack=self._stacked
         )
         if leaf and is_tensor(value):

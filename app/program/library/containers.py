@@ -9,7 +9,7 @@ from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, members, named_weights, submodules
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Several, Value, is_tensor
+from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import Instance
 
@@ -42,7 +42,7 @@ class Record(tuple):  # type: ignore[type-arg]
     fields: tuple[str, ...]
 
 
-def made(weights: Weights, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Instance:
+def new_container(weights: Weights, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Instance:
     """`nn.Sequential(a, b)`, `nn.ModuleList([a, b])`, `nn.ModuleDict({"a": a})`."""
     container = Instance(name)
     if name == "Sequential" and not (len(args) == 1 and isinstance(args[0], dict)):
@@ -149,4 +149,4 @@ def _changed(weights: Weights, module: Instance, name: str, args: tuple[Value, .
 
 
 def is_sequence(value: Value) -> bool:
-    return isinstance(value, Instance) and isinstance(value.kind, str) and not isinstance(value, Several)
+    return isinstance(value, Instance) and isinstance(value.kind, str) and not isinstance(value, MultiOutput)

@@ -11,7 +11,7 @@ import torch
 from app.catalogue.call import DTYPES as CONTRACT_DTYPES
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, Several, Value, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, is_tensor
 from app.program.semantics.trace import ELEMENT_LIMIT
 
 DTYPES: Final[dict[str, torch.dtype]] = CONTRACT_DTYPES | {
@@ -120,7 +120,7 @@ def dtype_of(value: Value) -> torch.dtype:
     raise Refusal(f"{static.named(value).capitalize()} is not a dtype.", f"Use one of {', '.join(sorted(DTYPES))}.")
 
 
-def made(
+def new_tensor(
     emit: Emit,
     name: str,
     args: tuple[Value, ...],
@@ -189,14 +189,14 @@ def _holds_tensor(value: Value) -> bool:
         item = stack.pop()
         if isinstance(item, list | tuple):
             stack += item
-        elif is_tensor(item) or isinstance(item, Several):
+        elif is_tensor(item) or isinstance(item, MultiOutput):
             return True
     return False
 
 
 def _check_plain(name: str, values: tuple[Value, ...]) -> None:
     for value in values:
-        if is_tensor(value) or isinstance(value, Several):
+        if is_tensor(value) or isinstance(value, MultiOutput):
             raise Refusal(
                 f"`{name}` takes plain numbers that are known before tensors run, not a tensor.",
                 f"Use a parameter of the query, `x.shape[0]`, or multiply: `{name}(…) * t`.",

@@ -15,7 +15,7 @@ from app.catalogue.dtypes import dtype_name
 from app.program.library.lookup import call, lookup_method
 from app.program.reading.source import Refusal
 from app.program.semantics import aliases, static
-from app.program.semantics.graph_values import Emit, Several, Value, example, fixed, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, fixed, is_tensor
 from app.program.semantics.trace import Trace
 
 
@@ -115,7 +115,7 @@ def fitted(emit: Emit, tensor: fx.Node, value: Value, what: str) -> fx.Node:
 
 def set_item(trace: Trace, emit: Emit, tensor: fx.Node, index: Value, value: Value) -> None:
     """`tensor[index] = value`."""
-    if isinstance(value, Several) or not (is_tensor(value) or static.is_number(value) or isinstance(value, list | tuple)):
+    if isinstance(value, MultiOutput) or not (is_tensor(value) or static.is_number(value) or isinstance(value, list | tuple)):
         raise Refusal(f"{static.named(value).capitalize()} cannot be written into a tensor.", "Write a tensor or a number.")
     if isinstance(value, list | tuple):
         static.plain(value)

@@ -17,7 +17,7 @@ from app.program.errors import REFUSALS, sentence
 from app.program.modules.layer_table import LAYERS, OTHERS, WHOLE
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, Several, Value, example, fixed, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, fixed, is_tensor
 from app.program.semantics.trace import ELEMENT_LIMIT
 
 Operation = Callable[[Emit, str, tuple[Value, ...], Mapping[str, Value]], Value]
@@ -132,7 +132,7 @@ def _option(value: Value) -> Any:
         return value.skeleton
     if is_tensor(value):
         return None
-    if isinstance(value, Several) or not (
+    if isinstance(value, MultiOutput) or not (
         static.is_number(value) or value is None or isinstance(value, str | list | tuple | torch.dtype)
     ):
         path = getattr(value, "path", "")

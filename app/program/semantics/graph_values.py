@@ -16,11 +16,11 @@ from app.program.semantics.aliases import VIEWED, View
 
 _INTEGER_LIMIT: Final = 1 << 63
 
-Value = Any  # an fx.Node (a tensor), Several (what an operation with several outputs gives), or a plain Python value
+Value = Any  # an fx.Node (a tensor), MultiOutput (what an operation with several outputs gives), or a plain Python value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Several:
+class MultiOutput:
     """What a call with several outputs gave: `max(x, 1)`, `linalg.svd(a)`, `split(x, 2)`.
 
     Attributes:
@@ -116,7 +116,7 @@ def lowered(value: Value, read: Callable[[Value], Value]) -> Any:
         return tuple(members) if isinstance(value, tuple) else members
     if isinstance(value, slice):
         return slice(*(lowered(part, read) for part in (value.start, value.stop, value.step)))
-    if isinstance(value, Several):
+    if isinstance(value, MultiOutput):
         names = " and ".join(f"`.{name}`" for name in value.fields) or "its members by [0], [1]…"
         raise Refusal(f"`{value.operation}` gives several tensors, and one is needed here.", f"Take {names}.")
     tensor = read(value)

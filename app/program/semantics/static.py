@@ -218,7 +218,7 @@ def named(value: Any) -> str:
 # What the other values of a program are, by their classes.
 _KINDS: Final = {
     "FunctionValue": "a function", "ClassValue": "a class", "Instance": "an object", "LayerValue": "a module", "Method": "a method",
-    "DistributionValue": "a distribution", "Transformed": "a function", "Partial": "a function", "Several": "several tensors",
+    "DistributionValue": "a distribution", "Transformed": "a function", "Partial": "a function", "MultiOutput": "several tensors",
     "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import aliases, static
 from app.program.semantics.aliases import VIEWED, Cell, View, cell_of
 from app.program.semantics.graph_values import (
-    Several,
+    MultiOutput,
     Value,
     example,
     examples_of,
@@ -267,13 +267,13 @@ class Trace:
     # Line, column and text of the statement that is being read.
     place: tuple[int, int, str] = (1, 1, "")
 
-    def pick(self, several: Several, index: int) -> Value:
+    def pick(self, outputs: MultiOutput, index: int) -> Value:
         """One of several outputs; its node carries the step of the call that made it."""
-        key = several.node, range(len(several.values))[index]
+        key = outputs.node, range(len(outputs.values))[index]
         if key not in self._picked:
-            node = self._member(several.node, key[1])
+            node = self._member(outputs.node, key[1])
             self._picked[key] = self._wrapped(
-                node, several.values[index], several.operation, several.node.meta["arguments"], key[1]
+                node, outputs.values[index], outputs.operation, outputs.node.meta["arguments"], key[1]
             )
         return self._picked[key]
 
@@ -331,7 +331,7 @@ class Trace:
             return node
         if isinstance(result, list | tuple):
             fields = getattr(type(result), "__match_args__", ()) if isinstance(result, tuple) else ()
-            return Several(node, tuple(result), tuple(fields)[: len(result)], operation)
+            return MultiOutput(node, tuple(result), tuple(fields)[: len(result)], operation)
         if result is None and pick is not None:
             return None
         raise Refusal(

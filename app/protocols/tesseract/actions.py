@@ -239,7 +239,7 @@ def _write_jacobian(answer: Answer, inputs: Names, outputs: Names, form: str) ->
     return _written(
         {
             out: {
-                path: arrays.write(_tensor(_found(results, name, "jac_outputs"), wrt), FORMATS[form])
+                path: arrays.write(_tensor(_derivative_of(results, name, "jac_outputs"), wrt), FORMATS[form])
                 for path, wrt in inputs.items()
             }
             for out, name in outputs.items()
@@ -253,14 +253,14 @@ def _write_product(answer: Answer, kind: str, names: Names, form: str) -> Writte
     return _written({path: arrays.write(_tensor(results, name), FORMATS[form]) for path, name in names.items()}, form)
 
 
-def _found(results: Mapping[str, Any], name: str, at: str) -> Any:
+def _derivative_of(results: Mapping[str, Any], name: str, at: str) -> Any:
     if name not in results:
         raise PullbackError("not_differentiable", f"`{name}` carries no derivative.", at=at, expected=", ".join(results))
     return results[name]
 
 
 def _tensor(results: Mapping[str, Any], name: str) -> TensorData:
-    value = _found(results, name, "inputs")
+    value = _derivative_of(results, name, "inputs")
     if not isinstance(value, TensorData):  # the pair of a function that is not holomorphic
         raise PullbackError(
             "not_differentiable", "The function is not holomorphic, so this derivative is not one array.", at=name

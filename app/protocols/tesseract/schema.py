@@ -77,7 +77,7 @@ def _health() -> dict[str, Any]:
 def _schemas(model: Model, endpoints: Sequence[str]) -> dict[str, Any]:
     inputs = {"$ref": "#/components/schemas/Apply_InputSchema"}
     arguments: list[ModelInput | ModelParameter] = [*model.inputs, *model.parameters]
-    smooth = _has_derivative(model)
+    differentiable = _has_derivative(model)
     schemas: dict[str, Any] = {
         "EncodedArray": _array([]),
         "Apply_InputSchema": {
@@ -94,7 +94,9 @@ def _schemas(model: Model, endpoints: Sequence[str]) -> dict[str, Any]:
             "properties": {"inputs": inputs},
             "required": ["inputs"],
             "additionalProperties": False,
-            "differentiable_arrays": {_path(spec): _array_type(spec) for spec in model.differentiable_inputs} if smooth else {},
+            "differentiable_arrays": {_path(spec): _array_type(spec) for spec in model.differentiable_inputs}
+            if differentiable
+            else {},
             "field_order": {"": list(dict.fromkeys(argument.name for argument in arguments))},
         },
         "ApplyOutputSchema": {
@@ -102,7 +104,7 @@ def _schemas(model: Model, endpoints: Sequence[str]) -> dict[str, Any]:
             "differentiable_arrays": {
                 _path(output): {"shape": _ANY_SHAPE, "dtype": _output_dtype(model)}
                 for output in model.usual_outputs
-                if output.differentiable and smooth
+                if output.differentiable and differentiable
             },
             "field_order": {"": [output.name for output in model.usual_outputs]},
         },

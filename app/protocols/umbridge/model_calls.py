@@ -56,8 +56,17 @@ def info(request: PageRequest) -> Written:
 def model_info(message: Message, server: Server) -> Written:
     """`POST /ModelInfo`: what the model supports."""
     call = _call(message, server)
-    smooth = _is_differentiable(call, server)
-    return _json({"support": {"Evaluate": True, "Gradient": smooth, "ApplyJacobian": smooth, "ApplyHessian": smooth}})
+    differentiable = _is_differentiable(call, server)
+    return _json(
+        {
+            "support": {
+                "Evaluate": True,
+                "Gradient": differentiable,
+                "ApplyJacobian": differentiable,
+                "ApplyHessian": differentiable,
+            }
+        }
+    )
 
 
 def input_sizes(message: Message, server: Server) -> Written:

@@ -46,7 +46,7 @@ def shapes(model: Model, asked: Any) -> dict[str, tuple[int, ...]]:
     Raises:
         PullbackError: `bad_parameter`, `bad_tensor`, `shape_mismatch`.
     """
-    sent = _given(model, asked)
+    sent = _sent_shapes(model, asked)
     extents: dict[str, int] = {}
     for spec in model.inputs:
         if spec.name in sent:
@@ -54,7 +54,7 @@ def shapes(model: Model, asked: Any) -> dict[str, tuple[int, ...]]:
     return {spec.name: sent[spec.name] if spec.name in sent else _default(spec, extents) for spec in model.inputs}
 
 
-def _given(model: Model, asked: Any) -> dict[str, tuple[int, ...]]:
+def _sent_shapes(model: Model, asked: Any) -> dict[str, tuple[int, ...]]:
     names = [spec.name for spec in model.inputs]
     if asked is None:
         return {}

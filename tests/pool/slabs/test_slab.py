@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.pool.frames import BrokenStreamError
-from app.pool.slabs.slab import Slab, made
+from app.pool.slabs.slab import Slab, create
 
 SIZE = 4 << 20
 BODY = bytes(range(256)) * 1024
@@ -18,7 +18,7 @@ class Sides:
     """Both sides in one process, and what each has said that it has read."""
 
     def __init__(self) -> None:
-        self.descriptor = made(SIZE)
+        self.descriptor = create(SIZE)
         self.read_by_front: list[int] = []
         self.read_by_worker: list[int] = []
         self.front = Slab(self.descriptor, SIZE, is_front=True, on_read=self.read_by_front.append)

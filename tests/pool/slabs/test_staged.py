@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from app.pool.slabs.slab import Slab, made
+from app.pool.slabs.slab import Slab, create
 from app.pool.slabs.staged import StagedBody
 
 SIZE = 1 << 20
@@ -18,7 +18,7 @@ class Sides:
     """A slab that the front writes to and a worker reads."""
 
     def __init__(self) -> None:
-        descriptor = made(SIZE)
+        descriptor = create(SIZE)
         self.front = Slab(descriptor, SIZE, is_front=True, on_read=lambda _: None)
         self.worker = Slab(descriptor, SIZE, is_front=False, on_read=lambda _: None)
         os.close(descriptor)

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from app.pool.frames import LARGE_BYTES, Frame, Kind, encode
-from app.pool.slabs.slab import Slab, made
+from app.pool.slabs.slab import Slab, create
 from app.pool.slabs.worker_bodies import WorkerBodies
 from app.pool.worker import send_all
 from tests.pool.worker_line import WorkerLine
@@ -32,7 +32,7 @@ class Line(WorkerLine):
     """With the front's side of a slab."""
 
     def __init__(self) -> None:
-        descriptor = made(SIZE)
+        descriptor = create(SIZE)
         self.slab = Slab(descriptor, SIZE, is_front=True, on_read=self._read_reply)
         self._frames: list[Frame] = []
         bodies = WorkerBodies(descriptor, SIZE)

@@ -98,9 +98,9 @@ def _derivative(sample: Sample, name: str, findings: Findings) -> int:
         outputs = list(_flat(sample.run(leaves)))
     except REFUSALS:
         return 0
-    smooth = [(index, tensor) for index, tensor in outputs if tensor.requires_grad]
+    differentiable = [(index, tensor) for index, tensor in outputs if tensor.requires_grad]
     order = 0
-    for index, output in smooth:
+    for index, output in differentiable:
         reached = _order(output, leaf)
         if reached:
             findings.outputs.add(index)

@@ -111,7 +111,7 @@ def _tensors(result: Any) -> Iterator[Tensor]:
             yield from _tensors(member)
 
 
-def _smooth_inputs(sample: Sample) -> list[str]:
+def _differentiable_inputs(sample: Sample) -> list[str]:
     """The inputs with respect to which a VJP of the sample exists and is finite."""
     names = dict.fromkeys(name if name in sample.tensors else name.rpartition(".")[0] for name in sample.leaves())
     return [name for name in names if _has_gradient(sample, name)]
@@ -130,10 +130,12 @@ def _has_gradient(sample: Sample, name: str | None = None) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            smooth = [tensor for tensor in _tensors(sample.run(copies)) if tensor.requires_grad]
+            differentiable = [tensor for tensor in _tensors(sample.run(copies)) if tensor.requires_grad]
             gradients = (
-                torch.autograd.grad(smooth, wrt, [torch.ones_like(tensor) for tensor in smooth], allow_unused=True)
-                if smooth
+                torch.autograd.grad(
+                    differentiable, wrt, [torch.ones_like(tensor) for tensor in differentiable], allow_unused=True
+                )
+                if differentiable
                 else ()
             )
         except REFUSALS:
@@ -167,10 +169,10 @@ def _query(operation: Operation, sample: Sample) -> dict[str, Any]:
     said = {name: value for name, value in said.items() if name not in defaults or value != defaults[name]}
     if said:
         query["parameters"] = said
-    smooth = True if _has_gradient(sample) else _smooth_inputs(sample)
-    query["want"] = ["outputs", "vjp"] if smooth else ["outputs"]
-    if isinstance(smooth, list) and smooth:
-        query["wrt"] = smooth
+    differentiable = True if _has_gradient(sample) else _differentiable_inputs(sample)
+    query["want"] = ["outputs", "vjp"] if differentiable else ["outputs"]
+    if isinstance(differentiable, list) and differentiable:
+        query["wrt"] = differentiable
     if draws(sample):
         query["seed"] = 0
     return query
