@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.engine.autodiff.evaluation import backward_batch
+from app.engine.autodiff.evaluation import backward, backward_batch
 from app.engine.joint.proof import Batching, Joint, prove
 from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
@@ -46,8 +46,6 @@ _BYTES_LIMIT: Final = 32 << 20  # chosen: little beside the memory that a worker
 _SEEN_LIMIT: Final = 4096
 
 Numbers: TypeAlias = "array[float] | array[int] | memoryview"
-# PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
-_backward: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.Variable._execution_engine.run_backward
 
 
 class _Product(NamedTuple):
@@ -156,7 +154,7 @@ class Recipe:
                 continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
             cotangents = tuple([tensors[place] for place in product.cotangents]) or tuple([torch.ones_like(o) for o in of])
-            gradients = _backward(of, cotangents, True, False, wrt, True, accumulate_grad=False)
+            gradients = backward(of, cotangents, True, False, wrt, True, accumulate_grad=False)
             for variable, gradient in zip(wrt, gradients, strict=True):
                 structure.append(gradient is None)
                 results.append(torch.zeros_like(variable) if gradient is None else gradient)
@@ -177,7 +175,7 @@ def _jacobian(
             continue
         rows: Sequence[Tensor | None]
         if output.numel() == 1:
-            rows = _backward((output,), (unit[0],), True, False, wrt, True, accumulate_grad=False)
+            rows = backward((output,), (unit[0],), True, False, wrt, True, accumulate_grad=False)
         else:
             rows = backward_batch((output,), wrt, (unit,))
         structure += [block is None for block in rows]

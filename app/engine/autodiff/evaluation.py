@@ -17,6 +17,8 @@ from app.engine.tensors import seed_generators
 from app.program.function import Function
 
 T = TypeVar("T")
+# PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
+backward: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.Variable._execution_engine.run_backward
 _REASONS = {
     False: "An operation has no batching rule",
     True: "A single pass did not confirm what PyTorch computed together (or it is not finite)",

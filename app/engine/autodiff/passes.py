@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from app.engine.autodiff.evaluation import Evaluation, backward_batch
+from app.engine.autodiff.evaluation import Evaluation, backward, backward_batch
 from app.engine.sparsity.compression import Compression
 
 # Below this many elements a pass costs its overhead, and several run together cost little more; above, each fills the memory's
@@ -104,14 +104,17 @@ def _grouped(
         return result.detach().new_zeros((0, result.numel()))
     groups = groups.to(like.device)
     apart = count <= _APART_AT_MOST or (groups.numel() > _SMALL and count <= _SMALL)
+    step = chunk if not apart else 1 if groups.numel() > _SMALL else count
     pieces = []
-    for start in range(numbers.start, numbers.stop, 1 if apart else chunk):
-        some = torch.arange(start, min(start + (1 if apart else chunk), numbers.stop), device=groups.device)
-        seeds = (groups == some[:, None]).to(like.dtype) * unit if unit != 1 else (groups == some[:, None]).to(like.dtype)
+    for start in range(numbers.start, numbers.stop, step):
+        some = torch.arange(start, min(start + step, numbers.stop), device=groups.device)
+        seeds = (groups == some[:, None]).to(like.dtype).reshape((len(some), *like.shape))
+        if unit != 1:
+            seeds = seeds * unit
         if apart:
-            pieces.append(one(seeds.reshape(like.shape)).reshape(1, -1))
+            pieces += [one(seed).reshape(1, -1) for seed in seeds]
         else:
-            pieces.append(several(seeds.reshape((len(some), *like.shape))).reshape(len(some), -1))
+            pieces.append(several(seeds).reshape(len(some), -1))
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).detach()
 
 
@@ -119,7 +122,7 @@ def _rows_of(
     evaluation: Evaluation, output: Tensor, leaf: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     def row(cotangent: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad((output,), (leaf,), (cotangent,), retain_graph=True, allow_unused=True)
+        (gradient,) = backward((output,), (cotangent,), True, False, (leaf,), allow_unreachable=True, accumulate_grad=False)
         return torch.zeros_like(leaf) if gradient is None else gradient
 
     def rows(cotangents: Tensor) -> Tensor:

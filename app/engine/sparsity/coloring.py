@@ -13,8 +13,9 @@ import numpy as np
 
 from app.engine.sparsity.csr import Csr, Numbers, rows_of, transposed
 
-# Rows on which a candidate is tried before it is tried on all.
+# Rows on which a candidate is tried before it is tried on all, where there are more entries than can be counted as quickly (measured).
 _TRIED_ROWS: Final = 256
+_COUNTED_AT_ONCE: Final = 8192
 # Candidates of the arithmetic kind for one p: enough for all pairs of coefficients up to p = 16.
 _CANDIDATES: Final = 256
 # Rounds over all entries that a greedy colouring may take: 11 colours of a random pattern take some 15.
@@ -44,12 +45,15 @@ def color_columns(pattern: Csr, shape: Sequence[int], by_column: Csr | None = No
     if least == columns:
         return np.arange(columns)
     coordinates = np.unravel_index(np.arange(columns), tuple(shape)) if len(shape) > 1 else (np.arange(columns),)
-    sample = _sample(pattern, lengths)
+    sample = _sample(pattern, lengths) if pattern.nnz > _COUNTED_AT_ONCE else None
     most = 2 * least + _MORE_COLORS if len(coordinates) == 1 else least + _MORE_COLORS
     for p in range(least, min(most, columns)):
         for coefficients in _coefficients(len(coordinates), p):
             colors = _arithmetic(coordinates, coefficients, p)
-            if not _clashes(sample, colors, p) and (settled := _settled(pattern, colors, p, by_column)) is not None:
+            if sample is not None and _clashes(sample, colors, p):
+                continue
+            settled = _settled(pattern, colors, p, by_column)
+            if settled is not None:
                 return settled
     return _greedy(_transposed(pattern, by_column), np.full(columns, -1))
 
@@ -73,20 +77,25 @@ def _settled(pattern: Csr, colors: Numbers, p: int, by_column: Csr | None) -> Nu
 
 def _mended(pattern: Csr, by_column: Csr, colors: Numbers, clashing: Numbers) -> Numbers:
     """`colors` with other colours for `clashing` and their neighbours, one after the other: the least that its rows allow."""
-    near = np.unique(np.concatenate([_neighbours(pattern, by_column, column) for column in clashing.tolist()]))
+    near = np.unique(np.concatenate([_neighbours(pattern, by_column, column) for column in clashing]))
     # A ring clashes where it closes: from the widest gap on, its columns come in their order round.
     gaps = np.diff(near, prepend=near[-1] - pattern.shape[1])
     colors[near] = -1
-    for column in np.roll(near, -int(np.argmax(gaps))).tolist():
+    first = int(np.argmax(gaps))
+    for column in np.concatenate([near[first:], near[:first]]):
         taken = set(colors[_neighbours(pattern, by_column, column)].tolist())
         colors[column] = next(color for color in itertools.count() if color not in taken)
     return colors
 
 
 def _neighbours(pattern: Csr, by_column: Csr, column: int) -> Numbers:
-    """The columns that share a row with it, and itself."""
-    rows = by_column.indices[by_column.indptr[column] : by_column.indptr[column + 1]].tolist()
-    return np.unique(np.concatenate([pattern.indices[pattern.indptr[row] : pattern.indptr[row + 1]] for row in rows]))
+    """The columns that share a row with it, and itself; some more than once."""
+    rows, starts, columns = (
+        by_column.indices[by_column.indptr[column] : by_column.indptr[column + 1]],
+        pattern.indptr,
+        pattern.indices,
+    )
+    return np.concatenate([columns[starts[row] : starts[row + 1]] for row in rows])
 
 
 def _coefficients(rank: int, p: int) -> Iterator[tuple[int, ...]]:
@@ -113,15 +122,17 @@ def _arithmetic(coordinates: Sequence[Numbers], coefficients: Sequence[int], p: 
 def _sample(pattern: Csr, lengths: Numbers) -> Csr:
     """Some of the longest rows, and others evenly spread; none at a border, which may clash and be mended."""
     longest = np.flatnonzero(lengths == lengths.max(initial=0))
-    tried = np.unique(np.concatenate([_spread(longest, 16), _spread(np.arange(len(lengths)), _TRIED_ROWS // 2)]))
-    return rows_of(pattern, tried)
+    tried = np.zeros(len(lengths), dtype=bool)
+    tried[_spread(longest, 16)] = True
+    tried[_spread(np.arange(len(lengths)), _TRIED_ROWS // 2)] = True
+    return rows_of(pattern, np.flatnonzero(tried))
 
 
 def _spread(numbers: Numbers, count: int) -> Numbers:
     """The middle ones of `count` that are evenly spread over `numbers`."""
     if len(numbers) <= count // 2:
         return numbers
-    return numbers[np.linspace(0, len(numbers) - 1, count, dtype=np.int64)[count // 4 : -count // 4]]
+    return numbers[np.arange(count // 4, count - count // 4) * (len(numbers) - 1) // (count - 1)]
 
 
 def _row_color_keys(pattern: Csr, colors: Numbers, p: int) -> Numbers:
@@ -132,8 +143,8 @@ def _row_color_keys(pattern: Csr, colors: Numbers, p: int) -> Numbers:
 
 
 def _clashes(pattern: Csr, colors: Numbers, p: int) -> bool:
-    keys = _row_color_keys(pattern, colors, p)
-    return len(np.unique(keys)) < len(keys)
+    keys = np.sort(_row_color_keys(pattern, colors, p))
+    return bool((keys[1:] == keys[:-1]).any())
 
 
 def _clashing_columns(pattern: Csr, colors: Numbers, p: int) -> Numbers:

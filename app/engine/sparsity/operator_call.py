@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,11 +39,12 @@ class Call:
     space: PatternSpace
     memories: Memories
     values: Values
-    named: dict[str, Any] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def named(self) -> dict[str, Any]:
+        """The arguments that were passed, by their names."""
         schema = self.func._schema.arguments
-        self.named = dict(zip((argument.name for argument in schema), self.args, strict=False)) | self.kwargs
+        return dict(zip((argument.name for argument in schema), self.args, strict=False)) | self.kwargs
 
     def argument(self, name: str) -> Any:
         """As it was passed, or its default. Raises UnfitRuleError where there is no argument of this name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,26 @@ def _replaced(value: Any, numbered: list[Tensor]) -> Any:
 
 def _filling(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with each number that is written into the result as an element made 0, and no dtype asked for."""
-    numbers = {argument.name for argument in call.func._schema.arguments if str(argument.type) == "number"}
-    names = [argument.name for argument in call.func._schema.arguments]
-    args = tuple(0 if name in numbers else value for name, value in zip(names, call.args, strict=False))
+    names, numbers = _parameters(call.func)
+    args = (
+        tuple(0 if name in numbers else value for name, value in zip(names, call.args, strict=False)) if numbers else call.args
+    )
     kwargs = {name: 0 if name in numbers else value for name, value in call.kwargs.items() if name != "dtype"}
     return args, kwargs
+
+
+@cache
+def _parameters(func: Any) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The names of an operator's arguments, and of those that are numbers."""
+    arguments = func._schema.arguments
+    return tuple(a.name for a in arguments), frozenset(a.name for a in arguments if str(a.type) == "number")
 
 
 def move(call: Call) -> list[Pattern | None]:
     """Elements are numbered from 1, constants are 0; the result's numbers are the rows to take."""
     space = call.space
     numbered: list[Tensor] = []
-    stacked = [space.none(1)]
+    stacked: list[Pattern] = []
     total = 1
     for tensor, pattern in zip(call.tensors, call.patterns, strict=True):
         if not carries(tensor):
@@ -53,17 +62,20 @@ def move(call: Call) -> list[Pattern | None]:
     args = _replaced(args, left)
     kwargs = {name: _replaced(value, left) for name, value in kwargs.items()}
     rows = [_rows(result, total) for result in tensors_in(call.func(*args, **kwargs))]
-    if len(stacked) == 2 and all((r > 0).all() for r in rows):
-        return [space.take(stacked[1], r - 1) for r in rows]
-    every = space.stack(stacked)
+    if len(stacked) == 1 and all((r > 0).all() for r in rows):
+        return [space.take(stacked[0], r - 1) for r in rows]
+    every = space.stack([space.none(1), *stacked])
     return [space.take(every, r) for r in rows]
 
 
 def _rows(result: Tensor, total: int) -> Numbers:
     rows = result.reshape(-1).to(torch.float64).numpy()
-    if not ((rows >= 0) & (rows < total) & (rows == np.floor(rows))).all():
+    if len(rows) and not (rows.min() >= 0 and rows.max() < total):  # false of NaN too
         raise UnfitRuleError("the numbers did not come through")
-    return rows.astype(np.int64)
+    whole = rows.astype(np.int64)
+    if not (whole == rows).all():
+        raise UnfitRuleError("the numbers did not come through")
+    return whole
 
 
 def same(call: Call) -> list[Pattern | None]:

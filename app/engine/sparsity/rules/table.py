@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -131,6 +132,7 @@ _BY_OVERLOAD: Final[dict[tuple[str, str], Rule]] = {
 }
 
 
+@cache
 def base_name(func: Any) -> str:
     """`add` for `aten::add_.Tensor`."""
     name: str = func._schema.name.rpartition("::")[2]
