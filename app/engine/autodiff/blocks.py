@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -134,7 +134,7 @@ class Matrices:
 
     def _layout(self, block: Block, path: str, wanted: str, again: bool = False) -> Layout:
         function, cache = self._evaluation.function, self._request.cache
-        key = (path, wanted, self._evaluation.wrt, self._evaluation.seed)
+        key = self._key(path, wanted)
         layout = None if again else cache.find(function, key)
         if layout is None:
             try:
@@ -144,6 +144,11 @@ class Matrices:
                 layout = self._chosen(block, wanted, _nothing_left_out(block))
             cache.keep(function, key, layout)
         return layout
+
+    def _key(self, path: str, wanted: str) -> Hashable:
+        """What a layout of one Function hangs on: one Function serves inputs of all extents that its text holds for."""
+        shapes = tuple([leaf.shape for leaf in self._evaluation.leaves.values()])
+        return path, wanted, self._evaluation.wrt, self._evaluation.seed, shapes
 
     def _dependence(self, block: Block, wanted: str) -> Dependence:
         if wanted == "dense":
@@ -188,7 +193,7 @@ class Matrices:
                 "%s of %s: a product with the whole disagrees, so it is computed densely", path, self._evaluation.function.title
             )
             dense = self._chosen(block, "dense" if layout.form == "block" else layout.form, _nothing_left_out(block))
-            self._request.cache.drop(self._evaluation.function, (path, wanted, self._evaluation.wrt, self._evaluation.seed))
+            self._request.cache.drop(self._evaluation.function, self._key(path, wanted))
             return self._computed(block, path, wanted, dense, forward)
         return self._sent(block, path, layout, pair, times * compression.passes)
 

@@ -229,6 +229,22 @@ def test_a_pattern_of_other_values_is_not_used_again() -> None:
         np.testing.assert_array_equal(whole(result, "sparse", (3, 3)), np.eye(3)[np.argsort(x)])
 
 
+@pytest.mark.parametrize("wanted", FORMATS)
+@pytest.mark.parametrize(
+    ("program", "shapes"),
+    [
+        ("x * x * 3", ((8,), (6,), (9,))),
+        ("x.roll(1, 1) * x", ((2, 6), (3, 4), (4, 3))),
+        ("tanh(x).cumsum(0)", ((4, 2), (2, 4))),
+        ("softmax(x, 1) * x", ((2, 3), (3, 2), (2, 2))),
+    ],
+)
+def test_a_pattern_of_other_extents_is_not_used_again(program: str, shapes: tuple[tuple[int, ...], ...], wanted: str) -> None:
+    """One reading of a program serves all extents."""
+    for shape in shapes:
+        _compared("jacobian", wanted, program, {"x": RNG.standard_normal(shape)})
+
+
 def test_a_form_without_a_pattern_is_claimed_only_where_it_holds_everywhere() -> None:
     """sort of sorted numbers is the identity at this point."""
     answer = ask(program="x.sort()[0]", inputs={"x": np.arange(50.0)}, want=["jacobian"], format="auto")
