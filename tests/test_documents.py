@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from app.errors import CODES
 from app.protocols.native.query_body import FIELDS
 from app.query import DTYPE_BYTES, WANTS, Format
+from tests.test_floors import modules
 
 ROOT: Final = Path(__file__).parent.parent
 CONTRACT: Final = (ROOT / "docs" / "contract.md").read_text()
@@ -44,6 +46,27 @@ def test_paths_in_the_documents_exist() -> None:
     for document in ("CONTRIBUTING.md", "docs/architecture.md"):
         for name in re.findall(r"`((?:app|tests|docs)/[\w./]+)`", (ROOT / document).read_text()):
             assert (ROOT / name).exists(), f"{document}: {name}"
+
+
+def _map() -> list[str]:
+    """A row for each room: where, what its docstring says first, its modules."""
+    rooms: dict[Path, list[str]] = {}
+    words = {}
+    for module in modules().values():
+        if module.path.name == "__init__.py":
+            words[module.path.parent] = (ast.get_docstring(module.tree) or "").split("\n")[0]
+        else:
+            rooms.setdefault(module.path.parent, []).append(module.path.stem)
+    return [
+        f"| [{room.relative_to(ROOT)}](../{room.relative_to(ROOT)}) | {words[room]} | {', '.join(sorted(rooms[room]))} |"
+        for room in sorted(rooms)
+    ]
+
+
+def test_the_map_has_every_module() -> None:
+    """Whoever adds a module or a room adds it here: what fails shows the row that is wanted."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.findall(r"^\| \[app/?.*\]\(.*\) \| .* \|$", text.split("## Every room")[1], flags=re.MULTILINE) == _map()
 
 
 def test_references_to_the_contract_lead_to_its_sections() -> None:

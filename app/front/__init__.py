@@ -1,0 +1,1 @@
+"""The front: HTTP, without PyTorch. `application.py` puts it together, `server.py` runs it."""

@@ -1,0 +1,1 @@
+"""What the machine has, and what each process may take of it."""

@@ -25,8 +25,6 @@ from tests.pool.queries import SMALL, metric
 from tests.server import Server
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.serial
-
 # From a process of its own, so that the client of the small queries has this one to itself.
 UPLOAD = """
 import sys, httpx

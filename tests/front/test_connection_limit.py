@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from app.front.connection_limit import REFUSED_AT_ONCE, Connections, most_connections
 from tests.front.raw import head, line
 from tests.pool.queries import SMALL
-from tests.server import free_port, serving
+from tests.server import Server, free_port, serving
 from tests.waiting import wait_for
 
 MIB = 1 << 20
@@ -55,11 +56,23 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def test_one_client_cannot_have_all_connections(tmp_path: Path) -> None:
-    limit = most_connections(8 * MIB, 1)
-    metrics_port = free_port()
+@pytest.fixture(scope="module")
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iterator[Server]:
+    """A server whose queue has room for few bytes, so that few connections may be open."""
     settings = {"PULLBACK_QUEUE_BYTES": str(8 * MIB), "PULLBACK_METRICS_PORT": str(metrics_port)}
-    with serving(tmp_path / "log.txt", **settings) as server, ExitStack() as stack:
+    with serving(tmp_path_factory.mktemp("small") / "log.txt", **settings) as running:
+        running.http.close()  # each test counts its own connections alone
+        yield running
+
+
+def test_one_client_cannot_have_all_connections(small: Server, metrics_port: int) -> None:
+    server, limit = small, most_connections(8 * MIB, 1)
+    with ExitStack() as stack:
         before = descriptors(server.process.pid)
         mine = stack.enter_context(line(server.port))
         mine.send(head(method="GET", path="/health/live"))
@@ -77,15 +90,13 @@ def test_one_client_cannot_have_all_connections(tmp_path: Path) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_whoever_is_refused_reads_why(tmp_path: Path) -> None:
+def test_whoever_is_refused_reads_why(small: Server) -> None:
     limit = most_connections(8 * MIB, 1)
-    with serving(tmp_path / "log.txt", PULLBACK_QUEUE_BYTES=str(8 * MIB)) as server:
-        server.http.close()
-        with ExitStack() as stack:
-            for _ in range(limit):
-                stack.enter_context(line(server.port))
-            one_more = stack.enter_context(line(server.port))
-            status, headers, problem = one_more.reply()
-            assert (status, problem["code"]) == (429, "queue_full")
-            assert int(headers["retry-after"]) >= 1
-        wait_for(lambda: httpx.post(f"{server.url}/v1/query", json=SMALL).status_code == 200)
+    with ExitStack() as stack:
+        for _ in range(limit):
+            stack.enter_context(line(small.port))
+        one_more = stack.enter_context(line(small.port))
+        status, headers, problem = one_more.reply()
+        assert (status, problem["code"]) == (429, "queue_full")
+        assert int(headers["retry-after"]) >= 1
+    wait_for(lambda: httpx.post(f"{small.url}/v1/query", json=SMALL).status_code == 200)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import serving
+from tests.server import Server
 
 OPENAPI = Path(__file__).parents[2] / "openapi" / "openapi.json"
 # Hang guards: a generation takes seconds.
@@ -52,7 +52,7 @@ assert isinstance(entry, Operation) and entry.name == "softmax"
 """
 
 
-def test_a_python_client_is_made_and_used(tmp_path: Path) -> None:
+def test_a_python_client_is_made_and_used(server: Server, tmp_path: Path) -> None:
     tool = Path(sys.executable).parent / "openapi-python-client"
     if not tool.exists():
         pytest.skip("openapi-python-client is not installed")
@@ -62,15 +62,14 @@ def test_a_python_client_is_made_and_used(tmp_path: Path) -> None:
     assert "Unable to parse" not in done.stdout
     assert "Cannot parse" not in done.stdout
     assert compileall.compile_dir(str(tmp_path / "made"), quiet=1)
-    with serving(tmp_path / "log") as server:
-        used = subprocess.run(
-            [sys.executable, "-W", "error", "-c", USE, server.url],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            check=False,
-        )
+    used = subprocess.run(
+        [sys.executable, "-W", "error", "-c", USE, server.url],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
     assert used.returncode == 0, used.stderr
 
 

@@ -18,9 +18,8 @@ import pytest
 from tests.front.raw import Line, head, line
 from tests.pool.queries import SMALL, metric
 from tests.processes import forget_peak, resident_bytes
-from tests.server import Server, serving
-
-pytestmark = pytest.mark.serial
+from tests.server import CLIENT_LIMIT_S, Server, serving
+from tests.waiting import HANG_S, wait_for
 
 MB = 1_000_000
 QUEUE_BYTES = 200 * MB
@@ -56,11 +55,8 @@ def held(server: Server) -> float:
     return metric(server.http, "pullback_queue_bytes")
 
 
-def wait_until_nothing_is_held(server: Server, limit_s: float = 20.0) -> None:
-    end = time.monotonic() + limit_s
-    while held(server):
-        assert time.monotonic() < end, f"{held(server)} bytes are still held"
-        time.sleep(0.05)
+def wait_until_nothing_is_held(server: Server) -> None:
+    wait_for(lambda: not held(server))
 
 
 def growth(server: Server, before: int) -> int:
@@ -117,7 +113,7 @@ def test_lists_take_what_they_are_unpacked(narrow: Server, kind: str) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
 
     def ask(_: int) -> int:
-        return httpx.post(f"{narrow.url}/v1/queries", content=body, headers=headers, timeout=120).status_code
+        return httpx.post(f"{narrow.url}/v1/queries", content=body, headers=headers, timeout=CLIENT_LIMIT_S).status_code
 
     with ThreadPoolExecutor(6) as clients:
         statuses = Counter(clients.map(ask, range(6)))
@@ -131,7 +127,7 @@ def test_replies_that_nobody_reads_are_counted(narrow: Server) -> None:
     with ExitStack() as lines:
         waiting = []
         for _ in range(10):
-            raw = lines.enter_context(line(narrow.port, 60))
+            raw = lines.enter_context(line(narrow.port))
             raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw.send(head(Accept="application/vnd.safetensors", Content_Length=str(len(query))) + query)
             waiting.append(raw)
@@ -169,7 +165,7 @@ def test_what_is_declared_and_not_sent_keeps_nobody_out(narrow: Server) -> None:
 def test_a_body_finds_no_room_while_it_comes(narrow: Server) -> None:
     """Three of 90 MB at once, where there is room for two; what the third sends is read on, so that it sees why."""
     with ExitStack() as lines:
-        raws = [lines.enter_context(line(narrow.port, 30)) for _ in range(3)]
+        raws = [lines.enter_context(line(narrow.port)) for _ in range(3)]
         for raw in raws:
             raw.send(head(Content_Length=str(90 * MB)))
         statuses = []
@@ -194,7 +190,7 @@ def test_another_clients_small_query_finds_room_beside_all_that_one_holds(narrow
     query = orjson.dumps({"program": "return ones(10000000)"})
     with ExitStack() as lines:
         for _ in range(6):
-            raw = lines.enter_context(line(narrow.port, 60))
+            raw = lines.enter_context(line(narrow.port))
             raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw.send(head(Accept="application/vnd.safetensors", Content_Length=str(len(query))) + query)
             raw.connection.recv(12)
@@ -203,18 +199,20 @@ def test_another_clients_small_query_finds_room_beside_all_that_one_holds(narrow
         for _ in range(400):
             lines.enter_context(line(narrow.port)).try_send(head(Content_Length="60000") + b" " * 59_000)
         assert held(narrow) >= 160 * MB
-        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9"), base_url=narrow.url, timeout=60) as other:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(local_address="127.0.0.9"), base_url=narrow.url, timeout=CLIENT_LIMIT_S
+        ) as other:
             assert [other.post("/v1/query", json=SMALL).status_code for _ in range(10)] == [200] * 10
 
 
 def test_slow_uploads_make_way_for_others(narrow: Server) -> None:
     """They hold nine tenths of the room, and come ten times as fast as they must when there is room."""
     with ExitStack() as lines:
-        slow = [lines.enter_context(line(narrow.port, 30)) for _ in range(9)]
+        slow = [lines.enter_context(line(narrow.port)) for _ in range(9)]
         for raw in slow:
             raw.send(head(Content_Length=str(40 * MB)) + b" " * (20 * MB))
         assert held(narrow) > 0.75 * QUEUE_BYTES
-        end = time.monotonic() + 20
+        end = time.monotonic() + HANG_S
         while held(narrow) > 0.75 * QUEUE_BYTES:
             assert time.monotonic() < end, "the slow uploads are still there"
             for raw in slow:
@@ -257,10 +255,7 @@ def test_freed_memory_goes_back_to_the_system(narrow: Server) -> None:
         headers = {"Content-Type": "application/json"}
 
         def ask(_: int) -> int:
-            return httpx.post(f"{narrow.url}/v1/query", content=body, headers=headers, timeout=60).status_code
+            return httpx.post(f"{narrow.url}/v1/query", content=body, headers=headers, timeout=CLIENT_LIMIT_S).status_code
 
         assert set(clients.map(ask, range(24))) <= {200, 429}
-    end = time.monotonic() + 20
-    while resident_bytes(narrow.process.pid) > 200 * MB:
-        assert time.monotonic() < end, resident_bytes(narrow.process.pid)
-        time.sleep(0.2)
+    wait_for(lambda: resident_bytes(narrow.process.pid) <= 200 * MB)

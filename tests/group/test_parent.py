@@ -24,8 +24,6 @@ from tests.processes import busiest, children, wait_until_gone, workers
 from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, clean_environment, free_port, serving
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.serial
-
 TWO: Final = {"PULLBACK_FRONTS": "2", "PULLBACK_WORKERS": "2"}
 IDLE: Final = 'pullback_workers{state="idle"}'
 ANSWERED: Final = 'pullback_requests_total{code="200",kind="vjp"}'

@@ -16,8 +16,6 @@ from tests.cgroup import memory_group
 from tests.pool.queries import SMALL
 from tests.server import Server, serving_in
 
-pytestmark = pytest.mark.serial
-
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
@@ -142,6 +140,7 @@ def largest(limit: int) -> bytes:
     return head + b"0," * ((limit - len(head) - len(tail)) // 2) + tail
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("memory_bytes", [512 * MIB, GIB])
 def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_bytes: int) -> None:
     with memory_group(memory_bytes) as group, serving_in(group, tmp_path / "log.txt", PULLBACK_WORKERS="0") as server:
@@ -159,6 +158,7 @@ def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_by
         assert server.http.post("/v1/query", json=SMALL).status_code == 200
 
 
+@pytest.mark.serial
 def test_a_kill_by_the_kernel_blames_nobody(tmp_path: Path) -> None:
     # More memory is promised to the worker than there is, so the kernel ends it, not the worker's own limit.
     settings = {"PULLBACK_WORKERS": "1", "PULLBACK_WORKER_MEMORY_BYTES": str(64 * GIB)}

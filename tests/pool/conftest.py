@@ -10,7 +10,7 @@ import pytest
 from tests.server import Server, serving
 
 # Long enough for a second query on a slow machine, short enough to be waited for.
-QUARANTINE_S: Final = 6
+QUARANTINE_S: Final = 3
 
 
 @pytest.fixture(scope="package")

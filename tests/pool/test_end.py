@@ -9,7 +9,6 @@ from typing import Final
 
 import httpx
 import orjson
-import pytest
 
 from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless
@@ -17,8 +16,6 @@ from tests.pool.queries import SMALL, heavy, metric
 from tests.processes import family, wait_until_gone
 from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, serving
 from tests.waiting import wait_for
-
-pytestmark = pytest.mark.serial
 
 # Longer than what is computed below takes on any machine, so that an end comes from what was done and not from patience that ran out.
 PATIENT: Final = {"PULLBACK_DRAIN_TIMEOUT_S": "280"}
@@ -44,8 +41,8 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         assert len(processes) == 4
         used.send(QUERY)
         assert used.reply()[0] == 200
-        # Some seconds: what is asked meanwhile takes milliseconds.
-        query = heavy(2200, timeout_s=250)
+        # A second or two: what is asked meanwhile takes milliseconds.
+        query = heavy(1600, timeout_s=250)
         running = clients.submit(httpx.post, f"{server.url}/v1/query", json=query, timeout=CLIENT_LIMIT_S)
         wait_until_busy(server)
         server.process.send_signal(signal.SIGTERM)

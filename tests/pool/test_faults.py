@@ -20,8 +20,6 @@ from tests.processes import children, family, forkserver, is_alive, wait_until_g
 from tests.server import Server, serving
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.serial
-
 
 def is_whole(server: Server) -> bool:
     """One forkserver, with two ready workers of its own, and perhaps those for light work."""

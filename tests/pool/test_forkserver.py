@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +21,6 @@ from tests.pool.queries import SMALL
 from tests.processes import forkserver, workers
 from tests.server import Server, clean_environment, free_port, serving
 from tests.waiting import wait_for
-
-pytestmark = pytest.mark.serial
 
 # Run by every Python process of the service at its start; the parent of the workers is known by its module.
 ONLY_IN_THE_PARENT: Final = "import sys\nif 'app.pool.forkserver' in sys.orig_argv:\n"
@@ -138,42 +138,58 @@ assert gpus == [] and road.probe()
     assert done.stderr == "pullback: there are GPUs, and CUDA cannot use them, so the CPU computes: the driver is too old\n"
 
 
-def ended(folder: Path, in_the_parent: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """`pullback serve`, whose parent of the workers runs some lines of Python first, until it ends by itself."""
-    (folder / "sitecustomize.py").write_text(ONLY_IN_THE_PARENT + in_the_parent)
-    environment = clean_environment(PULLBACK_PORT=str(free_port()), PULLBACK_WORKERS="1", **settings)
+# Case → lines of Python that the parent of the workers runs first, settings, the exit status, and what is said in the end.
+UNHEALABLE: Final[dict[str, tuple[str, dict[str, str], int, str]]] = {
+    "cuda asked for and absent": (
+        "    pass",
+        {"PULLBACK_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""},
+        EXIT_SETTINGS,
+        "PULLBACK_DEVICE is cuda",
+    ),
+    "threads in the parent": (
+        "    import threading, time\n    threading.Thread(target=time.sleep, args=(1e3,), daemon=True).start()",
+        {},
+        EXIT_THREADS,
+        "2 threads",
+    ),
+    "a parent that is killed": ("    import os\n    os.kill(os.getpid(), 9)", {}, EXIT_WORKERS, "died 3 times in a row"),
+    "workers that die at once": (
+        "    import os\n    os.register_at_fork(after_in_child=lambda: os._exit(1))",
+        {"PULLBACK_DEVICE": "cpu"},
+        EXIT_WORKERS,
+        "A worker died 6 times in a row before it was ready",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def ending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """For each case a `pullback serve` that will end by itself, all of them at once, as they wait most of the time."""
     command = [str(Path(sys.executable).parent / "pullback"), "serve"]
-    return subprocess.run(
-        command, env={**environment, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=280, check=False
-    )
+    with ExitStack() as stack:
+        running = {}
+        for case, (in_the_parent, settings, _, _) in UNHEALABLE.items():
+            folder = tmp_path_factory.mktemp("ending")
+            (folder / "sitecustomize.py").write_text(ONLY_IN_THE_PARENT + in_the_parent)
+            environment = clean_environment(PULLBACK_PORT=str(free_port()), PULLBACK_WORKERS="1", **settings)
+            process = subprocess.Popen(
+                command,
+                env={**environment, "PYTHONPATH": str(folder)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            running[case] = stack.enter_context(process)
+            stack.callback(process.kill)
+        yield running
 
 
-@pytest.mark.parametrize(
-    ("in_the_parent", "settings", "exit_status", "said"),
-    [
-        ("    pass", {"PULLBACK_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}, EXIT_SETTINGS, "PULLBACK_DEVICE is cuda"),
-        (
-            "    import threading, time\n    threading.Thread(target=time.sleep, args=(1e3,), daemon=True).start()",
-            {},
-            EXIT_THREADS,
-            "2 threads",
-        ),
-        ("    import os\n    os.kill(os.getpid(), 9)", {}, EXIT_WORKERS, "died 3 times in a row"),
-        (
-            "    import os\n    os.register_at_fork(after_in_child=lambda: os._exit(1))",
-            {"PULLBACK_DEVICE": "cpu"},
-            EXIT_WORKERS,
-            "A worker died 6 times in a row before it was ready",
-        ),
-    ],
-    ids=["cuda asked for and absent", "threads in the parent", "a parent that is killed", "workers that die at once"],
-)
-def test_what_cannot_heal_ends_the_service(
-    tmp_path: Path, server: Server, in_the_parent: str, settings: dict[str, str], exit_status: int, said: str
-) -> None:
-    done = ended(tmp_path, in_the_parent, **settings)
-    assert done.returncode == exit_status, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("pullback: ")]
+@pytest.mark.parametrize("case", UNHEALABLE)
+def test_what_cannot_heal_ends_the_service(ending: dict[str, subprocess.Popen[str]], server: Server, case: str) -> None:
+    _, _, exit_status, said = UNHEALABLE[case]
+    _, errors = ending[case].communicate(timeout=280)
+    assert ending[case].returncode == exit_status, errors
+    lines = [line for line in errors.splitlines() if line.startswith("pullback: ")]
     assert said in lines[-1]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in errors
     assert answers(server)

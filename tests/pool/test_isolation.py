@@ -13,8 +13,6 @@ from tests.pool.test_pool import assert_answers, kill_until, wait_until_idle
 from tests.server import Server
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.serial
-
 JSON = "application/json"
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.pool.queries import SMALL
 from tests.server import serving
-
-pytestmark = pytest.mark.serial
 
 
 def test_what_does_not_fit_into_a_worker(tmp_path: Path) -> None:

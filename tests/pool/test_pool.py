@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
-import pytest
 
 from tests.pool.conftest import QUARANTINE_S
 from tests.pool.long_queries import asked, endless
@@ -19,8 +18,6 @@ from tests.pool.queries import SMALL, heavy, metric
 from tests.processes import busiest, workers
 from tests.server import CLIENT_LIMIT_S, Server
 from tests.waiting import wait_for
-
-pytestmark = pytest.mark.serial
 
 
 def assert_answers(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""What reading and building cost: a program of twenty lines on fakes, and the tape on top of its computation."""
+"""What reading and building cost: a program of twenty lines on fakes, and the graph runner on top of its computation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_reading_costs_no_more_than_a_few_times_what_pytorch_needs() -> None:
     assert best_s(build_once, 20) < 5 * best_s(run_on_fakes, 20)
 
 
-def test_the_tape_adds_little_to_the_computation() -> None:
+def test_the_runner_adds_little_to_the_computation() -> None:
     """A chain of cheap steps, against the same calls in a loop."""
     x = torch.randn(10)
     function = built("x = sin(x)\n" * 200 + "return x", {"x": x}, dtype=torch.float32)

@@ -18,8 +18,6 @@ from tesseract_core import Tesseract
 from tests.processes import workers
 from tests.server import Server
 
-pytestmark = pytest.mark.serial
-
 CLIENTS = 8
 KILLS = 3
 Ask = Callable[[float], float]

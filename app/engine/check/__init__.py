@@ -1,0 +1,1 @@
+"""`check`: PyTorch's derivative, finite differences and the client's own, compared."""

@@ -1,4 +1,4 @@
-"""What the numbers of a survey mean for each input and output: findings, the gravest first."""
+"""What the evidence means for each input and output: findings, the gravest first."""
 
 from __future__ import annotations
 

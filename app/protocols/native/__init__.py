@@ -1,0 +1,1 @@
+"""Pullback's own protocol: JSON and safetensors."""

@@ -1,0 +1,1 @@
+"""Tesseract Core: arrays in trees, an address for each call."""

@@ -1,0 +1,1 @@
+"""Calls of every operation: samples, reviewed examples, and what they show of its derivatives."""

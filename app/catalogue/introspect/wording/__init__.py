@@ -1,0 +1,1 @@
+"""Words about operations: summaries, meanings of arguments, tags, formulas."""

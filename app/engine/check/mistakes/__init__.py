@@ -1,0 +1,1 @@
+"""Why a derivation is wrong: hypotheses, each tried by making the mistake."""

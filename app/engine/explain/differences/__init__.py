@@ -1,0 +1,1 @@
+"""Differences of the whole Function and of single steps, beside the derivative that PyTorch gives."""

@@ -1,0 +1,1 @@
+"""A program run again in numbers of many digits, step by step."""
