@@ -22,8 +22,7 @@ from app.pool.share import Share
 from app.pool.worker_slots import WorkerSlot, light_slot, worker_slots
 from app.settings import Settings
 
-# Seconds before the n-th attempt in a row, after workers that died before they were ready: twice as long each time, so that a service that
-# cannot start says so within seconds, and one that could before tries every five seconds (as TorchServe's longest). Chosen.
+# Seconds before the n-th attempt in a row after workers that died before they were ready: doubled, then TorchServe's longest. Chosen.
 BACK_OFF_S: Final = (0.0, 0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
 # A busy worker is looked at from this age of its query on, and twice: a debugger may stop a process for an instant.
 _LOOK_AFTER_S: Final = 0.25
