@@ -12,7 +12,7 @@ PACKAGES := pyproject.toml constraints.txt app/__init__.py
 
 export PULLBACK_PORT ?= 8000
 
-.PHONY: run test test-cuda-build lint browser openapi constraints peers clean
+.PHONY: run test test-cuda-build lint browser openapi map constraints peers clean
 
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
@@ -46,6 +46,10 @@ browser:
 
 openapi: $(VENV)/.run
 	$(BIN)/python -m app.front.openapi > openapi/openapi.json
+
+# The table of rooms and modules in docs/architecture.md, out of their docstrings.
+map: $(VENV)/.dev
+	$(BIN)/python -m tests.room_map
 
 # Pullback beside other servers, in one run, with the same queries: PEERS names a folder with `setup.sh` and `run.py` (its README says
 # what they need), which may stand beside this one; ARGUMENTS go to run.py.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import yaml
 from app.errors import CODES
 from app.protocols.native.query_body import FIELDS
 from app.query import DTYPE_BYTES, WANTS, Format
-from tests.test_floors import modules
+from tests import room_map
 
 ROOT: Final = Path(__file__).parent.parent
 CONTRACT: Final = (ROOT / "docs" / "contract.md").read_text()
@@ -48,25 +47,9 @@ def test_paths_in_the_documents_exist() -> None:
             assert (ROOT / name).exists(), f"{document}: {name}"
 
 
-def _map() -> list[str]:
-    """A row for each room: where, what its docstring says first, its modules."""
-    rooms: dict[Path, list[str]] = {}
-    words = {}
-    for module in modules().values():
-        if module.path.name == "__init__.py":
-            words[module.path.parent] = (ast.get_docstring(module.tree) or "").split("\n")[0]
-        else:
-            rooms.setdefault(module.path.parent, []).append(module.path.stem)
-    return [
-        f"| [{room.relative_to(ROOT)}](../{room.relative_to(ROOT)}) | {words[room]} | {', '.join(sorted(rooms[room]))} |"
-        for room in sorted(rooms)
-    ]
-
-
-def test_the_map_has_every_module() -> None:
-    """Whoever adds a module or a room adds it here: what fails shows the row that is wanted."""
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    assert re.findall(r"^\| \[app/?.*\]\(.*\) \| .* \|$", text.split("## Every room")[1], flags=re.MULTILINE) == _map()
+def test_the_map_has_every_room_and_module() -> None:
+    """`make map` writes it."""
+    assert room_map.drawn() == room_map.rows()
 
 
 def test_references_to_the_contract_lead_to_its_sections() -> None:
