@@ -128,7 +128,7 @@ class Road:
         body = None if results is None else kept.joined(results)
         if body is None:
             return None
-        self.recipes.note(repetition.signature, kept, repetition.numbers)
+        self.recipes.note(repetition.signature, kept, repetition.numbers, computed - start)
         timings = {"compute": computed - start, "encode": time.perf_counter() - computed}
         return Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
 

@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.engine.autodiff.evaluation import backward, backward_batch
+from app.engine.autodiff.evaluation import backward
+from app.engine.autodiff.freivalds import UncertifiedError, are_close
+from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
 from app.engine.joint.proof import Batching, Joint, prove
 from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
 from app.engine.joint.stacks import Stacks
 from app.engine.planning.build import leaves_of
-from app.engine.planning.demand import Result
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
 from app.query import Query
@@ -56,9 +57,9 @@ class _Product(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The backwards of a Jacobian: of each output, from its unit vectors, `[elements, output…]`, all at once."""
+    """The backwards of a Jacobian: of each output, all at once."""
 
-    units: tuple[Tensor, ...]
+    starts: tuple[UnitRows, ...]
 
 
 class Recipe:
@@ -92,99 +93,101 @@ class Recipe:
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [places[name] for name in function.leaves]
         self._wrt = [places[name] for name in prepared.wrt]
-        units: tuple[Tensor, ...] = ()
+        starts: tuple[UnitRows, ...] = ()
         if "jacobian" in query.want:
-            units = tuple(_units(output) for output in prepared.plan.outputs)
-        products = {"vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": _Rows(units)}
+            differentiated = {prepared.dtypes[name] for name in prepared.wrt}
+            starts = tuple(unit_rows(output, differentiated) for output in prepared.plan.outputs)
+        products = {"vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": _Rows(starts)}
         self._products = [products[kind] for kind in query.want]
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
-        self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(unit.nbytes for unit in units)
+        self._count = 0  # results, without what confirms them
+        self._constants = [tensor for start in starts for tensor in start.tensors]
+        self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(constant.nbytes for constant in self._constants)
         sent_bytes = sum(data.data.nbytes for _, data in leaves_of({**query.inputs, **query.cotangent}))
         self.is_brief = prepared.plan.flops < _BRIEF_FLOPS and sent_bytes <= _BRIEF_BYTES
         self.joint = Joint()
         self.stacks = Stacks(self._buffers, self.joint)
-        self.came = Came() if self.is_brief and not pinned else None
+        self.came = None if pinned else Came.of(sent_bytes, is_brief=self.is_brief)
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
 
-        Raises whatever PyTorch raises.
+        Raises whatever PyTorch raises, and UncertifiedError.
         """
         if self.joint.single is not None:
-            return [
-                _array(value) for value in self.joint.single([buffer.undifferentiated(numbers) for buffer in self._buffers])
-            ]
+            values = self.joint.single([buffer.undifferentiated(numbers) for buffer in self._buffers])
+            return [_array(value) for value in self._confirmed(values)]
         results = self.compute([buffer.filled(numbers) for buffer in self._buffers])
         return None if results is None else [_array(value) for value in results]
 
     def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]]]:
-        """What `run` gives for each of several queries, as many as `stacks.best` has said. Raises whatever PyTorch raises."""
-        arrays = [_array(value) for value in self.stacks.run(queries)]
+        """What `run` gives for each of several queries, as many as `stacks.best` has said. Raises as `run`."""
+        values = self.stacks.run(queries)
+        if len(values) > self._count:
+            for row in range(len(queries)):
+                self._confirmed([value[row] for value in values])
+        arrays = [_array(value) for value in values[: self._count]]
         return [[array[row, ...] for array in arrays] for row in range(len(queries))]
 
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:
         """Prove a joint graph on queries that came, in steps of about a millisecond."""
         came = [[buffer.undifferentiated(numbers).clone() for buffer in self._buffers] for numbers in queries]
-        yield from prove(self._by_autograd, came, batching, self.joint)
+        del queries  # they are as large
+        yield from prove(self._by_autograd, came, batching, self.joint, self._constants)
 
     def _by_autograd(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Of tensors that no gradient is asked of. Raises ValueError where the results come another way than in the first run."""
+        """Of tensors that no gradient is asked of: the results, and behind them what confirms them.
+
+        Raises ValueError where the results come another way than in the first run.
+        """
         leaves = [t.detach().requires_grad_(b.derived) for t, b in zip(tensors, self._buffers, strict=True)]
-        results = self.compute(leaves)
-        if results is None:
+        values = self._values(leaves)
+        if values is None:
             raise ValueError
-        return results
+        return values
 
     def compute(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The same of the query's tensors, one for each buffer, on their device."""
+        values = self._values(tensors)
+        return None if values is None else self._confirmed(values)
+
+    def _confirmed(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The results. Raises UncertifiedError where what stands behind them does not confirm them."""
+        if len(values) == self._count:
+            return values
+        if not are_close(values[self._count :]):
+            raise UncertifiedError
+        return values[: self._count]
+
+    def _values(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """The results, and behind them pairs that have to be close; no number is read. None as of `run`."""
         leaves = [tensors[place] for place in self._leaves]
         if not self._wrt:
             with torch.no_grad():
-                return self._call(*leaves)
+                results: Sequence[Tensor] = self._call(*leaves)
+            self._count = len(results)
+            return results
         outputs = self._call(*leaves)
-        results: list[Tensor] = []
+        values: list[Tensor] = []
+        confirming: list[Tensor] = []
         structure = [value.requires_grad for value in outputs]
         wrt = tuple([tensors[place] for place in self._wrt])
         for product in self._products:
             if product is None:
-                results += outputs
+                values += outputs
                 continue
             if isinstance(product, _Rows):
-                results += _jacobian(outputs, wrt, product.units, structure)
+                values += jacobian(outputs, wrt, product.starts, structure, confirming)
                 continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
             cotangents = tuple([tensors[place] for place in product.cotangents]) or tuple([torch.ones_like(o) for o in of])
             gradients = backward(of, cotangents, True, False, wrt, True, accumulate_grad=False)
             for variable, gradient in zip(wrt, gradients, strict=True):
                 structure.append(gradient is None)
-                results.append(torch.zeros_like(variable) if gradient is None else gradient)
+                values.append(torch.zeros_like(variable) if gradient is None else gradient)
         self._structure = self._structure or structure
-        return results if structure == self._structure else None
-
-
-def _units(output: Result) -> Tensor:
-    return torch.eye(output.elements, dtype=output.dtype).view(output.elements, *output.shape)
-
-
-def _jacobian(
-    outputs: Sequence[Tensor], wrt: tuple[Tensor, ...], units: Sequence[Tensor], structure: list[bool]
-) -> Iterator[Tensor]:
-    """Of each output that carries a derivative, by each of `wrt`: `[output…, input…]`. Raises UncertifiedError."""
-    for output, unit in zip(outputs, units, strict=True):
-        if not output.requires_grad:
-            continue
-        rows: Sequence[Tensor | None]
-        if output.numel() == 1:
-            rows = backward((output,), (unit[0],), True, False, wrt, True, accumulate_grad=False)
-        else:
-            rows = backward_batch((output,), wrt, (unit,))
-        structure += [block is None for block in rows]
-        for variable, block in zip(wrt, rows, strict=True):
-            yield (
-                variable.new_zeros((*output.shape, *variable.shape))
-                if block is None
-                else block.reshape((*output.shape, *variable.shape))
-            )
+        self._count = len(values)
+        return values + confirming if structure == self._structure else None
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -289,15 +292,19 @@ class Recipes:
         self.bytes_of += size
         self._bound()
 
-    def note(self, signature: Hashable, kept: Kept, numbers: Sequence[Numbers]) -> None:
-        """A query of this signature was answered by its recipe."""
+    def note(self, signature: Hashable, kept: Kept, numbers: Sequence[Numbers], seconds: float) -> None:
+        """A query of this signature was answered by its recipe, computed in so many seconds."""
         came = kept.recipe.came
         if came is None:
             return
-        came.note(numbers)
-        if came.is_enough:
+        is_due = self.proofs.note(came, numbers, seconds)
+        if came.is_too_long:
             kept.recipe.came = None
-            self.proofs.add(kept.recipe.proving(came.sets, self._batching), partial(self._proved, signature, kept))
+            self.proofs.release(came)
+        elif is_due:
+            kept.recipe.came = None
+            steps = kept.recipe.proving(self.proofs.release(came), self._batching)
+            self.proofs.add(steps, partial(self._proved, signature, kept), came.bytes)
 
     def _proved(self, signature: Hashable, kept: Kept, is_done: bool) -> None:
         recipe = kept.recipe

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,4 +91,23 @@ def close(actual: Tensor, expected: Tensor, eps: float | None = None) -> bool:
         return True
     error = float((actual - expected).abs().max())
     scale = float(torch.maximum(actual.abs().max(), expected.abs().max()))
-    return math.isfinite(scale) and error <= 1e3 * (torch.finfo(actual.dtype).eps if eps is None else eps) * scale
+    return _is_within(error, scale, torch.finfo(actual.dtype).eps if eps is None else eps)
+
+
+def are_close(pairs: Sequence[Tensor]) -> bool:
+    """Whether each at an even place is close to the one behind it, both real, of one dtype and not empty."""
+    return all(map(_are_close_in_numpy if pairs[0].device.type == "cpu" else close, pairs[::2], pairs[1::2]))
+
+
+def _are_close_in_numpy(actual: Tensor, expected: Tensor) -> bool:
+    """As `close`, in half the time of small ones."""
+    left, right = actual.detach().numpy(), expected.detach().numpy()
+    with np.errstate(all="ignore"):
+        error = float(np.abs(left - right).max())
+        scale = max(float(np.abs(left).max()), float(np.abs(right).max()))
+    return _is_within(error, scale, torch.finfo(actual.dtype).eps)
+
+
+def _is_within(error: float, scale: float, eps: float) -> bool:
+    """Where anything is not finite, one of the two is not."""
+    return math.isfinite(error) and math.isfinite(scale) and error <= 1e3 * eps * scale

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -57,31 +57,39 @@ class Joint:
         return sum(tape.bytes for tape in (self.single, *self.stacks.values()) if tape is not None)
 
 
-def prove(compute: Compute, came: Sequence[Sequence[Tensor]], batching: Batching, joint: Joint) -> Iterator[None]:
-    """Fill `joint`, in steps of about a millisecond.
+def prove(
+    compute: Compute, came: Sequence[Sequence[Tensor]], batching: Batching, joint: Joint, constants: Sequence[Tensor] = ()
+) -> Iterator[None]:
+    """Fill `joint`, in steps of about a millisecond, or of two runs of the computation.
 
     Arguments:
         compute: one query's computation, by autograd, from its tensors.
         came: tensors of queries that came; one at least.
+        constants: tensors that it holds itself.
     """
     drawn = torch.Generator()
     drawn.manual_seed(0)
     try:
-        tape = record(compute, came[0])
+        tape = record(compute, came[0], constants)
     except UnrecordableError:
         return
-    yield
-    sets = [*came, *(_varied(came[number % len(came)], drawn) for number in range(_MORE_SETS))]
+    sets = list(came)
     compared = 0
-    for number, tensors in enumerate(sets):
+    for number in range(len(came) + _MORE_SETS):
+        yield
+        if number < len(came):
+            tensors: Sequence[Tensor] = came[number]
+        else:
+            tensors = yield from _varied_in_steps(came[number % len(came)], drawn)
+            if _are_few(tensors):
+                sets.append(tensors)
         is_same = _agrees(compute, tape, tensors)
         if is_same is False or (is_same is None and number < len(came)):
             return
         compared += is_same is True
-        yield
     if compared < len(came) + _MORE_SETS // 2:
         return
-    if _median_s(tape, came) >= _median_s(compute, came):
+    if not (yield from _is_quicker(tape, compute, came)):
         return
     joint.single = tape
     if batching == "off" or not (tape.is_same_in_stacks or batching == "tolerant"):
@@ -106,6 +114,17 @@ def _agrees(compute: Compute, tape: Tape, tensors: Sequence[Tensor]) -> bool | N
 
 def _varied(tensors: Sequence[Tensor], drawn: torch.Generator) -> list[Tensor]:
     """Each tensor with its elements in another order, and floating ones in other magnitudes."""
+    steps = _varied_in_steps(tensors, drawn)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            varied: list[Tensor] = end.value
+            return varied
+
+
+def _varied_in_steps(tensors: Sequence[Tensor], drawn: torch.Generator) -> Generator[None, None, list[Tensor]]:
+    """As `_varied`, with a step for each large tensor."""
     varied = []
     for tensor in tensors:
         order = torch.randperm(tensor.numel(), generator=drawn, device="cpu")
@@ -113,18 +132,36 @@ def _varied(tensors: Sequence[Tensor], drawn: torch.Generator) -> list[Tensor]:
         if value.dtype.is_floating_point:
             value = value * (0.5 + torch.rand(value.shape, generator=drawn, dtype=value.dtype, device="cpu"))
         varied.append(value.contiguous())
+        if not _are_few(varied[-1:]):
+            yield
     return varied
 
 
-def _median_s(compute: Compute, sets: Sequence[Sequence[Tensor]]) -> float:
-    """Seconds of one run."""
-    times = []
+def _are_few(tensors: Sequence[Tensor]) -> bool:
+    """A stack of the fewest of them is allowed; others take more than a millisecond to be drawn."""
+    return min(_STACKS) * sum(tensor.nbytes for tensor in tensors) <= _STACK_BYTES
+
+
+def _is_quicker(tape: Tape, compute: Compute, sets: Sequence[Sequence[Tensor]]) -> Generator[None, None, bool]:
+    """Whether the tape takes less time, the median of runs by turns."""
+    ours, theirs = [], []
     for number in range(_TIMINGS):
         tensors = sets[number % len(sets)]
-        start = time.perf_counter()
-        compute(tensors)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        ours.append(_seconds(tape, tensors))
+        theirs.append(_seconds(compute, tensors))
+        yield
+    return statistics.median(ours) < statistics.median(theirs)
+
+
+def _seconds(compute: Compute, tensors: Sequence[Tensor]) -> float:
+    """Of one run."""
+    start = time.perf_counter()
+    compute(tensors)
+    return time.perf_counter() - start
+
+
+def _median_s(compute: Compute, sets: Sequence[Sequence[Tensor]]) -> float:
+    return statistics.median(_seconds(compute, sets[number % len(sets)]) for number in range(_TIMINGS))
 
 
 def _prove_stack(

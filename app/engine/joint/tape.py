@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.engine.joint.operators import FACTORIES, is_recordable, is_same_in_stacks, name_of
 
-# Tensors that a tape keeps, which depend on shapes alone: as large as a small query.
+# Tensors made while recording that a tape keeps, as they depend on shapes alone: as large as a small query, or as what the computation
+# holds itself.
 _CONSTANT_BYTES: Final = 64 << 10
 _CALLS_LIMIT: Final = 256  # a longer program takes so long that what is saved between its calls does not matter
 _CALL_BYTES: Final = 512  # of a call with its arguments (measured by tracemalloc: 300 to 500)
@@ -92,7 +93,7 @@ def record(compute: Compute, inputs: Sequence[Tensor], constants: Sequence[Tenso
     with recorder:
         results = compute(inputs)
     outputs = [recorder.slot_of(result) for result in results]
-    return _tape(recorder, len(inputs), outputs)
+    return _tape(recorder, len(inputs), outputs, constants)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -199,7 +200,7 @@ def _mark(tensor: Tensor) -> tuple[Any, ...]:
     return memory, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg()
 
 
-def _tape(recorder: _Recorder, arity: int, outputs: Sequence[int]) -> Tape:
+def _tape(recorder: _Recorder, arity: int, outputs: Sequence[int], held: Sequence[Tensor]) -> Tape:
     constants = {**recorder.constants}
     running: list[_Call] = []
     for call in recorder.calls:  # what is made of constants alone is one
@@ -213,7 +214,10 @@ def _tape(recorder: _Recorder, arity: int, outputs: Sequence[int]) -> Tape:
             needed.update(_slots_in(call.arguments))
     running = [call for call in running if call.slot in needed]
     kept = {slot: constants[slot] for slot in needed & constants.keys()}
-    if sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) > _CONSTANT_BYTES:
+    memory = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept.values()}
+    held_bytes = sum(tensor.untyped_storage().nbytes() for tensor in held)
+    made_bytes = sum(memory.values()) - sum(memory.get(tensor.untyped_storage()._cdata, 0) for tensor in held)
+    if made_bytes > max(_CONSTANT_BYTES, held_bytes):
         raise UnrecordableError
     is_same = all(call.function is operator.getitem or is_same_in_stacks(call.function, call.arguments) for call in running)
     return _laid_out(running, kept, arity, outputs, is_same)

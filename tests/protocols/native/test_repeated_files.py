@@ -141,7 +141,7 @@ def test_what_comes_often_is_proved_on_the_bytes_that_came() -> None:
     }
     road = Road(Limits(), "cpu")
     body = next(iter(variants(query)))
-    for _ in range(3):
+    for _ in range(7):
         asked(road, body, SAFETENSORS, SAFETENSORS)
     take_apart = road.taking_apart(Request("query", "a", SAFETENSORS, None, SAFETENSORS, memoryview(body)))
     parts = None if take_apart is None else take_apart(body)

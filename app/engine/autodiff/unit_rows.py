@@ -1,0 +1,84 @@
+"""A dense Jacobian, all rows of an output at once, in tensor operations alone: no number is read, so that a joint graph may hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from app.engine.autodiff.evaluation import backward, backward_rows_unconfirmed
+from app.engine.autodiff.freivalds import UncertifiedError, combined, weights
+from app.engine.planning.demand import Result
+
+
+class UnitRows(NamedTuple):
+    """Where the backwards of one output begin.
+
+    Attributes:
+        units: its unit vectors, `[elements, output…]`.
+        combination: of all of them, `[output…]`, as `freivalds.combined` gives it.
+        weights: of that combination, `[elements]`, by the dtype of what they are multiplied with.
+    """
+
+    units: Tensor
+    combination: Tensor
+    weights: Mapping[torch.dtype, Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that it holds."""
+        return [self.units, self.combination, *self.weights.values()]
+
+
+def unit_rows(output: Result, dtypes: Collection[torch.dtype]) -> UnitRows:
+    """Of an output of at least one element; `dtypes`: of the inputs that it is differentiated by."""
+    units = torch.eye(output.elements, dtype=output.dtype).view(output.elements, *output.shape)
+    return UnitRows(units, combined(units), {dtype: weights(output.elements, dtype, "cpu") for dtype in dtypes})
+
+
+def jacobian(
+    outputs: Sequence[Tensor],
+    wrt: tuple[Tensor, ...],
+    starts: Sequence[UnitRows],
+    structure: list[bool],
+    confirming: list[Tensor],
+) -> Iterator[Tensor]:
+    """Of each output that carries a derivative, by each of `wrt`: `[output…, input…]`.
+
+    Arguments:
+        structure: is told of each block whether no path leads there.
+        confirming: is given pairs of tensors that must be close to each other (`freivalds.close`), or nothing is right.
+
+    Raises UncertifiedError.
+    """
+    for output, start in zip(outputs, starts, strict=True):
+        if not output.requires_grad:
+            continue
+        rows: Sequence[Tensor | None]
+        if output.numel() == 1:
+            rows = backward((output,), (start.units[0],), True, False, wrt, True, accumulate_grad=False)
+        else:
+            rows = backward_rows_unconfirmed((output,), wrt, (start.units,))
+            alone = backward((output,), (start.combination,), True, False, wrt, True, accumulate_grad=False)
+            confirming += _pairs(rows, alone, start.weights)
+        structure += [block is None for block in rows]
+        for variable, block in zip(wrt, rows, strict=True):
+            yield (
+                variable.new_zeros((*output.shape, *variable.shape))
+                if block is None
+                else block.reshape((*output.shape, *variable.shape))
+            )
+
+
+def _pairs(
+    rows: Sequence[Tensor | None], alone: Sequence[Tensor | None], weights: Mapping[torch.dtype, Tensor]
+) -> Iterator[Tensor]:
+    """The combination of the rows, and what one pass gives for the combined unit vectors."""
+    for block, single in zip(rows, alone, strict=True):
+        if (block is None) != (single is None):
+            raise UncertifiedError
+        if block is not None and single is not None:
+            yield torch.tensordot(weights[block.dtype], block, 1)
+            yield single
