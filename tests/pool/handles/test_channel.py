@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from app.pool.frames import HEADER_BYTES, Frame, Kind, encode
+from app.pool.frames import HEADER_BYTES, Frame, Kind, Reader, encode
 from app.pool.handles.channel import Channel
 from tests.waiting import HANG_S
 
@@ -126,3 +127,36 @@ def test_a_peer_that_lives_is_heard_in_turns_and_others_in_between() -> None:
         await asyncio.wait_for(asyncio.gather(heard.lost, other.lost), HANG_S)
 
     uvloop.run(scene())
+
+
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_what_is_sent_one_by_one_or_together_arrives_in_order(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    """Where each was answered before the next they go at once, and several of one turn together; large ones wait for the socket."""
+
+    async def scene() -> None:
+        ours, theirs = socket.socketpair()
+        heard = Heard(ours)
+        reader = Reader()
+        number = 0
+        for count in [*[1] * 20, 5, *[1] * 12, 3, 1, 1]:
+            sizes = [0, 5_000, 500_000, 40][: 1 + count % 4] * count
+            for size in sizes:
+                heard.channel.send(encode(Kind.QUERY, number, body=[b"q" * size]))
+                number += 1
+            received: list[Frame] = []
+            theirs.setblocking(False)
+            while len(received) < len(sizes):
+                await asyncio.sleep(0)
+                with contextlib.suppress(BlockingIOError):
+                    received += reader.received(theirs.recv_into(reader.buffer()))
+            assert [frame.number for frame in received] == list(range(number - len(sizes), number))
+            assert [len(frame.body) for frame in received] == sizes
+            theirs.setblocking(True)
+            answered = len(heard.frames) + 1
+            send(theirs, 10)
+            while len(heard.frames) < answered:
+                await asyncio.sleep(0)
+        heard.channel.close()
+        theirs.close()
+
+    run(scene())

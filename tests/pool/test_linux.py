@@ -1,0 +1,101 @@
+"""What is asked of Linux: a wait for a socket that stays awake for what comes soon, and for no longer."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from app.pool import linux
+from app.pool.linux import AdaptiveWait
+from tests.waiting import HANG_S
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(HANG_S)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def readable(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def later(connection: socket.socket) -> threading.Thread:
+    """Sends a byte in a moment."""
+
+    def send() -> None:
+        time.sleep(0.02)
+        connection.send(b"x")
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_it_sleeps_where_it_does_not_know_that_something_comes_soon(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    seen = []
+
+    def receive() -> int:
+        seen.append(readable(ours))
+        return len(ours.recv(1))
+
+    thread = later(theirs)
+    assert AdaptiveWait(ours).wait(receive) == 1
+    assert seen == [False]
+    thread.join()
+
+
+def test_it_stays_awake_where_the_last_came_soon(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux, "_AWAKE_S", HANG_S)
+    monkeypatch.setattr(linux, "_YIELD_S", HANG_S)  # others use this machine too
+    ours, theirs = pair
+    seen = []
+
+    def receive() -> int:
+        seen.append(readable(ours))
+        return len(ours.recv(1))
+
+    wait = AdaptiveWait(ours)
+    theirs.send(b"x")
+    wait.wait(receive)
+    thread = later(theirs)
+    assert wait.wait(receive) == 1
+    assert seen == [True, True]
+    thread.join()
+
+
+def test_it_stays_awake_for_a_moment_only(pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "_YIELD_S", HANG_S)
+    ours, theirs = pair
+    wait = AdaptiveWait(ours)
+    theirs.send(b"x")
+    wait.wait(lambda: len(ours.recv(1)))
+
+    def receive() -> int:
+        time.sleep(1.0)  # nothing comes for so long
+        return len(ours.recv(1))
+
+    thread = later(theirs)
+    began = time.process_time()
+    assert wait.wait(receive) == 1
+    assert time.process_time() - began < 0.5
+    thread.join()
+
+
+def test_it_ends_with_the_other_side(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    wait = AdaptiveWait(ours)
+    theirs.send(b"x")
+    wait.wait(lambda: len(ours.recv(1)))
+    theirs.close()
+    assert wait.wait(lambda: len(ours.recv(1))) == 0
