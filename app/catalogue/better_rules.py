@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
+from app.catalogue.better.ties import clamp, fmax, fmin, prelu
+from app.catalogue.better.tracked import is_batched, is_differentiated, with_value
+
 # Where |det A| is less than that share of the product of A's row norms (Hadamard's bound), det·A⁻ᵗ, which PyTorch computes, has lost
 # half of its digits or all.
 _NEARLY_SINGULAR: Final = 0.5
@@ -30,12 +34,12 @@ def det(A: Tensor) -> Tensor:  # noqa: N803
     small parallel time using a small number of processors", Information Processing Letters 18, 1984).
     """
     value: Tensor = torch.linalg.det(A)
-    if not _is_differentiated(A) or A.numel() == 0 or is_fake(A):
+    if not is_differentiated(A) or A.numel() == 0 or is_fake(A):
         return value
     with torch.no_grad():
         bound = torch.linalg.vector_norm(A, dim=-1).prod(-1)
         singular = value.detach().abs() <= torch.finfo(A.dtype).eps ** _NEARLY_SINGULAR * bound
-    if not _is_batched(A) and not bool(singular.any()):
+    if not is_batched(A) and not bool(singular.any()):
         return value
     finite = torch.isfinite(A.detach()).all(-1).all(-1)
     singular = singular & finite
@@ -43,26 +47,7 @@ def det(A: Tensor) -> Tensor:  # noqa: N803
     identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     by_factors = torch.linalg.det(torch.where(here, identity, A))
     by_minors = _rotated_det(torch.where(here, A, identity))
-    return torch.where(singular, _with_value(by_minors, value), by_factors)
-
-
-def _is_differentiated(x: Tensor) -> bool:
-    return bool(x.requires_grad) or torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.maybe_get_level(x) > 0
-
-
-def _is_batched(x: Tensor) -> bool:
-    """Whether some vmap runs over `x`, so that no value of it may be looked at."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        if torch._C._functorch.is_batchedtensor(x):
-            return True
-        x = torch._C._functorch.get_unwrapped(x)
-    return False
-
-
-def _with_value(differentiable: Tensor, value: Tensor) -> Tensor:
-    """The derivative of the one with the value of the other."""
-    same: Tensor = differentiable + (value - differentiable).detach()
-    return same
+    return torch.where(singular, with_value(by_minors, value), by_factors)
 
 
 def _rotated_det(A: Tensor) -> Tensor:  # noqa: N803
@@ -112,22 +97,10 @@ def polar(abs: Tensor, angle: Tensor) -> Tensor:  # noqa: A002
     return torch.complex(abs * torch.cos(angle), abs * torch.sin(angle))
 
 
-def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002
-    """`torch.clamp`; constant, and so without a derivative, where `min` is not less than `max`.
-
-    PyTorch's derivative is 1 where the input equals both bounds.
-    """
-    value: Tensor = torch.clamp(input, min, max)
-    numbers = isinstance(min, int | float) and isinstance(max, int | float)
-    if not numbers or min < max or not _is_differentiated(input):
-        return value
-    return torch.where(torch.ones_like(value, dtype=torch.bool), value.detach(), value)
-
-
 def nextafter(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     """`torch.nextafter`, which moves with its input; PyTorch's derivative is that of `other`, or zero, where the two are equal."""
     value: Tensor = torch.nextafter(input, other)
-    moved = _with_value(input.expand(value.shape) + torch.zeros_like(value), value)
+    moved = with_value(input.expand(value.shape) + torch.zeros_like(value), value)
     return torch.where(torch.isfinite(value) & torch.isfinite(input), moved, value)
 
 
@@ -137,7 +110,7 @@ def _hermitian(A: Tensor, upper: bool) -> Tensor:  # noqa: N803
     PyTorch's reverse mode does that too. Its forward mode takes the tangent as it is, and so contradicts it where the tangent is not
     Hermitian: `linalg.cholesky`, `linalg.eigh`.
     """
-    if not _is_differentiated(A):
+    if not is_differentiated(A):
         return A
     mirrored = A.triu() + A.triu(1).mH if upper else A.tril() + A.tril(-1).mH
     symmetric = (A + A.mH) / 2
@@ -147,7 +120,7 @@ def _hermitian(A: Tensor, upper: bool) -> Tensor:  # noqa: N803
 
 def _triangle(A: Tensor, upper: bool, unit: bool = False) -> Tensor:  # noqa: N803
     """What of `A` is read: PyTorch's derivative by the rest, which is not, is not zero, and that by the triangle wrong with it."""
-    if not _is_differentiated(A):
+    if not is_differentiated(A):
         return A
     if unit:
         A = A - torch.diag_embed(A.diagonal(dim1=-2, dim2=-1))  # noqa: N806
@@ -170,10 +143,10 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:  # noqa: N803
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:  # noqa: A002
     """PyTorch's forward mode is wrong also for a triangular matrix, so the derivative is that of solving with the identity."""
     value = torch.cholesky_inverse(input, upper)
-    if not _is_differentiated(input):
+    if not is_differentiated(input):
         return value
     identity = torch.eye(input.shape[-1], dtype=input.dtype, device=input.device).expand(input.shape)
-    return _with_value(torch.cholesky_solve(identity, _triangle(input, upper), upper), value)
+    return with_value(torch.cholesky_solve(identity, _triangle(input, upper), upper), value)
 
 
 def cholesky_solve(input: Tensor, input2: Tensor, upper: bool = False) -> Tensor:  # noqa: A002
@@ -204,7 +177,7 @@ def erfcx(input: Tensor) -> Tensor:  # noqa: A002
     The derivative is that of 1/(x√π)·Σ (−1)ⁿ (2n−1)!!/(2x²)ⁿ there (NIST Digital Library of Mathematical Functions, 7.12.1).
     """
     value: Tensor = torch.special.erfcx(input)
-    if not _is_differentiated(input):
+    if not is_differentiated(input):
         return value
     far = input > _FAR_OUT
     x = torch.where(far, input, _FAR_OUT)
@@ -213,7 +186,7 @@ def erfcx(input: Tensor) -> Tensor:  # noqa: A002
     for n in range(_TERMS, 0, -1):
         series = 1 - (2 * n - 1) * u * series
     tail = series / (x * math.sqrt(math.pi))
-    return torch.where(far, _with_value(tail, value), torch.special.erfcx(torch.where(far, 0.0, input)))
+    return torch.where(far, with_value(tail, value), torch.special.erfcx(torch.where(far, 0.0, input)))
 
 
 def log_ndtr(input: Tensor) -> Tensor:  # noqa: A002
@@ -222,12 +195,12 @@ def log_ndtr(input: Tensor) -> Tensor:  # noqa: A002
     There log Φ(x) = log(erfcx(−x/√2)/2) − x²/2.
     """
     value: Tensor = torch.special.log_ndtr(input)
-    if not _is_differentiated(input):
+    if not is_differentiated(input):
         return value
     far = input < _TAIL
     x = torch.where(far, input, _TAIL)
     tail = torch.log(erfcx(-x * math.sqrt(0.5)) / 2) - x * x / 2
-    return torch.where(far, _with_value(tail, value), torch.special.log_ndtr(torch.where(far, 0.0, input)))
+    return torch.where(far, with_value(tail, value), torch.special.log_ndtr(torch.where(far, 0.0, input)))
 
 
 class _MatrixExponential(torch.autograd.Function):
@@ -270,7 +243,7 @@ def _along(A: Tensor, E: Tensor) -> Tensor:  # noqa: N803
 
 
 def matrix_exp(A: Tensor) -> Tensor:  # noqa: N803
-    if not _is_differentiated(A) or A.numel() == 0:
+    if not is_differentiated(A) or A.numel() == 0:
         plain: Tensor = torch.linalg.matrix_exp(A)
         return plain
     value: Tensor = _MatrixExponential.apply(A)  # type: ignore[no-untyped-call]
@@ -286,6 +259,8 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "linalg.det": det, "polar": polar, "clamp": clamp, "nextafter": nextafter,
     "linalg.cholesky": cholesky, "linalg.cholesky_ex": cholesky_ex, "linalg.eigh": eigh,
     "cholesky_inverse": cholesky_inverse, "cholesky_solve": cholesky_solve, "triangular_solve": triangular_solve,
+    "fmax": fmax, "fmin": fmin, "nn.functional.prelu": prelu,
+    "scatter": scatter, "index_copy": index_copy, "put": put, "index_put": index_put,
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
 }  # fmt: skip
 
@@ -293,8 +268,15 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
 FORMULAS: Final[dict[Callable[..., Any], str]] = {
     det: "grad * adjugate(A)^H",
     polar: "abs: real(grad * exp(-1j * angle)); angle: abs * imag(grad * exp(-1j * angle))",
-    clamp: "where(min <= input and input <= max, grad, 0); 0 where min >= max",
+    clamp: "where(min <= input and input <= max, grad, 0); 0 where min >= max; min: where(input < min < max, grad, 0); max: the rest",
     nextafter: "input: grad; other: 0",
+    fmax: "input: where(input >= other or isnan(other), grad, 0); other: grad - that",
+    fmin: "input: where(input <= other or isnan(other), grad, 0); other: grad - that",
+    prelu: "input: where(input > 0, grad, weight * grad); weight: sum of where(input > 0, 0, input * grad)",
+    scatter: "input: grad.scatter(dim, index, 0); src: grad.gather(dim, index), 0 where a later one overwrites it",
+    index_copy: "input: grad.index_fill(dim, index, 0); source: grad.index_select(dim, index), 0 where a later one overwrites it",
+    put: "input: grad.put(index, 0); source: grad.take(index), 0 where a later one overwrites it",
+    index_put: "input: grad.index_put(indices, 0); values: grad[indices], 0 where a later one overwrites it",
     cholesky: "symmetric part of inv(L)^H @ phi(L^H @ grad) @ inv(L), phi: lower triangle with half of the diagonal",
     cholesky_ex: "symmetric part of inv(L)^H @ phi(L^H @ grad) @ inv(L), phi: lower triangle with half of the diagonal",
     eigh: "V @ (diag(grad_L) + (V^H @ grad_V) / E) @ V^H, E[i, j] = L[j] - L[i], no division on the diagonal",

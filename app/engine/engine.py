@@ -19,7 +19,7 @@ from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.cuda.graphs import Recorder
 from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
-from app.engine.nonfinite import note_nonfinite
+from app.engine.nonfinite import note_degenerate, note_nonfinite
 from app.engine.notes import Notes
 from app.engine.planning.plan import PASS_FLOPS, Plan
 from app.engine.planning.prepare import Prepared, Preparer, rounded_integers
@@ -128,6 +128,8 @@ class Engine:
             )
         for operation, sentence in prepared.conventions:
             notes.say("convention", sentence, operation)
+        if prepared.wrt and any(KINDS[kind].demand.derives for kind in query.want):
+            note_degenerate(computation)
         note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
         report = _reported(prepared.plan, computation.layouts, self._device)
         return Answer(_sent(tree), notes.all(), report)

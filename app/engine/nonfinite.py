@@ -1,17 +1,19 @@
-"""Says of a derivative that is not finite where it is so and which step made it first."""
+"""Says of a derivative where it is not finite and which step made it so first, and where its finite numbers are none."""
 
 from __future__ import annotations
 
-import math
+import cmath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from app.catalogue.facts import sentence, values
 from app.engine.computation import Computation
+from app.engine.stepwise.degenerate_points import degenerate_steps
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
-from app.engine.stepwise.point import REFUSALS, Point, step_of
+from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
 from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.engine.tensors import SparseTensor
 from app.program.function import Step
@@ -28,6 +30,17 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
         computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)
 
 
+def note_degenerate(computation: Computation) -> None:
+    """A note for each step that has no derivative at this point, where PyTorch gives finite numbers all the same."""
+    query, function = computation.query, computation.prepared.function
+    for node in degenerate_steps(function, computation.leaves, query.seed, query.batched):
+        step = step_of(node)
+        name = name_of(node) if step is None else step.operation
+        at = name if step is None or query.program is None else f"{step.line}:{step.column}"
+        where = "" if step is None or query.program is None else f"Line {step.line}, `{step.text}`: "
+        computation.notes.say("singular_point", where + sentence(values("degenerate")[name_of(node)]), at)
+
+
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(tree, Tensor):
         yield path, tree
@@ -40,10 +53,7 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:
 
 def _finite(value: Tensor) -> bool:
     # The sum is finite wherever every element is, unless it overflows: then look closely.
-    total = value.sum().item()
-    if isinstance(total, complex):
-        total = abs(total)
-    return math.isfinite(total) or bool(torch.isfinite(value).all())
+    return cmath.isfinite(value.sum().item()) or bool(torch.isfinite(value).all())
 
 
 def first_step(computation: Computation) -> Step | None:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.catalogue.facts import short, values
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
 from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
@@ -206,6 +207,8 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     """
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial)
+    # A factorisation's numbers decide whether a note stands beside them.
+    is_fixed = is_fixed and not (prepared.wrt and {short(name) for name in function.operations()} & values("degenerate").keys())
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
     if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:
         return None

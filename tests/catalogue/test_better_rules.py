@@ -103,15 +103,6 @@ def test_polar_agrees_with_itself_where_the_modulus_is_negative() -> None:
     torch.testing.assert_close(pull(torch.ones(3, dtype=torch.complex128))[0], torch.cos(angle))
 
 
-def test_a_clamp_to_one_value_is_constant() -> None:
-    x = torch.tensor([0.0, 1.0, -1.0], requires_grad=True)
-    for low, high in ((0, 0), (2.0, 1.0)):
-        y = better_rules.clamp(x, low, high)
-        assert torch.equal(y.detach(), torch.clamp(x.detach(), low, high))
-        assert not torch.autograd.grad(y.sum(), x)[0].any()
-    assert torch.autograd.grad(better_rules.clamp(x, -1, 2).sum(), x)[0].tolist() == [1.0, 1.0, 1.0]
-
-
 def test_programs_call_them_too() -> None:
     singular = [[1.0, 2.0], [2.0, 4.0]]
     for text in ("linalg.det(a)", "torch.det(a)", "a.det()", "torch.linalg.det(a)"):
@@ -143,6 +134,7 @@ def test_every_row_is_a_function_of_pytorch_that_is_wrong() -> None:
     unread = grad(lambda a: torch.cholesky_solve(B, a).sum())(torch.ones(3, 3, dtype=torch.float64)).triu(1)
     assert unread.any()
     others = {"special.erfcx", "special.log_ndtr", "linalg.matrix_exp", "matrix_exp"}  # each has its own test below
+    others |= {"fmax", "fmin", "nn.functional.prelu", "scatter", "index_copy", "put", "index_put"}  # or beside its module
     assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp", "nextafter", *MATRICES, *others}
     assert set(better_rules.FORMULAS) == set(better_rules.BETTER.values())
 

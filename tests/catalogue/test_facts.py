@@ -52,7 +52,7 @@ def test_values_are_those_of_their_kind(kind: str) -> None:
 
 def test_casts_and_conventions_lead_somewhere() -> None:
     assert set(values("casts_to").values()) <= set(DTYPE_BYTES)
-    assert all(sentence(key) for key in values("convention").values())
+    assert all(sentence(key) for kind in ("convention", "degenerate") for key in values(kind).values())
 
 
 def test_an_unknown_fact_is_no_empty_set() -> None:

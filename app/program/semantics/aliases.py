@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from app.catalogue.better.overwriting import lasting
+from app.catalogue.better.tracked import is_differentiated
+
 
 class _Viewed:
     """Stands in a view's arguments for the tensor that is viewed."""
@@ -151,7 +154,16 @@ def item_set(tensor: Tensor, index: Any, value: Any) -> Tensor:
     places = torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)[index]
     while value.dim() > places.dim() and value.shape[0] == 1:
         value = value.squeeze(0)
-    return tensor.reshape(-1).index_put((places,), value.expand(places.shape)).view(tensor.shape)
+    value = value.expand(places.shape)
+    if _may_repeat(index) and is_differentiated(value) and places.numel():
+        value = lasting(value, places, tensor.numel())
+    return tensor.reshape(-1).index_put((places,), value).view(tensor.shape)
+
+
+def _may_repeat(index: Any) -> bool:
+    """Whether an index can name one place twice: by a list of numbers."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, list) or (isinstance(part, Tensor) and part.dtype != torch.bool) for part in parts)
 
 
 # What stands for them while a program is read on tensors without values: the shapes, by a tenth of the calls.

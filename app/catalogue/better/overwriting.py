@@ -1,0 +1,75 @@
+"""Writing to places of a tensor, where one place may be written twice: only what is written last has a derivative.
+
+PyTorch's backward gives the cotangent of the place to each that was written there, also to those that nothing is left of
+(measured on 2.13.0; its forward mode is right). tests/catalogue/better/test_overwriting.py repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from app.catalogue.better.tracked import is_differentiated
+
+
+def lasting(source: Tensor, places: Tensor, size: int) -> Tensor:
+    """`source` with a derivative only for those elements that are not overwritten by a later one.
+
+    Arguments:
+        places: where its elements are written, numbers below `size`; of its shape.
+    """
+    order = torch.arange(places.numel(), device=places.device).view(places.shape)
+    last = torch.zeros(size, dtype=torch.int64, device=places.device).scatter(0, places.reshape(-1), order.reshape(-1))
+    return _masked(source, last.take(places) == order)
+
+
+def _masked(source: Tensor, stays: Tensor) -> Tensor:
+    kept: Tensor = torch.where(stays, source, source.detach())
+    return kept
+
+
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **keywords: Any) -> Tensor:  # noqa: A002
+    if isinstance(src, Tensor) and keywords.get("reduce") is None and is_differentiated(src) and index.numel():
+        corner = src[tuple(slice(extent) for extent in index.shape)] if src.dim() else src
+        places = index.to(torch.int64)
+        order = torch.arange(index.numel(), device=index.device).view(index.shape)
+        last = torch.zeros(input.shape, dtype=torch.int64, device=index.device).scatter(dim, places, order)
+        src = _masked(corner, last.gather(dim, places) == order)
+    if src is not None:
+        keywords["value" if isinstance(src, int | float | complex) else "src"] = src
+    written: Tensor = torch.scatter(input, dim, index, **keywords)
+    return written
+
+
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:  # noqa: A002
+    if is_differentiated(source) and index.numel() and source.dim():
+        places = index.reshape(-1).to(torch.int64)
+        order = torch.arange(places.numel(), device=index.device)
+        last = torch.zeros(input.shape[dim], dtype=torch.int64, device=index.device).scatter(0, places, order)
+        shape = [1] * source.dim()
+        shape[dim] = places.numel()
+        source = _masked(source, (last.take(places) == order).view(shape))
+    copied: Tensor = torch.index_copy(input, dim, index, source)
+    return copied
+
+
+def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:  # noqa: A002
+    if not accumulate and is_differentiated(source) and index.numel() and index.numel() == source.numel():
+        places = torch.where(index < 0, index + input.numel(), index).to(torch.int64)
+        source = lasting(source.reshape(places.shape), places, input.numel())
+    written: Tensor = torch.put(input, index, source, accumulate)
+    return written
+
+
+def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumulate: bool = False) -> Tensor:  # noqa: A002
+    indices = tuple(indices)
+    if not accumulate and is_differentiated(values) and not any(i is not None and i.dtype == torch.bool for i in indices):
+        numbers = torch.arange(input.numel(), device=input.device).view(input.shape)
+        places = numbers[indices]
+        if places.numel():
+            values = lasting(values.expand(places.shape), places, input.numel())
+    written: Tensor = torch.index_put(input, indices, values, accumulate)
+    return written

@@ -1,0 +1,26 @@
+"""Whether a tensor is being differentiated or batched, and values with the derivative of something else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def is_differentiated(x: Tensor) -> bool:
+    """Whether a derivative may be asked of what is computed from `x`."""
+    return bool(x.requires_grad) or torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.maybe_get_level(x) > 0
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether some vmap runs over `x`, so that no value of it may be looked at."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return False
+
+
+def with_value(differentiable: Tensor, value: Tensor) -> Tensor:
+    """The derivative of the one with the value of the other."""
+    same: Tensor = differentiable + (value - differentiable).detach()
+    return same

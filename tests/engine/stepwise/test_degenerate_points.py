@@ -1,0 +1,81 @@
+"""Where a factorisation has no derivative a note says so, of single queries and of batches, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.catalogue.facts import values
+from app.engine.stepwise.degenerate_points import TESTS
+from tests.engine.asking import ask
+
+RANK_1 = [[1.0, 2.0], [2.0, 4.0]]
+RANK_2 = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
+JORDAN = [[2.0, 1.0], [0.0, 2.0]]
+NEARLY_JORDAN = [[2.0, 1.0], [1e-18, 2.0]]
+EYE = [[1.0, 0.0], [0.0, 1.0]]
+REGULAR = [[1.0, 2.0], [3.0, 5.0]]
+# Program in x → matrices at which it has no derivative.
+DEGENERATE: dict[str, list[Any]] = {
+    "linalg.qr(x)[0]": [RANK_1, RANK_2],
+    "qr(x)[1]": [RANK_1, RANK_2],
+    "linalg.lu(x)[2]": [RANK_1, RANK_2],
+    "linalg.lu_factor_ex(x)[0]": [RANK_1, RANK_2],
+    "lu(x)[0]": [RANK_2],
+    "linalg.eigvals(x).real.sum()": [JORDAN, NEARLY_JORDAN],
+    "linalg.eig(x)[1].abs()": [JORDAN],
+    "linalg.eigh(x)[1]": [EYE],
+    "linalg.svd(x)[0]": [EYE, RANK_1, RANK_2],
+    "x.svd()[2]": [RANK_1],
+    "pca_lowrank(x)[1]": [RANK_1],
+    "svd_lowrank(x)[1]": [RANK_1, RANK_2],
+    "y = x + 0.0\nlinalg.pinv(y)": [RANK_1, RANK_2],
+    "linalg.lstsq(x, ones_like(x)).solution": [RANK_1, RANK_2],
+    "linalg.cond(x)": [RANK_1, RANK_2],
+}
+# And those that are differentiable at the same matrices.
+REGULAR_THERE = (
+    ("linalg.svd(x)[1]", EYE), ("linalg.eigh(x)[0]", EYE), ("linalg.svdvals(x)", RANK_1), ("linalg.eigvals(x).real.sum()", EYE),
+    ("linalg.qr(x)[0]", JORDAN), ("linalg.pinv(x)", JORDAN), ("linalg.matrix_norm(x)", RANK_1), ("linalg.det(x)", RANK_1),
+)  # fmt: skip
+
+
+def _codes(text: str, x: Any, **more: Any) -> list[str]:
+    seed = 1 if "lowrank" in text else None
+    answer = ask(program=text, inputs={"x": np.array(x)}, want=["vjp"], seed=seed, **more)
+    return [note.message for note in answer.notes if note.code == "singular_point"]
+
+
+@pytest.mark.parametrize("text", DEGENERATE)
+def test_a_matrix_without_a_derivative_is_noted(text: str) -> None:
+    for x in DEGENERATE[text]:
+        (message,) = _codes(text, x)
+        assert text.splitlines()[-1] in message
+        regular = REGULAR if len(x) == 2 else [[2.0, 1.0, 0.0], [0.5, 5.0, 1.0], [0.0, 1.0, 9.0]]
+        assert _codes(text, [regular, x], batched=("x",)) == [message]
+        if "pca" not in text:  # it subtracts the mean, and so has deficient rank wherever it has as many columns as rows
+            assert not _codes(text, regular)
+            assert not _codes(text, [regular, regular], batched=("x",))
+
+
+@pytest.mark.parametrize(("text", "x"), REGULAR_THERE, ids=str)
+def test_what_has_a_derivative_there_is_not_noted(text: str, x: Any) -> None:
+    assert not _codes(text, x)
+
+
+def test_single_operations_are_noted_too_and_not_answered_by_recipes() -> None:
+    for x, noted in ((REGULAR, 0), (RANK_1, 1), (REGULAR, 0), (RANK_1, 1)):
+        answer = ask(operation="linalg.qr", inputs={"A": np.array(x)}, want=["vjp", "jvp"])
+        assert sum(note.code == "singular_point" for note in answer.notes) == noted
+    assert not _codes_of_values(RANK_1)
+
+
+def _codes_of_values(x: Any) -> list[str]:
+    answer = ask(operation="linalg.qr", inputs={"A": np.array(x)}, want=["outputs"])
+    return [note.code for note in answer.notes]
+
+
+def test_every_test_has_its_sentence() -> None:
+    assert set(TESTS) == set(values("degenerate"))
