@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import httpx
 import torch
 from torch import Tensor
 from torch.testing._internal.opinfo.core import OpInfo
@@ -201,3 +202,13 @@ def equal(expected: Tensor, found: Tensor) -> bool:
     if expected.shape != found.shape or expected.dtype != found.dtype:
         return False
     return torch.allclose(expected, found, rtol=1e-6, atol=1e-8, equal_nan=True)
+
+
+def pages(http: httpx.Client) -> Callable[[str], Mapping[str, Any] | None]:
+    """The page of an operation by one of its names; None where a server has none of that name."""
+
+    def page(name: str) -> Mapping[str, Any] | None:
+        reply = http.get(f"/v1/operations/{name}")
+        return reply.json() if reply.status_code == 200 and name in (reply.json()["name"], *reply.json()["aliases"]) else None
+
+    return page

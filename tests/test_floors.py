@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,7 @@ LONG_FILES: Final[dict[str, str]] = {}
 
 ROOM_LIMIT: Final = 12
 FUNCTION_LIMIT: Final = 50
+TWIN_LIMIT: Final = 60  # nodes of a function's tree, some five lines: shorter ones are alike by chance
 # File name → the rooms that tell it apart.
 REPEATED: Final[dict[str, list[str]]] = {
     "__main__.py": ["app/catalogue/introspect", "app/front/openapi"],
@@ -369,3 +371,35 @@ def test_every_file_says_what_it_knows() -> None:
 def test_files_are_short() -> None:
     long = {str(m.path.relative_to(ROOT)): m.lines for m in modules().values() if m.lines > LENGTH_LIMIT}
     assert set(long) <= set(LONG_FILES), f"longer than {LENGTH_LIMIT} lines: {long}"
+
+
+class _Anonymous(ast.NodeTransformer):
+    """Takes from a function what is only a name: its own, those of its variables, annotations, its docstring."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, str] = {}
+
+    def _number(self, name: str) -> str:
+        return self._numbers.setdefault(name, f"v{len(self._numbers)}")
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self._number(node.id), node.ctx)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        return ast.arg(self._number(node.arg))
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        body = node.body[1:] if ast.get_docstring(node) else node.body
+        whole = ast.FunctionDef("f", node.args, body or [ast.Pass()], [], lineno=0)
+        return self.generic_visit(whole)
+
+
+def test_no_function_stands_twice() -> None:
+    """Functions of some lines that differ in names alone."""
+    places: dict[str, list[str]] = {}
+    for module in modules().values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef) and sum(1 for _ in ast.walk(node)) >= TWIN_LIMIT:
+                shape = ast.dump(_Anonymous().visit(copy.deepcopy(node)))
+                places.setdefault(shape, []).append(f"{_where(module, node.lineno)} {node.name}")
+    assert not [twins for twins in places.values() if len(twins) > 1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.dtypes import dtype_name
-from tests.op_db import SEED, Case, cases, equal, is_excepted, tensors, title
+from tests.op_db import SEED, Case, cases, equal, is_excepted, pages, tensors, title
 from tests.server import Server
 
 SAMPLES = 2
@@ -119,13 +119,9 @@ def _fault(server: Server, case: Case) -> str:
 def test_two_samples_of_every_operation(server: Server) -> None:
     """At least 97 % of the samples; the exceptions are those that tests/op_db.py lists with their reasons."""
 
-    def page(name: str) -> Mapping[str, Any] | None:
-        reply = server.http.get(f"/v1/operations/{name}")
-        return reply.json() if reply.status_code == 200 and name in (reply.json()["name"], *reply.json()["aliases"]) else None
-
     faults: list[str] = []
     asked = 0
-    for case in cases(page, SAMPLES):
+    for case in cases(pages(server.http), SAMPLES):
         asked += 1
         if isinstance(case, str):
             faults.append(case)

@@ -18,6 +18,11 @@ from app.program.operation import build_operation
 Numbers = Any  # what `torch.tensor` takes, or a tensor
 
 
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normally distributed numbers, the same every time."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
 def tensors(numbers: Mapping[str, Numbers]) -> dict[str, Tensor]:
     """float64 tensors of plain numbers; tensors as they are."""
     return {name: v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for name, v in numbers.items()}

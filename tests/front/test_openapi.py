@@ -21,6 +21,7 @@ from app.front.openapi.example_queries import Example, examples
 from app.front.openapi.example_refusals import computed, problems
 from app.protocols.native.query_body import FIELDS
 from app.query import WANTS
+from tests.browser_numbers import as_a_browser_sends
 from tests.front.computed_refusals import asked
 from tests.server import Server
 
@@ -159,19 +160,10 @@ def test_example_is_answered_as_it_says(server: Server, name: str) -> None:
     assert_answered(example, server.http.post("/v1/query", json=example.query))
 
 
-def _as_a_browser_sends(value: Any) -> Any:
-    """JavaScript has one kind of number and writes 1.0 as 1; Swagger UI sends the examples so."""
-    if isinstance(value, dict):
-        return {key: _as_a_browser_sends(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_as_a_browser_sends(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 @pytest.mark.parametrize("name", examples())
 def test_example_is_answered_from_a_browser(server: Server, name: str) -> None:
     example = examples()[name]
-    assert_answered(example, server.http.post("/v1/query", json=_as_a_browser_sends(example.query)))
+    assert_answered(example, server.http.post("/v1/query", json=as_a_browser_sends(example.query)))
 
 
 def test_all_examples_in_one_list(server: Server) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ import torch
 
 from tests.gpu import DEVICE, on_a_device
 from tests.gpu.comparing import asked, differences, sent
-from tests.op_db import Case, cases, is_excepted, title
+from tests.op_db import Case, cases, is_excepted, pages, title
 from tests.pool.queries import metric
 from tests.server import Server
 
@@ -62,12 +61,8 @@ def query_of(case: Case) -> dict[str, Any]:
 def test_a_sample_of_every_operation_beside_the_cpu(server: Server, device_server: Server) -> None:
     """Values and VJPs; what the CPU refuses is refused. At least 97 %, as over HTTP on the CPU; no worker may die of any."""
 
-    def page(name: str) -> Mapping[str, Any] | None:
-        reply = server.http.get(f"/v1/operations/{name}")
-        return reply.json() if reply.status_code == 200 and name in (reply.json()["name"], *reply.json()["aliases"]) else None
-
     faults, tried = [], 0
-    for case in cases(page, 1):
+    for case in cases(pages(server.http), 1):
         if isinstance(case, str) or is_excepted(title(case.info)) or case.operation in NOT_UNIQUE:
             continue
         if not is_plain(case.parameters):

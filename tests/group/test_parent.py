@@ -19,7 +19,7 @@ import pytest
 
 from app.errors import EXIT_WORKERS
 from tests.pool.long_queries import asked, endless
-from tests.pool.queries import SMALL, heavy, metric
+from tests.pool.queries import SMALL, heavy, metric, wait_until_draining
 from tests.processes import busiest, children, wait_until_gone, workers
 from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, clean_environment, free_port, serving
 from tests.waiting import wait_for
@@ -165,10 +165,6 @@ def test_a_front_that_is_killed_under_load_loses_its_own_connections_alone(two: 
     assert '"event":"a front died and is started again"' in two.log.read_text()
     with Clients(two, 4) as clients:
         assert len(set(clients.fronts)) == 2
-
-
-def wait_until_draining(server: Server) -> None:
-    wait_for(lambda: httpx.get(f"{server.url}/health/ready", timeout=CLIENT_LIMIT_S).status_code == 503)
 
 
 def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:

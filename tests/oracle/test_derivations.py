@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.building import checked
+from tests.engine.building import checked, normal
 
 MP = mpmath.MPContext()
 MP.dps = 50
@@ -25,10 +25,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def wide(values: Any) -> Tensor:

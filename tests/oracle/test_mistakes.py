@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from app.engine.check.report import check
-from tests.engine.building import checked, program, tensors
-from tests.oracle.test_derivations import normal, wide
+from tests.engine.building import checked, normal, program, tensors
+from tests.oracle.test_derivations import wide
 
 X, W, B, Y = normal(6, 4), normal(4, 3, seed=1), normal(3, seed=2), normal(6, 3, seed=3)
 K = torch.tensor([0, 2, 1, 0, 2, 1])

@@ -12,7 +12,7 @@ import orjson
 
 from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless
-from tests.pool.queries import SMALL, heavy, metric
+from tests.pool.queries import SMALL, heavy, metric, wait_until_draining
 from tests.processes import family, wait_until_gone
 from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, serving
 from tests.waiting import wait_for
@@ -25,10 +25,6 @@ QUERY: Final = head(Content_Length=str(len(_TEXT))) + _TEXT
 
 def wait_until_busy(server: Server) -> None:
     wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') == 1)
-
-
-def wait_until_draining(server: Server) -> None:
-    wait_for(lambda: httpx.get(f"{server.url}/health/ready", timeout=CLIENT_LIMIT_S).status_code == 503)
 
 
 def test_sigterm_drains(tmp_path: Path) -> None:

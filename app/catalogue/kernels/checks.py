@@ -148,34 +148,31 @@ def embedding_bag(arguments: Arguments) -> None:
     _offsets(offsets, indices.numel(), "input", whole=arguments["include_last_offset"])
 
 
+def _pivots_fit(factors_name: str, factors: Tensor, pivots_name: str, pivots: Tensor, expected: list[int]) -> None:
+    if list(pivots.shape) != expected:
+        raise UnsafeValuesError(
+            pivots_name,
+            f"`{factors_name}` of shape {list(factors.shape)} needs pivots of shape {expected}.",
+            f"shape {expected}",
+            f"shape {list(pivots.shape)}",
+        )
+
+
 def lu_unpack(arguments: Arguments) -> None:
     """There is one pivot for each of the leading min(m, n) rows."""
     factors, pivots = arguments["LU_data"], arguments["LU_pivots"]
     if factors.dim() < 2 or not arguments["unpack_pivots"]:
         return
-    expected = [*factors.shape[:-2], min(factors.shape[-2:])]
-    if list(pivots.shape) != expected:
-        raise UnsafeValuesError(
-            "LU_pivots",
-            f"`LU_data` of shape {list(factors.shape)} needs pivots of shape {expected}.",
-            f"shape {expected}",
-            f"shape {list(pivots.shape)}",
-        )
+    _pivots_fit("LU_data", factors, "LU_pivots", pivots, [*factors.shape[:-2], min(factors.shape[-2:])])
     within(pivots, 1, factors.shape[-2], "LU_pivots", f"Pivots are row numbers from 1 to {factors.shape[-2]}; they run")
 
 
 def ldl_solve(arguments: Arguments) -> None:
     """Pivots are as LAPACK's sytrf writes them: rows from 1, a 2 by 2 block as a pair of equal negative ones."""
     factors, pivots = arguments["LD"], arguments["pivots"]
-    if factors.dim() < 2 or tuple(pivots.shape) != tuple(factors.shape[:-1]):
-        if factors.dim() >= 2:
-            raise UnsafeValuesError(
-                "pivots",
-                f"`LD` of shape {list(factors.shape)} needs pivots of shape {list(factors.shape[:-1])}.",
-                f"shape {list(factors.shape[:-1])}",
-                f"shape {list(pivots.shape)}",
-            )
+    if factors.dim() < 2:
         return
+    _pivots_fit("LD", factors, "pivots", pivots, list(factors.shape[:-1]))
     size = factors.shape[-1]
     within(
         pivots.abs(), 1, size, "pivots", f"Pivots are row numbers from 1 to {size}, or their negatives; their magnitudes run"

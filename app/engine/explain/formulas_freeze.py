@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
-import torchgen  # type: ignore[import-untyped]
-from torchgen.packaged.autograd.load_derivatives import load_derivatives  # type: ignore[import-untyped]
 
+from app.catalogue.introspect.wording.formula_texts import derivatives
 from app.engine.explain.formulas import FILE
 
 
 def read() -> dict[str, str]:
     """Name of an autograd node → its backward formula; of several arguments, each with its name."""
-    folder = Path(torchgen.__file__).parent / "packaged"
-    native = folder / "ATen" / "native"
-    infos, _ = load_derivatives(
-        str(folder / "autograd" / "derivatives.yaml"), str(native / "native_functions.yaml"), str(native / "tags.yaml")
-    )
     formulas: dict[str, str] = {}
-    for by_key in infos.values():
+    for by_key in derivatives():
         for info in by_key.values():
             if info.op is not None and info.derivatives:
                 parts = [(", ".join(d.var_names), " ".join(d.original_formula.split())) for d in info.derivatives]

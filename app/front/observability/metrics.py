@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from app.front.http.exchange import Exchange
 from app.pool.pool import Pool
 
+Labelled = TypeVar("Labelled", CounterMetricFamily, GaugeMetricFamily)
 # Seconds; from a small query to the longest deadline.
 _BUCKETS: Final = (
     0.0001,
@@ -104,7 +105,8 @@ class Metrics(Collector):
         for (kind, code), number in self._requests.items():
             requests.add_metric((kind, code), number)
         yield requests
-        yield _counters("pullback_refusals", "Refusals, by error code.", "code", self._refusals)
+        refusals = CounterMetricFamily("pullback_refusals", "Refusals, by error code.", labels=("code",))
+        yield _by_label(refusals, self._refusals)
         yield self._request.family("pullback_request_seconds", "Seconds from a query's headers to its reply.")
         yield self._queue.family("pullback_queue_seconds", "Seconds that a query waited for a worker.")
         yield self._compute.family("pullback_compute_seconds", "Seconds that a worker computed.")
@@ -113,21 +115,15 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "pullback_queue_bytes", "Bytes of bodies and replies that are held.", self._pool.budget.held_bytes
         )
-        yield _gauges("pullback_workers", "Workers, by state.", "state", self._pool.states())
-        yield _counters("pullback_worker_restarts", "Replaced workers, by reason.", "reason", self._pool.supervisor.restarts)
+        yield _by_label(GaugeMetricFamily("pullback_workers", "Workers, by state.", labels=("state",)), self._pool.states())
+        restarts = CounterMetricFamily("pullback_worker_restarts", "Replaced workers, by reason.", labels=("reason",))
+        yield _by_label(restarts, self._pool.supervisor.restarts)
         yield CounterMetricFamily("pullback_received_bytes", "Bytes of bodies received.", self._bytes_in)
         yield CounterMetricFamily("pullback_sent_bytes", "Bytes of bodies sent.", self._bytes_out)
 
 
-def _counters(name: str, documentation: str, label: str, numbers: dict[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, documentation, labels=(label,))
-    for value, number in numbers.items():
-        family.add_metric((value,), number)
-    return family
-
-
-def _gauges(name: str, documentation: str, label: str, numbers: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, documentation, labels=(label,))
+def _by_label(family: Labelled, numbers: Mapping[str, int]) -> Labelled:
+    """The family with a line for each number, by the value of its only label."""
     for value, number in numbers.items():
         family.add_metric((value,), number)
     return family

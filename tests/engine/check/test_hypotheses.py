@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.building import checked
-from tests.engine.check.test_report import normal
+from tests.engine.building import checked, normal
 
 X, Y, W, B = normal(8, 3), normal(8, 3, seed=1), normal(3, 4, seed=2), normal(4, seed=3)
 K = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])

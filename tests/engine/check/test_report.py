@@ -12,12 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.engine.building import checked, program
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
+from tests.engine.building import checked, normal, program
 
 # Programs whose derivative PyTorch has right, at points where it exists.
 RIGHT: dict[str, tuple[str, dict[str, Any]]] = {

@@ -95,7 +95,7 @@ def _derivative(sample: Sample, name: str, findings: Findings) -> int:
     # A function that writes to its argument refuses a leaf of the graph, and the call is given a copy anyway.
     leaves = {other: tensor.clone() if tensor is leaf else tensor for other, tensor in leaves.items()}
     try:
-        outputs = list(_flat(sample.run(leaves)))
+        outputs = list(tensors_of(sample.run(leaves)))
     except REFUSALS:
         return 0
     differentiable = [(index, tensor) for index, tensor in outputs if tensor.requires_grad]
@@ -128,13 +128,13 @@ def _order(output: Tensor, leaf: Tensor) -> int:
     return 2
 
 
-def _flat(result: Any, at: int = 0, top: bool = True) -> Iterator[tuple[int, Tensor]]:
+def tensors_of(result: Any, at: int = 0, top: bool = True) -> Iterator[tuple[int, Tensor]]:
     """Tensors of a result with the index of the output that they belong to (0 for a list)."""
     if isinstance(result, Tensor):
         yield at, result
     elif isinstance(result, list | tuple):
         for index, member in enumerate(result):
-            yield from _flat(member, index if top else at, top=False)
+            yield from tensors_of(member, index if top else at, top=False)
 
 
 def grad_nodes(sample: Sample) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ def _roots(sample: Sample, wrt: list[str]) -> tuple[list[Any], set[Any]]:
     # A function that writes to its argument refuses a leaf of the graph, and the call is given a copy anyway.
     copies = {name: tensor.clone() if name in wrt else tensor for name, tensor in leaves.items()}
     try:
-        outputs = [tensor.grad_fn for _, tensor in _flat(sample.run(copies)) if tensor.grad_fn is not None]
+        outputs = [tensor.grad_fn for _, tensor in tensors_of(sample.run(copies)) if tensor.grad_fn is not None]
     except REFUSALS:
         return [], set()
     ends = {tensor.grad_fn for tensor in copies.values() if tensor.grad_fn is not None}

@@ -15,6 +15,7 @@ from app.catalogue.call import Drawing
 from app.catalogue.dtypes import dtype_name
 from app.catalogue.entry import Operation
 from app.catalogue.introspect.calls.examples import EXAMPLES
+from app.catalogue.introspect.calls.probe import tensors_of
 from app.catalogue.introspect.calls.samples import REFUSALS, Sample, Tensors, tried
 
 _SIZES: Final = (3, 2, 4, 0)  # dimensions are cut to this; 0 leaves them
@@ -99,16 +100,8 @@ def _merit(operation: Operation, sample: Sample) -> tuple[int, ...]:
 
 
 def _is_finite(sample: Sample) -> bool:
-    tensors = [*sample.leaves().values(), *_tensors(sample.run())]
+    tensors = [*sample.leaves().values(), *(tensor for _, tensor in tensors_of(sample.run()))]
     return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point() or t.is_complex())
-
-
-def _tensors(result: Any) -> Iterator[Tensor]:
-    if isinstance(result, Tensor):
-        yield result
-    elif isinstance(result, list | tuple):
-        for member in result:
-            yield from _tensors(member)
 
 
 def _differentiable_inputs(sample: Sample) -> list[str]:
@@ -130,7 +123,7 @@ def _has_gradient(sample: Sample, name: str | None = None) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            differentiable = [tensor for tensor in _tensors(sample.run(copies)) if tensor.requires_grad]
+            differentiable = [tensor for _, tensor in tensors_of(sample.run(copies)) if tensor.requires_grad]
             gradients = (
                 torch.autograd.grad(
                     differentiable, wrt, [torch.ones_like(tensor) for tensor in differentiable], allow_unused=True

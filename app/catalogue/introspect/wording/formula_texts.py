@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +13,8 @@ import torchgen  # type: ignore[import-untyped]
 _STEPS: Final = 4  # a composite of more steps than this has no formula worth reading
 
 
-@cache
-def _table() -> dict[str, tuple[str, str]]:
-    """grad_fn name → (backward, forward) text."""
+def derivatives() -> Iterable[Mapping[str, Any]]:
+    """The entries of the derivatives.yaml that PyTorch's wheel carries: dispatch key → torchgen's DifferentiabilityInfo."""
     from torchgen.packaged.autograd.load_derivatives import load_derivatives  # type: ignore[import-untyped]
 
     packaged = Path(torchgen.__file__).parent / "packaged"
@@ -23,8 +22,15 @@ def _table() -> dict[str, tuple[str, str]]:
     infos, _ = load_derivatives(
         str(packaged / "autograd" / "derivatives.yaml"), str(native / "native_functions.yaml"), str(native / "tags.yaml")
     )
+    entries: Iterable[Mapping[str, Any]] = infos.values()
+    return entries
+
+
+@cache
+def _table() -> dict[str, tuple[str, str]]:
+    """grad_fn name → (backward, forward) text."""
     table: dict[str, tuple[str, str]] = {}
-    for by_dispatch in infos.values():
+    for by_dispatch in derivatives():
         info = by_dispatch.get("Default")
         if info is not None and info.op is not None:
             table[info.op] = (_backward(info), _forward(info))

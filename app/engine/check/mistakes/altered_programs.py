@@ -10,7 +10,8 @@ from typing import Any, Final, TypeGuard
 import torch
 from torch import Tensor, fx
 
-from app.engine.check.mistakes.case import Case, Claim, operation_of, place_of
+from app.engine.check.mistakes.case import Case, Claim, place_of
+from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import name_of
 from app.program.function import Function
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.check.objective import Curvature, Differentiated, Objective
-from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
+from app.engine.stepwise.point import REFUSALS, Point, step_of
 from app.engine.stepwise.trace import StepTrace, VjpRule, trace_steps
 from app.program.function import Function
 
@@ -136,11 +136,6 @@ def moved_to(objective: Differentiated, point: Point) -> Differentiated:
     if isinstance(objective, Curvature):
         return Curvature(Objective(point, objective.gradient_of.wrt, objective.gradient_of.rows, ()), objective.name)
     return Objective(point, objective.wrt, objective.rows, objective.lead, objective.conjugate, objective.combined)
-
-
-def operation_of(node: fx.Node) -> str:
-    step = step_of(node)
-    return name_of(node) if step is None else step.operation
 
 
 def place_of(node: fx.Node) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from torch import fx
 
 from app.catalogue.facts import values
-from app.engine.check.mistakes.case import Case, Claim, operation_of, place_of
+from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.check.mistakes.scale_factors import exponent_of, factors_of
 from app.engine.check.mistakes.wrong_rules import (
     RULES,
@@ -21,6 +21,7 @@ from app.engine.check.mistakes.wrong_rules import (
     softmax_diagonal,
     unconjugated,
 )
+from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule
 
