@@ -80,8 +80,8 @@ class Recipe:
             *buffers_of(query.inputs, prepared.dtypes, prepared.wrt, 0, pinned),
             *buffers_of(query.cotangent, dtypes, (), len(query.inputs), pinned),
         ] if names is None else [
-            *bytes_of("inputs", query.inputs, prepared.dtypes, prepared.wrt, names),
-            *bytes_of("cotangent", query.cotangent, dtypes, (), names),
+            *bytes_of("inputs", query.inputs, prepared.dtypes, prepared.wrt, names, pinned),
+            *bytes_of("cotangent", query.cotangent, dtypes, (), names, pinned),
         ]  # fmt: skip
         places = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         sent = [name for name in function.outputs if name in query.cotangent]

@@ -13,6 +13,9 @@ from app.query import TensorData
 
 _WORDS: Final = {0: b'"NaN"', 1: b'"Infinity"', -1: b'"-Infinity"'}
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
+# Elements from which on two passes that write nothing take less time than one that writes a truth value for each (measured: 2 µs against 3
+# at 2,048 elements of float32, 25 against 57 at 200,000).
+_BY_EXTREMES: Final = 2048
 
 
 def dumps(value: Any) -> bytes:
@@ -27,7 +30,12 @@ def finite_text(values: Array) -> bytes:
 
 def is_finite(values: Array) -> bool:
     """Whether all of them are; whole numbers always."""
-    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+    if values.dtype.kind != "f":
+        return True
+    if values.size < _BY_EXTREMES:
+        return bool(np.isfinite(values).all())
+    # NaN is the largest and the smallest of any.
+    return bool(np.isfinite(values.max()) and np.isfinite(values.min()))
 
 
 def numbers(tensor: TensorData, *, flat: bool = False) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,9 +14,13 @@ from app.engine.planning.build import leaves_of
 from app.engine.tensors import to_torch
 from app.query import Input, TensorData
 
-FORMATS: Final[dict[str, Literal["q", "d", "f"]]] = {"int64": "q", "float64": "d", "float32": "f"}
+Form: TypeAlias = Literal["q", "d", "f", "B"]
+FORMATS: Final[dict[str, Form]] = {"int64": "q", "float64": "d", "float32": "f"}
 # What a tensor's bytes are until they come.
 _NOTHING: Final = memoryview(b"")
+# Of a tensor that is sent as its bytes: up to here memory of its own is kept, as making it anew takes longer than the copy; a recipe's
+# memory is bounded, so that large ones would push others out.
+_KEPT_BYTES: Final = 16 << 10
 
 
 class Buffer(NamedTuple):
@@ -63,7 +68,7 @@ class Buffer(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """A tensor of the query that is sent as its bytes: those numbered `sent`. Attributes as of `Buffer`; nothing is kept."""
+    """A large tensor of the query that is sent as its bytes: those numbered `sent`. Attributes as of `Buffer`; nothing is kept."""
 
     sent: int
     form: TensorData
@@ -96,23 +101,34 @@ def buffers_of(
     for index, (name, value) in enumerate(sent.items(), first):
         whole, start = isinstance(value, TensorData), 0
         for leaf, data in leaves_of({name: value}):
-            dtype = DTYPES[data.dtype]
-            tensor = torch.empty(data.shape, dtype=dtype, device="cpu", pin_memory=pinned)
-            memory = memoryview(tensor.view(-1).numpy().data).cast("B").cast(FORMATS[data.dtype])
-            computed = None if dtypes[leaf] == dtype else dtypes[leaf]
-            derived = leaf in wrt
-            stop = None if whole else start + tensor.numel()
-            tensor.requires_grad_(derived and computed is None)
-            yield leaf, Buffer(index, start, stop, memory, tensor, computed, derived, tensor.detach())
-            start += tensor.numel()
+            span = (index, start, None if whole else start + math.prod(data.shape))
+            yield leaf, _buffer(span, data, FORMATS[data.dtype], dtypes[leaf], leaf in wrt, pinned)
+            start += math.prod(data.shape)
 
 
 def bytes_of(
-    field: str, sent: Mapping[str, Input], dtypes: Mapping[str, torch.dtype], wrt: Sequence[str], names: Sequence[str]
-) -> Iterator[tuple[str, Bytes]]:
-    """Raises ValueError where a tensor of the query is not among those that are sent as bytes."""
+    field: str,
+    sent: Mapping[str, Input],
+    dtypes: Mapping[str, torch.dtype],
+    wrt: Sequence[str],
+    names: Sequence[str],
+    pinned: bool,
+) -> Iterator[tuple[str, Buffer | Bytes]]:
+    """The same of tensors that are sent as their bytes. Raises ValueError where one is not among those that are."""
     for leaf, data in leaves_of(sent):
-        yield (
-            leaf,
-            Bytes(names.index(f"{field}.{leaf}"), TensorData(data.dtype, data.shape, _NOTHING), dtypes[leaf], leaf in wrt),
-        )
+        index = names.index(f"{field}.{leaf}")
+        if data.data.nbytes <= _KEPT_BYTES:
+            yield leaf, _buffer((index, 0, None), data, "B", dtypes[leaf], leaf in wrt, pinned)
+        else:
+            yield leaf, Bytes(index, TensorData(data.dtype, data.shape, _NOTHING), dtypes[leaf], leaf in wrt)
+
+
+def _buffer(
+    span: tuple[int, int, int | None], data: TensorData, form: Form, computed: torch.dtype, derived: bool, pinned: bool
+) -> Buffer:
+    """Arguments: span: the fields `sent`, `start`, `stop`; form: of what is written; computed: the dtype that it is computed in."""
+    dtype = DTYPES[data.dtype]
+    tensor = torch.empty(data.shape, dtype=dtype, device="cpu", pin_memory=pinned)
+    memory = memoryview(tensor.view(-1).view(torch.uint8).numpy().data).cast("B").cast(form)
+    tensor.requires_grad_(derived and computed == dtype)
+    return Buffer(*span, memory, tensor, None if computed == dtype else computed, derived, tensor.detach())
