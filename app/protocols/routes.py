@@ -10,7 +10,7 @@ from app.protocols.message import Written
 from app.protocols.models import Models
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ModelCounts:
     """What has been counted of one model since the start; durations in seconds.
 

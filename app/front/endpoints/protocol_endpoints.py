@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -115,20 +115,20 @@ class ProtocolEndpoints:
         name = exchange.labels.get("operation")
         if not name:
             return
-        counts = self._counts.get(name, ModelCounts())
+        counts = self._counts.get(name)
+        if counts is None:
+            counts = self._counts[name] = ModelCounts()
         spent = time.monotonic() - exchange.arrived
+        counts.last = time.time()
         if exchange.code:
-            self._counts[name] = replace(counts, failed=counts.failed + 1, failure_s=counts.failure_s + spent, last=time.time())
+            counts.failed += 1
+            counts.failure_s += spent
             return
-        self._counts[name] = replace(
-            counts,
-            succeeded=counts.succeeded + 1,
-            success_s=counts.success_s + spent,
-            queue_s=counts.queue_s + exchange.queue_s,
-            compute_s=counts.compute_s + exchange.timings.get("compute", 0.0),
-            encode_s=counts.encode_s + exchange.timings.get("encode", 0.0),
-            last=time.time(),
-        )
+        counts.succeeded += 1
+        counts.success_s += spent
+        counts.queue_s += exchange.queue_s
+        counts.compute_s += exchange.timings.get("compute", 0.0)
+        counts.encode_s += exchange.timings.get("encode", 0.0)
 
 
 def _worker_parameters(exchange: Exchange, route: Route, parameters: Mapping[str, str]) -> Mapping[str, str]:
