@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -155,6 +155,15 @@ class Road:
         """Spend about a millisecond that nobody waits for on what makes later answers cheaper; False where there is nothing to do."""
         return self.recipes.proofs.step()
 
+    def settle(self) -> Iterator[bool]:
+        """After a fork: answer small queries, a few milliseconds a step, so that the pages that any query writes to are this process's own.
+
+        All of them belong to the parent at first, and to copy one takes 4 µs: 1,700 of the first query's 8 ms (measured), 140 after this.
+        """
+        for body in _SETTLING:
+            self.answer(Request("query", "settle", None, None, None, memoryview(body)), lambda _: None)
+            yield True
+
     def whole(self, request: Request, announce: Callable[[float], None], parts: TakenApart | None) -> Reply:
         """The answer by the whole road; `announce` and what is raised as above.
 
@@ -286,6 +295,12 @@ def _refusal(error: PullbackError, request: Request, labels: dict[str, str], *, 
     return Reply(written.status, written.media_type, written.buffers, labels=labels, retire=retire, headers=written.headers)
 
 
+# What comes again, a new operation and a program: the roads of most queries.
+_SETTLING = (
+    b'{"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}, "want": ["vjp"]}',
+    b'{"operation": "exp", "inputs": {"input": [1.0, 2.0]}, "want": ["vjp"], "cotangent": {"output": [1.0, 0.5]}}',
+    b'{"program": "h = torch.tanh(x @ w)\\nreturn (h * h).sum()", "inputs": {"x": [[1.0, 2.0]], "w": [[0.5], [0.1]]}, "want": ["gradient"]}',
+)
 _REPETITIONS = 10  # two for a recipe, eight for its proof
 _REPEATED = b'{"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}, "want": ["vjp"]}'
 _WARM_UP = (

@@ -14,7 +14,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
@@ -75,10 +75,15 @@ class Worker:
         self._held_since = 0.0
         self._held_bytes = 0
         self._answered = 0
+        self._settling: Iterator[bool] = iter(())
         self._came = 0  # frames that came at once, the last time
         # On a single core whoever waits busily only keeps the front from sending.
         self._wait = linux.AdaptiveWait(connection) if Machine.here().cores > 1 else None
         self._looked = 0.0  # when all that had come was last read
+
+    def settle(self) -> None:
+        """Begin as a process just forked: what it has of its parent is made its own while nothing is asked."""
+        self._settling = self._road.settle()
 
     def run(self) -> None:
         """Answer frames until the front closes its end or this process has to be replaced."""
@@ -250,7 +255,7 @@ class Worker:
 
     def _receive_or_improve(self) -> int:
         """Wait for more; while nothing has come the road makes its later answers cheaper."""
-        while not self._reader.is_amid_body and self._road.improve():
+        while not self._reader.is_amid_body and (next(self._settling, False) or self._road.improve()):
             try:
                 return self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -348,6 +353,8 @@ def work(connection: socket.socket, road: Callable[[], Road], slot: WorkerSlot, 
         bodies = WorkerBodies(slab, slot.slab_bytes)
         _settle(slot)
         worker = Worker(connection, road(), bodies)
+        if slot.device == "cpu":
+            worker.settle()
         try:
             worker.run()
         except NoMemoryError as lack:
