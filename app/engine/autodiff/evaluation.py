@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,10 +20,21 @@ from app.program.function import Function
 T = TypeVar("T")
 # PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
 backward: Callable[..., tuple[Tensor | None, ...]] = torch.autograd.Variable._execution_engine.run_backward
-_REASONS = {
-    False: "An operation has no batching rule",
-    True: "A single pass did not confirm what PyTorch computed together (or it is not finite)",
-}
+# What PyTorch says where a function under vmap has no rule for batches, and where its Python looks at a value.
+_NO_RULE: Final = re.compile("batching rule|vmap is not|not supported.*vmap", re.I)
+_LOOKS: Final = re.compile(r"\.item\(\)|data-dependent|dynamic.shape", re.I)
+
+
+def _why_apart(error: BaseException | None, results: object) -> str:
+    """Why several passes ran one by one, as far as what was raised and what they gave say it."""
+    if isinstance(error, UncertifiedError):
+        tensors = [value for value in results if isinstance(value, Tensor)] if isinstance(results, tuple) else [results]
+        if all(bool(torch.isfinite(value).all()) for value in tensors if isinstance(value, Tensor)):
+            return "A single pass did not confirm what PyTorch computed together"
+        return "Not all numbers are finite, of which a single pass confirms nothing"
+    if _NO_RULE.search(str(error)):
+        return "An operation has no batching rule"
+    return "An operation looks at values" if _LOOKS.search(str(error)) else "PyTorch refused to compute the passes together"
 
 
 class Evaluation:
@@ -99,13 +111,12 @@ class Evaluation:
         return tuple(None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True))
 
     def with_fallback(self, fast: Callable[[], T], slow: Callable[[], T]) -> T:
-        """`fast()` under vmap; where an operation has no batching rule, `slow()`, with a note."""
+        """`fast()` under vmap; where PyTorch refuses that or it is not confirmed, `slow()`, with a note that says why."""
         with Attempt() as attempt, self.slow_rows_noted():
             return fast()
-        self.notes.say(
-            "fallback", f"{_REASONS[isinstance(attempt.error, UncertifiedError)]}, so the passes ran one by one.", "plan"
-        )
-        return slow()
+        results = slow()  # before the note: where this fails too, the batch was not the reason
+        self.notes.say("fallback", f"{_why_apart(attempt.error, results)}, so the passes ran one by one.", "plan")
+        return results
 
     @contextmanager
     def slow_rows_noted(self) -> Iterator[None]:

@@ -66,19 +66,20 @@ def jvp(evaluation: Evaluation, tangents: Vectors, num_vectors: int | None) -> d
         certify(rows, product(*(combined(d) for d in directions)))
         return rows
 
-    def attempt(product: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        if num_vectors is None:
-            return product(*directions)
-        return evaluation.with_fallback(lambda: together(product), lambda: one_by_one(product))
+    def alone(product: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return product(*directions) if num_vectors is None else one_by_one(product)
 
     if has_forward_mode(evaluation.function.operations()):
         with Attempt():
-            return dict(zip(wanted, attempt(forward), strict=True))
+            if num_vectors is None:
+                return dict(zip(wanted, forward(*directions), strict=True))
+            columns = evaluation.with_fallback(lambda: together(forward), lambda: one_by_one(forward))
+            return dict(zip(wanted, columns, strict=True))
     with Attempt():
-        columns = attempt(lambda *direction: _double_vjp(outputs, primals, direction))
+        columns = alone(lambda *direction: _double_vjp(outputs, primals, direction))
         evaluation.notes.say("fallback", "An operation has no forward-mode derivative; reverse mode was applied twice.", "jvp")
         return dict(zip(wanted, columns, strict=True))
-    columns = attempt(lambda *direction: _central_differences(outputs, primals, direction))
+    columns = alone(lambda *direction: _central_differences(outputs, primals, direction))
     evaluation.notes.say(
         "finite_differences", "An operation has no forward-mode and no second derivative; these are central differences.", "jvp"
     )

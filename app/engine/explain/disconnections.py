@@ -49,7 +49,8 @@ def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, 
             f"{which} {'gives' if len(record.outputs) == 1 else 'is'} whole numbers ({kind}): {steps_over('integer')}.",
         )
     if not any(any(row) for row in record.passes):
-        return "formula", f"PyTorch has no derivative formula for `{operation}`."
+        of = " of complex numbers" if any(tensor.is_complex() for tensor in record.inputs) else ""
+        return "formula", f"PyTorch has no derivative formula for `{operation}`{of}."
     return "argument", f"PyTorch's `{operation}` has no derivative with respect to this argument."
 
 

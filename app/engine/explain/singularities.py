@@ -144,6 +144,8 @@ def kinks(evidence: Evidence, name: str) -> Iterator[Finding]:
     if not bool(mask.any()):
         return
     record = _suspect(evidence, name, ("kink", "switch", "edge"))
+    if record is None and marks is not None:
+        return  # no step bends: the gradient of what jumps or runs away is not continuous beside the point either
     verdict, reason = _words(evidence, record, "kink")
     taken = _taken(evidence, name, verdict)
     yield at_step(evidence.trace, record, verdict, reason + _choice(taken, mask), "kink", name, mask, taken)

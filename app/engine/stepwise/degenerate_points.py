@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.stepwise.point import REFUSALS, Point, name_of
+from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
 # (the step's node, its matrix, its result) → for each matrix whether it is one of those; no value is looked at, so that it holds under vmap.
@@ -38,10 +39,19 @@ def degenerate_steps(
         return []
 
 
+def is_degenerate(node: fx.Node, matrix: Tensor, outputs: Sequence[Tensor]) -> bool:
+    """Whether the step `node`, which made `outputs` of `matrix`, stands at such a matrix."""
+    test = TESTS.get(name_of(node))
+    if test is None or not matrix.numel() or not is_differentiable(matrix.dtype):
+        return False
+    with torch.no_grad():
+        return bool(test(node, matrix, outputs if len(outputs) > 1 else outputs[0]).any())
+
+
 def _flag(node: fx.Node, results: Mapping[fx.Node, Any]) -> Tensor:
     first = node.args[0] if node.args else next(iter(node.kwargs.values()))
     matrix = results[first] if isinstance(first, fx.Node) else first
-    if not isinstance(matrix, Tensor) or not matrix.numel() or not (matrix.is_floating_point() or matrix.is_complex()):
+    if not isinstance(matrix, Tensor) or not matrix.numel() or not is_differentiable(matrix.dtype):
         return torch.zeros((), dtype=torch.bool)
     return TESTS[name_of(node)](node, matrix, results[node]).any()
 

@@ -200,7 +200,8 @@ def _called(trace: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, T
         return attempt()
     except REFUSALS as error:
         floating = [ref for ref, tensor in inputs.items() if tensor.requires_grad]
-        if len(floating) < 2 or "differentiable" not in str(error):
+        is_for_none = "does not support automatic differentiation" in str(error)  # of complex numbers
+        if not is_for_none and (len(floating) < 2 or "differentiable" not in str(error)):
             raise
     whole = dict(inputs)
     for without in (*([ref] for ref in floating), floating):

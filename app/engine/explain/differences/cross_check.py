@@ -7,20 +7,21 @@ not confirmed at once; for inputs of many elements five for each of two random l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from app.catalogue.facts import operations_with, values
+from app.catalogue.facts import operations_with, sentence, values
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import LARGE, Evidence, weights
-from app.engine.explain.findings import Finding, instead_of, operation_of
+from app.engine.explain.findings import Finding, at_step, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
+from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
@@ -51,8 +52,46 @@ def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) ->
     known = torch.zeros(leaf.shape, dtype=torch.bool, device=leaf.device)
     for finding in findings:
         known |= True if finding.mask is None else finding.mask
-    findings = [_with_own_derivative(lines, name, finding) for finding in findings]
-    return [*findings, *_looked_at(lines, name, known | ~torch.isfinite(leaf))]
+    findings = [_with_own_derivative(lines, name, _on_its_own_elements(lines, name, finding)) for finding in findings]
+    blamed = {finding.node for finding in findings}
+    return [*findings, *_of_factors(evidence, name, _looked_at(lines, name, known | ~torch.isfinite(leaf), blamed))]
+
+
+def _of_factors(evidence: Evidence, name: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Where differences cannot tell because a factorisation has no derivative here, that is said instead."""
+    trace = evidence.trace
+    for finding in findings:
+        record = None
+        if finding.reason == _UNKNOWN:
+            record = next(
+                (r for r in trace.records if any(name in trace.live[p] for p in r.parents) and _is_degenerate(r)), None
+            )
+        if record is None:
+            yield finding
+        else:
+            reason = sentence(values("degenerate")[name_of(record.node)])
+            yield at_step(trace, record, "singular", reason, "singular", name)
+
+
+def _is_degenerate(record: StepRecord) -> bool:
+    return bool(record.inputs) and is_degenerate(record.node, record.inputs[0].detach(), [o.detach() for o in record.outputs])
+
+
+def _on_its_own_elements(lines: Lines, name: str, finding: Finding) -> Finding:
+    """A finding of a jump or an infinite derivative without those elements along which the whole is smooth, if others are left.
+
+    The rank of a matrix jumps, and not with each of its rows.
+    """
+    gradient = lines.gradient(name)
+    mask = finding.mask
+    if finding.verdict != "singular" or mask is None or gradient is None or int(mask.sum()) > _SUSPICIOUS:
+        return finding
+    stays = mask.clone().reshape(-1)
+    for index in (mask & torch.isfinite(gradient)).reshape(-1).nonzero().reshape(-1).tolist():
+        if lines.forwards_left < ONE_ELEMENT:
+            return finding
+        stays[index] = _worse(lines, name, index).agrees is not True
+    return replace(finding, mask=stays.reshape(mask.shape)) if bool(stays.any()) else finding
 
 
 def cross_checked_output(evidence: Evidence, ref: Ref) -> list[Finding]:
@@ -67,7 +106,7 @@ def cross_checked_output(evidence: Evidence, ref: Ref) -> list[Finding]:
         if len({r for r in trace.outputs if trace.live[r]}) > 1:
             lines = Lines(evidence, (ref,))
             lines.forwards_left //= len(trace.leaves) * len(trace.outputs)
-            findings += _looked_at(lines, name, ~torch.isfinite(leaf))
+            findings += _looked_at(lines, name, ~torch.isfinite(leaf), set())
         else:
             findings += evidence.checked[name]
     return [replace(f, mask=None, subgradient=None, derivative=None) for f in findings if f.verdict in ("kink", "singular")]
@@ -157,8 +196,8 @@ def _place(leaf: Tensor, index: int) -> list[int]:
     return [int(i) for i in torch.unravel_index(torch.tensor(index), leaf.shape)]
 
 
-def _looked_at(lines: Lines, name: str, known: Tensor) -> Iterator[Finding]:
-    """Findings on the elements of an input that are not known to be singular or a kink already."""
+def _looked_at(lines: Lines, name: str, known: Tensor, blamed: Set[fx.Node | None]) -> Iterator[Finding]:
+    """Findings on the elements of an input that are not known to be singular or a kink already, because of the steps `blamed`."""
     evidence = lines.evidence
     suspects = _suspects(evidence, name)
     moved = torch.zeros_like(known)
@@ -186,7 +225,7 @@ def _looked_at(lines: Lines, name: str, known: Tensor) -> Iterator[Finding]:
                     unknown = True
                 else:
                     seen[index] = _worse(lines, name, index)
-    yield from _findings(lines, name, seen, suspects, unknown)
+    yield from _findings(lines, name, seen, suspects, unknown, blamed)
 
 
 def _worse(lines: Lines, name: str, index: int) -> Seen:
@@ -227,7 +266,12 @@ def _suspects(evidence: Evidence, name: str) -> dict[StepRecord, Tensor]:
 
 
 def _findings(
-    lines: Lines, name: str, seen: dict[int, Seen], suspects: dict[StepRecord, Tensor], unknown: bool
+    lines: Lines,
+    name: str,
+    seen: dict[int, Seen],
+    suspects: dict[StepRecord, Tensor],
+    unknown: bool,
+    blamed: Set[fx.Node | None],
 ) -> Iterator[Finding]:
     wrong: dict[tuple[StepRecord | None, Finding | None, bool], list[int]] = {}
     for index, line in seen.items():
@@ -243,7 +287,7 @@ def _findings(
         yield Finding("differentiable", _UNKNOWN)
     cancelled = [index for index, line in seen.items() if line.agrees]
     for record, mask in () if wrong else suspects.items():
-        if any(bool(mask.reshape(-1)[index]) for index in cancelled):
+        if record.node not in blamed and any(bool(mask.reshape(-1)[index]) for index in cancelled):
             yield Finding(
                 "differentiable",
                 f"`{operation_of(record.node)}` {_does(lines.evidence, record)} exactly here, but the whole does not, as far as differences "
