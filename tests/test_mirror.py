@@ -31,6 +31,7 @@ WHOLE: Final[dict[str, str]] = {
     "gpu/test_devices.py": "workers on one GPU and on several; memory and contexts that are lost",
     "gpu/test_inside.py": "what only a process on a GPU can see of itself",
     "memory_safety/test_memory_safety.py": "hostile queries of the whole catalogue, between guard pages",
+    "oracle/test_explain_matrices.py": "explain at matrices of deficient rank, repeated and complex eigenvalues",
     "oracle/test_explain_pointwise.py": "explain beside mpmath, for the pointwise functions",
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
     "oracle/test_derivations.py": "check: derivations by hand",

@@ -38,6 +38,7 @@ _MADE_BY: Final[Mapping[str, frozenset[str]]] = {
     "jump": frozenset({"jump", "switch", "edge"}), "singular": frozenset({"jump", "singular", "edge"}), "edge": frozenset({"jump", "switch", "edge"}),
 }  # fmt: skip
 _KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
+_APART: Final = 1e-3  # the farthest probe is 2^-17 of the matrix: eigenvalues nearer than a hundred of that may meet
 _DIRECTIONS: Final = 3  # random, each at two steps and to both sides: four gradients; chosen
 _TIE_ROUNDS: Final = 8  # in each the tied elements that have not won yet are raised at random; chosen
 _LEAVES: Final = 4  # inputs that are moved alone, to see whose the jump is: each costs another look; chosen
@@ -106,6 +107,8 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
         or not any(ref in trace.needed for ref in record.refs())
     ):
         return None
+    if name_of(record.node) in operations_with("unordered") and _are_apart(record.outputs[0].detach()):
+        return None  # analytic: a jump is another order
     inputs = [tensor.detach() for tensor in record.inputs]
 
     @cache
@@ -125,6 +128,13 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
     marks = classify(evaluate, [output.detach() for output in record.outputs], directions)
     needed = [m if ref in trace.needed else None for m, ref in zip(marks, record.refs(), strict=True)]
     return marks if any(m is not None and bool(m.any.any()) for m in needed) else None
+
+
+def _are_apart(eigenvalues: Tensor) -> bool:
+    """Whether the eigenvalues of each matrix are all different, by more than what is moved here."""
+    gaps = (eigenvalues[..., :, None] - eigenvalues[..., None, :]).abs()
+    gaps = gaps + torch.diag_embed(torch.full_like(gaps[..., 0], torch.inf))
+    return bool((gaps.amin((-2, -1)) > _APART * eigenvalues.abs().amax(-1)).all()) if eigenvalues.numel() else False
 
 
 def _moving(evidence: Evidence, smooth: Sequence[Ref]) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence, weights
 from app.engine.explain.expression_text import called
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of, shown
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.one_sided import Marks
-from app.engine.stepwise.point import Ref, all_finite
+from app.engine.stepwise.point import Ref, all_finite, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import is_differentiable
 
@@ -63,6 +64,11 @@ def _first_broken(evidence: Evidence, cotangents: dict[Ref, Tensor], name: str, 
     at = shown(trace.values[parent], bad)
     unused = [c for c in broken.incoming if c is not None and c.shape == bad.shape and not bool((c[bad] != 0).any())]
     operation = operation_of(record.node)
+    if _is_arbitrary(record, bad, trace.values[parent]):
+        reason = (
+            f"The vectors of `{operation}` are determined up to a factor e^(i phi), and what depends on it has no derivative."
+        )
+        return Finding("singular", reason, record.node, instead_of(trace, record, "phase", name, parent), mask)
     x = called(trace, parent, "its input")
     if unused:
         reason = (
@@ -75,6 +81,12 @@ def _first_broken(evidence: Evidence, cotangents: dict[Ref, Tensor], name: str, 
         return _undefined(trace, parent, mask, name)
     reason = f"The derivative of `{operation}` is {_kinds(broken.cotangent, bad, trace.values[parent], x, 'not a number')}."
     return Finding("singular", reason, record.node, instead_of(trace, record, "singular", name, parent), mask)
+
+
+def _is_arbitrary(record: StepRecord, bad: Tensor, value: Tensor) -> bool:
+    """Whether a step gave NaN because its complex vectors' phases were asked for."""
+    is_of_vectors = name_of(record.node) in operations_with("phase") and any(output.is_complex() for output in record.outputs)
+    return is_of_vectors and bool(bad.all()) and all_finite(value)
 
 
 def _kinds(broken: Tensor, among: Tensor, made_of: Tensor | None, name: str, nan: str) -> str:

@@ -11,7 +11,7 @@ from app.catalogue import facts
 #   integer, boolean: the result is discrete;  detach: taken out on purpose;  shape: only shape and dtype are used;
 #   argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
 #   zero: a derivative of zero although the value moves;
-#   kink, jump, edge, singular, value: at this point;  unselected: 0 · infinity in a branch that is not taken.
+#   phase: of complex vectors; kink, jump, edge, singular, value: at this point;  unselected: 0 · infinity in a branch that is not taken.
 # What is not defined on one side is healed like what is not finite; so is a value that is not finite.
 _SAME: Final[Mapping[str, tuple[str, ...]]] = {"edge": ("singular", "edge"), "value": ("singular",), "jump": ("jump", "kink")}
 

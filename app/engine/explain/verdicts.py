@@ -53,6 +53,7 @@ def of_input(evidence: Evidence, name: str) -> list[Finding]:
         )
         for cut in ends[:_PARTIAL]
         if name_of(cut.node) not in SHAPE_ONLY  # type: ignore[arg-type]
+        and cut.node not in [finding.node for finding in findings if finding.verdict == "disconnected"]
     ]
     return [*(findings or [Finding("differentiable", "")]), *rest]
 

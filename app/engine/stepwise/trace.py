@@ -114,10 +114,21 @@ def step_vjp(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Te
     if not at or not pairs:
         return rows
     outputs, outgrads = zip(*pairs, strict=True)
-    gradients = torch.autograd.grad(outputs, [record.inputs[j] for j in at], outgrads, retain_graph=True, allow_unused=True)
+    inputs = [record.inputs[j] for j in at]
+    try:
+        gradients = torch.autograd.grad(outputs, inputs, outgrads, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if not depends_on_phase(error):
+            raise
+        gradients = tuple(torch.full_like(x, torch.nan) for x in inputs)  # there is none
     for j, gradient in zip(at, gradients, strict=True):
         rows[j] = gradient
     return rows
+
+
+def depends_on_phase(error: BaseException) -> bool:
+    """Whether PyTorch refuses cotangents of complex eigenvectors because they depend on the factors e^{iφ}, which are arbitrary."""
+    return "up to multiplication by e^{i phi}" in str(error)
 
 
 def trace_steps(point: Point) -> StepTrace:
@@ -230,7 +241,13 @@ def _connections(
             gradients: list[Tensor | None] = []
             try:
                 gradients += _gradients(output, [inputs[j] for j in at])
-            except _NO_FORMULA:
+            except _NO_FORMULA as error:
+                if depends_on_phase(error):  # as a random cotangent does, and others need not
+                    for j in at:
+                        row[j] = True
+                    passes.append(tuple(row))
+                    nil.append(zero)
+                    continue
                 refused = True
                 gradients += [_alone(output, inputs[j]) for j in at]
             for j, gradient in zip(at, gradients, strict=True):

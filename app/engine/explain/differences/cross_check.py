@@ -37,6 +37,11 @@ _UNKNOWN: Final = (
     "they can follow)."
 )
 
+_UNORDERED: Final = (
+    "The eigenvalues come in no fixed order, and in another one beside this point; the numbers are right for each of them, in the order "
+    "that they have here."
+)
+
 
 def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) -> list[Finding]:
     """The findings on an input, and what the differences add to them."""
@@ -273,16 +278,21 @@ def _findings(
     unknown: bool,
     blamed: Set[fx.Node | None],
 ) -> Iterator[Finding]:
-    wrong: dict[tuple[StepRecord | None, Finding | None, bool], list[int]] = {}
+    wrong: dict[tuple[StepRecord | None, fx.Node | None, bool], list[int]] = {}
+    cut_at: dict[fx.Node | None, Finding | None] = {}
     for index, line in seen.items():
         if line.agrees is False and line.sides is not None:
-            blamed = _blame(lines.evidence, name, index, suspects)
-            if blamed is None:
+            why = _blame(lines.evidence, name, index, suspects)
+            if why is None:
                 unknown = True
             else:
-                wrong.setdefault((*blamed, line.sides.smooth), []).append(index)
-    for (record, cut, smooth), indices in wrong.items():
-        yield _wrong(lines, name, {index: seen[index] for index in indices}, record, cut, smooth)
+                step, ending = why
+                smooth = ending is not None or line.sides.smooth
+                key = (step, None if ending is None else ending.node, smooth)
+                cut_at[key[1]] = ending
+                wrong.setdefault(key, []).append(index)
+    for (step, node, smooth), indices in wrong.items():
+        yield _wrong(lines, name, {index: seen[index] for index in indices}, step, cut_at[node], smooth)
     if unknown or any(line.agrees is None for line in seen.values()):
         yield Finding("differentiable", _UNKNOWN)
     cancelled = [index for index, line in seen.items() if line.agrees]

@@ -1,0 +1,66 @@
+"""explain at matrices of deficient rank, repeated and complex eigenvalues, and at norms of zeros: verdict, elements, reason and advice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.building import explained
+
+RANK_1 = [[1.0, 2.0], [2.0, 4.0]]
+EYE = [[1.0, 0.0], [0.0, 1.0]]
+HERMITIAN = torch.tensor([[2, 1 + 1j], [1 - 1j, 3]], dtype=torch.complex128)
+COMPLEX = torch.tensor([[1 + 1j, 2], [3, 1 - 3j]], dtype=torch.complex128)
+REAL = [[1.0, 2.0], [-3.0, 0.5]]  # its eigenvalues are complex
+
+# Program in x, x, verdict, elements (None: not looked at), a word of the reason.
+CASES: dict[str, tuple[str, Any, str, list[list[int]] | None, str]] = {
+    "qr of deficient rank": ("linalg.qr(x)[0]", RANK_1, "singular", None, "linearly dependent"),
+    "signs of qr": ("linalg.qr(x)[0]", EYE, "singular", [[0, 0]], "jumps"),
+    "pinv of deficient rank": ("linalg.pinv(x)", RANK_1, "singular", None, "jumps"),
+    "root norm beside a zero": ("linalg.vector_norm(x, 0.5)", [0.0, 2.0, 0.0], "singular", [[0], [2]], "without bound"),
+    "angle of negative numbers": ("fft.fft(x).angle()", [-1.0, 1.0, 1.0], "singular", [[1], [2]], "jumps"),
+    "mode": ("mode(x)[0]", [-1.0, 1.0, 1.0], "singular", [[1], [2]], "jumps"),
+    "phase of eigenvectors": ("linalg.eigh(x)[1]", HERMITIAN, "singular", None, "e^(i phi)"),
+    "phase of singular vectors": ("linalg.svd(x)[0]", COMPLEX, "singular", None, "e^(i phi)"),
+    "phase of a real matrix's": ("linalg.eig(x)[1]", REAL, "singular", None, "e^(i phi)"),
+    "sizes of eigenvectors": ("linalg.eigh(x)[1].abs()", HERMITIAN, "differentiable", [], ""),
+    "sizes of singular vectors": ("linalg.svd(x)[0].abs()", COMPLEX, "differentiable", [], ""),
+    "sizes of a real matrix's": ("linalg.eig(x)[1].abs()", REAL, "differentiable", [], ""),
+    "projector": ("v = linalg.eigh(x)[1]\n(v[:, :1] @ v[:, :1].mH).abs()", HERMITIAN, "differentiable", [], ""),
+    "eigenvalues": ("linalg.eigvals(x)", COMPLEX, "differentiable", [], ""),
+    "no formula for complex numbers": ("nn.functional.silu(x)", COMPLEX, "disconnected", [], "of complex numbers"),
+    "one path without a formula": ("nan_to_num(x).abs() * x.abs()", COMPLEX[:1], "disconnected", [[0, 0], [0, 1]], "of complex numbers"),
+    "det of deficient rank": ("linalg.det(x)", RANK_1, "differentiable", [], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_matrices(case: str) -> None:
+    text, x, verdict, elements, word = CASES[case]
+    report = explained(text, x=x)
+    found = report["inputs"]["x"]
+    assert found["verdict"] == verdict, found
+    assert elements is None or found["elements"] == elements
+    assert word in ((found["because"] or {}).get("reason") or "")
+    reasons = [finding["because"]["reason"] for finding in found["findings"]]
+    assert len(reasons) == len(set(reasons))
+
+
+@pytest.mark.parametrize(("text", "x"), [("linalg.vector_norm(x, -inf)", [0.0, 0.0, 0.0]), ("linalg.qr(x)[1]", EYE)], ids=str)
+def test_no_sentence_takes_another_back(text: str, x: Any) -> None:
+    reasons = [finding["because"]["reason"] for finding in explained(text, x=x)["inputs"]["x"]["findings"]]
+    assert not any("the whole does not" in reason for reason in reasons), reasons
+    assert not any("of the function differ" in reason for reason in reasons), reasons
+
+
+def test_the_way_out_of_the_signs_of_qr_is_smooth() -> None:
+    text = "q, r = linalg.qr(x)\ns = r.diagonal().sign()\ncat([q * s, s[:, None] * r])"
+    assert explained(text, x=EYE)["inputs"]["x"]["verdict"] == "differentiable"
+    singular = explained("linalg.qr(x)[0]", x=RANK_1)["inputs"]["x"]
+    assert "torch.cat([x, eps * eye(n)])" in singular["instead"]
+    safe = explained("linalg.qr(torch.cat([x, 1e-3 * eye(2)]))[0].abs()", x=np.array(RANK_1).tolist())
+    assert safe["inputs"]["x"]["verdict"] == "differentiable"
