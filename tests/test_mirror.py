@@ -34,6 +34,7 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_explain_matrices.py": "explain at matrices of deficient rank, repeated and complex eigenvalues",
     "oracle/test_explain_pointwise.py": "explain beside mpmath, for the pointwise functions",
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
+    "oracle/test_lost_digits.py": "precision beside mpmath, for programs that lose digits",
     "oracle/test_derivations.py": "check: derivations by hand",
     "oracle/test_mistakes.py": "check: derivations with planted mistakes",
     "oracle/test_random_derivations.py": "check: derivations of random programs, right ones and planted mistakes",

@@ -37,6 +37,11 @@ def written(trace: StepTrace, value: Any, *, inside: bool = False, named: Named 
     return _call(trace, value, inside, named)
 
 
+def call_text(trace: StepTrace, node: fx.Node, named: Named, *, inside: bool = False) -> str:
+    """The call of a step, whatever the program calls its result; `inside` and `named` as of `written`."""
+    return _call(trace, node, inside, named)
+
+
 def _picked(trace: StepTrace, node: fx.Node) -> Ref | None:
     """The one of a step's several outputs that `node` takes."""
     if len(node.args) == 2 and isinstance(node.args[0], fx.Node) and isinstance(node.args[1], int):

@@ -15,7 +15,19 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.precision.formula import Matcher, Rewrite
-from app.engine.precision.shapes import axes_of, call, difference, factors, is_call, number, ratio, same, square, terms
+from app.engine.precision.shapes import (
+    axes_of,
+    call,
+    difference,
+    factors,
+    is_call,
+    number,
+    ratio,
+    same,
+    square,
+    terms,
+    under_root,
+)
 
 _F: Final = torch.nn.functional
 
@@ -200,7 +212,7 @@ def _of_powers(node: fx.Node) -> Iterator[Rewrite]:
             yield Rewrite(
                 node, (base.args[0], exponent), lambda x, p: torch.exp(p * torch.log(x).sum()), "exp({1} * log({0}).sum())"
             )
-    inner = _under_root(node)
+    inner = under_root(node)
     if inner is None:
         return
     sides = [square(term) for term in _summands(inner)]
@@ -219,12 +231,6 @@ def _of_powers(node: fx.Node) -> Iterator[Rewrite]:
             node, (x,), lambda v: v.abs().max().detach() * torch.sqrt(((v / v.abs().max().detach()) ** 2).sum()),
             "{0}.abs().max().detach() * sqrt((({0} / {0}.abs().max().detach()) ** 2).sum())",
         )  # fmt: skip
-
-
-def _under_root(node: fx.Node) -> Any:
-    if is_call(node, "pow") and len(node.args) == 2 and number(node.args[1]) == 0.5:
-        return node.args[0]
-    return call(node, "sqrt")
 
 
 def _of_arc_cosines(node: fx.Node) -> Iterator[Rewrite]:

@@ -13,10 +13,11 @@ from app.engine.precision.exact_arithmetic.numbers import MP
 
 Floats = npt.NDArray[np.float64]
 
-# Below this share of the largest number a result is a zero, left over by the last of the 60 digits; or by float64's last bits, where
-# the reference has no more (64 roundings: what a sum of some thousand terms leaves).
-EXACT_ZERO: Final = 1e-40
+# Below this share of the largest number a result is a zero, left over by float64's last bits, where the reference has no more
+# (64 roundings: what a sum of some thousand terms leaves).
 ROUNDED_ZERO: Final = 64 * 2.0**-52
+# What is this small beside the numbers of the computation, and too small for the dtype to hold, is right as a zero.
+_NEGLIGIBLE: Final = ROUNDED_ZERO
 # A zero that is computed as a few roundings of what cancelled is as right as a rounded zero can be.
 _ROUNDINGS: Final = 32
 
@@ -42,7 +43,10 @@ def right_digits(values: Floats, reference: Any, dtype: torch.dtype, scale: floa
     finite = [abs(number) for number in map(MP.mpmathify, numbers) if MP.isfinite(number)]
     largest = max(finite, default=MP.mpf(0))
     # What is too small for the dtype and does not count beside the largest is right as a zero.
-    harmless = min(MP.mpf(info.tiny), largest * info.eps**2)
+    harmless = max(
+        min(MP.mpf(info.tiny), largest * info.eps**2),
+        min(MP.mpf(info.tiny * info.eps / 2), MP.mpf(min(scale, 1e300)) * _NEGLIGIBLE),
+    )
     limit = max(largest, MP.mpf(scale) if math.isfinite(scale) else MP.mpf(0)) * MP.mpf(zero)
     out = [
         _digits(
@@ -66,7 +70,8 @@ def _right_digits_of_floats(values: Floats, right: Any, dtype: torch.dtype, scal
     with np.errstate(all="ignore"):
         size = np.abs(right)
         top = float(np.max(np.where(np.isfinite(size), size, 0.0), initial=0.0))
-        harmless, reach = min(info.tiny, top * info.eps**2), max(scale, top)
+        harmless = max(min(info.tiny, top * info.eps**2), min(info.tiny * info.eps / 2, min(scale, 1e300) * _NEGLIGIBLE))
+        reach = max(scale, top)
         limit = max(top, scale if math.isfinite(scale) else 0.0) * zero
         error = np.abs(values - right)
         digits = np.clip(-np.log10(error / size), 0.0, whole)

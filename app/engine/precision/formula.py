@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, fx
 
-from app.engine.stepwise.point import Interpreter, Point
+from app.engine.explain.expression_text import call_text, written
+from app.engine.stepwise.point import Interpreter, Point, Ref, step_of
+from app.engine.stepwise.trace import StepTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,42 @@ def used(graph: fx.Graph, by_root: Mapping[fx.Node, Rewrite]) -> tuple[Rewrite, 
         parts = node.all_input_nodes if rewrite is None else rewrite.parts
         waiting += [part for part in parts if isinstance(part, fx.Node)]
     return tuple(rewrite for root, rewrite in by_root.items() if root in reached)
+
+
+def formula_text(trace: StepTrace, choice: Sequence[Rewrite]) -> str:
+    """What to write: for the step where it is one, else for the right-hand side of the first line that depends on all of them."""
+    if len(choice) == 1:
+        return _text(trace, choice[0], {})
+    by_root = {rewrite.root: rewrite for rewrite in choice}
+    reach: dict[fx.Node, set[fx.Node]] = {}
+    named: dict[Ref, str] = {}
+    line, text = None, ""
+    for record in trace.records:
+        node = record.node
+        reach[node] = set().union(*(reach.get(source, set()) for source in node.all_input_nodes))
+        if node in by_root:
+            reach[node] = reach[node] | {node}
+            named[node, 0] = _bracketed(_text(trace, by_root[node], named))
+        elif reach[node]:
+            named[node, 0] = call_text(trace, node, named, inside=True)
+        step = step_of(node)
+        if len(reach[node]) == len(by_root) and step is not None and line in (None, step.line):
+            line, text = step.line, named[node, 0] if node in by_root else call_text(trace, node, named)
+    return text or "; ".join(_text(trace, rewrite, {}) for rewrite in choice)
+
+
+_CALL: Final = re.compile(r"[\w.]+\([^()]*\)")
+
+
+def _bracketed(text: str) -> str:
+    return text if _CALL.fullmatch(text) else f"({text})"
+
+
+def _text(trace: StepTrace, rewrite: Rewrite, named: Mapping[Ref, str]) -> str:
+    text = rewrite.text
+    for i, part in enumerate(rewrite.parts):
+        bare = written(trace, part, named=named)
+        # A whole argument of a call needs no brackets of its own.
+        text = re.sub(rf"(?<=[(])\{{{i}\}}(?=[,)])|(?<=, )\{{{i}\}}(?=[,)])", bare.replace("\\", r"\\"), text)
+        text = text.replace(f"{{{i}}}", written(trace, part, inside=True, named=named))
+    return text

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.engine.precision.digits import EXACT_ZERO, ROUNDED_ZERO, full_digits, largest, right_digits
+from app.engine.precision.digits import ROUNDED_ZERO, full_digits, largest, right_digits
 from app.engine.precision.exact_arithmetic.numbers import DIGITS, MP
 from app.engine.precision.exact_arithmetic.tensor import Ledger, TooLongError, exact
 from app.engine.precision.random_rounding import RUNS, RandomRounding
@@ -21,6 +21,9 @@ from app.engine.stepwise.trace import StepTrace
 # Numbers of 60 digits that one answer may make: about 5 µs each, so about a second.
 _BUDGET: Final = 200_000
 _MOST_DIGITS: Final = 600  # 1e300 and 1e-300 in one sum
+# What rounding leaves of a zero has 60 digits less in the finer run; half of that decides.
+_SHRINKS: Final = 1e-30
+_LAST_BIT: Final = 2.0**-53
 _EXACT: Final = "mpmath"
 _WIDE: Final = "float64"
 _ESTIMATE: Final = "float64 with random rounding"
@@ -35,12 +38,14 @@ class Reference:
         run: every tensor and cotangent.
         zero: the share of the largest number below which one of these is zero.
         doubt: why they may not be right themselves; None where nothing is in question.
+        wide_digits: how many digits of the worst number float64 gives.
     """
 
     name: str
     run: Run
     zero: float = ROUNDED_ZERO
     doubt: str | None = None
+    wide_digits: float = 0.0
 
 
 def reference(wide: StepTrace, seeds: Mapping[Ref, Tensor], dtypes: Sequence[torch.dtype]) -> Reference:
@@ -54,9 +59,14 @@ def reference(wide: StepTrace, seeds: Mapping[Ref, Tensor], dtypes: Sequence[tor
     whole = max(full_digits(dtype) for dtype in dtypes)
     run = _exactly(wide, seeds)
     if run is not None:
-        # A digit more than the narrow dtype holds is enough to judge it by.
-        right = whole < full_digits(torch.float64) and agreement(wide, ordinary, run[0]) > whole + 1
-        return Reference(_WIDE, ordinary) if right else Reference(_EXACT, run[0], run[1])
+        # A digit more than the narrow dtype holds is enough to judge it by; what is small beside other numbers is then no zero either.
+        digits = agreement(wide, ordinary, run[0], run[1])
+        right = whole < full_digits(torch.float64) and digits > whole + 1
+        return Reference(_WIDE if right else _EXACT, ordinary if right else run[0], run[1], wide_digits=digits)
+    if not _all_finite(wide, ordinary):
+        return Reference(
+            _WIDE, ordinary, doubt="float64 gives no finite number here itself, so there is nothing to compare with"
+        )
     mean = _mean([_moved(wide, seeds, number) for number in range(RUNS)])
     if _all_finite(wide, ordinary) and not _all_finite(wide, mean):
         return Reference(_WIDE, ordinary, doubt="float64's own digits could not be estimated here")
@@ -64,12 +74,15 @@ def reference(wide: StepTrace, seeds: Mapping[Ref, Tensor], dtypes: Sequence[tor
         return Reference(_ESTIMATE, mean)
     digits = agreement(wide, ordinary, mean)
     if digits > whole + 1:
-        return Reference(_WIDE, ordinary)
+        return Reference(_WIDE, ordinary, wide_digits=digits)
     return Reference(_WIDE, ordinary, doubt=f"float64 itself is right to about {digits:.0f} digits only")
 
 
-def agreement(trace: StepTrace, run: Run, other: Run) -> float:
-    """The digits in which two runs agree, in every derivative of an input and every output; the least of them."""
+def agreement(trace: StepTrace, run: Run, other: Run, zero: float = ROUNDED_ZERO) -> float:
+    """The digits in which two runs agree, in every derivative of an input and every output; the least of them.
+
+    `zero`: the share of the largest number below which one of the other run's is zero.
+    """
     least = full_digits(torch.float64)
     scale = largest_of(other)
     for cotangents, others, refs in (
@@ -78,7 +91,7 @@ def agreement(trace: StepTrace, run: Run, other: Run) -> float:
     ):
         for ref in refs:
             if ref in cotangents and ref in others and cotangents[ref].size:
-                least = min(least, float(right_digits(cotangents[ref], others[ref], torch.float64, scale, ROUNDED_ZERO).min()))
+                least = min(least, float(right_digits(cotangents[ref], others[ref], torch.float64, scale, zero).min()))
     return least
 
 
@@ -97,10 +110,51 @@ def _exactly(wide: StepTrace, seeds: Mapping[Ref, Tensor]) -> tuple[Run, float] 
     second = _with_digits(wide, seeds, 2 * DIGITS)
     if second is None:
         return first
-    if _all_finite(wide, first[0]) and agreement(wide, first[0], second[0]) >= full_digits(torch.float64):
-        return first
-    # 1 − (1 − e⁻¹⁰⁰⁰) needs 435 digits, and logits of 1000 are met.
-    return _with_digits(wide, seeds, _MOST_DIGITS) or second
+    run = _without_leftovers(first[0], second[0])
+    if run is not None and _all_finite(wide, run) and not _vanishes(wide, run):
+        return run, second[1]
+    # 1 − (1 − e⁻¹⁰⁰⁰) needs 435 digits, and logits of 1000 are met: it is zero in 120, and its logarithm infinite.
+    third = _with_digits(wide, seeds, _MOST_DIGITS)
+    if third is None:
+        return second
+    return _without_leftovers(second[0], third[0]) or third[0], third[1]
+
+
+def _without_leftovers(rough: Run, fine: Run) -> Run | None:
+    """The finer of two runs, its zeros exact: what shrinks with the last digits is what rounding left of nothing.
+
+    None where the two differ in some number by more than the last bit of float64, so that more digits are needed.
+    """
+    try:
+        values = {ref: _settled(rough.values[ref], numbers) for ref, numbers in fine.values.items()}
+        cotangents = {ref: _settled(rough.cotangents[ref], numbers) for ref, numbers in fine.cotangents.items()}
+        parts = {
+            ref: [(record, _settled(rough.parts[ref][i][1], share)) for i, (record, share) in enumerate(shares)]
+            for ref, shares in fine.parts.items()
+        }
+    except _UnsettledError:
+        return None
+    return Run(values, cotangents, parts)
+
+
+class _UnsettledError(Exception):
+    """Two runs differ where more digits would decide."""
+
+
+def _settled(rough: Any, fine: Any) -> Any:
+    if np.asarray(fine).dtype != object:
+        return fine
+    return np.asarray(np.frompyfunc(_number, 2, 1)(rough, fine), dtype=object)
+
+
+def _number(rough: Any, fine: Any) -> Any:
+    if not (MP.isfinite(rough) and MP.isfinite(fine)) or rough == fine:
+        return fine
+    if abs(fine) < abs(rough) * _SHRINKS or (fine == 0 and abs(rough) > 0):
+        return MP.mpf(0)
+    if abs(rough - fine) > abs(fine) * _LAST_BIT:
+        raise _UnsettledError
+    return fine
 
 
 def _with_digits(wide: StepTrace, seeds: Mapping[Ref, Tensor], digits: int) -> tuple[Run, float] | None:
@@ -120,12 +174,19 @@ def _with_digits(wide: StepTrace, seeds: Mapping[Ref, Tensor], digits: int) -> t
     ):
         # Some call cannot be made on tensors that carry more than PyTorch knows of: another reference serves.
         return None
-    return None if ledger.unproved else (run, ROUNDED_ZERO if ledger.decomposed else EXACT_ZERO)
+    return None if ledger.unproved else (run, ROUNDED_ZERO if ledger.decomposed else 0.0)
 
 
 def _all_finite(trace: StepTrace, run: Run) -> bool:
     numbers = [run.cotangents.get(ref) for ref in trace.leaves.values()] + [run.values.get(ref) for ref in trace.outputs]
     return all(each is None or _is_finite(np.asarray(each)) for each in numbers)
+
+
+def _vanishes(trace: StepTrace, run: Run) -> bool:
+    """An output has a zero, or the derivative with respect to an input is nothing but zeros."""
+    outputs = [np.asarray(run.values[ref]) for ref in trace.outputs if ref in run.values]
+    derivatives = [np.asarray(run.cotangents[ref]) for ref in trace.leaves.values() if ref in run.cotangents]
+    return any((each == 0).any() for each in outputs) or any(each.size > 0 and not each.any() for each in derivatives)
 
 
 def _is_finite(array: Any) -> bool:

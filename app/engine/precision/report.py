@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,12 +12,11 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.dtypes import dtype_name
-from app.engine.explain.expression_text import written
 from app.engine.explain.report import number
 from app.engine.precision.blame import Blame, Investigation
 from app.engine.precision.digits import Floats, full_digits, largest, right_digits
 from app.engine.precision.exact_arithmetic.numbers import MP
-from app.engine.precision.formula import Rewrite, Rewritten, used
+from app.engine.precision.formula import Rewrite, Rewritten, formula_text, used
 from app.engine.precision.reference import Reference, largest_of, reference
 from app.engine.precision.rewrites import rewrites
 from app.engine.precision.runs import array_of, run_steps
@@ -35,7 +33,7 @@ _USUAL_SHARE: Final = 0.25
 # A better formula must win back at least that many digits.
 _GAIN: Final = 1.0
 # Formulas tried at one point: each costs a forward and a backward.
-_TRIES: Final = 16
+_TRIES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,7 @@ class _Case:
         """The right digits of each element of the derivative with respect to `name`."""
         right = self.right.run.cotangents.get(self.wide.leaves[name])
         values = array_of(derivative)
-        return right_digits(
-            values, np.zeros(values.shape) if right is None else right, derivative.dtype, self.scale, self.right.zero
-        )
+        return self._compared(values, np.zeros(values.shape) if right is None else right, derivative.dtype, self.scale)
 
     def dtype_of(self, output: str) -> torch.dtype:
         names = self.narrow.point.function.outputs
@@ -65,10 +61,14 @@ class _Case:
     def output_digits(self, outputs: Sequence[Tensor]) -> dict[str, Floats]:
         """The right digits of each element of each floating output."""
         return {
-            name: right_digits(array_of(value), self.right.run.values[ref], value.dtype, self.size, self.right.zero)
+            name: self._compared(array_of(value), self.right.run.values[ref], value.dtype, self.size)
             for name, ref, value in zip(self.narrow.point.function.outputs, self.wide.outputs, outputs, strict=True)
             if ref in self.right.run.values
         }
+
+    def _compared(self, values: Any, right: Any, dtype: torch.dtype, scale: float) -> Floats:
+        digits = right_digits(values, right, dtype, scale, self.right.zero)
+        return digits if self.right.doubt is None else np.where(np.isfinite(values), digits, 0.0)
 
 
 def precision(
@@ -130,9 +130,12 @@ def _report(case: _Case, search: _Search, name: str, derivative: Tensor) -> dict
     blame = search.blame(name, derivative.dtype)
     if blame is not None:
         rewrite = search.better(name)
-        report["because"] = _because(blame if rewrite is None else _moved(blame, rewrite[0].root))
-        if rewrite is not None:
-            report["instead"] = "; ".join(_text(case, each) for each in rewrite)
+        if rewrite is None:
+            report["because"] = _because(replace(blame, reason=blame.reason + _wider(case, search, name, derivative.dtype)))
+        else:
+            moved = blame if blame.node in [each.root for each in rewrite] else _moved(blame, rewrite[-1].root)
+            report["because"] = _because(replace(moved, reason=moved.reason + search.left(name, rewrite, derivative.dtype)))
+            report["instead"] = formula_text(case.narrow, rewrite)
     if case.right.doubt is not None:
         report["reason"] = case.right.doubt
     return report
@@ -174,6 +177,13 @@ class _Search:
             gains, key=lambda pair: (round(pair[0], 1), -len(pair[1]), order[pair[1][-1].root]), default=(0.0, ())
         )
         return rewrite if best >= _GAIN else None
+
+    def left(self, name: str, rewrite: tuple[Rewrite, ...], dtype: torch.dtype) -> str:
+        """What better formulas cannot win back, in words; nothing where they mend all."""
+        digits = next(digits[name] for tried, digits, _ in self._tried or () if tried is rewrite)
+        if not _is_lost(digits, dtype):
+            return ""
+        return f" With the better formula {digits.min():.1f} digits are right."
 
     def _trials(self) -> list[tuple[tuple[Rewrite, ...], dict[str, Floats], dict[str, Floats]]]:
         candidates = rewrites(self._case.narrow.point.function.graph)[:_TRIES]
@@ -271,11 +281,11 @@ def _because(blame: Blame) -> dict[str, Any]:
     return {"line": step.line, "text": step.text, "operation": step.operation, "reason": blame.reason}
 
 
-def _text(case: _Case, rewrite: Rewrite) -> str:
-    text = rewrite.text
-    for i, part in enumerate(rewrite.parts):
-        bare = written(case.narrow, part)
-        # A whole argument of a call needs no brackets of its own.
-        text = re.sub(rf"(?<=[(])\{{{i}\}}(?=[,)])|(?<=, )\{{{i}\}}(?=[,)])", bare.replace("\\", r"\\"), text)
-        text = text.replace(f"{{{i}}}", written(case.narrow, part, inside=True))
-    return text
+def _wider(case: _Case, search: _Search, name: str, dtype: torch.dtype) -> str:
+    """The way out where no better formula is known: float64, if it gives what the narrow dtype cannot."""
+    whole = full_digits(dtype)
+    now = min(each.min(initial=whole) for each in (search.digits[name], *search.outputs.values()))
+    there = min(whole, case.right.wide_digits)
+    if whole >= full_digits(torch.float64) or there < now + _GAIN:
+        return ""
+    return f' In float64 (`"dtype": "float64"`) {there:.1f} digits are right.'

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from app.engine.precision.composed_rewrites import COMPOSED
 from app.engine.precision.formula import Matcher, Rewrite
+from app.engine.precision.identity_rewrites import IDENTITIES
 from app.engine.precision.shapes import (
     axes_of,
     call,
@@ -26,6 +27,7 @@ from app.engine.precision.shapes import (
     same,
     square,
     terms,
+    under_root,
 )
 
 _F: Final = torch.nn.functional
@@ -125,7 +127,7 @@ def _of_differences(node: fx.Node) -> Iterator[Rewrite]:
     if number(a) == 1:
         yield from _from_one(node, b)
     yield from _of_squares(node, a, b)
-    x, y = call(a, "sqrt"), call(b, "sqrt")
+    x, y = under_root(a), under_root(b)
     if x is not None and y is not None:
         yield from _of_roots(node, x, y)
     x, y = call(a, "lgamma"), call(b, "lgamma")
@@ -341,4 +343,5 @@ MATCHERS: Final[tuple[Matcher, ...]] = (
     _of_losses,
     _of_quadratics,
     *COMPOSED,
+    *IDENTITIES,
 )

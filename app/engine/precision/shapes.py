@@ -69,6 +69,28 @@ def difference(node: Any) -> tuple[Any, Any] | None:
     return None
 
 
+def signed_terms(node: Any, sign: int = 1) -> Iterator[tuple[int, Any]]:
+    """(+1 or −1, term) of a sum and difference of several, the signs of numbers taken out."""
+    if is_call(node, "add") and len(node.args) == 2 and not node.kwargs:
+        yield from signed_terms(node.args[0], sign)
+        yield from signed_terms(node.args[1], sign)
+    elif is_call(node, "sub", "subtract") and len(node.args) == 2 and not node.kwargs:
+        yield from signed_terms(node.args[0], sign)
+        yield from signed_terms(node.args[1], -sign)
+    elif is_call(node, "neg"):
+        yield from signed_terms(node.args[0], -sign)
+    else:
+        value = number(node)
+        yield (-sign, -value) if value is not None and value < 0 else (sign, node)
+
+
+def under_root(node: Any) -> Any:
+    """x of √x and x ** 0.5."""
+    if is_call(node, "pow") and len(node.args) == 2 and number(node.args[1]) == 0.5:
+        return node.args[0]
+    return call(node, "sqrt")
+
+
 def ratio(node: Any) -> tuple[Any, Any] | None:
     """a, b of a / b."""
     if is_call(node, "truediv", "div", "divide", "true_divide") and len(node.args) == 2 and not node.kwargs:

@@ -39,6 +39,20 @@ def _det(func: Any, result: Any, a: Any) -> Any:
     return np.asarray(np.prod(np.diagonal(lu, axis1=-2, axis2=-1), axis=-1) * signs, dtype=object), lu
 
 
+def _slogdet(func: Any, result: Any, a: Any) -> Any:
+    lu = _like(result[2], _numbers_of_both(a), result[3])
+    sizes = np.abs(np.diagonal(lu, axis1=-2, axis2=-1))
+    return None, np.asarray(np.sum(np.frompyfunc(_log, 1, 1)(sizes), axis=-1), dtype=object), lu
+
+
+def _log(size: Any) -> Any:
+    return -MP.inf if size == 0 else MP.log(size)
+
+
+def _exponential(func: Any, result: Any, a: Any) -> Numbers:
+    return _matrices(MP.expm, as_numbers(a))
+
+
 def _numbers_of_both(a: Any) -> tuple[Numbers, Numbers]:
     numbers = as_numbers(a)
     return numbers, np.swapaxes(numbers, -1, -2)
@@ -134,6 +148,7 @@ def _mirrored(m: Any) -> Any:
 
 MATRICES: Final[dict[str, Rule]] = {
     **dict.fromkeys(("mm", "bmm", "mv", "dot"), _matmul), **dict.fromkeys(("addmm", "baddbmm", "addmv"), _addmm),
-    "linalg_inv_ex": _inverse, "_linalg_det": _det, "linalg_lu_factor_ex": _lu_factor, "linalg_lu_solve": _lu_solve,
+    "linalg_inv_ex": _inverse, "_linalg_det": _det, "_linalg_slogdet": _slogdet, "linalg_matrix_exp": _exponential,
+    "linalg_lu_factor_ex": _lu_factor, "linalg_lu_solve": _lu_solve,
     "_linalg_solve_ex": _solve, "linalg_solve_triangular": _triangular, "linalg_cholesky_ex": _cholesky,
 }  # fmt: skip

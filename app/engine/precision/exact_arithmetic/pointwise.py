@@ -72,14 +72,14 @@ _UNARY: Final[dict[str, Callable[[Any], Any]]] = {
     "sqrt": MP.sqrt, "rsqrt": lambda x: divided(MP.mpf(1), MP.sqrt(x)), "reciprocal": lambda x: divided(MP.mpf(1), x),
     "sin": MP.sin, "cos": MP.cos, "tan": MP.tan, "asin": MP.asin, "acos": MP.acos, "atan": MP.atan,
     "sinh": MP.sinh, "cosh": MP.cosh, "tanh": MP.tanh, "asinh": MP.asinh, "acosh": MP.acosh, "atanh": MP.atanh,
-    "sigmoid": _sigmoid, "erf": MP.erf, "erfc": MP.erfc, "erfinv": MP.erfinv, "lgamma": MP.loggamma, "digamma": MP.digamma,
+    "sigmoid": _sigmoid, "erf": MP.erf, "erfc": MP.erfc, "erfinv": MP.erfinv, "lgamma": lambda x: MP.re(MP.loggamma(x)), "digamma": MP.digamma,
     "special_ndtr": _ndtr, "special_log_ndtr": lambda x: _log(_ndtr(x)), "special_i0": lambda x: MP.besseli(0, x),
     "i0": lambda x: MP.besseli(0, x), "special_i1": lambda x: MP.besseli(1, x), "special_erfcx": lambda x: MP.exp(x * x) * MP.erfc(x),
     "special_entr": lambda x: -_xlogy(x, x), "sign": _sign, "sgn": _sign, "floor": MP.floor, "ceil": MP.ceil,
     "trunc": lambda x: MP.floor(x) if x >= 0 else MP.ceil(x), "round": MP.nint, "relu": lambda x: max(x, MP.mpf(0)),
     "deg2rad": lambda x: x * MP.pi / 180, "rad2deg": lambda x: x * 180 / MP.pi, "square": lambda x: x * x,
     "sinc": lambda x: MP.sincpi(x), "positive": operator.pos, "frac": lambda x: x - (MP.floor(x) if x >= 0 else MP.ceil(x)),
-    "log_sigmoid_forward": lambda x: -MP.log1p(MP.exp(-x)),
+    **dict.fromkeys(("log_sigmoid_forward", "log_sigmoid"), lambda x: -MP.log1p(MP.exp(-x))),
 }  # fmt: skip
 
 
@@ -128,6 +128,10 @@ def _clamp(func: Any, result: Any, x: Any, low: Any = None, high: Any = None, **
     return np.asarray(numbers if high is None else np.minimum(numbers, as_numbers(high)), dtype=object)
 
 
+def _fill(func: Any, result: Any, x: Any, value: Any) -> Numbers:
+    return np.asarray(np.broadcast_to(np.asarray(as_numbers(value), dtype=object), tuple(result.shape)), dtype=object)
+
+
 def _masked_fill(func: Any, result: Any, x: Any, mask: Any, value: Any) -> Numbers:
     return np.asarray(np.where(_mask(mask), as_numbers(value), as_numbers(x)), dtype=object)
 
@@ -141,5 +145,5 @@ POINTWISE: Final[dict[str, Rule]] = {
     **{name: _pointwise(function, 2) for name, function in _BINARY.items()},
     **dict.fromkeys(("div", "divide"), _div), "add": _add, **dict.fromkeys(("sub", "subtract"), _sub), "rsub": _rsub, "where": _where,
     "clamp": _clamp, "clamp_min": _clamp, "clamp_max": lambda func, result, x, high: _clamp(func, result, x, None, high),
-    "masked_fill": _masked_fill, "threshold_backward": _threshold_backward,
+    "masked_fill": _masked_fill, "fill": _fill, "copy": _fill, "threshold_backward": _threshold_backward,
 }  # fmt: skip

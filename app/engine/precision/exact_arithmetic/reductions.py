@@ -85,6 +85,15 @@ def _running(ufunc: np.ufunc) -> Rule:
     return rule
 
 
+def _logcumsumexp(func: Any, result: Any, x: Any, dim: int, **_: Any) -> Numbers:
+    if not x.dim():
+        return np.asarray(as_numbers(x), dtype=object)
+    totals = np.add.accumulate(np.frompyfunc(guarded(MP.exp), 1, 1)(as_numbers(x)), axis=dim)
+    return np.asarray(
+        np.frompyfunc(guarded(lambda total: -MP.inf if total == 0 else MP.log(total)), 1, 1)(totals), dtype=object
+    )
+
+
 def _exponentials(x: Any, dim: int) -> tuple[Numbers, Numbers]:
     numbers = as_numbers(x)
     axis = dim if numbers.ndim else None
@@ -154,6 +163,6 @@ REDUCTIONS: Final[dict[str, Rule]] = {
     "sum": _sum, "mean": _mean, "amax": _extreme(np.max), "amin": _extreme(np.min), "max": _extreme(np.max), "min": _extreme(np.min),
     "sort": _sort, "topk": _topk, **dict.fromkeys(("median", "nanmedian", "mode"), _picked), "prod": _prod, "cumsum": _running(np.add),
     "cumprod": _running(np.multiply), "_softmax": _softmax, "_log_softmax": _log_softmax, "_softmax_backward_data": _softmax_backward,
-    "_log_softmax_backward_data": _log_softmax_backward, "logsumexp": _logsumexp,
+    "_log_softmax_backward_data": _log_softmax_backward, "logsumexp": _logsumexp, "logcumsumexp": _logcumsumexp,
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _spread),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from app.engine.precision.exact_arithmetic.reductions import REDUCTIONS
 _aten: Final = torch.ops.aten
 _PRIMITIVES: Final = (
     "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "tanh", "erf", "erfc", "abs", "neg", "pow", "mul", "add", "sub",
-    "div", "atan2", "where", "maximum", "minimum", "sum", "reshape", "transpose", "squeeze", "sign", "floor", "reciprocal",
+    "div", "atan2", "where", "maximum", "minimum", "sum", "reshape", "transpose", "squeeze", "sign", "floor", "reciprocal", "log_sigmoid",
 )  # fmt: skip
 
 ATEN: Final[dict[str, Rule]] = {**POINTWISE, **REDUCTIONS, **MOVES, **MATRICES}

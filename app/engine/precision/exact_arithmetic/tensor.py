@@ -86,7 +86,7 @@ def exact(value: Tensor, ledger: Ledger) -> ExactTensor:
 def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     ledger = next(a.ledger for a in tree_flatten((args, kwargs))[0] if isinstance(a, ExactTensor))
     name = func.overloadpacket.__name__
-    inplace = INPLACE.get(name)
+    inplace = INPLACE.get(name) or _functional(func, args)
     if inplace is not None:
         return _write(args[0], _dispatch(inplace, args, kwargs))
     plain_args, plain_kwargs = tree_map(plain, (args, kwargs))
@@ -116,6 +116,16 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for i, leaf in enumerate(leaves)
     ]
     return tree_unflatten(wrapped, shape)
+
+
+def _functional(func: Any, args: tuple[Any, ...]) -> Any:
+    """The functional call of one that writes the whole memory of its first argument; None of any other."""
+    name, target = func.overloadpacket.__name__, args[0] if args else None
+    if not (func.namespace == "aten" and name.endswith("_") and func._schema.is_mutable and isinstance(target, ExactTensor)):
+        return None
+    whole = target.value.untyped_storage().nbytes() == target.value.numel() * target.value.element_size()
+    functional = getattr(torch.ops.aten, name[:-1], None) if whole else None
+    return getattr(functional, func._overloadname, None)
 
 
 def _wrapped(value: Tensor, numbers: Numbers | None, ledger: Ledger) -> ExactTensor:
