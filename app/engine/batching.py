@@ -56,7 +56,7 @@ def results(computation: Computation) -> Tree:
     ):
         with Attempt() as attempt, first.evaluation.slow_rows_noted():
             vectors, dims = _vectors(computation, first)
-            together = _vmapped(computation, axes, vectors, dims)
+            together: Tree = _like(alone, _vmapped(computation, axes, vectors, dims))
             certify_sample(together, 0, alone)
             for index in _looked_at(samples):
                 certify_sample(together, index, single_results(_sample(computation, axes, index, Notes())))
@@ -97,7 +97,7 @@ def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computat
     if any(KINDS[kind].per_sample is None for kind in wanted) or not can_thin(first.layouts, samples, limit):
         raise NotImplementedError
     vectors, dims = _vectors(computation, first)
-    together = _vmapped(computation, axes, vectors, dims)
+    together = _like(alone, _vmapped(computation, axes, vectors, dims))
     tree = {
         kind: thinned(kind, value, first.layouts) if kind in ("jacobian", "hessian") else value
         for kind, value in together.items()
@@ -106,6 +106,13 @@ def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computat
     confirm(computation, axes, vectors, dims, together)
     computation.layouts = first.layouts
     return tree
+
+
+def _like(alone: Tree, together: Any) -> Any:
+    """Of `together` what one sample has alone: outputs that depend on no input have no derivative there, and zeros under vmap."""
+    if not isinstance(alone, Mapping) or not isinstance(together, Mapping):
+        return together
+    return {key: _like(member, together[key]) for key, member in alone.items()}
 
 
 def _looked_at(samples: int) -> list[int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -22,7 +22,8 @@ from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_degenerate, note_nonfinite
 from app.engine.notes import Notes
 from app.engine.planning.plan import PASS_FLOPS, Plan
-from app.engine.planning.prepare import Prepared, Preparer, rounded_integers
+from app.engine.planning.prepare import Prepared, Preparer
+from app.engine.planning.whole_numbers import WholeNumbers, computes_whole_numbers, promoted, rounded_integers
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, sparse_from_torch
 from app.errors import PullbackError
@@ -94,6 +95,10 @@ class Engine:
         if self._preparer.completed(query)[0] is not query:
             return None
         prepared = self._preparer.prepared(query)
+        if query.want == ("outputs",) and computes_whole_numbers(
+            query, prepared.function, self._preparer.leaves(query, prepared.dtypes)
+        ):
+            return None  # whether it loses digits the numbers say
         if self._device == "cpu":
             return recipe(query, prepared, names)
         return recipe(query, prepared, names, partial(CudaRecipe, device=self._device, record=self._recorder.record))
@@ -102,6 +107,29 @@ class Engine:
     def is_spoiled(self) -> bool:
         """Whether a process that has run out of memory will not have it again."""
         return self._recorder.is_spoiled
+
+    @contextmanager
+    def _whole_numbers_watched(self, computation: Computation) -> Iterator[None]:
+        """Notes where whole numbers that were sent bare lose digits: in what was sent, or, where outputs alone are wanted, on the way."""
+        query, leaves, notes = computation.query, computation.leaves, computation.notes
+        for name in rounded_integers(query, leaves):
+            notes.say(
+                "rounded",
+                f'`{name}` holds whole numbers beyond 2^53, taken as float64 and rounded. Send {{"data": …, "dtype": "int64"}} to keep them.',
+                f"inputs.{name}",
+            )
+        if query.want != ("outputs",) or not promoted(query, leaves):
+            yield
+            return
+        with WholeNumbers(leaves) as watched:
+            yield
+        if watched.overflows:
+            notes.say(
+                "rounded",
+                "Whole numbers are taken as float64 here, and on the way to the result one reaches 2^53, beyond which not every whole number "
+                'is a float64. Send {"data": …, "dtype": "int64"} to compute with whole numbers of 64 bits.',
+                "outputs",
+            )
 
     def _answer(self, query: Query) -> Answer:
         query, initialised = self._preparer.completed(query)
@@ -112,14 +140,9 @@ class Engine:
             notes.say(code, message, at)
         if initialised:
             notes.say("initialised", f"Not sent, so initialised as PyTorch does: {', '.join(initialised)}.", "inputs")
-        for name in rounded_integers(query, leaves):
-            notes.say(
-                "rounded",
-                f'`{name}` holds whole numbers beyond 2^53, taken as float64 and rounded. Send {{"data": …, "dtype": "int64"}} to keep them.',
-                f"inputs.{name}",
-            )
         computation = Computation(query, prepared, leaves, notes, self._limits, self._layout_cache)
-        computation, tree = _results(computation)
+        with self._whole_numbers_watched(computation):
+            computation, tree = _results(computation)
         if prepared.wrt and any(leaf.dtype.is_complex for leaf in leaves.values()):
             notes.say(
                 "complex",

@@ -23,6 +23,8 @@ _CONSTANT: Final = re.compile(
     r"is not differentiable with respect to argument '(?P<argument>\w+)'|derivative for '\w+: (?P<formula>\w+)' is not implemented"
 )
 # The last: a few composites (`vander`) overwrite what their own backward needs.
+# What PyTorch raises where another way may be open: an empty matrix has no first row to select under vmap.
+_REFUSED: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError)
 _NO_DERIVATIVE: Final = re.compile(
     r"derivative for .* (?:is )?not implemented|not differentiable with respect to|modified by an inplace", re.I
 )
@@ -109,7 +111,7 @@ class Attempt(AbstractContextManager["Attempt"]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
         self.error = error
-        return isinstance(error, RuntimeError | ValueError) and not is_memory(error)
+        return isinstance(error, _REFUSED) and not is_memory(error)
 
 
 @contextmanager

@@ -111,3 +111,20 @@ def test_inputs_shared_by_the_samples() -> None:
     )
     assert "fallback" not in [note.code for note in answer.notes]
     np.testing.assert_allclose(array(answer.results["gradient"]["w"]), np.cos(x @ w)[:, None] * x)
+
+
+@pytest.mark.parametrize("kind", ["jacobian", "vjp", "jvp"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"operation": "linalg.lu", "inputs": {"A": MATRICES}},
+        {"operation": "linalg.det", "inputs": {"input": np.zeros((3, 0, 0))}},
+        {"program": 'return {"a": x * 2, "b": w * 3}', "inputs": {"x": TIED, "w": TIED}, "wrt": ("x",)},
+    ],
+    ids=["an output without a derivative", "empty matrices", "an output of another input"],
+)
+def test_a_batch_has_the_results_of_one_sample(query: dict[str, Any], kind: str) -> None:
+    together = results(**query, batched=tuple(query["inputs"]), want=[kind])[kind]
+    one = results(**{**query, "inputs": {name: value[0] for name, value in query["inputs"].items()}}, want=[kind])[kind]
+    assert together.keys() == one.keys()
+    same(together, one, 0)

@@ -208,6 +208,12 @@ class Matrices:
                 "This is the true diagonal; the entries beside it are left out, for they are not proved to be zero.",
                 path,
             )
+        elif layout.form == "diagonal" and not layout.reusable:
+            self._evaluation.notes.say(
+                "here",
+                "Nothing is beside this diagonal at this point; values decide where entries are, so at others there may be.",
+                path,
+            )
         first, second = pair
         if second is None:
             return _shaped(block, layout, first)

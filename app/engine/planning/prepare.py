@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from app.catalogue.dtypes import dtype_name
@@ -33,9 +31,6 @@ _CACHE_LENGTH: Final = 1024
 # A program that branches is read once for each sample of a batch; more than this would take seconds.
 _BRANCHED_SAMPLES: Final = 256
 
-# Whole numbers up to here are exact in float64.
-_EXACT_INTEGERS: Final = 1 << 53
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -54,21 +49,6 @@ class Prepared:
     plan: Plan
     samples: int | None
     conventions: tuple[tuple[str, str], ...] = ()
-
-
-def rounded_integers(query: Query, leaves: Mapping[str, Tensor]) -> list[str]:
-    """Leaves of bare whole numbers that lose digits in the floating dtype that they were promoted to."""
-    rounded = []
-    for name, data in leaves_of(query.inputs):
-        if data.bare and data.dtype == "int64" and leaves[name].dtype.is_floating_point:
-            numbers = np.frombuffer(data.data, dtype=np.int64)
-            if numbers.size and max(int(numbers.max()), -int(numbers.min())) > _EXACT_INTEGERS and _loses(numbers):
-                rounded.append(name)
-    return rounded
-
-
-def _loses(numbers: NDArray[np.int64]) -> bool:
-    return any(int(float(number)) != number for number in numbers.tolist())
 
 
 def _check_modified(function: Function, wrt: tuple[str, ...], of: str | None) -> None:

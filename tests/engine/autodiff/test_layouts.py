@@ -251,6 +251,12 @@ def test_a_form_without_a_pattern_is_claimed_only_where_it_holds_everywhere() ->
     assert answer.plan["formats"] == {"jacobian.output.x": "sparse"}
 
 
+@pytest.mark.parametrize(("program", "noted"), [("x.sort()[0]", True), ("x * x", False), ("where(x > 3, x, x * x)", False)])
+def test_a_diagonal_that_values_made_says_so(program: str, noted: bool) -> None:
+    answer = ask(program=program, inputs={"x": np.arange(50.0)}, want=["jacobian"], format="diagonal")
+    assert ("here" in [note.code for note in answer.notes]) == noted
+
+
 def test_each_output_and_input_has_its_own_form() -> None:
     program = 'return {"a": x ** 2, "b": x.sum() * y, "c": x.roll(1, 0) * x}'
     inputs = {"x": RNG.standard_normal(40), "y": RNG.standard_normal(40)}

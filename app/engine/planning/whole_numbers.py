@@ -1,0 +1,118 @@
+"""Whole numbers that were sent bare and are computed with in floating point: where digits of them, or of what is made of them, are lost.
+
+A float64 holds every whole number up to 2^53. Sums and products of whole numbers are whole, so where one reaches beyond, it may be
+rounded; what is no whole number by its nature (an exponential, a root) is not watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from app.engine.planning.build import leaves_of
+from app.program.errors import tensors_in
+from app.program.function import Function
+from app.query import Query
+
+# A bare number beyond may be no float64.
+_EXACT_INTEGERS: Final = 1 << 53
+# Whole numbers in, whole numbers out, and larger ones; of the rest the results are no larger, or not whole.
+_GROWING: Final = frozenset(
+    {
+        *("add", "sub", "rsub", "mul", "square", "pow", "lerp", "addcmul", "linalg_cross"),
+        *("sum", "nansum", "prod", "cumsum", "cumprod", "trace", "scatter_add", "scatter_reduce", "index_add", "index_reduce"),
+        *("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addr", "addbmm", "baddbmm", "convolution"),
+    }
+)
+
+
+def promoted(query: Query, leaves: Mapping[str, Tensor]) -> list[str]:
+    """Leaves of bare whole numbers that are taken as floating."""
+    return [
+        name
+        for name, data in leaves_of(query.inputs)
+        if data.bare and data.dtype == "int64" and leaves[name].dtype.is_floating_point
+    ]
+
+
+def rounded_integers(query: Query, leaves: Mapping[str, Tensor]) -> list[str]:
+    """Those of `promoted` that lose digits in the dtype that they are promoted to."""
+    sent = dict(leaves_of(query.inputs))
+    return [name for name in promoted(query, leaves) if _loses(np.frombuffer(sent[name].data, dtype=np.int64))]
+
+
+def _loses(numbers: NDArray[np.int64]) -> bool:
+    if not numbers.size or max(int(numbers.max()), -int(numbers.min())) <= _EXACT_INTEGERS:
+        return False
+    return any(int(float(number)) != number for number in numbers.tolist())
+
+
+class WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches what runs in it.
+
+    Attributes:
+        computes: a step makes larger whole numbers of whole numbers.
+        overflows: the result of one reached 2^53, where it may have been rounded.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
+
+    def __init__(self, leaves: Mapping[str, Tensor]) -> None:
+        """`leaves`: of the query; these hold the whole numbers that were sent, however large."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sent = {leaf.untyped_storage()._cdata for leaf in leaves.values()}
+        self.computes = False
+        self.overflows = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        is_watched = not self.overflows and _name(func) in _GROWING
+        # In place an argument is its own result: it is looked at before.
+        values = [*args, *kwargs.values()]
+        is_whole = (
+            is_watched
+            and all(value.is_integer() for value in values if isinstance(value, float))
+            and all(self._is_whole(tensor) for tensor in tensors_in(values))
+        )
+        result = func(*args, **kwargs)
+        if is_whole:
+            self.computes = True
+            self.overflows = any(_reaches(tensor) for tensor in tensors_in(result))
+        return result
+
+    def _is_whole(self, tensor: Tensor) -> bool:
+        """Whether it holds whole numbers that nothing has rounded yet."""
+        if not tensor.dtype.is_floating_point or not tensor.numel():
+            return not tensor.dtype.is_complex
+        if not bool((tensor == tensor.trunc()).all()):
+            return False
+        return tensor.untyped_storage()._cdata in self._sent or float(tensor.abs().max()) <= _EXACT_INTEGERS
+
+
+def computes_whole_numbers(query: Query, function: Function, leaves: Mapping[str, Tensor]) -> bool:
+    """Whether `function` makes whole numbers of whole ones that were sent bare, in floating point. Not for batched queries."""
+    if query.batched or not promoted(query, leaves):
+        return False
+    with torch.no_grad(), WholeNumbers(leaves) as watched:
+        function.call(*(leaves[name] for name in function.leaves))
+    return bool(watched.computes)
+
+
+def _reaches(tensor: Tensor) -> bool:
+    return tensor.dtype.is_floating_point and bool(tensor.numel()) and float(tensor.abs().max()) >= _EXACT_INTEGERS
+
+
+@cache
+def _name(func: Any) -> str:
+    """`add` for `aten::add_.Tensor`."""
+    name: str = func._schema.name.rpartition("::")[2]
+    return name.rstrip("_")

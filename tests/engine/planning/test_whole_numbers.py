@@ -1,0 +1,73 @@
+"""Whole numbers sent bare: no digit of an output is lost without a note, and no note where none can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.engine.planning.whole_numbers import WholeNumbers
+from app.query import Query
+from tests.engine.asking import ENGINE, ask, data
+
+BIG = 2**53
+# Program, its input, and whether whole numbers reach 2^53 on the way.
+CASES: list[tuple[str, Any, bool]] = [
+    ("x.sum()", [BIG, 1], True),
+    ("x.sum()", [BIG - 1, 0], False),
+    ("x * x", 2**27, True),
+    ("x * x", 2**26, False),
+    ("(x * x) % 10", 2**27 + 1, True),
+    ("x ** 3 - x ** 3", 2**18, True),
+    ("x.prod()", [2**30, 2**30], True),
+    ("x.cumsum(0)[0]", [1, BIG], True),
+    ("x @ x", [2**26, 2**26], True),
+    ("x - 1 + 1", BIG, True),
+    ("x + 9007199254740993", 0, True),
+    ("x.view(1, 1, -1).expand(2, 1, 2).bmm(x.view(1, 2, 1).expand(2, 2, 1))", [2**27, 1], True),
+    ("y = x.clone()\ny *= x\nreturn y.max() > 3", [2**27, 1], True),
+    ("x == x", BIG, False),
+    ("x.sort()[0]", [BIG, 3], False),
+    ("exp(x) * 2 + 1", 60, False),
+    ("x * 0.5", 2**54, False),
+    ("x / 3", BIG, False),
+    ("softmax(x, 0)", [1, 2], False),
+    ("sqrt(x) * 2", 2**40, False),
+]
+
+
+@pytest.mark.parametrize(("program", "x", "noted"), CASES, ids=[f"{program} of {x}" for program, x, _ in CASES])
+def test_what_reaches_beyond_is_noted(program: str, x: Any, noted: bool) -> None:
+    codes = [note.code for note in ask(program=program, inputs={"x": x}, want=["outputs"]).notes]
+    assert ("rounded" in codes) == noted
+
+
+@pytest.mark.parametrize("batch", [1, 3, 40])
+def test_a_sample_of_a_batch_is_noted_too(batch: int) -> None:
+    x = [[3, 4]] * (batch - 1) + [[BIG, 1]]
+    answer = ask(program="x.sum()", inputs={"x": x}, batched=("x",), want=["outputs"])
+    assert "rounded" in [note.code for note in answer.notes]
+
+
+def test_whole_numbers_of_64_bits_are_computed_with_as_they_are() -> None:
+    query = Query(program="x.sum()", inputs={"x": data([BIG, 1], bare=False)}, want=("outputs",))
+    answer = ENGINE.answer(query)
+    assert not answer.notes
+    assert int.from_bytes(bytes(answer.results["outputs"]["output"].data), "little") == BIG + 1
+
+
+@pytest.mark.parametrize(
+    ("program", "kept"), [("softmax(x, 0)", True), ("x.sort()[0]", True), ("x * x", False), ("x.sum()", False)]
+)
+def test_no_recipe_of_what_numbers_decide(program: str, kept: bool) -> None:
+    """A recipe answers without looking; whether digits are lost hangs on the numbers."""
+    query = Query(program=program, inputs={"x": data([1, 2])}, want=("outputs",))
+    ENGINE.answer(query)
+    assert (ENGINE.recipe(query, None) is not None) == kept
+
+
+def test_derivatives_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for derivatives computes with real numbers."""
+    monkeypatch.setattr(WholeNumbers, "__enter__", None)
+    answer = ask(program="(x * x).sum()", inputs={"x": [2**27, 1]}, want=["outputs", "gradient"])
+    assert not answer.notes
