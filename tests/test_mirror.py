@@ -23,6 +23,7 @@ WHOLE: Final[dict[str, str]] = {
     "front/test_pages.py": "every address that is no query",
     "front/test_swagger.py": "the documentation in a browser",
     "oracle/test_against_jax.py": "random programs against JAX",
+    "oracle/test_random_structure.py": "random programs in every form, real and complex",
     "oracle/test_matrix_calculus.py": "closed forms of matrix calculus",
     "fuzz/test_api.py": "the HTTP interface, by its own schema",
     "fuzz/test_decoders.py": "every decoder, damaged byte by byte",

@@ -1,0 +1,101 @@
+"""Random programs that move, mix, overwrite and choose elements, as texts that are PyTorch's Python too; real and complex ones."""
+
+from __future__ import annotations
+
+import random
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+SIZE: Final = 6  # elements of the one input, and of every step of a real program
+POINTWISE: Final = (
+    "sin({a})", "{a} * {a}", "relu({a})", "{a}.abs()", "1e14 * {a}", "1e-14 * {a}", "{a} ** 3", "{a}.clamp(-0.5, 0.5)",
+    "torch.where({a} > 0, {a}, {a} * {a})", "{a}.detach() * {a}", "{a}.round() + {a}", "special.erfcx({a})", "special.log_ndtr({a})",
+    "nn.functional.softplus({a})", "{a}.floor() * {a}", "{a}.masked_fill({a} < 0, 0.3)", "{a} * ({a} > 0)", "nan_to_num({a})",
+    "{a} + {b}", "{a} * {b}", "{a} / ({b} * {b} + 1)", "torch.where({a} > {b}, {a}, {b})", "torch.maximum({a}, {b})", "{a} + 0 * {b}",
+    "{a} + 1e-13 * {b}",
+)  # fmt: skip
+MOVING: Final = (
+    "{a}.roll(1, 0)", "{a}.flip(0)", "{a}.cumsum(0)", "{a}.cumprod(0)", "{a}.sort().values", "{a}[{a}.argsort()]",
+    "{a}[torch.tensor([{any}])]", "{a}.gather(0, torch.tensor([{any}]))", "torch.cat([{a}[2:], {a}[:2]])",
+    "torch.zeros({n}).scatter_add(0, torch.tensor([{any}]), {a})", "torch.zeros({n}).scatter(0, torch.tensor([{each}]), {a})",
+    "torch.zeros({n}).index_put((torch.tensor([{any}]),), {a}, accumulate=True)", "{a}.topk({n}).values", "{a}.logcumsumexp(0)",
+    "{a}.cummax(0).values", "{a} - {a}.mean()", "{a} + 1e-12 * {a}.sum()", "softmax({a}, 0)", "{a} * {a}.max()", "{a} + {a}.median()",
+    "nn.functional.conv1d({a}[None, None], torch.tensor([[[0.5, -1.0, 2.0]]]), padding=1)[0, 0]",
+    "nn.functional.avg_pool1d({a}[None], 3, 1, 1)[0]", "nn.functional.max_pool1d({a}[None], 3, 1, 1)[0]",
+    "fft.fft({a}).imag", "fft.irfft(fft.rfft({a}), n={n})", "torch.view_as_real(torch.complex({a}, {a}.flip(0)))[:, 1]",
+    "torch.complex({a}, {a}.roll(1, 0)).real", "torch.diag(torch.tensor([{zeros}])) @ {a}", "torch.diag({a}) @ {a}",
+    "torch.outer({a}, {a}).diagonal()", "torch.where({a}.flip(0) > 0, {a}, {a}.roll(1, 0))", "{a}.repeat_interleave(2)[:{n}]",
+    "nn.functional.pad({a}[None], (1, 1), mode='circular')[0][2:]", "{a}.diff(prepend={a}[:1])", "torch.einsum('i,i->i', {a}, {a})",
+    "{a}.masked_scatter({a} > 0, {a}.flip(0))", "torch.cdist({a}[:, None], {a}[:, None]).sum(1)", "({a}[{a} > 0]).sum() * {a}",
+    "{a}.scatter_reduce(0, torch.tensor([{any}]), {a}, 'prod')", "{a}.index_copy(0, torch.tensor([{each}]), {a})",
+    "torch.stack([{a}, {a}.flip(0)]).amax(0)", "{a}.var() * {a}", "{a}.view(2, -1).t().reshape(-1)", "{a}.view(2, -1).softmax(1).view(-1)",
+    "nn.functional.embedding(torch.tensor([{any}]), {a}[:, None])[:, 0]", "torch.linalg.solve(torch.eye({n}) * 2 + 0.01, {a})",
+)  # fmt: skip
+WRITING: Final = (
+    "{y} = {a}.clone()\n{y}[::2] *= 3", "{y} = {a}.clone()\n{y}[1:] += {a}[:-1]", "{y} = {a}.clone()\n{y}.mul_({b})",
+    "{y} = {a}.clone()\nfor i in range(1, {n}):\n    {y}[i] = {y}[i] + 0.5 * {y}[i - 1]", "{y} = {a}.clone()\n{y}[{y} > 0] = 0.5",
+    "{y} = torch.zeros({n})\n{y}[:2] = {a}[:2]\n{y}[2:] = {b}[2:]", "{y} = {a}.clone()\nv = {y}.view(2, -1)\nv[0] *= 2",
+    "if {a}.sum() > 0:\n    {y} = {a}\nelse:\n    {y} = {a}.flip(0)", "{y} = {a}.clone()\n{y}[{y}.argmax()] = {b}[0]",
+    "{y} = {a}\nfor i in range(3):\n    {y} = {y} + 0.1 * ({y}.roll(1, 0) - {y})", "{y} = {a}.clone()\n{y}[-1] = {b}.sum()",
+)  # fmt: skip
+COMPLEX: Final = (
+    "{a} * {a}", "exp({a} * 0.3)", "{a}.conj()", "{a} * {b}.conj()", "{a} + {b}", "{a} / ({b} + 9)", "{a}.abs() * {b}", "{a}.real * {b}",
+    "torch.complex({a}.imag, {a}.real)", "{a}.roll(1, 0)", "{a}.cumsum(0)", "{a}.sum() + {b}", "fft.fft({a})", "{a} * 1j",
+    "torch.view_as_complex(torch.view_as_real({a}).flip(1))", "{a}.conj().conj()", "torch.vdot({a}, {b}) + {a}", "torch.dot({a}, {b}) + {a}",
+    "torch.outer({a}, {b}).sum(1)", "{a}.clone().mul_({b})", "({a} * {a}.conj()).real * {b}", "sqrt({a} + 9)",
+    "torch.real({a}) + 1j * torch.imag({b})",
+    "torch.zeros({n}, dtype=torch.complex128).scatter(0, torch.tensor([{each}]), {a})", "{a}.mean() * {b}", "{a}.norm() * {b}", "fft.fft({a}.real)",
+    "torch.tensor([{zeros}]) * {a}", "{a}.prod() + {b}", "torch.linalg.solve(torch.eye({n}) * (2 + 1j), {a})",
+)  # fmt: skip
+ENDS: Final = ("{a}", "{a}", "{a}.real", "{a}.abs()", "({a} * {a}.conj()).real", "torch.view_as_real({a})")
+_NAMES: Final = "sin relu exp sqrt softmax nan_to_num"
+
+
+def real_program(seed: int) -> str:
+    """One vector of SIZE to another."""
+    rng = random.Random(seed)
+    names, lines = ["x"], []
+    for number in range(rng.randint(1, 4)):
+        kind = rng.choices((POINTWISE, MOVING, WRITING), (4, 5, 1.5))[0]
+        line = _filled(rng, rng.choice(kind), names, f"y{number}")
+        lines.append(line if kind is WRITING else f"y{number} = {line}")
+        names.append(f"y{number}")
+    return "\n".join([*lines, f"return {names[-1]}"])
+
+
+def complex_program(seed: int) -> str:
+    """Of a complex vector, or every third of a real one."""
+    rng = random.Random(seed)
+    names, lines = (["x"], []) if seed % 3 else (["z"], ["z = torch.complex(x, x.flip(0))"])
+    for number in range(rng.randint(1, 4)):
+        lines.append(f"y{number} = {_filled(rng, rng.choice(COMPLEX), names, '')}")
+        names.append(f"y{number}")
+    return "\n".join([*lines, "return " + rng.choice(ENDS).format(a=names[-1])])
+
+
+def _filled(rng: random.Random, form: str, names: Sequence[str], name: str) -> str:
+    def listed(numbers: Sequence[Any]) -> str:
+        return ", ".join(map(str, numbers))
+
+    return form.format(
+        a=rng.choice(names[-3:]),
+        b=rng.choice(names),
+        n=SIZE,
+        any=listed([rng.randrange(SIZE) for _ in range(SIZE)]),
+        each=listed(rng.sample(range(SIZE), SIZE)),
+        zeros=listed([rng.choice([0.0, 1.0, 2.0]) for _ in range(SIZE)]),
+        y=name,
+    )
+
+
+def in_python(text: str) -> Callable[[Tensor], Tensor]:
+    """The program as Python reads it, with PyTorch alone."""
+    known: dict[str, Any] = {"torch": torch, "nn": torch.nn, "fft": torch.fft, "special": torch.special}
+    known |= {name: getattr(torch, name) for name in _NAMES.split()}
+    exec("def program(x):\n" + textwrap.indent(text, "    "), known)  # noqa: S102  # our own texts
+    function: Callable[[Tensor], Tensor] = known["program"]
+    return function
