@@ -9,6 +9,7 @@ from typing import Final
 from starlette.types import Receive
 
 from app.errors import PullbackError
+from app.front.http.receiver import UploadInPieces, UploadInPlace
 from app.front.http.wire import NoRoomError, Wire
 from app.pool import refusals
 from app.pool.budget import SMALL_BYTES
@@ -40,13 +41,11 @@ class Body:
 
     __slots__ = (
         "_budget",
-        "_filling",
         "_gave_way",
         "_limit",
         "_pool",
         "_received",
         "_reserved",
-        "_staged",
         "_wire",
         "client",
         "is_complete",
@@ -63,8 +62,6 @@ class Body:
         self._received = 0  # by the wire
         self._wire: Wire | None = None
         self._gave_way = False
-        self._staged: StagedBody | None = None
-        self._filling: memoryview | None = None  # the piece that the wire fills now
         self.client = client
         self.pieces: list[Buffer] = []
         self.size = 0
@@ -116,38 +113,38 @@ class Body:
         self._budget.release(self._reserved)
         self._reserved = 0
         self.pieces = []
-        self._filling = None
-        if self._staged is not None:
-            self._staged.drop()
 
     async def _read_large(self, wire: Wire, size: int) -> None:
+        left = size - self.size
+        staged = self._staged(size)
+        upload: UploadInPlace | UploadInPieces
+        if staged is None:
+            upload = UploadInPieces(left, self._memory)
+        else:
+            self.pieces = staged
+            upload = UploadInPlace(left, staged.memory, self._count)
         self._wire = wire
-        self._stage(size)
         try:
-            pieces = await wire.receive(size - self.size, self._memory)
+            is_complete = await wire.receive(upload)
         except NoRoomError:
             raise self._no_room() from None
         finally:
             self._wire = None
-        if pieces is None:
+        if not is_complete:
             raise ClientGoneError
-        self._copy_filled()
-        self.pieces += pieces
+        if isinstance(upload, UploadInPieces):
+            self.pieces += upload.taken()
         self.size = size
 
-    def _stage(self, size: int) -> None:
-        """Have what has come and what will come copied to where a worker will read it, if there is such a place."""
+    def _staged(self, size: int) -> StagedBody | None:
+        """What has come, where a worker will read it, with what will come; None where there is no such place."""
         staged = self._pool.stage(size)
         if staged is not None:
+            reached = 0
             for piece in self.pieces:
-                staged.stage(piece)
-                staged.append(piece)
-            self.pieces = self._staged = staged
-
-    def _copy_filled(self) -> None:
-        filled, self._filling = self._filling, None
-        if filled is not None and self._staged is not None:
-            self._staged.stage(filled)
+                staged.memory[reached : reached + len(piece)] = piece
+                reached += len(piece)
+        return staged
 
     def _check_way(self) -> None:
         """Raises PullbackError queue_full where it gave way meanwhile."""
@@ -155,13 +152,19 @@ class Body:
             raise self._no_room()
 
     def _memory(self, size: int) -> memoryview | None:
-        # The wire asks for the next piece when the last is full.
-        self._copy_filled()
         memory = self._budget.memory(size, self)
         if memory is not None:
             self._received += size
-            self._filling = memory
         return memory
+
+    def _count(self, size: int) -> bool:
+        # What has come takes room, wherever it stands: else slabs would be room beyond the limit.
+        try:
+            self._budget.reserve(size, self)
+        except PullbackError:
+            return False
+        self._reserved += size
+        return True
 
     def _no_room(self) -> PullbackError:
         return refusals.bytes_full(self._budget.held_bytes, self._budget.limit_bytes)

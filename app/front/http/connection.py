@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -110,11 +109,12 @@ class Connection(HttpToolsProtocol):
         upload = self.upload
         if upload is None:
             return
-        framing = self._framing
         self._transfers.received(self.loop.time())
-        framing.body_bytes += count
+        self._framing.body_bytes += count
         if upload.received(count):
             self.upload = None
+            if upload.lacks_room:
+                return
             # The parser has not seen the rest of the body: what follows is for a new one.
             self.parser = new_parser(self)
             self.on_message_complete()
@@ -263,21 +263,20 @@ class Connection(HttpToolsProtocol):
         if self._presence.eof_since is not None and not self.eof_received() and not self.transport.is_closing():
             self.transport.close()
 
-    async def receive_upload(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
+    async def receive_upload(self, upload: Upload) -> bool:
         """As `Wire.receive`."""
         if self.transport.is_closing() or self._presence.eof_since is not None or self._refused:
-            return None
-        upload = self.upload = Upload(size, allocate, self.loop.create_future())
+            return False
+        self.upload = upload
         self.flow.resume_reading()
         try:
             complete = await upload.done
-            pieces = upload.taken()
         finally:
             if self.upload is upload:
                 self.upload = None
         if upload.lacks_room:
             raise NoRoomError
-        return pieces if complete else None
+        return complete
 
     def _begin(self) -> None:
         """A request begins with the next byte."""
@@ -333,6 +332,7 @@ class Connection(HttpToolsProtocol):
             # What it does not take would stay in memory for ever.
             self.transport.abort()
             return
+        self._idle_since = now if unsent and self._idle_since is not None else self._idle_since  # it is busy taking the answer
         if self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
             self.timeout_keep_alive_handler()
             return

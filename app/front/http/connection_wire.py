@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final, Protocol
 
 import httptools
@@ -27,7 +27,7 @@ class OwnConnection(Protocol):
 
     upload: Upload | None
 
-    async def receive_upload(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
+    async def receive_upload(self, upload: Upload) -> bool:
         """As `Wire.receive`."""
 
     def finish(self) -> None:
@@ -80,8 +80,8 @@ class ConnectionWire:
             self._connection.finish()
         cycle.on_response()
 
-    async def receive(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
-        return await self._connection.receive_upload(size, allocate)
+    async def receive(self, upload: Upload) -> bool:
+        return await self._connection.receive_upload(upload)
 
     def drop(self) -> None:
         if self._connection.upload is not None:

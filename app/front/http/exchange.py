@@ -102,10 +102,18 @@ class Exchange:
         return headers
 
     async def respond(self, status: int, media_type: bytes, body: Buffer, headers: Headers = ()) -> None:
-        """Send the whole response; returns when the client has taken all but the last piece."""
+        """Send the whole response; returns when the client has taken it, but for a last piece of `PIECE_BYTES`."""
+        wire: Wire | None = self.scope.get(WIRE)
         if len(body) <= PIECE_BYTES:
             await self._respond_at_once(status, media_type, body, headers)
-            return
+        elif wire is not None and self.method != "HEAD":
+            # The memory is there in any case, and the system takes from it what it can without us.
+            await self._respond_at_once(status, media_type, body, headers)
+            await wire.free()
+        else:
+            await self._respond_piece_by_piece(status, media_type, body, headers)
+
+    async def _respond_piece_by_piece(self, status: int, media_type: bytes, body: Buffer, headers: Headers) -> None:
         await self._begin(status, media_type, len(body), headers)
         view = memoryview(body)
         for start in range(0, len(view), PIECE_BYTES):

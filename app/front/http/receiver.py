@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -18,8 +19,42 @@ _PIECES_COUNTED: Final = 64
 _SCRATCH: Final = memoryview(bytearray(SCRATCH_BYTES))
 
 
-class Upload:
-    """The rest of a body of known length, `size` bytes, on its way into pieces that are made as it comes.
+class Upload(ABC):
+    """The rest of a body of known length, `size` bytes, on its way to where it stays.
+
+    Attributes:
+        done: set when all of it is there, to True, or no more of it will come, to False.
+        lacks_room: it has ended because it found no room.
+    """
+
+    __slots__ = ("done", "lacks_room", "left")
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.lacks_room = False
+
+    @abstractmethod
+    def room(self) -> memoryview | None:
+        """Where the next bytes belong; None where they find no room, and the upload has ended."""
+
+    @abstractmethod
+    def received(self, count: int) -> bool:
+        """`count` bytes stand in `room()`; True where these were the last, or found no room."""
+
+    def drop(self) -> None:
+        """It finds no room: what has come is let go, and no more of it will come."""
+        self.lacks_room = True
+        self.end(complete=False)
+
+    def end(self, *, complete: bool) -> None:
+        """All of it is there, or no more of it will come."""
+        if not self.done.done():
+            self.done.set_result(complete)
+
+
+class UploadInPieces(Upload):
+    """An upload into pieces that are made as it comes.
 
     Pieces and not one memory of the declared size: that would take room for what never comes, and its pages are not always fresh.
 
@@ -27,21 +62,18 @@ class Upload:
         allocate: memory of so many bytes; None where there is no room.
     """
 
-    __slots__ = ("_allocate", "_filled", "_left", "_pieces", "done", "lacks_room")
+    __slots__ = ("_allocate", "_filled", "_pieces")
 
-    def __init__(self, size: int, allocate: Callable[[int], memoryview | None], done: asyncio.Future[bool]) -> None:
+    def __init__(self, size: int, allocate: Callable[[int], memoryview | None]) -> None:
+        super().__init__(size)
         self._allocate = allocate
-        self._left = size
         self._pieces: list[memoryview] = []
         self._filled = 0  # of the last piece
-        self.done = done
-        self.lacks_room = False
 
     def room(self) -> memoryview | None:
-        """Where the next bytes belong; None where they find no room, and the upload has ended."""
         if not self._pieces or self._filled == len(self._pieces[-1]):
             come = sum(map(len, self._pieces[:_PIECES_COUNTED]))
-            piece = self._allocate(min(self._left, max(_LEAST_PIECE_BYTES, min(come // 8, _TURN_BYTES))))
+            piece = self._allocate(min(self.left, max(_LEAST_PIECE_BYTES, min(come // 8, _TURN_BYTES))))
             if piece is None:
                 self.drop()
                 return None
@@ -50,28 +82,57 @@ class Upload:
         return self._pieces[-1][self._filled :]
 
     def received(self, count: int) -> bool:
-        """`count` bytes stand in `room()`; True where these were the last."""
         self._filled += count
-        self._left -= count
-        if self._left == 0:
+        self.left -= count
+        if self.left == 0:
             self.end(complete=True)
-        return self._left == 0
+        return self.left == 0
 
     def drop(self) -> None:
-        """It finds no room: what has come is let go, and no more of it will come."""
-        self.lacks_room = True
         self._pieces = []
-        self.end(complete=False)
-
-    def end(self, *, complete: bool) -> None:
-        """All of it is there, or no more of it will come."""
-        if not self.done.done():
-            self.done.set_result(complete)
+        super().drop()
 
     def taken(self) -> list[memoryview]:
         """The pieces; from now on they are the caller's alone, so that nothing here keeps them."""
         pieces, self._pieces = self._pieces, []
         return pieces
+
+
+class UploadInPlace(Upload):
+    """An upload into the end of a memory that is there.
+
+    Arguments:
+        count: counts so many bytes that have come; False where they find no room.
+    """
+
+    __slots__ = ("_count", "_memory")
+
+    def __init__(self, size: int, memory: memoryview, count: Callable[[int], bool]) -> None:
+        super().__init__(size)
+        self._memory: memoryview | None = memory
+        self._count = count
+
+    def room(self) -> memoryview | None:
+        if self._memory is None:
+            return None
+        start = len(self._memory) - self.left
+        return self._memory[start : start + _TURN_BYTES]
+
+    def received(self, count: int) -> bool:
+        self.left -= count
+        if not self._count(count):
+            self.drop()
+        elif self.left == 0:
+            self.end(complete=True)
+        return self.done.done()
+
+    def drop(self) -> None:
+        self._memory = None
+        super().drop()
+
+    def end(self, *, complete: bool) -> None:
+        self._memory = None
+        super().end(complete=complete)
 
 
 class Receives(Protocol):
@@ -103,7 +164,7 @@ class Receiver(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         upload = self._connection.upload
-        room = None if upload is None or upload.lacks_room else upload.room()
+        room = None if upload is None or upload.done.done() else upload.room()
         if room is None:
             # The event loop cannot be told that there is no room: what comes lands where it is read for nothing.
             self._connection.upload = None

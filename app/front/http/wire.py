@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from starlette.types import Scope, Send
 
+from app.front.http.receiver import Upload
 from app.pool.frames import Buffer
 
 # Bodies that come with their head are not larger.
@@ -46,11 +47,11 @@ class Wire(Protocol):
         `closes`: it is the connection's last.
         """
 
-    async def receive(self, size: int, allocate: Callable[[int], memoryview | None]) -> list[memoryview] | None:
-        """Receive the rest of a body, `size` bytes, straight into pieces that `allocate` makes as it comes; None: the client hung up.
+    async def receive(self, upload: Upload) -> bool:
+        """Receive the rest of a body; False: the client hung up.
 
         Raises:
-            NoRoomError: `allocate` gave none.
+            NoRoomError: it found no room.
         """
 
     def drop(self) -> None:

@@ -115,6 +115,10 @@ class WorkerHandle:
         """A place for a body of so many bytes that is still coming; None where there is none."""
         return self._shared.stage(size)
 
+    def has(self, job: Job) -> bool:
+        """Its body stands in this worker's slab."""
+        return self._shared.has(job.body)
+
     def rehearse(self, meta: bytes, body: bytes) -> None:
         """Have a query computed whose answer nobody wants."""
         self._channel.send(encode(Kind.REHEARSE, meta=meta, body=[body]))

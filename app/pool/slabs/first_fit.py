@@ -19,6 +19,11 @@ class Places:
         """Nothing is taken."""
         return not self._taken
 
+    @property
+    def taken(self) -> list[tuple[int, int]]:
+        """Where each place begins and ends, in order."""
+        return list(self._taken)
+
     def take(self, size: int) -> int | None:
         """Where a place of `size` bytes begins, taken from now on; None where none is free."""
         begin = 0

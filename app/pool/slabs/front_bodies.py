@@ -58,19 +58,22 @@ class FrontBodies:
             slab.abandon()
 
     def place(self, body: Sequence[Buffer], size: int, now: float) -> bytes | None:
-        """Copy a body, `size` bytes in pieces, to where the worker reads it: its place; None where it must be sent."""
+        """Where the worker reads a body of `size` bytes, in pieces, which is copied there if it does not stand there; None: it must be sent."""
         if not self.is_shared or self._slab is None or size < LARGE_BYTES:
             return None
         self._used = now
-        staged = body.taken(self._slab) if isinstance(body, StagedBody) else None
-        return staged or self._slab.put(body, size)
+        return body.sent() if isinstance(body, StagedBody) and body.stands_in(self._slab) else self._slab.put(body, size)
 
     def stage(self, size: int) -> StagedBody | None:
         """A place for a body of `size` bytes that is still coming; None where there is none."""
         if not self.is_shared or self._slab is None or size < LARGE_BYTES:
             return None
-        begin = self._slab.take(size)
-        return None if begin is None else StagedBody(self._slab, begin, size)
+        taken = self._slab.take(size)
+        return None if taken is None else StagedBody(self._slab, *taken)
+
+    def has(self, body: Sequence[Buffer]) -> bool:
+        """A body stands there already."""
+        return isinstance(body, StagedBody) and body.stands_in(self._slab)
 
     def opened(self, frame: Frame) -> Frame | None:
         """As `Slab.opened`; the frame as it is where there is no slab."""

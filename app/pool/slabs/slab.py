@@ -5,6 +5,10 @@ its page faults. So each worker has one stretch that is used again and again: th
 upper half for those on their way back, each half written by one side. The frame that speaks of a body says where it stands; whoever
 reads it says so when nothing refers to its bytes any more, and only then its place is used again. Where there is no place, the body goes
 over the socket.
+
+The worker maps the lower half privately: what it writes there, an operation in place or a kernel gone astray, changes a copy of its own,
+and the front can rely on its bytes as long as it needs them, also when the worker dies of them. Such copies are dropped before the
+next body is read where they are, so that it is the front's bytes that are read.
 """
 
 from __future__ import annotations
@@ -15,14 +19,18 @@ import mmap
 import os
 import struct
 import weakref
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind
 from app.pool.slabs.first_fit import Places
+from app.pool.slabs.private_pages import PrivatePages
 
 # A place as a frame's body says it: where in the half it begins, and how many bytes it has.
 _PLACE: Final = struct.Struct("<QQ")
@@ -62,49 +70,70 @@ class Slab:
     """
 
     def __init__(self, descriptor: int, size: int, *, is_front: bool, on_read: Callable[[int], None]) -> None:
-        self._memory = mmap.mmap(descriptor, size)
-        self._half = size // 2
-        self._out = 0 if is_front else self._half
-        self._in = self._half - self._out
+        self._half = half = size // 2
+        if is_front:
+            self._out, self._in = mmap.mmap(descriptor, half), mmap.mmap(descriptor, half, offset=half)
+        else:
+            self._out, self._in = mmap.mmap(descriptor, half, offset=half), mmap.mmap(descriptor, half, flags=mmap.MAP_PRIVATE)
+        self._own_copies = None if is_front else PrivatePages(self._in)
         self._placed, self._plain = _KINDS[is_front]
         self._on_read = on_read
-        self._reading: dict[int, int] = {}  # bytes of each body that is being read, by where it begins
-        self._places = Places(self._half)
+        self._readings = count()
+        self._reading: dict[int, tuple[int, int]] = {}  # where each body that is being read begins, and its bytes
+        self._places = Places(half)
+        self._holds: Counter[int] = Counter()  # for whom each place is still taken, by where it begins
+        self._sent: Counter[int] = Counter()  # the other side among them
 
-    def take(self, size: int) -> int | None:
-        """Where a place for a body of `size` bytes begins, taken until it is freed; None where there is none."""
-        return self._places.take(size) if size <= self._half // _LARGEST_SHARE else None
+    def take(self, size: int) -> tuple[int, memoryview] | None:
+        """A place for a body of `size` bytes, where it begins and its memory, taken while anything refers to that; None where there is none."""
+        begin = self._take(size)
+        if begin is None:
+            return None
+        array = np.frombuffer(self._out, np.uint8, size, begin)
+        weakref.finalize(array, self._let_go, begin).atexit = False
+        return begin, array.data
 
-    def write(self, begin: int, piece: Buffer) -> None:
-        """Write into a place that was taken."""
-        memoryview(self._memory)[self._out + begin : self._out + begin + len(piece)] = piece
-
-    @staticmethod
-    def place(begin: int, size: int) -> bytes:
-        """A place as a frame says it, and as `get` takes it."""
+    def sent(self, begin: int, size: int) -> bytes:
+        """A body that stands in a place that was taken is the other side's to read, too: the place as `get` takes it."""
+        self._holds[begin] += 1
+        self._sent[begin] += 1
         return _PLACE.pack(begin, size)
 
     def put(self, pieces: Sequence[Buffer], size: int) -> bytes | None:
         """Write a body, `size` bytes in pieces, where the other side reads: its place; None where there is none."""
-        begin = self.take(size)
+        begin = self._take(size)
         if begin is None:
             return None
-        reached = begin
+        memory, reached = memoryview(self._out), begin
         for piece in pieces:
-            self.write(reached, piece)
+            memory[reached : reached + len(piece)] = piece
             reached += len(piece)
-        return self.place(begin, size)
+        place = self.sent(begin, size)
+        self._let_go(begin)
+        return place
 
     def free(self, begin: int) -> None:
-        """The body that begins there has been read, by the other side, or is not needed.
+        """The other side has read the body that begins there.
 
         Raises:
-            BrokenStreamError: there is none.
+            BrokenStreamError: it was not told of any.
         """
-        try:
+        if not self._sent[begin]:
+            raise BrokenStreamError("the other side speaks of a body that was not sent")
+        self._sent[begin] -= 1
+        self._let_go(begin)
+
+    def _take(self, size: int) -> int | None:
+        begin = self._places.take(size) if size <= self._half // _LARGEST_SHARE else None
+        if begin is not None:
+            self._holds[begin] = 1
+        return begin
+
+    def _let_go(self, begin: int) -> None:
+        self._holds[begin] -= 1
+        if not self._holds[begin]:
+            del self._holds[begin], self._sent[begin]
             self._places.free(begin)
-        except KeyError:
-            raise BrokenStreamError("the other side speaks of a body that was not sent") from None
 
     def opened(self, frame: Frame) -> Frame | None:
         """A frame from the other side, with its body in place of where that stands; None where it was for the slab alone.
@@ -126,11 +155,14 @@ class Slab:
         if len(place) != _PLACE.size:
             raise BrokenStreamError("the other side does not say where a body stands")
         begin, size = _PLACE.unpack(place)
-        if begin + size > self._half:
+        if begin + size > self._half or begin % mmap.PAGESIZE:
             raise BrokenStreamError("the other side speaks of a body that stands nowhere")
-        array = np.frombuffer(self._memory, np.uint8, size, self._in + begin)
-        self._reading[begin] = size
-        weakref.finalize(array, self._read, begin).atexit = False
+        if self._own_copies is not None:
+            self._own_copies.drop(begin, size)
+        array: NDArray[np.uint8] = np.frombuffer(self._in, np.uint8, size, begin)
+        reading = next(self._readings)
+        self._reading[reading] = begin, size
+        weakref.finalize(array, self._read, reading).atexit = False
         return array.data
 
     @property
@@ -142,23 +174,25 @@ class Slab:
         """Give the pages back to the system, which the other side must not be writing to; False where a body is still to be read."""
         if self._reading or not self._places.is_empty:
             return False
-        self._give_back(0, 2 * self._half)
+        for memory in (self._out, self._in):
+            self._give_back(memory, ())
         return True
 
     def abandon(self) -> None:
-        """The other side is dead: give back all but what is still being read."""
-        self._give_back(self._out, self._out + self._half)
-        reached = self._in
-        for begin, size in sorted(self._reading.items()):
-            self._give_back(reached, self._in + begin)
-            reached = self._in + -(-(begin + size) // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._give_back(reached, self._in + self._half)
+        """The other side is dead: give back all but what is still being read, or may be asked again."""
+        self._sent.clear()
+        self._give_back(self._out, self._places.taken)
+        self._give_back(self._in, ((begin, begin + size) for begin, size in self._reading.values()))
 
-    def _give_back(self, begin: int, end: int) -> None:
-        if begin < end:
-            with contextlib.suppress(OSError):  # gVisor has no such advice (ENOSYS); the pages stay then
-                self._memory.madvise(mmap.MADV_REMOVE, begin, end - begin)
+    def _give_back(self, memory: mmap.mmap, kept: Iterable[tuple[int, int]]) -> None:
+        reached = 0
+        for begin, end in [*sorted(kept), (self._half, self._half)]:
+            # One that was told twice, or within another, begins before the last one ends.
+            if (free := begin // mmap.PAGESIZE * mmap.PAGESIZE - reached) > 0:
+                with contextlib.suppress(OSError):  # gVisor has no such advice (ENOSYS); the pages stay then
+                    memory.madvise(mmap.MADV_REMOVE, reached, free)
+            reached = max(reached, -(-end // mmap.PAGESIZE) * mmap.PAGESIZE)
 
-    def _read(self, begin: int) -> None:
-        self._reading.pop(begin, None)
+    def _read(self, reading: int) -> None:
+        begin, _ = self._reading.pop(reading)
         self._on_read(begin)

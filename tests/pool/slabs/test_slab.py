@@ -58,6 +58,24 @@ def test_a_place_is_used_again_only_when_nothing_refers_to_its_bytes(sides: Side
     assert (again[0], other[0]) == (ord("y"), ord("x"))
 
 
+def test_what_the_worker_wrote_into_one_body_is_not_in_the_next(sides: Sides) -> None:
+    view = sides.worker.get(put(sides.front, BODY))
+    view[5000:9000] = b"w" * 4000  # as an operation in place does
+    assert view != BODY
+    del view
+    sides.front.free(0)
+    again = sides.worker.get(put(sides.front, BODY[::-1]))
+    assert again == BODY[::-1]
+
+
+def test_what_a_worker_wrote_astray_is_in_no_body(sides: Sides) -> None:
+    view = sides.worker.get(put(sides.front, BODY))
+    sides.worker._in[SIZE // 4 : SIZE // 4 + 10] = b"astray    "  # beyond its body
+    others = [put(sides.front, b"z" * (SIZE // 5)) for _ in range(2)]
+    assert [bytes(sides.worker.get(other)) for other in others] == [b"z" * (SIZE // 5)] * 2
+    assert view == BODY
+
+
 def test_without_a_place_there_is_none(sides: Sides) -> None:
     largest = SIZE // 4
     assert sides.front.put([b"z" * (largest + 1)], largest + 1) is None

@@ -1,4 +1,4 @@
-"""A staged body is read where it was copied, or nowhere; its place is never lost and never given twice."""
+"""A staged body stands where it was received until nobody needs it: neither its client's request, nor whoever asks again, nor the worker."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 import pytest
 
+from app.pool.frames import BrokenStreamError
 from app.pool.slabs.slab import Slab, create
 from app.pool.slabs.staged import StagedBody
 
 SIZE = 1 << 20
-PIECES = (b"first", b"second" * 1000, b"third")
-BODY = b"".join(PIECES)
+BODY = b"second" * 1000
 
 
 class Sides:
@@ -23,10 +23,18 @@ class Sides:
         self.worker = Slab(descriptor, SIZE, is_front=False, on_read=lambda _: None)
         os.close(descriptor)
 
-    def staged(self, size: int = len(BODY)) -> StagedBody:
-        begin = self.front.take(size)
-        assert begin is not None
-        return StagedBody(self.front, begin, size)
+    def staged(self, data: bytes = BODY) -> StagedBody:
+        taken = self.front.take(len(data))
+        assert taken is not None
+        staged = StagedBody(self.front, *taken)
+        staged.memory[:] = data
+        return staged
+
+    def next_place(self) -> int:
+        """Where the next body would stand."""
+        taken = self.front.take(1)
+        assert taken is not None
+        return taken[0]
 
 
 @pytest.fixture
@@ -34,37 +42,67 @@ def sides() -> Sides:
     return Sides()
 
 
-def test_it_is_read_where_it_was_copied(sides: Sides) -> None:
+def test_it_is_read_where_it_was_received(sides: Sides) -> None:
     staged = sides.staged()
-    for piece in PIECES:
-        assert staged.taken(sides.front) is None  # not whole yet
-        staged.stage(piece)
-        staged.append(piece)
-    place = staged.taken(sides.front)
-    assert place is not None
-    assert bytes(sides.worker.get(place)) == BODY == b"".join(map(bytes, staged))
-    assert staged.taken(sides.front) is None
-    staged.drop()  # it is the taker's now
-    assert sides.front.take(len(BODY)) != 0
+    assert staged.stands_in(sides.front)
+    assert not staged.stands_in(Sides().front)
+    assert not staged.stands_in(None)
+    assert bytes(sides.worker.get(staged.sent())) == BODY == b"".join(staged)
+
+
+def test_its_place_is_taken_while_anything_of_it_is_kept(sides: Sides) -> None:
+    staged = sides.staged()
+    part = staged.memory[10:20]
+    pieces = tuple(staged)
+    del staged
+    assert sides.next_place() > 0
+    del pieces
+    assert sides.next_place() > 0
+    assert part == BODY[10:20]
+    del part
+    assert sides.next_place() == 0
+
+
+def test_its_place_is_taken_while_the_worker_may_read_it(sides: Sides) -> None:
+    staged = sides.staged()
+    for _ in range(2):  # taken back and given again
+        staged.sent()
     sides.front.free(0)
+    del staged
+    assert sides.next_place() > 0
+    sides.front.free(0)
+    assert sides.next_place() == 0
+    with pytest.raises(BrokenStreamError):
+        sides.front.free(0)
 
 
-def test_what_nobody_takes_is_freed_once(sides: Sides) -> None:
+def test_what_the_worker_has_not_been_told_of_it_cannot_free(sides: Sides) -> None:
     staged = sides.staged()
-    for piece in PIECES:
-        staged.stage(piece)
-    assert staged.taken(Sides().front) is None  # another worker's
-    for _ in range(2):
-        staged.drop()
-    staged.stage(b"late")
-    assert staged.taken(sides.front) is None
-    assert sides.front.take(SIZE // 4) == 0
+    with pytest.raises(BrokenStreamError):
+        sides.front.free(0)
+    assert sides.next_place() > 0
+    assert staged.memory == BODY
 
 
-def test_more_than_was_said_is_not_written(sides: Sides) -> None:
-    staged = sides.staged(size=10)
-    staged.stage(b"0123456789")
-    staged.stage(b"x")
-    place = staged.taken(sides.front)
+def test_what_is_asked_again_is_what_came_whatever_a_worker_wrote(sides: Sides) -> None:
+    staged = sides.staged()
+    view = sides.worker.get(staged.sent())
+    view[:] = bytes(len(BODY))
+    assert view == bytes(len(BODY))
+    assert staged.memory == BODY
+    del view
+    sides.front.abandon()
+    assert staged.memory == BODY  # of a dead worker's slab this stays
+    other = Sides()
+    place = other.front.put(staged, len(BODY))
     assert place is not None
-    assert bytes(sides.worker.get(place)) == b"0123456789"
+    assert other.worker.get(place) == BODY
+
+
+def test_a_dead_workers_slab_is_given_up_with_the_last_of_its_bodies(sides: Sides) -> None:
+    first, second = sides.staged(), sides.staged(b"y" * 9000)
+    sides.front.abandon()
+    del first
+    assert second.memory == b"y" * 9000
+    del second
+    assert sides.next_place() == 0

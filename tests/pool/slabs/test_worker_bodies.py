@@ -108,6 +108,20 @@ def test_whatever_becomes_of_a_query_its_body_is_given_back(line: Line, query: d
         line.ask(number, text, "application/json")
 
 
+def test_an_operation_that_writes_to_its_arguments_writes_to_no_other_query(line: Line) -> None:
+    query = {
+        "program": "return nn.functional.batch_norm(x, m, v, training=True)",
+        "want": ["outputs"],
+    }
+    x = np.random.default_rng(0).standard_normal((2, 20_000)).astype(np.float32)
+    m, v = np.full(20_000, 3, np.float32), np.full(20_000, 2, np.float32)
+    content = file(query, x=x, m=m, v=v)
+    answers = {line.ask(number, content, SAFETENSORS)[1] for number in range(4)}
+    assert len(answers) == 1
+    shown = file({"program": "return m + 0", "want": ["outputs"]}, x=x, m=m, v=v)
+    assert safetensors.numpy.load(line.ask(9, shown, SAFETENSORS)[1])["outputs.output"].tobytes() == m.tobytes()
+
+
 def test_a_cancelled_query_gives_its_body_back(line: Line) -> None:
     x = np.zeros(300_000, np.float32)
     body = file({"program": "return exp(sin(x)).sum()", "want": ["gradient"]}, x=x)
