@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,7 @@ LONG_FILES: Final[dict[str, str]] = {}
 
 ROOM_LIMIT: Final = 12
 FUNCTION_LIMIT: Final = 50
+CONSTANT: Final = re.compile(r"_?[A-Z][A-Z0-9_]*: Final = [^#]*$")
 TWIN_LIMIT: Final = 60  # nodes of a function's tree, some five lines: shorter ones are alike by chance
 # File name → the rooms that tell it apart.
 REPEATED: Final[dict[str, list[str]]] = {
@@ -371,6 +373,24 @@ def test_every_file_says_what_it_knows() -> None:
 def test_files_are_short() -> None:
     long = {str(m.path.relative_to(ROOT)): m.lines for m in modules().values() if m.lines > LENGTH_LIMIT}
     assert set(long) <= set(LONG_FILES), f"longer than {LENGTH_LIMIT} lines: {long}"
+
+
+def test_constants_of_the_engine_say_why() -> None:
+    """Each number that decides something has its reason, source or measurement beside it, or above the group that it is in."""
+    silent = []
+    for module in modules().values():
+        lines = module.path.read_text().split("\n")
+        for node in module.tree.body if module.room == "engine" else []:
+            if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or not node.target.id.isupper():
+                continue
+            value = node.value.operand if isinstance(node.value, ast.UnaryOp) else node.value
+            is_number = isinstance(value, ast.Constant) and type(value.value) in (int, float)
+            first = node.lineno - 1
+            while first and CONSTANT.match(lines[first - 1]):
+                first -= 1
+            if is_number and "#" not in "".join(lines[max(first - 1, 0) : node.end_lineno]):
+                silent.append(f"{_where(module, node.lineno)}: {node.target.id}")
+    assert not silent, "\n".join(silent)
 
 
 class _Anonymous(ast.NodeTransformer):

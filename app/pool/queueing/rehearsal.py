@@ -21,8 +21,8 @@ _BYTES_LIMIT: Final = 4 << 10  # of one body
 _SECONDS_LIMIT: Final = 0.03
 # The first time it is planned, the second time what repeats is prepared (app/engine/recipes.py), the third time that is used.
 _TIMES: Final = 3
-# After which a worker that does not come back is replaced: fifty times what any query here took.
-_OVERDUE_S: Final = 1.5
+# After which a worker that does not come back is replaced: a hundred times what any query here took.
+_OVERDUE_S: Final = 3.0
 
 
 @dataclass(slots=True, eq=False)

@@ -16,6 +16,8 @@ from tests.processes import workers
 from tests.server import CLIENT_LIMIT_S, Server, serving
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.serial
+
 GIVEN_BACK = 'pullback_worker_restarts_total{reason="share"}'
 
 

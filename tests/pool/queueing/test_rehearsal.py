@@ -71,7 +71,7 @@ class TestTable:
         table.note(1, JSON.text, META, (b"good",), REPLY)
         table.note(1, JSON.text, META, (b"bad",), REPLY)
         assert table.begin(2, 10.0) is not None
-        assert table.overdue(11.4) == []
+        assert table.overdue(10.5) == []
         assert table.overdue(20.0) == [2]
         table.died(2)
         assert table.running_count == 0

@@ -21,6 +21,8 @@ from tests.processes import workers
 from tests.server import Server
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.serial
+
 SAFETENSORS: Final = "application/vnd.safetensors"
 HEADERS: Final = {"Content-Type": SAFETENSORS, "Accept": SAFETENSORS}
 MEBI: Final = 1 << 20

@@ -17,7 +17,7 @@ from app.program.function import Function
 
 _NODES: Final = 64  # a longer program is not altered
 _SMALL: Final = 1e-2  # what is added to keep a number away from zero is at most this
-_DEGREE: Final = math.pi / 180
+_DEGREE: Final = math.pi / 180  # in radians
 
 # A change of one node of a copied graph, with its code and sentence.
 Change = tuple[str, str, Callable[[fx.Graph, fx.Node], None]]

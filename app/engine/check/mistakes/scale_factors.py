@@ -17,7 +17,7 @@ from app.engine.stepwise.point import REFUSALS, Hole, argument_of, name_of, repl
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
 
-_DEGREE: Final = math.pi / 180
+_DEGREE: Final = math.pi / 180  # in radians
 
 
 @dataclass(frozen=True, slots=True)
