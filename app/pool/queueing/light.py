@@ -57,6 +57,7 @@ class LightWork:
     def leave(self, worker: WorkerHandle) -> None:
         if worker is self.worker:
             self.worker, self.standby = self.standby, None
+            self._idle_since = math.inf  # who comes next has not rested yet
         elif worker is self.standby:
             self.standby = None
 

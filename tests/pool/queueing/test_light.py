@@ -72,6 +72,17 @@ def test_of_one_client_the_newest_and_the_oldest_come_by_turns(loop: asyncio.Abs
     assert names(light, turns, NOBODY, 5) == ["a5", "a1", "a4", "a2", "a3"]
 
 
+def test_whoever_takes_its_place_has_not_rested_yet(worker: WorkerHandle) -> None:
+    light = LightWork()
+    light.join(worker)
+    assert not light.has_rested(100.0)
+    assert light.has_rested(200.0)
+    light.leave(worker)
+    light.join(worker)
+    assert not light.has_rested(200.0)
+    assert light.has_rested(300.0)
+
+
 def test_what_is_large_is_never_taken(loop: asyncio.AbstractEventLoop) -> None:
     light = LightWork()
     turns = waiting(light, [job(loop, "a1", size=LIGHT_BYTES), job(loop, "b2", size=LIGHT_BYTES - 1)])
