@@ -60,7 +60,7 @@ class _Product(NamedTuple):
 class _Rows(NamedTuple):
     """The backwards of a Jacobian: of each output, all at once."""
 
-    starts: tuple[UnitRows, ...]
+    starts: tuple[UnitRows | None, ...]
 
 
 class Recipe:
@@ -94,7 +94,7 @@ class Recipe:
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [places[name] for name in function.leaves]
         self._wrt = [places[name] for name in prepared.wrt]
-        starts: tuple[UnitRows, ...] = ()
+        starts: tuple[UnitRows | None, ...] = ()
         if "jacobian" in query.want:
             differentiated = {prepared.dtypes[name] for name in prepared.wrt}
             starts = tuple(unit_rows(output, differentiated) for output in prepared.plan.outputs)
@@ -102,7 +102,7 @@ class Recipe:
         self._products = [products[kind] for kind in query.want]
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self._count = 0  # results, without what confirms them
-        self._constants = [tensor for start in starts for tensor in start.tensors]
+        self._constants = [tensor for start in starts if start is not None for tensor in start.tensors]
         self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(constant.nbytes for constant in self._constants)
         sent_bytes = sum(data.data.nbytes for _, data in leaves_of({**query.inputs, **query.cotangent}))
         self.is_brief = prepared.plan.flops < _BRIEF_FLOPS and sent_bytes <= _BRIEF_BYTES

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from app.engine.autodiff.evaluation import backward, backward_rows_unconfirmed
-from app.engine.autodiff.freivalds import UncertifiedError, combined, weights
+from app.engine.autodiff.freivalds import UncertifiedError, weights
 from app.engine.planning.demand import Result
+from app.engine.tensors import is_differentiable
 
 
 class UnitRows(NamedTuple):
@@ -32,16 +33,21 @@ class UnitRows(NamedTuple):
         return [self.units, self.combination, *self.weights.values()]
 
 
-def unit_rows(output: Result, dtypes: Collection[torch.dtype]) -> UnitRows:
-    """Of an output of at least one element; `dtypes`: of the inputs that it is differentiated by."""
-    units = torch.eye(output.elements, dtype=output.dtype).view(output.elements, *output.shape)
-    return UnitRows(units, combined(units), {dtype: weights(output.elements, dtype, "cpu") for dtype in dtypes})
+def unit_rows(output: Result, dtypes: Collection[torch.dtype]) -> UnitRows | None:
+    """Of an output of at least one element, None where it carries no derivative; `dtypes`: of the inputs that it is differentiated by."""
+    if not is_differentiable(output.dtype):
+        return None
+    count = output.elements
+    units = torch.eye(count, dtype=output.dtype).view(count, *output.shape)
+    # A combination of unit vectors is its weights.
+    combination = weights(count, output.dtype, "cpu").reshape(output.shape).clone()
+    return UnitRows(units, combination, {dtype: weights(count, dtype, "cpu") for dtype in dtypes})
 
 
 def jacobian(
     outputs: Sequence[Tensor],
     wrt: tuple[Tensor, ...],
-    starts: Sequence[UnitRows],
+    starts: Sequence[UnitRows | None],
     structure: list[bool],
     confirming: list[Tensor],
 ) -> Iterator[Tensor]:
@@ -54,7 +60,7 @@ def jacobian(
     Raises UncertifiedError.
     """
     for output, start in zip(outputs, starts, strict=True):
-        if not output.requires_grad:
+        if start is None or not output.requires_grad:
             continue
         rows: Sequence[Tensor | None]
         if output.numel() == 1:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from app.engine.autodiff import freivalds
 from app.engine.recipes import Kept
 from app.limits import Limits
 from app.road import Request, Road
@@ -87,12 +88,21 @@ def test_rows_that_one_pass_contradicts_are_left_to_the_whole_road() -> None:
     weights = [constant for constant in kept.recipe.joint.single.constants if constant.shape == (1, 3)]
     assert len(weights) == 1
     weights[0].mul_(torch.tensor([1.0, 1.0, 2.0]))  # as if a row were another
+    freivalds.weights.cache_clear()  # they are shared
     body = json.dumps(query).encode()
     take_apart = road.taking_apart(Request("query", "a", "application/json", None, None, memoryview(body)))
     parts = None if take_apart is None else take_apart(body)
     assert parts is not None
     assert road.repeated(kept, parts.repetition) is None
     assert asked(road, query, 1.0, "application/json") == right
+
+
+def test_outputs_without_a_derivative_stand_beside_those_that_have_one() -> None:
+    query = program("return {'a': (x * x).sum(0), 'b': x > 0, 'c': x.argmax(1), 'd': y}", x=X, y=Y) | {"wrt": ["x"]}
+    road = Road(Limits(), "cpu")
+    assert proved(road, query) is not None
+    assert asked(road, query, 1.0, "application/json") == asked(road, query, 1.0, WHOLE_ROAD)
+    assert asked(road, query, 1.0, WHOLE_ROAD)[0] == 200
 
 
 def test_cdist_whose_batched_backward_is_wrong_has_no_recording() -> None:
