@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.pool import linux
-from app.pool.linux import AdaptiveWait
+from app.pool.linux import AdaptiveWait, can_raise_priority, set_priority
 from tests.waiting import HANG_S
 
 
@@ -99,3 +101,16 @@ def test_it_ends_with_the_other_side(pair: tuple[socket.socket, socket.socket]) 
     wait.wait(lambda: len(ours.recv(1)))
     theirs.close()
     assert wait.wait(lambda: len(ours.recv(1))) == 0
+
+
+@pytest.mark.skipif(not can_raise_priority(), reason="a lowered priority cannot be raised again here")
+def test_a_lowered_priority_is_raised_again() -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            for lowered in (True, False, True):
+                set_priority(process.pid, lowered=lowered)
+                assert (os.getpriority(os.PRIO_PROCESS, process.pid) > usual) == lowered
+        finally:
+            process.kill()
+    assert os.getpriority(os.PRIO_PROCESS, 0) == usual

@@ -75,6 +75,7 @@ class WorkerHandle:
         self.looks = 0
         self.died_of_one = True
         self._doomed = False
+        self._is_lowered = False
         self._on_frame = on_frame
         self._channel = Channel(loop, connection, self._received, lambda: on_lost(self), allocate)
         self._shared = FrontBodies(slot.slab_bytes, self._channel.send)
@@ -127,9 +128,18 @@ class WorkerHandle:
         """Ask for `job` to be dropped; it stays held until the worker says that it was dropped, or answers it."""
         self._channel.send(encode(Kind.CANCEL, job.number))
 
+    def give_way(self) -> None:
+        """Lower its priority until it is through with its query, where that can be undone: what is short is answered beside it sooner."""
+        if self.pid and not self._is_lowered and linux.can_raise_priority():
+            self._is_lowered = True
+            linux.set_priority(self.pid, lowered=True)
+
     def done(self, number: int, now: float) -> Job | None:
         """The worker is through with a job, by an answer or by dropping it."""
         job = self.held.pop(number, None)
+        if self._is_lowered:
+            self._is_lowered = False
+            linux.set_priority(self.pid, lowered=False)
         if job is not None:
             self.pace_s += _PACE_WEIGHT * (now - self.head_since - self.pace_s)
             self.head_since = now

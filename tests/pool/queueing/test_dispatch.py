@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
+from app.pool.linux import can_raise_priority
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
 from tests.processes import workers
@@ -212,3 +214,22 @@ def test_the_light_worker_is_there_only_while_it_is_needed(single: Server) -> No
     wait_for(lambda: metric(single.http, 'pullback_workers{state="light"}') == 0)
     wait_for(lambda: len(workers(single.process.pid)) == 1)
     assert_answers(single.http)
+
+
+@pytest.mark.skipif(not can_raise_priority(), reason="a lowered priority cannot be raised again here")
+def test_who_computes_for_long_has_a_lower_priority_until_it_is_through(pair: Server) -> None:
+    wait_until_free(pair, 2)
+    usual = os.getpriority(os.PRIO_PROCESS, pair.process.pid)
+    pids = workers(pair.process.pid)
+
+    def priorities() -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids]
+
+    assert set(priorities()) == {usual}
+    with ThreadPoolExecutor(1) as clients:
+        long = clients.submit(pair.http.post, "/v1/query", json=heavy(1400, timeout_s=250))
+        wait_for(lambda: sorted(priorities())[-1] > usual or long.done())
+        assert not long.done()
+        assert sorted(priorities())[:-1] == [usual]
+        assert long.result().status_code == 200
+    assert set(priorities()) == {usual}
