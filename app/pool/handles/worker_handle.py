@@ -20,6 +20,11 @@ from app.pool.slabs.front_bodies import FrontBodies
 from app.pool.slabs.staged import StagedBody
 from app.pool.worker_slots import WorkerSlot
 
+# Small queries are handed over in advance, so that a worker need not wait for us between two: so many, and where it answers quickly as
+# many as take it about so long, so that one wake-up brings several and one takes several back.
+_DEPTH: Final = 4
+DEPTH_LIMIT: Final = 16
+_AHEAD_S: Final = 0.002
 # Of the newest answer in the moving mean: a few answers tell the pace. Chosen.
 _PACE_WEIGHT: Final = 0.25
 
@@ -84,6 +89,11 @@ class WorkerHandle:
     def head(self) -> Job | None:
         return next(iter(self.held.values()), None)
 
+    @property
+    def depth(self) -> int:
+        """How many small queries it may hold, the one that it computes included."""
+        return DEPTH_LIMIT if self.pace_s * DEPTH_LIMIT < _AHEAD_S else _DEPTH
+
     def fork(self, forkserver: ForkserverHandle, connection: socket.socket) -> None:
         """Have the process forked, with `connection`, which is closed here, as its end of the line.
 
@@ -115,6 +125,11 @@ class WorkerHandle:
     def stage(self, size: int) -> StagedBody | None:
         """A place for a body of so many bytes that is still coming; None where there is none."""
         return self._shared.stage(size)
+
+    @property
+    def staged_count(self) -> int:
+        """Bodies in its slab, on their way to it."""
+        return self._shared.staged_count
 
     def has(self, job: Job) -> bool:
         """Its body stands in this worker's slab."""

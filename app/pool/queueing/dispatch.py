@@ -21,18 +21,14 @@ from itertools import chain
 from typing import Final
 
 from app.pool.budget import SMALL_BYTES
-from app.pool.handles.worker_handle import WorkerHandle
+from app.pool.handles.worker_handle import DEPTH_LIMIT, WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.light import LightWork
 from app.pool.queueing.turns import Turns
 from app.pool.slabs.staged import StagedBody
 from app.pool.supervisor import Supervisor
 
-# A worker whose first query is young may be handed small ones in advance, so that it need not wait for us between two: so many, and
-# where it answers quickly as many as take it about so long, so that one wake-up brings several and one takes several back.
-_DEPTH: Final = 4
-_DEPTH_LIMIT: Final = 16
-_AHEAD_S: Final = 0.002
+# A worker whose first query is young may be handed small ones in advance.
 _YOUNG_S: Final = 0.003
 # A worker may compute small queries together, and hold back answers for each other; for no longer than that, by far, on a slow machine too.
 _TOGETHER_S: Final = 1.0
@@ -100,13 +96,24 @@ class Dispatch:
         """Have it computed, at once or when it is its turn."""
         job.queued = now
         if self.idle and not self.ordinary:
-            self._give(self.idle.pop(), job, now)
+            idle = next((worker for worker in self.idle if worker.has(job)), self.idle[-1])
+            self.idle.remove(idle)
+            self._give(idle, job, now)
         elif not self and job.size < SMALL_BYTES and (worker := self._with_room(now)):
             self._give(worker, job, now)
         else:
             self._light.recall(job)
             self.ordinary.append(job)
+            self._feed_behind(job, now)
             self._feed_light(now)
+
+    def _feed_behind(self, job: Job, now: float) -> None:
+        """Give a large query in advance to the worker where its body stands, where it is next."""
+        if job.size < SMALL_BYTES:
+            return
+        for worker in self.ready.values():
+            if worker.held and not worker.is_light and worker.has(job) and now - worker.head_since < _STUCK_BEHIND_S:
+                self.feed(worker, now)
 
     def put_back(self, jobs: Iterable[Job], now: float) -> None:
         """They must be computed again, or still: they stand, in this order, before those that came later."""
@@ -145,9 +152,10 @@ class Dispatch:
         return self.ordinary.count_of(client) + self.heavy.count_of(client)
 
     def stage(self, size: int) -> StagedBody | None:
-        """A place for a body of `size` bytes that is still coming, at who will probably compute it: an idle worker, or the only one."""
-        workers = self.idle[-1:] or [worker for worker in self.ready.values() if not worker.is_light]
-        return workers[0].stage(size) if len(workers) == 1 else None
+        """A place for a body of `size` bytes that is still coming, at who will probably compute it: who rests, or has fewest such bodies."""
+        workers = self.idle or [worker for worker in self.ready.values() if not worker.is_light]
+        worker = min(workers, key=lambda worker: worker.staged_count, default=None)
+        return None if worker is None else worker.stage(size)
 
     # Workers come and go
 
@@ -195,8 +203,8 @@ class Dispatch:
         if worker.is_light:
             self._feed_light(now)
             return
-        while self and (not worker.held or self._takes_more(worker)):
-            job = self.ordinary.pop(self._goes_behind) if worker.held else self._next()
+        while self:
+            job = self._next_behind(worker) if worker.held else self._next()
             if job is None:
                 break
             self._give(worker, job, now)
@@ -204,17 +212,21 @@ class Dispatch:
             self.idle.append(worker)
             self._relieve(now)
 
-    def _takes_more(self, worker: WorkerHandle) -> bool:
+    def _next_behind(self, worker: WorkerHandle) -> Job | None:
+        """What a worker that computes something is given in advance, if anything."""
         head = worker.head
-        if self._drains or (head is not None and head.number in self._alone):
-            return False
-        return (
-            len(worker.held) < _depth(worker)
-            and not self.idle
-            and head is not None
-            and head.size < SMALL_BYTES
-            and not head.is_heavy
-        )
+        if head is None or self.idle or head.is_heavy or head.number in self._alone:
+            return None
+        if head.size < SMALL_BYTES:
+            has_room = len(worker.held) < worker.depth and not self._drains
+            return self.ordinary.pop(self._goes_behind) if has_room else None
+        # One, which it can begin while we take its answer; and only what comes next in any case, so that nobody's turn is taken.
+        job = self.ordinary.first(but=self.holding) or self.ordinary.first()
+        if job is None or self.heavy or len(worker.held) > 1 or job.number in self._alone or not worker.has(job):
+            return None
+        self.ordinary.remove(job)
+        self.ordinary.send_behind(job.client)
+        return job
 
     def _goes_behind(self, job: Job) -> bool:
         return _is_small(job) and job.number not in self._alone
@@ -256,12 +268,12 @@ class Dispatch:
 
     def _with_room(self, now: float) -> WorkerHandle | None:
         """The ready worker with the shortest line that moves."""
-        best, fewest = None, _DEPTH_LIMIT
+        best, fewest = None, DEPTH_LIMIT
         for worker in self.ready.values():
             if not self._alone.isdisjoint(worker.held):
                 continue
             count = len(worker.held)
-            if count < fewest and count < _depth(worker) and now - worker.head_since < _YOUNG_S and not worker.is_light:
+            if count < fewest and count < worker.depth and now - worker.head_since < _YOUNG_S and not worker.is_light:
                 best, fewest = worker, count
         return best
 
@@ -383,11 +395,6 @@ class Dispatch:
         if not job.holders and not job.is_done:
             self._turns_of(job).append(job)
         self.replace(worker, reason, now)
-
-
-def _depth(worker: WorkerHandle) -> int:
-    """How many queries it may hold, the one that it computes included."""
-    return _DEPTH_LIMIT if worker.pace_s * _DEPTH_LIMIT < _AHEAD_S else _DEPTH
 
 
 def _is_small(job: Job) -> bool:

@@ -56,6 +56,10 @@ class Turns:
                 return job
         return None
 
+    def first(self, *, but: Set[str] = frozenset()) -> Job | None:
+        """What `pop` would give, which stays."""
+        return next((line[0] for client, line in self._lines.items() if client not in but), None)
+
     def send_behind(self, client: str) -> None:
         """The client has had a turn: the others come first."""
         if client in self._lines:

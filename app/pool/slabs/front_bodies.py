@@ -71,6 +71,11 @@ class FrontBodies:
         taken = self._slab.take(size)
         return None if taken is None else StagedBody(self._slab, *taken)
 
+    @property
+    def staged_count(self) -> int:
+        """Bodies on their way to the worker, or read there."""
+        return 0 if self._slab is None else self._slab.taken_count
+
     def has(self, body: Sequence[Buffer]) -> bool:
         """A body stands there already."""
         return isinstance(body, StagedBody) and body.stands_in(self._slab)

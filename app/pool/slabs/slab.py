@@ -166,6 +166,11 @@ class Slab:
         return array.data
 
     @property
+    def taken_count(self) -> int:
+        """Places for bodies to the other side that are taken."""
+        return len(self._places.taken)
+
+    @property
     def is_reading(self) -> bool:
         """Something refers to bytes that the other side has put."""
         return bool(self._reading)
