@@ -108,11 +108,11 @@ class Dispatch:
             self._feed_light(now)
 
     def _feed_behind(self, job: Job, now: float) -> None:
-        """Give a large query in advance to the worker where its body stands, where it is next."""
-        if job.size < SMALL_BYTES:
-            return
-        for worker in self.ready.values():
-            if worker.held and not worker.is_light and worker.has(job) and now - worker.head_since < _STUCK_BEHIND_S:
+        """Give a large query in advance to the worker where its body stands, if that computes another, and it is next."""
+        for worker in self.ready.values() if job.size >= SMALL_BYTES else ():
+            head = worker.head
+            is_young = head is not None and head.size >= SMALL_BYTES and now - worker.head_since < _STUCK_BEHIND_S
+            if is_young and not worker.is_light and worker.has(job):
                 self.feed(worker, now)
 
     def put_back(self, jobs: Iterable[Job], now: float) -> None:

@@ -18,7 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tests.processes import workers
-from tests.server import Server
+from tests.server import Server, serving
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.serial
@@ -73,11 +73,20 @@ def test_a_worker_can_reach_its_own_slab_alone(pair: Server) -> None:
 
 
 def test_none_is_lost_and_none_is_wrong_when_workers_die(pair: Server) -> None:
+    assert_all_are_right_under_kills(pair)
+
+
+def test_what_a_single_worker_has_in_advance_is_asked_again_when_it_dies(tmp_path: Path) -> None:
+    with serving(tmp_path / "log.txt", PULLBACK_WORKERS="1") as single:
+        assert_all_are_right_under_kills(single)
+
+
+def assert_all_are_right_under_kills(server: Server) -> None:
     done = threading.Event()
     answered: list[int] = []
 
     def ask(seed: int) -> None:
-        with httpx.Client(base_url=pair.url, timeout=290) as http:
+        with httpx.Client(base_url=server.url, timeout=290) as http:
             while not done.is_set():
                 x = numbers(seed * 1000 + len(answered), 400_000)
                 check(http.post("/v1/query", content=body(x), headers=HEADERS), x)
@@ -90,7 +99,7 @@ def test_none_is_lost_and_none_is_wrong_when_workers_die(pair: Server) -> None:
                 # No query is there for two kills, which would be its guilt.
                 enough = len(answered) + 12
                 wait_for(lambda: len(answered) >= enough or any(each.done() for each in running))  # noqa: B023 - waited for here
-                os.kill(workers(pair.process.pid)[0], signal.SIGKILL)
+                os.kill(workers(server.process.pid)[0], signal.SIGKILL)
         finally:
             done.set()
         for each in running:
