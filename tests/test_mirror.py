@@ -37,6 +37,7 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
     "oracle/test_lost_digits.py": "precision beside mpmath, for programs that lose digits",
     "oracle/test_derivations.py": "check: derivations by hand",
+    "oracle/test_why_none.py": "explain: what cuts the path in pasted programs",
     "oracle/test_mistakes.py": "check: derivations with planted mistakes",
     "oracle/test_random_derivations.py": "check: derivations of random programs, right ones and planted mistakes",
     "pastes/test_pastes.py": "programs as people paste them",

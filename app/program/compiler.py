@@ -137,6 +137,7 @@ def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
             continue
         seen.add((step.line, step.column))
         what = f"is {branch.value} here" if isinstance(branch.value, bool) else f"was read as the number {branch.value!r}"
+        what = "was read as plain numbers" if isinstance(branch.value, str) else what
         notes.append(
             (
                 "branch",

@@ -30,11 +30,13 @@ class Branch:
         step: where it was asked for.
         node: the tensor that was asked.
         value: what it was: a truth value, or a number.
+        inputs: of a number, the placeholders that it was computed from, by their names in the graph.
     """
 
     step: Step
     node: fx.Node
     value: bool | int | float | complex | str
+    inputs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,21 @@ _COMPARISONS: Final = (">", ">=", "<", "<=", "==", "!=", "gt", "ge", "lt", "le",
 _LIMIT: Final = 20
 
 
+_BOTH_SIDES: Final = "`where(condition, a, b)` has both sides in one formula; near the flip the derivative still jumps."
+_AS_TENSOR: Final = "Keep the tensor: without `item`, `float`, `int` or `tolist` the derivative passes."
+
+
+def reading(function: Function, name: str) -> dict[str, Any] | None:
+    """Of an input that only plain numbers are read from: where the first is read, as the reason and the way out."""
+    placeholders = [node.name for node in function.graph.nodes if node.op == "placeholder"]
+    for branch in function.branches:
+        if placeholders[function.leaves.index(name)] in branch.inputs:
+            step = branch.step
+            because = {"line": step.line, "text": step.text, "operation": step.operation, "reason": _reason(branch)}
+            return {"because": because, "instead": _AS_TENSOR}
+    return None
+
+
 def branch_findings(function: Function) -> list[dict[str, Any]]:
     """One finding for each place of the text where a value decided how the program goes on."""
     by_place: dict[tuple[int, int], dict[str, Any]] = {}
@@ -29,7 +44,7 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
                 "operation": branch.step.operation,
                 "reason": _reason(branch),
             },
-            "instead": "`where(condition, a, b)` has both sides in one formula; near the flip the derivative still jumps.",
+            "instead": _BOTH_SIDES if isinstance(branch.value, bool) else _AS_TENSOR,
             "elements": [],
         }
     return list(by_place.values())
@@ -37,6 +52,10 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
 
 def _reason(branch: Branch) -> str:
     if not isinstance(branch.value, bool):
+        if isinstance(branch.value, str):
+            return (
+                "The values are read here as plain numbers: no derivative passes them, and the result holds for these numbers."
+            )
         return f"A plain number is read here ({branch.value!r}): no derivative passes it, and the result holds for this number."
     words = f"The condition is {branch.value} here, and the derivative is that of this branch alone"
     margin = _margin(branch.node)

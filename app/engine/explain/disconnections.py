@@ -17,6 +17,7 @@ from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import NAMES, is_differentiable
 
 SHAPE_ONLY: Final = operations_with("shape_only")
+_OVERWRITING: Final = ("fill_", "zero_", "fill", "full_like")
 _ORDINALS: Final = ("first", "second", "third", "last")
 
 
@@ -35,9 +36,11 @@ def cuts(trace: StepTrace, name: str, outputs: set[Ref] | None = None) -> Iterat
 
 def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, str]:
     operation, function, output = operation_of(record.node), name_of(record.node), record.outputs[k]
-    if function in operations_with("detaches"):
+    if function in operations_with("detaches") or record.node.target is torch.Tensor.detach:
         return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
-    if function in SHAPE_ONLY:
+    if function in _OVERWRITING:
+        return "overwritten", f"`{operation}` overwrites all values, and nothing of `{name}` is left in them."
+    if function in SHAPE_ONLY and output.dtype != torch.bool:
         return "shape", f"`{operation}` uses only the shape of `{name}`, not its values."
     kind = NAMES.get(output.dtype, str(output.dtype))
     if output.dtype == torch.bool:

@@ -107,7 +107,7 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
         or not any(ref in trace.needed for ref in record.refs())
     ):
         return None
-    if name_of(record.node) in operations_with("unordered") and _are_apart(record.outputs[0].detach()):
+    if name_of(record.node) in operations_with("unordered") and _are_stays_apart(record.outputs[0].detach()):
         return None  # analytic: a jump is another order
     inputs = [tensor.detach() for tensor in record.inputs]
 
@@ -130,7 +130,7 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
     return marks if any(m is not None and bool(m.any.any()) for m in needed) else None
 
 
-def _are_apart(eigenvalues: Tensor) -> bool:
+def _are_stays_apart(eigenvalues: Tensor) -> bool:
     """Whether the eigenvalues of each matrix are all different, by more than what is moved here."""
     gaps = (eigenvalues[..., :, None] - eigenvalues[..., None, :]).abs()
     gaps = gaps + torch.diag_embed(torch.full_like(gaps[..., 0], torch.inf))
@@ -211,25 +211,39 @@ def _kinks(evidence: Evidence) -> dict[str, Tensor]:
     here = _gradient_at(evidence, leaves)
     if here is None:
         return {}
-    near: dict[float, list[dict[str, Tensor]]] = {COARSE[2]: [], FINE[1]: []}
-    for direction in range(_DIRECTIONS):
-        directions_of = {name: random_direction(leaf, 20 * direction + k) for k, (name, leaf) in enumerate(leaves.items())}
-        for step, gradients in near.items():
-            for side in (step, -step):
-                gradient = _gradient_at(evidence, {name: leaf + side * directions_of[name] for name, leaf in leaves.items()})
-                if gradient is not None:
-                    gradients.append(gradient)
+    together = _stays_apart(evidence, leaves, here, tuple(leaves))
     kinks = {}
-    for name in leaves:
-        coarse, fine = (_spread_of([here[name]] + [g[name] for g in near[step]]) for step in (COARSE[2], FINE[1]))
-        size = torch.stack([g[name].abs().nan_to_num(0, 0, 0) for step in near for g in near[step]] or [here[name].abs()]).amax(
-            0
-        )
-        least = _KINK_CHANGE * size + 1e-9 * (size.max() if size.numel() else 0)
-        mask = (fine > least) & (fine > 0.25 * coarse)
+    for name, mask in together.items():
+        if len(leaves) > 1 and bool(mask.any()):
+            # Where it comes together as long as the others stay, the bend is theirs: x * sign(y).
+            mask = mask & _stays_apart(evidence, leaves, here, (name,))[name]
         if bool(mask.any()):
             kinks[name] = _with_ties(evidence, name, here[name], mask)
     return kinks
+
+
+def _stays_apart(
+    evidence: Evidence, leaves: Mapping[str, Tensor], here: Mapping[str, Tensor], moved: Sequence[str]
+) -> dict[str, Tensor]:
+    """Of each of `moved`, where the gradient stays apart from itself the nearer the point is, as only these inputs move."""
+    near: dict[float, list[dict[str, Tensor]]] = {COARSE[2]: [], FINE[1]: []}
+    for direction in range(_DIRECTIONS):
+        by = {
+            name: random_direction(leaf, 20 * direction + k) for k, (name, leaf) in enumerate(leaves.items()) if name in moved
+        }
+        for step, gradients in near.items():
+            for side in (step, -step):
+                gradient = _gradient_at(evidence, {n: leaf + side * by[n] if n in by else leaf for n, leaf in leaves.items()})
+                if gradient is not None:
+                    gradients.append(gradient)
+    masks = {}
+    for name in moved:
+        coarse, fine = (_spread_of([here[name]] + [g[name] for g in near[step]]) for step in (COARSE[2], FINE[1]))
+        sizes = [g[name].abs().nan_to_num(0, 0, 0) for step in near for g in near[step]] or [here[name].abs()]
+        size = torch.stack(sizes).amax(0)
+        least = _KINK_CHANGE * size + 1e-9 * (size.max() if size.numel() else 0)
+        masks[name] = (fine > least) & (fine > 0.25 * coarse)
+    return masks
 
 
 def _spread_of(gradients: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.better_rules import FORMULAS
-from app.engine.explain.branches import branch_findings
+from app.engine.explain.branches import branch_findings, reading
 from app.engine.explain.evidence import gather
 from app.engine.explain.findings import Finding
 from app.engine.explain.formulas import formula_of
@@ -46,6 +46,15 @@ def explain(
             "outputs": {name: _entry(of_output(seen, k)) for k, name in enumerate(function.outputs)},
             "steps": _steps(seen.trace),
         }
+        for name, entry in report["inputs"].items():
+            read = (
+                reading(function, name)
+                if entry["verdict"] == "disconnected" and "line" not in (entry["because"] or {})
+                else None
+            )
+            if read is not None:
+                entry |= read
+                entry["findings"] = [{**entry["findings"][0], **read}, *entry["findings"][1:]]
         branches = branch_findings(function)
         for entry in (*report["inputs"].values(), *report["outputs"].values()) if branches else ():
             entry["findings"] = [*entry["findings"], *branches]

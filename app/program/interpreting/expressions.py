@@ -310,7 +310,13 @@ class Reader(Displays):
 
     def emitter(self, node: ast.AST) -> Callable[..., Value]:
         """Adds steps at the place of `node`."""
+        self.trace.place = self._place(node)  # for what is read out of a tensor without a step
         return functools.partial(self._emit, node)
+
+    def _place(self, node: ast.AST) -> tuple[int, int, str]:
+        line, column = self.source.place(node)
+        whole = self.statement if self.statement is not None else node
+        return line, column, self.source.excerpt(whole)  # type: ignore[arg-type]
 
     def _emit(
         self,
@@ -321,8 +327,5 @@ class Reader(Displays):
         kwargs: dict[str, Value],
         **more: Any,
     ) -> Value:
-        line, column = self.source.place(node)
-        whole = self.statement if self.statement is not None else node
-        text = self.source.excerpt(whole)  # type: ignore[arg-type]
-        self.trace.place = (line, column, text)
-        return self.trace.call(Step(line, column, text, operation), target, args, kwargs, **more)
+        self.trace.place = self._place(node)
+        return self.trace.call(Step(*self.trace.place, operation), target, args, kwargs, **more)

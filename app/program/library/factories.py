@@ -147,7 +147,7 @@ def new_tensor(
     factory = FACTORIES[name]
     if name == "tensor" and args:
         if is_tensor(args[0]) and len(args) == 1:
-            return args[0] if "dtype" not in keywords else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]))
+            return args[0] if "dtype" not in keywords else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]), {})
         if stack is not None and _holds_tensor(args[0]):
             return stack(emit, args[0])
     if factory.sized and args and (len(args) > 1 or isinstance(args[0], int)):

@@ -78,8 +78,24 @@ class Reads:
         current = self.trace.now(node)
         line, column, text = self.trace.place
         step = current.meta.get("step") or Step(line, column, text, "input")
-        if isinstance(value, bool) or current.meta.get("live"):
+        if isinstance(value, bool):
             self.branches.append(Branch(step, current, value))
+        elif current.meta.get("live"):
+            step = Step(line, column, text, "tolist" if isinstance(value, str) else "item")
+            self.branches.append(Branch(step, current, value, _inputs_of(current)))
+
+
+def _inputs_of(node: fx.Node) -> frozenset[str]:
+    """Names in the graph of the inputs that a tensor is computed from."""
+    names, seen, stack = set(), {node}, [node]
+    while stack:
+        each = stack.pop()
+        if each.op == "placeholder":
+            names.add(each.name)
+        new = [n for n in each.all_input_nodes if n not in seen]
+        seen.update(new)
+        stack += new
+    return frozenset(names)
 
 
 __all__ = ["Branch", "Reads"]

@@ -296,7 +296,8 @@ def _findings(
     if unknown or any(line.agrees is None for line in seen.values()):
         yield Finding("differentiable", _UNKNOWN)
     cancelled = [index for index, line in seen.items() if line.agrees]
-    for record, mask in () if wrong else suspects.items():
+    others = (lines.evidence.jumps.keys() | lines.evidence.kinks.keys()) - {name}  # for which the whole does
+    for record, mask in () if wrong or others else suspects.items():
         if record.node not in blamed and any(bool(mask.reshape(-1)[index]) for index in cancelled):
             yield Finding(
                 "differentiable",
