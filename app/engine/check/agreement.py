@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.engine.check.autodiff_faults import disagreement
-from app.engine.check.conventions import symmetric_agrees
+from app.engine.check.conventions import may_read_a_triangle, mirrored, symmetric_agrees
 from app.engine.check.exact_differences import ExactDifferences, sides_differ
 from app.engine.check.finite_differences import DIRECTIONS, SAMPLED, Budget, Differences, Numeric, Place, looks, places_of
 from app.engine.check.objective import Differentiated
@@ -89,8 +89,10 @@ def compare(
     indices = places_of(leaf)
     whole = budget.spend(2 * len(indices))
     columns = [] if suspects is None else suspects.reshape(len(ours), -1).any(0).nonzero().reshape(-1).tolist()
+    triangle = may_read_a_triangle(objective.point, leaf)
     if not whole:
-        indices = places_of(leaf, _sample(ours, columns, leaf))
+        sample = _sample(ours, columns, leaf)
+        indices = places_of(leaf, mirrored(leaf, sample)[:SAMPLED] if triangle else sample)
     differences = numeric.elements(name, indices)
     relative = RELATIVE if objective.point.wide else _RELATIVE_NARROW
     parts = _Parts(ours, objective.conjugate, relative, _floor(numeric, leaf))
@@ -109,10 +111,12 @@ def compare(
     skipped = (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
     within = skipped | ((ours - values).abs() <= tolerance)
     loose = RELATIVE * largest(ours) + parts.floor
-    note = None if bool(within.all()) else symmetric_agrees(objective.point, leaf, ours, values, loose)
+    note = symmetric_agrees(ours, values, loose) if triangle and not bool(within.all()) else None
     if note is not None:
         values, within = torch.where(within, values, torch.nan), torch.ones_like(within)
-    broken = (bool(adrift.any()) and _breaks(objective.point, name)) or not (whole or _directions(numeric, name, parts))
+    broken = (bool(adrift.any()) and _breaks(objective.point, name)) or not (
+        whole or _directions(numeric, name, parts, triangle)
+    )
     agrees: bool | None = bool(within.all()) and not broken
     confirmed = (~torch.isnan(values.abs()) | ~torch.isnan(low)) & (
         parts.telling if bool(parts.telling.any()) else computed | True
@@ -258,10 +262,12 @@ class _Parts:
         return values.reshape(shape), doubt.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
-def _directions(numeric: Numeric, name: str, parts: _Parts) -> bool:
-    """Whether random directional derivatives agree: they see the elements that were not sampled."""
+def _directions(numeric: Numeric, name: str, parts: _Parts, symmetric: bool) -> bool:
+    """Whether random directional derivatives agree: they see the elements that were not sampled. `symmetric`: or those along symmetric ones."""
+    if symmetric and _directions(numeric, name, parts, False):
+        return True
     for k in range(DIRECTIONS):
-        seen = numeric.along(name, k)
+        seen = numeric.along(name, k, symmetric=symmetric)
         if seen is None:
             continue
         direction, value, doubt = seen

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+from torch.utils._pytree import tree_flatten
 
+from app.catalogue.facts import values
 from app.engine.check.objective import Differentiated
 from app.engine.precision.random_rounding import RandomRounding
-from app.engine.stepwise.point import REFUSALS
+from app.engine.stepwise.point import REFUSALS, Point, name_of
 from app.engine.tensors import is_differentiable
 
 _FLOAT32: Final = (torch.float32, torch.complex64)
@@ -20,8 +23,13 @@ _NARROW: Final = (torch.float32, torch.float16, torch.bfloat16)
 # Written with so many significant digits or fewer, numbers are a printout; float32 prints itself with six to nine (C++ limits:
 # digits10, max_digits10), and a float64 that happens to have nine or fewer has a chance of 1e-7.
 _MOST_DIGITS, _FLOAT32_DIGITS = 9, 6
-# With one or two digits they are no printout that proves anything (0.5, 2, 12): meant as they stand.
+# With one or two digits they are no printout that proves anything (0.5, 2, 12): meant as they stand, but for 0.012 and 0.000006, which
+# have so many places after the point that they are the rest of a printout of larger numbers.
 _FEWEST_DIGITS: Final = 3
+ZERO_AS_PRINTED: Final = 5.1e-7  # half of the last of six decimals, as people print
+# A decimal of float64's last digit shows in numbers of fewer digits: of a random number that it fits has a chance of twice this times its
+# size in units of the last place, and all numbers together less than `_BY_CHANCE`.
+_FITS, _BY_CHANCE = 1e-13, 1e-6
 _HALF_A_DIGIT: Final = 0.51  # half of the last digit, and 2 % for the rounding of the decimal itself
 # Runs under random rounding, and by how much a right derivation may be farther off than the worst of them: 5 of 6 uniform errors are
 # within a factor of 2 of their largest, and another order of the same operations rounds otherwise: of 500 float32 derivatives of random
@@ -40,8 +48,9 @@ class ClientPrecision:
         eps: of the arithmetic in which it was computed: asked for by the dtypes, or seen in the numbers.
         tiny: below this that arithmetic has no ordinary numbers.
         half: half of the last digit that is written, shape of `expected`; None where it is not rounded so.
-        coarse: half of the last digit of numbers written with two digits: too few to prove a derivative; None otherwise.
+        coarse: half of the last digit of numbers written with one or two digits: too few to prove a derivative; None otherwise.
         whole: half of the last digit of whole numbers, if they are roundings and not meant as they stand; None otherwise.
+        zeros: every number is zero, as a derivative below half of `ZERO_AS_PRINTED`'s last digit prints itself.
     """
 
     eps: float
@@ -49,11 +58,13 @@ class ClientPrecision:
     half: Tensor | None = None
     coarse: Tensor | None = None
     whole: Tensor | None = None
+    zeros: bool = False
 
 
-def client_precision(leaves: Mapping[str, Tensor], expected: Tensor) -> ClientPrecision:
-    """From the dtypes of the inputs and of `expected`, and from the digits of `expected`."""
+def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tensor) -> ClientPrecision:
+    """From the dtypes of the inputs, of the steps of `point` that cast, and of `expected`, and from the digits of `expected`."""
     dtypes = {tensor.dtype.to_real() for tensor in (*leaves.values(), expected) if is_differentiable(tensor.dtype)}
+    dtypes |= {dtype.to_real() for node in point.nodes for dtype in _cast_by(node)}
     if not is_differentiable(expected.dtype) or not expected.numel():
         return _of(dtypes)
     numbers = torch.view_as_real(expected.resolve_conj()) if expected.is_complex() else expected
@@ -66,31 +77,46 @@ def client_precision(leaves: Mapping[str, Tensor], expected: Tensor) -> ClientPr
     sizes = numbers.abs()
     shown = sizes[(sizes > 0) & torch.isfinite(sizes)]
     if not shown.numel():
-        return _of(dtypes)
+        return replace(_of(dtypes), zeros=not bool((sizes > 0).any()))
     digits = _significant(shown)
     if digits is None or digits >= _FLOAT32_DIGITS:
         # More digits than a person writes, and float32 (or less) holds them all: computed there, sent as plain numbers.
         dtypes |= held
-    if digits is None:
-        return _of(dtypes)
-    if digits >= _FLOAT32_DIGITS:
-        dtypes.add(torch.float32)
     decimals = _decimals(shown)
-    exponents = torch.floor(torch.log10(shown.max()))
-    of_largest = digits if decimals is None else int(min(digits, decimals + 1 + float(exponents)))
-    if bool((shown == shown.round()).all()) and digits < _FLOAT32_DIGITS:
-        return replace(_of(dtypes), whole=_half_of_whole(sizes, digits, expected))
-    half = _HALF_A_DIGIT * 10.0 ** (torch.floor(torch.log10(sizes.clamp(min=1e-300))) - digits + 1)
-    half = torch.where(sizes > 0, half, 0.0)
-    if decimals is not None and decimals > 0:
-        half = half.clamp(min=_HALF_A_DIGIT * 10.0**-decimals)
-    if expected.is_complex():
-        half = half.sum(-1)
-    half = half.to(expected.device)
+    if digits is not None and digits >= _FLOAT32_DIGITS:
+        dtypes.add(torch.float32)
     precision = _of(dtypes)
+    if digits is None and not decimals:
+        return precision
+    if digits is not None and digits < _FLOAT32_DIGITS and bool((shown == shown.round()).all()):
+        return replace(precision, whole=_half_of_whole(sizes, digits, expected))
+    of_largest = _MOST_DIGITS if digits is None else digits
+    if decimals is not None:
+        of_largest = min(of_largest, decimals + 1 + int(torch.floor(torch.log10(shown.max()))))
+    half = _half_of_last(sizes, digits, decimals)
+    half = (half.sum(-1) if expected.is_complex() else half).to(expected.device)
     if max(of_largest, 1) >= _FEWEST_DIGITS:
-        return ClientPrecision(precision.eps, precision.tiny, half=half)
-    return ClientPrecision(precision.eps, precision.tiny, coarse=half if of_largest == _FEWEST_DIGITS - 1 else None)
+        return replace(precision, half=half)
+    is_printed = of_largest == _FEWEST_DIGITS - 1 or (decimals or 0) >= _FEWEST_DIGITS
+    return replace(precision, coarse=half if is_printed else None)
+
+
+def _cast_by(node: fx.Node) -> list[torch.dtype]:
+    """The floating dtypes that a step casts to: what it gives is rounded there, and so is every derivative on its way back."""
+    named = (
+        [getattr(torch, name_of(node))] if name_of(node) in values("casts_to") else []
+    )  # `half` is the name of its dtype too
+    dtypes = named + [member for member in tree_flatten((node.args, node.kwargs))[0] if isinstance(member, torch.dtype)]
+    return [dtype for dtype in dtypes if is_differentiable(dtype)]
+
+
+def _half_of_last(sizes: Tensor, digits: int | None, decimals: int | None) -> Tensor:
+    """Half of the last digit that each number is written with."""
+    half = torch.zeros_like(sizes)
+    if digits is not None:
+        own = _HALF_A_DIGIT * 10.0 ** (torch.floor(torch.log10(sizes.clamp(min=1e-300))) - digits + 1)
+        half = torch.where(sizes > 0, own, half)
+    return half.clamp(min=_HALF_A_DIGIT * 10.0**-decimals) if decimals else half
 
 
 def _as_written_in_float32(numbers: Tensor) -> Tensor:
@@ -122,17 +148,18 @@ def _significant(sizes: Tensor) -> int | None:
     exponents = torch.floor(torch.log10(sizes))
     for digits in range(1, _MOST_DIGITS + 1):
         scaled = sizes * 10.0 ** (digits - 1 - exponents)
-        if bool(((scaled - scaled.round()).abs() <= 1e-13 * scaled).all()):
+        if bool(((scaled - scaled.round()).abs() <= _FITS * scaled).all()):
             return digits
     return None
 
 
 def _decimals(sizes: Tensor) -> int | None:
-    """The places after the point with which every number can be written; None where some needs more than nine."""
+    """The places after the point with which every number can be written; None where some needs more than nine, or it may be chance."""
     for decimals in range(_MOST_DIGITS + 1):
         scaled = sizes * 10.0**decimals
-        if bool(((scaled - scaled.round()).abs() <= 1e-13 * scaled.clamp(min=1)).all()):
-            return decimals
+        if bool(((scaled - scaled.round()).abs() <= _FITS * scaled.clamp(min=1)).all()):
+            chances = (2 * _FITS * scaled.clamp(min=1)).clamp(max=1.0)
+            return decimals if float(torch.log10(chances).sum()) < math.log10(_BY_CHANCE) else None
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -9,24 +11,33 @@ from app.catalogue.facts import operations_with, sentence, values
 from app.engine.stepwise.point import Point, name_of
 
 
-def symmetric_agrees(point: Point, leaf: Tensor, ours: Tensor, numeric: Tensor, tolerance: float) -> str | None:
+def may_read_a_triangle(point: Point, leaf: Tensor) -> bool:
+    """Whether `leaf` is a matrix, and some step reads one triangle of a matrix."""
+    names = {name_of(node) for node in point.nodes}
+    is_square = leaf.ndim >= 2 and leaf.shape[-1] == leaf.shape[-2]
+    return is_square and bool(names & operations_with("reads_triangle", "symmetric"))
+
+
+def mirrored(leaf: Tensor, indices: Iterable[int]) -> list[int]:
+    """Flat indices of the elements of a matrix, and of those on the other side of its diagonal."""
+    other = torch.arange(leaf.numel()).reshape(leaf.shape).mT.reshape(-1).tolist()
+    return list(dict.fromkeys(place for index in indices for place in (index, other[index])))
+
+
+def symmetric_agrees(ours: Tensor, numeric: Tensor, tolerance: float) -> str | None:
     """A note where the two agree once the convention is applied; None where it does not explain the difference.
 
     Arguments:
-        ours, numeric: shape [rows, *leaf].
+        ours, numeric: shape [rows, *matrix]; NaN in `numeric` where it was not computed.
     """
-    names = {name_of(node) for node in point.nodes}
-    if leaf.ndim < 2 or leaf.shape[-1] != leaf.shape[-2] or bool(torch.isnan(numeric.abs()).any()):
+    apart = ((ours + ours.mH) - (numeric + numeric.mH)).abs()
+    known = ~torch.isnan(apart)
+    if not bool(known.any()) or bool((apart[known] > 10 * tolerance).any()):
         return None
-    off = 10 * tolerance
-    if names & operations_with("reads_triangle", "symmetric"):
-        both = ours + ours.mH, numeric + numeric.mH
-        if bool(((both[0] - both[1]).abs() <= off).all()):
-            return (
-                "The matrix is taken as symmetric: only one of its triangles is read, and PyTorch spreads the derivative over both halves. "
-                "Finite differences of single elements do not, but along symmetric directions the two agree."
-            )
-    return None
+    return (
+        "The matrix is taken as symmetric: only one of its triangles is read, and PyTorch spreads the derivative over both halves. "
+        "Finite differences of single elements do not, but along symmetric directions the two agree."
+    )
 
 
 def convention(point: Point) -> dict[str, str] | None:

@@ -29,6 +29,10 @@ _GROWTH: Final = 2.0  # of a quotient from one step to the next, 2.2 to 5.6 time
 _RUNS: Final = (
     4  # under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for
 )
+_LARGER: Final = 64.0  # times the eps of the arithmetic: no longer a matter of single bits, and still small
+_TIMED: Final = (
+    3  # forwards, of which the quickest counts: the first reads code and memory, and others may wait for the machine
+)
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
 Place = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved
@@ -42,10 +46,14 @@ class Budget:
 
     @classmethod
     def of(cls, objective: Differentiated) -> Budget:
-        begun = time.perf_counter()
-        objective.values({})
-        took = max(time.perf_counter() - begun, 1e-6)
-        return cls(max(2 * SAMPLED, min(EVALUATIONS, int(SECONDS / took))))
+        took = []
+        for _ in range(_TIMED):
+            begun = time.perf_counter()
+            objective.values({})
+            took.append(max(time.perf_counter() - begun, 1e-6))
+            if took[-1] > SECONDS / SAMPLED:
+                break
+        return cls(max(2 * SAMPLED, min(EVALUATIONS, int(SECONDS / min(took)))))
 
     def spend(self, count: int) -> bool:
         self.left -= count
@@ -82,17 +90,21 @@ class Numeric:
     def _unsure(self) -> Tensor:
         """What rounding within the steps leaves in doubt of every row, shape [rows]: much more than of its terms in cos(1e6 x).
 
-        The least of some runs under random rounding: most of them flip a branch where the point lies on a jump.
+        The least of some runs under random rounding: most of them flip a branch where the point lies on a jump. Roundings as large as they
+        are here often change nothing, as a number near 6 is moved by less than half its last bit; larger ones are measured beside them.
         """
-        runs = []
-        for number in range(_RUNS):
-            try:
-                with RandomRounding(number, self._eps):
-                    moved = self._objective.values({})
-            except REFUSALS:
-                return torch.zeros_like(self.base.abs())
-            runs.append((moved - self.base).abs().nan_to_num(0.0, 0.0, 0.0))
-        return torch.stack(runs).amin(0)
+        unsure = torch.zeros_like(self.base.abs())
+        for times in (1.0, _LARGER):
+            runs = []
+            for number in range(_RUNS):
+                try:
+                    with RandomRounding(number, times * self._eps):
+                        moved = self._objective.values({})
+                except REFUSALS:
+                    return torch.zeros_like(unsure)
+                runs.append((moved - self.base).abs().nan_to_num(0.0, 0.0, 0.0) / times)
+            unsure = torch.maximum(unsure, torch.stack(runs).amin(0))
+        return unsure
 
     def elements(self, name: str, places: Iterable[Place]) -> Differences:
         """One central difference for each place; those that PyTorch refuses are left out."""
@@ -150,13 +162,14 @@ class Numeric:
         # A jump at the point is no noise.
         return noise + torch.minimum(torch.nan_to_num(moved, 0.0, 0.0, 0.0), _LAST_BITS * self.size)
 
-    def along(self, name: str, number: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    def along(self, name: str, number: int, *, symmetric: bool = False) -> tuple[Tensor, Tensor, Tensor] | None:
         """A random direction (shape of the input), the derivative of every row along it, and its doubt.
 
         None where the direction tells nothing: the function is refused, or bends along it.
         """
         leaf = self._objective.point.leaves[name]
         direction = random_like(leaf, 90 + number)
+        direction = direction + direction.mH if symmetric else direction
         scale = float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0
         tries, gaps = [], []
         steps = [factor * self._step * scale for factor in (10, 1, 0.1)]

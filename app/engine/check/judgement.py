@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from app.engine.check.agreement import RELATIVE, Compared, largest
-from app.engine.check.client_precision import ClientPrecision, rounding_spread
+from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
 from app.engine.check.finite_differences import Numeric
 from app.engine.check.objective import Differentiated
 from app.engine.check.subgradients import Subgradients, subgradients
@@ -34,7 +34,13 @@ _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is m
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
-_COARSE = "Your numbers are written with two digits. They agree as far as these go, which is not enough to prove a derivative."
+_COARSE = (
+    "Your numbers are written with one or two digits. They agree as far as these go, which is not enough to prove a derivative."
+)
+_ZEROS = (
+    "Your numbers are all zero. The derivative is not, but it is so small that six decimals print it as zero, so whether yours is zero or was "
+    "rounded to it cannot be told."
+)
 _WHOLE = (
     "Your numbers are whole. They agree as far as a rounding to whole numbers goes, which is not enough to prove a derivative."
 )
@@ -114,7 +120,7 @@ def of_client(
     kinks = ~torch.isnan(compared.low)
     off = apart > tolerance
     reason: str | None = None
-    open_question, unforgiven = False, apart
+    open_question, unforgiven, doubt = False, apart, torch.zeros_like(apart)
     if bool(off.any()):
         around = subgradients(objective, name, ours, numeric.size)
         inside, excluded = _at_kinks(compared, believed, around)
@@ -126,12 +132,13 @@ def of_client(
         off = apart > tolerance
     if bool(off.any()):
         limits = None if around is None else (around.low, around.high)
-        tolerance = tolerance + _rounding(objective, name, ours, precision, limits)
+        doubt = _rounding(objective, name, ours, precision, limits)
+        tolerance = tolerance + doubt
         off = apart > tolerance
     if bool(off.any()):
         tolerance = tolerance + _noise(objective, numeric, name, reference, apart)
         off = apart > tolerance
-    if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, off, apart)):
+    if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, doubt, off, apart)):
         open_question, reason, off = True, why, torch.zeros_like(off)
     if reason == _CORNERS and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
@@ -151,10 +158,14 @@ def of_client(
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
 
 
-def _nearly_undecided(compared: Compared, believed: Tensor, off: Tensor) -> str | None:
-    """Why elements at which the client has PyTorch's number, and differences another, do not prove both wrong; None where they do."""
+def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: Tensor) -> str | None:
+    """Why elements at which the client has PyTorch's number, and differences another, do not prove both wrong; None where they do.
+
+    Arguments:
+        doubt: what the client's precision leaves in doubt, shape of `believed`.
+    """
     ours = compared.ours
-    is_ours = compared.contradicted & ((believed - ours).abs() <= RELATIVE * ours.abs())
+    is_ours = compared.contradicted & ((believed - ours).abs() <= RELATIVE * ours.abs() + doubt)
     nearly = is_ours & ((compared.values - ours).abs() <= _FAR_OFF * compared.tolerance)
     return None if bool((off & ~nearly).any()) else _TWO_AGAINST_ONE
 
@@ -174,12 +185,15 @@ def _undecided(
     compared: Compared,
     believed: Tensor,
     precision: ClientPrecision,
+    doubt: Tensor,
     off: Tensor,
     apart: Tensor,
 ) -> str | None:
     """Why elements that are off do not prove the client's derivative wrong; None where they do."""
-    if (why := _nearly_undecided(compared, believed, off)) is not None:
+    if (why := _nearly_undecided(compared, believed, doubt, off)) is not None:
         return why
+    if precision.zeros and bool((apart <= ZERO_AS_PRINTED).all()):
+        return _ZEROS
     reference = torch.where(compared.contradicted & torch.isfinite(compared.values.abs()), compared.values, compared.ours)
     if precision.coarse is not None and bool((~off | (apart <= precision.coarse.reshape(apart.shape))).all()):
         return _COARSE

@@ -109,7 +109,7 @@ def _report(
     suspects = None if believed is None else ~((believed - ours).abs() <= RELATIVE * ours.abs())
     compared = compare(objective, numeric, name, ours, suspects, budgets["first"], budgets["closer"])
     if believed is not None and expected is not None:
-        verdict = of_client(objective, numeric, name, compared, believed, client_precision(leaves, expected))
+        verdict = of_client(objective, numeric, name, compared, believed, client_precision(objective.point, leaves, expected))
     else:
         verdict = of_autodiff(objective, name, compared)
     shape = (*objective.lead, *objective.point.leaves[name].shape)
@@ -119,7 +119,7 @@ def _report(
     if another_shape and wide is not None:
         report |= {"max_error": None, "shape": {"autodiff": list(shape), "expected": list(wide.shape)}}
     claims: list[dict[str, Any]] = []
-    if wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
+    if agrees is False and wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
         relative = tolerances_of_all(verdict, ours)
         claims = explanations(Case(name, ours.reshape(shape), wide, relative, objective, seed))
     if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):

@@ -45,6 +45,8 @@ class RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not (isinstance(value, Tensor) and value.dtype in _DTYPES) or value._is_zerotensor():
             return value
         noise = torch.rand(value.shape, generator=self._generator, dtype=torch.float64).to(value.device) - 0.5
+        # Products of matrices are called with conjugates that are marked as such and not made: here a product would overlook the mark.
+        value = value.resolve_conj().resolve_neg()
         return value * (1 + noise * (self._eps or torch.finfo(value.dtype).eps))
 
 
