@@ -131,7 +131,8 @@ def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Di
     exact, asked = ExactDifferences(objective, name), False
     for place in seen:
         settled = place in differences.value and parts.settled(place, differences)
-        if place in differences.sides or (settled and not parts.contradicts(place, differences)):
+        has_sides = place in differences.sides and place not in differences.unclear
+        if has_sides or (place not in differences.sides and settled and not parts.contradicts(place, differences)):
             continue
         sides = exact.at(place)
         if sides is None:
@@ -142,6 +143,7 @@ def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Di
         asked = True
         differences.value[place] = (left + right) / 2
         differences.doubt[place] = _EXACT * (left.abs() + right.abs()) + rounding
+        differences.sides.pop(place, None)
         if bool(sides_differ(left, right).any()):
             differences.sides[place] = (left, right)
     return asked

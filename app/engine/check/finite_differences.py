@@ -29,6 +29,7 @@ _GROWTH: Final = 2.0  # of a quotient from one step to the next, 2.2 to 5.6 time
 _RUNS: Final = (
     4  # under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for
 )
+_CLEARLY: Final = 100.0  # the sides of abs and relu differ by 1e6 times their doubt and more
 _LARGER: Final = 64.0  # times the eps of the arithmetic: no longer a matter of single bits, and still small
 _TIMED: Final = (
     3  # forwards, of which the quickest counts: the first reads code and memory, and others may wait for the machine
@@ -68,12 +69,14 @@ class Differences:
         value: place → derivative of every row, shape [rows], real (of the real or the imaginary part).
         doubt: place → how far it may be off.
         sides: place → one-sided derivatives (left, right), where they were found to differ: a kink.
+        unclear: places whose sides differ, but not by much more than they may be off: a tail that falls by half in a step looks so too.
         bent: places where the two sides of the first difference are not alike: a kink, or a strong curvature.
     """
 
     value: dict[Place, Tensor] = field(default_factory=dict)
     doubt: dict[Place, Tensor] = field(default_factory=dict)
     sides: dict[Place, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    unclear: set[Place] = field(default_factory=set)
     bent: set[Place] = field(default_factory=set)
 
 
@@ -151,6 +154,8 @@ class Numeric:
         bends = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
         if bool(bends.any()) and not bool((bends & _runs_away(ahead, behind)).any()):
             differences.sides[place] = (l_at, r_at)
+            if bool((bends & (apart < _CLEARLY * (r_doubt + l_doubt))).any()):
+                differences.unclear.add(place)
 
     def _rounding(self, name: str, place: Place, magnitude: float) -> Tensor:
         """The noise of every row's value, shape [rows]: 8 roundings of its terms, and what moving the element by its last bits does."""

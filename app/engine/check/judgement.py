@@ -32,6 +32,7 @@ _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves n
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
+_BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
 _COARSE = (
@@ -51,6 +52,10 @@ _BENEATH = (
 _NO_DIGITS = (
     "The steps lose every digit of this derivative in float64, by rounding alone: neither PyTorch's number nor one computed otherwise is "
     "right or wrong here."
+)
+_AS_DIFFERENCES = (
+    "Your numbers differ from the derivative by no more than good finite differences of this function would, for its values are large beside "
+    "its derivative or lose digits on their way. Whether they were made so or are wrong by this little cannot be told."
 )
 _TWO_AGAINST_ONE = (
     "Your numbers are those of PyTorch. Finite differences settle at others, but not as surely as to prove both wrong: rounding in the steps "
@@ -136,7 +141,10 @@ def of_client(
         tolerance = tolerance + doubt
         off = apart > tolerance
     if bool(off.any()):
-        tolerance = tolerance + _noise(objective, numeric, name, reference, apart)
+        noise, shows = _noise(objective, numeric, name, reference, apart)
+        tolerance = tolerance + noise
+        if not shows and bool(off.any()) and not bool((apart > tolerance).any()):
+            open_question, reason = True, _AS_DIFFERENCES
         off = apart > tolerance
     if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, doubt, off, apart)):
         open_question, reason, off = True, why, torch.zeros_like(off)
@@ -246,19 +254,25 @@ def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None)
     return inside, around.excludes(believed, between) if bool(inside.any()) else False
 
 
-def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> Tensor:
-    """What finite differences made by the client may be off by: as much as shows where a wrong formula could not hide."""
+def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> tuple[Tensor, bool]:
+    """What finite differences made by the client may be off by: as much as shows where a wrong formula could not hide.
+
+    And whether it shows anywhere: no element may be large enough.
+    """
     leaf = objective.point.leaves[name]
     size = _function_over_element(objective, numeric, name)
     row = reference.abs().nan_to_num(0, 0, 0).reshape(len(reference), -1)
     largest_of_row = row.amax(1).reshape(-1, *[1] * leaf.ndim) if reference.numel() else size
     most = _NOISE_AT_MOST * torch.maximum(size, largest_of_row)
-    sure = (reference.abs() > _SURE * most) & torch.isfinite(apart) & (apart <= RELATIVE * reference.abs())
+    agreeing = torch.isfinite(apart) & (apart <= RELATIVE * reference.abs())
+    # What agrees far better than differences of this function could was computed by a formula, and so was what stands beside it.
+    beneath = (reference != 0) & (RELATIVE * reference.abs() <= _BY_LUCK * _NO_ELEMENT * size)
+    sure = agreeing & ((reference.abs() > _SURE * most) | beneath)
     if not bool(sure.any()):
-        return torch.minimum(_NO_ELEMENT * size, _OF_THE_ROW * largest_of_row)
+        return torch.minimum(_NO_ELEMENT * size, _OF_THE_ROW * largest_of_row), False
     beyond_rounding = torch.where(apart > _ROUNDINGS * torch.finfo(torch.float64).eps * reference.abs(), apart, 0.0)
     seen = max(_NOISE_SLACK * float(beyond_rounding[sure].median()), _LARGEST_SLACK * float(beyond_rounding[sure].max()))
-    return torch.clamp(most, max=seen)
+    return torch.clamp(most, max=seen), True
 
 
 def tolerances_of_all(verdict: Verdict, ours: Tensor) -> float:
