@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -12,6 +12,7 @@ from app.engine.check.agreement import RELATIVE, Compared, largest
 from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
 from app.engine.check.finite_differences import Numeric
 from app.engine.check.objective import Differentiated
+from app.engine.check.reasons import Reason
 from app.engine.check.subgradients import Subgradients, subgradients
 from app.engine.stepwise.one_sided import scale_of
 
@@ -35,41 +36,6 @@ _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
-_COARSE = (
-    "Your numbers are written with one or two digits. They agree as far as these go, which is not enough to prove a derivative."
-)
-_ZEROS = (
-    "Your numbers are all zero. The derivative is not, but it is so small that six decimals print it as zero, so whether yours is zero or was "
-    "rounded to it cannot be told."
-)
-_WHOLE = (
-    "Your numbers are whole. They agree as far as a rounding to whole numbers goes, which is not enough to prove a derivative."
-)
-_BENEATH = (
-    "The derivative is so small beside the function here that finite differences leave nothing of it but noise, and yours is no more than "
-    "that noise. Whether it was computed so or is another number cannot be told."
-)
-_NO_DIGITS = (
-    "The steps lose every digit of this derivative in float64, by rounding alone: neither PyTorch's number nor one computed otherwise is "
-    "right or wrong here."
-)
-_AS_DIFFERENCES = (
-    "Your numbers differ from the derivative by no more than good finite differences of this function would, for its values are large beside "
-    "its derivative or lose digits on their way. Whether they were made so or are wrong by this little cannot be told."
-)
-_TWO_AGAINST_ONE = (
-    "Your numbers are those of PyTorch. Finite differences settle at others, but not as surely as to prove both wrong: rounding in the steps "
-    "is large here."
-)
-_NO_DERIVATIVE = (
-    "Your numbers are those of PyTorch, but differences show no derivative at some of these elements: the function jumps, ends or is infinite "
-    "there, and the numbers are those of the pieces beside it."
-)
-_UNSETTLED = (
-    "Finite differences do not settle at this point: rounding, or a change faster than any step, leaves more doubt than the derivative "
-    "itself is large, and no exact arithmetic is at hand for these steps. Nothing contradicts PyTorch's derivative, and nothing confirms it."
-)
-_CORNERS = "Every element is within the range of its own kink; whether they are one subgradient together could not be settled."
 _AUTODIFF_WRONG = "PyTorch's own derivative is not what differences give at some elements; yours is."
 
 
@@ -91,14 +57,16 @@ class Verdict:
     off: Tensor
     kinks: Tensor
     believed: Tensor | None
-    reason: str | None = None
+    reason: Reason | None = None
     note: str | None = None
 
 
-def of_autodiff(objective: Differentiated, name: str, compared: Compared) -> Verdict:
+def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> Verdict:
     """Where nothing was sent to compare with."""
     kinks = ~torch.isnan(compared.low)
     agrees, tolerance = compared.agrees, compared.tolerance
+    if agrees is False and not compared.ours.is_complex() and _is_subgradient(objective, numeric, name, compared):
+        return Verdict(True, torch.zeros_like(compared.error), tolerance, torch.zeros_like(kinks), kinks, None, None, KINK)
     if agrees is False and not compared.broken and bool(torch.isfinite(compared.ours.abs()).all()):
         # In float64 too a derivative may hold few digits, or none: cos(1e11 x).
         tolerance = tolerance + rounding_spread(objective, name, compared.ours, torch.finfo(torch.float64).eps)
@@ -107,7 +75,7 @@ def of_autodiff(objective: Differentiated, name: str, compared: Compared) -> Ver
         size = torch.maximum(compared.ours.abs(), compared.values.abs().nan_to_num(0, 0, 0))
         lost = compared.contradicted & (tolerance > _LOST * size)
         agrees = None if bool(lost.any()) and not bool((off & ~lost).any()) else not bool(off.any())
-    reason = _UNSETTLED if compared.agrees is None else _NO_DIGITS if agrees is None else None
+    reason = Reason.UNSETTLED if compared.agrees is None else Reason.NO_DIGITS if agrees is None else None
     off = torch.zeros_like(kinks)
     return Verdict(agrees, compared.error, tolerance, off, kinks, None, reason, _note(compared, kinks))
 
@@ -117,6 +85,9 @@ def of_client(
 ) -> Verdict:
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
     ours = compared.ours
+    is_kink = compared.agrees is False and not ours.is_complex() and _is_subgradient(objective, numeric, name, compared)
+    if is_kink:
+        compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired = compared.contradicted & torch.isfinite(compared.values.abs())
     reference = torch.where(repaired, compared.values, ours)
     tolerance = torch.where(repaired, compared.tolerance, RELATIVE * ours.abs().nan_to_num(0, 0, 0))
@@ -124,14 +95,14 @@ def of_client(
     apart = torch.nan_to_num(apart, torch.inf, torch.inf)
     kinks = ~torch.isnan(compared.low)
     off = apart > tolerance
-    reason: str | None = None
+    reason: Reason | None = None
     open_question, unforgiven, doubt = False, apart, torch.zeros_like(apart)
     if bool(off.any()):
         around = subgradients(objective, name, ours, numeric.size)
         inside, excluded = _at_kinks(compared, believed, around)
         kinks = kinks if around is None else kinks | around.kinks
         if excluded is None:
-            open_question, reason = True, _CORNERS
+            open_question, reason = True, Reason.CORNERS
         if not excluded:
             apart = torch.where(inside, 0.0, apart)
         off = apart > tolerance
@@ -144,29 +115,39 @@ def of_client(
         noise, shows = _noise(objective, numeric, name, reference, apart)
         tolerance = tolerance + noise
         if not shows and bool(off.any()) and not bool((apart > tolerance).any()):
-            open_question, reason = True, _AS_DIFFERENCES
+            open_question, reason = True, Reason.AS_DIFFERENCES
         off = apart > tolerance
     if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, doubt, off, apart)):
         open_question, reason, off = True, why, torch.zeros_like(off)
-    if reason == _CORNERS and bool((unforgiven <= tolerance).all()):
+    if bool(off.any()) and around is not None and not around.complete:
+        open_question, reason, off = True, Reason.CORNERS, torch.zeros_like(off)
+    if reason == Reason.CORNERS and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
     agrees: bool | None = not bool(off.any())
     if compared.agrees is None:
-        agrees, reason = None, _UNSETTLED
+        agrees, reason = None, Reason.UNSETTLED
     elif compared.broken or (compared.agrees is False and not bool(repaired.any())):
         # What is no derivative of the function is not confirmed by being PyTorch's number as well, and not refuted either.
-        agrees, reason = (False, None) if bool(off.any()) or not compared.broken else (None, _NO_DERIVATIVE)
+        agrees, reason = (False, None) if bool(off.any()) or not compared.broken else (None, Reason.NO_DERIVATIVE)
     elif agrees and open_question:
         agrees = None
     elif agrees and precision.eps <= torch.finfo(torch.float64).eps and _is_nothing_left(reference, tolerance, apart):
-        agrees, reason = None, _NO_DIGITS
+        agrees, reason = None, Reason.NO_DIGITS
     note = _AUTODIFF_WRONG if agrees and bool(repaired.any()) else _note(compared, kinks)
     blamed = compared.contradicted & ~repaired
     error = torch.where(blamed, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
 
 
-def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: Tensor) -> str | None:
+def _is_subgradient(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> bool:
+    """Whether PyTorch's number is one all the same where differences of single elements see another: of tied medians each moves nothing."""
+    around = subgradients(objective, name, compared.ours, numeric.size)
+    if around is None or not bool((around.kinks | ~compared.contradicted).all()):
+        return False
+    return around.proves(compared.ours, with_ours=False)
+
+
+def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: Tensor) -> Reason | None:
     """Why elements at which the client has PyTorch's number, and differences another, do not prove both wrong; None where they do.
 
     Arguments:
@@ -175,7 +156,7 @@ def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: 
     ours = compared.ours
     is_ours = compared.contradicted & ((believed - ours).abs() <= RELATIVE * ours.abs() + doubt)
     nearly = is_ours & ((compared.values - ours).abs() <= _FAR_OFF * compared.tolerance)
-    return None if bool((off & ~nearly).any()) else _TWO_AGAINST_ONE
+    return None if bool((off & ~nearly).any()) else Reason.TWO_AGAINST_ONE
 
 
 def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor) -> bool:
@@ -196,20 +177,20 @@ def _undecided(
     doubt: Tensor,
     off: Tensor,
     apart: Tensor,
-) -> str | None:
+) -> Reason | None:
     """Why elements that are off do not prove the client's derivative wrong; None where they do."""
     if (why := _nearly_undecided(compared, believed, doubt, off)) is not None:
         return why
     if precision.zeros and bool((apart <= ZERO_AS_PRINTED).all()):
-        return _ZEROS
+        return Reason.ZEROS
     reference = torch.where(compared.contradicted & torch.isfinite(compared.values.abs()), compared.values, compared.ours)
     if precision.coarse is not None and bool((~off | (apart <= precision.coarse.reshape(apart.shape))).all()):
-        return _COARSE
+        return Reason.COARSE
     if reference.is_complex():
         return None
     are_rounded = precision.whole is not None and not bool((off & (reference == reference.round())).any())
     if are_rounded and precision.whole is not None and bool((~off | (apart <= precision.whole.reshape(apart.shape))).all()):
-        return _WHOLE
+        return Reason.WHOLE
     size = _function_over_element(objective, numeric, name)
     ours, theirs = reference.abs().nan_to_num(0, 0, 0), believed.abs()
     noise = (
@@ -220,7 +201,7 @@ def _undecided(
     )
     nothing = (theirs == 0) & (ours <= _NOT_MOVED * size)
     rows = (ours <= _NOT_SEEN * size).reshape(len(ours), -1).all(1).reshape(-1, *[1] * (ours.ndim - 1))
-    return _BENEATH if bool((~off | (rows & (noise | nothing))).all()) else None
+    return Reason.BENEATH if bool((~off | (rows & (noise | nothing))).all()) else None
 
 
 def _function_over_element(objective: Differentiated, numeric: Numeric, name: str) -> Tensor:

@@ -111,7 +111,7 @@ def _report(
     if believed is not None and expected is not None:
         verdict = of_client(objective, numeric, name, compared, believed, client_precision(objective.point, leaves, expected))
     else:
-        verdict = of_autodiff(objective, name, compared)
+        verdict = of_autodiff(objective, numeric, name, compared)
     shape = (*objective.lead, *objective.point.leaves[name].shape)
     another_shape = wide is not None and believed is None
     agrees = False if another_shape else verdict.agrees
@@ -168,7 +168,7 @@ def _numbers(verdict: Verdict, compared: Compared, shape: Sequence[int]) -> dict
     if bool(verdict.kinks.any()):
         report["kinks"] = verdict.kinks.reshape(tuple(shape)).nonzero().tolist()[:_KINKS]
     if verdict.reason is not None:
-        report["reason"] = verdict.reason
+        report["reason"] = verdict.reason.value
     return report if verdict.note is None else report | {"note": verdict.note}
 
 

@@ -1,0 +1,51 @@
+"""Why `check` cannot tell whether a derivative is right: every reason that it gives (docs/contract.md, section 4)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The sentence that stands in `reason` where `agrees` is null."""
+
+    UNSETTLED = (
+        "Finite differences do not settle at this point: rounding, or a change faster than any step, leaves more doubt than the "
+        "derivative itself is large, and no exact arithmetic is at hand for these steps. Nothing contradicts PyTorch's "
+        "derivative, and nothing confirms it."
+    )
+    NO_DIGITS = (
+        "The steps lose every digit of this derivative in float64, by rounding alone: neither PyTorch's number nor one computed "
+        "otherwise is right or wrong here."
+    )
+    NO_DERIVATIVE = (
+        "Your numbers are those of PyTorch, but differences show no derivative at some of these elements: the function jumps, "
+        "ends or is infinite there, and the numbers are those of the pieces beside it."
+    )
+    TWO_AGAINST_ONE = (
+        "Your numbers are those of PyTorch. Finite differences settle at others, but not as surely as to prove both wrong: "
+        "rounding in the steps is large here."
+    )
+    CORNERS = (
+        "Every element is within the range of its own kink; whether they are one subgradient together could not be settled."
+    )
+    BENEATH = (
+        "The derivative is so small beside the function here that finite differences leave nothing of it but noise, and yours is "
+        "no more than that noise. Whether it was computed so or is another number cannot be told."
+    )
+    AS_DIFFERENCES = (
+        "Your numbers differ from the derivative by no more than good finite differences of this function would, for its values "
+        "are large beside its derivative or lose digits on their way. Whether they were made so or are wrong by this little "
+        "cannot be told."
+    )
+    COARSE = (
+        "Your numbers are written with one or two digits. They agree as far as these go, which is not enough to prove a "
+        "derivative."
+    )
+    WHOLE = (
+        "Your numbers are whole. They agree as far as a rounding to whole numbers goes, which is not enough to prove a "
+        "derivative."
+    )
+    ZEROS = (
+        "Your numbers are all zero. The derivative is not, but it is so small that six decimals print it as zero, so whether "
+        "yours is zero or was rounded to it cannot be told."
+    )
