@@ -25,6 +25,10 @@ KINDS = (
     "four digits",
     "four digits in float32",
     "central differences",
+    "eight digits",
+    "seventeen digits",
+    "six decimals",
+    "eight digits of float32",
 )
 MISTAKES = ("sign", "scale", "zero", "add", "all signs", "factor", "noise")
 # A factor and a sign have names, which are among those that fit; a single element that is off has none.
@@ -76,13 +80,16 @@ def differences(text: str, leaves: dict[str, Tensor], name: str) -> Tensor:
 def derivation(kind: str, text: str, leaves: dict[str, Tensor], name: str) -> Tensor:
     if kind == "central differences":
         return differences(text, leaves, name)
-    if kind in ("float32", "float32 as plain numbers"):
+    if "float32" in kind and "four" not in kind:
         narrow = derivative(text, leaves, name, torch.float32)
-        return narrow if kind == "float32" else narrow.double()
+        return {"float32": narrow, "float32 as plain numbers": narrow.double()}.get(kind, rounded(narrow.double(), 8))
     right = derivative(text, leaves, name)
     if kind == "float64":
         return right
-    return rounded(right, 4).float() if kind == "four digits in float32" else rounded(right, 6 if kind == "six digits" else 4)
+    if kind == "six decimals":
+        return torch.tensor([round(v, 6) for v in right.reshape(-1).tolist()], dtype=torch.float64).reshape(right.shape)
+    digits = {"six digits": 6, "eight digits": 8, "seventeen digits": 17}.get(kind, 4)
+    return rounded(right, 4).float() if kind == "four digits in float32" else rounded(right, digits)
 
 
 def verdict(text: str, leaves: dict[str, Tensor], name: str, expected: Tensor) -> dict[str, Any]:

@@ -205,8 +205,10 @@ def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_row
     if leaf.is_complex() or not objective.point.wide or not leaf.numel():
         return None
     ranges: list[tuple[Tensor, Tensor]] = []
+    of_steps = []
     for step in _STEPS:
         gradients = [_gradient_near(objective, name, _sides(leaf, 200 + k), step) for k in range(_PATTERNS)]
+        of_steps.append([ours if gradient is None else gradient for gradient in gradients])
         stack = torch.stack([g for g in gradients if g is not None] or [ours])
         finite = torch.isfinite(stack)
         ranges.append((torch.where(finite, stack, torch.inf).amin(0), torch.where(finite, stack, -torch.inf).amax(0)))
@@ -220,6 +222,11 @@ def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_row
         return torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > least)
 
     settled = (low - low_c).abs() + (high - high_c).abs() < _SETTLED * (high - low)
+    # At a kink the same sides give the same derivative at either step; that of a function which goes round within these steps is another.
+    apart = torch.stack([(coarse - fine).abs() for coarse, fine in zip(*of_steps, strict=True)]).nan_to_num(
+        torch.inf, torch.inf
+    )
+    settled &= apart.median(0).values <= _SETTLED * (high - low)
     bent = bends(low, high) & settled
     if not bool(bent.any()):
         return None

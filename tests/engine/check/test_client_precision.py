@@ -1,0 +1,45 @@
+"""How exactly the client's numbers are known: casts in the program, places after the point, and digits that are too few."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.engine.building import checked
+from tests.oracle.test_derivations import normal, wide
+
+X = normal(6)
+SCALES = wide([1e-3, 1.0, 30.0, 1e3, 2e4, 7e5])
+
+
+def decimals(numbers: Tensor, places: int) -> Tensor:
+    return wide([float(f"{value:.{places}f}") for value in numbers.tolist()])
+
+
+@pytest.mark.parametrize("places", [4, 6, 8])
+def test_places_after_the_point_beside_large_numbers(places: int) -> None:
+    """960.389090 beside 0.000833: more digits than a person writes, but so many places after the point."""
+    right = SCALES * X.cos()
+    printed = decimals(right, places)
+    assert checked("(s * sin(x)).sum()", {"x": printed}, x=X, s=SCALES)["x"]["agrees"] is True
+    printed[1] += 3 * 10.0**-places * max(1.0, 1e-5 * 10.0**places)
+    assert checked("(s * sin(x)).sum()", {"x": printed}, x=X, s=SCALES)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("scale", [1e-6, 4e-6, 3e-5])
+def test_what_is_left_of_a_printout_proves_nothing(scale: float) -> None:
+    right = scale * X.cos()
+    verdict = checked(f"({scale} * sin(x)).sum()", {"x": decimals(right, 6)}, x=X)["x"]
+    assert verdict["agrees"] is None, verdict
+    assert checked(f"({scale} * sin(x)).sum()", {"x": decimals(3 * right, 6)}, x=X)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("cast", ["x.half()", "x.bfloat16()", "x.to(torch.float16)", "x.to(torch.bfloat16)"])
+def test_a_cast_rounds_the_derivative_on_its_way_back(cast: str) -> None:
+    live = X.clone().requires_grad_()
+    narrow = torch.bfloat16 if "bfloat16" in cast else torch.float16
+    (right,) = torch.autograd.grad((torch.sin(live.to(narrow)) * 3).sum(), live)
+    text = f"(sin({cast}) * 3).sum()"
+    assert checked(text, {"x": right}, x=X)["x"]["agrees"] is True
+    assert checked(text, {"x": 1.5 * right}, x=X)["x"]["agrees"] is False
