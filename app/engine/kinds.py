@@ -148,6 +148,14 @@ def _jacobian_bytes(sizes: Sizes) -> int:
     return (sizes.rows * sizes.columns if sizes.dense else max(sizes.rows, sizes.columns)) * sizes.width
 
 
+# Real and imaginary parts are differentiated each by itself, and ∂f/∂z and ∂f/∂z̄ made of them: measured, five more matrices.
+_COMPLEX_PARTS: Final = 5
+
+
+def _complex_parts(sizes: Sizes) -> int:
+    return _COMPLEX_PARTS * _jacobian_bytes(sizes) if sizes.is_complex else 0
+
+
 def _jacobian_passes(sizes: Sizes) -> int:
     if not sizes.dense:
         return 1
@@ -187,6 +195,7 @@ KINDS: Final[dict[str, Kind]] = {
             mode="cheapest",
             by_rows=True,
             instead='Ask for "vjp" or "jvp" with the directions you need, or for "format": "diagonal".',
+            working=_complex_parts,
         ),
         per_sample=Sample.jacobian,
     ),
@@ -197,13 +206,14 @@ KINDS: Final[dict[str, Kind]] = {
             passes=lambda s: 1 + (s.columns if s.dense else 1),
             needs="scalar",
             by_rows=True,
+            order=2,
             instead='Ask for "hvp" with the directions you need, or for "format": "diagonal".',
         ),
         per_sample=Sample.hessian,
     ),
     "hvp": Kind(
         _hvp,
-        Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: 1 + s.num_vectors, needs="scalar"),
+        Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: 1 + s.num_vectors, needs="scalar", order=2),
         per_sample=Sample.hvp,
     ),
     "fisher": Kind(

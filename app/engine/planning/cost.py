@@ -17,8 +17,10 @@ from torch.utils.flop_counter import flop_registry
 from app.program.function import Function
 
 # Factorisations cost about this many times n·m·min(n, m) (Golub & Van Loan, Matrix Computations, 4th ed., sections 3 to 8).
+# Whole words of the operator's name: `sqrt` and `erfinv` are none of them.
 _CUBIC: Final = re.compile(
-    r"svd|eig|qr|cholesky|inv|lu_|det|solve|lstsq|pinv|matrix_exp|householder|ormqr|geqrf|ldl|triangular"
+    r"(?:^|_)(?:svd|eig|eigh|eigvals|eigvalsh|qr|geqrf|ormqr|cholesky|inv|inverse|lu|det|slogdet|solve|lstsq|pinv|matrix_exp|householder|ldl"
+    r"|triangular)(?:_|$)"
 )
 _CUBIC_FACTOR: Final = 4.0  # of them the middle: a QR takes some 2, an SVD with its vectors some 10
 
@@ -42,19 +44,78 @@ class Cost:
 
 
 # Scratch memory of kernels, in multiples of the largest tensor that they read or make, forward and backward: measured as the growth of a
-# fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (benchmarks of one operation each; `matrix_exp` is differentiated by that of a
-# matrix twice as large).
+# fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (`python -m benchmarks plans`; `matrix_exp` is differentiated by that of a
+# matrix twice as large, and our own derivatives of `erfcx` and `log_ndtr` hold a series of terms).
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (7, 10), "_logcumsumexp": (2, 14),
     "logcumsumexp": (2, 14), "cumprod": (2, 6), "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
-    "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2),
-    # Its vectors are complex: the largest tensor is twice the matrix.
-    "linalg_eig": (3, 14), "_linalg_svd": (7, 20), "linalg_svd": (7, 20),
+    "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
+    "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10),
+    "grid_sampler_3d": (2, 10),
+    # Factorisations and solutions of square matrices of 4 MB and tall ones of 8 MB.
+    "linalg_eig": (3, 14), "_linalg_svd": (4, 7), "linalg_svd": (4, 7), "_linalg_eigh": (4, 10), "linalg_cholesky_ex": (3, 14),
+    "cholesky_inverse": (3, 17), "cholesky_solve": (3, 9), "_linalg_det": (3, 29), "_linalg_slogdet": (3, 5), "_linalg_solve_ex": (3, 5),
+    "linalg_inv_ex": (3, 5), "linalg_lu": (3, 10), "linalg_lu_factor_ex": (3, 8), "linalg_lu_solve": (3, 9), "lu_solve": (3, 9), "linalg_qr": (3, 5),
+    "linalg_pinv": (4, 8), "linalg_lstsq": (4, 10), "linalg_solve_triangular": (2, 5), "triangular_solve": (3, 5), "linalg_ldl_factor_ex": (3, 5),
+    "linalg_ldl_solve": (3, 5),
 }  # fmt: skip
-# Of 21 factorisations and solutions of a 700 x 700 matrix in float64, results included: 2 to 5 forward, 7 to 23 backward.
+# Of any other factorisation (21 of 700 x 700 matrices in float64, results included: 2 to 5 forward, 7 to 23 backward).
 _FACTORISATION: Final = (5.0, 24.0)
-# What the formula of a derivative makes on its way, of any other step: `asin`, `atan2`, `addmm` and their like, 2 to 6 (benchmarks.plans).
+# What the formula of a derivative makes on its way, of any other step: `asin`, `atan2`, `addmm` and their like, 2 to 6.
 _FORMULA: Final = (0.0, 6.0)
+# Of what adds, picks or copies: its derivative spreads or gathers, in place of a formula (the sweep: at most one tensor more).
+_SPREADING: Final = (0.0, 1.0)
+_SPREADS: Final = frozenset(
+    {
+        *(
+            "sum",
+            "mean",
+            "nansum",
+            "max",
+            "min",
+            "amax",
+            "amin",
+            "mode",
+            "kthvalue",
+            "topk",
+            "gather",
+            "index_select",
+            "take",
+            "index",
+        ),
+        *(
+            "cat",
+            "stack",
+            "clone",
+            "_to_copy",
+            "add",
+            "sub",
+            "dot",
+            "vdot",
+            "mv",
+            "bmm",
+            "trace",
+            "nll_loss_forward",
+            "scatter_add",
+        ),
+        *(
+            "adaptive_max_pool2d",
+            "adaptive_max_pool3d",
+            "_adaptive_avg_pool2d",
+            "avg_pool2d",
+            "avg_pool3d",
+            "embedding",
+            "repeat",
+        ),
+        *(
+            "max_pool2d_with_indices",
+            "max_pool3d_with_indices",
+            "fractional_max_pool2d",
+            "fractional_max_pool3d",
+            "multi_margin_loss",
+        ),
+    }
+)
 
 
 def scratch_bytes(name: str, args: Any, outputs: list[Tensor]) -> tuple[int, int]:
@@ -63,19 +124,25 @@ def scratch_bytes(name: str, args: Any, outputs: list[Tensor]) -> tuple[int, int
         return _columns_bytes(args, outputs)
     tensors = [t for t in args if isinstance(t, Tensor)] + outputs
     largest = max((t.numel() * t.element_size() for t in tensors), default=0)
-    forward, backward = _SCRATCH.get(name, _FACTORISATION if _CUBIC.search(name) else _FORMULA)
+    forward, backward = _SCRATCH.get(name) or (
+        _FACTORISATION if _CUBIC.search(name) else _SPREADING if name in _SPREADS else _FORMULA
+    )
     return int(forward * largest), int(backward * largest)
 
 
 def _columns_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int]:
     """The windows of a convolution, laid out as a matrix; in float32 and narrower oneDNN does without it."""
     data, weight, transposed = args[0], args[1], args[6]
-    if data.element_size() < 8 or not outputs:
+    if not outputs:
         return 0, 0
+    largest = max(tensor.numel() * tensor.element_size() for tensor in (data, weight, *outputs))
+    of_formula = int(_FORMULA[1] * largest)
+    if data.element_size() < 8:
+        return 0, of_formula
     positions = math.prod((data if transposed else outputs[0]).shape[2:])
     channels = weight.shape[1] * (1 if transposed else args[8])
     columns = data.shape[0] * channels * math.prod(weight.shape[2:]) * positions * data.element_size()
-    return columns, columns
+    return columns, columns + of_formula
 
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -82,6 +82,10 @@ class Sizes:
     def wrt_bytes(self) -> int:
         return sum(leaf.bytes for leaf in self.wrt)
 
+    @cached_property
+    def is_complex(self) -> bool:
+        return any(result.dtype.is_complex for result in (*self.wrt, *self.differentiable))
+
     @property
     def samples(self) -> int:
         """Log-likelihoods that `of` holds."""
@@ -99,6 +103,8 @@ class Demand:
         by_rows: it is computed row by row, many rows at a time.
         derives: it differentiates, so autograd keeps every intermediate, and its tensors are looked through for NaN.
         instead: what to ask for where the result is too large.
+        order: 2 where it differentiates a derivative.
+        working: bytes that it makes of its result on the way there, besides what `bytes` says.
         copies: of the inputs and of all intermediates in float64, that it holds at a time beside its result.
     """
 
@@ -110,3 +116,5 @@ class Demand:
     derives: bool = True
     instead: str = SMALLER
     copies: int = 0
+    order: int = 1
+    working: Callable[[Sizes], int] = lambda sizes: 0

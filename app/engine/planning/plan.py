@@ -107,21 +107,26 @@ def make(
     passes = 1 + sum(demand.passes(sizes) for demand in demands.values())
     one = cost or Cost(0.0, 0, 0)
     flops = samples * one.flops * (1 + PASS_FLOPS * (passes - 1))
-    # Of one row: what autograd keeps of a forward and what its backward makes of it, and the row itself.
-    per_row = max(1, 2 * one.bytes + sizes.columns * sizes.width)
+    order = max((demand.order for demand in demands.values()), default=1)
+    # Of one row: what autograd keeps of a forward, what its backward makes of it and holds on its way, and the row itself. A second
+    # derivative does that with the backward.
+    per_row = max(1, order * (2 * one.bytes + one.backward_scratch_bytes) + sizes.columns * sizes.width)
     budget = max(int(limits.memory_bytes * _ROWS_SHARE), 1)
     rows = max(1, min(ROWS_AT_MOST, budget // per_row))
     by_rows = any(demand.by_rows for demand in demands.values()) or sizes.num_vectors > 1
     together = min(rows, max(passes - 1, 1)) if by_rows else 0
     derives = any(demand.derives for demand in demands.values())
-    kept = 2 * one.bytes + one.backward_scratch_bytes if derives else one.live_bytes + one.scratch_bytes
+    # Cotangents or tangents of outputs that are views of less: `expand` makes nothing, and what is sent against it is whole.
+    vectors = sum(output.bytes for output in sizes.differentiable)
+    kept = order * (2 * one.bytes + one.backward_scratch_bytes) + vectors if derives else one.live_bytes + one.scratch_bytes
     kept += (
         max((demand.copies for demand in demands.values()), default=0)
         * (one.bytes + sizes.wrt_bytes)
         * max(1, 8 // sizes.width)
     )
-    # The results count twice: as tensors, and as the bytes or text that they are sent as.
-    peak = samples * (kept + sizes.wrt_bytes) + together * per_row + 2 * total
+    # The results count twice: as tensors, and as the bytes or text that they are sent as; and what is made of them before.
+    working = samples * sum(demand.working(sizes) for demand in demands.values())
+    peak = samples * (kept + sizes.wrt_bytes) + max(together - 1, 0) * per_row + 2 * total + working
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
     return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak)

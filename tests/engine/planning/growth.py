@@ -46,6 +46,17 @@ QUERIES: Mapping[str, dict[str, Any]] = {
         "operation": "cdist", "inputs": {"x1": RNG.normal(size=(1000, 50)), "x2": RNG.normal(size=(900, 50))}, "want": ["jvp"],
     },
     "hfft, vjp": {"operation": "fft.hfft", "inputs": {"input": RNG.normal(size=(700, 700))}, "want": ["vjp"]},
+    "erfcx, vjp": {"operation": "special.erfcx", "inputs": {"input": RNG.normal(size=300_000)}, "want": ["vjp"]},
+    "det, vjp": {"operation": "linalg.det", "inputs": {"A": RNG.normal(size=(600, 600))}, "want": ["vjp"]},
+    "cholesky, jvp": {"operation": "linalg.cholesky", "inputs": {"A": RNG.normal(size=(600, 600)) + 600 * np.eye(600)}, "want": ["jvp"]},
+    "views of less, vjp": {"program": "x.expand(500, 4000)", "inputs": {"x": RNG.normal(size=(1, 4000))}, "want": ["vjp"]},
+    "asin, jacobian": {
+        "operation": "asin", "inputs": {"input": RNG.uniform(-0.5, 0.5, 2500)}, "want": ["jacobian"], "format": "dense",
+    },
+    "eigh, jacobian": {"operation": "linalg.eigh", "inputs": {"A": RNG.normal(size=(40, 40))}, "want": ["jacobian"], "format": "dense"},
+    "fft, jacobian": {"operation": "fft.fft", "inputs": {"input": RNG.normal(size=1500)}, "want": ["jacobian"], "format": "dense"},
+    "tanh, hessian": {"program": "(tanh(x @ x) * x).sum()", "inputs": {"x": RNG.normal(size=(35, 35))}, "want": ["hessian"], "format": "dense"},
+    "log_softmax, gradient": {"program": "log_softmax(x, 1).sum()", "inputs": {"x": RNG.normal(size=(1000, 1000))}, "want": ["gradient"]},
     "svd": {"operation": "linalg.svd", "inputs": {"A": RNG.normal(size=(500, 500))}, "want": ["vjp"]},
 }  # fmt: skip
 

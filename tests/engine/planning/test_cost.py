@@ -7,7 +7,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+import torch
+
+from app.engine.planning.cost import scratch_bytes
 from app.pool.environment import SINGLE_THREADED
+from tests.engine.asking import ask
 from tests.test_floors import ROOT
 
 # What the first call of a math library sets up for itself, whatever the size (measured: 20 to 30 MiB for the first factorisation).
@@ -24,3 +29,15 @@ def test_a_plan_is_not_under_what_is_taken() -> None:
     assert len(growth) > 10
     under = {name: each for name, each in growth.items() if each["plan"] < SHARE * (each["taken"] - SET_UP)}
     assert not under, under
+
+
+def test_names_that_hold_the_name_of_a_factorisation_are_none() -> None:
+    matrix = torch.zeros(1000, 1000, dtype=torch.float64, device="meta")
+    assert (
+        scratch_bytes("sqrt", (matrix,), [matrix])
+        == scratch_bytes("erfinv", (matrix,), [matrix])
+        == scratch_bytes("exp", (matrix,), [matrix])
+    )
+    assert scratch_bytes("geqrf", (matrix,), [matrix]) > scratch_bytes("sqrt", (matrix,), [matrix])
+    plan = ask(operation="sqrt", inputs={"input": np.ones((1000, 1000))}).plan
+    assert plan["flops"] < 1e7
