@@ -76,7 +76,6 @@ _SPREADS: Final = frozenset(
             "amax",
             "amin",
             "mode",
-            "kthvalue",
             "topk",
             "gather",
             "index_select",
@@ -112,7 +111,6 @@ _SPREADS: Final = frozenset(
             "max_pool3d_with_indices",
             "fractional_max_pool2d",
             "fractional_max_pool3d",
-            "multi_margin_loss",
         ),
     }
 )
