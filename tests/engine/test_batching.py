@@ -1,0 +1,121 @@
+"""Batches of PyTorch's own samples, altered so that each is another case: every sample has the numbers that it has alone."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from app.catalogue.operation_page import page
+from app.catalogue.read import find
+from app.engine.tensors import from_torch, to_torch
+from app.errors import PullbackError
+from app.query import Answer, Query, SparseData, TensorData
+from tests.engine.asking import ENGINE
+from tests.op_db import Case, cases
+
+SMALL = 40  # elements of all inputs
+EVERY = 60  # of the operations: each takes a tenth of a second
+FIRST = {torch.float64: 3, torch.bfloat16: 20, torch.complex128: 40}
+KINDS = ("vjp", "jvp", "jacobian")
+TOLERANCES = {torch.float64: 1e-8, torch.bfloat16: 6e-2, torch.complex128: 1e-8}
+
+
+def described(name: str) -> Mapping[str, Any] | None:
+    try:
+        operation = find(name)
+    except PullbackError:
+        return None
+    return None if name not in (operation.name, *operation.aliases) or operation.order == 0 else page(operation)
+
+
+def altered(tensor: Tensor) -> list[Tensor]:
+    """As it is; with zeros; rounded, so that there are ties; with equal rows, so that matrices are singular; with a NaN; negative; uneven."""
+    if not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:
+        return [tensor] * 7
+    generator = torch.Generator().manual_seed(tensor.numel())
+    zeros, equal, odd, uneven = (tensor.clone() for _ in range(4))
+    zeros[torch.rand(tensor.shape, generator=generator) < 0.4] = 0
+    if tensor.dim() >= 2 and tensor.shape[-2] > 1:
+        equal[..., 1, :] = equal[..., 0, :]
+    if tensor.numel():
+        odd.reshape(-1)[-1] = float("nan")
+        uneven.reshape(-1)[0] *= 1e6
+    rounded = torch.complex(tensor.real.round(), tensor.imag.round()) if tensor.dtype.is_complex else tensor.round()
+    return [tensor, zeros, rounded, equal, odd, -tensor, uneven]
+
+
+def chosen(dtype: torch.dtype) -> Iterator[Case]:
+    for case in itertools.islice(cases(described, 1, dtype), FIRST[dtype], None, EVERY):
+        if isinstance(case, str):
+            continue
+        tensors = [t for value in case.inputs.values() for t in (value if isinstance(value, list) else [value])]
+        if sum(tensor.numel() for tensor in tensors) <= SMALL:
+            yield case
+
+
+def asked(case: Case, inputs: Mapping[str, Any], kind: str, batched: tuple[str, ...] = ()) -> Answer | PullbackError:
+    parameters = {name: tuple(value) if isinstance(value, list) else value for name, value in case.parameters.items()}
+    try:
+        return ENGINE.answer(
+            Query(operation=case.operation, inputs=inputs, parameters=parameters, want=(kind,), batched=batched, seed=1)
+        )
+    except PullbackError as refusal:
+        return refusal
+
+
+def of_samples(case: Case) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The inputs of each sample, and of all together."""
+    several = {name: value if isinstance(value, list) else [value] for name, value in case.inputs.items()}
+    variants = {name: [altered(tensor) for tensor in value] for name, value in several.items()}
+
+    def sent(name: str, tensors: list[Tensor]) -> Any:
+        data = tuple(from_torch(tensor.contiguous()) for tensor in tensors)
+        return data if isinstance(case.inputs[name], list) else data[0]
+
+    alone = [{name: sent(name, [t[index] for t in value]) for name, value in variants.items()} for index in range(7)]
+    return alone, {name: sent(name, [torch.stack(t) for t in value]) for name, value in variants.items()}
+
+
+def assert_same(together: Any, alone: Any, index: int, tolerance: float, is_noted: bool, what: str) -> None:
+    if isinstance(alone, Mapping):
+        assert together.keys() == alone.keys(), what
+        for key, value in alone.items():
+            assert_same(together[key], value, index, tolerance, is_noted, f"{what}.{key}")
+        return
+    assert isinstance(alone, TensorData)
+    assert not isinstance(together, SparseData)
+    wide = torch.complex128 if alone.dtype.startswith("complex") else torch.float64
+    got, right = to_torch(together, "cpu")[index].to(wide), to_torch(alone, "cpu").to(wide)
+    assert got.shape == right.shape, what
+    finite = got.isfinite() & right.isfinite()
+    assert is_noted or torch.equal(got.isfinite(), right.isfinite()), what
+    scale = float(right[finite].abs().max()) if bool(finite.any()) else 0.0
+    assert bool(((got - right)[finite].abs() <= tolerance * scale).all()), f"{what}\n{got}\n{right}"
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
+def test_samples_that_differ(dtype: torch.dtype) -> None:
+    count = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case in chosen(dtype):
+            alone, stacked = of_samples(case)
+            for kind in KINDS:
+                single = [asked(case, inputs, kind) for inputs in alone]
+                together = asked(case, stacked, kind, tuple(stacked))
+                if any(isinstance(answer, PullbackError) for answer in single):
+                    continue
+                assert isinstance(together, Answer), (case.operation, kind, together)
+                is_noted = "non_finite" in {note.code for note in together.notes}
+                for index, one in enumerate(single):
+                    assert isinstance(one, Answer)
+                    what = f"{kind} of sample {index} of {case.operation}"
+                    assert_same(together.results, one.results, index, TOLERANCES[dtype], is_noted, what)
+                    count += 1
+    assert count > 20
