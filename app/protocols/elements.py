@@ -22,7 +22,7 @@ PART: Final = {"complex64": "float32", "complex128": "float64"}
 NONFINITE: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _RANGE: Final = {name: (int(np.iinfo(NUMPY[name]).min), int(np.iinfo(NUMPY[name]).max)) for name in INTEGER_DTYPES}
 _LARGEST: Final = {"float16": "65504", "bfloat16": "3.3895e38", "float32": "3.4028e38", "float64": "1.7977e308"}
-_EXACT_INTEGER: Final = float(1 << 53)  # beyond, a float64 may already be another integer than the one that was written
+_EXACT_INTEGER: Final = float(1 << 53)  # from here on a float64 may already be another integer than the one that was written
 
 Array = npt.NDArray[Any]
 
@@ -123,7 +123,7 @@ def _integral(position: int, value: float) -> int:
     """An integer written as a float (`3.0`), where it is certainly the one that was written."""
     if type(value) is int:
         return value
-    if not (value.is_integer() and abs(value) <= _EXACT_INTEGER):
+    if not (value.is_integer() and abs(value) < _EXACT_INTEGER):
         raise ElementError(position, "an integer", "Round it, or send a floating dtype.")
     return int(value)
 

@@ -118,6 +118,7 @@ REFUSED = [
     ('{"data": [Infinity], "dtype": "uint8"}', "inputs.x.data[0]", "an integer"),
     ('{"data": [1, 1.5], "dtype": "int64"}', "inputs.x.data[1]", "1.5"),
     ('{"data": [1e17], "dtype": "int64"}', "inputs.x.data[0]", "an integer"),
+    ('{"data": [9007199254740993.0], "dtype": "int64"}', "inputs.x.data[0]", "an integer"),  # as a float64 it is 2^53
     ('{"data": [0, 300], "dtype": "uint8"}', "inputs.x.data[1]", "0 to 255"),
     ('{"data": [-1], "dtype": "uint8"}', "inputs.x.data[0]", "0 to 255"),
     ('{"data": [-1.0], "dtype": "uint8"}', "inputs.x.data[0]", "0 to 255"),
