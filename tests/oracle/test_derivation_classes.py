@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.engine.building import checked, program
-from tests.oracle.test_derivations import normal
+from tests.engine.building import normal
 
 Z = torch.complex(normal(3), normal(3, seed=1))
 M = torch.complex(normal(3, 3, seed=2), normal(3, 3, seed=3))

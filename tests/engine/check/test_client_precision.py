@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tests.engine.building import checked
-from tests.oracle.test_derivations import normal, wide
+from tests.engine.building import normal
+from tests.oracle.test_derivations import wide
 
 X = normal(6)
 SCALES = wide([1e-3, 1.0, 30.0, 1e3, 2e4, 7e5])
