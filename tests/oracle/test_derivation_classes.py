@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.building import checked, program
-from tests.engine.building import normal
+from tests.engine.building import checked, normal, program
 
 Z = torch.complex(normal(3), normal(3, seed=1))
 M = torch.complex(normal(3, 3, seed=2), normal(3, 3, seed=3))

@@ -97,11 +97,7 @@ def compare(
     relative = RELATIVE if objective.point.wide else _RELATIVE_NARROW
     parts = _Parts(ours, objective.conjugate, relative, _floor(numeric, leaf))
     doubtful = parts.doubtful(indices, differences, set(columns))
-    seen, unseen = looks(doubtful, closer)
-    for place in seen:
-        numeric.closely(name, place, differences)
-    for place in (place for place in unseen if parts.contradicts(place, differences)):
-        differences.value.pop(place, None)  # the first difference alone is no verdict
+    unseen = _look_closely(numeric, name, parts, differences, doubtful, closer)
     exact = _decide(objective, name, parts, differences, doubtful[:_ASKED])
     values, doubt, low, high = parts.table(differences)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floor + _DOUBTS * doubt
@@ -124,6 +120,18 @@ def compare(
     if agrees and note is None and ours.numel() and not bool(confirmed.any()) and whole:
         agrees = None
     return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, exact, note)
+
+
+def _look_closely(
+    numeric: Numeric, name: str, parts: _Parts, differences: Differences, doubtful: Sequence[Place], closer: Budget
+) -> Sequence[Place]:
+    """Looks again at the doubtful places while the budget lasts; those that are left over, where a first difference is no verdict."""
+    seen, unseen = looks(doubtful, closer)
+    for place in seen:
+        numeric.closely(name, place, differences)
+    for place in (place for place in unseen if parts.contradicts(place, differences)):
+        differences.value.pop(place, None)
+    return unseen
 
 
 def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Differences, seen: Sequence[Place]) -> bool:

@@ -85,8 +85,7 @@ def of_client(
 ) -> Verdict:
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
     ours = compared.ours
-    is_kink = compared.agrees is False and not ours.is_complex() and _is_subgradient(objective, numeric, name, compared)
-    if is_kink:
+    if compared.agrees is False and not ours.is_complex() and _is_subgradient(objective, numeric, name, compared):
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired = compared.contradicted & torch.isfinite(compared.values.abs())
     reference = torch.where(repaired, compared.values, ours)
@@ -123,20 +122,34 @@ def of_client(
         open_question, reason, off = True, Reason.CORNERS, torch.zeros_like(off)
     if reason == Reason.CORNERS and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
-    agrees: bool | None = not bool(off.any())
-    if compared.agrees is None:
-        agrees, reason = None, Reason.UNSETTLED
-    elif compared.broken or (compared.agrees is False and not bool(repaired.any())):
-        # What is no derivative of the function is not confirmed by being PyTorch's number as well, and not refuted either.
-        agrees, reason = (False, None) if bool(off.any()) or not compared.broken else (None, Reason.NO_DERIVATIVE)
-    elif agrees and open_question:
-        agrees = None
-    elif agrees and precision.eps <= torch.finfo(torch.float64).eps and _is_nothing_left(reference, tolerance, apart):
-        agrees, reason = None, Reason.NO_DIGITS
+    lost = precision.eps <= torch.finfo(torch.float64).eps and _is_nothing_left(reference, tolerance, apart)
+    agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), reason if open_question else None, lost)
     note = _AUTODIFF_WRONG if agrees and bool(repaired.any()) else _note(compared, kinks)
     blamed = compared.contradicted & ~repaired
     error = torch.where(blamed, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
+
+
+def _answer(
+    compared: Compared, repaired: bool, off: bool, open_question: Reason | None, lost: bool
+) -> tuple[bool | None, Reason | None]:
+    """Whether the client is right, and why that cannot be told.
+
+    Arguments:
+        repaired: differences stand in for PyTorch's number somewhere.
+        off: the client's number is another somewhere.
+        lost: no digit of the derivative is left.
+    """
+    if compared.agrees is None:
+        return None, Reason.UNSETTLED
+    if compared.broken or (compared.agrees is False and not repaired):
+        # What is no derivative of the function is not confirmed by being PyTorch's number as well, and not refuted either.
+        return (False, None) if off or not compared.broken else (None, Reason.NO_DERIVATIVE)
+    if off:
+        return False, None
+    if open_question is not None:
+        return None, open_question
+    return (None, Reason.NO_DIGITS) if lost else (True, None)
 
 
 def _is_subgradient(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> bool:

@@ -213,25 +213,18 @@ def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_row
         finite = torch.isfinite(stack)
         ranges.append((torch.where(finite, stack, torch.inf).amin(0), torch.where(finite, stack, -torch.inf).amax(0)))
     (low_c, high_c), (low, high) = ranges
-    # What is nothing of the largest derivative, or of the function itself over its input, is rounding and no kink.
-    of_function = size_of_rows.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300)
-
-    def bends(low: Tensor, high: Tensor) -> Tensor:
-        spread, size = high - low, torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
-        least = torch.clamp(_NOTHING * of_function, min=1e-9 * float(size.max()))
-        return torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > least)
-
+    least = size_of_rows.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300) * _NOTHING
     settled = (low - low_c).abs() + (high - high_c).abs() < _SETTLED * (high - low)
     # At a kink the same sides give the same derivative at either step; that of a function which goes round within these steps is another.
     apart = torch.stack([(coarse - fine).abs() for coarse, fine in zip(*of_steps, strict=True)]).nan_to_num(
         torch.inf, torch.inf
     )
     settled &= apart.median(0).values <= _SETTLED * (high - low)
-    bent = bends(low, high) & settled
+    bent = _bends(low, high, least) & settled
     if not bool(bent.any()):
         return None
     seen = [gradient for gradient in gradients if gradient is not None]
-    number, quiet, enough, bent_at_first = _PATTERNS, 0, _QUIET, bends(low, high)
+    number, quiet, enough, bent_at_first = _PATTERNS, 0, _QUIET, _bends(low, high, least)
     while quiet < enough and number < _MOST_PATTERNS and not bool(bent.all()):
         sides = _sides(leaf, 200 + number)
         coarse, fine = (_gradient_near(objective, name, sides, step) for step in _STEPS)
@@ -240,7 +233,7 @@ def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_row
         number, quiet = number + 1, quiet + 1
         alike = torch.isfinite(fine) & ((fine - coarse).abs() <= _CHANGES * fine.abs())
         low, high = torch.where(alike, torch.minimum(low, fine), low), torch.where(alike, torch.maximum(high, fine), high)
-        more = bends(low, high) & ~bent_at_first & ~bent
+        more = _bends(low, high, least) & ~bent_at_first & ~bent
         if bool(more.any()):
             quiet, bent = 0, bent | more
             enough = max(_QUIET, _EACH * int(bent.sum()))
@@ -275,3 +268,9 @@ def _gradient_near(objective: Differentiated, name: str, sides: Tensor, step: fl
         return objective.derivative({name: leaf + step * scale_of(leaf) * sides})[name]
     except REFUSALS:
         return None
+
+
+def _bends(low: Tensor, high: Tensor, least: Tensor) -> Tensor:
+    """Where a range is more than rounding: `least` is nothing of the function itself over its input."""
+    spread, size = high - low, torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
+    return torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > torch.clamp(least, min=1e-9 * float(size.max())))

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.building import checked
-from tests.engine.building import normal
+from tests.engine.building import checked, normal
 from tests.oracle.test_derivations import wide
 
 X = normal(6)
