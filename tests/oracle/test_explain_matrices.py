@@ -34,6 +34,7 @@ CASES: dict[str, tuple[str, Any, str, list[list[int]] | None, str]] = {
     "eigenvalues": ("linalg.eigvals(x)", COMPLEX, "differentiable", [], ""),
     "no formula for complex numbers": ("nn.functional.silu(x)", COMPLEX, "disconnected", [], "of complex numbers"),
     "one path without a formula": ("nan_to_num(x).abs() * x.abs()", COMPLEX[:1], "disconnected", [[0, 0], [0, 1]], "of complex numbers"),
+    "an edge beside others": ("nn.functional.kl_div(tensor([-1.0, -2.0]), x)", [0.0, 0.5], "singular", [[0]], "not a number"),
     "det of deficient rank": ("linalg.det(x)", RANK_1, "differentiable", [], ""),
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ out = x + pe[:x.size(0), :]
     Paste("clamp in place", "y = x * 2\ny.clamp_(min=-1, max=1)\ny.sum()", {"x": X}, "y.sum()"),
     Paste("relu in place", "h = x @ w\nF.relu(h, inplace=True)\nh.pow(2).sum()", {"x": X, "w": (4, 2)}, "h.pow(2).sum()"),
     Paste("relu module in place", "act = nn.ReLU(inplace=True)\nh = x * 3\nact(h)\nh.sum()", {"x": X}, "h.sum()"),
-    Paste("advanced index write", "y = x.clone()\ny[idx, 1] = v\ny[[0, 2]] *= 2\ny", {"x": X, "idx": ("int", 0, 3, 2), "v": (2,)}, "y", parameters={}),
+    Paste("advanced index write", "y = x.clone()\nk = torch.stack([idx[0], (idx[0] + 1) % 3])\ny[k, 1] = v\ny[[0, 2]] *= 2\ny", {"x": X, "idx": ("int", 0, 3, 2), "v": (2,)}, "y", parameters={}),
     Paste("accumulate", "total = torch.zeros(())\nfor row in x:\n    total += row.norm()\ntotal", {"x": X}, "total"),
     Paste("copy", "y = torch.empty_like(x)\ny.copy_(x)\ny[1].zero_()\ny.sum(1)", {"x": X}, "y.sum(1)", plain="y = torch.zeros_like(x)\ny.copy_(x)\ny[1].zero_()"),
     Paste("no grad region", "with torch.no_grad():\n    mean = x.mean(0)\n    std = x.std(0)\ny = (x - mean) / std\ny.pow(3).sum()", {"x": X}, "y.pow(3).sum()"),
