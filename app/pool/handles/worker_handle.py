@@ -27,6 +27,8 @@ DEPTH_LIMIT: Final = 16
 _AHEAD_S: Final = 0.002
 # Of the newest answer in the moving mean: a few answers tell the pace. Chosen.
 _PACE_WEIGHT: Final = 0.25
+# A query that computes for so long is none that a client waits for by the millisecond.
+_GIVES_WAY_AFTER_S: Final = 0.02
 
 State = Literal["starting", "ready", "dead"]
 
@@ -143,9 +145,10 @@ class WorkerHandle:
         """Ask for `job` to be dropped; it stays held until the worker says that it was dropped, or answers it."""
         self._channel.send(encode(Kind.CANCEL, job.number))
 
-    def give_way(self) -> None:
-        """Lower its priority until it is through with its query, where that can be undone: what is short is answered beside it sooner."""
-        if self.pid and not self._is_lowered and linux.can_raise_priority():
+    def give_way(self, now: float) -> None:
+        """Lower its priority until it is through with a long query, where that can be undone: what is short is answered beside it sooner."""
+        is_long = self.held and now - self.head_since > _GIVES_WAY_AFTER_S
+        if is_long and self.pid and not self._is_lowered and linux.can_raise_priority():
             self._is_lowered = True
             linux.set_priority(self.pid, lowered=True)
 

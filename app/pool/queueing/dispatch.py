@@ -40,7 +40,6 @@ _DRAIN_AFTER_S: Final = 0.01
 _LIGHT_AFTER_S: Final = 0.03
 # When every worker has computed the same for so long, the light one is forked before anybody waits for it.
 _ALL_BUSY_S: Final = 0.1
-_GIVES_WAY_AFTER_S: Final = 0.02  # a query that computes for so long is none that a client waits for by the millisecond
 # With the time that a query waits before another is stopped for it, and that of a fork, less than a second.
 HEAVY_S: Final = 0.5
 _PREEMPT_AFTER_S: Final = 0.25
@@ -295,8 +294,7 @@ class Dispatch:
         """Every few milliseconds while queries are open."""
         self._drains = self._lacks_a_free_worker(now)
         for worker in self.ready.values():
-            if worker.held and now - worker.head_since > _GIVES_WAY_AFTER_S:
-                worker.give_way()
+            worker.give_way(now)
         self._take_back(now)
         if self.idle:
             self._feed_idle(now)
