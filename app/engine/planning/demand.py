@@ -83,6 +83,10 @@ class Sizes:
         return sum(leaf.bytes for leaf in self.wrt)
 
     @cached_property
+    def differentiable_bytes(self) -> int:
+        return sum(output.bytes for output in self.differentiable)
+
+    @cached_property
     def is_complex(self) -> bool:
         return any(result.dtype.is_complex for result in (*self.wrt, *self.differentiable))
 

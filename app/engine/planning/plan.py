@@ -117,11 +117,11 @@ def make(
     together = min(rows, max(passes - 1, 1)) if by_rows else 0
     derives = any(demand.derives for demand in demands.values())
     # Cotangents or tangents of outputs that are views of less: `expand` makes nothing, and what is sent against it is whole.
-    vectors = sum(output.bytes for output in sizes.differentiable)
+    vectors = sizes.differentiable_bytes
     kept = order * (2 * one.bytes + one.backward_scratch_bytes) + vectors if derives else one.live_bytes + one.scratch_bytes
     kept += (
         max((demand.copies for demand in demands.values()), default=0)
-        * (one.bytes + sizes.wrt_bytes)
+        * (max(one.bytes, vectors) + sizes.wrt_bytes)
         * max(1, 8 // sizes.width)
     )
     # The results count twice: as tensors, and as the bytes or text that they are sent as; and what is made of them before.
