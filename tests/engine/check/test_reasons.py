@@ -30,7 +30,7 @@ WITHOUT: Final = {Reason.TWO_AGAINST_ONE}
 
 @pytest.mark.parametrize("reason", Reason)
 def test_the_contract_has_every_reason(reason: Reason) -> None:
-    assert f"| {reason} |" in CONTRACT
+    assert f"\n- {reason}\n" in CONTRACT
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in WITHOUT])
