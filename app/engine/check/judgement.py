@@ -33,6 +33,7 @@ _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves n
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
+_CONTINUES: Final = 64.0  # roundings by which a function that does not jump may move
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
@@ -157,7 +158,8 @@ def _is_subgradient(objective: Differentiated, numeric: Numeric, name: str, comp
     around = subgradients(objective, name, compared.ours, numeric.size)
     if around is None or not bool((around.kinks | ~compared.contradicted).all()):
         return False
-    return around.proves(compared.ours, with_ours=False)
+    rounding = _CONTINUES * torch.finfo(numeric.base.dtype).eps * numeric.size
+    return around.is_continuous(numeric.base, rounding) and around.proves(compared.ours, with_ours=False)
 
 
 def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: Tensor) -> Reason | None:

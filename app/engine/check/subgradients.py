@@ -25,6 +25,7 @@ _PATTERNS: Final = (
 # Further patterns that show no new bend, before none is expected; where they do show some, so many for each: of fifty tied medians each
 # is the median in one of fifty, and is missed in 2 % of cases.
 _QUIET, _EACH = 48, 4
+_CONTINUOUS: Final = 8  # patterns, each with its opposite, in which a jump is looked for
 _MOST_PATTERNS: Final = 320  # gradients, some 0.1 ms each
 # A derivative that changes by less than this of itself does not bend.
 _CHANGES: Final = 1e-3
@@ -63,6 +64,25 @@ class Subgradients:
     @cached_property
     def kinks(self) -> Tensor:
         return ~torch.isnan(self.low)
+
+    def is_continuous(self, base: Tensor, rounding: Tensor) -> bool:
+        """Whether the function moves no farther than its derivatives say: else it jumps, and what lies around are other pieces' derivatives.
+
+        Arguments:
+            base: its rows at the point, shape [rows].
+            rounding: of each row, shape [rows].
+        """
+        largest = torch.stack([self.ours, *self.seen]).abs().nan_to_num(0, 0, 0).amax(0)
+        for number in range(200, 200 + _CONTINUOUS):
+            by = _STEPS[0] * scale_of(self._leaf) * _sides(self._leaf, number)
+            try:
+                moved = self.objective.values({self.name: self._leaf + by})
+            except REFUSALS:
+                return False
+            allowed = 2 * (largest * by.abs()).reshape(len(base), -1).sum(1) + rounding
+            if not bool(((moved - base).abs() <= allowed).all()):
+                return False
+        return True
 
     def contains(self, expected: Tensor) -> Tensor:
         """Elements of `expected` [rows, *input] that are in the range of their own kink."""
