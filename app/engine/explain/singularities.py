@@ -137,7 +137,7 @@ def jumps(evidence: Evidence, name: str) -> Iterator[Finding]:
     gradient = evidence.weighted.get(trace.leaves[name])
     if gradient is not None and not bool(torch.isfinite(gradient).all()):
         mask = None if mask is None else mask & torch.isfinite(gradient)
-        if kinds[0] == "edge" or mask is None or not bool(mask.any()):
+        if mask is None or not bool(mask.any()):
             return  # said already, with the step that broke the derivative
     yield at_step(trace, record, verdict, reason, kinds[0], name, mask, _taken(evidence, name, verdict))
 
