@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -50,8 +51,11 @@ def check(reply: httpx.Response, x: NDArray[np.float32]) -> None:
 def slabs_of(pid: int) -> set[int]:
     """The inodes of the slabs that a process has mapped, and of those that it has open."""
     mapped = {int(line.split()[4]) for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "pullback-slab" in line}
-    links = list(Path(f"/proc/{pid}/fd").iterdir())
-    opened = {link.stat().st_ino for link in links if "pullback-slab" in os.readlink(link)}
+    opened = set()
+    for link in list(Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if "pullback-slab" in os.readlink(link):
+                opened.add(link.stat().st_ino)
     return mapped | opened
 
 
