@@ -16,6 +16,7 @@ from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load as load_functions
 from app.query import Query, TensorData
+from app.road import Road
 
 REPEATS = 7
 LARGE = 100_000
@@ -152,7 +153,8 @@ ANCHORS: dict[str, Callable[[Case, NDArray[np.float64]], Timing]] = {"asdex": as
 def run(line: Callable[[str, str, str], None]) -> None:
     """Prints a line for each case: ours, then each anchor that is installed, as ratios."""
     generator = np.random.default_rng(0)
-    ours(HEAT, generator.random(16), "jacobian", "sparse")  # lazy imports of PyTorch are a worker's, not a query's
+    Road(Limits(), "cpu").warm()  # lazy imports of PyTorch are a worker's, not a query's
+    ours(HEAT, generator.random(16), "jacobian", "sparse")
     gc.collect()
     gc.freeze()  # as the workers' parent does: what was imported is not searched again for what a query leaves
     for case in CASES:
