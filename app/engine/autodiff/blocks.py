@@ -94,14 +94,25 @@ class Block:
 
 
 class Matrices:
-    """The blocks of one Jacobian or Hessian; `patterns` is run when a layout is not known yet, once."""
+    """The blocks of one Jacobian or Hessian.
+
+    Arguments:
+        of: the output that a Hessian is of, which the paths of its blocks do not name; None of a Jacobian.
+        patterns: run when a layout is not known yet, once.
+    """
 
     def __init__(
-        self, evaluation: Evaluation, request: Request, kind: str, patterns: Callable[[], dict[tuple[str, str], Dependence]]
+        self,
+        evaluation: Evaluation,
+        request: Request,
+        kind: str,
+        of: str | None,
+        patterns: Callable[[], dict[tuple[str, str], Dependence]],
     ) -> None:
         self._evaluation = evaluation
         self._request = request
         self._kind = kind
+        self._of = of
         self._make_patterns = patterns
         self._patterns: dict[tuple[str, str], Dependence] | None = None
 
@@ -146,9 +157,9 @@ class Matrices:
         return layout
 
     def _key(self, path: str, wanted: str) -> Hashable:
-        """What a layout of one Function hangs on: one Function serves inputs of all extents that its text holds for."""
+        """What a layout of one Function hangs on: it serves inputs of all extents that its text holds for, and each of its outputs."""
         shapes = tuple([leaf.shape for leaf in self._evaluation.leaves.values()])
-        return path, wanted, self._evaluation.wrt, self._evaluation.seed, shapes
+        return path, self._of, wanted, self._evaluation.wrt, self._evaluation.seed, shapes
 
     def _dependence(self, block: Block, wanted: str) -> Dependence:
         if wanted == "dense":
@@ -192,7 +203,8 @@ class Matrices:
             _LOG.error(
                 "%s of %s: a product with the whole disagrees, so it is computed densely", path, self._evaluation.function.title
             )
-            dense = self._chosen(block, "dense" if layout.form == "block" else layout.form, _nothing_left_out(block))
+            # A form that was asked for stays; one that the pattern chose falls with it.
+            dense = self._chosen(block, "dense" if wanted == "block" else wanted, _nothing_left_out(block))
             self._request.cache.drop(self._evaluation.function, self._key(path, wanted))
             return self._computed(block, path, wanted, dense, forward)
         return self._sent(block, path, layout, pair, times * compression.passes)

@@ -31,7 +31,9 @@ def jacobian(evaluation: Evaluation, request: Request) -> dict[str, dict[str, Re
         return [results[number] for number in numbers]
 
     proved = _holomorphic(evaluation, tuple(outputs), run)
-    matrices = Matrices(evaluation, request, "jacobian", lambda: _patterns(evaluation, request, tuple(outputs), run, False))
+    matrices = Matrices(
+        evaluation, request, "jacobian", None, lambda: _patterns(evaluation, request, tuple(outputs), run, False)
+    )
     result: dict[str, dict[str, Result]] = {}
     for name, output in outputs.items():
         result[name] = {}
@@ -64,7 +66,7 @@ def hessian(
         point = [leaves[name] for name in wrt]
         return torch.autograd.grad(value, point, torch.ones_like(value), create_graph=True, allow_unused=True)
 
-    matrices = Matrices(evaluation, request, "hessian", lambda: _patterns(evaluation, request, wrt, run, True))
+    matrices = Matrices(evaluation, request, "hessian", scalar, lambda: _patterns(evaluation, request, wrt, run, True))
     result: dict[str, dict[str, Result]] = {}
     with refusing_second_derivatives():
         for name, row_leaf, gradient in zip(wrt, evaluation.inputs, first, strict=True):

@@ -245,6 +245,35 @@ def test_a_pattern_of_other_extents_is_not_used_again(program: str, shapes: tupl
         _compared("jacobian", wanted, program, {"x": RNG.standard_normal(shape)})
 
 
+SEPARABLE = "a = (x * x * x).sum()\n"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "sparse"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "b = (x * x * x).sum() + 0.001 * x.sum() * (x * x).sum()\nreturn a, b",
+        "b = (x * x).sum() * x.sum()\nreturn a, b",
+        "b = x.prod()\nreturn a, b",
+        "b = (x[1:] * x[:-1]).sum()\nreturn a, b",
+        "b = x.sum()\nreturn b, a",
+    ],
+)
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_hessian_of_another_output_has_its_own_layout(program: str, wanted: str, dtype: str, first: str) -> None:
+    """One reading of a program serves all its outputs."""
+    x, program = np.array([1.0, 2.0, 3.0]), SEPARABLE + program
+    for of in (first, "ab".replace(first, "")):
+        fields: dict[str, Any] = {"program": program, "inputs": {"x": x}, "want": ["hessian"], "of": of, "dtype": dtype}
+        dense = ask(**fields).results["hessian"]["x"]["x"]
+        answer = ask(**fields, format=wanted)
+        result, form = answer.results["hessian"]["x"]["x"], answer.plan["formats"]["hessian.x.x"]
+        tolerance = 0.02 if dtype == "bfloat16" else 1e-6
+        np.testing.assert_allclose(whole(result, form, (3, 3)), array(dense), rtol=tolerance)
+        assert not [note for note in answer.notes if note.code == "not_diagonal"]
+
+
 def test_a_form_without_a_pattern_is_claimed_only_where_it_holds_everywhere() -> None:
     """sort of sorted numbers is the identity at this point."""
     answer = ask(program="x.sort()[0]", inputs={"x": np.arange(50.0)}, want=["jacobian"], format="auto")

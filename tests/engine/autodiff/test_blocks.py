@@ -1,0 +1,41 @@
+"""The product with the whole guards what a pattern leaves out: where it disagrees, neither the pattern nor its form is used."""
+
+from __future__ import annotations
+
+from typing import Literal
+import numpy as np
+import pytest
+import torch
+
+from app.engine.autodiff.blocks import Block, Matrices
+from app.engine.autodiff.layout_cache import LayoutCache
+from app.engine.autodiff.passes import jacobian_passes
+from app.engine.computation import Computation
+from app.engine.notes import Notes
+from app.engine.sparsity.dependence import Dependence
+from app.engine.sparsity.pattern import PatternSpace
+from app.engine.sparsity.storage import Values
+from app.limits import Limits
+from app.query import Query
+from tests.engine.asking import ENGINE, data
+
+X = np.array([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(("wanted", "form"), [("auto", "dense"), ("sparse", "sparse"), ("diagonal", "diagonal")])
+def test_a_wrong_pattern_decides_no_form(wanted: Literal["auto", "sparse", "diagonal"], form: str) -> None:
+    """The pattern says of a full matrix that it is diagonal."""
+    query = Query(program="x * x.sum()", inputs={"x": data(X)}, want=("jacobian",), format=wanted)
+    leaves = {"x": torch.from_numpy(X)}
+    computation = Computation(query, ENGINE.prepared(query), leaves, Notes(), Limits(), LayoutCache(1 << 20))
+    evaluation, request = computation.evaluation, computation.layout_request
+    wrong = {("output", "x"): Dependence(PatternSpace(3, 100).identity(0, 3), Values())}
+    matrices = Matrices(evaluation, request, "jacobian", None, lambda: wrong)
+    block = Block(
+        "output", "x", evaluation.outputs["output"], evaluation.inputs[0], False,
+        lambda forward: jacobian_passes(evaluation, "output", "x", True, forward=forward),
+    )  # fmt: skip
+    matrices.result(block)
+    assert request.report.forms == {"jacobian.output.x": form}
+    assert len(request.report.indices("jacobian.output.x")[0]) == 9
+    assert ["not_diagonal"] * (wanted == "diagonal") == [note.code for note in computation.notes.all()]
