@@ -122,7 +122,7 @@ class Worker:
         alike = alike[: kept.recipe.stacks.best(len(alike))]
         for frame, _ in alike[1:]:
             self._waiting.remove(frame)
-            del self._looked_at[frame.number]
+            self._looked_at.pop(frame.number, None)
         replies: Sequence[Reply | None] = [None]
         if len(alike) > 1:
             replies = self._road.repeated_together(kept, [parts.repetition for _, parts in alike])

@@ -101,3 +101,13 @@ def test_a_requests_id_is_only_an_id(line: Line, name: str) -> None:
         refusal, reply = line.read(2)
         assert orjson.loads(bytes(refusal.body))["request_id"] == name or not name
         assert orjson.loads(reply.meta)["status"] == 200
+
+
+def test_what_comes_twice_under_one_number_is_answered_twice(line: Line) -> None:
+    """Also where it is computed together with others, which begins when some have been answered."""
+    for _ in range(60):
+        line.send(*(asked(number, softmax(0.1 * number, 0.5, -1.25)) for number in (1, 2, 2, 3, 3, 4)))
+        replies = line.read(6)
+        assert sorted(reply.number for reply in replies) == [1, 2, 2, 3, 3, 4]
+        for reply in replies:
+            assert bytes(reply.body) == alone(softmax(0.1 * reply.number, 0.5, -1.25))

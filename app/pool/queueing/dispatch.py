@@ -86,8 +86,8 @@ class Dispatch:
         )
 
     def holders_of(self, job: Job) -> list[WorkerHandle]:
-        """The ready workers that have it."""
-        return [self.ready[number] for number in job.holders if number in self.ready]
+        """The ready workers that have it, or may have begun it although it was taken back."""
+        return [worker for worker in self.ready.values() if job.number in worker.held]
 
     # Queries come and go
 
@@ -212,23 +212,25 @@ class Dispatch:
             self._relieve(now)
 
     def _next_behind(self, worker: WorkerHandle) -> Job | None:
-        """What a worker that computes something is given in advance, if anything."""
+        """What a worker that computes something is given in advance, if anything; nothing that was taken back, before it has dropped that."""
         head = worker.head
         if head is None or self.idle or head.is_heavy or head.number in self._alone:
             return None
         if head.size < SMALL_BYTES:
             has_room = len(worker.held) < worker.depth and not self._drains
-            return self.ordinary.pop(self._goes_behind) if has_room else None
+            return self.ordinary.pop(lambda job: self._goes_behind(job) and job.number not in worker.held) if has_room else None
         # One, which it can begin while we take its answer; and only what comes next in any case, so that nobody's turn is taken.
         job = self.ordinary.first(but=self.holding) or self.ordinary.first()
-        if job is None or self.heavy or len(worker.held) > 1 or job.number in self._alone or not worker.has(job):
+        if job is None or job.number in worker.held or not worker.has(job):
+            return None
+        if self.heavy or len(worker.held) > 1 or job.number in self._alone:
             return None
         self.ordinary.remove(job)
         self.ordinary.send_behind(job.client)
         return job
 
     def _goes_behind(self, job: Job) -> bool:
-        return _is_small(job) and job.number not in self._alone
+        return job.size < SMALL_BYTES and not job.slices and job.number not in self._alone
 
     def _lacks_a_free_worker(self, now: float) -> bool:
         if self.ordinary.has(lambda job: now - job.queued > _DRAIN_AFTER_S and not self._goes_behind(job)):
@@ -362,7 +364,6 @@ class Dispatch:
         stoppable = [entry for entry in heads if not entry[2].is_heavy and entry[1].slot.device == "cpu"]
         if stoppable:
             _, youngest, job = max(stoppable, key=lambda entry: entry[0])
-            job.is_heavy = True
             self._stop(youngest, job, "share", now)
 
     def _share(self, now: float) -> None:
@@ -375,7 +376,6 @@ class Dispatch:
         own = {job.client}
         is_waited_for = self.ordinary.has(self._needs_a_worker, but=own)
         if is_waited_for or self.heavy.has(self._needs_a_worker, but=own):
-            job.is_heavy = True
             job.stops += 1
             self._heavy_is_next = not is_waited_for
             self._stop(worker, job, "share", now)
@@ -387,13 +387,13 @@ class Dispatch:
         return job.is_heavy or not self._light.fits(job) or not self._supervisor.has_light
 
     def _stop(self, worker: WorkerHandle, job: Job, reason: str, now: float) -> None:
-        """Stop a query that has had its turn: it waits for the next one, behind its client's others."""
-        job.holders.remove(worker.number)
+        """Stop a query that has had its turn: it waits for the next one, behind its client's others; as a heavy one, if for others' share."""
+        if worker.number in job.holders:
+            job.holders.remove(worker.number)
+        elif job.is_waiting:  # taken back too late: the worker had begun it
+            self._turns_of(job).remove(job)
+        job.is_heavy = job.is_heavy or reason == "share"
         del worker.held[job.number]
         if not job.holders and not job.is_done:
             self._turns_of(job).append(job)
         self.replace(worker, reason, now)
-
-
-def _is_small(job: Job) -> bool:
-    return job.size < SMALL_BYTES and not job.slices

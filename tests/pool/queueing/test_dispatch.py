@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
 
+from app.pool.budget import SMALL_BYTES
+from app.pool.frames import Buffer, Frame, Kind, Reader
+from app.pool.handles.worker_handle import WorkerHandle
+from app.pool.job import Job, asked_of, nobody_waits
 from app.pool.linux import can_raise_priority
+from app.pool.pool import Pool
+from app.pool.worker_slots import WorkerSlot
+from app.settings import Settings
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
 from tests.processes import workers
@@ -233,3 +243,108 @@ def test_who_computes_for_long_has_a_lower_priority_until_it_is_through(pair: Se
         assert sorted(priorities())[:-1] == [usual]
         assert long.result().status_code == 200
     assert set(priorities()) == {usual}
+
+
+class Front:
+    """A pool with one worker that does only what the test says, and what it was sent. Times are seconds after its beginning."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.pool = Pool(Settings(workers=1, device="cpu"), lambda event, **facts: None)
+        self.dispatch = self.pool._dispatch
+        slot = WorkerSlot("cpu", 1, 1 << 30, 8 << 20)
+        self.pool.supervisor.slots = (slot,)
+        ours, self._theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        self.worker = WorkerHandle(loop, 1, 0, slot, ours, self.pool.on_frame, self.pool.on_lost, lambda _: None)
+        self.worker.probe_answered(Frame(Kind.READY, 0, 0.0, b'{"probe": true, "slab": true}', b""), self.began)
+        self.worker.state = "ready"
+        self.pool.on_ready(self.worker)
+
+    def ask(self, number: int, client: str = "a", *, large: bool = False, deadline_s: float = 60.0) -> Job:
+        size = SMALL_BYTES if large else 1
+        body: Sequence[Buffer] = (b"x" * size,)
+        if large:
+            staged = self.worker.stage(size)
+            assert staged is not None
+            body = staged
+        asked = asked_of("query", None, None, None)
+        now = self.began
+        meta = asked.meta("x")
+        job = Job(number, client, asked.text, meta, body, size, now, now + deadline_s, nobody_waits)
+        self.pool._queue(job, now)
+        return job
+
+    def tick(self, seconds: float) -> None:
+        self.dispatch.tick(self.began + seconds)
+
+    def replied(self, number: int) -> None:
+        meta = b'{"status": 200, "media_type": "application/json"}'
+        self.pool.on_frame(self.worker, Frame(Kind.REPLY, number, 0.0, meta, b"{}"))
+
+    def dropped(self, number: int) -> None:
+        self.pool.on_frame(self.worker, Frame(Kind.DROPPED, number, 0.0, b"", b""))
+
+    async def end(self) -> list[tuple[Kind, int]]:
+        """What the worker was sent, in order; nothing more will be."""
+        await asyncio.sleep(0)
+        self.worker.kill()
+        self._theirs.setblocking(False)
+        reader, frames = Reader(), list[Frame]()
+        with self._theirs:
+            while count := self._theirs.recv_into(reader.buffer()):
+                frames += reader.received(count)
+        self.pool.kill()
+        return [(frame.kind, frame.number) for frame in frames]
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_what_was_taken_back_is_given_once_more_and_only_when_it_was_dropped(large: bool) -> None:
+    """Its worker answers the first one before it says that it has dropped the others."""
+    query = Kind.PLACED_QUERY if large else Kind.QUERY
+
+    async def scenario() -> None:
+        front = Front()
+        behind = [2] if large else [2, 3]
+        for number in [1, *behind]:
+            front.ask(number, large=large)
+        assert list(front.worker.held) == [1, *behind]
+        front.tick(0.05)
+        assert len(front.dispatch) == len(behind), "they were not taken back"
+        front.replied(1)
+        for number in behind:
+            front.dropped(number)
+        assert sorted(front.worker.held) == behind
+        for number in list(front.worker.held):
+            front.replied(number)
+        assert front.dispatch.idle == [front.worker]
+        sent = await front.end()
+        assert [number for kind, number in sent if kind is query] == [1, *behind, *behind]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("reason", ["another waits", "it is too late"])
+def test_what_was_taken_back_too_late_is_stopped_as_any_other(reason: str) -> None:
+    """Its worker had begun it when it heard of that."""
+
+    async def scenario() -> None:
+        front = Front()
+        front.ask(1)
+        begun = front.ask(2, deadline_s=0.0 if reason == "it is too late" else 60.0)
+        front.tick(0.05)
+        front.replied(1)
+        assert front.worker.head is begun
+        assert begun.is_waiting
+        if reason == "it is too late":
+            front.pool._tick()
+            assert begun.is_done
+        else:
+            front.ask(3, "b", large=True)
+            front.tick(60.0)
+            assert list(front.dispatch.heavy) == [begun]
+        assert front.worker.state == "dead"
+        assert len(front.dispatch) == (reason == "another waits") * 2
+        await front.end()
+
+    asyncio.run(scenario())
