@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -114,3 +115,32 @@ def test_a_lowered_priority_is_raised_again() -> None:
         finally:
             process.kill()
     assert os.getpriority(os.PRIO_PROCESS, 0) == usual
+
+
+THREADS = """
+import sys, threading
+born = [threading.Thread(target=threading.Event().wait, daemon=True) for _ in range(2)]
+for thread in born:
+    thread.start()
+    print(thread.native_id, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not can_raise_priority(), reason="a lowered priority cannot be raised again here")
+def test_it_is_that_of_every_thread_whenever_it_was_born() -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with subprocess.Popen([sys.executable, "-c", THREADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        before = int(process.stdout.readline())
+        set_priority(process.pid, lowered=True)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        threads = [process.pid, before, int(process.stdout.readline())]
+        lowered = [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads]
+        set_priority(process.pid, lowered=False)
+        raised = [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads]
+        process.kill()
+    assert min(lowered) > usual
+    assert raised == [usual] * 3
