@@ -58,7 +58,7 @@ class WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches what runs in it.
 
     Attributes:
-        computes: a step makes larger whole numbers of whole numbers.
+        computes: a step makes larger whole numbers where it is handed whole ones, whether these were or not.
         overflows: the result of one reached 2^53, where it may have been rounded.
     """
 
@@ -76,16 +76,13 @@ class WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         is_watched = not self.overflows and _name(func) in _GROWING
-        # In place an argument is its own result: it is looked at before.
         values = [*args, *kwargs.values()]
-        is_whole = (
-            is_watched
-            and all(value.is_integer() for value in values if isinstance(value, float))
-            and all(self._is_whole(tensor) for tensor in tensors_in(values))
-        )
+        computes = is_watched and all(value.is_integer() for value in values if isinstance(value, float))
+        self.computes = self.computes or computes  # other numbers of the next query may be whole
+        # In place an argument is its own result: it is looked at before.
+        is_whole = computes and all(self._is_whole(tensor) for tensor in tensors_in(values))
         result = func(*args, **kwargs)
         if is_whole:
-            self.computes = True
             self.overflows = any(_reaches(tensor) for tensor in tensors_in(result))
         return result
 
@@ -99,7 +96,10 @@ class WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def computes_whole_numbers(query: Query, function: Function, leaves: Mapping[str, Tensor]) -> bool:
-    """Whether `function` makes whole numbers of whole ones that were sent bare, in floating point. Not for batched queries."""
+    """Whether `function` can make whole numbers of whole ones that are sent bare, in floating point. Not for batched queries.
+
+    Its steps and their plain arguments say it, so that it holds for whatever `leaves` come next.
+    """
     if query.batched or not promoted(query, leaves):
         return False
     with torch.no_grad(), WholeNumbers(leaves) as watched:
