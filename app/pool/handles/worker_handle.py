@@ -154,15 +154,16 @@ class WorkerHandle:
 
     def done(self, number: int, now: float) -> Job | None:
         """The worker is through with a job, by an answer or by dropping it."""
+        was_head = self.head is not None and self.head.number == number
         job = self.held.pop(number, None)
-        if self._is_lowered:
-            self._is_lowered = False
-            linux.set_priority(self.pid, lowered=False)
-        if job is not None:
+        if was_head:
             self.pace_s += _PACE_WEIGHT * (now - self.head_since - self.pace_s)
             self.head_since = now
-            if self.number in job.holders:
-                job.holders.remove(self.number)
+            if self._is_lowered:
+                self._is_lowered = False
+                linux.set_priority(self.pid, lowered=False)
+        if job is not None and self.number in job.holders:
+            job.holders.remove(self.number)
         return job
 
     def probe(self, now: float) -> None:

@@ -348,3 +348,32 @@ def test_what_was_taken_back_too_late_is_stopped_as_any_other(reason: str) -> No
         await front.end()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_of_several_that_a_worker_may_have_begun_none_is_blamed_and_each_is_asked_alone(large: bool) -> None:
+    async def scenario() -> None:
+        front = Front()
+        for number in (1, 2):
+            front.ask(number, large=large)
+        assert front.dispatch.isolate(front.worker, front.began + 0.5)
+        front.dispatch.leave(front.worker)
+        front.dispatch.take_from(front.worker, list(front.worker.held.values()), front.began + 0.5)
+        front.dispatch.join(front.worker, front.began + 0.5)
+        assert list(front.worker.held) == [1]
+        await front.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_the_first_is_blamed_where_it_was_alone_or_ran_for_long(large: bool) -> None:
+    async def scenario() -> None:
+        front = Front()
+        front.ask(1, large=large)
+        assert not front.dispatch.isolate(front.worker, front.began + 0.5)
+        front.ask(2, large=large)
+        assert not front.dispatch.isolate(front.worker, front.began + 2.0)
+        await front.end()
+
+    asyncio.run(scenario())
