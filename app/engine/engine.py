@@ -151,8 +151,9 @@ class Engine:
             )
         for operation, sentence in prepared.conventions:
             notes.say("convention", sentence, operation)
-        if prepared.wrt and any(KINDS[kind].demand.derives for kind in query.want):
-            note_degenerate(computation)
+        needs = {KINDS[kind].demand.needs for kind in query.want if KINDS[kind].demand.derives}
+        if prepared.wrt and needs:
+            note_degenerate(computation, of_one=needs == {"scalar"})
         note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
         report = _reported(prepared.plan, computation.layouts, self._device)
         return Answer(_sent(tree), notes.all(), report)

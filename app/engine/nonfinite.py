@@ -30,10 +30,15 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
         computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)
 
 
-def note_degenerate(computation: Computation) -> None:
-    """A note for each step that has no derivative at this point, where PyTorch gives finite numbers all the same."""
+def note_degenerate(computation: Computation, *, of_one: bool) -> None:
+    """A note for each step that has no derivative at this point, where PyTorch gives finite numbers all the same.
+
+    Arguments:
+        of_one: all derivatives that are wanted are of one output.
+    """
     query, function = computation.query, computation.prepared.function
-    for node in degenerate_steps(function, computation.leaves, query.seed, query.batched):
+    outputs = (computation.prepared.of,) if of_one and computation.prepared.of else None
+    for node in degenerate_steps(function, computation.leaves, query.seed, query.batched, computation.prepared.wrt, outputs):
         step = step_of(node)
         name = name_of(node) if step is None else step.operation
         at = name if step is None or query.program is None else f"{step.line}:{step.column}"

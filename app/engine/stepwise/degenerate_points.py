@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -12,15 +12,29 @@ from app.engine.stepwise.point import REFUSALS, Point, name_of
 from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
-# (the step's node, its matrix, its result) → for each matrix whether it is one of those; no value is looked at, so that it holds under vmap.
-MatrixTest = Callable[[fx.Node, Tensor, Any], Tensor]
+# (the step's node, its matrix, its result, the calls that derivatives pass) → for each matrix whether it is one of those; no value is
+# looked at, so that it holds under vmap.
+MatrixTest = Callable[[fx.Node, Tensor, Any, Collection[fx.Node]], Tensor]
 
 
 def degenerate_steps(
-    function: Function, leaves: Mapping[str, Tensor], seed: int | None, batched: Sequence[str] = ()
+    function: Function,
+    leaves: Mapping[str, Tensor],
+    seed: int | None,
+    batched: Collection[str] = (),
+    wrt: Collection[str] | None = None,
+    outputs: Collection[str] | None = None,
 ) -> list[fx.Node]:
-    """The steps of a Function that stand at such a matrix, of any sample where `batched` inputs have a leading axis of samples."""
+    """The steps of a Function that stand at such a matrix.
+
+    Arguments:
+        batched: leaves with a leading axis of samples; a step counts where any sample stands at such a matrix.
+        wrt, outputs: only steps that a derivative of these outputs by these leaves passes; None: of all of them.
+    """
     nodes = [node for node in function.graph.nodes if node.op == "call_function" and name_of(node) in TESTS]
+    if nodes:
+        passed = _passed(function.graph, _chosen(function.leaves, wrt), _chosen(function.outputs, outputs))
+        nodes = [node for node in nodes if node in passed]
     if not nodes:
         return []
 
@@ -28,7 +42,7 @@ def degenerate_steps(
         point = Point(function, at, seed, wide=False)
         point.run({})
         results = point.results()
-        return [_flag(node, results) for node in nodes]
+        return [_flag(node, results, passed) for node in nodes]
 
     try:
         with torch.no_grad():
@@ -45,15 +59,40 @@ def is_degenerate(node: fx.Node, matrix: Tensor, outputs: Sequence[Tensor]) -> b
     if test is None or not matrix.numel() or not is_differentiable(matrix.dtype):
         return False
     with torch.no_grad():
-        return bool(test(node, matrix, outputs if len(outputs) > 1 else outputs[0]).any())
+        return bool(test(node, matrix, outputs if len(outputs) > 1 else outputs[0], _passed(node.graph)).any())
 
 
-def _flag(node: fx.Node, results: Mapping[fx.Node, Any]) -> Tensor:
+def _chosen(names: Sequence[str], some: Collection[str] | None) -> list[int] | None:
+    return None if some is None else [place for place, name in enumerate(names) if name in some]
+
+
+def _passed(graph: fx.Graph, leaves: Collection[int] | None = None, outputs: Collection[int] | None = None) -> set[fx.Node]:
+    """The calls that a derivative of `outputs` by `leaves` passes (their places; None: all of them): what nobody reads is none of them."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    reached = {node for place, node in enumerate(placeholders) if leaves is None or place in leaves}
+    calls = [node for node in graph.nodes if node.op == "call_function" and not _cuts(node)]
+    for node in calls:
+        if not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+    (ends,) = next(node for node in reversed(graph.nodes) if node.op == "output").args
+    leading = {node for place, node in enumerate(ends) if outputs is None or place in outputs}
+    for node in reversed(calls):
+        if node in leading:
+            leading.update(node.all_input_nodes)
+    return {node for node in calls if node in reached and node in leading}
+
+
+def _cuts(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return node.target is Tensor.detach or (isinstance(value, Tensor) and not is_differentiable(value.dtype))
+
+
+def _flag(node: fx.Node, results: Mapping[fx.Node, Any], passed: Collection[fx.Node]) -> Tensor:
     first = node.args[0] if node.args else next(iter(node.kwargs.values()))
     matrix = results[first] if isinstance(first, fx.Node) else first
     if not isinstance(matrix, Tensor) or not matrix.numel() or not is_differentiable(matrix.dtype):
         return torch.zeros((), dtype=torch.bool)
-    return TESTS[name_of(node)](node, matrix, results[node]).any()
+    return TESTS[name_of(node)](node, matrix, results[node], passed).any()
 
 
 def _is_less(smallest: Tensor, largest: Tensor, matrix: Tensor) -> Tensor:
@@ -61,17 +100,17 @@ def _is_less(smallest: Tensor, largest: Tensor, matrix: Tensor) -> Tensor:
     return smallest <= max(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps * largest
 
 
-def _has_dependent_columns(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
+def _has_dependent_columns(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     pivots = result[1].diagonal(dim1=-2, dim2=-1).abs()
     return _is_less(pivots.amin(-1), pivots.amax(-1), matrix)
 
 
-def _has_zero_pivot(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
+def _has_zero_pivot(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     upper = result[2] if name_of(node) == "lu" and len(result) == 3 and result[2].is_floating_point() else result[0]
-    return _has_dependent_columns(node, matrix, (None, upper))
+    return _has_dependent_columns(node, matrix, (None, upper), passed)
 
 
-def _is_defective(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
+def _is_defective(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     """Whether the eigenvectors are dependent to half of the digits: rounding moves a double eigenvalue by so much."""
     vectors = torch.linalg.eig(matrix)[1] if isinstance(result, Tensor) else result[1]
     sizes = torch.linalg.svdvals(vectors)
@@ -79,8 +118,11 @@ def _is_defective(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
     return is_defective
 
 
-def _uses(node: fx.Node, *members: int) -> bool:
-    return any(len(user.args) == 2 and user.args[0] is node and user.args[1] in members for user in node.users)
+def _uses(node: fx.Node, passed: Collection[fx.Node], *members: int) -> bool:
+    """Whether a derivative passes one of these members of the step's result."""
+    return any(
+        len(user.args) == 2 and user.args[0] is node and user.args[1] in members for user in node.users if user in passed
+    )
 
 
 def _repeats(numbers: Tensor, matrix: Tensor) -> Tensor:
@@ -90,20 +132,20 @@ def _repeats(numbers: Tensor, matrix: Tensor) -> Tensor:
     return _is_less(numbers.diff(dim=-1).abs().amin(-1), size, matrix)
 
 
-def _has_repeated_eigenvalues(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
-    return _repeats(result[0], matrix) & _uses(node, 1)
+def _has_repeated_eigenvalues(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    return _repeats(result[0], matrix) & _uses(node, passed, 1)
 
 
-def _has_repeated_singular_values(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
+def _has_repeated_singular_values(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     sizes = result[1]
-    return (_repeats(sizes, matrix) | _is_less(sizes[..., -1], sizes[..., 0], matrix)) & _uses(node, 0, 2)
+    return (_repeats(sizes, matrix) | _is_less(sizes[..., -1], sizes[..., 0], matrix)) & _uses(node, passed, 0, 2)
 
 
-def _has_lower_rank_than_asked(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
+def _has_lower_rank_than_asked(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     return _is_less(result[1][..., -1], result[1][..., 0], matrix)
 
 
-def _has_deficient_rank(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
+def _has_deficient_rank(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     sizes = torch.linalg.svdvals(matrix)
     return _is_less(sizes[..., -1], sizes[..., 0], matrix)
 

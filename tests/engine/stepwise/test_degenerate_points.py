@@ -38,6 +38,8 @@ DEGENERATE: dict[str, list[Any]] = {
 # And those that are differentiable at the same matrices.
 REGULAR_THERE = (
     ("linalg.svd(x)[1]", EYE), ("linalg.eigh(x)[0]", EYE), ("linalg.svdvals(x)", RANK_1), ("linalg.eigvals(x).real.sum()", EYE),
+    ("U, S, V = linalg.svd(x)\nS.sum()", EYE), ("L, V = linalg.eigh(x)\nL.sum()", EYE), ("L, V = linalg.eigh(x)\nW = V * 2\nL.sum()", EYE),
+    ("L, V = linalg.eigh(x)\nL.sum() + V.detach().sum() + V.argmax()", EYE), ("Q, R = linalg.qr(x)\nx.sum()", RANK_1),
     ("linalg.qr(x)[0]", JORDAN), ("linalg.pinv(x)", JORDAN), ("linalg.matrix_norm(x)", RANK_1), ("linalg.det(x)", RANK_1),
 )  # fmt: skip
 
@@ -63,6 +65,20 @@ def test_a_matrix_without_a_derivative_is_noted(text: str) -> None:
 @pytest.mark.parametrize(("text", "x"), REGULAR_THERE, ids=str)
 def test_what_has_a_derivative_there_is_not_noted(text: str, x: Any) -> None:
     assert not _codes(text, x)
+
+
+def test_what_the_derivative_asked_for_does_not_pass_is_not_noted() -> None:
+    program = "L, V = linalg.eigh(x)\nL.sum() * y, V.sum() * y"
+    inputs = {"x": np.array(EYE), "y": np.array(2.0)}
+
+    def codes(**more: Any) -> list[str]:
+        return [note.code for note in ask(program=program, inputs=inputs, **more).notes if note.code == "singular_point"]
+
+    assert not codes(want=["gradient"], of="output0")
+    assert not codes(want=["vjp"], wrt=("y",))
+    assert codes(want=["gradient"], of="output1")
+    assert codes(want=["gradient", "jvp"], of="output0", tangent={"x": np.array(EYE)})
+    assert codes(want=["vjp"])
 
 
 def test_single_operations_are_noted_too_and_not_answered_by_recipes() -> None:
