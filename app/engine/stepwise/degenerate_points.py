@@ -106,7 +106,7 @@ def _has_dependent_columns(node: fx.Node, matrix: Tensor, result: Any, passed: C
 
 
 def _has_zero_pivot(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
-    upper = result[2] if name_of(node) == "lu" and len(result) == 3 and result[2].is_floating_point() else result[0]
+    upper = result[2] if name_of(node) == "lu" and len(result) == 3 and is_differentiable(result[2].dtype) else result[0]
     return _has_dependent_columns(node, matrix, (None, upper), passed)
 
 

@@ -67,6 +67,22 @@ def test_what_has_a_derivative_there_is_not_noted(text: str, x: Any) -> None:
     assert not _codes(text, x)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["linalg.lu(x)[2]", "linalg.lu_factor_ex(x)[0]", "lu(x)[0]", "linalg.qr(x)[0]", "linalg.svd(x)[0]", "linalg.pinv(x)"],
+)
+def test_complex_matrices_are_told_apart_as_real_ones(text: str) -> None:
+    swapped = [[0.0, 1.0], [2.0, 0.0]]
+    for x in (RANK_1, REGULAR, swapped):
+        noted = [
+            note.code
+            for note in ask(
+                program=text, inputs={"x": np.array(x) * (1 + 0j)}, want=["jvp"], tangent={"x": np.ones((2, 2)) + 0j}
+            ).notes
+        ]
+        assert ("singular_point" in noted) == (x is RANK_1)
+
+
 def test_what_the_derivative_asked_for_does_not_pass_is_not_noted() -> None:
     program = "L, V = linalg.eigh(x)\nL.sum() * y, V.sum() * y"
     inputs = {"x": np.array(EYE), "y": np.array(2.0)}
