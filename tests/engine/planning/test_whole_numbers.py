@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from app.engine.planning.whole_numbers import WholeNumbers
+from app.limits import Limits
 from app.query import Query
+from app.road import Request, Road
 from tests.engine.asking import ENGINE, ask, data
 
 BIG = 2**53
@@ -64,6 +67,30 @@ def test_no_recipe_of_what_numbers_decide(program: str, kept: bool) -> None:
     query = Query(program=program, inputs={"x": data([1, 2])}, want=("outputs",))
     ENGINE.answer(query)
     assert (ENGINE.recipe(query, None) is not None) == kept
+
+
+@pytest.mark.parametrize(
+    ("program", "first", "second"),
+    [
+        ("x.mean() * y", {"x": [1, 2], "y": [3]}, {"x": [3, 5], "y": [2**52 + 1]}),
+        ("(x / y) * z", {"x": [1], "y": [2], "z": [3]}, {"x": [4], "y": [2], "z": [2**52 + 1]}),
+        ("exp(x) * y * 2", {"x": [1], "y": [3]}, {"x": [0], "y": [2**52 + 1]}),
+        ("sqrt(x).sum() * y", {"x": [1, 2], "y": [3]}, {"x": [1, 4], "y": [2**52 + 1]}),
+        ("x.sort()[0]", {"x": [2, 1]}, {"x": [2**53 + 1, 1]}),
+        ("(x * 0.5) ** 2", {"x": [1]}, {"x": [2**28]}),
+    ],
+)
+def test_a_recipe_says_no_less_than_the_whole_road(program: str, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """The numbers that it is made of need not be whole on the way where the next ones are."""
+    road = Road(Limits(), "cpu")
+
+    def codes(inputs: dict[str, Any]) -> list[str]:
+        query = orjson.dumps({"program": program, "inputs": inputs, "want": ["outputs"]})
+        reply = road.answer(Request("query", "a", None, None, None, memoryview(query)), lambda _: None)
+        return [note["code"] for note in orjson.loads(b"".join(reply.buffers)).get("notes", [])]
+
+    assert [codes(first) for _ in range(4)] == [[]] * 4
+    assert codes(second) == ["rounded"]
 
 
 def test_derivatives_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
