@@ -108,7 +108,7 @@ class Recipe:
         self.is_brief = prepared.plan.flops < _BRIEF_FLOPS and sent_bytes <= _BRIEF_BYTES
         self.joint = Joint()
         self.stacks = Stacks(self._buffers, self.joint)
-        self.came = None if pinned else Came.of(sent_bytes, is_brief=self.is_brief)
+        self.came = None if pinned else Came.of(sent_bytes, self.bytes, is_brief=self.is_brief)
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
@@ -307,7 +307,7 @@ class Recipes:
         elif is_due:
             kept.recipe.came = None
             steps = kept.recipe.proving(self.proofs.release(came), self._batching)
-            self.proofs.add(steps, partial(self._proved, signature, kept), came.bytes)
+            self.proofs.add(steps, partial(self._proved, signature, kept), came.due_bytes)
 
     def _proved(self, signature: Hashable, kept: Kept, is_done: bool) -> None:
         recipe = kept.recipe

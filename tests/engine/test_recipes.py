@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from array import array
 
+import numpy as np
 import pytest
 
-from app.engine.recipes import Recipes
+from app.engine.recipes import Kept, Recipes
 from app.limits import Limits
 from app.protocols.message import Message
 from app.protocols.native.repetition import taking_apart
+from app.query import Query
 from app.road import Request, Road
+from tests.engine.asking import ENGINE, data
 
 BODY = json.dumps({"operation": "exp", "inputs": {"input": [0.5, 1.5]}, "want": ["vjp"]}).encode()
 
@@ -38,3 +42,20 @@ def test_their_number_and_their_bytes_are_bounded(size: int, kept: int) -> None:
     assert not recipes.is_due(2001 - kept), "still known"
     assert not recipes.is_due(2001 - kept)
     assert not recipes.is_due("first")
+
+
+def test_proofs_that_are_due_keep_no_more_than_recipes_may() -> None:
+    """A Jacobian's recipe keeps its unit rows, here 2 MiB, and a proof that is due keeps the recipe, forgotten or not."""
+    recipes, due, due_bytes = Recipes(), 0, 0
+    for factor in range(12):
+        query = Query(program=f"sin(x) * {factor + 2}.5", inputs={"x": data(np.ones(512))}, want=("jacobian",))
+        recipe = ENGINE.recipe(query, None)
+        assert recipe is not None
+        assert recipe.bytes >= 512 * 512 * 8
+        kept = Kept(recipe, lambda _: None, "", {}, {})
+        for number in range(8):
+            recipes.note(factor, kept, [array("d", [number] * 512)], 1e-4)
+        if recipe.came is None:
+            due, due_bytes = due + 1, due_bytes + recipe.bytes
+    assert due > 1
+    assert due_bytes <= 16 << 20

@@ -24,24 +24,27 @@ class Came:
 
     Arguments:
         size: bytes of one set of them.
+        beside: bytes of the computation itself, which a proof that is due keeps too.
         is_brief: a run is known to take less than a millisecond, on a machine that is not busy.
 
     Attributes:
         bytes: of all that it may keep.
+        due_bytes: of its proof while that is due.
         sets: those that differ.
     """
 
-    def __init__(self, size: int, *, is_brief: bool) -> None:
+    def __init__(self, size: int, beside: int = 0, *, is_brief: bool) -> None:
         self.bytes = _SETS * size
+        self.due_bytes = self.bytes + beside
         self._is_brief = is_brief
         self.sets: list[Any] = []
         self._runs = 0
         self._seconds = math.inf
 
     @classmethod
-    def of(cls, size: int, *, is_brief: bool) -> Came | None:
+    def of(cls, size: int, beside: int, *, is_brief: bool) -> Came | None:
         """None where the computation of so many bytes is not proved."""
-        return cls(size, is_brief=is_brief) if size <= _BYTES_LIMIT else None
+        return cls(size, beside, is_brief=is_brief) if size <= _BYTES_LIMIT else None
 
     @property
     def is_enough(self) -> bool:
@@ -93,7 +96,7 @@ class Proofs:
             self._held_bytes += came.bytes
             while self._held_bytes > _HELD_BYTES:
                 self.release(next(iter(self._holding)))
-        has_room = not self._due or (len(self._due) < _DUE_LIMIT and self._due_bytes + came.bytes <= _HELD_BYTES)
+        has_room = not self._due or (len(self._due) < _DUE_LIMIT and self._due_bytes + came.due_bytes <= _HELD_BYTES)
         return came.is_enough and has_room
 
     def release(self, came: Came) -> list[Any]:

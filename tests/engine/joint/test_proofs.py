@@ -36,8 +36,8 @@ def test_what_came_is_kept_once_and_only_in_part() -> None:
 
 
 def test_what_is_large_or_takes_long_is_not_proved() -> None:
-    assert Came.of(8 << 20, is_brief=False) is None
-    came = Came.of(8, is_brief=False)
+    assert Came.of(8 << 20, 0, is_brief=False) is None
+    came = Came.of(8, 0, is_brief=False)
     assert came is not None
     for _ in range(8):
         assert not came.is_too_long
