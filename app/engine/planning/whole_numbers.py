@@ -28,9 +28,24 @@ _GROWING: Final = frozenset(
     {
         *("add", "sub", "rsub", "mul", "square", "pow", "lerp", "addcmul", "linalg_cross"),
         *("sum", "nansum", "prod", "cumsum", "cumprod", "trace", "scatter_add", "scatter_reduce", "index_add", "index_reduce"),
-        *("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addr", "addbmm", "baddbmm", "convolution"),
+        *("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addr", "addbmm", "baddbmm", "convolution", "_trilinear"),
+        *("ldexp", "col2im"),
     }
 )
+# Those that do so where this argument has one of these values.
+_GROWING_WHERE: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
+    "linalg_vector_norm": ("ord", (1,)),
+    "norm": ("p", (1,)),
+    "dist": ("p", (1,)),
+    "_cdist_forward": ("p", (1,)),
+    "_pdist_forward": ("p", (1,)),
+    "index_put": ("accumulate", (True,)),
+    "put": ("accumulate", (True,)),
+    "scatter": ("reduce", ("add", "multiply")),
+    "segment_reduce": ("reduce", ("sum", "prod")),
+    "mse_loss": ("reduction", (0, 2)),  # none, and the sum
+    "_embedding_bag_forward_only": ("mode", (0,)),  # the sum
+}
 
 
 def promoted(query: Query, leaves: Mapping[str, Tensor]) -> list[str]:
@@ -75,9 +90,11 @@ class WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        is_watched = not self.overflows and _name(func) in _GROWING
+        is_watched = not self.overflows and _grows(func, args, kwargs)
         values = [*args, *kwargs.values()]
-        computes = is_watched and all(value.is_integer() for value in values if isinstance(value, float))
+        # A plain float beyond is meant as it is: a size of its own, no count.
+        plain = [value for value in values if isinstance(value, float)]
+        computes = is_watched and all(value.is_integer() and abs(value) < _EXACT_INTEGERS for value in plain)
         self.computes = self.computes or computes  # other numbers of the next query may be whole
         # In place an argument is its own result: it is looked at before.
         is_whole = computes and all(self._is_whole(tensor) for tensor in tensors_in(values))
@@ -109,6 +126,23 @@ def computes_whole_numbers(query: Query, function: Function, leaves: Mapping[str
 
 def _reaches(tensor: Tensor) -> bool:
     return tensor.dtype.is_floating_point and bool(tensor.numel()) and float(tensor.abs().max()) >= _EXACT_INTEGERS
+
+
+def _grows(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether `func` makes larger whole numbers of whole numbers, with these arguments."""
+    name = _name(func)
+    if name not in _GROWING_WHERE:
+        return name in _GROWING
+    argument, values = _GROWING_WHERE[name]
+    place, default = _argument(func, argument)
+    return (args[place] if place < len(args) else kwargs.get(argument, default)) in values
+
+
+@cache
+def _argument(func: Any, name: str) -> tuple[int, Any]:
+    """Place and default of an operator's argument; of one that it does not have, a place beyond and None."""
+    arguments = func._schema.arguments
+    return next(((i, a.default_value) for i, a in enumerate(arguments) if a.name == name), (len(arguments), None))
 
 
 @cache
