@@ -126,6 +126,10 @@ class Query:
     timeout_s: float | None = None
     weighted: bool = False
 
+    def is_batched(self, leaf: str) -> bool:
+        """Whether a tensor input, or the list that it is a member of (`xs` of `xs.0`), has a leading axis of samples."""
+        return leaf in self.batched or leaf.rpartition(".")[0] in self.batched
+
 
 @dataclass(frozen=True, slots=True)
 class Note:

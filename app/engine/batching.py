@@ -39,10 +39,7 @@ def results(computation: Computation) -> Tree:
             fix="Send one sample, without `batched`.",
         )
     samples = computation.prepared.samples or 1
-    axes = {
-        name: name in computation.query.batched or name.rpartition(".")[0] in computation.query.batched
-        for name in computation.leaves
-    }
+    axes = {name: computation.query.is_batched(name) for name in computation.leaves}
     # One sample by the ordinary road: it finds everything that is wrong with the query, and says the notes.
     first = _sample(computation, axes, 0, computation.notes)
     alone = single_results(first)

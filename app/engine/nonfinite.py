@@ -37,8 +37,9 @@ def note_degenerate(computation: Computation, *, of_one: bool) -> None:
         of_one: all derivatives that are wanted are of one output.
     """
     query, function = computation.query, computation.prepared.function
+    batched = [name for name in computation.leaves if query.is_batched(name)]
     outputs = (computation.prepared.of,) if of_one and computation.prepared.of else None
-    for node in degenerate_steps(function, computation.leaves, query.seed, query.batched, computation.prepared.wrt, outputs):
+    for node in degenerate_steps(function, computation.leaves, query.seed, batched, computation.prepared.wrt, outputs):
         step = step_of(node)
         name = name_of(node) if step is None else step.operation
         at = name if step is None or query.program is None else f"{step.line}:{step.column}"

@@ -110,11 +110,11 @@ class Preparer:
     def _sample(self, query: Query, dtypes: Mapping[str, torch.dtype], index: int = 0) -> dict[str, Tensor]:
         """The tensors as one sample sees them."""
         leaves = self.leaves(query, dtypes)
-        return {name: leaf[index] if _is_batched(query, name) else leaf for name, leaf in leaves.items()}
+        return {name: leaf[index] if query.is_batched(name) else leaf for name, leaf in leaves.items()}
 
     def _read(self, query: Query, sample: int = 0) -> Built:
         """The Function of a query, for one sample of it."""
-        shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in leaves_of(query.inputs)}
+        shapes = {name: data.shape[1:] if query.is_batched(name) else data.shape for name, data in leaves_of(query.inputs)}
 
         real: Real = lambda dtypes: self._sample(query, dtypes, sample)  # noqa: E731
         memory_bytes = self._limits.memory_bytes
@@ -130,7 +130,7 @@ class Preparer:
     def _prepare(self, query: Query) -> Prepared:
         sent = dict(leaves_of(query.inputs))
         samples = _samples(query)
-        shapes = {name: data.shape[1:] if _is_batched(query, name) else data.shape for name, data in sent.items()}
+        shapes = {name: data.shape[1:] if query.is_batched(name) else data.shape for name, data in sent.items()}
         built = self._read(query)
         if built.function.branches and samples is not None:
             self._check_branches(query, built.function, samples)
@@ -218,10 +218,6 @@ def results(built: Built) -> tuple[Result, ...]:
     return tuple(Result(name, tuple(v.shape), v.dtype) for name, v in zip(built.function.outputs, values, strict=True))
 
 
-def _is_batched(query: Query, leaf: str) -> bool:
-    return leaf in query.batched or leaf.rpartition(".")[0] in query.batched
-
-
 def _samples(query: Query) -> int | None:
     """The length of the batch axis; None where the query is not batched."""
     if not query.batched:
@@ -231,7 +227,7 @@ def _samples(query: Query) -> int | None:
         if name not in query.inputs:
             raise _unknown_input("batched", name, query)
     for name, data in leaves_of(query.inputs):
-        if _is_batched(query, name):
+        if query.is_batched(name):
             if not data.shape:
                 raise PullbackError(
                     "shape_mismatch",

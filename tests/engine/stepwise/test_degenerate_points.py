@@ -9,7 +9,8 @@ import pytest
 
 from app.catalogue.facts import values
 from app.engine.stepwise.degenerate_points import TESTS
-from tests.engine.asking import ask
+from app.query import Query
+from tests.engine.asking import ENGINE, ask, data
 
 RANK_1 = [[1.0, 2.0], [2.0, 4.0]]
 RANK_2 = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
@@ -81,6 +82,13 @@ def test_complex_matrices_are_told_apart_as_real_ones(text: str) -> None:
             ).notes
         ]
         assert ("singular_point" in noted) == (x is RANK_1)
+
+
+def test_members_of_a_batched_list_are_looked_at_as_single_tensors() -> None:
+    for first, noted in ((RANK_1, True), (REGULAR, False)):
+        xs = tuple(data(np.array([first, REGULAR]), bare=False) for _ in range(2))
+        query = Query(program="linalg.qr(xs[0]).R + xs[1]", inputs={"xs": xs}, batched=("xs",), want=("vjp",))
+        assert ("singular_point" in [note.code for note in ENGINE.answer(query).notes]) == noted
 
 
 def test_what_the_derivative_asked_for_does_not_pass_is_not_noted() -> None:
