@@ -1,7 +1,9 @@
 """Writing to places of a tensor, where one place may be written twice: only what is written last has a derivative.
 
 PyTorch's backward gives the cotangent of the place to each that was written there, also to those that nothing is left of
-(measured on 2.13.0; its forward mode is right). tests/catalogue/better/test_overwriting.py repeats it.
+(measured on 2.13.0; its forward mode is right). `put` and `index_put` write in the order of memory, so that which one is last depends
+on the strides of what is written and of the index; both are laid out row by row first, so that the values are the same whatever is
+wanted of them. tests/catalogue/better/test_overwriting.py repeats it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ def lasting(source: Tensor, places: Tensor, size: int) -> Tensor:
     order = torch.arange(places.numel(), device=places.device).view(places.shape)
     last = torch.zeros(size, dtype=torch.int64, device=places.device).scatter(0, places.reshape(-1), order.reshape(-1))
     return _masked(source, last.take(places) == order)
+
+
+def row_major(tensor: Tensor) -> Tensor:
+    """`tensor` with its elements in memory in the order of its indices, so that they are written in that order."""
+    return tensor.contiguous()
 
 
 def _masked(source: Tensor, stays: Tensor) -> Tensor:
@@ -60,7 +67,7 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     if not accumulate and is_differentiated(source) and index.numel() and index.numel() == source.numel():
         places = torch.where(index < 0, index + input.numel(), index).to(torch.int64)
         source = lasting(source.reshape(places.shape), places, input.numel())
-    written: Tensor = torch.put(input, index, source, accumulate)
+    written: Tensor = torch.put(input, row_major(index), row_major(source), accumulate)
     return written
 
 
@@ -71,5 +78,6 @@ def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumula
         places = numbers[indices]
         if places.numel():
             values = lasting(values.expand(places.shape), places, input.numel())
-    written: Tensor = torch.index_put(input, indices, values, accumulate)
+    indices = tuple(None if i is None else row_major(i) for i in indices)
+    written: Tensor = torch.index_put(input, indices, row_major(values), accumulate)
     return written

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from app.catalogue.better.overwriting import lasting
+from app.catalogue.better.overwriting import lasting, row_major
 from app.catalogue.better.tracked import is_differentiated
 
 
@@ -155,8 +155,10 @@ def item_set(tensor: Tensor, index: Any, value: Any) -> Tensor:
     while value.dim() > places.dim() and value.shape[0] == 1:
         value = value.squeeze(0)
     value = value.expand(places.shape)
-    if _may_repeat(index) and is_differentiated(value) and places.numel():
-        value = lasting(value, places, tensor.numel())
+    if _may_repeat(index) and places.numel():
+        if is_differentiated(value):
+            value = lasting(value, places, tensor.numel())
+        places, value = row_major(places), row_major(value)
     return tensor.reshape(-1).index_put((places,), value).view(tensor.shape)
 
 

@@ -48,6 +48,48 @@ def test_what_is_overwritten_has_no_derivative(text: str) -> None:
     assert (answer["jacobian"]["output"]["x"] == right).all()
 
 
+# Program in x of [3, 2] and i of [2, 3], where memory has other orders than rows → what is written, and where, both row by row.
+STRIDED: dict[str, tuple[str, str]] = {
+    "put(z, i, x.T)": ("x.T", "i"),
+    "put(z, i.T, x)": ("x", "i.T"),
+    "put(z, i.T, x.T.T)": ("x", "i.T"),
+    "z.put_(i, x.T)\nz": ("x.T", "i"),
+    "index_put(z, (i,), x.T)": ("x.T", "i"),
+    "index_put(z, (i.T,), x)": ("x", "i.T"),
+    "z.index_put_((i,), x.T)\nz": ("x.T", "i"),
+    "index_put(z, (i,), x[:, 0])": ("x[:, 0] + 0*i", "i"),
+    "index_put(zeros(3, 1, dtype=float64), (i, 0*i), x.T).squeeze(1)": ("x.T", "i"),
+    "z[i] = x.T\nz": ("x.T", "i"),
+    "z[i.T] = x\nz": ("x", "i.T"),
+    "y = zeros(3, 1, dtype=float64)\ny[i, 0] = x.T\ny.squeeze(1)": ("x.T", "i"),
+    "y = zeros(1, 3, dtype=float64)\ny[:, i] = x.T[None]\ny[0]": ("x.T", "i"),
+    "scatter(z, 0, i.T.flatten(), x.flatten())": ("x", "i.T"),
+    "index_copy(z, 0, i.flatten(), x.T.flatten())": ("x.T", "i"),
+}
+
+
+@pytest.mark.parametrize("text", STRIDED)
+@pytest.mark.parametrize("places", [[[0, 1, 2], [1, 2, 0]], [[2, 0, 0], [0, 1, 1]]], ids=str)
+def test_the_last_of_the_rows_stays_whatever_is_wanted(text: str, places: list[list[int]]) -> None:
+    x, i = np.array([[1.5, -2.0], [4.0, 8.0], [16.0, 32.0]]), np.array(places)
+    written, where = (np.asarray(eval(part, {"x": x, "i": i})) for part in STRIDED[text])  # noqa: S307  # of the table above
+    right = np.zeros(3)
+    for place, value in zip(where.ravel(), written.ravel(), strict=True):
+        right[place] = value
+    query: dict[str, Any] = {"program": f"z = zeros(3, dtype=float64)\n{text}", "inputs": {"x": x, "i": i}, "wrt": ("x",)}
+    assert results(want=["outputs"], **query)["outputs"]["output"].tolist() == right.tolist()
+    answer = results(want=["outputs", "vjp", "jvp", "jacobian"], cotangent={"output": np.ones(3)}, tangent={"x": x}, **query)
+    assert answer["outputs"]["output"].tolist() == right.tolist()
+    assert answer["jvp"]["output"].tolist() == right.tolist()
+    assert np.tensordot(answer["jacobian"]["output"]["x"], x).tolist() == right.tolist()
+    assert (answer["vjp"]["x"] * x).sum() == right.sum()
+    for value in (
+        results(program=query["program"], inputs={"x": np.stack([x, 2 * x]), "i": i}, wrt=("x",), batched=("x",), want=want)
+        for want in (["outputs"], ["outputs", "vjp"])
+    ):
+        assert value["outputs"]["output"].tolist() == [right.tolist(), (2 * right).tolist()]
+
+
 @pytest.mark.parametrize("text", ["x.scatter(0, i, 2.0)", "x.index_put((i,), x, accumulate=True)", "x.put(i, x, True)"])
 def test_what_adds_or_writes_a_number_is_as_in_pytorch(text: str) -> None:
     x, i = torch.tensor([1.5, -2.0, 4.0], dtype=torch.float64), torch.tensor([0, 0, 1])
