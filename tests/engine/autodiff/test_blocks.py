@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+
 import numpy as np
 import pytest
 import torch
