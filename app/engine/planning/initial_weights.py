@@ -88,14 +88,15 @@ class WeightFiller:
         return replace(query, inputs={**query.inputs, **sent}), initial.names
 
     def _unsent(self, query: Query) -> Unsent | None:
+        # By it bare whole numbers are taken as floating ones, and from what there is weights may be made.
+        known = tuple(name for name in query.wrt if name in query.inputs) if query.wrt is not None else None
         key = (
-            query.program, query.function, query.dtype, query.seed is None, query.batched, repr(query.parameters),
+            known, query.program, query.function, query.dtype, query.seed is None, query.batched, repr(query.parameters),
             tuple((name, _signature(value)) for name, value in query.inputs.items()),
         )  # fmt: skip
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
-        known = tuple(name for name in query.wrt if name in query.inputs) if query.wrt is not None else None
         built = self._read(replace(query, want=("outputs",), wrt=known))
         unsent = Unsent(built, {leaf.name: leaf.dtype for leaf in built.leaves}) if built.function.initial is not None else None
         if built.function.static:
