@@ -19,7 +19,7 @@ import mmap
 import os
 import struct
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -81,6 +81,8 @@ class Slab:
         self._readings = count()
         self._reading: dict[int, tuple[int, int]] = {}  # where each body that is being read begins, and its bytes
         self._places = Places(half)
+        # Where places begin that nothing here refers to any more: that is told at any moment, by the garbage collector, so also amid a change.
+        self._ended: deque[int] = deque()
         self._holds: Counter[int] = Counter()  # for whom each place is still taken, by where it begins
         self._sent: Counter[int] = Counter()  # the other side among them
 
@@ -90,7 +92,7 @@ class Slab:
         if begin is None:
             return None
         array = np.frombuffer(self._out, np.uint8, size, begin)
-        weakref.finalize(array, self._let_go, begin).atexit = False
+        weakref.finalize(array, self._ended.append, begin).atexit = False
         return begin, array.data
 
     def sent(self, begin: int, size: int) -> bytes:
@@ -118,16 +120,22 @@ class Slab:
         Raises:
             BrokenStreamError: it was not told of any.
         """
+        self._let_ended_go()
         if not self._sent[begin]:
             raise BrokenStreamError("the other side speaks of a body that was not sent")
         self._sent[begin] -= 1
         self._let_go(begin)
 
     def _take(self, size: int) -> int | None:
+        self._let_ended_go()
         begin = self._places.take(size) if size <= self._half // _LARGEST_SHARE else None
         if begin is not None:
             self._holds[begin] = 1
         return begin
+
+    def _let_ended_go(self) -> None:
+        while self._ended:
+            self._let_go(self._ended.popleft())
 
     def _let_go(self, begin: int) -> None:
         self._holds[begin] -= 1
@@ -168,6 +176,7 @@ class Slab:
     @property
     def taken_count(self) -> int:
         """Places for bodies to the other side that are taken."""
+        self._let_ended_go()
         return len(self._places.taken)
 
     @property
@@ -177,6 +186,7 @@ class Slab:
 
     def rest(self) -> bool:
         """Give the pages back to the system, which the other side must not be writing to; False where a body is still to be read."""
+        self._let_ended_go()
         if self._reading or not self._places.is_empty:
             return False
         for memory in (self._out, self._in):
@@ -185,6 +195,7 @@ class Slab:
 
     def abandon(self) -> None:
         """The other side is dead: give back all but what is still being read, or may be asked again."""
+        self._let_ended_go()
         self._sent.clear()
         self._give_back(self._out, self._places.taken)
         self._give_back(self._in, ((begin, begin + size) for begin, size in self._reading.values()))

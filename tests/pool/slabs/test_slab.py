@@ -118,3 +118,20 @@ def test_at_rest_it_takes_no_memory(sides: Sides) -> None:
     assert blocks(sides.descriptor) == 0
     sides.worker.free(0)
     assert sides.worker.get(put(sides.front, BODY)) == BODY
+
+
+def test_a_body_that_ends_while_a_place_is_looked_for_makes_no_other_one_free(sides: Sides) -> None:
+    """As the garbage collector ends it, in the middle of anything."""
+    taken = [sides.front.take(len(BODY)) for _ in range(3)]
+    begins = [each[0] for each in taken if each is not None]
+
+    class Size(int):
+        def __radd__(self, begin: int) -> int:
+            taken[0] = None
+            return begin + int(self)
+
+    new = sides.front.take(Size(len(BODY)))
+    assert new is not None
+    assert new[0] not in begins[1:]
+    del new
+    assert sides.front.taken_count == 2
