@@ -36,6 +36,14 @@ def test_it_says_where_it_answers(server: Server) -> None:
     assert f"Pullback answers on {server.url} — docs at /docs\n" in server.log.read_text()
 
 
+def test_what_pytorch_warns_of_does_not_get_into_the_log(server: Server) -> None:
+    """Of rows without a batching rule: of the whole road, and of what comes often enough to be answered by a recipe."""
+    for number in (1.0, 1.5, 2.0, 2.5, 3.5):
+        query = {"program": "cummax(x, 0).values", "inputs": {"x": [number, 3.0, 2.0]}, "want": ["jacobian"]}
+        server.http.post("/v1/query", json=query).raise_for_status()
+    assert "batching rule" not in server.log.read_text()
+
+
 def test_its_log_can_be_text_and_it_may_be_open_to_the_network(tmp_path: Path) -> None:
     settings = {"PULLBACK_LOG_FORMAT": "text", "PULLBACK_HOST": EVERYWHERE, "PULLBACK_OPEN_TO_NETWORK": "true"}
     with serving(tmp_path / "log.txt", **settings) as running:
