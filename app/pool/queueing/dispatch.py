@@ -172,12 +172,12 @@ class Dispatch:
             self.idle.remove(worker)
 
     def isolate(self, worker: WorkerHandle, now: float) -> bool:
-        """Whether a worker that died may have computed several queries together, so that nobody knows which it died of.
+        """Whether a worker that died may have begun several queries, together or before we heard of the first, so that nobody knows which it was.
 
         Then each of them is computed alone: the one that kills is found by that.
         """
         head = worker.head
-        if head is None or len(worker.held) == 1 or head.size >= SMALL_BYTES or now - worker.head_since > _TOGETHER_S:
+        if head is None or len(worker.held) == 1 or now - worker.head_since > _TOGETHER_S:
             return False
         self._alone.update(number for number, job in worker.held.items() if job.body)  # one that has ended has none any more
         return True
