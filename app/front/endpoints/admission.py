@@ -151,6 +151,8 @@ async def ask(
         note(exchange, job, reply)
     finally:
         watch.end()
+        # Nobody computes it any more, and the client may take the reply for minutes.
+        body.release()
         # Its refusal refers to this frame by its traceback.
         del job, awaited
     return reply

@@ -38,8 +38,6 @@ class BatchEndpoint:
 
     async def _answer_list(self, exchange: Exchange, receive: Receive, body: Body) -> None:
         reply = await ask(self._admission, "split", exchange, receive, body)
-        # What the queries are cut out of is the reply's now.
-        body.release()
         if reply.status == HTTPStatus.OK:
             answers = _Answers(self._admission, reply.pieces)
             try:

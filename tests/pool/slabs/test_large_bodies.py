@@ -18,6 +18,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tests.pool.queries import metric
 from tests.processes import workers
 from tests.server import Server, serving
 from tests.waiting import wait_for
@@ -160,3 +161,12 @@ def test_every_size_goes_there_and_back(pair: Server, size: int) -> None:
     x = numbers(size, size)
     for _ in range(2):
         check(pair.http.post("/v1/query", content=body(x), headers=HEADERS), x)
+
+
+def test_a_body_takes_no_room_while_its_reply_is_being_taken(pair: Server) -> None:
+    query = {"program": "return x[:1500000] + 1.0", "want": ["outputs"]}
+    content = safetensors.numpy.save({"inputs.x": numbers(1, 3_500_000)}, metadata={"query": orjson.dumps(query).decode()})
+    with held_reply(pair, content) as client:
+        assert client.recv(1) == b"H"  # its reply has begun
+        wait_for(lambda: metric(pair.http, "pullback_queue_bytes") < len(content))
+        assert (b"H" + received(client)).startswith(b"HTTP/1.1 200")
