@@ -10,11 +10,12 @@ from torch import Tensor
 
 from app.engine.check.agreement import RELATIVE, Compared, largest
 from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
-from app.engine.check.finite_differences import Numeric
+from app.engine.check.finite_differences import DIRECTIONS, Numeric
 from app.engine.check.objective import Differentiated
 from app.engine.check.reasons import Reason
 from app.engine.check.subgradients import Subgradients, subgradients
 from app.engine.stepwise.one_sided import scale_of
+from app.engine.stepwise.point import REFUSALS
 
 # Numbers that the client had from finite differences are off by some eps^(1/2) of the function's size over the step (one-sided) or
 # eps^(2/3) (central), in every element alike. Only so much is forgiven as shows in the elements large enough to be sure of:
@@ -33,6 +34,8 @@ _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves n
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
+_BESIDE: Final = 2.0**-30  # a step that leaves a thousand tied elements apart, each by its own part of it
+_ALONG: Final = 1e-5  # relative, of a directional derivative: ten times what an element may be off by
 _CONTINUES: Final = 64.0  # roundings by which a function that does not jump may move
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 
@@ -66,8 +69,12 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
     """Where nothing was sent to compare with."""
     kinks = ~torch.isnan(compared.low)
     agrees, tolerance = compared.agrees, compared.tolerance
-    if agrees is False and not compared.ours.is_complex() and _is_subgradient(objective, numeric, name, compared):
-        return Verdict(True, torch.zeros_like(compared.error), tolerance, torch.zeros_like(kinks), kinks, None, None, KINK)
+    is_subgradient = _is_subgradient(objective, numeric, name, compared) if agrees is False else False
+    if is_subgradient is not False:
+        why = None if is_subgradient else Reason.CORNERS
+        return Verdict(
+            is_subgradient, torch.zeros_like(compared.error), tolerance, torch.zeros_like(kinks), kinks, None, why, KINK
+        )
     if agrees is False and not compared.broken and bool(torch.isfinite(compared.ours.abs()).all()):
         # In float64 too a derivative may hold few digits, or none: cos(1e11 x).
         tolerance = tolerance + rounding_spread(objective, name, compared.ours, torch.finfo(torch.float64).eps)
@@ -86,7 +93,8 @@ def of_client(
 ) -> Verdict:
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
     ours = compared.ours
-    if compared.agrees is False and not ours.is_complex() and _is_subgradient(objective, numeric, name, compared):
+    is_subgradient = _is_subgradient(objective, numeric, name, compared) if compared.agrees is False else False
+    if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired = compared.contradicted & torch.isfinite(compared.values.abs())
     reference = torch.where(repaired, compared.values, ours)
@@ -95,14 +103,13 @@ def of_client(
     apart = torch.nan_to_num(apart, torch.inf, torch.inf)
     kinks = ~torch.isnan(compared.low)
     off = apart > tolerance
-    reason: Reason | None = None
-    open_question, unforgiven, doubt = False, apart, torch.zeros_like(apart)
+    reason = Reason.CORNERS if is_subgradient is None else None
+    open_question, unforgiven, doubt = is_subgradient is None, apart, torch.zeros_like(apart)
     if bool(off.any()):
-        around = subgradients(objective, name, ours, numeric.size)
+        around = subgradients(objective, name, ours, numeric.size, off)
         inside, excluded = _at_kinks(compared, believed, around)
         kinks = kinks if around is None else kinks | around.kinks
-        if excluded is None:
-            open_question, reason = True, Reason.CORNERS
+        open_question, reason = (True, Reason.CORNERS) if excluded is None else (open_question, reason)
         if not excluded:
             apart = torch.where(inside, 0.0, apart)
         off = apart > tolerance
@@ -119,9 +126,9 @@ def of_client(
         off = apart > tolerance
     if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, doubt, off, apart)):
         open_question, reason, off = True, why, torch.zeros_like(off)
-    if bool(off.any()) and around is not None and not around.complete:
-        open_question, reason, off = True, Reason.CORNERS, torch.zeros_like(off)
-    if reason == Reason.CORNERS and bool((unforgiven <= tolerance).all()):
+    if bool(off.any()) and around is not None and bool((off & around.leaves_open(believed)).any()):
+        open_question, reason, off = True, Reason.CORNERS, off & ~around.leaves_open(believed)
+    if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
     lost = precision.eps <= torch.finfo(torch.float64).eps and _is_nothing_left(reference, tolerance, apart)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), reason if open_question else None, lost)
@@ -153,13 +160,42 @@ def _answer(
     return (None, Reason.NO_DIGITS) if lost else (True, None)
 
 
-def _is_subgradient(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> bool:
-    """Whether PyTorch's number is one all the same where differences of single elements see another: of tied medians each moves nothing."""
-    around = subgradients(objective, name, compared.ours, numeric.size)
-    if around is None or not bool((around.kinks | ~compared.contradicted).all()):
+def _is_subgradient(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> bool | None:
+    """Whether PyTorch's number is one all the same where differences of single elements see another: of tied medians each moves nothing.
+
+    None where so many are tied that it cannot be told.
+    """
+    if compared.ours.is_complex():
+        return False
+    around = subgradients(objective, name, compared.ours, numeric.size, compared.contradicted)
+    if around is None or not bool((around.kinks | around.unsure | ~compared.contradicted).all()):
         return False
     rounding = _CONTINUES * torch.finfo(numeric.base.dtype).eps * numeric.size
-    return around.is_continuous(numeric.base, rounding) and around.proves(compared.ours, with_ours=False)
+    if not around.is_continuous(numeric.base, rounding) or not _is_right_beside(objective, numeric, name):
+        return False
+    if around.proves(compared.ours, with_ours=False):
+        return True
+    within = around.contains(compared.ours) | around.leaves_open(compared.ours) | ~compared.contradicted
+    return None if bool(within.all()) and not around.is_of_few() else False
+
+
+def _is_right_beside(objective: Differentiated, numeric: Numeric, name: str) -> bool:
+    """Whether PyTorch's derivatives beside the point are what differences along random directions see: no path is cut, and ties do the rest."""
+    leaf = objective.point.leaves[name]
+    for number in range(DIRECTIONS):
+        seen = numeric.along(name, number)
+        if seen is None:
+            continue
+        direction, value, doubt = seen
+        step = _BESIDE * (float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0)
+        try:
+            beside = objective.derivative({name: leaf + step * direction})[name]
+        except REFUSALS:
+            return False
+        products = (beside * direction).reshape(len(beside), -1)
+        if bool((((products.sum(1) - value).abs()) > _ALONG * products.square().sum(1).sqrt() + 3 * doubt).any()):
+            return False
+    return True
 
 
 def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: Tensor) -> Reason | None:

@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from app.engine.check.hulls import nearest
 from app.engine.check.objective import Differentiated
 from app.engine.stepwise.one_sided import random_like, scale_of
 from app.engine.stepwise.point import REFUSALS
@@ -33,6 +34,8 @@ _SETTLED: Final = 0.05  # of its range, by which the range of a kink may still c
 _NOTHING: Final = 1e-11  # some 50,000 roundings
 _STILL: Final = 1e-6  # what a gradient at another side of another element may change by, and not depend on it
 _ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang together
+# Winners in whose place an element is put, as many as groups of ties; and derivatives for that, fewer where there are many elements.
+_WINNERS, _EXCHANGES, _EXCHANGED_ELEMENTS = 32, 2048, 50_000_000
 _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
 _CORNERS: Final = 96  # gradients of which a hull is made
 _FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
@@ -51,6 +54,7 @@ class Subgradients:
         seen: derivatives around the point, shape [rows, *input] each.
         complete: new ones no longer bend elsewhere; else an element that does not bend in them may do so all the same, as each of many
             tied medians is the median only where half of the others lie below it.
+        unsure: suspects that were not looked at by themselves, shape [rows, *input].
     """
 
     objective: Differentiated
@@ -60,6 +64,7 @@ class Subgradients:
     high: Tensor
     seen: tuple[Tensor, ...]
     complete: bool
+    unsure: Tensor
 
     @cached_property
     def kinks(self) -> Tensor:
@@ -89,6 +94,22 @@ class Subgradients:
         slack = _HULL * (self.low.abs() + self.high.abs()).nan_to_num(0, 0, 0)
         return self.kinks & (expected >= self.low - slack) & (expected <= self.high + slack)
 
+    def leaves_open(self, expected: Tensor) -> Tensor:
+        """Elements of `expected` [rows, *input] that a tie may explain though it was not seen: in the range of all kinks of their row."""
+        rows = [side.reshape(len(expected), -1) for side in (self.low.nan_to_num(torch.inf), self.high.nan_to_num(-torch.inf))]
+        low, high = (
+            side.reshape(-1, *[1] * (expected.ndim - 1))
+            for side in (rows[0].amin(1).clamp(max=0), rows[1].amax(1).clamp(min=0))
+        )
+        slack = _HULL * (high - low)
+        incomplete = torch.full_like(self.kinks, not self.complete) & self.kinks
+        return (self.unsure | incomplete) & (expected >= low - slack) & (expected <= high + slack)
+
+    def is_of_few(self) -> bool:
+        """Whether every derivative around was seen, so that what is no mixture of them is none of any."""
+        few = bool((self.kinks.reshape(len(self.kinks), -1).sum(1) <= _FEW).all())
+        return self.complete and few and len(self.kinks) <= _PROVED_ROWS
+
     def proves(self, expected: Tensor, *, with_ours: bool = True) -> bool:
         """Whether `expected` as a whole is a mixture of derivatives around the point, found by going where it differs from a mixture.
 
@@ -99,13 +120,17 @@ class Subgradients:
             return False
         return all(self._mixture(row, target, with_ours) for row, target in enumerate(expected.reshape(len(expected), -1)))
 
+    @cached_property
+    def _different(self) -> tuple[Tensor, ...]:
+        return torch.unique(torch.stack(self.seen), dim=0).unbind() if self.seen else ()
+
     def _mixture(self, row: int, target: Tensor, with_ours: bool) -> bool:
         known = [self.ours] if with_ours else []
-        known += [gradient for gradient in self.seen if bool(torch.isfinite(gradient).all())][:_CORNERS]
+        known += [gradient for gradient in self._different if bool(torch.isfinite(gradient).all())][:_CORNERS]
         if not known:
             return False
         points = [gradient.reshape(len(gradient), -1)[row] for gradient in known]
-        residual, distance = _nearest(torch.stack(points), target)
+        residual, distance = nearest(torch.stack(points), target)
         for _ in range(_REFINED):
             if distance <= _HULL:
                 break
@@ -113,7 +138,7 @@ class Subgradients:
             for side in (1.0, -1.0):
                 gradient = self._near(side * residual / residual.abs().max().clamp(min=1e-300))
                 points += [] if gradient is None or not bool(torch.isfinite(gradient[row]).all()) else [gradient[row]]
-            residual, distance = _nearest(torch.stack(points), target)
+            residual, distance = nearest(torch.stack(points), target)
         return distance <= _HULL
 
     def excludes(self, expected: Tensor, others: Tensor) -> bool | None:
@@ -184,7 +209,7 @@ class Subgradients:
         for row in range(len(believed)):
             points = [corner[row] for corner in corners]
             for _ in range(_REFINED):
-                residual, distance = _nearest(torch.stack(points), believed[row])
+                residual, distance = nearest(torch.stack(points), believed[row])
                 if distance <= _HULL:
                     break
                 # The corner that lies farthest towards it, were the function convex (or, the other way, concave).
@@ -214,18 +239,20 @@ class Subgradients:
         return None if gradient is None else gradient.reshape(len(gradient), -1)
 
 
-def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_rows: Tensor) -> Subgradients | None:
+def subgradients(
+    objective: Differentiated, name: str, ours: Tensor, size_of_rows: Tensor, suspects: Tensor
+) -> Subgradients | None:
     """What the derivatives around the point are; None where there is no kink, or none can be had. 32 derivatives.
 
     Arguments:
         ours: the derivative at the point, shape [rows, *input].
         size_of_rows: what the rounding of each row is to be measured by, shape [rows].
+        suspects: elements of which it matters most whether they bend, shape of `ours`: each is looked at by itself.
     """
     leaf = objective.point.leaves[name]
     if leaf.is_complex() or not objective.point.wide or not leaf.numel():
         return None
-    ranges: list[tuple[Tensor, Tensor]] = []
-    of_steps = []
+    of_steps, ranges = [], []
     for step in _STEPS:
         gradients = [_gradient_near(objective, name, _sides(leaf, 200 + k), step) for k in range(_PATTERNS)]
         of_steps.append([ours if gradient is None else gradient for gradient in gradients])
@@ -236,43 +263,119 @@ def subgradients(objective: Differentiated, name: str, ours: Tensor, size_of_row
     least = size_of_rows.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300) * _NOTHING
     settled = (low - low_c).abs() + (high - high_c).abs() < _SETTLED * (high - low)
     # At a kink the same sides give the same derivative at either step; that of a function which goes round within these steps is another.
-    apart = torch.stack([(coarse - fine).abs() for coarse, fine in zip(*of_steps, strict=True)]).nan_to_num(
-        torch.inf, torch.inf
-    )
+    apart = (torch.stack(of_steps[0]) - torch.stack(of_steps[1])).abs().nan_to_num(torch.inf, torch.inf)
     settled &= apart.median(0).values <= _SETTLED * (high - low)
-    bent = _bends(low, high, least) & settled
-    if not bool(bent.any()):
+    at_first = _bends(low, high, least)
+    around = _Around(objective, name, low, high, at_first & settled, least, [g for g in gradients if g is not None])
+    complete = around.look_on(at_first)
+    unsure = around.exchange(torch.stack(of_steps[0]), suspects & ~around.bent)
+    if not bool(around.bent.any()):
         return None
-    seen = [gradient for gradient in gradients if gradient is not None]
-    number, quiet, enough, bent_at_first = _PATTERNS, 0, _QUIET, _bends(low, high, least)
-    while quiet < enough and number < _MOST_PATTERNS and not bool(bent.all()):
-        sides = _sides(leaf, 200 + number)
-        coarse, fine = (_gradient_near(objective, name, sides, step) for step in _STEPS)
+    low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
+    return Subgradients(objective, name, ours, low, high, tuple(around.seen), complete, unsure)
+
+
+@dataclass
+class _Around:
+    """What has been seen so far, `low` and `high` of every element; `bent` where these are more than rounding."""
+
+    objective: Differentiated
+    name: str
+    low: Tensor
+    high: Tensor
+    bent: Tensor
+    least: Tensor
+    seen: list[Tensor]
+
+    def look_on(self, bent_at_first: Tensor) -> bool:
+        """Tries further patterns while they show new bends; whether no more are expected."""
+        leaf, number, quiet, enough = self.objective.point.leaves[self.name], _PATTERNS, 0, _QUIET
+        while quiet < enough and number < _MOST_PATTERNS and not bool(self.bent.all()) and bool(self.bent.any()):
+            if self.look(_sides(leaf, 200 + number)) is None:
+                break
+            number, quiet = number + 1, quiet + 1
+            more = _bends(self.low, self.high, self.least) & ~bent_at_first & ~self.bent
+            if bool(more.any()):
+                quiet, self.bent = 0, self.bent | more
+                enough = max(_QUIET, _EACH * int(self.bent.sum()))
+        return quiet >= enough or bool(self.bent.all())
+
+    def look(self, sides: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The derivative on these sides, and where it is the same at either step; None where it cannot be had."""
+        coarse, fine = (_gradient_near(self.objective, self.name, sides, step) for step in _STEPS)
         if coarse is None or fine is None:
-            break
-        number, quiet = number + 1, quiet + 1
+            return None
         alike = torch.isfinite(fine) & ((fine - coarse).abs() <= _CHANGES * fine.abs())
-        low, high = torch.where(alike, torch.minimum(low, fine), low), torch.where(alike, torch.maximum(high, fine), high)
-        more = _bends(low, high, least) & ~bent_at_first & ~bent
-        if bool(more.any()):
-            quiet, bent = 0, bent | more
-            enough = max(_QUIET, _EACH * int(bent.sum()))
-        seen.append(fine)
-    low, high = (torch.where(bent, side, torch.nan) for side in (low, high))
-    return Subgradients(objective, name, ours, low, high, tuple(seen), quiet >= enough or bool(bent.all()))
+        self.low = torch.where(alike, torch.minimum(self.low, fine), self.low)
+        self.high = torch.where(alike, torch.maximum(self.high, fine), self.high)
+        self.seen.append(fine)
+        return fine, alike
 
+    def exchange(self, patterns: Tensor, suspects: Tensor) -> Tensor:
+        """Looks at each of `suspects` [rows, *input] in the place of an element that wins a tie; those left over, of that shape.
 
-def _nearest(points: Tensor, target: Tensor) -> tuple[Tensor, float]:
-    """What is left of `target` beside the hull of `points` [points, n], of length 1; and how much, relative to the largest number."""
-    from scipy.optimize import nnls  # half a second, which only few checks need
+        Of many tied medians each is the median only where half of the others lie below it, which chance shows of few. But two tied
+        elements that change places change derivatives.
 
-    size = max(float(points.abs().max()), 1e-300)
-    # Weights that are positive and add up to 1: the last equation.
-    matrix = torch.cat([points.T / size, torch.ones(1, len(points), dtype=torch.float64, device=points.device)])
-    goal = torch.cat([target / size, torch.ones(1, dtype=torch.float64, device=target.device)])
-    weights, distance = nnls(matrix.cpu().numpy(), goal.cpu().numpy(), maxiter=50 * len(points))
-    residual = (goal - matrix @ torch.from_numpy(weights).to(matrix.device))[:-1]
-    return residual / residual.norm().clamp(min=1e-300), float(distance)
+        Arguments:
+            patterns: derivatives at the first sides, at the coarser step, shape [patterns, rows, *input].
+        """
+        flat = self.objective.point.leaves[self.name].reshape(-1)
+        columns = suspects.reshape(len(suspects), -1).any(0).nonzero().reshape(-1)
+        bases = self._bases(patterns) if len(columns) else []
+        # Those that look least like a tie first: one that is none has to be known as such.
+        alike = torch.isin(flat[columns], flat[[winner for winner, *_ in bases]])
+        left = max(_WINNERS, min(_EXCHANGES, _EXCHANGED_ELEMENTS // flat.numel()))
+        unsure = torch.zeros(len(suspects), flat.numel(), dtype=torch.bool, device=flat.device)
+        for column in columns[alike.long().argsort(stable=True)].tolist() if bases else ():
+            unsure[:, column] = left <= 0
+            for base in sorted(bases, key=lambda base: bool(flat[base[0]] != flat[column])) if left > 0 else ():
+                left -= 1
+                if self._bends_in_place(column, *base):
+                    break
+        return unsure.reshape(suspects.shape) & suspects
+
+    def _bases(self, patterns: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+        """Winners of ties, the rarest first, each with sides [elements] on which it alone lies between all others, and the derivative there."""
+        leaf = self.objective.point.leaves[self.name]
+        usual = patterns.median(0).values
+        away = (patterns - usual).abs().nan_to_num(0, 0, 0)
+        wins = (away > torch.maximum(self.least, _CHANGES * patterns.abs().amax(0))).any(1).reshape(len(patterns), -1)
+        at = int(wins.any(1).int().argmax())
+        winners, often = wins[at].nonzero().reshape(-1), wins.sum(0)
+        moved = (_sides(leaf, 200 + at) * scale_of(leaf)).reshape(-1)
+        bases = []
+        for winner in winners[often[winners].argsort(stable=True)][:_WINNERS].tolist():
+            # In the same order, but so far apart that rounding leaves no two of them together; none at the point, where PyTorch may be wrong.
+            sides = (moved - moved[winner]).sign()
+            sides[winner] = 0.5
+            known = self.look(sides.reshape(leaf.shape))
+            if known is not None and self._note_bend(winner, self._apart(known[0], usual), known[1]):
+                bases.append((winner, sides, known[0]))
+        return bases
+
+    def _bends_in_place(self, column: int, winner: int, sides: Tensor, base: Tensor) -> bool:
+        """Whether the derivative by element `column` is another than `base` where it stands in the place of `winner`."""
+        exchanged = sides.clone()
+        exchanged[winner], exchanged[column] = sides[column], sides[winner]
+        exchanged = exchanged.reshape(base.shape[1:])
+        near = _gradient_near(self.objective, self.name, exchanged, _STEPS[0])
+        if near is None or not bool(self._apart(near, base)[:, column].any()):
+            return False
+        known = self.look(exchanged)
+        if known is None:
+            return False
+        return self._note_bend(column, self._apart(known[0], base), known[1])
+
+    def _note_bend(self, column: int, apart: Tensor, alike: Tensor) -> bool:
+        """Notes in which rows element `column` bends, `apart` shape [rows, elements]; whether in any."""
+        bends = (apart & alike.reshape(apart.shape))[:, column]
+        self.bent.view(len(bends), -1)[:, column] |= bends
+        return bool(bends.any())
+
+    def _apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """Where two derivatives differ by more than rounding, shape [rows, elements]."""
+        return _bends(torch.minimum(one, other), torch.maximum(one, other), self.least).reshape(len(one), -1)
 
 
 def _sides(leaf: Tensor, number: int) -> Tensor:

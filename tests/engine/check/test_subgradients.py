@@ -1,0 +1,63 @@
+"""check at tied order statistics: no subgradient is called wrong, however many are tied, and what is wrong elsewhere is."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.engine.building import checked
+
+# Programs of x, of whose elements one is the value.
+ORDER: Final = ("torch.median(x)", "sort(x).values[{k}]", "kthvalue(x, {k} + 1).values")
+
+
+def _agrees(text: str, x: Tensor, believed: Tensor | None = None) -> Any:
+    return checked(text, None if believed is None else {"x": believed}, x=x)["x"]["agrees"]
+
+
+def _ones(count: int) -> Tensor:
+    return torch.ones(count, dtype=torch.float64)
+
+
+def _mixtures(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean, one element alone, and any other mixture."""
+    weights = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
+    return _ones(count) / count, torch.eye(count, dtype=torch.float64)[count // 3], weights / weights.sum()
+
+
+@pytest.mark.parametrize("text", ORDER)
+@pytest.mark.parametrize("count", [9, 41, 101, 301])
+def test_no_subgradient_is_called_wrong(text: str, count: int) -> None:
+    x, program = _ones(count), text.format(k=count // 5)
+    for believed in (None, *_mixtures(count)):
+        assert _agrees(program, x, believed) is not False
+
+
+@pytest.mark.parametrize("count", [9, 61, 101])
+def test_what_is_wrong_elsewhere_is_told_from_the_tie(count: int) -> None:
+    text, x = f"torch.median(x[:{count}]) + x[{count}] ** 2", _ones(count + 1)
+    for mixture in _mixtures(count):
+        for value, wrong in ((2.0, False), (2.01, True), (-57.123456, True)):
+            agrees = _agrees(text, x, torch.cat([mixture, torch.tensor([value], dtype=torch.float64)]))
+            assert (agrees is False) is wrong, (value, agrees)
+
+
+@pytest.mark.parametrize("count", [9, 61])
+def test_a_number_beyond_the_range_of_its_tie_is_wrong(count: int) -> None:
+    mean, *_ = _mixtures(count)
+    mean[1] = 57.1
+    assert _agrees("torch.median(x)", _ones(count), mean) is False
+
+
+@pytest.mark.parametrize("beside", ["sin(x[{k}].detach())", "relu(x[{k}] - 1) - relu(1 - x[{k}])"])
+def test_a_fault_of_pytorch_beside_many_ties_is_still_named(beside: str) -> None:
+    text = "torch.median(x[:{k}]) + x[{k}] ** 2 + x[{k}].detach() ** 2 + " + beside
+    assert _agrees(text.format(k=61), _ones(62)) is False
+
+
+def test_the_rows_of_a_sorted_tie() -> None:
+    x = _ones(12)
+    assert checked("sort(x).values", x=x, kind="jacobian")["x"]["agrees"] is not False
