@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 from torch.testing._internal.opinfo.core import OpInfo
 
+from app.catalogue import operation_page
 from app.catalogue.dtypes import dtype_name
 from app.catalogue.introspect.opinfos import opinfos, seed_cpu
+from app.catalogue.read import find
+from app.errors import PullbackError
 
 # OpInfo (with its variant after a slash) → why its samples cannot be laid on the signature by position or kind, or mean something else.
 EXCEPTIONS: Final[dict[str, str]] = {
@@ -212,3 +215,12 @@ def pages(http: httpx.Client) -> Callable[[str], Mapping[str, Any] | None]:
         return reply.json() if reply.status_code == 200 and name in (reply.json()["name"], *reply.json()["aliases"]) else None
 
     return page
+
+
+def differentiable_page(name: str) -> Mapping[str, Any] | None:
+    """As `pages`, from the catalogue itself, of operations that have a derivative alone."""
+    try:
+        operation = find(name)
+    except PullbackError:
+        return None
+    return None if name not in (operation.name, *operation.aliases) or operation.order == 0 else operation_page.page(operation)

@@ -11,27 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.catalogue.operation_page import page
-from app.catalogue.read import find
 from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.query import Answer, Query, SparseData, TensorData
 from tests.engine.asking import ENGINE
-from tests.op_db import Case, cases
+from tests.op_db import Case, cases, differentiable_page
 
 SMALL = 40  # elements of all inputs
 EVERY = 60  # of the operations: each takes a tenth of a second
 FIRST = {torch.float64: 3, torch.bfloat16: 20, torch.complex128: 40}
 KINDS = ("vjp", "jvp", "jacobian")
 TOLERANCES = {torch.float64: 1e-8, torch.bfloat16: 6e-2, torch.complex128: 1e-8}
-
-
-def described(name: str) -> Mapping[str, Any] | None:
-    try:
-        operation = find(name)
-    except PullbackError:
-        return None
-    return None if name not in (operation.name, *operation.aliases) or operation.order == 0 else page(operation)
 
 
 def altered(tensor: Tensor) -> list[Tensor]:
@@ -51,7 +41,7 @@ def altered(tensor: Tensor) -> list[Tensor]:
 
 
 def chosen(dtype: torch.dtype) -> Iterator[Case]:
-    for case in itertools.islice(cases(described, 1, dtype), FIRST[dtype], None, EVERY):
+    for case in itertools.islice(cases(differentiable_page, 1, dtype), FIRST[dtype], None, EVERY):
         if isinstance(case, str):
             continue
         tensors = [t for value in case.inputs.values() for t in (value if isinstance(value, list) else [value])]
