@@ -142,8 +142,8 @@ class Connection(HttpToolsProtocol):
         self._transfers.resumed()
 
     @property
-    def is_answering(self) -> bool:  # a request, on this connection
-        return self._is_answering(None)
+    def is_answering(self) -> bool:  # a request, on this connection; a large answer leaves in one write, and is not taken yet
+        return self._is_answering(None) or self.transport.get_write_buffer_size() > 0
 
     def leave(self) -> None:
         """Close it, as others need its place."""
