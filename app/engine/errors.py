@@ -132,7 +132,7 @@ def refusing_second_derivatives() -> Iterator[None]:
 
 def no_derivative(title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dtype]) -> PullbackError:
     """`not_differentiable`, with the reason: no floating input, a discrete result, or no path."""
-    fix = 'Want "explain" to see the step that cuts the path, and a way out.'
+    fix = 'Want "explain" alone to see the step that cuts the path, and a way out.'
     if not wrt:
         return PullbackError(
             "not_differentiable",
