@@ -99,11 +99,11 @@ def small_queries(port: int, empty: int, seconds: float) -> None:
     )
     message, nothing = load.request("/v1/query", body), load.request("/", body)
     for clients in (1, 16, 64):
-        ours, theirs = [], []
+        service_runs, bare_runs = [], []
         for _ in range(3):
-            ours.append(load.run(port, message, clients, seconds))
-            theirs.append(load.run(empty, nothing, clients, seconds))
-        best, base = max(ours, key=lambda r: r.per_second), max(theirs, key=lambda r: r.per_second)
+            service_runs.append(load.run(port, message, clients, seconds))
+            bare_runs.append(load.run(empty, nothing, clients, seconds))
+        best, base = max(service_runs, key=lambda r: r.per_second), max(bare_runs, key=lambda r: r.per_second)
         line(
             f"small query (softmax of 10, VJP, JSON), {clients} clients",
             f"{best.median_ms:.2f} ms {best.per_second:,.0f}/s",
@@ -135,14 +135,14 @@ def large_vjp(port: int, empty: int) -> None:
 
         whole, spent = asked(client, message, 40)
         compute, wire = median_ms(in_process, 40), median_ms(raw, 40)
-        theirs = median_ms(lambda: other.ask(load.request("/echo", body)), 40)
+        bare_ms = median_ms(lambda: other.ask(load.request("/echo", body)), 40)
     client.close()
     other.close()
     line(
         "1,000,000-element float32 tanh VJP, safetensors (8 MB each way)",
         f"{whole:.1f} ms",
         f"in process {compute:.1f} + raw echo {wire:.1f} ms: ×{whole / (compute + wire):.2f}; "
-        f"uvicorn's echo {theirs:.1f} ms: ×{whole / theirs:.2f}; {spent}",
+        f"uvicorn's echo {bare_ms:.1f} ms: ×{whole / bare_ms:.2f}; {spent}",
     )
 
 
@@ -268,9 +268,11 @@ def programs() -> None:
     leaves = [torch.from_numpy(np.array(inputs[name])) for name in prepared.function.leaves]
 
     def alone() -> None:
-        given = [leaf.requires_grad_() if leaf.is_floating_point() else leaf for leaf in leaves]
-        (loss,) = prepared.function.call(*given)
-        torch.autograd.grad(loss, [g for g, name in zip(given, prepared.function.leaves, strict=True) if name in prepared.wrt])
+        parameters = [leaf.requires_grad_() if leaf.is_floating_point() else leaf for leaf in leaves]
+        (loss,) = prepared.function.call(*parameters)
+        torch.autograd.grad(
+            loss, [g for g, name in zip(parameters, prepared.function.leaves, strict=True) if name in prepared.wrt]
+        )
 
     compute = median_ms(alone, 200)
     line("20-line program, first time (read, plan, compute)", f"{statistics.median(first):.1f} ms")

@@ -37,14 +37,14 @@ def requests() -> dict[str, tuple[str, bytes, dict[str, str]]]:
         "operation": "softmax", "inputs": {"input": _X}, "parameters": {"dim": 0}, "want": ["outputs", "vjp"],
         "cotangent": {"output": _G},
     }  # fmt: skip
-    pulled = {
+    vjp_body = {
         "inputs": {"input": _X, "dim": 0}, "vjp_inputs": ["input"], "vjp_outputs": ["output"], "cotangent_vector": {"output": _G},
     }  # fmt: skip
     return {
         "native": ("/v1/query", json.dumps(native).encode(), {}),
         "Open Inference Protocol, JSON": _open_inference(binary=False),
         "Open Inference Protocol, binary": _open_inference(binary=True),
-        "Tesseract": ("/tesseract/softmax/vector_jacobian_product", json.dumps(pulled).encode(), {}),
+        "Tesseract": ("/tesseract/softmax/vector_jacobian_product", json.dumps(vjp_body).encode(), {}),
     }
 
 
@@ -54,7 +54,7 @@ def family(pid: int) -> list[int]:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [pid, *(found for child in children for found in family(int(child)))]
+    return [pid, *(descendant for child in children for descendant in family(int(child)))]
 
 
 def cpu_s(pid: int) -> dict[int, float]:

@@ -96,13 +96,13 @@ def cpu_ms(action: Callable[[], object]) -> float:
 
 def timed(prepare: Callable[[], Callable[[], object]]) -> Timing:
     """`prepare()` makes what answers; it is part of the first answer."""
-    kept: list[Callable[[], object]] = []
+    held: list[Callable[[], object]] = []
 
     def first() -> None:
-        kept.append(prepare())
-        kept[0]()
+        held.append(prepare())
+        held[0]()
 
-    return Timing(cpu_ms(first), min(cpu_ms(kept[0]) for _ in range(REPEATS)))
+    return Timing(cpu_ms(first), min(cpu_ms(held[0]) for _ in range(REPEATS)))
 
 
 def ours(program: str, x: NDArray[np.float64], want: Any, wanted: Any) -> Timing:

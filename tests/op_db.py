@@ -74,16 +74,16 @@ def cases(
     for info in opinfos():
         if names is not None and info.name not in names:
             continue
-        found = page(info.name)
-        if found is None or "random" in found["tags"] or dtype not in info.supported_dtypes("cpu"):
+        operation = page(info.name)
+        if operation is None or "random" in operation["tags"] or dtype not in info.supported_dtypes("cpu"):
             continue
         for number, sample in enumerate(itertools.islice(_samples(info, dtype), count)):
             values = (sample.input, *sample.args)
-            placed = place(found, values, sample.kwargs)
+            placed = place(operation, values, sample.kwargs)
             if placed is None:
                 yield f"{title(info)}: sample {number} fits no signature"
             else:
-                yield Case(info, number, found["name"], *placed, values, sample.kwargs)
+                yield Case(info, number, operation["name"], *placed, values, sample.kwargs)
 
 
 def title(info: OpInfo) -> str:
@@ -134,9 +134,9 @@ def place(
     named = {name: value for name, value in named.items() if name not in _SILENT}
     for by_kind in (False, True):
         for signature in page["signatures"]:
-            found = _on(signature["arguments"], list(values), named, by_kind)
-            if found is not None:
-                return found
+            placed = _on(signature["arguments"], list(values), named, by_kind)
+            if placed is not None:
+                return placed
     return None
 
 
@@ -149,21 +149,21 @@ def _on(
     free = [argument for argument in arguments if argument["name"] not in named]
     if free and free[0]["kind"] == "tensors" and all(isinstance(value, Tensor) for value in values):
         values = [values]  # block_diag(a, b, c)
-    given: list[tuple[Mapping[str, Any], Any]] = []
+    bound: list[tuple[Mapping[str, Any], Any]] = []
     for value in values:
         argument = next((a for a in free if not by_kind or _fits(a, value)), None)
         if argument is None or (not by_kind and not _fits(argument, value)):
             return None
         free.remove(argument)
-        given.append((argument, value))
-    given += [(known[name], value) for name, value in named.items()]
+        bound.append((argument, value))
+    bound += [(known[name], value) for name, value in named.items()]
     if any(argument["required"] for argument in free if argument["name"] not in named) or not all(
-        _fits(a, v) for a, v in given
+        _fits(a, v) for a, v in bound
     ):
         return None
     inputs: dict[str, Tensor | list[Tensor]] = {}
     parameters: dict[str, Any] = {}
-    for argument, value in given:
+    for argument, value in bound:
         if argument["kind"] in ("tensor", "tensors"):
             if value is not None:
                 inputs[argument["name"]] = list(value) if argument["kind"] == "tensors" else value
@@ -200,11 +200,11 @@ def tensors(result: Any) -> list[Tensor]:
     return [tensor for member in result for tensor in tensors(member)] if isinstance(result, list | tuple) else []
 
 
-def equal(expected: Tensor, found: Tensor) -> bool:
+def equal(expected: Tensor, actual: Tensor) -> bool:
     """Same shape, dtype and values, to rounding."""
-    if expected.shape != found.shape or expected.dtype != found.dtype:
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return False
-    return torch.allclose(expected, found, rtol=1e-6, atol=1e-8, equal_nan=True)
+    return torch.allclose(expected, actual, rtol=1e-6, atol=1e-8, equal_nan=True)
 
 
 def pages(http: httpx.Client) -> Callable[[str], Mapping[str, Any] | None]:

@@ -23,7 +23,7 @@ def test_a_verdict(server: Server, case: str) -> None:
     query = {"program": program, "inputs": {"x": x}, "want": ["check"], "expected": {"x": believed}}
     reply = server.http.post("/v1/query", json=query)
     assert reply.status_code == 200
-    told = reply.json()["check"]["x"]
-    assert told["agrees"] is agrees
-    assert told.get("likely", {}).get("code") == code
-    assert ("reason" in told) is (agrees is None)
+    report = reply.json()["check"]["x"]
+    assert report["agrees"] is agrees
+    assert report.get("likely", {}).get("code") == code
+    assert ("reason" in report) is (agrees is None)

@@ -88,8 +88,8 @@ def test_a_program_and_its_tensors_from_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", b=np.full(2, 0.5))
     save_file({"layer.weight": np.ones((2, 3)), "layer.bias": np.zeros(2)}, tmp_path / "net.safetensors")
     (tmp_path / "w.csv").write_text("first,second\n1.0,2.0\n")
-    given = [f"x={tmp_path}/x.npy", f"{tmp_path}/b.npz", f"{tmp_path}/net.safetensors", f"w={tmp_path}/w.csv", "s=2"]
-    flags = [flag for name in given for flag in ("--input", name)]
+    named_files = [f"x={tmp_path}/x.npy", f"{tmp_path}/b.npz", f"{tmp_path}/net.safetensors", f"w={tmp_path}/w.csv", "s=2"]
+    flags = [flag for name in named_files for flag in ("--input", name)]
     done = pullback(
         "query", str(tmp_path / "lines.py"), *flags, "--want", "outputs,gradient", "--wrt", "layer.weight", "--json"
     )

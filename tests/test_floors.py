@@ -140,15 +140,15 @@ class Module:
 
 @cache
 def modules() -> dict[str, Module]:
-    found = {}
+    modules_by_name = {}
     for path in sorted(APP.rglob("*.py")):
         relative = path.relative_to(ROOT).with_suffix("")
         if "functions" in relative.parts[:-1] and not (path.parent / "__init__.py").exists():
             continue  # programs in the query language, not Python
         parts = relative.parts[:-1] if relative.name == "__init__" else relative.parts
         text = path.read_text()
-        found[".".join(parts)] = Module(".".join(parts), path, ast.parse(text), text.count("\n"))
-    return found
+        modules_by_name[".".join(parts)] = Module(".".join(parts), path, ast.parse(text), text.count("\n"))
+    return modules_by_name
 
 
 def _is_type_checking(node: ast.If) -> bool:
@@ -173,12 +173,12 @@ def imports(module: Module) -> list[Import]:
     return list(_walk(module.tree, lazy=False, typing=False))
 
 
-def _target(found: Import) -> str | None:
+def _target(imported: Import) -> str | None:
     """The module of ours that an import reaches, or None."""
-    if found.module.split(".")[0] != "app":
+    if imported.module.split(".")[0] != "app":
         return None
-    whole = f"{found.module}.{found.name}" if found.name else found.module
-    return whole if whole in modules() else found.module
+    whole = f"{imported.module}.{imported.name}" if imported.name else imported.module
+    return whole if whole in modules() else imported.module
 
 
 def _where(module: Module, line: int) -> str:
@@ -192,17 +192,17 @@ def test_every_room_is_on_a_floor() -> None:
 def test_imports_go_down_only() -> None:
     offenders = []
     for module in modules().values():
-        for found in imports(module):
-            target = _target(found)
-            if found.module.startswith("."):
-                offenders.append(f"{_where(module, found.line)} imports relatively; write the whole name")
+        for imported in imports(module):
+            target = _target(imported)
+            if imported.module.startswith("."):
+                offenders.append(f"{_where(module, imported.line)} imports relatively; write the whole name")
             if target is None:
                 continue
             room = target.split(".")[1] if "." in target else "app"
             if room != module.room and room not in BOTTOM | MAY_IMPORT[module.room]:
-                offenders.append(f"{_where(module, found.line)}: {module.room} may not import {target}")
+                offenders.append(f"{_where(module, imported.line)}: {module.room} may not import {target}")
             if room == "road" and module.room == "pool" and module.name not in ROAD_IN_POOL:
-                offenders.append(f"{_where(module, found.line)}: only {sorted(ROAD_IN_POOL)} may import the road")
+                offenders.append(f"{_where(module, imported.line)}: only {sorted(ROAD_IN_POOL)} may import the road")
     assert not offenders, "\n".join(offenders)
 
 
@@ -212,19 +212,19 @@ def test_rooms_of_the_front_import_down_only() -> None:
         inner = module.name.split(".")[2:]
         if module.room != "front" or len(inner) < 2:
             continue
-        for found in imports(module):
-            target = (_target(found) or "").split(".")
+        for imported in imports(module):
+            target = (_target(imported) or "").split(".")
             if target[:2] == ["app", "front"] and (len(target) < 4 or target[2] not in {inner[0]} | FRONT_MAY_IMPORT[inner[0]]):
-                offenders.append(f"{_where(module, found.line)}: {inner[0]} may not import {'.'.join(target)}")
+                offenders.append(f"{_where(module, imported.line)}: {inner[0]} may not import {'.'.join(target)}")
     assert not offenders, "\n".join(offenders)
 
 
 def test_only_the_connection_and_the_server_know_uvicorn() -> None:
     offenders = [
-        f"{_where(module, found.line)} imports {found.module}"
+        f"{_where(module, imported.line)} imports {imported.module}"
         for module in modules().values()
-        for found in imports(module)
-        if found.module.split(".")[0] in {"uvicorn", "httptools"} and module.name not in UVICORN_MODULES
+        for imported in imports(module)
+        if imported.module.split(".")[0] in {"uvicorn", "httptools"} and module.name not in UVICORN_MODULES
     ]
     assert not offenders, "\n".join(offenders)
 
@@ -236,22 +236,22 @@ def test_imports_go_down_inside_the_engine() -> None:
         parts = module.name.split(".")
         if parts[:2] != ["app", "engine"] or len(parts) < 3:
             continue
-        for found in imports(module):
-            target = (_target(found) or "").split(".")
+        for imported in imports(module):
+            target = (_target(imported) or "").split(".")
             if target[:2] != ["app", "engine"] or len(target) < 3 or target[2] == parts[2]:
                 continue
             if target[2] not in ENGINE_BOTTOM | ENGINE_MAY_IMPORT[parts[2]] or parts[2] in ENGINE_BOTTOM - {"errors"}:
-                offenders.append(f"{_where(module, found.line)}: {parts[2]} may not import {'.'.join(target)}")
+                offenders.append(f"{_where(module, imported.line)}: {parts[2]} may not import {'.'.join(target)}")
     assert not offenders, "\n".join(offenders)
 
 
 def test_the_bottom_stands_on_nothing() -> None:
     offenders = [
-        f"{_where(module, found.line)}: {found.module}"
+        f"{_where(module, imported.line)}: {imported.module}"
         for module in modules().values()
         if module.room in BOTTOM
-        for found in imports(module)
-        if found.module.split(".")[0] == "app" and found.module.split(".")[-1] not in BOTTOM
+        for imported in imports(module)
+        if imported.module.split(".")[0] == "app" and imported.module.split(".")[-1] not in BOTTOM
     ]
     assert not offenders, "\n".join(offenders)
 
@@ -259,12 +259,12 @@ def test_the_bottom_stands_on_nothing() -> None:
 def test_torch_is_imported_only_where_it_may_be() -> None:
     offenders = []
     for module in modules().values():
-        for found in imports(module):
-            if found.module.split(".")[0] not in {"torch", "torchgen", "functorch"} or found.typing:
+        for imported in imports(module):
+            if imported.module.split(".")[0] not in {"torch", "torchgen", "functorch"} or imported.typing:
                 continue
             allowed = module.room in TORCH_ROOMS or module.name in TORCH_MODULES or "introspect" in module.name
-            if not allowed and not (module.name in TORCH_LAZY and found.lazy):
-                offenders.append(f"{_where(module, found.line)} imports {found.module}")
+            if not allowed and not (module.name in TORCH_LAZY and imported.lazy):
+                offenders.append(f"{_where(module, imported.line)} imports {imported.module}")
     assert not offenders, "\n".join(offenders)
 
 
@@ -281,10 +281,10 @@ def test_protocols_do_no_io() -> None:
     for module in modules().values():
         if module.room != "protocols":
             continue
-        for found in imports(module):
-            whole = f"{found.module}.{found.name}" if found.name else found.module
-            if found.module.split(".")[0] in IO_MODULES and whole not in SAFE_FROM_IO:
-                offenders.append(f"{_where(module, found.line)} imports {whole}")
+        for imported in imports(module):
+            whole = f"{imported.module}.{imported.name}" if imported.name else imported.module
+            if imported.module.split(".")[0] in IO_MODULES and whole not in SAFE_FROM_IO:
+                offenders.append(f"{_where(module, imported.line)} imports {whole}")
         offenders += [
             f"{_where(module, node.lineno)} calls {node.func.id}"
             for node in ast.walk(module.tree)
@@ -297,9 +297,9 @@ def test_nothing_can_run_what_a_client_sends() -> None:
     offenders = []
     for module in modules().values():
         offenders += [
-            f"{_where(module, found.line)} imports {found.module}"
-            for found in imports(module)
-            if found.module.split(".")[0] in FORBIDDEN_MODULES or (found.module == "torch" and found.name == "load")
+            f"{_where(module, imported.line)} imports {imported.module}"
+            for imported in imports(module)
+            if imported.module.split(".")[0] in FORBIDDEN_MODULES or (imported.module == "torch" and imported.name == "load")
         ]
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS:
@@ -313,8 +313,8 @@ def test_no_import_cycles() -> None:
     """An import inside a function, or for the types alone, only hides a cycle, so it counts."""
     graph: dict[str, set[str]] = {name: set() for name in modules()}
     for module in modules().values():
-        for found in imports(module):
-            target = _target(found)
+        for imported in imports(module):
+            target = _target(imported)
             if target is not None and target != module.name:
                 graph[module.name].add(target)
     done: set[str] = set()

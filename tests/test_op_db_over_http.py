@@ -80,10 +80,12 @@ def _oracle(case: Case) -> tuple[list[Tensor], dict[int, Tensor], list[Tensor | 
         if not cotangents or not leaves:
             return outputs, {}, []
         try:
-            found = torch.autograd.grad([outputs[p] for p in cotangents], leaves, list(cotangents.values()), allow_unused=True)
+            gradients = torch.autograd.grad(
+                [outputs[p] for p in cotangents], leaves, list(cotangents.values()), allow_unused=True
+            )
         except (RuntimeError, NotImplementedError):
             return outputs, {}, []
-    return outputs, cotangents, list(found)
+    return outputs, cotangents, list(gradients)
 
 
 def _fault(server: Server, case: Case) -> str:
@@ -109,9 +111,9 @@ def _fault(server: Server, case: Case) -> str:
     reply = server.http.post("/v1/query", json=query)
     if reply.status_code != 200:
         return f"vjp: {reply.status_code} {reply.json().get('detail')}"
-    found = [_read(value) for value in reply.json()["vjp"].values()]
+    answered = [_read(value) for value in reply.json()["vjp"].values()]
     wanted = [g for g in gradients if g is not None and bool(g.abs().sum() != 0)]
-    pool = [f for f in found if bool(f.abs().sum() != 0)]
+    pool = [f for f in answered if bool(f.abs().sum() != 0)]
     same = len(pool) == len(wanted) and all(any(equal(w, f) for f in pool) for w in wanted)
     return "" if same else "another vjp"
 

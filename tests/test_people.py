@@ -54,8 +54,8 @@ def test_the_check_agrees_with_autodiff(server: Server, name: str) -> None:
     """The derivation is PyTorch's and right, so a check of it raises no alarm."""
     reply = asked(server, name, want=["check"], wrt=list(CASES[name].wrt))
     assert reply.status_code == 200, reply.text
-    for key, found in reply.json()["check"].items():
-        assert found["agrees"], (key, found)
+    for key, report in reply.json()["check"].items():
+        assert report["agrees"], (key, report)
 
 
 def test_a_loss_that_counts_has_no_gradient_and_says_why(server: Server) -> None:
@@ -63,10 +63,10 @@ def test_a_loss_that_counts_has_no_gradient_and_says_why(server: Server) -> None
     refused = asked(server, name, want=["gradient"])
     assert (refused.status_code, refused.json()["code"]) == (422, "not_differentiable")
     report = asked(server, name, want=["explain"]).json()["explain"]
-    found = report["inputs"]["x"]
-    assert found["verdict"] == "disconnected"
-    assert (found["because"]["line"], found["because"]["operation"]) == (1, ">")
-    assert "sigmoid" in found["instead"]
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == "disconnected"
+    assert (entry["because"]["line"], entry["because"]["operation"]) == (1, ">")
+    assert "sigmoid" in entry["instead"]
     assert report["outputs"]["output"]["verdict"] == "not_differentiable"
 
 

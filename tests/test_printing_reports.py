@@ -119,11 +119,11 @@ def test_check_of_a_complex_number_that_agrees() -> None:
 
 
 def test_a_wrong_shape_is_said() -> None:
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "agrees": False,
         "max_error": None,
         "tolerance": 1e-6,
         "worst": [],
         "shape": {"autodiff": [3], "expected": [8, 3]},
     }
-    assert "The derivative has shape [3], yours has [8, 3]." in check_text({"b": told})
+    assert "The derivative has shape [3], yours has [8, 3]." in check_text({"b": report})

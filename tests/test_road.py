@@ -27,7 +27,7 @@ def road() -> Road:
     return Road(Limits(), "cpu")
 
 
-def told(road: Road, query: Any, content_type: str | None = "application/json") -> tuple[Any, ...]:
+def reply_of(road: Road, query: Any, content_type: str | None = "application/json") -> tuple[Any, ...]:
     """All that a client sees of the reply, and its labels."""
     body = query if isinstance(query, bytes) else json.dumps(query).encode()
     reply: Reply = road.answer(Request("query", "a", content_type, None, "*/*", memoryview(body)), lambda _: None)
@@ -35,11 +35,11 @@ def told(road: Road, query: Any, content_type: str | None = "application/json") 
 
 
 def assert_same(road: Road, query: Any) -> None:
-    repeated = told(road, query)
-    if repeated == told(road, query, WHOLE_ROAD):
+    repeated = reply_of(road, query)
+    if repeated == reply_of(road, query, WHOLE_ROAD):
         return
     # Some of LAPACK's drivers (`lstsq`) give other last bits from call to call: then the whole road contradicts itself.
-    whole = [told(road, query, WHOLE_ROAD) for _ in range(100)]
+    whole = [reply_of(road, query, WHOLE_ROAD) for _ in range(100)]
     assert any(repeated == other for other in whole) or len({other[3] for other in whole}) > 1, query
 
 
@@ -93,13 +93,13 @@ def proved(road: Road, query: dict[str, Any], seed: int) -> Kept | None:
 
 def assert_joint_graphs_same(road: Road, query: dict[str, Any], seed: int) -> tuple[bool, bool]:
     """Of a query and its variants, singly and in stacks; whether it has a joint graph, and stacks."""
-    kept = proved(road, query, seed)
-    if kept is None or kept.recipe.joint.single is None:
+    prepared = proved(road, query, seed)
+    if prepared is None or prepared.recipe.joint.single is None:
         return False, False
     alike = [v for number in range(3) for v in variants(query, seed + number)]
     for varied in alike[:11]:
         assert_same(road, varied)
-    if not kept.recipe.joint.stacks:
+    if not prepared.recipe.joint.stacks:
         return True, False
     taken, bodies = [], []
     for varied in alike:
@@ -107,16 +107,16 @@ def assert_joint_graphs_same(road: Road, query: dict[str, Any], seed: int) -> tu
         request = Request("query", "a", "application/json", None, "*/*", memoryview(body))
         take_apart = road.taking_apart(request)
         parts = None if take_apart is None else take_apart(body)
-        if parts is not None and parts.kept is kept:
+        if parts is not None and parts.kept is prepared:
             taken.append(parts.repetition)
             bodies.append(varied)
     for count in (2, 3, len(taken)):
-        best = kept.recipe.stacks.best(count)
+        best = prepared.recipe.stacks.best(count)
         if best > 1:
-            for varied, reply in zip(bodies, road.repeated_together(kept, taken[:best]), strict=False):
+            for varied, reply in zip(bodies, road.repeated_together(prepared, taken[:best]), strict=False):
                 if reply is not None:
                     body = b"".join(map(bytes, reply.buffers))
-                    assert body == told(road, varied, WHOLE_ROAD)[3], varied
+                    assert body == reply_of(road, varied, WHOLE_ROAD)[3], varied
     return True, True
 
 
@@ -159,7 +159,7 @@ def test_programs_answer_alike_by_their_recipes(program: tuple[str, Any], seed: 
         "want": ["outputs", "vjp"],
     }
     road = Road(Limits(), "cpu")
-    assert assert_all_same(road, query, seed) or told(road, query)[0] != 200
+    assert assert_all_same(road, query, seed) or reply_of(road, query)[0] != 200
     assert_joint_graphs_same(road, query, seed)
 
 
@@ -286,7 +286,7 @@ PRECISION = {"program": "return ((x*x).sum()/4 - (x.sum()/4)**2).log()", "want":
 def test_what_was_asked_before_decides_nothing(queries: list[dict[str, Any]]) -> None:
     before = Road(Limits(), "cpu")
     for query in queries[:-1]:
-        told(before, query)
+        reply_of(before, query)
         while before.improve():
             pass
-    assert told(before, queries[-1]) == told(Road(Limits(), "cpu"), queries[-1])
+    assert reply_of(before, queries[-1]) == reply_of(Road(Limits(), "cpu"), queries[-1])

@@ -193,21 +193,21 @@ class Parent:
 
     def _start(self, index: int) -> None:
         parent = os.getpid()
-        ours, theirs = line()
+        parent_line, front_line = line()
         try:
             pid = os.fork()
         except OSError as error:
-            ours.close()
-            theirs.close()
+            parent_line.close()
+            front_line.close()
             self._note("a front cannot be started yet", level="error", front=index, error=str(error))
             self._due[index] = time.monotonic() + _BACK_OFF_S[-1]
             return
         if pid == 0:
-            ours.close()
+            parent_line.close()
             linux.die_with_parent(parent)
-            self._become_front(index, theirs)
-        theirs.close()
-        self._fronts[index] = FrontProcess(index, pid, ours, self._board)
+            self._become_front(index, front_line)
+        front_line.close()
+        self._fronts[index] = FrontProcess(index, pid, parent_line, self._board)
 
     def _become_front(self, index: int, own: Line) -> None:
         """In the child: never returns."""

@@ -207,20 +207,20 @@ class Supervisor:
         if self._stopping or slot is None or forkserver is None or not forkserver.is_warm or index in self.workers:
             return
         try:
-            ours, theirs = socket.socketpair()
+            front_end, worker_end = socket.socketpair()
         except OSError as error:
             self._observer.on_event("a worker cannot be started yet", level="error", worker=index, error=str(error))
             self._loop.call_later(_RETRY_S, self._spawn, index)
             return
-        linux.enlarge(ours)
-        linux.enlarge(theirs)
+        linux.enlarge(front_end)
+        linux.enlarge(worker_end)
         number = next(self._numbers)
-        worker = WorkerHandle(self._loop, number, index, slot, ours, self._worker_sent, self._worker_lost, self._allocate)
+        worker = WorkerHandle(self._loop, number, index, slot, front_end, self._worker_sent, self._worker_lost, self._allocate)
         worker.is_light = index >= len(self.slots)
         self.workers[index] = self._unreaped[number] = worker
         with contextlib.suppress(OSError):
             # A forkserver that is gone or frozen is noticed; the worker is then removed with the others.
-            worker.fork(forkserver, theirs)
+            worker.fork(forkserver, worker_end)
 
     def _slot(self, index: int) -> WorkerSlot | None:
         """After the others come those of the light worker and its standby, while they are wanted."""

@@ -143,7 +143,7 @@ def numbers(random: np.random.Generator, elements: int, *, compressed: bool = Fa
     return Good(name, "/v1/query", body, _json_check({"gradient.x": g.numpy()}), headers)
 
 
-def several(random: np.random.Generator) -> Good:
+def list_of_queries(random: np.random.Generator) -> Good:
     """A list of queries, one of which is refused."""
     singles = [softmax(random) for _ in range(8)]
     bodies = [single.body for single in singles]
@@ -164,7 +164,7 @@ def mix(random: np.random.Generator) -> list[tuple[float, Good]]:
     """Good queries with their weights."""
     cases: list[tuple[float, Good]] = []
     for _ in range(4):
-        cases += [(12.0, softmax(random)), (4.0, hessian(random)), (4.0, perceptron(random)), (1.0, several(random))]
+        cases += [(12.0, softmax(random)), (4.0, hessian(random)), (4.0, perceptron(random)), (1.0, list_of_queries(random))]
     for _ in range(2):
         cases += [(1.0, numbers(random, 3_000)), (1.0, numbers(random, 3_000, compressed=True)), (1.0, numbers(random, 50_000))]
         cases += [(1.0, large(random, 10_000)), (1.0, large(random, 125_000))]

@@ -245,9 +245,9 @@ def report(outcome: Outcome, looks: Sequence[watch.Look], ending: Ending) -> boo
     print(f"seen by the server: {ending.late}")
     if ending.shares["others"] > _OTHERS_SHARE:
         print(f"other processes took more than {_OTHERS_SHARE:.0%} of the CPU time: these times are not the server's alone")
-    for name, found in faults.items():
-        print(f"{name}: {len(found)}")
-        for text, number in Counter(found).most_common(8):
+    for name, texts in faults.items():
+        print(f"{name}: {len(texts)}")
+        for text, number in Counter(texts).most_common(8):
             print(f"    {number} × {text}")
     for label, name in (("front", "front_bytes"), ("forkserver", "forkserver_bytes"), ("a worker", "worker_bytes")):
         growth = watch.growth_per_10_000(list(looks), name) / 1e6

@@ -93,14 +93,14 @@ def test_polar_agrees_with_itself_where_the_modulus_is_negative() -> None:
     modulus, angle = torch.tensor([-2.0, 1.5, 0.0], dtype=torch.float64), torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     c = torch.complex(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, -1.0, 0.0])).to(torch.complex128)
     assert torch.equal(better_rules.polar(modulus, angle), torch.polar(modulus, angle))
-    pull = vjp(better_rules.polar, modulus, angle)[1]
+    rule = vjp(better_rules.polar, modulus, angle)[1]
     push = jvp(better_rules.polar, (modulus, angle), (torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)))[
         1
     ]
     left = (c.conj() * push).real.sum()
-    right = sum(g.sum() for g in pull(c))
+    right = sum(g.sum() for g in rule(c))
     assert abs(float(left - right)) < 1e-12
-    torch.testing.assert_close(pull(torch.ones(3, dtype=torch.complex128))[0], torch.cos(angle))
+    torch.testing.assert_close(rule(torch.ones(3, dtype=torch.complex128))[0], torch.cos(angle))
 
 
 def test_programs_call_them_too() -> None:
@@ -152,8 +152,8 @@ def _gap(function: Callable[..., Any], call: Callable[..., Any]) -> float:
 
     value, pushed = jvp(whole, (a,), (t,))[:2]
     c = torch.randn(value.shape, dtype=torch.float64, generator=generator)
-    (pulled,) = vjp(whole, a)[1](c)
-    return abs(float((c * pushed).sum() - (pulled * t).sum()))
+    (gradient,) = vjp(whole, a)[1](c)
+    return abs(float((c * pushed).sum() - (gradient * t).sum()))
 
 
 B = torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64)
@@ -196,8 +196,8 @@ def test_the_triangle_that_is_not_read_has_no_derivative(name: str, upper: bool)
 @pytest.mark.parametrize(("name", "option"), [("linalg.cholesky", {"upper": True}), ("linalg.eigh", {"UPLO": "U"})])
 def test_values_come_from_the_triangle_that_is_read(name: str, option: dict[str, Any]) -> None:
     a = torch.tensor([[4.0, 0.3, 0.5], [9.0, 3.0, 0.2], [8.0, 7.0, 2.5]], dtype=torch.float64, requires_grad=True)
-    ours, theirs = better_rules.BETTER[name](a, **option), operator.attrgetter(name)(torch)(a, **option)
-    values = ((ours, theirs),) if isinstance(ours, Tensor) else zip(ours, theirs, strict=True)
+    better, plain = better_rules.BETTER[name](a, **option), operator.attrgetter(name)(torch)(a, **option)
+    values = ((better, plain),) if isinstance(better, Tensor) else zip(better, plain, strict=True)
     assert all(torch.equal(one, other) for one, other in values)
 
 

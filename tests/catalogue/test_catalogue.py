@@ -106,10 +106,10 @@ def test_tags_are_right_where_they_are_known() -> None:
 def test_default_values_are_json() -> None:
     pages = [page(operation) for operation in ALL]
     assert orjson.loads(orjson.dumps(pages))
-    for found in pages:
-        for signature in found["signatures"]:
+    for entry in pages:
+        for signature in entry["signatures"]:
             for argument in signature["arguments"]:
-                assert ("default" in argument) != argument["required"], (found["name"], argument["name"])
+                assert ("default" in argument) != argument["required"], (entry["name"], argument["name"])
                 assert ("differentiable" in argument) == (argument["kind"] in TENSOR_KINDS)
 
 
@@ -194,8 +194,8 @@ WANTED = {
 
 @pytest.mark.parametrize(("text", "name"), WANTED.items())
 def test_search_finds_by_name_and_meaning(text: str, name: str) -> None:
-    found = [operation.name for operation in search(text)]
-    assert name in found[:5], found[:8]
+    names = [operation.name for operation in search(text)]
+    assert name in names[:5], names[:8]
 
 
 def test_search_filters() -> None:

@@ -47,8 +47,8 @@ def test_example_is_answered(operation: Operation) -> None:
 def test_example_survives_a_browser(operation: Operation) -> None:
     first, again = ask(operation.example).results["outputs"], ask(as_a_browser_sends(operation.example)).results["outputs"]
     assert {name: (t.dtype, t.shape) for name, t in first.items()} == {name: (t.dtype, t.shape) for name, t in again.items()}
-    for name, found in first.items():
-        if found.dtype != "bfloat16":
+    for name, tensor in first.items():
+        if tensor.dtype != "bfloat16":
             np.testing.assert_allclose(
-                np.frombuffer(found.data, found.dtype), np.frombuffer(again[name].data, found.dtype), rtol=1e-9
+                np.frombuffer(tensor.data, tensor.dtype), np.frombuffer(again[name].data, tensor.dtype), rtol=1e-9
             )

@@ -43,10 +43,10 @@ def _agrees(case: Case) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = tensors(_answer(case))
+            answered = tensors(_answer(case))
     except (PullbackError, RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError) as error:
         return f"{title(case.info)}: sample {case.number}: {str(error)[:200]}"
-    same = len(expected) == len(found) and all(equal(e, f) for e, f in zip(expected, found, strict=True))
+    same = len(expected) == len(answered) and all(equal(e, f) for e, f in zip(expected, answered, strict=True))
     return "" if same else f"{title(case.info)}: sample {case.number}: another result"
 
 

@@ -61,8 +61,8 @@ def asked(case: Case, inputs: Mapping[str, Any], kind: str, batched: tuple[str, 
 
 def of_samples(case: Case) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The inputs of each sample, and of all together."""
-    several = {name: value if isinstance(value, list) else [value] for name, value in case.inputs.items()}
-    variants = {name: [altered(tensor) for tensor in value] for name, value in several.items()}
+    members = {name: value if isinstance(value, list) else [value] for name, value in case.inputs.items()}
+    variants = {name: [altered(tensor) for tensor in value] for name, value in members.items()}
 
     def sent(name: str, tensors: list[Tensor]) -> Any:
         data = tuple(from_torch(tensor.contiguous()) for tensor in tensors)

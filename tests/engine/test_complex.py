@@ -14,23 +14,23 @@ Z = np.array([0.5 + 1.0j, -1.0 + 0.25j])
 
 
 def test_the_jacobian_of_a_holomorphic_function() -> None:
-    found = results(
+    answered = results(
         operation="exp",
         inputs={"input": Z},
         want=["jacobian", "jvp", "vjp"],
         tangent={"input": [1j, 2.0]},
         cotangent={"output": [1j, 2.0]},
     )
-    np.testing.assert_allclose(found["jacobian"]["output"]["input"], np.diag(np.exp(Z)), atol=1e-14)
-    np.testing.assert_allclose(found["jvp"]["output"], np.exp(Z) * [1j, 2.0])
-    np.testing.assert_allclose(found["vjp"]["input"], np.conj(np.exp(Z)) * [1j, 2.0])
+    np.testing.assert_allclose(answered["jacobian"]["output"]["input"], np.diag(np.exp(Z)), atol=1e-14)
+    np.testing.assert_allclose(answered["jvp"]["output"], np.exp(Z) * [1j, 2.0])
+    np.testing.assert_allclose(answered["vjp"]["input"], np.conj(np.exp(Z)) * [1j, 2.0])
 
 
 def test_the_jacobian_of_the_fourier_transform_is_its_matrix() -> None:
     n = 5
-    found = results(operation="fft.fft", inputs={"input": np.arange(n) * 0.1}, want=["jacobian"])
+    answered = results(operation="fft.fft", inputs={"input": np.arange(n) * 0.1}, want=["jacobian"])
     k = np.arange(n)
-    np.testing.assert_allclose(found["jacobian"]["output"]["input"], np.exp(-2j * np.pi * np.outer(k, k) / n), atol=1e-13)
+    np.testing.assert_allclose(answered["jacobian"]["output"]["input"], np.exp(-2j * np.pi * np.outer(k, k) / n), atol=1e-13)
 
 
 def test_the_gradient_of_a_real_loss_points_uphill() -> None:
@@ -42,8 +42,8 @@ def test_the_gradient_of_a_real_loss_points_uphill() -> None:
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_every_complex_dtype(dtype: str) -> None:
-    found = results(operation="sin", inputs={"input": Z.astype(dtype)}, want=["outputs", "vjp"])
-    assert found["outputs"]["output"].dtype == found["vjp"]["input"].dtype == dtype
+    answered = results(operation="sin", inputs={"input": Z.astype(dtype)}, want=["outputs", "vjp"])
+    assert answered["outputs"]["output"].dtype == answered["vjp"]["input"].dtype == dtype
 
 
 # --- ∂f/∂z and ∂f/∂z̄ ---------------------------------------------------------------------------------------------------
@@ -121,14 +121,14 @@ def test_a_complex_function_of_real_numbers_keeps_its_imaginary_part(program: st
     answer = ask(program=program, inputs={"x": x}, want=["outputs", "jacobian"], format=wanted)
     shape = (*answer.results["outputs"]["output"].shape, 4)
     form = "dense" if wanted == "dense" else answer.plan["formats"]["jacobian.output.x"]
-    found = whole(answer.results["jacobian"]["output"]["x"], form, shape)
+    answered = whole(answer.results["jacobian"]["output"]["x"], form, shape)
     step = 1e-6
     for column in range(4):
         ahead, behind = (
             array(ask(program=program, inputs={"x": x + sign * step * np.eye(4)[column]}).results["outputs"]["output"])
             for sign in (1, -1)
         )
-        np.testing.assert_allclose(found[:, column], (ahead - behind) / (2 * step), atol=1e-8)
+        np.testing.assert_allclose(answered[:, column], (ahead - behind) / (2 * step), atol=1e-8)
 
 
 @pytest.mark.parametrize("wanted", ["dense", "sparse"])
@@ -163,10 +163,10 @@ def test_the_hessian_of_a_real_function_of_complex_numbers(wanted: str) -> None:
 def test_products_agree_with_the_pair() -> None:
     """J·t = A·t + B·t̄ and vjp = Aᴴ·c + Bᵀ·c̄."""
     t, c = np.array([1j, 2.0 - 1j]), np.array([0.5 + 1j, -1j])
-    found = results(
+    answered = results(
         program="z * z.conj() + exp(z).flip(0)", inputs={"z": Z}, want=["jacobian", "jvp", "vjp"], tangent={"z": t},
         cotangent={"output": c},
     )  # fmt: skip
-    a, b = found["jacobian"]["output"]["z"]["z"], found["jacobian"]["output"]["z"]["conj_z"]
-    np.testing.assert_allclose(found["jvp"]["output"], a @ t + b @ t.conj())
-    np.testing.assert_allclose(found["vjp"]["z"], a.conj().T @ c + b.T @ c.conj())
+    a, b = answered["jacobian"]["output"]["z"]["z"], answered["jacobian"]["output"]["z"]["conj_z"]
+    np.testing.assert_allclose(answered["jvp"]["output"], a @ t + b @ t.conj())
+    np.testing.assert_allclose(answered["vjp"]["z"], a.conj().T @ c + b.T @ c.conj())

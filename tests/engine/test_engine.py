@@ -25,7 +25,7 @@ def softmax(x: list[float]) -> np.ndarray:
 def test_one_forward_serves_all() -> None:
     p = softmax(X)
     jacobian = np.diag(p) - np.outer(p, p)
-    found = results(
+    answered = results(
         operation="softmax",
         inputs={"input": X},
         parameters={"dim": 0},
@@ -33,14 +33,14 @@ def test_one_forward_serves_all() -> None:
         cotangent={"output": [1.0, 2.0, 3.0]},
         tangent={"input": [1.0, 0.0, -1.0]},
     )
-    np.testing.assert_allclose(found["outputs"]["output"], p)
-    np.testing.assert_allclose(found["vjp"]["input"], jacobian @ [1, 2, 3], atol=1e-15)
-    np.testing.assert_allclose(found["jvp"]["output"], jacobian @ [1, 0, -1], atol=1e-15)
-    np.testing.assert_allclose(found["jacobian"]["output"]["input"], jacobian, atol=1e-15)
+    np.testing.assert_allclose(answered["outputs"]["output"], p)
+    np.testing.assert_allclose(answered["vjp"]["input"], jacobian @ [1, 2, 3], atol=1e-15)
+    np.testing.assert_allclose(answered["jvp"]["output"], jacobian @ [1, 0, -1], atol=1e-15)
+    np.testing.assert_allclose(answered["jacobian"]["output"]["input"], jacobian, atol=1e-15)
 
 
 def test_several_cotangents_and_tangents_at_once() -> None:
-    found = results(
+    answered = results(
         operation="softmax",
         inputs={"input": X},
         parameters={"dim": 0},
@@ -48,61 +48,61 @@ def test_several_cotangents_and_tangents_at_once() -> None:
         cotangent={"output": np.eye(3)},
         tangent={"input": np.eye(3)},
     )
-    np.testing.assert_allclose(found["vjp"]["input"], found["jacobian"]["output"]["input"], atol=1e-15)
-    np.testing.assert_allclose(found["jvp"]["output"].T, found["jacobian"]["output"]["input"], atol=1e-15)
+    np.testing.assert_allclose(answered["vjp"]["input"], answered["jacobian"]["output"]["input"], atol=1e-15)
+    np.testing.assert_allclose(answered["jvp"]["output"].T, answered["jacobian"]["output"]["input"], atol=1e-15)
 
 
 def test_hessian_hvp_and_gradient_of_a_quadratic_form() -> None:
-    found = results(
+    answered = results(
         program="0.5 * x @ a @ x",
         inputs={"x": [1.0, -2.0], "a": MATRIX},
         wrt=("x",),
         want=["gradient", "hessian", "hvp"],
         tangent={"x": [3.0, 1.0]},
     )
-    np.testing.assert_allclose(found["gradient"]["x"], np.array(MATRIX) @ [1, -2])
-    np.testing.assert_allclose(found["hessian"]["x"]["x"], MATRIX)
-    np.testing.assert_allclose(found["hvp"]["x"], np.array(MATRIX) @ [3, 1])
+    np.testing.assert_allclose(answered["gradient"]["x"], np.array(MATRIX) @ [1, -2])
+    np.testing.assert_allclose(answered["hessian"]["x"]["x"], MATRIX)
+    np.testing.assert_allclose(answered["hvp"]["x"], np.array(MATRIX) @ [3, 1])
 
 
 def test_hessian_across_inputs() -> None:
-    found = results(program="(x * y ** 2).sum()", inputs={"x": [2.0], "y": [3.0]}, want=["hessian"])["hessian"]
-    assert found["x"]["x"].ravel() == [0.0]
-    assert found["x"]["y"].ravel() == found["y"]["x"].ravel() == [6.0]
-    assert found["y"]["y"].ravel() == [4.0]
+    answered = results(program="(x * y ** 2).sum()", inputs={"x": [2.0], "y": [3.0]}, want=["hessian"])["hessian"]
+    assert answered["x"]["x"].ravel() == [0.0]
+    assert answered["x"]["y"].ravel() == answered["y"]["x"].ravel() == [6.0]
+    assert answered["y"]["y"].ravel() == [4.0]
 
 
 def test_the_hessian_of_a_linear_function_is_zero() -> None:
-    found = results(operation="sum", inputs={"input": X}, want=["hessian", "hvp"], tangent={"input": X})
-    assert not found["hessian"]["input"]["input"].any()
-    assert not found["hvp"]["input"].any()
+    answered = results(operation="sum", inputs={"input": X}, want=["hessian", "hvp"], tangent={"input": X})
+    assert not answered["hessian"]["input"]["input"].any()
+    assert not answered["hvp"]["input"].any()
 
 
 def test_fisher_is_the_mean_of_outer_products() -> None:
-    found = results(program="w * x", inputs={"w": 2.0, "x": X}, wrt=("w",), want=["fisher", "fisher_diagonal"])
-    np.testing.assert_allclose(found["fisher"]["w"], [[np.mean(np.square(X))]])
-    np.testing.assert_allclose(found["fisher_diagonal"]["w"], np.mean(np.square(X)))
+    answered = results(program="w * x", inputs={"w": 2.0, "x": X}, wrt=("w",), want=["fisher", "fisher_diagonal"])
+    np.testing.assert_allclose(answered["fisher"]["w"], [[np.mean(np.square(X))]])
+    np.testing.assert_allclose(answered["fisher_diagonal"]["w"], np.mean(np.square(X)))
 
 
 def test_lists_of_tensors_have_gradients_by_index() -> None:
-    found = results(
+    answered = results(
         operation="cat", inputs={"tensors": ([1.0, 2.0], [3.0])}, want=["vjp"], cotangent={"output": [5.0, 6.0, 7.0]}
     )
-    np.testing.assert_array_equal(found["vjp"]["tensors.0"], [5, 6])
-    np.testing.assert_array_equal(found["vjp"]["tensors.1"], [7])
+    np.testing.assert_array_equal(answered["vjp"]["tensors.0"], [5, 6])
+    np.testing.assert_array_equal(answered["vjp"]["tensors.1"], [7])
 
 
 def test_outputs_that_carry_no_derivative_are_left_alone() -> None:
-    found = results(
+    answered = results(
         operation="max",
         inputs={"input": [[1.0, 5.0], [7.0, 2.0]]},
         parameters={"dim": 1},
         want=["outputs", "vjp", "jacobian"],
         cotangent={"values": [10.0, 20.0]},
     )
-    np.testing.assert_array_equal(found["outputs"]["indices"], [1, 0])
-    np.testing.assert_array_equal(found["vjp"]["input"], [[0, 10], [20, 0]])
-    assert set(found["jacobian"]) == {"values"}
+    np.testing.assert_array_equal(answered["outputs"]["indices"], [1, 0])
+    np.testing.assert_array_equal(answered["vjp"]["input"], [[0, 10], [20, 0]])
+    assert set(answered["jacobian"]) == {"values"}
 
 
 @pytest.mark.parametrize(
@@ -170,28 +170,28 @@ def test_a_disconnected_input_is_zero_with_a_note() -> None:
 
 def test_integers_are_promoted_where_a_derivative_needs_it() -> None:
     assert results(operation="square", inputs={"input": [1, 2]}, want=["vjp"])["vjp"]["input"].dtype == np.float64
-    found = results(
+    answered = results(
         operation="index_select", inputs={"input": [5, 6, 7], "index": [2, 0]}, parameters={"dim": 0}, want=["outputs", "vjp"]
     )
-    np.testing.assert_array_equal(found["outputs"]["output"], [7.0, 5.0])
-    np.testing.assert_array_equal(found["vjp"]["input"], [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(answered["outputs"]["output"], [7.0, 5.0])
+    np.testing.assert_array_equal(answered["vjp"]["input"], [1.0, 0.0, 1.0])
     assert results(operation="bitwise_and", inputs={"input": [6], "other": [3]})["outputs"]["output"].dtype == np.int64
 
 
 def test_whole_numbers_beside_floating_ones_are_promoted_where_pytorch_refuses_them() -> None:
     """A browser writes 1.0 as 1."""
     image, kernel = np.arange(9).reshape(1, 1, 3, 3), [[[[0.5, 0.0], [0.0, 0.25]]]]
-    found = results(operation="nn.functional.conv2d", inputs={"input": image, "weight": kernel}, want=["outputs", "vjp"])
-    np.testing.assert_allclose(found["outputs"]["output"], [[[[1.0, 1.75], [3.25, 4.0]]]])
-    assert set(found["vjp"]) == {"input", "weight"}
-    found = results(operation="nn.functional.cross_entropy", inputs={"input": [[0.5, 1.5]], "target": [1]}, want=["vjp"])
-    assert set(found["vjp"]) == {"input"}
+    answered = results(operation="nn.functional.conv2d", inputs={"input": image, "weight": kernel}, want=["outputs", "vjp"])
+    np.testing.assert_allclose(answered["outputs"]["output"], [[[[1.0, 1.75], [3.25, 4.0]]]])
+    assert set(answered["vjp"]) == {"input", "weight"}
+    answered = results(operation="nn.functional.cross_entropy", inputs={"input": [[0.5, 1.5]], "target": [1]}, want=["vjp"])
+    assert set(answered["vjp"]) == {"input"}
 
 
 def test_compute_in_another_dtype() -> None:
-    found = results(operation="exp", inputs={"input": X}, dtype="float32", want=["outputs", "vjp"])
-    assert found["outputs"]["output"].dtype == np.float32
-    assert found["vjp"]["input"].dtype == np.float32
+    answered = results(operation="exp", inputs={"input": X}, dtype="float32", want=["outputs", "vjp"])
+    assert answered["outputs"]["output"].dtype == np.float32
+    assert answered["vjp"]["input"].dtype == np.float32
 
 
 def test_random_operations_need_a_seed_and_repeat() -> None:
@@ -230,8 +230,8 @@ def _same(together: Any, alone: Any, index: int) -> None:
 
 def test_batched_cotangents_are_one_a_sample() -> None:
     x, c = np.random.default_rng(0).standard_normal((2, 4, 3))
-    found = results(operation="exp", inputs={"input": x}, batched=("input",), want=["vjp"], cotangent={"output": c})
-    np.testing.assert_allclose(found["vjp"]["input"], c * np.exp(x))
+    answered = results(operation="exp", inputs={"input": x}, batched=("input",), want=["vjp"], cotangent={"output": c})
+    np.testing.assert_allclose(answered["vjp"]["input"], c * np.exp(x))
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_forward_and_reverse_jacobians_agree_at_every_shape(rows: int, columns: 
     """tanh(x @ w): whichever mode the plan takes, the closed form comes out."""
     rng = np.random.default_rng(seed)
     x, w = rng.standard_normal(rows), rng.standard_normal((rows, columns))
-    found = results(program="tanh(x @ w)", inputs={"x": x, "w": w}, wrt=("x",), want=["jacobian"])["jacobian"]["output"]["x"]
-    np.testing.assert_allclose(found, (1 - np.tanh(x @ w)[:, None] ** 2) * w.T, atol=1e-13)
+    answered = results(program="tanh(x @ w)", inputs={"x": x, "w": w}, wrt=("x",), want=["jacobian"])["jacobian"]["output"]["x"]
+    np.testing.assert_allclose(answered, (1 - np.tanh(x @ w)[:, None] ** 2) * w.T, atol=1e-13)
 
 
 def test_a_long_chain_of_values_needs_no_memory_for_all_of_them() -> None:

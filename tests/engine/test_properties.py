@@ -69,16 +69,16 @@ def test_vjp_jvp_and_jacobian_agree(operation: Operation) -> None:
     plain = _answer(query, want=("vjp", "jvp"), cotangent={}, tangent={})
     tangent = {name: _vector(rng, value) for name, value in plain.results["vjp"].items()}
     cotangent = {name: _vector(rng, value) for name, value in plain.results["jvp"].items()}
-    found = _answer(query, want=("vjp", "jvp", "jacobian"), cotangent=cotangent, tangent=tangent).results
+    answered = _answer(query, want=("vjp", "jvp", "jacobian"), cotangent=cotangent, tangent=tangent).results
     u, v = _arrays(cotangent), _arrays(tangent)
-    step_vjp, pushed = _arrays(found["vjp"]), _arrays(found["jvp"])
+    step_vjp, pushed = _arrays(answered["vjp"]), _arrays(answered["jvp"])
     forward, backward = _pairing(u, pushed), _pairing(step_vjp, v)
     scale = 1 + sum(float(np.abs(x).sum()) for x in (*step_vjp.values(), *pushed.values()))
     single = any(t.dtype == "float32" for _, t in leaves_of(query.inputs))
     assert abs(forward - backward) <= (1e-6 if single else 1e-9) * scale, (forward, backward)
     if any(np.iscomplexobj(a) for a in (*u.values(), *v.values())):
         return  # ∂f/∂z says it all only of holomorphic functions; tests/engine/test_complex.py has those
-    for output, blocks in found["jacobian"].items():
+    for output, blocks in answered["jacobian"].items():
         product = sum(
             np.tensordot(array(block), v[name], axes=v[name].ndim) if v[name].ndim else array(block) * v[name]
             for name, block in blocks.items()
@@ -93,8 +93,8 @@ def test_hessian_is_symmetric_and_agrees_with_hvp(operation: Operation) -> None:
     """Of Σ c·f(x), written as a program around the operation's example, c fixed and generic."""
     query = example(operation)
     outputs = _answer(query, want=("outputs",)).results["outputs"]
-    smooth = _answer(query, want=("jvp",), tangent={}).results["jvp"]
-    name, value = next(((n, o) for n, o in smooth.items() if o.dtype == "float64"), (None, None))
+    outputs_jvp = _answer(query, want=("jvp",), tangent={}).results["jvp"]
+    name, value = next(((n, o) for n, o in outputs_jvp.items() if o.dtype == "float64"), (None, None))
     if name is None or value is None:
         pytest.skip("no output in float64: rounding or complex numbers would blur the comparison")
     scalar = _weighted(operation, query, name, tuple(outputs), value)
@@ -108,8 +108,8 @@ def test_hessian_is_symmetric_and_agrees_with_hvp(operation: Operation) -> None:
             pytest.skip("the public function has arguments without a default that the example leaves out")
         raise
     tangent = {leaf: _vector(rng, g) for leaf, g in first.results["gradient"].items()}
-    found = ENGINE.answer(Query(**scalar, want=("hessian", "hvp"), tangent=tangent)).results
-    hessian, product = found["hessian"], _arrays(found["hvp"])
+    answered = ENGINE.answer(Query(**scalar, want=("hessian", "hvp"), tangent=tangent)).results
+    hessian, product = answered["hessian"], _arrays(answered["hvp"])
     v = _arrays(tangent)
     for row, blocks in hessian.items():
         size = v[row].size

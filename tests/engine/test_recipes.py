@@ -30,17 +30,17 @@ def test_a_recipe_is_made_when_a_query_comes_again() -> None:
 
 
 @pytest.mark.parametrize(("size", "kept"), [(1 << 10, 512), (1 << 20, 31)])
-def test_their_number_and_their_bytes_are_bounded(size: int, kept: int) -> None:
+def test_their_number_and_their_bytes_are_bounded(size: int, remaining: int) -> None:
     recipes = Recipes()
     recipes.keep("first", None, size)
     for number in range(2000):
         assert not recipes.is_due("first"), "it is known to have none"
         recipes.get("first")
         recipes.keep(number, None, size)
-    assert recipes.is_due(1998 - kept) is recipes.is_due(0) is False, "forgotten, so they are seen for the first time"
-    assert recipes.is_due(1998 - kept) is recipes.is_due(0) is True
-    assert not recipes.is_due(2001 - kept), "still known"
-    assert not recipes.is_due(2001 - kept)
+    assert recipes.is_due(1998 - remaining) is recipes.is_due(0) is False, "forgotten, so they are seen for the first time"
+    assert recipes.is_due(1998 - remaining) is recipes.is_due(0) is True
+    assert not recipes.is_due(2001 - remaining), "still known"
+    assert not recipes.is_due(2001 - remaining)
     assert not recipes.is_due("first")
 
 
@@ -52,9 +52,9 @@ def test_proofs_that_are_due_keep_no_more_than_recipes_may() -> None:
         recipe = ENGINE.recipe(query, None)
         assert recipe is not None
         assert recipe.bytes >= 512 * 512 * 8
-        kept = Kept(recipe, lambda _: None, "", {}, {})
+        prepared = Kept(recipe, lambda _: None, "", {}, {})
         for number in range(8):
-            recipes.note(factor, kept, [array("d", [number] * 512)], 1e-4)
+            recipes.note(factor, prepared, [array("d", [number] * 512)], 1e-4)
         if recipe.came is None:
             due, due_bytes = due + 1, due_bytes + recipe.bytes
     assert due > 1

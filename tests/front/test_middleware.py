@@ -170,19 +170,19 @@ def test_other_options_need_a_key(strict: Server) -> None:
 
 
 @pytest.mark.parametrize("given", ["a", "run-7.b_c", "x" * 128])
-def test_a_harmless_request_id_is_kept(keyed: httpx.Client, given: str) -> None:
+def test_a_harmless_request_id_is_kept(keyed: httpx.Client, request_id: str) -> None:
     for reply in (
-        keyed.post("/v1/query", json=SMALL, headers={"X-Request-Id": given}),
-        keyed.get("/v1/operations/exp", headers={"X-Request-Id": given}),
-        keyed.get("/nowhere", headers={"X-Request-Id": given}),
+        keyed.post("/v1/query", json=SMALL, headers={"X-Request-Id": request_id}),
+        keyed.get("/v1/operations/exp", headers={"X-Request-Id": request_id}),
+        keyed.get("/nowhere", headers={"X-Request-Id": request_id}),
     ):
-        assert reply.headers["x-request-id"] == given
+        assert reply.headers["x-request-id"] == request_id
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "<b>", "a b", "ä", '{"a":1}'])
-def test_another_request_id_is_replaced(keyed: httpx.Client, given: str) -> None:
-    reply = keyed.post("/v1/query", json=SMALL, headers=[(b"X-Request-Id", given.encode("latin-1"))])
-    assert reply.headers["x-request-id"] not in ("", given)
+def test_another_request_id_is_replaced(keyed: httpx.Client, request_id: str) -> None:
+    reply = keyed.post("/v1/query", json=SMALL, headers=[(b"X-Request-Id", request_id.encode("latin-1"))])
+    assert reply.headers["x-request-id"] not in ("", request_id)
 
 
 def test_a_trace_is_carried_on(keyed: httpx.Client) -> None:

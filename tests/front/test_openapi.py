@@ -25,7 +25,7 @@ from tests.browser_numbers import as_a_browser_sends
 from tests.front.computed_refusals import asked
 from tests.server import Server
 
-KEPT = Path(__file__).parent.parent.parent / "openapi" / "openapi.json"
+DELIVERED = Path(__file__).parent.parent.parent / "openapi" / "openapi.json"
 TOLERANCE = 1e-6
 
 
@@ -44,14 +44,14 @@ def test_document_is_valid() -> None:
 
 
 def test_kept_file_is_the_document() -> None:
-    assert KEPT.read_bytes() == text(__version__), "run `make openapi`"
+    assert DELIVERED.read_bytes() == text(__version__), "run `make openapi`"
 
 
 def test_server_gives_the_document(server: Server) -> None:
     reply = server.http.get("/openapi.json")
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("application/json")
-    assert reply.json() == orjson.loads(KEPT.read_bytes())
+    assert reply.json() == orjson.loads(DELIVERED.read_bytes())
 
 
 def test_every_endpoint_is_described() -> None:

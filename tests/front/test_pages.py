@@ -39,8 +39,8 @@ def test_the_catalogue_lists_and_describes(server: Server) -> None:
 
 
 def test_search(server: Server) -> None:
-    found = server.http.get("/v1/operations", params={"search": "pinv"}).json()["operations"]
-    assert "linalg.pinv" in [operation["name"] for operation in found]
+    operations = server.http.get("/v1/operations", params={"search": "pinv"}).json()["operations"]
+    assert "linalg.pinv" in [operation["name"] for operation in operations]
     names = {
         wanted: {o["name"] for o in server.http.get("/v1/operations", params={"differentiable": wanted}).json()["operations"]}
         for wanted in ("true", "false")

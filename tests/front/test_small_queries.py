@@ -39,7 +39,7 @@ def in_two_pieces(raw: Line, request: bytes, body: bytes) -> None:
     raw.try_send(body)
 
 
-def told(raw: Line) -> tuple[int, dict[str, str], Any]:
+def parsed(raw: Line) -> tuple[int, dict[str, str], Any]:
     """The reply without what passes."""
     status, headers, body = raw.reply()
     headers = {name: value for name, value in headers.items() if name not in PASSING}
@@ -82,9 +82,9 @@ def test_both_ways_answer_alike(headers: dict[str, str], body: bytes, strict: Se
             for _ in range(2):
                 request = head(Content_Length=str(len(body)), **{"X_API_Key": KEY, **headers})
                 send(raw, request, body)
-                reply = told(raw)
+                reply = parsed(raw)
                 if reply[0] == 100:
-                    reply = told(raw)
+                    reply = parsed(raw)
                 replies.append(reply)
                 if reply[1].get("connection") == "close":
                     assert raw.is_closed()
@@ -117,7 +117,7 @@ def test_both_ways_answer_other_protocols_alike(path: str, strict: Server) -> No
                 # A header that ends like the one of the body's length is none.
                 headers = {"Content_Length": str(len(body)), "Inference_Header_Content_Length": str(len(body))}
                 send(raw, head(path=path, X_API_Key=KEY, **headers), body)
-                replies.append(told(raw))
+                replies.append(parsed(raw))
     assert replies[:3] == replies[3:]
 
 

@@ -49,15 +49,15 @@ def page(browser: BrowserContext, server: Server) -> Iterator[Page]:
 
 def test_softmax_jacobian_by_hand(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/docs")
-    door = page.locator("#operations-queries-query")
-    door.locator(".opblock-summary-control").click()
-    door.get_by_role("button", name="Try it out").click()
+    section = page.locator("#operations-queries-query")
+    section.locator(".opblock-summary-control").click()
+    section.get_by_role("button", name="Try it out").click()
     # Another first, so that choosing is tried.
-    choice = door.locator(".opblock-section-request-body .examples-select select")
+    choice = section.locator(".opblock-section-request-body .examples-select select")
     choice.select_option("pinv")
     choice.select_option("softmax_jacobian")
-    door.get_by_role("button", name="Execute").click()
-    live = door.locator(".live-responses-table")
+    section.get_by_role("button", name="Execute").click()
+    live = section.locator(".live-responses-table")
     assert live.locator("tbody .response-col_status").first.inner_text().split()[0] == "200"
     answer = json.loads(live.locator("tbody .highlight-code code").first.inner_text())
     jacobian = answer["jacobian"]["output"]["input"]
@@ -67,9 +67,9 @@ def test_softmax_jacobian_by_hand(server: Server, page: Page) -> None:
 
 def test_every_example_can_be_chosen(server: Server, page: Page) -> None:
     page.goto(f"{server.url}/docs")
-    door = page.locator("#operations-queries-query")
-    door.locator(".opblock-summary-control").click()
-    options = door.locator(".opblock-section-request-body .examples-select option").evaluate_all(
+    section = page.locator("#operations-queries-query")
+    section.locator(".opblock-summary-control").click()
+    options = section.locator(".opblock-section-request-body .examples-select option").evaluate_all(
         "all => all.map(one => one.value)"
     )
     assert options == list(examples())

@@ -80,7 +80,7 @@ def exchanged(port: int, pieces: list[bytes], pause_s: float = 0.0) -> bytes:
 
 def statuses(received: bytes) -> list[int]:
     """Those of the responses in what has come; each must be whole, and nothing may stand between or behind them."""
-    found = []
+    codes = []
     while received:
         head, end, rest = received.partition(b"\r\n\r\n")
         assert end, received
@@ -97,8 +97,8 @@ def statuses(received: bytes) -> list[int]:
             assert problem["code"] not in ("internal", "worker_crashed"), problem
         received = rest[length:]
         if status != 100:
-            found.append(status)
-    return found
+            codes.append(status)
+    return codes
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -49,11 +49,11 @@ def asked(server: Server, query: Mapping[str, Any]) -> tuple[int, dict[str, Any]
     return reply.status_code, answer, dict(tensors_of(answer)) if reply.status_code == 200 else {}
 
 
-def differences(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]], relative: float = RELATIVE) -> list[str]:
+def differences(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]], relative: float = RELATIVE) -> list[str]:
     """What is not alike, by path; of each tensor the largest number sets the scale."""
-    if ours.keys() != theirs.keys():
-        return [f"{sorted(ours)} in the place of {sorted(theirs)}"]
-    return [path for path in ours if not are_alike(ours[path], theirs[path], relative)]
+    if one.keys() != other.keys():
+        return [f"{sorted(one)} in the place of {sorted(other)}"]
+    return [path for path in one if not are_alike(one[path], other[path], relative)]
 
 
 def are_alike(one: NDArray[Any], other: NDArray[Any], relative: float = RELATIVE) -> bool:

@@ -38,16 +38,16 @@ sys.exit(lines != [long] * 15)
 def test_a_front_reads_what_others_have() -> None:
     board = Board(3)
     ends = [line() for _ in range(3)]
-    members = [Membership(index, board, ours) for index, (ours, _) in enumerate(ends)]
+    members = [Membership(index, board, front_line) for index, (front_line, _) in enumerate(ends)]
     for waiting, member in enumerate(members, 1):
         member.tell_waiting(waiting)
     assert [member.waiting_elsewhere for member in members] == [5, 4, 3]
     board.clear(2)
     assert [member.waiting_elsewhere for member in members] == [2, 1, 3]
     assert board.get(2, Column.WAITING) == 0
-    for ours, theirs in ends:
-        ours.close()
-        theirs.close()
+    for front_line, parent_line in ends:
+        front_line.close()
+        parent_line.close()
 
 
 def test_lines_of_several_processes_stay_whole() -> None:

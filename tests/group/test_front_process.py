@@ -19,10 +19,10 @@ from tests.front.test_connection_limit import Member
 def pair() -> Iterator[tuple[FrontProcess, Membership]]:
     """The parent's and the front's own side of one front."""
     board = Board(2)
-    ours, theirs = line()
-    yield FrontProcess(1, 0, ours, board), Membership(1, board, theirs)
-    ours.close()
-    theirs.close()
+    parent_line, front_line = line()
+    yield FrontProcess(1, 0, parent_line, board), Membership(1, board, front_line)
+    parent_line.close()
+    front_line.close()
 
 
 def hand_over(front: FrontProcess, count: int) -> list[socket.socket]:

@@ -20,9 +20,9 @@ class Fronts:
         self.ends: list[Line] = []
         self.processes: dict[int, FrontProcess] = {}
         for index in range(3):
-            ours, theirs = line()
-            self.ends.append(theirs)
-            front = self.processes[index] = FrontProcess(index, 0, ours, board)
+            parent_line, front_line = line()
+            self.ends.append(front_line)
+            front = self.processes[index] = FrontProcess(index, 0, parent_line, board)
             front.is_up = True
             front.counts = {"cqueries": 1, "gwaiting": 1}
         self.gatherings = Gatherings(self.processes)

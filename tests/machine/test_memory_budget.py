@@ -59,8 +59,8 @@ def test_a_machine_of_some_size_takes_what_it_always_took() -> None:
         {"workers": 2, "queue_bytes": 50 * MIB},
     ],
 )
-def test_what_is_given_counts_and_the_rest_is_derived(given: dict[str, int]) -> None:
-    budget = derive(Settings.model_validate(given), Machine(2 * GIB, "cgroup", 4))
+def test_what_is_given_counts_and_the_rest_is_derived(chosen: dict[str, int]) -> None:
+    budget = derive(Settings.model_validate(chosen), Machine(2 * GIB, "cgroup", 4))
     assert budget.fits
     names = {
         "workers": "workers",
@@ -68,7 +68,7 @@ def test_what_is_given_counts_and_the_rest_is_derived(given: dict[str, int]) -> 
         "queue_bytes": "queue_bytes",
         "body_limit_bytes": "body_bytes",
     }
-    assert {name: getattr(budget, names[name]) for name in given} == given
+    assert {name: getattr(budget, names[name]) for name in chosen} == chosen
 
 
 @pytest.mark.parametrize("cores", [1, 2, 8])

@@ -110,10 +110,10 @@ def _written(value: Any) -> str:
 _QUERIES: Final[dict[str, Callable[[Plain], Query]]] = {"operation": as_operation, "program": as_program}
 
 
-def outcome(door: str, case: Plain) -> str:
+def outcome(entrance: str, case: Plain) -> str:
     """A digest of the answer, or the refusal."""
     try:
-        return called(case) if door == "call" else answered(_QUERIES[door](case))
+        return called(case) if entrance == "call" else answered(_QUERIES[entrance](case))
     except PullbackError as error:
         return str(error)
     except Exception as error:
@@ -140,13 +140,15 @@ def called(case: Plain) -> str:
     torch.default_generator.manual_seed(1)
     result = invoke(bind(find(case.operation), counts, case.parameters), leaves)
     outputs = list(_tensors(result))
-    smooth = [output for output in outputs if output.requires_grad]
+    differentiable = [output for output in outputs if output.requires_grad]
     wrt = [leaf for leaf in leaves.values() if leaf.requires_grad]
     digest = _digest({str(index): from_torch(output) for index, output in enumerate(outputs)})
-    if not smooth:
+    if not differentiable:
         return digest
     try:
-        gradients = torch.autograd.grad(smooth, wrt, [torch.ones_like(output) for output in smooth], allow_unused=True)
+        gradients = torch.autograd.grad(
+            differentiable, wrt, [torch.ones_like(output) for output in differentiable], allow_unused=True
+        )
     except RuntimeError as error:
         return f"{digest}, backward: {error}"
     return f"{digest}, gradients {_digest({str(i): from_torch(g) for i, g in enumerate(gradients) if g is not None})}"
@@ -236,13 +238,13 @@ def read_samples(count: int) -> None:
             for name, value in sample.inputs.items()
         }
         parameters = {name: tuple(value) if isinstance(value, list) else value for name, value in sample.parameters.items()}
-        kept = _SAMPLES.setdefault(sample.operation, [])
+        plain_cases = _SAMPLES.setdefault(sample.operation, [])
         shape = {
             (name, np.shape(value) and len(np.shape(value))) for name, value in inputs.items() if isinstance(value, np.ndarray)
         }
         seen = _KINDS.setdefault(sample.operation, [])
-        if len(kept) < count and (shape, parameters) not in seen:
-            kept.append(Plain(sample.operation, inputs, parameters))
+        if len(plain_cases) < count and (shape, parameters) not in seen:
+            plain_cases.append(Plain(sample.operation, inputs, parameters))
             seen.append((shape, parameters))
 
 
@@ -254,11 +256,11 @@ def _child(names: Sequence[str], seed: int, count: int, first: int, writer: int)
     resource.setrlimit(resource.RLIMIT_DATA, (_DATA_BYTES, _DATA_BYTES))
     with os.fdopen(writer, "w") as pipe:
         for name in names:
-            for index, (door, case) in enumerate(cases(find(name), seed, count)):
+            for index, (entrance, case) in enumerate(cases(find(name), seed, count)):
                 if index < first:
                     continue
-                print(json.dumps([name, index, door, str(case)]), file=pipe, flush=True)
-                print(json.dumps(outcome(door, case)), file=pipe, flush=True)
+                print(json.dumps([name, index, entrance, str(case)]), file=pipe, flush=True)
+                print(json.dumps(outcome(entrance, case)), file=pipe, flush=True)
             first = 0
     os._exit(0)
 

@@ -40,11 +40,16 @@ class Runs:
     start: Outcomes
 
     def died(self) -> list[str]:
-        return [f"{call} by {door}: {o}" for run in (self.end, self.start) for (door, call), o in run.items() if "died of" in o]
+        return [
+            f"{call} by {entrance}: {o}"
+            for run in (self.end, self.start)
+            for (entrance, call), o in run.items()
+            if "died of" in o
+        ]
 
     def differing(self) -> list[str]:
         assert self.end.keys() == self.start.keys()
-        return [f"{call} by {door}" for (door, call), o in self.end.items() if o != self.start[door, call]]
+        return [f"{call} by {entrance}" for (entrance, call), o in self.end.items() if o != self.start[entrance, call]]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +92,7 @@ def test_every_operation_is_tried_with_answers_and_refusals(runs: Runs) -> None:
     answered = {call.partition("(")[0] for (_, call), outcome in runs.end.items() if outcome.startswith("answer")}
     assert set(operations()) <= answered
     assert sum(not outcome.startswith("answer") for outcome in runs.end.values()) > 2000
-    assert {door for door, _ in runs.end} == {"call", "operation", "program"}
+    assert {entrance for entrance, _ in runs.end} == {"call", "operation", "program"}
 
 
 def test_no_answer_depends_on_what_fresh_memory_holds(runs: Runs) -> None:

@@ -44,7 +44,7 @@ def derivatives(seed: int) -> dict[str, Any]:
 
 
 @cache
-def theirs(group: int) -> list[dict[str, Any]]:
+def jax_rows(group: int) -> list[dict[str, Any]]:
     with jax.enable_x64(True):
         traced = jax.jit(lambda: [derivatives(seed) for seed in range(group * TOGETHER, (group + 1) * TOGETHER)]).lower()
         answers: list[dict[str, Any]] = traced.compile(QUICK)()
@@ -60,7 +60,7 @@ def test_a_random_program(seed: int) -> None:
         query["cotangent"] = {"output": cotangent}
     if {"jvp", "hvp"} & set(kinds):
         query["tangent"] = tangent
-    ours, right = results(**query), theirs(seed // TOGETHER)[seed % TOGETHER]
+    ours, right = results(**query), jax_rows(seed // TOGETHER)[seed % TOGETHER]
     for kind in kinds:
         one = kind in ("outputs", "jvp")
         pairs = [("output", right[kind])] if one else list(zip(point, right[kind], strict=True))

@@ -43,11 +43,11 @@ CASES: dict[str, tuple[str, Any, str, list[list[int]] | None, str]] = {
 def test_matrices(case: str) -> None:
     text, x, verdict, elements, word = CASES[case]
     report = explained(text, x=x)
-    found = report["inputs"]["x"]
-    assert found["verdict"] == verdict, found
-    assert elements is None or found["elements"] == elements
-    assert word in ((found["because"] or {}).get("reason") or "")
-    reasons = [finding["because"]["reason"] for finding in found["findings"]]
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == verdict, entry
+    assert elements is None or entry["elements"] == elements
+    assert word in ((entry["because"] or {}).get("reason") or "")
+    reasons = [finding["because"]["reason"] for finding in entry["findings"]]
     assert len(reasons) == len(set(reasons))
 
 

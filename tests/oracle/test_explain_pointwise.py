@@ -254,25 +254,25 @@ def expected(text: str, x: float) -> str:
 @pytest.mark.parametrize("text", FUNCTIONS)
 def test_one_element(text: str) -> None:
     for x in points(text):
-        told = explained(text, x=[x])
-        found, right = told["inputs"]["x"], expected(text, x)
+        report = explained(text, x=[x])
+        entry, right = report["inputs"]["x"], expected(text, x)
         if right == "wrong":
-            assert found["verdict"] != "differentiable" or "cannot tell" in str(found), (x, found)
+            assert entry["verdict"] != "differentiable" or "cannot tell" in str(entry), (x, entry)
             continue
-        assert found["verdict"] == right, (x, found)
-        assert told["outputs"]["output"]["verdict"] == right, (x, told["outputs"])
+        assert entry["verdict"] == right, (x, entry)
+        assert report["outputs"]["output"]["verdict"] == right, (x, report["outputs"])
 
 
 @pytest.mark.parametrize("text", [text for text in FUNCTIONS if text not in FLAT])
 def test_several_elements(text: str) -> None:
     x = points(text)
     verdicts = [expected(text, value) for value in x]
-    told = explained(text, x=x)["inputs"]["x"]
-    found = {
-        kind: {e[0] for f in told["findings"] if f["verdict"] == kind for e in f["elements"]} for kind in ("kink", "singular")
+    entry = explained(text, x=x)["inputs"]["x"]
+    indices = {
+        kind: {e[0] for f in entry["findings"] if f["verdict"] == kind for e in f["elements"]} for kind in ("kink", "singular")
     }
     for k, right in enumerate(verdicts):
         if right in ("kink", "singular"):
-            assert k in found[right], (x[k], told)
+            assert k in indices[right], (x[k], entry)
         elif right == "differentiable":
-            assert k not in found["kink"] | found["singular"], (x[k], told)
+            assert k not in indices["kink"] | indices["singular"], (x[k], entry)

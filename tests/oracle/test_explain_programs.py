@@ -64,7 +64,7 @@ CANCEL: Final[list[tuple[str, float, float]]] = [
     ("exp(relu(x) - relu(-x))", 0.0, 1.0),
 ]
 # A bend of the whole at the point, from one slope to another.
-BENDS: Final[list[tuple[str, float]]] = [
+KINKS: Final[list[tuple[str, float]]] = [
     ("abs(x) + relu(x)", 0.0), ("sqrt(abs(x) + 1e-12)", 0.0), ("sqrt(abs(x) + 1e-20)", 0.0), ("x * sign(x)", 0.0), ("x + 1e-3 * abs(x)", 0.0),
     ("relu(x) + tanh(1e3 * x)", 0.0), ("log(abs(x) + 1e-9)", 0.0), ("exp(abs(x))", 0.0), ("abs(sin(x))", 0.0), ("where(x > 0, x, 2 * x)", 0.0),
     ("where(x > 1, x, x ** 2)", 1.0), ("maximum(x, x ** 2)", 1.0),
@@ -80,7 +80,7 @@ CONSTANT: Final[list[str]] = [
     "copysign(tensor(2.0), x)", "cat([sign(x), floor(x)])",
 ]  # fmt: skip
 # No bend, however it looks from afar; the numbers agree, or cannot be told.
-SMOOTH: Final[list[tuple[str, Any]]] = [
+DIFFERENTIABLE: Final[list[tuple[str, Any]]] = [
     ("tanh(1e9 * x)", [0.0]), ("tanh(1e9 * x)", [1.0]), ("sigmoid(1e12 * x)", [0.0]), ("sigmoid(-1e6 * x)", [1e-6]), ("exp(700 * x)", [1.0]),
     ("exp(-1e5 * x ** 2)", [1e-3]), ("x + 1e-12 * sin(1e12 * x)", [1.0]), ("x + 1e-20 * sin(1e20 * x)", [1.0]), ("sin(1e15 * x)", [1.0]),
     ("cos(x)", [1e8]), ("tan(x)", [1e8]), ("sin(1 / x)", [1e-6]), ("(x + 1e10) - 1e10", [1.0]), ("(x + 1e20) - 1e20", [1.0]),
@@ -110,37 +110,37 @@ def _gradient(text: str, x: Any) -> torch.Tensor:
 def test_bends_that_cancel(text: str, x: float, derivative: float) -> None:
     ours = float(_gradient(text, [x]))
     for point in ([x], [x, x + 0.4, x - 0.3]):
-        told = explained(text, x=point)
-        found = told["inputs"]["x"]
+        report = explained(text, x=point)
+        entry = report["inputs"]["x"]
         if math.isnan(derivative):
-            assert found["verdict"] == "kink"  # the control: it bends
+            assert entry["verdict"] == "kink"  # the control: it bends
         elif abs(ours - derivative) < 1e-9:
-            assert found["verdict"] == told["outputs"]["output"]["verdict"] == "differentiable", found
+            assert entry["verdict"] == report["outputs"]["output"]["verdict"] == "differentiable", entry
         else:
-            assert found["verdict"] == told["outputs"]["output"]["verdict"] == "kink", found
-            assert found["elements"] == [[0]]
-            assert found["subgradient"] == pytest.approx([ours])
-            assert found["derivative"] == pytest.approx([derivative], rel=1e-6)
+            assert entry["verdict"] == report["outputs"]["output"]["verdict"] == "kink", entry
+            assert entry["elements"] == [[0]]
+            assert entry["subgradient"] == pytest.approx([ours])
+            assert entry["derivative"] == pytest.approx([derivative], rel=1e-6)
 
 
-@pytest.mark.parametrize(("text", "x"), BENDS)
+@pytest.mark.parametrize(("text", "x"), KINKS)
 def test_bends_that_stay(text: str, x: float) -> None:
     for point in ([x], [x, x + 0.4, x - 0.3]):
-        told = explained(text, x=point)
-        assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "kink", told
-        assert told["inputs"]["x"]["elements"] == [[0]]
+        report = explained(text, x=point)
+        assert report["inputs"]["x"]["verdict"] == report["outputs"]["output"]["verdict"] == "kink", report
+        assert report["inputs"]["x"]["elements"] == [[0]]
 
 
 @pytest.mark.parametrize("text", CONSTANT)
 def test_constant_between_jumps(text: str) -> None:
     for point in ([1.3], [1.3, 2.4, 5.2]):
-        told = explained(text, x=point)
-        assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "piecewise_constant", told
-        assert "NaN" not in str(told)
+        report = explained(text, x=point)
+        assert report["inputs"]["x"]["verdict"] == report["outputs"]["output"]["verdict"] == "piecewise_constant", report
+        assert "NaN" not in str(report)
 
 
-@pytest.mark.parametrize(("text", "x"), SMOOTH)
+@pytest.mark.parametrize(("text", "x"), DIFFERENTIABLE)
 def test_no_false_alarm(text: str, x: Any) -> None:
-    told = explained(text, x=x)
-    assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "differentiable", told
-    assert told["inputs"]["x"]["elements"] == []
+    report = explained(text, x=x)
+    assert report["inputs"]["x"]["verdict"] == report["outputs"]["output"]["verdict"] == "differentiable", report
+    assert report["inputs"]["x"]["elements"] == []

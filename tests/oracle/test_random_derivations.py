@@ -93,8 +93,8 @@ def derivation(kind: str, text: str, leaves: dict[str, Tensor], name: str) -> Te
 
 
 def verdict(text: str, leaves: dict[str, Tensor], name: str, expected: Tensor) -> dict[str, Any]:
-    told: dict[str, Any] = check(build(text, leaves), leaves, (name,), None, {name: expected}, None, "gradient")[name]
-    return told
+    report: dict[str, Any] = check(build(text, leaves), leaves, (name,), None, {name: expected}, None, "gradient")[name]
+    return report
 
 
 def cases(group: int) -> list[tuple[int, str, dict[str, Tensor], str, random.Random]]:
@@ -110,9 +110,9 @@ def test_a_right_derivation_is_never_called_wrong(group: int) -> None:
     confirmed = 0
     for seed, text, leaves, name, rng in cases(group):
         kind = rng.choice(KINDS)
-        told = verdict(text, leaves, name, derivation(kind, text, leaves, name))
-        assert told["agrees"] is not False, (seed, kind, name, text, told)
-        confirmed += told["agrees"] is True
+        report = verdict(text, leaves, name, derivation(kind, text, leaves, name))
+        assert report["agrees"] is not False, (seed, kind, name, text, report)
+        confirmed += report["agrees"] is True
     assert confirmed >= TOGETHER - 2
 
 
@@ -144,9 +144,9 @@ def test_a_mistake_is_never_called_right_nor_by_a_wrong_name(group: int) -> None
         wrong = planted(mistake, derivative(text, leaves, name), rng)
         if wrong is None:
             continue
-        told = verdict(text, leaves, name, wrong)
-        assert told["agrees"] is False, (seed, mistake, name, text, told)
-        names = {claim["code"] for claim in (told.get("likely"), *told["also_possible"]) if claim is not None}
-        assert NAMES[mistake] in names if mistake in NAMES else not names, (seed, mistake, name, text, told)
+        report = verdict(text, leaves, name, wrong)
+        assert report["agrees"] is False, (seed, mistake, name, text, report)
+        names = {claim["code"] for claim in (report.get("likely"), *report["also_possible"]) if claim is not None}
+        assert NAMES[mistake] in names if mistake in NAMES else not names, (seed, mistake, name, text, report)
         seen += 1
     assert seen >= TOGETHER // 4  # the others have nothing to be mistaken in

@@ -44,13 +44,13 @@ PASSES = (
 def test_the_line_and_the_reason(case: str) -> None:
     text, verdict, line, operation, word, way_out = WHY[case]
     report = ask(program=text, inputs={"x": np.array(X), "w": np.array(W)}, want=["explain"]).results["explain"]
-    found = report["inputs"]["x"]
-    assert found["verdict"] == verdict, found
-    because = found["because"]
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == verdict, entry
+    because = entry["because"]
     assert (because["line"], because["operation"]) == (line, operation), because
     assert because["text"].strip() == text.splitlines()[line - 1].strip()
     assert word in because["reason"]
-    assert way_out in (found["instead"] or "")
+    assert way_out in (entry["instead"] or "")
 
 
 @pytest.mark.parametrize("text", PASSES)

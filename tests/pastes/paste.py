@@ -66,17 +66,17 @@ def collected() -> Iterator[Paste]:
 def tensors(paste: Paste) -> dict[str, Tensor]:
     """The inputs of a paste; the same ones at every call."""
     generator = torch.Generator().manual_seed(sum(map(ord, paste.name)))
-    made: dict[str, Tensor] = {}
+    leaves: dict[str, Tensor] = {}
     for name, spec in paste.inputs.items():
         if isinstance(spec, Tensor):
-            made[name] = spec.clone()
+            leaves[name] = spec.clone()
         elif spec and spec[0] == "int":
-            made[name] = torch.randint(spec[1], spec[2], spec[3:], generator=generator)
+            leaves[name] = torch.randint(spec[1], spec[2], spec[3:], generator=generator)
         elif spec and spec[0] == "pos":
-            made[name] = torch.rand(spec[1:], generator=generator, dtype=torch.float64) * 0.8 + 0.1
+            leaves[name] = torch.rand(spec[1:], generator=generator, dtype=torch.float64) * 0.8 + 0.1
         else:
-            made[name] = torch.randn(spec, generator=generator, dtype=torch.float64)
-    return made
+            leaves[name] = torch.randn(spec, generator=generator, dtype=torch.float64)
+    return leaves
 
 
 def reference(paste: Paste) -> Reference:
@@ -104,8 +104,8 @@ def reference(paste: Paste) -> Reference:
     cotangent = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape)
     gradients: dict[str, Tensor | None] = dict.fromkeys(variables)
     if output.requires_grad and variables:
-        found = torch.autograd.grad(output, list(variables.values()), cotangent, allow_unused=True)
-        gradients = dict(zip(variables, found, strict=True))
+        grads = torch.autograd.grad(output, list(variables.values()), cotangent, allow_unused=True)
+        gradients = dict(zip(variables, grads, strict=True))
     return Reference(output.detach(), gradients, {name: p.detach() for name, p in weights.items()}, cotangent)
 
 

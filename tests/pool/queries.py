@@ -26,5 +26,5 @@ def wait_until_draining(server: Server) -> None:
 
 def metric(http: httpx.Client, name: str) -> float:
     """The value of one line of /metrics, 0 where it is not there (yet)."""
-    found = re.search(rf"^{re.escape(name)} (\S+)$", http.get("/metrics").text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    line = re.search(rf"^{re.escape(name)} (\S+)$", http.get("/metrics").text, re.MULTILINE)
+    return float(line[1]) if line else 0.0

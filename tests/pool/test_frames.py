@@ -38,23 +38,23 @@ def stream_of(frame: Frame, pieces: int = 1) -> bytes:
 
 def feed(reader: Reader, data: bytes, steps: list[int]) -> list[Frame]:
     """Let `reader` receive `data` as a socket would: never more than its buffer, in steps of these sizes, again and again."""
-    found, start, turn = [], 0, 0
+    received, start, turn = [], 0, 0
     while start < len(data):
         buffer = reader.buffer()
         assert len(buffer) > 0
         count = min(len(buffer), steps[turn % len(steps)], len(data) - start)
         buffer[:count] = data[start : start + count]
-        found += reader.received(count)
+        received += reader.received(count)
         start += count
         turn += 1
-    return found
+    return received
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(frames, max_size=6), st.lists(st.integers(1, 200_000), min_size=1, max_size=5), st.integers(1, 4))
 def test_a_stream_gives_its_frames_however_it_is_cut(sent: list[Frame], steps: list[int], pieces: int) -> None:
-    found = feed(Reader(), b"".join(stream_of(frame, pieces) for frame in sent), steps)
-    assert [(f.kind, f.number, f.seconds, f.meta, bytes(f.body)) for f in found] == [
+    received = feed(Reader(), b"".join(stream_of(frame, pieces) for frame in sent), steps)
+    assert [(f.kind, f.number, f.seconds, f.meta, bytes(f.body)) for f in received] == [
         (f.kind, f.number, f.seconds, f.meta, f.body) for f in sent
     ]
 
@@ -68,9 +68,9 @@ def test_a_body_keeps_its_content_when_the_next_frame_comes() -> None:
     reader = Reader()
     for size in (10, LARGE_BYTES):
         first, second = (Frame(Kind.QUERY, 1, 0.0, b"", letter * size) for letter in (b"a", b"b"))
-        (kept,) = feed(reader, stream_of(first), [1 << 20])
+        (frame,) = feed(reader, stream_of(first), [1 << 20])
         feed(reader, stream_of(second), [1 << 20])
-        assert bytes(kept.body) == b"a" * size
+        assert bytes(frame.body) == b"a" * size
 
 
 @pytest.mark.parametrize(

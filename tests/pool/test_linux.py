@@ -20,10 +20,10 @@ from tests.waiting import HANG_S
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    ours.settimeout(HANG_S)
-    with ours, theirs:
-        yield ours, theirs
+    reading_end, writing_end = socket.socketpair()
+    reading_end.settimeout(HANG_S)
+    with reading_end, writing_end:
+        yield reading_end, writing_end
 
 
 def readable(connection: socket.socket) -> bool:
@@ -43,15 +43,15 @@ def later(connection: socket.socket) -> threading.Thread:
 
 
 def test_it_sleeps_where_it_does_not_know_that_something_comes_soon(pair: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = pair
+    reading_end, writing_end = pair
     seen = []
 
     def receive() -> int:
-        seen.append(readable(ours))
-        return len(ours.recv(1))
+        seen.append(readable(reading_end))
+        return len(reading_end.recv(1))
 
-    thread = later(theirs)
-    assert AdaptiveWait(ours).wait(receive) == 1
+    thread = later(writing_end)
+    assert AdaptiveWait(reading_end).wait(receive) == 1
     assert seen == [False]
     thread.join()
 
@@ -61,17 +61,17 @@ def test_it_stays_awake_where_the_last_came_soon(
 ) -> None:
     monkeypatch.setattr(linux, "_AWAKE_S", HANG_S)
     monkeypatch.setattr(linux, "_YIELD_S", HANG_S)  # others use this machine too
-    ours, theirs = pair
+    reading_end, writing_end = pair
     seen = []
 
     def receive() -> int:
-        seen.append(readable(ours))
-        return len(ours.recv(1))
+        seen.append(readable(reading_end))
+        return len(reading_end.recv(1))
 
-    wait = AdaptiveWait(ours)
-    theirs.send(b"x")
+    wait = AdaptiveWait(reading_end)
+    writing_end.send(b"x")
     wait.wait(receive)
-    thread = later(theirs)
+    thread = later(writing_end)
     assert wait.wait(receive) == 1
     assert seen == [True, True]
     thread.join()
@@ -79,16 +79,16 @@ def test_it_stays_awake_where_the_last_came_soon(
 
 def test_it_stays_awake_for_a_moment_only(pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linux, "_YIELD_S", HANG_S)
-    ours, theirs = pair
-    wait = AdaptiveWait(ours)
-    theirs.send(b"x")
-    wait.wait(lambda: len(ours.recv(1)))
+    reading_end, writing_end = pair
+    wait = AdaptiveWait(reading_end)
+    writing_end.send(b"x")
+    wait.wait(lambda: len(reading_end.recv(1)))
 
     def receive() -> int:
         time.sleep(1.0)  # nothing comes for so long
-        return len(ours.recv(1))
+        return len(reading_end.recv(1))
 
-    thread = later(theirs)
+    thread = later(writing_end)
     began = time.process_time()
     assert wait.wait(receive) == 1
     assert time.process_time() - began < 0.5
@@ -96,12 +96,12 @@ def test_it_stays_awake_for_a_moment_only(pair: tuple[socket.socket, socket.sock
 
 
 def test_it_ends_with_the_other_side(pair: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = pair
-    wait = AdaptiveWait(ours)
-    theirs.send(b"x")
-    wait.wait(lambda: len(ours.recv(1)))
-    theirs.close()
-    assert wait.wait(lambda: len(ours.recv(1))) == 0
+    reading_end, writing_end = pair
+    wait = AdaptiveWait(reading_end)
+    writing_end.send(b"x")
+    wait.wait(lambda: len(reading_end.recv(1)))
+    writing_end.close()
+    assert wait.wait(lambda: len(reading_end.recv(1))) == 0
 
 
 @pytest.mark.skipif(not can_raise_priority(), reason="a lowered priority cannot be raised again here")

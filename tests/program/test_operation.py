@@ -39,11 +39,11 @@ def _tensor(value: Any) -> Tensor:
 
 def _inputs(operation: Any) -> dict[str, Tensor | tuple[Tensor, ...]]:
     """The example's tensors; a list is one of tensors where the signature says so."""
-    found: dict[str, Tensor | tuple[Tensor, ...]] = {}
+    leaves: dict[str, Tensor | tuple[Tensor, ...]] = {}
     lists = {a.name for s in operation.signatures for a in s.arguments if a.kind == "tensors"}
     for name, value in operation.example.get("inputs", {}).items():
-        found[name] = tuple(_tensor(member) for member in value) if name in lists else _tensor(value)
-    return found
+        leaves[name] = tuple(_tensor(member) for member in value) if name in lists else _tensor(value)
+    return leaves
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated")
@@ -71,10 +71,10 @@ def test_graph_and_callable_say_the_same(operation: Any) -> None:
 
 def _walk(function: Function, leaves: list[Tensor]) -> list[Tensor]:
     values: dict[fx.Node, Any] = {}
-    given = iter(leaves)
+    remaining = iter(leaves)
     for node in function.graph.nodes:
         if node.op == "placeholder":
-            values[node] = next(given)
+            values[node] = next(remaining)
         elif node.op == "call_function":
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             values[node] = node.target(*args, **kwargs)

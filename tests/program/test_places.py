@@ -81,8 +81,8 @@ def test_precision_tells_the_line_that_lost_the_digits(text: str, line: int) -> 
 def test_check_tells_the_line_of_a_mean_taken_for_a_sum(text: str, line: int) -> None:
     sums = {"x": [8.0, 16.0, 24.0]}
     report = ask(program=text, inputs={"x": [1.0, 2.0, 3.0]}, want=["check"], expected=sums).results["check"]["x"]
-    told = [report["likely"]["message"], *(other["message"] for other in report["also_possible"])]
-    assert any(f"line {line}, `{text.split(chr(10))[line - 1].strip()}`" in message for message in told), told
+    messages = [report["likely"]["message"], *(other["message"] for other in report["also_possible"])]
+    assert any(f"line {line}, `{text.split(chr(10))[line - 1].strip()}`" in message for message in messages), messages
 
 
 @pytest.mark.parametrize(

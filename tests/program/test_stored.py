@@ -54,18 +54,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(functions: Functions) -> list[str]:
-    return [kept.name for kept in functions]
+    return [stored.name for stored in functions]
 
 
 def test_the_package_carries_a_few() -> None:
     functions = load(None)
     assert names(functions) == CARRIED
-    for kept in functions:
-        assert kept.description
-        example = {name: torch.tensor(value, dtype=torch.float64) for name, value in kept.entry["example"]["inputs"].items()}
-        function = build_function(kept, example, {}, torch.float64)
-        assert function.title == kept.name
-        assert function.outputs == kept.outputs
+    for stored in functions:
+        assert stored.description
+        example = {name: torch.tensor(value, dtype=torch.float64) for name, value in stored.entry["example"]["inputs"].items()}
+        function = build_function(stored, example, {}, torch.float64)
+        assert function.title == stored.name
+        assert function.outputs == stored.outputs
         assert all(torch.isfinite(value).all() for value in function.call(*example.values()))
 
 
@@ -88,10 +88,10 @@ def test_carried_functions_are_right() -> None:
 
 
 def _value(functions: Functions, name: str, **inputs: object) -> Any:
-    given = tensors(**inputs)
-    kept = functions.find(name)
-    ordered = {spec.name: given[spec.name] for spec in kept.inputs}
-    return build_function(kept, ordered, {}, torch.float64).call(*ordered.values())[0].numpy()
+    leaves = tensors(**inputs)
+    stored = functions.find(name)
+    ordered = {spec.name: leaves[spec.name] for spec in stored.inputs}
+    return build_function(stored, ordered, {}, torch.float64).call(*ordered.values())[0].numpy()
 
 
 def test_a_folder_adds_functions_and_names_the_broken(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

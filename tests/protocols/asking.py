@@ -13,7 +13,7 @@ from app.road import Request, Road
 
 
 @dataclass(frozen=True)
-class Told:
+class Reply:
     """A reply: `raw` is its body."""
 
     status: int
@@ -38,10 +38,10 @@ def ask(
     encoding: str | None = None,
     content_type: str | None = None,
     **parameters: str,
-) -> Told:
+) -> Reply:
     """The reply to a body: bytes as they are, whatever else as JSON. `parameters`: with `_` for `-`."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in parameters.items()}
     request = Request(endpoint, "test", content_type, encoding, accept, memoryview(raw), named)
     reply = road().answer(request, lambda _: None)
-    return Told(reply.status, reply.media_type, dict(reply.headers), b"".join(bytes(piece) for piece in reply.buffers))
+    return Reply(reply.status, reply.media_type, dict(reply.headers), b"".join(bytes(piece) for piece in reply.buffers))

@@ -29,8 +29,8 @@ class Case:
     def text(self) -> str:
         """A function file that calls the operation."""
         arguments = ", ".join(f"{name}: float64[{', '.join(map(str, shape))}]" for name, shape in self.shapes.items())
-        given = ", ".join([*self.shapes, *(f"{name}={value!r}" for name, value in self.parameters.items())])
-        return f'def {self.function}({arguments}):\n    """One operation."""\n    return {self.operation}({given})\n'
+        call = ", ".join([*self.shapes, *(f"{name}={value!r}" for name, value in self.parameters.items())])
+        return f'def {self.function}({arguments}):\n    """One operation."""\n    return {self.operation}({call})\n'
 
     def inputs(self) -> dict[str, Array]:
         random = np.random.default_rng(len(self.operation))

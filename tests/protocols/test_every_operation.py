@@ -20,7 +20,7 @@ from tests.protocols.asking import ask
 
 # PyTorch's own calls of these differ in the last bits from one to the next, on the same memory.
 _NOT_REPEATABLE = frozenset({"linalg.lstsq"})
-_SMOOTH = (*FLOATING_DTYPES, *COMPLEX_DTYPES)
+_DIFFERENTIABLE_DTYPES = (*FLOATING_DTYPES, *COMPLEX_DTYPES)
 _WORDS = {np.inf: "Infinity", -np.inf: "-Infinity"}
 
 
@@ -33,9 +33,9 @@ def flat(held: TensorData) -> list[Any]:
 
 def answered(name: str) -> dict[str, Any]:
     """The native answer to the operation's example, with tensors as TensorData."""
-    told = ask("query", operations()[name].example)
-    assert told.status == 200, (name, told.raw)
-    return {kind: {key: tensor(value, key) for key, value in told.json().get(kind, {}).items()} for kind in ("outputs", "vjp")}
+    reply = ask("query", operations()[name].example)
+    assert reply.status == 200, (name, reply.raw)
+    return {kind: {key: tensor(value, key) for key, value in reply.json().get(kind, {}).items()} for kind in ("outputs", "vjp")}
 
 
 # --- the Open Inference Protocol -----------------------------------------------------------------------------------------
@@ -57,11 +57,11 @@ def open_inference(name: str, asked: Query) -> dict[str, TensorData]:
         for key, value in {**asked.parameters, "seed": asked.seed}.items()
         if value is not None
     }
-    told = ask("oip.infer", {"inputs": inputs, "parameters": parameters}, model=name)
-    assert told.status == 200, (name, told.raw)
+    reply = ask("oip.infer", {"inputs": inputs, "parameters": parameters}, model=name)
+    assert reply.status == 200, (name, reply.raw)
     return {
         output["name"]: tensor({"data": output["data"], "dtype": _dtype(output), "shape": output["shape"]}, output["name"])
-        for output in told.json()["outputs"]
+        for output in reply.json()["outputs"]
     }
 
 
@@ -89,7 +89,7 @@ def tesseract(name: str, asked: Query, outputs: Mapping[str, TensorData], wrt: l
         inputs[key] = encoded(value) if isinstance(value, TensorData) else [encoded(held) for held in value]
     if asked.seed is not None:
         inputs["seed"] = asked.seed
-    smooth = {
+    differentiable = {
         output.name for signature in operations()[name].signatures for output in signature.outputs if output.differentiable
     }
     cotangent = {
@@ -98,7 +98,7 @@ def tesseract(name: str, asked: Query, outputs: Mapping[str, TensorData], wrt: l
         if (
             key in asked.cotangent
             if asked.cotangent
-            else held.dtype in _SMOOTH and (key in smooth or key.rpartition(".")[0] in smooth)
+            else held.dtype in _DIFFERENTIABLE_DTYPES and (key in differentiable or key.rpartition(".")[0] in differentiable)
         )
     }
     body = {
@@ -107,9 +107,9 @@ def tesseract(name: str, asked: Query, outputs: Mapping[str, TensorData], wrt: l
         "vjp_outputs": list(cotangent),
         "cotangent_vector": cotangent,
     }
-    told = ask("tesseract.vector_jacobian_product", body, model=name)
-    assert told.status == 200, (name, told.raw)
-    return {key: base64.b64decode(told.json()[path(key)]["data"]["buffer"]) for key in wrt}
+    reply = ask("tesseract.vector_jacobian_product", body, model=name)
+    assert reply.status == 200, (name, reply.raw)
+    return {key: base64.b64decode(reply.json()[path(key)]["data"]["buffer"]) for key in wrt}
 
 
 def _ones(held: TensorData) -> TensorData:
@@ -122,15 +122,15 @@ def test_examples(group: int) -> None:
     compared = 0
     for name in sorted(set(operations()) - _NOT_REPEATABLE)[group::8]:
         asked, native = query(dict(operations()[name].example)), answered(name)
-        found = open_inference(name, asked)
+        tensors = open_inference(name, asked)
         for key, held in native["outputs"].items():
-            assert bytes(found[key].data) == bytes(held.data), (name, key)
+            assert bytes(tensors[key].data) == bytes(held.data), (name, key)
         for key, held in native["vjp"].items():
-            assert bytes(found[f"vjp.{key}"].data) == bytes(held.data), (name, key)
+            assert bytes(tensors[f"vjp.{key}"].data) == bytes(held.data), (name, key)
         # bfloat16 is no dtype of Tesseract's.
         if native["vjp"] and not any(held.dtype == "bfloat16" for held in native["outputs"].values()):
-            pulled = tesseract(name, asked, native["outputs"], list(native["vjp"]))
+            gradients = tesseract(name, asked, native["outputs"], list(native["vjp"]))
             for key, held in native["vjp"].items():
-                assert pulled[key] == bytes(held.data), (name, key)
+                assert gradients[key] == bytes(held.data), (name, key)
                 compared += 1
     assert compared > 20

@@ -80,11 +80,11 @@ READ = [
 
 @pytest.mark.parametrize(("text", "dtype", "shape", "expected"), READ)
 def test_read(text: str, dtype: str, shape: tuple[int, ...], expected: Any) -> None:
-    made = read(text)
-    assert (made.dtype, made.shape) == (dtype, shape)
-    assert made.data.nbytes == math.prod(shape) * DTYPE_BYTES[dtype]
-    assert repr(values(made)) == repr(expected)
-    assert made.bare == ('"dtype": "' not in text)
+    tensor = read(text)
+    assert (tensor.dtype, tensor.shape) == (dtype, shape)
+    assert tensor.data.nbytes == math.prod(shape) * DTYPE_BYTES[dtype]
+    assert repr(values(tensor)) == repr(expected)
+    assert tensor.bare == ('"dtype": "' not in text)
 
 
 # (text, where, what the refusal must say somewhere)
@@ -246,9 +246,9 @@ def test_bfloat16_is_rounded_once_to_nearest_even(x: float) -> None:
         with pytest.raises(PullbackError, match="is needed"):
             read(text)
         return
-    (given,) = values(read(text))
-    assert Fraction(given) == expected
-    assert math.copysign(1, given) == math.copysign(1, x)
+    (decoded,) = values(read(text))
+    assert Fraction(decoded) == expected
+    assert math.copysign(1, decoded) == math.copysign(1, x)
 
 
 @pytest.mark.parametrize(("dtype", "code"), [("float16", "<e"), ("float32", "<f")])

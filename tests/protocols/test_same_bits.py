@@ -32,7 +32,10 @@ def native(server: Server, query: dict[str, Any], inputs: Gradients, cotangent: 
     }
     reply = server.http.post("/v1/query", json=body)
     assert reply.status_code == 200, reply.text
-    return {name: np.array(found["data"], np.float64).reshape(found["shape"]) for name, found in reply.json()["vjp"].items()}
+    return {
+        name: np.array(gradient["data"], np.float64).reshape(gradient["shape"])
+        for name, gradient in reply.json()["vjp"].items()
+    }
 
 
 def _sent(value: Array) -> dict[str, Any]:
@@ -66,8 +69,10 @@ def um_bridge(server: Server, function: str, inputs: Gradients, cotangent: Array
 
 def tesseract(server: Server, model: str, inputs: Gradients, parameters: dict[str, Any], cotangent: Array) -> Gradients:
     remote = Tesseract.from_url(f"{server.url}/tesseract/{model}")
-    found: Gradients = remote.vector_jacobian_product({**inputs, **parameters}, list(inputs), ["output"], {"output": cotangent})
-    return found
+    gradients: Gradients = remote.vector_jacobian_product(
+        {**inputs, **parameters}, list(inputs), ["output"], {"output": cotangent}
+    )
+    return gradients
 
 
 def assert_same(first: Gradients, second: Gradients) -> None:
@@ -82,8 +87,8 @@ def test_of_an_operation(speaking: Server, case: Case) -> None:
     inputs, cotangent, parameters = case.inputs(), case.cotangent(), dict(case.parameters)
     expected = native(speaking, {"operation": case.operation, "parameters": parameters}, inputs, cotangent)
     for binary in (False, True):
-        found = open_inference(speaking, case.operation, inputs, parameters, cotangent, binary=binary)
-        assert_same(expected, found)
+        answered = open_inference(speaking, case.operation, inputs, parameters, cotangent, binary=binary)
+        assert_same(expected, answered)
     assert_same(expected, tesseract(speaking, case.operation, inputs, parameters, cotangent))
     assert_same(expected, um_bridge(speaking, case.function, inputs, cotangent))
 

@@ -47,10 +47,10 @@ def _named(path: Path) -> Iterator[tuple[int, str]]:
 def test_foreign_words_stand_in_their_rooms() -> None:
     word = re.compile(rf"(?<![\w-])(?:{'|'.join(WORDS)})(?![\w-])")
     offenders = [
-        f"{path.relative_to(ROOT)}:{line}: {found[0]}"
+        f"{path.relative_to(ROOT)}:{line}: {match[0]}"
         for path in _sources()
         for line, text in _said(path)
-        if (found := word.search(text))
+        if (match := word.search(text))
     ]
     assert not offenders, "\n".join(offenders)
 

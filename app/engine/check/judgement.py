@@ -243,15 +243,20 @@ def _undecided(
     if are_rounded and precision.whole is not None and bool((~off | (apart <= precision.whole.reshape(apart.shape))).all()):
         return Reason.WHOLE
     size = _function_over_element(objective, numeric, name)
-    ours, theirs = reference.abs().nan_to_num(0, 0, 0), believed.abs()
+    reference_size, believed_size = reference.abs().nan_to_num(0, 0, 0), believed.abs()
     noise = (
-        (theirs >= _LAST_BIT * size)
-        & (theirs >= _DROWNED * ours)
-        & (theirs <= _BENEATH_ALL * size)
-        & (ours <= _NOT_SEEN * size)
+        (believed_size >= _LAST_BIT * size)
+        & (believed_size >= _DROWNED * reference_size)
+        & (believed_size <= _BENEATH_ALL * size)
+        & (reference_size <= _NOT_SEEN * size)
     )
-    nothing = (theirs == 0) & (ours <= _NOT_MOVED * size)
-    rows = (ours <= _NOT_SEEN * size).reshape(len(ours), -1).all(1).reshape(-1, *[1] * (ours.ndim - 1))
+    nothing = (believed_size == 0) & (reference_size <= _NOT_MOVED * size)
+    rows = (
+        (reference_size <= _NOT_SEEN * size)
+        .reshape(len(reference_size), -1)
+        .all(1)
+        .reshape(-1, *[1] * (reference_size.ndim - 1))
+    )
     return Reason.BENEATH if bool((~off | (rows & (noise | nothing))).all()) else None
 
 

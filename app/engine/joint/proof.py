@@ -143,13 +143,13 @@ def _are_few(tensors: Sequence[Tensor]) -> bool:
 
 def _is_quicker(tape: Tape, compute: Compute, sets: Sequence[Sequence[Tensor]]) -> Generator[None, None, bool]:
     """Whether the tape takes less time: the least of runs by turns, as whatever else the machine does only adds to them."""
-    ours, theirs = [], []
+    by_tape, by_recipe = [], []
     for number in range(_TIMINGS):
         tensors = sets[number % len(sets)]
-        ours.append(_seconds(tape, tensors))
-        theirs.append(_seconds(compute, tensors))
+        by_tape.append(_seconds(tape, tensors))
+        by_recipe.append(_seconds(compute, tensors))
         yield
-    return min(ours) < min(theirs)
+    return min(by_tape) < min(by_recipe)
 
 
 def _least_s(compute: Compute, sets: Sequence[Sequence[Tensor]]) -> float:

@@ -62,11 +62,11 @@ class ForkserverHandle:
         self.is_warm = False
         self._on_frame = on_frame
         self._waits_since = time.monotonic()  # for its first word, then for its answer to a ping; 0 = for nothing
-        ours, theirs = socket.socketpair()
-        descriptors = (theirs.fileno(), lifeline.reading)
-        with theirs:
+        front_end, forkserver_end = socket.socketpair()
+        descriptors = (forkserver_end.fileno(), lifeline.reading)
+        with forkserver_end:
             try:
-                linux.enlarge(ours)
+                linux.enlarge(front_end)
                 self._process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
                     [sys.executable, "-m", "app.pool.forkserver", str(os.getpid()), *map(str, descriptors)],
                     pass_fds=descriptors,
@@ -74,9 +74,9 @@ class ForkserverHandle:
                     env=environment(settings),
                 )
             except OSError:
-                ours.close()
+                front_end.close()
                 raise
-        self._channel = Channel(loop, ours, self._received, on_lost)
+        self._channel = Channel(loop, front_end, self._received, on_lost)
 
     @property
     def is_lost(self) -> bool:

@@ -43,5 +43,5 @@ def test_the_first_sample_must_be_what_it_is_alone() -> None:
 
 
 def test_a_jacobian_that_is_not_finite_is_given_row_by_row() -> None:
-    found = results(operation="sqrt", inputs={"input": [0.0, 4.0]}, want=["jacobian"])["jacobian"]["output"]["input"]
-    np.testing.assert_array_equal(np.diag(found), [np.inf, 0.25])
+    jacobian = results(operation="sqrt", inputs={"input": [0.0, 4.0]}, want=["jacobian"])["jacobian"]["output"]["input"]
+    np.testing.assert_array_equal(np.diag(jacobian), [np.inf, 0.25])

@@ -67,9 +67,9 @@ RECORDED = [
 @pytest.mark.parametrize("query", RECORDED, ids=lambda query: str(query.get("program", "softmax")))
 def test_jacobians_are_recorded_and_have_the_bytes_of_the_whole_road(query: dict[str, Any]) -> None:
     road = Road(Limits(), "cpu")
-    kept = proved(road, query)
-    assert kept is not None
-    joint = kept.recipe.joint
+    prepared = proved(road, query)
+    assert prepared is not None
+    joint = prepared.recipe.joint
     if joint.single is None:  # by measured time; it is right all the same
         pytest.skip("on this machine the recording took no less time just now")
     for factor in (1.0, 0.5, -3.0, 0.0, 1e200, 1e-200):
@@ -80,12 +80,12 @@ def test_rows_that_one_pass_contradicts_are_left_to_the_whole_road() -> None:
     """Of rows that PyTorch computes wrong only at some numbers: nothing recorded at others gives them."""
     road = Road(Limits(), "cpu")
     query = RECORDED[0]
-    kept = proved(road, query)
-    assert kept is not None
-    if kept.recipe.joint.single is None:
+    prepared = proved(road, query)
+    assert prepared is not None
+    if prepared.recipe.joint.single is None:
         pytest.skip("on this machine the recording took no less time just now")
     right = asked(road, query, 1.0, "application/json")
-    weights = [constant for constant in kept.recipe.joint.single.constants if constant.shape == (1, 3)]
+    weights = [constant for constant in prepared.recipe.joint.single.constants if constant.shape == (1, 3)]
     assert len(weights) == 1
     weights[0].mul_(torch.tensor([1.0, 1.0, 2.0]))  # as if a row were another
     freivalds.weights.cache_clear()  # they are shared
@@ -93,7 +93,7 @@ def test_rows_that_one_pass_contradicts_are_left_to_the_whole_road() -> None:
     take_apart = road.taking_apart(Request("query", "a", "application/json", None, None, memoryview(body)))
     parts = None if take_apart is None else take_apart(body)
     assert parts is not None
-    assert road.repeated(kept, parts.repetition) is None
+    assert road.repeated(prepared, parts.repetition) is None
     assert asked(road, query, 1.0, "application/json") == right
 
 
@@ -114,6 +114,6 @@ def test_cdist_whose_batched_backward_is_wrong_has_no_recording() -> None:
         "want": ["jacobian"],
     }
     road = Road(Limits(), "cpu")
-    kept = proved(road, query)
-    assert kept is None or kept.recipe.joint.single is None
+    prepared = proved(road, query)
+    assert prepared is None or prepared.recipe.joint.single is None
     assert asked(road, query, 1.0, "application/json") == asked(road, query, 1.0, WHOLE_ROAD)

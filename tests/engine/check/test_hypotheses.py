@@ -76,11 +76,11 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str, Tensor, str, float | None, s
 @pytest.mark.parametrize("case", MISTAKES)
 def test_the_mistake_is_named(case: str) -> None:
     text, inputs, name, believed, code, factor, words = MISTAKES[case]
-    told = checked(text, {name: believed}, **inputs)[name]
-    assert told["agrees"] is False
-    assert told["likely"]["code"] == code, told["likely"]
-    assert words in told["likely"]["message"]
-    assert told["likely"].get("factor") == (None if factor is None else pytest.approx(factor))
+    report = checked(text, {name: believed}, **inputs)[name]
+    assert report["agrees"] is False
+    assert report["likely"]["code"] == code, report["likely"]
+    assert words in report["likely"]["message"]
+    assert report["likely"].get("factor") == (None if factor is None else pytest.approx(factor))
 
 
 def test_only_the_diagonal_of_a_jacobian() -> None:
@@ -93,8 +93,8 @@ def test_only_the_diagonal_of_a_jacobian() -> None:
 def test_the_diagonal_as_a_vjp() -> None:
     x, c = normal(2, 5), normal(2, 5, seed=1)
     p = torch.softmax(x, -1)
-    told = checked("softmax(x, -1)", {"x": c * p * (1 - p)}, kind="vjp", cotangent=c, x=x)["x"]
-    assert told["likely"]["code"] == "softmax_diagonal"
+    report = checked("softmax(x, -1)", {"x": c * p * (1 - p)}, kind="vjp", cotangent=c, x=x)["x"]
+    assert report["likely"]["code"] == "softmax_diagonal"
 
 
 # What no hypothesis explains, or too many would.
@@ -111,6 +111,6 @@ SILENCE: dict[str, tuple[str, dict[str, Any], str, Any]] = {
 @pytest.mark.parametrize("case", SILENCE)
 def test_nothing_is_claimed_without_proof(case: str) -> None:
     text, inputs, name, believed = SILENCE[case]
-    told = checked(text, {name: believed}, **inputs)[name]
-    assert told["agrees"] is False
-    assert "likely" not in told, told["likely"]
+    report = checked(text, {name: believed}, **inputs)[name]
+    assert report["agrees"] is False
+    assert "likely" not in report, report["likely"]

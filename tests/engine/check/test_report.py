@@ -38,22 +38,22 @@ RIGHT: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", RIGHT)
 def test_autodiff_agrees_with_differences(case: str) -> None:
     text, inputs = RIGHT[case]
-    for name, told in checked(text, **inputs).items():
-        assert told["agrees"] is True, (name, told)
-        assert "likely" not in told
-        assert told["max_error"] <= max(told["tolerance"], 1e-6)
+    for name, report in checked(text, **inputs).items():
+        assert report["agrees"] is True, (name, report)
+        assert "likely" not in report
+        assert report["max_error"] <= max(report["tolerance"], 1e-6)
 
 
 def test_the_shape_of_the_verdict() -> None:
-    told = checked("(x ** 2).sum()", {"x": [2.0, 4.0, 7.0]}, x=[1.0, 2.0, 3.0])["x"]
-    assert told["agrees"] is False
-    assert told["max_error"] == pytest.approx(1.0)
-    assert told["tolerance"] < 1e-3
-    assert told["worst"][0]["index"] == [2]
-    assert {key: told["worst"][0][key] for key in ("autodiff", "numeric", "expected")} == pytest.approx(
+    report = checked("(x ** 2).sum()", {"x": [2.0, 4.0, 7.0]}, x=[1.0, 2.0, 3.0])["x"]
+    assert report["agrees"] is False
+    assert report["max_error"] == pytest.approx(1.0)
+    assert report["tolerance"] < 1e-3
+    assert report["worst"][0]["index"] == [2]
+    assert {key: report["worst"][0][key] for key in ("autodiff", "numeric", "expected")} == pytest.approx(
         {"autodiff": 6.0, "numeric": 6.0, "expected": 7.0}
     )
-    assert told["checked"] == "all"
+    assert report["checked"] == "all"
 
 
 def test_at_most_five_elements_are_listed() -> None:
@@ -66,34 +66,34 @@ def test_large_inputs_are_checked_by_directions_and_a_lie_in_one_element_is_seen
     assert checked("tanh(x @ w).sum()", {"w": right}, x=x, w=w)["w"]["agrees"]
     wrong = right.clone()
     wrong[17, 23] += 0.1
-    told = checked("tanh(x @ w).sum()", {"w": wrong}, x=x, w=w)["w"]
-    assert told["agrees"] is False
-    assert told["checked"] == "directions"
-    assert told["worst"][0]["index"] == [17, 23]
-    assert told["worst"][0]["numeric"] == pytest.approx(float(right[17, 23]), rel=1e-6)
+    report = checked("tanh(x @ w).sum()", {"w": wrong}, x=x, w=w)["w"]
+    assert report["agrees"] is False
+    assert report["checked"] == "directions"
+    assert report["worst"][0]["index"] == [17, 23]
+    assert report["worst"][0]["numeric"] == pytest.approx(float(right[17, 23]), rel=1e-6)
 
 
 def test_a_vjp_with_a_cotangent() -> None:
     x, c = normal(2, 5), normal(2, 5, seed=1)
     p = torch.softmax(x, -1)
-    told = checked("softmax(x, -1)", {"x": p * (c - (c * p).sum(-1, keepdim=True))}, kind="vjp", cotangent=c, x=x)
-    assert told["x"]["agrees"]
+    report = checked("softmax(x, -1)", {"x": p * (c - (c * p).sum(-1, keepdim=True))}, kind="vjp", cotangent=c, x=x)
+    assert report["x"]["agrees"]
 
 
 def test_several_cotangents_at_once() -> None:
     x, c = normal(5), normal(3, 5, seed=1)
-    told = checked("exp(x)", {"x": c * x.exp()}, kind="vjp", cotangent=c, x=x)
-    assert told["x"]["agrees"]
-    assert len(told["x"]["worst"][0]["index"]) == 2
+    report = checked("exp(x)", {"x": c * x.exp()}, kind="vjp", cotangent=c, x=x)
+    assert report["x"]["agrees"]
+    assert len(report["x"]["worst"][0]["index"]) == 2
 
 
 def test_a_jacobian() -> None:
     x = normal(2, 4)
     right = torch.func.jacrev(lambda x: torch.softmax(x, -1))(x)
     assert checked("softmax(x, -1)", {"x": right}, kind="jacobian", x=x)["x"]["agrees"]
-    told = checked("softmax(x, -1)", {"x": right + 0.01}, kind="jacobian", x=x)["x"]
-    assert not told["agrees"]
-    assert len(told["worst"][0]["index"]) == 4
+    report = checked("softmax(x, -1)", {"x": right + 0.01}, kind="jacobian", x=x)["x"]
+    assert not report["agrees"]
+    assert len(report["worst"][0]["index"]) == 4
 
 
 def test_a_complex_jacobian_is_the_derivative_by_z() -> None:
@@ -103,23 +103,23 @@ def test_a_complex_jacobian_is_the_derivative_by_z() -> None:
 
 @pytest.mark.parametrize(("value", "agrees"), [(0.0, True), (0.5, True), (1.0, True), (1.2, False), (-0.5, False)])
 def test_at_a_kink_every_subgradient_is_right(value: float, agrees: bool) -> None:
-    told = checked("relu(x).sum()", {"x": [0.0, value, 1.0]}, x=[-1.0, 0.0, 2.0])["x"]
-    assert told["agrees"] is agrees
-    assert told["kinks"] == [[1]]
-    assert "one-sided" in told["note"]
+    report = checked("relu(x).sum()", {"x": [0.0, value, 1.0]}, x=[-1.0, 0.0, 2.0])["x"]
+    assert report["agrees"] is agrees
+    assert report["kinks"] == [[1]]
+    assert "one-sided" in report["note"]
 
 
 def test_a_path_that_autodiff_does_not_follow_is_named() -> None:
-    told = checked("h = sin(x)\n(x * x + h.detach()).sum()", x=[0.3, 1.0])["x"]
-    assert told["agrees"] is False
-    assert told["likely"]["code"] == "cut_path"
-    assert "Line 2" in told["likely"]["message"]
+    report = checked("h = sin(x)\n(x * x + h.detach()).sum()", x=[0.3, 1.0])["x"]
+    assert report["agrees"] is False
+    assert report["likely"]["code"] == "cut_path"
+    assert "Line 2" in report["likely"]["message"]
 
 
 def test_a_jump_is_named() -> None:
-    told = checked("linalg.pinv(x).sum()", x=[[1.0, 2.0], [2.0, 4.0]])["x"]
-    assert told["agrees"] is False
-    assert told["likely"]["code"] == "singular"
+    report = checked("linalg.pinv(x).sum()", x=[[1.0, 2.0], [2.0, 4.0]])["x"]
+    assert report["agrees"] is False
+    assert report["likely"]["code"] == "singular"
 
 
 def test_numbers_printed_with_four_digits_are_no_mistake() -> None:
@@ -130,10 +130,10 @@ def test_numbers_printed_with_four_digits_are_no_mistake() -> None:
 
 
 def test_nan_in_the_expected_derivative_is_a_disagreement() -> None:
-    told = checked("(x ** 2).sum()", {"x": [2.0, float("nan")]}, x=[1.0, 2.0])["x"]
-    assert told["agrees"] is False
-    assert told["max_error"] == "Infinity"
-    assert told["worst"][0]["expected"] == "NaN"
+    report = checked("(x ** 2).sum()", {"x": [2.0, float("nan")]}, x=[1.0, 2.0])["x"]
+    assert report["agrees"] is False
+    assert report["max_error"] == "Infinity"
+    assert report["worst"][0]["expected"] == "NaN"
 
 
 def test_a_large_input_full_of_kinks_is_no_disagreement() -> None:
@@ -141,16 +141,16 @@ def test_a_large_input_full_of_kinks_is_no_disagreement() -> None:
 
 
 def test_a_matrix_of_which_one_triangle_is_read() -> None:
-    told = checked("linalg.eigvalsh(x)[0]", x=[[2.0, 0.5], [0.5, 1.0]])["x"]
-    assert told["agrees"]
-    assert "one of its triangles" in told["note"]
+    report = checked("linalg.eigvalsh(x)[0]", x=[[2.0, 0.5], [0.5, 1.0]])["x"]
+    assert report["agrees"]
+    assert "one of its triangles" in report["note"]
 
 
 def test_an_infinite_derivative_is_named() -> None:
-    told = checked("sqrt(x).sum()", x=[0.0, 4.0])["x"]
-    assert told["agrees"] is False
-    assert told["likely"]["code"] == "singular"
-    assert told["worst"][0]["autodiff"] == "Infinity"
+    report = checked("sqrt(x).sum()", x=[0.0, 4.0])["x"]
+    assert report["agrees"] is False
+    assert report["likely"]["code"] == "singular"
+    assert report["worst"][0]["autodiff"] == "Infinity"
 
 
 _FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -176,36 +176,36 @@ def test_float32_gives_no_false_alarm(text: str, seed: int, scale: float, sent: 
     x, w = (normal(4, 2, seed=seed) * scale).float(), normal(2, 3, seed=seed + 1).float()
     live = w.clone().requires_grad_()
     (right,) = torch.autograd.grad(_FUNCTIONS[text](x, live), live)
-    told = checked(text, {"w": right.to(sent)}, x=x, w=w)["w"]
-    assert told["agrees"], told
+    report = checked(text, {"w": right.to(sent)}, x=x, w=w)["w"]
+    assert report["agrees"], report
     plain = checked(text, x=x, w=w)
-    assert all(found["agrees"] for found in plain.values()), plain
+    assert all(verdict["agrees"] for verdict in plain.values()), plain
 
 
 def test_a_jump_is_no_kink_at_which_every_number_is_right() -> None:
     text, x = "y = trunc(k * 3) + k\nreturn y.square().sum()", [-1.0, 1.0, 0.3]
-    told = checked(text, {"k": [-8.0, -32.0, 0.6]}, k=x)["k"]
-    assert told["agrees"] is False
-    told = checked(text, {"k": [-8.0, 8.0, 0.6]}, k=x)["k"]
-    assert told["agrees"] is None
-    assert "jumps" in told["reason"]
+    report = checked(text, {"k": [-8.0, -32.0, 0.6]}, k=x)["k"]
+    assert report["agrees"] is False
+    report = checked(text, {"k": [-8.0, 8.0, 0.6]}, k=x)["k"]
+    assert report["agrees"] is None
+    assert "jumps" in report["reason"]
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-10, 3e-9])
 def test_noise_of_differences_for_a_derivative_of_nothing_is_not_called_wrong(noise: float) -> None:
     x = normal(2, 4)
     believed = noise * normal(2, 4, seed=1)
-    told = checked("1.7 * softmax(x, 1).sum()", {"x": believed}, x=x)["x"]
-    assert told["agrees"] is not False
+    report = checked("1.7 * softmax(x, 1).sum()", {"x": believed}, x=x)["x"]
+    assert report["agrees"] is not False
     assert checked("1.7 * softmax(x, 1).sum()", {"x": believed + 0.1}, x=x)["x"]["agrees"] is False
 
 
 def test_numbers_rounded_to_whole_ones_prove_nothing() -> None:
     x = normal(5) * 40
     right = 3 * x**2
-    told = checked("(x ** 3).sum()", {"x": right.round()}, x=x)["x"]
-    assert told["agrees"] is None
-    assert "whole" in told["reason"]
+    report = checked("(x ** 3).sum()", {"x": right.round()}, x=x)["x"]
+    assert report["agrees"] is None
+    assert "whole" in report["reason"]
     assert checked("(x ** 3).sum()", {"x": right.round() + 2}, x=x)["x"]["agrees"] is False
 
 
@@ -223,8 +223,8 @@ def test_exact_arithmetic_does_not_judge_what_it_cannot_follow() -> None:
     value = (1.7 * torch.tanh(torch.fft.fft(x).abs() ** 2)).sum()
     (right,) = torch.autograd.grad(value, x)
     assert checked("1.7 * tanh(fft.fft(x).abs() ** 2).sum()", {"x": right}, x=x.detach())["x"]["agrees"] is not False
-    told = checked("exp(c) + sin(x).sum()", {"x": [math.cos(0.3), math.cos(2.0)]}, x=[0.3, 2.0], c=1e6)["x"]
-    assert told["agrees"] is not False
+    report = checked("exp(c) + sin(x).sum()", {"x": [math.cos(0.3), math.cos(2.0)]}, x=[0.3, 2.0], c=1e6)["x"]
+    assert report["agrees"] is not False
 
 
 @pytest.mark.parametrize(
@@ -255,11 +255,11 @@ def test_derivatives_by_complex_inputs(text: str) -> None:
 
 
 def test_a_kink_elsewhere_is_not_to_blame() -> None:
-    told = checked("(where(x > 0.2, x ** 3, 0.5 * x) + relu(x)).sum()", {"x": [0.5, 4.0, 28.0]}, x=[0.0, 1.0, 3.0])["x"]
-    assert told["agrees"] is True
-    told = checked("(where(x > 0.2, x ** 3, 0.5 * x) + relu(x)).sum()", {"x": [0.5, 4.3, 28.0]}, x=[0.0, 1.0, 3.0])["x"]
-    assert told["agrees"] is False
-    assert told.get("likely", {}).get("code") not in ("kink", "cut_path")
+    report = checked("(where(x > 0.2, x ** 3, 0.5 * x) + relu(x)).sum()", {"x": [0.5, 4.0, 28.0]}, x=[0.0, 1.0, 3.0])["x"]
+    assert report["agrees"] is True
+    report = checked("(where(x > 0.2, x ** 3, 0.5 * x) + relu(x)).sum()", {"x": [0.5, 4.3, 28.0]}, x=[0.0, 1.0, 3.0])["x"]
+    assert report["agrees"] is False
+    assert report.get("likely", {}).get("code") not in ("kink", "cut_path")
 
 
 def test_a_loss_of_one_tensor_or_of_a_step_with_several_results_is_explained() -> None:

@@ -26,8 +26,8 @@ class Recorder:
 
         def replay() -> Sequence[Tensor]:
             self.replayed += 1
-            for kept, value in zip(static, compute() or (), strict=True):
-                kept.copy_(self.altered(value))
+            for held, value in zip(static, compute() or (), strict=True):
+                held.copy_(self.altered(value))
             return static
 
         return replay

@@ -36,80 +36,82 @@ CUTS: dict[str, tuple[str, int, str, str, str]] = {
 @pytest.mark.parametrize("case", CUTS)
 def test_the_step_that_cuts(case: str) -> None:
     text, line, operation, reason, instead = CUTS[case]
-    told = explained(text, x=X, y=[1.0, 2.0, 3.0])
-    found = told["inputs"]["x"]
-    assert found["verdict"] == "disconnected"
-    assert (found["because"]["line"], found["because"]["operation"]) == (line, operation)
-    assert reason in found["because"]["reason"]
-    assert instead in found["instead"]
-    assert told["inputs"]["y"]["verdict"] == "differentiable"
+    report = explained(text, x=X, y=[1.0, 2.0, 3.0])
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == "disconnected"
+    assert (entry["because"]["line"], entry["because"]["operation"]) == (line, operation)
+    assert reason in entry["because"]["reason"]
+    assert instead in entry["instead"]
+    assert report["inputs"]["y"]["verdict"] == "differentiable"
 
 
 def test_the_example_of_the_contract() -> None:
-    told = explained("h = x @ w\np = softmax(h, dim=1)\nlabel = p.max(1)[1]\nlabel", x=[[1.0, 2.0]], w=[[0.1, 0.2], [0.3, 0.4]])
-    found = told["inputs"]["w"]
-    assert found["verdict"] == "disconnected"
-    assert found["because"] | {"reason": ""} == {"line": 3, "text": "label = p.max(1)[1]", "operation": "max", "reason": ""}
-    assert "softmax(p / temperature, dim=1)" in found["instead"]
-    assert found["elements"] == []
-    assert told["outputs"]["output"]["verdict"] == "not_differentiable"
-    assert [s["text"] for s in told["steps"]] == ["h = x @ w", "p = softmax(h, dim=1)", "label = p.max(1)[1]"]
+    report = explained(
+        "h = x @ w\np = softmax(h, dim=1)\nlabel = p.max(1)[1]\nlabel", x=[[1.0, 2.0]], w=[[0.1, 0.2], [0.3, 0.4]]
+    )
+    entry = report["inputs"]["w"]
+    assert entry["verdict"] == "disconnected"
+    assert entry["because"] | {"reason": ""} == {"line": 3, "text": "label = p.max(1)[1]", "operation": "max", "reason": ""}
+    assert "softmax(p / temperature, dim=1)" in entry["instead"]
+    assert entry["elements"] == []
+    assert report["outputs"]["output"]["verdict"] == "not_differentiable"
+    assert [s["text"] for s in report["steps"]] == ["h = x @ w", "p = softmax(h, dim=1)", "label = p.max(1)[1]"]
 
 
 def test_an_unused_input_is_said_to_be_unused() -> None:
-    told = explained("y * 2", x=X, y=X)
-    assert told["inputs"]["x"]["verdict"] == "disconnected"
-    assert told["inputs"]["x"]["because"] == {"reason": "`x` is never used."}
+    report = explained("y * 2", x=X, y=X)
+    assert report["inputs"]["x"]["verdict"] == "disconnected"
+    assert report["inputs"]["x"]["because"] == {"reason": "`x` is never used."}
 
 
 def test_an_input_whose_result_is_dropped_is_said_so() -> None:
-    told = explained("z = exp(x)\ny * 2", x=X, y=X)
-    assert "reaches an output" in told["inputs"]["x"]["because"]["reason"]
+    report = explained("z = exp(x)\ny * 2", x=X, y=X)
+    assert "reaches an output" in report["inputs"]["x"]["because"]["reason"]
 
 
 def test_integer_inputs_are_not_differentiable() -> None:
-    told = explained("x[k]", x=X, k=torch.tensor([0, 2]))
-    assert told["inputs"]["k"]["verdict"] == "not_differentiable"
-    assert told["inputs"]["x"]["verdict"] == "differentiable"
+    report = explained("x[k]", x=X, k=torch.tensor([0, 2]))
+    assert report["inputs"]["k"]["verdict"] == "not_differentiable"
+    assert report["inputs"]["x"]["verdict"] == "differentiable"
 
 
 def test_an_argument_that_pytorch_has_no_derivative_for() -> None:
-    told = explained("special.gammainc(x, y).sum()", x=[0.5, 1.5], y=[1.0, 2.0])
-    assert told["inputs"]["x"]["verdict"] == "disconnected"
-    assert "no derivative with respect to this argument" in told["inputs"]["x"]["because"]["reason"]
-    assert told["inputs"]["y"]["verdict"] == "differentiable"
+    report = explained("special.gammainc(x, y).sum()", x=[0.5, 1.5], y=[1.0, 2.0])
+    assert report["inputs"]["x"]["verdict"] == "disconnected"
+    assert "no derivative with respect to this argument" in report["inputs"]["x"]["because"]["reason"]
+    assert report["inputs"]["y"]["verdict"] == "differentiable"
 
 
 def test_a_step_that_refuses_an_argument_that_requires_grad() -> None:
-    told = explained("F.soft_margin_loss(x, t)", x=[0.5, -1.5], t=[1.0, -1.0])
-    assert told["inputs"]["x"]["verdict"] == "differentiable"
-    assert told["inputs"]["t"]["verdict"] == "disconnected"
+    report = explained("F.soft_margin_loss(x, t)", x=[0.5, -1.5], t=[1.0, -1.0])
+    assert report["inputs"]["x"]["verdict"] == "differentiable"
+    assert report["inputs"]["t"]["verdict"] == "disconnected"
 
 
 def test_a_zero_that_is_a_choice() -> None:
-    found = explained("normal(x, y).sum()", seed=1, x=[0.5, 1.5], y=[1.0, 2.0])["inputs"]["x"]
-    assert found["verdict"] == "piecewise_constant"
-    assert "passes a derivative of zero" in found["because"]["reason"]
-    assert "randn_like" in found["instead"]
+    entry = explained("normal(x, y).sum()", seed=1, x=[0.5, 1.5], y=[1.0, 2.0])["inputs"]["x"]
+    assert entry["verdict"] == "piecewise_constant"
+    assert "passes a derivative of zero" in entry["because"]["reason"]
+    assert "randn_like" in entry["instead"]
 
 
 def test_a_cut_beside_a_path_that_leads_on_is_a_finding_only() -> None:
-    told = explained("k = x.max(0)[1]\ny = softmax(x, 0)\n(y * k).sum()", x=X)
-    assert told["inputs"]["x"]["verdict"] == "differentiable"
-    (finding,) = told["inputs"]["x"]["findings"]
+    report = explained("k = x.max(0)[1]\ny = softmax(x, 0)\n(y * k).sum()", x=X)
+    assert report["inputs"]["x"]["verdict"] == "differentiable"
+    (finding,) = report["inputs"]["x"]["findings"]
     assert finding["because"]["line"] == 1
 
 
 def test_an_output_without_floating_inputs_and_a_float_output_behind_a_cut() -> None:
-    told = explained('return {"k": argmax(x), "c": (x > 0).double().sum(), "s": x.sum(), "o": ones(2)}', x=X)
-    verdicts = {name: found["verdict"] for name, found in told["outputs"].items()}
+    report = explained('return {"k": argmax(x), "c": (x > 0).double().sum(), "s": x.sum(), "o": ones(2)}', x=X)
+    verdicts = {name: entry["verdict"] for name, entry in report["outputs"].items()}
     assert verdicts == {"k": "not_differentiable", "c": "disconnected", "s": "differentiable", "o": "disconnected"}
 
 
 def test_a_multi_output_step_passes_through_the_used_output_only() -> None:
-    told = explained("a, b = meshgrid(x, y, indexing='ij')\na.sum()", x=X, y=X)
-    assert told["inputs"]["x"]["verdict"] == "differentiable"
-    assert told["inputs"]["y"]["verdict"] == "disconnected"
+    report = explained("a, b = meshgrid(x, y, indexing='ij')\na.sum()", x=X, y=X)
+    assert report["inputs"]["x"]["verdict"] == "differentiable"
+    assert report["inputs"]["y"]["verdict"] == "disconnected"
 
 
 # Programs made at random: a chain of statements over what is already there.
@@ -137,8 +139,8 @@ def programs(draw: Any) -> str:
         form = draw(st.sampled_from(_UNARY + _BINARY))
         lines.append(f"v{k} = {form.format(a=a, b=b)}")
         names.append(f"v{k}")
-    kept = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2))
-    return "\n".join([*lines, "(" + " + ".join(kept) + ").sum()"])
+    outputs = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2))
+    return "\n".join([*lines, "(" + " + ".join(outputs) + ").sum()"])
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
@@ -146,15 +148,15 @@ def programs(draw: Any) -> str:
 def test_explain_and_the_gradient_agree(text: str, numbers: list[float]) -> None:
     leaves = tensors({"x": numbers[:3], "y": numbers[3:6], "z": numbers[6:]})
     function = program(text, leaves)
-    told = explain(function, leaves, None)["inputs"]
+    report = explain(function, leaves, None)["inputs"]
     live = {name: leaf.clone().requires_grad_() for name, leaf in leaves.items()}
     (output,) = function.call(*(live[name] for name in function.leaves))
     gradients: dict[str, Any] = dict.fromkeys(live)
     if output.requires_grad:
         gradients = dict(zip(live, torch.autograd.grad(output, list(live.values()), allow_unused=True), strict=True))
     for name, gradient in gradients.items():
-        verdict = told[name]["verdict"]
-        assert (gradient is None) == (verdict == "disconnected"), (text, name, told[name])
+        verdict = report[name]["verdict"]
+        assert (gradient is None) == (verdict == "disconnected"), (text, name, report[name])
         if verdict == "piecewise_constant":
             assert not bool(gradient.any()), (text, name)
         if gradient is not None:

@@ -14,9 +14,9 @@ def test_the_table_is_what_this_pytorch_says() -> None:
     pytest.importorskip("yaml")
     from app.engine.explain import formulas_freeze
 
-    made_for = json.loads(FILE.read_text())["torch"]
-    if not torch.__version__.startswith(made_for):
-        pytest.skip(f"the table was made from PyTorch {made_for}")
+    torch_version = json.loads(FILE.read_text())["torch"]
+    if not torch.__version__.startswith(torch_version):
+        pytest.skip(f"the table was made from PyTorch {torch_version}")
     assert formulas_freeze.read() == dict(formulas())
 
 

@@ -72,7 +72,7 @@ SINGULAR: dict[str, tuple[str, Any, list[list[int]] | None]] = {
     "norm under a square root": ("sqrt((x ** 2).sum())", [0.0, 0.0], [[0], [1]]),
 }
 
-SMOOTH: dict[str, tuple[str, Any]] = {
+DIFFERENTIABLE: dict[str, tuple[str, Any]] = {
     "relu away": ("relu(x)", [-1.0, 0.5, 2.0]),
     "relu near": ("relu(x)", [-1e-9, 1e-12, 2.0]),
     "exp": ("exp(x)", AT_ZERO),
@@ -121,78 +121,78 @@ FLAT: dict[str, tuple[str, Any, list[list[int]]]] = {
 @pytest.mark.parametrize("case", KINKS)
 def test_kinks(case: str) -> None:
     text, x, elements, subgradient = KINKS[case]
-    told = explained(text, x=x)
-    found = told["inputs"]["x"]
-    assert found["verdict"] == "kink"
-    assert sorted(found["elements"]) == sorted(elements)
+    report = explained(text, x=x)
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == "kink"
+    assert sorted(entry["elements"]) == sorted(elements)
     if subgradient is not None:
-        assert found["subgradient"] == pytest.approx(subgradient)
-    assert {out["verdict"] for out in told["outputs"].values()} == {"kink"}
+        assert entry["subgradient"] == pytest.approx(subgradient)
+    assert {out["verdict"] for out in report["outputs"].values()} == {"kink"}
 
 
 @pytest.mark.parametrize("case", SINGULAR)
 def test_singular_points(case: str) -> None:
     text, x, elements = SINGULAR[case]
-    told = explained(text, x=x)
-    found = told["inputs"]["x"]
-    assert found["verdict"] == "singular"
-    assert found["because"]["reason"]
-    assert elements is None or sorted(found["elements"]) == sorted(elements)
-    assert {out["verdict"] for out in told["outputs"].values()} == {"singular"}
+    report = explained(text, x=x)
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == "singular"
+    assert entry["because"]["reason"]
+    assert elements is None or sorted(entry["elements"]) == sorted(elements)
+    assert {out["verdict"] for out in report["outputs"].values()} == {"singular"}
 
 
-@pytest.mark.parametrize("case", SMOOTH)
+@pytest.mark.parametrize("case", DIFFERENTIABLE)
 def test_smooth_points_are_left_alone(case: str) -> None:
-    text, x = SMOOTH[case]
-    told = explained(text, x=x)
-    assert told["inputs"]["x"]["verdict"] == "differentiable", told["inputs"]["x"]
-    assert told["inputs"]["x"]["elements"] == []
-    assert {out["verdict"] for out in told["outputs"].values()} == {"differentiable"}
+    text, x = DIFFERENTIABLE[case]
+    report = explained(text, x=x)
+    assert report["inputs"]["x"]["verdict"] == "differentiable", report["inputs"]["x"]
+    assert report["inputs"]["x"]["elements"] == []
+    assert {out["verdict"] for out in report["outputs"].values()} == {"differentiable"}
 
 
 @pytest.mark.parametrize("case", FLAT)
 def test_piecewise_constant(case: str) -> None:
     text, x, elements = FLAT[case]
-    told = explained(text, x=x)
-    found = told["inputs"]["x"]
-    assert found["verdict"] == "piecewise_constant"
-    assert found["elements"] == elements
-    assert found["instead"]
-    assert {out["verdict"] for out in told["outputs"].values()} == {"piecewise_constant"}
+    report = explained(text, x=x)
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == "piecewise_constant"
+    assert entry["elements"] == elements
+    assert entry["instead"]
+    assert {out["verdict"] for out in report["outputs"].values()} == {"piecewise_constant"}
 
 
 def test_the_step_that_bends_is_named() -> None:
-    told = explained("h = x * 2\ny = relu(h)\nz = y.sum()\nz * 3", x=AT_ZERO)
-    because = told["inputs"]["x"]["because"]
+    report = explained("h = x * 2\ny = relu(h)\nz = y.sum()\nz * 3", x=AT_ZERO)
+    because = report["inputs"]["x"]["because"]
     assert (because["line"], because["text"]) == (2, "y = relu(h)")
     assert because["operation"].endswith("relu")
-    assert "`nn.functional.softplus(h)`" in told["inputs"]["x"]["instead"]
+    assert "`nn.functional.softplus(h)`" in report["inputs"]["x"]["instead"]
 
 
 def test_the_first_step_of_the_backward_pass_that_is_not_finite_is_named() -> None:
-    told = explained("a = x * 1\nb = sqrt(a)\nc = b * 2\nlog(c + 1).sum()", x=[0.0, 1.0])
-    because = told["inputs"]["x"]["because"]
+    report = explained("a = x * 1\nb = sqrt(a)\nc = b * 2\nlog(c + 1).sum()", x=[0.0, 1.0])
+    because = report["inputs"]["x"]["because"]
     assert (because["line"], because["operation"]) == (2, "sqrt")
     assert "infinite at a = 0" in because["reason"]
-    assert told["inputs"]["x"]["instead"] == "Keep away from zero: `torch.sqrt(a + eps)`."
+    assert report["inputs"]["x"]["instead"] == "Keep away from zero: `torch.sqrt(a + eps)`."
 
 
 def test_nan_behind_where_is_explained_by_zero_times_infinity() -> None:
-    found = explained("where(x > 0, sqrt(x), 0 * x)", x=[0.0, 1.0])["inputs"]["x"]
-    assert "0 · ∞ is NaN" in found["because"]["reason"]
-    assert "safe = where(condition, x, 1.0)" in found["instead"]
+    entry = explained("where(x > 0, sqrt(x), 0 * x)", x=[0.0, 1.0])["inputs"]["x"]
+    assert "0 · ∞ is NaN" in entry["because"]["reason"]
+    assert "safe = where(condition, x, 1.0)" in entry["instead"]
 
 
 def test_a_kink_and_a_singular_point_in_one_input_are_both_told() -> None:
-    found = explained("relu(x[0]) + sqrt(x[1])", x=[0.0, 0.0])["inputs"]["x"]
-    assert found["verdict"] == "singular"
-    assert [f["verdict"] for f in found["findings"]] == ["singular", "kink"]
-    assert [f["elements"] for f in found["findings"]] == [[[1]], [[0]]]
+    entry = explained("relu(x[0]) + sqrt(x[1])", x=[0.0, 0.0])["inputs"]["x"]
+    assert entry["verdict"] == "singular"
+    assert [f["verdict"] for f in entry["findings"]] == ["singular", "kink"]
+    assert [f["elements"] for f in entry["findings"]] == [[[1]], [[0]]]
 
 
 def test_inputs_are_told_apart() -> None:
-    told = explained("relu(x @ w).sum() + 0 * b.sum()", x=[[0.0, 0.0]], w=[[1.0, -2.0], [3.0, 0.5]], b=[1.0])["inputs"]
-    assert {name: found["verdict"] for name, found in told.items()} == {
+    report = explained("relu(x @ w).sum() + 0 * b.sum()", x=[[0.0, 0.0]], w=[[1.0, -2.0], [3.0, 0.5]], b=[1.0])["inputs"]
+    assert {name: entry["verdict"] for name, entry in report.items()} == {
         "x": "kink",
         "w": "differentiable",
         "b": "differentiable",
@@ -200,21 +200,21 @@ def test_inputs_are_told_apart() -> None:
 
 
 def test_a_value_that_is_not_finite_names_the_step_that_made_it() -> None:
-    told = explained("y = x - 1\nz = log(y)\nz * 2", x=[0.5, 3.0])
-    assert told["outputs"]["output"]["because"]["line"] == 2
-    assert told["outputs"]["output"]["elements"] == [[0]]
+    report = explained("y = x - 1\nz = log(y)\nz * 2", x=[0.5, 3.0])
+    assert report["outputs"]["output"]["because"]["line"] == 2
+    assert report["outputs"]["output"]["elements"] == [[0]]
 
 
 def test_an_input_that_holds_nan_is_said_to() -> None:
-    found = explained("x * 2", x=[float("nan"), 1.0])["outputs"]["output"]
-    assert found["verdict"] == "singular"
-    assert "`x` itself holds NaN" in found["because"]["reason"]
+    entry = explained("x * 2", x=[float("nan"), 1.0])["outputs"]["output"]
+    assert entry["verdict"] == "singular"
+    assert "`x` itself holds NaN" in entry["because"]["reason"]
 
 
 def test_random_steps_draw_the_same_numbers_in_every_probe() -> None:
     x = torch.linspace(0.5, 1.5, 30, dtype=torch.float64)
-    told = explained("F.dropout(x, 0.5, True).sum()", seed=3, x=x)
-    assert told["inputs"]["x"]["verdict"] == "differentiable"
+    report = explained("F.dropout(x, 0.5, True).sum()", seed=3, x=x)
+    assert report["inputs"]["x"]["verdict"] == "differentiable"
 
 
 def test_many_forwards_are_not_spent() -> None:
@@ -224,19 +224,19 @@ def test_many_forwards_are_not_spent() -> None:
     from app.engine.explain.evidence import gather
     from app.engine.explain.report import traced
 
-    local = traced(function, leaves, None)
-    gather(local)
-    assert local.point.forwards < 40
+    trace = traced(function, leaves, None)
+    gather(trace)
+    assert trace.point.forwards < 40
     zero = {**leaves, "x": torch.zeros(40, 30, dtype=torch.float64)}
-    local = traced(function, zero, None)
-    gather(local)
-    assert local.point.forwards < 100
+    trace = traced(function, zero, None)
+    gather(trace)
+    assert trace.point.forwards < 100
 
 
 def test_the_point_keeps_its_dtypes_where_a_step_insists() -> None:
     leaves = {"x": torch.tensor([[1.0, 2.0]], dtype=torch.float32)}
-    told = explain(program("x.to(float32) @ tensor([[1.0], [2.0]], dtype=float32)", leaves), leaves, None)
-    assert told["inputs"]["x"]["verdict"] == "differentiable"
+    report = explain(program("x.to(float32) @ tensor([[1.0], [2.0]], dtype=float32)", leaves), leaves, None)
+    assert report["inputs"]["x"]["verdict"] == "differentiable"
 
 
 @pytest.mark.parametrize(
@@ -249,8 +249,8 @@ def test_the_point_keeps_its_dtypes_where_a_step_insists() -> None:
     ],
 )
 def test_operations(name: str, parameters: dict[str, Any], verdict: str) -> None:
-    told = explained_operation(name, parameters, input=AT_ZERO)
-    assert told["inputs"]["input"]["verdict"] == verdict
+    report = explained_operation(name, parameters, input=AT_ZERO)
+    assert report["inputs"]["input"]["verdict"] == verdict
 
 
 def test_formulas_of_the_steps() -> None:

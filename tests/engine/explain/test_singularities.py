@@ -26,23 +26,23 @@ POINTS = [2.0, 0.0, -1.0]
     ],
 )
 def test_each_kind_is_blamed_on_its_element(operation: str, x: list[float], outputs: str, inputs: list[str]) -> None:
-    told = explained(f"{operation}(x)", x=x)
-    assert outputs in told["outputs"]["output"]["because"]["reason"]
-    reasons = " | ".join(finding["because"]["reason"] for finding in told["inputs"]["x"]["findings"])
+    report = explained(f"{operation}(x)", x=x)
+    assert outputs in report["outputs"]["output"]["because"]["reason"]
+    reasons = " | ".join(finding["because"]["reason"] for finding in report["inputs"]["x"]["findings"])
     for words in inputs:
         assert words in reasons
 
 
 def test_a_sums_nan_is_blamed_on_the_element_that_made_it() -> None:
-    told = explained("log(x).sum()", x=POINTS)
-    assert "NaN at x = -1" in told["outputs"]["output"]["because"]["reason"]
-    reasons = [(finding["because"]["reason"], finding["elements"]) for finding in told["inputs"]["x"]["findings"]]
+    report = explained("log(x).sum()", x=POINTS)
+    assert "NaN at x = -1" in report["outputs"]["output"]["because"]["reason"]
+    reasons = [(finding["because"]["reason"], finding["elements"]) for finding in report["inputs"]["x"]["findings"]]
     assert ("The derivative of `log` is infinite at x = 0.", [[1]]) in reasons
     assert all("NaN at x = 0" not in reason for reason, _ in reasons)
 
 
 def test_a_derivative_of_what_is_not_finite_is_blamed_on_what_made_that() -> None:
-    told = explained("y = log(x)\nz = y * y\nz.sum()", x=POINTS)
-    because = told["inputs"]["x"]["because"]
+    report = explained("y = log(x)\nz = y * y\nz.sum()", x=POINTS)
+    because = report["inputs"]["x"]["because"]
     assert (because["line"], because["operation"]) == (1, "log")
     assert "infinite at x = 0 and NaN at x = -1" in because["reason"]

@@ -47,17 +47,17 @@ def test_what_is_large_or_takes_long_is_not_proved() -> None:
 
 def test_numbers_that_are_kept_and_proofs_that_are_due_are_bounded() -> None:
     proofs = Proofs()
-    several = [Came(1 << 20, is_brief=False) for _ in range(9)]
-    for came in several:
+    arrivals = [Came(1 << 20, is_brief=False) for _ in range(9)]
+    for came in arrivals:
         for number in range(7):
             proofs.note(came, (number,), 0.001)
-    assert [bool(came.sets) for came in several] == [False] * 5 + [True] * 4, "the oldest went, for 16 MiB"
-    assert proofs.note(several[-1], (9,), 0.001)
-    proofs.add(iter([None]), lambda _: None, several[-1].bytes)
-    assert proofs.note(several[-2], (9,), 0.001)
+    assert [bool(came.sets) for came in arrivals] == [False] * 5 + [True] * 4, "the oldest went, for 16 MiB"
+    assert proofs.note(arrivals[-1], (9,), 0.001)
+    proofs.add(iter([None]), lambda _: None, arrivals[-1].bytes)
+    assert proofs.note(arrivals[-2], (9,), 0.001)
     proofs.add(iter([None]), lambda _: None, 12 << 20)
-    assert not proofs.note(several[-3], (9,), 0.001), "it waits until there is room"
+    assert not proofs.note(arrivals[-3], (9,), 0.001), "it waits until there is room"
     while proofs.step():
         pass
-    assert proofs.note(several[-3], (9,), 0.001)
-    assert not proofs.note(several[0], (9,), 0.001), "forgotten, so that it comes for the first time"
+    assert proofs.note(arrivals[-3], (9,), 0.001)
+    assert not proofs.note(arrivals[0], (9,), 0.001), "forgotten, so that it comes for the first time"

@@ -39,15 +39,15 @@ def test_one_that_is_not_finite_is_asked_alone_and_the_others_are_answered() -> 
     while road.improve():
         pass
     queries = [taken([number.random(), 1e6 if place == 1 else 0.5, 1.0]) for place in range(3)]
-    kept = queries[0].kept
-    assert kept is not None
-    if kept.recipe.stacks.best(3) < 3:
+    prepared = queries[0].kept
+    assert prepared is not None
+    if prepared.recipe.stacks.best(3) < 3:
         pytest.skip("on this machine a stack took no less time just now")
-    first, second, third = road.repeated_together(kept, [query.repetition for query in queries])
+    first, second, third = road.repeated_together(prepared, [query.repetition for query in queries])
     assert second is None
     assert first is not None
     assert third is not None
     for reply, query in ((first, queries[0]), (third, queries[2])):
-        alone = road.repeated(kept, query.repetition)
+        alone = road.repeated(prepared, query.repetition)
         assert alone is not None
         assert reply.buffers == alone.buffers

@@ -20,7 +20,7 @@ TEXT = '''def shifted(x: float32[2], k: int32[2], z: complex64[2]):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+def with_stored(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("kept")
     Path(folder / "shifted.py").write_text(TEXT)
     return Engine(Limits(), "cpu", load(str(folder)))
@@ -34,21 +34,21 @@ def dtypes(engine: Engine, *, bare: bool = True, x: Any = (0.1, 0.2), **fields: 
 
 @pytest.mark.parametrize("x", [(0.1, 0.2), (1, 2)])
 @pytest.mark.parametrize("wrt", [None, ("x",)])
-def test_a_bare_list_has_the_annotations_dtype(kept: Engine, x: tuple[float, ...], wrt: tuple[str, ...] | None) -> None:
-    assert dtypes(kept, x=x, wrt=wrt) == {"double": "float32", "whole": "int32", "turned": "complex64"}
+def test_a_bare_list_has_the_annotations_dtype(with_stored: Engine, x: tuple[float, ...], wrt: tuple[str, ...] | None) -> None:
+    assert dtypes(with_stored, x=x, wrt=wrt) == {"double": "float32", "whole": "int32", "turned": "complex64"}
 
 
-def test_a_tensor_that_says_its_dtype_keeps_it(kept: Engine) -> None:
-    assert dtypes(kept, bare=False)["double"] == "float64"
+def test_a_tensor_that_says_its_dtype_keeps_it(with_stored: Engine) -> None:
+    assert dtypes(with_stored, bare=False)["double"] == "float64"
 
 
-def test_the_querys_dtype_counts_before_the_annotations(kept: Engine) -> None:
-    assert dtypes(kept, dtype="bfloat16")["double"] == "bfloat16"
+def test_the_querys_dtype_counts_before_the_annotations(with_stored: Engine) -> None:
+    assert dtypes(with_stored, dtype="bfloat16")["double"] == "bfloat16"
 
 
-def test_derivatives_have_it_too(kept: Engine) -> None:
+def test_derivatives_have_it_too(with_stored: Engine) -> None:
     inputs = {"x": data([0.1, 0.2]), "k": data([1, 2]), "z": data([1.0, 0.5])}
-    answer = kept.answer(Query(function="shifted", inputs=inputs, want=("jacobian",), wrt=("x",)))
+    answer = with_stored.answer(Query(function="shifted", inputs=inputs, want=("jacobian",), wrt=("x",)))
     tensor = answer.results["jacobian"]["double"]["x"]
     assert tensor.dtype == "float32"
     assert array(tensor).tolist() == [[2.0, 0.0], [0.0, 2.0]]

@@ -53,8 +53,8 @@ def assert_the_same(known: SameRanks, query: Query) -> bool:
     values = list(parts(query)[1]({leaf.name: leaf.dtype for leaf in fresh.leaves}).values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's deprecations
-        given, wanted = again.function.call(*values), fresh.function.call(*values)
-    for one, other in zip(given, wanted, strict=True):
+        again_outputs, wanted = again.function.call(*values), fresh.function.call(*values)
+    for one, other in zip(again_outputs, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
     return True
 

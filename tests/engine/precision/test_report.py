@@ -102,7 +102,7 @@ LOST: dict[str, tuple[str, str, dict[str, Any], int, str, str | None]] = {
     "one sixth of hardsigmoid": ("nn.functional.hardsigmoid(x)", "float64", {"x": 0.5}, 1, "nn.functional.hardsigmoid", None),
 }  # fmt: skip
 # Nothing is lost here: program, dtype, inputs.
-KEPT: dict[str, tuple[str, str, dict[str, Any]]] = {
+NOTHING_LOST: dict[str, tuple[str, str, dict[str, Any]]] = {
     "tanh layer": ("tanh(x @ w).sum()", "float32", {"x": [[0.5, -1.2], [0.3, 2.0]], "w": [[0.1, 0.4], [-0.7, 0.2]]}),
     "mean squared error": ("((x - y)**2).mean()", "float32", {"x": [1.0, 2.5], "y": [0.5, 4.0]}),
     "log_softmax": ("log_softmax(z, dim=-1)[1]", "float32", {"z": [0.0, -120.0, 5.0]}),
@@ -168,9 +168,9 @@ def test_the_formula_is_valid_and_keeps_the_digits(case: str) -> None:
         assert all(each["worst"] > 0.6 * WHOLE[dtype] for each in report["outputs"].values()), (name, report)
 
 
-@pytest.mark.parametrize("case", KEPT)
+@pytest.mark.parametrize("case", NOTHING_LOST)
 def test_no_false_alarm(case: str) -> None:
-    program, dtype, inputs = KEPT[case]
+    program, dtype, inputs = NOTHING_LOST[case]
     for name, report in measured(program, dtype, inputs).items():
         assert report["because"] is None, (name, report)
         assert report["instead"] is None

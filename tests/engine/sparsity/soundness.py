@@ -73,15 +73,15 @@ def _row(output: Tensor, inputs: Sequence[Tensor], row: int, unit: complex) -> B
     )
     sizes = sizes.nan_to_num(0.0, posinf=torch.inf)
     largest = float(sizes[sizes.isfinite()].max()) if bool(sizes.isfinite().any()) else 0.0
-    found: Bools = (sizes > 64 * torch.finfo(output.dtype).eps * largest).numpy()
-    return found
+    nonzero: Bools = (sizes > 64 * torch.finfo(output.dtype).eps * largest).numpy()
+    return nonzero
 
 
 def missing(traces: Sequence[Trace], matrices: Sequence[Bools]) -> tuple[int, int, int]:
     """(entries outside the pattern, entries of the pattern, entries that are not zero)."""
     outside = inside = there = 0
-    for found, matrix in zip(traces, matrices, strict=True):
-        pattern = found.pattern
+    for traced, matrix in zip(traces, matrices, strict=True):
+        pattern = traced.pattern
         held = np.ones(matrix.shape, bool) if pattern.matrix is None else pattern.matrix.toarray()
         outside += int((matrix & ~held).sum())
         inside += int(held.sum())

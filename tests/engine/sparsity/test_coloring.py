@@ -16,8 +16,8 @@ from app.engine.sparsity.csr import Csr
 def band(n: int, offsets: tuple[int, ...], ring: bool = False) -> Csr:
     rows = np.repeat(np.arange(n), len(offsets))
     columns = rows + np.tile(offsets, n)
-    kept = np.ones(len(rows), bool) if ring else (columns >= 0) & (columns < n)
-    matrix = csr_matrix((np.ones(int(kept.sum()), bool), (rows[kept], columns[kept] % n)), shape=(n, n))
+    inside = np.ones(len(rows), bool) if ring else (columns >= 0) & (columns < n)
+    matrix = csr_matrix((np.ones(int(inside.sum()), bool), (rows[inside], columns[inside] % n)), shape=(n, n))
     matrix.sort_indices()
     return matrix
 
@@ -74,11 +74,11 @@ def pairs_of_a_grid(n: int) -> Csr:
     ],
 )
 def test_no_row_has_two_columns_of_one_color(pattern: Csr, shape: tuple[int, ...], colors: int) -> None:
-    found = color_columns(pattern, shape)
-    assert len(found) == pattern.shape[1]
-    assert int(found.max(initial=0)) + 1 <= colors
+    colors_of = color_columns(pattern, shape)
+    assert len(colors_of) == pattern.shape[1]
+    assert int(colors_of.max(initial=0)) + 1 <= colors
     rows = np.repeat(np.arange(pattern.shape[0]), np.diff(pattern.indptr))
-    assert len(set(zip(rows.tolist(), found[pattern.indices].tolist(), strict=True))) == pattern.nnz
+    assert len(set(zip(rows.tolist(), colors_of[pattern.indices].tolist(), strict=True))) == pattern.nnz
 
 
 def read(compression: Compression, matrix: Any) -> Any:

@@ -99,13 +99,13 @@ def test_the_catalogue_misses_no_entry(faults: Any, tight: float, at_least: int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, function, leaves, wrt in _examples():
-            found = faults(function, leaves, wrt)
-            if found is None:
+            result = faults(function, leaves, wrt)
+            if result is None:
                 continue
             count += 1
-            exact += found[1]
-            if found[0]:
-                wrong.append((name, found[0]))
+            exact += result[1]
+            if result[0]:
+                wrong.append((name, result[0]))
     assert not wrong
     assert count >= at_least
     assert exact >= tight * count, f"{exact} of {count}"
@@ -130,10 +130,10 @@ def test_the_samples_of_pytorch_miss_no_entry(dtype: torch.dtype) -> None:
             wrt = tuple(n for n in function.leaves if leaves[n].dtype.is_floating_point or leaves[n].dtype.is_complex)
             if not wrt or sum(value.numel() for value in (*leaves.values(), *_outputs(function))) > SMALL:
                 continue
-            found = _jacobian_faults(function, leaves, wrt)
-            count += found is not None
-            if found is not None and found[0]:
-                wrong.append((case.operation, case.number, found[0]))
+            result = _jacobian_faults(function, leaves, wrt)
+            count += result is not None
+            if result is not None and result[0]:
+                wrong.append((case.operation, case.number, result[0]))
     assert not wrong
     assert count > (200 if dtype == torch.float64 else 25)
 
@@ -169,9 +169,9 @@ def test_random_programs_miss_no_entry(dtype: torch.dtype) -> None:
         leaves = {name: torch.from_numpy(generator.standard_normal((3, 4))).to(dtype) for name in ("x", "y")}
         function = build_program(text, leaves, {}, dtype)
         for faults in (_jacobian_faults, _hessian_faults):
-            found = faults(function, leaves, ("x", "y"))
-            count += found is not None
-            assert found is None or not found[0], text
+            result = faults(function, leaves, ("x", "y"))
+            count += result is not None
+            assert result is None or not result[0], text
     assert count > 40
 
 

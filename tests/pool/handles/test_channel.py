@@ -35,10 +35,10 @@ class Heard:
 
 
 def large_pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
+    front_end, worker_end = socket.socketpair()
+    for end in (front_end, worker_end):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-    return ours, theirs
+    return front_end, worker_end
 
 
 def send(connection: socket.socket, *sizes: int) -> None:
@@ -64,11 +64,11 @@ def test_a_peer_that_dies_with_unread_input_is_heard_to_its_end(
     run: Callable[[Coroutine[Any, Any, None]], None], sizes: tuple[int, ...]
 ) -> None:
     async def scene() -> None:
-        ours, theirs = large_pair()
-        ours.sendall(b"x" * 1000)
-        send(theirs, *sizes)
-        theirs.close()
-        heard = Heard(ours)
+        front_end, worker_end = large_pair()
+        front_end.sendall(b"x" * 1000)
+        send(worker_end, *sizes)
+        worker_end.close()
+        heard = Heard(front_end)
         await asyncio.wait_for(heard.lost, HANG_S)
         assert [len(frame.body) for frame in heard.frames] == list(sizes)
         assert heard.losses == 1
@@ -79,12 +79,12 @@ def test_a_peer_that_dies_with_unread_input_is_heard_to_its_end(
 @pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
 def test_a_reply_cut_off_by_its_senders_death_is_no_reply(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     async def scene() -> None:
-        ours, theirs = large_pair()
-        ours.sendall(b"x" * 1000)
-        send(theirs, 500)
-        theirs.sendall(b"".join(encode(Kind.REPLY, 7, body=[b"r" * 300_000]))[:233_152])
-        theirs.close()
-        heard = Heard(ours)
+        front_end, worker_end = large_pair()
+        front_end.sendall(b"x" * 1000)
+        send(worker_end, 500)
+        worker_end.sendall(b"".join(encode(Kind.REPLY, 7, body=[b"r" * 300_000]))[:233_152])
+        worker_end.close()
+        heard = Heard(front_end)
         await asyncio.wait_for(heard.lost, HANG_S)
         assert [frame.number for frame in heard.frames] == [0]
 
@@ -96,10 +96,10 @@ def test_draining_needs_no_event_and_ends_although_another_process_holds_the_oth
     run: Callable[[Coroutine[Any, Any, None]], None],
 ) -> None:
     async def scene() -> None:
-        ours, theirs = large_pair()
-        heard = Heard(ours)
-        send(theirs, 1000, 200_000, 1_500_000)
-        with theirs:
+        front_end, worker_end = large_pair()
+        heard = Heard(front_end)
+        send(worker_end, 1000, 200_000, 1_500_000)
+        with worker_end:
             heard.channel.drain()
         assert [len(frame.body) for frame in heard.frames] == [1000, 200_000, 1_500_000]
         assert heard.losses == 1
@@ -112,17 +112,17 @@ def test_draining_needs_no_event_and_ends_although_another_process_holds_the_oth
 
 def test_a_peer_that_lives_is_heard_in_turns_and_others_in_between() -> None:
     async def scene() -> None:
-        ours, theirs = large_pair()
-        other_ours, other_theirs = socket.socketpair()
-        heard, other = Heard(ours), Heard(other_ours)
-        send(theirs, *(60_000,) * 40)
-        send(other_theirs, 10)
+        front_end, worker_end = large_pair()
+        other_front_end, other_worker_end = socket.socketpair()
+        heard, other = Heard(front_end), Heard(other_front_end)
+        send(worker_end, *(60_000,) * 40)
+        send(other_worker_end, 10)
         while not other.frames:
             await asyncio.sleep(0)
         assert len(heard.frames) < 40
         while len(heard.frames) < 40:
             await asyncio.sleep(0)
-        for connection in (theirs, other_theirs):
+        for connection in (worker_end, other_worker_end):
             connection.close()
         await asyncio.wait_for(asyncio.gather(heard.lost, other.lost), HANG_S)
 
@@ -134,8 +134,8 @@ def test_what_is_sent_one_by_one_or_together_arrives_in_order(run: Callable[[Cor
     """Where each was answered before the next they go at once, and several of one turn together; large ones wait for the socket."""
 
     async def scene() -> None:
-        ours, theirs = socket.socketpair()
-        heard = Heard(ours)
+        front_end, worker_end = socket.socketpair()
+        heard = Heard(front_end)
         reader = Reader()
         number = 0
         for count in [*[1] * 20, 5, *[1] * 12, 3, 1, 1]:
@@ -144,19 +144,19 @@ def test_what_is_sent_one_by_one_or_together_arrives_in_order(run: Callable[[Cor
                 heard.channel.send(encode(Kind.QUERY, number, body=[b"q" * size]))
                 number += 1
             received: list[Frame] = []
-            theirs.setblocking(False)
+            worker_end.setblocking(False)
             while len(received) < len(sizes):
                 await asyncio.sleep(0)
                 with contextlib.suppress(BlockingIOError):
-                    received += reader.received(theirs.recv_into(reader.buffer()))
+                    received += reader.received(worker_end.recv_into(reader.buffer()))
             assert [frame.number for frame in received] == list(range(number - len(sizes), number))
             assert [len(frame.body) for frame in received] == sizes
-            theirs.setblocking(True)
+            worker_end.setblocking(True)
             answered = len(heard.frames) + 1
-            send(theirs, 10)
+            send(worker_end, 10)
             while len(heard.frames) < answered:
                 await asyncio.sleep(0)
         heard.channel.close()
-        theirs.close()
+        worker_end.close()
 
     run(scene())

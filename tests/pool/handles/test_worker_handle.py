@@ -24,10 +24,10 @@ def job(number: int) -> Job:
 def worker() -> Iterator[WorkerHandle]:
     """A worker at whose other end nobody answers, with 1 to 4, since second 10; its process does nothing."""
     loop = asyncio.new_event_loop()
-    ours, theirs = socket.socketpair()
+    front_end, worker_end = socket.socketpair()
     slot = WorkerSlot("cpu", 1, 1 << 20)
-    handle = WorkerHandle(loop, 1, 0, slot, ours, lambda _, __: None, lambda _: None, lambda _: None)
-    with theirs, subprocess.Popen(["sleep", "600"]) as process:
+    handle = WorkerHandle(loop, 1, 0, slot, front_end, lambda _, __: None, lambda _: None, lambda _: None)
+    with worker_end, subprocess.Popen(["sleep", "600"]) as process:
         handle.forked(process.pid)
         for number in range(1, 5):
             handle.give(job(number), 10.0)

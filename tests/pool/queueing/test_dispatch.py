@@ -30,7 +30,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.serial
 
-GIVEN_BACK = 'pullback_worker_restarts_total{reason="share"}'
+RESTARTS_BY_SHARE = 'pullback_worker_restarts_total{reason="share"}'
 
 
 @contextmanager
@@ -129,13 +129,13 @@ def test_long_queries_are_answered_beside_a_stream_of_small_ones(single: Server,
 def test_heavy_queries_give_back_the_last_worker_to_what_the_light_one_cannot_take(pair: Server) -> None:
     wait_until_free(pair, 2)
     large = {"operation": "exp", "inputs": {"input": [0.5] * 200_000}, "timeout_s": 250}
-    given_back = metric(pair.http, GIVEN_BACK)
+    restarts = metric(pair.http, RESTARTS_BY_SHARE)
     with asked(pair, [endless(SIZES.take()) for _ in range(3)]) as long:
         wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 2)
         with client_at(pair, "127.0.0.9") as other:
             for _ in range(5):
                 assert other.post("/v1/query", json=large).status_code == 200
-        assert metric(pair.http, GIVEN_BACK) > given_back
+        assert metric(pair.http, RESTARTS_BY_SHARE) > restarts
         assert all(raw.is_silent() for raw in long)
     wait_until_free(pair, 2)
     assert_answers(pair.http)
@@ -158,14 +158,14 @@ def test_a_single_worker_is_given_to_another_client_that_waits(single: Server) -
 def test_what_has_to_give_back_a_single_worker_is_answered_all_the_same(single: Server) -> None:
     """Longer ones are asked until one had to: what takes half a second here is answered at once on a quicker machine."""
     wait_until_free(single, 1)
-    given_back = metric(single.http, GIVEN_BACK)
+    restarts = metric(single.http, RESTARTS_BY_SHARE)
     with ThreadPoolExecutor(1) as clients, client_at(single, "127.0.0.9") as other, client_at(single, "127.0.0.8") as patient:
         for size in range(1100, 3000, 300):
             long = clients.submit(patient.post, "/v1/query", json=heavy(size, timeout_s=280))
             while not long.done():
                 assert other.post("/v1/query", json=LARGE).status_code == 200
             assert long.result().status_code == 200
-            if metric(single.http, GIVEN_BACK) > given_back:
+            if metric(single.http, RESTARTS_BY_SHARE) > restarts:
                 return
     pytest.fail("no query had to give back the worker")
 
@@ -254,9 +254,9 @@ class Front:
         self.dispatch = self.pool._dispatch
         slot = WorkerSlot("cpu", 1, 1 << 30, 8 << 20)
         self.pool.supervisor.slots = (slot,)
-        ours, self._theirs = socket.socketpair()
+        front_end, self._worker_end = socket.socketpair()
         loop = asyncio.get_running_loop()
-        self.worker = WorkerHandle(loop, 1, 0, slot, ours, self.pool.on_frame, self.pool.on_lost, lambda _: None)
+        self.worker = WorkerHandle(loop, 1, 0, slot, front_end, self.pool.on_frame, self.pool.on_lost, lambda _: None)
         self.worker.probe_answered(Frame(Kind.READY, 0, 0.0, b'{"probe": true, "slab": true}', b""), self.began)
         self.worker.state = "ready"
         self.pool.on_ready(self.worker)
@@ -289,10 +289,10 @@ class Front:
         """What the worker was sent, in order; nothing more will be."""
         await asyncio.sleep(0)
         self.worker.kill()
-        self._theirs.setblocking(False)
+        self._worker_end.setblocking(False)
         reader, frames = Reader(), list[Frame]()
-        with self._theirs:
-            while count := self._theirs.recv_into(reader.buffer()):
+        with self._worker_end:
+            while count := self._worker_end.recv_into(reader.buffer()):
                 frames += reader.received(count)
         self.pool.kill()
         return [(frame.kind, frame.number) for frame in frames]

@@ -47,9 +47,9 @@ def worker(loop: asyncio.AbstractEventLoop) -> Iterator[WorkerHandle]:
     def frame(_: WorkerHandle, __: Frame) -> None:
         """Nothing comes."""
 
-    ours, theirs = socket.socketpair()
-    handle = WorkerHandle(loop, 1, 1, WorkerSlot("cpu", 1, 1 << 20), ours, frame, lambda _: None, lambda _: None)
-    with theirs:
+    front_end, worker_end = socket.socketpair()
+    handle = WorkerHandle(loop, 1, 1, WorkerSlot("cpu", 1, 1 << 20), front_end, frame, lambda _: None, lambda _: None)
+    with worker_end:
         yield handle
         handle.kill()
 
@@ -129,8 +129,8 @@ def test_what_was_long_there_is_known_when_it_comes_again_and_where_it_waits(
 
 def test_the_standby_takes_the_place_of_the_one_that_leaves(loop: asyncio.AbstractEventLoop, worker: WorkerHandle) -> None:
     light = LightWork()
-    ours, theirs = socket.socketpair()
-    other = WorkerHandle(loop, 2, 2, WorkerSlot("cpu", 1, 1), ours, lambda _, __: None, lambda _: None, lambda _: None)
+    front_end, worker_end = socket.socketpair()
+    other = WorkerHandle(loop, 2, 2, WorkerSlot("cpu", 1, 1), front_end, lambda _, __: None, lambda _: None, lambda _: None)
     light.join(worker)
     light.join(other)
     assert (light.worker, light.standby) == (worker, other)
@@ -140,4 +140,4 @@ def test_the_standby_takes_the_place_of_the_one_that_leaves(loop: asyncio.Abstra
     light.leave(other)
     assert light.worker is None
     other.kill()
-    theirs.close()
+    worker_end.close()

@@ -37,8 +37,8 @@ def array(tensor: Any) -> np.ndarray[Any, Any]:
 
 
 def held(x: Any, dtype: str = "float64") -> TensorData:
-    made = np.ascontiguousarray(x, dtype)
-    return TensorData(dtype, np.shape(x), memoryview(made.tobytes()))
+    array = np.ascontiguousarray(x, dtype)
+    return TensorData(dtype, np.shape(x), memoryview(array.tobytes()))
 
 
 def test_every_field() -> None:
@@ -106,8 +106,8 @@ def test_numbers_in_parameters_stay_what_they_are() -> None:
 # --- one tensor or a list of tensors ---------------------------------------------------------------------------------
 
 
-def shapes(given: Any) -> Any:
-    return [t.shape for t in given] if isinstance(given, tuple) else given.shape
+def shapes(value: Any) -> Any:
+    return [t.shape for t in value] if isinstance(value, tuple) else value.shape
 
 
 OBJECT = {"data": [1.0, 2.0], "dtype": "float32"}

@@ -187,7 +187,7 @@ def test_a_damaged_file_is_refused_or_read_but_never_breaks(position: int, byte:
     body = bytearray(safetensors.numpy.save({"a": np.arange(3.0), "b": np.array([True])}, {"query": "{}"}))
     body[position % len(body)] = byte
     try:
-        made = read(memoryview(bytes(body[: len(body) - cut % 3])))
+        file = read(memoryview(bytes(body[: len(body) - cut % 3])))
     except PullbackError:
         return
-    assert sum(t.data.nbytes for t in made.tensors.values()) == 25
+    assert sum(t.data.nbytes for t in file.tensors.values()) == 25

@@ -71,9 +71,9 @@ def test_complex_pairs_go_as_pairs_of_parts(server: Server) -> None:
     z = np.array([1 + 2j, 0.5 - 1j])
     expected = np.zeros((2, 2), complex)
     expected[[0, 1], [1, 0]] = z
-    found = np.zeros((2, 2), complex)
-    found[tuple(file["jacobian.output.z.conj_z.indices"])] = values[:, 0] + 1j * values[:, 1]
-    np.testing.assert_allclose(found, expected)
+    dense = np.zeros((2, 2), complex)
+    dense[tuple(file["jacobian.output.z.conj_z.indices"])] = values[:, 0] + 1j * values[:, 1]
+    np.testing.assert_allclose(dense, expected)
 
 
 def test_a_hundred_thousand_inputs_are_answered(server: Server) -> None:

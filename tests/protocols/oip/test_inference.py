@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from app.protocols.oip.selection import selected
-from tests.protocols.asking import Told, ask
+from tests.protocols.asking import Reply, ask
 
 LENGTH = "inference-header-content-length"
 
@@ -44,7 +44,7 @@ def infer(
     length: str | None = None,
     headers: dict[str, str] | None = None,
     **parameters: Any,
-) -> Told:
+) -> Reply:
     body: dict[str, Any] = {"inputs": inputs}
     if outputs is not None:
         body["outputs"] = outputs
@@ -58,37 +58,37 @@ def infer(
 
 
 def entry(datatype: str, shape: list[int], data: Any = None, size: int | None = None, name: str = "input") -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "shape": shape, "datatype": datatype}
+    fields: dict[str, Any] = {"name": name, "shape": shape, "datatype": datatype}
     if data is not None:
-        found["data"] = data
+        fields["data"] = data
     if size is not None:
-        found["parameters"] = {"binary_data_size": size}
-    return found
+        fields["parameters"] = {"binary_data_size": size}
+    return fields
 
 
-def parts(told: Told) -> tuple[dict[str, Any], bytes]:
+def parts(reply: Reply) -> tuple[dict[str, Any], bytes]:
     """A reply's JSON, and the bytes behind it."""
-    assert told.status == 200, told.raw
-    size = int(told.headers.get(LENGTH, len(told.raw)))
-    return json.loads(told.raw[:size]), told.raw[size:]
+    assert reply.status == 200, reply.raw
+    size = int(reply.headers.get(LENGTH, len(reply.raw)))
+    return json.loads(reply.raw[:size]), reply.raw[size:]
 
 
 @pytest.mark.parametrize(("datatype", "shape", "data", "raw"), TENSORS)
 @pytest.mark.parametrize("sent", ["json", "binary"])
 @pytest.mark.parametrize("wanted", ["json", "binary"])
 def test_tensor_both_ways(datatype: str, shape: list[int], data: list[Any], raw: bytes, sent: str, wanted: str) -> None:
-    given = entry(datatype, shape, data) if sent == "json" else entry(datatype, shape, size=len(raw))
+    inputs_entry = entry(datatype, shape, data) if sent == "json" else entry(datatype, shape, size=len(raw))
     outputs = [{"name": "output", "parameters": {"binary_data": wanted == "binary"}}]
-    told = infer("clone", [given], raw if sent == "binary" else b"", outputs=outputs, length=None)
-    (output,) = parts(told)[0]["outputs"]
+    reply = infer("clone", [inputs_entry], raw if sent == "binary" else b"", outputs=outputs, length=None)
+    (output,) = parts(reply)[0]["outputs"]
     assert (output["name"], output["shape"], output["datatype"]) == ("output", shape, datatype)
     if wanted == "json":
         assert output["data"] == data
-        assert told.media_type == "application/json"
+        assert reply.media_type == "application/json"
     else:
         assert output["parameters"]["binary_data_size"] == len(raw)
-        assert parts(told)[1] == raw
-        assert (LENGTH in told.headers) == bool(raw)
+        assert parts(reply)[1] == raw
+        assert (LENGTH in reply.headers) == bool(raw)
 
 
 @pytest.mark.parametrize(
@@ -100,17 +100,17 @@ def test_tensor_both_ways(datatype: str, shape: list[int], data: list[Any], raw:
     ],
 )
 def test_unsigned_integers_come_back_wider(datatype: str, raw: bytes, wider: str, values: list[int]) -> None:
-    told = infer("clone", [entry(datatype, [2], size=len(raw))], raw)
-    (output,) = parts(told)[0]["outputs"]
+    reply = infer("clone", [entry(datatype, [2], size=len(raw))], raw)
+    (output,) = parts(reply)[0]["outputs"]
     assert (output["datatype"], output["data"]) == (wider, values)
 
 
 @pytest.mark.parametrize(("datatype", "code"), [("FP64", "d"), ("FP32", "f")])
 def test_complex_numbers_are_pairs(datatype: str, code: str) -> None:
     raw = struct.pack(f"<4{code}", 1, 2, 3, 4)
-    given = entry(datatype, [2, 2], size=len(raw))
-    given["parameters"]["complex"] = True
-    (output,) = parts(infer("conj", [given], raw, outputs=[{"name": "output"}]))[0]["outputs"]
+    inputs_entry = entry(datatype, [2, 2], size=len(raw))
+    inputs_entry["parameters"]["complex"] = True
+    (output,) = parts(infer("conj", [inputs_entry], raw, outputs=[{"name": "output"}]))[0]["outputs"]
     assert (output["shape"], output["datatype"], output["data"]) == ([2, 2], datatype, [1, -2, 3, -4])
     assert output["parameters"]["complex"] is True
 
@@ -122,8 +122,8 @@ def test_tensors_are_read_where_they_lie_unaligned() -> None:
         text = (
             json.dumps({"inputs": [entry("FP64", [5], size=40)], "outputs": [{"name": "vjp.input"}]}).encode() + b" " * spaces
         )
-        told = ask("oip.infer", text + values.tobytes(), model="sin", **{LENGTH: str(len(text))})
-        (output,) = parts(told)[0]["outputs"]
+        reply = ask("oip.infer", text + values.tobytes(), model="sin", **{LENGTH: str(len(text))})
+        (output,) = parts(reply)[0]["outputs"]
         np.testing.assert_allclose(output["data"], np.cos(values))
 
 
@@ -178,8 +178,8 @@ def test_each_kind_of_output(name: str, shape: list[int], data: list[float]) -> 
     ],
 )
 def test_names_of_outputs(name: str, kind: str, path: tuple[str, ...]) -> None:
-    found = selected(name, ("x", "layer.weight"))
-    assert (found.kind, found.path) == (kind, path)
+    quantity = selected(name, ("x", "layer.weight"))
+    assert (quantity.kind, quantity.path) == (kind, path)
 
 
 def test_a_module_s_weights_are_inputs_by_their_names() -> None:
@@ -189,8 +189,8 @@ def test_a_module_s_weights_are_inputs_by_their_names() -> None:
         entry("FP64", [1, 2], [1, 1], name="layer.weight"),
         entry("FP64", [1], [0.5], name="layer.bias"),
     ]
-    told = infer("program", inputs, outputs=[{"name": "output"}, {"name": "gradient.layer.weight"}], program=text)
-    assert [output["data"] for output in parts(told)[0]["outputs"]] == [[7.5], [3.0, 4.0]]
+    reply = infer("program", inputs, outputs=[{"name": "output"}, {"name": "gradient.layer.weight"}], program=text)
+    assert [output["data"] for output in parts(reply)[0]["outputs"]] == [[7.5], [3.0, 4.0]]
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])
@@ -198,7 +198,7 @@ def test_compressed_both_ways(compress: Any) -> None:
     coding = "gzip" if compress is gzip.compress else "deflate"
     values = np.arange(400.0)
     text = json.dumps({"inputs": [entry("FP64", [400], size=3200)], "parameters": {"binary_data_output": True}}).encode()
-    told = ask(
+    reply = ask(
         "oip.infer",
         compress(text + values.tobytes()),
         encoding=coding,
@@ -206,15 +206,15 @@ def test_compressed_both_ways(compress: Any) -> None:
         accept_encoding=coding,
         **{LENGTH: str(len(text))},
     )
-    assert told.headers["content-encoding"] == coding
-    plain = (gzip.decompress if coding == "gzip" else zlib.decompress)(told.raw)
-    first = plain[int(told.headers[LENGTH]) :][:3200]
+    assert reply.headers["content-encoding"] == coding
+    plain = (gzip.decompress if coding == "gzip" else zlib.decompress)(reply.raw)
+    first = plain[int(reply.headers[LENGTH]) :][:3200]
     np.testing.assert_allclose(np.frombuffer(first), np.sin(values))
 
 
 def test_lists_of_codings_are_not_a_wish_for_compression() -> None:
-    told = infer("clone", [entry("FP64", [400], [0.0] * 400)], headers={"accept-encoding": "gzip, deflate"})
-    assert "content-encoding" not in told.headers
+    reply = infer("clone", [entry("FP64", [400], [0.0] * 400)], headers={"accept-encoding": "gzip, deflate"})
+    assert "content-encoding" not in reply.headers
 
 
 def test_id_and_version_are_echoed() -> None:
@@ -284,20 +284,20 @@ HOSTILE: dict[str, tuple[Any, int]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_bodies_are_refused_in_the_protocol_s_shape(name: str) -> None:
     body, status = HOSTILE[name]
-    told = ask("oip.infer", body, model="sin")
-    assert told.status == status, told.raw
-    assert list(told.json()) == ["error"]
-    assert isinstance(told.json()["error"], str)
-    assert len(told.raw) < 2000
+    reply = ask("oip.infer", body, model="sin")
+    assert reply.status == status, reply.raw
+    assert list(reply.json()) == ["error"]
+    assert isinstance(reply.json()["error"], str)
+    assert len(reply.raw) < 2000
 
 
 @pytest.mark.parametrize(
     "length", ["0", "-1", "1", "99999999999", "9" * 5000, "1e2", "NaN", "0x10", "", " ", "٣", "12.0", "12, 12"]
 )
 def test_a_wrong_header_length_is_refused(length: str) -> None:
-    told = infer("sin", [entry("FP64", [2], size=16)], bytes(16), length=length)
-    assert told.status == 400, told.raw
-    assert list(told.json()) == ["error"]
+    reply = infer("sin", [entry("FP64", [2], size=16)], bytes(16), length=length)
+    assert reply.status == 400, reply.raw
+    assert list(reply.json()) == ["error"]
 
 
 def test_bytes_that_are_no_tensor_s_are_refused() -> None:
@@ -321,16 +321,16 @@ def test_the_text_of_a_program_is_needed() -> None:
 
 
 def test_a_compressed_bomb_is_refused() -> None:
-    told = ask("oip.infer", gzip.compress(b" " * (4 << 20)), encoding="gzip", model="sin")
-    assert told.status == 413
-    assert list(told.json()) == ["error"]
+    reply = ask("oip.infer", gzip.compress(b" " * (4 << 20)), encoding="gzip", model="sin")
+    assert reply.status == 413
+    assert list(reply.json()) == ["error"]
 
 
 @pytest.mark.parametrize("endpoint", ["oip.loading", "oip.shared_memory"])
 def test_what_is_not_offered_is_refused(endpoint: str) -> None:
-    told = ask(endpoint, {}, model="sin")
-    assert told.status == 400
-    assert list(told.json()) == ["error"]
+    reply = ask(endpoint, {}, model="sin")
+    assert reply.status == 400
+    assert list(reply.json()) == ["error"]
 
 
 def test_index_names_every_model() -> None:

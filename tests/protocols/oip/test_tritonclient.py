@@ -23,9 +23,9 @@ def client(speaking: Server) -> Iterator[Any]:
 
 def tensor(name: str, value: Any, datatype: str = "FP64", *, binary: bool = True, of: Any = tritonclient) -> Any:
     array = np.asarray(value)
-    made = of.InferInput(name, list(array.shape), datatype)
-    made.set_data_from_numpy(array, binary_data=binary)
-    return made
+    sent = of.InferInput(name, list(array.shape), datatype)
+    sent.set_data_from_numpy(array, binary_data=binary)
+    return sent
 
 
 def test_server_and_models_describe_themselves(client: Any) -> None:

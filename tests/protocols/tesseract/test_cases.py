@@ -18,13 +18,13 @@ from app.protocols.tesseract import arrays
 from app.protocols.tesseract.negotiation import negotiated
 from app.protocols.tesseract.schema import document
 from app.query import TensorData
-from tests.protocols.asking import Told, ask
+from tests.protocols.asking import Reply, ask
 
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("cases.json").read_text())
 DTYPES = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool", "complex64", "complex128"]
 
 
-def told(case: dict[str, Any], accept: str | None = None) -> Told:
+def asked(case: dict[str, Any], accept: str | None = None) -> Reply:
     return ask(f"tesseract.{case['endpoint']}", case["payload"], accept=accept, model=case["tesseract"])
 
 
@@ -41,37 +41,37 @@ def decoded(value: Any) -> Any:
     return [decoded(member) for member in value] if isinstance(value, list) else value
 
 
-def assert_expected(found: Any, expected: Any) -> None:
+def assert_expected(actual: Any, expected: Any) -> None:
     if isinstance(expected, dict) and expected.keys() == {"shape", "dtype", "values"}:
-        assert found.dtype.name == expected["dtype"]
-        assert list(found.shape) == expected["shape"]
+        assert actual.dtype.name == expected["dtype"]
+        assert list(actual.shape) == expected["shape"]
         wanted = np.array(expected["values"], expected["dtype"]).reshape(expected["shape"])
-        np.testing.assert_allclose(found, wanted, rtol=1e-12) if found.dtype.kind in "fc" else np.testing.assert_array_equal(
-            found, wanted
+        np.testing.assert_allclose(actual, wanted, rtol=1e-12) if actual.dtype.kind in "fc" else np.testing.assert_array_equal(
+            actual, wanted
         )
     elif isinstance(expected, dict):
-        assert found.keys() == expected.keys()
+        assert actual.keys() == expected.keys()
         for key, member in expected.items():
-            assert_expected(found[key], member)
-    elif isinstance(expected, list) and found and isinstance(found, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
+            assert_expected(actual[key], member)
+    elif isinstance(expected, list) and actual and isinstance(actual, list):
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
             assert_expected(one, other)
     else:
-        assert found == expected
+        assert actual == expected
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "expected" in case], ids=lambda case: case["name"])
 @pytest.mark.parametrize("accept", [None, "application/json", "application/json+base64"])
 def test_case(case: dict[str, Any], accept: str | None) -> None:
-    reply = told(case, accept)
+    reply = asked(case, accept)
     assert reply.status == 200, reply.raw
     assert_expected(decoded(reply.json()), case["expected"])
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "error" in case], ids=lambda case: case["name"])
 def test_refusal(case: dict[str, Any]) -> None:
-    reply = told(case)
+    reply = asked(case)
     assert reply.status == case["status"], reply.raw
     (detail,) = reply.json()["detail"]
     assert set(detail) == {"type", "loc", "msg"}
@@ -173,13 +173,13 @@ def test_every_model_has_a_schema_of_the_shape_that_clients_read() -> None:
         schema = document(model)
         parts = schema["components"]["schemas"]
         assert all(path.count("/") == 1 for path in schema["paths"])
-        smooth = parts["ApplyInputSchema"]["differentiable_arrays"]
-        assert ("/jacobian" in schema["paths"]) == bool(smooth), name
-        for path in smooth:
+        differentiable = parts["ApplyInputSchema"]["differentiable_arrays"]
+        assert ("/jacobian" in schema["paths"]) == bool(differentiable), name
+        for path in differentiable:
             assert path.removesuffix(".[]") in parts["Apply_InputSchema"]["properties"], name
         for path in parts["ApplyOutputSchema"]["differentiable_arrays"]:
             assert path.removesuffix(".[]") in parts["Apply_OutputSchema"]["properties"], name
-        for kind in smooth.values():
+        for kind in differentiable.values():
             assert kind["dtype"] in arrays.DTYPES
 
 

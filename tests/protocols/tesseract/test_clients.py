@@ -43,8 +43,8 @@ def test_the_sdk(speaking: Server) -> None:
     np.testing.assert_array_equal(jacobian["other"], a.reshape(1, 1, 2, 1))
     product = matmul.jacobian_vector_product(inputs, ["input"], ["output"], {"input": np.ones((1, 2))})
     np.testing.assert_array_equal(product["output"], [[7.0]])
-    pulled = matmul.vector_jacobian_product(inputs, ["other"], ["output"], {"output": np.full((1, 1), 2.0)})
-    np.testing.assert_array_equal(pulled["other"], [[2.0], [4.0]])
+    gradients = matmul.vector_jacobian_product(inputs, ["other"], ["output"], {"output": np.full((1, 1), 2.0)})
+    np.testing.assert_array_equal(gradients["other"], [[2.0], [4.0]])
     shapes = matmul.abstract_eval(
         {"input": {"shape": [5, 2], "dtype": "float32"}, "other": {"shape": [2, 3], "dtype": "float32"}}
     )
@@ -92,8 +92,11 @@ def test_in_torch(speaking: Server) -> None:
     there = in_torch(remote(speaking, "nn.functional.linear"), {"input": x, "weight": w})["output"]
     assert torch.equal(here, there)
     cotangent = torch.arange(8.0, dtype=torch.float64).reshape(2, 4)
-    ours, theirs = torch.autograd.grad(here, (x, w), cotangent), torch.autograd.grad(there, (x, w), cotangent)
-    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    local_gradients, remote_gradients = (
+        torch.autograd.grad(here, (x, w), cotangent),
+        torch.autograd.grad(there, (x, w), cotangent),
+    )
+    assert all(torch.equal(one, other) for one, other in zip(local_gradients, remote_gradients, strict=True))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))  # type: ignore[no-untyped-call]
         out = in_torch(remote(speaking, "sin"), {"input": dual})["output"]
@@ -148,10 +151,10 @@ def test_a_function_in_jax(speaking: Server) -> None:
 
 def test_many_threads_and_tasks(speaking: Server) -> None:
     square = remote(speaking, "square")
-    found: dict[int, float] = {}
+    squares: dict[int, float] = {}
 
     def ask(k: int) -> None:
-        found[k] = float(square.apply({"input": np.float64(k)})["output"])
+        squares[k] = float(square.apply({"input": np.float64(k)})["output"])
 
     threads = [threading.Thread(target=ask, args=(k,)) for k in range(16)]
     for thread in threads:
@@ -163,4 +166,4 @@ def test_many_threads_and_tasks(speaking: Server) -> None:
         await asyncio.gather(*(asyncio.to_thread(ask, k) for k in range(16, 32)))
 
     asyncio.run(gather())
-    assert found == {k: float(k * k) for k in range(32)}
+    assert squares == {k: float(k * k) for k in range(32)}

@@ -13,18 +13,18 @@ import umbridge
 from app.protocols.models import Models
 from app.protocols.umbridge import vectors
 from app.query import TensorData
-from tests.protocols.asking import Told, ask
+from tests.protocols.asking import Reply, ask
 from tests.server import Server
 
 
-def call(path: str, **fields: Any) -> Told:
+def call(path: str, **fields: Any) -> Reply:
     return ask(f"umbridge.{path}", fields)
 
 
 def output(path: str, **fields: Any) -> Any:
-    told = call(path, **fields)
-    assert told.status == 200, told.raw
-    return told.json()["output"]
+    reply = call(path, **fields)
+    assert reply.status == 200, reply.raw
+    return reply.json()["output"]
 
 
 def rosenbrock(x: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -63,8 +63,8 @@ def test_mixed_second_derivatives_of_several_inputs_agree_with_differences() -> 
                 np.array(output("Gradient", **common, inWrt=first, input=ahead))
                 - np.array(output("Gradient", **common, inWrt=first, input=behind))
             ) / (2 * step)
-            found = output("ApplyHessian", **common, inWrt1=first, inWrt2=second, input=point, vec=vec.tolist())
-            np.testing.assert_allclose(found, numeric, rtol=1e-5, atol=1e-6)  # central differences lose about ten digits
+            product = output("ApplyHessian", **common, inWrt1=first, inWrt2=second, input=point, vec=vec.tolist())
+            np.testing.assert_allclose(product, numeric, rtol=1e-5, atol=1e-6)  # central differences lose about ten digits
 
 
 def test_shapes_come_from_config() -> None:
@@ -81,9 +81,9 @@ def test_shapes_come_from_config() -> None:
 
 def test_parameters_come_from_config() -> None:
     assert output("Evaluate", name="rosenbrock", input=[[0, 0]], config={"a": 3.0}) == [[9.0]]
-    told = call("Evaluate", name="rosenbrock", input=[[0, 0]], config={"c": 3.0})
-    assert told.json()["error"]["type"] == "InvalidInput"
-    assert "a, b" in told.json()["error"]["message"]
+    reply = call("Evaluate", name="rosenbrock", input=[[0, 0]], config={"c": 3.0})
+    assert reply.json()["error"]["type"] == "InvalidInput"
+    assert "a, b" in reply.json()["error"]["message"]
 
 
 def test_a_bare_number_is_a_vector_of_one() -> None:
@@ -94,16 +94,16 @@ def test_a_bare_number_is_a_vector_of_one() -> None:
 
 def test_infinite_results_are_said_in_words_unless_they_are_asked_for() -> None:
     huge = {"name": "rosenbrock", "input": [[1e200, 1.0]]}
-    told = call("Evaluate", **huge)
-    assert (told.status, told.json()["error"]["type"]) == (500, "InvalidOutput")
+    reply = call("Evaluate", **huge)
+    assert (reply.status, reply.json()["error"]["type"]) == (500, "InvalidOutput")
     assert output("Evaluate", **huge, config={"allow_nan": True}) == [[math.inf]]
 
 
 @pytest.mark.parametrize("shape", [[3], [2, 2], "2", [-1], [2.0], None, [1 << 60]])
 def test_shapes_that_do_not_fit_are_refused(shape: Any) -> None:
-    told = call("OutputSizes", name="banana_log_density", config={"shapes": {"x": shape}})
-    assert told.status == 400, told.raw
-    assert told.json()["error"]["type"] == "InvalidInput"
+    reply = call("OutputSizes", name="banana_log_density", config={"shapes": {"x": shape}})
+    assert reply.status == 400, reply.raw
+    assert reply.json()["error"]["type"] == "InvalidInput"
 
 
 HOSTILE: dict[str, Any] = {
@@ -129,17 +129,17 @@ HOSTILE: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_bodies_are_refused_in_the_protocol_s_shape(name: str) -> None:
-    told = ask("umbridge.Evaluate", HOSTILE[name])
-    assert told.status == 400, told.raw
-    assert list(told.json()) == ["error"]
-    assert set(told.json()["error"]) == {"type", "message"}
-    assert told.json()["error"]["type"] == "InvalidInput"
-    assert len(told.raw) < 2000
+    reply = ask("umbridge.Evaluate", HOSTILE[name])
+    assert reply.status == 400, reply.raw
+    assert list(reply.json()) == ["error"]
+    assert set(reply.json()["error"]) == {"type", "message"}
+    assert reply.json()["error"]["type"] == "InvalidInput"
+    assert len(reply.raw) < 2000
 
 
 def test_what_is_too_large_keeps_its_status() -> None:
-    told = call("OutputSizes", name="heat_step", config={"shapes": {"u": [1 << 40]}})
-    assert (told.status, told.json()["error"]["type"]) == (413, "BodyTooLarge")
+    reply = call("OutputSizes", name="heat_step", config={"shapes": {"u": [1 << 40]}})
+    assert (reply.status, reply.json()["error"]["type"]) == (413, "BodyTooLarge")
     bomb = ask("umbridge.Evaluate", gzip.compress(b" " * (4 << 20)), encoding="gzip")
     assert (bomb.status, bomb.json()["error"]["type"]) == (413, "BodyTooLarge")
 

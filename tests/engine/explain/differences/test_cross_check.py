@@ -24,14 +24,14 @@ WRONG: dict[str, tuple[str, float, float]] = {
 @pytest.mark.parametrize("x", [[0.0], [1.5, 0.0, -2.0]])
 def test_a_wrong_number_beside_the_right_one(case: str, x: list[float]) -> None:
     text, ours, right = WRONG[case]
-    told = explained(text, x=x)
-    found = told["inputs"]["x"]
-    assert found["verdict"] == "kink"
-    assert found["elements"] == [[x.index(0.0)]]
-    assert found["subgradient"] == pytest.approx([ours])
-    assert found["derivative"] == pytest.approx([right], rel=1e-6)
-    assert "wrong" in found["because"]["reason"]
-    assert told["outputs"]["output"]["verdict"] == "kink"
+    report = explained(text, x=x)
+    entry = report["inputs"]["x"]
+    assert entry["verdict"] == "kink"
+    assert entry["elements"] == [[x.index(0.0)]]
+    assert entry["subgradient"] == pytest.approx([ours])
+    assert entry["derivative"] == pytest.approx([right], rel=1e-6)
+    assert "wrong" in entry["because"]["reason"]
+    assert report["outputs"]["output"]["verdict"] == "kink"
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_a_wrong_number_beside_the_right_one(case: str, x: list[float]) -> None:
     ],
 )
 def test_a_right_number_where_bends_cancel_is_said_to_be_right(text: str) -> None:
-    told = explained(text, x=[0.0, 1.0])
-    found = told["inputs"]["x"]
-    assert (found["verdict"], told["outputs"]["output"]["verdict"]) == ("differentiable", "differentiable")
-    assert "the one that PyTorch gives" in found["because"]["reason"]
+    report = explained(text, x=[0.0, 1.0])
+    entry = report["inputs"]["x"]
+    assert (entry["verdict"], report["outputs"]["output"]["verdict"]) == ("differentiable", "differentiable")
+    assert "the one that PyTorch gives" in entry["because"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_a_right_number_where_bends_cancel_is_said_to_be_right(text: str) -> Non
     ],
 )
 def test_a_nan_on_the_way_does_not_hide_the_function(text: str, x: Any, words: str) -> None:
-    found = explained(text, x=x)["inputs"]["x"]
-    assert found["verdict"] == "singular"
-    assert words in found["because"]["reason"]
+    entry = explained(text, x=x)["inputs"]["x"]
+    assert entry["verdict"] == "singular"
+    assert words in entry["because"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_nan_on_the_way_does_not_hide_the_function(text: str, x: Any, words: s
     [("x + 1e-20 * sin(1e20 * x)", [1.0]), ("(x + 1e20) - 1e20", [1.0]), ("sin(1e15 * x)", [1.0]), ("sqrt(x)", [5e-324])],
 )
 def test_what_differences_cannot_follow_is_neither_blamed_nor_confirmed(text: str, x: list[float]) -> None:
-    found = explained(text, x=x)["inputs"]["x"]
-    assert found["verdict"] == "differentiable"
-    assert "cannot tell" in found["because"]["reason"]
+    entry = explained(text, x=x)["inputs"]["x"]
+    assert entry["verdict"] == "differentiable"
+    assert "cannot tell" in entry["because"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -92,29 +92,29 @@ def test_what_differences_cannot_follow_is_neither_blamed_nor_confirmed(text: st
     ],
 )
 def test_steep_ill_conditioned_and_detached_functions_raise_no_alarm(text: str, x: Any) -> None:
-    told = explained(text, x=x)
-    assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "differentiable"
-    assert told["inputs"]["x"]["findings"] == [] or "detach" in text
+    report = explained(text, x=x)
+    assert report["inputs"]["x"]["verdict"] == report["outputs"]["output"]["verdict"] == "differentiable"
+    assert report["inputs"]["x"]["findings"] == [] or "detach" in text
 
 
 def test_a_bend_that_looks_like_a_square_root_from_afar() -> None:
-    told = explained("sqrt(abs(x) + 1e-12)", x=[0.0, 1.0])
-    assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "kink"
-    assert told["inputs"]["x"]["elements"] == [[0]]
+    report = explained("sqrt(abs(x) + 1e-12)", x=[0.0, 1.0])
+    assert report["inputs"]["x"]["verdict"] == report["outputs"]["output"]["verdict"] == "kink"
+    assert report["inputs"]["x"]["elements"] == [[0]]
 
 
 def test_one_wrong_element_among_thousands() -> None:
     x = torch.linspace(-1.0, 1.0, 4001, dtype=torch.float64)
     x[2000] = 0.0
-    found = explained("(relu(x) - relu(-x)).sum()", x=x)["inputs"]["x"]
-    assert (found["verdict"], found["elements"]) == ("kink", [[2000]])
+    entry = explained("(relu(x) - relu(-x)).sum()", x=x)["inputs"]["x"]
+    assert (entry["verdict"], entry["elements"]) == ("kink", [[2000]])
 
 
 @pytest.mark.parametrize("text", ["round(x * 1e-6)", "x - x % 1", "x - frac(x)", "sign(x - 1e6)", "ceil(x * 1e-4) * 3"])
 @pytest.mark.parametrize("x", [[1.3], [1.3, 2.4, 5.5]])
 def test_constant_between_jumps_far_away(text: str, x: list[float]) -> None:
-    told = explained(text, x=x)
-    assert told["inputs"]["x"]["verdict"] == told["outputs"]["output"]["verdict"] == "piecewise_constant"
+    report = explained(text, x=x)
+    assert report["inputs"]["x"]["verdict"] == report["outputs"]["output"]["verdict"] == "piecewise_constant"
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_a_function_at_rest_is_not_constant(text: str, x: float) -> None:
 
 @pytest.mark.parametrize("text", ["round(sqrt(x))", "sign(log(x))", "floor(1 / x)"])
 def test_a_nan_before_a_constant_step_is_no_zero(text: str) -> None:
-    told = explained(text, x=[0.0, 1.0])["inputs"]["x"]
-    assert [finding["verdict"] for finding in told["findings"]] == ["singular", "piecewise_constant"]
-    assert "gives zero" not in str(told)
+    report = explained(text, x=[0.0, 1.0])["inputs"]["x"]
+    assert [finding["verdict"] for finding in report["findings"]] == ["singular", "piecewise_constant"]
+    assert "gives zero" not in str(report)
 
 
 @pytest.mark.parametrize("x", [-1.0, 1.0])
 def test_the_angle_is_not_constant(x: float) -> None:
-    told = explained("atan2(y, x)", x=[x], y=[0.0])
-    assert told["inputs"]["x"]["verdict"] == "differentiable"
-    assert told["inputs"]["y"]["verdict"] == ("differentiable" if x > 0 else "singular")
+    report = explained("atan2(y, x)", x=[x], y=[0.0])
+    assert report["inputs"]["x"]["verdict"] == "differentiable"
+    assert report["inputs"]["y"]["verdict"] == ("differentiable" if x > 0 else "singular")
 
 
 @pytest.mark.parametrize(
@@ -147,5 +147,5 @@ def test_near_the_end_of_a_domain_is_not_its_end(text: str, x: float) -> None:
 
 
 def test_each_output_is_told_apart() -> None:
-    told = explained('return {"a": relu(x) - relu(-x), "b": x ** 2}', x=[0.0])
-    assert {name: found["verdict"] for name, found in told["outputs"].items()} == {"a": "kink", "b": "differentiable"}
+    report = explained('return {"a": relu(x) - relu(-x), "b": x ** 2}', x=[0.0])
+    assert {name: entry["verdict"] for name, entry in report["outputs"].items()} == {"a": "kink", "b": "differentiable"}
