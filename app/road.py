@@ -15,7 +15,7 @@ from app.engine.cuda import device as devices
 from app.engine.engine import Engine
 from app.engine.errors import translated
 from app.engine.joint.proof import Batching
-from app.engine.recipes import Kept, Recipes
+from app.engine.recipes import PreparedReply, Recipes
 from app.errors import LostDeviceError, PullbackError
 from app.limits import Limits
 from app.program.errors import is_memory
@@ -74,7 +74,7 @@ class TakenApart(NamedTuple):
     """A query taken apart, and what is prepared for its like; None where nothing is."""
 
     repetition: Repetition
-    kept: Kept | None
+    prepared: PreparedReply | None
 
 
 class Road:
@@ -98,7 +98,7 @@ class Road:
         """
         take_apart = self.taking_apart(request)
         parts = None if take_apart is None else take_apart(request.body)
-        reply = None if parts is None or parts.kept is None else self.repeated(parts.kept, parts.repetition)
+        reply = None if parts is None or parts.prepared is None else self.repeated(parts.prepared, parts.repetition)
         return self.whole(request, announce, parts) if reply is None else reply
 
     def taking_apart(self, request: Request) -> Callable[[Buffer], TakenApart | None] | None:
@@ -117,37 +117,37 @@ class Road:
 
         return take_apart
 
-    def repeated(self, kept: Kept, repetition: Repetition) -> Reply | None:
+    def repeated(self, prepared: PreparedReply, repetition: Repetition) -> Reply | None:
         """The reply by a recipe; None where the whole road has to speak: the recipe stopped, or a number is not finite."""
         start = time.perf_counter()
         try:
-            results = kept.recipe.run(repetition.numbers)
+            results = prepared.recipe.run(repetition.numbers)
         except Exception:  # the road will say what PyTorch has against it
             return None
         computed = time.perf_counter()
-        body = None if results is None else kept.joined(results)
+        body = None if results is None else prepared.joined(results)
         if body is None:
             return None
-        self.recipes.note(repetition.signature, kept, repetition.numbers, computed - start)
+        self.recipes.note(repetition.signature, prepared, repetition.numbers, computed - start)
         timings = {"compute": computed - start, "encode": time.perf_counter() - computed}
-        return Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
+        return Reply(200, prepared.media_type, body, timings, prepared.labels, headers=prepared.headers)
 
-    def repeated_together(self, kept: Kept, repetitions: Sequence[Repetition]) -> list[Reply | None]:
+    def repeated_together(self, prepared: PreparedReply, repetitions: Sequence[Repetition]) -> list[Reply | None]:
         """The replies to several queries of one signature, computed together, as many as the recipe's stacks have said.
 
         None where one has to be asked alone: what PyTorch has against one of them, or a number that is not finite, is its own.
         """
         start = time.perf_counter()
         try:
-            rows = kept.recipe.run_together([repetition.numbers for repetition in repetitions])
+            rows = prepared.recipe.run_together([repetition.numbers for repetition in repetitions])
         except Exception:  # of one of them, and nobody knows of which
             return [None] * len(repetitions)
         computed = time.perf_counter()
-        written = [kept.joined(row) for row in rows]
+        written = [prepared.joined(row) for row in rows]
         count = len(repetitions)
         timings = {"compute": (computed - start) / count, "encode": (time.perf_counter() - computed) / count}
         return [
-            None if body is None else Reply(200, kept.media_type, body, timings, kept.labels, headers=kept.headers)
+            None if body is None else Reply(200, prepared.media_type, body, timings, prepared.labels, headers=prepared.headers)
             for body in written
         ]
 
@@ -235,10 +235,12 @@ class Road:
         """Keep the recipe of a query just answered, if it answers this very query with the same bytes."""
         recipe = None if cutting is None else self._engine.recipe(query, repetition.names)
         cut = None if recipe is None or cutting is None else cutting(answer)
-        kept = None if recipe is None or cut is None else Kept(recipe, cut.joined, cut.media_type, cut.headers, labels)
-        repeated = None if kept is None else self.repeated(kept, repetition)
+        prepared = (
+            None if recipe is None or cut is None else PreparedReply(recipe, cut.joined, cut.media_type, cut.headers, labels)
+        )
+        repeated = None if prepared is None else self.repeated(prepared, repetition)
         is_same = repeated is not None and b"".join(repeated.buffers) == body
-        self.recipes.keep(repetition.signature, kept if is_same else None, len(body) + repetition.size)
+        self.recipes.add(repetition.signature, prepared if is_same else None, len(body) + repetition.size)
 
     def _answer(self, asked: Asked) -> tuple[Query, Answer]:
         """The query that was answered, and its answer."""

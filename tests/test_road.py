@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.catalogue.read import operations
-from app.engine.recipes import Kept
+from app.engine.recipes import PreparedReply
 from app.limits import Limits
 from app.road import Reply, Request, Road
 from tests.program.test_random_programs import programs
@@ -77,7 +77,7 @@ def variants(query: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
         yield varied
 
 
-def proved(road: Road, query: dict[str, Any], seed: int) -> Kept | None:
+def proved(road: Road, query: dict[str, Any], seed: int) -> PreparedReply | None:
     """What is prepared for queries like this one, asked until its joint graph is proved or is not; None where nothing is."""
     parts = None
     for near in range(12):
@@ -88,7 +88,7 @@ def proved(road: Road, query: dict[str, Any], seed: int) -> Kept | None:
         parts = None if take_apart is None else take_apart(body)
     while road.improve():
         pass
-    return None if parts is None else parts.kept
+    return None if parts is None else parts.prepared
 
 
 def assert_joint_graphs_same(road: Road, query: dict[str, Any], seed: int) -> tuple[bool, bool]:
@@ -107,7 +107,7 @@ def assert_joint_graphs_same(road: Road, query: dict[str, Any], seed: int) -> tu
         request = Request("query", "a", "application/json", None, "*/*", memoryview(body))
         take_apart = road.taking_apart(request)
         parts = None if take_apart is None else take_apart(body)
-        if parts is not None and parts.kept is prepared:
+        if parts is not None and parts.prepared is prepared:
             taken.append(parts.repetition)
             bodies.append(varied)
     for count in (2, 3, len(taken)):

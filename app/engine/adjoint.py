@@ -34,7 +34,7 @@ _FARTHER: Final = 8.0
 _FIRST_STEP: Final = 2.0**-10
 _STEPS: Final = 9  # down to 2^-18, where a rounding of 2^-53 is 3e-11 of a slope as large as the value
 _ORDERS: Final = 5  # what is left is of the fifth order in the step: 1e-15 at 2^-10
-_TOLD: Final = 1e-5  # of a derivative, that such differences tell
+_RESOLVED: Final = 1e-5  # of a derivative, that such differences tell
 _FEW: Final = 64  # numbers that Python adds sooner than PyTorch is called twice
 
 Pair = tuple[float, float]
@@ -57,7 +57,7 @@ def note_disagreement(computation: Computation, tree: Mapping[str, Any]) -> None
     if rows is None and columns is None:
         apart = _apart(_sums(cotangents, tree["jvp"]), _sums(tree[reverse], tangents), doubt)
     else:
-        apart = _apart_of_several((cotangents, tree["jvp"]), (tree[reverse], tangents), (rows or 1, columns or 1), doubt)
+        apart = _apart_of_vectors((cotangents, tree["jvp"]), (tree[reverse], tangents), (rows or 1, columns or 1), doubt)
     if apart is None or any(note.code == "finite_differences" for note in computation.notes.all()):
         return
     i, j, pair = apart
@@ -113,7 +113,7 @@ def _apart(forward: Pair, backward: Pair, doubt: float) -> Apart | None:
     return 0, 0, (f, b)
 
 
-def _apart_of_several(
+def _apart_of_vectors(
     forward: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     backward: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     counts: tuple[int, int],
@@ -232,7 +232,7 @@ class _Line:
         for order in range(1, _ORDERS + 1):
             doubt, best = min((doubt, best), *((abs(b - a), b) for a, b in pairwise(row)))
             row = [(2**order * b - a) / (2**order - 1) for a, b in pairwise(row)]
-        return best if doubt <= _TOLD * max(abs(best), abs(here)) else None
+        return best if doubt <= _RESOLVED * max(abs(best), abs(here)) else None
 
 
 def _weigh(a: Tensor, b: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ def _weigh(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _near(a: float, b: float, scale: float) -> bool:
-    return math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 10 * _TOLD * scale
+    return math.isfinite(a) and math.isfinite(b) and abs(a - b) <= 10 * _RESOLVED * scale
 
 
 # Whether forward and reverse mode are near the difference → what is said, and of what; {0} is the difference, {1} the reverse kind.

@@ -233,7 +233,7 @@ def _is_by_rows(query: Query, plan: Plan) -> bool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class PreparedReply:
     """A recipe with what is said around its numbers.
 
     Attributes:
@@ -259,25 +259,25 @@ class Recipes:
     def __init__(self, batching: Batching = "exact") -> None:
         self._batching: Batching = batching
         self.proofs = Proofs()
-        self._kept: OrderedDict[Hashable, tuple[Kept | None, int]] = OrderedDict()
+        self._by_signature: OrderedDict[Hashable, tuple[PreparedReply | None, int]] = OrderedDict()
         self._seen: OrderedDict[int, None] = OrderedDict()
         self.bytes_of = 0
 
     def __len__(self) -> int:
         """Recipes, without the signatures that have none."""
-        return sum(kept is not None for kept, _ in self._kept.values())
+        return sum(prepared_reply is not None for prepared_reply, _ in self._by_signature.values())
 
-    def get(self, signature: Hashable) -> Kept | None:
+    def get(self, signature: Hashable) -> PreparedReply | None:
         """The recipe of this signature, if it has one."""
-        entry = self._kept.get(signature)
+        entry = self._by_signature.get(signature)
         if entry is None:
             return None
-        self._kept.move_to_end(signature)
+        self._by_signature.move_to_end(signature)
         return entry[0]
 
     def is_due(self, signature: Hashable) -> bool:
         """Whether this signature comes for the second time: then it is worth a recipe. Where it turned out to have none, it is not."""
-        if signature in self._kept:
+        if signature in self._by_signature:
             return False
         mark = hash(signature)
         if mark in self._seen:
@@ -288,38 +288,38 @@ class Recipes:
             self._seen.popitem(last=False)
         return False
 
-    def keep(self, signature: Hashable, kept: Kept | None, size: int) -> None:
+    def add(self, signature: Hashable, prepared_reply: PreparedReply | None, size: int) -> None:
         """Keep a recipe, or that there is none; `size`: bytes of the signature and of what belongs to it."""
-        size += _GRAPH_BYTES + (0 if kept is None else kept.recipe.bytes)
-        self._kept[signature] = kept, size
+        size += _GRAPH_BYTES + (0 if prepared_reply is None else prepared_reply.recipe.bytes)
+        self._by_signature[signature] = prepared_reply, size
         self.bytes_of += size
         self._bound()
 
-    def note(self, signature: Hashable, kept: Kept, numbers: Sequence[Numbers], seconds: float) -> None:
+    def note(self, signature: Hashable, prepared_reply: PreparedReply, numbers: Sequence[Numbers], seconds: float) -> None:
         """A query of this signature was answered by its recipe, computed in so many seconds."""
-        came = kept.recipe.came
+        came = prepared_reply.recipe.came
         if came is None:
             return
         is_due = self.proofs.note(came, numbers, seconds)
         if came.is_too_long:
-            kept.recipe.came = None
+            prepared_reply.recipe.came = None
             self.proofs.release(came)
         elif is_due:
-            kept.recipe.came = None
-            steps = kept.recipe.proving(self.proofs.release(came), self._batching)
-            self.proofs.add(steps, partial(self._proved, signature, kept), came.due_bytes)
+            prepared_reply.recipe.came = None
+            steps = prepared_reply.recipe.proving(self.proofs.release(came), self._batching)
+            self.proofs.add(steps, partial(self._proved, signature, prepared_reply), came.due_bytes)
 
-    def _proved(self, signature: Hashable, kept: Kept, is_done: bool) -> None:
-        recipe = kept.recipe
+    def _proved(self, signature: Hashable, prepared_reply: PreparedReply, is_done: bool) -> None:
+        recipe = prepared_reply.recipe
         if not is_done:
             recipe.joint.forget()
-        entry = self._kept.get(signature)
-        if entry is not None and entry[0] is kept:
+        entry = self._by_signature.get(signature)
+        if entry is not None and entry[0] is prepared_reply:
             more = recipe.joint.bytes + recipe.stacks.bytes
-            self._kept[signature] = kept, entry[1] + more
+            self._by_signature[signature] = prepared_reply, entry[1] + more
             self.bytes_of += more
             self._bound()
 
     def _bound(self) -> None:
-        while len(self._kept) > _COUNT_LIMIT or self.bytes_of > _BYTES_LIMIT:
-            self.bytes_of -= self._kept.popitem(last=False)[1][1]
+        while len(self._by_signature) > _COUNT_LIMIT or self.bytes_of > _BYTES_LIMIT:
+            self.bytes_of -= self._by_signature.popitem(last=False)[1][1]

@@ -29,7 +29,7 @@ _STEP_S: Final = 0.01  # how late the end of the last query is noticed while the
 # Every five seconds; a trim of a gigabyte takes a tenth of a second.
 _TRIM_EVERY_TICKS: Final = 50
 # So much is kept for the next bodies.
-_KEPT_BYTES: Final = 64 << 20
+_FREE_BYTES_LIMIT: Final = 64 << 20
 # Beside a whole body: what else a client sends that does not look for our refusal.
 _DISCARDED_BYTES: Final = 64 << 20
 
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
         if counter % _TRIM_EVERY_TICKS == 0 and admission is not None:
             # Freed buffers are kept for the next bodies, but not for ever: malloc would never give back what lies in between.
             excess = linux.resident_bytes() - admission.pool.budget.held_bytes - self._resident_bytes
-            if excess > _KEPT_BYTES:
+            if excess > _FREE_BYTES_LIMIT:
                 linux.trim_heap()
         return await super().on_tick(counter)
 

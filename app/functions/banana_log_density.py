@@ -3,5 +3,5 @@ def banana_log_density(x: float64[2], curvature: float = 1.0):
 
     Haario, Saksman and Tamminen, Adaptive proposal distribution for random walk Metropolis algorithm, 1999.
     """
-    bend = x[1] - curvature * (x[0] ** 2 - 1)
-    return -0.5 * (x[0] ** 2 + bend**2) - log(2 * pi)
+    offset = x[1] - curvature * (x[0] ** 2 - 1)
+    return -0.5 * (x[0] ** 2 + offset**2) - log(2 * pi)

@@ -335,8 +335,8 @@ class Pool:
         return on_end
 
     def _expire(self, job: Job) -> None:
-        given_s = job.deadline - job.arrived
-        self._settle(job, refusals.deadline_exceeded(given_s) if self._ever_ready.is_set() else refusals.starting())
+        timeout_s = job.deadline - job.arrived
+        self._settle(job, refusals.deadline_exceeded(timeout_s) if self._ever_ready.is_set() else refusals.starting())
         for worker in self._dispatch.holders_of(job):
             if worker.head is job:
                 self._dispatch.replace(worker, "deadline", time.monotonic())

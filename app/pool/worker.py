@@ -110,25 +110,25 @@ class Worker:
     def _answer(self, frame: Frame) -> bool:
         """Compute and reply; True where the road asks for this worker to be replaced."""
         parts = self._taken_apart(frame)
-        if self._waiting and parts is not None and parts.kept is not None and parts.kept.recipe.joint.fewest:
+        if self._waiting and parts is not None and parts.prepared is not None and parts.prepared.recipe.joint.fewest:
             return self._answer_together([(frame, parts), *self._waiting_like(frame, parts)])
         return self._answer_alone(frame, parts)
 
     def _answer_together(self, alike: Sequence[tuple[Frame, TakenApart]]) -> bool:
         """Answer the first, and of the others, which wait, as many as take less time together than one by one; True as `_answer`."""
-        kept = alike[0][1].kept
-        if kept is None:
+        prepared = alike[0][1].prepared
+        if prepared is None:
             return self._answer_alone(*alike[0])
-        alike = alike[: kept.recipe.stacks.best(len(alike))]
+        alike = alike[: prepared.recipe.stacks.best(len(alike))]
         for frame, _ in alike[1:]:
             self._waiting.remove(frame)
             self._looked_at.pop(frame.number, None)
         replies: Sequence[Reply | None] = [None]
         if len(alike) > 1:
-            replies = self._road.repeated_together(kept, [parts.repetition for _, parts in alike])
+            replies = self._road.repeated_together(prepared, [parts.repetition for _, parts in alike])
         for (frame, parts), reply in zip(alike, replies, strict=True):
             if reply is not None:
-                self._hold_repeated(frame.number, kept, reply)
+                self._hold_repeated(frame.number, prepared, reply)
             elif self._answer_alone(frame, parts):
                 return True
         return False
@@ -144,7 +144,7 @@ class Worker:
                 if frame.number not in self._looked_at:
                     self._looked_at[frame.number] = self._taken_apart(frame)
                 other = self._looked_at[frame.number]
-                if other is not None and other.kept is parts.kept:
+                if other is not None and other.prepared is parts.prepared:
                     alike.append((frame, other))
         return alike
 
@@ -182,23 +182,23 @@ class Worker:
 
     def _repeat(self, number: int, parts: TakenApart) -> bool:
         """Answer by a recipe; False where the whole road has to."""
-        kept = parts.kept
-        if kept is None:
+        prepared = parts.prepared
+        if prepared is None:
             return False
-        if not kept.recipe.is_brief:
+        if not prepared.recipe.is_brief:
             self.flush()
-        reply = self._road.repeated(kept, parts.repetition)
+        reply = self._road.repeated(prepared, parts.repetition)
         if reply is None:
             return False
-        self._hold_repeated(number, kept, reply)
+        self._hold_repeated(number, prepared, reply)
         return True
 
-    def _hold_repeated(self, number: int, kept: object, reply: Reply) -> None:
-        meta = self._metas.get(kept)
+    def _hold_repeated(self, number: int, prepared: object, reply: Reply) -> None:
+        meta = self._metas.get(prepared)
         if meta is None:
             if len(self._metas) >= _METAS_LIMIT:
                 self._metas.clear()
-            meta = self._metas[kept] = orjson.dumps(_meta(reply) | {"timings": {}})[:-2]
+            meta = self._metas[prepared] = orjson.dumps(_meta(reply) | {"timings": {}})[:-2]
         meta = b'%b"compute":%.7f,"encode":%.7f}}' % (meta, reply.timings["compute"], reply.timings["encode"])
         self._hold(self._bodies.reply(number, meta, reply.buffers, self._receive_all))
 

@@ -52,7 +52,7 @@ def joined(read: Mapping[str, Input]) -> dict[str, Input]:
             members.setdefault(base, {})[int(index)] = value
         else:
             whole[name] = value
-    for base, several in members.items():
+    for base, by_index in members.items():
         if base in whole:
             raise PullbackError(
                 "bad_request",
@@ -60,14 +60,14 @@ def joined(read: Mapping[str, Input]) -> dict[str, Input]:
                 at=f"inputs.{base}",
                 expected="one of the two",
             )
-        missing = next((i for i in range(len(several)) if i not in several), None)
+        missing = next((i for i in range(len(by_index)) if i not in by_index), None)
         if missing is not None:
             raise PullbackError(
                 "bad_request",
                 f"The list {base!r} lacks its member {missing}.",
                 at=f"inputs.{base}.{missing}",
-                expected=f"{base}.0 to {base}.{len(several) - 1}",
-                given=", ".join(f"{base}.{i}" for i in sorted(several)[:8]),
+                expected=f"{base}.0 to {base}.{len(by_index) - 1}",
+                given=", ".join(f"{base}.{i}" for i in sorted(by_index)[:8]),
             )
-        whole[base] = tuple([several[i] for i in range(len(several))])
+        whole[base] = tuple([by_index[i] for i in range(len(by_index))])
     return whole

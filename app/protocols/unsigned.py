@@ -14,7 +14,7 @@ WIDER: Final = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
 _TYPES: Final[dict[str, np.dtype[Any]]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "uint64": np.dtype("<u8")}
 
 
-def widened(raw: memoryview, dtype: str, shape: tuple[int, ...], at: str) -> TensorData:
+def as_signed(raw: memoryview, dtype: str, shape: tuple[int, ...], at: str) -> TensorData:
     """The tensor whose little-endian bytes of `dtype`, a key of `WIDER`, are `raw`. Raises PullbackError: `bad_tensor`."""
     kind = _TYPES[dtype]
     if raw.nbytes != prod(shape) * kind.itemsize:

@@ -8,7 +8,7 @@ from array import array
 import numpy as np
 import pytest
 
-from app.engine.recipes import Kept, Recipes
+from app.engine.recipes import PreparedReply, Recipes
 from app.limits import Limits
 from app.protocols.message import Message
 from app.protocols.native.repetition import taking_apart
@@ -32,11 +32,11 @@ def test_a_recipe_is_made_when_a_query_comes_again() -> None:
 @pytest.mark.parametrize(("size", "kept"), [(1 << 10, 512), (1 << 20, 31)])
 def test_their_number_and_their_bytes_are_bounded(size: int, remaining: int) -> None:
     recipes = Recipes()
-    recipes.keep("first", None, size)
+    recipes.add("first", None, size)
     for number in range(2000):
         assert not recipes.is_due("first"), "it is known to have none"
         recipes.get("first")
-        recipes.keep(number, None, size)
+        recipes.add(number, None, size)
     assert recipes.is_due(1998 - remaining) is recipes.is_due(0) is False, "forgotten, so they are seen for the first time"
     assert recipes.is_due(1998 - remaining) is recipes.is_due(0) is True
     assert not recipes.is_due(2001 - remaining), "still known"
@@ -52,7 +52,7 @@ def test_proofs_that_are_due_keep_no_more_than_recipes_may() -> None:
         recipe = ENGINE.recipe(query, None)
         assert recipe is not None
         assert recipe.bytes >= 512 * 512 * 8
-        prepared = Kept(recipe, lambda _: None, "", {}, {})
+        prepared = PreparedReply(recipe, lambda _: None, "", {}, {})
         for number in range(8):
             recipes.note(factor, prepared, [array("d", [number] * 512)], 1e-4)
         if recipe.came is None:

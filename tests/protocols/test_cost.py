@@ -35,7 +35,7 @@ def answering(request: Request) -> Callable[[], Reply]:
 
     def answer() -> Reply:
         parts = None if take_apart is None else take_apart(request.body)
-        reply = None if parts is None or parts.kept is None else road().repeated(parts.kept, parts.repetition)
+        reply = None if parts is None or parts.prepared is None else road().repeated(parts.prepared, parts.repetition)
         return road().whole(request, lambda _: None, parts) if reply is None else reply
 
     return answer

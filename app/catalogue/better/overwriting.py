@@ -34,8 +34,8 @@ def row_major(tensor: Tensor) -> Tensor:
 
 
 def _masked(source: Tensor, stays: Tensor) -> Tensor:
-    kept: Tensor = torch.where(stays, source, source.detach())
-    return kept
+    gradients_only: Tensor = torch.where(stays, source, source.detach())
+    return gradients_only
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **keywords: Any) -> Tensor:  # noqa: A002

@@ -106,10 +106,10 @@ def _argument(argument: Argument) -> dict[str, Any]:
     """The fields that say something: name, kind, required, and those that differ from the plainest argument."""
     fields = dataclasses.asdict(argument)
     plain = dataclasses.asdict(_PLAIN)
-    kept = {name: value for name, value in fields.items() if name in ("name", "kind", "required") or value != plain[name]}
+    telling = {name: value for name, value in fields.items() if name in ("name", "kind", "required") or value != plain[name]}
     if not argument.required:
-        kept["default"] = argument.default
-    return {name: kept[name] for name in fields if name in kept}
+        telling["default"] = argument.default
+    return {name: telling[name] for name in fields if name in telling}
 
 
 def _line(value: Any) -> str:

@@ -121,7 +121,7 @@ def _plainness(overload: Any) -> tuple[int, str]:
 @cache
 def included_and_excluded() -> tuple[dict[str, tuple[Any, ...]], dict[str, str]]:
     """Public name → overloads that stay; and public name → the class of exclusion of those that do not."""
-    kept: dict[str, tuple[Any, ...]] = {}
+    included: dict[str, tuple[Any, ...]] = {}
     out: dict[str, str] = {}
     for name, base in public_callables():
         exclusion = exclusion_of(name)
@@ -137,10 +137,10 @@ def included_and_excluded() -> tuple[dict[str, tuple[Any, ...]], dict[str, str]]
             else:
                 reasons.append(reason)
         if overloads or _is_described(name):
-            kept[name] = tuple(overloads)
+            included[name] = tuple(overloads)
         else:
             out[name] = reasons[0].name if reasons else "unknown"
-    return kept, out
+    return included, out
 
 
 def _is_described(name: str) -> bool:
@@ -163,9 +163,9 @@ def _sample_names() -> dict[str, tuple[str, ...]]:
 
 def groups() -> list[Group]:
     """The operations, sorted by name."""
-    kept, _ = included_and_excluded()
+    included, _ = included_and_excluded()
     bases = dict(public_callables())
-    parent: dict[str, str] = {name: name for name in kept}
+    parent: dict[str, str] = {name: name for name in included}
 
     def root(name: str) -> str:
         while parent.setdefault(name, name) != name:
@@ -177,31 +177,31 @@ def groups() -> list[Group]:
             parent[root(other)] = root(names[0])
 
     by_base: dict[str, str] = {}
-    for name in kept:
+    for name in included:
         first = by_base.setdefault(bases[name], name)
         join(first, name)
     for pair in _EQUAL:
         join(*pair)
     for name, aliases in _sample_names().items():
-        whole = name if name in kept else f"Tensor.{name}"
-        if whole in kept:
-            join(whole, name, *(a for a in aliases if a in kept))
+        whole = name if name in included else f"Tensor.{name}"
+        if whole in included:
+            join(whole, name, *(a for a in aliases if a in included))
     members: dict[str, list[str]] = defaultdict(list)
     for name in parent:
         members[root(name)].append(name)
-    merged = [_group(sorted(names), kept) for names in members.values() if any(name in kept for name in names)]
+    merged = [_group(sorted(names), included) for names in members.values() if any(name in included for name in names)]
     return sorted(merged, key=lambda group: group.name)
 
 
-def _group(names: list[str], kept: dict[str, tuple[Any, ...]]) -> Group:
+def _group(names: list[str], included: dict[str, tuple[Any, ...]]) -> Group:
     name = min(names, key=_rank)
     written = {n.removeprefix("Tensor.") for n in names} | set(names)
     canonical = name.removeprefix("Tensor.")
-    path = name if name in kept else f"Tensor.{name}"
-    if path not in kept:
-        path = min((n for n in names if n in kept), key=_rank)
-    aliases = sorted(n for n in written if n != canonical and (n not in kept or n in names))
-    return Group(canonical, path, tuple(aliases), kept[path])
+    path = name if name in included else f"Tensor.{name}"
+    if path not in included:
+        path = min((n for n in names if n in included), key=_rank)
+    aliases = sorted(n for n in written if n != canonical and (n not in included or n in names))
+    return Group(canonical, path, tuple(aliases), included[path])
 
 
 def _rank(name: str) -> tuple[int, int, int, str]:

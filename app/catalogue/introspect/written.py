@@ -28,7 +28,7 @@ def _with_indices(arguments: str, tail: str = "") -> tuple[str, ...]:
     )
 
 
-def _several(arguments: str) -> str:
+def _tensor_list(arguments: str) -> str:
     return f"({arguments}) -> Tensor[]"
 
 
@@ -46,17 +46,17 @@ def _unique(arguments: str) -> tuple[str, ...]:
 
 # Public name → signatures: schema text without the name. Order decides where names and kinds leave a choice.
 WRITTEN: Final[dict[str, tuple[str, ...]]] = {
-    "atleast_1d": ("(Tensor input) -> Tensor", _several("Tensor[] tensors")),
-    "atleast_2d": ("(Tensor input) -> Tensor", _several("Tensor[] tensors")),
-    "atleast_3d": ("(Tensor input) -> Tensor", _several("Tensor[] tensors")),
+    "atleast_1d": ("(Tensor input) -> Tensor", _tensor_list("Tensor[] tensors")),
+    "atleast_2d": ("(Tensor input) -> Tensor", _tensor_list("Tensor[] tensors")),
+    "atleast_3d": ("(Tensor input) -> Tensor", _tensor_list("Tensor[] tensors")),
     "block_diag": ("(Tensor[] tensors) -> Tensor",),
-    "broadcast_tensors": (_several("Tensor[] tensors"),),
+    "broadcast_tensors": (_tensor_list("Tensor[] tensors"),),
     "cartesian_prod": ("(Tensor[] tensors) -> Tensor",),
     "cdist": ("(Tensor x1, Tensor x2, float p=2.0, str compute_mode='use_mm_for_euclid_dist_if_necessary') -> Tensor",),
     "chain_matmul": ("(Tensor[] matrices) -> Tensor",),
     "einsum": ("(str equation, Tensor[] tensors) -> Tensor",),
-    "meshgrid": (_several("Tensor[] tensors, *, str indexing='ij'"),),
-    "nonzero": ("(Tensor input) -> Tensor", _several("Tensor input, *, bool as_tuple")),
+    "meshgrid": (_tensor_list("Tensor[] tensors, *, str indexing='ij'"),),
+    "nonzero": ("(Tensor input) -> Tensor", _tensor_list("Tensor input, *, bool as_tuple")),
     "norm": (
         "(Tensor input, str? p='fro', int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor",
         "(Tensor input, Scalar p, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor",
@@ -65,7 +65,7 @@ WRITTEN: Final[dict[str, tuple[str, ...]]] = {
     "tensordot": ("(Tensor a, Tensor b, int[1] dims=2) -> Tensor",),
     "unique": _unique("*, bool sorted=True"),
     "unique_consecutive": _unique("*"),
-    "unravel_index": (_several("Tensor indices, int[1] shape"),),
+    "unravel_index": (_tensor_list("Tensor indices, int[1] shape"),),
     "lu": (
         "(Tensor A, bool pivot=True, bool get_infos=False) -> (Tensor LU, Tensor pivots)",
         "(Tensor A, bool pivot=True, *, bool get_infos) -> (Tensor LU, Tensor pivots, Tensor infos)",

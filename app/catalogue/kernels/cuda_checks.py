@@ -78,7 +78,7 @@ def classes(axis: int) -> Check:
     return check
 
 
-def several_classes(arguments: Arguments) -> None:
+def targets_of_classes(arguments: Arguments) -> None:
     """A row of targets is filled up with -1."""
     scores = arguments["self"]
     count = scores.shape[-1] if scores.dim() else 1

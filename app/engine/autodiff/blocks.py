@@ -153,7 +153,7 @@ class Matrices:
             except ClashError:
                 _LOG.exception("%s of %s is computed densely", path, function.title)
                 layout = self._chosen(block, wanted, _nothing_left_out(block))
-            cache.keep(function, key, layout)
+            cache.add(function, key, layout)
         return layout
 
     def _key(self, path: str, wanted: str) -> Hashable:

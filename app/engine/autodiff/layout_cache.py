@@ -25,18 +25,18 @@ class LayoutCache:
         self._known.move_to_end((id(function), key))
         return known[1]
 
-    def keep(self, function: Function, key: Hashable, layout: Layout) -> None:
+    def add(self, function: Function, key: Hashable, layout: Layout) -> None:
         """Unless it holds at this point only, or is too large to keep."""
-        if not layout.reusable or not function.static or layout.kept_bytes > self._limit_bytes:
+        if not layout.reusable or not function.static or layout.held_bytes > self._limit_bytes:
             return
         self.drop(function, key)
         self._known[id(function), key] = (function, layout)
-        self._bytes += layout.kept_bytes
+        self._bytes += layout.held_bytes
         while self._bytes > self._limit_bytes:
             _, (_, oldest) = self._known.popitem(last=False)
-            self._bytes -= oldest.kept_bytes
+            self._bytes -= oldest.held_bytes
 
     def drop(self, function: Function, key: Hashable) -> None:
         known = self._known.pop((id(function), key), None)
         if known is not None:
-            self._bytes -= known[1].kept_bytes
+            self._bytes -= known[1].held_bytes

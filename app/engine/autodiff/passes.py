@@ -90,8 +90,8 @@ class Passes:
 
 
 def _grouped(
-    one: Callable[[Tensor], Tensor],
-    several: Callable[[Tensor], Tensor],
+    row: Callable[[Tensor], Tensor],
+    rows: Callable[[Tensor], Tensor],
     groups: Tensor,
     numbers: range,
     like: Tensor,
@@ -112,9 +112,9 @@ def _grouped(
         if unit != 1:
             seeds = seeds * unit
         if apart:
-            pieces += [one(seed).reshape(1, -1) for seed in seeds]
+            pieces += [row(seed).reshape(1, -1) for seed in seeds]
         else:
-            pieces.append(several(seeds).reshape(len(some), -1))
+            pieces.append(rows(seeds).reshape(len(some), -1))
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).detach()
 
 
@@ -235,9 +235,9 @@ def full_diagonal(passes: Passes, chunk: int) -> Pair:
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     start = 0
     for groups, size in _identity(passes.output.numel(), chunk, passes.leaf.device):
-        for kept, rows in zip(parts, passes.by_rows(groups, range(size), chunk), strict=True):
+        for diagonals, rows in zip(parts, passes.by_rows(groups, range(size), chunk), strict=True):
             if rows is not None:
-                kept.append(rows.diagonal(offset=start).clone())
+                diagonals.append(rows.diagonal(offset=start).clone())
         start += size
     empty = torch.zeros(0, dtype=passes.dtype, device=passes.leaf.device)
     first = torch.cat([empty, *parts[0]])

@@ -27,7 +27,7 @@ _RATIO: Final = 64  # of these two steps
 _SIDES: Final = 1e-7
 # A quotient of so many right digits is enough; where a huge value beside it takes them, as 1e200 does, it is taken in more.
 _RIGHT, _MOST_DIGITS = 16, 600
-_BENDS: Final = 1e-6  # a side whose quotient is another than at the smallest step, and stays so: its branch is another
+_KINK: Final = 1e-6  # a side whose quotient is another than at the smallest step, and stays so: its branch is another
 _STAYS: Final = 0.1  # of its distance to the smallest step's: two steps agree far better with each other than with that; chosen
 _JUMPS: Final = 8  # a quotient that grows by so much where the step shrinks by 64 is that of a jump
 
@@ -115,7 +115,7 @@ def sides_differ(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _is_apart(finest: Any, fine: Any) -> bool:
-    return bool(abs(fine - finest) > _BENDS * max(abs(fine), abs(finest)))
+    return bool(abs(fine - finest) > _KINK * max(abs(fine), abs(finest)))
 
 
 def _limit(finest: Any, coarse: Any, fine: Any) -> Any:

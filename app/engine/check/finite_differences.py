@@ -24,7 +24,7 @@ _FARTHER: Final = 9.0  # decades at most that steps go farther down for an eleme
 _LEVELS: Final = 12  # steps tried where the first does not settle
 _CLOSE: Final = 24  # elements looked at closely, at most
 _DOUBTED: Final = 4  # roundings that two quotients may differ by
-_BEND: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
+_KINK: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
 _GROWTH: Final = 2.0  # of a quotient from one step to the next, 2.2 to 5.6 times as small: that of a jump grows by as much
 _RUNS: Final = (
     4  # under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for
@@ -120,9 +120,9 @@ class Numeric:
             differences.value[place] = (right - left) / (up + down)
             differences.doubt[place] = 8 * self._eps * self.size / min(up, down)
             ahead, behind = (right - self.base) / up, (self.base - left) / down
-            bend = (ahead - behind).abs()
+            slope_change = (ahead - behind).abs()
             # A smooth function's two sides differ by some 1e-5 of themselves at this step.
-            if bool((bend > _BEND * (ahead.abs() + behind.abs()) + 4 * differences.doubt[place]).any()):
+            if bool((slope_change > _KINK * (ahead.abs() + behind.abs()) + 4 * differences.doubt[place]).any()):
                 differences.bent.add(place)
         return differences
 
@@ -151,10 +151,10 @@ class Numeric:
         r_doubt, r_at = _settled(ahead, noise, ratio)
         l_doubt, l_at = _settled(behind, noise, ratio)
         apart = (r_at - l_at).abs()
-        bends = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
-        if bool(bends.any()) and not bool((bends & _runs_away(ahead, behind)).any()):
+        kinks = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
+        if bool(kinks.any()) and not bool((kinks & _runs_away(ahead, behind)).any()):
             differences.sides[place] = (l_at, r_at)
-            if bool((bends & (apart < _CLEARLY * (r_doubt + l_doubt))).any()):
+            if bool((kinks & (apart < _CLEARLY * (r_doubt + l_doubt))).any()):
                 differences.unclear.add(place)
 
     def _rounding(self, name: str, place: Place, magnitude: float) -> Tensor:

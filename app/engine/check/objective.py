@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.engine.stepwise.one_sided import random_like
-from app.engine.stepwise.point import Point, widened
+from app.engine.stepwise.point import Point, to_double
 from app.engine.tensors import is_differentiable
 
 _ROWS: Final = 256  # a Jacobian of more rows, or of more elements, is checked by random combinations of its rows
@@ -101,23 +101,23 @@ def _paired(cotangent: Tensor, output: Tensor) -> Tensor:
 
 def weighted(point: Point, wrt: Sequence[str], cotangents: Mapping[str, Tensor] | None, of: str | None) -> Objective:
     """The rows of a gradient or VJP; cotangents left out are ones, those with one more leading axis are several."""
-    outputs = _smooth(point)
+    outputs = _differentiable_outputs(point)
     if of is not None and not cotangents:
         outputs = {name: value for name, value in outputs.items() if name == of}
-    row = {name: widened(c) if point.wide else c for name, c in (cotangents or {}).items() if name in outputs} or {
+    row = {name: to_double(c) if point.wide else c for name, c in (cotangents or {}).items() if name in outputs} or {
         name: torch.ones_like(value) for name, value in outputs.items()
     }
     row = {name: c.to(outputs[name].dtype) if outputs[name].is_complex() else c for name, c in row.items()}
-    several = next((c.shape[0] for name, c in row.items() if c.ndim == outputs[name].ndim + 1), None)
-    if several is None:
+    num_vectors = next((c.shape[0] for name, c in row.items() if c.ndim == outputs[name].ndim + 1), None)
+    if num_vectors is None:
         return Objective(point, tuple(wrt), (row,), ())
-    rows = tuple({name: c[k] for name, c in row.items()} for k in range(several))
-    return Objective(point, tuple(wrt), rows, (several,))
+    rows = tuple({name: c[k] for name, c in row.items()} for k in range(num_vectors))
+    return Objective(point, tuple(wrt), rows, (num_vectors,))
 
 
 def jacobian(point: Point, wrt: Sequence[str], of: str | None) -> Objective:
     """The rows of the Jacobian of one output (`of`, or the first that carries a derivative)."""
-    outputs = _smooth(point)
+    outputs = _differentiable_outputs(point)
     name = of if of in outputs else next(iter(outputs), None)
     if name is None:
         return weighted(point, wrt, None, None)
@@ -130,7 +130,7 @@ def jacobian(point: Point, wrt: Sequence[str], of: str | None) -> Objective:
     return Objective(point, tuple(wrt), tuple({name: row} for row in basis), tuple(value.shape), conjugate=True)
 
 
-def _smooth(point: Point) -> dict[str, Tensor]:
+def _differentiable_outputs(point: Point) -> dict[str, Tensor]:
     with torch.no_grad():
         outputs = dict(zip(point.function.outputs, point.run({}), strict=True))
     return {name: value for name, value in outputs.items() if is_differentiable(value.dtype)}

@@ -24,7 +24,7 @@ from app.engine.check.mistakes.case import Case
 from app.engine.check.mistakes.hypotheses import explanations
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
 from app.engine.explain.report import number
-from app.engine.stepwise.point import REFUSALS, Point, widened
+from app.engine.stepwise.point import REFUSALS, Point, to_double
 from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
@@ -104,7 +104,7 @@ def _report(
     budgets: Mapping[str, Budget],
     seed: int | None,
 ) -> dict[str, Any]:
-    wide = None if expected is None else widened(expected if is_differentiable(expected.dtype) else expected.double())
+    wide = None if expected is None else to_double(expected if is_differentiable(expected.dtype) else expected.double())
     believed = None if wide is None else _in_rows(objective, name, ours, wide)
     suspects = None if believed is None else ~((believed - ours).abs() <= RELATIVE * ours.abs())
     compared = compare(objective, numeric, name, ours, suspects, budgets["first"], budgets["closer"])

@@ -265,7 +265,7 @@ def subgradients(
     # At a kink the same sides give the same derivative at either step; that of a function which goes round within these steps is another.
     apart = (torch.stack(of_steps[0]) - torch.stack(of_steps[1])).abs().nan_to_num(torch.inf, torch.inf)
     settled &= apart.median(0).values <= _SETTLED * (high - low)
-    at_first = _bends(low, high, least)
+    at_first = _has_kinks(low, high, least)
     around = _Around(objective, name, low, high, at_first & settled, least, [g for g in gradients if g is not None])
     complete = around.look_on(at_first)
     unsure = around.exchange(torch.stack(of_steps[0]), suspects & ~around.bent)
@@ -294,7 +294,7 @@ class _Around:
             if self.look(_sides(leaf, 200 + number)) is None:
                 break
             number, quiet = number + 1, quiet + 1
-            more = _bends(self.low, self.high, self.least) & ~bent_at_first & ~self.bent
+            more = _has_kinks(self.low, self.high, self.least) & ~bent_at_first & ~self.bent
             if bool(more.any()):
                 quiet, self.bent = 0, self.bent | more
                 enough = max(_QUIET, _EACH * int(self.bent.sum()))
@@ -331,7 +331,7 @@ class _Around:
             unsure[:, column] = left <= 0
             for base in sorted(bases, key=lambda base: bool(flat[base[0]] != flat[column])) if left > 0 else ():
                 left -= 1
-                if self._bends_in_place(column, *base):
+                if self._has_kink_in_place(column, *base):
                     break
         return unsure.reshape(suspects.shape) & suspects
 
@@ -350,11 +350,11 @@ class _Around:
             sides = (moved - moved[winner]).sign()
             sides[winner] = 0.5
             known = self.look(sides.reshape(leaf.shape))
-            if known is not None and self._note_bend(winner, self._apart(known[0], usual), known[1]):
+            if known is not None and self._note_kink(winner, self._apart(known[0], usual), known[1]):
                 bases.append((winner, sides, known[0]))
         return bases
 
-    def _bends_in_place(self, column: int, winner: int, sides: Tensor, base: Tensor) -> bool:
+    def _has_kink_in_place(self, column: int, winner: int, sides: Tensor, base: Tensor) -> bool:
         """Whether the derivative by element `column` is another than `base` where it stands in the place of `winner`."""
         exchanged = sides.clone()
         exchanged[winner], exchanged[column] = sides[column], sides[winner]
@@ -365,17 +365,17 @@ class _Around:
         known = self.look(exchanged)
         if known is None:
             return False
-        return self._note_bend(column, self._apart(known[0], base), known[1])
+        return self._note_kink(column, self._apart(known[0], base), known[1])
 
-    def _note_bend(self, column: int, apart: Tensor, alike: Tensor) -> bool:
+    def _note_kink(self, column: int, apart: Tensor, alike: Tensor) -> bool:
         """Notes in which rows element `column` bends, `apart` shape [rows, elements]; whether in any."""
-        bends = (apart & alike.reshape(apart.shape))[:, column]
-        self.bent.view(len(bends), -1)[:, column] |= bends
-        return bool(bends.any())
+        kinks = (apart & alike.reshape(apart.shape))[:, column]
+        self.bent.view(len(kinks), -1)[:, column] |= kinks
+        return bool(kinks.any())
 
     def _apart(self, one: Tensor, other: Tensor) -> Tensor:
         """Where two derivatives differ by more than rounding, shape [rows, elements]."""
-        return _bends(torch.minimum(one, other), torch.maximum(one, other), self.least).reshape(len(one), -1)
+        return _has_kinks(torch.minimum(one, other), torch.maximum(one, other), self.least).reshape(len(one), -1)
 
 
 def _sides(leaf: Tensor, number: int) -> Tensor:
@@ -393,7 +393,7 @@ def _gradient_near(objective: Differentiated, name: str, sides: Tensor, step: fl
         return None
 
 
-def _bends(low: Tensor, high: Tensor, least: Tensor) -> Tensor:
+def _has_kinks(low: Tensor, high: Tensor, least: Tensor) -> Tensor:
     """Where a range is more than rounding: `least` is nothing of the function itself over its input."""
     spread, size = high - low, torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
     return torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > torch.clamp(least, min=1e-9 * float(size.max())))

@@ -34,7 +34,7 @@ from app.engine.tensors import is_differentiable
 LARGE: Final = 200_000  # elements of all tensors together: one direction from here on
 HUGE: Final = 20_000_000  # and none from here on
 # What a step must do so that a whole can do this.
-_MADE_BY: Final[Mapping[str, frozenset[str]]] = {
+_MARKS_FROM: Final[Mapping[str, frozenset[str]]] = {
     "jump": frozenset({"jump", "switch", "edge"}), "singular": frozenset({"jump", "singular", "edge"}), "edge": frozenset({"jump", "switch", "edge"}),
 }  # fmt: skip
 _KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
@@ -75,19 +75,19 @@ class Evidence:
 def gather(trace: StepTrace) -> Evidence:
     """Spends the probes."""
     evidence = Evidence(trace)
-    smooth = [ref for ref in dict.fromkeys(trace.outputs) if trace.live[ref]]
-    if not smooth:
+    live = [ref for ref in dict.fromkeys(trace.outputs) if trace.live[ref]]
+    if not live:
         return evidence
-    ones = trace.backward({ref: torch.ones_like(trace.values[ref]) for ref in smooth})
+    ones = trace.backward({ref: torch.ones_like(trace.values[ref]) for ref in live})
     evidence.gradient = {name: ones[ref] for name, ref in trace.leaves.items() if ref in ones}
-    evidence.weighted = trace.backward({ref: weights(trace.values[ref]) for ref in smooth})
+    evidence.weighted = trace.backward({ref: weights(trace.values[ref]) for ref in live})
     size = sum(tensor.numel() for tensor in trace.values.values())
     if not trace.point.wide or size > HUGE:
         return evidence
     evidence.directions = 1 if size > LARGE else 2
     with torch.no_grad():
         evidence.steps = {record: marks for record in trace.records if (marks := _step(trace, record, evidence.directions))}
-    evidence.moving = _moving(evidence, smooth)
+    evidence.moving = _moving(evidence, live)
     if evidence.moving:
         _look_from_outside(evidence)
     return evidence
@@ -102,7 +102,7 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
     """How a step behaves at its own inputs; None where there is nothing suspicious."""
     moves = [bool(trace.depends[p]) and is_differentiable(t.dtype) for p, t in zip(record.parents, record.inputs, strict=True)]
     if (
-        name_of(record.node) in operations_with("smooth")
+        name_of(record.node) in operations_with("differentiable")
         or not any(moves)
         or not any(ref in trace.needed for ref in record.refs())
     ):
@@ -137,10 +137,10 @@ def _are_stays_apart(eigenvalues: Tensor) -> bool:
     return bool((gaps.amin((-2, -1)) > _APART * eigenvalues.abs().amax(-1)).all()) if eigenvalues.numel() else False
 
 
-def _moving(evidence: Evidence, smooth: Sequence[Ref]) -> tuple[str, ...]:
+def _moving(evidence: Evidence, live: Sequence[Ref]) -> tuple[str, ...]:
     trace = evidence.trace
     reached = frozenset[str]().union(*(trace.depends[p] for record in evidence.steps for p in record.parents))
-    led = frozenset[str]().union(*(trace.live[ref] for ref in smooth))
+    led = frozenset[str]().union(*(trace.live[ref] for ref in live))
     return tuple(name for name in trace.leaves if name in reached & led)
 
 
@@ -149,9 +149,9 @@ def _look_from_outside(evidence: Evidence) -> None:
     base = [trace.values[ref] for ref in trace.outputs]
     with torch.no_grad():
         seen = classify(_mover(trace, evidence.moving), base, evidence.directions)
-    bends = any(bool(marks.any.any()) for marks in seen)
+    has_kinks = any(bool(marks.any.any()) for marks in seen)
     evidence.outputs = [_possible(evidence, marks) for marks in seen]
-    if not bends:
+    if not has_kinks:
         return
     evidence.kinks = _kinks(evidence)
     if any(bool((marks.jump | marks.edge | marks.singular).any()) for marks in evidence.outputs):
@@ -169,7 +169,7 @@ def _possible(evidence: Evidence, marks: Marks) -> Marks:
     sqrt(|x| + 1e-20) looks like a square root from afar, but none of its steps is one at its own input.
     """
     kinds = {kind for steps in evidence.steps.values() for step in steps for kind in step.kinds()}
-    impossible = {name: torch.zeros_like(marks.kink) for name, makers in _MADE_BY.items() if not kinds & makers}
+    impossible = {name: torch.zeros_like(marks.kink) for name, makers in _MARKS_FROM.items() if not kinds & makers}
     return replace(marks, **impossible)
 
 

@@ -45,7 +45,7 @@ def call_text(trace: StepTrace, node: fx.Node, named: Named, *, inside: bool = F
 def _picked(trace: StepTrace, node: fx.Node) -> Ref | None:
     """The one of a step's several outputs that `node` takes."""
     if len(node.args) == 2 and isinstance(node.args[0], fx.Node) and isinstance(node.args[1], int):
-        return (node.args[0], node.args[1]) if _is_one_of_several(trace, node.args[0]) else None
+        return (node.args[0], node.args[1]) if _is_of_multi_output(trace, node.args[0]) else None
     return None
 
 
@@ -75,12 +75,12 @@ def expression(trace: StepTrace, ref: Ref, named: Named = _NOTHING) -> str | Non
     if any(step_of(n) is None for n in (node, *node.all_input_nodes) if n.op == "call_function"):
         return None
     text = _call(trace, node, True, named) if node.op == "call_function" else node.name
-    if k or _is_one_of_several(trace, node):
+    if k or _is_of_multi_output(trace, node):
         text = f"{text}[{k}]"
     return text if len(text) <= _LONGEST else None
 
 
-def _is_one_of_several(trace: StepTrace, node: fx.Node) -> bool:
+def _is_of_multi_output(trace: StepTrace, node: fx.Node) -> bool:
     return (node, 1) in trace.values
 
 

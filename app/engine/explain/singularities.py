@@ -89,7 +89,7 @@ def _is_arbitrary(record: StepRecord, bad: Tensor, value: Tensor) -> bool:
     return is_of_vectors and bool(bad.all()) and all_finite(value)
 
 
-def _kinds(broken: Tensor, among: Tensor, made_of: Tensor | None, name: str, nan: str) -> str:
+def _kinds(broken: Tensor, among: Tensor, operand: Tensor | None, name: str, nan: str) -> str:
     """`infinite at x = 0 and NaN at x = -1`: what `broken` is where it is not finite, and at which element of what it is made of.
 
     `among`: only there. `nan`: the word for NaN.
@@ -97,7 +97,7 @@ def _kinds(broken: Tensor, among: Tensor, made_of: Tensor | None, name: str, nan
     words = []
     for word, mask in (("infinite", among & torch.isinf(broken)), (nan, among & torch.isnan(broken))):
         if bool(mask.any()):
-            at = "" if made_of is None else shown(made_of, mask)
+            at = "" if operand is None else shown(operand, mask)
             words.append(f"{word} at {name} = {at}" if at else word)
     return " and ".join(words)
 
@@ -115,9 +115,9 @@ def _undefined(trace: StepTrace, ref: Ref, mask: Tensor | None, name: str | None
     among = ~torch.isfinite(value)
     if mask is not None and mask.shape == value.shape and bool((among & mask).any()):
         among &= mask
-    made_of, of = (None, "") if like is None else (trace.values[like], called(trace, like, name or "x"))
+    operand, of = (None, "") if like is None else (trace.values[like], called(trace, like, name or "x"))
     reason = (
-        f"The value of `{operation_of(record.node)}` is {_kinds(value, among, made_of, of, 'NaN')}, so there is no derivative."
+        f"The value of `{operation_of(record.node)}` is {_kinds(value, among, operand, of, 'NaN')}, so there is no derivative."
     )
     return Finding("singular", reason, record.node, instead_of(trace, record, "value", name or "x"), mask)
 

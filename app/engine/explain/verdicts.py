@@ -78,7 +78,7 @@ def of_output(evidence: Evidence, index: int) -> list[Finding]:
         return [*singular_output(evidence, ref), flat(evidence, min(trace.live[ref]), {ref})]
     marks = evidence.outputs[index] if evidence.outputs is not None else None
     findings = list(singular_output(evidence, ref))
-    if marks is not None and _bends(evidence, ref):
+    if marks is not None and _has_kink(evidence, ref):
         findings += [
             more for more in marked_output(evidence, ref, marks) if more.node not in [known.node for known in findings]
         ]
@@ -89,7 +89,7 @@ def of_output(evidence: Evidence, index: int) -> list[Finding]:
     return sorted(findings, key=lambda finding: ORDER.index(finding.verdict)) or [Finding("differentiable", "")]
 
 
-def _bends(evidence: Evidence, ref: Ref) -> bool:
+def _has_kink(evidence: Evidence, ref: Ref) -> bool:
     """Whether an input was found to be more than differentiable here: what else looks like a bend of the output is rounding."""
     checked = [evidence.checked.get(name) for name in evidence.trace.live[ref]]
     return any(known is None or any(f.verdict != "differentiable" for f in known) for known in checked)

@@ -20,7 +20,7 @@ FORMATS: Final[dict[str, Form]] = {"int64": "q", "float64": "d", "float32": "f"}
 _NOTHING: Final = memoryview(b"")
 # Of a tensor that is sent as its bytes: up to here memory of its own is kept, as making it anew takes longer than the copy; a recipe's
 # memory is bounded, so that large ones would push others out.
-_KEPT_BYTES: Final = 16 << 10
+_HELD_BYTES: Final = 16 << 10
 
 
 class Buffer(NamedTuple):
@@ -117,7 +117,7 @@ def bytes_of(
     """The same of tensors that are sent as their bytes. Raises ValueError where one is not among those that are."""
     for leaf, data in leaves_of(sent):
         index = names.index(f"{field}.{leaf}")
-        if data.data.nbytes <= _KEPT_BYTES:
+        if data.data.nbytes <= _HELD_BYTES:
             yield leaf, _buffer((index, 0, None), data, "B", dtypes[leaf], leaf in wrt, pinned)
         else:
             yield leaf, Bytes(index, TensorData(data.dtype, data.shape, _NOTHING), dtypes[leaf], leaf in wrt)

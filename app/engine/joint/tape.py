@@ -213,14 +213,14 @@ def _tape(recorder: _Recorder, arity: int, outputs: Sequence[int], held: Sequenc
         if call.slot in needed:
             needed.update(_slots_in(call.arguments))
     running = [call for call in running if call.slot in needed]
-    kept = {slot: constants[slot] for slot in needed & constants.keys()}
-    memory = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept.values()}
+    needed_constants = {slot: constants[slot] for slot in needed & constants.keys()}
+    memory = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in needed_constants.values()}
     held_bytes = sum(tensor.untyped_storage().nbytes() for tensor in held)
-    made_bytes = sum(memory.values()) - sum(memory.get(tensor.untyped_storage()._cdata, 0) for tensor in held)
-    if made_bytes > max(_CONSTANT_BYTES, held_bytes):
+    new_bytes = sum(memory.values()) - sum(memory.get(tensor.untyped_storage()._cdata, 0) for tensor in held)
+    if new_bytes > max(_CONSTANT_BYTES, held_bytes):
         raise UnrecordableError
     is_same = all(call.function is operator.getitem or is_same_in_stacks(call.function, call.arguments) for call in running)
-    return _laid_out(running, kept, arity, outputs, is_same)
+    return _laid_out(running, needed_constants, arity, outputs, is_same)
 
 
 def _laid_out(calls: Sequence[_Call], constants: dict[int, Tensor], arity: int, outputs: Sequence[int], is_same: bool) -> Tape:

@@ -118,15 +118,15 @@ def make(
     derives = any(demand.derives for demand in demands.values())
     # Cotangents or tangents of outputs that are views of less: `expand` makes nothing, and what is sent against it is whole.
     vectors = sizes.differentiable_bytes
-    kept = order * (2 * one.bytes + one.backward_scratch_bytes) + vectors if derives else one.live_bytes + one.scratch_bytes
-    kept += (
+    held = order * (2 * one.bytes + one.backward_scratch_bytes) + vectors if derives else one.live_bytes + one.scratch_bytes
+    held += (
         max((demand.copies for demand in demands.values()), default=0)
         * (max(one.bytes, vectors) + sizes.wrt_bytes)
         * max(1, 8 // sizes.width)
     )
     # The results count twice: as tensors, and as the bytes or text that they are sent as; and what is made of them before.
     working = samples * sum(demand.working(sizes) for demand in demands.values())
-    peak = samples * (kept + sizes.wrt_bytes) + max(together - 1, 0) * per_row + 2 * total + working
+    peak = samples * (held + sizes.wrt_bytes) + max(together - 1, 0) * per_row + 2 * total + working
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
     return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak)

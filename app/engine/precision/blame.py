@@ -53,11 +53,11 @@ class Investigation:
             if worse:
                 leaf = min(worse, key=self._cotangent)
                 continue
-            local = min(
+            steepest = min(
                 (ref for ref in (*record.parents, *record.refs()) if ref in self._run.values), key=self._value, default=None
             )
-            if local is not None and self._value(local) <= self._near(share):
-                blame = self.of_value(local)
+            if steepest is not None and self._value(steepest) <= self._near(share):
+                blame = self.of_value(steepest)
                 if blame is not None:
                     return blame
             return Blame(record.node, self._backward_reason(record, leaf, share))

@@ -20,7 +20,7 @@ from app.engine.precision.formula import Rewrite, Rewritten, formula_text, used
 from app.engine.precision.reference import Reference, largest_of, reference
 from app.engine.precision.rewrites import rewrites
 from app.engine.precision.runs import array_of, run_steps
-from app.engine.stepwise.point import REFUSALS, Point, step_of, widened
+from app.engine.stepwise.point import REFUSALS, Point, step_of, to_double
 from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.errors import PullbackError
 from app.program.function import Function
@@ -110,7 +110,9 @@ def _case(
 ) -> _Case:
     narrow = trace_steps(Point(function, leaves, seed, wide=False))
     wide = trace_steps(Point(function, leaves, seed))
-    seeds = {wide.outputs[function.outputs.index(name)]: widened(cotangent.detach()) for name, cotangent in cotangents.items()}
+    seeds = {
+        wide.outputs[function.outputs.index(name)]: to_double(cotangent.detach()) for name, cotangent in cotangents.items()
+    }
     right = reference(wide, seeds, [leaves[name].dtype for name in wrt])
     size = max((largest(right.run.values[ref]) for ref in wide.leaves.values() if ref in right.run.values), default=1.0)
     return _Case(narrow, wide, wrt, cotangents, right, largest_of(right.run), size)

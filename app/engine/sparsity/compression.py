@@ -144,9 +144,9 @@ def _without(pattern: Csr, rows: Numbers, columns: Numbers) -> Csr:
     coordinates = pattern.tocoo()
     gone_rows, gone_columns = np.zeros(pattern.shape[0], dtype=bool), np.zeros(pattern.shape[1], dtype=bool)
     gone_rows[rows], gone_columns[columns] = True, True
-    kept = ~(gone_rows[coordinates.row] | gone_columns[coordinates.col])
+    remaining = ~(gone_rows[coordinates.row] | gone_columns[coordinates.col])
     rest = coordinates.copy()
-    rest.row, rest.col, rest.data = coordinates.row[kept], coordinates.col[kept], coordinates.data[kept]
+    rest.row, rest.col, rest.data = coordinates.row[remaining], coordinates.col[remaining], coordinates.data[remaining]
     matrix = rest.tocsr()
     matrix.sort_indices()
     return matrix

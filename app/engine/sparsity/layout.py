@@ -97,7 +97,7 @@ class Layout:
     partial: bool = False
 
     @property
-    def kept_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """What it takes to keep it for the next query."""
         tensors = (self.indices, self.picked, self.columns, self.rows)
         own = sum(t.numel() * t.element_size() for t in tensors if t is not None)

@@ -38,7 +38,7 @@ OPERATORS: Final[dict[str, str]] = {
 REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)
 
 
-def widened(tensor: Tensor) -> Tensor:
+def to_double(tensor: Tensor) -> Tensor:
     """`tensor` in float64 or complex128; integers and booleans as they are. Differentiable."""
     wider = _WIDER.get(tensor.dtype)
     return tensor if wider is None else tensor.to(wider)
@@ -109,7 +109,7 @@ class Point:
     def __init__(self, function: Function, leaves: Mapping[str, Tensor], seed: int | None, *, wide: bool = True) -> None:
         self.function = function
         self.wide = wide
-        self.leaves = {name: widened(leaf.detach()) if wide else leaf.detach() for name, leaf in leaves.items()}
+        self.leaves = {name: to_double(leaf.detach()) if wide else leaf.detach() for name, leaf in leaves.items()}
         self.floating = tuple(name for name in function.leaves if is_differentiable(self.leaves[name].dtype))
         self.forwards = 0.0
         self._seed = seed or 0
@@ -154,7 +154,7 @@ class Point:
             return args[0].to(DTYPES[cast])
         result = node.target(*args, **kwargs)  # type: ignore[operator]
         if any(tensor.dtype in _WIDER for tensor in tensors_in(result)):
-            return replaced(result, Tensor, widened)
+            return replaced(result, Tensor, to_double)
         return result
 
     def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:

@@ -67,7 +67,7 @@ class Sides:
         return math.isfinite(self.left.doubt) and math.isfinite(self.right.doubt)
 
     @property
-    def smooth(self) -> bool:
+    def differentiable(self) -> bool:
         """Whether both sides settle at one number."""
         return self.settled and not self.left.is_not(self.right.value) and not self.right.is_not(self.left.value)
 

@@ -26,7 +26,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORE
 # Where a line begins with it: other headers may end so.
 _LENGTH_NAME: Final = b"\ncontent-length"
 # Of a head that a connection keeps; clients' heads have some hundred bytes. Far from the limit of headers, which a longer length may not pass.
-_KEPT_BYTES_LIMIT: Final = 4 << 10
+_COMPARED_HEAD_BYTES: Final = 4 << 10
 _DIGITS_LIMIT: Final = len(str(SMALL_BODY_BYTES))
 
 
@@ -101,7 +101,12 @@ class RepeatedHead:
     def of(cls, head: bytes) -> RepeatedHead | None:
         """Of a whole head, its empty line included; None where it is no whole one, or long, or its Content-Length cannot be told from other text."""
         length = _LENGTH.search(head)
-        if length is None or len(head) > _KEPT_BYTES_LIMIT or not head.endswith(_END) or head.lower().count(_LENGTH_NAME) != 1:
+        if (
+            length is None
+            or len(head) > _COMPARED_HEAD_BYTES
+            or not head.endswith(_END)
+            or head.lower().count(_LENGTH_NAME) != 1
+        ):
             return None
         return cls(head[: length.start(1)], head[length.end(1) :])
 

@@ -77,5 +77,5 @@ def computed() -> dict[str, dict[str, Any]]:
 @cache
 def problems() -> dict[str, dict[str, Any]]:
     """Code → the body of `application/problem+json`, without a request id."""
-    made_here = {code: _refused(refuser).problem() for code, refuser in _REFUSERS.items()}
-    return made_here | {code: entry["problem"] for code, entry in computed().items()}
+    by_code = {code: _refused(refuser).problem() for code, refuser in _REFUSERS.items()}
+    return by_code | {code: entry["problem"] for code, entry in computed().items()}

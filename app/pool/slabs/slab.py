@@ -200,9 +200,9 @@ class Slab:
         self._give_back(self._out, self._places.taken)
         self._give_back(self._in, ((begin, begin + size) for begin, size in self._reading.values()))
 
-    def _give_back(self, memory: mmap.mmap, kept: Iterable[tuple[int, int]]) -> None:
+    def _give_back(self, memory: mmap.mmap, in_use: Iterable[tuple[int, int]]) -> None:
         reached = 0
-        for begin, end in [*sorted(kept), (self._half, self._half)]:
+        for begin, end in [*sorted(in_use), (self._half, self._half)]:
             # One that was told twice, or within another, begins before the last one ends.
             if (free := begin // mmap.PAGESIZE * mmap.PAGESIZE - reached) > 0:
                 with contextlib.suppress(OSError):  # gVisor has no such advice (ENOSYS); the pages stay then

@@ -177,12 +177,12 @@ class Calls:
         if _INPLACE in flags and len(args) > flags[_INPLACE]:
             inside = bool(args[flags[_INPLACE]])
             args = args[: flags[_INPLACE]]
-        value = call(emit, operation, target(operation), name, self._several(name, args), kwargs)
+        value = call(emit, operation, target(operation), name, self._list_members(name, args), kwargs)
         if inside and args and is_tensor(args[0]) and is_tensor(value):
             return inplace.write(self._trace, emit, args[0], value, name)
         return value
 
-    def _several(self, name: str, args: tuple[Value, ...]) -> tuple[Value, ...]:
+    def _list_members(self, name: str, args: tuple[Value, ...]) -> tuple[Value, ...]:
         """A list's members, where an operation takes a list and is given what a step gave as several tensors."""
         if (
             args

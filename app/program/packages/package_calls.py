@@ -91,10 +91,10 @@ class Packages:
             return None
 
         def called(args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-            tensors_given = nesting.leaves([list(args), kwargs])
-            if not tensors_given and name in (*static.MATH, *plain.NUMPY):
+            tensors = nesting.leaves([list(args), kwargs])
+            if not tensors and name in (*static.MATH, *plain.NUMPY):
                 return plain.number(plain.NUMPY.get(name, name), args)
-            if any(self._trace.is_live(tensor) for tensor in tensors_given):
+            if any(self._trace.is_live(tensor) for tensor in tensors):
                 raise Refusal(f"`np.{name}` is NumPy's, and no derivative passes it.", f"Write `torch.{operation}(…)`.")
             stacked = tuple(
                 self._stacked(emit, a) if isinstance(a, list) and name not in plain.NUMPY_LISTS else a for a in args

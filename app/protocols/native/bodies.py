@@ -194,9 +194,9 @@ def _without_tensors(tree: Any, path: str, tensors: dict[str, TensorData]) -> An
         return json_answer.sparse_head(tree)
     if not isinstance(tree, Mapping):
         return tree
-    kept = {}
+    plain_members = {}
     for key, member in tree.items():
         plain = _without_tensors(member, f"{path}.{key}" if path else key, tensors)
         if plain is not None or member is None:
-            kept[key] = plain
-    return kept if kept or not tree else None
+            plain_members[key] = plain
+    return plain_members if plain_members or not tree else None

@@ -88,7 +88,7 @@ def _inputs(body: QueryBody) -> dict[str, Input]:
         if name in always and (type(value) is list or name not in perhaps):
             read[name] = _members(value, at)
         elif name in perhaps or body.operation is None:
-            read[name] = _one_or_several(value, at)
+            read[name] = _tensor_or_list(value, at)
         else:
             read[name] = tensor(value, at)
     return joined(read)
@@ -104,9 +104,9 @@ def _list_names(operation: str) -> tuple[frozenset[str], frozenset[str]]:
     for signature in find(operation).signatures:
         for argument in signature.arguments:
             kinds.setdefault(argument.name, set()).add(argument.kind)
-    several = {name for name, argument_kinds in kinds.items() if "tensors" in argument_kinds}
-    always = frozenset(name for name in several if "tensor" not in kinds[name])
-    return always, frozenset(name for name in several if len(kinds[name]) > 1)
+    with_lists = {name for name, argument_kinds in kinds.items() if "tensors" in argument_kinds}
+    always = frozenset(name for name in with_lists if "tensor" not in kinds[name])
+    return always, frozenset(name for name in with_lists if len(kinds[name]) > 1)
 
 
 def _members(value: Any, at: str) -> tuple[TensorData, ...]:
@@ -124,7 +124,7 @@ def _members(value: Any, at: str) -> tuple[TensorData, ...]:
     return tuple([tensor(member, f"{at}[{index}]") for index, member in enumerate(value)])
 
 
-def _one_or_several(value: Any, at: str) -> Input:
+def _tensor_or_list(value: Any, at: str) -> Input:
     try:
         return tensor(value, at)
     except PullbackError as refused:
@@ -146,8 +146,10 @@ def _one_by_one(sent: Mapping[str, Any], field: str, lists: set[str]) -> dict[st
     read: dict[str, TensorData] = {}
     for name, value in sent.items():
         at = f"{field}.{name}"
-        several = _members(value, at) if name in lists else None
-        members = {name: tensor(value, at)} if several is None else {f"{name}.{i}": member for i, member in enumerate(several)}
+        members_of = _members(value, at) if name in lists else None
+        members = (
+            {name: tensor(value, at)} if members_of is None else {f"{name}.{i}": member for i, member in enumerate(members_of)}
+        )
         twice = next((key for key in members if key in read or (key != name and key in sent)), None)
         if twice is not None:
             raise PullbackError("bad_request", f"{twice!r} is given twice.", at=f"{field}.{twice}", expected="each name once")

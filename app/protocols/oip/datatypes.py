@@ -8,7 +8,7 @@ from typing import Final
 from app.errors import PullbackError
 from app.protocols.elements import PART
 from app.protocols.json_tensors import from_bytes
-from app.protocols.unsigned import WIDER, widened
+from app.protocols.unsigned import WIDER, as_signed
 from app.query import TensorData
 
 
@@ -37,7 +37,7 @@ _COMPLEX_OF: Final = {part: whole for whole, part in PART.items()}
 def from_wire(raw: memoryview, datatype: str, shape: tuple[int, ...], at: str) -> TensorData:
     """The tensor whose bytes are `raw`, not copied where the datatype is one of ours. Raises `bad_tensor`."""
     kind = DATATYPES[datatype]
-    return from_bytes(raw, kind.dtype, shape, at) if kind.wire is None else widened(raw, kind.wire, shape, at)
+    return from_bytes(raw, kind.dtype, shape, at) if kind.wire is None else as_signed(raw, kind.wire, shape, at)
 
 
 def as_complex(tensor: TensorData, at: str) -> TensorData:

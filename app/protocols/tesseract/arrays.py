@@ -15,7 +15,7 @@ from app.protocols.describe import describe
 from app.protocols.elements import as_array
 from app.protocols.json_numbers import numbers
 from app.protocols.json_tensors import checked_shape, from_bytes, tensor
-from app.protocols.unsigned import WIDER, widened
+from app.protocols.unsigned import WIDER, as_signed
 from app.query import COMPLEX_DTYPES, DTYPE_BYTES, TensorData
 
 Encoding = Literal["base64", "json"]
@@ -81,7 +81,7 @@ def _read_buffer(buffer: Any, encoding: Any, dtype: str, shape: tuple[int, ...],
         raise PullbackError(
             "bad_tensor", f"The buffer is not base64: {error}.", at=f"{at}.buffer", given=describe(buffer)
         ) from None
-    return widened(raw, dtype, shape, f"{at}.buffer") if dtype in WIDER else from_bytes(raw, dtype, shape, f"{at}.buffer")
+    return as_signed(raw, dtype, shape, f"{at}.buffer") if dtype in WIDER else from_bytes(raw, dtype, shape, f"{at}.buffer")
 
 
 def _check_keys(value: dict[str, Any], known: tuple[str, ...], at: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from app.engine.autodiff import freivalds
-from app.engine.recipes import Kept
+from app.engine.recipes import PreparedReply
 from app.limits import Limits
 from app.road import Request, Road
 
@@ -31,7 +31,7 @@ def asked(road: Road, query: dict[str, Any], factor: float, content_type: str) -
     return reply.status, b"".join(map(bytes, reply.buffers))
 
 
-def proved(road: Road, query: dict[str, Any]) -> Kept | None:
+def proved(road: Road, query: dict[str, Any]) -> PreparedReply | None:
     """What is prepared for the query, after it came so often that what can be recorded of it is."""
     for number in range(10):
         asked(road, query, 1 + number / 16, "application/json")
@@ -40,7 +40,7 @@ def proved(road: Road, query: dict[str, Any]) -> Kept | None:
     body = json.dumps(query).encode()
     take_apart = road.taking_apart(Request("query", "a", "application/json", None, None, memoryview(body)))
     parts = None if take_apart is None else take_apart(body)
-    return None if parts is None else parts.kept
+    return None if parts is None else parts.prepared
 
 
 def program(text: str, **inputs: Any) -> dict[str, Any]:

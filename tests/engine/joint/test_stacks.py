@@ -39,7 +39,7 @@ def test_one_that_is_not_finite_is_asked_alone_and_the_others_are_answered() -> 
     while road.improve():
         pass
     queries = [taken([number.random(), 1e6 if place == 1 else 0.5, 1.0]) for place in range(3)]
-    prepared = queries[0].kept
+    prepared = queries[0].prepared
     assert prepared is not None
     if prepared.recipe.stacks.best(3) < 3:
         pytest.skip("on this machine a stack took no less time just now")

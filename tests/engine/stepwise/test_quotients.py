@@ -59,7 +59,7 @@ def test_of_a_smooth_function_both_sides_settle_at_the_derivative(
 ) -> None:
     both = seen(function, at)
     assert both.settled
-    assert both.smooth
+    assert both.differentiable
     assert both.agree(derivative) is True
     assert both.value == pytest.approx(derivative, rel=SAME)
     for wrong in (2 * derivative, -derivative, derivative + 0.01, 0.0):
@@ -80,7 +80,7 @@ def test_of_a_kink_each_side_has_its_own_and_what_lies_between_is_a_subgradient(
 ) -> None:
     both = seen(function, 0.0)
     assert both.settled
-    assert not both.smooth
+    assert not both.differentiable
     assert both.left.value == pytest.approx(left, abs=1e-6)
     assert both.right.value == pytest.approx(right, abs=1e-6)
     assert both.between((left + right) / 2)
@@ -93,7 +93,7 @@ def test_of_a_kink_each_side_has_its_own_and_what_lies_between_is_a_subgradient(
 
 def test_a_function_at_rest_has_the_derivative_zero() -> None:
     both = seen(lambda x: x * x, 0.0)
-    assert both.smooth
+    assert both.differentiable
     assert both.value == pytest.approx(0.0, abs=1e-12)
     assert both.agree(0.5) is False
 
@@ -110,7 +110,7 @@ def test_a_side_outside_the_domain_does_not_settle() -> None:
     assert math.isnan(both.left.value)
     assert both.left.doubt == math.inf
     assert not both.settled
-    assert not both.smooth
+    assert not both.differentiable
 
 
 def test_a_plateau_of_coarse_steps_alone_proves_nothing() -> None:

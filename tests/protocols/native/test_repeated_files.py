@@ -146,10 +146,10 @@ def test_what_comes_often_is_proved_on_the_bytes_that_came() -> None:
     take_apart = road.taking_apart(Request("query", "a", SAFETENSORS, None, SAFETENSORS, memoryview(body)))
     parts = None if take_apart is None else take_apart(body)
     assert parts is not None
-    assert parts.kept is not None
-    assert parts.kept.recipe.came is not None
-    assert parts.kept.recipe.came.sets
-    assert len(list(parts.kept.recipe.proving(parts.kept.recipe.came.sets, "exact"))) > 1
+    assert parts.prepared is not None
+    assert parts.prepared.recipe.came is not None
+    assert parts.prepared.recipe.came.sets
+    assert len(list(parts.prepared.recipe.proving(parts.prepared.recipe.came.sets, "exact"))) > 1
     for _ in range(12):
         assert assert_same(road, query) is False  # no recipe is added
         while road.improve():

@@ -186,7 +186,7 @@ def _with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
             break  # it overflows: only the number is infinite
         words = (
             f"its derivative is {seen.sides.value / seen.unit:.6g}"
-            if seen.sides.smooth
+            if seen.sides.differentiable
             else f"it bends, from a slope of {left:.6g} to one of {right:.6g}"
         )
         where = f"element {_place(leaf, index)}" if leaf.ndim else "this point"
@@ -225,7 +225,7 @@ def _looked_at(lines: Lines, name: str, known: Tensor, blamed: Set[fx.Node | Non
             line = lines.random(name, number, others)
             unknown |= line.agrees is None
             if line.agrees is False:
-                index = _found_on(lines, name, number, others)
+                index = _step_seen_on(lines, name, number, others)
                 if index is None:
                     unknown = True
                 else:
@@ -242,7 +242,7 @@ def _worse(lines: Lines, name: str, index: int) -> Seen:
     return seen
 
 
-def _found_on(lines: Lines, name: str, number: int, mask: Tensor) -> int | None:
+def _step_seen_on(lines: Lines, name: str, number: int, mask: Tensor) -> int | None:
     """The element that makes a random line disagree: the half that does, again and again."""
     indices = mask.reshape(-1).nonzero().reshape(-1)
     while len(indices) > 1:
@@ -287,12 +287,12 @@ def _findings(
                 unknown = True
             else:
                 step, ending = why
-                smooth = ending is not None or line.sides.smooth
-                key = (step, None if ending is None else ending.node, smooth)
+                settles = ending is not None or line.sides.differentiable
+                key = (step, None if ending is None else ending.node, settles)
                 cut_at[key[1]] = ending
                 wrong.setdefault(key, []).append(index)
-    for (step, node, smooth), indices in wrong.items():
-        yield _wrong(lines, name, {index: seen[index] for index in indices}, step, cut_at[node], smooth)
+    for (step, node, settles), indices in wrong.items():
+        yield _wrong(lines, name, {index: seen[index] for index in indices}, step, cut_at[node], settles)
     if unknown or any(line.agrees is None for line in seen.values()):
         yield Finding("differentiable", _UNKNOWN)
     cancelled = [index for index, line in seen.items() if line.agrees]
@@ -333,7 +333,7 @@ def _blame(
 
 
 def _wrong(
-    lines: Lines, name: str, seen: dict[int, Seen], record: StepRecord | None, cut: Finding | None, smooth: bool
+    lines: Lines, name: str, seen: dict[int, Seen], record: StepRecord | None, cut: Finding | None, settles: bool
 ) -> Finding:
     evidence = lines.evidence
     leaf = evidence.trace.point.leaves[name]
@@ -348,7 +348,7 @@ def _wrong(
         return Finding("differentiable", _UNKNOWN)
     verdict = "kink" if record in evidence.steps else "singular"
     operation = operation_of(record.node)
-    if not smooth:
+    if not settles:
         between = all(line.sides is not None and line.sides.between(line.pytorch) for line in seen.values())
         reason = f"The one-sided derivatives differ here, because of `{operation}`. PyTorch's number is "
         reason += "one of them or lies between them." if between else "neither of them, nor between them: it is wrong."
@@ -361,7 +361,7 @@ def _wrong(
         custom = operation.endswith(APPLY)
         rule = f"the `backward` of `{operation.removesuffix(APPLY)}`" if custom else f"PyTorch's rule for `{operation}`"
         reason = f"Differences of the function settle at another number than {rule}, which is wrong here."
-    own = _own_derivatives(lines, name, seen) if smooth and not leaf.is_complex() else None
+    own = _own_derivatives(lines, name, seen) if settles and not leaf.is_complex() else None
     if own is not None and taken is not None and bool(torch.isfinite(own[mask][0])):
         where = f"at element {mask.nonzero().tolist()[0]} " if leaf.ndim else ""
         reason += f" PyTorch gives {float(taken[mask][0]):.6g} {where}where the derivative is {float(own[mask][0]):.6g}."
@@ -378,7 +378,7 @@ def _own_derivatives(lines: Lines, name: str, seen: dict[int, Seen]) -> Tensor:
         if whole.forwards_left < ONE_ELEMENT:
             break
         line = whole.element(name, index)
-        settled = line.sides is None or line.sides.smooth
+        settled = line.sides is None or line.sides.differentiable
         number = line.pytorch if line.sides is None else line.sides.value
         own[index] = number / line.unit if settled else torch.nan
     return own.reshape(trace.point.leaves[name].shape)

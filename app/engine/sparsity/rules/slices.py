@@ -168,9 +168,9 @@ def _product(call: Call, left: Tensor, right: Tensor) -> Pattern | None:
         pattern = call.memories.pattern(tensor)
         if pattern is None:
             continue
-        kept = _nonzero(call, other)
-        if kept is not None:
-            parts.append(call.space.product(_through(kept, m, k, n, batch, is_left, call), pattern))
+        nonzero = _nonzero(call, other)
+        if nonzero is not None:
+            parts.append(call.space.product(_through(nonzero, m, k, n, batch, is_left, call), pattern))
             continue
         axis = 2 if is_left else 1  # the summed one
         shape = (batch, m, k) if is_left else (batch, k, n)
@@ -185,16 +185,16 @@ def _nonzero(call: Call, factor: Tensor) -> Tensor | None:
     """Where a constant factor that is mostly zeros is not zero; None where that is not worth knowing."""
     if call.memories.pattern(factor) is not None:
         return None
-    kept = factor.detach() != 0
-    if int(kept.sum()) > (1 - _ZEROS_AT_LEAST) * factor.numel():
+    nonzero = factor.detach() != 0
+    if int(nonzero.sum()) > (1 - _ZEROS_AT_LEAST) * factor.numel():
         return None
     call.reads(factor)
-    return kept
+    return nonzero
 
 
-def _through(kept: Tensor, m: int, k: int, n: int, batch: int, is_left: bool, call: Call) -> Csr:
+def _through(nonzero: Tensor, m: int, k: int, n: int, batch: int, is_left: bool, call: Call) -> Csr:
     """The elements of one factor that reach each result past the other's zeros: boolean `[b·m·n, elements]`."""
-    b, first, second = (axis.numpy() for axis in kept.nonzero(as_tuple=True))
+    b, first, second = (axis.numpy() for axis in nonzero.nonzero(as_tuple=True))
     free = m if is_left else n
     if len(b) * free > call.space.entries_at_most:
         raise UnfitRuleError(call.name)
