@@ -29,7 +29,7 @@ def test_a_recipe_is_made_when_a_query_comes_again() -> None:
         assert road.answer(Request("query", "a", None, None, None, memoryview(BODY)), lambda _: None).status == 200
 
 
-@pytest.mark.parametrize(("size", "kept"), [(1 << 10, 512), (1 << 20, 31)])
+@pytest.mark.parametrize(("size", "remaining"), [(1 << 10, 512), (1 << 20, 31)])
 def test_their_number_and_their_bytes_are_bounded(size: int, remaining: int) -> None:
     recipes = Recipes()
     recipes.add("first", None, size)

@@ -169,7 +169,7 @@ def test_other_options_need_a_key(strict: Server) -> None:
     assert strict.http.options("/v1/query", headers={"Origin": "https://notebook.example"}).status_code == 401
 
 
-@pytest.mark.parametrize("given", ["a", "run-7.b_c", "x" * 128])
+@pytest.mark.parametrize("request_id", ["a", "run-7.b_c", "x" * 128])
 def test_a_harmless_request_id_is_kept(keyed: httpx.Client, request_id: str) -> None:
     for reply in (
         keyed.post("/v1/query", json=SMALL, headers={"X-Request-Id": request_id}),
@@ -179,7 +179,7 @@ def test_a_harmless_request_id_is_kept(keyed: httpx.Client, request_id: str) -> 
         assert reply.headers["x-request-id"] == request_id
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "<b>", "a b", "ä", '{"a":1}'])
+@pytest.mark.parametrize("request_id", ["", "x" * 129, "<b>", "a b", "ä", '{"a":1}'])
 def test_another_request_id_is_replaced(keyed: httpx.Client, request_id: str) -> None:
     reply = keyed.post("/v1/query", json=SMALL, headers=[(b"X-Request-Id", request_id.encode("latin-1"))])
     assert reply.headers["x-request-id"] not in ("", request_id)

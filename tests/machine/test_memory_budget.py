@@ -50,7 +50,7 @@ def test_a_machine_of_some_size_takes_what_it_always_took() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "chosen",
     [
         {"workers": 3},
         {"worker_memory_bytes": 300 * MIB},

@@ -78,7 +78,7 @@ def test_whole_numbers_of_64_bits_are_computed_with_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "kept"), [("softmax(x, 0)", True), ("x.sort()[0]", True), ("x * x", False), ("x.sum()", False)]
+    ("program", "has_recipe"), [("softmax(x, 0)", True), ("x.sort()[0]", True), ("x * x", False), ("x.sum()", False)]
 )
 def test_no_recipe_of_what_numbers_decide(program: str, has_recipe: bool) -> None:
     """A recipe answers without looking; whether digits are lost hangs on the numbers."""
