@@ -10,6 +10,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.limits import Limits
+
 PREFIX: Final = "PULLBACK_"
 # Shown nowhere, and told to no worker: none needs a key to answer.
 SECRETS: Final = frozenset({"api_keys", "api_keys_file"})
@@ -94,7 +96,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Largest answer, in bytes of its tensors, refused before anything is allocated; 0 = by the memory, at most 256 MiB.",
     )
-    cost_limit_flops: float = Field(1e15, gt=0, description="Floating-point operations that one query may plan.")
+    cost_limit_flops: float = Field(Limits().flops, gt=0, description="Floating-point operations that one query may plan.")
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds without a byte of the body before 408.")
     body_floor_bytes_per_s: float = Field(
         4096, ge=0, description="Bytes a second that a body must come at, over any `PULLBACK_BODY_TIMEOUT_S`; below it 408."

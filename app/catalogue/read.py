@@ -23,7 +23,8 @@ _PREFIXES: Final = (
     ("functional.", "nn.functional."),
     ("aten.", ""),
 )
-_NEAREST: Final = 4
+_NEAREST: Final = 4  # names that a refusal offers: what a line of a terminal holds; chosen
+SEARCH_LIMIT: Final = 128  # of a search, in characters: more than twice the longest name of an operation
 
 
 class _Operations(Mapping[str, Operation]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,22 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from app import __version__
-from app.errors import CODES
+from app.catalogue.read import SEARCH_LIMIT
+from app.errors import CODES, PullbackError
+from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
 from app.front.openapi.document import document, text
 from app.front.openapi.example_queries import Example, examples
 from app.front.openapi.example_refusals import computed, problems
-from app.protocols.native.query_body import FIELDS
+from app.limits import TENSOR_COUNT_LIMIT, Limits
+from app.protocols.native.query_body import FIELDS, read_body
 from app.query import WANTS
+from app.settings import Settings
 from tests.browser_numbers import as_a_browser_sends
 from tests.front.computed_refusals import asked
 from tests.server import Server
@@ -31,6 +38,9 @@ TOLERANCE = 1e-6
 
 def _validator(name: str) -> Draft202012Validator:
     return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": document(__version__)["components"]})
+
+
+_QUERY = _validator("Query")
 
 
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -79,6 +89,45 @@ def test_every_field_of_a_query_is_described() -> None:
     assert all(len(schema["description"]) > 10 for schema in described.values())
 
 
+# Values of a query's fields beside what their schemas bound, and what fits none of them.
+_PLAIN = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=3)
+_EDGES = st.sampled_from(
+    [-1, 0, 1, 5e-324, 2**63 - 1, 2**63, math.inf, "", "float64", "float8", "auto", "base64", "vjp", "sum"]
+)
+_NAMES = st.lists(st.sampled_from([*WANTS, "x", "y", 1, None]), max_size=4)
+_MANY = st.sampled_from([[], [str(i) for i in range(TENSOR_COUNT_LIMIT)], [str(i) for i in range(TENSOR_COUNT_LIMIT + 1)]])
+# What is in them is read later, each at its place (tests/protocols).
+_TREES = ("inputs", "parameters", "cotangent", "tangent", "expected")
+
+
+@settings(max_examples=400, deadline=None)
+@given(field=st.sampled_from(FIELDS), value=_PLAIN | _EDGES | _NAMES | _MANY | st.dictionaries(st.text(max_size=2), _PLAIN))
+@example(field="seed", value=2**63)
+@example(field="seed", value=-1)
+@example(field="timeout_s", value=0)
+@example(field="want", value=["vjp", "vjp"])
+def test_the_document_takes_what_the_service_takes(field: str, value: Any) -> None:
+    """Bounds, words and kinds of value: where the one refuses, the other does."""
+    if value is None or (field == "seed" and isinstance(value, float)) or (field in _TREES and isinstance(value, dict)):
+        return  # null is as if left out, which the schema has no word for; and 1.0 is an integer to JSON Schema alone
+    query = {"operation": "sin", field: value}
+    try:
+        read_body(query)
+    except PullbackError:
+        is_taken = False
+    else:
+        is_taken = True
+    is_infinite = field == "timeout_s" and value in (math.inf, -math.inf)  # which JSON has no number for
+    assert is_taken == (_QUERY.is_valid(query) and not is_infinite)
+
+
+def test_the_limits_that_the_document_names_are_the_services() -> None:
+    assert f"{HEADER_COUNT_LIMIT} headers of {HEADER_BYTES_LIMIT} bytes" in problems()["headers_too_large"]["expected"]
+    assert Settings.model_fields["cost_limit_flops"].default == Limits().flops
+    page = document(__version__)["paths"]["/v1/operations"]["get"]["parameters"]
+    assert next(parameter for parameter in page if parameter["name"] == "search")["schema"]["maxLength"] == SEARCH_LIMIT
+
+
 def test_example_refusals_fit_their_schema() -> None:
     validator = _validator("Problem")
     for code, problem in problems().items():
@@ -97,8 +146,8 @@ def test_example_answers_fit_their_schema() -> None:
         for response in operation["responses"].values():
             for media in response["content"].values():
                 schema = {**media["schema"], "components": document(__version__)["components"]}
-                for example in media.get("examples", {}).values():
-                    assert Draft202012Validator(schema).is_valid(example["value"]), path
+                for sample in media.get("examples", {}).values():
+                    assert Draft202012Validator(schema).is_valid(sample["value"]), path
 
 
 @pytest.mark.parametrize("path", [path for path, verb, _ in _operations() if verb == "get"])

@@ -15,7 +15,6 @@ from app.errors import PullbackError
 from app.pool.pool import Pool
 
 _JSON: Final = "application/json"
-_SEARCH_LIMIT: Final = 128  # more than twice the longest name of an operation
 
 
 @cache
@@ -41,9 +40,9 @@ def router(pool: Pool) -> APIRouter:
     async def operations(search: str = "", differentiable: bool | None = None) -> Response:
         if not search and differentiable is None:
             return Response(_all(), media_type=_JSON)
-        if len(search) > _SEARCH_LIMIT:
+        if len(search) > read.SEARCH_LIMIT:
             raise PullbackError(
-                "bad_request", "The search is too long.", at="search", expected=f"at most {_SEARCH_LIMIT} characters"
+                "bad_request", "The search is too long.", at="search", expected=f"at most {read.SEARCH_LIMIT} characters"
             )
         rows = [row(operation) for operation in read.search(search, differentiable)]
         return Response(orjson.dumps({"operations": rows}), media_type=_JSON)

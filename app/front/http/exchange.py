@@ -25,7 +25,9 @@ REFUSED: Final = "pullback.refused"
 # A response larger than this is sent in pieces, each after the client has taken most of the one before.
 PIECE_BYTES: Final = 1 << 20
 _CLOSE: Final = (b"connection", b"close")
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# A client's own name for a request; 128 letters hold a trace context (55) twice.
+REQUEST_ID_PATTERN: Final = "[A-Za-z0-9._-]{1,128}"
+_REQUEST_ID: Final = re.compile(REQUEST_ID_PATTERN.encode())
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # What a client that has hung up is logged with (nginx's number).
 CLIENT_GONE: Final = 499

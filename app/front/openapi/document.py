@@ -6,12 +6,15 @@ from typing import Any, Final
 
 import orjson
 
+from app.catalogue.read import SEARCH_LIMIT
 from app.errors import CODES, PROBLEM_MEDIA_TYPE
+from app.front.http.exchange import REQUEST_ID_PATTERN
 from app.front.openapi.example_queries import examples
 from app.front.openapi.example_refusals import problems
 from app.front.openapi.schema_parts import ref
 from app.front.openapi.schemas import SCHEMAS
 from app.front.openapi.service_schemas import SERVICE_SCHEMAS
+from app.limits import NAME_LIMIT
 from app.protocols.native.bodies import QUERY_COUNT_LIMIT
 
 JSON: Final = "application/json"
@@ -57,7 +60,7 @@ _REQUEST_ID: Final = {
     "in": "header",
     "required": False,
     "description": "A name for this request, to find it again in logs. Left out, or not such a word: the server makes one.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    "schema": {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"},
 }
 
 # What may refuse any request, before it is looked at.
@@ -226,7 +229,7 @@ def _path_name(of: str, example: str) -> dict[str, Any]:
         "in": "path",
         "required": True,
         "description": f"The {of}'s name.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+        "schema": {"type": "string", "minLength": 1, "maxLength": NAME_LIMIT},
         "example": example,
     }
 
@@ -236,7 +239,7 @@ _SEARCH: Final = {
     "in": "query",
     "required": False,
     "description": "Words that the name or the meaning must contain.",
-    "schema": {"type": "string", "maxLength": 128},
+    "schema": {"type": "string", "maxLength": SEARCH_LIMIT},
 }
 _DIFFERENTIABLE: Final = {
     "name": "differentiable",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-Schema = dict[str, Any]
+from app.front.openapi.schema_parts import Schema
 
 
 def _count(description: str) -> Schema:

@@ -6,13 +6,15 @@ import itertools
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.config import JsonDict
 
 from app.errors import PullbackError
 from app.limits import TENSOR_COUNT_LIMIT
 from app.protocols.describe import describe, nearest
 from app.query import WANTS, ComputeDtype, Encoding, Format
 
-Names = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT)]
+_UNIQUE: Final[JsonDict] = {"uniqueItems": True}  # what `_refuse_repetition` refuses
+Names = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT, json_schema_extra=_UNIQUE)]
 Tree = dict[str, Any]
 # mypy takes no computed Literal; pydantic does, and refuses other words with all of these.
 _Want: Any = Literal[tuple(WANTS)]
@@ -61,7 +63,7 @@ class QueryBody(BaseModel):
     want: Annotated[list[_Want], Field(fail_fast=True, min_length=1, max_length=TENSOR_COUNT_LIMIT)] = Field(
         default_factory=_outputs_alone,
         description="What to answer; the answer's schema says what each is.",
-        json_schema_extra={"default": ["outputs"]},
+        json_schema_extra={"default": ["outputs"], **_UNIQUE},
     )
     wrt: Names | None = Field(
         None, description="Inputs to differentiate with respect to; default: every floating or complex input."
@@ -83,6 +85,7 @@ class QueryBody(BaseModel):
         default_factory=list,
         description="Inputs whose leading axis is a batch; the query is answered per sample and every result has a leading batch axis. "
         "Per-sample gradients are `batched` + `gradient`.",
+        json_schema_extra=_UNIQUE,
     )
     expected: Tensors = Field(default_factory=dict, description="What you believe the derivative to be, by input, for `check`.")
     format: Format = Field(
