@@ -78,7 +78,7 @@ ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 # Who may import torch, anywhere in the file; and who only inside a function, because the front imports the module.
 TORCH_ROOMS: Final = frozenset({"engine", "program", "road"})
 TORCH_MODULES: Final = frozenset(
-    {"app.catalogue.better_rules", "app.catalogue.call"}
+    {"app.catalogue.better_rules", "app.catalogue.call", "app.catalogue.operator_mode"}
     | {f"app.catalogue.better.{name}" for name in ("overwriting", "ties", "tracked")}
     | {f"app.catalogue.kernels.{name}" for name in ("checks", "cuda_checks", "guard")}
 )

@@ -9,13 +9,13 @@ from typing import Any, Final
 import torch
 import torch.nn.utils.rnn
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.catalogue.better_rules import BETTER
 from app.catalogue.bind import Bound, Leaf
 from app.catalogue.entry import Operation
 from app.catalogue.kernels.guard import install
 from app.catalogue.kernels.rounds import limited
+from app.catalogue.operator_mode import OperatorMode
 from app.errors import PullbackError
 from app.query import DTYPE_BYTES
 
@@ -126,19 +126,14 @@ def _plain(value: Any, kind: str) -> Any:
     return list(value) if kind in ("integers", "numbers", "booleans") and isinstance(value, tuple) else value
 
 
-class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Drawing(OperatorMode):
     """Sees whether a kernel draws random numbers, so that dropout with `training: false` needs no seed."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
-
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.seen = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags and not self.seen:
             self.seen = _draws(func, args, kwargs)
         return func(*args, **kwargs)

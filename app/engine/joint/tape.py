@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from app.catalogue.operator_mode import OperatorMode
 from app.engine.joint.operators import FACTORIES, is_recordable, is_same_in_stacks, name_of
 
 # Tensors made while recording that a tape keeps, as they depend on shapes alone: as large as a small query, or as what the computation
@@ -96,7 +96,7 @@ def record(compute: Compute, inputs: Sequence[Tensor], constants: Sequence[Tenso
     return _tape(recorder, len(inputs), outputs, constants)
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(OperatorMode):
     """Sees each operator as autograd calls it, forward and backward.
 
     Tensors are known by their memory, as autograd unpacks saved ones as new objects; all are kept until the end, so that none's memory
@@ -104,7 +104,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, inputs: Sequence[Tensor], constants: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[_Call] = []
         self.constants: dict[int, Tensor] = {}
         self._slots = {_mark(tensor): index for index, tensor in enumerate(inputs)}
@@ -120,8 +120,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UnrecordableError
         return _Slot(slot)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not is_recordable(func) or len(self.calls) >= _CALLS_LIMIT:
             raise UnrecordableError
         result = func(*args, **kwargs)

@@ -72,7 +72,7 @@ class _Rule(Enum):
     NEVER = auto()
 
 
-class BoundedCounter(Counter):  # type: ignore[no-untyped-call]
+class BoundedCounter(Counter):
     """Raises UnboundedError before a step that is not known to be small.
 
     Attributes:
@@ -81,7 +81,7 @@ class BoundedCounter(Counter):  # type: ignore[no-untyped-call]
 
     has_read = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rule = _rule(func)
         sent = (*args, *kwargs.values()) if kwargs else args
         shapes: list[tuple[int, ...]] | None = None
@@ -95,8 +95,8 @@ class BoundedCounter(Counter):  # type: ignore[no-untyped-call]
         elif rule is _Rule.NEVER:
             raise UnboundedError(str(func))
         elif rule is not _Rule.VIEW and (rule is not _Rule.SHAPES or not self._fits(_bound(_shapes(sent)))):
-            shapes = self._asked(func, args, kwargs or {})
-        result = super().__torch_dispatch__(func, types, args, kwargs)
+            shapes = self._asked(func, args, kwargs)
+        result = super().dispatch(func, args, kwargs)
         if shapes is not None and shapes != _shapes(result):
             raise UnboundedError(str(func))
         return result

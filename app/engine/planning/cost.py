@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from app.catalogue.operator_mode import OperatorMode
 from app.program.function import Function
 
 # Factorisations cost about this many times n·m·min(n, m) (Golub & Van Loan, Matrix Computations, 4th ed., sections 3 to 8).
@@ -143,25 +143,20 @@ def _columns_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int]:
     return columns, columns + of_formula
 
 
-class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Counter(OperatorMode):
     """Counts what the steps make while they run.
 
     Attributes:
         flops, bytes: of all steps so far; scratch: the most that one of them takes for itself, forward and backward.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
-
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.flops = 0.0
         self.bytes = 0
         self.scratch = (0, 0)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         tensors = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
         # What makes no tensor asks for a fake's device or the like.

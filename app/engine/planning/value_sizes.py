@@ -92,15 +92,15 @@ def _abstract(value: Any) -> Any:
     return value.to("meta") if isinstance(value, Tensor) else value
 
 
-class LimitedCounter(Counter):  # type: ignore[no-untyped-call]
+class LimitedCounter(Counter):
     """Raises UnsafeValuesError, `too_costly`, before a step that would make more than `limit` bytes with all before it."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self._limit = limit
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        ahead = result_size(func, args, kwargs or {})
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        ahead = result_size(func, args, kwargs)
         if ahead is not None and self.bytes + ahead.bytes > self._limit:
             raise UnsafeValuesError(
                 ahead.argument,
@@ -109,4 +109,4 @@ class LimitedCounter(Counter):  # type: ignore[no-untyped-call]
                 f"{ahead.bytes:,} bytes",
                 code="too_costly",
             )
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        return super().dispatch(func, args, kwargs)

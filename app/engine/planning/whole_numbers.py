@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from app.catalogue.operator_mode import OperatorMode
 from app.engine.planning.build import leaves_of
 from app.program.errors import tensors_in
 from app.program.function import Function
@@ -69,7 +69,7 @@ def _loses(numbers: NDArray[np.int64]) -> bool:
     return any(int(float(number)) != number for number in numbers.tolist())
 
 
-class WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class WholeNumbers(OperatorMode):
     """Watches what runs in it.
 
     Attributes:
@@ -77,19 +77,14 @@ class WholeNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         overflows: the result of one reached 2^53, where it may have been rounded.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
-
     def __init__(self, leaves: Mapping[str, Tensor]) -> None:
         """`leaves`: of the query; these hold the whole numbers that were sent, however large."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._sent = {leaf.untyped_storage()._cdata for leaf in leaves.values()}
         self.computes = False
         self.overflows = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         is_watched = not self.overflows and _grows(func, args, kwargs)
         values = [*args, *kwargs.values()]
         # A plain float beyond is meant as it is: a size of its own, no count.

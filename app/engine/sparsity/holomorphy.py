@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from app.catalogue.operator_mode import OperatorMode
 from app.engine.sparsity.operator_call import carries
 from app.engine.sparsity.rules.table import base_name
 from app.program.errors import tensors_in
@@ -48,11 +48,11 @@ class _Known:
     conjugate: int
 
 
-class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Follower(OperatorMode):
     """Sets of inputs are bits; a storage's are those of its tensors without the conjugate bit."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._known: dict[int, _Known] = {}
 
     def sets(self, tensor: Tensor) -> tuple[int, int]:
@@ -79,8 +79,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known.plain |= plain
         known.conjugate |= conjugate
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = [*tensors_in(args), *tensors_in(list(kwargs.values()))]
         sets = [self.sets(tensor) for tensor in tensors]
         result = func(*args, **kwargs)

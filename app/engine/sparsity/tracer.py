@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from app.catalogue.operator_mode import OperatorMode
 from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries
 from app.engine.sparsity.pattern import Pattern, PatternSpace
 from app.engine.sparsity.rules import table
@@ -61,15 +61,11 @@ def trace(
     return [tracer.traced(result) for result in results]
 
 
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tracer(OperatorMode):
     """`branches`: what hangs on values because the program itself looked at one."""
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
-
     def __init__(self, space: PatternSpace, cut: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.space = space
         self.memories = Memories(space)
         self.branches = Values()
@@ -83,8 +79,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             values.add(self.memories.values(result))
         return Trace(self.space.none(0 if result is None else result.numel()) if pattern is None else pattern, values)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = [*tensors_in(args), *tensors_in(list(kwargs.values()))]
         patterns = [self.memories.pattern(tensor) for tensor in tensors]
         values = Values(vary=torch.Tag.nondeterministic_seeded in func.tags)

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.catalogue.introspect.calls.samples import REFUSALS, Sample
 from app.catalogue.introspect.calls.shown import draws
 from app.catalogue.introspect.names import Group
+from app.catalogue.operator_mode import OperatorMode
 
 
-class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Kernels(OperatorMode):
     """The kernels that run."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.seen: list[Any] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.seen.append(func)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def tags(group: Group, sample: Sample) -> tuple[str, ...]:
