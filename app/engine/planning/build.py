@@ -265,7 +265,11 @@ class _Attempt:
             except PullbackError:
                 if is_operation:
                     raise
-            _, cost = self._on_fakes(dtypes)
+            try:
+                _, cost = self._on_fakes(dtypes)
+            except UNPLANNABLE:
+                self._last = dict(dtypes), self._on_real(dtypes)
+                return True
             if is_operation and self._has_few() and cost.bytes <= _FEW_BYTES:
                 self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there
         except (PullbackError, *UNPLANNABLE):
@@ -278,6 +282,8 @@ class _Attempt:
         The latter because fakes run PyTorch's second implementation of an operation: its refusals read worse, and now and then
         it refuses what the first one takes.
         """
+        if self._last is not None and self._last[0] == dtypes:
+            return self._last[1]
         with contextlib.suppress(PullbackError):  # fakes will say what is wrong with it
             on_values = self._on_values(dtypes)
             if on_values is not None:

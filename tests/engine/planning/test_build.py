@@ -1,17 +1,18 @@
-"""A kept function's annotations are the dtypes of what comes as bare lists."""
+"""What bare lists are taken as: a kept function's annotations say it, else whether the program takes floating numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load
 from app.query import Query
-from tests.engine.asking import array, data
+from tests.engine.asking import array, data, results
 
 TEXT = '''def shifted(x: float32[2], k: int32[2], z: complex64[2]):
     """Twice x, k as it is, z by x."""
@@ -52,3 +53,20 @@ def test_derivatives_have_it_too(with_stored: Engine) -> None:
     tensor = answer.results["jacobian"]["double"]["x"]
     assert tensor.dtype == "float32"
     assert array(tensor).tolist() == [[2.0, 0.0], [0.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "x.sqrt()[x > 2].sum()",
+        "torch.masked_select(x, x > 4).mean()",
+        "if x.sum() > 3:\n    y = x.sqrt()\nelse:\n    y = x\nreturn y.sum()",
+        "torch.linalg.lstsq(x.view(-1, 2), x.view(-1, 2)[:, :1]).solution.sum()",
+    ],
+)
+@pytest.mark.parametrize("count", [4, 6000])
+def test_whole_numbers_where_values_decide_a_shape(program: str, count: int) -> None:
+    """Promoted as they are elsewhere: fakes cannot say whether the program takes floating numbers, a real run can."""
+    x = np.arange(count) % 7 + np.arange(count) // 2
+    whole, floating = (results(program=program, inputs={"x": point}, want=("vjp",)) for point in (x, x * 1.0))
+    np.testing.assert_array_equal(whole["vjp"]["x"], floating["vjp"]["x"])
