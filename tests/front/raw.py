@@ -32,6 +32,11 @@ class Line:
 
     def reply(self) -> tuple[int, dict[str, str], Any]:
         """The next response: status, headers by lower-case name, JSON body."""
+        status, headers, body = self.response()
+        return status, headers, orjson.loads(body) if body else None
+
+    def response(self) -> tuple[int, dict[str, str], bytes]:
+        """The next response, its body as it came."""
         data = self._rest
         while b"\r\n\r\n" not in data:
             data += self._more()
@@ -42,7 +47,7 @@ class Line:
         while len(body) < size:
             body += self._more()
         body, self._rest = body[:size], body[size:]
-        return int(lines[0].split()[1]), headers, orjson.loads(body) if body else None
+        return int(lines[0].split()[1]), headers, body
 
     def is_silent(self) -> bool:
         """Nothing has come that was not read yet, and the server has not hung up."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 from app.front.connection_limit import REFUSED_AT_ONCE, Connections, most_connections
@@ -16,6 +18,8 @@ from tests.server import Server, free_port, serving
 from tests.waiting import wait_for
 
 MIB = 1 << 20
+QUEUE_BYTES = 64 * MIB  # room for few connections, and for an answer beyond what the kernel holds of one
+TEXT = orjson.dumps(SMALL)
 
 
 class Member:
@@ -64,14 +68,14 @@ def metrics_port() -> int:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iterator[Server]:
     """A server whose queue has room for few bytes, so that few connections may be open."""
-    settings = {"PULLBACK_QUEUE_BYTES": str(8 * MIB), "PULLBACK_METRICS_PORT": str(metrics_port)}
+    settings = {"PULLBACK_QUEUE_BYTES": str(QUEUE_BYTES), "PULLBACK_METRICS_PORT": str(metrics_port)}
     with serving(tmp_path_factory.mktemp("small") / "log.txt", **settings) as running:
         running.http.close()  # each test counts its own connections alone
         yield running
 
 
 def test_one_client_cannot_have_all_connections(small: Server, metrics_port: int) -> None:
-    server, limit = small, most_connections(8 * MIB, 1)
+    server, limit = small, most_connections(QUEUE_BYTES, 1)
     with ExitStack() as stack:
         before = descriptors(server.process.pid)
         mine = stack.enter_context(line(server.port))
@@ -91,7 +95,7 @@ def test_one_client_cannot_have_all_connections(small: Server, metrics_port: int
 
 
 def test_whoever_is_refused_reads_why(small: Server) -> None:
-    limit = most_connections(8 * MIB, 1)
+    limit = most_connections(QUEUE_BYTES, 1)
     with ExitStack() as stack:
         for _ in range(limit):
             stack.enter_context(line(small.port))
@@ -100,3 +104,23 @@ def test_whoever_is_refused_reads_why(small: Server) -> None:
         assert (status, problem["code"]) == (429, "queue_full")
         assert int(headers["retry-after"]) >= 1
     wait_for(lambda: httpx.post(f"{small.url}/v1/query", json=SMALL).status_code == 200)
+
+
+def test_who_still_takes_a_large_answer_is_not_asked_to_leave(small: Server) -> None:
+    """The oldest connection of the client that has most of them, which else would be the first to go: it is used again afterwards."""
+    query = orjson.dumps({"program": "return ones(1500000)"})
+    with ExitStack() as stack:
+        taking = stack.enter_context(line(small.port))
+        taking.send(head(Accept="application/vnd.safetensors", Content_Length=str(len(query))) + query)
+        # The answer has left the worker, and what the kernel does not hold of its 12 MB waits in the front.
+        begun = taking.connection.recv(4096, socket.MSG_PEEK)
+        assert begun.startswith(b"HTTP/1.1 200"), begun
+        idle = [stack.enter_context(line(small.port)) for _ in range(most_connections(QUEUE_BYTES, 1) - 1)]
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9")) as other:
+            assert other.post(f"{small.url}/v1/query", json=SMALL).status_code == 200
+        assert idle[0].is_closed()
+        status, headers, tensors = taking.response()
+        assert (status, len(tensors)) == (200, int(headers["content-length"]))
+        assert len(tensors) > 12_000_000
+        taking.send(head(Content_Length=str(len(TEXT))) + TEXT)
+        assert taking.reply()[0] == 200
