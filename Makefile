@@ -12,18 +12,22 @@ PACKAGES := pyproject.toml constraints.txt app/__init__.py
 
 export PULLBACK_PORT ?= 8000
 
-.PHONY: run test test-cuda-build lint browser openapi map constraints peers clean
+.PHONY: run test test-cuda-build lint side-by-side browser openapi map constraints peers clean
 
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
 
 # Most tests side by side, on as many cores as there are; then the few that compare CPU times, fill slabs, queues or a container, or
-# soak, with the machine to themselves.
+# soak, with the machine to themselves. What has one core only, the installation and mypy, runs beside what can use the other.
 # A torch of one thread in each, as workers have it: on two cores two of many threads take turns at nothing.
 test: export OMP_NUM_THREADS = 1
-test: $(VENV)/.dev browser lint
-	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test:
+	@$(MAKE) --jobs=2 --no-print-directory $(VENV)/.dev browser
+	@$(MAKE) --jobs=2 --no-print-directory lint side-by-side
 	$(BIN)/pytest -m serial
+
+side-by-side: $(VENV)/.dev
+	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The build of torch that carries CUDA, in an environment of its own, on a machine that need not have a GPU: start, query, kill,
 # explain. Some gigabytes, so it is no part of `make test`.
@@ -86,9 +90,10 @@ $(VENV)/.run: $(PACKAGES) | $(BIN)/python
 	$(BIN)/pip install -c constraints.txt $(WHERE) -e .
 	@touch $@
 
+# Without bytecode: most of these 12,000 files are never imported, and those that are are compiled then.
 $(VENV)/.dev: $(PACKAGES) | $(BIN)/python
 	$(say_size)
-	$(BIN)/pip install -c constraints.txt $(WHERE) -e '.[dev]'
+	$(BIN)/pip install --no-compile -c constraints.txt $(WHERE) -e '.[dev]'
 	@touch $@ $(VENV)/.run
 
 # `===` compares the whole version, so that a CPU build (2.13.0+cpu), where pip knows of one, is not taken for it.
