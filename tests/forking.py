@@ -1,4 +1,4 @@
-"""A warm process that answers queries in forked children of itself, so that a crash costs milliseconds and spoils nothing.
+"""A warm process that answers queries in a forked child of itself, so that a crash costs milliseconds and spoils nothing.
 
 `python -m tests.forking` is that process: one JSON line of queries in, one JSON line of replies out. It forks as the pool's parent
 does, and so it has one thread; a test's own process has more.
@@ -54,7 +54,7 @@ class Forking:
         self._process.communicate(timeout=600)
 
     def ask(self, *queries: Mapping[str, Any], limit_s: float = 300.0) -> list[Reply]:
-        """The replies of one child to these queries, one after the other.
+        """The replies of one child to these queries, one after the other; it answers the next ones too, unless it ends.
 
         Raises:
             ChildDiedError: the child crashed, or did not end within `limit_s`.
@@ -77,26 +77,40 @@ class Forking:
         return json.loads(line)
 
 
-def _forked(task: Any, road: Any) -> bytes:
-    """The JSON line of a child's replies, or of the signal that ended it."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _write(writer, json.dumps([_answer(road, query) for query in task["queries"]]).encode())
-        os._exit(0)
-    os.close(writer)
-    answer = b""
-    while select.select([reader], [], [], task["limit_s"])[0]:
-        piece = os.read(reader, 1 << 16)
-        if not piece:
-            break
-        answer += piece
-    else:
-        os.kill(child, signal.SIGKILL)
-    os.close(reader)
-    _, status = os.waitpid(child, 0)
-    return json.dumps(signal.Signals(os.WTERMSIG(status)).name).encode() if os.WIFSIGNALED(status) else answer
+class _Child:
+    """A fork that answers task after task; where one kills it, or takes too long, the next task gets another."""
+
+    def __init__(self, road: Any) -> None:
+        theirs, self._tasks = os.pipe()
+        self._answers, mine = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._tasks)
+            os.close(self._answers)
+            for line in os.fdopen(theirs):
+                _write(mine, json.dumps([_answer(road, query) for query in json.loads(line)["queries"]]).encode() + b"\n")
+            os._exit(0)
+        os.close(theirs)
+        os.close(mine)
+
+    def answer(self, task: str) -> tuple[bytes, bool]:
+        """The line of its replies, or of the signal that ended it; and whether it lives."""
+        _write(self._tasks, task.encode())
+        limit_s, answer = json.loads(task)["limit_s"], b""
+        while not answer.endswith(b"\n"):
+            if not select.select([self._answers], [], [], limit_s)[0]:
+                os.kill(self._pid, signal.SIGKILL)
+            piece = os.read(self._answers, 1 << 16)
+            if not piece:
+                return json.dumps(signal.Signals(os.WTERMSIG(self.end())).name).encode() + b"\n", False
+            answer += piece
+        return answer, True
+
+    def end(self) -> int:
+        """How it ended, once it has nothing more to read."""
+        os.close(self._tasks)
+        os.close(self._answers)
+        return os.waitpid(self._pid, 0)[1]
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -125,8 +139,14 @@ def main(arguments: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()
     _write(output, b"null\n")
-    for line in sys.stdin:
-        _write(output, _forked(json.loads(line), road) + b"\n")
+    child: _Child | None = None
+    for task in sys.stdin:
+        child = child or _Child(road)
+        answer, lives = child.answer(task)
+        child = child if lives else None
+        _write(output, answer)
+    if child is not None:
+        child.end()
 
 
 if __name__ == "__main__":

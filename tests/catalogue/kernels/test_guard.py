@@ -1,15 +1,14 @@
 """Values that PyTorch's kernels follow out of their tensors, or die of, are refused at every door, and the next query is answered.
 
-Every query runs in a forked child, because without the guard it crashes; the same child then answers a good one.
+Every query runs in a forked child, because without the guard it crashes; the same child then answers a good one, and the next test's.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,12 +191,6 @@ PRIVATE = Case(
 )
 
 
-@pytest.fixture(scope="module")
-def road() -> Iterator[Forking]:
-    with Forking() as running:
-        yield running
-
-
 def sent(inputs: Mapping[str, Any], *, lists: bool = True) -> dict[str, Any]:
     """Tensors as a query carries them; a tuple of them as a list, or one by one (`hx_0`, `hx_1`) for a program."""
 
@@ -272,16 +265,12 @@ def test_every_kind_of_derivative_comes_past_the_guard(road: Forking, want: str)
     refused_then_answered(road, query(case.bad), query(case.good))
 
 
-def test_a_stored_function_refuses_it(tmp_path: Path) -> None:
-    text = "def look_up(i: int64, t: float64, o: int64):\n    return embedding_bag(i, t, o)\n"
-    (tmp_path / "look_up.py").write_text(text)
-
+def test_a_stored_function_refuses_it(road: Forking) -> None:
     def query(*offsets: int) -> dict[str, Any]:
         inputs = {"i": ints(0, 1), "t": np.eye(3), "o": ints(*offsets)}
         return {"function": "look_up", "inputs": sent(inputs), "want": ["outputs", "vjp"]}
 
-    with Forking(functions=str(tmp_path)) as road:
-        refused_then_answered(road, query(), query(0, 1))
+    refused_then_answered(road, query(), query(0, 1))
 
 
 @pytest.mark.parametrize("text", ['div(x, -1, rounding_mode="trunc")', 'div(-9223372036854775808, x, rounding_mode="trunc")'])

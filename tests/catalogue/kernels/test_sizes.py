@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,12 +13,6 @@ from tests.forking import Forking
 NAN = float("nan")
 ROW = [1.0] * 1_000_000
 LIMIT_S = 60.0  # a refusal comes in milliseconds, and the good query after it; what is not refused runs for ever
-
-
-@pytest.fixture(scope="module")
-def road() -> Iterator[Forking]:
-    with Forking() as running:
-        yield running
 
 
 def operation(name: str, parameters: Mapping[str, Any] | None = None, **inputs: Any) -> dict[str, Any]:
