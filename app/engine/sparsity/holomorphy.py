@@ -51,6 +51,10 @@ class _Known:
 class _Follower(OperatorMode):
     """Sets of inputs are bits; a storage's are those of its tensors without the conjugate bit."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
+
     def __init__(self) -> None:
         super().__init__()
         self._known: dict[int, _Known] = {}
