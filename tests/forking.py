@@ -81,17 +81,17 @@ class _Child:
     """A fork that answers task after task; where one kills it, or takes too long, the next task gets another."""
 
     def __init__(self, road: Any) -> None:
-        theirs, self._tasks = os.pipe()
-        self._answers, mine = os.pipe()
+        incoming, self._tasks = os.pipe()
+        self._answers, outgoing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             os.close(self._tasks)
             os.close(self._answers)
-            for line in os.fdopen(theirs):
-                _write(mine, json.dumps([_answer(road, query) for query in json.loads(line)["queries"]]).encode() + b"\n")
+            for line in os.fdopen(incoming):
+                _write(outgoing, json.dumps([_answer(road, query) for query in json.loads(line)["queries"]]).encode() + b"\n")
             os._exit(0)
-        os.close(theirs)
-        os.close(mine)
+        os.close(incoming)
+        os.close(outgoing)
 
     def answer(self, task: str) -> tuple[bytes, bool]:
         """The line of its replies, or of the signal that ended it; and whether it lives."""
