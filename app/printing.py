@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.printing_reports import check_text, explain_text, precision_text
+from app.query import REPORTS
 
 _WHOLE: Final = 100  # elements that are all shown: some ten lines of a terminal
 _DIGITS: Final = 6
 _ENTRIES: Final = 20  # of a sparse result that are all shown, a line each
-_PLAIN: Final = frozenset({"notes", "plan", "explain", "check", "precision", "complex"})
+_NO_TENSORS: Final = REPORTS | {"notes", "plan", "complex"}
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:
@@ -41,7 +42,7 @@ def problem_text(problem: Mapping[str, Any]) -> str:
 
 def _results(answer: Mapping[str, Any]) -> Iterator[str]:
     for kind, tree in answer.items():
-        if kind not in _PLAIN:
+        if kind not in _NO_TENSORS:
             for path, tensor in _leaves(tree, (kind,)):
                 yield tensor_text(".".join(path), tensor)
 

@@ -54,6 +54,9 @@ WANTS: Final[dict[str, Wanted]] = {
     "check": Wanted(0, "Input → the verdict on its derivative: autodiff, finite differences and `expected` compared."),
 }
 Want: TypeAlias = str  # a key of WANTS
+# A matrix for each output and input: these come in the form that `format` asks for.
+MATRICES: Final = frozenset(kind for kind, wanted in WANTS.items() if wanted.levels == 2)
+REPORTS: Final = frozenset(kind for kind, wanted in WANTS.items() if wanted.levels == 0)
 Format = Literal["dense", "diagonal", "sparse", "auto"]
 Encoding = Literal["list", "base64"]
 ComputeDtype = Literal["float64", "float32", "bfloat16", "float16", "complex128", "complex64"]

@@ -23,7 +23,7 @@ from app.engine.notes import Notes
 from app.engine.per_sample import Sample
 from app.engine.tensors import SparseTensor, to_torch
 from app.errors import PullbackError
-from app.query import TensorData
+from app.query import MATRICES, TensorData
 
 Tree = dict[str, Any]
 
@@ -45,7 +45,7 @@ def results(computation: Computation) -> Tree:
     alone = single_results(first)
     if samples == 1:
         return dict(_stacked([alone]))
-    paired = computation.is_complex and {"jacobian", "hessian"} & set(computation.query.want)
+    paired = computation.is_complex and not MATRICES.isdisjoint(computation.query.want)
     if (
         computation.query.format == "dense"
         and not paired
@@ -95,10 +95,7 @@ def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computat
         raise NotImplementedError
     vectors, dims = _vectors(computation, first)
     together = _like(alone, _vmapped(computation, axes, vectors, dims))
-    tree = {
-        kind: thinned(kind, value, first.layouts) if kind in ("jacobian", "hessian") else value
-        for kind, value in together.items()
-    }
+    tree = {kind: thinned(kind, value, first.layouts) if kind in MATRICES else value for kind, value in together.items()}
     certify_sample(values_of(tree, samples), 0, values_of(alone, None))
     confirm(computation, axes, vectors, dims, together)
     computation.layouts = first.layouts
@@ -194,11 +191,9 @@ def _vectors(computation: Computation, first: Computation) -> tuple[dict[str, Ve
     """Cotangents and tangents of all samples, and which of their axes vmap runs over."""
     vectors: dict[str, Vectors] = {}
     dims: dict[str, dict[str, int | None]] = {}
-    for what, sent, wanted in (
-        ("cotangent", computation.query.cotangent, "vjp" in computation.query.want),
-        ("tangent", computation.query.tangent, bool({"jvp", "hvp"} & set(computation.query.want))),
-    ):
-        if not wanted:
+    needed = {KINDS[kind].demand.vectors for kind in computation.query.want}
+    for what, sent in (("cotangent", computation.query.cotangent), ("tangent", computation.query.tangent)):
+        if what not in needed:
             continue
         single, num_vectors = first.cotangents if what == "cotangent" else first.tangents
         if num_vectors is not None:

@@ -175,7 +175,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "vjp": Kind(
         _vjp,
-        Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: s.num_vectors),
+        Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: s.num_vectors, vectors="cotangent"),
         per_sample=Sample.vjp,
     ),
     "jvp": Kind(
@@ -184,6 +184,7 @@ KINDS: Final[dict[str, Kind]] = {
             bytes=lambda s: s.num_vectors * sum(o.bytes for o in s.differentiable),
             passes=lambda s: s.num_vectors,
             mode="forward",
+            vectors="tangent",
         ),
         per_sample=Sample.jvp,
     ),
@@ -213,7 +214,13 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "hvp": Kind(
         _hvp,
-        Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: 1 + s.num_vectors, needs="scalar", order=2),
+        Demand(
+            bytes=lambda s: s.num_vectors * s.wrt_bytes,
+            passes=lambda s: 1 + s.num_vectors,
+            needs="scalar",
+            order=2,
+            vectors="tangent",
+        ),
         per_sample=Sample.hvp,
     ),
     "fisher": Kind(
@@ -231,11 +238,13 @@ KINDS: Final[dict[str, Kind]] = {
         Demand(bytes=lambda s: s.wrt_bytes, passes=lambda s: s.samples, needs="likelihoods", by_rows=True),
     ),
     "explain": Kind(
-        _explain, Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none", copies=_EXPLAIN_COPIES), of_one_point=True
+        _explain,
+        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none", copies=_EXPLAIN_COPIES, past_writes=True),
+        of_one_point=True,
     ),
     "precision": Kind(
         _precision,
-        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="reverse", copies=_PRECISION_COPIES),
+        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="reverse", copies=_PRECISION_COPIES, by_extents=True),
         of_one_point=True,
     ),
     "check": Kind(

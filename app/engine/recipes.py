@@ -31,7 +31,7 @@ from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
 from app.query import Query
 
-_KINDS: Final = frozenset({"outputs", "gradient", "vjp", "jacobian"})
+_KINDS: Final = frozenset({"outputs", "gradient", "vjp", "jacobian"})  # those of which `Recipe` knows the passes
 # What NumPy holds and JSON shows as it is.
 _RESULTS: Final = frozenset(
     {torch.float64, torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
+import operator
 import re
 import warnings
 from typing import Any
@@ -20,6 +22,7 @@ from app.engine.stepwise.point import OPERATORS
 from app.errors import PullbackError
 from app.query import DTYPE_BYTES
 from tests.op_db import SEED, tensors
+from tests.test_floors import Module, modules
 
 KNOWN = {short(name) for operation in operations().values() for name in (operation.name, *operation.aliases)}
 SENTENCES = sorted({key for row in rows().values() for key in row.get("instead", {}).values() if key})
@@ -27,6 +30,40 @@ SENTENCES = sorted({key for row in rows().values() for key in row.get("instead",
 
 def test_every_name_is_in_the_catalogue_or_a_sign() -> None:
     assert not set(rows()) - KNOWN - set(OPERATORS.values())
+
+
+def _is_known(name: str) -> bool:
+    """Whether the catalogue, PyTorch's operators or its primitives have it."""
+    spaces = (torch.ops.aten, torch.ops.prims, torch.Tensor, operator)
+    return name in KNOWN or any(hasattr(space, name.partition(".")[0]) for space in spaces)
+
+
+def tables_of_operations(module: Module) -> dict[str, list[str]]:
+    """Constant → its strings, of a module's tables by operation: most of them are names of operations."""
+    values_of = vars(importlib.import_module(module.name))
+    tables = {}
+    for node in module.tree.body:
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+        value = values_of.get(target.id) if isinstance(target, ast.Name) else None
+        names = [name for name in value if isinstance(name, str)] if isinstance(value, frozenset | tuple | dict) else []
+        if isinstance(target, ast.Name) and len(names) > 2 and sum(map(_is_known, names)) > 0.6 * len(names):
+            tables[target.id] = names
+    return tables
+
+
+def test_tables_of_rules_name_only_what_there_is() -> None:
+    """Rules by operation (costs, patterns, exact arithmetic) stand in tables of their rooms; a name that nothing has would never be used."""
+    tables = {name: tables_of_operations(module) for name, module in modules().items() if name.startswith("app.engine.")}
+    assert sum(map(len, tables.values())) > 30
+    bad = [
+        f"{name}: {table}: {entry}"
+        for name, own in tables.items()
+        for table, entries in own.items()
+        for entry in entries
+        if not _is_known(entry)
+    ]
+    assert not bad, "\n".join(bad)
+    assert not _is_known("sofmax")
 
 
 def test_every_row_says_something_of_a_known_kind() -> None:

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from app.engine.kinds import KINDS
 from app.query import WANTS
 from tests.engine.asking import ask
+from tests.test_floors import ROOT, modules
 
 
 def test_every_word_has_a_row() -> None:
     assert set(KINDS) == set(WANTS)
+
+
+# Where more than one of these words stands beside the table, and why: which of an answer's derivatives are compared with each other, of
+# which kinds a recipe knows the passes, and torch.func's transforms, two of which are called so.
+NAMED_TOGETHER = {
+    "app/engine/kinds.py",
+    "app/engine/adjoint.py",
+    "app/engine/recipes.py",
+    "app/engine/sparsity/dependence.py",
+}
+
+
+def lists_of_kinds(tree: ast.AST) -> list[int]:
+    """Lines with a literal set, list or tuple of two kinds or more."""
+    collections = (node for node in ast.walk(tree) if isinstance(node, ast.Set | ast.List | ast.Tuple))
+    return [
+        node.lineno
+        for node in collections
+        if sum(isinstance(member, ast.Constant) and member.value in WANTS for member in node.elts) > 1
+    ]
+
+
+def test_what_a_kind_needs_stands_in_its_row() -> None:
+    """Not in sets of kinds elsewhere in the engine."""
+    named = {
+        f"{module.path.relative_to(ROOT)}"
+        for name, module in modules().items()
+        if name.startswith("app.engine.") and lists_of_kinds(module.tree)
+    }
+    assert named <= NAMED_TOGETHER
+    assert lists_of_kinds(ast.parse('if kind in {"jacobian", "hessian"}: ...'))
 
 
 @pytest.mark.parametrize("kind", KINDS)

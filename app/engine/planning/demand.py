@@ -17,6 +17,7 @@ Method = Literal["none", "reverse", "forward"]
 Mode = Literal["none", "reverse", "forward", "cheapest"]
 # `scalar`: of one real number; `likelihoods`: of one real number for each sample, shape [n].
 Needs = Literal["nothing", "scalar", "likelihoods"]
+MultipliedBy = Literal["nothing", "cotangent", "tangent"]
 
 SMALLER: Final = "Send smaller inputs, or reduce the result in a program before it is returned."
 
@@ -110,6 +111,9 @@ class Demand:
         order: 2 where it differentiates a derivative.
         working: bytes that it makes of its result on the way there, besides what `bytes` says.
         copies: of the inputs and of all intermediates in float64, that it holds at a time beside its result.
+        vectors: what its derivative is multiplied by.
+        by_extents: what it tells may hang on extents, so a Function that was built for others of the same ranks does not serve.
+        past_writes: it tells of derivatives that a write in place has spoiled, where the others are refused.
     """
 
     bytes: Callable[[Sizes], int]
@@ -122,3 +126,6 @@ class Demand:
     copies: int = 0
     order: int = 1
     working: Callable[[Sizes], int] = lambda sizes: 0
+    vectors: MultipliedBy = "nothing"
+    by_extents: bool = False
+    past_writes: bool = False

@@ -120,8 +120,8 @@ class Preparer:
         memory_bytes = self._limits.memory_bytes
         if self._device != "cpu":
             return build(query, self._functions, shapes, real, self._device, memory_bytes=memory_bytes)
-        # Whether a step has a more precise form may hang on how many elements it has.
-        built = None if "precision" in query.want else self._same_ranks.built(query, shapes, real)
+        by_extents = any(self._demands[kind].by_extents for kind in query.want)
+        built = None if by_extents else self._same_ranks.built(query, shapes, real)
         if built is None:
             built = build(query, self._functions, shapes, real, memory_bytes=memory_bytes)
             self._same_ranks.learn(query, shapes, built)
@@ -141,7 +141,7 @@ class Preparer:
         outputs = results(built)
         wrt = _wrt(query, built, sent) if any(demand.derives for demand in demands.values()) else ()
         of = _of(query, demands, built.function, wrt, outputs)
-        if any(demand.derives for kind, demand in demands.items() if kind != "explain"):
+        if any(demand.derives and not demand.past_writes for demand in demands.values()):
             _check_modified(built.function, wrt, None if of is None else of.name)
         variables = tuple(Result(leaf.name, leaf.shape, leaf.dtype) for leaf in built.leaves if leaf.name in wrt)
         sizes = Sizes(
