@@ -89,7 +89,7 @@ EXIT_WORKERS: Final = 4  # the parent of the workers, or every worker, dies agai
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 # A reply must never carry a large part of what was sent (docs/contract.md, section 6).
 _ECHO_LIMIT: Final = 300
-_DETAIL_LIMIT: Final = 1200
+_DETAIL_LIMIT: Final = 1200  # the longest advice of ours, some 500 characters, with two echoes
 
 
 def shortened(value: Any, limit: int = _ECHO_LIMIT) -> str:

@@ -25,7 +25,7 @@ from app.settings import Settings, checked_keys
 if TYPE_CHECKING:
     from app.front.application import Application
 
-_STDOUT: Final = 1
+_STDOUT: Final = 1  # POSIX
 # The parent of several fronts waits no longer for one that writes to the log, which takes microseconds; its own line is dropped then.
 _LINE_PATIENCE_S: Final = 0.1
 

@@ -12,7 +12,7 @@ from app.printing_reports import check_text, explain_text, precision_text
 from app.query import REPORTS
 
 _WHOLE: Final = 100  # elements that are all shown: some ten lines of a terminal
-_DIGITS: Final = 6
+_DIGITS: Final = 6  # significant ones, as C's %g
 _ENTRIES: Final = 20  # of a sparse result that are all shown, a line each
 _NO_TENSORS: Final = REPORTS | {"notes", "plan", "complex"}
 

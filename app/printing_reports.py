@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-WIDTH: Final = 100
+WIDTH: Final = 100  # characters of a line that prose is wrapped to; chosen
 _INDENT: Final = "    "
-_ELEMENTS: Final = 12
+_ELEMENTS: Final = 12  # places that a finding lists, about a line of them; chosen
 _VERDICTS: Final[Mapping[str, str]] = {
     "differentiable": "differentiable",
     "piecewise_constant": "piecewise constant",

@@ -13,7 +13,7 @@ DTYPE_BYTES: Final[dict[str, int]] = {
 INTEGER_DTYPES: Final = ("uint8", "int8", "int16", "int32", "int64")
 FLOATING_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
 COMPLEX_DTYPES: Final = ("complex64", "complex128")
-RANK_LIMIT: Final = 32
+RANK_LIMIT: Final = 32  # NumPy had 32 up to version 1; PyTorch's own iterators stop at 64
 
 
 class Wanted(NamedTuple):

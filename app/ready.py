@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-_DEFAULT_PORT = 8000
-_ASK_TIMEOUT_S = 2.0
-_PAUSE_S = 0.25
+_DEFAULT_PORT = 8000  # as in Settings, which would take pydantic, and with it half a second, to import
+_ASK_TIMEOUT_S = 2.0  # a front answers within milliseconds; chosen
+_PAUSE_S = 0.25  # four looks a second: a start takes some five seconds; chosen
 _REQUEST = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 

@@ -8,7 +8,9 @@ from typing import Any, Final
 from app.catalogue.entry import Argument
 from app.query import DTYPE_BYTES, Parameter
 
-INTEGER_LIMIT: Final = 1 << 31
+INTEGER_LIMIT: Final = (
+    1 << 31
+)  # sizes, counts and paddings: no tensor here has more elements, and some kernels narrow to 32 bits
 # PyTorch's own word for "to the end".
 _TO_THE_END: Final = ((1 << 63) - 1,)
 _TO_THE_END_NAMES: Final = ("start", "end")

@@ -46,7 +46,7 @@ from app.pool.share import Share
 from app.protocols.registry import PROTOCOLS
 from app.settings import Settings
 
-_STDOUT: Final = 1
+_STDOUT: Final = 1  # POSIX
 # Of every page; what takes POST is led past the pages by the middleware.
 _ALLOWED: Final = "GET, HEAD"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
-_ITEM_BYTES: Final = 8
+_ITEM_BYTES: Final = 8  # an int64: aligned, so that x86 and ARM write it whole
 
 
 class Column(IntEnum):

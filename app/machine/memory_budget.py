@@ -16,7 +16,7 @@ from typing import Final
 from app.machine import cgroups
 from app.settings import Settings
 
-MEBIBYTE: Final = 1 << 20
+MEBIBYTE: Final = 1 << 20  # IEC 80000-13
 
 # Resident memory that is not shared, measured on x86 with PyTorch 2.13 and rounded up. The front at rest: 70 MiB.
 FRONT_BYTES: Final = 96 * MEBIBYTE

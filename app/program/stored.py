@@ -17,7 +17,7 @@ from app.query import COMPLEX_DTYPES, DTYPE_BYTES, INTEGER_DTYPES, Parameter
 
 CARRIED: Final = Path(__file__).parent.parent / "functions"
 _KINDS: Final = {"float": "number", "int": "integer", "bool": "boolean", "str": "string", "list": "list"}
-_EXAMPLE_EXTENT: Final = 2
+_EXAMPLE_EXTENT: Final = 2  # where an annotation leaves an extent open: the least that shows an order
 _log = logging.getLogger("pullback.functions")
 
 

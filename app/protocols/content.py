@@ -18,6 +18,7 @@ _WRITTEN: Final = {**_READ, "application/*": JSON, "*/*": JSON}
 _SHORT: Final = {JSON: "JSON", SAFETENSORS: "safetensors"}
 _ENCODINGS: Final = ("gzip", "deflate")
 _CHARSETS: Final = ("utf-8", "utf8", "us-ascii")
+# How zlib calls these forms (its `windowBits`).
 _ZLIB_WRAPPED: Final = 15
 _GZIP_WRAPPED: Final = 31
 _BARE: Final = -15

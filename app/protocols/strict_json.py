@@ -27,7 +27,7 @@ _INTEGER_DIGITS_LIMIT: Final = 4300  # Python's own limit against quadratic conv
 # least. All digits become 0 and E becomes e before these are searched for.
 _DIGITS: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _EXPONENTS: Final = (b"000", b"+000")
-_LONG: Final = b"0" * 200
+_LONG: Final = b"0" * 200  # the digits
 # Below this size searching the text (1 ns a byte) costs less than walking the tree (some 3 µs and 10 ns a number).
 _SMALL_BYTES: Final = 3 << 10
 # From this size on it is asked first whether the values of a text find room.

@@ -23,7 +23,7 @@ _BUDGET: Final = 200_000
 _MOST_DIGITS: Final = 600  # 1e300 and 1e-300 in one sum
 # What rounding leaves of a zero has 60 digits less in the finer run; half of that decides.
 _SHRINKS: Final = 1e-30
-_LAST_BIT: Final = 2.0**-53
+_LAST_BIT: Final = 2.0**-53  # of a float64
 _EXACT: Final = "mpmath"
 _WIDE: Final = "float64"
 _ESTIMATE: Final = "float64 with random rounding"

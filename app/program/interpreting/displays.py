@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -18,8 +18,6 @@ from app.program.semantics.graph_values import MultiOutput, Value, is_tensor, it
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.values import DefaultDict
-
-_ITERATIONS: Final = 10_000
 
 
 def _distinct(members: list[Value]) -> list[Value]:
@@ -151,9 +149,9 @@ class Displays(Assigning):
 
     def iterate(self) -> None:
         self.iterations += 1
-        if self.iterations > _ITERATIONS:
+        if self.iterations > static.LENGTH_LIMIT:
             raise Refusal(
-                f"The loops of this program run more than {_ITERATIONS:,} times in all.",
+                f"The loops of this program run more than {static.LENGTH_LIMIT:,} times in all.",
                 "Use operations on whole tensors in the place of loops.",
                 code="too_costly",
             )

@@ -16,7 +16,7 @@ from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.values import Inert, Named
 
-_PROBLEM_LIMIT: Final = 50
+_PROBLEM_LIMIT: Final = 50  # refusals in one answer: more than a person mends before asking again; chosen
 # What ends the reading at once: the rest of the text would say nothing more.
 _FATAL: Final = ("too_costly", "out_of_memory", "result_too_large")
 

@@ -14,10 +14,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from app.program.function import Branch, Step
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, example
 from app.program.semantics.trace import Trace
-
-_ELEMENT_LIMIT = 10_000
 
 
 @dataclass(slots=True)
@@ -59,9 +58,9 @@ class Reads:
     def numbers(self, emit: Emit, node: fx.Node) -> Any:
         """`x.tolist()`."""
         tensor = self._real(node)
-        if tensor.numel() > _ELEMENT_LIMIT:
+        if tensor.numel() > static.LENGTH_LIMIT:
             raise Refusal(
-                f"A list of {tensor.numel():,} numbers is too long; the limit is {_ELEMENT_LIMIT:,}.", code="too_costly"
+                f"A list of {tensor.numel():,} numbers is too long; the limit is {static.LENGTH_LIMIT:,}.", code="too_costly"
             )
         self._note(node, "a list")
         if tensor.numel():

@@ -29,7 +29,7 @@ _DROPPED: Final = ("device", "dtype")
 _DEPTH_LIMIT: Final = 64
 # Modules whose weights begin as constants.
 _UNDRAWN: Final = ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "InstanceNorm", "PReLU")
-_INITIAL_LIMIT: Final = ELEMENT_LIMIT >> 3
+_INITIAL_LIMIT: Final = ELEMENT_LIMIT >> 3  # of weights to be drawn: 2 GiB of float64
 
 
 @dataclass(slots=True, eq=False)

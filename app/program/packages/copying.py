@@ -13,11 +13,9 @@ from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, named_weights
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, Value, is_tensor
-from app.program.semantics.static import members_in, named
+from app.program.semantics.static import NESTING_LIMIT, members_in, named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import Inert, Instance
-
-_DEPTH = 32
 
 
 def copied(emit: Emit, weights: Weights, value: Value) -> Value:
@@ -27,7 +25,7 @@ def copied(emit: Emit, weights: Weights, value: Value) -> Value:
 
 
 def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
-    if depth > _DEPTH:
+    if depth > NESTING_LIMIT:
         raise Refusal("This is nested too deeply to be copied.")
     again: Callable[[Any], Any] = lambda member: _copied(emit, weights, member, depth + 1)  # noqa: E731
     if is_tensor(value):

@@ -10,9 +10,11 @@ from typing import Any, Final
 from app.errors import PullbackError
 from app.program.reading.cleaning import cleaned
 
-TEXT_LIMIT_BYTES: Final = 16 << 10
-DEPTH_LIMIT: Final = 100
-_EXCERPT_LIMIT: Final = 200
+TEXT_LIMIT_BYTES: Final = 16 << 10  # of a program: some 400 lines; chosen
+DEPTH_LIMIT: Final = (
+    100  # of nested expressions: as Python's own parser allows for parentheses (200) with room for what stands between
+)
+_EXCERPT_LIMIT: Final = 200  # characters of a line that a refusal shows; chosen
 
 _SYNTAX: Final[tuple[type[ast.AST], ...]] = (
     ast.Module, ast.Expr, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.For, ast.While, ast.If, ast.Pass, ast.Break,

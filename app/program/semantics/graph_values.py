@@ -14,7 +14,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.aliases import VIEWED, View
 
-_INTEGER_LIMIT: Final = 1 << 63
+_INTEGER_LIMIT: Final = 1 << 63  # of int64, which a plain integer becomes beside a tensor
 
 Value = Any  # an fx.Node (a tensor), MultiOutput (what an operation with several outputs gives), or a plain Python value
 

@@ -10,9 +10,9 @@ import jiter
 from app.limits import HEADER_LIMIT_BYTES
 from app.protocols.content import OCTETS, SAFETENSORS
 from app.protocols.message import BodyTakenApart, Buffer, Message, Repetition
+from app.protocols.native.safetensors_format import LENGTH_BYTES
 
 MEDIA_TYPES: Final = frozenset({SAFETENSORS, OCTETS})
-_LENGTH_BYTES: Final = 8
 _METADATA: Final = "__metadata__"
 # Their bytes may be wrong, which the whole road looks for.
 _CHECKED: Final = frozenset({"BOOL"})
@@ -34,10 +34,10 @@ def taking_apart(message: Message) -> BodyTakenApart | None:
 
     def taken_apart(body: Buffer) -> Repetition | None:
         """None for what must be read by the whole road, as is whatever it refuses."""
-        start = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
-        if start > min(len(body), _LENGTH_BYTES + HEADER_LIMIT_BYTES):
+        start = LENGTH_BYTES + int.from_bytes(body[:LENGTH_BYTES], "little")
+        if start > min(len(body), LENGTH_BYTES + HEADER_LIMIT_BYTES):
             return None
-        header = bytes(body[_LENGTH_BYTES:start])
+        header = bytes(body[LENGTH_BYTES:start])
         spans = _spans(header)
         if spans is None:
             return None

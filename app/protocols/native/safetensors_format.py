@@ -23,7 +23,7 @@ _DTYPES: Final = {
 _CODES: Final = {ours: code for code, ours in _DTYPES.items()}
 _METADATA: Final = "__metadata__"
 _FIELDS: Final = {"dtype", "shape", "data_offsets"}
-_LENGTH_BYTES: Final = 8
+LENGTH_BYTES: Final = 8  # a file begins with its header's length, a little-endian uint64
 # How other binary files begin, for an error that helps.
 _FOREIGN: Final = {
     b"PK\x03\x04": "a ZIP archive (.npz, or a file of torch.save)",
@@ -92,24 +92,24 @@ def write(tensors: Mapping[str, TensorData], metadata: Mapping[str, str]) -> lis
             pieces.append(tensor.data)
     text = orjson.dumps(header)
     text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(_LENGTH_BYTES, "little") + text, *pieces]
+    return [len(text).to_bytes(LENGTH_BYTES, "little") + text, *pieces]
 
 
 def _split(body: memoryview) -> tuple[memoryview, memoryview]:
     """(header, data)."""
-    if len(body) < _LENGTH_BYTES:
+    if len(body) < LENGTH_BYTES:
         _refuse(
             f"The body has {len(body)} bytes, less than a safetensors file can have.",
             fix="Send a safetensors file, or JSON as application/json.",
         )
-    length = int.from_bytes(body[:_LENGTH_BYTES], "little")
-    if length > min(len(body) - _LENGTH_BYTES, HEADER_LIMIT_BYTES):
+    length = int.from_bytes(body[:LENGTH_BYTES], "little")
+    if length > min(len(body) - LENGTH_BYTES, HEADER_LIMIT_BYTES):
         _refuse_length(length, body)
-    return body[_LENGTH_BYTES : _LENGTH_BYTES + length], body[_LENGTH_BYTES + length :]
+    return body[LENGTH_BYTES : LENGTH_BYTES + length], body[LENGTH_BYTES + length :]
 
 
 def _refuse_length(length: int, body: memoryview) -> NoReturn:
-    start = bytes(body[:_LENGTH_BYTES])
+    start = bytes(body[:LENGTH_BYTES])
     foreign = next((what for magic, what in _FOREIGN.items() if start.startswith(magic)), None)
     if foreign is None and start.lstrip()[:1] in (b"{", b"["):
         foreign = "JSON"

@@ -32,11 +32,11 @@ _EXPECTED_PARAMETER: Final = 'a string, number or boolean; a list as a JSON stri
 _OURS: Final = frozenset({"program", "seed", "of", "timeout", "priority", "binary_data_output", "headers"})
 # What begins with `[` there is text; elsewhere it is a list.
 _TEXT_KINDS: Final = ("string", "dtype")
-_MICROSECONDS: Final = 1_000_000
+_MICROSECONDS: Final = 1_000_000  # in a second: `timeout` is in microseconds
 # Below, a compressed reply is hardly smaller.
 _COMPRESSED_FROM_BYTES: Final = 1024
 _WINDOWS: Final = {"gzip": 31, "deflate": 15}
-_LEVEL: Final = 1
+_LEVEL: Final = 1  # the quickest: numbers hardly get smaller at higher ones
 
 
 def read(message: Message, server: Server) -> Asked:

@@ -19,7 +19,7 @@ _CODES: Final = {"FP64": "d", "FP32": "f", "INT64": "q"}
 _TYPES: Final = {"d": frozenset({int, float}), "f": frozenset({int, float}), "q": frozenset({int})}
 _KEYS: Final = frozenset({"name", "shape", "datatype", "data", "parameters"})
 _COTANGENT: Final = "cotangent."
-_FEW: Final = 200
+_FEW: Final = 200  # numbers that Python adds sooner than NumPy is called
 # Those of lists and of tangents are read by the whole road.
 _TANGENT: Final = "tangent."
 

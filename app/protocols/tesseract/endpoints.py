@@ -20,7 +20,7 @@ from app.protocols.tesseract.schema import document
 PREFIX: Final = "/tesseract"
 # What a client reads as a validation error; others it shows as text.
 _VALIDATION_STATUSES: Final = frozenset({400, 415, 422})
-_UNPROCESSABLE: Final = 422
+_UNPROCESSABLE: Final = 422  # what FastAPI, and so Tesseract Core, answers to an input that does not fit its schema
 _PLACE: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 

@@ -16,6 +16,7 @@ from app.protocols.umbridge.vectors import InvalidOutputError
 # Code → the protocol's type, always with status 400; other refusals of a request's content are InvalidInput.
 _TYPES: Final = {"unknown_function": "ModelNotFound", "not_differentiable": "UnsupportedFeature"}
 _CONTENT_STATUSES: Final = frozenset({400, 404, 406, 415, 422})
+# RFC 9110, and what the protocol answers where a model gives no valid output.
 _BAD_REQUEST: Final = 400
 _INVALID_OUTPUT: Final = 500
 

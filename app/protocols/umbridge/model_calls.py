@@ -23,7 +23,7 @@ from app.protocols.routes import PageRequest
 from app.protocols.umbridge import vectors
 from app.query import FLOATING_DTYPES, Answer, Parameter, Query, TensorData
 
-VERSION: Final = 1.0
+VERSION: Final = 1.0  # of the protocol, https://um-bridge-benchmarks.readthedocs.io
 # Keys of `config` that are not the function's parameters.
 _SHAPES: Final = "shapes"
 _SEED: Final = "seed"
