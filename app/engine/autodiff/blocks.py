@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from app.engine.autodiff.evaluation import Evaluation
-from app.engine.autodiff.freivalds import weights
 from app.engine.autodiff.layout_cache import LayoutCache
 from app.engine.autodiff.passes import Pair, Passes, entries, full, full_diagonal, held_bytes
+from app.engine.autodiff.tripwire import agrees
 from app.engine.errors import Attempt
 from app.engine.planning.plan import Plan, check_passes, check_result_size
 from app.engine.sparsity.compression import ClashError
@@ -27,11 +25,6 @@ from app.errors import PullbackError
 from app.limits import Limits
 
 _LOG = logging.getLogger("pullback.sparsity")
-# What a bug in a rule leaves out is an entry of a column; what rounding leaves is far below this share of the column's sum, or below
-# √eps of the largest entry where terms cancel. In half precision rounding alone comes to that (group_norm in bfloat16), so there is none.
-_TRIPWIRE: Final = 1e-2
-_HALF_PRECISION: Final = 1e-4  # eps of bfloat16 is 8e-3, of float16 1e-3, of float32 1e-7
-
 # A tensor in the form of its layout: `diagonal` has the input's shape, `block` `[n, output[1:]…, input[1:]…]`, `dense` `[output…,
 # input…]`; where the function is not holomorphic the pair of them, by `z` and `conj_z`.
 Single = Tensor | SparseTensor
@@ -199,7 +192,7 @@ class Matrices:
         size = held_bytes(compression, m, n, block.dtype.itemsize) + layout.bytes
         check_passes(self._request.plan, times * compression.passes, times * size, self._request.limits)
         pair = entries(passes, compression, chunk)
-        if not _agrees(layout, passes, pair):
+        if not agrees(layout, passes, pair):
             _LOG.error(
                 "%s of %s: a product with the whole disagrees, so it is computed densely", path, self._evaluation.function.title
             )
@@ -257,34 +250,6 @@ def _shaped(block: Block, layout: Layout, values: Tensor) -> Single:
     picked = layout.picked.to(values.device)
     diagonal[layout.rows.to(values.device)[picked].long()] = values[picked]
     return diagonal.reshape(leaf)
-
-
-def _agrees(layout: Layout, passes: Passes, pair: Pair) -> bool:
-    """Whether one product of the whole with a random vector is that of the entries: a tripwire for bugs in rules, no proof."""
-    output = passes.output
-    eps = max(torch.finfo(output.dtype).eps, torch.finfo(passes.leaf.dtype).eps)
-    if layout.rows is None or layout.columns is None or not output.numel() or eps > _HALF_PRECISION:
-        return True
-    vector = weights(output.numel(), output.dtype, str(output.device))
-    expected = passes.row(vector.reshape(output.shape)).detach().reshape(-1)
-    first, second = pair
-    terms = first if second is None else first.conj() + second
-    if second is None and expected.dtype.is_complex:
-        terms = terms.conj()
-    elif terms.dtype.is_complex and not expected.dtype.is_complex:
-        terms = terms.real
-    rows, columns = layout.rows.to(terms.device), layout.columns.to(terms.device)
-    terms = terms * vector.to(terms.dtype).index_select(0, rows)
-    sums = torch.zeros_like(expected, dtype=_wide(terms.dtype)).index_add_(0, columns, terms.to(_wide(terms.dtype)))
-    largest = float(terms.abs().max()) if len(terms) else 0.0
-    if not math.isfinite(largest):
-        return True  # 0·∞ in the product says nothing of the entries
-    allowed = _TRIPWIRE * expected.abs() + eps**0.5 * largest
-    return bool(((sums - expected).abs() <= allowed).logical_or_(~expected.abs().isfinite()).all())
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.complex128 if dtype.is_complex else torch.float64
 
 
 def _not_square(path: str, block: Block) -> PullbackError:
