@@ -50,6 +50,7 @@ WHOLE: Final[dict[str, str]] = {
     "program/test_advice.py": "the advice in refusals",
     "program/test_hostile.py": "hostile texts",
     "program/test_language.py": "the language, construct by construct",
+    "program/test_leaves.py": "what a program prints of gradients, and where PyTorch keeps none",
     "program/test_places.py": "the lines of the text that reports and refusals speak of",
     "program/test_random_programs.py": "random programs against PyTorch itself",
     "program/test_speed.py": "the cost of reading and building",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from app.engine import batching
@@ -25,16 +26,21 @@ from app.engine.planning.plan import PASS_FLOPS, Plan
 from app.engine.planning.prepare import Prepared, Preparer
 from app.engine.planning.whole_numbers import WholeNumbers, computes_whole_numbers, promoted, rounded_integers
 from app.engine.recipes import Recipe, recipe
-from app.engine.tensors import SparseTensor, from_torch, name_of, sparse_from_torch
+from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.functions import Functions
+from app.program.graph_runner import floating_default
 from app.query import Answer, Query
 
 # Layouts of earlier queries may fill this share of the memory; indices and places of 300,000 entries take 10 MB.
 _LAYOUTS_SHARE: Final = 1 / 16
 # And no more than this: they stand in the CPU's memory where the limit is a GPU's. Chosen: eight million entries.
 _LAYOUTS_BYTES: Final = 256 << 20
+
+# Printed gradients are computed for their note where the plan stays below this, so that they add little to it; chosen.
+_PRINTED_BYTES: Final = 16 << 20
+_PRINTED_LENGTH: Final = 400  # characters of a tensor in that note, some lines of a terminal; chosen
 
 
 class Engine:
@@ -138,8 +144,8 @@ class Engine:
         notes = Notes()
         for code, at, message in prepared.function.notes:
             notes.say(code, message, at)
-        if initialised:
-            notes.say("initialised", f"Not sent, so initialised as PyTorch does: {', '.join(initialised)}.", "inputs")
+        if initialised is not None:
+            notes.say("initialised", initialised.sentences(), "inputs")
         computation = Computation(query, prepared, leaves, notes, self._limits, self._layout_cache)
         with self._whole_numbers_watched(computation):
             computation, tree = _results(computation)
@@ -154,6 +160,7 @@ class Engine:
         needs = {KINDS[kind].demand.needs for kind in query.want if KINDS[kind].demand.derives}
         if prepared.wrt and needs:
             note_degenerate(computation, of_one=needs == {"scalar"})
+        _note_printed(computation)
         note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
         report = _reported(prepared.plan, computation.layouts, self._device)
         return Answer(_sent(tree), notes.all(), report)
@@ -180,6 +187,36 @@ def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:
             computation.query, replace(computation.prepared, wrt=wrt), computation.leaves, computation.notes, computation.limits,
             computation.layout_cache,
         )  # fmt: skip
+
+
+def _note_printed(computation: Computation) -> None:
+    """What the program prints of gradients, as PyTorch would print it: most pastes end so, and that is what was asked."""
+    query, prepared = computation.query, computation.prepared
+    printed = prepared.function.printed
+    if printed is None or prepared.samples is not None:
+        return
+    values: Sequence[Tensor | None] = [None] * len(printed.places)
+    if prepared.plan.peak_bytes <= _PRINTED_BYTES:
+        devices = sorted({leaf.device.index or 0 for leaf in computation.leaves.values() if leaf.device.type == "cuda"})
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            seed_generators(query.seed or 0)
+            values = printed.values(*(computation.leaves[name].detach() for name in prepared.function.leaves))
+    for (line, column, text), value in zip(printed.places, values, strict=True):
+        hint = f' To have it in full, add "gradient" to "want", or end the program with `{text}` alone.'
+        hint = "" if value is not None and "gradient" in query.want else hint
+        shown = "" if value is None else f": {_shown(value, prepared.function.dtype)}"
+        computation.notes.say(
+            "printed",
+            f"Line {line} prints `{text}`{shown}.{hint}",
+            f"{line}:{column}",
+        )
+
+
+def _shown(value: Tensor, dtype: torch.dtype) -> str:
+    """A tensor as PyTorch prints it, on one line."""
+    with floating_default(dtype):
+        text = " ".join(repr(value).split())
+    return text if len(text) <= _PRINTED_LENGTH else f"a tensor of the shape {list(value.shape)}"
 
 
 def _reported(plan: Plan, layouts: Report, device: str) -> dict[str, Any]:

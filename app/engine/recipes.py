@@ -206,7 +206,7 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
         names: of tensors that are sent as bytes, their places in the query (`inputs.x`); None where they are sent as numbers.
     """
     function, plan = prepared.function, prepared.plan
-    is_fixed = function.static and not (function.random or function.branches or function.initial)
+    is_fixed = function.static and not (function.random or function.branches or function.initial or function.printed)
     # A factorisation's numbers decide whether a note stands beside them.
     is_fixed = is_fixed and not (prepared.wrt and {short(name) for name in function.operations()} & values("degenerate").keys())
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"

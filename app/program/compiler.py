@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor, fx
 
 from app.errors import PullbackError
-from app.program.function import Function, Initial, Step
+from app.program.function import Function, Initial, Printed, Step
 from app.program.graph_runner import GraphRunner, floating_default
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.outputs import outputs, program
 from app.program.interpreting.statements import Runner
+from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal, read
 from app.program.semantics.graph_values import Value, reachable
 from app.program.semantics.scopes import Scope
@@ -87,6 +88,7 @@ def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: tor
         notes=_notes(reader),
         branches=tuple(reader.calls.branches),
         initial=_initial(reader, floating),
+        printed=_printed(reader, floating),
         modified=reader.calls.gradients.overwrites.modified(leaves, reader.calls.gradients.taken()),
     )
 
@@ -105,22 +107,34 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
         return None
     trace = reader.trace
     nodes = [weight.first or trace.now(weight.initial) for weight in weights.values()]
-    drawing_graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in trace.graph.nodes:
-        if node.op == "placeholder":
-            copies[node] = drawing_graph.placeholder(node.name)
-        elif node.op == "call_function":
-            copies[node] = drawing_graph.node_copy(node, copies.__getitem__)
-    drawing_graph.output(tuple(copies[node] for node in nodes))
-    drawing = frozenset(copies[node] for node in trace.drawing)
     needed = reachable(nodes, lambda node: node.all_input_nodes)
     return Initial(
         names=tuple(weights),
-        call=GraphRunner(drawing_graph, dtype, drawing),
+        call=_giving(trace, nodes, dtype),
         random=any(node in trace.drawing for node in needed),
         shapes={name: tuple(node.meta["val"].shape) for name, node in zip(weights, nodes, strict=True)},
+        written=frozenset(
+            name for name, weight in weights.items() if weight.parent is None or not isinstance(weight.parent[0], LayerValue)
+        ),
     )
+
+
+def _printed(reader: Reader, dtype: torch.dtype) -> Printed | None:
+    nodes = {place: node for place, node in reader.printed.items() if isinstance(node, fx.Node)}
+    return Printed(tuple(nodes), _giving(reader.trace, list(nodes.values()), dtype)) if nodes else None
+
+
+def _giving(trace: Trace, nodes: Sequence[fx.Node], dtype: torch.dtype) -> GraphRunner:
+    """Leaves → what these nodes of the program hold."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in trace.graph.nodes:
+        if node.op == "placeholder":
+            copies[node] = graph.placeholder(node.name)
+        elif node.op == "call_function":
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[node] for node in nodes))
+    return GraphRunner(graph, dtype, frozenset(copies[node] for node in trace.drawing))
 
 
 def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
@@ -146,6 +160,12 @@ def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
                 "of this branch.",
             )
         )
+    for (line, column, text), node in reader.printed.items():
+        if node is None:
+            sentence = f"Line {line} prints `{text}`: None, for no `backward()` before it led there."
+            notes.append(("printed", f"{line}:{column}", sentence))
+    for (line, column), sentence in sorted(reader.calls.gradients.remarks.items())[:_NOTE_LINES]:
+        notes.append(("leaf", f"{line}:{column}", sentence))
     return tuple(notes)
 
 

@@ -64,12 +64,36 @@ class Initial:
         call: leaves → their values, in the order of `names`.
         random: they are drawn, so the query needs a seed.
         shapes: name → shape.
+        written: those whose first values the program writes itself, `torch.tensor([1.0], requires_grad=True)`.
     """
 
     names: tuple[str, ...]
     call: Callable[..., tuple[Tensor, ...]]
     random: bool
     shapes: dict[str, tuple[int, ...]]
+    written: frozenset[str] = frozenset()
+
+    def sentences(self) -> str:
+        """Where the values of the weights come from, for a note."""
+        by_layers = [name for name in self.names if name not in self.written]
+        by_text = [name for name in self.names if name in self.written]
+        said = [f"Not sent, so initialised as PyTorch does: {', '.join(by_layers)}."] if by_layers else []
+        if by_text:
+            said.append(f"Not sent, so with the values that the program gives: {', '.join(by_text)}.")
+        return " ".join(said)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Printed:
+    """Gradients that the program prints.
+
+    Attributes:
+        places: (line, column, what is printed).
+        values: leaves → the gradients, in the order of `places`.
+    """
+
+    places: tuple[tuple[int, int, str], ...]
+    values: Callable[..., tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +116,7 @@ class Function:
         branches: the values that decided how the program went on.
         initial: weights that were not sent; None where there are none.
         modified: what no derivative may pass, because PyTorch refuses it.
+        printed: None where the program prints no gradient.
     """
 
     title: str
@@ -106,6 +131,7 @@ class Function:
     branches: tuple[Branch, ...] = ()
     initial: Initial | None = None
     modified: tuple[Modified, ...] = ()
+    printed: Printed | None = None
 
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""

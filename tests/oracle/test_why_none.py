@@ -32,10 +32,14 @@ WHY: dict[str, tuple[str, str, int, str, str, str]] = {
     "zeros_like": ("y = torch.zeros_like(x)\n(y * w).sum()", "disconnected", 1, "zeros_like", "only the shape", "only the shape"),
     "round": ("y = x.round()\n((y - w) ** 2).sum()", "piecewise_constant", 1, "round", "constant between", "detach()"),
     "sign in a function": ("def f(a):\n    b = a.sign()\n    return b\n(f(x) * w).sum()", "piecewise_constant", 2, "sign", "constant", "tanh"),
+    "a copy": ("h = x * 2\nt = torch.tensor(h)\n(t * w).sum()", "disconnected", 2, "tensor", "copies the numbers", "`clone(h)`"),
+    "a tensor of tensors": ("t = torch.tensor([x[0], 2 * x[1]])\n(t * w[0]).sum()", "disconnected", 1, "tensor", "copies", "`stack([x[0]"),
+    "new_tensor": ("t = x.new_tensor(x)\n(t * w).sum()", "disconnected", 1, "tensor", "copies the numbers", "`clone(x)`"),
+    "a gradient": ("y = (x ** 2 * w).sum()\ny.backward()\nx.grad", "disconnected", 3, "grad", "create_graph=True", "create_graph"),
     "//": ("y = x // 1\n(y * w).sum()", "disconnected", 1, "//", "no derivative formula", "Divide"),
 }  # fmt: skip
 PASSES = (
-    "x.permute(0) * w", "y = x * w\ny[1] = 0.0\ny", "y = torch.zeros(3)\ny[0] = x[0] * w[0]\ny", "torch.Tensor(x) * w", "x.new_tensor(x) * w",
+    "x.permute(0) * w", "y = x * w\ny[1] = 0.0\ny", "y = torch.zeros(3)\ny[0] = x[0] * w[0]\ny", "torch.Tensor(x) * w", "torch.as_tensor(x) * w",
     "x + (x.round() - x).detach() + w", "torch.where(x > 0, x, 2 * x) * w", "x.clone() * w", "x.float() * w", "x.to(torch.float32) * w",
 )  # fmt: skip
 

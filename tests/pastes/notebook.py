@@ -125,8 +125,7 @@ assert x.dim() == 2
 out = x @ w
 """, {"x": X, "w": (4, 2)}, "out"),
     Paste("star unpacking", "first, *rest = x\ny = first + sum(r * (i + 1) for i, r in enumerate(rest))\ny.sum()", {"x": X}, "y.sum()"),
-    Paste("a tensor of tensors", "a = x.sum()\nb = x.prod()\nv = torch.stack([a, b]) if False else torch.tensor([a, b])\nv", {"x": X},
-          "torch.stack([x.sum(), x.prod()])", plain=""),
+    Paste("a tensor of tensors", "a = x.sum()\nb = x.prod()\nv = torch.tensor([a, b])\nv", {"x": X}, "v"),
     Paste("index by where", "y = x[torch.where(x > 0)]\n(y ** 2).sum()", {"x": X}, "(y ** 2).sum()"),
     Paste("a loop until", "n = 1\nwhile n < 20:\n    n = n * 3\ny = x * n\ny.sum()", {"x": X}, "y.sum()"),
     Paste("hinge by max", "loss = max(0.0, 1 - (x * w).sum()) + max(torch.tensor(0.1), x[0, 0])", {"x": X, "w": V}, "loss"),

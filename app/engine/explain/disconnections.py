@@ -17,6 +17,11 @@ from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import NAMES, is_differentiable
 
 SHAPE_ONLY: Final = operations_with("shape_only")
+# What is taken out of the computation by a call of another name → the kind of way out, and what the call does.
+_TAKING_OUT: Final = {
+    "tensor": ("copied", "copies the numbers of tensors alone: no gradient passes it"),
+    "grad": ("taken", "gives numbers here: without `create_graph=True` no gradient passes a gradient"),
+}
 _OVERWRITING: Final = ("fill_", "zero_", "fill", "full_like")
 _ORDINALS: Final = ("first", "second", "third", "last")
 
@@ -36,6 +41,9 @@ def cuts(trace: StepTrace, name: str, outputs: set[Ref] | None = None) -> Iterat
 
 def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, str]:
     operation, function, output = operation_of(record.node), name_of(record.node), record.outputs[k]
+    if function in _TAKING_OUT and record.node.target is torch.Tensor.detach:
+        what, does = _TAKING_OUT[function]
+        return what, f"`{operation}` {does}."
     if function in operations_with("detaches") or record.node.target is torch.Tensor.detach:
         return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
     if function in _OVERWRITING:

@@ -9,6 +9,7 @@ from app.catalogue import facts
 
 # What happened to a path at a step:
 #   integer, boolean: the result is discrete;  detach: taken out on purpose;  shape: only shape and dtype are used;
+#   copied: its numbers alone were copied;  taken: it is a gradient without a graph of its own;
 #   argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
 #   zero: a derivative of zero although the value moves;
 #   phase: of complex vectors; kink, jump, edge, singular, value: at this point;  unselected: 0 · infinity in a branch that is not taken.

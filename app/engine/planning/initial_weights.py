@@ -14,6 +14,7 @@ from torch import Tensor
 from app.engine.planning.build import Built
 from app.engine.tensors import from_torch, seed_generators
 from app.errors import PullbackError
+from app.program.function import Initial
 from app.program.functions import Functions
 from app.program.reading.straight_lines import is_straight
 from app.query import Query
@@ -52,8 +53,8 @@ class WeightFiller:
         self._functions, self._read, self._leaves = functions, read, leaves
         self._known: OrderedDict[Any, Unsent | None] = OrderedDict()
 
-    def completed(self, query: Query) -> tuple[Query, tuple[str, ...]]:
-        """The query with all weights of its program, and the names of those that were initialised here.
+    def completed(self, query: Query) -> tuple[Query, Initial | None]:
+        """The query with all weights of its program, and those that were initialised here.
 
         A `torch.manual_seed(n)` of the text is the seed where the query has none.
 
@@ -64,19 +65,19 @@ class WeightFiller:
         if query.function is not None:
             text = self._functions.find(query.function).text
         if text is None:
-            return query, ()
+            return query, None
         seeded = _SEEDED.search(text) if query.seed is None else None
         if seeded:
             query = replace(query, seed=int(seeded[1]))
         if not _MENTIONS.search(text) or is_straight(text):
-            return query, ()
+            return query, None
         unsent = self._unsent(query)
         if unsent is None:
-            return query, ()
+            return query, None
         function = unsent.built.function
         initial = function.initial
         if initial is None:
-            return query, ()
+            return query, None
         if initial.random and query.seed is None:
             raise _not_sent(initial.shapes)
         leaves = self._leaves(query, unsent.dtypes)
@@ -85,7 +86,7 @@ class WeightFiller:
             seed_generators(query.seed or 0)
             values = initial.call(*(leaves[name] for name in function.leaves))
         sent = {name: from_torch(value.detach()) for name, value in zip(initial.names, values, strict=True)}
-        return replace(query, inputs={**query.inputs, **sent}), initial.names
+        return replace(query, inputs={**query.inputs, **sent}), initial
 
     def _unsent(self, query: Query) -> Unsent | None:
         # By it bare whole numbers are taken as floating ones, and from what there is weights may be made.

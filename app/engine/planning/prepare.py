@@ -22,7 +22,7 @@ from app.engine.planning.same_ranks import SameRanks
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
-from app.program.function import Function
+from app.program.function import Function, Initial
 from app.program.functions import Functions
 from app.query import Query, TensorData
 
@@ -84,8 +84,8 @@ class Preparer:
         self.plans = 0
         self._weights = WeightFiller(functions, self._read, self._sample)
 
-    def completed(self, query: Query) -> tuple[Query, tuple[str, ...]]:
-        """The query with the weights of its program that it does not send, and their names."""
+    def completed(self, query: Query) -> tuple[Query, Initial | None]:
+        """The query with the weights of its program that it does not send, and these."""
         return self._weights.completed(query)
 
     def prepared(self, query: Query) -> Prepared:

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from app.program.differentiation.overwrites import Overwrites
 from app.program.differentiation.parts import Gradient, part
+from app.program.modules.layers import Weight
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_floating, is_tensor
 from app.program.semantics.static import named
@@ -37,14 +38,18 @@ class _Backward:
 class Gradients:
     """Derivatives of one program."""
 
-    def __init__(self, trace: Trace, dtype: torch.dtype, is_frozen: Callable[[fx.Node], bool]) -> None:
-        self._trace, self._dtype, self._is_frozen = trace, dtype, is_frozen
+    def __init__(self, trace: Trace, dtype: torch.dtype, weight_of: Callable[[fx.Node], Weight | None]) -> None:
+        self._trace, self._dtype, self._weight_of = trace, dtype, weight_of
         self.overwrites = Overwrites(trace)
         self._backwards: list[_Backward] = []
         # Of each tensor: how many backward passes its `.grad` holds, and the tensor that holds them.
         self._since: dict[fx.Node, int] = {}
         self._totals: dict[fx.Node, fx.Node] = {}
         self.last: fx.Node | None = None
+        # Tensors of which the program says that their `.grad` is kept: `requires_grad_()`, `retain_grad()`.
+        self._kept: set[fx.Node] = set()
+        # (line, column) → where PyTorch gives no gradient, or another one than is read here.
+        self.remarks: dict[tuple[int, int], str] = {}
 
     # `torch.autograd.grad`.
 
@@ -77,7 +82,7 @@ class Gradients:
                 )
             result.append(gradient)
         if not arguments.get("create_graph"):
-            result = [None if g is None else emit("detach", torch.Tensor.detach, (g,), {}) for g in result]
+            result = [None if g is None else emit("grad", torch.Tensor.detach, (g,), {}) for g in result]
         return tuple(result)
 
     def _gradients(
@@ -125,7 +130,31 @@ class Gradients:
 
     def grad(self, emit: Emit, tensor: fx.Node) -> Value:
         """`x.grad`: the sum of what each `backward()` since the last reset left there."""
-        return self.grads(emit, [tensor])[0]
+        gradient = self.grads(emit, [tensor])[0]
+        reason = self.why_none(tensor)
+        if gradient is not None and reason is not None:
+            line, column, text = self._trace.place
+            words = f"PyTorch has none here, for {reason[0]}. The number is the one that {reason[1]} gives."
+            self.remarks.setdefault((line, column), f"Line {line}, `{text}`: {words}")
+        return gradient
+
+    def called(self, tensor: fx.Node, name: str) -> None:
+        """After `x.requires_grad_()` and `x.retain_grad()` PyTorch keeps the gradient."""
+        if name in ("requires_grad_", "retain_grad"):
+            self._kept.add(tensor)
+
+    def why_none(self, tensor: fx.Node) -> tuple[str, str] | None:
+        """Why PyTorch keeps no gradient of a tensor, and what makes it; None where it keeps one."""
+        if tensor in self._kept or self._weight_of(tensor) is not None or tensor.op == "placeholder" or self._is_cast(tensor):
+            return None
+        if tensor.meta["live"]:
+            return "the tensor is computed, and only leaves keep their gradient", "`retain_grad()` before `backward()`"
+        return "the tensor was made without `requires_grad=True`", "`requires_grad=True`"
+
+    def _is_cast(self, tensor: fx.Node) -> bool:
+        """Whether an input was only given another dtype: one that is sent may have it already, and is the leaf itself then."""
+        source = tensor.args[0] if tensor.args else None
+        return tensor.target is torch.Tensor.to and isinstance(source, fx.Node) and source.op == "placeholder"
 
     def grads(self, emit: Emit, tensors: Sequence[fx.Node]) -> list[Value]:
         """`.grad` of several tensors; one backward pass serves all of them."""
@@ -147,8 +176,12 @@ class Gradients:
         cotangents = None if call.cotangent is None else [call.cotangent]
         for tensor, gradient in zip(wanted, self._gradients(emit, [call.loss], nodes, cotangents, call.after), strict=True):
             if gradient is not None and not call.create_graph:
-                gradient = emit("detach", torch.Tensor.detach, (gradient,), {})
+                gradient = emit("grad", torch.Tensor.detach, (gradient,), {})
             call.gradients[tensor] = gradient
+
+    def _is_frozen(self, tensor: fx.Node) -> bool:
+        weight = self._weight_of(tensor)
+        return weight is not None and weight.frozen
 
     def _accumulated(self, emit: Emit, tensor: fx.Node) -> Value:
         total: Value = self._totals.get(tensor)

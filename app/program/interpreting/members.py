@@ -156,6 +156,7 @@ class Members(State):
         if isinstance(owner, OptimizerValue | SchedulerValue):
             return self._trained(node, owner, name, args, kwargs)
         if is_tensor(owner) and name in tensors.NOTHING:
+            self.calls.gradients.called(owner, name)
             return self.leave_out(node, f".{name}()", owner)
         if is_tensor(owner) and name == "backward":
             return self.calls.gradients.backward(owner, args, kwargs)

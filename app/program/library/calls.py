@@ -25,7 +25,7 @@ from app.program.packages import formatting
 from app.program.packages.package_calls import Packages
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_floating, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
@@ -59,7 +59,7 @@ class Calls:
         self.branches: list[Branch] = []
         self.reads = Reads(trace, self.branches)
         self.builtins = builtins.Builtins(trace, self.operation, self.reads, invoke)
-        self.gradients = Gradients(trace, dtype, weights.is_frozen)
+        self.gradients = Gradients(trace, dtype, weights.weight_of)
         self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
         self._plain = plain.Plain(invoke, self.builtins.items)
@@ -289,6 +289,12 @@ class Calls:
             emit, name, args, kwargs, self._dtype, self._device, real=not self._trace.static, stack=self._stacked
         )
         if leaf and is_tensor(value):
+            if not is_floating(example(value)):
+                raise Refusal(
+                    "Only floating and complex tensors can require grad; these are whole numbers.",
+                    "Write them with a point, `torch.tensor([1.0, 2.0], requires_grad=True)`, or give `dtype=torch.float32`.",
+                    code="operation_failed",
+                )
             return Weight(value)
         return value
 

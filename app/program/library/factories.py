@@ -11,7 +11,7 @@ import torch
 from app.catalogue.call import DTYPES as CONTRACT_DTYPES
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, MultiOutput, Value, is_tensor
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
 from app.program.semantics.trace import ELEMENT_LIMIT
 
 DTYPES: Final[dict[str, torch.dtype]] = CONTRACT_DTYPES | {
@@ -143,13 +143,16 @@ def new_tensor(
         name = "zeros"
     if name in _FLOATING:
         keywords.setdefault("dtype", dtype)
+    hands_on = name != "tensor"  # `torch.as_tensor(x)`; `torch.tensor(x)` copies the numbers alone, as all of them do of a list
     name = ALIASES.get(name, name)
     factory = FACTORIES[name]
     if name == "tensor" and args:
         if is_tensor(args[0]) and len(args) == 1:
-            return args[0] if "dtype" not in keywords else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]), {})
+            is_of_it = keywords.get("dtype") in (None, example(args[0]).dtype)
+            value = args[0] if is_of_it else emit("to", torch.Tensor.to, (args[0], keywords["dtype"]), {})
+            return value if hands_on else _numbers_alone(emit, emit("clone", torch.clone, (value,), {}))
         if stack is not None and _holds_tensor(args[0]):
-            return stack(emit, args[0])
+            return _numbers_alone(emit, stack(emit, args[0]))
     if factory.sized and args and (len(args) > 1 or isinstance(args[0], int)):
         args = (tuple(args),)
     _check_plain(name, (*args, *keywords.values()))
@@ -163,6 +166,10 @@ def new_tensor(
     if real and name != "tensor":
         _check_size(name, emit, factory, args, keywords)
     return emit(name, factory.make, args, keywords, random=factory.random)
+
+
+def _numbers_alone(emit: Emit, value: Value) -> Value:
+    return emit("tensor", torch.Tensor.detach, (value,), {})
 
 
 def _default(rule: str, values: list[Any], dtype: torch.dtype) -> torch.dtype | None:

@@ -124,11 +124,6 @@ class Weights:
         held = [value] if isinstance(value, Weight) else [weight for _, weight in named_weights(value)]
         return any(weight.node is not None for weight in held)
 
-    def is_frozen(self, node: fx.Node) -> bool:
-        """Whether a tensor is a weight whose `requires_grad` was set to False."""
-        weight = self._of_node.get(node)
-        return weight is not None and weight.frozen
-
     def held_by(self, node: fx.Node) -> Weight | None:
         """The weight that a tensor is, or whose whole memory it shows (`layer.weight.data`)."""
         weight = self._of_node.get(node)
