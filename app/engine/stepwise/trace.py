@@ -215,13 +215,15 @@ def _called(trace: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, T
         if not is_for_none and (len(floating) < 2 or "differentiable" not in str(error)):
             raise
     whole = dict(inputs)
-    for without in (*([ref] for ref in floating), floating):
-        inputs |= whole | {ref: whole[ref].detach() for ref in without}
+    inputs |= {ref: whole[ref].detach() for ref in floating}
+    result = attempt()
+    for ref in floating:  # as many as it takes: `batch_norm` refuses its running mean and its running variance
+        inputs[ref] = whole[ref]
         try:
-            return attempt()
+            result = attempt()
         except REFUSALS:
-            continue
-    return attempt()
+            inputs[ref] = whole[ref].detach()
+    return result
 
 
 def _leaf(value: Tensor) -> Tensor:
