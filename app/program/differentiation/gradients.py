@@ -47,7 +47,7 @@ class Gradients:
         self._totals: dict[fx.Node, fx.Node] = {}
         self.last: fx.Node | None = None
         # Tensors of which the program says that their `.grad` is kept: `requires_grad_()`, `retain_grad()`.
-        self._kept: set[fx.Node] = set()
+        self._retained: set[fx.Node] = set()
         # (line, column) → where PyTorch gives no gradient, or another one than is read here.
         self.remarks: dict[tuple[int, int], str] = {}
 
@@ -141,11 +141,16 @@ class Gradients:
     def called(self, tensor: fx.Node, name: str) -> None:
         """After `x.requires_grad_()` and `x.retain_grad()` PyTorch keeps the gradient."""
         if name in ("requires_grad_", "retain_grad"):
-            self._kept.add(tensor)
+            self._retained.add(tensor)
 
     def why_none(self, tensor: fx.Node) -> tuple[str, str] | None:
         """Why PyTorch keeps no gradient of a tensor, and what makes it; None where it keeps one."""
-        if tensor in self._kept or self._weight_of(tensor) is not None or tensor.op == "placeholder" or self._is_cast(tensor):
+        if (
+            tensor in self._retained
+            or self._weight_of(tensor) is not None
+            or tensor.op == "placeholder"
+            or self._is_cast(tensor)
+        ):
             return None
         if tensor.meta["live"]:
             return "the tensor is computed, and only leaves keep their gradient", "`retain_grad()` before `backward()`"

@@ -25,12 +25,12 @@ def print_gradients(reader: State, call: ast.Call) -> None:
             reader.printed[place] = MISSING
         elif len(reader.printed) < _LIMIT:
             try:
-                _kept(reader, part, place)
+                _retained(reader, part, place)
             except (PullbackError, Refusal):  # that line has no meaning here, so neither has what is wrong with it
                 continue
 
 
-def _kept(reader: State, part: ast.Attribute, place: tuple[int, int, str]) -> None:
+def _retained(reader: State, part: ast.Attribute, place: tuple[int, int, str]) -> None:
     gradients = reader.calls.gradients
     tensor = reader.read(reader.value(part.value))
     if not is_tensor(tensor):

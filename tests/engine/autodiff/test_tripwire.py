@@ -39,7 +39,7 @@ def test_an_entry_left_out_is_seen(seed: int) -> None:
     passes = jacobian_passes(computation.evaluation, "output", "x", True, forward=False)
     large = np.flatnonzero(np.abs(weights[rows, columns]) > 0.1 * np.abs(weights).sum(0)[columns])
     for left_out in (None, *rng.choice(large, 3, replace=False)):
-        kept = [k for k in range(len(rows)) if k != left_out]
+        others = [k for k in range(len(rows)) if k != left_out]
         layout = Layout(
             "sparse",
             0,
@@ -47,10 +47,10 @@ def test_an_entry_left_out_is_seen(seed: int) -> None:
             True,
             diagonal_compression(1),
             None,
-            torch.from_numpy(rows[kept]),
-            torch.from_numpy(columns[kept]),
+            torch.from_numpy(rows[others]),
+            torch.from_numpy(columns[others]),
         )
-        values = torch.from_numpy(weights[rows[kept], columns[kept]])
+        values = torch.from_numpy(weights[rows[others], columns[others]])
         assert agrees(layout, passes, (values, None)) == (left_out is None)
 
 

@@ -45,13 +45,13 @@ def test_a_slice_by_a_tensor_and_random_numbers_are_the_same_again() -> None:
 
 
 def test_a_step_that_refuses_two_arguments_passes_the_derivatives_of_the_others() -> None:
-    told = explained(
+    inputs = explained(
         "nn.functional.batch_norm(x, m, v, w)",
         x=[[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]],
         m=[0.5, 0.25],
         v=[1.0, 2.0],
         w=[1.0, 3.0],
     )["inputs"]
-    assert {name: entry["verdict"] for name, entry in told.items()} == {
+    assert {name: entry["verdict"] for name, entry in inputs.items()} == {
         "x": "differentiable", "w": "differentiable", "m": "disconnected", "v": "disconnected",
     }  # fmt: skip
