@@ -76,7 +76,7 @@ class Worker:
         self._held_bytes = 0
         self._answered = 0
         self._settling: Iterator[bool] = iter(())
-        self._came = 0  # frames that came at once, the last time
+        self._came = 0  # frames to be answered that came at once, the last time
         # On a single core whoever waits busily only keeps the front from sending.
         self._wait = linux.AdaptiveWait(connection) if Machine.here().cores > 1 else None
         self._looked = 0.0  # when all that had come was last read
@@ -271,13 +271,13 @@ class Worker:
         count = self._connection.recv_into(self._reader.buffer(), 0, flags)
         if count == 0:
             return 0
-        frames = self._reader.received(count)
-        self._came = len(frames)
-        for frame in frames:
+        self._came = 0
+        for frame in self._reader.received(count):
             if frame.kind is Kind.CANCEL:
                 self._cancel(frame.number)
             elif (opened := self._bodies.opened(frame)) is not None:
                 self._waiting.append(opened)
+                self._came += 1
         return count
 
     def _cancel(self, number: int) -> None:

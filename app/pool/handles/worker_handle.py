@@ -85,7 +85,7 @@ class WorkerHandle:
         self._is_lowered = False
         self._on_frame = on_frame
         self._channel = Channel(loop, connection, self._received, lambda: on_lost(self), allocate)
-        self._shared = FrontBodies(slot.slab_bytes, self._channel.send)
+        self._shared = FrontBodies(slot.slab_bytes, self._channel.send, lambda: bool(self.held))
 
     @property
     def head(self) -> Job | None:
@@ -122,7 +122,8 @@ class WorkerHandle:
         job.holders.append(self.number)
         place = self._shared.place(job.body, job.size, now)
         kind, body = (Kind.QUERY, job.body) if place is None else (Kind.PLACED_QUERY, (place,))
-        self._channel.send(encode(kind, job.number, seconds=job.deadline, meta=job.meta, body=body))
+        query = encode(kind, job.number, seconds=job.deadline, meta=job.meta, body=body)
+        self._channel.send([*self._shared.read(), *query])
 
     def stage(self, size: int) -> StagedBody | None:
         """A place for a body of so many bytes that is still coming; None where there is none."""

@@ -23,14 +23,17 @@ class FrontBodies:
     Arguments:
         size: of the slab, in bytes; 0 = none.
         send: sends a frame's buffers to the worker.
+        is_busy: whether the worker holds queries.
 
     Attributes:
         is_shared: the worker has mapped it.
     """
 
-    def __init__(self, size: int, send: Callable[[Sequence[Buffer]], None]) -> None:
+    def __init__(self, size: int, send: Callable[[Sequence[Buffer]], None], is_busy: Callable[[], bool]) -> None:
         self.is_shared = False
         self._send = send
+        self._is_busy = is_busy
+        self._unsaid: list[Buffer] = []  # frames that say which replies have been read
         self._slab: Slab | None = None
         self._descriptor: int | None = None
         self._used: float | None = None  # when last
@@ -92,5 +95,14 @@ class FrontBodies:
         if is_due and self._slab is not None and self._slab.rest():
             self._used = None
 
+    def read(self) -> list[Buffer]:
+        """Frames that tell the worker which replies have been read since it was last told, to be sent before its next query."""
+        unsaid, self._unsaid = self._unsaid, []
+        return unsaid
+
     def _read(self, begin: int) -> None:
-        self._send(encode(Kind.FREED, begin))
+        # One that rests would be woken for nothing: it needs the place when it answers again.
+        if self._is_busy():
+            self._send(encode(Kind.FREED, begin))
+        else:
+            self._unsaid += encode(Kind.FREED, begin)

@@ -20,7 +20,8 @@ class Ends:
 
     def __init__(self) -> None:
         self.sent: list[Buffer] = []
-        self.front = FrontBodies(SIZE, self._send)
+        self.is_busy = False
+        self.front = FrontBodies(SIZE, self._send, lambda: self.is_busy)
         (descriptor,) = self.front.descriptors
         self.slab = Slab(descriptor, SIZE, is_front=False, on_read=lambda _: None)
         self.descriptor = os.dup(descriptor)
@@ -60,9 +61,22 @@ def test_a_reply_stands_in_its_frame_and_is_freed_when_it_is_gone(ends: Ends) ->
     assert frame is not None
     assert (frame.kind, frame.number, frame.meta, bytes(frame.body)) == (Kind.REPLY, 7, b"meta", BODY)
     assert ends.sent == []
+    ends.is_busy = True
     del frame
     assert [(frame.kind, frame.number) for frame in ends.frames()] == [(Kind.FREED, 0)]
     ends.slab.free(0)
+
+
+def test_a_worker_that_rests_is_told_with_its_next_query(ends: Ends) -> None:
+    place = ends.slab.put([BODY], len(BODY))
+    assert place is not None
+    frame = ends.front.opened(Frame(Kind.PLACED_REPLY, 7, 0.0, b"meta", place))
+    assert ends.front.read() == []
+    del frame
+    assert ends.sent == []
+    ends.sent += ends.front.read()
+    assert [(frame.kind, frame.number) for frame in ends.frames()] == [(Kind.FREED, 0)]
+    assert ends.front.read() == []
 
 
 def test_a_reply_outlives_the_worker(ends: Ends) -> None:
@@ -96,7 +110,7 @@ def test_it_rests_when_it_has_not_been_used_for_a_while(ends: Ends) -> None:
 
 
 def test_without_a_slab_everything_is_sent() -> None:
-    none = FrontBodies(0, lambda _: None)
+    none = FrontBodies(0, lambda _: None, lambda: False)
     none.is_shared = True
     assert none.descriptors == []
     assert none.place([BODY], len(BODY), 0.0) is None
