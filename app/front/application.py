@@ -24,9 +24,9 @@ from app.front.access.middleware import Endpoint, Middleware
 from app.front.endpoints import catalogue_pages, health, limits_page
 from app.front.endpoints.admission import Admission
 from app.front.endpoints.batch_endpoint import BatchEndpoint
+from app.front.endpoints.direct_queries import DirectQueries
 from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
 from app.front.endpoints.query_endpoint import QueryEndpoint
-from app.front.endpoints.small_queries import SmallQueries
 from app.front.http import address_refusals
 from app.front.http.exchange import problem
 from app.front.http.responses import retry_after
@@ -59,7 +59,7 @@ class Application:
         membership: where this is one of several fronts.
 
     Attributes:
-        admission, small_queries: while it runs.
+        admission, direct_queries: while it runs.
     """
 
     def __init__(self, settings: Settings, budget: Budget, membership: Membership | None = None) -> None:
@@ -79,7 +79,7 @@ class Application:
         for pages in (self._pages, self._monitoring):
             _handle_errors(pages)
         self.admission: Admission | None = None
-        self.small_queries: SmallQueries | None = None
+        self.direct_queries: DirectQueries | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         to_monitoring = (
@@ -107,7 +107,7 @@ class Application:
         self._protocols = [ProtocolEndpoints(protocol, admission, self._counts_of_all) for protocol in PROTOCOLS]
         foreign: dict[str, Endpoint] = {endpoints.protocol.name: endpoints for endpoints in self._protocols}
         self._outermost = middleware = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
-        self.small_queries = SmallQueries(admission, middleware, self._protocols)
+        self.direct_queries = DirectQueries(admission, middleware, self._protocols)
         keyless = self._settings.model_copy(update={"api_keys": ()})
         self._monitoring.include_router(health.router(admission, self._metrics))
         self._outermost_of_monitoring = Middleware(self._monitoring, {}, {}, keyless, recorder)

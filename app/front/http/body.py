@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.types import Receive
@@ -43,9 +43,11 @@ class Body:
         "_budget",
         "_gave_way",
         "_limit",
+        "_on_stop",
         "_pool",
         "_received",
         "_reserved",
+        "_upload",
         "_wire",
         "client",
         "is_complete",
@@ -61,6 +63,8 @@ class Body:
         self._reserved = 0
         self._received = 0  # by the wire
         self._wire: Wire | None = None
+        self._upload: UploadInPlace | UploadInPieces | None = None  # of the rest of it
+        self._on_stop: Callable[[PullbackError | None], None] | None = None
         self._gave_way = False
         self.client = client
         self.pieces: list[Buffer] = []
@@ -88,10 +92,7 @@ class Body:
             ClientGoneError: it hung up before the end.
         """
         declared = self._declared(headers)
-        # Nothing is reserved by a word: but what would find no room now need not be sent at all.
-        if declared >= SMALL_BYTES:
-            self._budget.check(declared, self.client)
-        self._budget.begin(self)
+        self._begin(declared)
         try:
             while not self.is_complete:
                 message = await receive()
@@ -108,30 +109,100 @@ class Body:
         finally:
             self._budget.finish(self)
 
+    def start(self, come: bytes, size: int, wire: Wire, on_stop: Callable[[PullbackError | None], None]) -> bool:
+        """Have all of one of `size` bytes received by the `wire`, of which the first have `come`; then `finish` is to be called.
+
+        False: it is not received, as there is no room for it now, or the connection is at its end. `on_stop` is called, once, where the
+        rest does not come: with a refusal, or with None where the client or its connection has gone.
+        """
+        try:
+            self._begin(self._checked(size))
+            if size >= SMALL_BYTES and come:
+                self._reserve(len(come))
+                self.pieces.append(come)
+        except PullbackError:
+            self._stop()
+            return False
+        self.size = len(come)
+        upload = self._small(come, size) if size < SMALL_BYTES else self._rest(size)
+        if upload is not None:
+            self._wire, self._on_stop = wire, on_stop
+            upload.on_end = self._ended
+            if wire.start(upload):
+                return True
+        self._stop()
+        return False
+
+    def finish(self) -> None:
+        """All of it has come."""
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            self._take(upload, self.size + upload.size)
+        self._wire = self._on_stop = None
+        self._budget.finish(self)
+        self.is_complete = True
+
+    def _ended(self, is_complete: bool) -> None:
+        """The upload has; where it is complete, the connection has something to do before `finish` is called."""
+        on_stop, upload = self._on_stop, self._upload
+        if is_complete or on_stop is None or upload is None:
+            return
+        error = self._no_room() if upload.lacks_room else None
+        self._stop()
+        on_stop(error)
+
+    def _stop(self) -> None:
+        self._budget.finish(self)
+        self._wire = self._on_stop = self._upload = None
+        self.release()
+
     def release(self) -> None:
         """Give the room back, and the bytes: an error's traceback may keep this object for a while."""
         self._budget.release(self._reserved)
         self._reserved = 0
         self.pieces = []
 
+    def _begin(self, declared: int) -> None:
+        """It begins to come. Raises PullbackError queue_full."""
+        # Nothing is reserved by a word: but what would find no room now need not be sent at all.
+        if declared >= SMALL_BYTES:
+            self._budget.check(declared, self.client)
+        self._budget.begin(self)
+
     async def _read_large(self, wire: Wire, size: int) -> None:
-        left = size - self.size
-        staged = self._staged(size)
-        upload: UploadInPlace | UploadInPieces
-        if staged is None:
-            upload = UploadInPieces(left, self._memory)
-        else:
-            self.pieces = staged
-            upload = UploadInPlace(left, staged.memory, self._count)
+        upload = self._rest(size)
         self._wire = wire
         try:
             is_complete = await wire.receive(upload)
         except NoRoomError:
             raise self._no_room() from None
         finally:
-            self._wire = None
+            self._wire = self._upload = None
         if not is_complete:
             raise ClientGoneError
+        self._take(upload, size)
+
+    def _rest(self, size: int) -> UploadInPlace | UploadInPieces:
+        """An upload of what is still to come of `size` bytes."""
+        staged = self._staged(size)
+        if staged is None:
+            self._upload = UploadInPieces(size - self.size, self._memory)
+        else:
+            self.pieces = staged
+            self._upload = UploadInPlace(size - self.size, staged.memory, self._count)
+        return self._upload
+
+    def _small(self, come: bytes, size: int) -> UploadInPlace | None:
+        """The same of a small body, which has its room before it comes: later it might have to ask others for it."""
+        memory = self._memory(size)
+        if memory is None:
+            return None
+        memory[: len(come)] = come
+        self.pieces = [memory]
+        self._upload = UploadInPlace(size - len(come), memory, lambda _: True)
+        return self._upload
+
+    def _take(self, upload: UploadInPlace | UploadInPieces, size: int) -> None:
         if isinstance(upload, UploadInPieces):
             self.pieces += upload.taken()
         self.size = size
@@ -160,11 +231,15 @@ class Body:
     def _count(self, size: int) -> bool:
         # What has come takes room, wherever it stands: else slabs would be room beyond the limit.
         try:
-            self._budget.reserve(size, self)
+            self._reserve(size)
         except PullbackError:
             return False
-        self._reserved += size
         return True
+
+    def _reserve(self, size: int) -> None:
+        """Count so many bytes that have come. Raises PullbackError queue_full."""
+        self._budget.reserve(size, self)
+        self._reserved += size
 
     def _no_room(self) -> PullbackError:
         return refusals.bytes_full(self._budget.held_bytes, self._budget.limit_bytes)
@@ -193,8 +268,7 @@ class Body:
         while turns and not self._budget.has_room(len(piece), self) and self._pool.relieve(self.client):
             turns -= 1
             await asyncio.sleep(0)
-        self._budget.reserve(len(piece), self)
-        self._reserved += len(piece)
+        self._reserve(len(piece))
         last = self.pieces[-1] if self.pieces else None
         if len(piece) < _TINY_BYTES and isinstance(last, bytearray) and len(last) < _GATHERED_BYTES:
             last += piece

@@ -17,12 +17,12 @@ from app.errors import PullbackError
 from app.front.http import connection_refusals as refusals
 from app.front.http import responses
 from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
-from app.front.http.connection_wire import ConnectionWire, Presence, SmallWay, new_parser
+from app.front.http.connection_wire import ConnectionWire, DirectWay, Presence, new_parser
 from app.front.http.exchange import REFUSED, address_of
 from app.front.http.framing import Framing, Stage, framing_head
 from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
-from app.front.http.wire import WIRE, Crowd, NoRoomError
+from app.front.http.wire import WIRE, Crowd
 
 
 class Connection(HttpToolsProtocol):
@@ -44,7 +44,7 @@ class Connection(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._at_hand = 0  # bytes that have come behind the head that is being parsed
         self._head = b""  # its bytes, where they came together
-        self._small = SmallWay(self.loop, self.tasks)
+        self._direct = DirectWay(self.loop, self.tasks)
         self._switching = False  # an upgrade was asked for, and the parser waits for the other protocol's bytes
         self._muted = False
         self._refused = False
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
 
     def feed(self, data: bytes) -> None:
         """Parse what has come, request by request; while one is being answered, what follows it waits."""
-        if self._refused or self._postponed is not None:
+        if self._refused or self._postponed is not None or self._direct.awaits_body:
             self._transfers.discard(self.loop.time(), len(data))
             return
         if data and self._begin_again(data):
@@ -92,17 +92,22 @@ class Connection(HttpToolsProtocol):
             self._at_hand = len(data) - end
             self._parse(view[start:end])
             start = end
+        if self._direct.is_held:
+            self._start_held()
 
     def _begin_again(self, data: bytes) -> bool:
-        """Begin a small query under the head of the last one without parsing it, where nothing else is under way; False: it is none."""
+        """Begin a query under the head of the last one without parsing it, where nothing else is under way; False: it is none."""
         is_between = (
             self._framing.stage is Stage.COMPLETE and self.cycle.response_complete and not self._backlog and not self.pipeline
         )
-        if not is_between or self.transport.is_closing() or (cycle := self._small.again(data)) is None:
+        if not is_between or self.transport.is_closing() or (cycle := self._direct.again(data)) is None:
             return False
         self._unset_keepalive_if_required()
         cycle.default_headers = self.server_state.default_headers
         self.cycle = self._running = cycle
+        if self.upload is not None:
+            self._begin()
+            self._framing = Framing.amid_body(len(data), self.upload.left)
         return True
 
     def upload_progressed(self, count: int) -> None:
@@ -159,7 +164,7 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         self._backlog = b""
-        self._small.abandon()
+        self._direct.abandon()
         if self.upload is not None:
             self.upload.end(complete=False)
 
@@ -225,8 +230,10 @@ class Connection(HttpToolsProtocol):
         self._framing.stage = Stage.COMPLETE
         self._transfers.complete()
         super().on_message_complete()
-        if self._small.is_held:
+        if self._direct.is_held:
             self._start_held()
+        else:
+            self._direct.received()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._idle_since = self.loop.time()
 
@@ -235,14 +242,14 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        at_hand = 0 if self._switching or self._framing.stage is not Stage.HEAD else self._at_hand
-        if not self._small.holds(cycle, app, self._framing.declared_bytes, at_hand):
+        is_new = self._framing.stage is Stage.HEAD and not self._switching
+        if not (is_new and self._direct.holds(cycle, app, self._framing.declared_bytes, self._at_hand)):
             super()._start_asgi_task(cycle, app)
 
     def _start_held(self) -> None:
-        held = self._small.release()
+        held = self._direct.release()
         head, self._head = self._head, b""
-        if not self._small.begin(*held, head):
+        if not self._direct.begin(*held, self._framing.declared_bytes, head):
             super()._start_asgi_task(*held)
 
     def on_response_complete(self) -> None:
@@ -263,20 +270,13 @@ class Connection(HttpToolsProtocol):
         if self._presence.eof_since is not None and not self.eof_received() and not self.transport.is_closing():
             self.transport.close()
 
-    async def receive_upload(self, upload: Upload) -> bool:
-        """As `Wire.receive`."""
+    def start_upload(self, upload: Upload) -> bool:
+        """As `Wire.start`."""
         if self.transport.is_closing() or self._presence.eof_since is not None or self._refused:
             return False
         self.upload = upload
         self.flow.resume_reading()
-        try:
-            complete = await upload.done
-        finally:
-            if self.upload is upload:
-                self.upload = None
-        if upload.lacks_room:
-            raise NoRoomError
-        return complete
+        return True
 
     def _begin(self) -> None:
         """A request begins with the next byte."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any, Final, Protocol
 
 import httptools
@@ -13,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from app.front.http import responses
 from app.front.http.framing import RepeatedHead
 from app.front.http.receiver import Upload
-from app.front.http.wire import SMALL_BODY_BYTES, SmallQueries, SmallQuery
+from app.front.http.wire import SMALL_BODY_BYTES, DirectQueries, DirectQuery, NoRoomError
 from app.pool import linux
 from app.pool.frames import Buffer
 
@@ -27,8 +28,8 @@ class OwnConnection(Protocol):
 
     upload: Upload | None
 
-    async def receive_upload(self, upload: Upload) -> bool:
-        """As `Wire.receive`."""
+    def start_upload(self, upload: Upload) -> bool:
+        """As `Wire.start`."""
 
     def finish(self) -> None:
         """The response is out, and it was the connection's last."""
@@ -80,12 +81,35 @@ class ConnectionWire:
             self._connection.finish()
         cycle.on_response()
 
+    def start(self, upload: Upload) -> bool:
+        cycle = self._cycle
+        if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
+            cycle.waiting_for_100_continue = False
+            cycle.transport.write(_CONTINUE)
+        return self._connection.start_upload(upload)
+
     async def receive(self, upload: Upload) -> bool:
-        return await self._connection.receive_upload(upload)
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        upload.on_end = partial(_tell, done)
+        if not self.start(upload):
+            return False
+        try:
+            is_complete = await done
+        finally:
+            if self._connection.upload is upload:
+                self._connection.upload = None
+        if upload.lacks_room:
+            raise NoRoomError
+        return is_complete
 
     def drop(self) -> None:
         if self._connection.upload is not None:
             self._connection.upload.drop()
+
+
+def _tell(done: asyncio.Future[bool], is_complete: bool) -> None:
+    if not done.done():  # the task that waits may have been cancelled
+        done.set_result(is_complete)
 
 
 class Presence:
@@ -115,32 +139,40 @@ class Presence:
             running.transport.abort()
 
 
-class SmallWay:
-    """A connection's way for small queries, whose whole body comes with their head: no task for each, which costs more than all else here.
+class DirectWay:
+    """A connection's way for queries whose bodies say their length: no task for each, which costs more than all else here.
 
-    Such a request is held back when its head has been parsed, and begun when its body has, a moment later. Where the next one comes under
-    the very same head, it needs no parsing: it is the same request again, with another body.
+    Such a request is held back when its head has been parsed, and begun when all that came with it has been, a moment later. Where the
+    next one comes under the very same head, it needs no parsing: it is the same request again, with another body.
     """
 
-    __slots__ = ("_cycle", "_head", "_held", "_loop", "_query", "_tasks")
+    __slots__ = ("_awaited", "_cycle", "_head", "_held", "_loop", "_query", "_tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]]) -> None:
         self._loop = loop
         self._tasks = tasks
         self._held: tuple[RequestResponseCycle, Any] | None = None
         self._cycle: RequestResponseCycle | None = None
-        self._query: SmallQuery | None = None  # the last that was begun, and its cycle
+        self._query: DirectQuery | None = None  # the last that was begun, and its cycle
+        self._awaited: DirectQuery | None = None  # it, while its body comes
         self._head: RepeatedHead | None = None
 
     @property
     def is_held(self) -> bool:
         return self._held is not None
 
+    @property
+    def awaits_body(self) -> bool:
+        """The body of a query is being received: what comes by another way is of one that has stopped."""
+        return self._awaited is not None
+
     def holds(self, cycle: RequestResponseCycle, app: Any, declared_bytes: int, bytes_at_hand: int) -> bool:
         """Hold a request back, if it is such a one. `bytes_at_hand`: what has come behind its head."""
-        small: SmallQueries | None = getattr(app, "small_queries", None)
-        is_whole = 0 < declared_bytes <= min(bytes_at_hand, SMALL_BODY_BYTES) and not cycle.waiting_for_100_continue
-        if is_whole and small is not None and small.takes(cycle.scope):  # type: ignore[arg-type]
+        direct: DirectQueries | None = getattr(app, "direct_queries", None)
+        if direct is None or declared_bytes <= 0 or not direct.takes(cycle.scope):  # type: ignore[arg-type]
+            return False
+        is_small = declared_bytes <= SMALL_BODY_BYTES and not cycle.waiting_for_100_continue
+        if bytes_at_hand < declared_bytes or is_small:
             self._held = cycle, app
         return self.is_held
 
@@ -151,22 +183,28 @@ class SmallWay:
         held, self._held = self._held, None
         return held
 
-    def begin(self, cycle: RequestResponseCycle, app: Any, head: bytes) -> bool:
+    def begin(self, cycle: RequestResponseCycle, app: Any, size: int, head: bytes) -> bool:
         """Begin it; False where it is to be answered as every other. `head`: its bytes, empty where they did not come together."""
 
         def run(rest: Coroutine[Any, Any, None], waits: bool) -> None:
             self._run(rest, cycle, waits=waits)
 
-        query = app.small_queries.begin(cycle.scope, cycle.send, bytes(cycle.body), run)
-        if query is not None:
-            cycle.body.clear()
-            self._query, self._cycle, self._head = query, cycle, RepeatedHead.of(head)
-        return query is not None
+        # A client that waits to be told to send its body must be told each time.
+        repeated = None if cycle.waiting_for_100_continue else RepeatedHead.of(head)
+        query: DirectQuery | None = app.direct_queries.admit(cycle.scope, cycle.send, run)
+        if query is None or not self._start(query, bytes(cycle.body), size):
+            return False
+        cycle.body.clear()
+        self._query, self._cycle, self._head = query, cycle, repeated
+        return True
 
     def again(self, request: bytes) -> RequestResponseCycle | None:
         """Begin a request under the head of the last, which has been answered: its cycle; None where it is none such, or is not begun."""
         head, query, cycle = self._head, self._query, self._cycle
-        if head is None or query is None or cycle is None or (body := head.body_of(request)) is None or not query.again(body):
+        if head is None or query is None or cycle is None or (body := head.body_of(request)) is None:
+            return None
+        query.again()
+        if not self._start(query, *body):
             return None
         # As a new cycle begins.
         cycle.response_started = cycle.response_complete = False
@@ -174,9 +212,23 @@ class SmallWay:
         cycle.expected_content_length = 0
         return cycle
 
+    def _start(self, query: DirectQuery, come: bytes, size: int) -> bool:
+        if len(come) == size:
+            return size <= SMALL_BODY_BYTES and query.begin(come)
+        if not query.receive(come, size):
+            return False
+        self._awaited = query
+        return True
+
+    def received(self) -> None:
+        """The body of the request that is being received has come."""
+        query, self._awaited = self._awaited, None
+        if query is not None:
+            query.received()
+
     def abandon(self) -> None:
         """The client has hung up, or was cut: a query that is kept would keep its reply, and its connection."""
-        query, self._query, self._cycle = self._query, None, None
+        query, self._query, self._cycle, self._awaited = self._query, None, None, None
         if query is not None:
             query.abandon()
 

@@ -11,7 +11,6 @@ from enum import Enum, auto
 from typing import Final
 
 from app.front.http.connection_refusals import HEADER_BYTES_LIMIT
-from app.front.http.wire import SMALL_BODY_BYTES
 
 # Names and values are counted exactly by the middleware; here also the request line and what stands between them.
 _HEAD_BYTES_LIMIT: Final = HEADER_BYTES_LIMIT + (8 << 10)
@@ -27,7 +26,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORE
 _LENGTH_NAME: Final = b"\ncontent-length"
 # Of a head that a connection keeps; clients' heads have some hundred bytes. Far from the limit of headers, which a longer length may not pass.
 _COMPARED_HEAD_BYTES: Final = 4 << 10
-_DIGITS_LIMIT: Final = len(str(SMALL_BODY_BYTES))
+_DIGITS_LIMIT: Final = 12  # of a length: above any body's
 
 
 class Stage(Enum):
@@ -54,6 +53,14 @@ class Framing:
         self.stage = Stage.HEAD
         self.declared_bytes = self.body_bytes = self.framing_bytes = self.chunks = 0
         self._tail = b""  # the last bytes of an unfinished head, where its end may have begun
+
+    @classmethod
+    def amid_body(cls, come: int, left: int) -> Framing:
+        """Of a request whose head was known without being parsed: so many bytes of it have come, and so many are still to."""
+        framing = cls()
+        framing.stage = Stage.BODY
+        framing.declared_bytes, framing.body_bytes = come + left, come
+        return framing
 
     @property
     def received_bytes(self) -> int:
@@ -110,8 +117,8 @@ class RepeatedHead:
             return None
         return cls(head[: length.start(1)], head[length.end(1) :])
 
-    def body_of(self, request: bytes) -> bytes | None:
-        """The body, where `request` is this head, a Content-Length of a small body, and that body, whole and nothing behind it."""
+    def body_of(self, request: bytes) -> tuple[bytes, int] | None:
+        """What has come of the body, and how long it will be, where `request` is this head and not more than that body."""
         before, after = self._before, self._after
         if not request.startswith(before):
             return None
@@ -121,7 +128,7 @@ class RepeatedHead:
         if not digits.isdigit() or digits[:1] == b"0" or not request.startswith(after, end):
             return None
         size, begin = int(digits), end + len(after)
-        return request[begin:] if size <= SMALL_BODY_BYTES and begin + size == len(request) else None
+        return (request[begin:], size) if len(request) <= begin + size else None
 
 
 def framing_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

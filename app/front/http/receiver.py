@@ -23,15 +23,18 @@ class Upload(ABC):
     """The rest of a body of known length, `size` bytes, on its way to where it stays.
 
     Attributes:
-        done: set when all of it is there, to True, or no more of it will come, to False.
+        size: bytes in all; `left`: that are still to come.
+        on_end: called once: with True when all of it is there, with False when no more of it will come.
+        has_ended: it was called.
         lacks_room: it has ended because it found no room.
     """
 
-    __slots__ = ("done", "lacks_room", "left")
+    __slots__ = ("has_ended", "lacks_room", "left", "on_end", "size")
 
     def __init__(self, size: int) -> None:
-        self.left = size
-        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.size = self.left = size
+        self.on_end: Callable[[bool], None] | None = None
+        self.has_ended = False
         self.lacks_room = False
 
     @abstractmethod
@@ -49,8 +52,10 @@ class Upload(ABC):
 
     def end(self, *, complete: bool) -> None:
         """All of it is there, or no more of it will come."""
-        if not self.done.done():
-            self.done.set_result(complete)
+        on_end, self.on_end = self.on_end, None
+        self.has_ended = True
+        if on_end is not None:
+            on_end(complete)
 
 
 class UploadInPieces(Upload):
@@ -124,7 +129,7 @@ class UploadInPlace(Upload):
             self.drop()
         elif self.left == 0:
             self.end(complete=True)
-        return self.done.done()
+        return self.has_ended
 
     def drop(self) -> None:
         self._memory = None
@@ -164,7 +169,7 @@ class Receiver(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         upload = self._connection.upload
-        room = None if upload is None or upload.done.done() else upload.room()
+        room = None if upload is None or upload.has_ended else upload.room()
         if room is None:
             # The event loop cannot be told that there is no room: what comes lands where it is read for nothing.
             self._connection.upload = None

@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol, TypeVar
 
 from starlette.types import Scope, Send
 
-from app.front.http.receiver import Upload
+from app.front.http.receiver import SCRATCH_BYTES, Upload
 from app.pool.frames import Buffer
 
-# Bodies that come with their head are not larger.
-SMALL_BODY_BYTES: Final = 32 << 10
+# Bodies that come with their head are not larger: all that is read at once.
+SMALL_BODY_BYTES: Final = SCRATCH_BYTES
 # The key of a request's wire in its scope.
 WIRE: Final = "pullback.wire"
 # That of its id, once it has one.
@@ -47,6 +47,9 @@ class Wire(Protocol):
         `closes`: it is the connection's last.
         """
 
+    def start(self, upload: Upload) -> bool:
+        """Have the rest of a body received, from now on; False: no more of it can come. Who waits to be told to send it is told."""
+
     async def receive(self, upload: Upload) -> bool:
         """Receive the rest of a body; False: the client hung up.
 
@@ -58,11 +61,20 @@ class Wire(Protocol):
         """Let go of what `receive` has received, at once, and end it with NoRoomError."""
 
 
-class SmallQuery(Protocol):
-    """A query that is answered without a task of its own."""
+class DirectQuery(Protocol):
+    """A request that is answered without a task of its own, and those that come under the same head, one after the other."""
 
-    def again(self, body: bytes) -> bool:
-        """Begin the next query under the same head, when this one has been answered; False where nothing was begun."""
+    def again(self) -> None:
+        """The next one begins, as this one has been answered."""
+
+    def begin(self, body: bytes) -> bool:
+        """Have it answered, as all of its body has come; False where nothing was begun, as it is to be answered as every other."""
+
+    def receive(self, come: bytes, size: int) -> bool:
+        """The same where only the first bytes have come, of `size`: have the rest received; then `received` is called."""
+
+    def received(self) -> None:
+        """All of the body has come."""
 
     def abandon(self) -> None:
         """The client has hung up."""
@@ -72,14 +84,14 @@ class SmallQuery(Protocol):
 Run = Callable[[Coroutine[Any, Any, None], bool], None]
 
 
-class SmallQueries(Protocol):
-    """Answers queries whose whole body has come with their head."""
+class DirectQueries(Protocol):
+    """Answers queries whose bodies say their length."""
 
     def takes(self, scope: Scope) -> bool:
         """Whether it is for such requests."""
 
-    def begin(self, scope: Scope, send: Send, body: bytes, run: Run) -> SmallQuery | None:
-        """The query, begun; None where the request is to be answered as every other, which will find what is wrong with it."""
+    def admit(self, scope: Scope, send: Send, run: Run) -> DirectQuery | None:
+        """The query; None where the request is to be answered as every other, which will find what is wrong with it."""
 
 
 class Crowd(Protocol[Member]):
