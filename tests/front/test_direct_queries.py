@@ -1,11 +1,12 @@
-"""Three roads, alike in all that is seen: of a query that comes in two pieces, of one that comes in one, and of one under the head of the last.
+"""Roads alike in all that is seen: of a query in chunks, in two pieces, in one piece, and of each under the head of the last.
 
-The first is that of every request; the second has no task; of the third the head is not parsed.
+The first is that of every request; the others have no task; under a repeated head, the head is not parsed.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.server import Server
 from tests.waiting import wait_for
 
 TEXT = orjson.dumps(SMALL)
+LARGE = orjson.dumps({"operation": "neg", "inputs": {"input": [0.5] * 40_000}})
 LARGE_REPLY = orjson.dumps(
     {"program": "x.sum() + zeros(600, 600)", "inputs": {"x": [1.0]}, "want": ["outputs"]},
 )
@@ -33,10 +35,19 @@ def in_one_piece(raw: Line, request: bytes, _: bytes) -> None:
     raw.send(request + _)
 
 
+def in_chunks(raw: Line, request: bytes, body: bytes) -> None:
+    start, _, rest = request.partition(b"Content-Length: %d" % len(body))
+    raw.send(start + b"Transfer-Encoding: chunked" + rest)
+    raw.try_send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+
 def in_two_pieces(raw: Line, request: bytes, body: bytes) -> None:
     raw.send(request)
     time.sleep(0.03)  # where they come together all the same, only less is compared
     raw.try_send(body)
+
+
+WAYS = (in_chunks, in_two_pieces, in_one_piece)
 
 
 def parsed(raw: Line) -> tuple[int, dict[str, str], Any]:
@@ -72,12 +83,21 @@ def parsed(raw: Line) -> tuple[int, dict[str, str], Any]:
         ({}, b'{"operation": "softmaxx", "inputs": {"input": [1.0]}}'),
         ({}, b'{"operation": "softmax", "inputs": {"input": [1.0]}, "parameters": {"dim": 5}}'),
         ({}, LARGE_REPLY),
+        ({}, LARGE),
+        ({"X_Request_Id": "mine", "traceparent": TRACE}, LARGE),
+        ({"Origin": "http://evil.example"}, LARGE),
+        ({"Content_Type": "text/plain"}, LARGE),
+        ({"Content_Encoding": "gzip"}, LARGE),
+        ({"Connection": "close"}, LARGE),
+        ({"Expect": "100-continue"}, LARGE),
+        ({}, LARGE[:-1]),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:80],
 )
-def test_both_ways_answer_alike(headers: dict[str, str], body: bytes, strict: Server) -> None:
-    replies = []
-    for send in (in_one_piece, in_two_pieces):
+def test_all_ways_answer_alike(headers: dict[str, str], body: bytes, strict: Server) -> None:
+    replies: list[list[object]] = []
+    for send in WAYS:
+        replies.append([])
         with line(strict.port) as raw:
             for _ in range(2):
                 request = head(Content_Length=str(len(body)), **{"X_API_Key": KEY, **headers})
@@ -85,12 +105,11 @@ def test_both_ways_answer_alike(headers: dict[str, str], body: bytes, strict: Se
                 reply = parsed(raw)
                 if reply[0] == 100:
                     reply = parsed(raw)
-                replies.append(reply)
+                replies[-1].append(reply)
                 if reply[1].get("connection") == "close":
                     assert raw.is_closed()
                     break
-    half = len(replies) // 2
-    assert replies[:half] == replies[half:]
+    assert replies[0] == replies[1] == replies[2]
 
 
 FOREIGN = {
@@ -108,21 +127,21 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("path", FOREIGN)
-def test_both_ways_answer_other_protocols_alike(path: str, strict: Server) -> None:
+def test_all_ways_answer_other_protocols_alike(path: str, strict: Server) -> None:
     body = orjson.dumps(FOREIGN[path])
     replies = []
-    for send in (in_one_piece, in_two_pieces):
+    for send in WAYS:
         with line(strict.port) as raw:
             for _ in range(3):
                 # A header that ends like the one of the body's length is none.
                 headers = {"Content_Length": str(len(body)), "Inference_Header_Content_Length": str(len(body))}
                 send(raw, head(path=path, X_API_Key=KEY, **headers), body)
                 replies.append(parsed(raw))
-    assert replies[:3] == replies[3:]
+    assert replies[:3] == replies[3:6] == replies[6:]
 
 
-def test_without_a_key_both_are_refused(strict: Server) -> None:
-    for send in (in_one_piece, in_two_pieces):
+def test_without_a_key_all_are_refused(strict: Server) -> None:
+    for send in WAYS:
         with line(strict.port) as raw:
             send(raw, head(Content_Length=str(len(TEXT))), TEXT)
             status, headers, body = raw.reply()
@@ -148,17 +167,19 @@ def asked_before(raw: Line, **headers: str) -> None:
 repeated = pytest.mark.parametrize("is_repeated", [False, True], ids=["new", "repeated"])
 
 
-def test_both_are_counted_and_logged_alike(server: Server) -> None:
+@pytest.mark.parametrize("body", [TEXT, LARGE], ids=["small", "large"])
+def test_all_are_counted_and_logged_alike(server: Server, body: bytes) -> None:
     lines = []
-    for name, send in (("one-piece", in_one_piece), ("two-pieces", in_two_pieces)):
+    for send in WAYS:
+        name = f"{send.__name__}-{len(body)}"
         before = [metric(server.http, name) for name in COUNTED]
         with line(server.port) as raw:
             for _ in range(2):
-                send(raw, head(Content_Length=str(len(TEXT)), X_Request_Id=name, traceparent=TRACE), TEXT)
+                send(raw, head(Content_Length=str(len(body)), X_Request_Id=name, traceparent=TRACE), body)
                 assert raw.reply()[0] == 200
         lines += logged(server, name, 2)
         after = [metric(server.http, name) for name in COUNTED]
-        assert [now - then for now, then in zip(after, before, strict=True)] == [2, 2, 2 * len(TEXT)]
+        assert [now - then for now, then in zip(after, before, strict=True)] == [2 * (body is TEXT), 2, 2 * len(body)]
     assert all(entry.keys() == lines[0].keys() for entry in lines)
     same = ("level", "event", "method", "path", "status", "bytes_in", "bytes_out", "worker", "operation", "want", "trace_id")
     assert all([entry[name] for name in same] == [lines[0][name] for name in same] for entry in lines)
@@ -166,7 +187,7 @@ def test_both_are_counted_and_logged_alike(server: Server) -> None:
 
 def test_bodies_of_every_length_under_one_head(server: Server) -> None:
     with line(server.port) as raw:
-        for count in (1, 2, 30, 400, 1, 5000, 30, 40_000, 2):
+        for count in (1, 2, 30, 400, 1, 5000, 30, 40_000, 2, 200_000, 7, 40_000, 40_000):
             body = orjson.dumps({"operation": "neg", "inputs": {"input": [float(n) for n in range(count)]}})
             raw.send(head(Content_Length=str(len(body))) + body)
             assert [-value for value in raw.reply()[2]["outputs"]["output"]["data"]] == list(range(count))
@@ -187,16 +208,74 @@ def test_another_length_than_the_bodys_under_a_repeated_head(length: str, server
     assert replies[0] == replies[1]
 
 
-@pytest.mark.parametrize("place", [1, 30, -len(TEXT) - 1, -len(TEXT), -len(TEXT) + 1, -1])
-def test_a_repeated_head_that_comes_in_two_pieces(place: int, server: Server) -> None:
+@pytest.mark.parametrize("body", [TEXT, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("behind_head", [-60, -30, -1, 0, 1, len(TEXT) - 1])
+def test_a_repeated_head_that_comes_in_two_pieces(behind_head: int, body: bytes, server: Server) -> None:
     with line(server.port) as raw:
         asked_before(raw)
-        whole = head(Content_Length=str(len(TEXT))) + TEXT
+        request = head(Content_Length=str(len(body)))
+        whole, place = request + body, len(request) + behind_head
         raw.send(whole[:place])
         time.sleep(0.03)  # where they come together all the same, only less is tried
         raw.send(whole[place:])
         assert raw.reply()[0] == 200
         asked_before(raw)
+
+
+def test_the_next_query_comes_with_the_end_of_a_large_body(server: Server) -> None:
+    """Under a repeated head, and behind it: no byte of one body is taken for another's."""
+    bodies = [LARGE, TEXT, LARGE, LARGE, TEXT]
+    whole = b"".join(head(Content_Length=str(len(body))) + body for body in bodies)
+    with line(server.port) as raw:
+        asked_before(raw)
+        raw.send(whole)
+        assert [len(orjson.dumps(raw.reply()[2])) > 10_000 for _ in bodies] == [body is LARGE for body in bodies]
+
+
+@repeated
+@pytest.mark.parametrize("body", [TEXT, LARGE], ids=["small", "large"])
+def test_a_body_that_ends_early(server: Server, body: bytes, is_repeated: bool) -> None:
+    request_id = f"early-{is_repeated}-{len(body)}"
+    with line(server.port) as raw:
+        if is_repeated:
+            asked_before(raw, X_Request_Id=request_id)
+        raw.send(head(Content_Length=str(len(body)), X_Request_Id=request_id) + body[: len(body) // 2])
+        time.sleep(0.03)  # where they come together all the same, only less is tried
+        raw.connection.shutdown(socket.SHUT_WR)
+        status, headers, problem = raw.reply()
+        assert (status, problem["code"], headers["connection"]) == (400, "bad_request", "close")
+        assert headers["x-request-id"] == request_id
+    assert logged(server, request_id, 1 + is_repeated)[-1]["status"] == 400
+    wait_for(lambda: metric(server.http, "pullback_queue_bytes") == 0)
+
+
+@repeated
+@pytest.mark.parametrize("body", [TEXT, LARGE], ids=["small", "large"])
+def test_whoever_hangs_up_amid_a_body(server: Server, body: bytes, is_repeated: bool) -> None:
+    request_id = f"amid-{is_repeated}-{len(body)}"
+    with line(server.port) as raw:
+        if is_repeated:
+            asked_before(raw, X_Request_Id=request_id)
+        raw.send(head(Content_Length=str(len(body)), X_Request_Id=request_id) + body[: len(body) // 2])
+        wait_for(lambda: metric(server.http, "pullback_queue_bytes") > 0)
+        raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    assert logged(server, request_id, 1 + is_repeated)[-1]["status"] == 499
+    wait_for(lambda: metric(server.http, "pullback_queue_bytes") == 0)
+
+
+@repeated
+def test_a_body_that_stalls(impatient: Server, is_repeated: bool) -> None:
+    request_id = f"stalled-{is_repeated}"
+    with line(impatient.port) as raw:
+        if is_repeated:
+            asked_before(raw, X_Request_Id=request_id)
+        raw.send(head(Content_Length=str(len(LARGE)), X_Request_Id=request_id) + LARGE[:100_000])
+        status, _, problem = raw.reply()
+        assert (status, problem["code"], problem["request_id"]) == (408, "body_timeout", request_id)
+        assert raw.is_closed()
+    entry = logged(impatient, request_id, 1 + is_repeated)[-1]
+    assert (entry["status"], entry["code"]) == (408, "body_timeout")
+    wait_for(lambda: metric(impatient.http, "pullback_queue_bytes") == 0)
 
 
 def test_a_key_that_is_wrong_under_an_otherwise_repeated_head(strict: Server) -> None:

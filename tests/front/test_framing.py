@@ -181,7 +181,10 @@ def test_another_header_that_ends_alike_does_not_count() -> None:
     head = request(3, b"").replace(b"*/*", b"*/*\r\nInner-Content-Length: 2\r\nVia: content-length: 3")
     repeated = RepeatedHead.of(head)
     assert repeated is not None
-    assert repeated.body_of(head.replace(b"Content-Length: 3\r\nAccept", b"Content-Length: 4\r\nAccept") + b"abcd") == (b"abcd", 4)
+    assert repeated.body_of(head.replace(b"Content-Length: 3\r\nAccept", b"Content-Length: 4\r\nAccept") + b"abcd") == (
+        b"abcd",
+        4,
+    )
     assert repeated.body_of(head.replace(b"Inner-Content-Length: 2", b"Inner-Content-Length: 3") + b"abc") is None
 
 

@@ -162,10 +162,14 @@ def test_what_is_declared_and_not_sent_keeps_nobody_out(narrow: Server) -> None:
         assert narrow.http.post("/v1/query", content=large, headers={"Content-Type": "application/json"}).status_code == 200
 
 
-def test_a_body_finds_no_room_while_it_comes(narrow: Server) -> None:
+@pytest.mark.parametrize("is_repeated", [False, True], ids=["new", "repeated"])
+def test_a_body_finds_no_room_while_it_comes(narrow: Server, is_repeated: bool) -> None:
     """Three of 90 MB at once, where there is room for two; what the third sends is read on, so that it sees why."""
     with ExitStack() as lines:
         raws = [lines.enter_context(line(narrow.port)) for _ in range(3)]
+        for raw in raws if is_repeated else ():
+            raw.send(head(Content_Length=str(len(TEXT))) + TEXT)
+            assert raw.reply()[0] == 200
         for raw in raws:
             raw.send(head(Content_Length=str(90 * MB)))
         statuses = []
