@@ -22,7 +22,7 @@ from app.pool.share import Share
 from app.pool.worker_slots import WorkerSlot, light_slot, worker_slots
 from app.settings import Settings
 
-# Seconds before the n-th attempt in a row after workers that died before they were ready: doubled, then TorchServe's longest. Chosen.
+# Seconds before the n-th attempt in a row after workers that died before they had settled: doubled, then TorchServe's longest. Chosen.
 BACK_OFF_S: Final = (0.0, 0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
 # A busy worker is looked at from this age of its query on, and twice: a debugger may stop a process for an instant.
 _LOOK_AFTER_S: Final = 0.25
@@ -95,7 +95,7 @@ class Supervisor:
         self._numbers: Iterator[int] = count(1)
         self._unreaped: dict[int, WorkerHandle] = {}  # every process not yet reaped, by number
         self._awaiting_status: set[int] = set()
-        self._failures: Counter[int] = Counter()  # attempts in a row that failed before ready, by slot
+        self._failures: Counter[int] = Counter()  # attempts in a row that failed before they had settled, by slot
         self._forkserver: ForkserverHandle | None = None
         self._forkserver_failures = 0
         self._lifeline: Lifeline | None = None
@@ -251,12 +251,10 @@ class Supervisor:
         if frame.kind is not Kind.READY:
             self._observer.on_frame(worker, frame)
             return
-        good = worker.probe_answered(frame, time.monotonic())
-        if not good:
+        if not worker.probe_answered(frame, time.monotonic()):
             self._give_up(worker)
         elif worker.state == "starting":
             worker.state = "ready"
-            self._failures[worker.index] = 0
             self._ever_ready = True
             self._observer.on_event("a worker is ready", worker=worker.index, start_s=round(worker.probed - worker.started, 4))
             self._observer.on_ready(worker)
@@ -264,13 +262,13 @@ class Supervisor:
     def _worker_lost(self, worker: WorkerHandle) -> None:
         """Its end of the line is closed: it is dead, or dies now."""
         self.restarts["crash"] += 1
-        was_starting = worker.state == "starting"
+        failed = not (worker.held or worker.is_settled(time.monotonic()))  # of a query that it held it may have died
         self._remove(worker)
         worker.kill()
         self._awaiting_status.add(worker.number)
         self._loop.call_later(_STATUS_LIMIT_S, self._exited, worker, None)
         self._observer.on_lost(worker)
-        self._follow(worker.index, failed=was_starting)
+        self._follow(worker.index, failed=failed)
 
     def replace(self, worker: WorkerHandle, reason: str) -> None:
         """Kill a worker and start another in its place at once; the caller deals with the jobs that it held."""
@@ -334,6 +332,8 @@ class Supervisor:
             if worker.is_orphan and worker.pidfd is None:
                 self._collect(worker)
         for worker in list(self.workers.values()):
+            if worker.is_settled(now):
+                self._failures[worker.index] = 0
             if worker.state == "starting":
                 if now - worker.started > START_LIMIT_S:
                     self._give_up(worker)

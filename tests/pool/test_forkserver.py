@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -193,3 +194,35 @@ def test_what_cannot_heal_ends_the_service(ending: dict[str, subprocess.Popen[st
     assert said in lines[-1]
     assert "Traceback" not in errors
     assert answers(server)
+
+
+# As many deaths as the second and a half that follow can hold where each is waited for longer than the one before: three, with room.
+DEATHS: Final = 5
+LATER: Final = 6
+
+
+def test_workers_that_die_of_settling_are_not_forked_without_end(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        ONLY_IN_THE_PARENT + "    import os\n    from app.road import Road\n"
+        "    def settle(self):\n        os.kill(os.getpid(), 9)\n        yield True\n    Road.settle = settle"
+    )
+    environment = clean_environment(PULLBACK_PORT=str(free_port()), PULLBACK_WORKERS="1", PULLBACK_DEVICE="cpu")
+    log = tmp_path / "log"
+    command = [str(Path(sys.executable).parent / "pullback"), "serve"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env={**environment, "PYTHONPATH": str(tmp_path)}, stdout=output, stderr=subprocess.STDOUT
+        )
+
+    def deaths() -> int:
+        return log.read_text().count("a worker died")
+
+    try:
+        wait_for(lambda: deaths() >= DEATHS, 240)
+        before = deaths()
+        time.sleep(1.5)
+        assert deaths() <= before + LATER
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()

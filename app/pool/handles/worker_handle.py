@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Literal
 
 import orjson
@@ -27,6 +28,8 @@ DEPTH_LIMIT: Final = 16
 _AHEAD_S: Final = 0.002
 # Of the newest answer in the moving mean: a few answers tell the pace. Chosen.
 _PACE_WEIGHT: Final = 0.25
+# What a new worker does of itself, its memory made its own, takes some 10 ms; a slow machine may need a hundred times as long.
+_SETTLED_S: Final = 1.0
 # A query that computes for so long is none that a client waits for by the millisecond.
 _GIVES_WAY_AFTER_S: Final = 0.02
 
@@ -42,6 +45,8 @@ class WorkerHandle:
         held: the jobs it has been given and has not answered, in order; the first is the one that it computes.
         head_since: when it began that one, seconds on CLOCK_MONOTONIC.
         pace_s: seconds from one answer to the next, while it holds any; of the last ones, as a moving mean.
+        ready_since: when it said that it is ready; 0 = not yet.
+        has_answered: it was through with a job.
         probed: when its probe gradient last succeeded; 0 = never.
         probing_since: when it was asked for one that is still out; 0 = none is.
         pid, pidfd: of the process; 0 and None where nobody has told it yet, or the system has none.
@@ -64,12 +69,13 @@ class WorkerHandle:
     ) -> None:
         self.number = number
         self.index = index
-        self.slot = slot
         self.state: State = "starting"
         self.held: dict[int, Job] = {}
         self.head_since = 0.0
         self.pace_s = 1.0
         self.started = time.monotonic()
+        self.ready_since = 0.0
+        self.has_answered = False
         self.probed = 0.0
         self.probing_since = 0.0
         self.pid = 0
@@ -86,10 +92,16 @@ class WorkerHandle:
         self._on_frame = on_frame
         self._channel = Channel(loop, connection, self._received, lambda: on_lost(self), allocate)
         self._shared = FrontBodies(slot.slab_bytes, self._channel.send, lambda: bool(self.held))
+        # Who is told of a slab that could not be made would take another's descriptor for it.
+        self.slot = slot if self._shared.descriptors else replace(slot, slab_bytes=0)
 
     @property
     def head(self) -> Job | None:
         return next(iter(self.held.values()), None)
+
+    def is_settled(self, now: float) -> bool:
+        """It has shown that it can be relied on: it has answered, or lived for a while after it was ready."""
+        return self.has_answered or (self.ready_since > 0 and now - self.ready_since > _SETTLED_S)
 
     @property
     def depth(self) -> int:
@@ -155,6 +167,7 @@ class WorkerHandle:
 
     def done(self, number: int, now: float) -> Job | None:
         """The worker is through with a job, by an answer or by dropping it."""
+        self.has_answered = True
         was_head = self.head is not None and self.head.number == number
         job = self.held.pop(number, None)
         if was_head:
@@ -179,6 +192,7 @@ class WorkerHandle:
         self._shared.is_shared = facts["slab"]
         good = bool(facts["probe"])
         self.probed = now if good else 0.0
+        self.ready_since = self.ready_since or self.probed
         return good
 
     def kill(self) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -56,3 +58,19 @@ def test_it_gives_way_until_it_is_through_with_the_first(worker: WorkerHandle) -
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) > usual
     worker.done(1, 20.0)
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) == usual
+
+
+def test_it_is_told_of_no_slab_where_none_could_be_made() -> None:
+    loop = asyncio.new_event_loop()
+    ours, theirs = socket.socketpair()
+    slot = WorkerSlot("cpu", 1, 1 << 20, slab_bytes=1 << 20)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # the limit is on a descriptor's number
+    try:
+        handle = WorkerHandle(loop, 1, 0, slot, ours, lambda _, __: None, lambda _: None, lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert handle.slot == replace(slot, slab_bytes=0)
+    handle.kill()
+    theirs.close()
+    loop.close()
