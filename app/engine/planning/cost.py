@@ -7,7 +7,8 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from app.catalogue.operator_mode import OperatorMode
 from app.program.function import Function
+from app.program.semantics.aside import is_aside
 
 # Factorisations cost about this many times n·m·min(n, m) (Golub & Van Loan, Matrix Computations, 4th ed., sections 3 to 8).
 # Whole words of the operator's name: `sqrt` and `erfinv` are none of them.
@@ -116,16 +118,33 @@ _SPREADS: Final = frozenset(
 )
 
 
-def scratch_bytes(name: str, args: Any, outputs: list[Tensor]) -> tuple[int, int]:
-    """Forward and backward, of one call of the operator `name` besides its results."""
-    if name == "convolution":
-        return _columns_bytes(args, outputs)
-    tensors = [t for t in args if isinstance(t, Tensor)] + outputs
-    largest = max((t.numel() * t.element_size() for t in tensors), default=0)
-    forward, backward = _SCRATCH.get(name) or (
-        _FACTORISATION if _CUBIC.search(name) else _SPREADING if name in _SPREADS else _FORMULA
-    )
-    return int(forward * largest), int(backward * largest)
+class _Facts(NamedTuple):
+    """What the cost of an operator's calls is reckoned from: looked up once, for a plan of small tensors costs by the calls alone.
+
+    Attributes:
+        flops: PyTorch's rule, and the same of shapes where it is known.
+        scratch: factors of the largest tensor, forward and backward; None of a convolution.
+    """
+
+    is_view: bool
+    flops: Callable[..., Any] | None
+    flops_of_shapes: Callable[..., Any] | None
+    is_cubic: bool
+    scratch: tuple[float, float] | None
+
+
+@cache
+def _facts(func: Any) -> _Facts:
+    name = func.overloadpacket.__name__
+    is_cubic = _CUBIC.search(name) is not None
+    rule = flop_registry.get(func.overloadpacket)
+    of_shapes = getattr(rule, "__wrapped__", None)
+    return _Facts(func.is_view, rule, of_shapes, is_cubic, None if name == "convolution" else scratch_factors(name))
+
+
+def scratch_factors(name: str) -> tuple[float, float]:
+    """What a call of the operator `name` takes for itself, in multiples of the largest tensor that it reads or makes, forward and backward."""
+    return _SCRATCH.get(name) or (_FACTORISATION if _CUBIC.search(name) else _SPREADING if name in _SPREADS else _FORMULA)
 
 
 def _columns_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int]:
@@ -158,26 +177,48 @@ class Counter(OperatorMode):
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
-        tensors = [t for t in (out if isinstance(out, tuple | list) else (out,)) if isinstance(t, Tensor)]
-        # What makes no tensor asks for a fake's device or the like.
-        if tensors and not func.is_view:
-            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
-            self.flops += _flops(func, args, kwargs, out, tensors)
-            forward, backward = scratch_bytes(func.overloadpacket.__name__, args, tensors)
+        facts = _facts(func)
+        if facts.is_view or is_aside():
+            return out
+        results = (
+            [out]
+            if isinstance(out, Tensor)
+            else [t for t in out if isinstance(t, Tensor)]
+            if isinstance(out, tuple | list)
+            else []
+        )
+        if not results:  # it asks for a fake's device or the like
+            return out
+        most, largest = 0, 0
+        for tensor in results:
+            elements = tensor.numel()
+            size = elements * tensor.element_size()
+            self.bytes += size
+            most, largest = max(most, elements), max(largest, size)
+        for value in args:
+            if isinstance(value, Tensor):
+                elements = value.numel()
+                most, largest = max(most, elements), max(largest, elements * value.element_size())
+        self.flops += most if facts.flops is None and not facts.is_cubic else _flops(facts, args, kwargs, out, float(most))
+        if facts.scratch is None:
+            forward, backward = _columns_bytes(args, results)
+        else:
+            forward, backward = int(facts.scratch[0] * largest), int(facts.scratch[1] * largest)
+        if forward > self.scratch[0] or backward > self.scratch[1]:
             self.scratch = max(self.scratch[0], forward), max(self.scratch[1], backward)
         return out
 
 
-def _flops(func: Any, args: Any, kwargs: Any, out: Any, tensors: list[Tensor]) -> float:
-    rule = flop_registry.get(func.overloadpacket)
-    if rule is not None:
+def _flops(facts: _Facts, args: Any, kwargs: Any, out: Any, most: float) -> float:
+    """`most`: elements of the largest tensor, where no rule tells."""
+    if facts.flops is not None:
         try:
-            return float(rule(*args, **kwargs, out_val=out))
+            if facts.flops_of_shapes is not None and not kwargs and all(isinstance(value, Tensor) for value in (*args, out)):
+                return float(facts.flops_of_shapes(*[value.shape for value in args], out_shape=out.shape))
+            return float(facts.flops(*args, **kwargs, out_val=out))
         except (TypeError, ValueError, AssertionError, IndexError):
             pass  # a rule that does not know this overload: fall to the sizes
-    sizes = [t.numel() for t in args if isinstance(t, Tensor)] + [t.numel() for t in tensors]
-    most = float(max(sizes, default=0))
-    if _CUBIC.search(func.overloadpacket.__name__):
+    if facts.is_cubic:
         first = next((t for t in args if isinstance(t, Tensor) and t.dim() >= 2), None)
         if first is not None:
             rows, columns = int(first.shape[-2]), int(first.shape[-1])
@@ -197,20 +238,27 @@ def measured(build: Callable[[], Function], counter: Counter | None = None) -> t
 
 def live_bytes(graph: fx.Graph, value_of: Callable[[fx.Node], Any]) -> int:
     """The most that the steps' values take at a time, each freed after its last use; inputs are not counted."""
-    last = {source: node for node in graph.nodes for source in node.all_input_nodes}
+    steps = [(node, node.all_input_nodes) for node in graph.nodes]
+    last = {source: node for node, sources in steps for source in sources}
+    held: dict[fx.Node, int] = {}
     live = most = 0
-    for node in graph.nodes:
+    for node, sources in steps:
         if node.op != "call_function":
             continue
-        live += _value_bytes(node, value_of)
+        held[node] = _value_bytes(node, value_of)
+        live += held[node]
         most = max(most, live)
-        live -= sum(_value_bytes(source, value_of) for source in node.all_input_nodes if last[source] is node)
+        for source in sources:
+            if last[source] is node:
+                live -= held.get(source, 0)
     return most
 
 
 def _value_bytes(node: fx.Node, value_of: Callable[[fx.Node], Any]) -> int:
-    if node.op != "call_function" or node.target is operator.getitem:
+    if node.target is operator.getitem:
         return 0
     value = value_of(node)
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
     members = value if isinstance(value, tuple | list) else (value,)
     return sum(member.numel() * member.element_size() for member in members if isinstance(member, Tensor))

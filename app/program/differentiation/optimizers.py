@@ -19,6 +19,7 @@ from app.program.differentiation.gradients import Gradients
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.aliases import value_only
+from app.program.semantics.aside import aside
 from app.program.semantics.graph_values import Emit, Value, fixed, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
@@ -100,7 +101,7 @@ def _plain(kind: str, key: str, value: Value) -> Value:
 def _complete(kind: str, options: Mapping[str, Value]) -> dict[str, Value]:
     """All options, PyTorch's defaults where none are named. Raises its refusals of what is out of range."""
     try:
-        with unset_fake_temporarily():
+        with aside(), unset_fake_temporarily():
             defaults = getattr(optim, kind)([torch.zeros(1, device="cpu", requires_grad=True)], **options).defaults
     except (TypeError, ValueError, RuntimeError) as error:
         raise Refusal(f"PyTorch refuses these options of `optim.{kind}`: {str(error)[:200]}.") from error
@@ -219,7 +220,7 @@ def scheduled(
         )
     plain = {key: _option(invoke, value) for key, value in values.items() if value is not optimizer}
     try:
-        with unset_fake_temporarily(), warnings.catch_warnings():
+        with aside(), unset_fake_temporarily(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             rates = [{"params": [torch.zeros(1, device="cpu")], "lr": group["lr"]} for group in optimizer.groups]
             inner = optim.SGD(rates, lr=1.0)
@@ -248,7 +249,7 @@ def _option(invoke: Callable[[Value, tuple[Value, ...]], Value], value: Value) -
 
 def advanced(scheduler: SchedulerValue) -> None:
     """`scheduler.step()`."""
-    with unset_fake_temporarily(), warnings.catch_warnings():
+    with aside(), unset_fake_temporarily(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scheduler.schedule.step()
     _rated(scheduler)

@@ -16,6 +16,7 @@ from app.program.errors import REFUSALS
 from app.program.function import Modified, Step
 from app.program.reading.source import Refusal
 from app.program.semantics.aliases import storage
+from app.program.semantics.aside import aside
 from app.program.semantics.graph_values import is_floating, mapped_nodes, reachable
 from app.program.semantics.trace import DYNAMIC, Overwrite, Trace
 
@@ -121,7 +122,7 @@ def _saved(step: fx.Node, drawing: bool) -> Saved:
         examples[node] = value
     args, kwargs = mapped_nodes((step.args, dict(step.kwargs)), examples.__getitem__)
     try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with aside(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             result = step.target(*args, **kwargs)
     except (*REFUSALS, *DYNAMIC):  # what only real values decide keeps nothing that a write could spoil: masks and indices
         return frozenset(), False

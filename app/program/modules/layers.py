@@ -17,6 +17,7 @@ from app.program.errors import REFUSALS, sentence
 from app.program.modules.layer_table import LAYERS, OTHERS, WHOLE
 from app.program.reading.source import Refusal
 from app.program.semantics import static
+from app.program.semantics.aside import aside
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, fixed, is_tensor
 from app.program.semantics.trace import ELEMENT_LIMIT
 
@@ -81,16 +82,16 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
     tensor_options = {key: value for key, value in options.items() if is_tensor(value)}
     inner = next((value for value in (*args, *options.values()) if isinstance(value, LayerValue)), None)
     plain = tuple(_option(value) for value in args)
-    named = {key: torch.empty(example(v).shape, device="meta") if is_tensor(v) else _option(v) for key, v in options.items()}
+    named = {key: _skeleton(v) if is_tensor(v) else _option(v) for key, v in options.items()}
     if any(is_tensor(value) for value in args):
         position = next(index for index, value in enumerate(args) if is_tensor(value))
         if position != 0 or not name.endswith("Loss"):
             raise Refusal(f"`nn.{name}` takes plain options, not a tensor.", "Give tensors to the module when it is called.")
         tensor_options["weight"] = args[0]
-        plain = (torch.empty(example(args[0]).shape, device="meta"), *plain[1:])
+        plain = (_skeleton(args[0]), *plain[1:])
     make = functools.partial(getattr(nn, name), *plain, **named)
     try:
-        with unset_fake_temporarily(), torch.device("meta"):
+        with aside(), unset_fake_temporarily(), torch.device("meta"):
             skeleton: nn.Module = make()
             state = skeleton.state_dict()
     except REFUSALS as error:
@@ -111,6 +112,12 @@ def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], 
     for key, weight in weights.items():
         weight.parent = (layer, key)
     return layer
+
+
+def _skeleton(tensor: fx.Node) -> Tensor:
+    """Stands for a tensor among the options of a module."""
+    with aside():
+        return torch.empty(example(tensor).shape, device="meta")
 
 
 def _check_depth(name: str, args: tuple[Value, ...], options: Mapping[str, Value]) -> None:
