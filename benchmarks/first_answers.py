@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import http.client
+import re
 import statistics
 import threading
 import time
@@ -27,13 +28,67 @@ _EVERY_S: Final = 0.025  # as long as the caches of a processor that others use 
 _SMALL: Final = {
     "operation": "softmax", "inputs": {"input": [0.1 * i for i in range(10)]}, "parameters": {"dim": 0}, "want": ["vjp"],
 }  # fmt: skip
-_PROGRAMS: Final[dict[str, Callable[[int], dict[str, Any]]]] = {
-    "return (x @ w).tanh().sum()": lambda n: {"x": [[0.1] * n], "w": [[0.2]] * n},
-    "p = softmax(x, dim=0)\nreturn -(p * log(p)).sum()": lambda n: {"x": [0.1 * i for i in range(n)]},
-    "return ((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2).sum()": lambda n: {"x": [0.1] * n},
-    "h = relu(x @ W + b)\nreturn nn.functional.mse_loss(h @ V, y)": lambda n: {
-        "x": [[0.1] * n] * 4, "W": [[0.3] * 5] * n, "b": [0.1] * 5, "V": [[0.1]] * 5, "y": [[0.0]] * 4,
-    },
+
+
+def _rows(rows: int, columns: int) -> list[list[float]]:
+    return [[0.1 * ((row * columns + column) % 7) - 0.3 for column in range(columns)] for row in range(rows)]
+
+
+_HAS_WEIGHTS: Final = re.compile(r"nn\.[A-Z]")
+# Programs by what they are, each with its text and its inputs of the n-th shape.
+_PROGRAMS: Final[dict[str, tuple[str, Callable[[int], dict[str, Any]]]]] = {
+    "a line": ("return (x @ w).tanh().sum()", lambda n: {"x": [[0.1] * n], "w": [[0.2]] * n}),
+    "entropy": ("p = softmax(x, dim=0)\nreturn -(p * log(p)).sum()", lambda n: {"x": [0.1 * i for i in range(n)]}),
+    "Rosenbrock": (
+        "return ((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2).sum()", lambda n: {"x": [0.1] * n},
+    ),
+    "two layers": (
+        "h = relu(x @ W + b)\nreturn nn.functional.mse_loss(h @ V, y)",
+        lambda n: {"x": [[0.1] * n] * 4, "W": [[0.3] * 5] * n, "b": [0.1] * 5, "V": [[0.1]] * 5, "y": [[0.0]] * 4},
+    ),
+    "power iteration, 10 turns": (
+        "for _ in range(10):\n    v = A @ v\n    v = v / v.norm()\nreturn v @ A @ v",
+        lambda n: {"A": _rows(n, n), "v": [1.0] * n},
+    ),
+    "recurrent cell, 5 turns": (
+        "for t in range(len(x)):\n    h = torch.tanh(x[t] @ Wx + h @ Wh + b)\nreturn (h ** 2).sum()",
+        lambda n: {"x": _rows(5, n), "Wx": _rows(n, 4), "Wh": _rows(4, 4), "b": [0.1] * 4, "h": [0.0] * 4},
+    ),
+    "recurrent cell, as many turns as rows": (
+        "for t in range(len(x)):\n    h = torch.tanh(x[t] @ Wx + h @ Wh + b)\nreturn (h ** 2).sum()",
+        lambda n: {"x": _rows(n, 3), "Wx": _rows(3, 4), "Wh": _rows(4, 4), "b": [0.1] * 4, "h": [0.0] * 4},
+    ),
+    "nn.Sequential": (
+        "model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))\nreturn ((model(x) - y) ** 2).mean()",
+        lambda n: {"x": _rows(n, 4), "y": _rows(n, 1)},
+    ),
+    "nn.Conv2d and a pool": (
+        "conv = nn.Conv2d(1, 4, 3, padding=1)\nh = nn.MaxPool2d(2)(torch.relu(conv(x)))\nreturn h.flatten(1).mean()",
+        lambda n: {"x": [[_rows(n, n)]]},
+    ),
+    "nn.Module with a forward": (
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.inner = nn.Linear(4, 8)\n"
+        "        self.outer = nn.Linear(8, 3)\n    def forward(self, x):\n        return self.outer(torch.relu(self.inner(x)))\n"
+        "return Net()(x).logsumexp(dim=1).sum()",
+        lambda n: {"x": _rows(n, 4)},
+    ),
+    "transformer block": (
+        "attention = nn.MultiheadAttention(8, 2, batch_first=True)\na, _ = attention(x, x, x)\nh = nn.LayerNorm(8)(x + a)\n"
+        "feed = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))\nreturn nn.LayerNorm(8)(h + feed(h)).pow(2).mean()",
+        lambda n: {"x": [_rows(n, 8)]},
+    ),
+    "while with a bound": (
+        "i = 0\nwhile i < 5:\n    x = x - 0.1 * (x ** 3 - x)\n    i += 1\nreturn x.sum()", lambda n: {"x": [0.1] * n},
+    ),
+    "functions in functions": (
+        "def f(z):\n    def g(u):\n        return torch.sin(u) * u\n    return g(z) + g(z + 1)\nreturn f(x).sum()",
+        lambda n: {"x": [0.1] * n},
+    ),
+    "a list of terms": ("return sum([(x ** k).sum() / k for k in range(1, 6)])", lambda n: {"x": [0.1] * n}),
+    "attention by a size": (
+        "s = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])\nreturn (softmax(s, dim=-1) @ v).sum()",
+        lambda n: {name: _rows(n, 8) for name in "qkv"},
+    ),
 }  # fmt: skip
 
 
@@ -88,14 +143,14 @@ def in_process(line: Line) -> None:
                     cached.append(shape[1])
         line(f"{kind}: first query of an operation, {len(signatures)} operations", _shown(signatures), "")
         line(f"{kind}: first of another shape over a cached one", _shown(shapes), f"cached {_shown(cached)}")
-    for text, inputs_of in _PROGRAMS.items():
-        query = {"program": text, "want": ["gradient"]}
+    for title, (text, inputs_of) in _PROGRAMS.items():
+        query = {"program": text, "want": ["gradient"], **({"seed": 0} if _HAS_WEIGHTS.search(text) else {})}
         shown = [_over_cached(road, {**query, "inputs": inputs_of(n)}) for n in range(4, 16)]
         known = [shape for shape in shown[1:] if shape is not None]
         line(
-            f"program: {text.splitlines()[-1][:46]}",
+            f"program: {title}",
             _shown([over for over, _ in known]),
-            f"the very first {shown[0][0] if shown[0] else 0:.2f} ms",
+            f"cached {_shown([cached for _, cached in known])}, the very first {shown[0][0] if shown[0] else 0:.2f} ms",
         )
 
 

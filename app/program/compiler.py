@@ -18,7 +18,7 @@ from app.program.interpreting.outputs import outputs, program
 from app.program.interpreting.statements import Runner
 from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal, read
-from app.program.semantics.graph_values import Value, reachable
+from app.program.semantics.graph_values import Value, example, reachable
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import Budget
 from app.program.semantics.trace import Trace
@@ -112,7 +112,7 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
         names=tuple(weights),
         call=_giving(trace, nodes, dtype),
         random=any(node in trace.drawing for node in needed),
-        shapes={name: tuple(node.meta["val"].shape) for name, node in zip(weights, nodes, strict=True)},
+        shapes={name: tuple(example(node).shape) for name, node in zip(weights, nodes, strict=True)},
         written=frozenset(
             name for name, weight in weights.items() if weight.parent is None or not isinstance(weight.parent[0], LayerValue)
         ),

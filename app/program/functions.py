@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from app.catalogue.dtypes import dtype_name
 from app.errors import PullbackError
 from app.program.compiler import Inputs, build_program
 from app.program.errors import shown
 from app.program.function import Function
+from app.program.semantics import questions
 from app.program.stored import Functions, InputSpec, ParameterSpec, StoredFunction, kind_of, load
 from app.query import COMPLEX_DTYPES, FLOATING_DTYPES, INTEGER_DTYPES, Parameter
 
@@ -50,7 +51,22 @@ def build_function(
             casts[spec.name] = getattr(torch, spec.dtype)
         _check_shape(spec, tensor, extents)
     plain = {spec.name: _parameter(function, spec, parameters) for spec in function.parameters if spec.name not in inputs}
-    return build_program(function.text, inputs, plain, dtype, function.name, casts)
+    built = build_program(function.text, inputs, plain, dtype, function.name, casts)
+    _note_annotations(function, built)
+    return built
+
+
+def _note_annotations(function: StoredFunction, built: Function) -> None:
+    """For other shapes the graph holds where they agree with the annotations as well."""
+    leaves = dict(zip(built.leaves, (node for node in built.graph.nodes if node.op == "placeholder"), strict=True))
+    named: dict[str, tuple[fx.Node, int]] = {}
+    for spec in function.inputs:
+        for index, axis in enumerate(spec.shape or ()):
+            node = leaves[spec.name]
+            if isinstance(axis, int):
+                questions.asked(node, questions.extent, index)
+            elif named.setdefault(axis, (node, index)) != (node, index):
+                questions.asked(node, questions.has_extent_of, index, *named[axis])
 
 
 def _refuse_unknown(function: StoredFunction, names: Iterable[str], known: list[str], field: str, code: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Part, Run, part
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_floating, is_tensor, reachable
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, held, is_floating, is_tensor, reachable
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Instance
@@ -200,7 +200,7 @@ def _gradients(
     for argument, member in zip(args, members, strict=False):
         if not is_tensor(argument):
             continue
-        if not is_tensor(member) or not is_floating(example(argument)):
+        if not is_tensor(member) or not is_floating(held(argument).meta["val"]):
             if member is not None and not is_tensor(member):
                 raise Refusal(
                     f"`{kind.name}.backward` gives {named(member)} in the place of a gradient.", "Return a tensor or None."

@@ -91,7 +91,7 @@ class Gradients:
         """The gradient of `outputs` for each of `inputs` (nodes as they stood), None where no path leads."""
         for output in outputs:
             value: Tensor = output.meta["val"]
-            if cotangents is None and value.numel() != 1:
+            if cotangents is None and not example(output).is_single():
                 raise Refusal(
                     f"The gradient is of one number; this tensor has the shape {list(value.shape)}.",
                     "Take its `.sum()`, or give `grad_outputs=torch.ones_like(y)`.",
@@ -116,7 +116,7 @@ class Gradients:
     def backward(self, loss: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> None:
         """`loss.backward(gradient=None, …, create_graph=False)`."""
         cotangent = kwargs.get("gradient", args[0] if args else None)
-        if cotangent is None and example(loss).numel() != 1:
+        if cotangent is None and not example(loss).is_single():
             raise Refusal(
                 f"`.backward()` is of one number; this tensor has the shape {list(example(loss).shape)}.",
                 "Take its `.sum()` or `.mean()` before, or give a cotangent: `y.backward(torch.ones_like(y))`.",

@@ -159,7 +159,7 @@ class Transforms:
         return (value, beside) if transformed.options.get("has_aux") else value
 
     def _blocks(self, emit: Emit, kind: str, inputs: list[fx.Node], outputs: list[fx.Node]) -> list[list[Value]]:
-        if kind == "hessian" and (len(outputs) != 1 or outputs[0].meta["val"].numel() != 1):
+        if kind == "hessian" and (len(outputs) != 1 or not example(outputs[0]).is_single()):
             raise Refusal("`hessian` is of a function that gives one number.", "Return `.sum()` of it.", code="not_scalar")
         section = self._section(inputs, outputs)
         derivatives = emit(f"func.{kind}", Jacobian(section.run, kind), (inputs, list(section.free)), {}, exact=True)
@@ -261,7 +261,7 @@ class Transforms:
         inputs, axes = [n for nodes, _ in spread for n in nodes], [a for _, dims in spread for a in dims]
         if not any(axis is not None for axis in axes):
             raise Refusal("`vmap` needs a tensor with an axis to map over.", "Give `in_dims` an axis for one argument.")
-        sizes = {example(n).shape[a] for n, a in zip(inputs, axes, strict=True) if a is not None and example(n).dim()}
+        sizes = {example(n).extent(a) for n, a in zip(inputs, axes, strict=True) if a is not None and example(n).ndim}
         if len(sizes) != 1 or 0 in sizes:
             raise Refusal(f"The mapped axes have {sorted(sizes)} members; they must agree.", code="shape_mismatch")
         samples = [

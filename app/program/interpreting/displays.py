@@ -14,7 +14,7 @@ from app.program.library import attributes as tensors
 from app.program.library.containers import KEYS, is_key
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import MultiOutput, Value, is_tensor, item_of
+from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.values import DefaultDict
@@ -30,6 +30,7 @@ class Displays(Assigning):
     """Reads what holds several values."""
 
     truth: Callable[[ast.expr], bool]
+    dotted: Callable[[ast.expr], str | None]
 
     def _members(self, nodes: list[ast.expr]) -> list[Value]:
         values: list[Value] = []
@@ -42,8 +43,17 @@ class Displays(Assigning):
         return values
 
     def _subscript(self, node: ast.Subscript) -> Value:
+        if isinstance(node.value, ast.Attribute) and node.value.attr == "shape" and self.dotted(node.value) is None:
+            return self._of_attribute(node, node.value)
         owner = self.read(self.value(node.value))
         return self.read(self.item(node, owner, self.value(node.slice)))
+
+    def _of_attribute(self, node: ast.Subscript, attribute: ast.Attribute) -> Value:
+        """`x.shape[0]`: of a tensor that extent alone, so that the others have no say in how the program is read."""
+        holder, index = self.read(self.value(attribute.value)), self.value(node.slice)
+        if is_tensor(holder) and isinstance(index, int) and -example(holder).ndim <= index < example(holder).ndim:
+            return example(holder).extent(index)
+        return self.read(self.item(node, self.read(self.attribute_of(attribute, holder, attribute.attr)), index))
 
     def item(self, node: ast.AST, owner: Value, index: Value) -> Value:
         """`owner[index]`."""

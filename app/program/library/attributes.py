@@ -15,6 +15,7 @@ from app.program.library.lookup import call, lookup_method, nearest
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
+from app.program.semantics.questions import Example
 from app.program.semantics.values import Inert
 
 # What a tensor has in PyTorch but not here, and what to do.
@@ -61,7 +62,7 @@ def attribute(emit: Emit, tensor: fx.Node, name: str) -> Value:
     """`tensor.name` without a call."""
     value = example(tensor)
     if name == "shape":
-        return tuple(value.shape)
+        return value.shape
     if name in ("ndim", "dtype"):
         return value.ndim if name == "ndim" else value.dtype
     if name == "device":
@@ -145,26 +146,28 @@ def _no_method(name: str) -> Refusal:
     return Refusal(f"A tensor has no `.{name}` here.", f"Nearest names: {', '.join(near)}." if near else None)
 
 
-def _known(value: torch.Tensor, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Any:
+def _known(value: Example, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Any:
     """Reads that the shape and dtype alone answer."""
     if name == "size":
         axis = args[0] if args else kwargs.get("dim")
-        return tuple(value.shape) if axis is None else size(value, static.integer(axis, "The axis of `.size`"))
+        return value.shape if axis is None else size(value, static.integer(axis, "The axis of `.size`"))
+    if name in ("numel", "nelement"):
+        return value.numel()
     known = {
-        "dim": value.ndim, "ndimension": value.ndim, "numel": value.numel(), "nelement": value.numel(), "is_complex": value.is_complex(),
-        "is_floating_point": value.is_floating_point(), "element_size": value.element_size(), "get_device": DEVICE,
+        "dim": value.ndim, "ndimension": value.ndim, "is_complex": value.is_complex(), "is_floating_point": value.is_floating_point(),
+        "element_size": value.element_size(), "get_device": DEVICE,
     }  # fmt: skip
     return known[name]
 
 
-def size(value: torch.Tensor, axis: int) -> int:
+def size(value: Example, axis: int) -> int:
     if not -value.ndim <= axis < value.ndim:
         raise Refusal(
             f"Axis {axis} is out of range: the tensor has {value.ndim} axes.",
             code="shape_mismatch",
             given=str(list(value.shape)),
         )
-    return value.shape[axis]
+    return value.extent(axis)
 
 
 def _cast(emit: Emit, tensor: fx.Node, dtype: torch.dtype) -> Value:
@@ -195,7 +198,7 @@ def _is_device(value: Value) -> bool:
 
 def is_single(tensor: fx.Node) -> bool:
     """Whether a tensor has one element, so that Python may ask whether it holds."""
-    return example(tensor).numel() == 1
+    return example(tensor).is_single()
 
 
 def is_floating_value(value: Value) -> bool:

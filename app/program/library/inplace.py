@@ -93,7 +93,7 @@ def fitted(emit: Emit, tensor: fx.Node, value: Value, what: str) -> fx.Node:
     if not is_tensor(value):
         raise Refusal(f"`{what}` gives no tensor here.")
     old, new = example(tensor), example(value)
-    if old.shape != new.shape:
+    if not new.has_shape_of(old):
         raise Refusal(
             f"`{what}` writes into a tensor of shape {list(old.shape)}, and the result has the shape {list(new.shape)}.",
             "Assign the result: `y = y + z` makes a new tensor.",
@@ -119,7 +119,7 @@ def set_item(trace: Trace, emit: Emit, tensor: fx.Node, index: Value, value: Val
         raise Refusal(f"{static.named(value).capitalize()} cannot be written into a tensor.", "Write a tensor or a number.")
     if isinstance(value, list | tuple):
         static.plain(value)
-    if _is_whole(index) and is_tensor(value) and example(value).shape == example(tensor).shape:
+    if _is_whole(index) and is_tensor(value) and example(value).has_shape_of(example(tensor)):
         written = emit("[]=", _copied, (tensor, value), {})
     else:
         written = emit("[]=", aliases.item_set, (tensor, index, value), {})
@@ -132,7 +132,7 @@ def _is_whole(index: Value) -> bool:
 
 def set_data(trace: Trace, emit: Emit, tensor: fx.Node, value: fx.Node) -> None:
     """`tensor.data = value`: a write that no derivative sees."""
-    if example(tensor).shape != example(value).shape:
+    if not example(value).has_shape_of(example(tensor)):
         raise Refusal("`.data = …` keeps the shape of the tensor here.", "Assign to a name.", code="shape_mismatch")
     enabled, trace.grad_enabled = trace.grad_enabled, False
     try:

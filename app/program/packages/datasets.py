@@ -23,14 +23,14 @@ class Dataset:
 
     @property
     def length(self) -> int:
-        return int(example(self.tensors[0]).shape[0])
+        return example(self.tensors[0]).extent(0)
 
 
 def dataset(args: tuple[Value, ...]) -> Dataset:
     """`TensorDataset(X, y)`. Raises a refusal where the tensors have different lengths."""
     if not args or not all(is_tensor(value) and example(value).ndim for value in args):
         raise Refusal("`TensorDataset` takes tensors.", "Write `TensorDataset(X, y)`.")
-    if len({int(example(value).shape[0]) for value in args}) > 1:
+    if len({example(value).extent(0) for value in args}) > 1:
         raise Refusal("The tensors of a dataset have the same first length.", code="shape_mismatch")
     return Dataset(args)
 

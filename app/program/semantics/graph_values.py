@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.aliases import VIEWED, View
+from app.program.semantics.questions import Example
 
 _INTEGER_LIMIT: Final = 1 << 63  # of int64, which a plain integer becomes beside a tensor
 
@@ -44,11 +45,16 @@ def is_tensor(value: object) -> bool:
     return isinstance(value, fx.Node)
 
 
-def example(node: fx.Node) -> Tensor:
-    """The tensor that `node` had while building; of one that was written into, a value of the same shape and dtype."""
+def held(node: fx.Node) -> fx.Node:
+    """The node with the value of a tensor; of one that was written into, of the same shape and dtype."""
     cell = node.meta.get("cell")
-    tensor: Tensor = (node if cell is None else cell.node).meta["val"]
-    return tensor
+    return node if cell is None else cell.node
+
+
+def example(node: fx.Node) -> Example:
+    """The tensor that `node` had while building; of one that was written into, a value of the same shape and dtype."""
+    shown = held(node)
+    return Example(shown, shown.meta["val"])
 
 
 def is_floating(tensor: Tensor) -> bool:

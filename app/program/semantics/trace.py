@@ -22,13 +22,13 @@ from app.errors import PullbackError
 from app.program.errors import REFUSALS, refusal, tensors_in
 from app.program.function import Step
 from app.program.reading.source import Refusal
-from app.program.semantics import aliases, static
+from app.program.semantics import aliases, questions, static
 from app.program.semantics.aliases import VIEWED, Cell, View, cell_of
 from app.program.semantics.graph_values import (
     MultiOutput,
     Value,
-    example,
     examples_of,
+    held,
     is_floating,
     lowered,
     mapped,
@@ -69,6 +69,7 @@ class Trace:
         drawing: the nodes that draw random numbers.
         initialising: those of them that give weights their first values.
         grad_enabled: false inside `torch.no_grad()`: what is computed then carries no derivative.
+        has_written: the program wrote into a tensor.
     """
 
     def __init__(self, budget: static.Budget) -> None:
@@ -81,6 +82,8 @@ class Trace:
         self.outputs: tuple[str, ...] = ()
         self.steps = 0
         self.overwritten: list[Overwrite] = []
+        self.has_written = False
+        self._memory: list[tuple[fx.Node, fx.Node]] = []
         self._picked: dict[tuple[fx.Node, int], Value] = {}
         self._detached: dict[fx.Node, fx.Node] = {}
         self._last_leaf: fx.Node | None = None
@@ -192,7 +195,8 @@ class Trace:
         """
         cell = cell_of(identity)
         old = self.now(identity)
-        if aliases.overlaps(old.meta["val"]):
+        self.has_written = True
+        if questions.asked(old, aliases.overlaps):
             raise Refusal(
                 "PyTorch refuses to write into this tensor: `expand` shows one place in memory as several elements.",
                 "Take a copy first: `x = x.clone()`.",
@@ -237,12 +241,13 @@ class Trace:
 
     def _overwrite(self, step: Step, root: Cell, cell: Cell, value: fx.Node) -> None:
         """Notes what shows the memory that is written into: PyTorch's version counters, which `.data` does not share."""
-        for held in (root, *root.members):
-            if held.version == root.writes and not any(view.unversioned for view in held.views):
-                self.overwritten.append(Overwrite(held.node, value if held is cell else None, step, self.steps))
+        for each in (root, *root.members):
+            if each.version == root.writes and not any(view.unversioned for view in each.views):
+                self.overwritten.append(Overwrite(each.node, value if each is cell else None, step, self.steps))
 
     def rebind(self, identity: fx.Node, value: fx.Node) -> None:
         """The tensor object becomes what `value` is, memory and all: `x.unsqueeze_(0)`, `x.data = y`."""
+        self.has_written = True
         source, cell = cell_of(value), cell_of(identity)
         cell.root, cell.views = source.root, source.views
         cell.node, cell.version = self.now(value), source.root.writes
@@ -293,6 +298,12 @@ class Trace:
         """Closes the graph with its named outputs."""
         self.outputs = tuple(outputs)
         self.graph.output(tuple(self.now(node) for node in outputs.values()))
+        if self.has_written:  # then who shares memory with whom has decided what the writes changed
+            for node, owner in self._memory:
+                questions.asked(node, questions.shares_memory, owner)
+            for node in self.graph.nodes:
+                if "val" in node.meta:
+                    questions.asked(node, questions.single_axes)
 
     def _execute(
         self, step: Step, target: Callable[..., Any], args: Any, kwargs: dict[str, Any], usage: Callable[[], str] | None
@@ -345,9 +356,10 @@ class Trace:
         memory = aliases.storage(result)
         args, kwargs = arguments
         for owner in (*args, *kwargs.values()):
-            if not isinstance(owner, fx.Node) or not isinstance(example(owner), Tensor):
+            if not isinstance(owner, fx.Node) or not isinstance(held(owner).meta["val"], Tensor):
                 continue
-            if aliases.storage(example(owner)) != memory:
+            self._memory.append((node, held(owner)))
+            if aliases.storage(held(owner).meta["val"]) != memory:
                 continue
             cell = cell_of(owner)
             target = (node.args[0] if pick is not None else node).target  # type: ignore[union-attr]

@@ -1,0 +1,122 @@
+"""What the reading of a program asks of its tensors besides their ranks and dtypes, and whether other tensors answer alike.
+
+Reading may go another way for other shapes only where it asked for one: so each question stands, with its answer, at the node that was
+asked, and a graph holds for all tensors of which every question has the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from app.program.semantics.aliases import storage
+
+Question = Callable[..., object]
+Asked = tuple[Question, tuple[Any, ...]]
+
+
+def asked(node: fx.Node, question: Question, *others: Any) -> Any:
+    """The answer to `question(tensor of node, *others)`, noted at the node; nodes among `others` stand for their tensors."""
+    known: dict[Asked, object] = node.meta.setdefault("asked", {})
+    key = question, others
+    if key not in known:
+        known[key] = question(_value(node), *map(_value, others))
+    return known[key]
+
+
+def _value(value: Any) -> Any:
+    return value.meta["val"] if isinstance(value, fx.Node) else value
+
+
+def answers_alike(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
+    """Whether other tensors give every answer that `node` gave, as far as there are values of the nodes that it was compared with."""
+    known: dict[Asked, object] = node.meta["asked"]
+    for (question, others), answer in known.items():
+        if all(other in values for other in others if isinstance(other, fx.Node)):
+            compared = [values[other] if isinstance(other, fx.Node) else other for other in others]
+            if question(values[node], *compared) != answer:
+                return False
+    return True
+
+
+def shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def extent(tensor: Tensor, axis: int) -> int:
+    return tensor.shape[axis]
+
+
+def is_single(tensor: Tensor) -> bool:
+    return tensor.numel() == 1
+
+
+def has_shape_of(tensor: Tensor, other: Tensor) -> bool:
+    return tensor.shape == other.shape
+
+
+def has_extent_of(tensor: Tensor, axis: int, other: Tensor, other_axis: int) -> bool:
+    return tensor.shape[axis] == other.shape[other_axis]
+
+
+def shares_memory(tensor: Tensor, other: Tensor) -> bool:
+    return storage(tensor) == storage(other)
+
+
+def single_axes(value: Any) -> tuple[bool, ...] | None:
+    """Which axes have one member: they decide what is a view and what a copy."""
+    return tuple([extent == 1 for extent in value.shape]) if isinstance(value, Tensor) else None
+
+
+class Example:
+    """The tensor that a node had while a program was read. Rank and dtype are free to know; whatever else is asked is noted."""
+
+    __slots__ = ("_node", "_tensor")
+
+    def __init__(self, node: fx.Node, tensor: Tensor) -> None:
+        self._node, self._tensor = node, tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._tensor.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._tensor.device
+
+    @property
+    def ndim(self) -> int:
+        return self._tensor.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        answer: tuple[int, ...] = asked(self._node, shape)
+        return answer
+
+    def extent(self, axis: int) -> int:
+        """Of one axis, from -ndim to ndim - 1."""
+        answer: int = asked(self._node, extent, axis % self._tensor.ndim)
+        return answer
+
+    def is_single(self) -> bool:
+        """Whether it has one element."""
+        return bool(asked(self._node, is_single))
+
+    def numel(self) -> int:
+        answer: int = asked(self._node, Tensor.numel)
+        return answer
+
+    def has_shape_of(self, other: Example) -> bool:
+        return bool(asked(self._node, has_shape_of, other._node))
+
+    def is_floating_point(self) -> bool:
+        return self._tensor.is_floating_point()
+
+    def is_complex(self) -> bool:
+        return self._tensor.is_complex()
+
+    def element_size(self) -> int:
+        return self._tensor.element_size()
