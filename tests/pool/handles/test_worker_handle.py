@@ -62,15 +62,15 @@ def test_it_gives_way_until_it_is_through_with_the_first(worker: WorkerHandle) -
 
 def test_it_is_told_of_no_slab_where_none_could_be_made() -> None:
     loop = asyncio.new_event_loop()
-    ours, theirs = socket.socketpair()
+    own_end, other_end = socket.socketpair()
     slot = WorkerSlot("cpu", 1, 1 << 20, slab_bytes=1 << 20)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # the limit is on a descriptor's number
     try:
-        handle = WorkerHandle(loop, 1, 0, slot, ours, lambda _, __: None, lambda _: None, lambda _: None)
+        handle = WorkerHandle(loop, 1, 0, slot, own_end, lambda _, __: None, lambda _: None, lambda _: None)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert handle.slot == replace(slot, slab_bytes=0)
     handle.kill()
-    theirs.close()
+    other_end.close()
     loop.close()
