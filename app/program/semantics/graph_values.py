@@ -57,7 +57,7 @@ def example(node: fx.Node) -> Example:
     return Example(shown, shown.meta["val"])
 
 
-def is_floating(tensor: Tensor) -> bool:
+def is_floating(tensor: Tensor | Example) -> bool:
     return tensor.dtype.is_floating_point or tensor.dtype.is_complex
 
 
