@@ -15,6 +15,7 @@ from app.engine.check.objective import Differentiated
 from app.engine.precision.random_rounding import RandomRounding
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS
+from app.engine.stepwise.quotients import runs_away, settled
 
 EVALUATIONS: Final = 500  # forwards for all elements, and as many again for those that need a closer look
 SECONDS: Final = 2.0  # what either of them may take
@@ -23,9 +24,7 @@ DIRECTIONS: Final = 4  # random, of all elements together: one could hide a wron
 _FARTHER: Final = 9.0  # decades at most that steps go farther down for an element below the others; chosen
 _LEVELS: Final = 12  # steps tried where the first does not settle
 _CLOSE: Final = 24  # elements looked at closely, at most
-_DOUBTED: Final = 4  # roundings that two quotients may differ by
 _KINK: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
-_GROWTH: Final = 2.0  # of a quotient from one step to the next, 2.2 to 5.6 times as small: that of a jump grows by as much
 _RUNS: Final = (
     4  # under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for
 )
@@ -144,15 +143,15 @@ class Numeric:
         if len(steps) < 3:
             return
         rounding = self._rounding(name, place, own)
-        noise = torch.stack([rounding / step for step in steps])
-        ratio = 10 ** (decades / _LEVELS)
+        at = torch.tensor(steps, dtype=rounding.dtype, device=rounding.device)
+        noise = rounding / at[:, None]
         central, ahead, behind = (torch.stack(column) for column in zip(*tries, strict=True))
-        differences.doubt[place], differences.value[place] = _settled(central, noise, ratio**2)
-        r_doubt, r_at = _settled(ahead, noise, ratio)
-        l_doubt, l_at = _settled(behind, noise, ratio)
+        differences.value[place], differences.doubt[place], _ = settled(central, noise, at, 2)
+        r_at, r_doubt, _ = settled(ahead, noise, at, 1)
+        l_at, l_doubt, _ = settled(behind, noise, at, 1)
         apart = (r_at - l_at).abs()
         kinks = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
-        if bool(kinks.any()) and not bool((kinks & _runs_away(ahead, behind)).any()):
+        if bool(kinks.any()) and not bool((kinks & (runs_away(ahead) | runs_away(behind))).any()):
             differences.sides[place] = (l_at, r_at)
             if bool((kinks & (apart < _CLEARLY * (r_doubt + l_doubt))).any()):
                 differences.unclear.add(place)
@@ -184,10 +183,11 @@ class Numeric:
                 return None
             tries.append((pair[0] - pair[1]) / (2 * step))
             gaps.append(((pair[0] - self.base) - (self.base - pair[1])).abs() / step)
-        noise = torch.stack([8 * self._eps * self.size / step for step in steps])
+        at = torch.tensor(steps, dtype=self.size.dtype, device=self.size.device)
+        noise = 8 * self._eps * self.size / at[:, None]
         if bool(((gaps[1] > 0.5 * gaps[0]) & (gaps[2] > 0.5 * gaps[1]) & (gaps[2] > 4 * noise[2])).any()):
             return None
-        doubt, value = _settled(torch.stack(tries), noise, 100.0)
+        value, doubt, _ = settled(torch.stack(tries), noise, at, 2)
         return direction, value, doubt
 
     @property
@@ -224,37 +224,6 @@ class Numeric:
         except REFUSALS:
             return None
         return right, left
-
-
-def _settled(tries: Tensor, noise: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """Of difference quotients over shrinking steps, shape [steps, rows]: for each row the least doubt, and the value where it is.
-
-    What a quotient may be off by is what the quotients of finer steps, and their extrapolations (Richardson), differ from it by beyond
-    their noise: two coarse steps that agree by chance, as those of cos at 1e8, are not believed.
-
-    Arguments:
-        noise: shape [steps, rows], what rounding does to each quotient.
-        power: what the error of one step is of that of the next: the ratio of steps, or its square for central differences.
-    """
-    better = tries[1:] + (tries[1:] - tries[:-1]) / (power - 1)
-    doubts, values = [], []
-    for column, own in ((tries, noise), (better, noise[1:] * (power + 1) / (power - 1))):
-        for k in range(len(column) - 1):
-            farther = ((column[k:] - column[k]).abs() - _DOUBTED * own[k:]).clamp(min=0).amax(0)
-            doubts.append(torch.where(torch.isfinite(farther), farther + own[k], torch.inf))
-            values.append(column[k])
-    doubt = torch.stack(doubts)
-    best, at = doubt.min(0)
-    return best, torch.stack(values).gather(0, at[None])[0]
-
-
-def _runs_away(ahead: Tensor, behind: Tensor) -> Tensor:
-    """Rows whose quotients of one side, shape [steps, rows], grow as the step shrinks, to the last: a jump, and no bend."""
-    grows = [
-        (side[1:].abs() > _GROWTH * side[:-1].abs()).all(0) & torch.isfinite(side[-1])
-        for side in (ahead.nan_to_num(), behind.nan_to_num())
-    ]
-    return grows[0] | grows[1]
 
 
 def places_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Place]:

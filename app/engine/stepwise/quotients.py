@@ -1,4 +1,4 @@
-"""Difference quotients of a real function of one number, from the left and from the right, over shrinking steps, and where they settle."""
+"""Difference quotients over shrinking steps, and where they settle: of many rows at once, or of one number from the left and the right."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import torch
+from torch import Tensor
+
 # Steps shrink by this factor from one level to the next: a quotient of a smooth function then gains 4 bits a level, until rounding takes over.
 SHRINK: Final = 16.0
 # A quotient and a derivative that differ by less, relative to the larger, are taken for the same: the quotient's own error at its best
 # step is about sqrt(eps) = 1.5e-8 (Nocedal & Wright, Numerical Optimization, 2nd ed., section 8.1), and this leaves three digits of room
 # for functions that are large beside their derivative.
 SAME: Final = 1e-5
-# The doubt is the gap between two neighbouring levels, no strict bound: room for both.
+# The doubt is what finer levels differ by, no strict bound: room for that.
 _DOUBTS: Final = 8.0
+_ROUNDINGS: Final = 4.0  # roundings that two quotients may differ by
+_GROWTH: Final = 2.0  # of a quotient from one step to the next, 2.2 times as small at least: that of a jump grows by as much
 # A quotient that may be off by more than this share of what it is compared with says nothing.
 _TELLING: Final = 0.05
 # Quotients that fall at least like the square root of the step tend to zero.
@@ -105,25 +110,54 @@ def sides(rise: Rise, noise: float, steps: Sequence[float]) -> Sides:
     Arguments:
         noise: the rounding error of one `rise`.
     """
-    left, right = ([rise(sign * h) / (sign * h) for h in steps] for sign in (-1, 1))
-    central = [(a + b) / 2 for a, b in zip(left, right, strict=True)]  # its error shrinks with the square of the step
-    return Sides(*(_settled(list(zip(steps, quotients, strict=True)), noise) for quotients in (left, right, central)))
+    quotients = torch.tensor([[rise(sign * h) / (sign * h) for sign in (-1, 1)] for h in steps], dtype=torch.float64)
+    columns = (quotients, quotients.mean(1, keepdim=True))  # the error of central ones shrinks with the square of the step
+    at = torch.tensor(steps, dtype=torch.float64)
+    rounding = (noise / at)[:, None]
+    each: list[OneSided] = []
+    for column, order in zip(columns, (1, 2), strict=True):
+        value, doubt, level = settled(column, rounding, at, order)
+        for k, last in enumerate(level.tolist()):
+            so_far = column[: last + 1, k].tolist()
+            steady = _is_steady(so_far, float(doubt[k]), float(rounding[last]))
+            is_settled = math.isfinite(doubt[k])
+            each.append(
+                OneSided(float(value[k]), float(doubt[k]), steady) if is_settled else OneSided(math.nan, math.inf, False)
+            )
+    return Sides(*each)
 
 
-def _settled(levels: Sequence[tuple[float, float]], noise: float) -> OneSided:
-    """The level with the least doubt among those that no finer level contradicts.
+def settled(quotients: Tensor, noise: Tensor, steps: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of quotients over shrinking steps, shape [steps, rows]: for each row the value of least doubt, that doubt, and the step it is of.
 
-    A plateau of coarse steps alone proves nothing: x + sin(1e12 x) / 1e12 has the slope 1 there, and 2 where it is looked at closely.
+    What a quotient may be off by is what the quotients of finer steps, and their extrapolations (Richardson), differ from it by beyond
+    their noise: two coarse steps that agree by chance, as those of cos at 1e8, are not believed, nor is a plateau of coarse ones:
+    x + sin(1e12 x) / 1e12 has the slope 1 there, and 2 where it is looked at closely.
+
+    Arguments:
+        noise: what rounding does to each quotient, shape [steps, rows] or [steps, 1].
+        steps: shape [steps], two at least.
+        order: of a quotient's error in its step: 1 of one side, 2 of central ones.
     """
-    best = OneSided(math.nan, math.inf, False)
-    for k in range(1, len(levels)):
-        step, value = levels[k]
-        doubt = abs(value - levels[k - 1][1]) + 2 * noise / step
-        if not doubt < best.doubt:  # NaN, too
-            continue
-        if all(abs(finer - value) <= _DOUBTS * (doubt + noise / h) for h, finer in levels[k + 1 :]):
-            best = OneSided(value, doubt, _is_steady([q for _, q in levels[: k + 1]], doubt, noise / step))
-    return best
+    noise = noise.expand_as(quotients)
+    power = ((steps[:-1] / steps[1:]) ** order)[:, None]
+    better = quotients[1:] + (quotients[1:] - quotients[:-1]) / (power - 1)
+    doubts, values = [], []
+    for column, own in ((quotients, noise), (better, noise[1:] * (power + 1) / (power - 1))):
+        finer = torch.ones(len(column), len(column), dtype=torch.bool, device=column.device).triu()[..., None]
+        beyond = ((column[None] - column[:, None]).abs() - _ROUNDINGS * own).clamp(min=0)
+        farther = torch.where(finer, beyond, 0.0).amax(1)[:-1]
+        doubts.append(torch.where(torch.isfinite(farther), farther + own[:-1], torch.inf))
+        values.append(column[:-1])
+    doubt, at = torch.cat(doubts).min(0)
+    plain = len(quotients) - 1
+    return torch.cat(values).gather(0, at[None])[0], doubt, torch.where(at < plain, at, at - plain + 1)
+
+
+def runs_away(quotients: Tensor) -> Tensor:
+    """Rows whose quotients of one side, shape [steps, rows], grow as the step shrinks, to the last: a jump, and no bend."""
+    sizes = quotients.nan_to_num().abs()
+    return (sizes[1:] > _GROWTH * sizes[:-1]).all(0)
 
 
 def _is_steady(quotients: Sequence[float], doubt: float, rounding: float) -> bool:
