@@ -32,6 +32,7 @@ _ZERO: Final = 1e-12
 # An element is off by three times its doubt at most: the doubt is the gap between neighbouring steps, no strict bound.
 _DOUBTS: Final = 3
 _ASKED: Final = 48  # elements for which numbers of 60 digits are asked, the most doubtful first
+_ENOUGH: Final = 8  # of these in which they say what settled differences said: the others' are believed then; chosen
 _EXACT: Final = 1e-14  # a quotient of 60 digits, rounded to float64
 WORST: Final = 5  # elements that are named in the answer
 
@@ -136,11 +137,13 @@ def _look_closely(
 
 def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Differences, seen: Sequence[Place]) -> bool:
     """Asks numbers of 60 digits where those of float64 do not settle, or say otherwise than autodiff. Whether some were had."""
-    exact, asked = ExactDifferences(objective, name), False
+    exact, asked, confirmed = ExactDifferences(objective, name), False, 0
     for place in seen:
         settled = place in differences.value and parts.settled(place, differences)
         has_sides = place in differences.sides and place not in differences.unclear
         if has_sides or (place not in differences.sides and settled and not parts.contradicts(place, differences)):
+            continue
+        if settled and confirmed >= _ENOUGH:
             continue
         sides = exact.at(place)
         if sides is None:
@@ -149,6 +152,9 @@ def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Di
         if not bool((torch.isfinite(left) & torch.isfinite(right) & torch.isfinite(rounding)).all()):
             continue  # what is added to exp(1e6) leaves no trace in 600 digits
         asked = True
+        if settled:
+            allowed = _DOUBTS * differences.doubt[place] + parts.relative * differences.value[place].abs()
+            confirmed += bool(((left + right) / 2 - differences.value[place]).abs().le(allowed).all())
         differences.value[place] = (left + right) / 2
         differences.doubt[place] = _EXACT * (left.abs() + right.abs()) + rounding
         differences.sides.pop(place, None)

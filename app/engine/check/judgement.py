@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 from app.engine.check.agreement import RELATIVE, Compared, largest
 from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
 from app.engine.check.finite_differences import DIRECTIONS, Numeric
+from app.engine.check.kinks.subgradients import Subgradients, subgradients
 from app.engine.check.objective import Differentiated
 from app.engine.check.reasons import Reason
-from app.engine.check.subgradients import Subgradients, subgradients
 from app.engine.stepwise.one_sided import scale_of
 from app.engine.stepwise.point import REFUSALS
 
@@ -69,7 +70,10 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
     """Where nothing was sent to compare with."""
     kinks = ~torch.isnan(compared.low)
     agrees, tolerance = compared.agrees, compared.tolerance
-    is_subgradient = _is_subgradient(objective, numeric, name, compared) if agrees is False else False
+    is_subgradient: bool | None = False
+    if agrees is False:
+        around = subgradients(objective, name, compared.ours, numeric.size, compared.contradicted)
+        is_subgradient = _is_subgradient(objective, numeric, name, compared, around)
     if is_subgradient is not False:
         why = None if is_subgradient else Reason.CORNERS
         return Verdict(
@@ -93,7 +97,11 @@ def of_client(
 ) -> Verdict:
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
     ours = compared.ours
-    is_subgradient = _is_subgradient(objective, numeric, name, compared) if compared.agrees is False else False
+    suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
+    search = cache(
+        lambda: subgradients(objective, name, ours, numeric.size, suspects)
+    )  # at most once: it is hundreds of gradients
+    is_subgradient = _is_subgradient(objective, numeric, name, compared, search()) if compared.agrees is False else False
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired = compared.contradicted & torch.isfinite(compared.values.abs())
@@ -105,9 +113,11 @@ def of_client(
     off = apart > tolerance
     reason = Reason.CORNERS if is_subgradient is None else None
     open_question, unforgiven, doubt = is_subgradient is None, apart, torch.zeros_like(apart)
+    around, excluded = None, None
     if bool(off.any()):
-        around = subgradients(objective, name, ours, numeric.size, off)
-        inside, excluded = _at_kinks(compared, believed, around)
+        around = search()
+        written = next((half for half in (precision.half, precision.coarse) if half is not None), torch.zeros_like(apart))
+        inside, excluded = _at_kinks(compared, believed, around, written.reshape(apart.shape))
         kinks = kinks if around is None else kinks | around.kinks
         open_question, reason = (True, Reason.CORNERS) if excluded is None else (open_question, reason)
         if not excluded:
@@ -126,7 +136,7 @@ def of_client(
         off = apart > tolerance
     if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, doubt, off, apart)):
         open_question, reason, off = True, why, torch.zeros_like(off)
-    if bool(off.any()) and around is not None and bool((off & around.leaves_open(believed)).any()):
+    if bool(off.any()) and around is not None and not excluded and bool((off & around.leaves_open(believed)).any()):
         open_question, reason, off = True, Reason.CORNERS, off & ~around.leaves_open(believed)
     if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
@@ -160,14 +170,15 @@ def _answer(
     return (None, Reason.NO_DIGITS) if lost else (True, None)
 
 
-def _is_subgradient(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> bool | None:
+def _is_subgradient(
+    objective: Differentiated, numeric: Numeric, name: str, compared: Compared, around: Subgradients | None
+) -> bool | None:
     """Whether PyTorch's number is one all the same where differences of single elements see another: of tied medians each moves nothing.
 
     None where so many are tied that it cannot be told.
     """
     if compared.ours.is_complex():
         return False
-    around = subgradients(objective, name, compared.ours, numeric.size, compared.contradicted)
     if around is None or not bool((around.kinks | around.unsure | ~compared.contradicted).all()):
         return False
     rounding = _CONTINUES * torch.finfo(numeric.base.dtype).eps * numeric.size
@@ -278,8 +289,12 @@ def _note(compared: Compared, kinks: Tensor) -> str | None:
     return compared.note or (KINK if bool(kinks.any()) else None)
 
 
-def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None) -> tuple[Tensor, bool | None]:
-    """Elements of `believed` that are subgradients; and whether together they are none (None: not to be told)."""
+def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None, doubt: Tensor) -> tuple[Tensor, bool | None]:
+    """Elements of `believed` that are subgradients; and whether together they are none (None: not to be told).
+
+    Arguments:
+        doubt: what each element of `believed` may be off by.
+    """
     if believed.is_complex():
         return torch.zeros(believed.shape, dtype=torch.bool, device=believed.device), False
     between = (believed >= compared.low) & (believed <= compared.high)
@@ -288,7 +303,7 @@ def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None)
     if around.proves(believed):
         return torch.ones_like(between), False
     inside = between | around.contains(believed)
-    return inside, around.excludes(believed, between) if bool(inside.any()) else False
+    return inside, around.excludes(believed, between, doubt) if bool(inside.any()) else False
 
 
 def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> tuple[Tensor, bool]:

@@ -12,30 +12,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from app.engine.check.hulls import nearest
+from app.engine.check.kinks.hulls import nearest
+from app.engine.check.kinks.surroundings import CHANGES, FIRST, PATTERNS, STEPS, Surroundings, gradient_near, has_kinks, sides_of
 from app.engine.check.objective import Differentiated
-from app.engine.stepwise.one_sided import random_like, scale_of
+from app.engine.stepwise.one_sided import scale_of
 from app.engine.stepwise.point import REFUSALS
 
-# Steps off the point, relative to an element: a smooth derivative changes by 1/256 as much at the second as at the first, that at a kink by
-# as much. They are this small for arguments as large as 1e12, where sin has gone round at 2^-30 of it.
-_STEPS: Final = (2.0**-40, 2.0**-48)
-_PATTERNS: Final = (
-    16  # random sides on which all elements are put at once, and their opposites; of five tied maxima each wins once in 97 %
-)
-# Further patterns that show no new bend, before none is expected; where they do show some, so many for each: of fifty tied medians each
-# is the median in one of fifty, and is missed in 2 % of cases.
-_QUIET, _EACH = 48, 4
+_FRESH: Final = 500  # the number of the first of further patterns, on whose sides a direction is tried
+_TIES: Final = 8  # groups of tied elements, the largest first, that are moved together; chosen
+_OFF: Final = 1e-3  # of a product's terms: a hundred times what a point of a hull is found to
 _CONTINUOUS: Final = 8  # patterns, each with its opposite, in which a jump is looked for
-_MOST_PATTERNS: Final = 320  # gradients, some 0.1 ms each
-# A derivative that changes by less than this of itself does not bend.
-_CHANGES: Final = 1e-3
 _SETTLED: Final = 0.05  # of its range, by which the range of a kink may still change from one step to the next
 _NOTHING: Final = 1e-11  # some 50,000 roundings
 _STILL: Final = 1e-6  # what a gradient at another side of another element may change by, and not depend on it
 _ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang together
-# Winners in whose place an element is put, as many as groups of ties; and derivatives for that, fewer where there are many elements.
-_WINNERS, _EXCHANGES, _EXCHANGED_ELEMENTS = 32, 2048, 50_000_000
 _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
 _CORNERS: Final = 96  # gradients of which a hull is made
 _FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
@@ -51,6 +41,7 @@ class Subgradients:
     Attributes:
         ours: the derivative at the point, shape [rows, *input].
         low, high: the range of each element's derivative, shape [rows, *input]; NaN where it does not bend.
+        patterns: the derivative on each of the first random sides, shape [rows, *input]; none where one of them could not be had.
         seen: derivatives around the point, shape [rows, *input] each.
         complete: new ones no longer bend elsewhere; else an element that does not bend in them may do so all the same, as each of many
             tied medians is the median only where half of the others lie below it.
@@ -62,6 +53,7 @@ class Subgradients:
     ours: Tensor
     low: Tensor
     high: Tensor
+    patterns: tuple[Tensor, ...]
     seen: tuple[Tensor, ...]
     complete: bool
     unsure: Tensor
@@ -78,8 +70,8 @@ class Subgradients:
             rounding: of each row, shape [rows].
         """
         largest = torch.stack([self.ours, *self.seen]).abs().nan_to_num(0, 0, 0).amax(0)
-        for number in range(200, 200 + _CONTINUOUS):
-            by = _STEPS[0] * scale_of(self._leaf) * _sides(self._leaf, number)
+        for number in range(FIRST, FIRST + _CONTINUOUS):
+            by = STEPS[0] * scale_of(self._leaf) * sides_of(self._leaf, number)
             try:
                 moved = self.objective.values({self.name: self._leaf + by})
             except REFUSALS:
@@ -141,34 +133,54 @@ class Subgradients:
             residual, distance = nearest(torch.stack(points), target)
         return distance <= _HULL
 
-    def excludes(self, expected: Tensor, others: Tensor) -> bool | None:
+    def excludes(self, expected: Tensor, others: Tensor, doubt: Tensor) -> bool | None:
         """Whether elements that are each in their range are no subgradient together; None where that cannot be told.
 
         (1, 1) at a tie of two maxima is none: one of them wins, and the derivatives of the two add up to 1.
 
         Arguments:
             others: elements at which differences see a kink.
+            doubt: what each element of `expected` may be off by, of its shape.
         """
         columns = (self.kinks | others).reshape(len(expected), -1).any(0).nonzero().reshape(-1).tolist()
         if len(columns) < 2 or self._separable(columns):
             return False
+        if self._off_the_plane(expected, doubt):
+            return True
         if len(columns) > _ALONE:
             return None
         verdicts = [self._outside(group, expected) for group in self._groups(columns)]
         return True if True in verdicts else None if None in verdicts else False
 
+    def _off_the_plane(self, expected: Tensor, doubt: Tensor) -> bool:
+        """Whether some row of `expected` has another product with a direction in which all derivatives around have the same one.
+
+        Tied elements that move together stay tied, and so do all where they grow alike: of n tied medians the derivatives add up to 1,
+        whichever is the median.
+        """
+        leaf = self._leaf.reshape(-1)
+        values, counts = torch.unique(leaf, return_counts=True)
+        tied = values[counts > 1][counts[counts > 1].argsort(descending=True)][:_TIES]
+        directions = torch.stack([torch.ones_like(leaf), leaf, *((leaf == value).to(leaf.dtype) for value in tied)])
+        fresh = [self._near(sides_of(self._leaf, _FRESH + k).reshape(-1)) for k in range(PATTERNS)]
+        if any(gradient is None for gradient in fresh):
+            return False
+        rows = len(expected)
+        around = torch.stack([g.reshape(rows, -1) for g in (*self.seen, *fresh) if g is not None])
+        around = around[torch.isfinite(around).all(2).all(1)]
+        products, believed = around @ directions.T, expected.reshape(rows, -1) @ directions.T
+        size = (around.abs() @ directions.abs().T).amax(0)
+        low, high = products.amin(0), products.amax(0)
+        allowed = _OFF * size + doubt.reshape(rows, -1) @ directions.abs().T
+        is_the_same = (high - low <= _STILL * size) & (size > 0)
+        return bool((is_the_same & (torch.maximum(low - believed, believed - high) > allowed)).any())
+
     def _separable(self, columns: list[int]) -> bool:
         """Whether the derivative at each kink depends only on its own side, as for relu of each element."""
-        signs, gradients = [], []
-        for k in range(_PATTERNS):
-            sides = _sides(self._leaf, 200 + k).reshape(-1)
-            gradient = self._near(sides)
-            if gradient is None:
-                return False
-            signs.append(sides[columns])
-            gradients.append(gradient[:, columns])
-        up = torch.stack(signs)[:, None, :] > 0
-        values = torch.stack(gradients)
+        if not self.patterns:
+            return False
+        up = torch.stack([sides_of(self._leaf, FIRST + k).reshape(-1)[columns] for k in range(PATTERNS)])[:, None, :] > 0
+        values = torch.stack([gradient.reshape(len(gradient), -1)[:, columns] for gradient in self.patterns])
         size = values.abs().amax(0)
         for side in (up, ~up):
             high = torch.where(side, values, -torch.inf).amax(0)
@@ -181,7 +193,7 @@ class Subgradients:
         """Kinks that hang together: moving one changes the derivative at the other."""
         groups = [{column} for column in columns]
         for number in range(_BASES):
-            sides = _sides(self._leaf, 400 + number).reshape(-1)
+            sides = sides_of(self._leaf, 400 + number).reshape(-1)
             here = self._near(sides)
             for column in columns:
                 moved = sides.clone()
@@ -190,7 +202,7 @@ class Subgradients:
                 if gradient is None or here is None:
                     return [columns]
                 size = torch.maximum(gradient.abs(), here.abs())
-                changed = ((gradient - here).abs() > _CHANGES * size).any(0)
+                changed = ((gradient - here).abs() > CHANGES * size).any(0)
                 together = {c for c in columns if bool(changed[c])} | {column}
                 joined = set[int]().union(*(g for g in groups if g & together))
                 groups = [g for g in groups if not g & together] + [joined]
@@ -201,7 +213,7 @@ class Subgradients:
         corners = [
             corner
             for k in range(_CORNERS)
-            if (corner := self._corner(_sides(self._leaf, 300 + k).reshape(-1), group)) is not None
+            if (corner := self._corner(sides_of(self._leaf, 300 + k).reshape(-1), group)) is not None
         ]
         if not corners:
             return None
@@ -235,7 +247,7 @@ class Subgradients:
         return self.objective.point.leaves[self.name]
 
     def _near(self, sides: Tensor) -> Tensor | None:
-        gradient = _gradient_near(self.objective, self.name, sides.reshape(self._leaf.shape), _STEPS[0])
+        gradient = gradient_near(self.objective, self.name, sides.reshape(self._leaf.shape), STEPS[0])
         return None if gradient is None else gradient.reshape(len(gradient), -1)
 
 
@@ -253,8 +265,8 @@ def subgradients(
     if leaf.is_complex() or not objective.point.wide or not leaf.numel():
         return None
     of_steps, ranges = [], []
-    for step in _STEPS:
-        gradients = [_gradient_near(objective, name, _sides(leaf, 200 + k), step) for k in range(_PATTERNS)]
+    for step in STEPS:
+        gradients = [gradient_near(objective, name, sides_of(leaf, FIRST + k), step) for k in range(PATTERNS)]
         of_steps.append([ours if gradient is None else gradient for gradient in gradients])
         stack = torch.stack([g for g in gradients if g is not None] or [ours])
         finite = torch.isfinite(stack)
@@ -265,135 +277,13 @@ def subgradients(
     # At a kink the same sides give the same derivative at either step; that of a function which goes round within these steps is another.
     apart = (torch.stack(of_steps[0]) - torch.stack(of_steps[1])).abs().nan_to_num(torch.inf, torch.inf)
     settled &= apart.median(0).values <= _SETTLED * (high - low)
-    at_first = _has_kinks(low, high, least)
-    around = _Around(objective, name, low, high, at_first & settled, least, [g for g in gradients if g is not None])
-    complete = around.look_on(at_first)
+    at_first = has_kinks(low, high, least)
+    around = Surroundings(objective, name, low, high, at_first & settled, least, [g for g in gradients if g is not None])
+    # What is looked at by itself first leaves fewer bends to chance.
     unsure = around.exchange(torch.stack(of_steps[0]), suspects & ~around.bent)
+    complete = around.look_on(at_first)
     if not bool(around.bent.any()):
         return None
     low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
-    return Subgradients(objective, name, ours, low, high, tuple(around.seen), complete, unsure)
-
-
-@dataclass
-class _Around:
-    """What has been seen so far, `low` and `high` of every element; `bent` where these are more than rounding."""
-
-    objective: Differentiated
-    name: str
-    low: Tensor
-    high: Tensor
-    bent: Tensor
-    least: Tensor
-    seen: list[Tensor]
-
-    def look_on(self, bent_at_first: Tensor) -> bool:
-        """Tries further patterns while they show new bends; whether no more are expected."""
-        leaf, number, quiet, enough = self.objective.point.leaves[self.name], _PATTERNS, 0, _QUIET
-        while quiet < enough and number < _MOST_PATTERNS and not bool(self.bent.all()) and bool(self.bent.any()):
-            if self.look(_sides(leaf, 200 + number)) is None:
-                break
-            number, quiet = number + 1, quiet + 1
-            more = _has_kinks(self.low, self.high, self.least) & ~bent_at_first & ~self.bent
-            if bool(more.any()):
-                quiet, self.bent = 0, self.bent | more
-                enough = max(_QUIET, _EACH * int(self.bent.sum()))
-        return quiet >= enough or bool(self.bent.all())
-
-    def look(self, sides: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The derivative on these sides, and where it is the same at either step; None where it cannot be had."""
-        coarse, fine = (_gradient_near(self.objective, self.name, sides, step) for step in _STEPS)
-        if coarse is None or fine is None:
-            return None
-        alike = torch.isfinite(fine) & ((fine - coarse).abs() <= _CHANGES * fine.abs())
-        self.low = torch.where(alike, torch.minimum(self.low, fine), self.low)
-        self.high = torch.where(alike, torch.maximum(self.high, fine), self.high)
-        self.seen.append(fine)
-        return fine, alike
-
-    def exchange(self, patterns: Tensor, suspects: Tensor) -> Tensor:
-        """Looks at each of `suspects` [rows, *input] in the place of an element that wins a tie; those left over, of that shape.
-
-        Of many tied medians each is the median only where half of the others lie below it, which chance shows of few. But two tied
-        elements that change places change derivatives.
-
-        Arguments:
-            patterns: derivatives at the first sides, at the coarser step, shape [patterns, rows, *input].
-        """
-        flat = self.objective.point.leaves[self.name].reshape(-1)
-        columns = suspects.reshape(len(suspects), -1).any(0).nonzero().reshape(-1)
-        bases = self._bases(patterns) if len(columns) else []
-        # Those that look least like a tie first: one that is none has to be known as such.
-        alike = torch.isin(flat[columns], flat[[winner for winner, *_ in bases]])
-        left = max(_WINNERS, min(_EXCHANGES, _EXCHANGED_ELEMENTS // flat.numel()))
-        unsure = torch.zeros(len(suspects), flat.numel(), dtype=torch.bool, device=flat.device)
-        for column in columns[alike.long().argsort(stable=True)].tolist() if bases else ():
-            unsure[:, column] = left <= 0
-            for base in sorted(bases, key=lambda base: bool(flat[base[0]] != flat[column])) if left > 0 else ():
-                left -= 1
-                if self._has_kink_in_place(column, *base):
-                    break
-        return unsure.reshape(suspects.shape) & suspects
-
-    def _bases(self, patterns: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """Winners of ties, the rarest first, each with sides [elements] on which it alone lies between all others, and the derivative there."""
-        leaf = self.objective.point.leaves[self.name]
-        usual = patterns.median(0).values
-        away = (patterns - usual).abs().nan_to_num(0, 0, 0)
-        wins = (away > torch.maximum(self.least, _CHANGES * patterns.abs().amax(0))).any(1).reshape(len(patterns), -1)
-        at = int(wins.any(1).int().argmax())
-        winners, often = wins[at].nonzero().reshape(-1), wins.sum(0)
-        moved = (_sides(leaf, 200 + at) * scale_of(leaf)).reshape(-1)
-        bases = []
-        for winner in winners[often[winners].argsort(stable=True)][:_WINNERS].tolist():
-            # In the same order, but so far apart that rounding leaves no two of them together; none at the point, where PyTorch may be wrong.
-            sides = (moved - moved[winner]).sign()
-            sides[winner] = 0.5
-            known = self.look(sides.reshape(leaf.shape))
-            if known is not None and self._note_kink(winner, self._apart(known[0], usual), known[1]):
-                bases.append((winner, sides, known[0]))
-        return bases
-
-    def _has_kink_in_place(self, column: int, winner: int, sides: Tensor, base: Tensor) -> bool:
-        """Whether the derivative by element `column` is another than `base` where it stands in the place of `winner`."""
-        exchanged = sides.clone()
-        exchanged[winner], exchanged[column] = sides[column], sides[winner]
-        exchanged = exchanged.reshape(base.shape[1:])
-        near = _gradient_near(self.objective, self.name, exchanged, _STEPS[0])
-        if near is None or not bool(self._apart(near, base)[:, column].any()):
-            return False
-        known = self.look(exchanged)
-        if known is None:
-            return False
-        return self._note_kink(column, self._apart(known[0], base), known[1])
-
-    def _note_kink(self, column: int, apart: Tensor, alike: Tensor) -> bool:
-        """Notes in which rows element `column` bends, `apart` shape [rows, elements]; whether in any."""
-        kinks = (apart & alike.reshape(apart.shape))[:, column]
-        self.bent.view(len(kinks), -1)[:, column] |= kinks
-        return bool(kinks.any())
-
-    def _apart(self, one: Tensor, other: Tensor) -> Tensor:
-        """Where two derivatives differ by more than rounding, shape [rows, elements]."""
-        return _has_kinks(torch.minimum(one, other), torch.maximum(one, other), self.least).reshape(len(one), -1)
-
-
-def _sides(leaf: Tensor, number: int) -> Tensor:
-    """Random signs, with magnitudes over two decades, so that one kink is often much nearer than another."""
-    sides = random_like(leaf, number // 2)
-    sign = -1.0 if number % 2 else 1.0  # each and its opposite, so that every element is on both sides
-    return sign * sides.sign() * torch.pow(10.0, 2 * (sides.abs() - 1))
-
-
-def _gradient_near(objective: Differentiated, name: str, sides: Tensor, step: float) -> Tensor | None:
-    leaf = objective.point.leaves[name]
-    try:
-        return objective.derivative({name: leaf + step * scale_of(leaf) * sides})[name]
-    except REFUSALS:
-        return None
-
-
-def _has_kinks(low: Tensor, high: Tensor, least: Tensor) -> Tensor:
-    """Where a range is more than rounding: `least` is nothing of the function itself over its input."""
-    spread, size = high - low, torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
-    return torch.isfinite(spread) & (spread > _CHANGES * size) & (spread > torch.clamp(least, min=1e-9 * float(size.max())))
+    patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
+    return Subgradients(objective, name, ours, low, high, patterns, tuple(around.seen), complete, unsure)

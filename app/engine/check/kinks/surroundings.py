@@ -1,0 +1,159 @@
+"""The derivatives beside a point, seen on random sides of it: which elements bend, between which numbers, and which win ties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.check.objective import Differentiated
+from app.engine.stepwise.one_sided import random_like, scale_of
+from app.engine.stepwise.point import REFUSALS
+
+# Steps off the point, relative to an element: a smooth derivative changes by 1/256 as much at the second as at the first, that at a kink by
+# as much. They are this small for arguments as large as 1e12, where sin has gone round at 2^-30 of it.
+STEPS: Final = (2.0**-40, 2.0**-48)
+FIRST: Final = 200  # the number of the first pattern; chosen
+PATTERNS: Final = (
+    16  # random sides on which all elements are put at once, and their opposites; of five tied maxima each wins once in 97 %
+)
+# Further patterns that show no new bend, before none is expected; where they do show some, so many for each: of fifty tied medians each
+# is the median in one of fifty, and is missed in 2 % of cases.
+_QUIET, _EACH = 48, 4
+_MOST_PATTERNS: Final = 320  # gradients, some 0.1 ms each
+# A derivative that changes by less than this of itself does not bend.
+CHANGES: Final = 1e-3
+# Winners in whose place an element is put, as many as groups of ties; and derivatives for that, fewer where there are many elements.
+_WINNERS, _EXCHANGES, _EXCHANGED_ELEMENTS = 32, 512, 50_000_000
+
+
+@dataclass
+class Surroundings:
+    """What has been seen so far, `low` and `high` of every element; `bent` where these are more than rounding."""
+
+    objective: Differentiated
+    name: str
+    low: Tensor
+    high: Tensor
+    bent: Tensor
+    least: Tensor
+    seen: list[Tensor]
+
+    def look_on(self, bent_at_first: Tensor) -> bool:
+        """Tries further patterns while they show new bends; whether no more are expected."""
+        leaf, number, quiet, enough = self.objective.point.leaves[self.name], PATTERNS, 0, _QUIET
+        while quiet < enough and number < _MOST_PATTERNS and not bool(self.bent.all()) and bool(self.bent.any()):
+            if self.look(sides_of(leaf, FIRST + number)) is None:
+                break
+            number, quiet = number + 1, quiet + 1
+            more = has_kinks(self.low, self.high, self.least) & ~bent_at_first & ~self.bent
+            if bool(more.any()):
+                quiet, self.bent = 0, self.bent | more
+                enough = max(_QUIET, _EACH * int(self.bent.sum()))
+        return quiet >= enough or bool(self.bent.all())
+
+    def look(self, sides: Tensor, coarse: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """The derivative on these sides, and where it is the same at either step; None where it cannot be had.
+
+        Arguments:
+            coarse: that at the first step, where it is known.
+        """
+        if coarse is None:
+            coarse = gradient_near(self.objective, self.name, sides, STEPS[0])
+        fine = None if coarse is None else gradient_near(self.objective, self.name, sides, STEPS[1])
+        if coarse is None or fine is None:
+            return None
+        alike = torch.isfinite(fine) & ((fine - coarse).abs() <= CHANGES * fine.abs())
+        self.low = torch.where(alike, torch.minimum(self.low, fine), self.low)
+        self.high = torch.where(alike, torch.maximum(self.high, fine), self.high)
+        self.seen.append(fine)
+        return fine, alike
+
+    def exchange(self, patterns: Tensor, suspects: Tensor) -> Tensor:
+        """Looks at each of `suspects` [rows, *input] in the place of an element that wins a tie; those left over, of that shape.
+
+        Of many tied medians each is the median only where half of the others lie below it, which chance shows of few. But two tied
+        elements that change places change derivatives.
+
+        Arguments:
+            patterns: derivatives at the first sides, at the coarser step, shape [patterns, rows, *input].
+        """
+        flat = self.objective.point.leaves[self.name].reshape(-1)
+        columns = suspects.reshape(len(suspects), -1).any(0).nonzero().reshape(-1)
+        bases = self._bases(patterns) if len(columns) else []
+        # Those that look least like a tie first: one that is none has to be known as such.
+        alike = torch.isin(flat[columns], flat[[winner for winner, *_ in bases]])
+        left = max(_WINNERS, min(_EXCHANGES, _EXCHANGED_ELEMENTS // flat.numel()))
+        unsure = torch.zeros(len(suspects), flat.numel(), dtype=torch.bool, device=flat.device)
+        for column in columns[alike.long().argsort(stable=True)].tolist() if bases else ():
+            unsure[:, column] = left <= 0
+            for base in sorted(bases, key=lambda base: bool(flat[base[0]] != flat[column])) if left > 0 else ():
+                left -= 1
+                if self._has_kink_in_place(column, *base):
+                    break
+        return unsure.reshape(suspects.shape) & suspects
+
+    def _bases(self, patterns: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+        """Winners of ties, the rarest first, each with sides [elements] on which it alone lies between all others, and the derivative there."""
+        leaf = self.objective.point.leaves[self.name]
+        usual = patterns.median(0).values
+        away = (patterns - usual).abs().nan_to_num(0, 0, 0)
+        wins = (away > torch.maximum(self.least, CHANGES * patterns.abs().amax(0))).any(1).reshape(len(patterns), -1)
+        at = int(wins.any(1).int().argmax())
+        winners, often = wins[at].nonzero().reshape(-1), wins.sum(0)
+        moved = (sides_of(leaf, FIRST + at) * scale_of(leaf)).reshape(-1)
+        bases = []
+        for winner in winners[often[winners].argsort(stable=True)][:_WINNERS].tolist():
+            # In the same order, but so far apart that rounding leaves no two of them together; none at the point, where PyTorch may be wrong.
+            sides = (moved - moved[winner]).sign()
+            sides[winner] = 0.5
+            known = self.look(sides.reshape(leaf.shape))
+            if known is not None and self._note_kink(winner, self._apart(known[0], usual), known[1]):
+                bases.append((winner, sides, known[0]))
+        return bases
+
+    def _has_kink_in_place(self, column: int, winner: int, sides: Tensor, base: Tensor) -> bool:
+        """Whether the derivative by element `column` is another than `base` where it stands in the place of `winner`."""
+        exchanged = sides.clone()
+        exchanged[winner], exchanged[column] = sides[column], sides[winner]
+        exchanged = exchanged.reshape(base.shape[1:])
+        near = gradient_near(self.objective, self.name, exchanged, STEPS[0])
+        if near is None or not bool(self._apart(near, base)[:, column].any()):
+            return False
+        known = self.look(exchanged, near)
+        if known is None:
+            return False
+        return self._note_kink(column, self._apart(known[0], base), known[1])
+
+    def _note_kink(self, column: int, apart: Tensor, alike: Tensor) -> bool:
+        """Notes in which rows element `column` bends, `apart` shape [rows, elements]; whether in any."""
+        kinks = (apart & alike.reshape(apart.shape))[:, column]
+        self.bent.view(len(kinks), -1)[:, column] |= kinks
+        return bool(kinks.any())
+
+    def _apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """Where two derivatives differ by more than rounding, shape [rows, elements]."""
+        return has_kinks(torch.minimum(one, other), torch.maximum(one, other), self.least).reshape(len(one), -1)
+
+
+def sides_of(leaf: Tensor, number: int) -> Tensor:
+    """Random signs, with magnitudes over two decades, so that one kink is often much nearer than another."""
+    sides = random_like(leaf, number // 2)
+    sign = -1.0 if number % 2 else 1.0  # each and its opposite, so that every element is on both sides
+    return sign * sides.sign() * torch.pow(10.0, 2 * (sides.abs() - 1))
+
+
+def gradient_near(objective: Differentiated, name: str, sides: Tensor, step: float) -> Tensor | None:
+    leaf = objective.point.leaves[name]
+    try:
+        return objective.derivative({name: leaf + step * scale_of(leaf) * sides})[name]
+    except REFUSALS:
+        return None
+
+
+def has_kinks(low: Tensor, high: Tensor, least: Tensor) -> Tensor:
+    """Where a range is more than rounding: `least` is nothing of the function itself over its input."""
+    spread, size = high - low, torch.maximum(low.abs(), high.abs()).nan_to_num(0, 0, 0)
+    return torch.isfinite(spread) & (spread > CHANGES * size) & (spread > torch.clamp(least, min=1e-9 * float(size.max())))
