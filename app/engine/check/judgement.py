@@ -98,26 +98,20 @@ def of_client(
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
     ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
-    search = cache(
-        lambda: subgradients(objective, name, ours, numeric.size, suspects)
-    )  # at most once: it is hundreds of gradients
+    search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
     is_subgradient = _is_subgradient(objective, numeric, name, compared, search()) if compared.agrees is False else False
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
-    repaired = compared.contradicted & torch.isfinite(compared.values.abs())
-    reference = torch.where(repaired, compared.values, ours)
+    repaired, reference = _reference(compared)
     tolerance = torch.where(repaired, compared.tolerance, RELATIVE * ours.abs().nan_to_num(0, 0, 0))
     apart = torch.where((believed == reference) | (believed.isnan() & reference.isnan()), 0.0, (believed - reference).abs())
     apart = torch.nan_to_num(apart, torch.inf, torch.inf)
-    kinks = ~torch.isnan(compared.low)
-    off = apart > tolerance
+    kinks, off = ~torch.isnan(compared.low), apart > tolerance
     reason = Reason.CORNERS if is_subgradient is None else None
-    open_question, unforgiven, doubt = is_subgradient is None, apart, torch.zeros_like(apart)
-    around, excluded = None, None
+    open_question, unforgiven, doubt, around, excluded = is_subgradient is None, apart, torch.zeros_like(apart), None, None
     if bool(off.any()):
         around = search()
-        written = next((half for half in (precision.half, precision.coarse) if half is not None), torch.zeros_like(apart))
-        inside, excluded = _at_kinks(compared, believed, around, written.reshape(apart.shape))
+        inside, excluded = _at_kinks(compared, believed, around, precision)
         kinks = kinks if around is None else kinks | around.kinks
         open_question, reason = (True, Reason.CORNERS) if excluded is None else (open_question, reason)
         if not excluded:
@@ -146,6 +140,12 @@ def of_client(
     blamed = compared.contradicted & ~repaired
     error = torch.where(blamed, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
+
+
+def _reference(compared: Compared) -> tuple[Tensor, Tensor]:
+    """Where differences stand in for PyTorch's number, and what the client is compared with: shape [rows, *input] each."""
+    repaired = compared.contradicted & torch.isfinite(compared.values.abs())
+    return repaired, torch.where(repaired, compared.values, compared.ours)
 
 
 def _answer(
@@ -245,7 +245,7 @@ def _undecided(
         return why
     if precision.zeros and bool((apart <= ZERO_AS_PRINTED).all()):
         return Reason.ZEROS
-    reference = torch.where(compared.contradicted & torch.isfinite(compared.values.abs()), compared.values, compared.ours)
+    _, reference = _reference(compared)
     if precision.coarse is not None and bool((~off | (apart <= precision.coarse.reshape(apart.shape))).all()):
         return Reason.COARSE
     if reference.is_complex():
@@ -289,12 +289,10 @@ def _note(compared: Compared, kinks: Tensor) -> str | None:
     return compared.note or (KINK if bool(kinks.any()) else None)
 
 
-def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None, doubt: Tensor) -> tuple[Tensor, bool | None]:
-    """Elements of `believed` that are subgradients; and whether together they are none (None: not to be told).
-
-    Arguments:
-        doubt: what each element of `believed` may be off by.
-    """
+def _at_kinks(
+    compared: Compared, believed: Tensor, around: Subgradients | None, precision: ClientPrecision
+) -> tuple[Tensor, bool | None]:
+    """Elements of `believed` that are subgradients; and whether together they are none (None: not to be told)."""
     if believed.is_complex():
         return torch.zeros(believed.shape, dtype=torch.bool, device=believed.device), False
     between = (believed >= compared.low) & (believed <= compared.high)
@@ -303,6 +301,8 @@ def _at_kinks(compared: Compared, believed: Tensor, around: Subgradients | None,
     if around.proves(believed):
         return torch.ones_like(between), False
     inside = between | around.contains(believed)
+    half = precision.coarse if precision.half is None else precision.half
+    doubt = torch.zeros_like(believed) if half is None else half.reshape(believed.shape)
     return inside, around.excludes(believed, between, doubt) if bool(inside.any()) else False
 
 

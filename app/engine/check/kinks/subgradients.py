@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from app.engine.check.kinks.hulls import nearest
-from app.engine.check.kinks.surroundings import CHANGES, FIRST, PATTERNS, STEPS, Surroundings, gradient_near, has_kinks, sides_of
+from app.engine.check.kinks.surroundings import (
+    CHANGES,
+    FIRST,
+    PATTERNS,
+    STEPS,
+    Surroundings,
+    gradient_near,
+    has_kinks,
+    sides_of,
+)
 from app.engine.check.objective import Differentiated
 from app.engine.stepwise.one_sided import scale_of
 from app.engine.stepwise.point import REFUSALS
