@@ -22,6 +22,7 @@ from app.engine.check.finite_differences import Budget, Numeric
 from app.engine.check.judgement import Verdict, of_autodiff, of_client, tolerances_of_all
 from app.engine.check.mistakes.case import Case
 from app.engine.check.mistakes.hypotheses import explanations
+from app.engine.check.mistakes.own_backwards import wrong_backwards
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
 from app.engine.explain.report import number
 from app.engine.stepwise.point import REFUSALS, Point, to_double
@@ -123,7 +124,9 @@ def _report(
         relative = tolerances_of_all(verdict, ours)
         claims = explanations(Case(name, ours.reshape(shape), wide, relative, objective, seed))
     if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):
-        claim = convention(objective.point) or disagreement(objective.point, name)
+        backwards = wrong_backwards(objective.point, name, seed)
+        claim = None if backwards else convention(objective.point) or disagreement(objective.point, name)
+        claims = [*backwards, *claims]
         if claim is not None and (claim["code"] != "kink" or wide is None or _is_all_at_kinks(verdict)):
             claims = [claim, *claims]
     report |= {"likely": claims[0]} if claims else {}

@@ -53,6 +53,8 @@ class Custom:
         sources: of what the backward reads.
         slots: for each input the position of its gradient among those of the backward, or None.
         results: whether each result is floating.
+        arguments: names of the inputs.
+        by_steps: its derivative is that of the steps of its forward, whatever its backward says.
     """
 
     forward: Run
@@ -60,6 +62,8 @@ class Custom:
     sources: tuple[Source, ...]
     slots: tuple[int | None, ...]
     results: tuple[bool, ...]
+    arguments: tuple[str, ...] = ()
+    by_steps: bool = False
     __name__: ClassVar[str] = "custom_function"
 
     @property
@@ -72,6 +76,8 @@ class Custom:
         return (*self.forward.nodes, *self.backward.nodes)  # type: ignore[attr-defined]
 
     def __call__(self, inputs: list[Tensor], free: list[Tensor], read: list[Tensor]) -> tuple[Tensor, ...]:
+        if self.by_steps:
+            return self.forward(*inputs, *free)[: len(self.results)]
         results_and_more: tuple[Tensor, ...] = _Rule.apply(self, len(inputs), len(free), *inputs, *free, *read)  # type: ignore[no-untyped-call]
         return results_and_more[: len(self.results)]
 
@@ -152,7 +158,9 @@ def called(trace: Trace, dtype: torch.dtype, invoke: Invoke, emit: Emit, kind: C
     returned = invoke(backward, (context, *nesting.rebuilt(_flat(value), iter(cotangents))), {})
     slots, gradients = _gradients(trace, emit, kind, args, returned)
     read = _read(gradients, before, cotangents)
-    step = _joined(trace, dtype, starts, results, cotangents, read, slots, gradients)
+    parameters = [argument.arg for argument in forward.node.args.args[-len(args) :]]
+    names = tuple(n for n, argument in zip(parameters, args, strict=False) if is_tensor(argument))
+    step = _joined(trace, dtype, starts, results, cotangents, read, slots, gradients, names)
     results_node = emit(kind.name + APPLY, step[0], (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
     return nesting.rebuilt(value, iter([trace.pick(results_node, index) for index in range(len(results))]))
 
@@ -236,6 +244,7 @@ def _joined(
     read: list[fx.Node],
     slots: list[int | None],
     gradients: list[fx.Node],
+    names: tuple[str, ...],
 ) -> tuple[Custom, tuple[fx.Node, ...], tuple[fx.Node, ...]]:
     """The step's target, and the tensors that its forward and its backward read besides."""
 
@@ -258,7 +267,10 @@ def _joined(
             sources.append(("result", [*results, *beside].index(node)))
         else:
             sources.append(("free", outer.index(node)))
-    custom = Custom(forward.run, backward.run, tuple(sources), tuple(slots), tuple(floating))
+    arguments = (
+        names if len(names) == len(inputs) else tuple(f"input{k}" for k in range(len(inputs)))
+    )  # of `*args`, none is known
+    custom = Custom(forward.run, backward.run, tuple(sources), tuple(slots), tuple(floating), arguments)
     return custom, forward.free, tuple(outer)
 
 

@@ -78,10 +78,11 @@ def part(
 
 
 class _Runner(GraphRunner):
-    """A GraphRunner that knows its steps."""
+    """A GraphRunner that knows its graph and its steps."""
 
     def __init__(self, graph: fx.Graph, dtype: torch.dtype) -> None:
         super().__init__(graph, dtype)
+        self.graph = graph
         self.nodes = tuple(node for node in graph.nodes if node.op == "call_function")
 
 

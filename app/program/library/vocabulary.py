@@ -44,7 +44,8 @@ _INERT_DECORATORS: Final = (
     "jit.script_if_tracing", "typing.no_type_check", "property", "classmethod", "cached_property", "functools.cached_property",
     "functools.lru_cache", "functools.cache", "lru_cache", "functools.wraps", "wraps", "abc.abstractmethod", "abstractmethod", "overload",
     "typing.overload", "override", "dataclasses.dataclass", "torch.jit.script", "final", "jit.interface", "autocast", "amp.autocast",
-    "cuda.amp.autocast", "cuda.amp.custom_fwd", "amp.custom_fwd",
+    "cuda.amp.autocast", "cuda.amp.custom_fwd", "amp.custom_fwd", "cuda.amp.custom_bwd", "amp.custom_bwd",
+    "autograd.function.once_differentiable", "once_differentiable",
 )  # fmt: skip
 _INERT_CONTEXTS: Final = (
     "autograd.set_detect_anomaly", "autograd.detect_anomaly", "random.fork_rng", "autograd.profiler.profile",
