@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import random
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 import torch
 
 from app.catalogue.entry import KINDS, TENSOR_KINDS, Operation
 from app.catalogue.introspect.exclusions import EXCLUSIONS
+from app.catalogue.introspect.make import catalogue, text
 from app.catalogue.introspect.names import included_and_excluded
 from app.catalogue.left_out import LEFT_OUT, ONLY_IF_BOOLEAN
 from app.catalogue.operation_page import page, row
@@ -305,18 +308,18 @@ def test_reading_is_quick_and_without_torch() -> None:
 
 
 def test_the_file_is_what_introspection_writes() -> None:
-    """Takes about half a minute; in a process of its own, because PyTorch's samples draw from global random states."""
+    """Takes some ten seconds: every operation with its samples, which draw from global random states."""
     frozen = FILE.read_bytes()
     version = orjson.loads(frozen)["torch"]
     if version != torch.__version__.partition("+")[0]:
         pytest.skip(f"the file is frozen for PyTorch {version}, and this is {torch.__version__}")
-    program = (
-        "import sys; from app.catalogue.introspect.make import catalogue, text; sys.stdout.buffer.write(text(catalogue()))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    if done.stdout != frozen:
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        now = text(catalogue())
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    if now != frozen:
         difference = difflib.unified_diff(
-            frozen.decode().splitlines(), done.stdout.decode().splitlines(), "frozen", "now", lineterm="", n=0
+            frozen.decode().splitlines(), now.decode().splitlines(), "frozen", "now", lineterm="", n=0
         )
         pytest.fail("\n".join(line[:300] for line in list(difference)[:40]))
