@@ -19,7 +19,7 @@ CONFIG = {"curvature": 0.5}
 VARIANCES = np.array([1.0, 1.0 + 2 * CONFIG["curvature"] ** 2])
 
 
-def ensemble(url: str, steps: int = 150, walkers: int = 12) -> np.ndarray:
+def ensemble(url: str, steps: int = 90, walkers: int = 10) -> np.ndarray:
     """Draws of emcee's affine-invariant ensemble, which needs values alone; the first third is left out."""
     log_density = UmbridgeLogProb(url, "banana_log_density", CONFIG)
     random = np.random.default_rng(0)
@@ -29,7 +29,7 @@ def ensemble(url: str, steps: int = 150, walkers: int = 12) -> np.ndarray:
     return sampler.get_chain(discard=steps // 3, flat=True)
 
 
-def langevin(url: str, steps: int = 1200, size: float = 0.9) -> np.ndarray:
+def langevin(url: str, steps: int = 600, size: float = 0.9) -> np.ndarray:
     """Draws of the Metropolis-adjusted Langevin algorithm (Roberts and Tweedie, 1996), which needs gradients."""
     model = HTTPModel(url, "banana_log_density")
     random = np.random.default_rng(1)

@@ -85,13 +85,13 @@ def run(library: Path | None, arguments: Sequence[str], before: str = "") -> Run
 
 @pytest.fixture(scope="module")
 def runs(library: Path | None) -> Runs:
-    return run(library, ["--seed", "0", "--count", "2"])
+    return run(library, ["--seed", "0", "--count", "1"])
 
 
 def test_every_operation_is_tried_with_answers_and_refusals(runs: Runs) -> None:
     answered = {call.partition("(")[0] for (_, call), outcome in runs.end.items() if outcome.startswith("answer")}
     assert set(operations()) <= answered
-    assert sum(not outcome.startswith("answer") for outcome in runs.end.values()) > 2000
+    assert sum(not outcome.startswith("answer") for outcome in runs.end.values()) > 1500
     assert {entrance for entrance, _ in runs.end} == {"call", "operation", "program"}
 
 

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 SHOWN = {
     "torch_at_home": ("tesseract_torch", "the same"),
     "jax_at_home": ("tesseract_jax", "the same"),
-    "sampler": ("emcee", "Langevin: 1200 draws"),
+    "sampler": ("emcee", "Langevin: 600 draws"),
 }
 
 
