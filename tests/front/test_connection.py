@@ -88,11 +88,15 @@ def test_all_queries_before_the_half_close_are_answered(server: Server, answer: 
 
 def test_a_half_closed_connection_waits_for_a_long_query(server: Server) -> None:
     """Longer than it takes until the server asks whether anyone is there: then an interim response comes first."""
-    body = orjson.dumps(heavy(timeout_s=5))
-    with line(server.port) as raw:
-        raw.send(head(Content_Length=str(len(body))) + body)
-        statuses = [ended(raw).reply()[0], raw.reply()[0]]
-        assert statuses == [100, 504]
+    for seconds in (2, 20, 100):  # on a machine where the server is later than that to ask, longer
+        body = orjson.dumps(heavy(timeout_s=seconds))
+        with line(server.port) as raw:
+            raw.send(head(Content_Length=str(len(body))) + body)
+            statuses = [ended(raw).reply()[0]]
+            if statuses == [100]:
+                statuses.append(raw.reply()[0])
+                break
+    assert statuses == [100, 504]
 
 
 def test_whoever_closes_altogether_is_not_waited_for(server: Server) -> None:
