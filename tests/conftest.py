@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.server import Server, serving
+
+_LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_people.py")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where only those marked serial are asked for, the files of the others are not even imported: that takes longer than some rooms."""
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
     return True if config.option.markexpr == "serial" and is_test and "mark.serial" not in collection_path.read_text() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: where one is the last, its core computes while the others wait (files are not divided)."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(scope="session")

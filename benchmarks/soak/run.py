@@ -28,7 +28,7 @@ LATE_S: Final = 2.0
 _END_LIMIT_S: Final = 60.0
 _REPLY_LIMIT_S: Final = 60.0
 _LOOK_EVERY_S: Final = 1.0
-# Connections of clients that left take a moment to be closed at the other end, and the light worker goes after ten idle seconds.
+# Connections of clients that left take a moment to be closed at the other end, and the light worker goes after four idle seconds.
 _SETTLE_S: Final = 15.0
 _GOOD_BYTES: Final = 250_000_000
 # Of what else runs on the machine, beyond which times say nothing.

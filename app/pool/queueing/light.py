@@ -26,7 +26,7 @@ SLICES: Final = 3  # tries of one query on the light worker; what has not ended 
 _BRIEF_S: Final = 0.03
 # Where no other waits for it, the light worker is left for this long to one query.
 _LONE_S: Final = 2.0
-_IDLE_S: Final = 10.0  # after which its memory is given back: a fork costs 15 ms, so the pause need not be long (chosen)
+_IDLE_S: Final = 4.0  # after which its memory is given back: a fork costs 15 ms, so the pause need not be long (chosen)
 # Queries that have been long for the light worker and may be sent again; 16 bytes each, and what a dict adds.
 _KNOWN_LIMIT: Final = 4096
 
