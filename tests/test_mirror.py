@@ -68,6 +68,7 @@ WHOLE: Final[dict[str, str]] = {
     "protocols/test_words.py": "foreign words stay in their rooms",
     "protocols/umbridge/test_conformity.py": "UM-Bridge's conformance tests",
     "test_contract.py": "what the contract says, as a client sees it",
+    "test_contributing.py": "the worked examples of CONTRIBUTING.md",
     "test_documents.py": "the documents",
     "test_exposed.py": "a server that is reachable from outside",
     "test_floors.py": "imports, rooms, sizes",
