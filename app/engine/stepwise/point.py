@@ -17,6 +17,7 @@ from app.catalogue.facts import values
 from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
+from app.program.semantics.graph_values import mapped
 
 # One tensor of one node: a node with several outputs has several.
 Ref: TypeAlias = tuple[fx.Node, int]
@@ -72,21 +73,6 @@ def step_of(node: fx.Node) -> Step | None:
     """Where `node` stands in the text."""
     step = node.meta.get("step")
     return step if isinstance(step, Step) else None
-
-
-def replaced(value: Any, leaf: type, by: Callable[[Any], Any]) -> Any:
-    """`value` with every `leaf` in it replaced by `by(leaf)`; tuples of any kind become plain ones."""
-    if isinstance(value, leaf):
-        return by(value)
-    if isinstance(value, tuple):
-        return tuple(replaced(member, leaf, by) for member in value)
-    if isinstance(value, list):
-        return [replaced(member, leaf, by) for member in value]
-    if isinstance(value, dict):
-        return {key: replaced(member, leaf, by) for key, member in value.items()}
-    if isinstance(value, slice):
-        return slice(*(replaced(member, leaf, by) for member in (value.start, value.stop, value.step)))
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +134,13 @@ class Point:
                 torch.cuda.set_rng_state(own, device)
         if not self.wide:
             return node.target(*args, **kwargs)  # type: ignore[operator]
-        args, kwargs = replaced((args, kwargs), torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
+        args, kwargs = mapped((args, kwargs), torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
         cast = values("casts_to").get(name_of(node))
         if cast is not None and isinstance(args[0], Tensor):
             return args[0].to(DTYPES[cast])
         result = node.target(*args, **kwargs)  # type: ignore[operator]
         if any(tensor.dtype in _WIDER for tensor in tensors_in(result)):
-            return replaced(result, Tensor, to_double)
+            return mapped(result, Tensor, to_double)
         return result
 
     def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:

@@ -12,9 +12,10 @@ from torch import Tensor, fx
 from app.catalogue.facts import operations_with
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import perturbed, random_like
-from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, name_of, replaced
+from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, name_of
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
+from app.program.semantics.graph_values import mapped
 
 # What PyTorch raises where a step has no derivative formula.
 _NO_FORMULA: Final = (RuntimeError, NotImplementedError)
@@ -82,7 +83,7 @@ class StepTrace:
         """The outputs of one step at other inputs, with the same random numbers. Raises what PyTorch raises."""
         self.point.forwards += 1 / max(1, len(self.records))
         at = dict(zip(record.parents, inputs, strict=True))
-        args, kwargs = replaced(self.arguments[record.node], Hole, lambda hole: at[hole.ref])
+        args, kwargs = mapped(self.arguments[record.node], Hole, lambda hole: at[hole.ref])
         with self.point.ready():
             return list(tensors_in(self.point.call(record.node, args, kwargs, record.state)))
 
@@ -167,7 +168,7 @@ class _Tracer(Interpreter):
     def _step(self, node: fx.Node, arguments: Any) -> Any:
         trace = self._trace
         parents: dict[Ref, None] = {}
-        replaced(arguments, Hole, lambda hole: parents.setdefault(hole.ref))
+        mapped(arguments, Hole, lambda hole: parents.setdefault(hole.ref))
         inputs = {ref: _leaf(trace.values[ref]) for ref in parents}
         state = tuple(self.point.random_state())
         result = _called(trace, node, arguments, inputs, state)
@@ -177,7 +178,7 @@ class _Tracer(Interpreter):
             outputs.append(tensor)
             return Hole((node, len(outputs) - 1))
 
-        structure = replaced(result, Tensor, keep)
+        structure = mapped(result, Tensor, keep)
         trace.arguments[node] = arguments
         passes, nil, refused = _connections(tuple(inputs.values()), outputs)
         record = StepRecord(node, tuple(parents), tuple(inputs.values()), tuple(outputs), state, passes, (), refused)
@@ -204,7 +205,7 @@ def _called(trace: StepTrace, node: fx.Node, arguments: Any, inputs: dict[Ref, T
     """The step's result. Some steps refuse an argument that requires grad: then it is one that no derivative leads to."""
 
     def attempt() -> Any:
-        args, kwargs = replaced(arguments, Hole, lambda hole: inputs[hole.ref])
+        args, kwargs = mapped(arguments, Hole, lambda hole: inputs[hole.ref])
         return trace.point.call(node, args, kwargs, state)
 
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx
 
 from app.program.semantics import static
-from app.program.semantics.graph_values import Value
+from app.program.semantics.graph_values import Value, mapped
 
 
 def leaves(value: Value) -> list[fx.Node]:
@@ -29,14 +29,7 @@ def _leaves(value: Value) -> list[fx.Node]:
 
 def rebuilt(value: Value, members: Iterator[Any]) -> Any:
     """`value` with its tensors replaced by `members`, in order."""
-    if isinstance(value, fx.Node):
-        return next(members)
-    if isinstance(value, dict):
-        return {key: rebuilt(member, members) for key, member in value.items()}
-    if isinstance(value, list | tuple):
-        parts = [rebuilt(member, members) for member in value]
-        return tuple(parts) if isinstance(value, tuple) else parts
-    return value
+    return mapped(value, fx.Node, lambda _: next(members))
 
 
 def each(value: Value, by: Callable[[fx.Node], Any]) -> Any:

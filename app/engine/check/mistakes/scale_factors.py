@@ -13,9 +13,10 @@ from torch import fx
 from app.catalogue.facts import operations_with, values
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.stepwise.one_sided import random_like
-from app.engine.stepwise.point import REFUSALS, Hole, argument_of, name_of, replaced
+from app.engine.stepwise.point import REFUSALS, Hole, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
+from app.program.semantics.graph_values import mapped
 
 _DEGREE: Final = math.pi / 180  # in radians
 
@@ -123,7 +124,7 @@ def averaged(trace: StepTrace, record: StepRecord) -> float | None:
 def _total(trace: StepTrace, record: StepRecord) -> float | None:
     """The loss of a step with its reduction set to a sum."""
     at = {parent: tensor.detach() for parent, tensor in zip(record.parents, record.inputs, strict=True)}
-    own_args, kwargs = replaced(trace.arguments[record.node], Hole, lambda hole: at[hole.ref])
+    own_args, kwargs = mapped(trace.arguments[record.node], Hole, lambda hole: at[hole.ref])
     args, kwargs = list(own_args), dict(kwargs)
     reduction = argument_of(record.node, "reduction", None)
     place = next((i for i, a in enumerate(args) if isinstance(a, str) and a == reduction), None)
