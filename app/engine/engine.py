@@ -42,6 +42,8 @@ _LAYOUTS_BYTES: Final = 256 << 20
 _PRINTED_BYTES: Final = 16 << 20
 _PRINTED_LENGTH: Final = 400  # characters of a tensor in that note, some lines of a terminal; chosen
 
+_PRINTED_IN_FULL: Final = ' To have it in full, add "gradient" to "want", or end the program with it instead of the `print`.'
+
 
 class Engine:
     """Answers queries on one device, one at a time (forward-mode AD is not thread-safe in PyTorch)."""
@@ -201,15 +203,13 @@ def _note_printed(computation: Computation) -> None:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             seed_generators(query.seed or 0)
             values = printed.values(*(computation.leaves[name].detach() for name in prepared.function.leaves))
+    by_line: dict[tuple[int, int], list[str]] = {}
     for (line, column, text), value in zip(printed.places, values, strict=True):
-        hint = f' To have it in full, add "gradient" to "want", or end the program with `{text}` alone.'
-        hint = "" if value is not None and "gradient" in query.want else hint
-        shown = "" if value is None else f": {_shown(value, prepared.function.dtype)}"
-        computation.notes.say(
-            "printed",
-            f"Line {line} prints `{text}`{shown}.{hint}",
-            f"{line}:{column}",
-        )
+        shown = text if value is None else f"{text}: {_shown(value, prepared.function.dtype)}"
+        by_line.setdefault((line, column), []).append(shown)
+    hint = "" if values[0] is not None and "gradient" in query.want else _PRINTED_IN_FULL
+    for (line, column), texts in by_line.items():
+        computation.notes.say("printed", f"Line {line} prints {'; '.join(texts)}.{hint}", f"{line}:{column}")
 
 
 def _shown(value: Tensor, dtype: torch.dtype) -> str:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from app.errors import PullbackError
-from app.program.function import Function, Initial, Printed, Step
+from app.program.function import Function, Initial, Printed, Remark, Step
 from app.program.graph_runner import GraphRunner, floating_default
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.outputs import outputs, program
+from app.program.interpreting.prints import PrintedGradient
 from app.program.interpreting.statements import Runner
 from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal, read
@@ -89,6 +90,7 @@ def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: tor
         branches=tuple(reader.calls.branches),
         initial=_initial(reader, floating),
         printed=_printed(reader, floating),
+        remarks=_remarks(reader),
         modified=reader.calls.gradients.overwrites.modified(leaves, reader.calls.gradients.taken()),
     )
 
@@ -119,9 +121,26 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
     )
 
 
+def _remarks(reader: Reader) -> tuple[Remark, ...]:
+    remarks = reader.calls.gradients.leaves.remarks
+    return tuple(remarks[place] for place in sorted(remarks)[:_NOTE_LINES])
+
+
 def _printed(reader: Reader, dtype: torch.dtype) -> Printed | None:
-    nodes = {place: node for place, node in reader.printed.items() if isinstance(node, fx.Node)}
-    return Printed(tuple(nodes), _giving(reader.trace, list(nodes.values()), dtype)) if nodes else None
+    shown = [(place, entry) for (place, _), entry in reader.printed.items() if entry.gradient is not None]
+    if not shown:
+        return None
+    places = tuple((line, column, _printed_text(reader, (line, column, text), entry)) for (line, column, text), entry in shown)
+    return Printed(places, _giving(reader.trace, [entry.gradient for _, entry in shown if entry.gradient is not None], dtype))
+
+
+def _printed_text(reader: Reader, place: tuple[int, int, str], entry: PrintedGradient) -> str:
+    """What is printed; of which weight, where a loop prints several there, and how often."""
+    text = f"`{place[2]}`"
+    weight = reader.weights.weight_of(entry.tensor)
+    if weight is not None and sum(other == place for other, _ in reader.printed) > 1:
+        text += f" of {reader.weights.name_of(weight)}"
+    return text if entry.times == 1 else f"{text} ({entry.times} times, the last time)"
 
 
 def _giving(trace: Trace, nodes: Sequence[fx.Node], dtype: torch.dtype) -> GraphRunner:
@@ -160,12 +179,15 @@ def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
                 "of this branch.",
             )
         )
-    for (line, column, text), node in reader.printed.items():
-        if node is None:
-            sentence = f"Line {line} prints `{text}`: None, for no `backward()` before it led there."
+    for (place, _), entry in reader.printed.items():
+        if entry.gradient is None:
+            line, column, _text = place
+            sentence = (
+                f"Line {line} prints {_printed_text(reader, place, entry)}: None, for no `backward()` before it led there."
+            )
             notes.append(("printed", f"{line}:{column}", sentence))
-    for (line, column), sentence in sorted(reader.calls.gradients.remarks.items())[:_NOTE_LINES]:
-        notes.append(("leaf", f"{line}:{column}", sentence))
+    for remark in _remarks(reader):
+        notes.append(("leaf", f"{remark.step.line}:{remark.step.column}", remark.sentence()))
     return tuple(notes)
 
 

@@ -83,12 +83,25 @@ class Initial:
         return " ".join(said)
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A line at which PyTorch gives no gradient or refuses, what it has against it, and what to write."""
+
+    step: Step
+    reason: str
+    instead: str
+
+    def sentence(self) -> str:
+        """For a note."""
+        return f"Line {self.step.line}, `{self.step.text}`: {self.reason}. {self.instead}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Printed:
     """Gradients that the program prints.
 
     Attributes:
-        places: (line, column, what is printed).
+        places: (line, column, what is printed, in words).
         values: leaves → the gradients, in the order of `places`.
     """
 
@@ -117,6 +130,7 @@ class Function:
         initial: weights that were not sent; None where there are none.
         modified: what no derivative may pass, because PyTorch refuses it.
         printed: None where the program prints no gradient.
+        remarks: on leaves and `backward()`: where PyTorch gives less than is answered here.
     """
 
     title: str
@@ -132,6 +146,7 @@ class Function:
     initial: Initial | None = None
     modified: tuple[Modified, ...] = ()
     printed: Printed | None = None
+    remarks: tuple[Remark, ...] = ()
 
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""

@@ -90,12 +90,12 @@ class Differences:
         generator = torch.Generator().manual_seed(7)
         self.weights = [torch.rand(o.shape, generator=generator, dtype=torch.float64) + 0.5 for o in outputs]
         self.base = [o.detach() for o in outputs]
-        differentiable = [(o, w.to(o.dtype)) for o, w in zip(outputs, self.weights, strict=True) if o.requires_grad]
+        roots = [(o, w.to(o.dtype)) for o, w in zip(outputs, self.weights, strict=True) if o.requires_grad]
         by = [t for t in moved.values() if t.requires_grad]
         gradients: Sequence[Tensor | None] = [None] * len(by)
-        if differentiable and by:
-            roots, vectors = zip(*differentiable, strict=True)
-            gradients = torch.autograd.grad(roots, by, vectors, allow_unused=True)
+        if roots and by:
+            tensors, vectors = zip(*roots, strict=True)
+            gradients = torch.autograd.grad(tensors, by, vectors, allow_unused=True)
         self.gradients = dict(zip((n for n, t in moved.items() if t.requires_grad), gradients, strict=True))
         self.is_finite = all(bool(torch.isfinite(o).all()) for o in self.base)
 
@@ -136,9 +136,9 @@ def complaints(point: AskedPoint) -> list[str]:
     """What one reply says that differences, or the reply itself, contradict. Raises PullbackError where the query is refused."""
     answer = ENGINE.answer(point.query)
     report = answer.results["explain"]
-    objections = list(_contradictions(report, answer, point.query))
+    reasons = list(_contradictions(report, answer, point.query))
     if short(point.query.operation or "") in values("convention").keys() | values("reads_triangle").keys():
-        return objections
+        return reasons
     query = replace(wide(point.query), want=("vjp",))
     prepared = ENGINE.prepared(query)
     leaves = {name: to_torch(data, "cpu").to(prepared.dtypes[name]) for name, data in leaves_of(query.inputs)}
@@ -146,8 +146,8 @@ def complaints(point: AskedPoint) -> list[str]:
     for name, entry in report["inputs"].items():
         leaf = leaves[name]
         if leaf.numel() and (leaf.is_floating_point() or leaf.is_complex()):
-            objections += _of_input(name, entry, differences)
-    return objections
+            reasons += _of_input(name, entry, differences)
+    return reasons
 
 
 def _elements(leaf: Tensor) -> list[int]:
@@ -179,8 +179,8 @@ def _of_input(name: str, entry: Mapping[str, Any], differences: Differences) -> 
                 yield f"differentiable where PyTorch gives {ours} {where}"
             if place in listed["kink"] | listed["singular"] and is_right:
                 yield f"false alarm {where}"
-            is_named = whole or entry.get("elements_total") or any(words in text for words in _CANNOT_TELL)
-            if entry["verdict"] in _BENT and off and not is_named and place not in listed["kink"] | listed["singular"]:
+            is_listed = whole or entry.get("elements_total") or any(words in text for words in _CANNOT_TELL)
+            if entry["verdict"] in _BENT and off and not is_listed and place not in listed["kink"] | listed["singular"]:
                 yield f"element not listed {where}"
             if entry["verdict"] in ("disconnected", "piecewise_constant") and (left.is_not(0, size) or right.is_not(0, size)):
                 yield f"moves though {entry['verdict']} {where}"

@@ -52,10 +52,90 @@ def test_what_is_printed_of_random_numbers_is_the_gradient_that_is_answered() ->
     assert "In full" not in printed
 
 
-def test_what_a_loop_prints_is_not_told() -> None:
-    assert (
-        said(asked(LEAF + "for i in range(3):\n    y = (x ** 2).sum()\n    y.backward()\n    print(x.grad)"), "printed") == ""
+def test_of_what_a_loop_prints_the_last_is_told() -> None:
+    text = LEAF + "for i in range(3):\n    y = (x ** 2).sum()\n    y.backward()\n    print(x.grad)"
+    assert "`x.grad` (3 times, the last time): tensor([ 6., 12.])" in said(asked(text), "printed")
+
+
+NET = "net = torch.nn.Linear(2, 1)\nnet(torch.ones(1, 2)).sum().backward()\n"
+
+
+@pytest.mark.parametrize(
+    "shows", ["for name, p in net.named_parameters():\n    print(name, p.grad)", "print([p.grad for p in net.parameters()])"]
+)
+def test_of_several_weights_each_is_told(shows: str) -> None:
+    sentence = said(asked(NET + shows, seed=0), "printed")
+    assert "of net.weight: tensor([[1., 1.]])" in sentence
+    assert "of net.bias: tensor([1.])" in sentence
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "reason", "instead"),
+    [
+        ("x = torch.randn(3)\ny = x * 2\ny.sum().backward()\nprint(x.grad)", 4, "does not require grad", "(line 2)"),
+        (LEAF + "z = x.argmax().float()\nz.backward()", 4, "does not require grad", "cut the path"),
+        (LEAF + "z = x.detach().sum()\nz.backward()", 4, "does not require grad", "cut the path"),
+        (LEAF + "with torch.no_grad():\n    z = x.sum()\nz.backward()", 5, "does not require grad", "cut the path"),
+        (LEAF + "z = x.exp().sum()\nz.backward()\nz.backward()\nprint(x.grad)", 5, "freed", "retain_graph=True"),
+        (LEAF + "h = x.exp()\nh.sum().backward()\nh.mean().backward()", 5, "line 3", "retain_graph=True"),
+        (LEAF + "y = x * 2\ny.sum().backward()\nprint(y.grad)", 5, "computed", "retain_grad()"),
+    ],
+)
+def test_explain_names_what_pytorch_refuses(program: str, line: int, reason: str, instead: str) -> None:
+    report = asked(program, want=("explain",), seed=0).results["explain"]
+    findings = report["outputs"]["output"]["findings"]
+    assert any(
+        f["because"].get("line") == line and reason in f["because"]["reason"] and instead in (f["instead"] or "")
+        for f in findings
+    ), findings
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        LEAF + "z = x.exp().sum()\nz.backward(retain_graph=True)\nz.backward()\nprint(x.grad)",
+        LEAF + "for i in range(2):\n    z = x.exp().sum()\n    z.backward()\nprint(x.grad)",
+        LEAF + "z = x.sum()\nz.backward()\nz.backward()\nprint(x.grad)",
+        "w = torch.nn.Parameter(torch.ones(2))\nopt = torch.optim.SGD([w], lr=0.1)\nfor i in range(3):\n    opt.zero_grad()\n"
+        "    loss = (w ** 2).sum()\n    loss.backward()\n    opt.step()",
+        "w = torch.zeros(2, requires_grad=True)\nfor i in range(3):\n    loss = ((w - 1) ** 2).sum()\n    loss.backward()\n"
+        "    with torch.no_grad():\n        w -= 0.1 * w.grad\n        w.grad.zero_()",
+        "a = torch.ones(2)\nfor i in range(2):\n    a.requires_grad_(True)\n    loss = (a ** 3).sum()\n    loss.backward()\n"
+        "    a = (a + a.grad.sign()).detach()",
+        "w = torch.zeros(2, requires_grad=True)\nfor i in range(3):\n    loss = ((w - 1) ** 2).sum()\n    loss.backward()\n"
+        "    w.data -= 0.1 * w.grad.data\n    w.grad = None",
+    ],
+)
+def test_what_pytorch_takes_has_no_remark(program: str) -> None:
+    assert said(asked(program), "leaf") == ""
+
+
+def test_where_no_derivative_leads_the_gradient_is_none_and_not_zero() -> None:
+    custom = (
+        "class Mul(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, a, b):\n        ctx.save_for_backward(a, b)\n"
+        "        return a * b\n    @staticmethod\n    def backward(ctx, g):\n        a, b = ctx.saved_tensors\n        return g * b, None\n"
+        "b = torch.ones(2, requires_grad=True)\n"
     )
+    answer = asked(custom + LEAF + "Mul.apply(x, b).sum().backward()\nprint(x.grad, b.grad)")
+    assert "`x.grad`: tensor([1., 1.])" in said(answer, "printed")
+    assert "`b.grad`: None" in said(answer, "printed")
+    with pytest.raises(PullbackError) as caught:
+        asked(LEAF + "y = (x ** 3).sum()\ng, = torch.autograd.grad(y, x)\nh, = torch.autograd.grad(g.sum(), x)\nh")
+    assert "create_graph=True" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "lstm = torch.nn.LSTM(2, 3)\nout, state = lstm(torch.ones(1, 1, 2))\nout, state = lstm(torch.ones(1, 1, 2), state)\nout.sum()",
+        "emb = torch.nn.Embedding(4, 2)\nemb(torch.LongTensor([1, 3])).sum()",
+        "x = torch.autograd.Variable(torch.ones(2), requires_grad=True)\n(x ** 2).sum()",
+        "model = torch.nn.Linear(2, 1)\nparams = dict(model.named_parameters())\ndef loss(p):\n    return torch.func.functional_call(model, p, "
+        "(torch.ones(2),)).sum()\ng = torch.func.grad(loss)(params)\nprint(g)",
+    ],
+)
+def test_forms_that_pastes_have(program: str) -> None:
+    assert asked(program, seed=0).results["outputs"]
 
 
 def test_the_output_stays_the_loss() -> None:
@@ -68,10 +148,10 @@ def test_the_output_stays_the_loss() -> None:
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        (LEAF + "h = x * 2\ny = (h ** 2).sum()\ny.backward()\nh.grad", "only leaves"),
-        (LEAF + "h = x * 2\ny = (h ** 2).sum()\ny.backward()\nprint(h.grad)", "None in PyTorch"),
-        (LEAF + "x = x * 2\n" + BACK + "x.grad", "only leaves"),
-        ("w = torch.zeros(2, requires_grad=True) + 1\ny = w.sum()\ny.backward()\nw.grad", "only leaves"),
+        (LEAF + "h = x * 2\ny = (h ** 2).sum()\ny.backward()\nh.grad", "gradient of leaves alone"),
+        (LEAF + "h = x * 2\ny = (h ** 2).sum()\ny.backward()\nprint(h.grad)", "is None"),
+        (LEAF + "x = x * 2\n" + BACK + "x.grad", "gradient of leaves alone"),
+        ("w = torch.zeros(2, requires_grad=True) + 1\ny = w.sum()\ny.backward()\nw.grad", "gradient of leaves alone"),
         ("x = torch.tensor([1.0, 2.0])\n" + BACK + "x.grad", "requires_grad=True"),
         ("x = torch.tensor([1.0, 2.0])\n" + BACK + "print(x.grad)", "requires_grad=True"),
     ],

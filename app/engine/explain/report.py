@@ -55,12 +55,27 @@ def explain(
             if read is not None:
                 entry |= read
                 entry["findings"] = [{**entry["findings"][0], **read}, *entry["findings"][1:]]
-        branches = branch_findings(function)
-        for entry in (*report["inputs"].values(), *report["outputs"].values()) if branches else ():
-            entry["findings"] = [*entry["findings"], *branches]
+        beside = [*branch_findings(function), *_of_leaves(function)]
+        for entry in (*report["inputs"].values(), *report["outputs"].values()) if beside else ():
+            if function.remarks and entry["verdict"] == "disconnected" and "line" not in entry["because"]:
+                entry |= {**_of_leaves(function)[0], "verdict": "disconnected"}
+            entry["findings"] = [*entry["findings"], *beside]
         if not seen.directions and seen.weighted:
             report["probed"] = False  # too large, or not to be had in float64: kinks and jumps are not reported
         return report
+
+
+def _of_leaves(function: Function) -> list[dict[str, Any]]:
+    """What PyTorch says of the program's leaves and `backward()` calls; the derivative that is asked for here has it or not all the same."""
+    return [
+        {
+            "verdict": "differentiable",
+            "because": {"line": r.step.line, "text": r.step.text, "operation": r.step.operation, "reason": f"{r.reason}."},
+            "instead": r.instead,
+            "elements": [],
+        }
+        for r in function.remarks
+    ]
 
 
 def traced(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -> StepTrace:

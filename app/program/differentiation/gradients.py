@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from app.program.differentiation.leaves import Leaves
 from app.program.differentiation.overwrites import Overwrites
 from app.program.differentiation.parts import Gradient, part
 from app.program.modules.layers import Weight
@@ -46,10 +47,7 @@ class Gradients:
         self._since: dict[fx.Node, int] = {}
         self._totals: dict[fx.Node, fx.Node] = {}
         self.last: fx.Node | None = None
-        # Tensors of which the program says that their `.grad` is kept: `requires_grad_()`, `retain_grad()`.
-        self._retained: set[fx.Node] = set()
-        # (line, column) → where PyTorch gives no gradient, or another one than is read here.
-        self.remarks: dict[tuple[int, int], str] = {}
+        self.leaves = Leaves(trace, weight_of)
 
     # `torch.autograd.grad`.
 
@@ -76,8 +74,8 @@ class Gradients:
                 gradient = emit("zeros_like", torch.zeros_like, (node,), {})
             elif gradient is None and not unused:
                 raise Refusal(
-                    "One of the inputs is not used in the outputs, so it has no gradient.",
-                    "Leave it out, or write `allow_unused=True`.",
+                    "No derivative leads from one of the inputs to the outputs, so it has no gradient.",
+                    "Leave it out, or write `allow_unused=True`; where it is a gradient, take that with `create_graph=True`.",
                     code="operation_failed",
                 )
             result.append(gradient)
@@ -91,7 +89,7 @@ class Gradients:
         """The gradient of `outputs` for each of `inputs` (nodes as they stood), None where no path leads."""
         for output in outputs:
             value: Tensor = output.meta["val"]
-            if cotangents is None and not example(output).is_single():
+            if cotangents is None and value.numel() != 1:
                 raise Refusal(
                     f"The gradient is of one number; this tensor has the shape {list(value.shape)}.",
                     "Take its `.sum()`, or give `grad_outputs=torch.ones_like(y)`.",
@@ -116,7 +114,7 @@ class Gradients:
     def backward(self, loss: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> None:
         """`loss.backward(gradient=None, …, create_graph=False)`."""
         cotangent = kwargs.get("gradient", args[0] if args else None)
-        if cotangent is None and not example(loss).is_single():
+        if cotangent is None and example(loss).numel() != 1:
             raise Refusal(
                 f"`.backward()` is of one number; this tensor has the shape {list(example(loss).shape)}.",
                 "Take its `.sum()` or `.mean()` before, or give a cotangent: `y.backward(torch.ones_like(y))`.",
@@ -124,42 +122,20 @@ class Gradients:
             )
         node = None if cotangent is None else self._trace.now(cotangent)
         create = bool(kwargs.get("create_graph", False))
+        keeps = bool(kwargs.get("retain_graph", create))
         inputs = None if kwargs.get("inputs") is None else tuple(_tensors(kwargs["inputs"], "inputs"))
+        self.leaves.differentiated(self._trace.now(loss), self._trace.place, keeps_graph=keeps)
         self._backwards.append(_Backward(self._trace.now(loss), self._trace.steps, node, create, inputs))
         self.last = loss
 
     def grad(self, emit: Emit, tensor: fx.Node) -> Value:
         """`x.grad`: the sum of what each `backward()` since the last reset left there."""
         gradient = self.grads(emit, [tensor])[0]
-        reason = self.why_none(tensor)
-        if gradient is not None and reason is not None:
-            line, column, text = self._trace.place
-            words = f"PyTorch has none here, for {reason[0]}. The number is the one that {reason[1]} gives."
-            self.remarks.setdefault((line, column), f"Line {line}, `{text}`: {words}")
+        why = self.leaves.why_none(tensor)
+        if gradient is not None and why is not None:
+            reason, instead = why
+            self.leaves.remark(self._trace.place, "grad", reason, f"{instead} The number here is the one that it has then.")
         return gradient
-
-    def called(self, tensor: fx.Node, name: str) -> None:
-        """After `x.requires_grad_()` and `x.retain_grad()` PyTorch keeps the gradient."""
-        if name in ("requires_grad_", "retain_grad"):
-            self._retained.add(tensor)
-
-    def why_none(self, tensor: fx.Node) -> tuple[str, str] | None:
-        """Why PyTorch keeps no gradient of a tensor, and what makes it; None where it keeps one."""
-        if (
-            tensor in self._retained
-            or self._weight_of(tensor) is not None
-            or tensor.op == "placeholder"
-            or self._is_cast(tensor)
-        ):
-            return None
-        if tensor.meta["live"]:
-            return "the tensor is computed, and only leaves keep their gradient", "`retain_grad()` before `backward()`"
-        return "the tensor was made without `requires_grad=True`", "`requires_grad=True`"
-
-    def _is_cast(self, tensor: fx.Node) -> bool:
-        """Whether an input was only given another dtype: one that is sent may have it already, and is the leaf itself then."""
-        source = tensor.args[0] if tensor.args else None
-        return tensor.target is torch.Tensor.to and isinstance(source, fx.Node) and source.op == "placeholder"
 
     def grads(self, emit: Emit, tensors: Sequence[fx.Node]) -> list[Value]:
         """`.grad` of several tensors; one backward pass serves all of them."""

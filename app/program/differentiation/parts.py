@@ -5,19 +5,24 @@ Such a step runs its part again, so it can itself be differentiated, mapped and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.facts import operations_with, short
+from app.program.errors import tensors_in
 from app.program.graph_runner import GraphRunner
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import reachable
+from app.program.semantics.aliases import value_only
+from app.program.semantics.graph_values import is_floating, reachable
 
 # Derivatives of derivatives; each level runs the level below about three times.
 DEPTH_LIMIT: Final = 5
+# Of these, what is given carries no derivative of what they were given.
+_TAKING_NOTHING: Final = operations_with("shape_only") | operations_with("detaches")
 Run = Callable[..., tuple[Tensor, ...]]
 
 
@@ -28,7 +33,7 @@ class Part:
     Attributes:
         run: (inputs…, free…) → outputs.
         free: further tensors that these steps read: constants of this function.
-        reached: for each input, whether any output depends on it.
+        reached: for each input, whether a derivative leads to it from any output.
     """
 
     run: Run
@@ -73,7 +78,7 @@ def part(
             code="too_costly",
         )
     subgraph.output(tuple(copies[node] for node in outputs))
-    reached = tuple(_reaches(node, below, outputs) for node in inputs)
+    reached = tuple(leads([node], below, outputs) for node in inputs)
     return Part(_Runner(subgraph, dtype), tuple(free), reached)
 
 
@@ -92,10 +97,27 @@ def depth(node: fx.Node) -> int:
     return 0 if run is None else 1 + max((depth(inner) for inner in run.nodes), default=0)
 
 
-def _reaches(start: fx.Node, below: set[fx.Node], outputs: Sequence[fx.Node]) -> bool:
-    if start in outputs:
+def leads(starts: Iterable[fx.Node], below: Collection[fx.Node], outputs: Collection[fx.Node]) -> bool:
+    """Whether a derivative leads from any of `starts` to any of `outputs` through the nodes `below`."""
+    led = reachable(starts, lambda node: [user for user in node.users if user in below and passes(node, user)])
+    return any(node in led for node in outputs)
+
+
+def passes(source: fx.Node, node: fx.Node) -> bool:
+    """Whether PyTorch's derivative passes a step from what it reads of `source`."""
+    if node.target is torch.Tensor.detach or not any(map(is_floating, tensors_in(node.meta["val"]))):
+        return False
+    step = node.meta.get("step")
+    if step is not None and short(step.operation) in _TAKING_NOTHING:
+        return False
+    if node.target is value_only:  # the derivatives of what was there before
+        return source is node.args[0]
+    slots = getattr(node.target, "slots", None)
+    if slots is None:
         return True
-    return any(user in below for user in start.users)
+    inputs: list[fx.Node] = node.args[0]  # type: ignore[assignment]
+    read = [slot for slot, each in zip(slots, inputs, strict=True) if each is source]
+    return not read or any(slot is not None for slot in read)
 
 
 def _draws_by_shape(node: fx.Node) -> bool:

@@ -92,7 +92,7 @@ class Assigning(Objects):
         elif is_tensor(owner) and name == "requires_grad" and self.weights.weight_of(owner) is not None:
             self.weights.weight_of(owner).frozen = not value  # type: ignore[union-attr]
         elif is_tensor(owner) and name == "requires_grad":
-            self.calls.gradients.called(owner, "requires_grad_")
+            self.calls.gradients.leaves.called(owner, "requires_grad_")
             self.leave_out(target, ".requires_grad", None)
         elif isinstance(owner, ClassValue):
             owner.own[name] = value

@@ -156,9 +156,10 @@ class Members(State):
         if isinstance(owner, OptimizerValue | SchedulerValue):
             return self._trained(node, owner, name, args, kwargs)
         if is_tensor(owner) and name in tensors.NOTHING:
-            self.calls.gradients.called(owner, name)
+            self.calls.gradients.leaves.called(owner, name)
             return self.leave_out(node, f".{name}()", owner)
         if is_tensor(owner) and name == "backward":
+            self.emitter(node)  # says where this is
             return self.calls.gradients.backward(owner, args, kwargs)
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)
 

@@ -110,7 +110,12 @@ def _ending(reader: Reader, last: ast.stmt) -> Returned:
 
 def _is_answer(reader: Reader, values: list[Value]) -> bool:
     """Whether what was assigned last is what the program computes: constants beside definitions are not."""
-    return not reader.defined or any(is_tensor(reader.read(value)) or isinstance(value, MultiOutput) for value in values)
+    return not reader.defined or any(_holds_tensor(reader, value) for value in values)
+
+
+def _holds_tensor(reader: Reader, value: Value) -> bool:
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+    return any(is_tensor(reader.read(member)) or isinstance(member, MultiOutput) for member in members)
 
 
 def _nameless(last: ast.stmt) -> ast.expr:

@@ -37,7 +37,7 @@ class State:
         ignored: line → what was left out there.
         calls: what calls mean.
         weights: the parameters of modules.
-        printed: (line, column, text) of a gradient that is printed once → its tensor, or None; MISSING where it is printed again.
+        printed: (line, column, text) and a tensor → its gradient as it was printed there last.
     """
 
     # Set by who reads the parts that this one needs: expressions, and bodies of functions.
@@ -72,7 +72,7 @@ class State:
         self.tensors: list[str] = []
         self.stars: list[str] = []
         self.yielded: list[Value] = []
-        self.printed: dict[tuple[int, int, str], Any] = {}
+        self.printed: dict[tuple[tuple[int, int, str], fx.Node], Any] = {}
 
     def _apply_anywhere(self, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         return self.invoke(self.statement or ast.Pass(lineno=1, col_offset=0), function, args, kwargs)

@@ -131,7 +131,7 @@ class Calls:
         if short == "autograd.backward":
             return lambda args, kwargs: self.gradients.backward(args[0], (), kwargs)
         if short == "autograd.Variable" or short == "Variable":
-            return lambda args, kwargs: args[0]
+            return self._variable
         if short in self.transforms.table:
             return functools.partial(self.transforms.table[short], emit)
         if short.startswith("distributions."):
@@ -306,6 +306,12 @@ class Calls:
         if is_tensor(value):
             return value
         return emit("tensor", torch.tensor, (value,), {"dtype": self._dtype})
+
+    def _variable(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`Variable(x, requires_grad=True)`: a leaf as of the time before PyTorch 0.4."""
+        if is_tensor(args[0]) and kwargs.get("requires_grad") and not self._trace.is_live(args[0]):
+            return Weight(args[0])
+        return args[0]
 
     def _parameter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Weight:
         value = args[0] if args else kwargs.get("data")

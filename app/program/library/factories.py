@@ -76,10 +76,17 @@ ALIASES: Final = {
     "asarray": "tensor",
     "from_numpy": "tensor",
     "Tensor": "tensor",
-    "FloatTensor": "tensor",
+    **dict.fromkeys(
+        ("FloatTensor", "DoubleTensor", "LongTensor", "IntTensor", "ShortTensor", "CharTensor", "ByteTensor", "BoolTensor"),
+        "tensor",
+    ),
     "empty": "zeros",
 }
-_FLOATING: Final = ("Tensor", "FloatTensor")
+# Constructors as of the time before PyTorch 0.4 → their dtype; None: the query's own.
+_TYPED: Final[dict[str, torch.dtype | None]] = {
+    "Tensor": None, "FloatTensor": None, "DoubleTensor": None, "LongTensor": torch.int64, "IntTensor": torch.int32,
+    "ShortTensor": torch.int16, "CharTensor": torch.int8, "ByteTensor": torch.uint8, "BoolTensor": torch.bool,
+}  # fmt: skip
 # `x.new_zeros(3)`: the maker, in the dtype of x.
 NEW: Final = {"new_empty": "zeros", "new_zeros": "zeros", "new_ones": "ones", "new_full": "full", "new_tensor": "tensor"}
 
@@ -140,10 +147,10 @@ def new_tensor(
         stack: makes one tensor of a list that holds tensors.
     """
     keywords = keywords_of(name, kwargs)
-    if name in _FLOATING and args and all(isinstance(size, int) for size in args):  # `torch.Tensor(3, 4)`: sizes
-        name = "zeros"
-    if name in _FLOATING:
-        keywords.setdefault("dtype", dtype)
+    if name in _TYPED:
+        keywords.setdefault("dtype", _TYPED[name] or dtype)
+        if args and all(isinstance(size, int) for size in args):  # `torch.Tensor(3, 4)`: sizes
+            name = "zeros"
     hands_on = name != "tensor"  # `torch.as_tensor(x)`; `torch.tensor(x)` copies the numbers alone, as all of them do of a list
     name = ALIASES.get(name, name)
     factory = FACTORIES[name]

@@ -63,6 +63,11 @@ class Weights:
         """The weight that a tensor is, if it is one."""
         return self._of_node.get(node)
 
+    def name_of(self, weight: Weight) -> str:
+        """The name that a weight is sent under."""
+        names = self._names(weight)
+        return next((name for name in names if name in self.initial or name in self._sent), names[0])
+
     def _resolved(self, weight: Weight) -> fx.Node:
         names = self._names(weight)
         for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -122,6 +123,10 @@ def lowered(value: Value, read: Callable[[Value], Value]) -> Any:
         return tuple(members) if isinstance(value, tuple) else members
     if isinstance(value, slice):
         return slice(*(lowered(part, read) for part in (value.start, value.stop, value.step)))
+    if (
+        isinstance(value, MultiOutput) and value.node.target is operator.getitem
+    ):  # the state that an LSTM gave, for its next step
+        return value.node
     if isinstance(value, MultiOutput):
         names = " and ".join(f"`.{name}`" for name in value.fields) or "its members by [0], [1]…"
         raise Refusal(f"`{value.operation}` gives several tensors, and one is needed here.", f"Take {names}.")

@@ -1,0 +1,123 @@
+"""Which tensors of a program PyTorch keeps a gradient of, and what it says where none leads: leaves, `requires_grad`, freed graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+import torch
+from torch import fx
+
+from app.program.differentiation.parts import leads, passes
+from app.program.function import Remark, Step
+from app.program.modules.layers import Weight
+from app.program.semantics.aliases import value_only
+from app.program.semantics.graph_values import is_floating, reachable
+from app.program.semantics.trace import Trace
+
+# Their derivatives need no number of theirs, so that PyTorch has nothing to free.
+_SAVING_NOTHING: Final = frozenset({
+    "+", "-", "-x", "[]", "sum", "mean", "view", "reshape", "T", "t", "transpose", "permute", "squeeze", "unsqueeze", "flatten", "clone",
+    "expand", "stack", "cat", "detach", "to",
+})  # fmt: skip
+
+_CALLS: Final = 32  # of `backward()`, that are looked at: a loop says the same of each; chosen
+
+
+class Leaves:
+    """The leaves of one program.
+
+    Attributes:
+        remarks: (line, column) → where PyTorch gives no gradient, or refuses, and this service does not.
+    """
+
+    def __init__(self, trace: Trace, weight_of: Callable[[fx.Node], Weight | None]) -> None:
+        self._trace, self._weight_of = trace, weight_of
+        self._marked: set[fx.Node] = set()
+        self._freed: set[fx.Node] = set()
+        self._calls = 0
+        self.remarks: dict[tuple[int, int], Remark] = {}
+
+    def called(self, tensor: fx.Node, name: str) -> None:
+        """`x.requires_grad_()`, `x.retain_grad()`: PyTorch keeps its gradient from then on."""
+        if name in ("requires_grad_", "retain_grad"):
+            self._marked.add(tensor)
+
+    def remark(self, place: tuple[int, int, str], operation: str, reason: str, instead: str) -> None:
+        line, column, text = place
+        self.remarks.setdefault((line, column), Remark(Step(line, column, text, operation), reason, instead))
+
+    def why_none(self, tensor: fx.Node) -> tuple[str, str] | None:
+        """Why `.grad` of a tensor is None in PyTorch after any `backward()`, and what to write; None where it is kept."""
+        if self._is_leaf(tensor) or self._is_cast(tensor):
+            return None
+        if tensor.meta["live"]:
+            return (
+                "PyTorch keeps the gradient of leaves alone, and this tensor is computed: its `.grad` is None",
+                "Call `retain_grad()` on it before `backward()`.",
+            )
+        return (
+            "The tensor was made without `requires_grad=True`, so PyTorch keeps no gradient of it",
+            f"Make it with `requires_grad=True`{_line_of(tensor)}.",
+        )
+
+    def differentiated(self, loss: fx.Node, place: tuple[int, int, str], *, keeps_graph: bool) -> None:
+        """Remarks on `loss.backward()`: that no derivative leads to the loss, or that its graph was freed by one before."""
+        self._calls += 1
+        if self._calls > _CALLS:
+            return
+        below = reachable([loss], lambda node: node.all_input_nodes)
+        if not leads(self._leaves_of(below), below, [loss]):
+            factories = [node for node in below if not node.all_input_nodes and node.op == "call_function"]
+            self.remark(
+                place,
+                "backward",
+                "PyTorch refuses this `backward()` (element 0 of tensors does not require grad): no derivative leads to the loss",
+                f"Make what it is computed from with `requires_grad=True`{_line_of(*factories)}, and let no step on the way cut the path.",
+            )
+        graph = self._graph_of(loss, below)
+        for node in graph & self._freed:
+            step = node.meta.get("step")
+            if step is not None and step.operation not in _SAVING_NOTHING:
+                self.remark(
+                    place,
+                    "backward",
+                    f"PyTorch refuses a second `backward()` through line {step.line}, `{step.text}`, as the first has freed that graph",
+                    "Write `backward(retain_graph=True)` in the first, or compute the loss again; here it is answered as with that.",
+                )
+                break
+        if not keeps_graph:
+            self._freed |= graph
+
+    def _is_leaf(self, tensor: fx.Node) -> bool:
+        return tensor in self._marked or _is_input(tensor) or self._weight_of(tensor) is not None
+
+    def _graph_of(self, loss: fx.Node, below: Collection[fx.Node]) -> set[fx.Node]:
+        """The steps between the leaves and a loss that autograd has a graph of; `below`: all that it is computed from."""
+        ends = self._leaves_of(below)
+
+        def before(node: fx.Node) -> list[fx.Node]:
+            is_end = node in ends or node.target is value_only
+            return [] if is_end else [source for source in node.all_input_nodes if passes(source, node)]
+
+        return {node for node in reachable([loss], before) if node.meta.get("live") and before(node)}
+
+    def _leaves_of(self, nodes: Collection[fx.Node]) -> set[fx.Node]:
+        """The leaves among some nodes, and what was written into them since."""
+        leaves = {node for node in nodes if self._is_leaf(node)} | self._marked
+        cells = [node.meta["cell"] for node in leaves if node.meta.get("cell") is not None]
+        return leaves | {later for cell in cells for _, later in cell.history}
+
+    def _is_cast(self, tensor: fx.Node) -> bool:
+        """Whether an input was only given another dtype: one that is sent may have it already, and is the leaf itself then."""
+        source = tensor.args[0] if tensor.args else None
+        return tensor.target is torch.Tensor.to and isinstance(source, fx.Node) and source.op == "placeholder"
+
+
+def _line_of(*tensors: fx.Node) -> str:
+    lines = sorted({node.meta["step"].line for node in tensors if "step" in node.meta})
+    return f" (line {lines[0]})" if lines else ""
+
+
+def _is_input(tensor: fx.Node) -> bool:
+    return tensor.op == "placeholder" and is_floating(tensor.meta["val"])
