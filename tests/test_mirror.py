@@ -36,6 +36,7 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_explain_pointwise.py": "explain beside mpmath, for the pointwise functions",
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
     "oracle/test_lost_digits.py": "precision beside mpmath, for programs that lose digits",
+    "oracle/test_check_sweep.py": "a sample of the sweep of check",
     "oracle/test_derivation_classes.py": "check on classes of derivations",
     "oracle/test_derivations.py": "check: derivations by hand",
     "oracle/test_why_none.py": "explain: what cuts the path in pasted programs",
