@@ -49,6 +49,8 @@ def agrees(layout: Layout, passes: Passes, pair: Pair) -> bool:
         return True  # 0·∞ in the product says nothing of the entries
     vector = weights(output.numel(), output.dtype, str(output.device))
     excess = _excess(passes, entries, vector)
+    if not bool((excess > 0).any()):
+        return True
     suspects = torch.argsort(excess, descending=True)[:_FOLLOWED]
     return not any(_differs_in_a_row(passes, entries, vector, int(c)) for c in suspects if float(excess[c]) > 0)
 
@@ -65,10 +67,10 @@ def _entries(rows: Tensor, columns: Tensor, pair: Pair, passes: Passes, eps: flo
 
 
 def _excess(passes: Passes, entries: _Entries, cotangent: Tensor) -> Tensor:
-    """By how much the two products differ more than rounding may make them, for each element of the input; 0 where they do not."""
+    """By how much the two products differ more than rounding may make them, for each element of the input; no more than 0: not at all."""
     error, expected = _error(passes, entries, cotangent)
-    excess = error - _TRIPWIRE * expected.abs() - entries.eps**0.5 * entries.largest
-    return torch.where(expected.abs().isfinite() & (excess > 0), excess, 0)
+    excess: Tensor = error - _TRIPWIRE * expected.abs() - entries.eps**0.5 * entries.largest
+    return excess.nan_to_num_(0.0, 0.0, 0.0)  # ∞ and NaN in the product say nothing of the entries
 
 
 def _error(passes: Passes, entries: _Entries, cotangent: Tensor) -> tuple[Tensor, Tensor]:

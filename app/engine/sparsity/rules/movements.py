@@ -61,8 +61,9 @@ def move(call: Call) -> list[Pattern | None]:
     left = list(numbered)
     args = _replaced(args, left)
     kwargs = {name: _replaced(value, left) for name, value in kwargs.items()}
-    rows = [_rows(result, total) for result in tensors_in(call.func(*args, **kwargs))]
-    if len(stacked) == 1 and all((r > 0).all() for r in rows):
+    moved = call.func(*args, **kwargs)
+    rows = [_rows(result, total) for result in ((moved,) if isinstance(moved, Tensor) else tensors_in(moved))]
+    if len(stacked) == 1 and all(not len(r) or r.min() > 0 for r in rows):
         return [space.take(stacked[0], r - 1) for r in rows]
     every = space.stack([space.none(1), *stacked])
     return [space.take(every, r) for r in rows]
@@ -70,10 +71,9 @@ def move(call: Call) -> list[Pattern | None]:
 
 def _rows(result: Tensor, total: int) -> Numbers:
     rows = result.reshape(-1).to(torch.float64).numpy()
-    if len(rows) and not (rows.min() >= 0 and rows.max() < total):  # false of NaN too
-        raise UnfitRuleError("the numbers did not come through")
-    whole = rows.astype(np.int64)
-    if not (whole == rows).all():
+    with np.errstate(invalid="ignore"):  # what is NaN is no whole number
+        whole = rows.astype(np.int64)
+    if len(rows) and not ((whole == rows).all() and whole.min() >= 0 and whole.max() < total):
         raise UnfitRuleError("the numbers did not come through")
     return whole
 
