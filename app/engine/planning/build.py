@@ -226,11 +226,15 @@ def _promoted(attempt: _Attempt, dtypes: dict[str, torch.dtype], candidates: lis
     named = query.wrt is not None and set(candidates) == set(_promotable(query, dtypes))
     if named or attempt.succeeds(everything):
         return everything
+    some = dtypes
     for name in candidates:  # one by one: `index_select` takes a floating input but not a floating index
-        with_it = {**dtypes, name: target}
+        with_it = {**some, name: target}
         if attempt.succeeds(with_it):
-            dtypes = with_it
-    return dtypes
+            some = with_it
+    # A program that fails with any is refused as the one that it would be: of what cholesky has against these numbers, not against int64.
+    if attempt.query.operation is None and not attempt.succeeds(some) and attempt.succeeds(everything, on_fakes_alone=True):
+        return everything
+    return some
 
 
 class _Attempt:
@@ -255,23 +259,18 @@ class _Attempt:
         self._are_small, self._memory_bytes = are_small, memory_bytes
         self._last: tuple[Mapping[str, torch.dtype], tuple[Function, Cost]] | None = None
 
-    def succeeds(self, dtypes: Mapping[str, torch.dtype]) -> bool:
-        """Whether there is a Function with these dtypes."""
-        is_operation = self.query.operation is not None
+    def succeeds(self, dtypes: Mapping[str, torch.dtype], *, on_fakes_alone: bool = False) -> bool:
+        """Whether there is a Function with these dtypes; `on_fakes_alone`: whatever the kernels have against it."""
         try:
-            try:
-                if self._on_values(dtypes) is not None:
-                    return True
-            except PullbackError:
-                if is_operation:
-                    raise
+            if not on_fakes_alone and self._on_values(dtypes) is not None:
+                return True
             try:
                 _, cost = self._on_fakes(dtypes)
             except UNPLANNABLE:
                 self._last = dict(dtypes), self._on_real(dtypes)
                 return True
-            if is_operation and self._has_few() and cost.bytes <= _FEW_BYTES:
-                self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there
+            if not on_fakes_alone and self._has_few() and cost.bytes <= _FEW_BYTES:
+                self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there, `gcd` floating numbers
         except (PullbackError, *UNPLANNABLE):
             return False
         return True

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from app.engine.engine import Engine
+from app.errors import PullbackError
 from app.limits import Limits
 from app.program.functions import load
 from app.query import Query
-from tests.engine.asking import array, data, results
+from tests.engine.asking import ENGINE, array, data, results
 
 TEXT = '''def shifted(x: float32[2], k: int32[2], z: complex64[2]):
     """Twice x, k as it is, z by x."""
@@ -70,3 +71,24 @@ def test_whole_numbers_where_values_decide_a_shape(program: str, count: int) -> 
     x = np.arange(count) % 7 + np.arange(count) // 2
     whole, floating = (results(program=program, inputs={"x": point}, want=("vjp",)) for point in (x, x * 1.0))
     np.testing.assert_array_equal(whole["vjp"]["x"], floating["vjp"]["x"])
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        *("gcd(x, x)", "lcm(x, x + 1)", "x & 1", "x | 4", "x ^ 3", "torch.bitwise_xor(x, x)", "x.bitwise_not()", "x << 1", "~x", "y = x & 1\nx + y"),
+        *("zeros(9).index_add(0, x, ones(3))", "x.sqrt() + gcd(x, x)", "nn.functional.one_hot(x)", "torch.bincount(x)", "eye(9)[x]"),
+    ],
+)  # fmt: skip
+def test_whole_numbers_where_only_they_are_taken(program: str) -> None:
+    """Fakes take floating numbers for some of these; the kernels do not."""
+    x = [6, 4, 1]
+    sent, said = (ENGINE.answer(Query(program=program, inputs={"x": data(x, bare=bare)})) for bare in (True, False))
+    assert {name: array(t).tolist() for name, t in sent.results["outputs"].items()} == {
+        name: array(t).tolist() for name, t in said.results["outputs"].items()
+    }
+
+
+def test_what_fails_with_any_is_refused_as_floating() -> None:
+    with pytest.raises(PullbackError, match="not positive-definite"):
+        results(program="linalg.cholesky(x)", inputs={"x": [[1, 2], [2, 1]]})
