@@ -34,9 +34,9 @@ def _rows(rows: int, columns: int) -> list[list[float]]:
     return [[0.1 * ((row * columns + column) % 7) - 0.3 for column in range(columns)] for row in range(rows)]
 
 
-_HAS_WEIGHTS: Final = re.compile(r"nn\.[A-Z]")
+HAS_WEIGHTS: Final = re.compile(r"nn\.[A-Z]")
 # Programs by what they are, each with its text and its inputs of the n-th shape.
-_PROGRAMS: Final[dict[str, tuple[str, Callable[[int], dict[str, Any]]]]] = {
+PROGRAMS: Final[dict[str, tuple[str, Callable[[int], dict[str, Any]]]]] = {
     "a line": ("return (x @ w).tanh().sum()", lambda n: {"x": [[0.1] * n], "w": [[0.2]] * n}),
     "entropy": ("p = softmax(x, dim=0)\nreturn -(p * log(p)).sum()", lambda n: {"x": [0.1 * i for i in range(n)]}),
     "Rosenbrock": (
@@ -143,8 +143,8 @@ def in_process(line: Line) -> None:
                     cached.append(shape[1])
         line(f"{kind}: first query of an operation, {len(signatures)} operations", _shown(signatures), "")
         line(f"{kind}: first of another shape over a cached one", _shown(shapes), f"cached {_shown(cached)}")
-    for title, (text, inputs_of) in _PROGRAMS.items():
-        query = {"program": text, "want": ["gradient"], **({"seed": 0} if _HAS_WEIGHTS.search(text) else {})}
+    for title, (text, inputs_of) in PROGRAMS.items():
+        query = {"program": text, "want": ["gradient"], **({"seed": 0} if HAS_WEIGHTS.search(text) else {})}
         shown = [_over_cached(road, {**query, "inputs": inputs_of(n)}) for n in range(4, 16)]
         known = [shape for shape in shown[1:] if shape is not None]
         line(

@@ -16,6 +16,7 @@ from app.catalogue.read import operations
 from app.engine.recipes import PreparedReply
 from app.limits import Limits
 from app.road import Reply, Request, Road
+from benchmarks.first_answers import HAS_WEIGHTS, PROGRAMS
 from tests.program.test_random_programs import programs
 
 # A media type that says the same in other words, so that the body is read by the whole road.
@@ -290,3 +291,16 @@ def test_what_was_asked_before_decides_nothing(queries: list[dict[str, Any]]) ->
         while before.improve():
             pass
     assert reply_of(before, queries[-1]) == reply_of(Road(Limits(), "cpu"), queries[-1])
+
+
+@pytest.mark.parametrize("title", PROGRAMS)
+def test_a_program_answers_alike_whatever_shapes_came_before(title: str) -> None:
+    """Loops, modules, functions in functions: what was learnt of other shapes changes no byte, by recipes neither."""
+    text, inputs_of = PROGRAMS[title]
+    query = {"program": text, "want": ["outputs", "gradient"], **({"seed": 0} if HAS_WEIGHTS.search(text) else {})}
+    before = Road(Limits(), "cpu")
+    for extent in (5, 3, 8, 3, 8, 8):
+        asked = {**query, "inputs": inputs_of(extent)}
+        reply = reply_of(before, asked)
+        assert reply[0] == 200
+        assert reply == reply_of(Road(Limits(), "cpu"), asked)

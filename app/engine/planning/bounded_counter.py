@@ -8,7 +8,7 @@ and any other is asked by its own kernel for meta tensors, which have sizes and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from functools import cache
 from typing import Any, Final
@@ -52,10 +52,18 @@ _READING: Final = frozenset(
 _OF_ONE_SHAPE: Final = frozenset(
     {
         *(_aten.roll, _aten.flip, _aten.cumsum, _aten.cumprod, _aten.logcumsumexp, _aten.tril, _aten.triu),
-        *(_aten._softmax, _aten._log_softmax, _aten.sort),
+        *(_aten._softmax, _aten._log_softmax, _aten.sort, _aten.native_layer_norm),
     }
 )
 
+# Products of matrices, whose kernels for meta tensors take twenty times as long as multiplying two numbers here: the elements of the result.
+_PRODUCTS: Final[dict[Any, Callable[..., int]]] = {
+    _aten.mm: lambda a, b: math.prod(a.shape[:1] + b.shape[1:]),
+    _aten.bmm: lambda a, b: math.prod(a.shape[:2] + b.shape[2:]),
+    _aten.addmm: lambda _, a, b: math.prod(a.shape[:1] + b.shape[1:]),
+    _aten.mv: lambda a, _: math.prod(a.shape[:1]),
+    _aten.dot: lambda *_: 1,
+}
 _RESIZING: Final = frozenset({_aten.resize_, _aten.resize_as_, _aten.set_, _aten.resize})
 
 
@@ -65,6 +73,7 @@ class UnboundedError(Exception):
 
 class _Rule(Enum):
     VIEW = auto()  # nothing is made: a view, or a write in place
+    PRODUCT = auto()  # of matrices
     BROADCAST = auto()  # each result has at most the elements of all tensors broadcast together
     SHAPES = auto()  # the shapes bound it, see `_bound`
     ASKED = auto()  # its kernel for meta tensors says
@@ -94,6 +103,8 @@ class BoundedCounter(Counter):
             rule = _Rule.READING
         if rule is _Rule.BROADCAST:
             self._check(math.prod(_broadcast(_shapes(sent))) * len(func._schema.returns))
+        elif rule is _Rule.PRODUCT:
+            self._check(_PRODUCTS[func.overloadpacket](*args))
         elif rule is _Rule.READING:
             self.has_read = True
             self._check(_bound(_shapes(sent)))
@@ -186,6 +197,8 @@ def _rule(func: Any) -> _Rule:
         return _Rule.NEVER
     if func.overloadpacket in _RESIZING:
         return _Rule.NEVER
+    if func._overloadname == "default" and func.overloadpacket in _PRODUCTS:
+        return _Rule.PRODUCT
     returns = func._schema.returns
     is_in_place = bool(returns) and all(result.alias_info is not None and result.alias_info.is_write for result in returns)
     if func.is_view or is_in_place or torch.Tag.inplace_view in func.tags:
