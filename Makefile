@@ -90,7 +90,8 @@ $(VENV)/.run: $(PACKAGES) | $(BIN)/python
 	$(BIN)/pip install -c constraints.txt $(WHERE) -e .
 	@touch $@
 
-# Without bytecode: most of these 12,000 files are never imported, and those that are are compiled then.
+# Without bytecode: of these 12,000 files a quarter is ever imported, and compiled then, once.
+unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/.dev: $(PACKAGES) | $(BIN)/python
 	$(say_size)
 	$(BIN)/pip install --no-compile -c constraints.txt $(WHERE) -e '.[dev]'
