@@ -16,7 +16,22 @@ from tests.test_floors import APP, ROOT, modules
 SAYS_NOTHING: Final = frozenset({"found", "given", "told", "made", "stuff", "thing", "things"})
 # Words that the field has others for: backward, expected, kink, differentiable, stored function, worker slot, endpoint, supervisor.
 RETIRED: Final = frozenset(
-    {"pull", "pulled", "belief", "beliefs", "theirs", "bend", "bends", "smooth", "widened", "kept", "door", "crew", "nursery"}
+    {
+        "pull",
+        "pulled",
+        "pulls",
+        "belief",
+        "beliefs",
+        "theirs",
+        "bend",
+        "bends",
+        "smooth",
+        "widened",
+        "kept",
+        "door",
+        "crew",
+        "nursery",
+    }
     | {"sweep", "survey"}
 )
 # As a whole name: num_vectors, rows, members. `is_one_of_several` says something.

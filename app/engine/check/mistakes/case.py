@@ -17,8 +17,8 @@ from app.program.function import Function
 
 _ROWS: Final = 64  # a Jacobian of more rows is not differentiated again under a hypothesis
 _STEPS: Final = 64  # nor a longer program
-# Steps pulled back under all hypotheses together: some 20 µs each, so about a second.
-_PULLS: Final = 40_000
+# Steps differentiated backwards under all hypotheses together: some 20 µs each, so about a second.
+_STEP_VJPS: Final = 40_000
 _OWN: Final = 1e-3  # of the tolerance of the largest element, for an element that is much smaller
 
 
@@ -95,7 +95,7 @@ class Case:
         return int((size > 1e-3 * size.max()).sum()) if size.numel() else 0
 
     def under(self, override: Mapping[fx.Node, VjpRule]) -> Tensor | None:
-        """The derivative where some steps pull back by another rule; None where that is not to be had."""
+        """The derivative where some steps go backwards by another rule; None where that is not to be had."""
         objective, trace = self.objective, self.trace
         if (
             not isinstance(objective, Objective)
@@ -105,7 +105,7 @@ class Case:
         ):
             return None
         self._spent[0] += len(objective.rows) * len(trace.records)
-        if self._spent[0] > _PULLS:
+        if self._spent[0] > _STEP_VJPS:
             return None
         where = dict(zip(objective.point.function.outputs, trace.outputs, strict=True))
         leaf, rows = trace.leaves[self.name], []
@@ -122,7 +122,7 @@ class Case:
         """The derivative of another program at the same inputs; None where it has none of the same shape."""
         objective, point = self.objective, self.objective.point
         self._spent[0] += len(objective.rows) * len(function.graph.nodes)
-        if self._spent[0] > _PULLS or objective.combined:
+        if self._spent[0] > _STEP_VJPS or objective.combined:
             return None
         try:
             other = moved_to(objective, Point(function, point.leaves, self.seed, wide=point.wide))
