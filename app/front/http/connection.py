@@ -120,8 +120,8 @@ class Connection(HttpToolsProtocol):
             self.upload = None
             if upload.lacks_room:
                 return
-            # The parser has not seen the rest of the body: what follows is for a new one.
-            self.parser = new_parser(self)
+            if self._framing.framing_bytes:  # of a head that the parser has seen, but not the rest of the body
+                self.parser = new_parser(self)
             self.on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]

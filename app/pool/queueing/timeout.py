@@ -16,6 +16,7 @@ from app.pool.frames import Buffer
 
 # Up to here a body is parsed, which takes the event loop some 100 µs; of a larger one its beginning and its end are looked at.
 _PARSED_BYTES: Final = 64 << 10
+_LENGTH_BYTES: Final = 8
 _KEY: Final = b"timeout_s"
 _NUMBER: Final = rb"(\d{1,20}(?:\.\d{1,20})?(?:[eE][+-]?\d{1,3})?)"
 # A whole string, the beginning of one that is cut off, or what opens and closes objects and lists.
@@ -31,21 +32,28 @@ def timeout_of(body: Sequence[Buffer], size: int, content_type: str | None) -> f
 
     `body`: in pieces, of `size` bytes together, not compressed.
     """
-    start = b"".join(body) if size <= _PARSED_BYTES else _start(body)
     if content_type is not None and content_type.partition(";")[0].strip().lower() in _BINARY:
-        return _of_value(_loaded(_query_text(start))) if _KEY in start else None
+        header = _header(body)
+        return _of_value(_loaded(_query_text(header))) if _KEY in header else None
+    start = b"".join(body) if size <= _PARSED_BYTES else _start(body, _PARSED_BYTES)
     if size <= _PARSED_BYTES:
         return _of_value(_loaded(start)) if _KEY in start else None
     return (_in_start(start) if _KEY in start else None) or _at_end(_end(body))
 
 
-def _start(body: Sequence[Buffer]) -> bytes:
-    start = bytearray()
+def _header(body: Sequence[Buffer]) -> bytes:
+    """The JSON text that a safetensors file begins with, behind its length; empty where it is long."""
+    size = int.from_bytes(_start(body, _LENGTH_BYTES), "little")
+    return _start(body, _LENGTH_BYTES + size)[_LENGTH_BYTES:] if size <= _PARSED_BYTES - _LENGTH_BYTES else b""
+
+
+def _start(body: Sequence[Buffer], count: int) -> bytes:
+    start = b""
     for piece in body:
-        start += piece[: _PARSED_BYTES - len(start)]
-        if len(start) == _PARSED_BYTES:
+        start += piece[: count - len(start)]
+        if len(start) == count:
             break
-    return bytes(start)
+    return start
 
 
 def _end(body: Sequence[Buffer]) -> bytes:
@@ -57,10 +65,9 @@ def _end(body: Sequence[Buffer]) -> bytes:
     return end
 
 
-def _query_text(start: bytes) -> bytes:
-    """The query in the header of a safetensors file; empty where the header is not all in `start`."""
-    size = int.from_bytes(start[:8], "little")
-    header = _loaded(start[8 : 8 + size]) if size <= len(start) - 8 else None
+def _query_text(text: bytes) -> bytes:
+    """The query in the header of a safetensors file."""
+    header = _loaded(text)
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     query = metadata.get("query") if isinstance(metadata, dict) else None
     return query.encode() if isinstance(query, str) else b""
