@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.errors import PullbackError
+from app.program.reading.source import read
 from tests.engine.asking import ask
 
 # text → the line whose words must be told, for each way in which a line can stand away from the end of the program.
@@ -97,3 +98,10 @@ def test_a_refusal_has_line_and_column(text: str, at: str) -> None:
     with pytest.raises(PullbackError) as caught:
         ask(program=text, inputs={"x": [1.0, 2.0, 3.0]}, want=["gradient", "check"])
     assert caught.value.at == at
+
+
+def test_a_text_that_comes_again_is_not_read_again_and_its_refusals_are_its_own() -> None:
+    assert read("return x * 2") is read("return x * 2")
+    first, again = (read("import _thread\nreturn x") for _ in range(2))
+    assert [problem.at for problem in first.problems] == [problem.at for problem in again.problems] != []
+    assert not {id(problem) for problem in first.problems} & {id(problem) for problem in again.problems}

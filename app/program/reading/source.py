@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from app.errors import PullbackError
@@ -33,6 +34,9 @@ _INSTEAD: Final[dict[type[ast.AST], tuple[str, str]]] = {
     ast.Await: ("`await`", "Leave it out."),
     ast.Match: ("`match`", "Use `if` / `elif` on known values."),
 }  # fmt: skip
+# Texts that come again with other numbers; a tree takes some 120 bytes for each byte of its text, so all of them take 15 MB at most.
+_REMEMBERED: Final = 64
+_REMEMBERED_BYTES: Final = 2_000
 # Names with underscores that a pasted class or script has, and what of them is read.
 # What shows an object: nothing in the language calls it.
 _NEVER_READ: Final = ("__repr__", "__str__")
@@ -136,6 +140,19 @@ def read(text: str) -> Source:
             given=f"{size:,} bytes",
             fix="Send numbers as inputs, and write repeated steps as a `for` loop.",
         )
+    if size <= _REMEMBERED_BYTES:
+        source = _remembered(text)
+        if not source.problems:  # those are raised, and so belong to one reading
+            return source
+    return _read(text)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(text: str) -> Source:
+    return _read(text)
+
+
+def _read(text: str) -> Source:
     clean = cleaned(text)
     source = Source(_parse(clean.text, clean.margins), tuple(clean.text.split("\n")), clean.margins, clean.ignored)
     _check(source)
