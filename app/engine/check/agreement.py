@@ -77,15 +77,17 @@ def compare(
     numeric: Numeric,
     name: str,
     ours: Tensor,
-    suspects: Tensor | None,
+    believed: Tensor | None,
     budget: Budget,
     closer: Budget,
 ) -> Compared:
     """`ours` [rows, *input] against differences, element by element or by sample.
 
     Arguments:
-        suspects: where the client's derivative is another, shape of `ours`: these elements are looked at first.
+        believed: the client's derivative, shape of `ours`: elements at which it is another are looked at first.
     """
+    apart = None if believed is None else (believed - ours).abs().nan_to_num(torch.inf)
+    suspects = None if apart is None else ~(apart <= RELATIVE * ours.abs())
     leaf = objective.point.leaves[name]
     indices = places_of(leaf)
     whole = budget.spend(2 * len(indices))
@@ -99,7 +101,7 @@ def compare(
     parts = _Parts(ours, objective.conjugate, relative, _floor(numeric, leaf))
     doubtful = parts.doubtful(indices, differences, set(columns))
     unseen = _look_closely(numeric, name, parts, differences, doubtful, closer)
-    exact = _decide(objective, name, parts, differences, doubtful[:_ASKED])
+    exact = _decide(objective, name, parts, differences, doubtful[:_ASKED], apart)
     values, doubt, low, high = parts.table(differences)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floor + _DOUBTS * doubt
     computed = ~torch.isnan(values.abs())
@@ -135,13 +137,23 @@ def _look_closely(
     return unseen
 
 
-def _decide(objective: Differentiated, name: str, parts: _Parts, differences: Differences, seen: Sequence[Place]) -> bool:
-    """Asks numbers of 60 digits where those of float64 do not settle, or say otherwise than autodiff. Whether some were had."""
+def _decide(
+    objective: Differentiated, name: str, parts: _Parts, differences: Differences, seen: Sequence[Place], apart: Tensor | None
+) -> bool:
+    """Asks numbers of 60 digits where those of float64 do not settle, say otherwise than autodiff, or tell it not from the client's.
+
+    Arguments:
+        apart: how far the client's numbers lie from ours, of the shape of both.
+
+    Returns:
+        Whether some were had.
+    """
     exact, asked, confirmed = ExactDifferences(objective, name), False, 0
     for place in seen:
         settled = place in differences.value and parts.settled(place, differences)
         has_sides = place in differences.sides and place not in differences.unclear
-        if has_sides or (place not in differences.sides and settled and not parts.contradicts(place, differences)):
+        tells = place not in differences.sides and settled and not parts.contradicts(place, differences)
+        if has_sides or (tells and parts.parted(place, differences, apart)):
             continue
         if settled and confirmed >= _ENOUGH:
             continue
@@ -220,6 +232,15 @@ class _Parts:
         zero = ours.nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * self._row
         bearable = torch.where(zero, _ZERO_BESIDE * self._row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
         return bool((doubt <= bearable).all())
+
+    def parted(self, place: Place, differences: Differences, apart: Tensor | None) -> bool:
+        """Whether what differences leave in doubt is less than what ours and the client's number are apart, where these are two."""
+        if apart is None:
+            return True
+        column, doubt = apart.reshape(len(apart), -1)[:, place[0]], differences.doubt[place]
+        # A value that does not move at all may have lost what moves, as a cross-entropy of 1e-23.
+        is_open = (column <= doubt) | (differences.value[place] == 0)
+        return not bool((is_open & (column > self.relative * self.at(place).abs())).any())
 
     def contradicts(self, place: Place, differences: Differences) -> bool:
         return self.off(place, differences) > 1

@@ -32,6 +32,7 @@ _NOT_SEEN, _NOT_MOVED = 1e-9, 1e-11
 # Differences that differ from PyTorch and the client alike by fewer tolerances prove neither wrong: where PyTorch is wrong they do by 1e6.
 _FAR_OFF: Final = 1e3
 _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves no digit
+_COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
@@ -134,7 +135,7 @@ def of_client(
         open_question, reason, off = True, Reason.CORNERS, off & ~around.leaves_open(believed)
     if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
-    lost = precision.eps <= torch.finfo(torch.float64).eps and _is_nothing_left(reference, tolerance, apart)
+    lost = _is_nothing_left(reference, tolerance, apart, precision)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), reason if open_question else None, lost)
     note = _AUTODIFF_WRONG if agrees and bool(repaired.any()) else _note(compared, kinks)
     blamed = compared.contradicted & ~repaired
@@ -221,12 +222,16 @@ def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: 
     return None if bool((off & ~nearly).any()) else Reason.TWO_AGAINST_ONE
 
 
-def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor) -> bool:
-    """Whether no element says anything: each that is not zero may be off by as much as it is large, and the client's are others."""
-    size = reference.abs()
-    telling = torch.isfinite(size) & (size > 1e-300)
-    is_other = bool((apart > RELATIVE * size)[telling].any())
-    return is_other and bool((tolerance >= size)[telling].all())
+def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:
+    """Whether an element that counts says nothing: it may be off by as much as it is large, and the client's is another."""
+    size = reference.abs().nan_to_num(0, 0, 0)
+    row = size.reshape(len(size), -1).amax(1).reshape(-1, *[1] * (size.ndim - 1)) if size.numel() else size
+    telling = size > 1e-300
+    lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
+    is_all = precision.eps <= torch.finfo(torch.float64).eps and bool(lost.any()) and bool((tolerance >= size)[telling].all())
+    written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
+    by_rounding = (tolerance - written >= size) & (apart - written > _LOST * size)
+    return is_all or bool((lost & by_rounding & (size > _COUNTS * row)).any())
 
 
 def _undecided(

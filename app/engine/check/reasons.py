@@ -14,8 +14,8 @@ class Reason(StrEnum):
         "derivative, and nothing confirms it."
     )
     NO_DIGITS = (
-        "The steps lose every digit of this derivative in float64, by rounding alone: neither PyTorch's number nor one computed "
-        "otherwise is right or wrong here."
+        "The steps lose every digit of a derivative here in the arithmetic of these numbers, by rounding alone: neither PyTorch's "
+        "number nor one computed otherwise is right or wrong here."
     )
     NO_DERIVATIVE = (
         "Your numbers are those of PyTorch, but differences show no derivative at some of these elements: the function jumps, "

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from app.engine.check.agreement import RELATIVE, WORST, Compared, compare
+from app.engine.check.agreement import WORST, Compared, compare
 from app.engine.check.autodiff_faults import disagreement
 from app.engine.check.client_precision import client_precision
 from app.engine.check.conventions import convention
@@ -107,8 +107,7 @@ def _report(
 ) -> dict[str, Any]:
     wide = None if expected is None else to_double(expected if is_differentiable(expected.dtype) else expected.double())
     believed = None if wide is None else _in_rows(objective, name, ours, wide)
-    suspects = None if believed is None else ~((believed - ours).abs() <= RELATIVE * ours.abs())
-    compared = compare(objective, numeric, name, ours, suspects, budgets["first"], budgets["closer"])
+    compared = compare(objective, numeric, name, ours, believed, budgets["first"], budgets["closer"])
     if believed is not None and expected is not None:
         verdict = of_client(objective, numeric, name, compared, believed, client_precision(objective.point, leaves, expected))
     else:
