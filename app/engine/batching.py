@@ -21,7 +21,7 @@ from app.engine.kinds import KINDS
 from app.engine.kinds import results as single_results
 from app.engine.notes import Notes
 from app.engine.per_sample import Sample
-from app.engine.tensors import SparseTensor, to_torch
+from app.engine.tensors import SparseTensor, is_differentiable, to_torch
 from app.errors import PullbackError
 from app.query import MATRICES, TensorData
 
@@ -55,7 +55,7 @@ def results(computation: Computation) -> Tree:
             vectors, dims = _vectors(computation, first)
             together: Tree = _like(alone, _vmapped(computation, axes, vectors, dims))
             certify_sample(together, 0, alone)
-            for index in _looked_at(samples):
+            for index in _looked_at(samples, [leaf for name, leaf in computation.leaves.items() if axes[name]]):
                 certify_sample(together, index, single_results(_sample(computation, axes, index, Notes())))
             confirm(computation, axes, vectors, dims, together)
             return together
@@ -109,10 +109,18 @@ def _like(alone: Tree, together: Any) -> Any:
     return {key: _like(member, together[key]) for key, member in alone.items()}
 
 
-def _looked_at(samples: int) -> list[int]:
-    """Besides the first the samples that are computed alone: the last, and one between."""
+def _looked_at(samples: int, batched: Sequence[Tensor]) -> list[int]:
+    """Besides the first the samples that are computed alone: the last, one between, and the first that has NaN or infinity.
+
+    Where a kernel passes NaN on, the batching rule of the same operator may give zero (`logit` with `eps`).
+    """
     between = random.Random(samples).randrange(1, samples)  # noqa: S311 - a choice, no secret
-    return sorted({between, samples - 1})
+    chosen = {between, samples - 1}
+    for leaf in batched:
+        if is_differentiable(leaf.dtype):
+            unusual = torch.nonzero(~leaf.detach().reshape(samples, -1).isfinite().all(1))
+            chosen.update(unusual[:1].flatten().tolist())
+    return sorted(chosen - {0})
 
 
 def _sample(

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.query import Answer, Query, SparseData, TensorData
-from tests.engine.asking import ENGINE
+from tests.engine.asking import ENGINE, results
 from tests.op_db import Case, cases, differentiable_page
 
 SMALL = 40  # elements of all inputs
@@ -109,3 +110,16 @@ def test_samples_that_differ(dtype: torch.dtype) -> None:
                     assert_same(together.results, one.results, index, TOLERANCES[dtype], is_noted, what)
                     count += 1
     assert count > 20
+
+
+@pytest.mark.parametrize("program", ["x.logit(eps=0.1)", "x.prod(0)", "x.sigmoid() * x"])
+@pytest.mark.parametrize("where", [1, 2, 4])
+def test_not_a_number_in_one_sample(program: str, where: int) -> None:
+    """Whether a derivative there is NaN does not hang on the samples beside it."""
+    x = np.random.default_rng(where).normal(size=(6, 4))
+    x[where, 1] = np.nan
+    together = results(program=program, inputs={"x": x}, want=("vjp",), batched=("x",))["vjp"]["x"]
+    for sample, rows in zip(x, together, strict=True):
+        np.testing.assert_allclose(
+            rows, results(program=program, inputs={"x": sample}, want=("vjp",))["vjp"]["x"], 1e-12, 1e-12
+        )
