@@ -25,6 +25,7 @@ from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
+from app.engine.stepwise.quotients import OneSided
 from app.engine.stepwise.trace import StepRecord
 from app.engine.tensors import is_differentiable
 from app.program.differentiation.custom_functions import APPLY
@@ -181,13 +182,12 @@ def _with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
         seen = own.element(name, index)
         if seen.sides is None or not seen.sides.settled:
             break
-        left, right = seen.sides.left.value / seen.unit, seen.sides.right.value / seen.unit
-        if not (math.isfinite(left) and math.isfinite(right)):
+        if not all(math.isfinite(side.value / seen.unit) for side in (seen.sides.left, seen.sides.right)):
             break  # it overflows: only the number is infinite
         words = (
             f"its derivative is {seen.sides.value / seen.unit:.6g}"
             if seen.sides.differentiable
-            else f"it bends, from a slope of {left:.6g} to one of {right:.6g}"
+            else f"it bends, from a slope {_slope(seen.sides.left, seen.unit)} to one {_slope(seen.sides.right, seen.unit)}"
         )
         where = f"element {_place(leaf, index)}" if leaf.ndim else "this point"
         return replace(
@@ -195,6 +195,11 @@ def _with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
             reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {words}; only the steps on the way break.",
         )
     return finding
+
+
+def _slope(side: OneSided, unit: float) -> str:
+    number = f"of {0.0 if abs(side.value) <= side.doubt else side.value / unit:.6g}"
+    return number if side.steady else "that grows without bound"
 
 
 def _place(leaf: Tensor, index: int) -> list[int]:

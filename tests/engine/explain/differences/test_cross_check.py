@@ -57,6 +57,7 @@ def test_a_right_number_where_bends_cancel_is_said_to_be_right(text: str) -> Non
         ("sqrt(x ** 2) ** 2", [0.0], "its derivative is 0"),
         ("sqrt(x ** 2) * x.sign()", [0.0], "its derivative is 1"),
         ("sqrt(x ** 2)", [0.0], "from a slope of -1 to one of 1"),
+        ("where(x > 0, sqrt(x), 0 * x)", [0.0], "from a slope of 0 to one that grows without bound"),
         ("sqrt(x ** 2)", 0.0, "continuous at this point"),
     ],
 )
