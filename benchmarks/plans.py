@@ -34,16 +34,16 @@ from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import DTYPE_BYTES, FLOATING_DTYPES, Query, TensorData
 
-KINDS: Final = ("outputs", "vjp", "jvp", "gradient", "jacobian", "hessian", "check")
+KINDS: Final = ("outputs", "vjp", "jvp", "gradient", "jacobian", "hessian", "hvp", "check", "explain", "precision")
 # Bytes of the largest input, tried in this order until the plan is within reach: a Jacobian of 8 MB has 16 TB.
-TARGETS: Final = tuple(1 << power for power in range(23, 11, -1))
+TARGETS: Final = tuple(1 << power for power in range(22, 11, -1))
 # Plans between these are measurable and take a second: less hides behind what Python makes beside it.
-LEAST, MOST, FLOPS = 24 << 20, 600 << 20, 1e10
+LEAST, MOST, FLOPS = 16 << 20, 600 << 20, 1e10
 PASSES: Final = 4096
 SECONDS: Final = 20  # of processor time
 # What a library sets up at its first call, whatever the size (measured: MKL 2 to 4 MiB, and Python's own objects).
 SET_UP: Final = 8 << 20
-SHARE, OFTEN = 0.8, 5.0
+SHARE, OFTEN = 0.8, 4.0
 RESULTS: Final = Path("build/plans.jsonl")
 
 Array = NDArray[Any]
@@ -115,7 +115,7 @@ def _stretched(query: Query, target: int, way: str) -> Query | None:
 
 def _asked(engine: Engine, query: Query, kind: str) -> Query:
     """For the derivative `kind`; of a weighted sum of the outputs where it is of one real number."""
-    if kind not in ("gradient", "hessian"):
+    if kind not in ("gradient", "hessian", "hvp"):
         return replace(query, want=(kind,), format="dense")
     for name, (dtype, shape) in engine.outputs(query, abstract=False).items():
         if dtype in FLOATING_DTYPES:

@@ -1,4 +1,4 @@
-"""Functions that stand in the place of PyTorch's where its derivative is wrong at some points: same values, right derivatives.
+"""Functions that stand in the place of PyTorch's where its derivative is wrong at some points: right derivatives, and its values to rounding.
 
 Each is made of PyTorch's own differentiable steps, or defined for both modes and vmap, so that it holds in each and to any order.
 What PyTorch 2.13.0 gets wrong, and since when it was measured, stands with each; tests/catalogue/test_better_rules.py repeats it.
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
+from app.catalogue.better.running_sums import logcumsumexp
 from app.catalogue.better.ties import clamp, fmax, fmin, prelu
-from app.catalogue.better.tracked import is_batched, is_differentiated, with_value
+from app.catalogue.better.tracked import is_batched, is_differentiated, is_nested_forward, with_value
 
 # Where |det A| is less than that share of the product of A's row norms (Hadamard's bound), det·A⁻ᵗ, which PyTorch computes, has lost
 # half of its digits or all.
@@ -164,6 +165,8 @@ def triangular_solve(
     return torch.return_types.triangular_solve((solved.solution, A.clone()))
 
 
+_HALVES: Final = (torch.float16, torch.bfloat16)
+
 # From here on the asymptotic series of erfcx is used: its 16 terms are right to 3e-20 at 10.
 _FAR_OUT: Final = 10.0
 _TERMS: Final = 16
@@ -243,7 +246,10 @@ def _along(A: Tensor, E: Tensor) -> Tensor:  # noqa: N803
 
 
 def matrix_exp(A: Tensor) -> Tensor:  # noqa: N803
-    if not is_differentiated(A) or A.numel() == 0:
+    """The matrix exponential; in half precision by float32, as PyTorch's is infinite or NaN there for matrices of ordinary numbers."""
+    if A.dtype in _HALVES:
+        return matrix_exp(A.float()).to(A.dtype)
+    if not is_differentiated(A) or A.numel() == 0 or is_nested_forward():
         plain: Tensor = torch.linalg.matrix_exp(A)
         return plain
     value: Tensor = _MatrixExponential.apply(A)  # type: ignore[no-untyped-call]
@@ -262,6 +268,7 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "fmax": fmax, "fmin": fmin, "nn.functional.prelu": prelu,
     "scatter": scatter, "index_copy": index_copy, "put": put, "index_put": index_put,
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
+    "logcumsumexp": logcumsumexp,
 }  # fmt: skip
 
 # The formula of the derivative, in the words of PyTorch's own; X^H is the conjugate transpose.
@@ -285,6 +292,7 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     triangular_solve: "input: solve with A^H; A: -that @ solution^H by its triangle",
     erfcx: "(2 * x * erfcx(x) - 2 / sqrt(pi)) * grad",
     log_ndtr: "grad * exp(-x ** 2 / 2) / (sqrt(2 * pi) * ndtr(x))",
+    logcumsumexp: "sum over i >= j of grad[i] * exp(input[j] - result[i])",
     matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
     _matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
 }

@@ -18,7 +18,9 @@ from app.engine.check.report import check
 from app.engine.computation import Computation
 from app.engine.explain.report import explain
 from app.engine.per_sample import Sample
+from app.engine.planning.build import leaves_of
 from app.engine.planning.demand import Demand, Sizes
+from app.engine.precision.conversion import say_what_conversion_loses
 from app.engine.precision.report import precision
 from app.engine.tensors import to_torch
 from app.errors import PullbackError
@@ -119,7 +121,12 @@ def _precision(computation: Computation) -> Any:
     else:
         vectors = _single_cotangents(computation, "precision")
     derivatives = products.vjp(evaluation, vectors, None)
-    return precision(computation.prepared.function, computation.leaves, vectors, derivatives, computation.query.seed)
+    function, seed = computation.prepared.function, computation.query.seed
+    report = precision(function, computation.leaves, vectors, derivatives, seed)
+    device = str(evaluation.inputs[0].device)
+    sent = {name: to_torch(data, device) for name, data in leaves_of(computation.query.inputs)}
+    say_what_conversion_loses(function, sent, computation.leaves, vectors, seed, evaluation.notes)
+    return report
 
 
 def _single_cotangents(computation: Computation, kind: str = "check") -> Vectors:
@@ -138,10 +145,15 @@ def _single_cotangents(computation: Computation, kind: str = "check") -> Vectors
 
 # What `explain` and `check` cost in forwards: explain 20 to 60 (its own count, see explain/evidence.py), check 2 an element.
 _LOOKS: Final = 30
-# And what they hold at a time: measured as the growth of a fresh process, tanh of 10^6 numbers and a product of 500 × 500 matrices.
-_EXPLAIN_COPIES: Final = 6
-_PRECISION_COPIES: Final = 30
-_CHECK_COPIES: Final = 28
+# And what they hold at a time, of all steps' results and of each look at one of them: measured as the growth of a fresh process
+# (`python -m benchmarks plans`), and of 1, 4 and 16 steps of `tanh`, `abs` and `relu` of 400,000 numbers, of `precision` 50,000.
+_EXPLAIN_COPIES, _EXPLAIN_LOOKS, _EXPLAIN_LOOKS_OF_DIFFERENTIABLE = 4, 20, 12
+_PRECISION_COPIES, _PRECISION_LOOKS = 40, 20
+_CHECK_COPIES, _CHECK_LOOKS = 1, 28
+
+
+def _explain_looks(sizes: Sizes) -> int:
+    return _EXPLAIN_LOOKS_OF_DIFFERENTIABLE if sizes.differentiable_everywhere else _EXPLAIN_LOOKS
 
 
 def _jacobian_bytes(sizes: Sizes) -> int:
@@ -239,16 +251,32 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "explain": Kind(
         _explain,
-        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none", copies=_EXPLAIN_COPIES, past_writes=True),
+        Demand(
+            bytes=lambda s: 0,
+            passes=lambda s: _LOOKS,
+            mode="none",
+            copies=_EXPLAIN_COPIES,
+            looks=_explain_looks,
+            past_writes=True,
+        ),
         of_one_point=True,
     ),
     "precision": Kind(
         _precision,
-        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="reverse", copies=_PRECISION_COPIES, by_extents=True),
+        Demand(
+            bytes=lambda s: 0,
+            passes=lambda s: _LOOKS,
+            mode="reverse",
+            copies=_PRECISION_COPIES,
+            looks=lambda s: _PRECISION_LOOKS,
+            by_extents=True,
+        ),
         of_one_point=True,
     ),
     "check": Kind(
-        _check, Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none", copies=_CHECK_COPIES), of_one_point=True
+        _check,
+        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none", copies=_CHECK_COPIES, looks=lambda s: _CHECK_LOOKS),
+        of_one_point=True,
     ),
 }
 

@@ -134,7 +134,16 @@ def test_every_row_is_a_function_of_pytorch_that_is_wrong() -> None:
     unread = grad(lambda a: torch.cholesky_solve(B, a).sum())(torch.ones(3, 3, dtype=torch.float64)).triu(1)
     assert unread.any()
     others = {"special.erfcx", "special.log_ndtr", "linalg.matrix_exp", "matrix_exp"}  # each has its own test below
-    others |= {"fmax", "fmin", "nn.functional.prelu", "scatter", "index_copy", "put", "index_put"}  # or beside its module
+    others |= {
+        "fmax",
+        "fmin",
+        "nn.functional.prelu",
+        "scatter",
+        "index_copy",
+        "put",
+        "index_put",
+        "logcumsumexp",
+    }  # or beside its module
     assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp", "nextafter", *MATRICES, *others}
     assert set(better_rules.FORMULAS) == set(better_rules.BETTER.values())
 
@@ -251,3 +260,20 @@ def test_a_matrix_exponential_in_every_mode() -> None:
     for transform in (jacrev, jacfwd, hessian):
         torch.testing.assert_close(transform(loss(better_rules.matrix_exp))(a), transform(loss(torch.linalg.matrix_exp))(a))
     assert torch.autograd.gradgradcheck(better_rules.matrix_exp, (torch.complex(a, g).requires_grad_(),))
+
+
+def test_a_matrix_exponential_in_forward_mode_within_forward_mode() -> None:
+    """A `torch.autograd.Function` gives zeros there."""
+    a = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(jacfwd(jacfwd(better_rules.matrix_exp))(a), jacrev(jacrev(torch.linalg.matrix_exp))(a))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_matrix_exponential_in_half_precision(dtype: torch.dtype) -> None:
+    """PyTorch's is infinite or NaN for matrices of small numbers."""
+    a = (0.3 * torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(5))).to(dtype)
+    assert not torch.isfinite(torch.linalg.matrix_exp(a)).all()
+    wide = torch.linalg.matrix_exp(a.double())
+    torch.testing.assert_close(better_rules.matrix_exp(a), wide.to(dtype))
+    ours, exact = (jacrev(better_rules.matrix_exp)(m) for m in (a, a.double()))
+    torch.testing.assert_close(ours, exact.to(dtype), rtol=0.02, atol=0.01)

@@ -154,6 +154,35 @@ def test_forward_mode_missing_falls_back_and_says_so() -> None:
     np.testing.assert_allclose(array(answer.results["jvp"]["output"]), (ahead - behind) / (2 * h), atol=1e-8)
 
 
+def test_differences_of_half_precision_are_taken_in_float64() -> None:
+    """PyTorch has no derivative of i1 in half precision; differences of its own numbers would have no digit right."""
+    x, tangent = np.array([0.5, 4.0, 8.5], np.float16), np.array([1.0, -0.5, 2.0], np.float16)
+    answer = ask(operation="special.i1", inputs={"input": x}, want=["jvp"], tangent={"input": tangent})
+    assert "finite_differences" in {note.code for note in answer.notes}
+    wide = results(
+        operation="special.i1", inputs={"input": x.astype(float)}, want=["jvp"], tangent={"input": tangent.astype(float)}
+    )
+    jvp = array(answer.results["jvp"]["output"])
+    assert jvp.dtype == np.float16
+    np.testing.assert_allclose(jvp, wide["jvp"]["output"], rtol=2e-3)
+
+
+def test_the_jacobian_of_complex_numbers_made_of_bfloat16() -> None:
+    """There are none of bfloat16: the result is complex64, and so is its derivative."""
+    for form in ("dense", "auto", "sparse"):
+        answer = ask(
+            program="complex(x.float(), 2 * x.float())",
+            inputs={"x": [1.0, 2.0]},
+            dtype="bfloat16",
+            want=["jacobian"],
+            format=form,
+        )
+        matrix = answer.results["jacobian"]["output"]["x"]
+        np.testing.assert_allclose(
+            whole(matrix, answer.plan.get("formats", {}).get("jacobian.output.x", form), (2, 2)), np.eye(2) * (1 + 2j)
+        )
+
+
 def test_a_non_finite_derivative_is_answered_and_its_step_named() -> None:
     answer = ask(program="a = x * 2\nb = sqrt(a)\nreturn b.sum()", inputs={"x": [0.0, 2.0]}, want=["gradient"])
     np.testing.assert_array_equal(array(answer.results["gradient"]["x"]), [np.inf, 0.5])

@@ -211,6 +211,15 @@ def test_what_does_not_fit_is_refused(old: str, new: str, words: str) -> None:
     assert words in f"{caught.value.detail} {caught.value.fix}"
 
 
+def test_forward_mode_within_forward_mode_is_refused() -> None:
+    """PyTorch's functions of one's own give zeros there, without a word."""
+    text = PROGRAMS["output saved"].rstrip()
+    definition, _, last = text.rpartition("\n")
+    call = f"return torch.func.jvp(lambda v: torch.func.jvp(lambda x: {last.removeprefix('return ')}, (v,), (x,))[1], (x,), (x,))[1]"
+    with pytest.raises(PullbackError, match="forward mode within forward mode"):
+        ask(program=f"{definition}\n{call}", inputs={"x": X})
+
+
 def test_explain_says_that_a_backward_is_wrong() -> None:
     finding = ask(program=PROGRAMS["wrong factor"], inputs={"x": X}, want=["explain"]).results["explain"]["inputs"]["x"]
     assert "the `backward` of `Own`, which is wrong here" in finding["because"]["reason"]

@@ -62,8 +62,9 @@ def _reverse(evaluation: Evaluation, output: Tensor, rows: int) -> dict[str, Ten
         imaginary = backward_rows(evaluation, output, rows, unit=1j)
         for name, block in blocks.items():
             # Row i of Jᴴ is what reverse mode gives: conj(∂f_i/∂z) of a complex input; of a real one its real part, and with
-            # the cotangent i·e_i its imaginary part.
-            blocks[name] = block.conj() if block.dtype.is_complex else torch.complex(block, imaginary[name])
+            # the cotangent i·e_i its imaginary part. There are no complex numbers of bfloat16.
+            parts = (block.to(output.real.dtype), imaginary[name].to(output.real.dtype))
+            blocks[name] = block.conj() if block.dtype.is_complex else torch.complex(*parts)
     return {name: block.reshape((*output.shape, *block.shape[1:])) for name, block in blocks.items()}
 
 

@@ -75,7 +75,8 @@ class Passes:
         second = _grouped(*run, groups, numbers, like, self.leaf, chunk, 1j)
         if self.leaf.dtype.is_complex:
             return (first - 1j * second).conj() / 2, (first + 1j * second) / 2
-        return torch.complex(first, second), None
+        part = self.dtype.to_real()  # there are no complex numbers of bfloat16
+        return torch.complex(first.to(part), second.to(part)), None
 
     def by_columns(self, groups: Tensor, numbers: range, chunk: int) -> Pair:
         """The sums of the columns of each group of `numbers`: `[groups, output elements]`. Only where `column` is not None."""

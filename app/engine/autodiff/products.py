@@ -11,6 +11,8 @@ from app.engine.autodiff.evaluation import Evaluation
 from app.engine.autodiff.freivalds import certify, combined
 from app.engine.errors import Attempt, refusing_second_derivatives
 from app.engine.planning.plan import has_forward_mode
+from app.engine.tensors import is_differentiable
+from app.program.errors import REFUSALS
 
 Vectors = Mapping[str, Tensor]
 
@@ -79,7 +81,9 @@ def jvp(evaluation: Evaluation, tangents: Vectors, num_vectors: int | None) -> d
         columns = alone(lambda *direction: _double_vjp(outputs, primals, direction))
         evaluation.notes.say("fallback", "An operation has no forward-mode derivative; reverse mode was applied twice.", "jvp")
         return dict(zip(wanted, columns, strict=True))
-    columns = alone(lambda *direction: _central_differences(outputs, primals, direction))
+    columns = alone(
+        lambda *direction: tuple(_central_differences(evaluation, dict(zip(names, direction, strict=True))).values())
+    )
     evaluation.notes.say(
         "finite_differences", "An operation has no forward-mode and no second derivative; these are central differences.", "jvp"
     )
@@ -100,17 +104,34 @@ def _double_vjp(
     return tuple(torch.zeros_like(v) if p is None else p for p, v in zip(products, values, strict=True))
 
 
-def _central_differences(
-    outputs: Callable[..., tuple[Tensor, ...]], primals: tuple[Tensor, ...], direction: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
+def _central_differences(evaluation: Evaluation, tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """(f(x + h·t) - f(x - h·t))/2h of every differentiable output; in float64, of which narrower dtypes leave too few digits, if it takes that."""
+    wide = {
+        name: leaf.detach().to(torch.promote_types(leaf.dtype, torch.float64)) if is_differentiable(leaf.dtype) else leaf
+        for name, leaf in evaluation.leaves.items()
+    }
+    try:
+        differences = _differences_at(evaluation, wide, tangents)
+    except REFUSALS:
+        differences = _differences_at(evaluation, {name: leaf.detach() for name, leaf in evaluation.leaves.items()}, tangents)
+    return {name: differences[name].to(value.dtype) for name, value in evaluation.differentiable().items()}
+
+
+def _differences_at(evaluation: Evaluation, leaves: Mapping[str, Tensor], tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # h = eps^(1/3) balances the error of the formula against that of rounding (Nocedal & Wright, Numerical Optimization, 8.1).
-    eps = max(torch.finfo(p.dtype).eps for p in primals)
-    scale = max(1.0, *(float(p.abs().max()) if p.numel() else 1.0 for p in primals))
+    eps = max(torch.finfo(leaves[name].dtype).eps for name in tangents)
+    scale = max(1.0, *(float(leaves[name].abs().max()) for name in tangents if leaves[name].numel()))
     h = eps ** (1 / 3) * scale
     with torch.no_grad():
-        ahead = outputs(*(p + h * d for p, d in zip(primals, direction, strict=True)))
-        behind = outputs(*(p - h * d for p, d in zip(primals, direction, strict=True)))
-    return tuple((a - b) / (2 * h) for a, b in zip(ahead, behind, strict=True))
+        ahead, behind = (
+            evaluation.run({**leaves, **{name: leaves[name] + step * t.to(leaves[name].dtype) for name, t in tangents.items()}})
+            for step in (h, -h)
+        )
+    return {
+        name: (a - b) / (2 * h)
+        for name, a, b in zip(evaluation.function.outputs, ahead, behind, strict=True)
+        if is_differentiable(a.dtype)
+    }
 
 
 def first_derivative(evaluation: Evaluation, scalar: Tensor) -> tuple[Tensor | None, ...]:

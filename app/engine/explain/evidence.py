@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, reduce
 from typing import Final
 
 import torch
@@ -239,8 +239,8 @@ def _stays_apart(
     masks = {}
     for name in moved:
         coarse, fine = (_spread_of([here[name]] + [g[name] for g in near[step]]) for step in (COARSE[2], FINE[1]))
-        sizes = [g[name].abs().nan_to_num(0, 0, 0) for step in near for g in near[step]] or [here[name].abs()]
-        size = torch.stack(sizes).amax(0)
+        sizes = (g[name].abs().nan_to_num(0, 0, 0) for step in near for g in near[step])
+        size = reduce(torch.maximum, sizes, torch.zeros_like(here[name].abs()))
         least = _KINK_CHANGE * size + 1e-9 * (size.max() if size.numel() else 0)
         masks[name] = (fine > least) & (fine > 0.25 * coarse)
     return masks
@@ -248,12 +248,12 @@ def _stays_apart(
 
 def _spread_of(gradients: Sequence[Tensor]) -> Tensor:
     """How far apart the gradients are, element by element; those that are not finite are left out (they are another finding)."""
-    stack = torch.stack(list(gradients))
-    if stack.is_complex():
-        return _spread_of(list(stack.real)) + _spread_of(list(stack.imag))
-    finite = torch.isfinite(stack)
-    high = torch.where(finite, stack, -torch.inf).amax(0)
-    low = torch.where(finite, stack, torch.inf).amin(0)
+    if gradients[0].is_complex():
+        return _spread_of([g.real for g in gradients]) + _spread_of([g.imag for g in gradients])
+    high = reduce(
+        torch.maximum, (g.where(torch.isfinite(g), -torch.inf) for g in gradients)
+    )  # two at a time: they may be large
+    low = reduce(torch.minimum, (g.where(torch.isfinite(g), torch.inf) for g in gradients))
     return torch.where(high >= low, high - low, 0.0)
 
 

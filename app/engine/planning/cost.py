@@ -35,22 +35,26 @@ class Cost:
         flops: floating-point operations.
         bytes: of every intermediate together: what autograd may keep.
         live_bytes: what is held at most at a time where nothing is kept for a backward.
-        scratch_bytes: of these the most that one step takes for itself while it runs; backward_scratch_bytes: while it is differentiated.
+        largest_bytes: of the largest tensor that a step makes.
+        scratch_bytes: the most that one step takes for itself while it runs; backward_scratch_bytes: while it is differentiated in reverse
+            mode; forward_mode_scratch_bytes: in forward mode, or a second time.
     """
 
     flops: float
     bytes: int
     live_bytes: int
+    largest_bytes: int = 0
     scratch_bytes: int = 0
     backward_scratch_bytes: int = 0
+    forward_mode_scratch_bytes: int = 0
 
 
 # Scratch memory of kernels, in multiples of the largest tensor that they read or make, forward and backward: measured as the growth of a
 # fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (`python -m benchmarks plans`; `matrix_exp` is differentiated by that of a
 # matrix twice as large, and our own derivatives of `erfcx` and `log_ndtr` hold a series of terms).
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
-    "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (7, 10), "_logcumsumexp": (2, 14),
-    "logcumsumexp": (2, 14), "cumprod": (2, 6), "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
+    "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (4, 4), "_logcumsumexp": (2, 24),
+    "logcumsumexp": (2, 24), "cumprod": (2, 6), "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
     "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10),
     "grid_sampler_3d": (2, 10),
@@ -60,11 +64,15 @@ _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "linalg_inv_ex": (3, 5), "linalg_lu": (3, 10), "linalg_lu_factor_ex": (3, 8), "linalg_lu_solve": (3, 9), "lu_solve": (3, 9), "linalg_qr": (3, 5),
     "linalg_pinv": (4, 8), "linalg_lstsq": (4, 10), "linalg_solve_triangular": (2, 5), "triangular_solve": (3, 5), "linalg_ldl_factor_ex": (3, 5),
     "linalg_ldl_solve": (3, 5),
+    # Long formulas of pointwise functions.
+    "asin": (0, 5), "erfinv": (0, 4), "igamma": (0, 5), "igammac": (0, 5), "sinc": (0, 4), "angle": (0, 4), "index_fill": (0, 4),
 }  # fmt: skip
 # Of any other factorisation (21 of 700 x 700 matrices in float64, results included: 2 to 5 forward, 7 to 23 backward).
 _FACTORISATION: Final = (5.0, 24.0)
-# What the formula of a derivative makes on its way, of any other step: `asin`, `atan2`, `addmm` and their like, 2 to 6.
-_FORMULA: Final = (0.0, 6.0)
+# What the formula of a derivative makes on its way, of any other step: in reverse mode `atan2`, `sinh`, `expm1` take 2, and more what has
+# a row above; in forward mode, where PyTorch takes many formulas apart, `cdist`, `mish`, `logaddexp` and their like take 3 to 6.
+_FORMULA: Final = (0.0, 2.0)
+_FORMULA_IN_FORWARD_MODE: Final = 6.0
 # Of what adds, picks or copies: its derivative spreads or gathers, in place of a formula (the sweep: at most one tensor more).
 _SPREADING: Final = (0.0, 1.0)
 _SPREADS: Final = frozenset(
@@ -123,14 +131,16 @@ class _Facts(NamedTuple):
 
     Attributes:
         flops: PyTorch's rule, and the same of shapes where it is known.
-        scratch: factors of the largest tensor, forward and backward; None of a convolution.
+        scratch: factors of the largest tensor (`scratch_factors`).
+        lays_out: it is a convolution, which lays its windows out as a matrix.
     """
 
     is_view: bool
     flops: Callable[..., Any] | None
     flops_of_shapes: Callable[..., Any] | None
     is_cubic: bool
-    scratch: tuple[float, float] | None
+    scratch: tuple[float, float, float]
+    lays_out: bool
 
 
 @cache
@@ -139,41 +149,42 @@ def _facts(func: Any) -> _Facts:
     is_cubic = _CUBIC.search(name) is not None
     rule = flop_registry.get(func.overloadpacket)
     of_shapes = getattr(rule, "__wrapped__", None)
-    return _Facts(func.is_view, rule, of_shapes, is_cubic, None if name == "convolution" else scratch_factors(name))
+    return _Facts(func.is_view, rule, of_shapes, is_cubic, scratch_factors(name), name == "convolution")
 
 
-def scratch_factors(name: str) -> tuple[float, float]:
-    """What a call of the operator `name` takes for itself, in multiples of the largest tensor that it reads or makes, forward and backward."""
-    return _SCRATCH.get(name) or (_FACTORISATION if _CUBIC.search(name) else _SPREADING if name in _SPREADS else _FORMULA)
+def scratch_factors(name: str) -> tuple[float, float, float]:
+    """What a call of the operator `name` takes for itself, in multiples of the largest tensor that it reads or makes: while it runs, in
+    reverse mode, in forward mode."""
+    forward, backward = _SCRATCH.get(name) or (
+        _FACTORISATION if _CUBIC.search(name) else _SPREADING if name in _SPREADS else _FORMULA
+    )
+    return forward, backward, backward if name in _SPREADS else max(backward, _FORMULA_IN_FORWARD_MODE)
 
 
-def _columns_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int]:
+def _columns_bytes(args: Any, outputs: list[Tensor]) -> int:
     """The windows of a convolution, laid out as a matrix; in float32 and narrower oneDNN does without it."""
     data, weight, transposed = args[0], args[1], args[6]
-    if not outputs:
-        return 0, 0
-    largest = max(tensor.numel() * tensor.element_size() for tensor in (data, weight, *outputs))
-    of_formula = int(_FORMULA[1] * largest)
-    if data.element_size() < 8:
-        return 0, of_formula
+    if not outputs or data.element_size() < 8:
+        return 0
     positions = math.prod((data if transposed else outputs[0]).shape[2:])
     channels = weight.shape[1] * (1 if transposed else args[8])
-    columns = data.shape[0] * channels * math.prod(weight.shape[2:]) * positions * data.element_size()
-    return columns, columns + of_formula
+    return int(data.shape[0] * channels * math.prod(weight.shape[2:]) * positions * data.element_size())
 
 
 class Counter(OperatorMode):
     """Counts what the steps make while they run.
 
     Attributes:
-        flops, bytes: of all steps so far; scratch: the most that one of them takes for itself, forward and backward.
+        flops, bytes: of all steps so far; largest: bytes of the largest tensor that they made.
+        scratch: the most that one of them takes for itself (`scratch_bytes`).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0.0
         self.bytes = 0
-        self.scratch = (0, 0)
+        self.largest = 0
+        self.scratch = (0, 0, 0)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
@@ -195,18 +206,26 @@ class Counter(OperatorMode):
             size = elements * tensor.element_size()
             self.bytes += size
             most, largest = max(most, elements), max(largest, size)
+        self.largest = max(self.largest, largest)
         for value in args:
             if isinstance(value, Tensor):
                 elements = value.numel()
                 most, largest = max(most, elements), max(largest, elements * value.element_size())
         self.flops += most if facts.flops is None and not facts.is_cubic else _flops(facts, args, kwargs, out, float(most))
-        if facts.scratch is None:
-            forward, backward = _columns_bytes(args, results)
-        else:
-            forward, backward = int(facts.scratch[0] * largest), int(facts.scratch[1] * largest)
-        if forward > self.scratch[0] or backward > self.scratch[1]:
-            self.scratch = max(self.scratch[0], forward), max(self.scratch[1], backward)
+        columns = _columns_bytes(args, results) if facts.lays_out else 0
+        first, reverse, forward = self.scratch
+        self.scratch = (
+            max(first, columns + int(facts.scratch[0] * largest)),
+            max(reverse, columns + int(facts.scratch[1] * largest)),
+            max(forward, columns + int(facts.scratch[2] * largest)),
+        )
         return out
+
+    def cost(self, graph: fx.Graph, value_of: Callable[[fx.Node], Any]) -> Cost:
+        """What the steps of `graph` cost, which ran under this counter and gave these values."""
+        # Twice, as a step may need as much again for itself.
+        live = min(self.bytes, 2 * live_bytes(graph, value_of))
+        return Cost(self.flops, self.bytes, live, self.largest, *self.scratch)
 
 
 def _flops(facts: _Facts, args: Any, kwargs: Any, out: Any, most: float) -> float:
@@ -231,9 +250,7 @@ def measured(build: Callable[[], Function], counter: Counter | None = None) -> t
     """The Function that `build()` makes by running its steps, and what that cost; nothing is allocated where it runs on fakes."""
     with counter or Counter() as counter, torch.no_grad():
         function = build()
-    # Twice, as a step may need as much again for itself.
-    live = min(counter.bytes, 2 * live_bytes(function.graph, lambda node: node.meta["val"]))
-    return function, Cost(counter.flops, counter.bytes, live, *counter.scratch)
+    return function, counter.cost(function.graph, lambda node: node.meta["val"])
 
 
 def live_bytes(graph: fx.Graph, value_of: Callable[[fx.Node], Any]) -> int:

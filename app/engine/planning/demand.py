@@ -50,6 +50,7 @@ class Sizes:
         dense: Jacobians and Hessians are wanted in full; else they are sized here as if they were diagonal, and again where
             they prove not to be.
         method: of the whole Jacobian.
+        differentiable_everywhere: every step is known to have a derivative at all points, so that none has to be looked at.
     """
 
     wrt: tuple[Result, ...]
@@ -58,6 +59,7 @@ class Sizes:
     num_vectors: int
     dense: bool
     method: Method
+    differentiable_everywhere: bool = False
 
     @cached_property
     def differentiable(self) -> tuple[Result, ...]:
@@ -110,7 +112,8 @@ class Demand:
         instead: what to ask for where the result is too large.
         order: 2 where it differentiates a derivative.
         working: bytes that it makes of its result on the way there, besides what `bytes` says.
-        copies: of the inputs and of all intermediates in float64, that it holds at a time beside its result.
+        copies: of all intermediates, in float64, that it holds at a time beside its result.
+        looks: of the inputs, and as often of the largest tensor among steps and outputs, in float64, that it holds at a time.
         vectors: what its derivative is multiplied by.
         by_extents: what it tells may hang on extents, so a Function that was built for others of the same ranks does not serve.
         past_writes: it tells of derivatives that a write in place has spoiled, where the others are refused.
@@ -124,6 +127,7 @@ class Demand:
     derives: bool = True
     instead: str = SMALLER
     copies: int = 0
+    looks: Callable[[Sizes], int] = lambda sizes: 0
     order: int = 1
     working: Callable[[Sizes], int] = lambda sizes: 0
     vectors: MultipliedBy = "nothing"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.catalogue.facts import short, values
+from app.catalogue.facts import operations_with, short, values
 from app.engine.planning.cost import Cost
 from app.engine.planning.demand import SMALLER, Demand, Method, Result, Sizes
 from app.errors import PullbackError
@@ -67,6 +67,11 @@ def has_forward_mode(operations: frozenset[str]) -> bool:
     return values("forward").keys().isdisjoint(map(short, operations))
 
 
+def is_differentiable_everywhere(operations: frozenset[str]) -> bool:
+    """Whether all of them are known to have a derivative at every point."""
+    return operations_with("differentiable").issuperset(map(short, operations))
+
+
 def jacobian_method(wrt: Sequence[Result], outputs: Sequence[Result], operations: frozenset[str]) -> Method:
     """Whichever takes fewer passes: one for each input element in forward mode, one for each output element in reverse.
 
@@ -107,29 +112,46 @@ def make(
     passes = 1 + sum(demand.passes(sizes) for demand in demands.values())
     one = cost or Cost(0.0, 0, 0)
     flops = samples * one.flops * (1 + PASS_FLOPS * (passes - 1))
-    order = max((demand.order for demand in demands.values()), default=1)
-    # Of one row: what autograd keeps of a forward, what its backward makes of it and holds on its way, and the row itself. A second
-    # derivative does that with the backward.
-    per_row = max(1, order * (2 * one.bytes + one.backward_scratch_bytes) + sizes.columns * sizes.width)
+    of_one = _derivative_bytes(demands, one, sizes)
+    # Of one row: its derivative and the row itself.
+    per_row = max(1, of_one + sizes.columns * sizes.width)
     budget = max(int(limits.memory_bytes * _ROWS_SHARE), 1)
     rows = max(1, min(ROWS_AT_MOST, budget // per_row))
     by_rows = any(demand.by_rows for demand in demands.values()) or sizes.num_vectors > 1
     together = min(rows, max(passes - 1, 1)) if by_rows else 0
-    derives = any(demand.derives for demand in demands.values())
+    derives = any(demand.derives for demand in demands.values()) and bool(sizes.differentiable)
     # Cotangents or tangents of outputs that are views of less: `expand` makes nothing, and what is sent against it is whole.
     vectors = sizes.differentiable_bytes
-    held = order * (2 * one.bytes + one.backward_scratch_bytes) + vectors if derives else one.live_bytes + one.scratch_bytes
-    held += (
-        max((demand.copies for demand in demands.values()), default=0)
-        * (max(one.bytes, vectors) + sizes.wrt_bytes)
-        * max(1, 8 // sizes.width)
-    )
+    held = of_one + vectors if derives else one.live_bytes + one.scratch_bytes
+    held += _report_bytes(demands, one, sizes)
     # The results count twice: as tensors, and as the bytes or text that they are sent as; and what is made of them before.
     working = samples * sum(demand.working(sizes) for demand in demands.values())
     peak = samples * (held + sizes.wrt_bytes) + max(together - 1, 0) * per_row + 2 * total + working
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
     return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak)
+
+
+def _derivative_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
+    """What autograd keeps of a forward, and what its derivative makes of it and holds on its way; a second derivative does that again."""
+    order = max((demand.order for demand in demands.values()), default=1)
+    modes = {sizes.method if demand.mode == "cheapest" else demand.mode for demand in demands.values()}
+    in_forward_mode = order > 1 or "forward" in modes
+    scratch = one.forward_mode_scratch_bytes if in_forward_mode else one.backward_scratch_bytes
+    return order * (2 * one.bytes + scratch)
+
+
+def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
+    """What `explain`, `check` and `precision` hold besides, which compute in float64 whatever was sent.
+
+    Where no output can carry a derivative they have nothing to look at but one run of their own.
+    """
+    copies = max((demand.copies for demand in demands.values()), default=0) if sizes.differentiable else 0
+    looks = max((demand.looks(sizes) for demand in demands.values()), default=0)
+    looks = looks if sizes.differentiable else min(looks, 1)
+    wide = max(1, 8 // sizes.width)
+    largest = max(one.largest_bytes, sizes.differentiable_bytes, sizes.wrt_bytes)
+    return wide * (copies * one.bytes + looks * (largest + sizes.wrt_bytes))
 
 
 def _method(demands: Mapping[str, Demand], sizes: Sizes) -> Method:

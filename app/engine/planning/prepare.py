@@ -153,6 +153,7 @@ class Preparer:
             method=planning.jacobian_method(
                 variables, [o for o in outputs if is_differentiable(o.dtype)], built.function.operations()
             ),
+            differentiable_everywhere=planning.is_differentiable_everywhere(built.function.operations()),
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         spoken = conventions(built.function) if wrt else ()

@@ -19,7 +19,6 @@ from torch import Tensor, fx
 
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
 from app.engine.planning.build import Built, Leaf, Real, leaves_of
-from app.engine.planning.cost import Cost, live_bytes
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
 from app.program.graph_runner import floating_default
@@ -82,11 +81,10 @@ class _Reading:
             return None
         if values is None or counter.has_read or not all(answers_alike(node, values) for node in self.asking):
             return None
-        live = min(counter.bytes, 2 * live_bytes(function.graph, values.__getitem__))
         return Built(
             function,
             tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
-            Cost(counter.flops, counter.bytes, live, *counter.scratch),
+            counter.cost(function.graph, values.__getitem__),
             tuple(values[node] for node in self.outputs),
         )
 

@@ -79,7 +79,7 @@ def _right_digits_of_floats(values: Floats, right: Any, dtype: torch.dtype, scal
         digits = np.where(size <= limit, of_zero if reach > 0 else 0.0, digits)
         digits = np.where((error == 0) | ((size <= harmless) & (error <= harmless)), whole, digits)
         same = (np.isnan(values) & np.isnan(right)) | (values == right)
-    return np.asarray(np.where(finite, digits, np.where(same, whole, 0.0)), dtype=np.float64)
+    return np.asarray(np.where(finite, digits, np.where(same, whole, 0.0)), dtype=np.float64) + 0.0  # no -0.0
 
 
 def _digits(value: Any, right: Any, whole: float, harmless: Any, zero: Any, scale: float, eps: float) -> float:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.better.tracked import is_nested_forward
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Part, Run, part
 from app.program.reading.source import Refusal
@@ -78,6 +79,10 @@ class Custom:
     def __call__(self, inputs: list[Tensor], free: list[Tensor], read: list[Tensor]) -> tuple[Tensor, ...]:
         if self.by_steps:
             return self.forward(*inputs, *free)[: len(self.results)]
+        if is_nested_forward():
+            raise RuntimeError(
+                "The derivative of a torch.autograd.Function cannot be taken in forward mode within forward mode; use vjp or jacrev."
+            )
         results_and_more: tuple[Tensor, ...] = _Rule.apply(self, len(inputs), len(free), *inputs, *free, *read)  # type: ignore[no-untyped-call]
         return results_and_more[: len(self.results)]
 

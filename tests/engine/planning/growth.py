@@ -17,6 +17,7 @@ import torch
 from tests.engine.asking import ask
 
 RNG = np.random.default_rng(0)
+CHAIN = "for i in range(12):\n    x = abs(x * 1.01)\nreturn x.sum()"
 QUERIES: Mapping[str, dict[str, Any]] = {
     "bincount": {"operation": "bincount", "inputs": {"input": np.array([8_000_000])}},
     "combinations": {"operation": "combinations", "inputs": {"input": RNG.normal(size=1500)}},
@@ -39,6 +40,11 @@ QUERIES: Mapping[str, dict[str, Any]] = {
     },
     "check": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=500_000)}, "want": ["check"]},
     "explain": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=1_000_000)}, "want": ["explain"]},
+    "explain of corners": {"operation": "nn.functional.relu", "inputs": {"input": RNG.normal(size=500_000)}, "want": ["explain"]},
+    "explain of an order": {"operation": "median", "inputs": {"input": RNG.normal(size=500_000)}, "want": ["explain"]},
+    "explain of a program": {"program": CHAIN, "inputs": {"x": RNG.normal(size=200_000)}, "want": ["explain"]},
+    "check of a program": {"program": CHAIN, "inputs": {"x": RNG.normal(size=200_000)}, "want": ["check"]},
+    "precision of a program": {"program": CHAIN, "inputs": {"x": RNG.normal(size=20_000)}, "want": ["precision"]},
     "precision": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=200_000)}, "want": ["precision"]},
     "asin, vjp": {"operation": "asin", "inputs": {"input": RNG.uniform(-0.5, 0.5, 1_000_000)}, "want": ["vjp"]},
     "atan2, jvp": {"operation": "atan2", "inputs": {"input": RNG.normal(size=10**6), "other": RNG.normal(size=10**6)}, "want": ["jvp"]},
