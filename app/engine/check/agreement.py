@@ -87,11 +87,10 @@ def compare(
         believed: the client's derivative, shape of `ours`: elements at which it is another are looked at first.
     """
     apart = None if believed is None else (believed - ours).abs().nan_to_num(torch.inf)
-    suspects = None if apart is None else ~(apart <= RELATIVE * ours.abs())
     leaf = objective.point.leaves[name]
     indices = places_of(leaf)
     whole = budget.spend(2 * len(indices))
-    columns = [] if suspects is None else suspects.reshape(len(ours), -1).any(0).nonzero().reshape(-1).tolist()
+    columns = [] if apart is None else _columns_off(apart, ours)
     triangle = may_read_a_triangle(objective.point, leaf)
     if not whole:
         sample = _sample(ours, columns, leaf)
@@ -123,6 +122,13 @@ def compare(
     if agrees and note is None and ours.numel() and not bool(confirmed.any()) and whole:
         agrees = None
     return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, exact, note)
+
+
+def _columns_off(apart: Tensor, ours: Tensor) -> list[int]:
+    """The input's elements (flat) at which the client's numbers are another in any row."""
+    is_off = ~(apart <= RELATIVE * ours.abs())
+    columns: list[int] = is_off.reshape(len(ours), -1).any(0).nonzero().reshape(-1).tolist()
+    return columns
 
 
 def _look_closely(
