@@ -117,8 +117,7 @@ def test_lists_take_what_they_are_unpacked(narrow: Server, kind: str) -> None:
 
     with ThreadPoolExecutor(6) as clients:
         statuses = Counter(clients.map(ask, range(6)))
-    # A front that has so little of the processor that it reads a body in pieces seconds apart takes its client for slow.
-    assert set(statuses) <= {200, 408, 429}, statuses
+    assert set(statuses) <= {200, 429}, statuses
     assert statuses[200] >= 1
 
 
