@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -212,6 +213,30 @@ def test_another_clients_small_query_finds_room_beside_all_that_one_holds(narrow
             transport=httpx.HTTPTransport(local_address="127.0.0.9"), base_url=narrow.url, timeout=CLIENT_LIMIT_S
         ) as other:
             assert [other.post("/v1/query", json=SMALL).status_code for _ in range(10)] == [200] * 10
+
+
+def test_uploads_that_are_reset_leave_nothing_behind(narrow: Server) -> None:
+    """On connections so old that Python's collector looks for what refers to them in a circle only rarely."""
+    with ExitStack() as lines:
+        old = [lines.enter_context(line(narrow.port)) for _ in range(6)]
+        for raw in old:
+            raw.send(head(Content_Length=str(len(TEXT))) + TEXT)
+            assert raw.reply()[0] == 200
+        for _ in range(400):
+            with line(narrow.port) as other:
+                other.send(head(Content_Length=str(len(TEXT))) + TEXT)
+                assert other.reply()[0] == 200
+        # As many as there are places for in the workers' memory, so that the next ones come in pieces.
+        for _ in range(4):
+            lines.enter_context(line(narrow.port)).send(head(Content_Length=str(12 * MB)) + b" " * (10 * MB))
+        before = held(narrow)
+        for raw in old:
+            raw.send(head(Content_Length=str(12 * MB)) + b" " * (10 * MB))
+        wait_for(lambda: held(narrow) >= before + 55 * MB)
+        for raw in old:
+            raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.connection.close()
+        wait_for(lambda: held(narrow) <= before)
 
 
 def test_slow_uploads_make_way_for_others(narrow: Server) -> None:

@@ -18,7 +18,7 @@ from app.front.http.body import ClientGoneError
 from app.front.http.codings import content_encoding
 from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT, headers_too_large
 from app.front.http.exchange import CLIENT_GONE, REFUSED, Exchange, RequestIds
-from app.front.http.wire import WIRE
+from app.front.http.wire import REQUEST_ID, WIRE
 from app.front.observability.request_recorder import RequestRecorder
 from app.protocols.registry import PUBLIC_PATHS, protocol_of
 from app.settings import Settings
@@ -67,7 +67,9 @@ class Middleware:
     def exchange(self, scope: Scope, send: Send) -> Exchange:
         """A request on its way, with its id."""
         headers = dict(scope["headers"])
-        return Exchange(scope, send, headers, self._ids.of(headers), time.monotonic())
+        # It has one where the direct way has left it to this one.
+        request_id = scope.get(REQUEST_ID) or self._ids.of(headers)
+        return Exchange(scope, send, headers, request_id, time.monotonic())
 
     def again(self, exchange: Exchange) -> Exchange:
         """The next request under the head of one that was admitted."""

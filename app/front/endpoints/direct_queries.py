@@ -142,7 +142,7 @@ class DirectQuery:
             self._job = self._admission.pool.ask(
                 self._asked, exchange.request_id, body.pieces, body.size, exchange.client, self._ended
             )
-        except PullbackError as error:
+        except Exception as error:  # logged and answered as everywhere; else nothing would give back what it holds
             self._ended(error)
 
     def abandon(self) -> None:
@@ -159,7 +159,7 @@ class DirectQuery:
         # The connection is amid something else then.
         asyncio.get_running_loop().call_soon(self._conclude, error, None, False)
 
-    def _ended(self, result: Result) -> None:
+    def _ended(self, result: Result | Exception) -> None:
         job, self._job = self._job, None
         self._give_back()
         if not isinstance(result, WorkerReply):
@@ -174,33 +174,35 @@ class DirectQuery:
         """Answer on the spot, as nothing is to be waited for."""
         exchange = self._exchange
         try:
-            self._note(exchange, reply, job)
-            self._leave(exchange)
+            try:
+                self._note(exchange, reply, job)
+            finally:
+                self._leave(exchange)
             exchange.respond_now(self._wire, *response(exchange, reply))
             self._conduct.ended(exchange)
         except Exception as error:  # logged and refused as everywhere; the pool goes on with the replies behind this one
             self._run(self._conduct.conclude(exchange, _raising(error)), False)
 
-    def _conclude(self, result: Result, job: Job | None, is_whole: bool) -> None:
+    def _conclude(self, result: Result | Exception, job: Job | None, is_whole: bool) -> None:
         """Answer as every request is answered; where its body is not whole, the client may still be sending."""
         exchange = self._exchange
-        exchange.scope[WIRE] = self._wire
-        if isinstance(result, WorkerReply):
-            self._note(exchange, result, job)
         waits = isinstance(result, WorkerReply) and len(result.body) > PIECE_BYTES
-        self._run(self._conduct.conclude(exchange, self._reply(exchange, result, is_whole)), waits)
+        self._run(self._conduct.conclude(exchange, self._reply(exchange, result, job, is_whole)), waits)
 
-    async def _reply(self, exchange: Exchange, result: Result, is_whole: bool) -> None:
+    async def _reply(self, exchange: Exchange, result: Result | Exception, job: Job | None, is_whole: bool) -> None:
+        # Here and not before: the end of the reply under the same head before this one takes it out of the scope.
+        exchange.scope[WIRE] = self._wire
         try:
             if isinstance(result, WorkerReply):
+                self._note(exchange, result, job)
                 await exchange.respond(*response(exchange, result))
             elif result is None:
                 raise ClientGoneError
-            elif is_whole:
-                raise result
-            else:
+            elif isinstance(result, PullbackError) and not is_whole:
                 # Its connection reads on for a while, so that it sees this.
                 await exchange.refuse(result, closes=True)
+            else:
+                raise result
         finally:
             self._leave(exchange)
             # An error's traceback refers to this frame, and so must not find its way back to the error.

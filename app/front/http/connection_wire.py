@@ -228,9 +228,13 @@ class DirectWay:
 
     def abandon(self) -> None:
         """The client has hung up, or was cut: a query that is kept would keep its reply, and its connection."""
-        query, self._query, self._cycle, self._awaited = self._query, None, None, None
+        query, self._query, self._awaited = self._query, None, None
+        cycle, self._cycle = self._cycle, None
         if query is not None:
             query.abandon()
+        if cycle is not None:
+            # The connection's; as each refers to the other, only a collector would find them.
+            cycle.on_response = _nothing
 
     def _run(self, rest: Coroutine[Any, Any, None], cycle: RequestResponseCycle, *, waits: bool) -> None:
         if waits or cycle.flow.write_paused:
@@ -246,3 +250,7 @@ class DirectWay:
             cycle.transport.close()
             return
         raise RuntimeError("a reply waited although nothing was to be waited for")
+
+
+def _nothing() -> None:
+    """What follows the response to a request whose connection has ended."""

@@ -93,9 +93,10 @@ class UploadInPieces(Upload):
             self.end(complete=True)
         return self.left == 0
 
-    def drop(self) -> None:
-        self._pieces = []
-        super().drop()
+    def end(self, *, complete: bool) -> None:
+        if not complete:
+            self._pieces = []  # a connection that is cut refers to its upload until a collector finds it
+        super().end(complete=complete)
 
     def taken(self) -> list[memoryview]:
         """The pieces; from now on they are the caller's alone, so that nothing here keeps them."""
@@ -130,10 +131,6 @@ class UploadInPlace(Upload):
         elif self.left == 0:
             self.end(complete=True)
         return self.has_ended
-
-    def drop(self) -> None:
-        self._memory = None
-        super().drop()
 
     def end(self, *, complete: bool) -> None:
         self._memory = None
