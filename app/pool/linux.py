@@ -30,6 +30,7 @@ _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 # The state of a socket whose peer has reset the connection (include/net/tcp_states.h).
 _TCP_CLOSE: Final = 7
+_CPUCLOCK_SCHED: Final = 2  # of a process' clocks the one that counts by the nanosecond (include/linux/posix-timers_types.h)
 # glibc refuses a larger threshold than half of its arenas' size (malloc.c, HEAP_MAX_SIZE / 2).
 _MMAP_THRESHOLD_BYTES: Final = 32 << 20
 _TRIM_THRESHOLD_BYTES: Final = 512 << 20  # freed memory is kept for the next body; front/server.py gives it back
@@ -150,6 +151,14 @@ def activity(pid: int) -> Activity | None:
     except OSError:
         return None
     return Activity(fields[0], int(fields[11]) + int(fields[12]))
+
+
+def computed_s(pid: int) -> float | None:
+    """CPU time of a process, all its threads together; None where it is gone, or the system does not tell (clock_getcpuclockid(3))."""
+    try:
+        return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+    except OSError:
+        return None
 
 
 def keep_buffers() -> None:

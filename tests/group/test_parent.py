@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import orjson
 import pytest
 
 from app.errors import EXIT_WORKERS
+from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric, wait_until_draining
 from tests.processes import busiest, children, wait_until_gone, workers
@@ -168,24 +170,31 @@ def test_a_front_that_is_killed_under_load_loses_its_own_connections_alone(two: 
 
 
 def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:
-    with serving(tmp_path / "log.txt", **TWO, PULLBACK_DRAIN_TIMEOUT_S="280") as server, ThreadPoolExecutor(1) as threads:
+    """One query is computed then, and of another the body is still coming, for as long as the test has others refused."""
+    limits = {"PULLBACK_DRAIN_TIMEOUT_S": "280", "PULLBACK_BODY_TIMEOUT_S": "280"}
+    with serving(tmp_path / "log.txt", **TWO, **limits) as server, ThreadPoolExecutor(1) as threads, line(server.port) as late:
         wait_until_all_idle(server)
         processes = family(server.process.pid)
         assert len(processes) == 7
         running = threads.submit(httpx.post, f"{server.url}/v1/query", json=heavy(1600, timeout_s=250), timeout=CLIENT_LIMIT_S)
         wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') == 1)
+        late.send(head(Content_Type="application/json", Transfer_Encoding="chunked", Expect="100-continue"))
+        assert late.response()[0] == 100
         with Clients(server, 4) as clients:
             assert len(set(clients.fronts)) == 2
             # To the group, as a terminal does it: the fronts leave it to their parent.
             for process in processes:
                 os.kill(process, signal.SIGTERM)
             wait_until_draining(server)
+            reply = running.result()
+            assert reply.status_code == 200, reply.text
             # The front that has nothing to do stays, and says what it has to say, until the other is through.
             for client in clients.all:
                 refused = client.post("/v1/query", json=SMALL)
                 assert (refused.status_code, refused.json()["code"]) == (503, "draining")
-        reply = running.result()
-        assert reply.status_code == 200, reply.text
+        body = orjson.dumps(SMALL)
+        late.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        assert late.response()[0] == 200
         assert server.process.wait(END_LIMIT_S) == 0
         assert wait_until_gone(processes) == []
     text = server.log.read_text()

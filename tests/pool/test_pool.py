@@ -67,13 +67,18 @@ def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> No
         return metric(pair.http, 'pullback_worker_restarts_total{reason="crash"}')
 
     def kill_one() -> None:
-        """A worker that is there for more than a moment: one killed before, or a light one that goes, is no crash."""
+        """Until it is a crash: a light one that the pool ends in that moment is none, and another is killed then."""
         counted = crashes()
-        wait_for(lambda: set(workers(pair.process.pid)) - killed)
-        victim = min(set(workers(pair.process.pid)) - killed)
-        killed.add(victim)
-        os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in workers(pair.process.pid) and crashes() > counted)
+        while crashes() == counted:
+            wait_for(lambda: set(workers(pair.process.pid)) - killed)
+            victim = min(set(workers(pair.process.pid)) - killed, default=0)
+            if victim:
+                killed.add(victim)
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+                wait_for(lambda gone=victim: gone not in workers(pair.process.pid))
+                with suppress(AssertionError):
+                    wait_for(lambda: crashes() > counted, 2.0)
 
     killed: set[int] = set()
     before = crashes()
@@ -89,7 +94,7 @@ def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> No
         for future in running:
             future.result()
     assert statuses == {200}
-    assert crashes() == before + 3
+    assert before + 3 <= crashes() <= before + len(killed)
 
 
 def test_both_workers_killed_at_once_lose_nothing_and_are_replaced(pair: Server) -> None:

@@ -30,8 +30,11 @@ _AHEAD_S: Final = 0.002
 _PACE_WEIGHT: Final = 0.25
 # What a new worker does of itself, its memory made its own, takes some 10 ms; a slow machine may need a hundred times as long.
 _SETTLED_S: Final = 1.0
-# A query that computes for so long is none that a client waits for by the millisecond.
+# Of CPU time: a query that computes for so long is none that a client waits for by the millisecond.
 _GIVES_WAY_AFTER_S: Final = 0.02
+# Of CPU time: what has had this is a long query on any machine, and one that is kept from the processor is none; but not for longer than that.
+_LONG_S: Final = 0.25
+_LONG_LIMIT_S: Final = 10.0
 
 State = Literal["starting", "ready", "dead"]
 
@@ -89,6 +92,7 @@ class WorkerHandle:
         self.died_of_one = True
         self._doomed = False
         self._is_lowered = False
+        self._watched: tuple[int, float] = (0, 0.0)  # as `computed_s` says: of which query, and from when on
         self._on_frame = on_frame
         self._channel = Channel(loop, connection, self._received, lambda: on_lost(self), allocate)
         self._shared = FrontBodies(slot.slab_bytes, self._channel.send, lambda: bool(self.held))
@@ -160,10 +164,28 @@ class WorkerHandle:
 
     def give_way(self, now: float) -> None:
         """Lower its priority until it is through with a long query, where that can be undone: what is short is answered beside it sooner."""
-        is_long = self.held and now - self.head_since > _GIVES_WAY_AFTER_S
+        is_long = self.computed_s(now) > _GIVES_WAY_AFTER_S
         if is_long and self.pid and not self._is_lowered and linux.can_raise_priority():
             self._is_lowered = True
             linux.set_priority(self.pid, lowered=True)
+
+    def computed_s(self, now: float) -> float:
+        """CPU time that its first query has taken since this was first asked of it, a few milliseconds after its beginning.
+
+        A query that others keep from the processor is no long one. Where the system does not tell, it is the time since its beginning.
+        """
+        if (head := self.head) is None:
+            return 0.0
+        computed_s = linux.computed_s(self.pid) if self.pid else None
+        if computed_s is None:
+            return now - self.head_since
+        if self._watched[0] != head.number:
+            self._watched = (head.number, computed_s)
+        return computed_s - self._watched[1]
+
+    def is_long(self, now: float) -> bool:
+        """Its first query has not only held it for long, but computed for long."""
+        return self.computed_s(now) > _LONG_S or now - self.head_since > _LONG_LIMIT_S
 
     def done(self, number: int, now: float) -> Job | None:
         """The worker is through with a job, by an answer or by dropping it."""

@@ -3,7 +3,7 @@
 How long a query takes shows only when it runs, so each begins as an ordinary one, and its time decides the rest:
 
 - Clients take turns.
-- Where all of several workers have been held for `HEAVY_S` while others wait, the youngest of these queries is stopped, once. It is heavy
+- Where all of several workers have been held for `HEAVY_S` while others wait, the youngest that computes is stopped, once. It is heavy
   then: heavy queries, begun anew, hold all workers but one at the most.
 - A single worker is shared in time: a query that has held it for `HEAVY_S` is stopped where another client waits, and has twice the
   time at each next try, so that it ends, after at most as much time again as it takes.
@@ -360,11 +360,12 @@ class Dispatch:
         regular = [worker for worker in self.ready.values() if not worker.is_light]
         if len(regular) != len(self._supervisor.slots) or not self._all_are_stuck(now, HEAVY_S):
             return
-        heads = [(worker.head_since, worker, worker.head) for worker in regular if worker.head is not None]
-        stoppable = [entry for entry in heads if not entry[2].is_heavy and entry[1].slot.device == "cpu"]
-        if stoppable:
-            _, youngest, job = max(stoppable, key=lambda entry: entry[0])
-            self._stop(youngest, job, "share", now)
+        stoppable = [
+            each for each in regular if each.head and not each.head.is_heavy and each.slot.device == "cpu" and each.is_long(now)
+        ]
+        youngest = max(stoppable, key=lambda worker: worker.head_since, default=None)
+        if youngest is not None and youngest.head is not None:
+            self._stop(youngest, youngest.head, "share", now)
 
     def _share(self, now: float) -> None:
         """Another client waits for the only worker, with what the light one cannot take."""

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
+import subprocess
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
 
-from app.pool.budget import SMALL_BYTES
-from app.pool.frames import Buffer, Frame, Kind, Reader
-from app.pool.handles.worker_handle import WorkerHandle
-from app.pool.job import Job, asked_of, nobody_waits
+from app.pool.frames import Kind
 from app.pool.linux import can_raise_priority
-from app.pool.pool import Pool
-from app.pool.worker_slots import WorkerSlot
-from app.settings import Settings
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
+from tests.pool.queueing.scripted_front import Front
 from tests.processes import workers
 from tests.server import CLIENT_LIMIT_S, Server, serving
 from tests.waiting import wait_for
@@ -245,59 +239,6 @@ def test_who_computes_for_long_has_a_lower_priority_until_it_is_through(pair: Se
     assert set(priorities()) == {usual}
 
 
-class Front:
-    """A pool with one worker that does only what the test says, and what it was sent. Times are seconds after its beginning."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.pool = Pool(Settings(workers=1, device="cpu"), lambda event, **facts: None)
-        self.dispatch = self.pool._dispatch
-        slot = WorkerSlot("cpu", 1, 1 << 30, 8 << 20)
-        self.pool.supervisor.slots = (slot,)
-        front_end, self._worker_end = socket.socketpair()
-        loop = asyncio.get_running_loop()
-        self.worker = WorkerHandle(loop, 1, 0, slot, front_end, self.pool.on_frame, self.pool.on_lost, lambda _: None)
-        self.worker.probe_answered(Frame(Kind.READY, 0, 0.0, b'{"probe": true, "slab": true}', b""), self.began)
-        self.worker.state = "ready"
-        self.pool.on_ready(self.worker)
-
-    def ask(self, number: int, client: str = "a", *, large: bool = False, deadline_s: float = 60.0) -> Job:
-        size = SMALL_BYTES if large else 1
-        body: Sequence[Buffer] = (b"x" * size,)
-        if large:
-            staged = self.worker.stage(size)
-            assert staged is not None
-            body = staged
-        asked = asked_of("query", None, None, None)
-        now = self.began
-        meta = asked.meta("x")
-        job = Job(number, client, asked.text, meta, body, size, now, now + deadline_s, nobody_waits)
-        self.pool._queue(job, now)
-        return job
-
-    def tick(self, seconds: float) -> None:
-        self.dispatch.tick(self.began + seconds)
-
-    def replied(self, number: int) -> None:
-        meta = b'{"status": 200, "media_type": "application/json"}'
-        self.pool.on_frame(self.worker, Frame(Kind.REPLY, number, 0.0, meta, b"{}"))
-
-    def dropped(self, number: int) -> None:
-        self.pool.on_frame(self.worker, Frame(Kind.DROPPED, number, 0.0, b"", b""))
-
-    async def end(self) -> list[tuple[Kind, int]]:
-        """What the worker was sent, in order; nothing more will be."""
-        await asyncio.sleep(0)
-        self.worker.kill()
-        self._worker_end.setblocking(False)
-        reader, frames = Reader(), list[Frame]()
-        with self._worker_end:
-            while count := self._worker_end.recv_into(reader.buffer()):
-                frames += reader.received(count)
-        self.pool.kill()
-        return [(frame.kind, frame.number) for frame in frames]
-
-
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_what_was_taken_back_is_given_once_more_and_only_when_it_was_dropped(large: bool) -> None:
     """Its worker answers the first one before it says that it has dropped the others."""
@@ -375,5 +316,65 @@ def test_the_first_is_blamed_where_it_was_alone_or_ran_for_long(large: bool) -> 
         front.ask(2, large=large)
         assert not front.dispatch.isolate(front.worker, front.began + 2.0)
         await front.end()
+
+    asyncio.run(scenario())
+
+
+@contextmanager
+def process(command: str) -> Iterator[int]:
+    """The pid of a shell that runs this."""
+    with subprocess.Popen(["/bin/sh", "-c", command]) as running:
+        try:
+            yield running.pid
+        finally:
+            running.kill()
+
+
+@pytest.mark.skipif(not can_raise_priority(), reason="a lowered priority cannot be raised again here")
+def test_only_who_computes_has_a_lower_priority_and_not_who_is_kept_from_it() -> None:
+    async def scenario() -> None:
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        with process("exec sleep 600") as resting, process("while :; do :; done") as computing:
+            front = Front(2)
+            (other,) = front.others
+            front.worker.forked(resting)
+            other.forked(computing)
+            assert {front.ask(1).number, front.ask(2).number} == set(front.worker.held) | set(other.held)
+            front.tick(0.0)
+
+            def is_lowered() -> bool:
+                front.tick(0.3)
+                return os.getpriority(os.PRIO_PROCESS, computing) > usual
+
+            wait_for(is_lowered)
+            assert os.getpriority(os.PRIO_PROCESS, resting) == usual
+            await front.end()
+
+    asyncio.run(scenario())
+
+
+def test_who_is_kept_from_the_processor_is_not_taken_for_heavy() -> None:
+    """Both hold their workers for as long, and another waits; the one that computes gives its worker back."""
+
+    async def scenario() -> None:
+        with process("exec sleep 600") as resting, process("while :; do :; done") as computing:
+            front = Front(2)
+            (other,) = front.others
+            front.worker.forked(resting)
+            other.forked(computing)
+            front.ask(1)
+            front.ask(2)
+            front.ask(3, "b", large=True)
+            front.tick(0.0)
+
+            def one_is_stopped() -> bool:
+                front.tick(5.0)
+                return "dead" in (front.worker.state, other.state)
+
+            wait_for(one_is_stopped)
+            assert (front.worker.state, other.state) == ("ready", "dead")
+            assert [job.is_heavy for job in front.worker.held.values()] == [False]
+            assert len(front.dispatch.heavy) == 1
+            await front.end()
 
     asyncio.run(scenario())
