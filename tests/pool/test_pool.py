@@ -15,7 +15,7 @@ import httpx
 from tests.pool.conftest import QUARANTINE_S
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
-from tests.processes import busiest, workers
+from tests.processes import busiest, wait_until_gone, workers
 from tests.server import CLIENT_LIMIT_S, Server
 from tests.waiting import wait_for
 
@@ -76,7 +76,7 @@ def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> No
                 killed.add(victim)
                 with suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
-                wait_for(lambda gone=victim: gone not in workers(pair.process.pid))
+                assert wait_until_gone([victim]) == []
                 with suppress(AssertionError):
                     wait_for(lambda: crashes() > counted, 2.0)
 
