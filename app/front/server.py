@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -26,6 +27,9 @@ _BACKLOG: Final = 2048  # uvicorn's default; the kernel cuts it to net.core.soma
 # After the drain, for connections to take their last bytes.
 _LAST_BYTES_S: Final = 2
 _STEP_S: Final = 0.01  # how late the end of the last query is noticed while the server drains
+_LATE_S: Final = (
+    0.2  # from one look at the connections to the next: twice uvicorn's tick; what is more, this process did not run
+)
 # Every five seconds; a trim of a gigabyte takes a tenth of a second.
 _TRIM_EVERY_TICKS: Final = 50
 # So much is kept for the next bodies.
@@ -79,6 +83,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._on_ready = on_ready
         self._resident_bytes = 0  # at the start
+        self._looked = math.inf  # at the connections
         self.failure: ServiceError | None = None
         self._limits = TransferLimits(
             settings.body_timeout_s,
@@ -99,11 +104,12 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         now = asyncio.get_running_loop().time()
+        late_s, self._looked = max(0.0, now - self._looked - _LATE_S), now
         admission = self._application.admission
         pressed = admission is not None and admission.pool.budget.is_pressed
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection):
-                connection.check_in_time(now, self._limits, pressed=pressed)
+                connection.check_in_time(now, self._limits, pressed=pressed, late_s=late_s)
         if counter % _TRIM_EVERY_TICKS == 0 and admission is not None:
             # Freed buffers are kept for the next bodies, but not for ever: malloc would never give back what lies in between.
             excess = linux.resident_bytes() - admission.pool.budget.held_bytes - self._resident_bytes

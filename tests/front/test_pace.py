@@ -91,3 +91,25 @@ def test_a_refused_client_has_its_time_and_no_more() -> None:
     assert not transfers.has_lingered(12.0, LIMITS)
     transfers.discard(12.0, 1)
     assert transfers.has_lingered(12.0, LIMITS)
+
+
+def test_time_in_which_we_do_not_run_does_not_count() -> None:
+    """Neither for a body nor for a reply; who is too slow in the time that is left is refused all the same."""
+    transfers = Transfers()
+    transfers.receiving(0.0)
+    transfers.paused(0.0, 1 << 20)
+    transfers.forgive(100.0, 99.0)
+    assert not transfers.receives_too_slowly(100.0, 1000, LIMITS)
+    assert not transfers.is_in_the_way(100.0, 100_000, LIMITS, pressed=True)
+    assert not transfers.sends_too_slowly(100.0, 1 << 20, LIMITS, pressed=True)
+    assert transfers.is_in_the_way(105.0, 100_000, LIMITS, pressed=True)
+    assert transfers.receives_too_slowly(131.0, 1000, LIMITS)
+    assert transfers.sends_too_slowly(131.0, 1 << 20, LIMITS, pressed=False)
+
+
+def test_what_is_forgiven_is_no_credit() -> None:
+    """A body that began while we did not run has its time from now on, and not from later."""
+    transfers = Transfers()
+    transfers.receiving(95.0)
+    transfers.forgive(100.0, 99.0)
+    assert transfers.receives_too_slowly(131.0, 1000, LIMITS)

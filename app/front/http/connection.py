@@ -280,8 +280,7 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """A request begins with the next byte."""
-        self._framing = Framing()
-        self._head = b""
+        self._framing, self._head = Framing(), b""
         self._transfers.receiving(self.loop.time())
         self._switching = False
 
@@ -325,8 +324,9 @@ class Connection(HttpToolsProtocol):
         finally:
             self._muted = False
 
-    def check_in_time(self, now: float, limits: TransferLimits, *, pressed: bool) -> None:
-        """Refuse a request that comes too slowly, and cut who takes its reply too slowly or has gone. `pressed`: bytes are short."""
+    def check_in_time(self, now: float, limits: TransferLimits, *, pressed: bool, late_s: float) -> None:
+        """Refuse who sends too slowly; cut who takes too slowly or has gone. `pressed`: bytes are short. `late_s`: we look so late."""
+        self._transfers.forgive(now, late_s)
         unsent = self.transport.get_write_buffer_size()
         if self._transfers.sends_too_slowly(now, unsent, limits, pressed=pressed):
             # What it does not take would stay in memory for ever.

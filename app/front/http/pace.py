@@ -36,6 +36,9 @@ class _Window:
         self._since = now
         self._count = count
 
+    def forgive(self, now: float, seconds: float) -> None:
+        self._since = min(now, self._since + seconds)
+
     def is_below(self, now: float, count: int, seconds: float, floor: float) -> bool:
         """At the end of each window of so many seconds: whether less than `floor` bytes a second came in it."""
         elapsed = now - self._since
@@ -57,6 +60,11 @@ class Pace:
     def __init__(self, now: float, count: int = 0) -> None:
         self._steady = _Window(now, count)
         self._pressed = _Window(now, count)
+
+    def forgive(self, now: float, seconds: float) -> None:
+        """So much of the time until now is not counted."""
+        self._steady.forgive(now, seconds)
+        self._pressed.forgive(now, seconds)
 
     def is_too_slow(self, now: float, count: int, window_s: float, floor: float) -> bool:
         """`count`: bytes moved until now."""
@@ -99,6 +107,15 @@ class Transfers:
             return True
         since = self._lingering_since
         return since is not None and (self.is_silent(now, _LINGER_S) or now > since + _LINGER_LIMIT_S)
+
+    def forgive(self, now: float, seconds: float) -> None:
+        """For so long until now it was us who neither read nor wrote: that is not the client's time."""
+        self._last_data = min(now, self._last_data + seconds)
+        if self._lingering_since is not None:
+            self._lingering_since = min(now, self._lingering_since + seconds)
+        for pace in (self._receiving, self._sending):
+            if pace is not None:
+                pace.forgive(now, seconds)
 
     def receiving(self, now: float, count: int = 0) -> None:
         """A request begins, with `count` bytes there; or time begins anew, as it was us who did not read."""
