@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_map
 
 from app.catalogue.operator_mode import OperatorMode
@@ -36,6 +37,9 @@ class RandomRounding(OperatorMode):
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func.is_view or func.overloadpacket.__name__ in _EXACT or func._schema.is_mutable:
             return func(*args, **kwargs)
+        if func in _IN_STEPS:
+            with self:
+                return decomposition_table[func](*args, **kwargs)
         if torch.Tag.pointwise not in func.tags:
             # A sum, a product of matrices, a factorisation: its own rounding is that of its inputs, where it is backward stable.
             args, kwargs = tree_map(self._moved, (args, kwargs))
@@ -49,6 +53,9 @@ class RandomRounding(OperatorMode):
         return value * (1 + noise * (self._eps or torch.finfo(value.dtype).eps))
 
 
+# Of a result near zero such as log(1 + 1e-9), or 1 - exp of it, these have rounded what lies between: it takes all digits, which moving the
+# result by parts of itself does not show.
+_IN_STEPS: Final = frozenset({torch.ops.aten._log_softmax.default, torch.ops.aten._log_softmax_backward_data.default})
 _DTYPES: Final = frozenset({torch.float64, torch.complex128})
 # What selects or sets elements rounds nothing, and its backward looks for what it selected bit by bit.
 _EXACT: Final = frozenset(

@@ -144,7 +144,8 @@ def settled(quotients: Tensor, noise: Tensor, steps: Tensor, order: int) -> tupl
     better = quotients[1:] + (quotients[1:] - quotients[:-1]) / (power - 1)
     doubts, values = [], []
     for column, own in ((quotients, noise), (better, noise[1:] * (power + 1) / (power - 1))):
-        finer = torch.ones(len(column), len(column), dtype=torch.bool, device=column.device).triu()[..., None]
+        level = torch.arange(len(column), device=column.device)  # compared: triu wakes every thread for these few
+        finer = (level[:, None] <= level)[..., None]
         beyond = ((column[None] - column[:, None]).abs() - _ROUNDINGS * own).clamp(min=0)
         farther = torch.where(finer, beyond, 0.0).amax(1)[:-1]
         doubts.append(torch.where(torch.isfinite(farther), farther + own[:-1], torch.inf))

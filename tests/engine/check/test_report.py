@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from app.engine.check.reasons import Reason
 from tests.engine.building import checked, normal, program
 
 # Programs whose derivative PyTorch has right, at points where it exists.
@@ -172,14 +173,29 @@ _FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     st.sampled_from([torch.float32, torch.float64]),
 )
 def test_float32_gives_no_false_alarm(text: str, seed: int, scale: float, sent: torch.dtype) -> None:
-    """A derivative that is computed in float32 is no mistake, be it sent as float32 or as plain numbers."""
+    """A derivative that is computed in float32 is no mistake, be it sent as float32 or as plain numbers; nor is one that lost all digits."""
     x, w = (normal(4, 2, seed=seed) * scale).float(), normal(2, 3, seed=seed + 1).float()
     live = w.clone().requires_grad_()
     (right,) = torch.autograd.grad(_FUNCTIONS[text](x, live), live)
     report = checked(text, {"w": right.to(sent)}, x=x, w=w)["w"]
-    assert report["agrees"], report
     plain = checked(text, x=x, w=w)
-    assert all(verdict["agrees"] for verdict in plain.values()), plain
+    for verdict in (report, *plain.values()):
+        assert verdict["agrees"] or verdict.get("reason") == Reason.NO_DIGITS.value, verdict
+
+
+@pytest.mark.parametrize(
+    "text", ["log_softmax(x, 0)[0]", "F.cross_entropy(x[None], zeros(1, dtype=long))", "log_softmax(x, 0).exp().square().sum()"]
+)
+@pytest.mark.parametrize("gap", [12.0, 20.0, 30.0, 45.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_softmax_that_is_nearly_one_leaves_no_digits_and_is_no_false_alarm(text: str, gap: float, dtype: torch.dtype) -> None:
+    """1 - p of a p that rounding makes 1: zero, beside a derivative of 1e-9."""
+    x = torch.tensor([gap, 0.0, -gap], dtype=dtype, requires_grad=True)
+    (value,) = program(text, {"x": x.detach()}).call(x)
+    (right,) = torch.autograd.grad(value, x)
+    for verdict in (checked(text, {"x": right}, x=x.detach())["x"], checked(text, x=x.detach())["x"]):
+        assert verdict["agrees"] is not False, verdict
+    assert checked(text, {"x": right + 0.1}, x=x.detach())["x"]["agrees"] is False
 
 
 def test_a_jump_is_no_kink_at_which_every_number_is_right() -> None:
