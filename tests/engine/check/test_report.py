@@ -243,6 +243,11 @@ def test_exact_arithmetic_does_not_judge_what_it_cannot_follow() -> None:
     assert report["agrees"] is not False
 
 
+def test_exact_arithmetic_gives_up_numbers_of_a_million_bits() -> None:
+    """The cosine of exp(1e6) divides by as many bits of pi, for minutes."""
+    assert checked("cos(sinh(m)).sum() + 0 * v.sum()", {"v": [0.0]}, v=[1.0], m=[2e6])["v"]["agrees"] is not True
+
+
 @pytest.mark.parametrize(
     ("text", "x"),
     [

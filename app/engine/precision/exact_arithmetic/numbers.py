@@ -59,10 +59,21 @@ def as_numbers(x: Any) -> Any:
     return scalar(x)
 
 
+# These divide their argument by pi or log 2 first, in as many bits as it has before the point: minutes, for the cosine of exp(1e6).
+_DIVIDES_FIRST: Final = frozenset({MP.sin, MP.cos, MP.tan, MP.exp, MP.expm1, MP.sinh, MP.cosh, MP.sincpi})
+_MOST_BITS: Final = 20_000  # a tenth of a second for a handful of numbers, and twenty times what a float64 has
+
+
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of numbers, NaN where it has no real value, as in PyTorch."""
+    """`function` of numbers, NaN where it has no real value, as in PyTorch.
+
+    It raises NotImplementedError for a number so long that it would take minutes.
+    """
+    divides = function in _DIVIDES_FIRST
 
     def call(*numbers: Any) -> Any:
+        if divides and any(MP.isfinite(number) and MP.mag(number) > _MOST_BITS for number in numbers):
+            raise NotImplementedError
         try:
             value = function(*numbers)
         except (ArithmeticError, ValueError, mpmath.libmp.NoConvergence):
