@@ -14,6 +14,7 @@ from app.program.differentiation.overwrites import Overwrites
 from app.program.differentiation.parts import Gradient, part
 from app.program.modules.layers import Weight
 from app.program.reading.source import Refusal
+from app.program.semantics import questions
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_floating, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
@@ -89,7 +90,7 @@ class Gradients:
         """The gradient of `outputs` for each of `inputs` (nodes as they stood), None where no path leads."""
         for output in outputs:
             value: Tensor = output.meta["val"]
-            if cotangents is None and value.numel() != 1:
+            if cotangents is None and not questions.asked(output, questions.is_single):
                 raise Refusal(
                     f"The gradient is of one number; this tensor has the shape {list(value.shape)}.",
                     "Take its `.sum()`, or give `grad_outputs=torch.ones_like(y)`.",

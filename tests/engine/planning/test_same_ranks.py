@@ -182,6 +182,12 @@ READINGS = {
     "d = torch.utils.data.TensorDataset(x)\nreturn sum(b[0].sum() for b in torch.utils.data.DataLoader(d, batch_size=3))": (
         [(4, 9)], [(7, 3)],
     ),
+    "y = x[3:, 2:] ** 2\n(g,) = torch.autograd.grad(y, x)\nreturn g": ([], [(5, 3), (4, 4)]),
+    "y = (x[3:] @ x[3:].T) ** 2\n(g,) = torch.autograd.grad(y, x, create_graph=True)\nreturn g": ([(4, 5)], [(5, 3)]),
+    "def f(z):\n    return torch.autograd.grad(z[3:, 2:] ** 2, z, create_graph=True)[0].sum()\nreturn torch.func.grad(f)(x)": (
+        [], [(5, 3)],
+    ),
+    "y = x[3:, 2:] ** 2\ny.backward()\nreturn x.grad": ([], [(5, 3)]),
 }  # fmt: skip
 
 
