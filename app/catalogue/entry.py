@@ -16,6 +16,9 @@ TENSOR_KINDS: Final = ("tensor", "tensors")
 #   equation: f(equation, *tensors)  (einsum)
 Call = Literal["function", "method", "variadic", "equation"]
 
+# Arguments by which an operation draws that is not known by drawing: attention, recurrent networks.
+_DROPOUTS: Final = ("dropout", "dropout_p")
+
 
 @dataclass(frozen=True, slots=True)
 class Argument:
@@ -84,3 +87,8 @@ class Operation:
     formula: dict[str, str] | None
     example: dict[str, Any]
     keywords: str = ""
+
+    @property
+    def may_draw(self) -> bool:
+        """Whether a call may draw random numbers, as some do with `dropout` alone; whether it does, its kernels tell."""
+        return "random" in self.tags or any(a.name in _DROPOUTS for signature in self.signatures for a in signature.arguments)

@@ -75,7 +75,7 @@ def build_program(
 def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: torch.dtype) -> Function:
     """What was read, as a Function."""
     trace = reader.trace
-    drawing = trace.drawing - trace.initialising
+    drawing = _drawing(reader)
     return Function(
         title=title,
         graph=trace.graph,
@@ -93,6 +93,17 @@ def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: tor
         remarks=_remarks(reader),
         modified=reader.calls.gradients.overwrites.modified(leaves, reader.calls.gradients.taken()),
     )
+
+
+def _drawing(reader: Reader) -> set[fx.Node]:
+    """The steps that draw, without those that draw only what weights begin with: a weight that nobody sent is sent as it began."""
+    trace = reader.trace
+    if not trace.initialising:
+        return trace.drawing
+    firsts = {weight.first or trace.now(weight.initial) for weight in reader.weights.initial.values()}
+    outputs = trace.graph.output_node().all_input_nodes
+    shown = reachable(outputs, lambda node: () if node in firsts else node.all_input_nodes) - firsts
+    return trace.drawing - (trace.initialising - shown)
 
 
 def _check_weights(reader: Reader, sent: Mapping[str, fx.Node]) -> None:

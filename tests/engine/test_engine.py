@@ -238,6 +238,21 @@ def test_random_operations_need_a_seed_and_repeat() -> None:
     assert (first["outputs"]["output"] != other["outputs"]["output"]).any()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "F.scaled_dot_product_attention(x, x, x, dropout_p=0.5).sum()",
+        "w = torch.empty(8, 8)\nnn.init.xavier_uniform_(w)\nreturn (x @ w).sum()",
+    ],
+)
+def test_programs_that_draw_need_a_seed_and_repeat(text: str) -> None:
+    query: dict[str, Any] = {"program": text, "inputs": {"x": np.linspace(0, 3, 64).reshape(8, 8)}, "want": ["outputs"]}
+    with pytest.raises(PullbackError, match="seed"):
+        ask(**query)
+    first, *others = [results(**query, seed=seed)["outputs"]["output"] for seed in (1, 1, 1, 1, 2)]
+    assert [bool((first == other).all()) for other in others] == [True, True, True, False]
+
+
 @pytest.mark.parametrize("kinds", [["outputs", "gradient", "vjp", "jvp", "hvp"], ["hessian", "jacobian"]])
 def test_batched_equals_one_by_one(kinds: list[str]) -> None:
     rng = np.random.default_rng(0)

@@ -228,6 +228,9 @@ def test_an_index_in_a_tensor_needs_no_data() -> None:
     torch.testing.assert_close(picked, torch.log_softmax(X, 1)[torch.arange(3), IDX])
 
 
+RECURRENT = "torch.rnn_tanh(x[None], x[:2, None], [w, w, w, w], False, 2, {}, True, False, True)[0]"
+
+
 def test_random_programs_say_so_and_follow_the_seed() -> None:
     for text in (
         "x + randn(3, 4)",
@@ -236,6 +239,10 @@ def test_random_programs_say_so_and_follow_the_seed() -> None:
         "x + randint(0, 5, (3, 4))",
         "x[randperm(3)]",
         "x * torch.rand(3, 1)",
+        "F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)",
+        f"w = torch.eye(4)\n{RECURRENT.format(0.5)}",
+        "w = torch.empty(3, 4)\nnn.init.xavier_uniform_(w)\nx * w",
+        "w = torch.zeros(3, 4)\nnn.init.normal_(w[1:], std=2)\nx + w",
     ):
         function = built(text, {"x": X})
         assert function.random, text
@@ -243,7 +250,16 @@ def test_random_programs_say_so_and_follow_the_seed() -> None:
         first = function.call(X)[0]
         torch.manual_seed(5)
         assert torch.equal(first, function.call(X)[0]), text
-    assert not built("x * 2", {"x": X}).random
+    for text in (
+        "x * 2",
+        "F.scaled_dot_product_attention(x, x, x)",
+        "dropout(x, 0.5, training=False)",
+        f"w = torch.eye(4)\n{RECURRENT.format(0)}",
+        "w = torch.empty(3, 4)\nnn.init.xavier_uniform_(w)\nx",
+        "m = nn.Linear(4, 2)\nnn.init.normal_(m.weight)\nm(x)",
+        "w = nn.Parameter(torch.empty(3, 4))\nnn.init.normal_(w)\nx * w",
+    ):
+        assert not built(text, {"x": X}).random, text
 
 
 def test_factories_follow_the_dtype_of_the_query() -> None:

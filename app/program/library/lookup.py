@@ -83,7 +83,7 @@ def call(
     if operation.call == "variadic" and len(args) == 1 and isinstance(args[0], list | tuple):
         args = tuple(args[0])
     _check_integers(operation, (*args, *keywords.values()))
-    return emit(operation.name, function, args, keywords, random="random" in operation.tags, usage=lambda: usage(operation))
+    return emit(operation.name, function, args, keywords, random=operation.may_draw, usage=lambda: usage(operation))
 
 
 def _keywords(operation: Operation, written: str, keywords: dict[str, Value]) -> dict[str, Value]:
