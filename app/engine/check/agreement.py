@@ -34,6 +34,7 @@ _DOUBTS: Final = 3
 _ASKED: Final = 48  # elements for which numbers of 60 digits are asked, the most doubtful first
 _ENOUGH: Final = 8  # of these in which they say what settled differences said: the others' are believed then; chosen
 _EXACT: Final = 1e-14  # a quotient of 60 digits, rounded to float64
+_LEAST: Final = 5e-324  # the least float64 above zero: a derivative of 1e-310 has a tolerance of 1e-316
 WORST: Final = 5  # elements that are named in the answer
 
 
@@ -276,7 +277,7 @@ class _Parts:
             return math.inf
         ours = self.at(place)
         allowed = self.relative * ours.abs() + self.floor + _DOUBTS * differences.doubt[place]
-        apart = float(((ours - differences.value[place]).abs() / allowed.clamp(min=1e-300)).max())
+        apart = float(((ours - differences.value[place]).abs() / allowed.clamp(min=_LEAST)).max())
         return math.inf if math.isnan(apart) else apart
 
     def table(self, differences: Differences) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -226,7 +226,7 @@ def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precis
     """Whether an element that counts says nothing: it may be off by as much as it is large, and the client's is another."""
     size = reference.abs().nan_to_num(0, 0, 0)
     row = size.reshape(len(size), -1).amax(1).reshape(-1, *[1] * (size.ndim - 1)) if size.numel() else size
-    telling = size > 1e-300
+    telling = size > 0
     lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
     is_all = precision.eps <= torch.finfo(torch.float64).eps and bool(lost.any()) and bool((tolerance >= size)[telling].all())
     written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
