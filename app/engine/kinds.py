@@ -149,11 +149,15 @@ _LOOKS: Final = 30
 # (`python -m benchmarks plans`), and of 1, 4 and 16 steps of `tanh`, `abs` and `relu` of 400,000 numbers, of `precision` 50,000.
 _EXPLAIN_COPIES, _EXPLAIN_LOOKS, _EXPLAIN_LOOKS_OF_DIFFERENTIABLE = 4, 20, 12
 _PRECISION_COPIES, _PRECISION_LOOKS = 40, 20
-_CHECK_COPIES, _CHECK_LOOKS = 1, 28
+_CHECK_COPIES, _CHECK_LOOKS, _CHECK_LOOKS_OF_DIFFERENTIABLE = 1, 48, 28
 
 
 def _explain_looks(sizes: Sizes) -> int:
     return _EXPLAIN_LOOKS_OF_DIFFERENTIABLE if sizes.differentiable_everywhere else _EXPLAIN_LOOKS
+
+
+def _check_looks(sizes: Sizes) -> int:
+    return _CHECK_LOOKS_OF_DIFFERENTIABLE if sizes.differentiable_everywhere else _CHECK_LOOKS
 
 
 def _jacobian_bytes(sizes: Sizes) -> int:
@@ -275,7 +279,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "check": Kind(
         _check,
-        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none", copies=_CHECK_COPIES, looks=lambda s: _CHECK_LOOKS),
+        Demand(bytes=lambda s: 0, passes=lambda s: _LOOKS, mode="none", copies=_CHECK_COPIES, looks=_check_looks),
         of_one_point=True,
     ),
 }

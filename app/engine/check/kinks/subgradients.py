@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 import torch
@@ -21,6 +22,7 @@ from app.engine.check.kinks.surroundings import (
     Surroundings,
     gradient_near,
     has_kinks,
+    median_of,
     sides_of,
 )
 from app.engine.check.objective import Differentiated
@@ -51,7 +53,9 @@ class Subgradients:
         ours: the derivative at the point, shape [rows, *input].
         low, high: the range of each element's derivative, shape [rows, *input]; NaN where it does not bend.
         patterns: the derivative on each of the first random sides, shape [rows, *input]; none where one of them could not be had.
-        seen: derivatives around the point, shape [rows, *input] each.
+        seen: derivatives around the point, shape [rows, *input] each; of large inputs some of them.
+        all_kept: `seen` are all that were computed.
+        largest: the largest magnitude of each element of them and of `ours`, shape [rows, *input].
         complete: new ones no longer bend elsewhere; else an element that does not bend in them may do so all the same, as each of many
             tied medians is the median only where half of the others lie below it.
         unsure: suspects that were not looked at by themselves, shape [rows, *input].
@@ -64,6 +68,8 @@ class Subgradients:
     high: Tensor
     patterns: tuple[Tensor, ...]
     seen: tuple[Tensor, ...]
+    all_kept: bool
+    largest: Tensor
     complete: bool
     unsure: Tensor
 
@@ -78,14 +84,13 @@ class Subgradients:
             base: its rows at the point, shape [rows].
             rounding: of each row, shape [rows].
         """
-        largest = torch.stack([self.ours, *self.seen]).abs().nan_to_num(0, 0, 0).amax(0)
         for number in range(FIRST, FIRST + _CONTINUOUS):
             by = STEPS[0] * scale_of(self._leaf) * sides_of(self._leaf, number)
             try:
                 moved = self.objective.values({self.name: self._leaf + by})
             except REFUSALS:
                 return False
-            allowed = 2 * (largest * by.abs()).reshape(len(base), -1).sum(1) + rounding
+            allowed = 2 * (self.largest * by.abs()).reshape(len(base), -1).sum(1) + rounding
             if not bool(((moved - base).abs() <= allowed).all()):
                 return False
         return True
@@ -109,7 +114,7 @@ class Subgradients:
     def is_of_few(self) -> bool:
         """Whether every derivative around was seen, so that what is no mixture of them is none of any."""
         few = bool((self.kinks.reshape(len(self.kinks), -1).sum(1) <= _FEW).all())
-        return self.complete and few and len(self.kinks) <= _PROVED_ROWS
+        return self.complete and self.all_kept and few and len(self.kinks) <= _PROVED_ROWS
 
     def proves(self, expected: Tensor, *, with_ours: bool = True) -> bool:
         """Whether `expected` as a whole is a mixture of derivatives around the point, found by going where it differs from a mixture.
@@ -171,14 +176,21 @@ class Subgradients:
         values, counts = torch.unique(leaf, return_counts=True)
         tied = values[counts > 1][counts[counts > 1].argsort(descending=True)][:_TIES]
         directions = torch.stack([torch.ones_like(leaf), leaf, *((leaf == value).to(leaf.dtype) for value in tied)])
-        fresh = [self._near(sides_of(self._leaf, _FRESH + k).reshape(-1)) for k in range(PATTERNS)]
-        if any(gradient is None for gradient in fresh):
-            return False
         rows = len(expected)
-        around = torch.stack([g.reshape(rows, -1) for g in (*self.seen, *fresh) if g is not None])
-        around = around[torch.isfinite(around).all(2).all(1)]
-        products, believed = around @ directions.T, expected.reshape(rows, -1) @ directions.T
-        size = (around.abs() @ directions.abs().T).amax(0)
+        of_each: list[
+            tuple[Tensor, Tensor]
+        ] = []  # products, and of the magnitudes: a gradient at a time, for each may be large
+        fresh = (self._near(sides_of(self._leaf, _FRESH + k).reshape(-1)) for k in range(PATTERNS))
+        for gradient in chain(self.seen, fresh):
+            if gradient is None:
+                return False
+            if bool(torch.isfinite(gradient).all()):
+                flat = gradient.reshape(rows, -1)
+                of_each.append((flat @ directions.T, flat.abs() @ directions.abs().T))
+        if not of_each:
+            return False
+        products, believed = torch.stack([product for product, _ in of_each]), expected.reshape(rows, -1) @ directions.T
+        size = torch.stack([size for _, size in of_each]).amax(0)
         low, high = products.amin(0), products.amax(0)
         allowed = _OFF * size + doubt.reshape(rows, -1) @ directions.abs().T
         is_the_same = (high - low <= _STILL * size) & (size > 0)
@@ -277,22 +289,35 @@ def subgradients(
     for step in STEPS:
         gradients = [gradient_near(objective, name, sides_of(leaf, FIRST + k), step) for k in range(PATTERNS)]
         of_steps.append([ours if gradient is None else gradient for gradient in gradients])
-        stack = torch.stack([g for g in gradients if g is not None] or [ours])
-        finite = torch.isfinite(stack)
-        ranges.append((torch.where(finite, stack, torch.inf).amin(0), torch.where(finite, stack, -torch.inf).amax(0)))
+        ranges.append(_range([g for g in gradients if g is not None] or [ours]))
     (low_c, high_c), (low, high) = ranges
     least = size_of_rows.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300) * _NOTHING
     settled = (low - low_c).abs() + (high - high_c).abs() < _SETTLED * (high - low)
     # At a kink the same sides give the same derivative at either step; that of a function which goes round within these steps is another.
-    apart = (torch.stack(of_steps[0]) - torch.stack(of_steps[1])).abs().nan_to_num(torch.inf, torch.inf)
-    settled &= apart.median(0).values <= _SETTLED * (high - low)
+    apart = median_of(lambda coarse, fine: (coarse - fine).abs().nan_to_num(torch.inf, torch.inf), *of_steps)
+    settled &= apart <= _SETTLED * (high - low)
     at_first = has_kinks(low, high, least)
-    around = Surroundings(objective, name, low, high, at_first & settled, least, [g for g in gradients if g is not None])
+    around = Surroundings(objective, name, low, high, at_first & settled, least, ours.abs().nan_to_num(0, 0, 0))
+    for gradient in gradients:
+        if gradient is not None:
+            around.keep(gradient)
     # What is looked at by itself first leaves fewer bends to chance.
-    unsure = around.exchange(torch.stack(of_steps[0]), suspects & ~around.bent)
+    unsure = around.exchange(of_steps[0], suspects & ~around.bent)
     complete = around.look_on(at_first)
     if not bool(around.bent.any()):
         return None
     low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
     patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
-    return Subgradients(objective, name, ours, low, high, patterns, tuple(around.seen), complete, unsure)
+    return Subgradients(
+        objective, name, ours, low, high, patterns, tuple(around.seen), around.all_kept, around.largest, complete, unsure
+    )
+
+
+def _range(gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The least and the largest finite number of each element; ∞ and -∞ where it has none."""
+    low, high = torch.full_like(gradients[0], torch.inf), torch.full_like(gradients[0], -torch.inf)
+    for gradient in gradients:  # not stacked: each may be large
+        finite = torch.isfinite(gradient)
+        low = torch.where(finite, torch.minimum(low, gradient), low)
+        high = torch.where(finite, torch.maximum(high, gradient), high)
+    return low, high

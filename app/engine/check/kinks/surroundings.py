@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Final
 
 import torch
@@ -27,11 +29,15 @@ _MOST_PATTERNS: Final = 320  # gradients, some 0.1 ms each
 CHANGES: Final = 1e-3
 # Winners in whose place an element is put, as many as groups of ties; and derivatives for that, fewer where there are many elements.
 _WINNERS, _EXCHANGES, _EXCHANGED_ELEMENTS = 32, 512, 50_000_000
+# Elements of all derivatives that are kept, and again of those where an element wins a tie: 64 MiB; chosen. Those of `PATTERNS` sides
+# always are.
+_KEPT_ELEMENTS: Final = 1 << 23
+_AT_A_TIME: Final = 1 << 14  # elements whose medians over all patterns are found at a time: 2 MiB of each list
 
 
 @dataclass
 class Surroundings:
-    """What has been seen so far, `low` and `high` of every element; `bent` where these are more than rounding."""
+    """What has been seen so far, `low` and `high` of every element and its `largest` magnitude; `bent` where these are more than rounding."""
 
     objective: Differentiated
     name: str
@@ -39,7 +45,17 @@ class Surroundings:
     high: Tensor
     bent: Tensor
     least: Tensor
-    seen: list[Tensor]
+    largest: Tensor
+    seen: list[Tensor] = field(default_factory=list)
+    all_kept: bool = True
+
+    def keep(self, gradient: Tensor) -> None:
+        """Among `seen`, as long as these are not too many."""
+        self.largest = torch.maximum(self.largest, gradient.abs().nan_to_num(0, 0, 0))
+        if len(self.seen) < max(PATTERNS, _KEPT_ELEMENTS // max(1, gradient.numel())):
+            self.seen.append(gradient)
+        else:
+            self.all_kept = False
 
     def look_on(self, bent_at_first: Tensor) -> bool:
         """Tries further patterns while they show new bends; whether no more are expected."""
@@ -68,17 +84,17 @@ class Surroundings:
         alike = torch.isfinite(fine) & ((fine - coarse).abs() <= CHANGES * fine.abs())
         self.low = torch.where(alike, torch.minimum(self.low, fine), self.low)
         self.high = torch.where(alike, torch.maximum(self.high, fine), self.high)
-        self.seen.append(fine)
+        self.keep(fine)
         return fine, alike
 
-    def exchange(self, patterns: Tensor, suspects: Tensor) -> Tensor:
+    def exchange(self, patterns: Sequence[Tensor], suspects: Tensor) -> Tensor:
         """Looks at each of `suspects` [rows, *input] in the place of an element that wins a tie; those left over, of that shape.
 
         Of many tied medians each is the median only where half of the others lie below it, which chance shows of few. But two tied
         elements that change places change derivatives.
 
         Arguments:
-            patterns: derivatives at the first sides, at the coarser step, shape [patterns, rows, *input].
+            patterns: derivatives at the first sides, at the coarser step, shape [rows, *input] each.
         """
         flat = self.objective.point.leaves[self.name].reshape(-1)
         columns = suspects.reshape(len(suspects), -1).any(0).nonzero().reshape(-1)
@@ -95,29 +111,28 @@ class Surroundings:
                     break
         return unsure.reshape(suspects.shape) & suspects
 
-    def _bases(self, patterns: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """Winners of ties, the rarest first, each with sides [elements] on which it alone lies between all others, and the derivative there."""
+    def _bases(self, patterns: Sequence[Tensor]) -> list[tuple[int, Tensor, Tensor]]:
+        """Winners of ties, the rarest first, each with where [elements] it wins, and the derivative where it alone lies between all others."""
         leaf = self.objective.point.leaves[self.name]
-        usual = patterns.median(0).values
-        away = (patterns - usual).abs().nan_to_num(0, 0, 0)
-        wins = (away > torch.maximum(self.least, CHANGES * patterns.abs().amax(0))).any(1).reshape(len(patterns), -1)
+        usual = median_of(lambda gradients: gradients, patterns)
+        rounding = torch.maximum(self.least, CHANGES * reduce(torch.maximum, (gradient.abs() for gradient in patterns)))
+        away = ((gradient - usual).abs().nan_to_num(0, 0, 0) for gradient in patterns)
+        wins = torch.stack([(each > rounding).any(0).reshape(-1) for each in away])
         at = int(wins.any(1).int().argmax())
         winners, often = wins[at].nonzero().reshape(-1), wins.sum(0)
         moved = (sides_of(leaf, FIRST + at) * scale_of(leaf)).reshape(-1)
+        at_most = max(1, min(_WINNERS, _KEPT_ELEMENTS // max(1, moved.numel())))
         bases = []
-        for winner in winners[often[winners].argsort(stable=True)][:_WINNERS].tolist():
-            # In the same order, but so far apart that rounding leaves no two of them together; none at the point, where PyTorch may be wrong.
-            sides = (moved - moved[winner]).sign()
-            sides[winner] = 0.5
-            known = self.look(sides.reshape(leaf.shape))
+        for winner in winners[often[winners].argsort(stable=True)][:at_most].tolist():
+            known = self.look(_alone_between(moved, winner).reshape(leaf.shape))
             if known is not None and self._note_kink(winner, self._apart(known[0], usual), known[1]):
-                bases.append((winner, sides, known[0]))
+                bases.append((winner, moved, known[0]))
         return bases
 
-    def _has_kink_in_place(self, column: int, winner: int, sides: Tensor, base: Tensor) -> bool:
+    def _has_kink_in_place(self, column: int, winner: int, moved: Tensor, base: Tensor) -> bool:
         """Whether the derivative by element `column` is another than `base` where it stands in the place of `winner`."""
-        exchanged = sides.clone()
-        exchanged[winner], exchanged[column] = sides[column], sides[winner]
+        exchanged = _alone_between(moved, winner)
+        exchanged[[winner, column]] = exchanged[[column, winner]]
         exchanged = exchanged.reshape(base.shape[1:])
         near = gradient_near(self.objective, self.name, exchanged, STEPS[0])
         if near is None or not bool(self._apart(near, base)[:, column].any()):
@@ -136,6 +151,27 @@ class Surroundings:
     def _apart(self, one: Tensor, other: Tensor) -> Tensor:
         """Where two derivatives differ by more than rounding, shape [rows, elements]."""
         return has_kinks(torch.minimum(one, other), torch.maximum(one, other), self.least).reshape(len(one), -1)
+
+
+def median_of(combined: Callable[..., Tensor], *patterns: Sequence[Tensor]) -> Tensor:
+    """The median over the patterns of each element of what `combined` makes of them; a part of the elements at a time.
+
+    Arguments:
+        combined: of stacks of parts of each of `patterns`, shape [patterns, elements], the same of that shape.
+    """
+    flat = [[gradient.reshape(-1) for gradient in each] for each in patterns]
+    medians = torch.empty_like(flat[0][0])
+    for start in range(0, medians.numel(), _AT_A_TIME):
+        part = slice(start, start + _AT_A_TIME)
+        medians[part] = combined(*(torch.stack([gradient[part] for gradient in each]) for each in flat)).median(0).values
+    return medians.reshape(patterns[0][0].shape)
+
+
+def _alone_between(moved: Tensor, winner: int) -> Tensor:
+    """Sides in the order of `moved`, but so far apart that rounding leaves no two together; none at the point, where PyTorch may be wrong."""
+    sides = (moved - moved[winner]).sign()
+    sides[winner] = 0.5
+    return sides
 
 
 def sides_of(leaf: Tensor, number: int) -> Tensor:
