@@ -32,6 +32,9 @@ _NOT_SEEN, _NOT_MOVED = 1e-9, 1e-11
 # Differences that differ from PyTorch and the client alike by fewer tolerances prove neither wrong: where PyTorch is wrong they do by 1e6.
 _FAR_OFF: Final = 1e3
 _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves no digit
+_GONE: Final = (
+    0.5  # of the derivative: what a narrow dtype's rounding takes of an element it still knows is less (bfloat16: a tenth)
+)
 _COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
@@ -230,7 +233,7 @@ def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precis
     lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
     is_all = precision.eps <= torch.finfo(torch.float64).eps and bool(lost.any()) and bool((tolerance >= size)[telling].all())
     written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
-    by_rounding = (tolerance - written >= size) & (apart - written > _LOST * size)
+    by_rounding = (tolerance - written >= size) & (apart - written > _GONE * size)
     return is_all or bool((lost & by_rounding & (size > _COUNTS * row)).any())
 
 
