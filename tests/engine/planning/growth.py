@@ -44,7 +44,7 @@ QUERIES: Mapping[str, dict[str, Any]] = {
     "explain of an order": {"operation": "median", "inputs": {"input": RNG.normal(size=500_000)}, "want": ["explain"]},
     "explain of a program": {"program": CHAIN, "inputs": {"x": RNG.normal(size=200_000)}, "want": ["explain"]},
     "check of jumps": {
-        "operation": "fake_quantize_per_tensor_affine", "inputs": {"input": RNG.normal(size=300_000)},
+        "operation": "fake_quantize_per_tensor_affine", "inputs": {"input": RNG.normal(size=600_000)},
         "parameters": {"scale": 0.1, "zero_point": 0, "quant_min": 0, "quant_max": 255}, "want": ["check"],
     },
     "check of a program": {"program": CHAIN, "inputs": {"x": RNG.normal(size=200_000)}, "want": ["check"]},

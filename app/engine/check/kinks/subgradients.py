@@ -54,7 +54,7 @@ class Subgradients:
         low, high: the range of each element's derivative, shape [rows, *input]; NaN where it does not bend.
         patterns: the derivative on each of the first random sides, shape [rows, *input]; none where one of them could not be had.
         seen: derivatives around the point, shape [rows, *input] each; of large inputs some of them.
-        all_kept: `seen` are all that were computed.
+        is_exhaustive: `seen` are all that were computed.
         largest: the largest magnitude of each element of them and of `ours`, shape [rows, *input].
         complete: new ones no longer bend elsewhere; else an element that does not bend in them may do so all the same, as each of many
             tied medians is the median only where half of the others lie below it.
@@ -68,7 +68,7 @@ class Subgradients:
     high: Tensor
     patterns: tuple[Tensor, ...]
     seen: tuple[Tensor, ...]
-    all_kept: bool
+    is_exhaustive: bool
     largest: Tensor
     complete: bool
     unsure: Tensor
@@ -114,7 +114,7 @@ class Subgradients:
     def is_of_few(self) -> bool:
         """Whether every derivative around was seen, so that what is no mixture of them is none of any."""
         few = bool((self.kinks.reshape(len(self.kinks), -1).sum(1) <= _FEW).all())
-        return self.complete and self.all_kept and few and len(self.kinks) <= _PROVED_ROWS
+        return self.complete and self.is_exhaustive and few and len(self.kinks) <= _PROVED_ROWS
 
     def proves(self, expected: Tensor, *, with_ours: bool = True) -> bool:
         """Whether `expected` as a whole is a mixture of derivatives around the point, found by going where it differs from a mixture.
@@ -309,7 +309,7 @@ def subgradients(
     low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
     patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
     return Subgradients(
-        objective, name, ours, low, high, patterns, tuple(around.seen), around.all_kept, around.largest, complete, unsure
+        objective, name, ours, low, high, patterns, tuple(around.seen), around.is_exhaustive, around.largest, complete, unsure
     )
 
 

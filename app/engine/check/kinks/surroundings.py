@@ -31,7 +31,7 @@ CHANGES: Final = 1e-3
 _WINNERS, _EXCHANGES, _EXCHANGED_ELEMENTS = 32, 512, 50_000_000
 # Elements of all derivatives that are kept, and again of those where an element wins a tie: 64 MiB; chosen. Those of `PATTERNS` sides
 # always are.
-_KEPT_ELEMENTS: Final = 1 << 23
+_STORED_ELEMENTS: Final = 1 << 23
 _AT_A_TIME: Final = 1 << 14  # elements whose medians over all patterns are found at a time: 2 MiB of each list
 
 
@@ -47,15 +47,15 @@ class Surroundings:
     least: Tensor
     largest: Tensor
     seen: list[Tensor] = field(default_factory=list)
-    all_kept: bool = True
+    is_exhaustive: bool = True
 
     def keep(self, gradient: Tensor) -> None:
         """Among `seen`, as long as these are not too many."""
         self.largest = torch.maximum(self.largest, gradient.abs().nan_to_num(0, 0, 0))
-        if len(self.seen) < max(PATTERNS, _KEPT_ELEMENTS // max(1, gradient.numel())):
+        if len(self.seen) < max(PATTERNS, _STORED_ELEMENTS // max(1, gradient.numel())):
             self.seen.append(gradient)
         else:
-            self.all_kept = False
+            self.is_exhaustive = False
 
     def look_on(self, bent_at_first: Tensor) -> bool:
         """Tries further patterns while they show new bends; whether no more are expected."""
@@ -121,7 +121,7 @@ class Surroundings:
         at = int(wins.any(1).int().argmax())
         winners, often = wins[at].nonzero().reshape(-1), wins.sum(0)
         moved = (sides_of(leaf, FIRST + at) * scale_of(leaf)).reshape(-1)
-        at_most = max(1, min(_WINNERS, _KEPT_ELEMENTS // max(1, moved.numel())))
+        at_most = max(1, min(_WINNERS, _STORED_ELEMENTS // max(1, moved.numel())))
         bases = []
         for winner in winners[often[winners].argsort(stable=True)][:at_most].tolist():
             known = self.look(_alone_between(moved, winner).reshape(leaf.shape))
