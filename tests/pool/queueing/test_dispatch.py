@@ -360,8 +360,8 @@ def test_who_is_kept_from_the_processor_is_not_taken_for_heavy() -> None:
         with process("exec sleep 600") as resting, process("while :; do :; done") as computing:
             front = Front(2)
             (other,) = front.others
-            front.worker.forked(resting)
-            other.forked(computing)
+            front.worker.forked(computing)
+            other.forked(resting)
             front.ask(1)
             front.ask(2)
             front.ask(3, "b", large=True)
@@ -372,8 +372,8 @@ def test_who_is_kept_from_the_processor_is_not_taken_for_heavy() -> None:
                 return "dead" in (front.worker.state, other.state)
 
             wait_for(one_is_stopped)
-            assert (front.worker.state, other.state) == ("ready", "dead")
-            assert [job.is_heavy for job in front.worker.held.values()] == [False]
+            assert (front.worker.state, other.state) == ("dead", "ready")
+            assert [job.is_heavy for job in other.held.values()] == [False]
             assert len(front.dispatch.heavy) == 1
             await front.end()
 
