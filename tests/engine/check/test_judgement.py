@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
+import torch
 
 from tests.engine.building import checked
 
@@ -19,3 +20,20 @@ def test_no_tiny_derivative_is_called_wrong(text: str, x: float) -> None:
 @pytest.mark.parametrize(("believed", "agrees"), [(1e-310, True), (2e-310, None), (2e-300, False)])
 def test_subnormal_derivatives_say_as_much_as_they_hold(believed: float, agrees: Any) -> None:
     assert checked("(x * 1e-310).sum()", {"x": [believed]}, x=[1.0])["x"]["agrees"] is agrees
+
+
+WEIGHTS: Final = (1.51, -0.22, -0.3, 1.99, 0.41, 0.7, -1.1, 0.05, 2.2, 0.9, -0.8, 0.33)
+SORTED: Final = "(x.sort()[0] * torch.tensor({})).sum()"
+TIES: Final = [("x.quantile(0.5)", 8), *((SORTED.format(list(WEIGHTS[:n])), n) for n in (5, 8, 12))]
+
+
+@pytest.mark.parametrize(("text", "count"), TIES)
+def test_a_tie_of_more_corners_than_are_seen_is_no_mistake_of_pytorch(text: str, count: int) -> None:
+    assert checked(text, x=[1.0] * count)["x"]["agrees"] is not False
+    assert checked(text, {"x": [0.0] * count}, x=[1.0] * count)["x"]["agrees"] is False
+
+
+def test_pytorch_is_not_said_to_be_wrong_where_the_client_has_its_number() -> None:
+    text, x = "x.kthvalue(2)[0] * x.max()", torch.ones(3, dtype=torch.float64, requires_grad=True)
+    (ours,) = torch.autograd.grad(x.kthvalue(2)[0] * x.max(), x)
+    assert "PyTorch's own" not in str(checked(text, {"x": ours}, x=x.detach())["x"].get("note"))
