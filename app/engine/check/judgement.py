@@ -17,6 +17,7 @@ from app.engine.check.objective import Differentiated
 from app.engine.check.reasons import Reason
 from app.engine.stepwise.one_sided import scale_of
 from app.engine.stepwise.point import REFUSALS
+from app.program.differentiation.custom_functions import Custom
 
 # Numbers that the client had from finite differences are off by some eps^(1/2) of the function's size over the step (one-sided) or
 # eps^(2/3) (central), in every element alike. Only so much is forgiven as shows in the elements large enough to be sure of:
@@ -40,6 +41,7 @@ _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is m
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
 _BESIDE: Final = 2.0**-30  # a step that leaves a thousand tied elements apart, each by its own part of it
+_FORWARD, _ABOUT = 2.0**-20, 1e-3  # a step whose differences hold three digits and more, and these
 _ALONG: Final = 1e-5  # relative, of a directional derivative: ten times what an element may be off by
 _CONTINUES: Final = 64.0  # roundings by which a function that does not jump may move
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
@@ -92,6 +94,9 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
         lost = compared.contradicted & (tolerance > _LOST * size)
         agrees = None if bool(lost.any()) and not bool((off & ~lost).any()) else not bool(off.any())
     reason = Reason.UNSETTLED if compared.agrees is None else Reason.NO_DIGITS if agrees is None else None
+    if agrees and _is_of_own_backward(objective, kinks):
+        agrees = _is_mixture(objective, numeric, name, compared.ours, kinks)
+        reason = Reason.CORNERS if agrees is None else None
     off = torch.zeros_like(kinks)
     return Verdict(agrees, compared.error, tolerance, off, kinks, None, reason, _note(compared, kinks))
 
@@ -140,6 +145,9 @@ def of_client(
         open_question = False  # it agrees with PyTorch's own choice there
     lost = _is_nothing_left(reference, tolerance, apart, precision)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), reason if open_question else None, lost)
+    if agrees and _is_of_own_backward(objective, kinks):
+        agrees = _is_mixture(objective, numeric, name, believed, kinks)
+        reason = Reason.CORNERS
     is_better = bool((repaired & ((believed - compared.ours).abs() > RELATIVE * compared.ours.abs())).any())
     note = _AUTODIFF_WRONG if agrees and is_better else _note(compared, kinks)
     blamed = compared.contradicted & ~repaired
@@ -196,6 +204,46 @@ def _is_subgradient(
         return False
     # Eight tied medians have more corners than are ever seen: of a tie only what no mixture can be is called wrong.
     return False if around.off_the_plane(compared.ours, torch.zeros_like(compared.error)) else None
+
+
+def _is_of_own_backward(objective: Differentiated, kinks: Tensor) -> bool:
+    """Whether what is taken at kinks may be what a program's own `backward` says: each element in its range is no proof then."""
+    return bool(kinks.any()) and any(isinstance(node.target, Custom) for node in objective.point.nodes)
+
+
+def _is_mixture(objective: Differentiated, numeric: Numeric, name: str, derivative: Tensor, kinks: Tensor) -> bool | None:
+    """Whether elements that are each in their range are a subgradient together, without what the program says itself at the point.
+
+    Arguments:
+        derivative: shape [rows, *input]; `kinks` of that shape.
+    """
+    around = subgradients(objective, name, derivative, numeric.size, kinks)
+    if derivative.is_complex():
+        return True
+    if around is None:  # nothing bends in what the program says, though the function does
+        return _is_slope(objective, numeric, name, derivative)
+    doubt = RELATIVE * derivative.abs()
+    # First: a search for mixtures may come to where all elements move together, and to what the program says of their tie again.
+    if around.off_the_plane(derivative, doubt):
+        return False
+    if around.proves(derivative, with_ours=False):
+        return True
+    excluded = around.excludes(derivative, kinks, doubt)
+    return None if excluded is None else not excluded
+
+
+def _is_slope(objective: Differentiated, numeric: Numeric, name: str, derivative: Tensor) -> bool:
+    """Whether `derivative` [rows, *input] is what the function grows by where all elements grow alike, if it is smooth that way."""
+    leaf = objective.point.leaves[name]
+    step = _FORWARD * (float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0)
+    try:
+        ahead, behind = (objective.values({name: leaf + side * step}) for side in (1.0, -1.0))
+    except REFUSALS:
+        return True
+    right, left, said = (ahead - numeric.base) / step, (numeric.base - behind) / step, derivative.reshape(len(ahead), -1).sum(1)
+    size = torch.maximum(right.abs(), left.abs())
+    smooth = ((right - left).abs() <= _ABOUT * size) & (size * step > _FORWARD * _ABOUT * numeric.size)
+    return not bool((smooth & ((said - right).abs() > 10 * _ABOUT * size)).any())
 
 
 def _is_right_beside(objective: Differentiated, numeric: Numeric, name: str) -> bool:

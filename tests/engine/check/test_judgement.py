@@ -37,3 +37,39 @@ def test_pytorch_is_not_said_to_be_wrong_where_the_client_has_its_number() -> No
     text, x = "x.kthvalue(2)[0] * x.max()", torch.ones(3, dtype=torch.float64, requires_grad=True)
     (ours,) = torch.autograd.grad(x.kthvalue(2)[0] * x.max(), x)
     assert "PyTorch's own" not in str(checked(text, {"x": ours}, x=x.detach())["x"].get("note"))
+
+
+OWN: Final = """class F(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return {}
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return {}
+
+return F.apply(x)"""
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "x", "agrees"),
+    [
+        ("x.max()", "g * (x == x.max())", [2.0, 2.0], False),
+        ("x.max()", "g * (x == x.max()) * 0", [2.0, 2.0], False),
+        ("x.max()", "g * (x == x.max()) / (x == x.max()).sum()", [2.0, 2.0], True),
+        ("x.relu().sum()", "g * (x > 0)", [0.0, 0.0, 1.0], True),
+        ("x.relu().sum()", "g * (x >= 0)", [0.0, 0.0, 1.0], True),
+    ],
+)
+def test_a_backward_of_its_own_gives_a_subgradient_at_a_tie_or_is_wrong(
+    forward: str, backward: str, x: list[float], agrees: bool
+) -> None:
+    assert checked(OWN.format(forward, backward), x=x)["x"]["agrees"] is agrees
+
+
+def test_that_the_client_has_the_same_makes_a_wrong_backward_no_better() -> None:
+    text = OWN.format("x.max()", "g * (x == x.max())")
+    assert checked(text, {"x": [1.0, 1.0]}, x=[2.0, 2.0])["x"]["agrees"] is False
+    assert checked(text, {"x": [0.5, 0.5]}, x=[2.0, 2.0])["x"]["agrees"] is True
