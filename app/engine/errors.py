@@ -59,7 +59,7 @@ def translated(
             "not_differentiable",
             f"PyTorch has no derivative here: {sentence(error)}.",
             at=at,
-            fix='Name in "wrt" only inputs that have one, or want "explain" to see which have.',
+            fix='Name in "wrt" only inputs that have one, or want "explain" alone to see which have.',
         )
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
     step = step_of(error)

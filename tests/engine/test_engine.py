@@ -337,3 +337,11 @@ def test_a_long_chain_of_values_needs_no_memory_for_all_of_them() -> None:
     assert ask(limits, program=text, inputs=inputs).plan["peak_bytes"] < limits.memory_bytes
     with pytest.raises(PullbackError, match="bytes at the peak"):
         ask(limits, program=text, inputs=inputs, want=["gradient"])
+
+
+def test_the_way_out_of_an_input_without_a_derivative_is_another_than_what_was_wanted() -> None:
+    inputs = {"x": [[1.0, 2.0], [3.0, 5.0]], "m": [0.0, 0.0], "v": [1.0, 1.0]}
+    program = "torch.nn.functional.batch_norm(x, m, v, training=True).sum()"
+    with pytest.raises(PullbackError) as refused:
+        ask(want=("explain", "check", "gradient"), program=program, inputs=inputs)
+    assert '"explain" alone' in str(refused.value.fix)

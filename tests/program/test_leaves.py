@@ -26,6 +26,7 @@ def asked(program: str, **fields: Any) -> Answer:
 @pytest.mark.parametrize(
     ("program", "shown"),
     [
+        (LEAF + BACK + "opt = torch.optim.SGD([x], lr=0.1)\nopt.zero_grad()\nprint(x.grad)", "`x.grad`: None"),
         (LEAF + BACK + "print(x.grad)", "Line 5 prints `x.grad`: tensor([2., 4.])."),
         (LEAF + BACK + "print('x', x.grad, y)", "`x.grad`: tensor([2., 4.])."),
         (LEAF + BACK + "print(f'grad {x.grad}')", "`x.grad`: tensor([2., 4.])."),

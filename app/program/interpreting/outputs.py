@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from app.errors import PullbackError
+from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
 from app.program.interpreting.definitions import Returned
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.statements import Runner, is_text
@@ -20,6 +21,7 @@ from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Ine
 _NO_OUTPUT: Final = Refusal(
     "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
 )
+_IDLE: Final = (OptimizerValue, SchedulerValue, Inert)
 _CALLABLE: Final = (FunctionValue, ClassValue, Instance, LayerValue)
 
 
@@ -92,6 +94,8 @@ def _place(error: PullbackError) -> tuple[int, int]:
 def _ending(reader: Reader, last: ast.stmt) -> Returned:
     """The output of a program that neither returns nor ends with an expression."""
     values = [reader.scope[name] for name in reader.assigned if name in reader.scope]
+    if any(isinstance(value, _IDLE) for value in values):
+        values = []  # an optimizer is a tool of the program, nothing that it computes
     if reader.assigned and values and not any(isinstance(value, _CALLABLE) for value in values) and _is_answer(reader, values):
         nodes = [ast.copy_location(ast.Name(name, ast.Load()), last) for name in reader.assigned]
         if len(values) == 1:
