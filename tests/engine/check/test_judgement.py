@@ -73,3 +73,8 @@ def test_that_the_client_has_the_same_makes_a_wrong_backward_no_better() -> None
     text = OWN.format("x.max()", "g * (x == x.max())")
     assert checked(text, {"x": [1.0, 1.0]}, x=[2.0, 2.0])["x"]["agrees"] is False
     assert checked(text, {"x": [0.5, 0.5]}, x=[2.0, 2.0])["x"]["agrees"] is True
+
+
+def test_a_straight_through_backward_reads_no_wrong_tensor() -> None:
+    verdict = checked(OWN.format("x.sign()", "g * (x.abs() < 1)") + ".sum()", x=[0.5, -0.3, 2.0])["x"]
+    assert (verdict["agrees"], verdict["likely"]["code"]) == (False, "wrong_backward")

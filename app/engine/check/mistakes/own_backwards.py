@@ -119,6 +119,8 @@ class _Own:
 
     def _read_otherwise(self, case: Case, rows: dict[int, Tensor]) -> Iterator[Claim]:
         """What it keeps for the backward is another tensor than its formula means: the input for the result, one argument for another."""
+        if not bool((case.ours != 0).any()):
+            return  # of `sign` many tensors give zero too, and the backward is meant to be another's (straight through)
         at = self.custom.arguments.index(case.name)
         with torch.no_grad():
             results = self.custom.forward(*self.tensors)
