@@ -7,7 +7,6 @@ has the same answer, the program is read alike. Reading, binding and drawing up 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -111,6 +110,13 @@ def _form(value: Any) -> Any:
     return [_form(member) for member in value] if isinstance(value, list | tuple) else None
 
 
+def _holds_empty(value: Any) -> bool:
+    """Whether a tensor of it is empty: of such `dropout` draws nothing, of others it does."""
+    if isinstance(value, Tensor):
+        return value.numel() == 0
+    return isinstance(value, list | tuple) and any(map(_holds_empty, value))
+
+
 class SameRanks:
     """Functions by all that was asked but the extents of their inputs."""
 
@@ -135,8 +141,7 @@ class SameRanks:
         function = built.function
         is_fixed = function.static and not (function.modified or function.branches)
         is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
-        are_full = all(map(math.prod, shapes.values()))  # of an empty tensor `dropout` draws nothing
-        if not (is_fixed and are_full):
+        if not is_fixed or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
             return
         known = self._known.setdefault(_key(query, shapes), [])
         known.insert(0, _Reading.of(built))

@@ -227,6 +227,18 @@ def test_a_program_that_reads_values_is_read_for_each() -> None:
         assert used(known, query) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["return F.dropout(x[2:], 0.5).sum() + x.sum()", "return F.dropout(x.tensor_split([2])[1], 0.5).sum()"]
+)
+def test_what_draws_nothing_of_an_empty_tensor_is_read_again(text: str) -> None:
+    few, more = (native_query.query({"program": text, "inputs": {"x": value}}) for value in ([1.0, 2.0], [1.0, 2.0, 3.0, 4.0]))
+    known, built = SameRanks(), anew(few)
+    assert built is not None
+    known.learn(few, parts(few)[0], built)
+    assert anew(more) is None, "it needs a seed"
+    assert used(known, more) is None
+
+
 def test_a_stored_function_is_held_to_its_annotations() -> None:
     def query(rows: int, hidden: int, bias: int) -> Query:
         inputs = {
