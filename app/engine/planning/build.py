@@ -117,12 +117,14 @@ class Built:
         cost: of one forward; None where it could not be planned.
         outputs: tensors of the outputs' shapes and dtypes, where the Function was built for other shapes than `leaves` have; else its graph
             has them.
+        by_failure: an attempt with other dtypes failed, which it may not do for other shapes.
     """
 
     function: Function
     leaves: tuple[Leaf, ...]
     cost: Cost | None
     outputs: tuple[Tensor, ...] | None = None
+    by_failure: bool = False
 
 
 def build(
@@ -164,11 +166,12 @@ def build(
         if rescued == dtypes:
             raise
         dtypes = rescued
+        attempt.has_failed = True
         function, cost = attempt.built(dtypes)
     if function.random and query.seed is None:
         raise _seed_needed("The program draws random numbers" if query.program else f"`{function.title}` draws random numbers")
     leaves = tuple(Leaf(name, shapes[name], dtypes[name]) for name in function.leaves)
-    return Built(function, leaves, cost)
+    return Built(function, leaves, cost, by_failure=attempt.has_failed)
 
 
 def _dtypes(query: Query) -> dict[str, torch.dtype]:
@@ -243,6 +246,9 @@ class _Attempt:
     Arguments:
         are_small: the values may serve in the place of fakes.
         memory_bytes: that a query may take.
+
+    Attributes:
+        has_failed: with some dtypes there is no Function.
     """
 
     def __init__(
@@ -258,6 +264,7 @@ class _Attempt:
         self.query, self._make, self._shapes, self._real, self._device = query, make, shapes, real, device
         self._are_small, self._memory_bytes = are_small, memory_bytes
         self._last: tuple[Mapping[str, torch.dtype], tuple[Function, Cost]] | None = None
+        self.has_failed = False
 
     def succeeds(self, dtypes: Mapping[str, torch.dtype], *, on_fakes_alone: bool = False) -> bool:
         """Whether there is a Function with these dtypes; `on_fakes_alone`: whatever the kernels have against it."""
@@ -272,6 +279,7 @@ class _Attempt:
             if not on_fakes_alone and self._has_few() and cost.bytes <= _FEW_BYTES:
                 self._on_real(dtypes)  # fakes are lenient: `index_select` takes a floating index there, `gcd` floating numbers
         except (PullbackError, *UNPLANNABLE):
+            self.has_failed = True
             return False
         return True
 

@@ -141,7 +141,7 @@ class SameRanks:
         function = built.function
         is_fixed = function.static and not (function.modified or function.branches)
         is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
-        if not is_fixed or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
+        if not is_fixed or built.by_failure or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
             return
         known = self._known.setdefault(_key(query, shapes), [])
         known.insert(0, _Reading.of(built))

@@ -239,6 +239,17 @@ def test_what_draws_nothing_of_an_empty_tensor_is_read_again(text: str) -> None:
     assert used(known, more) is None
 
 
+WHOLE = "if x.is_floating_point():\n    if x.shape[0] > 3:\n        return torch.gcd(x, x)\n    return x / 2\nreturn x * 3"
+
+
+def test_dtypes_that_a_failure_decided_are_found_again() -> None:
+    long, short = (native_query.query({"program": WHOLE, "inputs": {"x": value}}) for value in ([1, 2, 3, 4], [1, 2]))
+    known, built = SameRanks(), anew(long)
+    assert built is not None
+    known.learn(long, parts(long)[0], built)
+    assert used(known, short) is None
+
+
 def test_a_stored_function_is_held_to_its_annotations() -> None:
     def query(rows: int, hidden: int, bias: int) -> Query:
         inputs = {
