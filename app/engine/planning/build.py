@@ -63,6 +63,11 @@ def leaves_of(inputs: Mapping[str, Input]) -> Iterator[tuple[str, TensorData]]:
                 yield f"{name}.{index}", member
 
 
+def lists_of(inputs: Mapping[str, Input]) -> tuple[str, ...]:
+    """The names under which lists were sent: `xs.0` of one and a tensor sent as `xs.0` are leaves of one name."""
+    return tuple([name for name, value in inputs.items() if not isinstance(value, TensorData)])
+
+
 def regrouped(query: Query, tensors: Mapping[str, Tensor]) -> Inputs:
     """Leaves back in the shape of the query's inputs: a tensor, or a tuple of tensors where a list was sent."""
     return {

@@ -13,7 +13,7 @@ from torch import Tensor
 from app.catalogue.dtypes import dtype_name
 from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
-from app.engine.planning.build import Built, Real, build, leaves_of
+from app.engine.planning.build import Built, Real, build, leaves_of, lists_of
 from app.engine.planning.by_convention import conventions
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
@@ -124,7 +124,8 @@ class Preparer:
         built = None if by_extents else self._same_ranks.built(query, shapes, real)
         if built is None:
             built = build(query, self._functions, shapes, real, memory_bytes=memory_bytes)
-            self._same_ranks.learn(query, shapes, built)
+            if not by_extents:  # it would be kept beside what was known of that text, once for each query
+                self._same_ranks.learn(query, shapes, built)
         return built
 
     def _prepare(self, query: Query) -> Prepared:
@@ -196,6 +197,7 @@ def _signature(query: Query) -> Any:
         query.program,
         query.function,
         tuple((name, data.shape, data.dtype, data.bare) for name, data in leaves_of(query.inputs)),
+        lists_of(query.inputs),
         repr(query.parameters) if query.parameters else "",
         query.want,
         query.wrt,

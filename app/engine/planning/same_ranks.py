@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
-from app.engine.planning.build import Built, Leaf, Real, leaves_of
+from app.engine.planning.build import Built, Leaf, Real, leaves_of, lists_of
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
 from app.program.graph_runner import floating_default
@@ -156,4 +156,4 @@ class SameRanks:
 def _key(query: Query, shapes: Shapes) -> Any:
     leaves = tuple([(name, len(shapes[name]), data.dtype, data.bare) for name, data in leaves_of(query.inputs)])
     asked = query.operation, query.program, query.function, repr(query.parameters), query.dtype, query.wrt, query.seed is None
-    return leaves, asked
+    return leaves, lists_of(query.inputs), asked

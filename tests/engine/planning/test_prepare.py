@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.engine.kinds import KINDS
+from app.engine.planning.prepare import Preparer
+from app.errors import PullbackError
+from app.limits import Limits
+from app.program.functions import load
+from app.protocols.native import native_query
 from tests.engine.asking import ask
+from tests.engine.planning.test_same_ranks import parts
 
 
 @pytest.mark.parametrize(
@@ -14,3 +21,23 @@ from tests.engine.asking import ask
 def test_promotion_says_what_it_rounds(numbers: list[int], rounded: bool) -> None:
     notes = ask(operation="maximum", inputs={"input": np.array(numbers), "other": np.array([1])}, want=["outputs"]).notes
     assert ("rounded" in [note.code for note in notes]) == rounded
+
+
+def test_a_list_of_one_is_not_the_tensor_of_its_dotted_name() -> None:
+    text = "return xs[0] * 2"
+    for _ in range(2):
+        ask(program=text, inputs={"xs": (np.ones(2),)}, want=["outputs"])
+    for length in (2, 3):
+        with pytest.raises(PullbackError, match="xs"):
+            ask(program=text, inputs={"xs.0": np.ones(length)}, want=["outputs"])
+
+
+def test_what_may_not_be_used_again_pushes_nothing_out() -> None:
+    text = "y = x\nfor i in range(x.shape[0]):\n    y = y * x[i]\nreturn y.sum()"
+    query = {"program": text, "inputs": {"x": [[0.5, 2.0]] * 2}, "want": ["outputs"]}
+    first = native_query.query(query)
+    preparer = Preparer(Limits(), "cpu", load(None), {kind: row.demand for kind, row in KINDS.items()})
+    preparer.prepared(first)
+    for rows in range(3, 12):
+        preparer.prepared(native_query.query({**query, "inputs": {"x": [[0.5, 2.0]] * rows}, "want": ["precision"]}))
+    assert preparer._same_ranks.built(first, *parts(first)) is not None
