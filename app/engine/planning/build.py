@@ -41,6 +41,9 @@ _COMPLEX_OF = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 _FEW = 100_000  # elements: a real attempt at a failed operation costs nothing then
 # What is made of real tensors is made once to plan and once to answer; the answer's results count twice, as tensors and as text.
 _COPIES = 2
+# Of a node of a graph, with what was noted of it and what runs it: measured of programs of 20 and of 1,800 steps, 65 kB and 4.6 MB.
+_NODE_BYTES = 2600
+_FUNCTION_BYTES = 10_000
 _FEW_BYTES = 8 * _FEW  # of what it makes: `tile` makes gigabytes of two elements
 
 
@@ -130,6 +133,11 @@ class Built:
     cost: Cost | None
     outputs: tuple[Tensor, ...] | None = None
     by_failure: bool = False
+
+
+def function_bytes(function: Function) -> int:
+    """About how much memory a Function takes that is kept."""
+    return _FUNCTION_BYTES + _NODE_BYTES * len(function.graph.nodes)
 
 
 def build(

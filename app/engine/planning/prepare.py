@@ -13,7 +13,7 @@ from torch import Tensor
 from app.catalogue.dtypes import dtype_name
 from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
-from app.engine.planning.build import Built, Real, build, leaves_of, lists_of
+from app.engine.planning.build import Built, Real, build, function_bytes, leaves_of, lists_of
 from app.engine.planning.by_convention import conventions
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
@@ -26,8 +26,9 @@ from app.program.function import Function, Initial
 from app.program.functions import Functions
 from app.query import Query, TensorData
 
-# Signatures that are remembered: a graph with its Plan takes some 10 kB, so a full cache stays near 10 MB a worker.
-_CACHE_LENGTH: Final = 1024
+_BYTES_LIMIT: Final = (
+    32 << 20
+)  # of the graphs of all signatures that are remembered, in each worker. Chosen: some 500 of 20 steps
 # A program that branches is read once for each sample of a batch; more than this would take seconds.
 _BRANCHED_SAMPLES: Final = 256
 
@@ -80,6 +81,7 @@ class Preparer:
         self._device = device
         self._demands = demands
         self._known: OrderedDict[Any, Prepared] = OrderedDict()
+        self._bytes = 0
         self._same_ranks = SameRanks()
         self.plans = 0
         self._weights = WeightFiller(functions, self._read, self._sample)
@@ -99,8 +101,9 @@ class Preparer:
         if prepared.function.static:
             self.plans += 1
             self._known[key] = prepared
-            if len(self._known) > _CACHE_LENGTH:
-                self._known.popitem(last=False)
+            self._bytes += function_bytes(prepared.function)
+            while self._bytes > _BYTES_LIMIT:
+                self._bytes -= function_bytes(self._known.popitem(last=False)[1].function)
         return prepared
 
     def leaves(self, query: Query, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:

@@ -17,15 +17,17 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
-from app.engine.planning.build import Built, Leaf, Real, leaves_of, lists_of
+from app.engine.planning.build import Built, Leaf, Real, function_bytes, leaves_of, lists_of
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
 from app.program.graph_runner import floating_default
 from app.program.semantics.questions import answers_alike
 from app.query import Query
 
-_CACHE_LENGTH: Final = 1024  # more than the catalogue has operations; a graph is some 8 kB
-# Of one text: as many lengths of its loops are kept. Chosen: each is some 8 kB, and to look which holds takes some µs.
+_BYTES_LIMIT: Final = (
+    32 << 20
+)  # of all graphs: chosen, some 500 programs of 20 steps, which the signatures of Preparer mostly share
+# Of one text: as many lengths of its loops are kept. Chosen: to look which holds takes some µs.
 _READINGS: Final = 8
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -122,7 +124,7 @@ class SameRanks:
 
     def __init__(self) -> None:
         self._known: OrderedDict[Any, list[_Reading]] = OrderedDict()
-        self._count = 0
+        self._bytes = 0
 
     def built(self, query: Query, shapes: Shapes, real: Real) -> Built | None:
         """The Function for these shapes, with their own cost and outputs; None where it has to be built."""
@@ -145,12 +147,12 @@ class SameRanks:
             return
         known = self._known.setdefault(_key(query, shapes), [])
         known.insert(0, _Reading.of(built))
-        self._count += 1
+        self._bytes += function_bytes(function)
         if len(known) > _READINGS:
-            known.pop()
-            self._count -= 1
-        while self._count > _CACHE_LENGTH:
-            self._count -= len(self._known.popitem(last=False)[1])
+            self._bytes -= function_bytes(known.pop().built.function)
+        while self._bytes > _BYTES_LIMIT:
+            _, forgotten = self._known.popitem(last=False)
+            self._bytes -= sum(function_bytes(reading.built.function) for reading in forgotten)
 
 
 def _key(query: Query, shapes: Shapes) -> Any:

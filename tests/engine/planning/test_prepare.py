@@ -11,6 +11,7 @@ from app.errors import PullbackError
 from app.limits import Limits
 from app.program.functions import load
 from app.protocols.native import native_query
+from app.query import Query
 from tests.engine.asking import ask
 from tests.engine.planning.test_same_ranks import parts
 
@@ -41,3 +42,20 @@ def test_what_may_not_be_used_again_pushes_nothing_out() -> None:
     for rows in range(3, 12):
         preparer.prepared(native_query.query({**query, "inputs": {"x": [[0.5, 2.0]] * rows}, "want": ["precision"]}))
     assert preparer._same_ranks.built(first, *parts(first)) is not None
+
+
+def test_of_long_programs_fewer_are_kept() -> None:
+    def query(number: int, columns: int) -> Query:
+        text = f"y = x\nfor i in range({steps}):\n    y = y * 0.5 + {number}\nreturn y"
+        return native_query.query({"program": text, "inputs": {"x": [0.5] * columns}, "want": ["outputs"]})
+
+    preparer = Preparer(Limits(), "cpu", load(None), {kind: row.demand for kind, row in KINDS.items()})
+    steps = 900  # 1,800 nodes: some 5 MB of 32
+    for number in range(9):
+        preparer.prepared(query(number, 2))
+    plans = preparer.plans
+    preparer.prepared(query(8, 2))
+    assert preparer.plans == plans
+    preparer.prepared(query(0, 2))
+    assert preparer.plans == plans + 1
+    assert [preparer._same_ranks.built(query(n, 3), *parts(query(n, 3))) is None for n in (1, 8)] == [True, False]
