@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_flatten
 
 from app.catalogue.facts import values
+from app.engine.check.agreement import RELATIVE
 from app.engine.check.objective import Differentiated
 from app.engine.precision.random_rounding import RandomRounding
 from app.engine.stepwise.point import REFUSALS, Point, name_of
@@ -37,6 +38,8 @@ _HALF_A_DIGIT: Final = 0.51  # half of the last digit, and 2 % for the rounding 
 _RUNS: Final = 6
 _SLACK: Final = 16.0
 _ROUNDINGS: Final = 8.0  # of the element itself
+_GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
+_COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 _MOST_ROWS: Final = 96  # derivatives of rows under random rounding
 
 
@@ -210,3 +213,15 @@ def _holds(leaf: Tensor, eps: float) -> bool:
     """Whether an arithmetic of this eps holds the input exactly, so that it was not rounded on its way in."""
     dtype = next((dtype for dtype in _NARROW if torch.finfo(dtype).eps == eps), None)
     return dtype is not None and not leaf.is_complex() and bool((leaf.to(dtype).to(leaf.dtype) == leaf).all())
+
+
+def is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:
+    """Whether an element that counts says nothing: it may be off by as much as it is large, and the client's is another."""
+    size = reference.abs().nan_to_num(0, 0, 0)
+    row = size.reshape(len(size), -1).amax(1).reshape(-1, *[1] * (size.ndim - 1)) if size.numel() else size
+    telling = size > 0
+    lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
+    is_all = precision.eps <= torch.finfo(torch.float64).eps and bool(lost.any()) and bool((tolerance >= size)[telling].all())
+    written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
+    by_rounding = (tolerance - written >= size) & (apart - written > _GONE * size)
+    return is_all or bool((lost & by_rounding & (size > _COUNTS * row)).any())

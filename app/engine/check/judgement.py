@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.engine.check.agreement import RELATIVE, Compared, largest
-from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
+from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, is_nothing_left, rounding_spread
 from app.engine.check.finite_differences import DIRECTIONS, Numeric
 from app.engine.check.kinks.subgradients import Subgradients, subgradients
 from app.engine.check.objective import Differentiated
@@ -33,10 +33,6 @@ _NOT_SEEN, _NOT_MOVED = 1e-9, 1e-11
 # Differences that differ from PyTorch and the client alike by fewer tolerances prove neither wrong: where PyTorch is wrong they do by 1e6.
 _FAR_OFF: Final = 1e3
 _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves no digit
-_GONE: Final = (
-    0.5  # of the derivative: what a narrow dtype's rounding takes of an element it still knows is less (bfloat16: a tenth)
-)
-_COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
@@ -113,8 +109,7 @@ def of_client(
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired, reference = _reference(compared)
     tolerance = torch.where(repaired, compared.tolerance, RELATIVE * ours.abs().nan_to_num(0, 0, 0))
-    apart = torch.where((believed == reference) | (believed.isnan() & reference.isnan()), 0.0, (believed - reference).abs())
-    apart = torch.nan_to_num(apart, torch.inf, torch.inf)
+    apart = _difference(believed, reference)
     kinks, off = ~torch.isnan(compared.low), apart > tolerance
     reason = Reason.CORNERS if is_subgradient is None else None
     open_question, unforgiven, doubt, around, excluded = is_subgradient is None, apart, torch.zeros_like(apart), None, None
@@ -143,16 +138,26 @@ def of_client(
         open_question, reason, off = True, Reason.CORNERS, off & ~around.leaves_open(believed)
     if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
-    lost = _is_nothing_left(reference, tolerance, apart, precision)
+    lost = is_nothing_left(reference, tolerance, apart, precision)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), reason if open_question else None, lost)
     if agrees and _is_of_own_backward(objective, kinks):
         agrees = _is_mixture(objective, numeric, name, believed, kinks)
         reason = Reason.CORNERS
-    is_better = bool((repaired & ((believed - compared.ours).abs() > RELATIVE * compared.ours.abs())).any())
-    note = _AUTODIFF_WRONG if agrees and is_better else _note(compared, kinks)
+    note = _AUTODIFF_WRONG if agrees and _is_better(compared, believed, repaired) else _note(compared, kinks)
     blamed = compared.contradicted & ~repaired
     error = torch.where(blamed, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
+
+
+def _difference(believed: Tensor, reference: Tensor) -> Tensor:
+    """By element; zero where both are NaN or the same infinity, infinite where one is NaN."""
+    same = (believed == reference) | (believed.isnan() & reference.isnan())
+    return torch.nan_to_num(torch.where(same, 0.0, (believed - reference).abs()), torch.inf, torch.inf)
+
+
+def _is_better(compared: Compared, believed: Tensor, repaired: Tensor) -> bool:
+    """Whether the client's number is another than PyTorch's where that is not what differences give."""
+    return bool((repaired & ((believed - compared.ours).abs() > RELATIVE * compared.ours.abs())).any())
 
 
 def _reference(compared: Compared) -> tuple[Tensor, Tensor]:
@@ -233,7 +238,7 @@ def _is_mixture(objective: Differentiated, numeric: Numeric, name: str, derivati
 
 
 def _is_slope(objective: Differentiated, numeric: Numeric, name: str, derivative: Tensor) -> bool:
-    """Whether `derivative` [rows, *input] is what the function grows by where all elements grow alike, if it is smooth that way."""
+    """Whether `derivative` [rows, *input] is what the function grows by where all elements grow alike, if that is differentiable that way."""
     leaf = objective.point.leaves[name]
     step = _FORWARD * (float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0)
     try:
@@ -242,8 +247,8 @@ def _is_slope(objective: Differentiated, numeric: Numeric, name: str, derivative
         return True
     right, left, said = (ahead - numeric.base) / step, (numeric.base - behind) / step, derivative.reshape(len(ahead), -1).sum(1)
     size = torch.maximum(right.abs(), left.abs())
-    smooth = ((right - left).abs() <= _ABOUT * size) & (size * step > _FORWARD * _ABOUT * numeric.size)
-    return not bool((smooth & ((said - right).abs() > 10 * _ABOUT * size)).any())
+    settled = ((right - left).abs() <= _ABOUT * size) & (size * step > _FORWARD * _ABOUT * numeric.size)
+    return not bool((settled & ((said - right).abs() > 10 * _ABOUT * size)).any())
 
 
 def _is_right_beside(objective: Differentiated, numeric: Numeric, name: str) -> bool:
@@ -275,18 +280,6 @@ def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: 
     is_ours = compared.contradicted & ((believed - ours).abs() <= RELATIVE * ours.abs() + doubt)
     nearly = is_ours & ((compared.values - ours).abs() <= _FAR_OFF * compared.tolerance)
     return None if bool((off & ~nearly).any()) else Reason.TWO_AGAINST_ONE
-
-
-def _is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:
-    """Whether an element that counts says nothing: it may be off by as much as it is large, and the client's is another."""
-    size = reference.abs().nan_to_num(0, 0, 0)
-    row = size.reshape(len(size), -1).amax(1).reshape(-1, *[1] * (size.ndim - 1)) if size.numel() else size
-    telling = size > 0
-    lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
-    is_all = precision.eps <= torch.finfo(torch.float64).eps and bool(lost.any()) and bool((tolerance >= size)[telling].all())
-    written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
-    by_rounding = (tolerance - written >= size) & (apart - written > _GONE * size)
-    return is_all or bool((lost & by_rounding & (size > _COUNTS * row)).any())
 
 
 def _undecided(
