@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +13,15 @@ from app.errors import PullbackError
 from tests.program.building import built
 from tests.program.hostile import CODES, HARMLESS, HOSTILE, INPUTS, PARAMETERS
 from tests.program.test_speed import best_s, build_once
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_rubbish_of_others() -> Iterator[None]:
+    """What other tests have left in this process is not looked through while a text is timed: that takes seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

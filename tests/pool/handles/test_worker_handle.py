@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job, nobody_waits
 from app.pool.linux import can_raise_priority
 from app.pool.worker_slots import WorkerSlot
+from tests.waiting import wait_for
 
 
 def job(number: int) -> Job:
@@ -24,12 +26,12 @@ def job(number: int) -> Job:
 
 @pytest.fixture
 def worker() -> Iterator[WorkerHandle]:
-    """A worker at whose other end nobody answers, with 1 to 4, since second 10; its process does nothing."""
+    """A worker at whose other end nobody answers, with 1 to 4, since second 10; its process computes without an end."""
     loop = asyncio.new_event_loop()
     front_end, worker_end = socket.socketpair()
     slot = WorkerSlot("cpu", 1, 1 << 20)
     handle = WorkerHandle(loop, 1, 0, slot, front_end, lambda _, __: None, lambda _: None, lambda _: None)
-    with worker_end, subprocess.Popen(["sleep", "600"]) as process:
+    with worker_end, subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
         handle.forked(process.pid)
         for number in range(1, 5):
             handle.give(job(number), 10.0)
@@ -53,7 +55,12 @@ def test_what_becomes_of_those_behind_tells_nothing_of_the_first(worker: WorkerH
 @pytest.mark.skipif(not can_raise_priority(), reason="a lowered priority cannot be raised again here")
 def test_it_gives_way_until_it_is_through_with_the_first(worker: WorkerHandle) -> None:
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    worker.give_way(20.0)
+
+    def is_lowered() -> bool:
+        worker.give_way(20.0)
+        return os.getpriority(os.PRIO_PROCESS, worker.pid) > usual
+
+    wait_for(is_lowered)
     worker.done(2, 20.0)
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) > usual
     worker.done(1, 20.0)
