@@ -232,14 +232,19 @@ def test_the_next_query_comes_with_the_end_of_a_large_body(server: Server) -> No
         assert [len(orjson.dumps(raw.reply()[2])) > 10_000 for _ in bodies] == [body is LARGE for body in bodies]
 
 
+def send_half(raw: Line, body: bytes, request_id: str, is_repeated: bool) -> None:
+    """A head and half of its body; where `is_repeated`, behind another query under that head."""
+    if is_repeated:
+        asked_before(raw, X_Request_Id=request_id)
+    raw.send(head(Content_Length=str(len(body)), X_Request_Id=request_id) + body[: len(body) // 2])
+
+
 @repeated
 @pytest.mark.parametrize("body", [TEXT, LARGE], ids=["small", "large"])
 def test_a_body_that_ends_early(server: Server, body: bytes, is_repeated: bool) -> None:
     request_id = f"early-{is_repeated}-{len(body)}"
     with line(server.port) as raw:
-        if is_repeated:
-            asked_before(raw, X_Request_Id=request_id)
-        raw.send(head(Content_Length=str(len(body)), X_Request_Id=request_id) + body[: len(body) // 2])
+        send_half(raw, body, request_id, is_repeated)
         time.sleep(0.03)  # where they come together all the same, only less is tried
         raw.connection.shutdown(socket.SHUT_WR)
         status, headers, problem = raw.reply()
@@ -254,9 +259,7 @@ def test_a_body_that_ends_early(server: Server, body: bytes, is_repeated: bool) 
 def test_whoever_hangs_up_amid_a_body(server: Server, body: bytes, is_repeated: bool) -> None:
     request_id = f"amid-{is_repeated}-{len(body)}"
     with line(server.port) as raw:
-        if is_repeated:
-            asked_before(raw, X_Request_Id=request_id)
-        raw.send(head(Content_Length=str(len(body)), X_Request_Id=request_id) + body[: len(body) // 2])
+        send_half(raw, body, request_id, is_repeated)
         wait_for(lambda: metric(server.http, "pullback_queue_bytes") > 0)
         raw.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
     assert logged(server, request_id, 1 + is_repeated)[-1]["status"] == 499

@@ -20,9 +20,8 @@ from app.engine.sparsity.compression import Compression
 # Below this many elements a pass costs its overhead, and several run together cost little more; above, each fills the memory's
 # bandwidth by itself (measured: 16 passes of a heat step, n = 10,000, take 5 ms apart and 2 ms together; at 100,000 alike).
 _SMALL: Final = 20_000
-_APART_AT_MOST: Final = (
-    8  # what vmap and its confirmation cost in calls of their own, whatever the size (measured: 0.6 ms, a pass 0.06)
-)
+# What vmap and its confirmation cost in calls of their own, whatever the size (measured: 0.6 ms, a pass 0.06).
+_APART_AT_MOST: Final = 8
 # Results of passes that are held until their entries are picked: chosen, well below the memory of the smallest worker.
 _HELD_BYTES: Final = 64 << 20
 

@@ -25,14 +25,12 @@ _FARTHER: Final = 9.0  # decades at most that steps go farther down for an eleme
 _LEVELS: Final = 12  # steps tried where the first does not settle
 _CLOSE: Final = 24  # elements looked at closely, at most
 _KINK: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
-_RUNS: Final = (
-    4  # under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for
-)
+# Under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for.
+_RUNS: Final = 4
 _CLEARLY: Final = 100.0  # the sides of abs and relu differ by 1e6 times their doubt and more
 _LARGER: Final = 64.0  # times the eps of the arithmetic: no longer a matter of single bits, and still small
-_TIMED: Final = (
-    3  # forwards, of which the quickest counts: the first reads code and memory, and others may wait for the machine
-)
+# Forwards, of which the quickest counts: the first reads code and memory, and others may wait for the machine.
+_TIMED: Final = 3
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
 Place = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved

@@ -24,9 +24,8 @@ from app.program.graph_runner import floating_default
 from app.program.semantics.questions import answers_alike
 from app.query import Query
 
-_BYTES_LIMIT: Final = (
-    32 << 20
-)  # of all graphs: chosen, some 500 programs of 20 steps, which the signatures of Preparer mostly share
+# Of all graphs: chosen, some 500 programs of 20 steps, which the signatures of Preparer mostly share.
+_BYTES_LIMIT: Final = 32 << 20
 # Of one text: as many lengths of its loops are kept. Chosen: to look which holds takes some µs.
 _READINGS: Final = 8
 

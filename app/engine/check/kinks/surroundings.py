@@ -18,9 +18,8 @@ from app.engine.stepwise.point import REFUSALS
 # as much. They are this small for arguments as large as 1e12, where sin has gone round at 2^-30 of it.
 STEPS: Final = (2.0**-40, 2.0**-48)
 FIRST: Final = 200  # the number of the first pattern; chosen
-PATTERNS: Final = (
-    16  # random sides on which all elements are put at once, and their opposites; of five tied maxima each wins once in 97 %
-)
+# Random sides on which all elements are put at once, and their opposites; of five tied maxima each wins once in 97 %.
+PATTERNS: Final = 16
 # Further patterns that show no new bend, before none is expected; where they do show some, so many for each: of fifty tied medians each
 # is the median in one of fifty, and is missed in 2 % of cases.
 _QUIET, _EACH = 48, 4

@@ -19,9 +19,8 @@ from app.engine.tensors import is_differentiable
 from app.program.differentiation.custom_functions import APPLY, Custom
 from app.program.function import Function
 
-_RELATIVE: Final = (
-    1e-6  # two formulas of one derivative in float64 differ by far less, a wrong one is hardly ever right to six digits
-)
+# Two formulas of one derivative in float64 differ by far less, a wrong one is hardly ever right to six digits.
+_RELATIVE: Final = 1e-6
 _BESIDE: Final = 1e-3  # of the largest element, for those that are much smaller
 _LISTED: Final = 6  # explanations in an answer; one more would help nobody
 
