@@ -125,7 +125,7 @@ def refusing_second_derivatives() -> Iterator[None]:
     error = attempt.error
     if error is None:
         return
-    if "does not require grad" in str(error):
+    if "does not require grad" in str(error) or isinstance(error, UnsafeValuesError):
         raise error
     raise PullbackError(
         "not_differentiable",

@@ -65,6 +65,15 @@ def _evaluate(name: str) -> Callable[..., Tensor]:
     return by_number
 
 
+def _zeta(*, self: Any, other: Any) -> Tensor:
+    """With a plain number as a tensor of the dtype that the two are computed in."""
+    dtype = torch.result_type(self, other)
+    device = next(value.device for value in (self, other) if isinstance(value, Tensor))
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    summed: Tensor = torch.special.zeta(*(torch.as_tensor(value, dtype=dtype, device=device) for value in (self, other)))
+    return summed
+
+
 _POLYNOMIALS: Final = (
     *(f"{shifted}chebyshev_polynomial_{kind}" for shifted in ("", "shifted_") for kind in "tuvw"),
     *("hermite_polynomial_h", "hermite_polynomial_he", "laguerre_polynomial_l", "legendre_polynomial_p"),
@@ -94,6 +103,8 @@ FACTS: Final = (
     # These do not crash: they never end, or take minutes.
     Fact("binomial", checks.binomial),
     *(Fact(f"special_{name}", checks.polynomial, _evaluate(name)) for name in _POLYNOMIALS),
+    Fact("special_zeta", checks.zeta, _zeta),
+    Fact("polygamma", checks.polygamma),
     Fact("unbind.int", checks.unbind, keys=_SIZES),
     Fact("split.Tensor", checks.split, keys=_SIZES),
     Fact("split_with_sizes", checks.split_with_sizes, keys=_SIZES),

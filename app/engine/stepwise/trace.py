@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with
+from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import perturbed, random_like
 from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, name_of
@@ -244,6 +245,8 @@ def _connections(
             gradients: list[Tensor | None] = []
             try:
                 gradients += _gradients(output, [inputs[j] for j in at])
+            except UnsafeValuesError:  # there is a formula, and these values are refused to it
+                raise
             except _NO_FORMULA as error:
                 if depends_on_phase(error):  # as a random cotangent does, and others need not
                     for j in at:
