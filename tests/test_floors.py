@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parent.parent
 APP: Final = ROOT / "app"
 
 # Room → the rooms that it may import besides itself. The order is from top to bottom; `BOTTOM` may be imported by all.
-BOTTOM: Final = frozenset({"app", "errors", "limits", "query", "settings"})
+BOTTOM: Final = frozenset({"app", "bounded_cache", "errors", "limits", "query", "settings"})
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "main": frozenset({"front", "group", "pool", "machine"}),
     "cli": frozenset({"main", "front", "pool", "catalogue", "printing", "query_files"}),

@@ -12,12 +12,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.bounded_cache import BoundedCache
 from app.catalogue.facts import short, values
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
@@ -259,9 +261,10 @@ class Recipes:
     def __init__(self, batching: Batching = "exact") -> None:
         self._batching: Batching = batching
         self.proofs = Proofs()
-        self._by_signature: OrderedDict[Hashable, tuple[PreparedReply | None, int]] = OrderedDict()
+        self._by_signature: BoundedCache[Hashable, tuple[PreparedReply | None, int]] = BoundedCache(
+            _BYTES_LIMIT, itemgetter(1), _COUNT_LIMIT
+        )
         self._seen: OrderedDict[int, None] = OrderedDict()
-        self.bytes_of = 0
 
     def __len__(self) -> int:
         """Recipes, without the signatures that have none."""
@@ -269,11 +272,10 @@ class Recipes:
 
     def get(self, signature: Hashable) -> PreparedReply | None:
         """The recipe of this signature, if it has one."""
-        entry = self._by_signature.get(signature)
-        if entry is None:
+        try:
+            return self._by_signature[signature][0]
+        except KeyError:
             return None
-        self._by_signature.move_to_end(signature)
-        return entry[0]
 
     def is_due(self, signature: Hashable) -> bool:
         """Whether this signature comes for the second time: then it is worth a recipe. Where it turned out to have none, it is not."""
@@ -291,9 +293,7 @@ class Recipes:
     def add(self, signature: Hashable, prepared_reply: PreparedReply | None, size: int) -> None:
         """Keep a recipe, or that there is none; `size`: bytes of the signature and of what belongs to it."""
         size += _GRAPH_BYTES + (0 if prepared_reply is None else prepared_reply.recipe.bytes)
-        self._by_signature[signature] = prepared_reply, size
-        self.bytes_of += size
-        self._bound()
+        self._by_signature.keep(signature, (prepared_reply, size))
 
     def note(self, signature: Hashable, prepared_reply: PreparedReply, numbers: Sequence[Numbers], seconds: float) -> None:
         """A query of this signature was answered by its recipe, computed in so many seconds."""
@@ -315,11 +315,4 @@ class Recipes:
             recipe.joint.forget()
         entry = self._by_signature.get(signature)
         if entry is not None and entry[0] is prepared_reply:
-            more = recipe.joint.bytes + recipe.stacks.bytes
-            self._by_signature[signature] = prepared_reply, entry[1] + more
-            self.bytes_of += more
-            self._bound()
-
-    def _bound(self) -> None:
-        while len(self._by_signature) > _COUNT_LIMIT or self.bytes_of > _BYTES_LIMIT:
-            self.bytes_of -= self._by_signature.popitem(last=False)[1][1]
+            self._by_signature.keep(signature, (prepared_reply, entry[1] + recipe.joint.bytes + recipe.stacks.bytes))

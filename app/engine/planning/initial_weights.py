@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -11,7 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from app.engine.planning.build import Built
+from app.bounded_cache import BoundedCache
+from app.engine.planning.build import Built, function_bytes
 from app.engine.tensors import from_torch, seed_generators
 from app.errors import PullbackError
 from app.program.function import Initial
@@ -24,7 +24,9 @@ _MENTIONS: Final = re.compile(
     r"\bnn\b|Parameter|requires_grad|torch\.nn|Linear|Conv|Embedding|Norm|LSTM|GRU|RNN|Attention|Transformer"
 )
 _SEEDED: Final = re.compile(r"manual_seed(?:_all)?\(\s*(\d{1,18})\s*\)")
-_CACHE_LENGTH: Final = 256  # texts that come again and again; chosen
+# Of the graphs of texts that come again and again. Chosen: some 250 of 20 steps.
+_BYTES_LIMIT: Final = 16 << 20
+_BYTES_OF_NOTHING: Final = 4 << 10  # of a text that needs no weights: its key
 _NAMED: Final = 12  # weights that a refusal names; chosen: a line or two
 
 
@@ -51,7 +53,7 @@ class WeightFiller:
         leaves: Callable[[Query, Mapping[str, torch.dtype]], Mapping[str, Tensor]],
     ) -> None:
         self._functions, self._read, self._leaves = functions, read, leaves
-        self._known: OrderedDict[Any, Unsent | None] = OrderedDict()
+        self._known: BoundedCache[Any, Unsent | None] = BoundedCache(_BYTES_LIMIT, _bytes)
 
     def completed(self, query: Query) -> tuple[Query, Initial | None]:
         """The query with all weights of its program, and those that were initialised here.
@@ -96,15 +98,16 @@ class WeightFiller:
             tuple((name, _signature(value)) for name, value in query.inputs.items()),
         )  # fmt: skip
         if key in self._known:
-            self._known.move_to_end(key)
             return self._known[key]
         built = self._read(replace(query, want=("outputs",), wrt=known))
         unsent = Unsent(built, {leaf.name: leaf.dtype for leaf in built.leaves}) if built.function.initial is not None else None
         if built.function.static:
-            self._known[key] = unsent
-            if len(self._known) > _CACHE_LENGTH:
-                self._known.popitem(last=False)
+            self._known.keep(key, unsent)
         return unsent
+
+
+def _bytes(unsent: Unsent | None) -> int:
+    return _BYTES_OF_NOTHING if unsent is None else function_bytes(unsent.built.function)
 
 
 def _signature(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.bounded_cache import BoundedCache
 from app.catalogue.dtypes import dtype_name
 from app.engine.errors import no_derivative
 from app.engine.planning import plan as planning
@@ -79,8 +79,9 @@ class Preparer:
         self._functions = functions
         self._device = device
         self._demands = demands
-        self._known: OrderedDict[Any, Prepared] = OrderedDict()
-        self._bytes = 0
+        self._known: BoundedCache[Any, Prepared] = BoundedCache(
+            _BYTES_LIMIT, lambda prepared: function_bytes(prepared.function)
+        )
         self._same_ranks = SameRanks()
         self.plans = 0
         self._weights = WeightFiller(functions, self._read, self._sample)
@@ -94,15 +95,11 @@ class Preparer:
         key = _signature(query)
         prepared = self._known.get(key)
         if prepared is not None:
-            self._known.move_to_end(key)
             return prepared
         prepared = self._prepare(query)
         if prepared.function.static:
             self.plans += 1
-            self._known[key] = prepared
-            self._bytes += function_bytes(prepared.function)
-            while self._bytes > _BYTES_LIMIT:
-                self._bytes -= function_bytes(self._known.popitem(last=False)[1].function)
+            self._known.keep(key, prepared)
         return prepared
 
     def leaves(self, query: Query, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ has the same answer, the program is read alike. Reading, binding and drawing up 
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from app.bounded_cache import BoundedCache
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
 from app.engine.planning.build import Built, Leaf, Real, function_bytes, leaves_of, lists_of
 from app.errors import PullbackError
@@ -122,18 +122,13 @@ class SameRanks:
     """Functions by all that was asked but the extents of their inputs."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Any, list[_Reading]] = OrderedDict()
-        self._bytes = 0
+        self._known: BoundedCache[Any, tuple[_Reading, ...]] = BoundedCache(_BYTES_LIMIT, _bytes)
 
     def built(self, query: Query, shapes: Shapes, real: Real) -> Built | None:
         """The Function for these shapes, with their own cost and outputs; None where it has to be built."""
         if not is_small(shapes.values()):
             return None
-        key = _key(query, shapes)
-        known = self._known.get(key)
-        if known is None:
-            return None
-        self._known.move_to_end(key)
+        known = self._known.get(_key(query, shapes), ())
         reading = next((reading for reading in known if reading.is_of(shapes)), None)
         return None if reading is None else reading.run(shapes, real)
 
@@ -144,14 +139,12 @@ class SameRanks:
         is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
         if not is_fixed or built.by_failure or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
             return
-        known = self._known.setdefault(_key(query, shapes), [])
-        known.insert(0, _Reading.of(built))
-        self._bytes += function_bytes(function)
-        if len(known) > _READINGS:
-            self._bytes -= function_bytes(known.pop().built.function)
-        while self._bytes > _BYTES_LIMIT:
-            _, forgotten = self._known.popitem(last=False)
-            self._bytes -= sum(function_bytes(reading.built.function) for reading in forgotten)
+        key = _key(query, shapes)
+        self._known.keep(key, (_Reading.of(built), *self._known.get(key, ())[: _READINGS - 1]))
+
+
+def _bytes(known: tuple[_Reading, ...]) -> int:
+    return sum(function_bytes(reading.built.function) for reading in known)
 
 
 def _key(query: Query, shapes: Shapes) -> Any:
