@@ -20,7 +20,7 @@ from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.cuda.graphs import Recorder
 from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
-from app.engine.nonfinite import note_degenerate, note_nonfinite
+from app.engine.nonfinite import note_degenerate, note_nonfinite, note_overflow
 from app.engine.notes import Notes
 from app.engine.planning.plan import PASS_FLOPS, Plan
 from app.engine.planning.prepare import Prepared, Preparer
@@ -163,6 +163,7 @@ class Engine:
         if prepared.wrt and needs:
             note_degenerate(computation, of_one=needs == {"scalar"})
         _note_printed(computation)
+        note_overflow(computation, tree.get("outputs", {}))
         note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
         report = _reported(prepared.plan, computation.layouts, self._device)
         return Answer(_sent(tree), notes.all(), report)

@@ -1,22 +1,28 @@
-"""Says of a derivative where it is not finite and which step made it so first, and where its finite numbers are none."""
+"""Says of results where they are not finite and which step made them so first, and where a derivative's finite numbers are none."""
 
 from __future__ import annotations
 
 import cmath
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from app.catalogue.dtypes import dtype_name
 from app.catalogue.facts import sentence, values
 from app.engine.computation import Computation
 from app.engine.stepwise.degenerate_points import degenerate_steps
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
 from app.engine.stepwise.trace import StepTrace, trace_steps
-from app.engine.tensors import SparseTensor
+from app.engine.tensors import SparseTensor, is_differentiable
+from app.program.errors import tensors_in
 from app.program.function import Step
+
+_WIDEST: Final = (torch.float64, torch.complex128)
+# All steps' results are kept twice for a comparison in float64: where the plan stays below this, so that they add little; chosen.
+_COMPARED_BYTES: Final = 16 << 20
 
 
 def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> None:
@@ -28,6 +34,50 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
         computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)
+
+
+def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> None:
+    """A note for each output that is infinite or NaN because its dtype is narrow: in float64 the same steps are finite there."""
+    narrow = {n: o for n, o in outputs.items() if is_differentiable(o.dtype) and o.dtype not in _WIDEST and not _finite(o)}
+    if not narrow or computation.prepared.plan.peak_bytes > _COMPARED_BYTES:
+        return
+    try:
+        wide, step = _in_float64(computation)
+    except REFUSALS:  # a step that insists on the dtype, or has no batching rule: then nothing is known
+        return
+    maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
+    for name, output in narrow.items():
+        if wide[name].shape == output.shape and bool((torch.isfinite(wide[name]) & ~torch.isfinite(output)).any()):
+            path = f"outputs.{name}"
+            words = f"`{path}` is infinite or NaN in places; the same steps in float64 are finite there, and not in {dtype_name(output.dtype)}."
+            computation.notes.say("non_finite", words + maker, path)
+
+
+def _in_float64(computation: Computation) -> tuple[dict[str, Tensor], Step | None]:
+    """The outputs in float64, and the first step that is finite there and not in the dtypes that were sent; of a batch no step."""
+    query, function = computation.query, computation.prepared.function
+
+    def outputs(leaves: Mapping[str, Tensor]) -> list[Tensor]:
+        return list(Point(function, leaves, query.seed).run({}))
+
+    with torch.no_grad():
+        if computation.prepared.samples is not None:
+            dims = ({name: 0 if query.is_batched(name) else None for name in computation.leaves},)
+            batched = torch.func.vmap(outputs, in_dims=dims, randomness="same")(dict(computation.leaves))
+            return dict(zip(function.outputs, batched, strict=True)), None
+        points = [Point(function, computation.leaves, query.seed, wide=is_wide) for is_wide in (True, False)]
+        wide, _ = (point.run({}) for point in points)
+    here, sent = (point.results() for point in points)
+    first = next((node for node in points[0].nodes if _overflows(node, here, sent)), None)
+    return dict(zip(function.outputs, wide, strict=True)), None if first is None else step_of(first)
+
+
+def _overflows(node: fx.Node, wide: Mapping[fx.Node, Any], narrow: Mapping[fx.Node, Any]) -> bool:
+    pairs = zip(tensors_in(wide[node]), tensors_in(narrow[node]), strict=True)
+    return any(
+        w.shape == n.shape and is_differentiable(n.dtype) and bool((torch.isfinite(w) & ~torch.isfinite(n)).any())
+        for w, n in pairs
+    )
 
 
 def note_degenerate(computation: Computation, *, of_one: bool) -> None:

@@ -75,13 +75,16 @@ def of_operations(samples: int = SAMPLES) -> Iterator[AskedPoint]:
         name = str(dtype).removeprefix("torch.")
         for case in cases(differentiable_page, samples, dtype):
             if isinstance(case, Case):
-                yield _of_case(f"{case.operation} {case.info.variant_test_name} {case.number} {name}", case, None)
+                title = f"{case.operation} {case.info.variant_test_name} {case.number}"
+                yield AskedPoint(f"{title} {name}", sample_query(case))
                 if dtype == torch.float64 and case.number < 2:
                     for how, alter in _ALTERED.items():
-                        yield _of_case(f"{case.operation} {case.info.variant_test_name} {case.number} {how}", case, alter)
+                        yield AskedPoint(f"{title} {how}", sample_query(case, alter))
 
 
-def _of_case(title: str, case: Case, alter: Callable[[Tensor], Tensor] | None) -> AskedPoint:
+def sample_query(case: Case, alter: Callable[[Tensor], Tensor] | None = None) -> Query:
+    """PyTorch's sample as a query for `explain` and `vjp`; `alter`: what becomes of its floating tensors."""
+
     def altered(value: Any) -> Any:
         if isinstance(value, list):
             return [altered(member) for member in value]
@@ -89,7 +92,7 @@ def _of_case(title: str, case: Case, alter: Callable[[Tensor], Tensor] | None) -
 
     inputs = {name: altered(value) for name, value in case.inputs.items()}
     parameters = {name: _plain(value) for name, value in case.parameters.items()}
-    return _asked(title, inputs, operation=case.operation, parameters=parameters)
+    return _asked("", inputs, operation=case.operation, parameters=parameters).query
 
 
 def of_pointwise_functions() -> Iterator[AskedPoint]:

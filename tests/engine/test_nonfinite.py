@@ -1,0 +1,90 @@
+"""What is infinite or NaN for the dtype's sake carries a note: programs, batches, and PyTorch's own samples in narrow dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from app.catalogue.introspect.opinfos import opinfos
+from app.engine.tensors import to_torch
+from app.errors import PullbackError
+from app.query import Answer, Query, TensorData
+from tests.engine.asking import ENGINE, ask
+from tests.op_db import Case, cases, differentiable_page
+from tests.oracle.explain_points import sample_query
+from tests.oracle.explain_sweep import wide
+
+KINDS = ("outputs", "vjp", "jvp")
+
+
+def noted(answer: Answer) -> dict[str, str]:
+    return {note.at: note.message for note in answer.notes if note.code == "non_finite"}
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "values", "step"),
+    [
+        ("y = exp(x)\nz = y / (1 + y)\nz", "float32", [1.0, 100.0], "y = exp(x)"),
+        ("(x * x).sum()", "float16", [300.0], "(x * x).sum()"),
+        ("y = x.half()\ny + 1", "float64", [1e5, 1.0], "y = x.half()"),
+        ("F.soft_margin_loss(x, -torch.ones_like(x))", "float16", [12.0], "F.soft_margin_loss(x, -torch.ones_like(x))"),
+        ("x ** 20", "bfloat16", [300.0], "x ** 20"),
+        ("torch.complex(x, x) ** 9", "float32", [1e5], "torch.complex(x, x) ** 9"),
+    ],
+)
+def test_an_output_that_its_dtype_cannot_hold(text: str, dtype: str, values: list[float], step: str) -> None:
+    answer = ask(program=text, inputs={"x": values}, dtype=dtype, want=["outputs"])
+    assert f"`{step}`" in noted(answer)["outputs.output"]
+
+
+@pytest.mark.parametrize(("text", "values"), [("log(x)", [0.0, 1.0]), ("x / 0", [1.0]), ("sqrt(x)", [-1.0]), ("x", [np.inf])])
+def test_what_float64_does_not_have_either_is_no_matter_of_the_dtype(text: str, values: list[float]) -> None:
+    assert not noted(ask(program=text, inputs={"x": np.array(values, dtype="float32")}, want=["outputs"]))
+
+
+def test_any_sample_of_a_batch() -> None:
+    samples = np.array([[1.0], [2.0], [100.0]], dtype="float32")
+    answer = ask(program="exp(x).sum()", inputs={"x": samples}, batched=("x",), want=["outputs"])
+    assert "float64" in noted(answer)["outputs.output"]
+
+
+def narrow_queries() -> Iterator[Query]:
+    names = sorted({info.name for info in opinfos()})[::9]
+    for dtype in (torch.float16, torch.bfloat16):
+        for case in cases(differentiable_page, 1, dtype, names):
+            if isinstance(case, Case):
+                for scale in (1.0, 300.0):
+                    yield replace(sample_query(case, partial(torch.mul, other=scale)), want=KINDS)
+
+
+def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, TensorData):
+        yield path, to_torch(tree, "cpu")
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from tensors(value, f"{path}.{name}" if path else name)
+
+
+def test_no_sample_overflows_without_a_note() -> None:
+    asked, overflows = 0, 0
+    for query in narrow_queries():
+        try:
+            answer = ENGINE.answer(query)
+            asked += 1
+            odd = {path: value for path, value in tensors(answer.results) if not bool(torch.isfinite(value).all())}
+            expected = dict(tensors(ENGINE.answer(wide(query)).results)) if odd else {}
+        except PullbackError:
+            continue
+        for path, value in odd.items():
+            if bool((torch.isfinite(expected[path]) & ~torch.isfinite(value)).any()):
+                overflows += 1
+                assert path in noted(answer), (query.operation, query.parameters)
+    assert asked > 50
+    assert overflows > 5
