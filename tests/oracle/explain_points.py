@@ -109,17 +109,21 @@ def of_pointwise_functions() -> Iterator[AskedPoint]:
 
 def _of_pointwise_function(operation: Operation) -> Iterator[AskedPoint]:
     example = operation.example
-    parameters = {name: _plain(value) for name, value in example.get("parameters", {}).items()}
+    # The numbers stand in one row: what the example does along another axis is done along this one.
+    parameters = {name: 0 if name == "dim" else _plain(value) for name, value in example.get("parameters", {}).items()}
+    kinds = {argument.name: argument.kind for signature in operation.signatures for argument in signature.arguments}
     for numbers in (*((value,) for value in VALUES), VALUES):
         x = torch.tensor(numbers, dtype=torch.float64)
+        other = x.flip(0) if len(numbers) > 1 else None
         inputs: dict[str, Any] = {}
         for place, (name, sent) in enumerate(example["inputs"].items()):
-            is_tensor = isinstance(sent, list) and not (sent and isinstance(sent[0], dict))
-            if not is_tensor:
+            value = x if place == 0 else torch.full_like(x, (0.5, 1.0, 0.0)[place % 3]) if other is None else other
+            if kinds[name] == "tensors":
+                inputs[name] = [value, value + 1]
+            elif isinstance(sent, dict):
                 break
-            inputs[name] = (
-                x if place == 0 else x.flip(0) if len(numbers) > 1 else torch.full_like(x, (0.5, 1.0, 0.0)[place % 3])
-            )
+            else:
+                inputs[name] = value > 0 if torch.tensor(sent).dtype == torch.bool else value
         else:
             yield _asked(
                 f"{operation.name} {list(numbers) if len(numbers) == 1 else 'all'}",

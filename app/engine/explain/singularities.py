@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,19 @@ def singular(evidence: Evidence, name: str) -> Iterator[Finding]:
         mask = torch.zeros_like(seen) if reached is None else (reached != 0)
         if bool((mask & ~seen).any()):
             yield _undefined(trace, next(iter(undefined)), mask & ~seen, name)
+        elif not bool(seen.any()) and _is_made_of(trace, undefined, name):
+            yield _undefined(trace, next(iter(undefined)), None, name)
+
+
+def _is_made_of(trace: StepTrace, undefined: Collection[Ref], name: str) -> bool:
+    """Whether the step that made an output NaN was given what comes from the input, although PyTorch's derivative of it is zero.
+
+    Infinity is often written on purpose, as of a mask.
+    """
+    broken = broken_value(trace, needed_for(trace, undefined))
+    if broken is None or not bool(torch.isnan(trace.values[broken[1]]).any()):
+        return False
+    return any(name in trace.live[parent] for parent in broken[0].parents)
 
 
 def singular_output(evidence: Evidence, ref: Ref) -> Iterator[Finding]:
@@ -111,11 +124,11 @@ def _undefined(trace: StepTrace, ref: Ref, mask: Tensor | None, name: str | None
         return Finding("singular", reason, mask=mask)
     record, undefined = broken
     value = trace.values[undefined]
-    like = next((p for p in record.parents if trace.values[p].shape == value.shape), None)
+    like = next((p for p in record.parents if trace.values[p].shape == value.shape and trace.values[p].dtype != torch.bool), None)
     among = ~torch.isfinite(value)
     if mask is not None and mask.shape == value.shape and bool((among & mask).any()):
         among &= mask
-    operand, of = (None, "") if like is None else (trace.values[like], called(trace, like, name or "x"))
+    operand, of = (None, "") if like is None else (trace.values[like], called(trace, like, "its argument"))
     reason = (
         f"The value of `{operation_of(record.node)}` is {_kinds(value, among, operand, of, 'NaN')}, so there is no derivative."
     )
