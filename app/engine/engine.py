@@ -160,7 +160,7 @@ class Engine:
         for operation, sentence in prepared.conventions:
             notes.say("convention", sentence, operation)
         needs = {KINDS[kind].demand.needs for kind in query.want if KINDS[kind].demand.derives}
-        if prepared.wrt and needs:
+        if prepared.wrt and (needs or "explain" in query.want):
             note_degenerate(computation, of_one=needs == {"scalar"})
         _note_printed(computation)
         note_overflow(computation, tree.get("outputs", {}))

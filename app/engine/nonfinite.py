@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from torch import Tensor, fx
 from app.catalogue.dtypes import dtype_name
 from app.catalogue.facts import sentence, values
 from app.engine.computation import Computation
+from app.engine.stepwise.conditioning import ill_conditioned_steps
 from app.engine.stepwise.degenerate_points import degenerate_steps
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
@@ -81,20 +83,35 @@ def _overflows(node: fx.Node, wide: Mapping[fx.Node, Any], narrow: Mapping[fx.No
 
 
 def note_degenerate(computation: Computation, *, of_one: bool) -> None:
-    """A note for each step that has no derivative at this point, where PyTorch gives finite numbers all the same.
+    """A note for each step that has no derivative at this point, or one with few digits, where PyTorch gives finite numbers all the same.
 
     Arguments:
         of_one: all derivatives that are wanted are of one output.
     """
-    query, function = computation.query, computation.prepared.function
+    query, prepared = computation.query, computation.prepared
     batched = [name for name in computation.leaves if query.is_batched(name)]
-    outputs = (computation.prepared.of,) if of_one and computation.prepared.of else None
-    for node in degenerate_steps(function, computation.leaves, query.seed, batched, computation.prepared.wrt, outputs):
-        step = step_of(node)
-        name = name_of(node) if step is None else step.operation
-        at = name if step is None or query.program is None else f"{step.line}:{step.column}"
-        where = "" if step is None or query.program is None else f"Line {step.line}, `{step.text}`: "
-        computation.notes.say("singular_point", where + sentence(values("degenerate")[name_of(node)]), at)
+    outputs = (prepared.of,) if of_one and prepared.of else None
+    there = (prepared.function, computation.leaves, query.seed, batched, prepared.wrt, outputs)
+    singular = degenerate_steps(*there)
+    for node in singular:
+        _say_at_step(computation, node, "singular_point", sentence(values("degenerate")[name_of(node)]))
+    for node, condition in ill_conditioned_steps(*there):
+        if node not in singular:
+            digits = round(math.log10(condition))
+            words = (
+                f"The matrix is nearly singular here (its condition number is {condition:.1e}): up to {digits} digits of a derivative "
+                'through it may be lost, more than half of those that its dtype has. "precision" says how many are right.'
+            )
+            _say_at_step(computation, node, "ill_conditioned", words)
+
+
+def _say_at_step(computation: Computation, node: fx.Node, code: str, words: str) -> None:
+    query, step = computation.query, step_of(node)
+    name = name_of(node) if step is None else step.operation
+    is_line = step is not None and query.program is not None
+    at = f"{step.line}:{step.column}" if step is not None and is_line else name
+    where = f"Line {step.line}, `{step.text}`: " if step is not None and is_line else ""
+    computation.notes.say(code, where + words, at)
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -210,7 +210,8 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial or function.printed)
     # A factorisation's numbers decide whether a note stands beside them.
-    is_fixed = is_fixed and not (prepared.wrt and {short(name) for name in function.operations()} & values("degenerate").keys())
+    noted = values("degenerate").keys() | values("conditioned").keys()
+    is_fixed = is_fixed and not (prepared.wrt and {short(name) for name in function.operations()} & noted)
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
     if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:
         return None

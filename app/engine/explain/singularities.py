@@ -36,11 +36,11 @@ def singular(evidence: Evidence, name: str) -> Iterator[Finding]:
         mask = torch.zeros_like(seen) if reached is None else (reached != 0)
         if bool((mask & ~seen).any()):
             yield _undefined(trace, next(iter(undefined)), mask & ~seen, name)
-        elif not bool(seen.any()) and _is_made_of(trace, undefined, name):
+        elif not bool(seen.any()) and _reaches_nan(trace, undefined, name):
             yield _undefined(trace, next(iter(undefined)), None, name)
 
 
-def _is_made_of(trace: StepTrace, undefined: Collection[Ref], name: str) -> bool:
+def _reaches_nan(trace: StepTrace, undefined: Collection[Ref], name: str) -> bool:
     """Whether the step that made an output NaN was given what comes from the input, although PyTorch's derivative of it is zero.
 
     Infinity is often written on purpose, as of a mask.
@@ -124,7 +124,9 @@ def _undefined(trace: StepTrace, ref: Ref, mask: Tensor | None, name: str | None
         return Finding("singular", reason, mask=mask)
     record, undefined = broken
     value = trace.values[undefined]
-    like = next((p for p in record.parents if trace.values[p].shape == value.shape and trace.values[p].dtype != torch.bool), None)
+    like = next(
+        (p for p in record.parents if trace.values[p].shape == value.shape and trace.values[p].dtype != torch.bool), None
+    )
     among = ~torch.isfinite(value)
     if mask is not None and mask.shape == value.shape and bool((among & mask).any()):
         among &= mask

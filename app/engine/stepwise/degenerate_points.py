@@ -12,8 +12,8 @@ from app.engine.stepwise.point import REFUSALS, Point, name_of
 from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
-# (the step's node, its matrix, its result, the calls that derivatives pass) → for each matrix whether it is one of those; no value is
-# looked at, so that it holds under vmap.
+# (the step's node, its matrix, its result, the calls that derivatives pass) → for each matrix whether it is one of those, or a number that
+# says how near it is to one; no value is looked at, so that it holds under vmap.
 MatrixTest = Callable[[fx.Node, Tensor, Any, Collection[fx.Node]], Tensor]
 
 
@@ -25,30 +25,45 @@ def degenerate_steps(
     wrt: Collection[str] | None = None,
     outputs: Collection[str] | None = None,
 ) -> list[fx.Node]:
-    """The steps of a Function that stand at such a matrix.
+    """The steps of a Function that stand at such a matrix; the arguments are those of `measured_steps`."""
+    return [node for node, flag in measured_steps(TESTS, function, leaves, seed, batched, wrt, outputs) if flag]
+
+
+def measured_steps(
+    tests: Mapping[str, MatrixTest],
+    function: Function,
+    leaves: Mapping[str, Tensor],
+    seed: int | None,
+    batched: Collection[str] = (),
+    wrt: Collection[str] | None = None,
+    outputs: Collection[str] | None = None,
+) -> list[tuple[fx.Node, float]]:
+    """The steps that have a test, and the largest of what it gives for their matrices.
 
     Arguments:
-        batched: leaves with a leading axis of samples; a step counts where any sample stands at such a matrix.
+        batched: leaves with a leading axis of samples; of a step the sample counts that gives the most.
         wrt, outputs: only steps that a derivative of these outputs by these leaves passes; None: of all of them.
     """
-    nodes = [node for node in function.graph.nodes if node.op == "call_function" and name_of(node) in TESTS]
+    nodes = [node for node in function.graph.nodes if node.op == "call_function" and name_of(node) in tests]
     if nodes:
         passed = _passed(function.graph, _chosen(function.leaves, wrt), _chosen(function.outputs, outputs))
         nodes = [node for node in nodes if node in passed]
     if not nodes:
         return []
 
-    def flags(at: Mapping[str, Tensor]) -> list[Tensor]:
+    def measures(at: Mapping[str, Tensor]) -> list[Tensor]:
         point = Point(function, at, seed, wide=False)
         point.run({})
         results = point.results()
-        return [_flag(node, results, passed) for node in nodes]
+        return [_measure(tests[name_of(node)], node, results, passed) for node in nodes]
 
     try:
         with torch.no_grad():
             dims = ({name: 0 if name in batched else None for name in leaves},)
-            flagged = flags(leaves) if not batched else torch.func.vmap(flags, in_dims=dims, randomness="same")(dict(leaves))
-            return [node for node, flag in zip(nodes, flagged, strict=True) if bool(flag.any())]
+            sizes = (
+                measures(leaves) if not batched else torch.func.vmap(measures, in_dims=dims, randomness="same")(dict(leaves))
+            )
+            return [(node, float(size.max())) for node, size in zip(nodes, sizes, strict=True)]
     except REFUSALS:  # without a batching rule, or a factorisation that fails: then nothing is said
         return []
 
@@ -87,12 +102,12 @@ def _cuts(node: fx.Node) -> bool:
     return node.target is Tensor.detach or (isinstance(value, Tensor) and not is_differentiable(value.dtype))
 
 
-def _flag(node: fx.Node, results: Mapping[fx.Node, Any], passed: Collection[fx.Node]) -> Tensor:
+def _measure(test: MatrixTest, node: fx.Node, results: Mapping[fx.Node, Any], passed: Collection[fx.Node]) -> Tensor:
     first = node.args[0] if node.args else next(iter(node.kwargs.values()))
     matrix = results[first] if isinstance(first, fx.Node) else first
     if not isinstance(matrix, Tensor) or not matrix.numel() or not is_differentiable(matrix.dtype):
-        return torch.zeros((), dtype=torch.bool)
-    return TESTS[name_of(node)](node, matrix, results[node], passed).any()
+        return torch.zeros((), dtype=torch.float64)
+    return test(node, matrix, results[node], passed).to(torch.float64).amax()
 
 
 def _is_less(smallest: Tensor, largest: Tensor, matrix: Tensor) -> Tensor:

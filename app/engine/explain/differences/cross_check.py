@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with, sentence, values
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
+from app.engine.explain.differences.own_derivative import own_derivatives, with_own_derivative
 from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import LARGE, Evidence, weights
@@ -24,8 +25,7 @@ from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
-from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
-from app.engine.stepwise.quotients import OneSided
+from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord
 from app.engine.tensors import is_differentiable
 from app.program.differentiation.custom_functions import APPLY
@@ -38,10 +38,10 @@ _UNKNOWN: Final = (
     "they can follow)."
 )
 
-_UNORDERED: Final = (
-    "The eigenvalues come in no fixed order, and in another one beside this point; the numbers are right for each of them, in the order "
-    "that they have here."
+_STOPPED: Final = (
+    "There are more elements than were looked at one by one: of the others differences cannot tell, and they may be alike."
 )
+_LOST: Final = 1e-3  # of the derivative: a rule that is off by less is right, and its numbers have lost digits; chosen
 
 
 def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) -> list[Finding]:
@@ -54,11 +54,11 @@ def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) ->
     if not findings and (constant := _constant(evidence, name, refs)) is not None:
         return [constant]
     lines = Lines(evidence, refs)
-    lines.forwards_left //= len(trace.leaves)
+    lines.forwards_left //= len(trace.point.floating)
     known = torch.zeros(leaf.shape, dtype=torch.bool, device=leaf.device)
     for finding in findings:
         known |= True if finding.mask is None else finding.mask
-    findings = [_with_own_derivative(lines, name, _on_its_own_elements(lines, name, finding)) for finding in findings]
+    findings = [with_own_derivative(lines, name, _on_its_own_elements(lines, name, finding)) for finding in findings]
     blamed = {finding.node for finding in findings}
     return [*findings, *_of_factors(evidence, name, _looked_at(lines, name, known | ~torch.isfinite(leaf), blamed))]
 
@@ -111,7 +111,7 @@ def cross_checked_output(evidence: Evidence, ref: Ref) -> list[Finding]:
         leaf = trace.values[trace.leaves[name]]
         if len({r for r in trace.outputs if trace.live[r]}) > 1:
             lines = Lines(evidence, (ref,))
-            lines.forwards_left //= len(trace.leaves) * len(trace.outputs)
+            lines.forwards_left //= len(trace.point.floating) * len(trace.outputs)
             findings += _looked_at(lines, name, ~torch.isfinite(leaf), set())
         else:
             findings += evidence.checked[name]
@@ -162,50 +162,6 @@ def _constant(evidence: Evidence, name: str, refs: Sequence[Ref]) -> Finding | N
     )
 
 
-def _with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
-    """A finding of an infinite or NaN derivative, with that of the function itself where it has one."""
-    leaf = lines.evidence.trace.point.leaves[name]
-    gradient = lines.gradient(name)
-    values = lines.evidence.trace.values
-    if (
-        finding.verdict != "singular"
-        or gradient is None
-        or leaf.is_complex()
-        or not all_finite([values[r] for r in lines.refs])
-    ):
-        return finding
-    broken = (~torch.isfinite(gradient) & torch.isfinite(leaf)).reshape(-1)
-    if finding.mask is not None:
-        broken &= finding.mask.reshape(-1)
-    own = Lines(lines.evidence, lines.refs, ones=True)
-    for index in broken.nonzero().reshape(-1).tolist()[:1]:
-        seen = own.element(name, index)
-        if seen.sides is None or not seen.sides.settled:
-            break
-        if not all(math.isfinite(side.value / seen.unit) for side in (seen.sides.left, seen.sides.right)):
-            break  # it overflows: only the number is infinite
-        words = (
-            f"its derivative is {seen.sides.value / seen.unit:.6g}"
-            if seen.sides.differentiable
-            else f"it bends, from a slope {_slope(seen.sides.left, seen.unit)} to one {_slope(seen.sides.right, seen.unit)}"
-        )
-        where = f"element {_place(leaf, index)}" if leaf.ndim else "this point"
-        return replace(
-            finding,
-            reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {words}; only the steps on the way break.",
-        )
-    return finding
-
-
-def _slope(side: OneSided, unit: float) -> str:
-    number = f"of {0.0 if abs(side.value) <= side.doubt else side.value / unit:.6g}"
-    return number if side.steady else "that grows without bound"
-
-
-def _place(leaf: Tensor, index: int) -> list[int]:
-    return [int(i) for i in torch.unravel_index(torch.tensor(index), leaf.shape)]
-
-
 def _looked_at(lines: Lines, name: str, known: Tensor, blamed: Set[fx.Node | None]) -> Iterator[Finding]:
     """Findings on the elements of an input that are not known to be singular or a kink already, because of the steps `blamed`."""
     evidence = lines.evidence
@@ -236,6 +192,8 @@ def _looked_at(lines: Lines, name: str, known: Tensor, blamed: Set[fx.Node | Non
                 else:
                     seen[index] = _worse(lines, name, index)
     yield from _findings(lines, name, seen, suspects, unknown, blamed)
+    if len(seen) < len(indices) and any(line.agrees is False for line in seen.values()):
+        yield Finding("differentiable", _STOPPED)
 
 
 def _worse(lines: Lines, name: str, index: int) -> Seen:
@@ -362,31 +320,29 @@ def _wrong(
             f"`{operation}` {_does(evidence, record)} exactly here, but the whole does not: it has a derivative, the same from both sides, "
             "and the number that PyTorch gives is wrong."
         )
+    elif not (custom := operation.endswith(APPLY)) and (lost := _lost_digits(seen)) is not None:
+        reason = (
+            f"The number that PyTorch's rule for `{operation}` gives and that of differences have about {lost} digits in common: the rule "
+            "is right, and rounding takes the others."
+        )
+        return Finding("differentiable", reason, record.node, instead_of(evidence.trace, record, verdict, name), mask)
     else:
-        custom = operation.endswith(APPLY)
         rule = f"the `backward` of `{operation.removesuffix(APPLY)}`" if custom else f"PyTorch's rule for `{operation}`"
         reason = f"Differences of the function settle at another number than {rule}, which is wrong here."
-    own = _own_derivatives(lines, name, seen) if settles and not leaf.is_complex() else None
+    own = own_derivatives(lines, name, seen) if settles and not leaf.is_complex() else None
     if own is not None and taken is not None and bool(torch.isfinite(own[mask][0])):
         where = f"at element {mask.nonzero().tolist()[0]} " if leaf.ndim else ""
         reason += f" PyTorch gives {float(taken[mask][0]):.6g} {where}where the derivative is {float(own[mask][0]):.6g}."
     return Finding(verdict, reason, record.node, instead_of(evidence.trace, record, verdict, name), mask, taken, own)
 
 
-def _own_derivatives(lines: Lines, name: str, seen: dict[int, Seen]) -> Tensor:
-    """The derivative of the sum of all outputs as differences give it, of the input's shape; NaN where they do not settle."""
-    evidence = lines.evidence
-    trace = evidence.trace
-    whole = Lines(evidence, tuple(ref for ref in dict.fromkeys(trace.outputs) if trace.live[ref]), ones=True)
-    own = torch.full_like(trace.point.leaves[name], torch.nan).reshape(-1)
-    for index in seen:
-        if whole.forwards_left < ONE_ELEMENT:
-            break
-        line = whole.element(name, index)
-        settled = line.sides is None or line.sides.differentiable
-        number = line.pytorch if line.sides is None else line.sides.value
-        own[index] = number / line.unit if settled else torch.nan
-    return own.reshape(trace.point.leaves[name].shape)
+def _lost_digits(seen: dict[int, Seen]) -> int | None:
+    """How many digits PyTorch's numbers have at least, where they are the derivative but for digits that rounding took; else None."""
+    apart = max(
+        abs(s.sides.value - s.pytorch) / abs(s.sides.value) if s.sides is not None and s.sides.value else 1.0
+        for s in seen.values()
+    )
+    return math.floor(-math.log10(apart)) if 0 < apart < _LOST else None
 
 
 def _does(evidence: Evidence, record: StepRecord) -> str:

@@ -1,0 +1,74 @@
+"""The derivative of the function itself, by differences, where PyTorch's is not finite or another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
+from app.engine.explain.findings import Finding
+from app.engine.stepwise.point import all_finite
+from app.engine.stepwise.quotients import OneSided
+
+
+def with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
+    """A finding of an infinite or NaN derivative, with that of the function itself where it has one."""
+    leaf = lines.evidence.trace.point.leaves[name]
+    gradient = lines.gradient(name)
+    values = lines.evidence.trace.values
+    if (
+        finding.verdict != "singular"
+        or gradient is None
+        or leaf.is_complex()
+        or not all_finite([values[r] for r in lines.refs])
+    ):
+        return finding
+    broken = (~torch.isfinite(gradient) & torch.isfinite(leaf)).reshape(-1)
+    if finding.mask is not None:
+        broken &= finding.mask.reshape(-1)
+    own = Lines(lines.evidence, lines.refs, ones=True)
+    for index in broken.nonzero().reshape(-1).tolist()[:1]:
+        seen = own.element(name, index)
+        if seen.sides is None or not seen.sides.settled:
+            break
+        if not all(math.isfinite(side.value / seen.unit) for side in (seen.sides.left, seen.sides.right)):
+            break  # it overflows: only the number is infinite
+        words = (
+            f"its derivative is {seen.sides.value / seen.unit:.6g}"
+            if seen.sides.differentiable
+            else f"it bends, from a slope {_slope(seen.sides.left, seen.unit)} to one {_slope(seen.sides.right, seen.unit)}"
+        )
+        where = f"element {_place(leaf, index)}" if leaf.ndim else "this point"
+        return replace(
+            finding,
+            reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {words}; only the steps on the way break.",
+        )
+    return finding
+
+
+def own_derivatives(lines: Lines, name: str, seen: dict[int, Seen]) -> Tensor:
+    """The derivative of the sum of all outputs as differences give it, of the input's shape; NaN where they do not settle."""
+    evidence = lines.evidence
+    trace = evidence.trace
+    whole = Lines(evidence, tuple(ref for ref in dict.fromkeys(trace.outputs) if trace.live[ref]), ones=True)
+    own = torch.full_like(trace.point.leaves[name], torch.nan).reshape(-1)
+    for index in seen:
+        if whole.forwards_left < ONE_ELEMENT:
+            break
+        line = whole.element(name, index)
+        settled = line.sides is None or line.sides.differentiable
+        number = line.pytorch if line.sides is None else line.sides.value
+        own[index] = number / line.unit if settled else torch.nan
+    return own.reshape(trace.point.leaves[name].shape)
+
+
+def _slope(side: OneSided, unit: float) -> str:
+    number = f"of {0.0 if abs(side.value) <= side.doubt else side.value / unit:.6g}"
+    return number if side.steady else "that grows without bound"
+
+
+def _place(leaf: Tensor, index: int) -> list[int]:
+    return [int(i) for i in torch.unravel_index(torch.tensor(index), leaf.shape)]

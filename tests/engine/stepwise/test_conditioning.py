@@ -1,0 +1,89 @@
+"""A nearly singular matrix is noted with its condition number where the derivative is off by that much, and an ordinary one is not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.engine.asking import array, ask
+
+Matrix = NDArray[np.float64]
+PROGRAMS = {
+    "inv": "linalg.inv(A).sum()",
+    "solve": "linalg.solve(A, ones(3, 1).to(A.dtype)).sum()",
+    "slogdet": "linalg.slogdet(A)[1]",
+    "lstsq": "linalg.lstsq(A, ones(3, 1).to(A.dtype)).solution.sum()",
+    "pinv": "linalg.pinv(A).sum()",
+    "inverse": "A.inverse().sum()",
+    "logdet": "logdet(A @ diag(sign(A.det()) * ones(3).to(A.dtype)))",
+}
+HALF = {"float32": 2.0**11.5, "float64": 2.0**26}
+
+
+def with_condition(number: float, seed: int = 0, size: int = 3) -> Matrix:
+    generator = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(generator.normal(size=(size, size)))[0] for _ in "lr")
+    return np.asarray(left @ np.diag(np.geomspace(1, 1 / number, size)) @ right.T)
+
+
+def noted(text: str, matrix: Matrix, dtype: str, **more: Any) -> list[float]:
+    answer = ask(program=text, inputs={"A": matrix.astype(dtype)}, want=more.pop("want", ["gradient"]), **more)
+    messages = [note.message for note in answer.notes if note.code == "ill_conditioned"]
+    return [float(number[1]) for message in messages if (number := re.search(r"condition number is (\S+)\)", message))]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_beyond_half_of_the_digits(name: str, dtype: str) -> None:
+    for factor in (5.0, 100.0):
+        bad = factor * HALF[dtype]
+        (condition,) = noted(PROGRAMS[name], with_condition(bad), dtype)
+        assert 0.3 * bad < condition < 3 * bad
+        assert not noted(PROGRAMS[name], with_condition(HALF[dtype] / factor), dtype)
+
+
+@pytest.mark.parametrize("want", ["vjp", "jvp", "jacobian", "hessian", "explain"])
+def test_every_kind_has_it(want: str) -> None:
+    assert noted("linalg.inv(A).sum()", with_condition(1e10), "float64", want=[want])
+    assert noted("linalg.inv(A).sum()", np.stack([np.eye(3), with_condition(1e10)]), "float64", batched=("A",), want=["vjp"])
+
+
+def test_the_derivative_is_off_by_as_much() -> None:
+    """The gradient of the sum of an inverse is -(A⁻ᵀ 1)(1ᵀ A⁻ᵀ)."""
+    matrix = with_condition(1e11, size=4)
+    ours = array(ask(program="linalg.inv(A).sum()", inputs={"A": matrix}, want=["gradient"]).results["gradient"]["A"])
+    with mpmath.workdps(60):
+        inverse = mpmath.matrix(matrix.tolist()) ** -1
+        rows = [mpmath.fsum(inverse[i, j] for j in range(4)) for i in range(4)]
+        columns = [mpmath.fsum(inverse[i, j] for i in range(4)) for j in range(4)]
+        exact = np.array([[float(-columns[i] * rows[j]) for j in range(4)] for i in range(4)])
+    error = np.abs(ours - exact).max() / np.abs(exact).max()
+    assert 1e-3 * 1e11 < error / 2.0**-52 < 1e2 * 1e11
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_ordinary_matrices_are_not_noted(name: str) -> None:
+    generator = np.random.default_rng(3)
+    for matrix in (np.eye(3), *generator.normal(size=(10, 3, 3)), np.vander([1.0, 2.0, 3.0]), 1e-9 * np.eye(3)):
+        if np.linalg.cond(matrix) < 1000:
+            assert not noted(PROGRAMS[name], matrix, "float32")
+            assert not noted(PROGRAMS[name], matrix, "float64")
+    assert not noted("linalg.inv(A).sum()", generator.normal(size=(60, 60)), "float64")
+
+
+def test_a_determinant_has_its_derivative_at_singular_matrices_too() -> None:
+    """It is made of the cofactors, which are as good there as elsewhere, but for a matrix of still lower rank."""
+    for matrix in (np.ones((2, 2)), np.arange(9.0).reshape(3, 3), np.array([[1.0, 2.0], [2.0, 4.0 + 1e-12]]), np.ones((1, 1))):
+        assert not noted("linalg.det(A)", matrix, "float64")
+    assert noted("linalg.det(A)", with_condition(1e18), "float64")
+
+
+def test_what_no_derivative_passes_is_not_noted() -> None:
+    assert not noted("A.sum() + linalg.inv(A).detach().sum()", with_condition(1e10), "float64")
+    assert not noted("linalg.inv(A).sum()", with_condition(1e10), "float64", want=["outputs"])
+    assert not noted("linalg.inv(A).sum()", np.zeros((0, 3, 3)), "float64")
