@@ -101,9 +101,9 @@ def compare(
     parts = _Parts(ours, objective.conjugate, relative, _floor(numeric, leaf))
     doubtful = parts.doubtful(indices, differences, set(columns))
     unseen = _look_closely(numeric, name, parts, differences, doubtful, closer)
-    exact = _decide(objective, name, parts, differences, doubtful[:_ASKED], apart)
+    _decide(objective, name, parts, differences, doubtful[:_ASKED], apart)
     values, doubt, low, high = parts.table(differences)
-    tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floor + _DOUBTS * doubt
+    tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
     computed = ~torch.isnan(values.abs())
     adrift = computed & (doubt > parts.bearable(values))
     values = torch.where(adrift, torch.nan, values)
@@ -122,7 +122,9 @@ def compare(
     )
     if agrees and note is None and ours.numel() and not bool(confirmed.any()) and whole:
         agrees = None
-    return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, exact, note)
+    return Compared(
+        ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, bool(differences.exact), note
+    )
 
 
 def _columns_off(apart: Tensor, ours: Tensor) -> list[int]:
@@ -146,16 +148,13 @@ def _look_closely(
 
 def _decide(
     objective: Differentiated, name: str, parts: _Parts, differences: Differences, seen: Sequence[Place], apart: Tensor | None
-) -> bool:
+) -> None:
     """Asks numbers of 60 digits where those of float64 do not settle, say otherwise than autodiff, or tell it not from the client's.
 
     Arguments:
         apart: how far the client's numbers lie from ours, of the shape of both.
-
-    Returns:
-        Whether some were had.
     """
-    exact, asked, confirmed = ExactDifferences(objective, name), False, 0
+    exact, confirmed = ExactDifferences(objective, name), 0
     for place in seen:
         settled = place in differences.value and parts.settled(place, differences)
         has_sides = place in differences.sides and place not in differences.unclear
@@ -170,7 +169,7 @@ def _decide(
         left, right, rounding = (side.to(parts.flat.device) for side in sides)
         if not bool((torch.isfinite(left) & torch.isfinite(right) & torch.isfinite(rounding)).all()):
             continue  # what is added to exp(1e6) leaves no trace in 600 digits
-        asked = True
+        differences.exact.add(place)
         if settled:
             allowed = _DOUBTS * differences.doubt[place] + parts.relative * differences.value[place].abs()
             confirmed += bool(((left + right) / 2 - differences.value[place]).abs().le(allowed).all())
@@ -179,7 +178,8 @@ def _decide(
         differences.sides.pop(place, None)
         if bool(sides_differ(left, right).any()):
             differences.sides[place] = (left, right)
-    return asked
+    for place in differences.unclear - differences.exact:
+        differences.sides.pop(place, None)  # noise looks like a bend too; the derivatives around the point show one that is
 
 
 def _breaks(point: Point, name: str) -> bool:
@@ -276,9 +276,17 @@ class _Parts:
         if place not in differences.value:
             return math.inf
         ours = self.at(place)
-        allowed = self.relative * ours.abs() + self.floor + _DOUBTS * differences.doubt[place]
+        floor = 0.0 if place in differences.exact else self.floor
+        allowed = self.relative * ours.abs() + floor + _DOUBTS * differences.doubt[place]
         apart = float(((ours - differences.value[place]).abs() / allowed.clamp(min=_LEAST)).max())
         return math.inf if math.isnan(apart) else apart
+
+    def floors(self, differences: Differences) -> Tensor:
+        """What is nothing beside the outputs, of the shape of ours; zero where numbers of 60 digits say what is there."""
+        floors = torch.full(self.flat.shape, self.floor, dtype=self.flat.abs().dtype, device=self.flat.device)
+        for index in (index for index, part in differences.exact if not part):
+            floors[:, index] = 0.0
+        return floors.reshape(self._ours.shape)
 
     def table(self, differences: Differences) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Numeric values, NaN where there are none; their doubt; and the two sides of a kink, where ours lies between them."""

@@ -12,7 +12,6 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_flatten
 
 from app.catalogue.facts import values
-from app.engine.check.agreement import RELATIVE
 from app.engine.check.objective import Differentiated
 from app.engine.precision.random_rounding import RandomRounding
 from app.engine.stepwise.point import REFUSALS, Point, name_of
@@ -38,8 +37,6 @@ _HALF_A_DIGIT: Final = 0.51  # half of the last digit, and 2 % for the rounding 
 _RUNS: Final = 6
 _SLACK: Final = 16.0
 _ROUNDINGS: Final = 8.0  # of the element itself
-_GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
-_COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 _MOST_ROWS: Final = 96  # derivatives of rows under random rounding
 
 
@@ -48,20 +45,29 @@ class ClientPrecision:
     """What is known of one `expected`.
 
     Attributes:
-        eps: of the arithmetic in which it was computed: asked for by the dtypes, or seen in the numbers.
-        tiny: below this that arithmetic has no ordinary numbers.
+        dtype: real, of the arithmetic in which it was computed: asked for by the dtypes, or seen in the numbers.
+        leaves: the inputs as they were sent.
         half: half of the last digit that is written, shape of `expected`; None where it is not rounded so.
         coarse: half of the last digit of numbers written with one or two digits: too few to prove a derivative; None otherwise.
         whole: half of the last digit of whole numbers, if they are roundings and not meant as they stand; None otherwise.
         zeros: every number is zero, as a derivative below half of `ZERO_AS_PRINTED`'s last digit prints itself.
     """
 
-    eps: float
-    tiny: float
+    dtype: torch.dtype
+    leaves: Mapping[str, Tensor]
     half: Tensor | None = None
     coarse: Tensor | None = None
     whole: Tensor | None = None
     zeros: bool = False
+
+    @property
+    def eps(self) -> float:
+        return torch.finfo(self.dtype).eps
+
+    @property
+    def tiny(self) -> float:
+        """Below this the arithmetic has no ordinary numbers."""
+        return torch.finfo(self.dtype).tiny
 
 
 def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tensor) -> ClientPrecision:
@@ -69,18 +75,18 @@ def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tenso
     dtypes = {tensor.dtype.to_real() for tensor in (*leaves.values(), expected) if is_differentiable(tensor.dtype)}
     dtypes |= {dtype.to_real() for node in point.nodes for dtype in _cast_by(node)}
     if not is_differentiable(expected.dtype) or not expected.numel():
-        return _of(dtypes)
+        return _of(dtypes, leaves)
     numbers = torch.view_as_real(expected.resolve_conj()) if expected.is_complex() else expected
     numbers = numbers.detach().to("cpu", torch.float64)
     if expected.dtype not in (*_FLOAT32, torch.float64, torch.complex128):
-        return _of(dtypes)
+        return _of(dtypes, leaves)
     held = {dtype for dtype in _NARROW if bool((numbers.to(dtype).to(torch.float64) == numbers)[numbers != 0].all())}
     if torch.float32 in held:
         numbers = _as_written_in_float32(numbers)
     sizes = numbers.abs()
     shown = sizes[(sizes > 0) & torch.isfinite(sizes)]
     if not shown.numel():
-        return replace(_of(dtypes), zeros=not bool((sizes > 0).any()))
+        return replace(_of(dtypes, leaves), zeros=not bool((sizes > 0).any()))
     digits = _significant(shown)
     if digits is None or digits >= _FLOAT32_DIGITS:
         # More digits than a person writes, and float32 (or less) holds them all: computed there, sent as plain numbers.
@@ -88,7 +94,7 @@ def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tenso
     decimals = _decimals(shown)
     if digits is not None and digits >= _FLOAT32_DIGITS:
         dtypes.add(torch.float32)
-    precision = _of(dtypes)
+    precision = _of(dtypes, leaves)
     if digits is None and not decimals:
         return precision
     if digits is not None and digits < _FLOAT32_DIGITS and bool((shown == shown.round()).all()):
@@ -141,9 +147,8 @@ def _half_of_whole(sizes: Tensor, digits: int, expected: Tensor) -> Tensor | Non
     return (half.sum(-1) if expected.is_complex() else half).to(expected.device)
 
 
-def _of(dtypes: set[torch.dtype]) -> ClientPrecision:
-    infos = [torch.finfo(dtype) for dtype in dtypes | {torch.float64}]
-    return ClientPrecision(max(info.eps for info in infos), max(info.tiny for info in infos))
+def _of(dtypes: set[torch.dtype], leaves: Mapping[str, Tensor]) -> ClientPrecision:
+    return ClientPrecision(max(dtypes | {torch.float64}, key=lambda dtype: torch.finfo(dtype).eps), leaves)
 
 
 def _significant(sizes: Tensor) -> int | None:
@@ -213,15 +218,3 @@ def _holds(leaf: Tensor, eps: float) -> bool:
     """Whether an arithmetic of this eps holds the input exactly, so that it was not rounded on its way in."""
     dtype = next((dtype for dtype in _NARROW if torch.finfo(dtype).eps == eps), None)
     return dtype is not None and not leaf.is_complex() and bool((leaf.to(dtype).to(leaf.dtype) == leaf).all())
-
-
-def is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:
-    """Whether an element that counts says nothing: it may be off by as much as it is large, and the client's is another."""
-    size = reference.abs().nan_to_num(0, 0, 0)
-    row = size.reshape(len(size), -1).amax(1).reshape(-1, *[1] * (size.ndim - 1)) if size.numel() else size
-    telling = size > 0
-    lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
-    is_all = precision.eps <= torch.finfo(torch.float64).eps and bool(lost.any()) and bool((tolerance >= size)[telling].all())
-    written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
-    by_rounding = (tolerance - written >= size) & (apart - written > _GONE * size)
-    return is_all or bool((lost & by_rounding & (size > _COUNTS * row)).any())

@@ -67,6 +67,7 @@ class Differences:
         doubt: place → how far it may be off.
         sides: place → one-sided derivatives (left, right), where they were found to differ: a kink.
         unclear: places whose sides differ, but not by much more than they may be off: a tail that falls by half in a step looks so too.
+        exact: places whose values are quotients of numbers of 60 digits.
         bent: places where the two sides of the first difference are not alike: a kink, or a strong curvature.
     """
 
@@ -74,6 +75,7 @@ class Differences:
     doubt: dict[Place, Tensor] = field(default_factory=dict)
     sides: dict[Place, tuple[Tensor, Tensor]] = field(default_factory=dict)
     unclear: set[Place] = field(default_factory=set)
+    exact: set[Place] = field(default_factory=set)
     bent: set[Place] = field(default_factory=set)
 
 

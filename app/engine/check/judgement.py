@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from app.engine.check.agreement import RELATIVE, Compared, largest
-from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, is_nothing_left, rounding_spread
-from app.engine.check.finite_differences import DIRECTIONS, Numeric
-from app.engine.check.kinks.subgradients import Subgradients, subgradients
+from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
+from app.engine.check.finite_differences import Numeric
+from app.engine.check.kinks.mixtures import at_kinks, is_mixture, is_of_a_tie, is_of_own_backward
+from app.engine.check.kinks.subgradients import subgradients
 from app.engine.check.objective import Differentiated
+from app.engine.check.open_digits import is_nothing_left, is_open
 from app.engine.check.reasons import Reason
 from app.engine.stepwise.one_sided import scale_of
-from app.engine.stepwise.point import REFUSALS
-from app.program.differentiation.custom_functions import Custom
 
 # Numbers that the client had from finite differences are off by some eps^(1/2) of the function's size over the step (one-sided) or
 # eps^(2/3) (central), in every element alike. Only so much is forgiven as shows in the elements large enough to be sure of:
@@ -36,10 +36,8 @@ _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves n
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
-_BESIDE: Final = 2.0**-30  # a step that leaves a thousand tied elements apart, each by its own part of it
-_FORWARD, _ABOUT = 2.0**-20, 1e-3  # a step whose differences hold three digits and more, and these
-_ALONG: Final = 1e-5  # relative, of a directional derivative: ten times what an element may be off by
-_CONTINUES: Final = 64.0  # roundings by which a function that does not jump may move
+_NAMED: Final = 0.1  # of an element; where it is known to less than that, other mistakes look alike
+_LEVELS: Final = 2.0  # between two of the tolerances that mistakes are looked for in: nearer ones find the same
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
@@ -75,7 +73,7 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
     is_subgradient: bool | None = False
     if agrees is False:
         around = subgradients(objective, name, compared.ours, numeric.size, compared.contradicted)
-        is_subgradient = _is_subgradient(objective, numeric, name, compared, around)
+        is_subgradient = is_of_a_tie(objective, numeric, name, compared, around)
     if is_subgradient is not False:
         why = None if is_subgradient else Reason.CORNERS
         return Verdict(
@@ -90,8 +88,8 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
         lost = compared.contradicted & (tolerance > _LOST * size)
         agrees = None if bool(lost.any()) and not bool((off & ~lost).any()) else not bool(off.any())
     reason = Reason.UNSETTLED if compared.agrees is None else Reason.NO_DIGITS if agrees is None else None
-    if agrees and _is_of_own_backward(objective, kinks):
-        agrees = _is_mixture(objective, numeric, name, compared.ours, kinks)
+    if agrees and is_of_own_backward(objective, kinks):
+        agrees = is_mixture(objective, numeric, name, compared.ours, kinks)
         reason = Reason.CORNERS if agrees is None else None
     off = torch.zeros_like(kinks)
     return Verdict(agrees, compared.error, tolerance, off, kinks, None, reason, _note(compared, kinks))
@@ -104,7 +102,7 @@ def of_client(
     ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
     search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
-    is_subgradient = _is_subgradient(objective, numeric, name, compared, search()) if compared.agrees is False else False
+    is_subgradient = is_of_a_tie(objective, numeric, name, compared, search()) if compared.agrees is False else False
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired, reference = _reference(compared)
@@ -115,7 +113,7 @@ def of_client(
     open_question, unforgiven, doubt, around, excluded = is_subgradient is None, apart, torch.zeros_like(apart), None, None
     if bool(off.any()):
         around = search()
-        inside, excluded = _at_kinks(compared, believed, around, precision)
+        inside, excluded = at_kinks(compared, believed, around, precision)
         kinks = kinks if around is None else kinks | around.kinks
         open_question, reason = (True, Reason.CORNERS) if excluded is None else (open_question, reason)
         if not excluded:
@@ -138,10 +136,10 @@ def of_client(
         open_question, reason, off = True, Reason.CORNERS, off & ~around.leaves_open(believed)
     if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
-    lost = is_nothing_left(reference, tolerance, apart, precision)
+    lost = _lost(objective, name, compared.ours, believed, reference, (apart, tolerance, doubt), precision)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), reason if open_question else None, lost)
-    if agrees and _is_of_own_backward(objective, kinks):
-        agrees = _is_mixture(objective, numeric, name, believed, kinks)
+    if agrees and is_of_own_backward(objective, kinks):
+        agrees = is_mixture(objective, numeric, name, believed, kinks)
         reason = Reason.CORNERS
     note = _AUTODIFF_WRONG if agrees and _is_better(compared, believed, repaired) else _note(compared, kinks)
     blamed = compared.contradicted & ~repaired
@@ -167,14 +165,14 @@ def _reference(compared: Compared) -> tuple[Tensor, Tensor]:
 
 
 def _answer(
-    compared: Compared, repaired: bool, off: bool, open_question: Reason | None, lost: bool
+    compared: Compared, repaired: bool, off: bool, open_question: Reason | None, lost: Reason | None
 ) -> tuple[bool | None, Reason | None]:
     """Whether the client is right, and why that cannot be told.
 
     Arguments:
         repaired: differences stand in for PyTorch's number somewhere.
         off: the client's number is another somewhere.
-        lost: no digit of the derivative is left.
+        lost: why too few digits of the derivative are left.
     """
     if compared.agrees is None:
         return None, Reason.UNSETTLED
@@ -183,91 +181,30 @@ def _answer(
         return (False, None) if off or not compared.broken else (None, Reason.NO_DERIVATIVE)
     if off:
         return False, None
-    if open_question is not None:
-        return None, open_question
-    return (None, Reason.NO_DIGITS) if lost else (True, None)
+    why = open_question or lost
+    return (True, None) if why is None else (None, why)
 
 
-def _is_subgradient(
-    objective: Differentiated, numeric: Numeric, name: str, compared: Compared, around: Subgradients | None
-) -> bool | None:
-    """Whether PyTorch's number is one all the same where differences of single elements see another: of tied medians each moves nothing.
-
-    None where so many are tied that it cannot be told.
-    """
-    if compared.ours.is_complex():
-        return False
-    if around is None or not bool((around.kinks | around.unsure | ~compared.contradicted).all()):
-        return False
-    rounding = _CONTINUES * torch.finfo(numeric.base.dtype).eps * numeric.size
-    if not around.is_continuous(numeric.base, rounding) or not _is_right_beside(objective, numeric, name):
-        return False
-    if around.proves(compared.ours, with_ours=False):
-        return True
-    within = around.contains(compared.ours) | around.leaves_open(compared.ours) | ~compared.contradicted
-    if not bool(within.all()) and around.is_range_known():
-        return False
-    # Eight tied medians have more corners than are ever seen: of a tie only what no mixture can be is called wrong.
-    return False if around.off_the_plane(compared.ours, torch.zeros_like(compared.error)) else None
-
-
-def _is_of_own_backward(objective: Differentiated, kinks: Tensor) -> bool:
-    """Whether what is taken at kinks may be what a program's own `backward` says: each element in its range is no proof then."""
-    return bool(kinks.any()) and any(isinstance(node.target, Custom) for node in objective.point.nodes)
-
-
-def _is_mixture(objective: Differentiated, numeric: Numeric, name: str, derivative: Tensor, kinks: Tensor) -> bool | None:
-    """Whether elements that are each in their range are a subgradient together, without what the program says itself at the point.
+def _lost(
+    objective: Differentiated,
+    name: str,
+    ours: Tensor,
+    believed: Tensor,
+    reference: Tensor,
+    amounts: tuple[Tensor, Tensor, Tensor],
+    precision: ClientPrecision,
+) -> Reason | None:
+    """Why what rounding leaves of the derivative is too little to agree with.
 
     Arguments:
-        derivative: shape [rows, *input]; `kinks` of that shape.
+        amounts: what `believed` and `reference` differ by, what they may, and what rounding and printed digits are of that.
     """
-    around = subgradients(objective, name, derivative, numeric.size, kinks)
-    if derivative.is_complex():
-        return True
-    if around is None:  # nothing bends in what the program says, though the function does
-        return _is_slope(objective, numeric, name, derivative)
-    doubt = RELATIVE * derivative.abs()
-    # First: a search for mixtures may come to where all elements move together, and to what the program says of their tie again.
-    if around.off_the_plane(derivative, doubt):
-        return False
-    if around.proves(derivative, with_ours=False):
-        return True
-    excluded = around.excludes(derivative, kinks, doubt)
-    return None if excluded is None else not excluded
-
-
-def _is_slope(objective: Differentiated, numeric: Numeric, name: str, derivative: Tensor) -> bool:
-    """Whether `derivative` [rows, *input] is what the function grows by where all elements grow alike, if that is differentiable that way."""
-    leaf = objective.point.leaves[name]
-    step = _FORWARD * (float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0)
-    try:
-        ahead, behind = (objective.values({name: leaf + side * step}) for side in (1.0, -1.0))
-    except REFUSALS:
-        return True
-    right, left, said = (ahead - numeric.base) / step, (numeric.base - behind) / step, derivative.reshape(len(ahead), -1).sum(1)
-    size = torch.maximum(right.abs(), left.abs())
-    settled = ((right - left).abs() <= _ABOUT * size) & (size * step > _FORWARD * _ABOUT * numeric.size)
-    return not bool((settled & ((said - right).abs() > 10 * _ABOUT * size)).any())
-
-
-def _is_right_beside(objective: Differentiated, numeric: Numeric, name: str) -> bool:
-    """Whether PyTorch's derivatives beside the point are what differences along random directions see: no path is cut, and ties do the rest."""
-    leaf = objective.point.leaves[name]
-    for number in range(DIRECTIONS):
-        seen = numeric.along(name, number)
-        if seen is None:
-            continue
-        direction, value, doubt = seen
-        step = _BESIDE * (float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0)
-        try:
-            beside = objective.derivative({name: leaf + step * direction})[name]
-        except REFUSALS:
-            return False
-        products = (beside * direction).reshape(len(beside), -1)
-        if bool((((products.sum(1) - value).abs()) > _ALONG * products.square().sum(1).sqrt() + 3 * doubt).any()):
-            return False
-    return True
+    apart, tolerance, doubt = amounts
+    if is_nothing_left(reference, tolerance, apart, precision):
+        return Reason.NO_DIGITS
+    written = 0.0 if precision.half is None else precision.half.reshape(apart.shape)
+    unexplained = apart - (tolerance - doubt + written)
+    return Reason.ROUNDING if is_open(objective, name, ours, believed, reference, unexplained, precision) else None
 
 
 def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: Tensor) -> Reason | None:
@@ -342,23 +279,6 @@ def _note(compared: Compared, kinks: Tensor) -> str | None:
     return compared.note or (KINK if bool(kinks.any()) else None)
 
 
-def _at_kinks(
-    compared: Compared, believed: Tensor, around: Subgradients | None, precision: ClientPrecision
-) -> tuple[Tensor, bool | None]:
-    """Elements of `believed` that are subgradients; and whether together they are none (None: not to be told)."""
-    if believed.is_complex():
-        return torch.zeros(believed.shape, dtype=torch.bool, device=believed.device), False
-    between = (believed >= compared.low) & (believed <= compared.high)
-    if around is None:
-        return between, False
-    if around.proves(believed):
-        return torch.ones_like(between), False
-    inside = between | around.contains(believed)
-    half = precision.coarse if precision.half is None else precision.half
-    doubt = torch.zeros_like(believed) if half is None else half.reshape(believed.shape)
-    return inside, around.excludes(believed, between, doubt) if bool(inside.any()) else False
-
-
 def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> tuple[Tensor, bool]:
     """What finite differences made by the client may be off by: as much as shows where a wrong formula could not hide.
 
@@ -380,10 +300,18 @@ def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Te
     return torch.clamp(most, max=seen), True
 
 
-def tolerances_of_all(verdict: Verdict, ours: Tensor) -> float:
-    """The verdict's tolerance relative to the derivative as a whole: what two derivatives of another shape may differ by."""
+def tolerances_of_all(verdict: Verdict, ours: Tensor) -> list[float]:
+    """What two derivatives as a whole may differ by, relative to each element, strictest first: as the most certain element, as the half of
+    them, as all of them. What differences of the client's leave in doubt of small elements is no reason to doubt the larger ones.
+    """
     size = largest(ours)
-    if not size or not verdict.tolerance.numel():
-        return 4 * RELATIVE
-    large = ours.abs() > 1e-3 * size
-    return max(4 * RELATIVE, float((verdict.tolerance[large] / ours.abs()[large]).max()) if bool(large.any()) else 0.0)
+    least = 4 * RELATIVE
+    large = ours.abs() > 1e-3 * size if size else torch.zeros_like(ours, dtype=torch.bool)
+    if not verdict.tolerance.numel() or not bool(large.any()):
+        return [least]
+    relative = verdict.tolerance[large] / ours.abs()[large]
+    levels = [least]
+    for level in (relative.min(), relative.median(), relative.max().clamp(max=_NAMED)):
+        if float(level) > _LEVELS * levels[-1]:
+            levels.append(float(level))
+    return levels

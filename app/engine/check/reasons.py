@@ -17,6 +17,11 @@ class Reason(StrEnum):
         "The steps lose every digit of a derivative here in the arithmetic of these numbers, by rounding alone: neither PyTorch's "
         "number nor one computed otherwise is right or wrong here."
     )
+    ROUNDING = (
+        "Rounding alone may change some elements of the derivative by more than their third digit in the arithmetic of your numbers. "
+        "Yours are off by no more than that, but are neither the derivative rounded to that arithmetic nor what PyTorch gives in it, "
+        "so whether they are right cannot be told. In float64 it could."
+    )
     NO_DERIVATIVE = (
         "Your numbers are those of PyTorch, but differences show no derivative at some of these elements: the function jumps, "
         "ends or is infinite there, and the numbers are those of the pieces beside it."

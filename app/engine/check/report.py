@@ -120,8 +120,8 @@ def _report(
         report |= {"max_error": None, "shape": {"autodiff": list(shape), "expected": list(wide.shape)}}
     claims: list[dict[str, Any]] = []
     if agrees is False and wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
-        relative = tolerances_of_all(verdict, ours)
-        claims = explanations(Case(name, ours.reshape(shape), wide, relative, objective, seed))
+        cases = (Case(name, ours.reshape(shape), wide, level, objective, seed) for level in tolerances_of_all(verdict, ours))
+        claims = next((claims for case in cases if (claims := explanations(case))), [])
     if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):
         backwards = wrong_backwards(objective.point, name, seed)
         claim = None if backwards else convention(objective.point) or disagreement(objective.point, name)

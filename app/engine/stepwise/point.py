@@ -103,6 +103,10 @@ class Point:
         self._devices = sorted({leaf.device.index or 0 for leaf in self.leaves.values() if leaf.device.type == "cuda"})
         self._default = torch.float64 if wide else _default_dtype(self.leaves)
 
+    def in_dtypes(self, leaves: Mapping[str, Tensor]) -> Point:
+        """The same Function at these leaves in their own dtypes."""
+        return Point(self.function, leaves, self._seed, wide=False)
+
     @property
     def nodes(self) -> Sequence[fx.Node]:
         """The calls, in the order in which they run."""

@@ -16,6 +16,11 @@ CONTRACT: Final = (Path(__file__).parents[3] / "docs" / "contract.md").read_text
 CASES: Final[dict[Reason, tuple[str, Any, Any]]] = {
     Reason.UNSETTLED: ("cos(x).real.sum()", torch.tensor([1e14 + 0.5j], dtype=torch.complex128), None),
     Reason.NO_DIGITS: ("cos(1e11 * (x / 3 * 1e6)).sum()", [0.7], None),
+    Reason.ROUNDING: (
+        "(x + 10).var()",
+        torch.tensor([0.5, 1.5, -1.0, 2.0], dtype=torch.float16),
+        [-0.1703, 0.5112, -1.1923, 0.8513],
+    ),
     Reason.NO_DERIVATIVE: ("where(x > 0, x + 1, x).sum()", [0.0], [1.0]),
     Reason.CORNERS: ("median(x)", [1.0] * 64, [1 / 64] * 64),
     Reason.BENEATH: ("sin(x).sum() * 1e-14 + 1.0", [1.0], [2.2e-10]),

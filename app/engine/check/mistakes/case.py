@@ -94,6 +94,11 @@ class Case:
         size = tensor.abs()
         return int((size > 1e-3 * size.max()).sum()) if size.numel() else 0
 
+    def confirming(self, c: float) -> int:
+        """How many elements show the factor c each by itself, small ones too."""
+        size = (c * self.ours).abs()
+        return int(((size > 0) & ((self.expected - c * self.ours).abs() <= self.relative * size)).sum())
+
     def under(self, override: Mapping[fx.Node, VjpRule]) -> Tensor | None:
         """The derivative where some steps go backwards by another rule; None where that is not to be had."""
         objective, trace = self.objective, self.trace

@@ -19,6 +19,8 @@ from app.engine.tensors import is_differentiable
 from app.program.semantics.graph_values import mapped
 
 _DEGREE: Final = math.pi / 180  # in radians
+# Two elements that have a factor to four digits have it by no chance: of two that differ otherwise, one pair in ten thousand would.
+_TELLING: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def known_factor(case: Case) -> Iterator[Claim]:
     c = case.factor(case.ours, case.expected)
     if c is None:
         return
-    proved = case.elements(case.ours) > 1
+    proved = max(case.elements(case.ours), case.confirming(c)) > 1
     for known in explained(case, c):
         if proved or not known.weak:
             yield Claim(
@@ -50,7 +52,9 @@ def known_factor(case: Case) -> Iterator[Claim]:
 
 def any_factor(case: Case) -> Iterator[Claim]:
     c = case.factor(case.ours, case.expected)
-    if c is not None and abs(c + 1) > 10 * case.relative and case.elements(case.ours) >= (2 if case.relative < 1e-5 else 3):
+    if c is None or abs(c + 1) <= 10 * case.relative:
+        return
+    if max(case.elements(case.ours), case.confirming(c)) >= (2 if case.relative < _TELLING else 3):
         yield Claim("constant_factor", f"Yours is {times(c)} ours{signed(c)}, everywhere.", c)
 
 

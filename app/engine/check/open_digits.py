@@ -1,0 +1,102 @@
+"""Where an agreement says nothing: rounding alone may change so much of an element that a wrong number fits as well as the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.check.agreement import RELATIVE
+from app.engine.check.client_precision import ClientPrecision
+from app.engine.check.mistakes.case import moved_to
+from app.engine.check.objective import Differentiated
+from app.engine.stepwise.point import REFUSALS
+from app.engine.tensors import is_differentiable
+
+# What an agreement excludes: an element that is off by half a unit of its third digit. The smallest factors by which derivations are
+# wrong, a thousandth that was left out or n for n - 1 of some hundreds, are larger; a float32 of the condition 100 has that much.
+_PART: Final = 5e-4
+# Units in the last place that a right number may lie beside the correctly rounded derivative, or beside PyTorch's own: each of the last
+# few steps of a formula rounds by half a unit. In bfloat16, where a unit is up to 0.8 %, that is the 3 % that it cannot tell apart.
+_UNITS: Final = 4.0
+_GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
+_COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
+
+
+def is_open(
+    objective: Differentiated,
+    name: str,
+    ours: Tensor,
+    believed: Tensor,
+    reference: Tensor,
+    by_rounding: Tensor,
+    precision: ClientPrecision,
+) -> bool:
+    """Whether some element of `believed` is confirmed by nothing but that rounding could have made it, tensors of shape [rows, *input].
+
+    Arguments:
+        ours: PyTorch's derivative in float64.
+        reference: what is known of the derivative.
+        by_rounding: what `believed` and `reference` differ by beyond what anything else than rounding leaves in doubt.
+    """
+    size = _sizes(objective, reference)
+    allowed = max(_PART, _UNITS * precision.eps) * size + _units(size, precision)
+    is_unconfirmed = by_rounding > allowed
+    if not bool(is_unconfirmed.any()):
+        return False
+    for own in _of_pytorch(objective, name, ours, precision):
+        is_unconfirmed &= ~((believed - own).abs() <= _units(_sizes(objective, own), precision))
+    return bool(is_unconfirmed.any())
+
+
+def _units(size: Tensor, precision: ClientPrecision) -> Tensor:
+    """A few units in the last place, those of the smallest numbers among them: float16 has none below 6e-8."""
+    return _UNITS * precision.eps * (size + precision.tiny)
+
+
+def _sizes(objective: Differentiated, derivative: Tensor) -> Tensor:
+    """What the rounding of each element is relative to: its own size, or that of its row where it is zero.
+
+    Of random combinations of rows, that of all of them: an element of one may cancel.
+    """
+    size = derivative.abs().nan_to_num(0, 0, 0)
+    if objective.combined:
+        size = size.square().mean(0, keepdim=True).sqrt().expand_as(size)
+    return torch.where(size > 0, size, _PART * _largest_of_row(size))
+
+
+def _largest_of_row(size: Tensor) -> Tensor:
+    return size.reshape(len(size), -1).amax(1).reshape(-1, *[1] * (size.ndim - 1)) if size.numel() else size
+
+
+def _of_pytorch(objective: Differentiated, name: str, ours: Tensor, precision: ClientPrecision) -> Iterator[Tensor]:
+    """PyTorch's derivatives in the client's arithmetic: of the inputs as they were sent, and with all of them in its dtype."""
+    if precision.dtype == torch.float64:
+        yield ours
+        return
+    cast = {
+        other: leaf.to(precision.dtype if not leaf.is_complex() else precision.dtype.to_complex())
+        if is_differentiable(leaf.dtype)
+        else leaf
+        for other, leaf in precision.leaves.items()
+    }
+    for leaves in (precision.leaves, cast):
+        try:
+            narrow = moved_to(objective, objective.point.in_dtypes(leaves)).derivative()[name]
+        except REFUSALS:
+            continue  # it has no such kernel in that dtype
+        if narrow.shape == ours.shape:
+            yield narrow.to(ours.dtype)
+
+
+def is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:
+    """Whether an element that counts says nothing: it may be off by as much as it is large, and the client's is another."""
+    size = reference.abs().nan_to_num(0, 0, 0)
+    telling = size > 0
+    lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
+    is_all = precision.dtype == torch.float64 and bool(lost.any()) and bool((tolerance >= size)[telling].all())
+    written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
+    by_rounding = (tolerance - written >= size) & (apart - written > _GONE * size)
+    return is_all or bool((lost & by_rounding & (size > _COUNTS * _largest_of_row(size))).any())
