@@ -117,14 +117,17 @@ def compare(
         whole or _directions(numeric, name, parts, triangle)
     )
     agrees: bool | None = bool(within.all()) and not broken
-    confirmed = (~torch.isnan(values.abs()) | ~torch.isnan(low)) & (
-        parts.telling if bool(parts.telling.any()) else computed | True
-    )
-    if agrees and note is None and ours.numel() and not bool(confirmed.any()) and whole:
+    if agrees and whole and note is None and ours.numel() and not _confirms(parts, values, low):
         agrees = None
     return Compared(
         ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, bool(differences.exact), note
     )
+
+
+def _confirms(parts: _Parts, values: Tensor, low: Tensor) -> bool:
+    """Whether a difference or a kink confirms some element that is not zero; where all are zero, any one."""
+    seen = ~torch.isnan(values.abs()) | ~torch.isnan(low)
+    return bool((seen & parts.telling).any() if bool(parts.telling.any()) else seen.any())
 
 
 def _columns_off(apart: Tensor, ours: Tensor) -> list[int]:

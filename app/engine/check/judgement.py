@@ -15,7 +15,7 @@ from app.engine.check.finite_differences import Numeric
 from app.engine.check.kinks.mixtures import at_kinks, is_mixture, is_of_a_tie, is_of_own_backward
 from app.engine.check.kinks.subgradients import subgradients
 from app.engine.check.objective import Differentiated
-from app.engine.check.open_digits import is_nothing_left, is_open
+from app.engine.check.open_digits import is_nothing_left, is_open, vanishes_in_float32
 from app.engine.check.reasons import Reason
 from app.engine.stepwise.one_sided import scale_of
 
@@ -233,7 +233,9 @@ def _undecided(
     """Why elements that are off do not prove the client's derivative wrong; None where they do."""
     if (why := _nearly_undecided(compared, believed, doubt, off)) is not None:
         return why
-    if precision.zeros and bool((apart <= ZERO_AS_PRINTED).all()):
+    if precision.zeros and (
+        bool((apart <= ZERO_AS_PRINTED).all()) or vanishes_in_float32(objective, name, compared.ours, precision)
+    ):
         return Reason.ZEROS
     _, reference = _reference(compared)
     if precision.coarse is not None and bool((~off | (apart <= precision.coarse.reshape(apart.shape))).all()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -18,9 +19,10 @@ from app.engine.tensors import is_differentiable
 # What an agreement excludes: an element that is off by half a unit of its third digit. The smallest factors by which derivations are
 # wrong, a thousandth that was left out or n for n - 1 of some hundreds, are larger; a float32 of the condition 100 has that much.
 _PART: Final = 5e-4
-# Units in the last place that a right number may lie beside the correctly rounded derivative, or beside PyTorch's own: each of the last
-# few steps of a formula rounds by half a unit. In bfloat16, where a unit is up to 0.8 %, that is the 3 % that it cannot tell apart.
+# Units in the last place that a right number may lie beside the correctly rounded derivative: each of the last few steps of a formula
+# rounds by half a unit. In bfloat16, where a unit is up to 0.8 %, that is the 3 % that it cannot tell apart.
 _UNITS: Final = 4.0
+_OF_PYTORCH: Final = 1.0  # units beside PyTorch's own number: the same steps, on another device or in another order of a sum
 _GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
 _COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 
@@ -42,18 +44,18 @@ def is_open(
         by_rounding: what `believed` and `reference` differ by beyond what anything else than rounding leaves in doubt.
     """
     size = _sizes(objective, reference)
-    allowed = max(_PART, _UNITS * precision.eps) * size + _units(size, precision)
+    allowed = torch.maximum(_PART * size, _UNITS * _unit(size, precision))
     is_unconfirmed = by_rounding > allowed
     if not bool(is_unconfirmed.any()):
         return False
     for own in _of_pytorch(objective, name, ours, precision):
-        is_unconfirmed &= ~((believed - own).abs() <= _units(_sizes(objective, own), precision))
+        is_unconfirmed &= ~((believed - own).abs() <= _OF_PYTORCH * _unit(_sizes(objective, own), precision))
     return bool(is_unconfirmed.any())
 
 
-def _units(size: Tensor, precision: ClientPrecision) -> Tensor:
-    """A few units in the last place, those of the smallest numbers among them: float16 has none below 6e-8."""
-    return _UNITS * precision.eps * (size + precision.tiny)
+def _unit(size: Tensor, precision: ClientPrecision) -> Tensor:
+    """One in the last place of numbers of this size; the least number of the arithmetic for those below: 6e-8 in float16."""
+    return precision.eps * (size + precision.tiny)
 
 
 def _sizes(objective: Differentiated, derivative: Tensor) -> Tensor:
@@ -89,6 +91,12 @@ def _of_pytorch(objective: Differentiated, name: str, ours: Tensor, precision: C
             continue  # it has no such kernel in that dtype
         if narrow.shape == ours.shape:
             yield narrow.to(ours.dtype)
+
+
+def vanishes_in_float32(objective: Differentiated, name: str, ours: Tensor, precision: ClientPrecision) -> bool:
+    """Whether PyTorch's derivative is zero everywhere where float32 computes it."""
+    narrow = _of_pytorch(objective, name, ours, replace(precision, dtype=torch.float32))
+    return any(not bool((own != 0).any()) for own in narrow)
 
 
 def is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:

@@ -51,6 +51,6 @@ class Reason(StrEnum):
         "derivative."
     )
     ZEROS = (
-        "Your numbers are all zero. The derivative is not, but it is so small that six decimals print it as zero, so whether "
-        "yours is zero or was rounded to it cannot be told."
+        "Your numbers are all zero. The derivative is not, but six decimals print it as zero, or float32 gives zero for it, so "
+        "whether yours is zero or was rounded to it cannot be told."
     )

@@ -1,0 +1,72 @@
+"""What narrow dtypes leave of a derivative: right numbers agree, wrong ones that rounding could have made are left open, in a note or not."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.engine.building import checked, normal, program
+
+PROGRAMS: Final = (
+    "x.var()",
+    "softmax(x, 0)[0]",
+    "(x ** 2).mean()",
+    "logsumexp(x, 0)",
+    "F.layer_norm(x, (6,)).pow(3).sum()",
+    "(x + 10).var()",
+    "x.std() * x.norm()",
+)
+HALVES: Final = (torch.float16, torch.bfloat16)
+
+
+def _derivative(text: str, x: Tensor) -> Tensor:
+    live = x.clone().requires_grad_()
+    (value,) = program(text, {"x": x}).call(live)
+    return torch.autograd.grad(value, live)[0]
+
+
+def _verdict(text: str, x: Tensor, believed: Tensor) -> Any:
+    return checked(text, {"x": believed}, x=x)["x"]["agrees"]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_the_rounded_derivative_and_that_of_pytorch_agree(text: str, dtype: torch.dtype) -> None:
+    x = normal(6).to(dtype)
+    right = _derivative(text, x.double())
+    assert _verdict(text, x, right.to(dtype)) is True
+    # What PyTorch gives in this dtype may have no digit left.
+    assert _verdict(text, x, _derivative(text, x)) is not False
+
+
+@pytest.mark.parametrize("factor", [1.1, 0.9, 1.5])
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_a_tenth_too_much_never_agrees(text: str, dtype: torch.dtype, factor: float) -> None:
+    x = normal(6).to(dtype)
+    assert _verdict(text, x, (factor * _derivative(text, x.double())).to(dtype)) is not True
+
+
+@pytest.mark.parametrize(("believed", "agrees"), [(1e-15, None), (2.2e-16, None), (7.714999391855671e-22, True)])
+def test_what_lies_beneath_rounding_is_known_from_exact_numbers(believed: float, agrees: Any) -> None:
+    """1 - tanh(25)² is 7.7e-22, which float64 rounds to 0: other numbers of its size are neither right nor wrong."""
+    assert checked("tanh(x).sum()", {"x": [believed]}, x=[25.0])["x"]["agrees"] is agrees
+
+
+def test_a_zero_that_rounding_fills_agrees_with_nothing_large() -> None:
+    """The derivative of x.sum() - 2 * x.sum() + x.sum() is zero; in bfloat16 a person may have a rest of it, or a mistake."""
+    x = normal(6).bfloat16()
+    for rest, agrees in ((0.0, True), (0.03, None), (0.5, False)):
+        believed = torch.full((6,), rest).bfloat16()
+        believed[0] = 1.0
+        assert _verdict("(x * 3).sum() - (x * 3).sum() + x[0]", x, believed) is agrees, rest
+
+
+def test_zeros_of_what_float32_loses_are_left_open() -> None:
+    """log(1 + x²) of 1e-6 is 1e-12, which float32 adds to 1 in vain: its derivative there is zero, and 2e-6 in float64."""
+    text, x = "log(1 + x ** 2).norm()", [1e-6, 2e-6]
+    assert checked(text, {"x": [0.0, 0.0]}, x=x)["x"]["agrees"] is None
+    assert checked("(x ** 2).norm()", {"x": [0.0, 0.0]}, x=[1e-3, 2e-3])["x"]["agrees"] is False
