@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.pool import linux
-from app.pool.linux import AdaptiveWait, can_raise_priority, set_priority
+from app.pool.linux import AdaptiveWait, can_raise_priority, set_priority, slice_ns
 from tests.waiting import HANG_S
 
 
@@ -115,6 +115,27 @@ def test_a_lowered_priority_is_raised_again() -> None:
         finally:
             process.kill()
     assert os.getpriority(os.PRIO_PROCESS, 0) == usual
+
+
+@pytest.mark.skipif(not slice_ns(0), reason="the system does not tell how long a slice is")
+def test_who_gives_way_has_a_longer_slice_until_then() -> None:
+    usual = slice_ns(0)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            for lowered in (True, False, True):
+                set_priority(process.pid, lowered=lowered)
+                assert (slice_ns(process.pid) > usual) == lowered
+                assert os.sched_getscheduler(process.pid) == os.sched_getscheduler(0)
+        finally:
+            process.kill()
+    assert slice_ns(0) == usual
+
+
+def test_a_process_that_has_ended_has_no_slice() -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert slice_ns(process.pid) == 0
+    set_priority(process.pid, lowered=True)
 
 
 THREADS = """

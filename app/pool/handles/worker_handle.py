@@ -163,9 +163,9 @@ class WorkerHandle:
         self._channel.send(encode(Kind.CANCEL, job.number))
 
     def give_way(self, now: float) -> None:
-        """Lower its priority until it is through with a long query, where that can be undone: what is short is answered beside it sooner."""
+        """Lower its priority until it is through with a long query: what is short is answered beside it sooner."""
         is_long = self.computed_s(now) > _GIVES_WAY_AFTER_S
-        if is_long and self.pid and not self._is_lowered and linux.can_raise_priority():
+        if is_long and self.pid and not self._is_lowered:
             self._is_lowered = True
             linux.set_priority(self.pid, lowered=True)
 
