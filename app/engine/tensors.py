@@ -23,6 +23,8 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
 # The math library's last bits depend on where a matrix begins (measured: `matmul`, `lstsq` at eight offsets); PyTorch's own memory
 # begins at a multiple of 64. Above this size the copy would cost more than the computation of most.
 _ALIGNED_UP_TO_BYTES: Final = 1 << 20
+_ALIGNMENT_BYTES: Final = 64
+_COPIED_UP_TO_BYTES: Final = 16 << 10  # to copy it takes a microsecond, and whoever keeps it keeps no memory of a whole body
 # PyTorch keeps pinned memory for good, in blocks of powers of two; what is larger the CPU copies. Chosen.
 _PINNED_UP_TO_BYTES: Final = 64 << 20
 
@@ -47,16 +49,17 @@ def sparse_from_torch(tensor: SparseTensor) -> SparseData:
 
 
 def to_torch(data: TensorData, device: str) -> Tensor:
-    """The tensor of `data` on `device`; on the CPU a large one shares the bytes where they are writable."""
+    """The tensor of `data` on `device`; on the CPU a large one shares the bytes where they are writable and begin where its own would."""
     dtype = DTYPES[data.dtype]
-    if data.data.nbytes == 0:
+    size = data.data.nbytes
+    if size == 0:
         return torch.empty(data.shape, dtype=dtype, device=device)
-    if data.data.readonly or data.data.nbytes <= _ALIGNED_UP_TO_BYTES:
-        copied = torch.empty(data.data.nbytes, dtype=torch.uint8, device="cpu")
+    shared = None if data.data.readonly or size <= _COPIED_UP_TO_BYTES else torch.frombuffer(data.data, dtype=dtype)
+    if shared is None or (size <= _ALIGNED_UP_TO_BYTES and shared.data_ptr() % _ALIGNMENT_BYTES):
+        copied = torch.empty(size, dtype=torch.uint8, device="cpu")
         copied.numpy().data[:] = data.data
-        tensor = copied.view(dtype).view(data.shape)
-    else:
-        tensor = torch.frombuffer(data.data, dtype=dtype).view(data.shape)
+        shared = copied.view(dtype)
+    tensor = shared.view(data.shape)
     return tensor if device == "cpu" else _to_gpu(tensor, device)
 
 

@@ -41,7 +41,7 @@ _LOWERED_BY: Final = 5
 _LEAST_PRIORITY: Final = 19
 # The system calls sched_setattr(2) and sched_getattr(2), for which older C libraries have no function, by machine.
 _SCHED_ATTR: Final = {"x86_64": (314, 315), "aarch64": (274, 275)}
-_SCHED_FLAG_KEEP_POLICY: Final = 0x08
+_SCHED_FLAG_KEEP_POLICY: Final = 0x08  # linux/sched.h: batch and idle threads stay what they are
 # Three times the usual slice, so that nearly whoever wakes up comes first; a slice of 100 ms makes others wait for as long where the core is
 # short and this thread has to get its share (Linux allows twice the slice of lag; measured).
 _LONG_SLICE_NS: Final = 10_000_000

@@ -209,7 +209,7 @@ class Body:
 
     def _staged(self, size: int) -> StagedBody | None:
         """What has come, where a worker will read it, with what will come; None where there is no such place."""
-        staged = self._pool.stage(size)
+        staged = self._pool.stage(size, self.pieces)
         if staged is not None:
             reached = 0
             for piece in self.pieces:

@@ -6,14 +6,14 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
 import orjson
 
 from app.pool import linux
-from app.pool.frames import Frame, Kind, encode
+from app.pool.frames import Buffer, Frame, Kind, encode
 from app.pool.handles.channel import Channel
 from app.pool.handles.forkserver_handle import ForkserverHandle
 from app.pool.job import Job
@@ -141,9 +141,9 @@ class WorkerHandle:
         query = encode(kind, job.number, seconds=job.deadline, meta=job.meta, body=body)
         self._channel.send([*self._shared.read(), *query])
 
-    def stage(self, size: int) -> StagedBody | None:
-        """A place for a body of so many bytes that is still coming; None where there is none."""
-        return self._shared.stage(size)
+    def stage(self, size: int, come: Sequence[Buffer] = ()) -> StagedBody | None:
+        """A place for a body of so many bytes that is still coming, whose first pieces have `come`; None where there is none."""
+        return self._shared.stage(size, come)
 
     @property
     def staged_count(self) -> int:

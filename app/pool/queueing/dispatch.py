@@ -16,11 +16,12 @@ How long a query takes shows only when it runs, so each begins as an ordinary on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
 
 from app.pool.budget import SMALL_BYTES
+from app.pool.frames import Buffer
 from app.pool.handles.worker_handle import DEPTH_LIMIT, WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.light import LightWork
@@ -150,11 +151,11 @@ class Dispatch:
     def _count_of(self, client: str) -> int:
         return self.ordinary.count_of(client) + self.heavy.count_of(client)
 
-    def stage(self, size: int) -> StagedBody | None:
-        """A place for a body of `size` bytes that is still coming, at who will probably compute it: who rests, or has fewest such bodies."""
-        workers = self.idle or [worker for worker in self.ready.values() if not worker.is_light]
+    def stage(self, size: int, come: Sequence[Buffer] = ()) -> StagedBody | None:
+        """A place for a body whose first pieces have `come`, at who will probably compute it: who rests, or has fewest such bodies."""
+        workers = self.idle or (worker for worker in self.ready.values() if not worker.is_light)
         worker = min(workers, key=lambda worker: worker.staged_count, default=None)
-        return None if worker is None else worker.stage(size)
+        return None if worker is None else worker.stage(size, come)
 
     # Workers come and go
 
@@ -176,8 +177,7 @@ class Dispatch:
 
         Then each of them is computed alone: the one that kills is found by that.
         """
-        head = worker.head
-        if head is None or len(worker.held) == 1 or now - worker.head_since > _TOGETHER_S:
+        if len(worker.held) <= 1 or now - worker.head_since > _TOGETHER_S:
             return False
         self._alone.update(number for number, job in worker.held.items() if job.body)  # one that has ended has none any more
         return True
@@ -294,7 +294,7 @@ class Dispatch:
 
     def tick(self, now: float) -> None:
         """Every few milliseconds while queries are open."""
-        self._drains = self._lacks_a_free_worker(now)
+        self._drains = len(self) > 0 and self._lacks_a_free_worker(now)
         for worker in self.ready.values():
             worker.give_way(now)
         self._take_back(now)

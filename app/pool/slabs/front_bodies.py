@@ -67,11 +67,11 @@ class FrontBodies:
         self._used = now
         return body.sent() if isinstance(body, StagedBody) and body.stands_in(self._slab) else self._slab.put(body, size)
 
-    def stage(self, size: int) -> StagedBody | None:
-        """A place for a body of `size` bytes that is still coming; None where there is none."""
+    def stage(self, size: int, come: Sequence[Buffer] = ()) -> StagedBody | None:
+        """A place for a body of `size` bytes that is still coming, whose first pieces have `come`; None where there is none."""
         if not self.is_shared or self._slab is None or size < LARGE_BYTES:
             return None
-        taken = self._slab.take(size)
+        taken = self._slab.take(size, come)
         return None if taken is None else StagedBody(self._slab, *taken)
 
     @property

@@ -38,6 +38,10 @@ _PLACE: Final = struct.Struct("<QQ")
 _KINDS: Final = {True: (Kind.PLACED_REPLY, Kind.REPLY), False: (Kind.PLACED_QUERY, Kind.QUERY)}
 # One body may not take all of a half: the next is placed while it is still being read.
 _LARGEST_SHARE: Final = 2
+# A safetensors file begins with its header's length, a little-endian u64; its tensors stand behind the header. Where they begin at a multiple
+# of this, as PyTorch's own memory does, the worker can compute with them where they stand.
+_LENGTH_BYTES: Final = 8
+_ALIGNMENT_BYTES: Final = 64
 
 
 def create(size: int) -> int:
@@ -79,31 +83,35 @@ class Slab:
         self._placed, self._plain = _KINDS[is_front]
         self._on_read = on_read
         self._readings = count()
-        self._reading: dict[int, tuple[int, int]] = {}  # where each body that is being read begins, and its bytes
+        self._reading: dict[int, tuple[int, int]] = {}  # where the place of each body that is being read begins, and its bytes
         self._places = Places(half)
         # Where places begin that nothing here refers to any more: that is told at any moment, by the garbage collector, so also amid a change.
         self._ended: deque[int] = deque()
         self._holds: Counter[int] = Counter()  # for whom each place is still taken, by where it begins
         self._sent: Counter[int] = Counter()  # the other side among them
 
-    def take(self, size: int) -> tuple[int, memoryview] | None:
-        """A place for a body of `size` bytes, where it begins and its memory, taken while anything refers to that; None where there is none."""
-        begin = self._take(size)
+    def take(self, size: int, come: Sequence[Buffer] = ()) -> tuple[int, memoryview] | None:
+        """A place for a body of `size` bytes, where it begins and its memory, taken while anything refers to that; None where there is none.
+
+        `come`: the body's first pieces, as far as they are there.
+        """
+        begin = self._take(size, come)
         if begin is None:
             return None
         array = np.frombuffer(self._out, np.uint8, size, begin)
-        weakref.finalize(array, self._ended.append, begin).atexit = False
+        weakref.finalize(array, self._ended.append, _page_of(begin)).atexit = False
         return begin, array.data
 
     def sent(self, begin: int, size: int) -> bytes:
         """A body that stands in a place that was taken is the other side's to read, too: the place as `get` takes it."""
-        self._holds[begin] += 1
-        self._sent[begin] += 1
+        page = _page_of(begin)
+        self._holds[page] += 1
+        self._sent[page] += 1
         return _PLACE.pack(begin, size)
 
     def put(self, pieces: Sequence[Buffer], size: int) -> bytes | None:
         """Write a body, `size` bytes in pieces, where the other side reads: its place; None where there is none."""
-        begin = self._take(size)
+        begin = self._take(size, pieces)
         if begin is None:
             return None
         memory, reached = memoryview(self._out), begin
@@ -111,11 +119,11 @@ class Slab:
             memory[reached : reached + len(piece)] = piece
             reached += len(piece)
         place = self.sent(begin, size)
-        self._let_go(begin)
+        self._let_go(_page_of(begin))
         return place
 
     def free(self, begin: int) -> None:
-        """The other side has read the body that begins there.
+        """The other side has read the body in the place that begins there.
 
         Raises:
             BrokenStreamError: it was not told of any.
@@ -126,12 +134,14 @@ class Slab:
         self._sent[begin] -= 1
         self._let_go(begin)
 
-    def _take(self, size: int) -> int | None:
+    def _take(self, size: int, come: Sequence[Buffer]) -> int | None:
         self._let_ended_go()
-        begin = self._places.take(size) if size <= self._half // _LARGEST_SHARE else None
-        if begin is not None:
-            self._holds[begin] = 1
-        return begin
+        shift = _shift_of(come, size)
+        page = self._places.take(size + shift) if size <= self._half // _LARGEST_SHARE else None
+        if page is None:
+            return None
+        self._holds[page] = 1
+        return page + shift
 
     def _let_ended_go(self) -> None:
         while self._ended:
@@ -163,13 +173,14 @@ class Slab:
         if len(place) != _PLACE.size:
             raise BrokenStreamError("the other side does not say where a body stands")
         begin, size = _PLACE.unpack(place)
-        if begin + size > self._half or begin % mmap.PAGESIZE:
+        page = _page_of(begin)
+        if begin + size > self._half or begin - page >= _ALIGNMENT_BYTES:
             raise BrokenStreamError("the other side speaks of a body that stands nowhere")
         if self._own_copies is not None:
-            self._own_copies.drop(begin, size)
+            self._own_copies.drop(page, begin - page + size)
         array: NDArray[np.uint8] = np.frombuffer(self._in, np.uint8, size, begin)
         reading = next(self._readings)
-        self._reading[reading] = begin, size
+        self._reading[reading] = page, begin - page + size
         weakref.finalize(array, self._read, reading).atexit = False
         return array.data
 
@@ -212,3 +223,18 @@ class Slab:
     def _read(self, reading: int) -> None:
         begin, _ = self._reading.pop(reading)
         self._on_read(begin)
+
+
+def _page_of(begin: int) -> int:
+    """Where the place begins in which a body does."""
+    return begin - begin % mmap.PAGESIZE
+
+
+def _shift_of(come: Sequence[Buffer], size: int) -> int:
+    """So many bytes behind its place's beginning a body of `size` bytes begins, of which these pieces have come.
+
+    Of another body than a safetensors file the first bytes say a length that is too large, or any, and then nothing hangs on the shift.
+    """
+    head = bytes(come[0][:_LENGTH_BYTES]) if come else b""
+    start = _LENGTH_BYTES + int.from_bytes(head, "little")
+    return -start % _ALIGNMENT_BYTES if len(head) == _LENGTH_BYTES and start < size else 0

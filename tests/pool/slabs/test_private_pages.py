@@ -1,4 +1,4 @@
-"""Private pages: what was written is dropped where it is asked for, with and without a look at the page map, and nothing else is touched."""
+"""Private pages: what was written is dropped where it is asked for, with a look at the page map of either kind and without, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ class Mapped:
         return [page for page in range(PAGES) if self.own[page * mmap.PAGESIZE + 5] == ord("o")]
 
 
-@pytest.fixture(params=["with a page map", "without"])
+@pytest.fixture(params=["with a page map", "that cannot be scanned", "without"])
 def mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapped]:
     if request.param == "without":
         monkeypatch.setattr(private_pages, "_PAGEMAP", "/proc/self/no-such-file")
+    if request.param == "that cannot be scanned":
+        monkeypatch.setattr(private_pages, "_SCAN", 0)
     mapped = Mapped()
     yield mapped
     os.close(mapped.descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from app.pool.frames import BrokenStreamError
@@ -91,7 +92,27 @@ def test_nobody_can_resize_it(sides: Sides) -> None:
             os.ftruncate(sides.descriptor, size)
 
 
-@pytest.mark.parametrize("place", [b"", b"short", b"\xff" * 16, (SIZE // 2).to_bytes(8, "little") + b"\1" + bytes(7)])
+@pytest.mark.parametrize("header", [b"{}" + b" " * 6, b" " * 40, b" " * 120, b" " * 4095], ids=len)
+def test_the_tensors_of_a_safetensors_file_begin_where_memory_of_pytorch_would(sides: Sides, header: bytes) -> None:
+    file = len(header).to_bytes(8, "little") + header + BODY
+    taken = sides.front.take(len(file), [file[:100]])
+    assert taken is not None
+    begin, memory = taken
+    memory[:] = file
+    for place in (sides.front.sent(begin, len(file)), put(sides.front, file[:50], file[50:])):
+        body = np.frombuffer(sides.worker.get(place), np.uint8)
+        assert body.tobytes() == file
+        assert body[8 + len(header) :].__array_interface__["data"][0] % 64 == 0
+        del body
+    for page in sides.read_by_worker:
+        sides.front.free(page)
+    del memory, taken
+    assert sides.front.taken_count == 0
+
+
+@pytest.mark.parametrize(
+    "place", [b"", b"short", b"\xff" * 16, (SIZE // 2).to_bytes(8, "little") + b"\1" + bytes(7), b"\x40" + bytes(15)]
+)
 def test_a_place_that_is_none_is_refused(sides: Sides, place: bytes) -> None:
     for side in (sides.front, sides.worker):
         with pytest.raises(BrokenStreamError):
@@ -126,6 +147,9 @@ def test_a_body_that_ends_while_a_place_is_looked_for_makes_no_other_one_free(si
     begins = [each[0] for each in taken if each is not None]
 
     class Size(int):
+        def __add__(self, shift: int) -> Size:
+            return Size(int(self) + shift)
+
         def __radd__(self, begin: int) -> int:
             taken[0] = None
             return begin + int(self)

@@ -127,6 +127,31 @@ def test_programs_and_lists(query: dict[str, Any], accept: str | None) -> None:
     assert_same(Road(Limits(), "cpu"), query, accept)
 
 
+@pytest.mark.parametrize("program", ["return (x @ w).tanh().sum()", "x.mul_(2)\nx += 1\nreturn (x @ w).tanh().sum()"])
+def test_where_in_memory_a_file_stands_decides_nothing(program: str) -> None:
+    """Tensors that begin where PyTorch's own memory would are computed with where they stand, others are copied; none is written to."""
+    drawn = np.random.default_rng(1)
+    arrays = {"inputs.x": drawn.standard_normal((64, 160)), "inputs.w": drawn.standard_normal((160, 200)) / 20}
+    tensors = {name: TensorData("float64", a.shape, memoryview(a.tobytes())) for name, a in arrays.items()}
+    query = json.dumps({"program": program, "want": ["outputs", "gradient"]})
+    body = b"".join(map(bytes, safetensors_format.write(tensors, {"query": query})))
+    road, answers = Road(Limits(), "cpu"), set()
+    for content_type in (WHOLE_ROAD, SAFETENSORS):
+        for shift in range(0, 64, 8):
+            memory = np.zeros(len(body) + 128, np.uint8)
+            start = -memory.__array_interface__["data"][0] % 64 + shift
+            own = memory[start : start + len(body)]
+            own[:] = np.frombuffer(body, np.uint8)
+            for _ in range(2):
+                reply = road.answer(Request("query", "a", content_type, None, SAFETENSORS, own.data), lambda _: None)
+                answers.add((reply.status, b"".join(map(bytes, reply.buffers))))
+            assert own.tobytes() == body
+        while road.improve():
+            pass
+    assert [status for status, _ in answers] == [200]
+    assert len(road.recipes)
+
+
 def test_what_repeats_has_a_recipe() -> None:
     for query in (MLP, {**MLP, "want": ["jacobian"]}):
         assert assert_same(Road(Limits(), "cpu"), query)
