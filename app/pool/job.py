@@ -86,7 +86,7 @@ class Job:
         client: who asks, as the queue tells clients apart.
         is_waiting: it stands in the queue, since `queued`, seconds on CLOCK_MONOTONIC.
         slices: how often it was stopped on the light worker, now or when the same was asked before.
-        is_heavy: it was stopped for others that waited, as it held a worker for long; `stops`: how often, where there is one worker.
+        is_heavy: it was stopped for others that waited, as it held a worker for long; `stops`: how often, for its share of the time.
         mark: the fingerprint of all that is asked, where somebody needed it; else empty.
     """
 

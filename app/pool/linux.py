@@ -145,11 +145,6 @@ class Activity:
         return self.state == "R"
 
 
-def seconds_of(ticks: int) -> float:
-    """Of clock ticks."""
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def activity(pid: int) -> Activity | None:
     """Of a process, all its threads together; None where it is gone."""
     try:

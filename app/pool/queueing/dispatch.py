@@ -5,8 +5,8 @@ How long a query takes shows only when it runs, so each begins as an ordinary on
 - Clients take turns.
 - Where all of several workers have been held for `HEAVY_S` while others wait, the youngest that computes is stopped, once. It is heavy
   then: heavy queries, begun anew, hold all workers but one at the most.
-- A single worker is shared in time: a query that has held it for `HEAVY_S` is stopped where another client waits, and has twice the
-  time at each next try, so that it ends, after at most as much time again as it takes.
+- A single worker is shared in time, and so are the workers that heavy queries may hold: a query that has computed there for `HEAVY_S` is
+  stopped where a client waits who has none of them, and has twice the time at each next try, so that it ends.
 - One more process, the light worker, is forked when small queries wait while all workers are busy. A query that computes there for
   `SLICE_S` is stopped where others wait, sooner where its client has other workers too and who waits has none, and comes after those
   that were not; when that has happened `SLICES` times, it is left to the other workers. So a small query of any client is answered
@@ -15,9 +15,7 @@ How long a query takes shows only when it runs, so each begins as an ordinary on
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Final
 
 from app.pool.budget import SMALL_BYTES
@@ -25,7 +23,8 @@ from app.pool.frames import Buffer
 from app.pool.handles.worker_handle import DEPTH_LIMIT, WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.light import LightWork
-from app.pool.queueing.turns import Turns
+from app.pool.queueing.preemption import HEAVY_S, oldest_through, youngest_long
+from app.pool.queueing.turns import Turns, largest, last_of_the_longest
 from app.pool.slabs.staged import StagedBody
 from app.pool.supervisor import Supervisor
 
@@ -41,9 +40,7 @@ _DRAIN_AFTER_S: Final = 0.01
 _LIGHT_AFTER_S: Final = 0.03
 # When every worker has computed the same for so long, the light one is forked before anybody waits for it.
 _ALL_BUSY_S: Final = 0.1
-# With the time that a query waits before another is stopped for it, and that of a fork, less than a second.
-HEAVY_S: Final = 0.5
-_PREEMPT_AFTER_S: Final = 0.25
+_PREEMPT_AFTER_S: Final = 0.25  # with `HEAVY_S` and the time of a fork, less than a second
 
 
 class Dispatch:
@@ -73,7 +70,10 @@ class Dispatch:
     @property
     def regular_count(self) -> int:
         """Ready workers, without the light one."""
-        return sum(not worker.is_light for worker in self.ready.values())
+        return len(self._regular())
+
+    def _regular(self) -> list[WorkerHandle]:
+        return [worker for worker in self.ready.values() if not worker.is_light]
 
     def light_states(self) -> dict[str, int]:
         """The light worker and its standby, where they are ready."""
@@ -134,26 +134,15 @@ class Dispatch:
 
     def one_too_many(self, client: str) -> Job | None:
         """The query that should give up its place to one more of `client`: the last of the longest line; None where that is `client`'s."""
-        lines = [job for job in (self.ordinary.longest(), self.heavy.longest()) if job is not None]
-        last = max(lines, key=lambda job: self._count_of(job.client), default=None)
-        return last if last is not None and self._count_of(last.client) > self._count_of(client) + 1 else None
+        return last_of_the_longest((self.ordinary, self.heavy), but=client)
 
     def largest_but(self, client: str) -> Job | None:
         """The largest query that waits, of the client whose bodies are the most bytes; None where these are `client`'s, or none wait."""
-        sizes: Counter[str] = Counter()
-        for job in chain(self.ordinary, self.heavy):
-            sizes[job.client] += job.size
-        largest = max(sizes, key=sizes.__getitem__, default=client)
-        if largest == client:
-            return None
-        return max((job for job in chain(self.ordinary, self.heavy) if job.client == largest), key=lambda job: job.size)
-
-    def _count_of(self, client: str) -> int:
-        return self.ordinary.count_of(client) + self.heavy.count_of(client)
+        return largest((self.ordinary, self.heavy), but=client)
 
     def stage(self, size: int, come: Sequence[Buffer] = ()) -> StagedBody | None:
         """A place for a body whose first pieces have `come`, at who will probably compute it: who rests, or has fewest such bodies."""
-        workers = self.idle or (worker for worker in self.ready.values() if not worker.is_light)
+        workers = self.idle or self._regular()
         worker = min(workers, key=lambda worker: worker.staged_count, default=None)
         return None if worker is None else worker.stage(size, come)
 
@@ -235,16 +224,18 @@ class Dispatch:
     def _lacks_a_free_worker(self, now: float) -> bool:
         if self.ordinary.has(lambda job: now - job.queued > _DRAIN_AFTER_S and not self._goes_behind(job)):
             return True
-        return len(self.heavy) > 0 and self._running_heavy < max(1, self.regular_count - 1)
+        return len(self.heavy) > 0 and self._may_begin_heavy()
+
+    def _may_begin_heavy(self) -> bool:
+        return len(self._running_heavy) < max(1, self.regular_count - 1)
 
     @property
-    def _running_heavy(self) -> int:
-        return sum(worker.head is not None and worker.head.is_heavy for worker in self.ready.values())
+    def _running_heavy(self) -> list[WorkerHandle]:
+        return [worker for worker in self.ready.values() if worker.head is not None and worker.head.is_heavy]
 
     def _feed_idle(self, now: float) -> None:
         while self.idle and self:
-            worker = self.idle.pop()
-            self.feed(worker, now)
+            self.feed(worker := self.idle.pop(), now)
             if not worker.held:
                 return
 
@@ -252,7 +243,7 @@ class Dispatch:
         """What a worker that is free computes next."""
         if not self.heavy:
             return self._next_ordinary()
-        if self._running_heavy < max(1, self.regular_count - 1) and (self._heavy_is_next or not self.ordinary):
+        if self._may_begin_heavy() and (self._heavy_is_next or not self.ordinary):
             self._heavy_is_next = False
             return self.heavy.pop()
         self._heavy_is_next = True
@@ -282,8 +273,7 @@ class Dispatch:
         light = self._light.worker
         if light is None or not self.ordinary or not self._light.is_free(now) or not self._all_are_stuck(now, _STUCK_BEHIND_S):
             return
-        job = self._light.next_of(self.ordinary, self.holding)
-        if job is not None:
+        if (job := self._light.next_of(self.ordinary, self.holding)) is not None:
             self._give(light, job, now)
 
     def spare(self) -> list[WorkerHandle]:
@@ -306,8 +296,10 @@ class Dispatch:
             self._feed_light(now)
         if len(self._supervisor.slots) == 1:
             self._share(now)
-        elif waits_since is not None and now - waits_since > _PREEMPT_AFTER_S:
-            self._preempt(now)
+        else:
+            if waits_since is not None and now - waits_since > _PREEMPT_AFTER_S:
+                self._preempt(now)
+            self._share_among_heavy(now)
         if self._light.worker is None and self._is_light_wanted(now, waits_since):
             self._supervisor.want_light()
         job = self._light.has_had_its_time(now, self.ordinary, self.holding)
@@ -357,31 +349,39 @@ class Dispatch:
 
     def _preempt(self, now: float) -> None:
         """Long queries hold every worker while others wait: the youngest that is not known as heavy yet gives its worker back."""
-        regular = [worker for worker in self.ready.values() if not worker.is_light]
+        regular = self._regular()
         if len(regular) != len(self._supervisor.slots) or not self._all_are_stuck(now, HEAVY_S):
             return
-        stoppable = [
-            each for each in regular if each.head and not each.head.is_heavy and each.slot.device == "cpu" and each.is_long(now)
-        ]
-        youngest = max(stoppable, key=lambda worker: worker.head_since, default=None)
-        if youngest is not None and youngest.head is not None:
+        if (youngest := youngest_long(regular, now)) is not None and youngest.head is not None:
             self._stop(youngest, youngest.head, "share", now)
 
     def _share(self, now: float) -> None:
         """Another client waits for the only worker, with what the light one cannot take."""
-        worker = next((worker for worker in self.ready.values() if not worker.is_light), None)
-        if worker is None or (job := worker.head) is None or worker.slot.device != "cpu":
-            return
-        if now - worker.head_since < HEAVY_S * (1 << job.stops):
+        worker = oldest_through(self._regular(), now)
+        if worker is None or (job := worker.head) is None:
             return
         own = {job.client}
         is_waited_for = self.ordinary.has(self._needs_a_worker, but=own)
         if is_waited_for or self.heavy.has(self._needs_a_worker, but=own):
-            job.stops += 1
             self._heavy_is_next = not is_waited_for
-            self._stop(worker, job, "share", now)
-            for turns in (self.ordinary, self.heavy):
-                turns.send_behind(job.client)
+            self._end_slice(worker, job, now)
+
+    def _share_among_heavy(self, now: float) -> None:
+        """A client waits whose heavy query has none of the workers that such may hold: the first of them to have had its time is stopped."""
+        waits_since = self.heavy.waits_since()
+        if waits_since is None or now - waits_since < _PREEMPT_AFTER_S or self._may_begin_heavy():
+            return
+        running = self._running_heavy
+        is_waited_for = self.heavy.first(but={worker.head.client for worker in running if worker.head is not None}) is not None
+        worker = oldest_through(running, now) if is_waited_for and self.regular_count == len(self._supervisor.slots) else None
+        if worker is not None and worker.head is not None:
+            self._end_slice(worker, worker.head, now)
+
+    def _end_slice(self, worker: WorkerHandle, job: Job, now: float) -> None:
+        job.stops += 1
+        self.ordinary.send_behind(job.client)
+        self.heavy.send_behind(job.client)
+        self._stop(worker, job, "share", now)
 
     def _needs_a_worker(self, job: Job) -> bool:
         """The light one is not for it, or there is none."""

@@ -10,7 +10,6 @@ import math
 from collections.abc import Set
 from typing import Final
 
-from app.pool import linux
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.quarantine import fingerprint
@@ -18,14 +17,14 @@ from app.pool.queueing.turns import Turns
 
 # What the light worker takes; above, a query's tensors take memory that it does not have.
 LIGHT_BYTES: Final = 256 << 10
-# Of CPU time: a small query or program takes 9 to 26 ms in a process that has computed nothing before. And the longest for it to get that.
+# Of CPU time, as all these: a small query or program takes 9 to 26 ms in a process that has computed nothing before.
 SLICE_S: Final = 0.06
-_SLICE_LIMIT_S: Final = 0.5
 SLICES: Final = 3  # tries of one query on the light worker; what has not ended by then is no small one (chosen)
 # For a client that holds other workers too, while another waits who holds none: as long as a small query takes.
 _BRIEF_S: Final = 0.03
-# Where no other waits for it, the light worker is left for this long to one query.
+# Where no other waits for it, the light worker is left for this long to one query; and the longest that a query may take to get its time.
 _LONE_S: Final = 2.0
+_HELD_LIMIT_S: Final = 10.0
 _IDLE_S: Final = 4.0  # after which its memory is given back: a fork costs 15 ms, so the pause need not be long (chosen)
 # Queries that have been long for the light worker and may be sent again; 16 bytes each, and what a dict adds.
 _KNOWN_LIMIT: Final = 4096
@@ -44,8 +43,6 @@ class LightWork:
         self.standby: WorkerHandle | None = None
         self._idle_since = math.inf
         self._newest_is_next = True
-        # Of the light worker's CPU time, when the query of this number was first seen there.
-        self._ticks: tuple[int, int] = (0, 0)
         self._slices_of: dict[bytes, int] = {}  # of queries that were stopped there, by their marks
 
     def join(self, worker: WorkerHandle) -> None:
@@ -107,10 +104,10 @@ class LightWork:
         if worker is None or (job := worker.head) is None:
             return None
         self.recall(job)
-        ran_s = now - worker.head_since
-        if ran_s > _LONE_S:
+        computed_s = worker.computed_s(now)
+        if computed_s > _LONE_S or now - worker.head_since > _HELD_LIMIT_S:
             job.slices = SLICES
-        elif self._is_due(worker, job, ran_s, waiting, holding):
+        elif self._is_due(job, computed_s, waiting, holding):
             job.slices += 1
         else:
             return None
@@ -122,22 +119,15 @@ class LightWork:
                 other.slices = max(other.slices, job.slices)
         return job
 
-    def _is_due(self, worker: WorkerHandle, job: Job, ran_s: float, waiting: Turns, holding: Set[str]) -> bool:
-        if ran_s > _BRIEF_S and job.client in holding and waiting.has(self.is_fresh, but=holding):
+    def _is_due(self, job: Job, computed_s: float, waiting: Turns, holding: Set[str]) -> bool:
+        if computed_s > _BRIEF_S and job.client in holding and waiting.has(self.is_fresh, but=holding):
             return True
-        return self._has_had_slice(worker, job, ran_s) and waiting.has(self.is_fresh)
+        return computed_s >= SLICE_S and waiting.has(self.is_fresh)
 
     def answered(self, job: Job, ran_s: float) -> None:
         """What was stopped only because the machine was slow then is not held against it."""
         if job.slices and ran_s < SLICE_S:
             self._slices_of.pop(job.mark, None)
-
-    def _has_had_slice(self, worker: WorkerHandle, job: Job, ran_s: float) -> bool:
-        activity = linux.activity(worker.pid)
-        ticks = activity.ticks if activity is not None else 0
-        if self._ticks[0] != job.number:
-            self._ticks = (job.number, ticks)
-        return ran_s > _SLICE_LIMIT_S or linux.seconds_of(ticks - self._ticks[1]) >= SLICE_S
 
 
 def _mark(job: Job) -> bytes:

@@ -6,8 +6,9 @@ client's (Nagle, "On packet switches with infinite storage", RFC 970: fairness b
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Set
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence, Set
+from itertools import chain
 
 from app.pool.job import Job
 
@@ -89,3 +90,22 @@ class Turns:
     def waits_since(self) -> float | None:
         """Since when, on CLOCK_MONOTONIC, the first of some client has been in the queue for longest; None where nobody waits."""
         return min((line[0].queued for line in self._lines.values()), default=None)
+
+
+def last_of_the_longest(lines: Sequence[Turns], *, but: str) -> Job | None:
+    """The last query of the client who has most; None where one more of client `but` would be as many."""
+    longest = [job for job in (turns.longest() for turns in lines) if job is not None]
+    counts = {job.client: sum(turns.count_of(job.client) for turns in lines) for job in longest}
+    last = max(longest, key=lambda job: counts[job.client], default=None)
+    return last if last is not None and counts[last.client] > sum(turns.count_of(but) for turns in lines) + 1 else None
+
+
+def largest(lines: Sequence[Turns], *, but: str) -> Job | None:
+    """The largest query of the client whose bodies are the most bytes; None where that is client `but`, or nobody waits."""
+    sizes: Counter[str] = Counter()
+    for job in chain.from_iterable(lines):
+        sizes[job.client] += job.size
+    client = max(sizes, key=sizes.__getitem__, default=but)
+    if client == but:
+        return None
+    return max((job for job in chain.from_iterable(lines) if job.client == client), key=lambda job: job.size)

@@ -378,3 +378,43 @@ def test_who_is_kept_from_the_processor_is_not_taken_for_heavy() -> None:
             await front.end()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("client", "computes", "stops", "seconds", "is_stopped"),
+    [
+        ("b", True, 0, 1.0, True),
+        ("a", True, 0, 1.0, False),
+        ("b", True, 2, 1.0, False),
+        ("b", True, 2, 3.0, True),
+        ("b", False, 0, 1.0, False),
+        ("b", False, 0, 11.0, True),
+    ],
+)
+def test_heavy_queries_share_the_workers_that_they_may_hold(
+    client: str, computes: bool, stops: int, seconds: float, is_stopped: bool
+) -> None:
+    """Of two workers one: who computes there for its time, which doubles with each stop, gives it to another client's."""
+
+    async def scenario() -> None:
+        with process("exec sleep 600") as resting:
+            front = Front(2)
+            if not computes:  # whose process is not known is taken to compute all the time
+                for worker in (front.worker, *front.others):
+                    worker.forked(resting)
+            running, other = front.ask(1), front.ask(2, "c")
+            waiting = front.ask(3, client, large=True)
+            running.is_heavy, running.stops = True, stops
+            front.dispatch.ordinary.remove(waiting)
+            waiting.is_heavy = True
+            front.dispatch.heavy.append(waiting)
+            front.tick(0.0)
+            front.tick(seconds)
+            assert (not running.holders) == is_stopped
+            assert running.stops == stops + is_stopped
+            assert other.holders
+            if is_stopped:
+                assert list(front.dispatch.heavy)[-1] is running
+            await front.end()
+
+    asyncio.run(scenario())
