@@ -59,6 +59,7 @@ class Model:
         usual_outputs: what a call with the inputs and parameters of the example gives; `outputs` holds those of every signature.
         order: how many times it can be differentiated: 0, 1, or 2 for twice and more.
         random: it needs a seed.
+        may_draw: it needs one, or does where a parameter asks for dropout.
         example: inputs and parameters of a query that works as it stands.
     """
 
@@ -71,6 +72,7 @@ class Model:
     usual_outputs: tuple[ModelOutput, ...]
     order: int
     random: bool
+    may_draw: bool = False
     documentation: str = ""
     example: Mapping[str, Any] | None = None
 
@@ -168,6 +170,7 @@ def of_operation(name: str) -> Model:
         usual_outputs=tuple(outputs[output.name] for output in _usual_signature(operation).outputs),
         order=operation.order,
         random="random" in operation.tags,
+        may_draw=operation.may_draw,
         documentation=operation.documentation,
         example=operation.example,
     )

@@ -166,7 +166,7 @@ HARMLESS: Final = frozenset([
     "f = getattr\nf(x, 'data')", 'torch.optim.SGD([x]).step()\nx * 2', 'torch.compile(lambda a: a)(x)', 'import torch; import os; x',
     'import torch, os\nx', 'import torch\nx', 'import numpy as np\nx', 'from torch import *\nx', 'isinstance(x, int)', 'map(relu, [x])',
     'torch.manual_seed(0)\nx', 'torch.use_deterministic_algorithms(True)\nx', 'torch.set_default_dtype(torch.float32)\nx',
-    'torch.autograd.grad(x.sum(), x)', 'x.share_memory_()', 'x.numpy()', 'x.cuda()', "x.to('cuda')", 'x.pin_memory()',
+    'torch.autograd.grad(x.sum(), x)', 'x.share_memory_()', 'x.cuda()', 'type(x)(x)', "x.to('cuda')", 'x.pin_memory()',
     'x.requires_grad_()', 'float(x[0, 0])', 'int(x[0, 0])', 'x.add_(1)', 'x.zero_()', 'x[0] = 1\nx', 'x[0, 0] += 1\nx', 'x.T[0] = 1\nx',
     'relu_(x)', 'F.relu(x, inplace=True)', 'torch.add(x, 1, out=x)', "zeros(3, device='cuda')", 'zeros(3, requires_grad=True)',
     'nn.Linear(3, 2)(x)', 'nn.ReLU()(x)', 'torch.nn.Parameter(x)', 'torch.empty(10)', 'x.new_empty(10)', 'f = lambda a: a\nx',

@@ -5,7 +5,7 @@ Both are read once on tensors of their own; the steps that they made are two par
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from app.catalogue.better.tracked import is_nested_forward
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Part, Run, part
+from app.program.function import Branch
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, held, is_floating, is_tensor, reachable
 from app.program.semantics.static import named
@@ -139,8 +140,19 @@ class _Rule(torch.autograd.Function):
         return (*own, *(None for _ in range(ctx.beside)))
 
 
-def called(trace: Trace, dtype: torch.dtype, invoke: Invoke, emit: Emit, kind: ClassValue, args: tuple[Value, ...]) -> Value:
-    """`F.apply(*args)`. Raises a refusal where the class has no pair of functions, or they do not fit each other."""
+def called(
+    trace: Trace,
+    dtype: torch.dtype,
+    invoke: Invoke,
+    branches: Sequence[Branch],
+    emit: Emit,
+    kind: ClassValue,
+    args: tuple[Value, ...],
+) -> Value:
+    """`F.apply(*args)`. Raises a refusal where the class has no pair of functions, or they do not fit each other.
+
+    `branches`: what was read out of tensors so far.
+    """
     forward, backward = _method(kind, "forward"), _method(kind, "backward")
     own = tuple(emit("clone", torch.clone, (a,), {}) if is_tensor(a) else a for a in args)
     inputs = [value for value in own if is_tensor(value)]
@@ -159,19 +171,20 @@ def called(trace: Trace, dtype: torch.dtype, invoke: Invoke, emit: Emit, kind: C
     if not any(is_floating(node.meta["val"]) for node in results):
         raise Refusal(f"`{kind.name}.forward` gives {named(value)}.", "Return a floating tensor from it.")
     cotangents = [emit("ones_like", torch.ones_like, (node,), {}) for node in nesting.leaves(value)]
-    before = set(trace.graph.nodes)
+    before, since = set(trace.graph.nodes), len(branches)
     returned = invoke(backward, (context, *nesting.rebuilt(_flat(value), iter(cotangents))), {})
+    refuse_reads(branches[since:], cotangents, f"`{kind.name}.backward`")
     slots, gradients = _gradients(trace, emit, kind, args, returned)
-    read = _read(gradients, before, cotangents)
+    read = read_before(gradients, before, cotangents)
     parameters = [argument.arg for argument in forward.node.args.args[-len(args) :]]
     names = tuple(n for n, argument in zip(parameters, args, strict=False) if is_tensor(argument))
-    step = _joined(trace, dtype, starts, results, cotangents, read, slots, gradients, names)
+    step = joined(trace, dtype, starts, results, cotangents, read, slots, gradients, names)
     results_node = emit(kind.name + APPLY, step[0], (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
     return nesting.rebuilt(value, iter([trace.pick(results_node, index) for index in range(len(results))]))
 
 
 def _inputs(trace: Trace, args: tuple[Value, ...]) -> list[fx.Node]:
-    return [trace.now(a) for a in args if is_tensor(a)]
+    return [trace.passed_on(a) for a in args if is_tensor(a)]
 
 
 def _method(kind: ClassValue, name: str) -> FunctionValue:
@@ -189,6 +202,17 @@ def _forward(kind: ClassValue, invoke: Invoke, forward: FunctionValue, context: 
     value = invoke(forward, own, {})
     invoke(setup, (context, own, value), {})
     return value
+
+
+def refuse_reads(branches: Sequence[Branch], cotangents: list[fx.Node], who: str) -> None:
+    """Refuses a derivative that goes on by the values of the gradient that it is given: it is read once for all of them."""
+    below = reachable(cotangents, lambda node: node.users)
+    for branch in branches:
+        if branch.node in below:
+            raise Refusal(
+                f"{who} decides by the values of the gradient it is given (line {branch.step.line}: `{branch.step.text}`).",
+                "Decide with `torch.where(condition, a, b)`.",
+            )
 
 
 def _flat(value: Value) -> tuple[Value, ...]:
@@ -240,7 +264,7 @@ def _fitted(emit: Emit, kind: ClassValue, gradient: Any, shape: tuple[int, ...])
     return emit("sum_to_size", torch.Tensor.sum_to_size, (gradient, shape), {})
 
 
-def _joined(
+def joined(
     trace: Trace,
     dtype: torch.dtype,
     inputs: list[fx.Node],
@@ -279,8 +303,8 @@ def _joined(
     return custom, forward.free, tuple(outer)
 
 
-def _read(gradients: list[fx.Node], before: set[fx.Node], cotangents: list[fx.Node]) -> list[fx.Node]:
-    """What a backward reads of all that was there before it, the cotangents aside."""
+def read_before(gradients: list[fx.Node], before: set[fx.Node], cotangents: list[fx.Node]) -> list[fx.Node]:
+    """What `gradients` read of the nodes that were there `before` them, the cotangents aside."""
     reached: dict[fx.Node, None] = {}
     seen: set[fx.Node] = set()
     stack = list(gradients)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from app.program.differentiation.hooks import Handle, Hooks
 from app.program.differentiation.leaves import Leaves
 from app.program.differentiation.overwrites import Overwrites
 from app.program.differentiation.parts import Gradient, part
@@ -40,8 +41,9 @@ class _Backward:
 class Gradients:
     """Derivatives of one program."""
 
-    def __init__(self, trace: Trace, dtype: torch.dtype, weight_of: Callable[[fx.Node], Weight | None]) -> None:
+    def __init__(self, trace: Trace, dtype: torch.dtype, weight_of: Callable[[fx.Node], Weight | None], hooks: Hooks) -> None:
         self._trace, self._dtype, self._weight_of = trace, dtype, weight_of
+        self.hooks = hooks
         self.overwrites = Overwrites(trace)
         self._backwards: list[_Backward] = []
         # Of each tensor: how many backward passes its `.grad` holds, and the tensor that holds them.
@@ -63,7 +65,7 @@ class Gradients:
             raise Refusal("`is_grads_batched` is not in the language.", "Write `torch.vmap` of a function of one cotangent.")
         gradients = self._gradients(
             emit,
-            [self._trace.now(node) for node in outputs],
+            [self._trace.passed_on(node) for node in outputs],
             [self._trace.now(node) for node in inputs],
             weights,
             self._trace.steps,
@@ -112,7 +114,7 @@ class Gradients:
 
     # `loss.backward()` and `x.grad`.
 
-    def backward(self, loss: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> None:
+    def backward(self, emit: Emit, loss: fx.Node, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> None:
         """`loss.backward(gradient=None, …, create_graph=False)`."""
         cotangent = kwargs.get("gradient", args[0] if args else None)
         if cotangent is None and example(loss).numel() != 1:
@@ -125,9 +127,33 @@ class Gradients:
         create = bool(kwargs.get("create_graph", False))
         keeps = bool(kwargs.get("retain_graph", create))
         inputs = None if kwargs.get("inputs") is None else tuple(_tensors(kwargs["inputs"], "inputs"))
-        self.leaves.differentiated(self._trace.now(loss), self._trace.place, keeps_graph=keeps)
-        self._backwards.append(_Backward(self._trace.now(loss), self._trace.steps, node, create, inputs))
+        self.leaves.differentiated(self._trace.passed_on(loss), self._trace.place, keeps_graph=keeps)
+        self._backwards.append(_Backward(self._trace.passed_on(loss), self._trace.steps, node, create, inputs))
         self.last = loss
+        for handle in self.hooks.waiting():
+            self._call_hook(emit, handle)
+
+    def _call_hook(self, emit: Emit, handle: Handle) -> None:
+        """Calls a hook with the gradient that the latest backward pass brings to its tensor, if it brings one."""
+        call = self._backwards[-1]
+        cotangents = None if call.cotangent is None else [call.cotangent]
+        (gradient,) = self._gradients(emit, [call.loss], [handle.node], cotangents, call.after)
+        if gradient is not None:
+            self.hooks.called(handle, emit("grad", torch.Tensor.detach, (gradient,), {}))
+
+    def backward_of(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> None:
+        """`torch.autograd.backward(tensors, grad_tensors=None, …)`."""
+        names = ("tensors", "grad_tensors", "retain_graph", "create_graph")
+        arguments = dict(zip(names, args, strict=False)) | dict(kwargs)
+        losses = _tensors(arguments.pop("tensors", None), "tensors")
+        vectors = arguments.pop("grad_tensors", arguments.pop("grad_variables", None))
+        cotangents = list(vectors) if isinstance(vectors, list | tuple) else [vectors] * len(losses)
+        if len(cotangents) != len(losses):
+            raise Refusal(f"`backward` is given {len(losses)} tensors and {len(cotangents)} gradients.", "Give one for each.")
+        for index, (loss, cotangent) in enumerate(zip(losses, cotangents, strict=True)):
+            is_last = index == len(losses) - 1
+            options = arguments if is_last else {**arguments, "retain_graph": True}
+            self.backward(emit, loss, (), {**options, "gradient": cotangent})
 
     def grad(self, emit: Emit, tensor: fx.Node) -> Value:
         """`x.grad`: the sum of what each `backward()` since the last reset left there."""

@@ -111,7 +111,12 @@ class Leaves:
     def _is_cast(self, tensor: fx.Node) -> bool:
         """Whether an input was only given another dtype: one that is sent may have it already, and is the leaf itself then."""
         source = tensor.args[0] if tensor.args else None
-        return tensor.target is torch.Tensor.to and isinstance(source, fx.Node) and source.op == "placeholder"
+        if tensor.target is not torch.Tensor.to or not isinstance(source, fx.Node):
+            return False
+        weight = self._weight_of(source)
+        if weight is None:
+            return source.op == "placeholder"
+        return not weight.typed and tensor.args[1] == torch.float32  # which it has where PyTorch's default is kept
 
 
 def _line_of(*tensors: fx.Node) -> str:

@@ -6,10 +6,14 @@ import ast
 from typing import Final
 
 import torch
+from torch import fx
 
 from app.program.differentiation import optimizers
 from app.program.differentiation.custom_functions import Context
+from app.program.differentiation.hooks import Handle
 from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
+from app.program.interpreting import module_hooks
+from app.program.interpreting.module_hooks import ModuleHandle
 from app.program.interpreting.state import State
 from app.program.library import attributes as tensors
 from app.program.library import containers, factories
@@ -19,7 +23,7 @@ from app.program.modules.weights import named_weights, set_training
 from app.program.packages import copying
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
+from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import MISSING, ClassValue, Foreign, FunctionValue, Inert, Instance, Method, Named, Super
 
@@ -34,6 +38,12 @@ class Members(State):
         """A function of the program, on its arguments."""
         raise NotImplementedError
 
+    def unhooked(
+        self, node: ast.AST, module: Instance | LayerValue, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
+        """A call of a module without its hooks."""
+        raise NotImplementedError
+
     def foreign(self, node: ast.AST, function: Foreign, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Foreign:
         """A call of a package that is not here."""
         raise NotImplementedError
@@ -42,15 +52,10 @@ class Members(State):
 
     def attribute_of(self, node: ast.AST, owner: Value, name: str) -> Value:
         """`owner.name`."""
+        if name == "__name__":
+            return _name_of(owner)
         if is_tensor(owner):
-            if name == "grad":
-                return self.calls.gradients.grad(self.emitter(node), owner)
-            weight = self.weights.weight_of(owner)
-            if name in ("requires_grad", "is_leaf") and weight is not None:
-                return (weight.trained and not weight.frozen) or name == "is_leaf"
-            if name in ("requires_grad", "is_leaf", "grad_fn"):
-                return self.leave_out(node, f".{name}", self.trace.is_live(owner))
-            return tensors.attribute(self.emitter(node), owner, name)
+            return self._tensor_attribute(node, owner, name)
         if isinstance(owner, MultiOutput):
             return tensors.output_attribute(self.trace.pick, owner, name)
         if isinstance(owner, Instance):
@@ -72,6 +77,16 @@ class Members(State):
         if isinstance(owner, Foreign):
             return Foreign(f"{owner.path}.{name}", owner.silent)
         return self._plain_attribute(owner, name)
+
+    def _tensor_attribute(self, node: ast.AST, owner: fx.Node, name: str) -> Value:
+        if name == "grad":
+            return self.calls.gradients.grad(self.emitter(node), owner)
+        weight = self.weights.weight_of(owner)
+        if name in ("requires_grad", "is_leaf") and weight is not None:
+            return (weight.trained and not weight.frozen) or name == "is_leaf"
+        if name in ("requires_grad", "is_leaf", "grad_fn"):
+            return self.leave_out(node, f".{name}", self.trace.is_live(owner))
+        return tensors.attribute(self.emitter(node), owner, name)
 
     def _plain_attribute(self, owner: Value, name: str) -> Value:
         if isinstance(owner, factories.Device) and name in ("type", "index"):
@@ -149,18 +164,37 @@ class Members(State):
             return self._module_method(node, owner, name, args, kwargs)
         if isinstance(owner, ClassValue) and isinstance(self._class_attribute(owner, name), FunctionValue | Method):
             return self._class_method(node, owner, name, args, kwargs)
-        if isinstance(owner, Foreign):
-            return self.foreign(node, Foreign(f"{owner.path}.{name}", owner.silent), args, kwargs)
-        if isinstance(owner, Inert):
-            return self._inert_method(node, owner, name)
-        if isinstance(owner, OptimizerValue | SchedulerValue):
-            return self._trained(node, owner, name, args, kwargs)
-        if is_tensor(owner) and name in tensors.NOTHING:
+        if is_tensor(owner):
+            return self._tensor_method(node, owner, name, args, kwargs)
+        return self._other_method(node, owner, name, args, kwargs)
+
+    def _other_method(self, node: ast.AST, owner: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        match owner:
+            case OptimizerValue() | SchedulerValue():
+                return self._trained(node, owner, name, args, kwargs)
+            case Foreign():
+                return self.foreign(node, Foreign(f"{owner.path}.{name}", owner.silent), args, kwargs)
+            case Inert():
+                return self._inert_method(node, owner, name)
+            case ModuleHandle():
+                return module_hooks.removed(owner, name)
+            case Handle():
+                return self._removed(owner, name)
+        return self.calls.method(self.emitter(node), owner, name, args, kwargs)
+
+    def _tensor_method(
+        self, node: ast.AST, owner: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
+        weight = self.weights.weight_of(owner)
+        if weight is not None and not weight.typed and tensors.moves_a_leaf(name, args, kwargs):
+            owner = self.emitter(node)(f".{name}", torch.Tensor.to, (owner, example(owner).dtype), {})
+        if name in tensors.NOTHING:
             self.calls.gradients.leaves.called(owner, name)
             return self.leave_out(node, f".{name}()", owner)
-        if is_tensor(owner) and name == "backward":
-            self.emitter(node)  # says where this is
-            return self.calls.gradients.backward(owner, args, kwargs)
+        if name == "backward":
+            return self.calls.gradients.backward(self.emitter(node), owner, args, kwargs)
+        if name == "register_hook" and len(args) == 1:
+            return self.calls.gradients.hooks.register(self.emitter(node), owner, args[0])
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)
 
     def _class_attribute(self, kind: ClassValue, name: str) -> Value:
@@ -200,6 +234,11 @@ class Members(State):
             return self.leave_out(node, f".{name}()", None)
         raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
 
+    def _removed(self, handle: Handle, name: str) -> None:
+        if name != "remove":
+            raise Refusal(f"A hook's handle has no `.{name}()` here.", "It has `.remove()`.")
+        self.calls.gradients.hooks.remove(handle)
+
     def _inert_method(self, node: ast.AST, owner: Inert, name: str) -> Value:
         return self.leave_out(node, f".{name}()", owner)
 
@@ -219,7 +258,9 @@ class Members(State):
             set_training(owner, name == "train" and (not args or bool(args[0])))
             return owner
         if name == "forward":
-            return self.invoke(node, owner, args, kwargs)
+            return self.unhooked(node, owner, args, kwargs)
+        if module_hooks.is_registration(name):
+            return module_hooks.register(owner, name, args, kwargs)
         if name == "apply" and len(args) == 1:
             return containers.applied(owner, lambda part: self.invoke(node, args[0], (part,), {}))
         if name == "zero_grad":
@@ -251,3 +292,12 @@ class Members(State):
         if short in ("set_grad_enabled", "inference_mode") and args:
             return bool(args[0]) == (short == "set_grad_enabled")
         return _NO_GRAD.get(short)
+
+
+def _name_of(owner: Value) -> str:
+    """`owner.__name__` of a class or a function."""
+    if isinstance(owner, ClassValue | FunctionValue):
+        return "<lambda>" if owner.name == "lambda" else owner.name
+    if isinstance(owner, Named):
+        return owner.path.rpartition(".")[2]
+    raise Refusal(f"{named(owner).capitalize()} has no `__name__`.", "Classes and functions have one.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.errors import PullbackError
 from app.program.differentiation.transforms import Transformed
+from app.program.interpreting import module_hooks
 from app.program.interpreting.members import Members
 from app.program.interpreting.state import CALL_DEPTH
 from app.program.library import containers, vocabulary
@@ -65,12 +66,16 @@ class Objects(Members):
                 return self.invoke(node, function.function, (*function.args, *args), {**function.kwargs, **kwargs})
             case Transformed():
                 return self.calls.transforms.invoke(self.emitter(node), function, args, kwargs)
+            case LayerValue() if function.hooks or function.pre_hooks:
+                return self.hooked(node, function, args, kwargs)
             case LayerValue():
                 return self.called_layer(node, function, args, kwargs)
             case ClassValue():
                 return self._instance(node, function, args, kwargs)
+            case Instance() if function.hooks or function.pre_hooks:
+                return self.hooked(node, function, args, kwargs)
             case Instance():
-                return self._called(node, function, args, kwargs)
+                return self.unhooked(node, function, args, kwargs)
             case Foreign():
                 return self.foreign(node, function, args, kwargs)
             case Inert():
@@ -116,6 +121,21 @@ class Objects(Members):
     def called_layer(self, node: ast.AST, layer: LayerValue, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         emit = self.emitter(node)
         return call_layer(emit, self.calls.operation, layer, self.weights.tensor_of, args, kwargs)
+
+    def hooked(self, node: ast.AST, module: Instance | LayerValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        return module_hooks.called(
+            module,
+            args,
+            lambda hook, values: self.invoke(node, hook, values, {}),
+            lambda values: self.unhooked(node, module, values, kwargs),
+        )
+
+    def unhooked(
+        self, node: ast.AST, module: Instance | LayerValue, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
+        if isinstance(module, LayerValue):
+            return self.called_layer(node, module, args, kwargs)
+        return self._called(node, module, args, kwargs)
 
     def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         if any(function is running for running in self.stack):
@@ -171,7 +191,9 @@ class Objects(Members):
 
     # Classes.
 
-    def _instance(self, node: ast.AST, kind: ClassValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Instance:
+    def _instance(
+        self, node: ast.AST, kind: ClassValue, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Instance | containers.Record:
         instance = Instance(kind)
         start = kind.find("__init__")
         if start is not MISSING:
@@ -182,6 +204,10 @@ class Objects(Members):
                 self.weights.constructing -= 1
         elif kind.fields is not None:
             self._filled(node, instance, kind, args, kwargs)
+            if kind.is_tuple:
+                record = containers.Record(instance.own[name] for name in kind.fields)
+                record.fields = kind.fields
+                return record
         elif args or kwargs:
             raise Refusal(f"`{kind.name}` takes no arguments.", "Give the class an `__init__`.")
         return instance

@@ -123,7 +123,9 @@ def method(
         return _cast(emit, tensor, _dtype_like(args))
     if name in ("is_contiguous", "is_leaf"):
         return True
-    if name in ("detach", "numpy"):
+    if name == "numpy":
+        return _as_numpy(emit, tensor, kwargs)
+    if name == "detach":
         return emit("detach", torch.Tensor.detach, (tensor,), {})
     if name == "contiguous":
         return emit("contiguous", torch.Tensor.contiguous, (tensor,), {})
@@ -139,6 +141,16 @@ def method(
         raise _no_method(name)
     operation, function = resolved
     return call(emit, operation, function, f".{name}", (tensor, *args), kwargs)
+
+
+def _as_numpy(emit: Emit, tensor: fx.Node, kwargs: Mapping[str, Value]) -> Value:
+    if tensor.meta.get("live") and not kwargs.get("force"):
+        raise Refusal(
+            "PyTorch refuses this: can't call numpy() on a tensor that requires grad, as its derivative would be lost.",
+            "Write `.detach().numpy()` where no derivative is wanted, else stay with tensors: `torch.sin(x)` for `np.sin`.",
+            code="operation_failed",
+        )
+    return emit("detach", torch.Tensor.detach, (tensor,), {})
 
 
 def _no_method(name: str) -> Refusal:
@@ -188,6 +200,16 @@ def _to(emit: Emit, tensor: fx.Node, args: tuple[Value, ...], kwargs: Mapping[st
     if len(wanted) == 1 and is_tensor(wanted[0]):
         return _cast(emit, tensor, example(wanted[0]).dtype)
     return _cast(emit, tensor, dtype_of(wanted[0]))
+
+
+def moves_a_leaf(name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> bool:
+    """Whether a call gives another tensor than itself of a leaf of PyTorch's default dtype, float32, on the CPU: then that is no leaf."""
+    wanted = (*args, *kwargs.values())
+    if any(isinstance(value, str) and value.partition(":")[0] in ("cuda", "mps", "xpu") for value in wanted):
+        return True
+    if name in ("to", "type"):
+        return any(isinstance(value, torch.dtype) and value != torch.float32 for value in wanted)
+    return name in ("double", "half", "bfloat16", "cuda")
 
 
 def _is_device(value: Value) -> bool:

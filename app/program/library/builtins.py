@@ -21,7 +21,7 @@ from app.program.semantics.trace import Trace
 from app.program.semantics.values import ClassValue, FunctionValue, Iterator, Method, Named, Partial
 
 _INSTEAD: Final[dict[str, str]] = {
-    "type": "Use `x.dtype`.", "format": "Return the value.",
+    "format": "Return the value.",
     "eval": "Write the expression itself.", "exec": "Write the statements themselves.", "compile": "Write the statements themselves.",
     "open": "Send tensors as inputs.", "grad": 'Write `torch.autograd.grad(y, x)` or `torch.func.grad(f)(x)`.',
     "jacobian": "Write `torch.func.jacrev(f)(x)`.", "hessian": "Write `torch.func.hessian(f)(x)`.",

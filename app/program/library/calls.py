@@ -11,6 +11,7 @@ import torch
 from app.catalogue.call import target
 from app.program.differentiation import custom_functions, nesting, optimizers
 from app.program.differentiation.gradients import Gradients
+from app.program.differentiation.hooks import Hooks
 from app.program.differentiation.transforms import Transforms
 from app.program.function import Branch
 from app.program.library import attributes as tensors
@@ -59,7 +60,9 @@ class Calls:
         self.branches: list[Branch] = []
         self.reads = Reads(trace, self.branches)
         self.builtins = builtins.Builtins(trace, self.operation, self.reads, invoke)
-        self.gradients = Gradients(trace, dtype, weights.weight_of)
+        self.gradients = Gradients(
+            trace, dtype, weights.weight_of, Hooks(trace, dtype, invoke, self.branches, weights.weight_of)
+        )
         self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
         self._plain = plain.Plain(invoke, self.builtins.items)
@@ -129,7 +132,7 @@ class Calls:
         if short == "autograd.grad":
             return functools.partial(self.gradients.autograd_grad, emit)
         if short == "autograd.backward":
-            return lambda args, kwargs: self.gradients.backward(args[0], (), kwargs)
+            return functools.partial(self.gradients.backward_of, emit)
         if short == "autograd.Variable" or short == "Variable":
             return self._variable
         if short in self.transforms.table:
@@ -160,7 +163,7 @@ class Calls:
 
     def custom(self, emit: Emit, kind: ClassValue, args: tuple[Value, ...]) -> Value:
         """`F.apply(*args)` of a `torch.autograd.Function` of the program."""
-        return custom_functions.called(self._trace, self._dtype, self._invoke, emit, kind, args)
+        return custom_functions.called(self._trace, self._dtype, self._invoke, self.branches, emit, kind, args)
 
     def operation(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         """The step that calls the operation `name`."""
@@ -235,6 +238,10 @@ class Calls:
             return self._dict_method(owner, name, args, kwargs)
         if isinstance(owner, str):
             return formatting.method(owner, name, args, kwargs)
+        if (
+            static.is_number(owner) and name == "item" and not args
+        ):  # NumPy's numbers have it: `np.finfo(np.float32).eps.item()`
+            return owner
         raise Refusal(
             f"{named(owner).capitalize()} has no `.{name}()` here.", "Methods belong to tensors; `tensor(2.0)` makes one."
         )
@@ -295,7 +302,7 @@ class Calls:
                     "Write them with a point, `torch.tensor([1.0, 2.0], requires_grad=True)`, or give `dtype=torch.float32`.",
                     code="operation_failed",
                 )
-            return Weight(value)
+            return Weight(value, typed="dtype" in kwargs)
         return value
 
     def _stacked(self, emit: Emit, value: Value) -> Value:

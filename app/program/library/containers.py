@@ -26,13 +26,14 @@ def is_key(value: Value) -> bool:
 
 INERT_METHODS: Final = frozenset(
     {"to", "cuda", "cpu", "double", "float", "half", "share_memory", "compile",
-     "reset_parameters", "flatten_parameters", "register_forward_hook"}
+     "reset_parameters", "flatten_parameters"}
 )  # fmt: skip
 MODULE_METHODS: Final = INERT_METHODS | {
     "requires_grad_", "zero_grad", "load_state_dict",
     "train", "eval", "forward", "apply", "parameters", "named_parameters", "modules", "children", "named_children", "named_modules",
     "state_dict", "register_buffer", "register_parameter", "add_module", "append", "extend", "insert", "keys", "values", "items",
-    "buffers", "named_buffers",
+    "buffers", "named_buffers", "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_backward_hook",
+    "register_full_backward_pre_hook",
 }  # fmt: skip
 
 

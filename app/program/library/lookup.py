@@ -19,7 +19,7 @@ from app.errors import PullbackError
 from app.program.library.factories import FACTORIES, keywords_of
 from app.program.modules.layer_table import CONTAINERS, LAYERS, WHOLE
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, Value
+from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.static import nearest as static_nearest
 
 # Under these prefixes people also write what stands elsewhere (`F.exp`).
@@ -35,6 +35,8 @@ _SPELLINGS: Final = {
     "dims": "dim",
     "dim": "dims",
 }
+# Written with several tensors where the operation takes one list of them.
+_VARIADIC: Final = ("chain_matmul",)
 # Functions that take a size or a list of axes as one argument, although people write it as several.
 _LISTS: Final = ("reshape", "permute", "flip", "tile", "broadcast_to")
 
@@ -80,6 +82,8 @@ def call(
     keywords = _keywords(operation, written, keywords_of(written, kwargs))
     if operation.name in _LISTS and len(args) > 2 and all(isinstance(a, int) for a in args[1:]) and not keywords:
         args = (args[0], tuple(args[1:]))
+    if written.rpartition(".")[2] in _VARIADIC and all(is_tensor(a) for a in args):
+        args = (list(args),)
     if operation.call == "variadic" and len(args) == 1 and isinstance(args[0], list | tuple):
         args = tuple(args[0])
     _check_integers(operation, (*args, *keywords.values()))

@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from app.program.library import vocabulary
-from app.program.library.factories import Device, dtype_of
+from app.program.library.factories import PYTHON_DTYPES, Device, dtype_of
 from app.program.modules.layers import LayerValue
 from app.program.packages import formatting
 from app.program.reading.source import Refusal
@@ -74,6 +74,7 @@ class Plain:
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": self._defaultdict,
             "isinstance": self._isinstance, "setattr": self._setattr, "divmod": self._divmod, "slice": self._slice, "str": self._str,
+            "type": self._type, "namedtuple": self._namedtuple,
             "accumulate": self._accumulate, **{name: functools.partial(self._combined, name) for name in _COMBINED},
         }  # fmt: skip
 
@@ -131,6 +132,37 @@ class Plain:
         if len(args) != 2:
             raise Refusal("`isinstance` takes a value and a type.")
         return any(self._is(args[0], kind) for kind in (args[1] if isinstance(args[1], tuple) else (args[1],)))
+
+    def _namedtuple(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> ClassValue:
+        """`namedtuple("Point", ["x", "y"])`, or `"x y"`."""
+        names = dict(zip(("typename", "field_names"), args, strict=False)) | kwargs
+        defaults = names.pop("defaults", None) or ()
+        fields = names.get("field_names")
+        fields = fields.replace(",", " ").split() if isinstance(fields, str) else fields
+        is_right = isinstance(fields, list | tuple) and all(
+            isinstance(f, str) and f.isidentifier() and f[0] != "_" for f in fields
+        )
+        if not is_right or set(names) != {"typename", "field_names"} or not isinstance(names["typename"], str):
+            raise Refusal("`namedtuple` takes a name and the names of its fields.", 'Write `namedtuple("Point", ["x", "y"])`.')
+        members: tuple[str, ...] = tuple(fields or ())
+        own = dict(zip(reversed(members), reversed(self._items(emit, defaults)), strict=False))
+        return ClassValue(names["typename"], (), module=False, own=own, fields=members, is_tuple=True)
+
+    def _type(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`type(value)`: a class of the program, or the name of one of PyTorch's or Python's."""
+        if len(args) != 1 or kwargs:
+            raise Refusal("`type` takes one value: it makes no classes here.", "Write `class Name:`.")
+        (value,) = args
+        if isinstance(value, Instance) and isinstance(value.kind, ClassValue):
+            return value.kind
+        if is_tensor(value):
+            return Named("torch.Tensor")
+        if isinstance(value, Instance | LayerValue):
+            return Named(f"torch.nn.{value.kind if isinstance(value, Instance) else value.name}")
+        for name, kind in _TYPES.items():
+            if type(value) is kind:
+                return PYTHON_DTYPES.get(name, Named(name))
+        raise Refusal(f"The type of {named(value)} has no name here.", "Ask with `isinstance`.")
 
     def _is(self, value: Value, kind: Value) -> bool:
         if isinstance(kind, ClassValue):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import math
 import re
 from typing import Any, Final
 
@@ -89,7 +88,8 @@ SAME: Final = (
     "nn.SyncBatchNorm.convert_sync_batchnorm",
 )
 _FUNCTIONS: Final = (
-    "functools.partial", "functools.reduce", "collections.OrderedDict", "collections.defaultdict", "itertools.product",
+    "functools.partial", "functools.reduce", "collections.OrderedDict", "collections.defaultdict", "collections.namedtuple", "namedtuple",
+    "itertools.product",
     "itertools.combinations",
     "itertools.permutations", "itertools.chain", "itertools.accumulate", "OrderedDict", "partial", "reduce",
 )  # fmt: skip
@@ -124,7 +124,7 @@ def constant(path: str) -> Any:
     if root == "torch" and rest in factories.TORCH_DTYPES:
         return factories.TORCH_DTYPES[rest]
     if short in ("np.newaxis", "np.euler_gamma"):
-        return None if short == "np.newaxis" else math.e
+        return None if short == "np.newaxis" else 0.5772156649015329
     if short in ("backends.cudnn.deterministic", "backends.cudnn.benchmark"):
         return False
     return None

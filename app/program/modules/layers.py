@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -44,6 +44,7 @@ class Weight:
         frozen: `requires_grad` was set to False: no `backward()` gives it a gradient.
         first: the node with its first value, where nobody sent one: what later steps of training leave in `initial` is not it.
         trained: a parameter, whose gradient can be asked for; a buffer otherwise.
+        typed: its dtype was written where it was made, or it is a layer's own: by PyTorch's default it is float32 otherwise.
     """
 
     initial: fx.Node
@@ -52,6 +53,7 @@ class Weight:
     trained: bool = True
     first: fx.Node | None = None
     frozen: bool = False
+    typed: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +65,7 @@ class LayerValue:
         weights: by their names in `state_dict`.
         parent: the module that holds it and its name there.
         tensor_options: tensors that it was constructed with (`weight=w` of a loss).
+        hooks, pre_hooks: functions that each call of it goes through, after and before its `forward`.
     """
 
     name: str
@@ -71,6 +74,8 @@ class LayerValue:
     tensor_options: dict[str, Value]
     parent: tuple[Any, str] | None = None
     training: bool = True
+    hooks: list[Value] = field(default_factory=list)
+    pre_hooks: list[Value] = field(default_factory=list)
 
 
 def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> LayerValue:

@@ -34,12 +34,13 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
         return _weight(emit, weights, value)
     if isinstance(value, LayerValue):
         layer = LayerValue(value.name, value.skeleton, {}, value.tensor_options, training=value.training)
+        layer.hooks, layer.pre_hooks = list(value.hooks), list(value.pre_hooks)
         for key, weight in value.weights.items():
             layer.weights[key] = _weight(emit, weights, weight)
             layer.weights[key].parent = (layer, key)
         return layer
     if isinstance(value, Instance):
-        instance = Instance(value.kind, training=value.training)
+        instance = Instance(value.kind, training=value.training, hooks=list(value.hooks), pre_hooks=list(value.pre_hooks))
         for key, member in value.own.items():
             instance.own[key] = again(member)
             weights.adopt(instance.own[key], instance, key)

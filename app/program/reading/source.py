@@ -56,7 +56,7 @@ _STARRED: Final = (
 _KNOWN_DUNDERS: Final = (
     "__init__", "__call__", "__name__", "__class__", "__future__", "__len__", "__getitem__", "__repr__", "__str__", "__iter__", "__post_init__",
 )  # fmt: skip
-_ATTRIBUTE_DUNDERS: Final = ("__init__",)
+_ATTRIBUTE_DUNDERS: Final = ("__init__", "__name__")
 _NAME_DUNDERS: Final = ("__name__", "__class__")
 
 
@@ -259,7 +259,8 @@ def _not_importable(module: str) -> Refusal | None:
 def _underscored(node: ast.AST) -> Refusal | None:
     """What reaches into Python or PyTorch by names that start with underscores."""
     if isinstance(node, ast.Attribute) and _is_private(node.attr, _ATTRIBUTE_DUNDERS):
-        return Refusal(f"`.{node.attr}` is not in the language: no attribute starts with an underscore.")
+        instead = "Write `type(x)`." if node.attr == "__class__" else None
+        return Refusal(f"`.{node.attr}` is not in the language: no attribute starts with an underscore.", instead)
     if isinstance(node, ast.Name) and node.id.startswith("__") and node.id not in _NAME_DUNDERS:
         return Refusal(f"`{node.id}` is not in the language: no name starts with two underscores.")
     if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.startswith("__") and node.name not in _KNOWN_DUNDERS:

@@ -12,6 +12,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
 from app.program.semantics.static import named
+from app.program.semantics.values import ClassValue, Named
 
 SYMBOLS: Final[dict[type[ast.AST], str]] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",
@@ -22,6 +23,10 @@ SYMBOLS: Final[dict[type[ast.AST], str]] = {
 
 def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop, left: Value, right: Value) -> Value:
     """`left operation right`; `operate` does those that tensors know too."""
+    if isinstance(operation, ast.Is | ast.IsNot | ast.Eq | ast.NotEq) and (_is_type(left) or _is_type(right)):
+        return _is_same_type(left, right) == isinstance(operation, ast.Is | ast.Eq)
+    if isinstance(operation, ast.In | ast.NotIn) and _is_type(left) and isinstance(right, list | tuple):
+        return any(_is_same_type(left, kind) for kind in right) == isinstance(operation, ast.In)
     if isinstance(operation, ast.Is | ast.IsNot):
         if not any(value is None or isinstance(value, bool) for value in (left, right)):
             raise Refusal("`is` compares with None only.", "Write `==`.")
@@ -39,3 +44,14 @@ def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop
             raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
         return (left is right) == (symbol == "==")
     return operate(symbol, left, right)
+
+
+def _is_type(value: Value) -> bool:
+    """Whether a value is the name of a type or a class, as `type(x)` gives it."""
+    return isinstance(value, Named | ClassValue)
+
+
+def _is_same_type(left: Value, right: Value) -> bool:
+    if isinstance(left, Named) and isinstance(right, Named):
+        return left.path.removeprefix("torch.") == right.path.removeprefix("torch.")
+    return left is right

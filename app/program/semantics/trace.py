@@ -188,6 +188,13 @@ class Trace:
             cell.history.append((self.steps, node))
         return cell.node  # type: ignore[no-any-return]
 
+    def passed_on(self, identity: fx.Node) -> fx.Node:
+        """What later steps read of a tensor: its value now, behind the hooks through which its gradient comes."""
+        node = self.now(identity)
+        while "hooked" in node.meta:
+            node = node.meta["hooked"]
+        return node
+
     def write(self, step: Step, identity: fx.Node, value: fx.Node, *, complete: bool = False) -> None:
         """What was computed as `value` is written into the memory of `identity`: its base and all views of it change.
 
@@ -255,7 +262,7 @@ class Trace:
 
     def _taken(self, identity: fx.Node) -> fx.Node:
         """What a step is given for a tensor: its value now, cut off from derivatives under `no_grad`."""
-        node = self.now(identity)
+        node = self.passed_on(identity)
         if self.grad_enabled or not node.meta["live"] or not isinstance(node.meta["val"], Tensor):
             return node
         if not is_floating(node.meta["val"]):
@@ -297,7 +304,7 @@ class Trace:
     def finish(self, outputs: dict[str, fx.Node]) -> None:
         """Closes the graph with its named outputs."""
         self.outputs = tuple(outputs)
-        self.graph.output(tuple(self.now(node) for node in outputs.values()))
+        self.graph.output(tuple(self.passed_on(node) for node in outputs.values()))
         if self.has_written:  # then who shares memory with whom has decided what the writes changed
             for node, owner in self._memory:
                 questions.asked(node, questions.shares_memory, owner)

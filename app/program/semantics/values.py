@@ -37,6 +37,7 @@ class ClassValue:
         own: methods and class attributes.
         fields: of a dataclass or a named tuple, in order; None for other classes.
         custom: it extends `torch.autograd.Function`.
+        is_tuple: its objects are tuples, whose members have the names of `fields`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ClassValue:
     own: dict[str, Any]
     fields: tuple[str, ...] | None = None
     custom: bool = False
+    is_tuple: bool = False
 
     def find(self, name: str) -> Any:
         """A method or attribute by Python's order of classes, or `MISSING`."""
@@ -77,12 +79,15 @@ class Instance:
         own: attributes; of a container its members, by their names in `state_dict`.
         training: as `train()` and `eval()` set it.
         parent: the module that holds it (None for a name of the program) and its name there.
+        hooks, pre_hooks: functions that each call of it goes through, after and before its `forward`.
     """
 
     kind: ClassValue | str
     own: dict[str, Any] = field(default_factory=dict)
     training: bool = True
     parent: tuple[Any, str] | None = None
+    hooks: list[Any] = field(default_factory=list)
+    pre_hooks: list[Any] = field(default_factory=list)
 
     @property
     def is_module(self) -> bool:

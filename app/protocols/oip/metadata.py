@@ -204,7 +204,7 @@ def _properties(model: Model) -> Mapping[str, str]:
         "derivatives": ", ".join(".".join((kind, *roles)) for kind, roles in KINDS.items()) if inputs else "",
         "cotangents": ", ".join(f"cotangent.{name}" for name in outputs),
         "tangents": ", ".join(f"tangent.{name}" for name in inputs),
-        "seed": "required" if model.random else "",
+        "seed": "required" if model.random else "needed where dropout is asked for" if model.may_draw else "",
     }
     return {key: text for key, text in properties.items() if text}
 

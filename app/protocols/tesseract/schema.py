@@ -126,8 +126,9 @@ def _properties(model: Model) -> dict[str, Any]:
         properties[spec.name] = {"type": "array", "items": array} if spec.several else array
         if spec.meaning:
             properties[spec.name] = {**properties[spec.name], "description": spec.meaning}
-    if model.random:
-        properties["seed"] = {"type": "integer", "description": "Decides the random numbers."}
+    if model.may_draw:
+        when = "" if model.random else " Needed where dropout is asked for."
+        properties["seed"] = {"type": "integer", "description": f"Decides the random numbers.{when}"}
     return properties
 
 
