@@ -232,7 +232,7 @@ def _zeros(block: Block, layout: Layout) -> Pair:
 
 
 def _nothing_left_out(block: Block) -> Dependence:
-    return Dependence(Pattern(block.output.numel(), None), Values())
+    return Dependence(Pattern(block.output.numel()), Values())
 
 
 def _shaped(block: Block, layout: Layout, values: Tensor) -> Single:

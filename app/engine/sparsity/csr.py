@@ -5,6 +5,7 @@ A pattern of a small function takes some twenty such steps; with the checks each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -18,7 +19,7 @@ Numbers: TypeAlias = NDArray[np.int64]
 _INT32_LIMIT: Final = np.iinfo(np.int32).max
 
 
-def _width(*sizes: int) -> Any:
+def width(*sizes: int) -> Any:
     """The integers that scipy would take for arrays of these sizes."""
     return np.int32 if max(sizes) < _INT32_LIMIT else np.int64
 
@@ -32,7 +33,7 @@ def _template() -> dict[str, Any]:
 _TEMPLATE: Final = _template()
 
 
-def _assembled(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
+def assembled(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
     """Of arrays that are what they must be: sorted within each row, both of the width that scipy would take."""
     matrix = csr_matrix.__new__(csr_matrix)
     matrix.__dict__.update(_TEMPLATE)
@@ -43,8 +44,35 @@ def _assembled(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> C
 
 def from_csr(columns: Numbers, pointers: Numbers, shape: tuple[int, int]) -> Csr:
     """The boolean CSR matrix of sorted column numbers and row pointers."""
-    width = _width(len(columns), *shape)
-    return _assembled(columns.astype(width, copy=False), pointers.astype(width, copy=False), shape)
+    kind = width(len(columns), *shape)
+    return assembled(columns.astype(kind, copy=False), pointers.astype(kind, copy=False), shape)
+
+
+def slices(shape: Sequence[int], dims: Sequence[int]) -> Csr:
+    """For each slice of a tensor along `dims`, which ascend, its elements; slices are counted row-major over the other dimensions."""
+    dims = [dim for dim in dims if dim < len(shape)]  # of a single number
+    rest = [dim for dim in range(len(shape)) if dim not in dims]
+    size, elements = math.prod([shape[dim] for dim in dims]), math.prod(shape)
+    count = math.prod([shape[dim] for dim in rest])
+    members = np.arange(elements, dtype=width(elements))
+    if rest and dims and rest[-1] > dims[0]:
+        members = members.reshape(shape).transpose((*rest, *dims)).reshape(-1)
+    return assembled(members, np.arange(count + 1, dtype=width(elements, count)) * size, (count, elements))
+
+
+def picked(chosen: Csr, line: Numbers, columns: int) -> Csr | None:
+    """Row i has the entries `line[k]` of all k in row i of `chosen`; None where they are not in order, or some are none (-1)."""
+    kind = width(len(chosen.indices), chosen.shape[0], columns)
+    indices = line[chosen.indices].astype(kind, copy=False)
+    if not len(indices):
+        return assembled(indices, chosen.indptr.astype(kind, copy=False), (chosen.shape[0], columns))
+    ascends = np.empty(len(indices), bool)
+    np.greater(indices[1:], indices[:-1], out=ascends[1:])
+    starts = chosen.indptr[:-1]
+    ascends[starts[starts < len(indices)]] = True
+    if not ascends.all() or int(indices.min()) < 0:
+        return None
+    return assembled(indices, chosen.indptr.astype(kind, copy=False), (chosen.shape[0], columns))
 
 
 def selection(row: Numbers, column: Numbers, shape: tuple[int, int]) -> Csr:
@@ -68,32 +96,32 @@ def union(one: Csr, other: Csr) -> Csr:
     one, other = canonical(one), canonical(other)
     rows, columns = one.shape
     most = len(one.indices) + len(other.indices)
-    width = _width(most, rows, columns)
-    pointers, indices, data = np.empty(rows + 1, width), np.empty(most, width), np.empty(most, bool)
-    operands = [array.astype(width, copy=False) for m in (one, other) for array in (m.indptr, m.indices)]
+    kind = width(most, rows, columns)
+    pointers, indices, data = np.empty(rows + 1, kind), np.empty(most, kind), np.empty(most, bool)
+    operands = [array.astype(kind, copy=False) for m in (one, other) for array in (m.indptr, m.indices)]
     _sparsetools.csr_plus_csr(
         rows, columns, operands[0], operands[1], one.data, operands[2], operands[3], other.data, pointers, indices, data
     )
     count = int(pointers[-1])
-    return _assembled(indices if count == most else indices[:count].copy(), pointers, one.shape)
+    return assembled(indices if count == most else indices[:count].copy(), pointers, one.shape)
 
 
 def rows_of(matrix: Csr, numbers: Numbers) -> Csr:
     """The rows `numbers` in this order, repeats allowed."""
     lengths = np.diff(matrix.indptr)[numbers]
     total = int(lengths.sum(dtype=np.int64))
-    width = _width(total, len(numbers), matrix.shape[1])
-    pointers = np.zeros(len(numbers) + 1, width)
+    kind = width(total, len(numbers), matrix.shape[1])
+    pointers = np.zeros(len(numbers) + 1, kind)
     np.cumsum(lengths, out=pointers[1:])
-    operands = [array.astype(width, copy=False) for array in (numbers, matrix.indptr, matrix.indices)]
-    indices, data = np.empty(total, width), np.empty(total, bool)
+    operands = [array.astype(kind, copy=False) for array in (numbers, matrix.indptr, matrix.indices)]
+    indices, data = np.empty(total, kind), np.empty(total, bool)
     _sparsetools.csr_row_index(len(numbers), *operands, matrix.data, indices, data)
-    return _assembled(indices, pointers, (len(numbers), matrix.shape[1]))
+    return assembled(indices, pointers, (len(numbers), matrix.shape[1]))
 
 
 def rows_between(matrix: Csr, start: int, stop: int) -> Csr:
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
-    return _assembled(
+    return assembled(
         matrix.indices[first:last], matrix.indptr[start : stop + 1] - matrix.indptr[start], (stop - start, matrix.shape[1])
     )
 
@@ -103,7 +131,7 @@ def transposed(matrix: Csr) -> Csr:
     pointers = np.empty(columns + 1, matrix.indptr.dtype)
     indices, data = np.empty(len(matrix.indices), matrix.indices.dtype), np.empty(len(matrix.indices), bool)
     _sparsetools.csr_tocsc(rows, columns, matrix.indptr, matrix.indices, matrix.data, pointers, indices, data)
-    return _assembled(indices, pointers, (columns, rows))
+    return assembled(indices, pointers, (columns, rows))
 
 
 def stacked(matrices: Sequence[Csr]) -> Csr:

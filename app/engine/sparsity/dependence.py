@@ -56,7 +56,7 @@ def dependences(
         static: no branch of the function was chosen by values.
     """
     traced = _traced(run, leaves, wrt, limit, differentiates, operations)
-    if len(wrt) > 1 and any(t.pattern.matrix is None for t in traced):
+    if len(wrt) > 1 and any(t.pattern.is_full for t in traced):
         # Together they are too many or too dense: each input for itself.
         alone = [_traced(run, leaves, [name], limit, differentiates, operations) for name in wrt]
         return [
@@ -72,9 +72,8 @@ def dependences(
         by_input = {}
         for name in wrt:
             stop = start + leaves[name].numel()
-            matrix = one.pattern.matrix
-            part = matrix if matrix is None or len(wrt) == 1 else matrix[:, start:stop]
-            by_input[name] = _dependence(Pattern(one.pattern.rows, part), one.values, static)
+            part = one.pattern if len(wrt) == 1 else one.pattern.between(start, stop)
+            by_input[name] = _dependence(part, one.values, static)
             start = stop
         result.append(by_input)
     return result
@@ -114,4 +113,4 @@ def _traced(
 
 
 def _unproved(run: Callable[[Mapping[str, Tensor]], Sequence[Tensor | None]], leaves: Mapping[str, Tensor]) -> list[Trace]:
-    return [Trace(Pattern(0 if r is None else r.numel(), None), Values()) for r in run(leaves)]
+    return [Trace(Pattern(0 if r is None else r.numel()), Values()) for r in run(leaves)]

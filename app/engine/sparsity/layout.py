@@ -41,7 +41,7 @@ class Matrix:
 
     def sparse_bytes(self) -> int:
         """Values, and an index for each dimension of output and leaf."""
-        entries = math.prod(self.shape) if self.pattern.matrix is None else int(self.pattern.matrix.nnz)
+        entries = math.prod(self.shape) if self.pattern.is_full else int(self.pattern.matrix.nnz)
         return entries * (self.itemsize + _INDEX_BYTES * (len(self.output) + len(self.leaf)))
 
     def block_bytes(self) -> int:
@@ -148,7 +148,7 @@ def _form(matrix: Matrix) -> Form:
     sizes: list[tuple[int, Form]] = [(matrix.dense_bytes(), "dense")]
     if fixed and matrix.is_block():
         sizes.insert(0, (matrix.block_bytes(), "block"))
-    if matrix.pattern.matrix is not None:
+    if not matrix.pattern.is_full:
         sizes.append((matrix.sparse_bytes(), "sparse"))
     return min(sizes, key=lambda pair: pair[0])[1]
 

@@ -5,26 +5,51 @@ A pattern is a proven superset: what it leaves out cannot be. Where it would gro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from app.engine.sparsity import csr
+from app.engine.sparsity import csr, ellpack
 from app.engine.sparsity.csr import Csr, Numbers, from_csr
+from app.engine.sparsity.ellpack import Lines
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
-    """One row for each element of a tensor, one column for each element of the inputs.
+    """One row for each element of a tensor, one column for each element of the inputs: as lines or as a matrix, or full.
 
     Attributes:
         rows: the tensor's elements.
-        matrix: boolean CSR `[rows, columns]`; None where every element may depend on every column.
+        lines: where there are few entries in a row, else None.
     """
 
-    rows: int
-    matrix: Csr | None
+    __slots__ = ("_columns", "_matrix", "lines", "rows")
+
+    def __init__(self, rows: int, matrix: Csr | None = None, lines: Lines | None = None, columns: int = 0) -> None:
+        self.rows = rows
+        self.lines = lines
+        self._matrix = matrix
+        self._columns = columns if matrix is None else matrix.shape[1]
+
+    @property
+    def is_full(self) -> bool:
+        """Every element may depend on every column."""
+        return self.lines is None and self._matrix is None
+
+    @property
+    def matrix(self) -> Csr:
+        """Boolean CSR `[rows, columns]`; None where it is full."""
+        if self._matrix is None and self.lines is not None:
+            self._matrix = ellpack.matrix_of(self.lines, self.rows, self._columns)
+        return self._matrix
+
+    def between(self, start: int, stop: int) -> Pattern:
+        """These columns alone, numbered from 0."""
+        if self.lines is not None:
+            cut = [np.where((line >= start) & (line < stop), line - start, -1) for line in self.lines]
+            return Pattern(self.rows, None, tuple([line for line in cut if (line >= 0).any()]), stop - start)
+        return Pattern(self.rows, None if self._matrix is None else self._matrix[:, start:stop])
 
 
 class PatternSpace:
@@ -41,70 +66,121 @@ class PatternSpace:
 
     def none(self, rows: int) -> Pattern:
         """Elements that depend on nothing."""
-        return self._of(from_csr(np.empty(0, np.int32), np.zeros(rows + 1, np.int32), (rows, self.columns)))
+        return Pattern(rows, None, (), self.columns)
 
     def full(self, rows: int) -> Pattern:
-        return Pattern(rows, None)
+        return Pattern(rows)
 
     def identity(self, start: int, count: int) -> Pattern:
         """Element k depends on column `start + k`."""
-        return self._of(from_csr(np.arange(start, start + count), np.arange(count + 1), (count, self.columns)))
+        line = np.arange(start, start + count, dtype=csr.width(count, self.columns))
+        return Pattern(count, None, (line,), self.columns)
 
     def _of(self, matrix: Csr) -> Pattern:
         return Pattern(matrix.shape[0], matrix)
+
+    def _fits(self, lines: Lines | None, rows: int) -> bool:
+        """Whether these lines are there, and not too many entries even if no two are one."""
+        return lines is not None and len(lines) * rows <= self.entries_at_most
 
     def union(self, patterns: Iterable[Pattern]) -> Pattern:
         """Each row depends on what it depends on in one of `patterns`, which have the same number of rows."""
         distinct = list({id(pattern): pattern for pattern in patterns}.values())
         total = distinct[0]
         for pattern in distinct[1:]:
-            if total.matrix is None or pattern.matrix is None:
-                return self.full(total.rows)
-            if total.matrix.nnz + pattern.matrix.nnz > self.entries_at_most:
-                return self.full(total.rows)
-            total = self._of(csr.union(total.matrix, pattern.matrix))
+            total = self._both(total, pattern)
         return total
+
+    def _both(self, one: Pattern, other: Pattern) -> Pattern:
+        if one.lines is not None and other.lines is not None:
+            joined = ellpack.united(one.lines, other.lines)
+            if joined is not None and self._fits(joined, one.rows):
+                return Pattern(one.rows, None, joined, self.columns)
+        first, second = one.matrix, other.matrix
+        if first is None or second is None or first.nnz + second.nnz > self.entries_at_most:
+            return self.full(one.rows)
+        return self._of(csr.union(first, second))
 
     def take(self, pattern: Pattern, numbers: Numbers) -> Pattern:
         """The rows `numbers` in this order, repeats allowed."""
-        if pattern.matrix is None:
+        if pattern.lines is not None and self._fits(pattern.lines, len(numbers)):
+            return Pattern(len(numbers), None, ellpack.taken(pattern.lines, numbers), self.columns)
+        matrix = pattern.matrix
+        if matrix is None:
             return self.full(len(numbers))
-        counts = np.diff(pattern.matrix.indptr)
+        counts = np.diff(matrix.indptr)
         if int(counts.max(initial=0)) * len(numbers) > self.entries_at_most and (
             int(counts[numbers].sum(dtype=np.int64)) > self.entries_at_most
         ):
             return self.full(len(numbers))
-        return self._of(csr.rows_of(pattern.matrix, numbers))
+        return self._of(csr.rows_of(matrix, numbers))
+
+    def placed(self, pattern: Pattern, part: tuple[int, ...], shape: tuple[int, ...], at: tuple[Any, ...]) -> Pattern:
+        """The rows of a tensor of `shape` that has this pattern, of the shape `part`, at the index `at`, and nothing elsewhere.
+
+        Raises ValueError where the two do not fit.
+        """
+        rows = math.prod(shape)
+        if pattern.lines is not None and self._fits(pattern.lines, rows):
+            lines = [np.full(shape, -1, line.dtype) for line in pattern.lines]
+            for whole, line in zip(lines, pattern.lines, strict=True):
+                if whole[at].shape != part:
+                    raise ValueError(part)
+                whole[at] = line.reshape(part)
+            return Pattern(rows, None, tuple([line.reshape(-1) for line in lines]), self.columns)
+        numbers = np.zeros(shape, np.int64)
+        if numbers[at].shape != part:
+            raise ValueError(part)
+        numbers[at] = np.arange(1, pattern.rows + 1).reshape(part)
+        return self.take(self.stack([self.none(1), pattern]), numbers.reshape(-1))
 
     def slice(self, pattern: Pattern, start: int, stop: int) -> Pattern:
+        if pattern.lines is not None:
+            return Pattern(stop - start, None, tuple([line[start:stop] for line in pattern.lines]), self.columns)
         if pattern.matrix is None:
             return self.full(stop - start)
         return self._of(csr.rows_between(pattern.matrix, start, stop))
 
     def product(self, chosen: Csr, pattern: Pattern) -> Pattern:
         """Row i depends on all that the rows named in row i of `chosen` depend on."""
-        if pattern.matrix is None:
+        if pattern.is_full:
             return self.full(chosen.shape[0])
-        counts = np.diff(pattern.matrix.indptr)
+        if chosen.shape[0] == 1 and len(chosen.indices) == pattern.rows:
+            return self.all_of([pattern])
+        if pattern.lines is not None and len(pattern.lines) == 1 and len(chosen.indices) <= self.entries_at_most:
+            picked = csr.picked(chosen, pattern.lines[0], self.columns)
+            if picked is not None:
+                return self._of(picked)
+        matrix = pattern.matrix
+        counts = np.diff(matrix.indptr)
         bound = int(counts[chosen.indices].sum(dtype=np.int64)) if len(counts) else 0
         if bound > self.entries_at_most:
             return self.full(chosen.shape[0])
-        return self._of(csr.canonical(chosen @ pattern.matrix))
+        return self._of(csr.canonical(chosen @ matrix))
 
     def stack(self, patterns: Sequence[Pattern]) -> Pattern:
         """The rows of one after those of the other."""
-        rows = sum(pattern.rows for pattern in patterns)
-        if any(pattern.matrix is None for pattern in patterns):
-            return self.full(rows)
         if len(patterns) == 1:
             return patterns[0]
+        rows = sum([pattern.rows for pattern in patterns])
+        if any(pattern.is_full for pattern in patterns):
+            return self.full(rows)
+        parts = [(pattern.rows, pattern.lines) for pattern in patterns if pattern.lines is not None]
+        if len(parts) == len(patterns):
+            lines = ellpack.stacked(parts)
+            if self._fits(lines, rows):
+                return Pattern(rows, None, lines, self.columns)
         return self._of(csr.stacked([pattern.matrix for pattern in patterns]))
 
     def all_of(self, patterns: Sequence[Pattern]) -> Pattern:
         """A single row that depends on what any row of any of `patterns` depends on."""
-        if any(pattern.matrix is None for pattern in patterns):
+        if any(pattern.is_full for pattern in patterns):
             return self.full(1)
-        columns = np.unique(np.concatenate([pattern.matrix.indices for pattern in patterns if pattern.matrix is not None]))
+        there = np.zeros(self.columns + 1, dtype=bool)  # the last is where -1 points to
+        for pattern in patterns:
+            for line in (pattern.matrix.indices,) if pattern.lines is None else pattern.lines:
+                there[line] = True
+        columns = np.flatnonzero(there[:-1])
         return self._of(from_csr(columns, np.array([0, len(columns)]), (1, self.columns)))
 
     def repeated(self, row: Pattern, rows: int) -> Pattern:

@@ -6,7 +6,7 @@ and a lost pattern reads as "constant". The memory itself does not change hands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -40,16 +40,16 @@ class Values:
         self.switched |= other.switched
 
 
-@dataclass
-class _Memory:
+@dataclass(slots=True)
+class Memory:
     """One storage. `unit`: bytes of an element; `pattern`: of its elements, None for a constant."""
 
     reference: StorageWeakRef
     unit: int
     elements: int
-    pattern: Pattern | None = None
-    values: Values = field(default_factory=Values)
-    views: dict[_Geometry, Pattern] = field(default_factory=dict)
+    pattern: Pattern | None
+    values: Values
+    views: dict[_Geometry, Pattern]
 
 
 class Memories:
@@ -57,7 +57,7 @@ class Memories:
 
     def __init__(self, space: PatternSpace) -> None:
         self._space = space
-        self._known: dict[int, _Memory] = {}
+        self._known: dict[int, Memory] = {}
         self._until_cleaning = _CLEAN_EVERY
 
     def knows(self, tensor: Tensor) -> bool:
@@ -65,23 +65,26 @@ class Memories:
 
     def values(self, tensor: Tensor) -> Values:
         """What of it hangs on values; nothing where it is unknown: such a tensor was made before the run, of no input."""
-        memory = self._find(tensor)
+        memory = self.find(tensor)
         return Values() if memory is None else memory.values
 
     def pattern(self, tensor: Tensor) -> Pattern | None:
         """One row for each element of `tensor`, row-major; None where it is constant."""
-        memory = self._find(tensor)
-        if memory is None or memory.pattern is None:
-            return None
+        return self.read(self.find(tensor), tensor)
+
+    def read(self, memory: Memory | None, tensor: Tensor) -> Pattern | None:
+        """`pattern` of a tensor in `memory`."""
+        if memory is None or memory.pattern is None or _covers(tensor, memory):
+            return None if memory is None else memory.pattern
         key = (int(tensor.storage_offset()), tensor.element_size(), tuple(tensor.shape), tuple(tensor.stride()))
         pattern = memory.views.get(key)
         if pattern is None:
-            pattern = memory.views[key] = self._read(memory, tensor)
+            pattern = memory.views[key] = self._part(memory.pattern, memory.unit, tensor)
         return pattern
 
     def write(self, tensor: Tensor, pattern: Pattern | None, values: Values) -> None:
         """From now on the elements of `tensor` have this pattern; the rest of its memory keeps its own."""
-        memory = self._find(tensor) or self._register(tensor)
+        memory = self.find(tensor) or self._register(tensor)
         memory.values.add(values)
         if pattern is None and memory.pattern is None:
             return
@@ -114,7 +117,8 @@ class Memories:
             order = np.delete(order, first)
         return total
 
-    def _find(self, tensor: Tensor) -> _Memory | None:
+    def find(self, tensor: Tensor) -> Memory | None:
+        """What is known of its storage."""
         storage = tensor.untyped_storage()
         memory = self._known.get(storage._cdata)
         if memory is not None and storage.nbytes() != memory.unit * memory.elements:  # resized: nothing is known of what moved
@@ -123,7 +127,7 @@ class Memories:
             memory.views.clear()
         return memory
 
-    def _register(self, tensor: Tensor) -> _Memory:
+    def _register(self, tensor: Tensor) -> Memory:
         self._until_cleaning -= 1
         if self._until_cleaning == 0:
             self._until_cleaning = _CLEAN_EVERY
@@ -134,26 +138,23 @@ class Memories:
         storage = tensor.untyped_storage()
         unit = tensor.element_size()
         reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-        memory = _Memory(reference, unit, storage.nbytes() // unit)
-        self._known[storage._cdata] = memory
+        memory = self._known[storage._cdata] = Memory(reference, unit, storage.nbytes() // unit, None, Values(), {})
         return memory
 
-    def _read(self, memory: _Memory, tensor: Tensor) -> Pattern:
-        assert memory.pattern is not None  # noqa: S101  # the caller has looked
-        if _covers(tensor, memory):
-            return memory.pattern
+    def _part(self, pattern: Pattern, unit: int, tensor: Tensor) -> Pattern:
+        """Of `tensor`, which is a part of the memory of this pattern, or all of it in another order."""
         size = tensor.element_size()
-        if size == memory.unit and tensor.is_contiguous():
+        if size == unit and tensor.is_contiguous():
             start = int(tensor.storage_offset())
-            return self._space.slice(memory.pattern, start, start + tensor.numel())
+            return self._space.slice(pattern, start, start + tensor.numel())
         numbers = _elements(tensor)
-        if size <= memory.unit:
-            return self._space.take(memory.pattern, numbers * size // memory.unit)
-        times = size // memory.unit
-        return self._space.union([self._space.take(memory.pattern, numbers * times + part) for part in range(times)])
+        if size <= unit:
+            return self._space.take(pattern, numbers * size // unit)
+        times = size // unit
+        return self._space.union([self._space.take(pattern, numbers * times + part) for part in range(times)])
 
 
-def _covers(tensor: Tensor, memory: _Memory) -> bool:
+def _covers(tensor: Tensor, memory: Memory) -> bool:
     """Whether `tensor` is all of its memory, in order."""
     return tensor.element_size() == memory.unit and tensor.numel() == memory.elements and tensor.is_contiguous()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,34 +81,45 @@ class _Tracer(OperatorMode):
         return Trace(self.space.none(0 if result is None else result.numel()) if pattern is None else pattern, values)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tensors = [*tensors_in(args), *tensors_in(list(kwargs.values()))]
-        patterns = [self.memories.pattern(tensor) for tensor in tensors]
-        values = Values(vary=torch.Tag.nondeterministic_seeded in func.tags)
-        for tensor in tensors:
-            values.add(self.memories.values(tensor))
-        result = func(*args, **kwargs)
-        name = table.base_name(func)
-        if name == "detach" and self._cut:
+        facts, memories = _facts(func), self.memories
+        result: Any = func(*args, **kwargs) if facts.is_view else None
+        if facts.is_view and not (self._cut and facts.name == "detach") and _all(memories.knows, result):
+            return result  # it has the patterns of what it is a view of
+        tensors = _tensors(args, kwargs)
+        known = [memories.find(tensor) for tensor in tensors]
+        patterns = [memories.read(memory, tensor) for memory, tensor in zip(known, tensors, strict=True)]
+        values = Values(vary=facts.draws)
+        for memory in known:
+            if memory is not None:
+                values.add(memory.values)
+        if not facts.is_view:
+            result = func(*args, **kwargs)
+        if facts.name == "detach" and self._cut:
             result = result.clone()
-            self.memories.write(result, None, values)
+            memories.write(result, None, values)
             return result
-        outputs = list(tensors_in(result))
+        outputs = [result] if isinstance(result, Tensor) else list(tensors_in(result))
         if not outputs:
-            self.branches.chosen |= values.vary and name in table.READS_VALUES
+            self.branches.chosen |= values.vary and facts.name in table.READS_VALUES
             return result
-        changed = _changed(func, args, kwargs)
-        if changed or not all(self.memories.knows(output) for output in outputs):
-            if name in table.SHAPE_ALONE:
+        changed = _changed(facts.writes, args, kwargs) if facts.writes else []
+        new = [not memories.knows(output) for output in outputs]
+        if changed or any(new):
+            if facts.name in table.SHAPE_ALONE:
                 values = Values()
-            self._record(Call(func, name, args, kwargs, tensors, patterns, outputs, self.space, self.memories, values), changed)
+            call = Call(func, facts.name, args, kwargs, tensors, patterns, outputs, self.space, memories, values)
+            self._record(call, changed, new)
         return result
 
-    def _record(self, call: Call, changed: list[Tensor]) -> None:
-        """Writes the patterns of the results, and of arguments that were changed in place."""
+    def _record(self, call: Call, changed: list[Tensor], new: list[bool]) -> None:
+        """Writes the patterns of the results, and of arguments that were changed in place.
+
+        `new`: of each result, whether its memory is.
+        """
         tracked = any(pattern is not None for pattern in call.patterns)
         patterns = self._patterns(call) if tracked else [None] * len(call.outputs)
-        for output, pattern in zip(call.outputs, patterns, strict=True):
-            if any(output is c for c in changed) or not self.memories.knows(output):
+        for output, pattern, is_new in zip(call.outputs, patterns, new, strict=True):
+            if is_new or any(output is c for c in changed):
                 self.memories.write(output, pattern, call.values)
         for tensor in changed:
             if not any(tensor is output for output in call.outputs):
@@ -118,7 +130,7 @@ class _Tracer(OperatorMode):
         rule = table.rule_of(call)
         if not any(carries(o) for o in call.outputs):
             return [None] * len(call.outputs)
-        if rule is not table.zero and any(pattern.matrix is None for _, pattern in call.tracked()):
+        if rule is not table.zero and any(pattern.is_full for _, pattern in call.tracked()):
             return [self.space.full(o.numel()) if carries(o) else None for o in call.outputs]
         try:
             patterns = self._decomposed(call) if rule is None else rule(call)
@@ -149,15 +161,50 @@ class _Tracer(OperatorMode):
         return [self.memories.pattern(o) for o in outputs]
 
 
-def _changed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that the call writes to."""
+class _Facts(NamedTuple):
+    """What is the same in every call of an operator.
+
+    Attributes:
+        draws: random numbers.
+        writes: place and name of each argument that is written to.
+    """
+
+    name: str
+    is_view: bool
+    draws: bool
+    writes: tuple[tuple[int, str], ...]
+
+
+@cache
+def _facts(func: Any) -> _Facts:
     schema = func._schema
-    if not schema.is_mutable or torch.Tag.inplace_view in func.tags:  # `t_`, `squeeze_`: another view of the same memory
-        return []
-    arguments = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
-    return [
-        tensor
-        for argument in schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write and argument.name in arguments
-        for tensor in tensors_in(arguments[argument.name])
-    ]
+    writes: tuple[tuple[int, str], ...] = ()
+    if schema.is_mutable and torch.Tag.inplace_view not in func.tags:  # `t_`, `squeeze_`: another view of the same memory
+        writes = tuple(
+            (place, argument.name)
+            for place, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        )
+    return _Facts(table.base_name(func), func.is_view, torch.Tag.nondeterministic_seeded in func.tags, writes)
+
+
+def _changed(writes: tuple[tuple[int, str], ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that the call writes to."""
+    passed = [args[place] if place < len(args) else kwargs.get(name) for place, name in writes]
+    return [tensor for argument in passed for tensor in tensors_in(argument)]
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """All tensor arguments, in order, with the tensors of lists one by one."""
+    tensors: list[Tensor] = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, list | tuple):
+            tensors += tensors_in(value)
+    return tensors
+
+
+def _all(holds: Callable[[Tensor], bool], result: Any) -> bool:
+    """Whether it holds of all tensors of a result."""
+    return holds(result) if isinstance(result, Tensor) else all(map(holds, tensors_in(result)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import cache
 from typing import Any
@@ -52,16 +53,12 @@ def move(call: Call) -> list[Pattern | None]:
         if not carries(tensor):
             call.reads(tensor)
         elif pattern is None:
-            numbered.append(torch.zeros(tensor.shape, dtype=torch.float64))
+            numbered.append(torch.zeros(tensor.shape, dtype=torch.int64))
         else:
-            numbered.append(numbers_of(tensor, total))
+            numbered.append(torch.from_numpy(np.arange(total, total + tensor.numel()).reshape(tuple(tensor.shape))))
             stacked.append(pattern)
             total += tensor.numel()
-    args, kwargs = _filling(call)
-    left = list(numbered)
-    args = _replaced(args, left)
-    kwargs = {name: _replaced(value, left) for name, value in kwargs.items()}
-    moved = call.func(*args, **kwargs)
+    moved = _moved(call, numbered)
     rows = [_rows(result, total) for result in ((moved,) if isinstance(moved, Tensor) else tensors_in(moved))]
     if len(stacked) == 1 and all(not len(r) or r.min() > 0 for r in rows):
         return [space.take(stacked[0], r - 1) for r in rows]
@@ -69,13 +66,50 @@ def move(call: Call) -> list[Pattern | None]:
     return [space.take(every, r) for r in rows]
 
 
+def _moved(call: Call, numbered: list[Tensor]) -> Any:
+    """The call's result of `numbered` in the place of its floating tensors, as whole numbers where its kernel takes them."""
+    args, kwargs = _filling(call)
+    for dtype in (
+        torch.int64,
+        torch.float64,
+    ):  # what pads by reflection, what magnifies and what lays windows out takes the latter alone
+        left = [numbers.to(dtype) for numbers in numbered]
+        with contextlib.suppress(RuntimeError):
+            return call.func(*_replaced(args, left), **{name: _replaced(value, left) for name, value in kwargs.items()})
+    raise UnfitRuleError(call.name)
+
+
 def _rows(result: Tensor, total: int) -> Numbers:
-    rows = result.reshape(-1).to(torch.float64).numpy()
-    with np.errstate(invalid="ignore"):  # what is NaN is no whole number
-        whole = rows.astype(np.int64)
-    if len(rows) and not ((whole == rows).all() and whole.min() >= 0 and whole.max() < total):
+    rows = result.reshape(-1).numpy()
+    if rows.dtype != np.int64:
+        with np.errstate(invalid="ignore"):  # what is NaN is no whole number
+            whole = rows.astype(np.int64)
+        if not (whole == rows).all():
+            raise UnfitRuleError("the numbers did not come through")
+        rows = whole
+    if len(rows) and int(rows.view(np.uint64).max()) >= total:  # a negative one is among the largest there
         raise UnfitRuleError("the numbers did not come through")
-    return whole
+    return rows
+
+
+def slice_backward(call: Call) -> list[Pattern | None]:
+    """`slice_backward(grad_output, input_sizes, dim, start, end, step)`: the gradient where the slice was, nothing elsewhere."""
+    dim = int(call.argument("dim"))
+    return _placed(call, dim, slice(call.argument("start"), call.argument("end"), call.argument("step")))
+
+
+def select_backward(call: Call) -> list[Pattern | None]:
+    """`select_backward(grad_output, input_sizes, dim, index)`."""
+    return _placed(call, int(call.argument("dim")), int(call.argument("index")))
+
+
+def _placed(call: Call, dim: int, where: slice | int) -> list[Pattern | None]:
+    gradient, shape = call.tensor("grad_output"), tuple(call.argument("input_sizes"))
+    pattern = call.pattern(gradient)
+    if pattern is None:
+        raise UnfitRuleError(call.name)
+    at = (slice(None),) * (dim % len(shape)) + (where,)
+    return [call.space.placed(pattern, tuple(gradient.shape), shape, at)]
 
 
 def same(call: Call) -> list[Pattern | None]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.engine.sparsity import csr
 from app.engine.sparsity.csr import Csr, Numbers, selection
 from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries, numbers_of
 from app.engine.sparsity.pattern import Pattern
@@ -20,12 +21,16 @@ Rule = Callable[[Call], list[Pattern | None]]
 
 def pointwise(call: Call) -> list[Pattern | None]:
     """Each element depends on the elements of its place in the arguments, broadcast."""
-    shape = tuple(call.outputs[0].shape)
-    if np.broadcast_shapes(*(tuple(tensor.shape) for tensor in call.tensors)) != shape:
-        raise UnfitRuleError(call.name)
-    parts = []
-    for tensor, pattern in call.tracked():
-        parts.append(pattern if tuple(tensor.shape) == shape else call.space.take(pattern, broadcast(tensor, shape)))
+    shape = call.outputs[0].shape
+    if any(tensor.shape != shape for tensor in call.tensors):
+        if np.broadcast_shapes(*(tuple(tensor.shape) for tensor in call.tensors)) != tuple(shape):
+            raise UnfitRuleError(call.name)
+        parts = [
+            pattern if tensor.shape == shape else call.space.take(pattern, broadcast(tensor, tuple(shape)))
+            for tensor, pattern in call.tracked()
+        ]
+    else:
+        parts = [pattern for _, pattern in call.tracked()]
     union = call.space.union(parts)
     return [union] * len(call.outputs)
 
@@ -54,11 +59,6 @@ def _slice_numbers(shape: Sequence[int], dims: tuple[int, ...]) -> Numbers:
     return np.broadcast_to(numbers, tuple(shape)).reshape(-1)
 
 
-def _grouped(group: Numbers, count: int) -> Csr:
-    """`[count, elements]`: row g names the elements of group g."""
-    return selection(group, np.arange(len(group)), (count, len(group)))
-
-
 def along(argument: str | None) -> Rule:
     """Everything within a slice along the dimensions that `argument` names (None: all of them) depends on all of the slice."""
 
@@ -66,7 +66,7 @@ def along(argument: str | None) -> Rule:
         shape = tuple(call.tensors[0].shape)
         dims = _dims(call.argument(argument) if argument is not None else None, len(shape))
         count = math.prod(size for dim, size in enumerate(shape) if dim not in dims)
-        grouped = _grouped(_slice_numbers(shape, dims), count)
+        grouped = csr.slices(shape, dims)
         parts = []
         for tensor, pattern in call.tracked():
             if tuple(tensor.shape) != shape:
@@ -174,8 +174,7 @@ def _product(call: Call, left: Tensor, right: Tensor) -> Pattern | None:
             continue
         axis = 2 if is_left else 1  # the summed one
         shape = (batch, m, k) if is_left else (batch, k, n)
-        count = batch * (m if is_left else n)
-        lines = call.space.product(_grouped(_slice_numbers(shape, (axis,)), count), pattern)
+        lines = call.space.product(csr.slices(shape, (axis,)), pattern)
         line = np.arange(batch * m).reshape(batch, m, 1) if is_left else np.arange(batch * n).reshape(batch, 1, n)
         parts.append(call.space.take(lines, np.broadcast_to(line, (batch, m, n)).reshape(-1)))
     return call.space.union(parts) if parts else None
@@ -239,8 +238,7 @@ def distances(call: Call) -> list[Pattern | None]:
         pattern = call.pattern(tensor)
         if pattern is None:
             continue
-        points = math.prod(tensor.shape[:-1])
-        lines = space.product(_grouped(_slice_numbers(tuple(tensor.shape), (tensor.dim() - 1,)), points), pattern)
+        lines = space.product(csr.slices(tuple(tensor.shape), (tensor.dim() - 1,)), pattern)
         m, n = a.shape[-2], b.shape[-2]
         line = np.arange(batch * m).reshape(batch, m, 1) if is_first else np.arange(batch * n).reshape(batch, 1, n)
         parts.append(space.take(lines, np.broadcast_to(line, (batch, m, n)).reshape(-1)))
@@ -263,8 +261,7 @@ def by_batch(call: Call) -> list[Pattern | None]:
     count = math.prod(batch)
     parts = []
     for tensor, pattern in call.tracked():
-        group = np.repeat(np.arange(count), tensor.numel() // max(count, 1))
-        parts.append(call.space.product(_grouped(group, count), pattern))
+        parts.append(call.space.product(csr.slices((count, tensor.numel() // max(count, 1)), (1,)), pattern))
     together = call.space.union(parts)
     return [
         call.space.take(together, np.repeat(np.arange(count), o.numel() // max(count, 1))) if carries(o) else None
@@ -278,9 +275,8 @@ def crossed(call: Call) -> list[Pattern | None]:
     shape = tuple(output.shape)
     dims = _dims(call.argument("dim"), output.dim())
     numbers = _slice_numbers(shape, dims)
-    count = math.prod(size for dim, size in enumerate(shape) if dim not in dims)
     parts = []
     for tensor, pattern in call.tracked():
         whole = call.space.take(pattern, broadcast(tensor, shape))
-        parts.append(call.space.take(call.space.product(_grouped(numbers, count), whole), numbers))
+        parts.append(call.space.take(call.space.product(csr.slices(shape, dims), whole), numbers))
     return [call.space.union(parts)]

@@ -71,11 +71,13 @@ _RULES: Final[dict[str, Rule]] = {
         "select_scatter slice_scatter diagonal_scatter as_strided_scatter diag_embed im2col channel_shuffle diag "
         "native_channel_shuffle pixel_shuffle pixel_unshuffle rot90 embedding masked_select upsample_nearest1d upsample_nearest2d "
         "upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d index_fill "
-        "select_backward slice_backward diagonal_backward block_diag repeat_interleave unfold_copy expand_copy view_copy "
+        "diagonal_backward block_diag repeat_interleave unfold_copy expand_copy view_copy "
         "permute_copy transpose_copy t_copy select_copy slice_copy split_copy split_with_sizes_copy unbind_copy diagonal_copy "
         "squeeze_copy unsqueeze_copy as_strided_copy _reshape_copy _reshape_alias_copy alias_copy unfold  "
         "_unsafe_view fill",
     ),
+    "slice_backward": movements.slice_backward,
+    "select_backward": movements.select_backward,
     **_lines(movements.scatter_add, "scatter_add scatter_reduce"),
     **_lines(movements.index_add, "index_add index_reduce"),
     "put": movements.put,
