@@ -282,7 +282,7 @@ class Pool:
         self._rehearsal.died(worker.number)
         now = time.monotonic()
         self._dispatch.leave(worker)
-        worker.died_of_one = not self._dispatch.isolate(worker, now)
+        worker.died_of_one = worker.may_have_begun and not self._dispatch.isolate(worker, now)
         self._dispatch.take_from(worker, list(worker.held.values())[1:], now)
 
     def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:

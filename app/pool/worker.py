@@ -109,6 +109,7 @@ class Worker:
 
     def _answer(self, frame: Frame) -> bool:
         """Compute and reply; True where the road asks for this worker to be replaced."""
+        self._bodies.begin(frame.number)
         parts = self._taken_apart(frame)
         if self._waiting and parts is not None and parts.prepared is not None and parts.prepared.recipe.joint.fewest:
             return self._answer_together([(frame, parts), *self._waiting_like(frame, parts)])
@@ -123,9 +124,8 @@ class Worker:
         for frame, _ in alike[1:]:
             self._waiting.remove(frame)
             self._looked_at.pop(frame.number, None)
-        replies: Sequence[Reply | None] = [None]
-        if len(alike) > 1:
-            replies = self._road.repeated_together(prepared, [parts.repetition for _, parts in alike])
+        repetitions = [parts.repetition for _, parts in alike]
+        replies = self._road.repeated_together(prepared, repetitions) if len(alike) > 1 else [None]
         for (frame, parts), reply in zip(alike, replies, strict=True):
             if reply is not None:
                 self._hold_repeated(frame.number, prepared, reply)
@@ -157,12 +157,14 @@ class Worker:
 
     def _answer_alone(self, frame: Frame, parts: TakenApart | None) -> bool:
         """By its recipe, else by the whole road; True as `_answer`."""
+        self._bodies.begin(frame.number)
         if parts is not None and self._repeat(frame.number, parts):
             return False
         self.flush()
         heading = self._heading(frame.meta)
         request = self._request(**heading.fields, request_id=_request_id(frame.meta), body=memoryview(frame.body))
-        reply = self._road.whole(request, lambda seconds: self._announce(frame.number, seconds), parts)
+        announce = lambda seconds: self._send(encode(Kind.DEADLINE, frame.number, seconds=seconds))  # noqa: E731
+        reply = self._road.whole(request, announce, parts)
         meta, body = _encoded(reply, parted=request.endpoint == "split")
         self._send(self._bodies.reply(frame.number, meta, body, self._receive_all))
         return reply.retire
@@ -227,9 +229,6 @@ class Worker:
 
     def _ready(self) -> list[Buffer]:
         return encode(Kind.READY, meta=orjson.dumps({"probe": self._road.probe(), "slab": self._bodies.is_mapped}))
-
-    def _announce(self, number: int, seconds: float) -> None:
-        self._send(encode(Kind.DEADLINE, number, seconds=seconds))
 
     def _take(self) -> bool:
         """Wait until a frame is there. Before a frame that came earlier is begun, read what has come since: it may be cancelled.

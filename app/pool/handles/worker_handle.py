@@ -103,6 +103,12 @@ class WorkerHandle:
     def head(self) -> Job | None:
         return next(iter(self.held.values()), None)
 
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether it may have begun one of the queries that it holds: it says so in its slab, where it has one."""
+        begun = self._shared.begun
+        return begun is None or begun in self.held
+
     def is_settled(self, now: float) -> bool:
         """It has shown that it can be relied on: it has answered, or lived for a while after it was ready."""
         return self.has_answered or (self.ready_since > 0 and now - self.ready_since > _SETTLED_S)

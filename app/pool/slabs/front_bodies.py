@@ -37,6 +37,7 @@ class FrontBodies:
         self._slab: Slab | None = None
         self._descriptor: int | None = None
         self._used: float | None = None  # when last
+        self._begun_at_end: int | None = None
         if size:
             with contextlib.suppress(OSError):
                 self._descriptor = slab.create(size)
@@ -53,8 +54,14 @@ class FrontBodies:
             os.close(self._descriptor)
             self._descriptor = None
 
+    @property
+    def begun(self) -> int | None:
+        """The number of the query that the worker began last, or 0; None where nobody knows. What it says at its end stays."""
+        return self._slab.marked if self._slab is not None and self.is_shared else self._begun_at_end
+
     def drop(self) -> None:
         """The worker is dead: its slab goes as soon as nobody reads a reply in it any more."""
+        self._begun_at_end = self.begun
         self.handed_over()
         slab, self._slab = self._slab, None
         if slab is not None:

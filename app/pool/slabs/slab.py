@@ -32,6 +32,8 @@ from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind
 from app.pool.slabs.first_fit import Places
 from app.pool.slabs.private_pages import PrivatePages
 
+# At the end of the upper half, in a page of its own: the number of the query that the worker has begun.
+_MARK: Final = struct.Struct("<Q")
 # A place as a frame's body says it: where in the half it begins, and how many bytes it has.
 _PLACE: Final = struct.Struct("<QQ")
 # Whether it is the front's side → of frames that come there, those whose body is placed, and what they are otherwise.
@@ -84,7 +86,7 @@ class Slab:
         self._on_read = on_read
         self._readings = count()
         self._reading: dict[int, tuple[int, int]] = {}  # where the place of each body that is being read begins, and its bytes
-        self._places = Places(half)
+        self._places = Places(half if is_front else half - mmap.PAGESIZE)
         # Where places begin that nothing here refers to any more: that is told at any moment, by the garbage collector, so also amid a change.
         self._ended: deque[int] = deque()
         self._holds: Counter[int] = Counter()  # for whom each place is still taken, by where it begins
@@ -183,6 +185,16 @@ class Slab:
         self._reading[reading] = page, begin - page + size
         weakref.finalize(array, self._read, reading).atexit = False
         return array.data
+
+    def mark(self, number: int) -> None:
+        """Of the worker's side: it begins the query of this number."""
+        _MARK.pack_into(self._out, self._half - _MARK.size, number)
+
+    @property
+    def marked(self) -> int:
+        """Of the front's side: the number of the query that the worker began last, 0 where it has begun none since it was forked or at rest."""
+        number: int = _MARK.unpack_from(self._in, self._half - _MARK.size)[0]
+        return number
 
     @property
     def taken_count(self) -> int:

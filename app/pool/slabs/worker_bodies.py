@@ -45,6 +45,11 @@ class WorkerBodies:
                 return encode(Kind.PLACED_REPLY, number, meta=meta, body=[place])
         return encode(Kind.REPLY, number, meta=meta, body=body)
 
+    def begin(self, number: int) -> None:
+        """Note where the front reads it, also when this process has died of it, that the query of this number is begun."""
+        if self._slab is not None:
+            self._slab.mark(number)
+
     def settle(self) -> None:
         """Called while no query is here: whatever refers to a body still is a cycle, as a refusal and its traceback are one."""
         for generation in (1, 2):

@@ -12,6 +12,7 @@ from app.pool.frames import Buffer, Frame, Kind, Reader
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Job, asked_of, nobody_waits
 from app.pool.pool import Pool
+from app.pool.slabs.slab import Slab
 from app.pool.worker_slots import WorkerSlot
 from app.settings import Settings
 
@@ -50,6 +51,17 @@ class Front:
         job = Job(number, client, asked.text, meta, body, size, now, now + deadline_s, nobody_waits)
         self.pool._queue(job, now)
         return job
+
+    def begun(self, number: int) -> None:
+        """The worker has begun it, as its slab says."""
+        (descriptor,) = self.worker._shared.descriptors
+        Slab(descriptor, self.worker.slot.slab_bytes, is_front=False, on_read=lambda _: None).mark(number)
+
+    def died(self, exit_code: int, seconds: float) -> None:
+        """The worker has, and its line and its parent have said so."""
+        self.pool.supervisor._worker_lost(self.worker)
+        self.worker.head_since -= seconds
+        self.pool.supervisor._exited(self.worker, exit_code)
 
     def tick(self, seconds: float) -> None:
         self.dispatch.tick(self.began + seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -416,5 +417,24 @@ def test_heavy_queries_share_the_workers_that_they_may_hold(
             if is_stopped:
                 assert list(front.dispatch.heavy)[-1] is running
             await front.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("exit_code", [-signal.SIGKILL, -signal.SIGSEGV])
+@pytest.mark.parametrize(("begun", "is_blamed"), [(0, False), (1, False), (2, True)])
+def test_what_a_dead_worker_had_not_begun_is_not_blamed_for_its_death(begun: int, is_blamed: bool, exit_code: int) -> None:
+    """It has answered the first, and was given the second before it died, or when it was dead already."""
+
+    async def scenario() -> None:
+        front = Front()
+        front.ask(1)
+        front.replied(1)
+        job = front.ask(2)
+        if begun:
+            front.begun(begun)
+        front.died(exit_code, 1.0)
+        assert (job.lost, job.tries, job.is_waiting) == (is_blamed, 1, True)
+        await front.end()
 
     asyncio.run(scenario())

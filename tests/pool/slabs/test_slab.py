@@ -141,6 +141,28 @@ def test_at_rest_it_takes_no_memory(sides: Sides) -> None:
     assert sides.worker.get(put(sides.front, BODY)) == BODY
 
 
+def test_what_a_worker_has_begun_is_known_when_it_is_dead(sides: Sides) -> None:
+    assert sides.front.marked == 0
+    view = sides.front.get(put(sides.worker, BODY))
+    sides.worker.mark(1 << 40)
+    del sides.worker
+    assert sides.front.marked == 1 << 40
+    assert view == BODY
+    del view
+    assert sides.front.rest()
+    assert sides.front.marked == 0
+
+
+def test_no_reply_stands_where_it_is_said(sides: Sides) -> None:
+    largest = SIZE // 4
+    for _ in range(2):
+        assert sides.worker.put([b"x" * (largest - 4096)], largest - 4096) is not None
+    sides.worker.mark(7)
+    assert sides.worker.put([b"x" * 8192], 8192) is None
+    assert sides.worker.put([b"x" * 4096], 4096) is not None
+    assert sides.front.marked == 7
+
+
 def test_a_body_that_ends_while_a_place_is_looked_for_makes_no_other_one_free(sides: Sides) -> None:
     """As the garbage collector ends it, in the middle of anything."""
     taken = [sides.front.take(len(BODY)) for _ in range(3)]
