@@ -126,10 +126,19 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
         call=_giving(trace, nodes, dtype),
         random=any(node in trace.drawing for node in needed),
         shapes={name: tuple(example(node).shape) for name, node in zip(weights, nodes, strict=True)},
+        fixed=_is_fixed(trace, needed),
         written=frozenset(
             name for name, weight in weights.items() if weight.parent is None or not isinstance(weight.parent[0], LayerValue)
         ),
     )
+
+
+def _is_fixed(trace: Trace, needed: set[fx.Node]) -> bool:
+    """Whether no input leads to these nodes, nor to what is drawn before them from the same generator."""
+    last = max(index for index, node in enumerate(trace.graph.nodes) if node in needed)
+    before = [node for index, node in enumerate(trace.graph.nodes) if index <= last and node in trace.drawing]
+    leading = reachable([*needed, *before], lambda node: node.all_input_nodes)
+    return all(node.op != "placeholder" for node in leading)
 
 
 def _remarks(reader: Reader) -> tuple[Remark, ...]:

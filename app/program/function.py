@@ -64,6 +64,7 @@ class Initial:
         call: leaves → their values, in the order of `names`.
         random: they are drawn, so the query needs a seed.
         shapes: name → shape.
+        fixed: no input leads to them, so they hang on the seed alone.
         written: those whose first values the program writes itself, `torch.tensor([1.0], requires_grad=True)`.
     """
 
@@ -71,6 +72,7 @@ class Initial:
     call: Callable[..., tuple[Tensor, ...]]
     random: bool
     shapes: dict[str, tuple[int, ...]]
+    fixed: bool = False
     written: frozenset[str] = frozenset()
 
     def sentences(self) -> str:

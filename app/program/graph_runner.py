@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from app.program.function import Step
 
-_Getter = Callable[[list[Any]], tuple[Any, ...]]
+Getter = Callable[[list[Any]], tuple[Any, ...]]
 
 
 @contextmanager
@@ -64,8 +64,8 @@ class GraphRunner:
                 continue
             for used in node.all_input_nodes:
                 last[slots[used]] = len(program)
-            arguments = _getter(node.args, slots, blank)
-            keywords = _keywords(node.kwargs, slots)
+            arguments = getter(node.args, slots, blank)
+            keywords = keywords_getter(node.kwargs, slots)
             slots[node] = len(blank)
             blank.append(None)
             program.append([node.target, arguments, keywords, dict(node.kwargs), slots[node], (), node.meta.get("step")])
@@ -103,7 +103,7 @@ def _needed(nodes: list[fx.Node], drawing: frozenset[fx.Node]) -> set[fx.Node]:
     return needed
 
 
-def _getter(arguments: tuple[Any, ...], slots: dict[fx.Node, int], blank: list[Any]) -> _Getter:
+def getter(arguments: tuple[Any, ...], slots: dict[fx.Node, int], blank: list[Any]) -> Getter:
     """Reads a call's arguments from the slots. Plain values get slots of their own, so that one itemgetter reads them all."""
     if any(not isinstance(argument, fx.Node) and _holds_node(argument) for argument in arguments):
         return lambda values: tuple(_filled(argument, slots, values) for argument in arguments)
@@ -120,7 +120,8 @@ def _getter(arguments: tuple[Any, ...], slots: dict[fx.Node, int], blank: list[A
     return itemgetter(*indices) if indices else lambda values: ()
 
 
-def _keywords(keywords: dict[str, Any], slots: dict[fx.Node, int]) -> Callable[[list[Any]], dict[str, Any]] | None:
+def keywords_getter(keywords: dict[str, Any], slots: dict[fx.Node, int]) -> Callable[[list[Any]], dict[str, Any]] | None:
+    """Reads a call's keywords from the slots; None where no node is among them."""
     if not any(_holds_node(value) for value in keywords.values()):
         return None
     return lambda values: {name: _filled(value, slots, values) for name, value in keywords.items()}

@@ -221,10 +221,10 @@ class Counter(OperatorMode):
         )
         return out
 
-    def cost(self, graph: fx.Graph, value_of: Callable[[fx.Node], Any]) -> Cost:
-        """What the steps of `graph` cost, which ran under this counter and gave these values."""
+    def cost(self, lifetimes: Lifetimes, value_of: Callable[[fx.Node], Any]) -> Cost:
+        """What the steps of a graph cost, which ran under this counter and gave these values."""
         # Twice, as a step may need as much again for itself.
-        live = min(self.bytes, 2 * live_bytes(graph, value_of))
+        live = min(self.bytes, 2 * lifetimes.live_bytes(value_of))
         return Cost(self.flops, self.bytes, live, self.largest, *self.scratch)
 
 
@@ -250,25 +250,32 @@ def measured(build: Callable[[], Function], counter: Counter | None = None) -> t
     """The Function that `build()` makes by running its steps, and what that cost; nothing is allocated where it runs on fakes."""
     with counter or Counter() as counter, torch.no_grad():
         function = build()
-    return function, counter.cost(function.graph, lambda node: node.meta["val"])
+    return function, counter.cost(Lifetimes(function.graph), lambda node: node.meta["val"])
 
 
-def live_bytes(graph: fx.Graph, value_of: Callable[[fx.Node], Any]) -> int:
-    """The most that the steps' values take at a time, each freed after its last use; inputs are not counted."""
-    steps = [(node, node.all_input_nodes) for node in graph.nodes]
-    last = {source: node for node, sources in steps for source in sources}
-    held: dict[fx.Node, int] = {}
-    live = most = 0
-    for node, sources in steps:
-        if node.op != "call_function":
-            continue
-        held[node] = _value_bytes(node, value_of)
-        live += held[node]
-        most = max(most, live)
-        for source in sources:
-            if last[source] is node:
-                live -= held.get(source, 0)
-    return most
+class Lifetimes:
+    """Which values of a graph end with which step, each freed after its last use."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        used = [(node, node.all_input_nodes) for node in graph.nodes]
+        last = {source: node for node, sources in used for source in sources}
+        self._steps = tuple(
+            (node, tuple(source for source in sources if last[source] is node and source.op == "call_function"))
+            for node, sources in used
+            if node.op == "call_function"
+        )
+
+    def live_bytes(self, value_of: Callable[[fx.Node], Any]) -> int:
+        """The most that the steps' values take at a time; inputs are not counted."""
+        held: dict[fx.Node, int] = {}
+        live = most = 0
+        for node, ended in self._steps:
+            held[node] = size = _value_bytes(node, value_of)
+            live += size
+            most = max(most, live)
+            for source in ended:
+                live -= held[source]
+        return most
 
 
 def _value_bytes(node: fx.Node, value_of: Callable[[fx.Node], Any]) -> int:

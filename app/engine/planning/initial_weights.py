@@ -17,7 +17,7 @@ from app.errors import PullbackError
 from app.program.function import Initial
 from app.program.functions import Functions
 from app.program.reading.straight_lines import is_straight
-from app.query import Query
+from app.query import Query, TensorData
 
 # A text without these words has no weights; what has them is read once more, before it is planned.
 _MENTIONS: Final = re.compile(
@@ -27,6 +27,7 @@ _SEEDED: Final = re.compile(r"manual_seed(?:_all)?\(\s*(\d{1,18})\s*\)")
 # Of the graphs of texts that come again and again. Chosen: some 250 of 20 steps.
 _BYTES_LIMIT: Final = 16 << 20
 _BYTES_OF_NOTHING: Final = 4 << 10  # of a text that needs no weights: its key
+_DRAWN_BYTES: Final = 16 << 20  # of weights as a seed has them, of all texts: chosen
 _NAMED: Final = 12  # weights that a refusal names; chosen: a line or two
 
 
@@ -54,6 +55,7 @@ class WeightFiller:
     ) -> None:
         self._functions, self._read, self._leaves = functions, read, leaves
         self._known: BoundedCache[Any, Unsent | None] = BoundedCache(_BYTES_LIMIT, _bytes)
+        self._drawn: BoundedCache[tuple[Initial, int], Mapping[str, TensorData]] = BoundedCache(_DRAWN_BYTES, _bytes_of_weights)
 
     def completed(self, query: Query) -> tuple[Query, Initial | None]:
         """The query with all weights of its program, and those that were initialised here.
@@ -82,13 +84,23 @@ class WeightFiller:
             return query, None
         if initial.random and query.seed is None:
             raise _not_sent(initial.shapes)
+        return replace(query, inputs={**query.inputs, **self._initialised(query, unsent, initial)}), initial
+
+    def _initialised(self, query: Query, unsent: Unsent, initial: Initial) -> Mapping[str, TensorData]:
+        """The weights by their names, as the query's seed has them."""
+        seed = query.seed or 0
+        known = self._drawn.get((initial, seed))
+        if known is not None:
+            return known
         leaves = self._leaves(query, unsent.dtypes)
         devices = sorted({leaf.device.index or 0 for leaf in leaves.values() if leaf.device.type == "cuda"})
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            seed_generators(query.seed or 0)
-            values = initial.call(*(leaves[name] for name in function.leaves))
-        sent = {name: from_torch(value.detach()) for name, value in zip(initial.names, values, strict=True)}
-        return replace(query, inputs={**query.inputs, **sent}), initial
+            seed_generators(seed)
+            values = initial.call(*(leaves[name] for name in unsent.built.function.leaves))
+        weights = {name: from_torch(value.detach()) for name, value in zip(initial.names, values, strict=True)}
+        if initial.fixed:
+            self._drawn.keep((initial, seed), weights)
+        return weights
 
     def _unsent(self, query: Query) -> Unsent | None:
         # By it bare whole numbers are taken as floating ones, and from what there is weights may be made.
@@ -108,6 +120,10 @@ class WeightFiller:
 
 def _bytes(unsent: Unsent | None) -> int:
     return _BYTES_OF_NOTHING if unsent is None else function_bytes(unsent.built.function)
+
+
+def _bytes_of_weights(weights: Mapping[str, TensorData]) -> int:
+    return _BYTES_OF_NOTHING + sum(weight.data.nbytes for weight in weights.values())
 
 
 def _signature(value: Any) -> Any:

@@ -8,9 +8,8 @@ has the same answer, the program is read alike. Reading, binding and drawing up 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -18,9 +17,10 @@ from torch import Tensor, fx
 from app.bounded_cache import BoundedCache
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
 from app.engine.planning.build import Built, Leaf, Real, function_bytes, leaves_of, lists_of
+from app.engine.planning.cost import Lifetimes
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
-from app.program.graph_runner import floating_default
+from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
 from app.program.semantics.questions import answers_alike
 from app.query import Query
 
@@ -32,42 +32,84 @@ _READINGS: Final = 8
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _Step(NamedTuple):
+    """A call of a Function, as it is run again.
+
+    Attributes:
+        form: of its result.
+        slot: where its result is kept.
+    """
+
+    node: fx.Node
+    arguments: Getter
+    keywords: Callable[[list[Any]], dict[str, Any]] | None
+    form: Any
+    slot: int
+
+
+class _Constants(NamedTuple):
+    """What the steps that no input leads to have made, and what that took: the same for all inputs.
+
+    Attributes:
+        values: slot → value.
+    """
+
+    values: dict[int, Any]
+    flops: float
+    bytes: int
+    largest: int
+    scratch: tuple[int, int, int]
+
+
 class _Reading:
     """A Function that was built, as it is run again.
 
     Attributes:
-        placeholders: its inputs, in the order of its leaves.
-        steps: its calls, each with the form of its result.
-        asking: the nodes that were asked for more than rank and dtype while it was read.
-        outputs: the nodes of its outputs.
+        built: as it was built.
+        bytes: that it takes.
     """
 
-    built: Built
-    placeholders: tuple[fx.Node, ...]
-    steps: tuple[tuple[fx.Node, Any], ...]
-    asking: tuple[fx.Node, ...]
-    outputs: tuple[fx.Node, ...]
-
-    @classmethod
-    def of(cls, built: Built) -> _Reading:
+    def __init__(self, built: Built) -> None:
+        self.built = built
         nodes = list(built.function.graph.nodes)
-        return cls(
-            built,
-            tuple(node for node in nodes if node.op == "placeholder"),
-            tuple((node, _form(node.meta["val"])) for node in nodes if node.op == "call_function"),
-            tuple(node for node in nodes if "asked" in node.meta),
-            nodes[-1].args[0],
-        )
+        self._placeholders = tuple(node for node in nodes if node.op == "placeholder")
+        self._asking = tuple(node for node in nodes if "asked" in node.meta)
+        self._asking_of_inputs = tuple(node for node in self._asking if node.op == "placeholder")
+        self._lifetimes = Lifetimes(built.function.graph)
+        self._slots: dict[fx.Node, int] = {}
+        self._blank: list[Any] = []
+        self._steps: list[_Step] = []
+        self._constant_steps: list[_Step] = []
+        self._constants: _Constants | None = None
+        for node in self._placeholders:
+            self._add(node)
+        varying = set(self._placeholders)
+        for node in nodes:
+            if node.op != "call_function":
+                continue
+            arguments = getter(node.args, self._slots, self._blank)
+            keywords = keywords_getter(node.kwargs, self._slots)
+            step = _Step(node, arguments, keywords, _form(node.meta["val"]), self._add(node))
+            if varying.isdisjoint(node.all_input_nodes):
+                self._constant_steps.append(step)
+            else:
+                varying.add(node)
+                self._steps.append(step)
+        self._outputs = tuple(self._slots[node] for node in nodes[-1].args[0])
+        self.bytes = function_bytes(built.function) + sum(_tensor_bytes(step.node.meta["val"]) for step in self._constant_steps)
+
+    def _add(self, node: fx.Node) -> int:
+        self._slots[node] = len(self._blank)
+        self._blank.append(None)
+        return self._slots[node]
 
     def is_of(self, shapes: Shapes) -> bool:
         """Whether inputs of these shapes answer what was asked of inputs alone."""
-        asking = [node for node in self.asking if node.op == "placeholder"]
-        if not asking:
+        if not self._asking_of_inputs:
             return True
-        names = zip(self.placeholders, self.built.function.leaves, strict=True)
+        names = zip(self._placeholders, self.built.function.leaves, strict=True)
         inputs = {node: torch.empty(shapes[name], device="meta") for node, name in names}
-        return all(answers_alike(node, inputs) for node in asking)
+        return all(answers_alike(node, inputs) for node in self._asking_of_inputs)
 
     def run(self, shapes: Shapes, real: Real) -> Built | None:
         """What the steps give for these shapes; None where one of them fails, or gives what has another form or another answer."""
@@ -76,32 +118,48 @@ class _Reading:
         try:
             with counter, torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                values = self._values(leaves)
+                values = self._values(leaves, counter)
         except (UnboundedError, PullbackError, *REFUSALS):
             return None
-        if values is None or counter.has_read or not all(answers_alike(node, values) for node in self.asking):
+        if values is None or counter.has_read:
+            return None
+        by_node = {node: values[slot] for node, slot in self._slots.items()}
+        if not all(answers_alike(node, by_node) for node in self._asking):
             return None
         return Built(
             function,
             tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
-            counter.cost(function.graph, values.__getitem__),
-            tuple(values[node] for node in self.outputs),
+            counter.cost(self._lifetimes, by_node.__getitem__),
+            tuple(values[slot] for slot in self._outputs),
         )
 
-    def _values(self, leaves: Mapping[str, Tensor]) -> dict[fx.Node, Any] | None:
-        """Of every node; None where one has another rank or number of members than when the Function was built.
+    def _values(self, leaves: Mapping[str, Tensor], counter: BoundedCounter) -> list[Any] | None:
+        """Of every slot; None where one has another rank or number of members than when the Function was built.
 
-        Each graph is walked once, for the first query of new extents, which waits for it: fx.Interpreter would take 95 µs where this takes
-        33, for ten small steps.
+        What draws weights and what else hangs on no input runs once: a plan looks at sizes alone.
         """
-        names = zip(self.placeholders, self.built.function.leaves, strict=True)
-        values: dict[fx.Node, Any] = {node: leaves[name] for node, name in names}
-        for node, form in self.steps:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = value = node.target(*args, **kwargs)  # type: ignore[operator]
-            if _form(value) != form:
+        values = self._blank.copy()
+        values[: len(self._placeholders)] = [leaves[name] for name in self.built.function.leaves]
+        if self._constants is None:
+            if not _ran(self._constant_steps, values) or counter.has_read:
                 return None
-        return values
+            made = {step.slot: values[step.slot] for step in self._constant_steps}
+            self._constants = _Constants(made, counter.flops, counter.bytes, counter.largest, counter.scratch)
+        else:
+            made, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
+            for slot, value in made.items():
+                values[slot] = value
+        return values if _ran(self._steps, values) else None
+
+
+def _ran(steps: list[_Step], values: list[Any]) -> bool:
+    """Whether each step gives, into its slot, what has the form that it had."""
+    for node, arguments, keywords, form, slot in steps:
+        value = node.target(*arguments(values), **(node.kwargs if keywords is None else keywords(values)))  # type: ignore[operator]
+        if _form(value) != form:
+            return False
+        values[slot] = value
+    return True
 
 
 def _form(value: Any) -> Any:
@@ -109,6 +167,12 @@ def _form(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.dim(), value.dtype
     return [_form(member) for member in value] if isinstance(value, list | tuple) else None
+
+
+def _tensor_bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(_tensor_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def _holds_empty(value: Any) -> bool:
@@ -140,11 +204,11 @@ class SameRanks:
         if not is_fixed or built.by_failure or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
             return
         key = _key(query, shapes)
-        self._known.keep(key, (_Reading.of(built), *self._known.get(key, ())[: _READINGS - 1]))
+        self._known.keep(key, (_Reading(built), *self._known.get(key, ())[: _READINGS - 1]))
 
 
 def _bytes(known: tuple[_Reading, ...]) -> int:
-    return sum(function_bytes(reading.built.function) for reading in known)
+    return sum(reading.bytes for reading in known)
 
 
 def _key(query: Query, shapes: Shapes) -> Any:
