@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 
 from app.errors import PullbackError
+from app.program.errors import REFUSALS, tensors_in
 from app.program.function import Function, Initial, Printed, Remark, Step
 from app.program.graph_runner import GraphRunner, floating_default
 from app.program.interpreting.expressions import Reader
@@ -18,7 +21,8 @@ from app.program.interpreting.outputs import outputs, program
 from app.program.interpreting.prints import PrintedGradient
 from app.program.interpreting.statements import Runner
 from app.program.modules.layers import LayerValue
-from app.program.reading.source import Refusal, read
+from app.program.reading.source import Refusal, Source, read
+from app.program.semantics import sizes
 from app.program.semantics.graph_values import Value, example, reachable
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import Budget
@@ -54,9 +58,29 @@ def build_program(
             again on real tensors.
     """
     source = read(text)
-    trace = Trace(Budget())
-    names, leaves, sent = _names(trace, inputs, parameters, casts or {})
     floating = dtype.to_real() if dtype.is_complex else dtype
+    reading = functools.partial(_read, source, inputs, parameters, casts or {}, floating, title)
+    if any(isinstance(tensor, FakeTensor) for tensor in tensors_in(list(inputs.values()))):
+        return reading()  # of what is large a reading serves these sizes alone
+    with sizes.unsettled() as were_met:
+        try:
+            return reading()
+        except (PullbackError, *REFUSALS):
+            if not were_met():
+                raise
+    return reading()  # what is refused speaks of plain numbers, and where a size is no number for somebody it is one now
+
+
+def _read(
+    source: Source,
+    inputs: Inputs,
+    parameters: Mapping[str, Parameter],
+    casts: Mapping[str, torch.dtype],
+    floating: torch.dtype,
+    title: str,
+) -> Function:
+    trace = Trace(Budget())
+    names, leaves, sent = _names(trace, inputs, parameters, casts)
     reader = Reader(source, trace, Scope(own=names), floating, _device(inputs), sent)
     reader.tensors = [name for name in inputs if name in names]
     try:
@@ -78,7 +102,7 @@ def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: tor
     drawing = _drawing(reader)
     return Function(
         title=title,
-        graph=trace.graph,
+        held_graph=trace.graph,
         leaves=leaves,
         outputs=trace.outputs,
         random=bool(drawing),
@@ -135,9 +159,7 @@ def _initial(reader: Reader, dtype: torch.dtype) -> Initial | None:
 
 def _is_fixed(trace: Trace, needed: set[fx.Node]) -> bool:
     """Whether no input leads to these nodes, nor to what is drawn before them from the same generator."""
-    last = max(index for index, node in enumerate(trace.graph.nodes) if node in needed)
-    before = [node for index, node in enumerate(trace.graph.nodes) if index <= last and node in trace.drawing]
-    leading = reachable([*needed, *before], lambda node: node.all_input_nodes)
+    leading = reachable([*needed, *_drawn_before(trace, needed)], lambda node: node.all_input_nodes)
     return all(node.op != "placeholder" for node in leading)
 
 
@@ -164,16 +186,26 @@ def _printed_text(reader: Reader, place: tuple[int, int, str], entry: PrintedGra
 
 
 def _giving(trace: Trace, nodes: Sequence[fx.Node], dtype: torch.dtype) -> GraphRunner:
-    """Leaves → what these nodes of the program hold."""
+    """Leaves → what these nodes of the program hold. Sizes among their arguments are settled: it is not run with others."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
+    drawn = _drawn_before(trace, nodes)
+    needed = reachable([*nodes, *drawn], lambda node: node.all_input_nodes)
     for node in trace.graph.nodes:
         if node.op == "placeholder":
             copies[node] = graph.placeholder(node.name)
-        elif node.op == "call_function":
+        elif node in needed:
+            sizes.settled(node.meta.get("sized"))
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[node] for node in nodes))
-    return GraphRunner(graph, dtype, frozenset(copies[node] for node in trace.drawing))
+    return GraphRunner(graph, dtype, frozenset(copies[node] for node in drawn))
+
+
+def _drawn_before(trace: Trace, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """The steps that draw from the generator of random numbers before the last of `nodes`."""
+    order = list(trace.graph.nodes)
+    last = max(map(order.index, nodes), default=-1)
+    return [node for node in order[: last + 1] if node in trace.drawing]
 
 
 def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:

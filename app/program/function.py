@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, fx
@@ -111,15 +112,25 @@ class Printed:
     values: Callable[..., tuple[Tensor, ...]]
 
 
+class CopiedGraph(Protocol):
+    """A graph that is copied when it is looked at, and the one that it is copied from."""
+
+    pattern: fx.Graph
+
+    @property
+    def graph(self) -> fx.Graph: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """A tensor function, prepared for inputs of one signature (shapes, dtypes, parameters).
 
     Attributes:
         title: the operation's name, `program`, or the stored function's name.
-        graph: placeholders in the order of `leaves`; one `call_function` node a step, with `meta["step"]: Step` and
-            `meta["val"]`: the value it had while building (a FakeTensor, or a real one where shapes depend on data; of
-            other shapes and the same ranks where it is used for these too);
+        held_graph: its graph, or what copies it when somebody looks at it: placeholders in the order of `leaves`; one
+            `call_function` node a step, with `meta["step"]: Step` and `meta["val"]`: the value it had while building (a FakeTensor,
+            or a real one where shapes depend on data; of other shapes and the same ranks where it is used for these too), and
+            with `meta["sized"]`: its arguments with the sizes among them as they come of the tensors, where there are any;
             `output` = the tuple of nodes in the order of `outputs`.
         leaves: names of the tensor inputs, a list's members one by one (`x`, `tensors.0`, `tensors.1`).
         outputs: output names.
@@ -136,7 +147,7 @@ class Function:
     """
 
     title: str
-    graph: fx.Graph
+    held_graph: fx.Graph | CopiedGraph
     leaves: tuple[str, ...]
     outputs: tuple[str, ...]
     random: bool
@@ -150,9 +161,18 @@ class Function:
     printed: Printed | None = None
     remarks: tuple[Remark, ...] = ()
 
+    @property
+    def graph(self) -> fx.Graph:
+        return self.held_graph if isinstance(self.held_graph, fx.Graph) else self.held_graph.graph
+
+    @property
+    def pattern(self) -> fx.Graph:
+        """A graph of the same steps, in which sizes among their arguments may be others."""
+        return self.held_graph if isinstance(self.held_graph, fx.Graph) else self.held_graph.pattern
+
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""
-        return frozenset(step.operation for _, step in self.steps())
+        return frozenset(node.meta["step"].operation for node in self.pattern.nodes if "step" in node.meta)
 
     def steps(self) -> list[tuple[fx.Node, Step]]:
         """The graph's calls with their places, in the order in which they run."""

@@ -7,7 +7,8 @@ time included; where steps are looked at one by one, as in app/engine/stepwise, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
@@ -48,6 +49,7 @@ class GraphRunner:
 
     def __init__(self, graph: fx.Graph, dtype: torch.dtype, drawing: frozenset[fx.Node] = frozenset()) -> None:
         self._dtype = dtype
+        self._places: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
         needed = _needed(nodes, drawing)
         slots: dict[fx.Node, int] = {}
@@ -68,6 +70,7 @@ class GraphRunner:
             keywords = keywords_getter(node.kwargs, slots)
             slots[node] = len(blank)
             blank.append(None)
+            self._places[node] = len(program)
             program.append([node.target, arguments, keywords, dict(node.kwargs), slots[node], (), node.meta.get("step")])
         output = nodes[-1]
         output_slots = {slots[node] for node in output.all_input_nodes}
@@ -75,8 +78,20 @@ class GraphRunner:
         for slot, index in last.items():
             if slot not in output_slots:
                 program[index][5] += (slot,)
-        self._blank = blank
+        self._slots, self._blank = slots, blank
         self._program = tuple(tuple(line) for line in program)
+
+    def with_arguments(self, arguments: Mapping[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]]) -> GraphRunner:
+        """The same calls, those of some nodes with other arguments."""
+        runner = copy.copy(self)
+        blank, program = self._blank.copy(), list(self._program)
+        for node, (args, kwargs) in arguments.items():
+            if node in self._places:
+                place = self._places[node]
+                target, _, _, _, *rest = program[place]
+                program[place] = (target, getter(args, self._slots, blank), keywords_getter(kwargs, self._slots), kwargs, *rest)
+        runner._blank, runner._program = blank, tuple(program)
+        return runner
 
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         values = self._blank.copy()

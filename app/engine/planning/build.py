@@ -137,7 +137,7 @@ class Built:
 
 def function_bytes(function: Function) -> int:
     """About how much memory a Function takes that is kept."""
-    return _FUNCTION_BYTES + _NODE_BYTES * len(function.graph.nodes)
+    return _FUNCTION_BYTES + _NODE_BYTES * len(function.pattern.nodes)
 
 
 def build(

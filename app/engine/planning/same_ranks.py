@@ -8,7 +8,7 @@ has the same answer, the program is read alike. Reading, binding and drawing up 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -21,7 +21,9 @@ from app.engine.planning.cost import Lifetimes
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
 from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
-from app.program.semantics.questions import answers_alike
+from app.program.resized import Arguments, resized
+from app.program.semantics import sizes
+from app.program.semantics.questions import answers_alike, compared_with
 from app.query import Query
 
 # Of all graphs: chosen, some 500 programs of 20 steps, which the signatures of Preparer mostly share.
@@ -38,6 +40,7 @@ class _Step(NamedTuple):
     Attributes:
         form: of its result.
         slot: where its result is kept.
+        sized: its arguments, with the sizes among them as they come of the tensors; None where there are none that may change.
     """
 
     node: fx.Node
@@ -45,6 +48,7 @@ class _Step(NamedTuple):
     keywords: Callable[[list[Any]], dict[str, Any]] | None
     form: Any
     slot: int
+    sized: Arguments | None
 
 
 class _Constants(NamedTuple):
@@ -89,12 +93,16 @@ class _Reading:
                 continue
             arguments = getter(node.args, self._slots, self._blank)
             keywords = keywords_getter(node.kwargs, self._slots)
-            step = _Step(node, arguments, keywords, _form(node.meta["val"]), self._add(node))
-            if varying.isdisjoint(node.all_input_nodes):
+            form, sized = _form(node.meta["val"]), node.meta.get("sized")
+            if sized is not None and varying.isdisjoint(sizes.nodes_of(sized)):
+                sized = None
+            step = _Step(node, arguments, keywords, form, self._add(node), sized)
+            if sized is None and varying.isdisjoint(node.all_input_nodes):
                 self._constant_steps.append(step)
             else:
                 varying.add(node)
                 self._steps.append(step)
+        self._asking = tuple([node for node in self._asking if node in varying or not varying.isdisjoint(compared_with(node))])
         self._outputs = tuple(self._slots[node] for node in nodes[-1].args[0])
         self.bytes = function_bytes(built.function) + sum(_tensor_bytes(step.node.meta["val"]) for step in self._constant_steps)
 
@@ -114,11 +122,12 @@ class _Reading:
     def run(self, shapes: Shapes, real: Real) -> Built | None:
         """What the steps give for these shapes; None where one of them fails, or gives what has another form or another answer."""
         function, counter = self.built.function, BoundedCounter()
+        arguments: dict[fx.Node, Arguments] = {}
         leaves = real({leaf.name: leaf.dtype for leaf in self.built.leaves})
         try:
             with counter, torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                values = self._values(leaves, counter)
+                values = self._values(leaves, counter, arguments)
         except (UnboundedError, PullbackError, *REFUSALS):
             return None
         if values is None or counter.has_read:
@@ -127,39 +136,64 @@ class _Reading:
         if not all(answers_alike(node, by_node) for node in self._asking):
             return None
         return Built(
-            function,
+            resized(function, arguments) if arguments else function,
             tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
             counter.cost(self._lifetimes, by_node.__getitem__),
             tuple(values[slot] for slot in self._outputs),
         )
 
-    def _values(self, leaves: Mapping[str, Tensor], counter: BoundedCounter) -> list[Any] | None:
+    def _values(
+        self, leaves: Mapping[str, Tensor], counter: BoundedCounter, arguments: dict[fx.Node, Arguments]
+    ) -> list[Any] | None:
         """Of every slot; None where one has another rank or number of members than when the Function was built.
 
-        What draws weights and what else hangs on no input runs once: a plan looks at sizes alone.
+        What draws weights and what else hangs on no input runs once: a plan looks at sizes alone. Arguments of other sizes than
+        those that the Function was built with are added to `arguments`.
         """
         values = self._blank.copy()
         values[: len(self._placeholders)] = [leaves[name] for name in self.built.function.leaves]
         if self._constants is None:
-            if not _ran(self._constant_steps, values) or counter.has_read:
+            if not self._ran(self._constant_steps, values, arguments) or counter.has_read:
                 return None
-            made = {step.slot: values[step.slot] for step in self._constant_steps}
-            self._constants = _Constants(made, counter.flops, counter.bytes, counter.largest, counter.scratch)
+            constants = {step.slot: values[step.slot] for step in self._constant_steps}
+            self._constants = _Constants(constants, counter.flops, counter.bytes, counter.largest, counter.scratch)
         else:
-            made, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
-            for slot, value in made.items():
+            constants, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
+            for slot, value in constants.items():
                 values[slot] = value
-        return values if _ran(self._steps, values) else None
+        return values if self._ran(self._steps, values, arguments) else None
+
+    def _ran(self, steps: list[_Step], values: list[Any], arguments: dict[fx.Node, Arguments]) -> bool:
+        """Whether each step gives, into its slot, what has the form that it had."""
+        for node, positional, keywords, form, slot, sized in steps:
+            args, kwargs = positional(values), node.kwargs if keywords is None else keywords(values)
+            if sized is not None:
+                by_node = _BySlot(values, self._slots)
+                plain = sizes.mapped(sized, lambda size: size.of(by_node))  # noqa: B023
+                if plain != (node.args, node.kwargs):
+                    arguments[node] = plain
+                args, kwargs = fx.map_arg(plain, by_node.__getitem__)
+            value = node.target(*args, **kwargs)  # type: ignore[operator]
+            if _form(value) != form:
+                return False
+            values[slot] = value
+        return True
 
 
-def _ran(steps: list[_Step], values: list[Any]) -> bool:
-    """Whether each step gives, into its slot, what has the form that it had."""
-    for node, arguments, keywords, form, slot in steps:
-        value = node.target(*arguments(values), **(node.kwargs if keywords is None else keywords(values)))  # type: ignore[operator]
-        if _form(value) != form:
-            return False
-        values[slot] = value
-    return True
+class _BySlot(Mapping[fx.Node, Any]):
+    """The values of nodes, as far as they were computed."""
+
+    def __init__(self, values: list[Any], slots: dict[fx.Node, int]) -> None:
+        self._values, self._slots = values, slots
+
+    def __getitem__(self, node: fx.Node) -> Any:
+        return self._values[self._slots[node]]
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
 
 
 def _form(value: Any) -> Any:

@@ -16,6 +16,7 @@ from app.catalogue.facts import operations_with, short
 from app.program.errors import tensors_in
 from app.program.graph_runner import GraphRunner
 from app.program.reading.source import Refusal
+from app.program.semantics import sizes
 from app.program.semantics.aliases import value_only
 from app.program.semantics.graph_values import is_floating, reachable
 
@@ -70,6 +71,7 @@ def part(
         copies[node] = subgraph.placeholder(f"free{len(copies)}")
     for node in order:
         if node in below:
+            sizes.settled(node.meta.get("sized"))
             copies[node] = subgraph.node_copy(node, copies.__getitem__)
     if max((depth(node) for node in below), default=0) >= DEPTH_LIMIT:
         raise Refusal(

@@ -16,6 +16,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
 from app.program.semantics.scopes import Scope
+from app.program.semantics.sizes import is_size
 from app.program.semantics.static import named
 from app.program.semantics.values import DefaultDict
 
@@ -52,7 +53,7 @@ class Displays(Assigning):
         """`x.shape[0]`: of a tensor that extent alone, so that the others have no say in how the program is read."""
         holder, index = self.read(self.value(attribute.value)), self.value(node.slice)
         if is_tensor(holder) and isinstance(index, int) and -example(holder).ndim <= index < example(holder).ndim:
-            return example(holder).extent(index)
+            return example(holder).size(index)
         return self.read(self.item(node, self.read(self.attribute_of(attribute, holder, attribute.attr)), index))
 
     def item(self, node: ast.AST, owner: Value, index: Value) -> Value:
@@ -93,7 +94,8 @@ class Displays(Assigning):
     def _slice(self, node: ast.Slice) -> slice:
         parts = [None if part is None else self.value(part) for part in (node.lower, node.upper, node.step)]
         for part in parts:
-            if not (part is None or is_tensor(part) or (isinstance(part, int) and abs(part) < 1 << 63)):
+            is_whole = isinstance(part, int) and (is_size(part) or abs(part) < 1 << 63)
+            if not (part is None or is_tensor(part) or is_whole):
                 raise Refusal(f"A slice is made of integers, not of {named(part)}.", "Write `n // 2` in the place of `n / 2`.")
         return slice(*parts)
 

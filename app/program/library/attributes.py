@@ -62,7 +62,7 @@ def attribute(emit: Emit, tensor: fx.Node, name: str) -> Value:
     """`tensor.name` without a call."""
     value = example(tensor)
     if name == "shape":
-        return value.shape
+        return value.sizes
     if name in ("ndim", "dtype"):
         return value.ndim if name == "ndim" else value.dtype
     if name == "device":
@@ -162,7 +162,7 @@ def _known(value: Example, name: str, args: tuple[Value, ...], kwargs: Mapping[s
     """Reads that the shape and dtype alone answer."""
     if name == "size":
         axis = args[0] if args else kwargs.get("dim")
-        return value.shape if axis is None else size(value, static.integer(axis, "The axis of `.size`"))
+        return value.sizes if axis is None else size(value, static.integer(axis, "The axis of `.size`"))
     if name in ("numel", "nelement"):
         return value.numel()
     known = {
@@ -179,7 +179,7 @@ def size(value: Example, axis: int) -> int:
             code="shape_mismatch",
             given=str(list(value.shape)),
         )
-    return value.extent(axis)
+    return value.size(axis)
 
 
 def _cast(emit: Emit, tensor: fx.Node, dtype: torch.dtype) -> Value:

@@ -101,7 +101,7 @@ class Builtins:
         if is_tensor(value):
             if example(value).ndim == 0:
                 raise Refusal("A 0-d tensor has no length.")
-            return example(value).extent(0)
+            return example(value).size(0)
         if isinstance(value, MultiOutput):
             return len(value.values)
         if isinstance(value, list | tuple | range | dict | str):

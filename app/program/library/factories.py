@@ -10,7 +10,7 @@ import torch
 
 from app.catalogue.call import DTYPES as CONTRACT_DTYPES
 from app.program.reading.source import Refusal
-from app.program.semantics import static
+from app.program.semantics import sizes, static
 from app.program.semantics.aside import aside
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
 from app.program.semantics.trace import ELEMENT_LIMIT
@@ -226,7 +226,8 @@ def _check_plain(name: str, values: tuple[Value, ...]) -> None:
 def _check_size(name: str, emit: Emit, factory: Factory, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     try:
         with aside():
-            size = factory.make(*args, **{**keywords, "device": "meta"}).numel()
+            plain, named = sizes.plain((args, keywords))
+            size = factory.make(*plain, **{**named, "device": "meta"}).numel()
     except (RuntimeError, TypeError, ValueError):
         return  # the step itself fails then, with PyTorch's reason
     if size > ELEMENT_LIMIT:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from app.program.reading.source import Refusal
-from app.program.semantics import static
+from app.program.semantics import sizes, static
 from app.program.semantics.aliases import VIEWED, View
 from app.program.semantics.questions import Example
 
@@ -109,7 +109,9 @@ def lowered(value: Value, read: Callable[[Value], Value]) -> Any:
 
     The caller has counted the members of `value` (`static.members_in`). `read` gives the tensor of a weight.
     """
-    if isinstance(value, fx.Node | torch.dtype | str | float | complex | bool) or value is None or value is Ellipsis:
+    if sizes.is_size(value) or isinstance(value, fx.Node | torch.dtype | str | float | complex | bool):
+        return value
+    if value is None or value is Ellipsis:
         return value
     if isinstance(value, int):
         if not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from app.program.semantics import sizes
 from app.program.semantics.aliases import storage
 
 Question = Callable[..., object]
@@ -40,6 +41,11 @@ def answers_alike(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
             if question(values[node], *compared) != answer:
                 return False
     return True
+
+
+def compared_with(node: fx.Node) -> set[fx.Node]:
+    """The other nodes that a question to `node` is about."""
+    return {other for _, others in node.meta["asked"] for other in others if isinstance(other, fx.Node)}
 
 
 def shape(tensor: Tensor) -> tuple[int, ...]:
@@ -96,6 +102,16 @@ class Example:
         answer: tuple[int, ...] = asked(self._node, shape)
         return answer
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Its shape as a program computes with it: what stays unsettled is not asked."""
+        return tuple([sizes.extent(self._node, axis) for axis in range(self.ndim)])
+
+    def size(self, axis: int) -> int:
+        """Of one axis, from -ndim to ndim - 1, as a program computes with it."""
+        answer: int = sizes.extent(self._node, axis % self._tensor.ndim)
+        return answer
+
     def extent(self, axis: int) -> int:
         """Of one axis, from -ndim to ndim - 1."""
         answer: int = asked(self._node, extent, axis % self._tensor.ndim)
@@ -106,7 +122,8 @@ class Example:
         return bool(asked(self._node, is_single))
 
     def numel(self) -> int:
-        answer: int = asked(self._node, Tensor.numel)
+        """How many elements it has, as a program computes with it."""
+        answer: int = sizes.numel(self._node)
         return answer
 
     def has_shape_of(self, other: Example) -> bool:

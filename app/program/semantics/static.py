@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from app.program.reading.source import Refusal
+from app.program.semantics import sizes
 
 INTEGER_BITS: Final = 256  # a plain integer on the way to one of 64 bits: products of four of them; `9**9**9` would never end
 LENGTH_LIMIT: Final = 10_000  # of a list, and turns of all loops together: 10,000 additions of plain numbers take 0.06 s
@@ -42,7 +43,7 @@ def is_number(value: object) -> bool:
 
 def bounded(value: Any) -> Any:
     """`value`, refused where it is an integer of more than `INTEGER_BITS` bits."""
-    if isinstance(value, int) and value.bit_length() > INTEGER_BITS:
+    if not sizes.is_size(value) and isinstance(value, int) and value.bit_length() > INTEGER_BITS:
         raise Refusal(
             f"This integer has {value.bit_length():,} bits; the limit is {INTEGER_BITS}.",
             "Use floating-point numbers (`2.0 ** n`).",
@@ -68,7 +69,7 @@ def binary(symbol: str, left: Any, right: Any) -> Any:
 def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
     """`function(*values)` on plain numbers, Python's arithmetic errors made refusals."""
     try:
-        return function(*values)
+        return sizes.computed(function, *values) if sizes.holds(values) else function(*values)
     except ZeroDivisionError as error:
         raise Refusal("This divides a plain number by zero.", "Write `inf` or `nan` if that is meant.") from error
     except OverflowError as error:

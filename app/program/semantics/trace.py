@@ -22,7 +22,7 @@ from app.errors import PullbackError
 from app.program.errors import REFUSALS, refusal, tensors_in
 from app.program.function import Step
 from app.program.reading.source import Refusal
-from app.program.semantics import aliases, questions, static
+from app.program.semantics import aliases, questions, sizes, static
 from app.program.semantics.aliases import VIEWED, Cell, View, cell_of
 from app.program.semantics.graph_values import (
     MultiOutput,
@@ -153,6 +153,9 @@ class Trace:
                 code="too_costly",
             )
         self.steps += 1
+        sized = args, kwargs
+        args, kwargs = sizes.plain(sized)
+        sizes.settle_within(target)
         examples = examples_of(args), {name: examples_of(value) for name, value in kwargs.items()}
         if random and self.static and hasattr(target, "draws"):
             result, random = self._execute(step, target, *examples, usage), target.draws
@@ -164,6 +167,8 @@ class Trace:
             result = self._execute(step, target, *examples, usage)
         node = self.graph.call_function(target, args, kwargs)
         node.meta["step"], node.meta["val"] = step, result
+        if sized[0] is not args or sized[1] is not kwargs:
+            node.meta["sized"] = sized
         node.meta["live"] = target is not torch.Tensor.detach and any(used.meta.get("live") for used in node.all_input_nodes)
         if random:
             self.drawing.add(node)

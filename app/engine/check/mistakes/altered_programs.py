@@ -46,7 +46,7 @@ def _changed(function: Function, number: int, change: Callable[[fx.Graph, fx.Nod
         change(copy, node)
     except (TypeError, ValueError, IndexError):
         return None
-    return dataclasses.replace(function, graph=copy)
+    return dataclasses.replace(function, held_graph=copy)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
