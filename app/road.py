@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import torch
@@ -201,7 +201,7 @@ class Road:
     def _read(
         self, request: Request, announce: Callable[[float], None], labels: dict[str, str], parts: TakenApart | None
     ) -> Reply:
-        message = _message(request, request.body)
+        message = _message(request, request.body, None if parts is None else parts.repetition.value)
         asked = registry.READINGS[request.endpoint](message, self._server)
         if isinstance(asked, Written):
             return _reply(asked, {}, labels)
@@ -279,8 +279,9 @@ class Road:
             pass
 
 
-def _message(request: Request, body: memoryview) -> Message:
-    return Message(request.endpoint, body, request.content_type, request.content_encoding, request.accept, request.parameters)
+def _message(request: Request, body: memoryview, value: dict[str, Any] | None = None) -> Message:
+    headers = request.content_type, request.content_encoding, request.accept
+    return Message(request.endpoint, body, *headers, request.parameters, value)
 
 
 def _name(query: Query) -> str:

@@ -42,6 +42,7 @@ class Message:
     Attributes:
         endpoint: its name in the protocol's routes.
         parameters: what the path said (`{model}` of a route), and the headers that the route names, by lower-case name.
+        value: what the body spells, where that has been read already (`strict_json.plain_object`); whoever reads it may change it.
     """
 
     endpoint: str
@@ -50,6 +51,7 @@ class Message:
     content_encoding: str | None = None
     accept: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    value: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,14 @@ class Repetition:
         numbers: of each tensor or list of tensors, row-major, the inputs before the cotangents, each in the order of the body.
         size: bytes of the body, of a binary one without its tensors.
         names: of a binary body, its tensors' places in the query (`inputs.x`), in the order of `numbers`.
+        value: of a body in JSON, what it spells, as `Message` has it.
     """
 
     signature: tuple[Any, ...]
     numbers: tuple[Numbers, ...]
     size: int
     names: tuple[str, ...] | None = None
+    value: dict[str, Any] | None = None
 
     def is_of(self, query: Query) -> bool:
         """Whether its numbers are those of the query's inputs and cotangents one by one, each of one dtype."""

@@ -69,12 +69,21 @@ def parse(body: Body, *, name: str = "the body", depth_limit: int = JSON_DEPTH_L
         value = jiter.from_json(bytes(body), catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
         return _explained(body, name, depth_limit)
+    return _checked(value, body, name, depth_limit, may_be_infinite=True)
+
+
+def again(body: Body, value: dict[str, Any]) -> Any:
+    """What `parse` gives, of a text that `plain_object` has read as this `value`."""
+    return _checked(value, body, "the body", JSON_DEPTH_LIMIT, may_be_infinite=False)
+
+
+def _checked(value: Any, body: Body, name: str, depth_limit: int, *, may_be_infinite: bool) -> Any:
     if len(body) <= _SMALL_BYTES:
         depth = _brackets(body)
         finite = False
     else:
         depth, finite = _depth_and_finiteness(value)
-    if depth > depth_limit or (not finite and may_overflow(bytes(body))):
+    if depth > depth_limit or (may_be_infinite and not finite and may_overflow(bytes(body))):
         return _explained(body, name, depth_limit)
     return value
 

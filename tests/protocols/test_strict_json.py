@@ -265,3 +265,28 @@ def test_elements_of_what_json_wrote(values: list[Any]) -> None:
 
 def test_the_limit_is_the_contracts() -> None:
     assert JSON_DEPTH_LIMIT == 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'{"a": [1, 2.5, {"b": [null, true]}], "c": "\\u00e9"}', b'{"a": [' + b"1e-3, " * 2000 + b"7]}"],
+    ids=["short", "long"],
+)
+def test_what_has_been_read_as_a_plain_object_is_what_is_parsed(text: bytes) -> None:
+    value = strict_json.plain_object(text)
+    assert value is not None
+    assert strict_json.again(text, value) == strict_json.parse(text)
+
+
+@pytest.mark.parametrize("filling", [b"", b"1, " * 2000], ids=["short", "long"])
+def test_a_plain_object_may_be_too_deep(filling: bytes) -> None:
+    text = b'{"a": [' + filling + b"[" * 100 + b"]" * 100 + b"]}"
+    value = strict_json.plain_object(text)
+    assert value is not None
+    refusals = []
+    for read in (strict_json.parse, lambda text: strict_json.again(text, value)):
+        with pytest.raises(PullbackError) as refused:
+            read(text)
+        refusals.append(refused.value.problem(None))
+    assert refusals[0] == refusals[1]
+    assert refusals[0]["code"] == "json_depth"

@@ -27,8 +27,14 @@ QUERY_COUNT_LIMIT: Final = 1000  # of one list: a tenth of a second of small que
 _COMPLEX_OF: Final = {"float64": "complex128", "float32": "complex64"}
 
 
-def read(body: memoryview, content_type: str | None, content_encoding: str | None, limits: Limits) -> Query:
-    """The query in a body, whose tensors are views of it where it is binary.
+def read(
+    body: memoryview,
+    content_type: str | None,
+    content_encoding: str | None,
+    limits: Limits,
+    value: dict[str, Any] | None = None,
+) -> Query:
+    """The query in a body, whose tensors are views of it where it is binary. `value`: as `Message` has it.
 
     Raises `unsupported_media_type`, `body_too_large`, `bad_json`, `duplicate_key`, `json_depth`, `bad_binary`, `bad_request`,
     `bad_parameter`, `bad_tensor`, `unknown_operation`.
@@ -37,7 +43,7 @@ def read(body: memoryview, content_type: str | None, content_encoding: str | Non
     plain = decompressed(body, content_encoding, limits.body_bytes)
     if kind == SAFETENSORS:
         return native_query.query(_from_file(plain))
-    return native_query.query(strict_json.parse(plain))
+    return native_query.query(strict_json.parse(plain) if value is None else strict_json.again(plain, value))
 
 
 def split(

@@ -25,6 +25,7 @@ _ACCEPTED: Final = (None, "", "*/*", JSON)
 _TENSOR_FIELDS: Final = ("inputs", "cotangent")
 # Queries with these are not repeated: their numbers are no operands, or they change what is done besides computing.
 _NEVER: Final = frozenset({"tangent", "expected", "batched", "seed", "timeout_s"})
+_NEVER_WRITTEN: Final = tuple(f'"{name}"'.encode() for name in sorted(_NEVER))
 _OBJECT: Final = {"data", "dtype"}
 _INTEGERS, _FLOATS, _BOTH = frozenset({int}), frozenset({float}), frozenset({int, float})
 # Types of the numbers and the dtype that is named → the sign of a tensor in a signature: the type code of its array, and what else tells
@@ -48,7 +49,9 @@ def taking_apart(message: Message) -> BodyTakenApart | None:
 
 def _taken_apart(body: Buffer) -> Repetition | None:
     """None for anything unusual or wrong."""
-    value = plain_object(bytes(body)) if len(body) <= SIZE_LIMIT_BYTES else None
+    text = bytes(body) if len(body) <= SIZE_LIMIT_BYTES else b""
+    # A name that stands in a string or deeper makes the whole road answer, which is never wrong.
+    value = None if not text or any(name in text for name in _NEVER_WRITTEN) else plain_object(text)
     try:
         return None if value is None else _of_object(value, len(body))
     except (ValueError, OverflowError, PullbackError):
@@ -68,7 +71,7 @@ def _of_object(value: dict[str, Any], size: int) -> Repetition | None:
             signature.append((repr(member),))  # tells 1, 1.0 and true apart, which are equal
         elif type(member) is not dict or not _taken(member, signature, numbers):
             return None
-    return Repetition(tuple(signature), tuple(numbers), size)
+    return Repetition(tuple(signature), tuple(numbers), size, value=value)
 
 
 def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]) -> bool:

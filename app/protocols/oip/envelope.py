@@ -49,19 +49,21 @@ class Request(BaseModel):
     outputs: Annotated[list[Output], Field(max_length=TENSOR_COUNT_LIMIT)] = Field(default_factory=list)
 
 
-def read(body: memoryview, json_length: str | None) -> tuple[Request, dict[str, TensorData]]:
+def read(
+    body: memoryview, json_length: str | None, value: dict[str, Any] | None = None
+) -> tuple[Request, dict[str, TensorData]]:
     """The request in a decompressed body, and its tensors by name; those that came as bytes are views of it.
 
     Arguments:
         json_length: the header of that name, None where there is none: all of the body is JSON.
+        value: what the JSON spells, where it has been read already, as `Message` has it.
 
     Raises:
         PullbackError: `bad_binary`, `bad_json`, `duplicate_key`, `json_depth`, `bad_request`, `bad_tensor`.
     """
     text, rest = _split(body, json_length)
-    value = strict_json.parse(text)
     try:
-        request = Request.model_validate(value)
+        request = Request.model_validate(strict_json.parse(text) if value is None else strict_json.again(text, value))
     except ValidationError as error:
         raise _refusal(error) from None
     tensors: dict[str, TensorData] = {}

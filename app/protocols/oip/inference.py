@@ -49,7 +49,7 @@ def read(message: Message, server: Server) -> Asked:
     _check_version(message.parameters.get("version"))
     model = None if name == PROGRAM else server.models.find(name)
     body = decompressed(message.body, message.content_encoding, server.limits.body_bytes)
-    request, tensors = envelope.read(body, message.parameters.get(envelope.JSON_LENGTH))
+    request, tensors = envelope.read(body, message.parameters.get(envelope.JSON_LENGTH), message.value)
     chosen = [selected(output.name, tensors) for output in request.outputs]
     query = _query(model, request, tensors, chosen)
     coding = _coding(message.parameters.get("accept-encoding"))

@@ -66,7 +66,7 @@ def _of_object(value: dict[str, Any], tail: bytes, head: tuple[str | None, ...],
                 return None
             (cotangents if name.startswith(_COTANGENT) else inputs).append(numbers)
             signature += (name, repr(tensor.get("shape")), sign)
-    return None if tail else Repetition(tuple(signature), (*inputs, *cotangents), size)
+    return None if tail else Repetition(tuple(signature), (*inputs, *cotangents), size, value=value)
 
 
 def _numbers(tensor: dict[str, Any], tail: bytes) -> tuple[Numbers | None, Any, bytes]:
