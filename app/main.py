@@ -20,6 +20,7 @@ from app.group.messages import Line
 from app.group.parent import Parent
 from app.machine.memory_budget import Budget, Machine, derive
 from app.pool import linux as kernel
+from app.pool.environment import COMMANDS
 from app.settings import Settings, checked_keys
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def serve(settings: Settings) -> None:
             f"{settings.host} is not a loopback address and no API key is set, so everybody on the network could use this server. "
             "Set PULLBACK_API_KEYS or PULLBACK_API_KEYS_FILE, or PULLBACK_OPEN_TO_NETWORK=true if that is what you want."
         )
-    if settings.engine != "local":
+    if settings.engine not in COMMANDS:
         raise BadSettingsError(f"This version has no engine {settings.engine!r}: leave PULLBACK_ENGINE at local.")
     if settings.workers and settings.fronts > settings.workers:
         raise BadSettingsError(

@@ -1,13 +1,18 @@
-"""The environment of our own processes: the settings as variables, secrets left out, thread pools off."""
+"""How our own processes are started: the command of each engine, and the settings as variables, secrets left out, thread pools off."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Final
 
 from app.settings import PREFIX, SECRETS, Settings
 
+# Engine, as the setting names it → what starts the parent of its workers on this machine.
+COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "local": (sys.executable, "-m", "app.pool.forkserver"),
+}
 # Where no GPU is to be used, PyTorch must find none: its fake tensors would ask CUDA for its devices, which spoils the fork.
 NO_GPU: Final[Mapping[str, str]] = {"CUDA_VISIBLE_DEVICES": ""}
 # Where one may be used. What the operator has set counts more.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from app.errors import PullbackError
@@ -25,12 +25,16 @@ class Protocol:
     Attributes:
         name: the first part of its endpoints' names.
         owns: whether a path is its own, so that a refusal there has its shape.
+        readings: of its endpoints, by their names.
+        takings_apart: of those whose small queries are answered by a prepared computation where they come again.
     """
 
     name: str
     owns: Callable[[str], bool]
     routes: RouteTable
+    readings: Mapping[str, Reading]
     refused: Refusing
+    takings_apart: Mapping[str, TakingApart] = field(default_factory=dict)
 
 
 def _under(prefix: str) -> Callable[[str], bool]:
@@ -38,16 +42,21 @@ def _under(prefix: str) -> Callable[[str], bool]:
 
 
 PROTOCOLS: Final = (
-    Protocol("oip", _under(oip.PREFIX), RouteTable(oip.ROUTES), oip.refused),
-    Protocol("umbridge", umbridge.PATHS.__contains__, RouteTable(umbridge.ROUTES), umbridge.refused),
-    Protocol("tesseract", _under(tesseract.PREFIX), RouteTable(tesseract.ROUTES), tesseract.refused),
+    Protocol("oip", _under(oip.PREFIX), RouteTable(oip.ROUTES), oip.ENDPOINTS, oip.refused, oip.TAKINGS_APART),
+    Protocol("umbridge", umbridge.PATHS.__contains__, RouteTable(umbridge.ROUTES), umbridge.ENDPOINTS, umbridge.refused),
+    Protocol("tesseract", _under(tesseract.PREFIX), RouteTable(tesseract.ROUTES), tesseract.ENDPOINTS, tesseract.refused),
 )
 _REFUSING: Final[dict[str, Refusing]] = {protocol.name: protocol.refused for protocol in PROTOCOLS}
 
 PUBLIC_PATHS: Final = frozenset(route.path for protocol in PROTOCOLS for route in protocol.routes.routes if route.public)
-READINGS: Final[dict[str, Reading]] = {"query": native.query, **oip.ENDPOINTS, **umbridge.ENDPOINTS, **tesseract.ENDPOINTS}
-# Of the endpoints whose small queries are answered by a prepared computation where they come again.
-TAKINGS_APART: Final[dict[str, TakingApart]] = {"query": repetition.taking_apart, **oip.TAKINGS_APART}
+READINGS: Final[dict[str, Reading]] = {
+    "query": native.query,
+    **{endpoint: reading for protocol in PROTOCOLS for endpoint, reading in protocol.readings.items()},
+}
+TAKINGS_APART: Final[dict[str, TakingApart]] = {
+    "query": repetition.taking_apart,
+    **{endpoint: taking for protocol in PROTOCOLS for endpoint, taking in protocol.takings_apart.items()},
+}
 
 
 def protocol_of(path: str) -> Protocol | None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 import orjson
 
 from app.pool import linux
-from app.pool.environment import environment
+from app.pool.environment import COMMANDS, environment
 from app.pool.frames import Frame, Kind, encode
 from app.pool.handles.channel import Channel
 from app.pool.worker_slots import WorkerSlot
@@ -68,7 +67,7 @@ class ForkserverHandle:
             try:
                 linux.enlarge(front_end)
                 self._process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
-                    [sys.executable, "-m", "app.pool.forkserver", str(os.getpid()), *map(str, descriptors)],
+                    [*COMMANDS[settings.engine], str(os.getpid()), *map(str, descriptors)],
                     pass_fds=descriptors,
                     stdin=subprocess.DEVNULL,
                     env=environment(settings),
