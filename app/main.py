@@ -19,7 +19,7 @@ from app.group.board import Board
 from app.group.messages import Line
 from app.group.parent import Parent
 from app.machine.memory_budget import Budget, Machine, derive
-from app.pool import linux as kernel
+from app.pool import linux
 from app.pool.environment import COMMANDS
 from app.settings import Settings, checked_keys
 
@@ -76,7 +76,7 @@ def serve(settings: Settings) -> None:
         sys.stderr.write(f"Pullback answers on http://{shown}:{port} — docs at /docs\n")
         sys.stderr.flush()
 
-    kernel.raise_file_limit()
+    linux.raise_file_limit()
     budget = derive(settings, Machine.here())
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener)]

@@ -14,7 +14,7 @@ from tests.test_floors import APP, ROOT, modules
 
 # What was found, given, told or made has a name of its own: gradients, rows, verdict, tensors.
 SAYS_NOTHING: Final = frozenset({"found", "given", "told", "made", "stuff", "thing", "things"})
-# Words that the field has others for: backward, expected, kink, differentiable, stored function, worker slot, endpoint, supervisor.
+# Words that the field has others for: backward, expected, kink, differentiable, stored function, worker slot, endpoint, supervisor, recording.
 RETIRED: Final = frozenset(
     {
         "pull",
@@ -32,7 +32,7 @@ RETIRED: Final = frozenset(
         "crew",
         "nursery",
     }
-    | {"sweep", "survey"}
+    | {"sweep", "survey", "tape"}
 )
 # As a whole name: num_vectors, rows, members. `is_one_of_several` says something.
 RETIRED_WHOLE: Final = frozenset({"several", "Several", "tmp"})
@@ -40,8 +40,11 @@ RETIRED_WHOLE: Final = frozenset({"several", "Several", "tmp"})
 OF_OTHERS: Final = frozenset({"connection_made", "not_found", "several"})
 # `given` is a field of every refusal (docs/contract.md, section 6): what makes one has an argument of that name.
 FIELD_OF_A_REFUSAL: Final = frozenset({"given"})
+# Words that would have two meanings: a kernel is PyTorch's, never Linux's (`linux`); the road is that of a query (app/road.py), and what
+# is computed another way is a reference. Word → where in `app` it names something.
+ONE_MEANING: Final = {"kernel": ("catalogue/", "engine/"), "road": ("road.py", "pool/")}
 NO_FILES: Final = frozenset(
-    {"utils", "util", "common", "helpers", "misc", "core", "survey", "local", "widened", "places", "nursery", "gate"}
+    {"utils", "util", "common", "helpers", "misc", "core", "survey", "local", "widened", "places", "nursery", "gate", "tape"}
 )
 WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
@@ -91,6 +94,33 @@ def test_names_say_something() -> None:
     trees |= {path: ast.parse(path.read_text()) for path in others}
     bad = [f"{path.relative_to(ROOT)}:{line}: `{name}`" for path, tree in trees.items() for line, name in offenders(tree)]
     assert not bad, "\n".join(bad)
+
+
+def strangers(tree: ast.AST, path: str) -> list[str]:
+    """Names in a file of `app` with a word that means something else where the word is at home; one that is imported as another too."""
+    return [
+        f"{path}:{line}: `{name}`"
+        for name, line in _named(tree)
+        for word, homes in ONE_MEANING.items()
+        if word in {each.lower() for each in WORD.findall(name)} and not path.startswith(homes)
+    ]
+
+
+def test_a_word_has_one_meaning() -> None:
+    bad = [each for module in modules().values() for each in strangers(module.tree, str(module.path.relative_to(APP)))]
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("from app.pool import linux as kernel", "main.py"),
+        ("class _Road: ...", "engine/confirmation.py"),
+        ("road = 1", "front/wire.py"),
+    ],
+)
+def test_a_planted_second_meaning_is_seen(text: str, path: str) -> None:
+    assert strangers(ast.parse(text), path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Confirms derivatives of a batch that vmap computed together, sample by sample, by another road through PyTorch.
+"""Confirms derivatives of a batch that vmap computed together, sample by sample, by another way through PyTorch.
 
-The other road: the forward alone under vmap, and then ordinary autograd's backward through it, in a random combination for each sample.
+The other reference: the forward alone under vmap, and then ordinary autograd's backward through it, in a random combination for each sample.
 It shares no batching rule of a backward formula and no forward mode with what it confirms. The forward's batching rules, which it does
 share, are confirmed by single samples (`freivalds.certify_sample`). A combination that is not confirmed costs only time: the samples
 then run one by one.
@@ -23,7 +23,7 @@ from app.engine.tensors import is_differentiable
 
 Tree = Mapping[str, Any]
 
-# Roundings that two orders of the same sums may differ by, as for rows (freivalds.close); in half precision the other road runs in
+# Roundings that two orders of the same sums may differ by, as for rows (freivalds.close); in half precision the other way is computed in
 # float64 and what is confirmed has one rounding a step: with more than that the samples run one by one.
 _ROUNDINGS: Final = 1e3
 _HALF_ROUNDINGS: Final = 16
@@ -31,7 +31,7 @@ _HALF: Final = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class _Road:
+class _Reference:
     """The forward of all samples, with ordinary autograd's graph.
 
     Attributes:
@@ -66,20 +66,20 @@ class _Road:
 def confirm(
     computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any, together: Tree
 ) -> None:
-    """Compare every derivative of `together`, a tree of [samples, …] tensors, with the other road.
+    """Compare every derivative of `together`, a tree of [samples, …] tensors, with the other reference.
 
-    Raises UncertifiedError where they differ in a value, in the places that are not finite, or where the road has no way.
+    Raises UncertifiedError where they differ in a value, in the places that are not finite, or where the other way has none.
     """
     checks = [(kind, _CHECKS[kind]) for kind in computation.query.want if kind in _CHECKS]
     if not checks:
         return
     with torch.enable_grad():
-        road = _road(computation, axes, vectors, dims)
+        reference = _reference(computation, axes, vectors, dims)
         for kind, check in checks:
-            check(road, together[kind])
+            check(reference, together[kind])
 
 
-def _road(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any) -> _Road:
+def _reference(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any) -> _Reference:
     leaves = {name: _in_float64(leaf.detach()) for name, leaf in computation.leaves.items()}
     wrt = {name: leaves[name].requires_grad_() for name in computation.prepared.wrt}
     samples = computation.prepared.samples or 1
@@ -98,7 +98,7 @@ def _road(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[s
         }
         for what, each in vectors.items()
     }
-    return _Road(
+    return _Reference(
         wrt,
         {name: axes[name] for name in wrt},
         outputs,
@@ -116,96 +116,105 @@ def _weights(like: Tensor) -> Tensor:
     return weights(like.numel(), like.dtype, str(like.device)).reshape(like.shape)
 
 
-def _gradient(road: _Road, result: Tree) -> None:
-    of = _scalar(road)
+def _gradient(reference: _Reference, result: Tree) -> None:
+    of = _scalar(reference)
     weights = _weights(of)
-    _compare_all(road, road.backward([of], [weights]), result, weights)
+    _compare_all(reference, reference.backward([of], [weights]), result, weights)
 
 
-def _vjp(road: _Road, result: Tree) -> None:
-    cotangents = road.vectors["cotangent"]
-    weights = _weights(next(iter(road.outputs.values())).reshape(road.samples, -1)[:, :1].reshape(-1).real.detach())
-    heads = [road.outputs[name] for name in cotangents]
-    expected = road.backward(
+def _vjp(reference: _Reference, result: Tree) -> None:
+    cotangents = reference.vectors["cotangent"]
+    weights = _weights(next(iter(reference.outputs.values())).reshape(reference.samples, -1)[:, :1].reshape(-1).real.detach())
+    heads = [reference.outputs[name] for name in cotangents]
+    expected = reference.backward(
         heads, [_scaled(cotangents[name], weights).to(head.dtype) for name, head in zip(cotangents, heads, strict=True)]
     )
-    _compare_all(road, expected, result, weights)
+    _compare_all(reference, expected, result, weights)
 
 
-def _jvp(road: _Road, result: Tree) -> None:
+def _jvp(reference: _Reference, result: Tree) -> None:
     """⟨c, J·t⟩ = ⟨Jᵗ·c, t⟩, for each sample; summed over the samples where an input is shared by them."""
-    heads = {name: value for name, value in road.outputs.items() if name in result and value.requires_grad}
+    heads = {name: value for name, value in reference.outputs.items() if name in result and value.requires_grad}
     weights = {name: _weights(value.detach()) for name, value in heads.items()}
-    gradients = road.backward(list(heads.values()), list(weights.values())) if heads else {}
-    tangents = road.vectors["tangent"]
+    gradients = reference.backward(list(heads.values()), list(weights.values())) if heads else {}
+    tangents = reference.vectors["tangent"]
     left = [(weights[name].conj() * result[name].to(weights[name].dtype)).real for name in heads]
-    right = [(gradients[name].conj() * _of_leaf(road, name, tangents[name])).real for name in gradients]
+    right = [(gradients[name].conj() * _of_leaf(reference, name, tangents[name])).real for name in gradients]
     if not gradients:
         return
     named = list(zip(right, gradients, strict=True))
-    together, expected = _per_sample(left, road.samples), torch.stack([_rows(each, road, name) for each, name in named]).sum(0)
-    bound = _per_sample([each.abs() for each in left], road.samples)
-    bound = bound + torch.stack([_rows(each.abs(), road, name) for each, name in named]).sum(0)
-    if not all(road.batched[name] for name in gradients):
+    together, expected = (
+        _per_sample(left, reference.samples),
+        torch.stack([_rows(each, reference, name) for each, name in named]).sum(0),
+    )
+    bound = _per_sample([each.abs() for each in left], reference.samples)
+    bound = bound + torch.stack([_rows(each.abs(), reference, name) for each, name in named]).sum(0)
+    if not all(reference.batched[name] for name in gradients):
         together, expected, bound = together.sum(0, keepdim=True), expected.sum(0, keepdim=True), bound.sum(0, keepdim=True)
     _compare(together, expected, bound, _least(result))
 
 
-def _jacobian(road: _Road, result: Tree) -> None:
+def _jacobian(reference: _Reference, result: Tree) -> None:
     for output, row in result.items():
-        head = road.outputs[output]
+        head = reference.outputs[output]
         if not head.requires_grad:
             continue
         weights = _weights(head.detach())
-        gradients = road.backward([head], [weights])
+        gradients = reference.backward([head], [weights])
 
         def contracted(name: str, row: Tree = row, weights: Tensor = weights) -> tuple[Tensor, Tensor]:
-            full = row[name].to(weights.dtype).reshape(road.samples, weights[0].numel(), -1)
-            flat = weights.reshape(road.samples, 1, -1)
-            return (flat @ full).reshape(road.samples, -1), (flat.abs() @ full.abs()).reshape(road.samples, -1)
+            full = row[name].to(weights.dtype).reshape(reference.samples, weights[0].numel(), -1)
+            flat = weights.reshape(reference.samples, 1, -1)
+            return (flat @ full).reshape(reference.samples, -1), (flat.abs() @ full.abs()).reshape(reference.samples, -1)
 
         for name, expected in gradients.items():
             combined, bound = contracted(name)
-            _compare_leaf(road, name, combined, expected, bound, _eps_of(row[name]))
+            _compare_leaf(reference, name, combined, expected, bound, _eps_of(row[name]))
 
 
-def _hessian(road: _Road, result: Tree) -> None:
-    first, weights = _first(road)
+def _hessian(reference: _Reference, result: Tree) -> None:
+    first, weights = _first(reference)
     for name, gradient in first.items():
-        if not gradient.requires_grad or not road.batched[name]:
+        if not gradient.requires_grad or not reference.batched[name]:
             continue
         direction = _weights(gradient.detach())
-        for other, expected in road.backward([gradient], [direction]).items():
-            full = _scaled(result[name][other].to(direction.dtype), weights).reshape(road.samples, direction[0].numel(), -1)
-            flat = direction.reshape(road.samples, 1, -1)
-            bound = (flat.abs() @ full.abs()).reshape(road.samples, -1)
-            _compare_leaf(road, other, (flat @ full).reshape(road.samples, -1), expected, bound, _eps_of(result[name][other]))
-    if not all(road.batched[name] for name in first):
-        raise UncertifiedError  # the blocks of an input that the samples share are sums on this road
+        for other, expected in reference.backward([gradient], [direction]).items():
+            full = _scaled(result[name][other].to(direction.dtype), weights).reshape(
+                reference.samples, direction[0].numel(), -1
+            )
+            flat = direction.reshape(reference.samples, 1, -1)
+            bound = (flat.abs() @ full.abs()).reshape(reference.samples, -1)
+            _compare_leaf(
+                reference, other, (flat @ full).reshape(reference.samples, -1), expected, bound, _eps_of(result[name][other])
+            )
+    if not all(reference.batched[name] for name in first):
+        raise UncertifiedError  # the blocks of an input that the samples share are sums there
 
 
-def _hvp(road: _Road, result: Tree) -> None:
-    first, weights = _first(road)
-    tangents = road.vectors["tangent"]
+def _hvp(reference: _Reference, result: Tree) -> None:
+    first, weights = _first(reference)
+    tangents = reference.vectors["tangent"]
     heads = {name: gradient for name, gradient in first.items() if gradient.requires_grad}
-    if not all(road.batched[name] for name in heads):
+    if not all(reference.batched[name] for name in heads):
         raise UncertifiedError
     expected = (
-        road.backward(list(heads.values()), [tangents[name].to(head.dtype) for name, head in heads.items()]) if heads else {}
+        reference.backward(list(heads.values()), [tangents[name].to(head.dtype) for name, head in heads.items()])
+        if heads
+        else {}
     )
-    _compare_all(road, expected, result, weights)
+    _compare_all(reference, expected, result, weights)
 
 
-def _first(road: _Road) -> tuple[dict[str, Tensor], Tensor]:
-    of = _scalar(road)
+def _first(reference: _Reference) -> tuple[dict[str, Tensor], Tensor]:
+    of = _scalar(reference)
     weights = _weights(of)
-    return road.backward([of], [weights], again=True), weights
+    return reference.backward([of], [weights], again=True), weights
 
 
-def _scalar(road: _Road) -> Tensor:
-    if road.of is None or not road.of.requires_grad:
+def _scalar(reference: _Reference) -> Tensor:
+    if reference.of is None or not reference.of.requires_grad:
         raise UncertifiedError
-    return road.of
+    return reference.of
 
 
 def _scaled(rows: Tensor, weights: Tensor) -> Tensor:
@@ -216,30 +225,30 @@ def _wider(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in _HALF else dtype
 
 
-def _of_leaf(road: _Road, name: str, tangents: Tensor) -> Tensor:
+def _of_leaf(reference: _Reference, name: str, tangents: Tensor) -> Tensor:
     """The tangents of a leaf that the samples share are all the same."""
-    return tangents if road.batched[name] else tangents[0]
+    return tangents if reference.batched[name] else tangents[0]
 
 
-def _rows(values: Tensor, road: _Road, name: str) -> Tensor:
-    if road.batched[name]:
-        return values.reshape(road.samples, -1).sum(1)
-    return torch.cat([values.sum().reshape(1), values.new_zeros(road.samples - 1)])
+def _rows(values: Tensor, reference: _Reference, name: str) -> Tensor:
+    if reference.batched[name]:
+        return values.reshape(reference.samples, -1).sum(1)
+    return torch.cat([values.sum().reshape(1), values.new_zeros(reference.samples - 1)])
 
 
 def _per_sample(parts: list[Tensor], samples: int) -> Tensor:
     return torch.stack([part.reshape(samples, -1).sum(1) for part in parts]).sum(0)
 
 
-def _compare_all(road: _Road, gradients: Mapping[str, Tensor], result: Tree, weights: Tensor) -> None:
+def _compare_all(reference: _Reference, gradients: Mapping[str, Tensor], result: Tree, weights: Tensor) -> None:
     for name, expected in gradients.items():
-        rows = _scaled(result[name], weights).reshape(road.samples, -1)
-        _compare_leaf(road, name, rows, expected, rows.abs(), _eps_of(result[name]))
+        rows = _scaled(result[name], weights).reshape(reference.samples, -1)
+        _compare_leaf(reference, name, rows, expected, rows.abs(), _eps_of(result[name]))
 
 
-def _compare_leaf(road: _Road, name: str, rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
+def _compare_leaf(reference: _Reference, name: str, rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
     """`rows`, [samples, elements], each with its own scale; their sum where the samples share the leaf."""
-    if not road.batched[name]:
+    if not reference.batched[name]:
         rows, bound, expected = rows.sum(0, keepdim=True), bound.sum(0, keepdim=True), expected.reshape(1, -1)
     _compare(rows, expected.reshape(rows.shape), bound, eps)
 
@@ -267,7 +276,7 @@ def _compare(rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
         raise UncertifiedError
 
 
-_CHECKS: Final[Mapping[str, Callable[[_Road, Tree], None]]] = {
+_CHECKS: Final[Mapping[str, Callable[[_Reference, Tree], None]]] = {
     "gradient": _gradient,
     "vjp": _vjp,
     "jvp": _jvp,

@@ -40,7 +40,7 @@ from app.front.openapi.document import document
 from app.front.pages import docs
 from app.group.counts import Counts
 from app.machine.memory_budget import Budget
-from app.pool import linux as kernel
+from app.pool import linux
 from app.pool.pool import Pool
 from app.pool.share import Share
 from app.protocols.registry import PROTOCOLS
@@ -94,7 +94,7 @@ class Application:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        kernel.keep_buffers()
+        linux.keep_buffers()
         membership = self._membership
         writer = Writer(os.dup(_STDOUT)) if membership is None else Writer(os.dup(_STDOUT), membership.writing)
         log = Log(self._settings.log_format, writer)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from app.errors import EXIT_SETTINGS, EXIT_THREADS, ServiceError
-from app.pool import linux as kernel
+from app.pool import linux
 from app.pool.environment import NO_GPU
 from app.pool.frames import Kind, Reader, encode
 from app.pool.worker import send_all, work
@@ -86,9 +86,9 @@ class Forkserver:
             connection.close()
             return
         if pid == 0:
-            if not kernel.die_with_pipe(self._lifeline):
-                kernel.die_with_parent(parent)
-            kernel.close_all_but([connection.fileno(), self._lifeline, *([] if slab is None else [slab])])
+            if not linux.die_with_pipe(self._lifeline):
+                linux.die_with_parent(parent)
+            linux.close_all_but([connection.fileno(), self._lifeline, *([] if slab is None else [slab])])
             work(connection, lambda: self._road_for(slot), slot, slab)
         connection.close()
         try:
@@ -157,7 +157,7 @@ def _check_threads() -> None:
     Raises:
         ServiceError: this process has more than one thread.
     """
-    threads = kernel.status_field("Threads")
+    threads = linux.status_field("Threads")
     if threads > 1:
         raise ServiceError(
             f"The parent of the workers has {threads} threads, which would not survive a fork: something that is loaded into "
@@ -194,9 +194,9 @@ def prepare(settings: Settings) -> tuple[list[int], Road]:
 
 def main(parent_pid: int, descriptor: int, lifeline: int) -> None:
     """Serve the front, process `parent_pid`, at the other end of `descriptor`, a Unix stream socket; `lifeline`: a pipe from it."""
-    kernel.die_with_parent(parent_pid)
-    kernel.ignore_terminal_signals()
-    kernel.keep_buffers()
+    linux.die_with_parent(parent_pid)
+    linux.ignore_terminal_signals()
+    linux.keep_buffers()
     connection = socket.socket(fileno=descriptor)
     try:
         settings = Settings()

@@ -36,7 +36,7 @@ def floating_default(dtype: torch.dtype) -> Iterator[None]:
 
 
 def step_of(error: BaseException) -> Step | None:
-    """The step that raised `error` while a tape ran."""
+    """The step that raised `error` while a graph ran."""
     step = error.__dict__.get("step")
     return step if isinstance(step, Step) else None
 

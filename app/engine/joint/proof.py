@@ -13,7 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from app.engine.joint.tape import Compute, Tape, UnrecordableError, record, same_bits
+from app.engine.joint.recording import Compute, Recording, UnrecordableError, record, same_bits
 
 Batching = Literal["exact", "tolerant", "off"]
 
@@ -40,8 +40,8 @@ class Joint:
         fewest: queries of a stack → from how many on it takes less time than single ones.
     """
 
-    single: Tape | None = None
-    stacks: dict[int, Tape] = field(default_factory=dict)
+    single: Recording | None = None
+    stacks: dict[int, Recording] = field(default_factory=dict)
     fewest: dict[int, int] = field(default_factory=dict)
 
     def forget(self) -> None:
@@ -53,7 +53,7 @@ class Joint:
     @property
     def bytes(self) -> int:
         """Of the memory that it keeps."""
-        return sum(tape.bytes for tape in (self.single, *self.stacks.values()) if tape is not None)
+        return sum(recording.bytes for recording in (self.single, *self.stacks.values()) if recording is not None)
 
 
 def prove(
@@ -69,7 +69,7 @@ def prove(
     drawn = torch.Generator()
     drawn.manual_seed(0)
     try:
-        tape = record(compute, came[0], constants)
+        recording = record(compute, came[0], constants)
     except UnrecordableError:
         return
     sets = list(came)
@@ -82,25 +82,25 @@ def prove(
             tensors = yield from _varied_in_steps(came[number % len(came)], drawn)
             if _are_few(tensors):
                 sets.append(tensors)
-        is_same = _agrees(compute, tape, tensors)
+        is_same = _agrees(compute, recording, tensors)
         if is_same is False or (is_same is None and number < len(came)):
             return
         compared += is_same is True
     if compared < len(came) + _MORE_SETS // 2:
         return
-    if not (yield from _is_quicker(tape, compute, came)):
+    if not (yield from _is_quicker(recording, compute, came)):
         return
-    joint.single = tape
-    if batching == "off" or not (tape.is_same_in_stacks or batching == "tolerant"):
+    joint.single = recording
+    if batching == "off" or not (recording.is_same_in_stacks or batching == "tolerant"):
         return
     for size, rounds in _STACKS.items():
         yield
-        yield from _prove_stack(tape, size, rounds, sets, drawn, joint, batching == "tolerant")
+        yield from _prove_stack(recording, size, rounds, sets, drawn, joint, batching == "tolerant")
         if size not in joint.stacks:
             return
 
 
-def _agrees(compute: Compute, tape: Tape, tensors: Sequence[Tensor]) -> bool | None:
+def _agrees(compute: Compute, recording: Recording, tensors: Sequence[Tensor]) -> bool | None:
     """Whether both give the same bits; None where the computation refuses these numbers, or gives none that are finite."""
     try:
         expected = compute(tensors)
@@ -108,7 +108,7 @@ def _agrees(compute: Compute, tape: Tape, tensors: Sequence[Tensor]) -> bool | N
         return None
     if not all(bool(value.isfinite().all()) for value in expected):
         return None
-    return same_bits(expected, tape(tensors))
+    return same_bits(expected, recording(tensors))
 
 
 def _varied(tensors: Sequence[Tensor], drawn: torch.Generator) -> list[Tensor]:
@@ -141,15 +141,15 @@ def _are_few(tensors: Sequence[Tensor]) -> bool:
     return min(_STACKS) * sum(tensor.nbytes for tensor in tensors) <= _STACK_BYTES
 
 
-def _is_quicker(tape: Tape, compute: Compute, sets: Sequence[Sequence[Tensor]]) -> Generator[None, None, bool]:
-    """Whether the tape takes less time: the least of runs by turns, as whatever else the machine does only adds to them."""
-    by_tape, by_recipe = [], []
+def _is_quicker(recording: Recording, compute: Compute, sets: Sequence[Sequence[Tensor]]) -> Generator[None, None, bool]:
+    """Whether the recording takes less time: the least of runs by turns, as whatever else the machine does only adds to them."""
+    by_recording, by_recipe = [], []
     for number in range(_TIMINGS):
         tensors = sets[number % len(sets)]
-        by_tape.append(_seconds(tape, tensors))
+        by_recording.append(_seconds(recording, tensors))
         by_recipe.append(_seconds(compute, tensors))
         yield
-    return min(by_tape) < min(by_recipe)
+    return min(by_recording) < min(by_recipe)
 
 
 def _least_s(compute: Compute, sets: Sequence[Sequence[Tensor]]) -> float:
@@ -164,13 +164,19 @@ def _seconds(compute: Compute, tensors: Sequence[Tensor]) -> float:
 
 
 def _prove_stack(
-    tape: Tape, size: int, rounds: int, sets: Sequence[Sequence[Tensor]], drawn: torch.Generator, joint: Joint, tolerant: bool
+    recording: Recording,
+    size: int,
+    rounds: int,
+    sets: Sequence[Sequence[Tensor]],
+    drawn: torch.Generator,
+    joint: Joint,
+    tolerant: bool,
 ) -> Iterator[None]:
     if size * sum(tensor.nbytes for tensor in sets[0]) > _STACK_BYTES:
         return
     rows = [sets[number % len(sets)] for number in range(size)]
     try:
-        stacked = record(torch.func.vmap(tape, randomness="error"), _stacked(rows), tape.constants)
+        stacked = record(torch.func.vmap(recording, randomness="error"), _stacked(rows), recording.constants)
     except (UnrecordableError, RuntimeError, ValueError, TypeError):  # an operator without a batching rule
         return
     if not (stacked.is_same_in_stacks or tolerant):
@@ -184,13 +190,13 @@ def _prove_stack(
         if sum(result.nbytes for result in results) > _STACK_BYTES:
             return
         for row, tensors in enumerate(rows):
-            single = tape(tensors)
+            single = recording(tensors)
             together = [result[row] for result in results]
             if not (same_bits(single, together) or (tolerant and _is_near(single, together))):
                 return
             if row % 16 == 15:
                 yield
-    single_s = _least_s(tape, sets)
+    single_s = _least_s(recording, sets)
     fewest = 1 + int(_least_s(stacked, [_stacked(rows)]) / single_s)
     if fewest < size:
         joint.stacks[size] = stacked

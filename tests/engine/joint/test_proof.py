@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.engine.joint.proof import Batching, Joint, prove
-from app.engine.joint.tape import same_bits
+from app.engine.joint.recording import same_bits
 
 
 def computing(function: Callable[[Tensor], Tensor], pause_s: float = 0.0) -> Callable[[Sequence[Tensor]], list[Tensor]]:
@@ -39,9 +39,9 @@ def test_what_has_the_same_bits_is_proved(batching: Batching, sizes: list[int]) 
     assert joint.single is not None
     # On a busy machine a stack may seem slow; what is proved is right.
     assert set(joint.stacks) <= set(sizes)
-    for size, tape in joint.stacks.items():
+    for size, recording in joint.stacks.items():
         rows = torch.rand(size, 5, dtype=torch.float64)
-        together = tape([rows])
+        together = recording([rows])
         assert all(same_bits([value[row] for value in together], compute([rows[row]])) for row in range(size))
 
 
@@ -67,6 +67,6 @@ def test_what_other_numbers_contradict_is_not_used() -> None:
 def test_rows_whose_last_bits_hang_on_their_place_are_stacked_only_where_that_is_tolerated() -> None:
     compute = computing(lambda x: torch.sigmoid(x) ** 2.5, 0.002)
     assert not proved(compute, "exact", (7,)).stacks
-    for size, tape in proved(compute, "tolerant", (7,)).stacks.items():
+    for size, recording in proved(compute, "tolerant", (7,)).stacks.items():
         rows = torch.rand(size, 7, dtype=torch.float64)
-        assert torch.allclose(tape([rows])[0], torch.sigmoid(rows) ** 2.5, rtol=1e-14)
+        assert torch.allclose(recording([rows])[0], torch.sigmoid(rows) ** 2.5, rtol=1e-14)

@@ -1,4 +1,4 @@
-"""A tape: PyTorch's calls of one computation, recorded below autograd and run again with other tensors of the same shapes."""
+"""A recording: PyTorch's calls of one computation, recorded below autograd and run again with other tensors of the same shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from app.catalogue.operator_mode import OperatorMode
 from app.engine.joint.operators import FACTORIES, is_recordable, is_same_in_stacks, name_of
 
-# Tensors made while recording that a tape keeps, as they depend on shapes alone: as large as a small query, or as what the computation
+# Tensors made while recording that a recording keeps, as they depend on shapes alone: as large as a small query, or as what the computation
 # holds itself.
 _CONSTANT_BYTES: Final = 64 << 10
 _CALLS_LIMIT: Final = 256  # a longer program takes so long that what is saved between its calls does not matter
@@ -45,7 +45,7 @@ class _Call:
     quick: Any
 
 
-class Tape:
+class Recording:
     """The calls, in order.
 
     Arguments:
@@ -83,8 +83,8 @@ class Tape:
         return [values[slot] for slot in self._outputs]
 
 
-def record(compute: Compute, inputs: Sequence[Tensor], constants: Sequence[Tensor] = ()) -> Tape:
-    """The tape of `compute` at `inputs`, which do not require a gradient; `constants`: those that it holds itself.
+def record(compute: Compute, inputs: Sequence[Tensor], constants: Sequence[Tensor] = ()) -> Recording:
+    """The recording of `compute` at `inputs`, which do not require a gradient; `constants`: those that it holds itself.
 
     Raises:
         UnrecordableError: a call of it is not known to be the same for all numbers.
@@ -93,7 +93,7 @@ def record(compute: Compute, inputs: Sequence[Tensor], constants: Sequence[Tenso
     with recorder:
         results = compute(inputs)
     outputs = [recorder.slot_of(result) for result in results]
-    return _tape(recorder, len(inputs), outputs, constants)
+    return _recording(recorder, len(inputs), outputs, constants)
 
 
 class _Recorder(OperatorMode):
@@ -203,7 +203,7 @@ def _mark(tensor: Tensor) -> tuple[Any, ...]:
     return memory, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg()
 
 
-def _tape(recorder: _Recorder, arity: int, outputs: Sequence[int], held: Sequence[Tensor]) -> Tape:
+def _recording(recorder: _Recorder, arity: int, outputs: Sequence[int], held: Sequence[Tensor]) -> Recording:
     constants = {**recorder.constants}
     running: list[_Call] = []
     for call in recorder.calls:  # what is made of constants alone is one
@@ -226,7 +226,9 @@ def _tape(recorder: _Recorder, arity: int, outputs: Sequence[int], held: Sequenc
     return _laid_out(running, needed_constants, arity, outputs, is_same)
 
 
-def _laid_out(calls: Sequence[_Call], constants: dict[int, Tensor], arity: int, outputs: Sequence[int], is_same: bool) -> Tape:
+def _laid_out(
+    calls: Sequence[_Call], constants: dict[int, Tensor], arity: int, outputs: Sequence[int], is_same: bool
+) -> Recording:
     places = {slot: slot for slot in range(arity)}
     rest: list[Any] = []
     for slot, value in [*constants.items(), *((call.slot, None) for call in calls)]:
@@ -236,7 +238,7 @@ def _laid_out(calls: Sequence[_Call], constants: dict[int, Tensor], arity: int, 
     for call in calls:
         arguments = _reader(call.arguments, places, rest, arity)
         steps.append((call.quick, arguments, call.keywords, places[call.slot]))
-    return Tape(rest, steps, [places[slot] for slot in outputs], is_same)
+    return Recording(rest, steps, [places[slot] for slot in outputs], is_same)
 
 
 def _reader(arguments: tuple[Any, ...], places: dict[int, int], rest: list[Any], arity: int) -> Callable[[list[Any]], Any]:

@@ -1,4 +1,4 @@
-"""Tapes give what was recorded, with other numbers too, and hold nothing that looks at numbers."""
+"""Recordings give what was recorded, with other numbers too, and hold nothing that looks at numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.engine.joint.tape import UnrecordableError, record, same_bits
+from app.engine.joint.recording import UnrecordableError, record, same_bits
 
 
 def gradient(function: Callable[..., Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
@@ -37,11 +37,11 @@ RECORDABLE: dict[str, Callable[..., Tensor]] = {
 def test_a_tape_gives_the_same_bits_with_other_numbers(function: Callable[..., Tensor]) -> None:
     drawn = torch.Generator().manual_seed(3)
     compute = gradient(function)
-    tape = record(compute, [torch.randn(3, 3, dtype=torch.float64, generator=drawn) for _ in range(2)])
+    recording = record(compute, [torch.randn(3, 3, dtype=torch.float64, generator=drawn) for _ in range(2)])
     for _ in range(20):
         tensors = [torch.randn(3, 3, dtype=torch.float64, generator=drawn) for _ in range(2)]
-        assert same_bits([value.detach() for value in compute(tensors)], tape(tensors))
-    assert tape.bytes > 0
+        assert same_bits([value.detach() for value in compute(tensors)], recording(tensors))
+    assert recording.bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_what_looks_at_numbers_or_writes_is_not_recorded(function: Callable[[Ten
     compute = gradient(function)
     tensors = [torch.rand(3, 3, dtype=torch.float64) + torch.eye(3, dtype=torch.float64)]
     try:
-        tape = record(compute, tensors)
+        recording = record(compute, tensors)
     except UnrecordableError:
         return
     other = [tensors[0] * 0 - 1]
-    assert same_bits([value.detach() for value in compute(other)], tape(other)), "where it is recorded it is right"
+    assert same_bits([value.detach() for value in compute(other)], recording(other)), "where it is recorded it is right"
 
 
 def test_what_comes_from_elsewhere_is_not_recorded() -> None:
@@ -82,8 +82,8 @@ def test_bits_are_compared_with_dtypes_and_shapes(left: Tensor | None) -> None:
 
 
 def test_a_first_tensor_in_a_list_is_a_tensor() -> None:
-    tape = record(lambda tensors: [torch.cat([tensors[0], tensors[0]])], [torch.tensor([1.0, 2.0])])
-    assert tape([torch.tensor([3.0, 4.0])])[0].tolist() == [3.0, 4.0, 3.0, 4.0]
+    recording = record(lambda tensors: [torch.cat([tensors[0], tensors[0]])], [torch.tensor([1.0, 2.0])])
+    assert recording([torch.tensor([3.0, 4.0])])[0].tolist() == [3.0, 4.0, 3.0, 4.0]
 
 
 def test_a_power_by_a_tensor_is_none_by_a_number() -> None:
