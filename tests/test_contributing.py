@@ -151,7 +151,7 @@ def a_protocol(root: Path) -> str:
     imported, row = lines.split("\n\n")
     registry = root / "app/protocols/registry.py"
     insert(registry, "from app.protocols.umbridge import", f"{imported}\n")
-    insert(registry, ")\n_REFUSING: Final", f"    {row}")
+    insert(registry, ")\n_REFUSING: Final", f"    {row.rstrip()},\n")
     return PROTOCOL
 
 
