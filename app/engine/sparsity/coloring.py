@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from app.engine.sparsity.csr import Csr, Numbers, rows_of, transposed
+from app.engine.sparsity.csr import Csr, Numbers, lengths, row_numbers, rows_of, transposed
 
 # Rows on which a candidate is tried before it is tried on all, where there are more entries than can be counted as quickly (measured).
 _TRIED_ROWS: Final = 256
@@ -38,14 +38,14 @@ def color_columns(pattern: Csr, shape: Sequence[int], by_column: Csr | None = No
         by_column: the transposed pattern, where it is there.
     """
     columns = pattern.shape[1]
-    lengths = np.diff(pattern.indptr)
-    least = int(lengths.max(initial=0))
+    entries = lengths(pattern)
+    least = int(entries.max(initial=0))
     if least <= 1:
         return np.zeros(columns, np.int64)
     if least == columns:
         return np.arange(columns)
     coordinates = np.unravel_index(np.arange(columns), tuple(shape)) if len(shape) > 1 else (np.arange(columns),)
-    sample = _sample(pattern, lengths) if pattern.nnz > _COUNTED_AT_ONCE else None
+    sample = _sample(pattern, entries) if pattern.nnz > _COUNTED_AT_ONCE else None
     most = 2 * least + _MORE_COLORS if len(coordinates) == 1 else least + _MORE_COLORS
     for p in range(least, min(most, columns)):
         for coefficients in _coefficients(len(coordinates), p):
@@ -119,12 +119,12 @@ def _arithmetic(coordinates: Sequence[Numbers], coefficients: Sequence[int], p: 
     return total % p
 
 
-def _sample(pattern: Csr, lengths: Numbers) -> Csr:
+def _sample(pattern: Csr, entries: Numbers) -> Csr:
     """Some of the longest rows, and others evenly spread; none at a border, which may clash and be mended."""
-    longest = np.flatnonzero(lengths == lengths.max(initial=0))
-    tried = np.zeros(len(lengths), dtype=bool)
+    longest = np.flatnonzero(entries == entries.max(initial=0))
+    tried = np.zeros(len(entries), dtype=bool)
     tried[_spread(longest, 16)] = True
-    tried[_spread(np.arange(len(lengths)), _TRIED_ROWS // 2)] = True
+    tried[_spread(np.arange(len(entries)), _TRIED_ROWS // 2)] = True
     return rows_of(pattern, np.flatnonzero(tried))
 
 
@@ -136,10 +136,9 @@ def _spread(numbers: Numbers, count: int) -> Numbers:
 
 
 def _row_color_keys(pattern: Csr, colors: Numbers, p: int) -> Numbers:
-    rows = np.repeat(np.arange(pattern.shape[0], dtype=np.int64), np.diff(pattern.indptr))
-    rows *= p
-    rows += colors[pattern.indices]
-    return rows
+    keys = row_numbers(pattern) * p
+    keys += colors[pattern.indices]
+    return keys
 
 
 def _clashes(pattern: Csr, colors: Numbers, p: int) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from app.engine.sparsity.coloring import color_columns
-from app.engine.sparsity.csr import Csr, Numbers, transposed
+from app.engine.sparsity.csr import Csr, Numbers, lengths, row_numbers, transposed
 
 # A pass of forward mode runs the function again, one of reverse mode only its backward: 2.2 times as long (measured, heat step).
 _FORWARD_COST: Final = 2.0
@@ -91,7 +91,7 @@ def compress(pattern: Csr, output: Sequence[int], leaf: Sequence[int], *, forwar
 
 def _groups(pattern: Csr, output: Sequence[int], leaf: Sequence[int], forward: bool, symmetric: bool) -> _Groups:
     m, n = pattern.shape
-    across, down = np.diff(pattern.indptr), np.bincount(pattern.indices, minlength=n)
+    across, down = lengths(pattern), np.bincount(pattern.indices, minlength=n)
     if symmetric:
         long = _longest(down)
         rows = _colored_rows(_without(pattern, long, long), output)
@@ -120,21 +120,22 @@ def _colored_rows(pattern: Csr, shape: Sequence[int]) -> Numbers:
     return color_columns(transposed(pattern), shape, pattern)
 
 
-def _longest(lengths: Numbers, each: float = 1.0) -> Numbers:
+def _longest(entries: Numbers, each: float = 1.0) -> Numbers:
     """The lines to take apart, at a cost of `each` a line, so that their cost and the longest of the rest are least together."""
-    if not len(lengths):
-        return np.empty(0, np.int64)
+    longest = int(entries.max(initial=0))
+    if each * np.count_nonzero(entries == longest) + 2 >= longest:  # these alone, the first to go, cost what they save
+        return _NO_LINES
     # By length, the longest first: lines as long as the limit are left, the longer ones taken apart.
-    counts = np.bincount(lengths)[::-1]
+    counts = np.bincount(entries)[::-1]
     limits = np.arange(len(counts))[::-1]
     totals = each * (np.cumsum(counts) - counts) + limits
     best = int(np.argmin(totals))
     # Taken apart where it saves something: a line more or less is not worth two kinds of passes.
-    return np.flatnonzero(lengths > limits[best]) if totals[best] + 2 < totals[0] else np.empty(0, np.int64)
+    return np.flatnonzero(entries > limits[best]) if totals[best] + 2 < totals[0] else _NO_LINES
 
 
-def _longest_of_rest(lengths: Numbers, lines: Numbers) -> int:
-    return int((np.delete(lengths, lines) if len(lines) else lengths).max(initial=0))
+def _longest_of_rest(entries: Numbers, lines: Numbers) -> int:
+    return int((np.delete(entries, lines) if len(lines) else entries).max(initial=0))
 
 
 def _without(pattern: Csr, rows: Numbers, columns: Numbers) -> Csr:
@@ -166,7 +167,7 @@ def _located(pattern: Csr, groups: _Groups) -> Compression:
     A row that spoils another's entry has an entry of the same column itself, and both would be read from the same place.
     """
     m, n = pattern.shape
-    rows = np.repeat(np.arange(m, dtype=np.int64), np.diff(pattern.indptr))
+    rows = row_numbers(pattern)
     columns = pattern.indices.astype(np.int64)
     row_passes, column_passes = _count(groups.rows), _count(groups.columns)
     positions = groups.rows[rows] * n + columns

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from app.engine.sparsity.compression import Compression, block_compression, compress, diagonal_compression
-from app.engine.sparsity.csr import Csr, Numbers
+from app.engine.sparsity.csr import Csr, Numbers, lengths, row_numbers
 from app.engine.sparsity.pattern import Pattern
 from app.engine.sparsity.storage import Values
 
@@ -52,7 +52,7 @@ class Matrix:
         matrix = self.pattern.matrix
         if self.output != self.leaf or matrix is None or matrix.nnz > matrix.shape[0]:
             return False
-        return bool((_rows(matrix) == matrix.indices).all())
+        return bool((row_numbers(matrix) == matrix.indices).all())
 
     def is_block(self) -> bool:
         """Row i of the output depends on row i of the leaf alone."""
@@ -60,14 +60,9 @@ class Matrix:
         if matrix is None or not self.output or not self.leaf or self.output[0] != self.leaf[0] or self.output[0] < 2:
             return False
         within, inside = math.prod(self.output[1:]), math.prod(self.leaf[1:])
-        if not within or not inside or int(np.diff(matrix.indptr).max(initial=0)) > inside:
+        if not within or not inside or int(lengths(matrix).max(initial=0)) > inside:
             return False
-        return bool((_rows(matrix) // within == matrix.indices // inside).all())
-
-
-def _rows(matrix: Csr) -> Numbers:
-    rows: Numbers = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return rows
+        return bool((row_numbers(matrix) // within == matrix.indices // inside).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,10 +128,12 @@ def choose(matrix: Matrix, wanted: str, limit: Callable[[int], None], *, forward
         rows, columns = _block_entries(matrix)
         return replace(plain, compression=block_compression(matrix.output, matrix.leaf), rows=rows, columns=columns)
     compression = compress(pattern, matrix.output, matrix.leaf, forward=forward, symmetric=matrix.symmetric)
-    rows, columns = torch.from_numpy(_rows(pattern).astype(np.int32)), torch.from_numpy(pattern.indices.astype(np.int32))
+    rows, columns = torch.from_numpy(row_numbers(pattern).astype(np.int32)), torch.from_numpy(pattern.indices.astype(np.int32))
     compressed = replace(plain, compression=compression, rows=rows, columns=columns)
     if form == "diagonal":
-        return replace(compressed, partial=True, picked=torch.from_numpy(np.flatnonzero(_rows(pattern) == pattern.indices)))
+        return replace(
+            compressed, partial=True, picked=torch.from_numpy(np.flatnonzero(row_numbers(pattern) == pattern.indices))
+        )
     return replace(compressed, indices=indices_of(pattern, matrix.output, matrix.leaf))
 
 
@@ -164,7 +161,7 @@ def _block_entries(matrix: Matrix) -> tuple[Tensor, Tensor]:
 
 def indices_of(pattern: Csr, output: Sequence[int], leaf: Sequence[int]) -> Tensor:
     """`[rank of output + rank of leaf, entries]`, int64, row-major."""
-    axes = [*_coordinates(_rows(pattern), output), *_coordinates(pattern.indices, leaf)]
+    axes = [*_coordinates(row_numbers(pattern), output), *_coordinates(pattern.indices, leaf)]
     if not axes:
         return torch.zeros((0, int(pattern.nnz)), dtype=torch.int64)
     return torch.from_numpy(np.stack(axes).astype(np.int64, copy=False))

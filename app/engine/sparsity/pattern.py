@@ -108,7 +108,7 @@ class PatternSpace:
         matrix = pattern.matrix
         if matrix is None:
             return self.full(len(numbers))
-        counts = np.diff(matrix.indptr)
+        counts = csr.lengths(matrix)
         if int(counts.max(initial=0)) * len(numbers) > self.entries_at_most and (
             int(counts[numbers].sum(dtype=np.int64)) > self.entries_at_most
         ):
@@ -152,7 +152,7 @@ class PatternSpace:
             if picked is not None:
                 return self._of(picked)
         matrix = pattern.matrix
-        counts = np.diff(matrix.indptr)
+        counts = csr.lengths(matrix)
         bound = int(counts[chosen.indices].sum(dtype=np.int64)) if len(counts) else 0
         if bound > self.entries_at_most:
             return self.full(chosen.shape[0])
