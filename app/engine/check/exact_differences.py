@@ -29,6 +29,8 @@ _SIDES: Final = 1e-7
 _RIGHT, _MOST_DIGITS = 16, 600
 _KINK: Final = 1e-6  # a side whose quotient is another than at the smallest step, and stays so: its branch is another
 _STAYS: Final = 0.1  # of its distance to the smallest step's: two steps agree far better with each other than with that; chosen
+# Of a quotient, where the step shrinks by 1e10: what falls like the square root of the step or faster, as x² at 0, tends to zero.
+_VANISHES: Final = 1e-4
 _JUMPS: Final = 8  # a quotient that grows by so much where the step shrinks by 64 is that of a jump
 
 
@@ -77,6 +79,10 @@ class ExactDifferences:
             [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale, moves), base, strict=True)]
             for step, moves in ((_STEP, False), (_COARSE, True), (_FINE, True))
         ]
+        is_zero = [
+            abs(finest) <= _VANISHES * abs(fine) and _JUMPS * abs(fine) <= abs(coarse)
+            for finest, coarse, fine in zip(*columns, strict=True)
+        ]
         if any(_is_apart(finest, fine) for finest, _, fine in zip(*columns, strict=True)):
             # Another branch a last bit away, or a function that goes round within it: its own branch, at the same step, tells.
             own, nearer = (
@@ -87,7 +93,7 @@ class ExactDifferences:
                 not _is_apart(a, b) and abs(n) <= _JUMPS * abs(b) for a, b, n in zip(own, columns[2], nearer, strict=True)
             ]
             columns = [[n if alike else c for c, n, alike in zip(column, nearer, same, strict=True)] for column in columns]
-        rows = [_limit(*quotients) for quotients in zip(*columns, strict=True)]
+        rows = [MP.mpf(0) if zero else _limit(*quotients) for zero, *quotients in zip(is_zero, *columns, strict=True)]
         return None if None in rows else rows
 
     def _rows(self, index: int, step: Any, moves: bool = False) -> list[Any]:

@@ -41,6 +41,10 @@ _LEVELS: Final = 2.0  # between two of the tolerances that mistakes are looked f
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
+_FEW_DIGITS = (
+    "Rounding loses digits of some elements in these steps: yours are what PyTorch gives in your arithmetic, and off by as much as "
+    "`max_error` says. Kind `precision` names the step."
+)
 _AUTODIFF_WRONG = "PyTorch's own derivative is not what differences give at some elements; yours is."
 
 
@@ -136,14 +140,14 @@ def of_client(
         open_question, reason, off = True, Reason.CORNERS, off & ~around.leaves_open(believed)
     if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
-    lost = _lost(objective, name, compared.ours, believed, reference, (apart, tolerance, doubt), precision)
-    agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), reason if open_question else None, lost)
+    lost, has_few = _lost(objective, name, compared.ours, believed, reference, (apart, tolerance, doubt), precision)
+    agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), (reason if open_question else None) or lost)
     if agrees and is_of_own_backward(objective, kinks):
         agrees = is_mixture(objective, numeric, name, believed, kinks)
         reason = Reason.CORNERS
     note = _AUTODIFF_WRONG if agrees and _is_better(compared, believed, repaired) else _note(compared, kinks)
-    blamed = compared.contradicted & ~repaired
-    error = torch.where(blamed, torch.maximum(apart, compared.error), apart)
+    note = note or (_FEW_DIGITS if agrees and has_few else None)
+    error = torch.where(compared.contradicted & ~repaired, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
 
 
@@ -164,15 +168,13 @@ def _reference(compared: Compared) -> tuple[Tensor, Tensor]:
     return repaired, torch.where(repaired, compared.values, compared.ours)
 
 
-def _answer(
-    compared: Compared, repaired: bool, off: bool, open_question: Reason | None, lost: Reason | None
-) -> tuple[bool | None, Reason | None]:
+def _answer(compared: Compared, repaired: bool, off: bool, why: Reason | None) -> tuple[bool | None, Reason | None]:
     """Whether the client is right, and why that cannot be told.
 
     Arguments:
         repaired: differences stand in for PyTorch's number somewhere.
         off: the client's number is another somewhere.
-        lost: why too few digits of the derivative are left.
+        why: what leaves it open, where the client's number is within that.
     """
     if compared.agrees is None:
         return None, Reason.UNSETTLED
@@ -181,7 +183,6 @@ def _answer(
         return (False, None) if off or not compared.broken else (None, Reason.NO_DERIVATIVE)
     if off:
         return False, None
-    why = open_question or lost
     return (True, None) if why is None else (None, why)
 
 
@@ -193,18 +194,19 @@ def _lost(
     reference: Tensor,
     amounts: tuple[Tensor, Tensor, Tensor],
     precision: ClientPrecision,
-) -> Reason | None:
-    """Why what rounding leaves of the derivative is too little to agree with.
+) -> tuple[Reason | None, bool]:
+    """Why what rounding leaves of the derivative is too little to agree with; and whether it is no more than PyTorch has itself.
 
     Arguments:
         amounts: what `believed` and `reference` differ by, what they may, and what rounding and printed digits are of that.
     """
     apart, tolerance, doubt = amounts
     if is_nothing_left(reference, tolerance, apart, precision):
-        return Reason.NO_DIGITS
+        return Reason.NO_DIGITS, False
     written = 0.0 if precision.half is None else precision.half.reshape(apart.shape)
     unexplained = apart - (tolerance - doubt + written)
-    return Reason.ROUNDING if is_open(objective, name, ours, believed, reference, unexplained, precision) else None
+    is_lost = is_open(objective, name, ours, believed, reference, unexplained, precision)
+    return Reason.ROUNDING if is_lost else None, is_lost is None
 
 
 def _nearly_undecided(compared: Compared, believed: Tensor, doubt: Tensor, off: Tensor) -> Reason | None:

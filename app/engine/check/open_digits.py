@@ -35,8 +35,10 @@ def is_open(
     reference: Tensor,
     by_rounding: Tensor,
     precision: ClientPrecision,
-) -> bool:
+) -> bool | None:
     """Whether some element of `believed` is confirmed by nothing but that rounding could have made it, tensors of shape [rows, *input].
+
+    None where it is PyTorch's own number in the client's arithmetic, and has lost as much.
 
     Arguments:
         ours: PyTorch's derivative in float64.
@@ -50,7 +52,7 @@ def is_open(
         return False
     for own in _of_pytorch(objective, name, ours, precision):
         is_unconfirmed &= ~((believed - own).abs() <= _OF_PYTORCH * _unit(_sizes(objective, own), precision))
-    return bool(is_unconfirmed.any())
+    return True if bool(is_unconfirmed.any()) else None
 
 
 def _unit(size: Tensor, precision: ClientPrecision) -> Tensor:

@@ -5,8 +5,9 @@ Both are read once on tensors of their own; the steps that they made are two par
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, fx
 from app.catalogue.better.tracked import is_nested_forward
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Part, Run, part
-from app.program.function import Branch
+from app.program.function import Branch, Step
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, held, is_floating, is_tensor, reachable
 from app.program.semantics.static import named
@@ -57,6 +58,7 @@ class Custom:
         results: whether each result is floating.
         arguments: names of the inputs.
         by_steps: its derivative is that of the steps of its forward, whatever its backward says.
+        returned: where its backward returns the gradients, which may take no step: `return g`.
     """
 
     forward: Run
@@ -66,6 +68,7 @@ class Custom:
     results: tuple[bool, ...]
     arguments: tuple[str, ...] = ()
     by_steps: bool = False
+    returned: Step | None = None
     __name__: ClassVar[str] = "custom_function"
 
     @property
@@ -179,7 +182,8 @@ def called(
     parameters = [argument.arg for argument in forward.node.args.args[-len(args) :]]
     names = tuple(n for n, argument in zip(parameters, args, strict=False) if is_tensor(argument))
     step = joined(trace, dtype, starts, results, cotangents, read, slots, gradients, names)
-    results_node = emit(kind.name + APPLY, step[0], (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
+    custom = replace(step[0], returned=_return_of(kind, backward))
+    results_node = emit(kind.name + APPLY, custom, (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
     return nesting.rebuilt(value, iter([trace.pick(results_node, index) for index in range(len(results))]))
 
 
@@ -193,6 +197,15 @@ def _method(kind: ClassValue, name: str) -> FunctionValue:
         shown = "forward(ctx, x)" if name == "forward" else "backward(ctx, grad)"
         raise Refusal(f"`{kind.name}` has no `{name}`.", f"Give the class `@staticmethod def {shown}: …`.")
     return function
+
+
+def _return_of(kind: ClassValue, backward: FunctionValue) -> Step | None:
+    """The last `return` in its text; those of functions within it are not told apart."""
+    statements = [node for node in ast.walk(backward.node) if isinstance(node, ast.Return)]
+    if not statements:
+        return None
+    last = max(statements, key=lambda node: node.lineno)
+    return Step(last.lineno, last.col_offset + 1, ast.unparse(last), f"{kind.name}.backward")
 
 
 def _forward(kind: ClassValue, invoke: Invoke, forward: FunctionValue, context: Context, own: tuple[Value, ...]) -> Value:

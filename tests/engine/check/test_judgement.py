@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import pytest
@@ -78,3 +79,20 @@ def test_that_the_client_has_the_same_makes_a_wrong_backward_no_better() -> None
 def test_a_straight_through_backward_reads_no_wrong_tensor() -> None:
     verdict = checked(OWN.format("x.sign()", "g * (x.abs() < 1)") + ".sum()", x=[0.5, -0.3, 2.0])["x"]
     assert (verdict["agrees"], verdict["likely"]["code"]) == (False, "wrong_backward")
+
+
+@pytest.mark.parametrize("text", ["(x ** 2).sum()", "(x.abs() ** 1.5).sum()", "sqrt((x ** 2).mean()) ** 2", "x.norm() ** 2"])
+def test_a_derivative_that_vanishes_is_no_kink(text: str) -> None:
+    """PyTorch's own is NaN for the third: 0 times infinity."""
+    for believed, agrees in ((0.0, True), (1e-3, False)):
+        verdict = checked(text, {"x": [believed, 0.0]}, x=[0.0, 0.0])["x"]
+        assert verdict["agrees"] is agrees, verdict
+        assert "kinks" not in verdict
+
+
+def test_noise_beside_a_huge_constant_is_no_kink() -> None:
+    """cos of 1e11 moves as its last bit does, whatever v does."""
+    text, v, m = "cos(v).sum() + cos(linalg.eigvalsh(m @ m.T)).sum()", [0.5, -7.4], [[3.1e5, 1.7e5], [-0.9e5, 2.3e5]]
+    right = [-math.sin(0.5), math.sin(7.4)]
+    assert checked(text, {"v": right}, v=v, m=m)["v"]["agrees"] is not False
+    assert checked(text, {"v": [right[0], 1.02 * right[1]]}, v=v, m=m)["v"]["agrees"] is not True

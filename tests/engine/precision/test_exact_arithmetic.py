@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import orjson
 import pytest
 
 from app.catalogue.read import find, operations
+from app.engine.precision.exact_arithmetic.numbers import MP
+from app.engine.precision.exact_arithmetic.pointwise import BINARY, UNARY
 from app.errors import PullbackError
 from app.limits import Limits
 from app.protocols.native import bodies
@@ -37,3 +40,14 @@ def test_float64_is_right(name: str) -> None:
     reports: dict[str, Any] = answer.results["precision"]
     lost = {leaf: report for leaf, report in reports.items() if report["because"] is not None}
     assert bool(lost) == (name in FEWER), lost
+
+
+@pytest.mark.parametrize("name", [*UNARY, *BINARY])
+def test_no_number_is_too_long(name: str) -> None:
+    """Numbers of a million digits, which exp(1e6) has in steps, are computed at once or refused; some took minutes."""
+    function = UNARY.get(name) or BINARY[name]
+    for huge in (MP.mpf(10) ** 700_000, MP.mpf(10) ** 300, MP.mpf(2) ** 15_000, MP.mpf(10) ** -700_000):
+        for x in (huge, -huge):
+            for numbers in ((x,),) if name in UNARY else ((x, MP.mpf(1.5)), (MP.mpf(1.5), x), (x, x)):
+                with contextlib.suppress(NotImplementedError):
+                    function(*numbers)

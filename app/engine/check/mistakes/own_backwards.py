@@ -145,7 +145,10 @@ class _Own:
     @property
     def _place(self) -> str:
         nodes: Sequence[fx.Node] = self.custom.backward.nodes  # type: ignore[attr-defined]
-        return place_of(nodes[-1]) if nodes else place_of(self.record.node)
+        if nodes:
+            return place_of(nodes[-1])
+        returned = self.custom.returned
+        return place_of(self.record.node) if returned is None else f" (line {returned.line}, `{returned.text}`)"
 
 
 def _graph(custom: Custom) -> fx.Graph:

@@ -64,15 +64,18 @@ _DIVIDES_FIRST: Final = frozenset({MP.sin, MP.cos, MP.tan, MP.exp, MP.expm1, MP.
 _MOST_BITS: Final = 20_000  # a tenth of a second for a handful of numbers, and twenty times what a float64 has
 
 
-def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(function: Callable[..., Any], most_bits: int | None = None) -> Callable[..., Any]:
     """`function` of numbers, NaN where it has no real value, as in PyTorch.
 
     It raises NotImplementedError for a number so long that it would take minutes.
+
+    Arguments:
+        most_bits: before the point, that it takes; where left out, as many as mpmath's own function does.
     """
-    divides = function in _DIVIDES_FIRST
+    bits = most_bits or (_MOST_BITS if function in _DIVIDES_FIRST else None)
 
     def call(*numbers: Any) -> Any:
-        if divides and any(MP.isfinite(number) and MP.mag(number) > _MOST_BITS for number in numbers):
+        if bits is not None and any(MP.isfinite(number) and MP.mag(number) > bits for number in numbers):
             raise NotImplementedError
         try:
             value = function(*numbers)

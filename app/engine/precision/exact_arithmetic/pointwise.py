@@ -10,9 +10,18 @@ import numpy as np
 
 from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, Rule, as_numbers, divided, guarded, plain, scalar
 
+# Bits before the point beyond which these would take minutes: exp(1e700000) within a sigmoid, the series of a Bessel function, 1.5 to the
+# power of a number that has ten thousand digits. Float64 has 1,024.
+_MOST_BITS: Final = {
+    **dict.fromkeys(("sigmoid", "log_sigmoid_forward", "log_sigmoid", "special_erfcx", "logaddexp", "exp2"), 10_000),
+    **dict.fromkeys(("special_i0", "i0", "special_i1", "pow", "lgamma", "digamma", "erfinv"), 2_000),
+}
+# Of polygamma, in whose order and in whose distance below zero mpmath counts: some ms at a thousand.
+_MOST_ORDERS: Final = 1_000
+
 
 def _pointwise(function: Callable[..., Any], arity: int) -> Rule:
-    vectorised = np.frompyfunc(guarded(function), arity, 1)
+    vectorised = np.frompyfunc(function, arity, 1)
 
     def rule(func: Any, result: Any, *args: Any, **kwargs: Any) -> Numbers:
         return np.asarray(vectorised(*(as_numbers(arg) for arg in args[:arity])), dtype=object)
@@ -29,6 +38,8 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _polygamma(n: Any, x: Any) -> Any:
+    if not 0 <= n <= _MOST_ORDERS or x < -_MOST_ORDERS:
+        raise NotImplementedError
     return MP.polygamma(int(n), x)
 
 
@@ -140,9 +151,12 @@ def _threshold_backward(func: Any, result: Any, g: Any, x: Any, threshold: Any) 
     return np.asarray(np.where(as_numbers(x) <= scalar(threshold), MP.mpf(0), as_numbers(g)), dtype=object)
 
 
+# Functions of one and of two numbers, NaN where they have no real value.
+UNARY: Final = {name: guarded(function, _MOST_BITS.get(name)) for name, function in _UNARY.items()}
+BINARY: Final = {name: guarded(function, _MOST_BITS.get(name)) for name, function in _BINARY.items()}
 POINTWISE: Final[dict[str, Rule]] = {
-    **{name: _pointwise(function, 1) for name, function in _UNARY.items()},
-    **{name: _pointwise(function, 2) for name, function in _BINARY.items()},
+    **{name: _pointwise(function, 1) for name, function in UNARY.items()},
+    **{name: _pointwise(function, 2) for name, function in BINARY.items()},
     **dict.fromkeys(("div", "divide"), _div), "add": _add, **dict.fromkeys(("sub", "subtract"), _sub), "rsub": _rsub, "where": _where,
     "clamp": _clamp, "clamp_min": _clamp, "clamp_max": lambda func, result, x, high: _clamp(func, result, x, None, high),
     "masked_fill": _masked_fill, "fill": _fill, "copy": _fill, "threshold_backward": _threshold_backward,

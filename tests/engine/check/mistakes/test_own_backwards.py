@@ -49,6 +49,7 @@ MISTAKES: Final[dict[str, tuple[str, str, str]]] = {
     "the input for the result": (
         "y = x.exp() + x\nctx.save_for_backward(y)\nreturn y", READ.format("g * (x.exp() + 1)"), "where it means `x`",
     ),
+    "the gradient alone": (SAVED.format("x ** 3"), "return g", "(line 9, `return g`)"),
     "None": (SAVED.format("x * 3"), "return None", "None or zeros"),
     "another formula": (SAVED.format("x.tanh()"), READ.format("g / (1 + x.cosh() ** 2)"), "For a random gradient"),
     "tanh for its square": (
