@@ -27,7 +27,7 @@ from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import Query
 from app.road import Road
-from benchmarks import first_answers, gpu, load, plans, processor_time, protocols, servers, sparse
+from benchmarks import first_answers, gpu, load, processor_time, protocols, servers, sparse
 from benchmarks.fairness import containers
 from benchmarks.fairness import run as fairness
 from benchmarks.soak import run as soak
@@ -280,7 +280,7 @@ def programs() -> None:
 
 
 def main() -> None:
-    others = {"soak": soak.main, "fairness": fairness.main, "containers": containers.main, "plans": plans.main}
+    others = {"soak": soak.main, "fairness": fairness.main, "containers": containers.main}
     if sys.argv[1:2] and sys.argv[1] in others:
         sys.exit(others[sys.argv[1]](sys.argv[2:]))
     parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")

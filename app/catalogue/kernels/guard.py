@@ -9,7 +9,7 @@ come there. What has no row in `FACTS` costs nothing. (`torch.library.get_kernel
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -115,6 +115,8 @@ FACTS: Final = (
     Fact("combinations", checks.combinations, keys=_COMPOSITE),
 )
 
+_OF_SIZES: Final = {fact.kernel: fact for fact in FACTS if fact.keys is _SIZES}
+
 _CUDA: Final = ("CUDA",)
 # The kernels that assert on a GPU what they refuse on the CPU: their names and whether a place may be told from the end.
 _ALONG: Final = (
@@ -146,6 +148,19 @@ FACTS_ON_CUDA: Final = (
 
 
 @cache
+def size_check(func: Any) -> Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None:
+    """The check of a call of the operator `func` that looks at sizes alone, for whoever sees it called on fakes.
+
+    PyTorch has Python of its own in the place of some kernels for fakes (`split`), and that goes round for as many results as there are.
+    """
+    fact = _OF_SIZES.get(f"{func.overloadpacket.__name__}.{func._overloadname}".removesuffix(".default"))
+    if fact is None or func.namespace != "aten":
+        return None
+    arguments = _arguments_of(func._schema.arguments)
+    return lambda args, kwargs: fact.check(arguments(args, kwargs))
+
+
+@cache
 def install() -> Library:
     """Registers every check with the dispatcher. The Library holds the registration, so it must live on."""
     return register((*FACTS, *FACTS_ON_CUDA))
@@ -170,15 +185,21 @@ def _checked(fact: Fact, key: str) -> Callable[..., Any]:
     kernel = get_kernel(f"aten::{fact.kernel}", key)
     name, _, overload = fact.kernel.partition(".")
     declared = getattr(getattr(torch.ops.aten, name), overload or "default")._schema.arguments
-    names = tuple(argument.name for argument in declared)
+    named = _arguments_of(declared)
     tensors = tuple(argument.name for argument in declared if str(argument.type) == "Tensor")
-    defaults = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
 
     def checked(keys: Any, *args: Any, **kwargs: Any) -> Any:
-        arguments = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        arguments = named(args, kwargs)
         fact.check(arguments)
         if fact.by_number is not None and not all(isinstance(arguments[name], Tensor) for name in tensors):
             return fact.by_number(**arguments)
         return kernel.call_boxed(keys, *args, **kwargs)
 
     return checked
+
+
+def _arguments_of(declared: Iterable[Any]) -> Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, Any]]:
+    """What makes the arguments of a call by name, defaults included, of those that the operator declares."""
+    names = tuple(argument.name for argument in declared)
+    defaults = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
+    return lambda args, kwargs: {**defaults, **dict(zip(names, args, strict=False)), **kwargs}

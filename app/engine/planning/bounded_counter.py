@@ -111,6 +111,9 @@ class BoundedCounter(Counter):
         elif rule is _Rule.NEVER:
             raise UnboundedError(str(func))
         elif rule is not _Rule.SHAPES or not self._fits(_bound(_shapes(sent))):
+            self._check(
+                sum(map(math.prod, _shapes(sent)))
+            )  # a view of little (`expand`) may be copied on the way to a small result
             shapes = self._asked(func, args, kwargs)
         result = super().dispatch(func, args, kwargs)
         if shapes is not None and shapes != _shapes(result):

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ UNPLANNABLE = (DataDependentOutputException, DynamicOutputShapeException, Unsupp
 _COMPLEX_OF = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 _FEW = 100_000  # elements: a real attempt at a failed operation costs nothing then
 # What is made of real tensors is made once to plan and once to answer; the answer's results count twice, as tensors and as text.
-_COPIES = 2
+COPIES: Final = 2
 # Of a node of a graph, with what was noted of it and what runs it: measured of programs of 20 and of 1,800 steps, 65 kB and 4.6 MB.
 _NODE_BYTES = 2600
 _FUNCTION_BYTES = 10_000
@@ -326,7 +326,7 @@ class _Attempt:
         return sum(math.prod(shape) for shape in self._shapes.values()) <= _FEW
 
     def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
-        counter = LimitedCounter(self._memory_bytes // _COPIES)
+        counter = LimitedCounter(self._memory_bytes // COPIES)
         with torch.no_grad(), translating_errors():
             function, cost = measured(lambda: self._make(regrouped(self.query, self._real(dtypes))), counter)
         for node in function.graph.nodes:  # what is large is made again when it is computed: not two of it at a time

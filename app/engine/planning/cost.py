@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import flop_registry
 
+from app.catalogue.kernels.guard import size_check
 from app.catalogue.operator_mode import OperatorMode
 from app.program.function import Function
 from app.program.semantics.aside import is_aside
@@ -25,6 +26,8 @@ _CUBIC: Final = re.compile(
     r"|triangular)(?:_|$)"
 )
 _CUBIC_FACTOR: Final = 4.0  # of them the middle: a QR takes some 2, an SVD with its vectors some 10
+# Tensors as large as the largest that a step made of several operators holds at a time (attention: scores, and their softmax).
+_WITHIN: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,13 @@ class Cost:
 
 
 # Scratch memory of kernels, in multiples of the largest tensor that they read or make, forward and backward: measured as the growth of a
-# fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (`python -m benchmarks plans`; `matrix_exp` is differentiated by that of a
+# fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (`python -m tests.oracle.plan_sweep`; `matrix_exp` is differentiated by that of a
 # matrix twice as large, and our own derivatives of `erfcx` and `log_ndtr` hold a series of terms).
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (4, 4), "_logcumsumexp": (2, 24),
-    "logcumsumexp": (2, 24), "cumprod": (2, 6), "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
+    "logcumsumexp": (2, 24), "cumprod": (2, 6),
+    "topk": (1, 2), "mode": (2, 3), "multinomial": (2, 2), "kthvalue": (1, 3), "logsumexp": (1, 3), "nanmedian": (3, 4), "renorm": (3, 3),
+    "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
     "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10),
     "grid_sampler_3d": (2, 10),
@@ -67,6 +72,11 @@ _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     # Long formulas of pointwise functions.
     "asin": (0, 5), "erfinv": (0, 4), "igamma": (0, 5), "igammac": (0, 5), "sinc": (0, 4), "angle": (0, 4), "index_fill": (0, 4),
 }  # fmt: skip
+# Kernels whose scratch are indices, or pairs of a value and one: their factors are of elements of 8 bytes, however narrow these are.
+_OF_INDICES: Final = frozenset(
+    {"sort", "topk", "mode", "multinomial", "_unique2", "unique_dim", "unique_consecutive", "nonzero"}
+)
+_INDEX_BYTES: Final = 8  # int64
 # Of any other factorisation (21 of 700 x 700 matrices in float64, results included: 2 to 5 forward, 7 to 23 backward).
 _FACTORISATION: Final = (5.0, 24.0)
 # What the formula of a derivative makes on its way, of any other step: in reverse mode `atan2`, `sinh`, `expm1` take 2, and more what has
@@ -133,6 +143,8 @@ class _Facts(NamedTuple):
         flops: PyTorch's rule, and the same of shapes where it is known.
         scratch: factors of the largest tensor (`scratch_factors`).
         lays_out: it is a convolution, which lays its windows out as a matrix.
+        is_of_indices: its scratch is of elements of 8 bytes at least.
+        check: of its arguments' sizes, before it runs.
     """
 
     is_view: bool
@@ -141,6 +153,8 @@ class _Facts(NamedTuple):
     is_cubic: bool
     scratch: tuple[float, float, float]
     lays_out: bool
+    is_of_indices: bool
+    check: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None
 
 
 @cache
@@ -149,7 +163,16 @@ def _facts(func: Any) -> _Facts:
     is_cubic = _CUBIC.search(name) is not None
     rule = flop_registry.get(func.overloadpacket)
     of_shapes = getattr(rule, "__wrapped__", None)
-    return _Facts(func.is_view, rule, of_shapes, is_cubic, scratch_factors(name), name == "convolution")
+    return _Facts(
+        func.is_view,
+        rule,
+        of_shapes,
+        is_cubic,
+        scratch_factors(name),
+        name == "convolution",
+        name in _OF_INDICES,
+        size_check(func),
+    )
 
 
 def scratch_factors(name: str) -> tuple[float, float, float]:
@@ -187,8 +210,10 @@ class Counter(OperatorMode):
         self.scratch = (0, 0, 0)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        out = func(*args, **kwargs)
         facts = _facts(func)
+        if facts.check is not None:
+            facts.check(args, kwargs)
+        out = func(*args, **kwargs)
         if facts.is_view or is_aside():
             return out
         results = (
@@ -212,6 +237,8 @@ class Counter(OperatorMode):
                 elements = value.numel()
                 most, largest = max(most, elements), max(largest, elements * value.element_size())
         self.flops += most if facts.flops is None and not facts.is_cubic else _flops(facts, args, kwargs, out, float(most))
+        if facts.is_of_indices:
+            largest = max(largest, _INDEX_BYTES * most)
         columns = _columns_bytes(args, results) if facts.lays_out else 0
         first, reverse, forward = self.scratch
         self.scratch = (
@@ -223,8 +250,9 @@ class Counter(OperatorMode):
 
     def cost(self, lifetimes: Lifetimes, value_of: Callable[[fx.Node], Any]) -> Cost:
         """What the steps of a graph cost, which ran under this counter and gave these values."""
-        # Twice, as a step may need as much again for itself.
-        live = min(self.bytes, 2 * lifetimes.live_bytes(value_of))
+        # As much again for what a step needs for itself, and what a step makes within that is none of the graph's (attention's scores).
+        live = lifetimes.live_bytes(value_of)
+        live = min(self.bytes, live + max(live, _WITHIN * self.largest))
         return Cost(self.flops, self.bytes, live, self.largest, *self.scratch)
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from app.bounded_cache import BoundedCache
-from app.engine.planning.build import Built, function_bytes
+from app.engine.errors import translating_errors
+from app.engine.planning.build import COPIES, Built, function_bytes
+from app.engine.planning.value_sizes import LimitedCounter
 from app.engine.tensors import from_torch, seed_generators
 from app.errors import PullbackError
 from app.program.function import Initial
@@ -45,6 +47,7 @@ class WeightFiller:
     Arguments:
         read: a query's Function, read but not planned.
         leaves: a query's tensors, as one sample of it sees them.
+        memory_bytes: that a query may take.
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class WeightFiller:
         functions: Functions,
         read: Callable[[Query], Built],
         leaves: Callable[[Query, Mapping[str, torch.dtype]], Mapping[str, Tensor]],
+        memory_bytes: int,
     ) -> None:
-        self._functions, self._read, self._leaves = functions, read, leaves
+        self._functions, self._read, self._leaves, self._memory_bytes = functions, read, leaves, memory_bytes
         self._known: BoundedCache[Any, Unsent | None] = BoundedCache(_BYTES_LIMIT, _bytes)
         self._drawn: BoundedCache[tuple[Initial, int], Mapping[str, TensorData]] = BoundedCache(_DRAWN_BYTES, _bytes_of_weights)
 
@@ -63,7 +67,8 @@ class WeightFiller:
         A `torch.manual_seed(n)` of the text is the seed where the query has none.
 
         Raises:
-            PullbackError: `bad_parameter` where weights are to be drawn and there is no seed; what reading the program raises.
+            PullbackError: `bad_parameter` where weights are to be drawn and there is no seed; `too_costly` where they take too much memory;
+                what reading the program raises.
         """
         text = query.program if query.program is not None else None
         if query.function is not None:
@@ -94,7 +99,8 @@ class WeightFiller:
             return known
         leaves = self._leaves(query, unsent.dtypes)
         devices = sorted({leaf.device.index or 0 for leaf in leaves.values() if leaf.device.type == "cuda"})
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        counter = LimitedCounter(self._memory_bytes // COPIES)
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), translating_errors(at="program"), counter:
             seed_generators(seed)
             values = initial.call(*(leaves[name] for name in unsent.built.function.leaves))
         weights = {name: from_torch(value.detach()) for name, value in zip(initial.names, values, strict=True)}

@@ -84,7 +84,7 @@ class Preparer:
         )
         self._same_ranks = SameRanks()
         self.plans = 0
-        self._weights = WeightFiller(functions, self._read, self._sample)
+        self._weights = WeightFiller(functions, self._read, self._sample, limits.memory_bytes)
 
     def completed(self, query: Query) -> tuple[Query, Initial | None]:
         """The query with the weights of its program that it does not send, and these."""

@@ -71,7 +71,8 @@ QUERIES: Mapping[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _memory(line: str) -> int:
+def memory(line: str) -> int:
+    """Bytes of this process, by the line's name in `/proc/self/status`."""
     with open("/proc/self/status") as status:
         return next(int(text.split()[1]) * 1024 for text in status if text.startswith(line))
 
@@ -81,11 +82,11 @@ def grown(query: dict[str, Any]) -> dict[str, int]:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        before = _memory("RssAnon:")
+        before = memory("RssAnon:")
         plan = ask(**query).plan["peak_bytes"]
         # Without the pages of libraries: how many of them are mapped at a touch hangs on what other processes have read.
-        taken = _memory("VmHWM:") - _memory("RssFile:") - _memory("RssShmem:") - before
-        os.write(write, json.dumps({"plan": plan, "taken": taken, "files": _memory("RssFile:")}).encode())
+        taken = memory("VmHWM:") - memory("RssFile:") - memory("RssShmem:") - before
+        os.write(write, json.dumps({"plan": plan, "taken": taken, "files": memory("RssFile:")}).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:

@@ -12,6 +12,7 @@ import numpy as np
 from app.engine.planning.cost import scratch_factors
 from app.pool.environment import SINGLE_THREADED
 from tests.engine.asking import ask
+from tests.engine.planning.large_programs import LIMITS
 from tests.test_floors import ROOT
 
 # What the first call of a math library sets up for itself, whatever the size (measured: 20 to 30 MiB for the first factorisation).
@@ -28,6 +29,19 @@ def test_a_plan_is_not_under_what_is_taken() -> None:
     assert len(growth) > 10
     under = {name: each for name, each in growth.items() if each["plan"] < SHARE * (each["taken"] - SET_UP)}
     assert not under, under
+
+
+def test_programs_that_would_take_too_much_are_refused_before_they_do() -> None:
+    asked = subprocess.run(
+        [sys.executable, "-m", "tests.engine.planning.large_programs"],
+        cwd=ROOT, env={**os.environ, **SINGLE_THREADED}, capture_output=True, check=True, timeout=280,
+    )  # fmt: skip
+    said = json.loads(asked.stdout)
+    assert len(said) > 100
+    not_refused = {name: each for name, each in said.items() if each["said"] not in ("too_costly", "result_too_large")}
+    assert not not_refused, not_refused
+    taken = {name: each for name, each in said.items() if each["taken"] > LIMITS.memory_bytes // 2 + SET_UP}
+    assert not taken, taken
 
 
 def test_names_that_hold_the_name_of_a_factorisation_are_none() -> None:
