@@ -68,7 +68,15 @@ class Computation:
 
     @property
     def layout_request(self) -> Request:
-        return Request(self.query.format, self.fixed_forms, self.prepared.plan, self.limits, self.layout_cache, self.layouts)
+        return Request(
+            self.query.format,
+            self.fixed_forms,
+            self.prepared.plan,
+            self.limits,
+            self.layout_cache,
+            self.layouts,
+            self.prepared.samples or 1,
+        )
 
     @cached_property
     def cotangents(self) -> tuple[Vectors, int | None]:

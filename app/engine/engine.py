@@ -22,7 +22,7 @@ from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_degenerate, note_nonfinite, note_overflow
 from app.engine.notes import Notes
-from app.engine.planning.plan import PASS_FLOPS, Plan
+from app.engine.planning.plan import PASS_FLOPS, Plan, with_patterns
 from app.engine.planning.prepare import Prepared, Preparer
 from app.engine.planning.whole_numbers import WholeNumbers, computes_whole_numbers, promoted, rounded_integers
 from app.engine.recipes import Recipe, recipe
@@ -103,7 +103,7 @@ class Engine:
         if self._preparer.completed(query)[0] is not query:
             return None
         prepared = self._preparer.prepared(query)
-        if query.want == ("outputs",) and computes_whole_numbers(
+        if "outputs" in query.want and computes_whole_numbers(
             query, prepared.function, self._preparer.leaves(query, prepared.dtypes)
         ):
             return None  # whether it loses digits the numbers say
@@ -118,7 +118,7 @@ class Engine:
 
     @contextmanager
     def _whole_numbers_watched(self, computation: Computation) -> Iterator[None]:
-        """Notes where whole numbers that were sent bare lose digits: in what was sent, or, where outputs alone are wanted, on the way."""
+        """Notes where whole numbers that were sent bare lose digits: in what was sent, or, where outputs are wanted, on the way to them."""
         query, leaves, notes = computation.query, computation.leaves, computation.notes
         for name in rounded_integers(query, leaves):
             notes.say(
@@ -126,11 +126,16 @@ class Engine:
                 f'`{name}` holds whole numbers beyond 2^53, taken as float64 and rounded. Send {{"data": …, "dtype": "int64"}} to keep them.',
                 f"inputs.{name}",
             )
-        if query.want != ("outputs",) or not promoted(query, leaves):
+        if "outputs" not in query.want or not promoted(query, leaves):
             yield
             return
-        with WholeNumbers(leaves) as watched:
+        if query.want == ("outputs",):
+            with WholeNumbers(leaves) as watched:
+                yield
+        else:  # the steps of derivatives are on the way to no output: the forward runs once more, watched
             yield
+            with WholeNumbers(leaves) as watched:
+                _results(_of_outputs_alone(computation))
         if watched.overflows:
             notes.say(
                 "rounded",
@@ -165,7 +170,7 @@ class Engine:
         _note_printed(computation)
         note_overflow(computation, tree.get("outputs", {}))
         note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
-        report = _reported(prepared.plan, computation.layouts, self._device)
+        report = _reported(prepared.plan, computation.layouts, prepared.samples or 1, self._device)
         return Answer(_sent(tree), notes.all(), report)
 
 
@@ -190,6 +195,13 @@ def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:
             computation.query, replace(computation.prepared, wrt=wrt), computation.leaves, computation.notes, computation.limits,
             computation.layout_cache,
         )  # fmt: skip
+
+
+def _of_outputs_alone(computation: Computation) -> Computation:
+    """The same query for its outputs; what it says of them is said already."""
+    query = replace(computation.query, want=("outputs",), cotangent={}, tangent={}, expected={})
+    prepared = replace(computation.prepared, wrt=())
+    return Computation(query, prepared, computation.leaves, Notes(), computation.limits, computation.layout_cache)
 
 
 def _note_printed(computation: Computation) -> None:
@@ -220,12 +232,13 @@ def _shown(value: Tensor, dtype: torch.dtype) -> str:
     return text if len(text) <= _PRINTED_LENGTH else f"a tensor of the shape {list(value.shape)}"
 
 
-def _reported(plan: Plan, layouts: Report, device: str) -> dict[str, Any]:
-    """The plan as it was followed: with the passes that the layouts took in place of the one that each was planned with."""
+def _reported(plan: Plan, layouts: Report, samples: int, device: str) -> dict[str, Any]:
+    """The plan as it was followed: with the passes that the layouts took in place of the one that each was planned with, and their patterns."""
     if not layouts.forms:
         return plan.report(device)
     planned = len({path.partition(".")[0] for path in layouts.forms})
     passes = plan.passes - planned + sum(layouts.passes.values())
+    plan = with_patterns(plan, layouts.entries, samples * layouts.bytes)
     followed = replace(plan, passes=passes, flops=plan.flops_of_one * (1 + PASS_FLOPS * (passes - 1)))
     return followed.report(device) | {"formats": dict(layouts.forms), "colours": dict(layouts.passes)}
 

@@ -19,7 +19,7 @@ from app.engine.computation import Computation
 from app.engine.explain.report import explain
 from app.engine.per_sample import Sample
 from app.engine.planning.build import leaves_of
-from app.engine.planning.demand import Demand, Sizes
+from app.engine.planning.demand import Demand, Result, Sizes
 from app.engine.precision.conversion import say_what_conversion_loses
 from app.engine.precision.report import precision
 from app.engine.tensors import to_torch
@@ -161,7 +161,20 @@ def _check_looks(sizes: Sizes) -> int:
 
 
 def _jacobian_bytes(sizes: Sizes) -> int:
-    return (sizes.rows * sizes.columns if sizes.dense else max(sizes.rows, sizes.columns)) * sizes.width
+    return sizes.rows * sizes.columns * sizes.width if sizes.dense else _structured_bytes(sizes, *sizes.differentiable)
+
+
+_INDEX_BYTES: Final = 8  # int64, of each axis of an entry that is sent by its place
+
+
+def _structured_bytes(sizes: Sizes, *outputs: Result) -> int:
+    """Of an entry on each line, with its place where entries are sent by these."""
+    axes = max((len(r.shape) for r in outputs), default=0) + max((len(leaf.shape) for leaf in sizes.wrt), default=0)
+    return sizes.lines * (sizes.width + (_INDEX_BYTES * axes if sizes.format == "sparse" else 0))
+
+
+def _hessian_bytes(sizes: Sizes) -> int:
+    return sizes.columns**2 * sizes.width if sizes.dense else _structured_bytes(sizes, *sizes.wrt)
 
 
 # Real and imaginary parts are differentiated each by itself, and ∂f/∂z and ∂f/∂z̄ made of them: measured, five more matrices.
@@ -213,13 +226,15 @@ KINDS: Final[dict[str, Kind]] = {
             by_rows=True,
             instead='Ask for "vjp" or "jvp" with the directions you need, or for "format": "diagonal".',
             working=_complex_parts,
+            patterns=lambda s: 0 if s.dense else s.lines,
         ),
         per_sample=Sample.jacobian,
     ),
     "hessian": Kind(
         _hessian,
         Demand(
-            bytes=lambda s: s.columns**2 * s.width if s.dense else s.wrt_bytes,
+            bytes=_hessian_bytes,
+            patterns=lambda s: 0 if s.dense else s.columns,
             passes=lambda s: 1 + (s.columns if s.dense else 1),
             needs="scalar",
             by_rows=True,

@@ -37,10 +37,10 @@ from app.errors import PullbackError
 from app.limits import Limits
 from app.program.functions import load as load_functions
 from app.protocols.native import bodies
-from app.query import FLOATING_DTYPES, MATRICES, Format, Query, TensorData
+from app.query import FLOATING_DTYPES, MATRICES, Format, Query, TensorData, Want
 
 DTYPES: Final = ("float64", "float32", "float16", "bfloat16", "complex64", "complex128")
-FORMATS: Final = ("dense", "diagonal", "sparse", "auto")
+FORMATS: Final[tuple[Format, ...]] = ("dense", "diagonal", "sparse", "auto")
 # Of two: bytes of the largest input, from what a Hessian of 64 MB has to what a sum has; the first one tried is cheap to plan.
 _POWERS: Final = tuple(range(11, 27))
 _FIRST: Final = 7
@@ -50,8 +50,8 @@ LEAST, MOST, FLOPS = 64 << 20, 600 << 20, 1e10
 PASSES: Final = 4096
 SAMPLES: Final = 8  # of a batch; chosen
 SECONDS: Final = 20  # of processor time
-# What a library sets up at its first call, whatever the size (measured: MKL 2 to 4 MiB, and Python's own objects).
-SET_UP: Final = 8 << 20
+# What a library sets up at its first call, whatever the size (measured: MKL 2 to 4 MiB, forward mode and fakes some 20).
+SET_UP: Final = 24 << 20
 SHARE, OFTEN = 0.8, 4.0
 RESULTS: Final = Path("build/plans.jsonl")
 _TOO_MUCH: Final = ("too_costly", "result_too_large", "body_too_large")
@@ -61,7 +61,7 @@ _TOO_MUCH: Final = ("too_costly", "result_too_large", "body_too_large")
 class Case:
     """One query of the sweep."""
 
-    kind: str
+    kind: Want
     format: Format
     dtype: str
     is_batched: bool

@@ -33,12 +33,18 @@ Result = Single | dict[str, Single]
 
 @dataclass
 class Report:
-    """What is said of the layouts: path of a result → its form, the passes that it took, its layout, and (output, input)."""
+    """What is said of the layouts: path of a result → its form, the passes that it took, its layout, and (output, input).
+
+    Attributes:
+        bytes: of the results of one sample; entries: of their patterns.
+    """
 
     forms: dict[str, str] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
     layouts: dict[str, Layout] = field(default_factory=dict)
     shapes: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    bytes: int = 0
+    entries: int = 0
 
     def indices(self, path: str) -> Tensor:
         """`[rank, entries]` of a sparse result."""
@@ -52,6 +58,7 @@ class Request:
     """What both kinds of matrices are asked with.
 
     Attributes:
+        samples: of a batched query, else 1.
         wanted: the query's `format`; `fixed`: path → form that was chosen for another sample of the same query.
     """
 
@@ -61,6 +68,7 @@ class Request:
     limits: Limits
     cache: LayoutCache
     report: Report
+    samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -168,16 +176,18 @@ class Matrices:
         matrix = Matrix(
             tuple(block.output.shape), tuple(leaf.shape), known.pattern, known.values, block.dtype.itemsize, block.symmetric
         )
-        copies = 2 if leaf.dtype.is_complex else 1  # a pair, where it is not holomorphic
+        return choose(matrix, wanted, lambda size: self._check_size(block, size), forward=block.forward)
 
-        def limit(size: int) -> None:
-            check_result_size(self._kind, copies * size, self._request.limits)
-
-        return choose(matrix, wanted, limit, forward=block.forward)
+    def _check_size(self, block: Block, size: int) -> None:
+        """Refuses a result that is too large with those before it, of all samples."""
+        copies = 2 if block.leaf.dtype.is_complex else 1  # a pair, where it is not holomorphic
+        total = self._request.samples * (self._request.report.bytes + copies * size)
+        check_result_size(self._kind, total, self._request.limits)
 
     # --- values ------------------------------------------------------------------------------------------------------
 
     def _computed(self, block: Block, path: str, wanted: str, layout: Layout, forward: bool) -> Result:
+        self._check_size(block, layout.bytes)
         if block.passes is None:
             return self._sent(block, path, layout, _zeros(block, layout), 0)
         passes = block.passes(forward)
@@ -207,6 +217,8 @@ class Matrices:
         if self._request.wanted != "dense":
             report.forms[path], report.passes[path] = layout.form, passes
             report.layouts[path], report.shapes[path] = layout, (block.output, block.leaf)
+            report.entries += 0 if layout.rows is None else len(layout.rows)
+        report.bytes += layout.bytes * (1 if pair[1] is None else 2)
         if layout.partial:
             self._evaluation.notes.say(
                 "not_diagonal",

@@ -11,8 +11,8 @@ from app.engine.autodiff import passes as passing
 from app.engine.autodiff.blocks import Block, Matrices, Request, Result
 from app.engine.autodiff.evaluation import Evaluation
 from app.engine.errors import refusing_second_derivatives
-from app.engine.planning.plan import has_forward_mode
-from app.engine.sparsity.dependence import Dependence, dependences, entries_at_most
+from app.engine.planning.plan import entries_at_most, has_forward_mode
+from app.engine.sparsity.dependence import Dependence, dependences
 from app.engine.sparsity.holomorphy import holomorphic
 
 
@@ -109,7 +109,7 @@ def _patterns(
     """(result, input) → dependence, for the results of `run`, which are called `names`."""
     function = evaluation.function
     by_result = dependences(
-        run, evaluation.leaves, evaluation.wrt, entries_at_most(request.limits.memory_bytes, request.limits.result_bytes),
+        run, evaluation.leaves, evaluation.wrt, entries_at_most(request.plan, request.limits),
         differentiates=differentiates, operations=function.operations(), static=function.static,
     )  # fmt: skip
     return {(name, wrt): one for name, by_input in zip(names, by_result, strict=True) for wrt, one in by_input.items()}

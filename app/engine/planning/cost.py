@@ -185,9 +185,9 @@ def scratch_factors(name: str) -> tuple[float, float, float]:
 
 
 def _columns_bytes(args: Any, outputs: list[Tensor]) -> int:
-    """The windows of a convolution, laid out as a matrix; in float32 and narrower oneDNN does without it."""
+    """The windows of a convolution, laid out as a matrix; in float32 oneDNN does without it."""
     data, weight, transposed = args[0], args[1], args[6]
-    if not outputs or data.element_size() < 8:
+    if not outputs or data.dtype == torch.float32:
         return 0
     positions = math.prod((data if transposed else outputs[0]).shape[2:])
     channels = weight.shape[1] * (1 if transposed else args[8])

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import torch
 
 from app.engine.tensors import is_differentiable
+from app.query import Format
 
 Method = Literal["none", "reverse", "forward"]
 # `cheapest`: whichever of the two takes fewer passes for the whole Jacobian.
@@ -47,8 +48,8 @@ class Sizes:
         wrt: the leaves to differentiate with respect to; outputs: all of the Function's.
         of: the output that scalar and likelihood kinds are of, where one is wanted.
         num_vectors: cotangents or tangents in one query.
-        dense: Jacobians and Hessians are wanted in full; else they are sized here as if they were diagonal, and again where
-            they prove not to be.
+        format: of Jacobians and Hessians; where it is not `dense` they are sized here as if each line had one entry, and again
+            when their patterns are known.
         method: of the whole Jacobian.
         differentiable_everywhere: every step is known to have a derivative at all points, so that none has to be looked at.
     """
@@ -57,9 +58,19 @@ class Sizes:
     outputs: tuple[Result, ...]
     of: Result | None
     num_vectors: int
-    dense: bool
+    format: Format
     method: Method
     differentiable_everywhere: bool = False
+
+    @property
+    def dense(self) -> bool:
+        """Jacobians and Hessians are wanted in full."""
+        return self.format == "dense"
+
+    @cached_property
+    def lines(self) -> int:
+        """Rows or columns of the Jacobian, whichever are more."""
+        return max(self.rows, self.columns)
 
     @cached_property
     def differentiable(self) -> tuple[Result, ...]:
@@ -115,6 +126,7 @@ class Demand:
         copies: of all intermediates, in float64, that it holds at a time beside its result.
         looks: of the inputs, and as often of the largest tensor among steps and outputs, in float64, that it holds at a time.
         vectors: what its derivative is multiplied by.
+        patterns: entries of patterns that it holds at least, of one sample at a time.
         by_extents: what it tells may hang on extents, so a Function that was built for others of the same ranks does not serve.
         past_writes: it tells of derivatives that a write in place has spoiled, where the others are refused.
     """
@@ -131,5 +143,6 @@ class Demand:
     order: int = 1
     working: Callable[[Sizes], int] = lambda sizes: 0
     vectors: MultipliedBy = "nothing"
+    patterns: Callable[[Sizes], int] = lambda sizes: 0
     by_extents: bool = False
     past_writes: bool = False

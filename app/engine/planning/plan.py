@@ -6,7 +6,7 @@ Nothing is allocated before a Plan exists.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from app.catalogue.facts import operations_with, short, values
@@ -23,6 +23,10 @@ ROWS_AT_MOST: Final = 512
 # Rows that run together may fill a quarter of the memory: the estimate of what one row takes is no bound (a step may need several
 # times its result while it runs), and the results and inputs want theirs besides.
 _ROWS_SHARE: Final = 0.25
+_NARROW: Final = 4  # bytes of an element: what has fewer is half precision
+# Of an entry of a pattern, from the tracing of the steps to the places of the passes' numbers: measured as the growth of a fresh process with
+# one, three, ten and 1,500 entries a row: 150, 100, 95 and 150 bytes, the dense part apart.
+PATTERN_BYTES: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,9 @@ def make(
     held += _report_bytes(demands, one, sizes)
     # The results count twice: as tensors, and as the bytes or text that they are sent as; and what is made of them before.
     working = samples * sum(demand.working(sizes) for demand in demands.values())
-    peak = samples * (held + sizes.wrt_bytes) + max(together - 1, 0) * per_row + 2 * total + working
+    patterns = PATTERN_BYTES * max(demand.patterns(sizes) for demand in demands.values())
+    confirmed = samples * _confirmation_bytes(demands, one, sizes, samples, limits) if samples > 1 and derives else 0
+    peak = patterns + confirmed + samples * (held + sizes.wrt_bytes) + max(together - 1, 0) * per_row + 2 * total + working
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
     return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak)
@@ -139,6 +145,27 @@ def _derivative_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) ->
     in_forward_mode = order > 1 or "forward" in modes
     scratch = one.forward_mode_scratch_bytes if in_forward_mode else one.backward_scratch_bytes
     return order * (2 * one.bytes + scratch)
+
+
+# Of what the confirmation of a batch holds at a time, of each of its tensors: measured (`python -m tests.oracle.plan_sweep`, batched).
+_CONFIRMING_COPIES: Final = 3
+_CONFIRMED_IN: Final = 8  # bytes: half precision is confirmed in float64
+
+
+def _confirmation_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes, samples: int, limits: Limits) -> int:
+    """What confirms a sample of a batch: the other road's forward and backward, and the results beside theirs.
+
+    Where matrices by their patterns are wanted and few enough they are computed densely and thinned.
+    """
+    wide = _CONFIRMED_IN // sizes.width if sizes.width < _NARROW else 1
+    whole = sizes.rows * sizes.columns * sizes.width
+    is_thinned = (
+        not sizes.dense and any(demand.by_rows for demand in demands.values()) and samples * whole <= limits.result_bytes
+    )
+    results = whole if is_thinned else sum(demand.bytes(sizes) for demand in demands.values()) if sizes.dense else 0
+    ends = sizes.differentiable_bytes + sizes.wrt_bytes
+    road = _derivative_bytes(demands, one, sizes) if sizes.dense or is_thinned else 0
+    return wide * (road + _CONFIRMING_COPIES * (ends + results)) + (whole if is_thinned else 0)
 
 
 def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
@@ -167,6 +194,22 @@ def check_result_size(what: str, size: int, limits: Limits) -> None:
     """Refuse a result that turned out larger than the Plan could know, before it is allocated."""
     if size > limits.result_bytes:
         raise _too_large({what: size}, 1, size, limits, {})
+
+
+# Of an entry of an answer: a value of a wide dtype, or a narrow one and a part of its place.
+_ANSWERED_BYTES: Final = 8
+
+
+def entries_at_most(plan: Plan, limits: Limits) -> int:
+    """Entries of a pattern that fit the memory beside what is planned, and that could be answered: beyond, a pattern is full."""
+    planned = max(sum(leaf.elements for leaf in plan.wrt), sum(output.elements for output in plan.outputs))
+    fitting = planned + max(limits.memory_bytes - plan.peak_bytes, 0) // PATTERN_BYTES
+    return max(min(fitting, limits.result_bytes // _ANSWERED_BYTES), 1)
+
+
+def with_patterns(plan: Plan, entries: int, results: int) -> Plan:
+    """The Plan as it was followed: with `entries` of patterns and `results` bytes in all, where these are more than it could know."""
+    return replace(plan, peak_bytes=max(plan.peak_bytes, PATTERN_BYTES * entries + 2 * results))
 
 
 def check_passes(plan: Plan, passes: int, size: int, limits: Limits) -> None:

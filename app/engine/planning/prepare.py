@@ -149,7 +149,7 @@ class Preparer:
             outputs=outputs,
             of=of,
             num_vectors=_num_vectors(query, outputs, shapes),
-            dense=query.format == "dense",
+            format=query.format,
             method=planning.jacobian_method(
                 variables, [o for o in outputs if is_differentiable(o.dtype)], built.function.operations()
             ),

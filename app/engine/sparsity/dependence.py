@@ -17,9 +17,6 @@ from app.engine.sparsity.tracer import Trace, trace
 from app.program.differentiation.custom_functions import APPLY
 
 _LOG = logging.getLogger("pullback.sparsity")
-# A boolean entry takes 5 bytes, and a union holds three patterns at a time; of an answer an entry takes a value and two indices.
-_ENTRY_BYTES: Final = 16
-_ANSWERED_BYTES: Final = 8
 # Programs that call autograd themselves: it detaches what it saves, so `detach` says nothing of the client's intent there.
 _TRANSFORMS: Final = ("grad", "vjp", "jvp", "jac", "hessian", "vmap", "linearize")
 
@@ -30,11 +27,6 @@ class Dependence:
 
     pattern: Pattern
     values: Values
-
-
-def entries_at_most(memory_bytes: int, result_bytes: int) -> int:
-    """Entries of a pattern that fit a quarter of the memory, and that could be answered: beyond, a pattern is full."""
-    return max(min(memory_bytes // 4 // _ENTRY_BYTES, result_bytes // _ANSWERED_BYTES), 1)
 
 
 def dependences(

@@ -336,9 +336,14 @@ def test_a_result_that_is_too_large_is_refused_before_it_is_made() -> None:
         ask(limits, program="x - x.mean()", inputs={"x": RNG.standard_normal(2000)}, want=["jacobian"], format="auto")
     assert refusal.value.code == "result_too_large"
     with pytest.raises(PullbackError) as refusal:
-        ask(limits, program="x * x.roll(1, 0)", inputs={"x": RNG.standard_normal(60_000)}, want=["jacobian"], format="sparse")
+        ask(limits, program="x * x.roll(1, 0)", inputs={"x": RNG.standard_normal(30_000)}, want=["jacobian"], format="sparse")
     assert refusal.value.code == "result_too_large"
-    assert "2,880,000" in refusal.value.detail
+    assert "1,440,000" in refusal.value.detail
+    both = {"x": RNG.standard_normal((4, 25_000)), "y": RNG.standard_normal((4, 25_000))}
+    few = Limits(result_bytes=4 << 20)
+    with pytest.raises(PullbackError) as refusal:  # of all inputs and samples together
+        ask(few, program="x.exp() * y", inputs=both, want=["jacobian"], format="sparse", batched=("x", "y"))
+    assert refusal.value.code == "result_too_large"
 
 
 def test_zero_beats_not_a_number() -> None:

@@ -112,7 +112,33 @@ def test_a_recipe_says_no_less_than_the_whole_road(program: str, first: dict[str
 
 
 def test_derivatives_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for derivatives computes with real numbers."""
+    """Who asks for derivatives alone computes with real numbers."""
     monkeypatch.setattr(WholeNumbers, "__enter__", None)
-    answer = ask(program="(x * x).sum()", inputs={"x": [2**27, 1]}, want=["outputs", "gradient"])
+    answer = ask(program="(x * x).sum()", inputs={"x": [2**27, 1]}, want=["gradient"])
     assert not answer.notes
+
+
+@pytest.mark.parametrize("want", ["gradient", "vjp", "jvp", "hvp", "jacobian", "explain"])
+@pytest.mark.parametrize("batch", [0, 3])
+def test_outputs_beside_a_derivative_are_noted(want: str, batch: int) -> None:
+    """The steps of the derivative are none of the output's: 2**27 is squared there, and doubled alone here."""
+    if batch and want == "explain":
+        pytest.skip("of one point")
+    fields: dict[str, Any] = {"batched": ("x",)} if batch else {}
+    for program, number, noted in (("x * x", 3037000501, True), ("x * x", 3, False), ("x * 2**27", 2**20, False)):
+        if want == "hvp" and program != "x * x":
+            continue
+        x = [number] * batch if batch else number
+        answer = ask(program=program, inputs={"x": x}, want=["outputs", want], **fields)
+        assert ("rounded" in [note.code for note in answer.notes]) == noted, (program, number)
+
+
+def test_a_recipe_of_outputs_beside_a_derivative_is_kept_from_those_alone_that_may_lose_digits() -> None:
+    for program, numbers, has_recipe in (
+        ("(x * x).sum()", [1, 2], False),
+        ("(x * x).sum()", [1.0, 2.0], True),
+        ("softmax(x, 0)[0]", [1, 2], True),
+    ):
+        query = Query(program=program, inputs={"x": data(numbers)}, want=("outputs", "gradient"))
+        ENGINE.answer(query)
+        assert (ENGINE.recipe(query, None) is not None) == has_recipe, program
