@@ -131,7 +131,7 @@ def _apart_of_vectors(
 
 def _products(left: Mapping[str, Tensor], right: Mapping[str, Tensor], counts: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """`_sums` of every pair, `[counts]` each."""
-    total, size = torch.zeros(counts, dtype=torch.float64), torch.zeros(counts, dtype=torch.float64)
+    total, size = (torch.zeros(counts, dtype=torch.float64, device="cpu") for _ in range(2))
     for name in left.keys() & right.keys():
         a, b = (_real(side[name].reshape(count, -1)).cpu() for side, count in zip((left, right), counts, strict=True))
         total, size = total + a @ b.mT, size + a.abs() @ b.abs().mT

@@ -175,7 +175,8 @@ def _stacked(trees: list[Any]) -> Any:
 def _stacked_sparse(trees: Sequence[SparseTensor]) -> SparseTensor:
     """Coordinates with the sample's number before them; the patterns of samples may differ."""
     indices = [
-        torch.cat([torch.full((1, tree.indices.shape[1]), sample), tree.indices.cpu()]) for sample, tree in enumerate(trees)
+        torch.cat([torch.full((1, tree.indices.shape[1]), sample, device="cpu"), tree.indices.cpu()])
+        for sample, tree in enumerate(trees)
     ]
     holds: Literal["everywhere", "here"] = "everywhere" if all(tree.holds == "everywhere" for tree in trees) else "here"
     return SparseTensor((len(trees), *trees[0].shape), torch.cat(indices, 1), torch.cat([tree.values for tree in trees]), holds)

@@ -122,7 +122,7 @@ def from_torch(tensor: Tensor) -> TensorData:
         tensor = _from_gpu(tensor)
     shape = tuple(tensor.shape)
     if tensor._is_zerotensor():  # forward mode's own zeros, which have no memory
-        tensor = torch.zeros(shape, dtype=tensor.dtype)
+        tensor = torch.zeros(shape, dtype=tensor.dtype, device="cpu")
     flat = tensor.contiguous().flatten()
     if flat.stride(0) != 1:  # a single element counts as contiguous whatever its stride
         flat = flat.clone(memory_format=torch.contiguous_format).as_strided(flat.shape, (1,))

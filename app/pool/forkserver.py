@@ -129,9 +129,11 @@ def gpu_bytes() -> tuple[list[int], str]:
     Asked in a child, so that this process never touches CUDA.
     """
     reading, writing = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            kernel.die_with_parent(parent)  # a driver that hangs must not outlive who asked
             os.write(writing, orjson.dumps(_ask_cuda()))
         except Exception as error:
             os.write(writing, orjson.dumps(([], str(error).partition("\n")[0][:_REASON_LIMIT])))

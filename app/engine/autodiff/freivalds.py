@@ -27,8 +27,8 @@ class UncertifiedError(RuntimeError):
 def weights(count: int, dtype: torch.dtype, device: str) -> Tensor:
     """`[count]` numbers between 0.5 and 1.5 with random signs, the same every time: none is so small that a row goes unseen."""
     generator = torch.Generator().manual_seed(20250)
-    drawn = torch.rand(count, generator=generator, dtype=torch.float64) + 0.5
-    signs = torch.randint(0, 2, (count,), generator=generator) * 2 - 1
+    drawn = torch.rand(count, generator=generator, dtype=torch.float64, device="cpu") + 0.5
+    signs = torch.randint(0, 2, (count,), generator=generator, device="cpu") * 2 - 1
     return (drawn * signs).to(dtype=dtype, device=device)
 
 

@@ -47,7 +47,7 @@ def _thin(dense: Tensor, path: str, report: Report) -> Single:
             return values.reshape(samples, *leaf.shape)
         return flat.diagonal(dim1=1, dim2=2).reshape(samples, *leaf.shape)
     one = report.indices(path)
-    sample = torch.arange(samples).repeat_interleave(one.shape[1])
+    sample = torch.arange(samples, device=one.device).repeat_interleave(one.shape[1])
     indices = torch.cat([sample[None], one.repeat(1, samples)])
     holds: Literal["everywhere", "here"] = "everywhere" if layout.everywhere else "here"
     return SparseTensor((samples, *output.shape, *leaf.shape), indices, values.reshape(-1), holds)

@@ -40,8 +40,9 @@ def unit_rows(output: Result, dtypes: Collection[torch.dtype]) -> UnitRows | Non
     count = output.elements
     units = torch.eye(count, dtype=output.dtype).view(count, *output.shape)
     # A combination of unit vectors is its weights.
-    combination = weights(count, output.dtype, "cpu").reshape(output.shape).clone()
-    return UnitRows(units, combination, {dtype: weights(count, dtype, "cpu") for dtype in dtypes})
+    device = str(units.device)
+    combination = weights(count, output.dtype, device).reshape(output.shape).clone()
+    return UnitRows(units, combination, {dtype: weights(count, dtype, device) for dtype in dtypes})
 
 
 def jacobian(

@@ -208,7 +208,7 @@ def _sample(ours: Tensor, columns: Sequence[int], leaf: Tensor) -> list[int]:
     chosen = dict.fromkeys(columns[: SAMPLED // 2])
     chosen |= dict.fromkeys(flat.topk(min(WORST, flat.numel())).indices.tolist())
     generator = torch.Generator().manual_seed(leaf.numel())
-    chosen |= dict.fromkeys(torch.randperm(leaf.numel(), generator=generator)[:SAMPLED].tolist())
+    chosen |= dict.fromkeys(torch.randperm(leaf.numel(), generator=generator, device="cpu")[:SAMPLED].tolist())
     return [int(index) for index in chosen][:SAMPLED]
 
 

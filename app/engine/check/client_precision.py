@@ -133,7 +133,7 @@ def _as_written_in_float32(numbers: Tensor) -> Tensor:
     if numbers.numel() > _MANY or not bool(torch.isfinite(numbers).all()):
         return numbers
     written = [float(str(number)) for number in numbers.float().reshape(-1).numpy()]
-    return torch.tensor(written, dtype=torch.float64).reshape(numbers.shape)
+    return torch.tensor(written, dtype=torch.float64, device="cpu").reshape(numbers.shape)
 
 
 def _half_of_whole(sizes: Tensor, digits: int, expected: Tensor) -> Tensor | None:
@@ -190,7 +190,7 @@ def rounding_spread(
         for index, (other, leaf) in enumerate(point.leaves.items()):
             if is_differentiable(leaf.dtype) and eps > 2 * torch.finfo(leaf.dtype).eps and not _holds(leaf, eps):
                 generator = torch.Generator().manual_seed(1000 * number + index)
-                noise = torch.rand(leaf.shape, generator=generator, dtype=torch.float64).to(leaf.device) - 0.5
+                noise = torch.rand(leaf.shape, generator=generator, dtype=torch.float64, device="cpu").to(leaf.device) - 0.5
                 leaves[other] = (leaf * (1 + eps * noise)).to(leaf.dtype)
         try:
             with RandomRounding(number, eps):

@@ -49,7 +49,7 @@ class RandomRounding(OperatorMode):
         # Forward mode's own zeros have no memory, and whoever computes with them below autograd reads at address 0.
         if not (isinstance(value, Tensor) and value.dtype in _DTYPES) or value._is_zerotensor():
             return value
-        noise = torch.rand(value.shape, generator=self._generator, dtype=torch.float64).to(value.device) - 0.5
+        noise = torch.rand(value.shape, generator=self._generator, dtype=torch.float64, device="cpu").to(value.device) - 0.5
         return value * (1 + noise * (self._eps or torch.finfo(value.dtype).eps))
 
 

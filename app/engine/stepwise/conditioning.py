@@ -50,7 +50,8 @@ def _of_inverse(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[f
 
 def _norm(times: Any, like: Tensor) -> Tensor:
     size = like.shape[-1]
-    start = torch.randn(size, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).to(like.device, like.dtype)
+    generator = torch.Generator().manual_seed(5)
+    start = torch.randn(size, 1, dtype=torch.float64, generator=generator, device="cpu").to(like.device, like.dtype)
     vector = start.expand(*like.shape[:-2], size, 1)
     norm = torch.ones((), dtype=vector.real.dtype, device=like.device)
     for _ in range(_ROUNDS):

@@ -62,8 +62,8 @@ def random_like(tensor: Tensor, number: int) -> Tensor:
     """Magnitudes in [0.5, 1.5] of random sign (complex: phase), the same for the same number and shape."""
     generator = torch.Generator().manual_seed(0x9E37 + 7919 * number + tensor.numel())
     shape = tuple(tensor.shape)
-    magnitude = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
-    turn = torch.rand(shape, generator=generator, dtype=torch.float64)
+    magnitude = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu") + 0.5
+    turn = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
     values = torch.polar(magnitude, turn * (2 * math.pi)) if tensor.dtype.is_complex else magnitude * torch.sign(turn - 0.5)
     return values.to(device=tensor.device, dtype=tensor.dtype)
 
@@ -107,7 +107,7 @@ def perturbed(tensor: Tensor, width: float, number: int) -> Tensor:
     finite = magnitude[torch.isfinite(magnitude)]
     typical = max(float(finite.mean()) if finite.numel() else 1.0, 1e-3)
     generator = torch.Generator().manual_seed(31 + number)
-    noise = torch.randn(tuple(tensor.shape), generator=generator, dtype=torch.float64).to(
+    noise = torch.randn(tuple(tensor.shape), generator=generator, dtype=torch.float64, device="cpu").to(
         device=tensor.device, dtype=tensor.dtype
     )
     return torch.nan_to_num(tensor.detach()) + width * typical * noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from app.errors import LostDeviceError
 from app.limits import Limits
 from app.road import Request, Road
 from tests.server import clean_environment
+from tests.test_floors import APP
 
 # PyTorch's own words (c10/cuda/CUDAException.cpp).
 ASSERTED = (
@@ -24,6 +26,19 @@ ASSERTED = (
 
 def asked(query: dict[str, object]) -> Request:
     return Request("query", "x", "application/json", None, None, memoryview(orjson.dumps(query)))
+
+
+def test_what_a_generator_of_the_cpu_draws_is_drawn_there() -> None:
+    """On a GPU the default device is the GPU, and PyTorch refuses to draw there by such a generator."""
+    drawn, nameless = 0, []
+    for path in APP.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            keywords = {keyword.arg for keyword in call.keywords} if isinstance(call, ast.Call) else set()
+            drawn += "generator" in keywords
+            if "generator" in keywords and "device" not in keywords:
+                nameless.append(f"{path.relative_to(APP)}:{getattr(call, 'lineno', 0)}")
+    assert drawn > 5
+    assert nameless == []
 
 
 def test_full_precision_and_one_order_of_additions_are_settled_without_a_warning() -> None:

@@ -57,7 +57,7 @@ def _index_put(func: Any, result: Any, x: Any, indices: Any, values: Any, accumu
     if accumulate:
         return _accumulated(target, places, source)
     flat = target.astype(object).ravel().copy()
-    flat[places.numpy().ravel()] = source.ravel()
+    flat[places.cpu().numpy().ravel()] = source.ravel()
     return np.asarray(flat.reshape(target.shape), dtype=object)
 
 
@@ -75,7 +75,7 @@ def _scatter(func: Any, result: Any, x: Any, dim: int, index: Tensor, source: An
     places = _places(x.shape).gather(dim, index) if x.dim() else _places(x.shape)
     part = as_numbers(source)[tuple(slice(0, n) for n in index.shape)] if isinstance(source, Tensor) else as_numbers(source)
     flat = as_numbers(x).astype(object).ravel().copy()
-    flat[places.numpy().ravel()] = np.broadcast_to(part, tuple(places.shape)).ravel()
+    flat[places.cpu().numpy().ravel()] = np.broadcast_to(part, tuple(places.shape)).ravel()
     return np.asarray(flat.reshape(tuple(x.shape)), dtype=object)
 
 
