@@ -84,6 +84,10 @@ class MemberServer(Server):
         if self._application.admission is not None:
             self._application.admission.pool.quarantine(mark, size)
 
+    def learn(self, asked: bytes, meta: bytes, body: bytes) -> None:
+        if self._application.admission is not None:
+            self._application.admission.pool.rehearsal.learn(asked, meta, body)
+
     def counts(self) -> Counts:
         return self._application.counts()
 

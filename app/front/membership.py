@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from itertools import count
@@ -20,6 +22,8 @@ from app.pool.share import Share
 
 # The parent answers at the latest when it has given up one of the others, after a second.
 _GATHERING_LIMIT_S: Final = 3.0
+# No worker rehearses more often (app/pool/pool.py); what is not told, others learn when it comes.
+_LESSONS_EVERY_S: Final = 0.01
 _MESSAGES_AT_ONCE: Final = 16  # then the event loop has its turn; connections come so
 
 
@@ -38,6 +42,9 @@ class Conduct(Protocol):
     def quarantine(self, mark: str, size: int) -> None:
         """A query has cost two workers of another front."""
 
+    def learn(self, asked: bytes, meta: bytes, body: bytes) -> None:
+        """A worker of another front had to learn for a query, as `Rehearsal.learn` has it."""
+
     def counts(self) -> Counts:
         """What has been counted here."""
 
@@ -52,6 +59,7 @@ class Membership(Share):
         self._line = line
         self._others_ready = 0
         self._is_ready = False
+        self._told_lesson = 0.0
         self._conduct: Conduct | None = None
         self._numbers = count(1)
         self._gathering: dict[int, asyncio.Future[Counts]] = {}
@@ -70,6 +78,12 @@ class Membership(Share):
 
     def tell_quarantined(self, mark: str, size: int) -> None:
         self._line.say("quarantined", mark=mark, size=size)
+
+    def tell_lesson(self, asked: bytes, meta: bytes, body: bytes) -> None:
+        now = time.monotonic()
+        if now - self._told_lesson > _LESSONS_EVERY_S:
+            self._told_lesson = now
+            self._line.say("lesson", asked=asked.decode(), meta=meta.decode(), body=b64encode(body).decode())
 
     @property
     def is_ready_elsewhere(self) -> bool:
@@ -153,6 +167,8 @@ class Membership(Share):
                 self._others_ready = message["others"]
             case "quarantined":
                 conduct.quarantine(message["mark"], message["size"])
+            case "lesson":
+                conduct.learn(message["asked"].encode(), message["meta"].encode(), b64decode(message["body"]))
             case "count":
                 self._line.say("counts", number=message["number"], counts=conduct.counts())
             case "counts":

@@ -293,6 +293,8 @@ class Parent:
                 self._gatherings.answered(front, message.get("number"))
             case "quarantined":
                 self._tell_others(front, "quarantined", mark=message["mark"], size=message["size"])
+            case "lesson":
+                self._tell_others(front, "lesson", asked=message["asked"], meta=message["meta"], body=message["body"])
             case "drained":
                 front.is_drained = True
             case "failed":

@@ -66,7 +66,7 @@ class Pool:
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
         self._quarantine = Quarantine(settings.quarantine_s)
         self._verdict = Verdict()
-        self._rehearsal = Rehearsal()
+        self.rehearsal = Rehearsal(self.share.tell_lesson)
         self._rehearses_soon = False
         self._ever_ready = asyncio.Event()
         self._oom_kills = OomKills()
@@ -108,7 +108,7 @@ class Pool:
 
     def states(self) -> dict[str, int]:
         """Workers by state."""
-        idle = len(self._dispatch.idle) + self._rehearsal.running_count
+        idle = len(self._dispatch.idle) + self.rehearsal.running_count
         return {
             "idle": idle,
             "busy": self._dispatch.regular_count - idle,
@@ -230,7 +230,7 @@ class Pool:
             if worker.state == "ready":
                 self._dispatch.feed(worker, now)
         elif frame.kind is Kind.REHEARSED:
-            self._rehearsal.done(worker.number)
+            self.rehearsal.done(worker.number)
             if worker.state == "ready":
                 self._dispatch.feed(worker, now)
             self._rehearse_soon()
@@ -255,7 +255,7 @@ class Pool:
                 job.begun = max(head_since, job.arrived)
                 job.worker = self.share.worker_number(worker.index)
                 self._dispatch.answered(job, now - head_since)
-                if reply.first and self._rehearsal.note(worker.number, job.asked, job.meta, tuple(job.body), reply):
+                if reply.first and self.rehearsal.note(worker.number, job.asked, job.meta, tuple(job.body), reply):
                     self._rehearse_soon()
                 on_end = self._close(job)
             for other in self._dispatch.holders_of(job):
@@ -279,7 +279,7 @@ class Pool:
 
     def on_lost(self, worker: WorkerHandle) -> None:
         """It died. What it had not begun goes back to the front of the queue at once; what it computed waits for the verdict."""
-        self._rehearsal.died(worker.number)
+        self.rehearsal.died(worker.number)
         now = time.monotonic()
         self._dispatch.leave(worker)
         worker.died_of_one = worker.may_have_begun and not self._dispatch.isolate(worker, now)
@@ -375,11 +375,11 @@ class Pool:
         now = time.monotonic()
         self.supervisor.look_after(now)
         self._dispatch.round(now)
-        for number in self._rehearsal.overdue(now):
+        for number in self.rehearsal.overdue(now):
             if (worker := self._dispatch.ready.get(number)) is not None:
                 self._dispatch.replace(worker, "probe", now)
-            self._rehearsal.died(number)
-        self._rehearsal.keep(self._dispatch.ready.keys())
+            self.rehearsal.died(number)
+        self.rehearsal.keep(self._dispatch.ready.keys())
         self._rehearse_soon()
         self._loop.call_later(_ROUND_S, self._round)
 
@@ -392,8 +392,8 @@ class Pool:
         """Give a worker that rests what another one had to learn; where none rests now, the next round tries again."""
         self._rehearses_soon = False
         now = time.monotonic()
-        for worker in [] if self._rehearsal.running_count else self._dispatch.spare():
-            lesson = self._rehearsal.begin(worker.number, now)
+        for worker in [] if self.rehearsal.running_count else self._dispatch.spare():
+            lesson = self.rehearsal.begin(worker.number, now)
             if lesson is not None:
                 self._dispatch.idle.remove(worker)
                 worker.rehearse(lesson.meta, lesson.body)

@@ -50,6 +50,9 @@ class Share:
     def tell_quarantined(self, mark: str, size: int) -> None:
         """A query of this fingerprint and size has cost two workers here."""
 
+    def tell_lesson(self, asked: bytes, meta: bytes, body: bytes) -> None:
+        """A worker here had to learn for a query, as `Rehearsal.learn` has it."""
+
     @property
     def is_ready_elsewhere(self) -> bool:
         """Another front has a worker that answers, and is handed what comes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ import orjson
 import pytest
 
 from app.errors import EXIT_WORKERS
+from app.pool import linux
 from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric, wait_until_draining
@@ -94,6 +96,28 @@ def test_connections_are_shared_out_and_counts_are_those_of_all(two: Server, mon
             (of_model,) = client.get("/v2/models/exp/stats").json()["model_stats"]
             assert of_model["inference_count"] == 6
         assert monitoring.post("/v1/query", json=SMALL).status_code == 404
+
+
+def test_what_a_worker_of_one_front_has_learnt_those_of_the_other_rehearse(two: Server) -> None:
+    wait_until_all_idle(two)
+    pids = [pid for front in children(two.process.pid) for pid in workers(front)]
+    assert len(pids) == 2
+
+    def computed_s() -> list[float]:
+        return [linux.computed_s(pid) or 0.0 for pid in pids]
+
+    def shape(count: int) -> bytes:
+        return orjson.dumps({"program": "return (x.sin() * x).sum()", "inputs": {"x": [0.1] * count}, "want": ["hessian"]})
+
+    with Clients(two, 1) as clients:
+        before, counts = computed_s(), itertools.count(2)
+
+        def have_both_computed() -> bool:
+            """One of the two is asked; a worker that rests computes for microseconds now and then."""
+            assert clients.all[0].post("/v1/query", content=shape(next(counts))).status_code == 200
+            return min(after - start for after, start in zip(computed_s(), before, strict=True)) > 0.01
+
+        wait_for(have_both_computed)
 
 
 def test_limits_are_those_of_all(two: Server) -> None:

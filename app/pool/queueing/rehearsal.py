@@ -3,12 +3,13 @@
 The first query of its kind costs a worker many times what the next one costs: it is planned, and what repeats is prepared. The worker
 says so with its answer, and the query is kept. A worker that rests is given it, computes it and throws the answer away; nothing is
 counted, logged or blamed. It is done with one query at a time and is back within milliseconds, and one worker always rests beside it.
+Other fronts are told of it, whose workers rehearse it likewise.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,9 +40,10 @@ class Lesson:
 
 
 class Rehearsal:
-    """The lessons, and which worker is at which."""
+    """The lessons, and which worker is at which. `tell`: tells other fronts of a new one, by the arguments of `learn`."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[bytes, bytes, bytes], None] = lambda *_: None) -> None:
+        self._tell = tell
         self._lessons: OrderedDict[tuple[bytes, bytes], Lesson] = OrderedDict()
         self._running: dict[int, tuple[Lesson, float]] = {}
 
@@ -57,13 +59,20 @@ class Rehearsal:
         """
         if sum(map(len, body)) > _BYTES_LIMIT or reply.status != 200 or reply.timings.get("compute", 0.0) > _SECONDS_LIMIT:
             return False
-        key = asked, b"".join(body)
-        lesson = self._lessons.setdefault(key, Lesson(meta, key[1]))
-        lesson.times[worker] = _TIMES  # it goes on learning by the queries themselves
+        text = b"".join(body)
+        if (asked, text) not in self._lessons:
+            self._tell(asked, meta, text)
+        self.learn(asked, meta, text).times[worker] = _TIMES  # it goes on learning by the queries themselves
+        return True
+
+    def learn(self, asked: bytes, meta: bytes, body: bytes) -> Lesson:
+        """A worker, here or of another front, had to learn for this query; arguments as of `note`."""
+        key = asked, body
+        lesson = self._lessons.setdefault(key, Lesson(meta, body))
         self._lessons.move_to_end(key)
         if len(self._lessons) > _COUNT_LIMIT:
             self._lessons.popitem(last=False)
-        return True
+        return lesson
 
     def begin(self, worker: int, now: float) -> Lesson | None:
         """What this worker rehearses now, the latest first; None where it has nothing to learn."""

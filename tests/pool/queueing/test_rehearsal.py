@@ -41,6 +41,18 @@ class TestTable:
         assert table.begin(2, 0.0) is None
         assert table.begin(3, 0.0) is not None
 
+    def test_other_fronts_are_told_once_and_learn_the_same(self) -> None:
+        here, told = Rehearsal(lambda *lesson: told.append(lesson)), list[tuple[bytes, bytes, bytes]]()
+        for worker in (1, 2):
+            assert here.note(worker, JSON.text, META, (b"a", b"b"), REPLY)
+        assert told == [(JSON.text, META, b"ab")]
+        there = Rehearsal(lambda *_: pytest.fail("it was told already"))
+        there.learn(*told[0])
+        lesson = there.begin(7, 0.0)
+        assert lesson is not None
+        assert (lesson.meta, lesson.body) == (META, b"ab")
+        assert there.note(7, JSON.text, META, (b"ab",), REPLY)
+
     def test_the_latest_come_first_and_the_oldest_go(self) -> None:
         table = Rehearsal()
         for number in range(100):
@@ -121,13 +133,13 @@ def numbers_of(pool: Pool) -> set[int]:
 
 
 def lessons(pool: Pool) -> list[Lesson]:
-    return list(pool._rehearsal._lessons.values())
+    return list(pool.rehearsal._lessons.values())
 
 
 def is_rehearsed(pool: Pool) -> bool:
     """Every worker has had every lesson."""
     numbers = numbers_of(pool)
-    return not pool._rehearsal.running_count and all(lesson.times[n] >= 3 for lesson in lessons(pool) for n in numbers)
+    return not pool.rehearsal.running_count and all(lesson.times[n] >= 3 for lesson in lessons(pool) for n in numbers)
 
 
 def test_the_other_worker_and_its_replacement_know_what_one_has_learnt() -> None:
@@ -153,7 +165,7 @@ def test_the_other_worker_and_its_replacement_know_what_one_has_learnt() -> None
 def test_a_lesson_that_never_ends_costs_one_worker_once_and_no_query() -> None:
     async def scenario(pool: Pool) -> None:
         body = orjson.dumps(endless())
-        assert pool._rehearsal.note(0, JSON.text, META, (body,), REPLY)
+        assert pool.rehearsal.note(0, JSON.text, META, (body,), REPLY)
         before = numbers_of(pool)
         await until(lambda: not before.issubset(numbers_of(pool)))
         await until(lambda: pool.states()["idle"] == 2)
