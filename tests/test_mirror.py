@@ -42,6 +42,8 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_derivation_classes.py": "check on classes of derivations",
     "oracle/test_derivations.py": "check: derivations by hand",
     "oracle/test_why_none.py": "explain: what cuts the path in pasted programs",
+    "oracle/test_batch_sweep.py": "a sample of the sweep of batches",
+    "oracle/test_dtype_sweep.py": "a sample of the sweep of dtypes",
     "oracle/test_mistakes.py": "check: derivations with planted mistakes",
     "oracle/test_random_derivations.py": "check: derivations of random programs, right ones and planted mistakes",
     "pastes/test_pastes.py": "programs as people paste them",
