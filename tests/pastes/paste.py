@@ -114,6 +114,8 @@ def _named(model: Any, name: str) -> dict[str, Tensor]:
     if isinstance(model, Tensor):
         return {name: model}
     bare = type(model).__module__.startswith("torch.")
-    buffers = {key: value for key, value in model.named_buffers() if value.dtype.is_floating_point}
+    # What training has left in the buffers is not what they began with, which is what a query sends.
+    trained = any(bool(value) for key, value in model.named_buffers() if key.endswith("num_batches_tracked"))
+    buffers = {key: value for key, value in model.named_buffers() if value.dtype.is_floating_point and not trained}
     held = {**dict(model.named_parameters()), **buffers}
     return {f"{name}.{key}" if bare else key: value for key, value in held.items()}

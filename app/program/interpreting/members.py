@@ -18,8 +18,9 @@ from app.program.interpreting.state import State
 from app.program.library import attributes as tensors
 from app.program.library import containers, factories
 from app.program.library.distributions import DistributionValue
+from app.program.modules import running_statistics
 from app.program.modules.layers import LayerValue
-from app.program.modules.weights import named_weights, set_training
+from app.program.modules.weights import named_weights, set_training, submodules
 from app.program.packages import copying
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -28,6 +29,7 @@ from app.program.semantics.static import named
 from app.program.semantics.values import MISSING, ClassValue, Foreign, FunctionValue, Inert, Instance, Method, Named, Super
 
 _LIMITS: Final = ("min", "max", "eps", "tiny", "smallest_normal", "resolution", "bits")
+_READING_BUFFERS: Final = ("state_dict", "load_state_dict", "buffers", "named_buffers")
 _NO_GRAD: Final = {"no_grad": False, "inference_mode": False, "enable_grad": True}
 
 
@@ -61,7 +63,7 @@ class Members(State):
         if isinstance(owner, Instance):
             return self.read(self._instance_attribute(owner, name))
         if isinstance(owner, LayerValue):
-            return self._layer_attribute(owner, name)
+            return self._layer_attribute(node, owner, name)
         if isinstance(owner, Super):
             return Method(owner, name)
         if isinstance(owner, DistributionValue):
@@ -128,7 +130,9 @@ class Members(State):
             f"Nearest: `{near}`." if near else f"Assign it in `__init__`: `self.{name} = …`.",
         )
 
-    def _layer_attribute(self, layer: LayerValue, name: str) -> Value:
+    def _layer_attribute(self, node: ast.AST, layer: LayerValue, name: str) -> Value:
+        if layer.seen and name in running_statistics.NAMES:
+            running_statistics.settle(self.trace, self.emitter(node), layer, self.weights.tensor_of)
         if name in layer.weights:
             return self.weights.tensor_of(layer.weights[name])
         if name in layer.tensor_options:
@@ -257,6 +261,10 @@ class Members(State):
         if name in ("train", "eval"):
             set_training(owner, name == "train" and (not args or bool(args[0])))
             return owner
+        if name in _READING_BUFFERS:
+            for part in submodules(owner):
+                if isinstance(part, LayerValue) and part.seen:
+                    running_statistics.settle(self.trace, self.emitter(node), part, self.weights.tensor_of)
         if name == "forward":
             return self.unhooked(node, owner, args, kwargs)
         if module_hooks.is_registration(name):

@@ -12,6 +12,7 @@ from app.program.interpreting import module_hooks
 from app.program.interpreting.members import Members
 from app.program.interpreting.state import CALL_DEPTH
 from app.program.library import containers, vocabulary
+from app.program.modules import running_statistics
 from app.program.modules.layers import LayerValue, call_layer
 from app.program.packages import imports
 from app.program.reading.source import Refusal
@@ -120,6 +121,9 @@ class Objects(Members):
 
     def called_layer(self, node: ast.AST, layer: LayerValue, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         emit = self.emitter(node)
+        if layer.seen and not layer.training:
+            running_statistics.settle(self.trace, emit, layer, self.weights.tensor_of)
+        running_statistics.note(self.trace, layer, args)
         return call_layer(emit, self.calls.operation, layer, self.weights.tensor_of, args, kwargs)
 
     def hooked(self, node: ast.AST, module: Instance | LayerValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

@@ -66,6 +66,8 @@ class LayerValue:
         parent: the module that holds it and its name there.
         tensor_options: tensors that it was constructed with (`weight=w` of a loss).
         hooks, pre_hooks: functions that each call of it goes through, after and before its `forward`.
+        seen: batches whose mean and variance its buffers do not hold yet.
+        batches: how many they hold.
     """
 
     name: str
@@ -76,6 +78,8 @@ class LayerValue:
     training: bool = True
     hooks: list[Value] = field(default_factory=list)
     pre_hooks: list[Value] = field(default_factory=list)
+    seen: list[fx.Node] = field(default_factory=list)
+    batches: int = 0
 
 
 def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> LayerValue:
@@ -225,6 +229,8 @@ def _attribute(layer: LayerValue, name: str, tensor_of: Callable[[Weight], fx.No
     if name == "batch_statistics":
         return _batch_statistics(layer)
     value = getattr(layer.skeleton, name)
+    if value is None and name == "momentum":  # a mean of all batches; only what is kept of them hangs on it
+        return 0.0
     return None if isinstance(value, Tensor) else value
 
 

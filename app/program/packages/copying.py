@@ -35,6 +35,7 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
     if isinstance(value, LayerValue):
         layer = LayerValue(value.name, value.skeleton, {}, value.tensor_options, training=value.training)
         layer.hooks, layer.pre_hooks = list(value.hooks), list(value.pre_hooks)
+        layer.seen, layer.batches = list(value.seen), value.batches
         for key, weight in value.weights.items():
             layer.weights[key] = _weight(emit, weights, weight)
             layer.weights[key].parent = (layer, key)

@@ -1,0 +1,62 @@
+"""What normalisation in training leaves in its buffers, beside PyTorch's own modules."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.engine.asking import results
+
+X = np.random.default_rng(0).normal(size=(5, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("layer", "make"),
+    [
+        ("nn.BatchNorm1d(3)", lambda: nn.BatchNorm1d(3)),
+        ("nn.BatchNorm1d(3, momentum=None)", lambda: nn.BatchNorm1d(3, momentum=None)),
+        ("nn.BatchNorm1d(3, momentum=0.7, affine=False)", lambda: nn.BatchNorm1d(3, momentum=0.7, affine=False)),
+        ("nn.InstanceNorm1d(3, track_running_stats=True)", lambda: nn.InstanceNorm1d(3, track_running_stats=True)),
+        ("nn.BatchNorm1d(3, track_running_stats=False)", lambda: nn.BatchNorm1d(3, track_running_stats=False)),
+    ],
+)
+def test_evaluation_after_training(layer: str, make: Any) -> None:
+    norm = make().double()
+    x = torch.tensor(X, requires_grad=True)
+    for k in range(3):
+        norm(x * (k + 1))
+    norm.eval()
+    wanted = norm(x) ** 2
+    wanted.sum().backward()
+    text = f"norm = {layer}\nfor k in range(3):\n    norm(x * (k + 1))\nnorm.eval()\nnorm(x) ** 2"
+    answer = results(program=text, inputs={"x": X}, want=("outputs", "vjp"), wrt=("x",), seed=0)
+    np.testing.assert_allclose(answer["outputs"]["output"], wanted.detach(), 1e-10, 1e-12)
+    np.testing.assert_allclose(answer["vjp"]["x"], x.grad, 1e-10, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    ["norm.running_var", "norm.state_dict()['running_var']", "list(norm.buffers())[1]", "copy.deepcopy(norm).running_var"],
+)
+def test_buffers_are_read_after_training(reading: str) -> None:
+    norm = nn.BatchNorm1d(3).double()
+    norm(torch.tensor(X))
+    norm(torch.tensor(2 * X))
+    wanted = eval(reading, {"norm": norm, "copy": copy})  # noqa: S307 (a text of this test)
+    text = f"norm = nn.BatchNorm1d(3)\nnorm(x)\nnorm(2 * x)\n{reading} * 1"
+    np.testing.assert_allclose(results(program=text, inputs={"x": X}, seed=0)["outputs"]["output"], wanted, 1e-10)
+
+
+def test_what_is_sent_is_where_training_begins() -> None:
+    norm = nn.BatchNorm1d(3).double()
+    norm.running_mean.fill_(2.0)  # type: ignore[union-attr]
+    norm(torch.tensor(X))
+    wanted = norm.eval()(torch.tensor(X))
+    text = "norm = nn.BatchNorm1d(3)\nnorm(x)\nnorm.eval()\nnorm(x)"
+    sent = {"x": X, "norm.running_mean": np.full(3, 2.0)}
+    np.testing.assert_allclose(results(program=text, inputs=sent, seed=0)["outputs"]["output"], wanted.detach(), 1e-10)
