@@ -18,6 +18,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
 from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
+from app.program.semantics.randomness import SEEDING
 from app.program.semantics.static import named
 from app.program.semantics.values import Foreign, FunctionValue, Named
 
@@ -156,6 +157,17 @@ class Reader(Displays):
     # Calls.
 
     def _call(self, node: ast.Call) -> Value:
+        generator = next((k.value for k in node.keywords if k.arg == "generator"), None)
+        if generator is None or (isinstance(generator, ast.Constant) and generator.value is None):
+            return self._called_by_name(node)
+        randomness = self.trace.randomness
+        outer, randomness.stream = randomness.stream, self.source.excerpt(generator)
+        try:
+            return self._called_by_name(node)
+        finally:
+            randomness.stream = outer
+
+    def _called_by_name(self, node: ast.Call) -> Value:
         function = node.func
         dotted = self.dotted(function) if isinstance(function, ast.Name | ast.Attribute) else None
         if dotted is not None:
@@ -163,6 +175,8 @@ class Reader(Displays):
             if quiet is not None:
                 if dotted == "print":
                     print_gradients(self, node)
+                elif vocabulary.spelled(dotted) in SEEDING:
+                    self.trace.randomness.seeded(self.source.place(node)[0])
                 return self.leave_out(node, dotted, quiet.value)
             if dotted == "super":
                 return self.super_of(node)

@@ -244,6 +244,8 @@ class Members(State):
         self.calls.gradients.hooks.remove(handle)
 
     def _inert_method(self, node: ast.AST, owner: Inert, name: str) -> Value:
+        if name == "manual_seed":
+            self.trace.randomness.seeded(self.source.place(node)[0])
         return self.leave_out(node, f".{name}()", owner)
 
     def _above(self, above: Super, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

@@ -197,6 +197,8 @@ class Runner(Definitions):
             return self.block(statement.body)
         finally:
             reader.trace.grad_enabled = enabled
+            if any("fork_rng" in ast.dump(item.context_expr) for item in statement.items):  # it goes on where it was before
+                reader.trace.randomness.seeded(self._source.place(statement)[0])
 
     def _enter(self, item: ast.withitem) -> None:
         reader, context = self._reader, item.context_expr

@@ -35,6 +35,7 @@ from app.program.semantics.graph_values import (
     mapped_nodes,
     replaced_viewed,
 )
+from app.program.semantics.randomness import Randomness
 
 STEP_LIMIT: Final = 2_000  # of a program, unrolled: 0.15 s to build where each is `sin` of a small tensor
 # Each write through a view goes through all views below it.
@@ -76,6 +77,7 @@ class Trace:
         self.graph = fx.Graph()
         self.budget = budget
         self.drawing: set[fx.Node] = set()
+        self.randomness = Randomness()
         self.initialising: set[fx.Node] = set()
         self.static = True
         self.grad_enabled = True
@@ -171,6 +173,7 @@ class Trace:
             node.meta["sized"] = sized
         node.meta["live"] = target is not torch.Tensor.detach and any(used.meta.get("live") for used in node.all_input_nodes)
         if random:
+            self.randomness.draw()
             self.drawing.add(node)
         return node
 

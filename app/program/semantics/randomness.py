@@ -1,0 +1,52 @@
+"""The one stream of random numbers that a program draws from: what PyTorch would draw from another is refused, for it would be other numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.program.reading.source import Refusal
+
+# Calls that seed; on a generator of the program's own the method of that name.
+SEEDING: Final = (
+    "manual_seed",
+    "random.manual_seed",
+    "cuda.manual_seed",
+    "cuda.manual_seed_all",
+    "manual_seed_all",
+    "seed_everything",
+)
+
+
+@dataclass(slots=True)
+class Randomness:
+    """What was drawn so far.
+
+    Attributes:
+        stream: the generator that is named where something is drawn, "" for PyTorch's own.
+        streams: those that were drawn from.
+        begun_anew: the line that seeded after something was drawn.
+    """
+
+    stream: str = ""
+    streams: set[str] = field(default_factory=set)
+    begun_anew: int | None = None
+
+    def seeded(self, line: int) -> None:
+        """`torch.manual_seed(n)`, or the end of `fork_rng`: what is drawn from here on begins anew."""
+        if self.streams:
+            self.begun_anew = line
+
+    def draw(self) -> None:
+        """Something is drawn. Raises a refusal where it does not come next in the stream of the query's seed."""
+        if self.begun_anew is not None:
+            raise Refusal(
+                f"Line {self.begun_anew} seeds anew after random numbers were drawn, and here all come from one seed, one after the other.",
+                "Leave that line out, and where the same numbers are needed twice draw them once; or send them as inputs.",
+            )
+        self.streams.add(self.stream)
+        if len(self.streams) > 1:
+            raise Refusal(
+                "The program draws from several generators, and here all numbers come from one seed.",
+                "Leave `generator` out everywhere, or send the numbers as inputs.",
+            )
