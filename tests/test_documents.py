@@ -44,7 +44,8 @@ def test_links_lead_somewhere(document: str) -> None:
 def test_paths_in_the_documents_exist() -> None:
     for document in ("CONTRIBUTING.md", "docs/architecture.md"):
         for name in re.findall(r"`((?:app|tests|docs)/[\w./]+)`", (ROOT / document).read_text()):
-            assert (ROOT / name).exists(), f"{document}: {name}"
+            # The folder that the worked example of a protocol makes (test_contributing.py does it as written).
+            assert (ROOT / name).exists() or name.startswith("app/protocols/text/"), f"{document}: {name}"
 
 
 def test_the_map_has_every_room_and_module() -> None:

@@ -133,7 +133,7 @@ def gpu_bytes() -> tuple[list[int], str]:
     pid = os.fork()
     if pid == 0:
         try:
-            kernel.die_with_parent(parent)  # a driver that hangs must not outlive who asked
+            linux.die_with_parent(parent)  # a driver that hangs must not outlive who asked
             os.write(writing, orjson.dumps(_ask_cuda()))
         except Exception as error:
             os.write(writing, orjson.dumps(([], str(error).partition("\n")[0][:_REASON_LIMIT])))

@@ -164,8 +164,8 @@ def _confirmation_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes, 
     )
     results = whole if is_thinned else sum(demand.bytes(sizes) for demand in demands.values()) if sizes.dense else 0
     ends = sizes.differentiable_bytes + sizes.wrt_bytes
-    road = _derivative_bytes(demands, one, sizes) if sizes.dense or is_thinned else 0
-    return wide * (road + _CONFIRMING_COPIES * (ends + results)) + (whole if is_thinned else 0)
+    derivatives = _derivative_bytes(demands, one, sizes) if sizes.dense or is_thinned else 0
+    return wide * (derivatives + _CONFIRMING_COPIES * (ends + results)) + (whole if is_thinned else 0)
 
 
 def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
