@@ -2,12 +2,14 @@
 
 A line: `{"case": …, "door": "operation" or "program", "outcome": …}`. The outcome is a digest of the answer, the refusal's text, or how
 the child ended (`died of SIGSEGV`). Each operation's queries run in a forked child of this warm process; where one dies, the next child
-goes on behind it.
+goes on behind it. `--variants end:165=PATH start:90=PATH` runs all of it twice at once, in two children of the warm process, which
+differ in where tensors lie in their pages (with the guarded allocator preloaded) and in what fresh memory holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import hashlib
 import itertools
@@ -21,6 +23,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -46,11 +49,16 @@ LIMITS: Final = Limits(result_bytes=8 << 20, memory_bytes=256 << 20, flops=1e9)
 _DATA_BYTES: Final = 2 << 30  # of a child; beyond it an allocation fails, as a worker's does
 _GROUP: Final = 50  # operations that one child tries; a fork costs as much as some 20 cases
 _HANG_S: Final = 60.0
+_M_PERTURB: Final = (
+    -6
+)  # malloc.h: the byte that memory is filled with when it is given back, and its complement when it is given out
 _ENGINE: Final = Engine(LIMITS, "cpu", load(None))
 
 
-def plain(operation: Operation) -> Plain:
+@cache
+def plain(name: str) -> Plain:
     """The operation's own example, its tensors in the dtypes that they are computed in."""
+    operation = find(name)
     query = read_query(operation.example)
     dtypes = _ENGINE.prepared(query).dtypes
 
@@ -214,7 +222,7 @@ def cases(operation: Operation, seed: int, count: int) -> Iterator[tuple[str, Pl
 
 def _bases(operation: Operation, count: int, draw: random.Random) -> list[Plain]:
     """Calls that work: the example, those of `MORE`, and some of their extensions."""
-    bases = [plain(operation), *more(operation.name), *_SAMPLES.get(operation.name, [])]
+    bases = [plain(operation.name), *more(operation.name), *_SAMPLES.get(operation.name, [])]
     candidates: list[Plain] = []
     for base in tuple(bases):
         whole = integral(base)
@@ -317,6 +325,33 @@ def _lines(reader: int, child: int) -> Iterator[Any]:
             yield from map(json.loads, whole)
 
 
+def _variant(side: str, fill: int) -> None:
+    """From now on tensors lie there in their pages, and fresh memory holds this byte."""
+    libraries = ctypes.CDLL(None)
+    if hasattr(libraries, "guarded_set"):
+        libraries.guarded_set(side == "end", fill)
+    if not libraries.mallopt(_M_PERTURB, fill):
+        raise OSError("mallopt")
+
+
+def _fork_variant(variant: str, lines: Callable[[], Iterator[dict[str, Any]]]) -> int:
+    """The process that runs a variant, `SIDE:FILL=PATH`."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        named, _, path = variant.partition("=")
+        side, _, fill = named.partition(":")
+        _variant(side, int(fill))
+        with open(path, "w") as output:
+            for line in lines():
+                print(json.dumps(line), file=output)
+        status = 0
+    finally:
+        os._exit(status)
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
@@ -325,6 +360,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--samples", type=int, default=0, help="of PyTorch's own, for each operation")
     parser.add_argument("--operations", nargs="*", default=list(operations()))
+    parser.add_argument("--variants", nargs="*", default=[], metavar="SIDE:FILL=PATH", help="each in a child of its own")
     chosen = parser.parse_args(arguments)
     output = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # MKL complains there
@@ -335,9 +371,15 @@ def main(arguments: Sequence[str]) -> None:
     road.warm()
     if chosen.samples:
         read_samples(chosen.samples)
+    for name in chosen.operations:
+        plain(name)  # once for all children
     gc.collect()
     gc.freeze()
-    for line in run(chosen.operations, chosen.seed, chosen.count):
+    lines = partial(run, chosen.operations, chosen.seed, chosen.count)
+    children = [_fork_variant(variant, lines) for variant in chosen.variants]
+    if any(os.waitpid(child, 0)[1] for child in children):
+        sys.exit(1)
+    for line in () if children else lines():
         print(json.dumps(line), file=output, flush=True)
 
 

@@ -2,7 +2,8 @@
  *
  * PyTorch allocates CPU tensors by posix_memalign(64). GUARDED_SIDE says where a tensor lies in its pages: `end` (it ends where the
  * untouchable page begins, up to its alignment) or `start`. GUARDED_FILL is the byte that fresh memory holds, so that what is read
- * before it is written differs between two fills. Freed pages become untouchable and are not used again. */
+ * before it is written differs between two fills; `guarded_set` says both anew, for children of one process that differ in nothing else.
+ * Freed pages become untouchable and are not used again. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -35,6 +36,11 @@ __attribute__((constructor)) static void prepare(void) {
         extent = table;
         arena = space;
     }
+}
+
+void guarded_set(int is_at_end, int byte) {
+    at_end = is_at_end;
+    fill = byte;
 }
 
 int posix_memalign(void **result, size_t alignment, size_t size) {

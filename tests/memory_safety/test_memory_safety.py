@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,30 +62,23 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     return target
 
 
-def environment(library: Path | None, side: str, fill: int) -> Mapping[str, str]:
-    guarded = {} if library is None else {"LD_PRELOAD": str(library), "GUARDED_SIDE": side, "GUARDED_FILL": str(fill)}
-    return {**os.environ, **SINGLE_THREADED, **guarded, "GLIBC_TUNABLES": f"glibc.malloc.perturb={fill}"}
-
-
-def run(library: Path | None, arguments: Sequence[str], before: str = "") -> Runs:
+def run(library: Path | None, folder: Path, arguments: Sequence[str], before: str = "") -> Runs:
     """The driver with these arguments in both variants, at once."""
-    command = [sys.executable, "-c", before + _MAIN, *arguments]
-    started = [
-        subprocess.Popen(command, cwd=ROOT, env=environment(library, *variant), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for variant in VARIANTS
-    ]
+    outputs = [folder / side for side, _ in VARIANTS]
+    variants = [f"{side}:{fill}={output}" for (side, fill), output in zip(VARIANTS, outputs, strict=True)]
+    guarded = {} if library is None else {"LD_PRELOAD": str(library)}
+    command = [sys.executable, "-c", before + _MAIN, *arguments, "--variants", *variants]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **SINGLE_THREADED, **guarded}, check=True, timeout=850)
     outcomes: list[Outcomes] = []
-    for process in started:
-        output, errors = process.communicate(timeout=850)
-        assert process.returncode == 0, errors.decode()[-2000:]
-        lines = map(json.loads, output.splitlines())
+    for output in outputs:
+        lines = map(json.loads, output.read_text().splitlines())
         outcomes.append({(line["door"], line["case"]): line["outcome"] for line in lines})
     return Runs(*outcomes)
 
 
 @pytest.fixture(scope="module")
-def runs(library: Path | None) -> Runs:
-    return run(library, ["--seed", "0", "--count", "1"])
+def runs(library: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return run(library, tmp_path_factory.mktemp("runs"), ["--seed", "0", "--count", "1"])
 
 
 def test_every_operation_is_tried_with_answers_and_refusals(runs: Runs) -> None:
@@ -104,10 +97,10 @@ def test_no_hostile_query_ends_its_process(runs: Runs) -> None:
 
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C compiler for the allocator with untouchable pages")
-def test_without_the_checks_the_same_queries_step_out_of_their_tensors(library: Path) -> None:
+def test_without_the_checks_the_same_queries_step_out_of_their_tensors(library: Path, tmp_path: Path) -> None:
     """That the tests above can fail: the checks left out, known operations crash, or answer with what memory holds."""
     known = ("segment_reduce", "nn.functional.ctc_loss", "nn.functional.embedding_bag", "linalg.ldl_solve", "div", "lcm")
-    bare = run(library, ["--operations", *known], before=_WITHOUT_CHECKS)
+    bare = run(library, tmp_path, ["--operations", *known], before=_WITHOUT_CHECKS)
     died = {line.partition("(")[0] for line in bare.died()}
     assert {"segment_reduce", "nn.functional.embedding_bag", "linalg.ldl_solve", "div", "lcm"} <= died
     assert any(line.startswith("nn.functional.ctc_loss") for line in bare.differing())
