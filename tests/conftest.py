@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Where only those marked serial are asked for, the files of the others are not even imported: that takes longer than some rooms."""
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
     return True if config.option.markexpr == "serial" and is_test and "mark.serial" not in collection_path.read_text() else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: an eighth of the time of two processes on two cores went by in waiting for limits and servers."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
