@@ -42,6 +42,30 @@ WRITING: Final = (
     "if {a}.sum() > 0:\n    {y} = {a}\nelse:\n    {y} = {a}.flip(0)", "{y} = {a}.clone()\n{y}[{y}.argmax()] = {b}[0]",
     "{y} = {a}\nfor i in range(3):\n    {y} = {y} + 0.1 * ({y}.roll(1, 0) - {y})", "{y} = {a}.clone()\n{y}[-1] = {b}.sum()",
 )  # fmt: skip
+# What reads values to find its elements, mixes small parts of the vector, or hides its steps in functions.
+LOOKING: Final = (
+    "{y} = {a}.gather(0, ({a}.abs() * 10).long() % {n})", "{y} = {a}[(({a} * 7).round().long()) % {n}]",
+    "{y} = torch.zeros({n}).scatter_add(0, ({a} * 3).long().abs() % {n}, {b})", "{y} = {a}[{a}.argsort(descending=True)] * {b}",
+    "{y} = torch.ones({n}).scatter_reduce(0, ({a} * 3).long().abs() % {n}, {b}, 'amax')",
+    "{y} = {b}.clone()\n{y}[{a} > {b}] = {b}[{a} > {b}] ** 2", "{y} = torch.where({a} > {a}.mean(), {b}, {a}.flip(0))",
+    "{y} = {a}.view(2, 3).cummax(1)[0].reshape(-1)", "{y} = {a}.view(3, 2).sort(0).values.reshape(-1)",
+    "{y} = torch.einsum('ij,ij->i', {a}.view(2, 3), {b}.view(2, 3)).repeat(3)", "{y} = torch.einsum('i,j->ij', {a}, {b}).tril().sum(0)",
+    "{y} = torch.einsum('bi,bj->bij', {a}.view(2, 3), {b}.view(2, 3)).diagonal(dim1=1, dim2=2).reshape(-1)",
+    "{y} = nn.functional.conv1d({a}.view(1, 2, 3), {b}.view(2, 1, 3), padding=1, groups=2).reshape(-1)",
+    "{y} = nn.functional.conv_transpose1d({a}.view(1, 1, 6), torch.tensor([[[0.5, 0.0, 1.0]]]), padding=1).reshape(-1)",
+    "{y} = {a}.unfold(0, 3, 1).prod(1).repeat(2)[:{n}]", "{y} = torch.view_as_complex({a}.view(3, 2)).abs().repeat_interleave(2)",
+    "{y} = nn.functional.fold({a}.view(1, 2, 3), (1, 4), (1, 2)).reshape(-1).repeat(2)[:{n}]",
+    "{y} = torch.view_as_real(torch.view_as_complex({a}.view(3, 2)) * torch.view_as_complex({b}.view(3, 2)).conj()).reshape(-1)",
+    "{y} = {a}.clone()\nv = {y}.view(3, 2)\nv[:, 0] = v[:, 1] * {b}[:3]", "{y} = {a} * 1\nfor i in range(5):\n    {y}[i + 1] += {y}[i] * {b}[i]",
+    "def f(u, v):\n    def g(w):\n        return w * v.flip(0)\n    return g(u) + g(v)\n{y} = f({a}, {b})",
+    "{y} = nn.functional.batch_norm({a}.view(2, 3), None, None, training=True).reshape(-1) + {b}", "{y} = {a}.kthvalue(2)[0] * {b}",
+    "{y} = nn.functional.pad({a}.view(1, 1, 6), (2, 1), mode='reflect')[0, 0, :{n}] * {b}", "{y} = {a}.quantile(0.3) + {b}",
+    "{y} = nn.functional.interpolate({a}.view(1, 1, 2, 3), size=(3, 2), mode='nearest').reshape(-1)",
+    "{y} = torch.linalg.cross({a}.view(2, 3), {b}.view(2, 3)).reshape(-1)", "{y} = torch.kron({a}[:2], {b}[:3])",
+    "{y} = torch.func.grad(lambda u: (u * u.flip(0) * {b}).sum())({a})", "{y} = torch.slice_scatter({a}, {b}[:3], 0, 1, 4)",
+    "{y} = torch.func.vmap(lambda u, v: u * v.sum())({a}.view(2, 3), {b}.view(2, 3)).reshape(-1)", "{y} = torch.rot90({a}.view(2, 3)).reshape(-1)",
+    "{y} = {a}.as_strided((3, 2), (1, 2)).reshape(-1)", "{y} = torch.select_scatter({a}.view(2, 3), {b}[:3], 0, 1).reshape(-1)",
+)  # fmt: skip
 COMPLEX: Final = (
     "{a} * {a}", "exp({a} * 0.3)", "{a}.conj()", "{a} * {b}.conj()", "{a} + {b}", "{a} / ({b} + 9)", "{a}.abs() * {b}", "{a}.real * {b}",
     "torch.complex({a}.imag, {a}.real)", "{a}.roll(1, 0)", "{a}.cumsum(0)", "{a}.sum() + {b}", "fft.fft({a})", "{a} * 1j",
@@ -65,6 +89,13 @@ def real_program(seed: int) -> str:
         lines.append(line if kind is WRITING else f"y{number} = {line}")
         names.append(f"y{number}")
     return "\n".join([*lines, f"return {names[-1]}"])
+
+
+def looking_program(seed: int) -> str:
+    """One vector of SIZE to another, by what reads values, mixes parts, or is in functions."""
+    rng = random.Random(seed)
+    lines = [_filled(rng, rng.choice(LOOKING), ["x", *(f"y{k}" for k in range(number))], f"y{number}") for number in range(3)]
+    return "\n".join([*lines, "return y2"])
 
 
 def complex_program(seed: int) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from app.query import SparseData
 from tests.engine.asking import Array, array, ask, whole
-from tests.oracle.structured_programs import SIZE, complex_program, in_python, real_program
+from tests.oracle.structured_programs import SIZE, complex_program, in_python, looking_program, real_program
 
 PROGRAMS = 40
 FORMS = ("auto", "sparse", "diagonal")
@@ -63,8 +63,18 @@ def assert_rows(got: Array, expected: Array, scale: Array, text: str) -> None:
 @pytest.mark.parametrize("want", ["jacobian", "hessian"])
 @pytest.mark.parametrize("seed", range(PROGRAMS))
 def test_a_real_program(seed: int, want: str) -> None:
+    assert_forms(real_program(seed), seed, want)
+
+
+@pytest.mark.parametrize("seed", range(PROGRAMS // 2))
+def test_a_program_that_looks_at_values(seed: int) -> None:
+    assert_forms(looking_program(seed), seed, "hessian" if seed % 2 else "jacobian")
+
+
+def assert_forms(text: str, seed: int, want: str) -> None:
+    """At four points: each form holds PyTorch's rows, and what it says of other points holds at them."""
     rng = np.random.default_rng(seed)
-    text, weights = real_program(seed), rng.normal(size=SIZE)
+    weights = rng.normal(size=SIZE)
     points = [rng.normal(size=SIZE) for _ in range(2)]
     points += [np.where(points[0] > 0.3, 0.0, points[0]), -np.abs(points[1])]
     if want == "hessian":

@@ -36,6 +36,7 @@ def test_evaluation_after_training(layer: str, make: Any) -> None:
     text = f"norm = {layer}\nfor k in range(3):\n    norm(x * (k + 1))\nnorm.eval()\nnorm(x) ** 2"
     answer = results(program=text, inputs={"x": X}, want=("outputs", "vjp"), wrt=("x",), seed=0)
     np.testing.assert_allclose(answer["outputs"]["output"], wanted.detach(), 1e-10, 1e-12)
+    assert x.grad is not None
     np.testing.assert_allclose(answer["vjp"]["x"], x.grad, 1e-10, 1e-12)
 
 

@@ -12,7 +12,7 @@ from app.engine.autodiff.blocks import Block, Matrices, Request, Result
 from app.engine.autodiff.evaluation import Evaluation
 from app.engine.errors import refusing_second_derivatives
 from app.engine.planning.plan import entries_at_most, has_forward_mode
-from app.engine.sparsity.dependence import Dependence, dependences
+from app.engine.sparsity.dependence import Dependence, dependences, has_own_backward
 from app.engine.sparsity.holomorphy import holomorphic
 
 
@@ -66,6 +66,7 @@ def hessian(
         point = [leaves[name] for name in wrt]
         return torch.autograd.grad(value, point, torch.ones_like(value), create_graph=True, allow_unused=True)
 
+    is_symmetric = not has_own_backward(evaluation.function.operations())
     matrices = Matrices(evaluation, request, "hessian", scalar, lambda: _patterns(evaluation, request, wrt, run, True))
     result: dict[str, dict[str, Result]] = {}
     with refusing_second_derivatives():
@@ -74,9 +75,9 @@ def hessian(
             for other, leaf, mirrored in zip(wrt, evaluation.inputs, first, strict=True):
                 has_curvature = gradient is not None and gradient.requires_grad
                 block = Block(
-                    name, other, gradient if gradient is not None and has_curvature else torch.zeros_like(row_leaf), leaf, True,
+                    name, other, gradient if gradient is not None and has_curvature else torch.zeros_like(row_leaf), leaf, is_symmetric,
                     _hessian_passes(evaluation, gradient, leaf, row_leaf, mirrored) if has_curvature else None,
-                    symmetric=name == other and not leaf.dtype.is_complex,
+                    symmetric=is_symmetric and name == other and not leaf.dtype.is_complex,
                 )  # fmt: skip
                 result[name][other] = matrices.result(block)
                 if leaf.dtype.is_complex:

@@ -29,6 +29,14 @@ class Dependence:
     values: Values
 
 
+def has_own_backward(operations: frozenset[str]) -> bool:
+    """Whether a `torch.autograd.Function` or a hook is among the operations, by their names.
+
+    What its value depends on proves nothing of the derivative that it gives, and the derivative of that need not be symmetric.
+    """
+    return any(name.endswith(APPLY) for name in operations)
+
+
 def dependences(
     run: Callable[[Mapping[str, Tensor]], Sequence[Tensor | None]],
     leaves: Mapping[str, Tensor],
@@ -89,8 +97,7 @@ def _traced(
     # Memory of their own, so that nothing else is read through it; on the CPU, where patterns are.
     point: dict[str, Tensor] = {name: leaf.detach().to("cpu", copy=True) for name, leaf in leaves.items()}
     elsewhere = any(leaf.device.type != "cpu" for leaf in leaves.values())
-    # What the value of a `torch.autograd.Function` depends on proves nothing of its derivative.
-    if any(name.endswith(APPLY) for name in operations):
+    if has_own_backward(operations):
         return _unproved(run, leaves)
     graph = differentiates or any(word in name for name in operations for word in _TRANSFORMS)
     try:

@@ -350,3 +350,29 @@ def test_zero_beats_not_a_number() -> None:
     """The derivative of sqrt at 0 is infinite, and what is off the diagonal stays zero."""
     result = ask(operation="sqrt", inputs={"input": [0.0, 4.0]}, want=["jacobian"], format="auto").results["jacobian"]["output"]
     np.testing.assert_array_equal(array(result["input"]), [np.inf, 0.25])
+
+
+def test_the_hessian_of_an_own_backward_is_what_pytorch_makes_of_it_though_it_is_not_symmetric() -> None:
+    text = """
+class F(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a):
+        ctx.save_for_backward(a)
+        return a.floor()
+    @staticmethod
+    def backward(ctx, g):
+        (a,) = ctx.saved_tensors
+        return g * a.flip(0)
+h = F.apply(x * torch.cat([u, u]))
+return (h * x).sum()
+"""
+    fields: dict[str, Any] = {"program": text, "inputs": {"x": X6, "u": X6[:3] + 1}, "want": ("hessian",)}
+    dense = ask(**fields).results["hessian"]
+    assert np.abs(array(dense["x"]["u"]) - array(dense["u"]["x"]).T).max() > 0.1, "not symmetric"
+    for form in ("auto", "sparse"):
+        answer = ask(**fields, format=form)
+        for row in ("x", "u"):
+            for column in ("x", "u"):
+                expected = array(dense[row][column])
+                result, came = answer.results["hessian"][row][column], answer.plan["formats"][f"hessian.{row}.{column}"]
+                np.testing.assert_allclose(whole(result, came, expected.shape), expected, 1e-12, 1e-13)
