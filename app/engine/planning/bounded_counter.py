@@ -64,6 +64,14 @@ _PRODUCTS: Final[dict[Any, Callable[..., int]]] = {
     _aten.mv: lambda a, _: math.prod(a.shape[:1]),
     _aten.dot: lambda *_: 1,
 }
+# Makers, which say how much they make: their kernels for meta tensors are in Python, and take longer than making it.
+_MAKERS: Final[dict[Any, Callable[..., int]]] = {
+    **dict.fromkeys(
+        (_aten.zeros, _aten.ones, _aten.empty, _aten.full, _aten.rand, _aten.randn), lambda size, *_: math.prod(size)
+    ),
+    _aten.eye: lambda n, m=None: n * (n if m is None else m),
+}
+_MAKING: Final = ("default", "m", "memory_format")  # overloads of the makers without names of axes or a generator
 _RESIZING: Final = frozenset({_aten.resize_, _aten.resize_as_, _aten.set_, _aten.resize})
 
 
@@ -74,6 +82,7 @@ class UnboundedError(Exception):
 class _Rule(Enum):
     VIEW = auto()  # nothing is made: a view, or a write in place
     PRODUCT = auto()  # of matrices
+    MAKER = auto()  # of a size that it is given
     BROADCAST = auto()  # each result has at most the elements of all tensors broadcast together
     SHAPES = auto()  # the shapes bound it, see `_bound`
     ASKED = auto()  # its kernel for meta tensors says
@@ -105,6 +114,8 @@ class BoundedCounter(Counter):
             self._check(math.prod(_broadcast(_shapes(sent))) * len(func._schema.returns))
         elif rule is _Rule.PRODUCT:
             self._check(_PRODUCTS[func.overloadpacket](*args))
+        elif rule is _Rule.MAKER:
+            self._check(_MAKERS[func.overloadpacket](*args))
         elif rule is _Rule.READING:
             self.has_read = True
             self._check(_bound(_shapes(sent)))
@@ -119,6 +130,15 @@ class BoundedCounter(Counter):
         if shapes is not None and shapes != _shapes(result):
             raise UnboundedError(str(func))
         return result
+
+    def check_broadcast(self, sent: Any) -> None:
+        """Raises UnboundedError where what these make broadcast together may be much."""
+        if not self._fits_at_a_glance(sent):
+            self._check(math.prod(_broadcast(_shapes(sent))))
+
+    def check_product(self, func: Any, matrices: Any) -> None:
+        """Raises UnboundedError where the product of matrices that the operator `func` makes may be much."""
+        self._check(_PRODUCTS[func.overloadpacket](*matrices))
 
     def _fits(self, elements: int) -> bool:
         return self.bytes + elements * _WIDEST <= _BYTES_LIMIT
@@ -202,6 +222,8 @@ def _rule(func: Any) -> _Rule:
         return _Rule.NEVER
     if func._overloadname == "default" and func.overloadpacket in _PRODUCTS:
         return _Rule.PRODUCT
+    if func._overloadname in _MAKING and func.overloadpacket in _MAKERS:
+        return _Rule.MAKER
     returns = func._schema.returns
     is_in_place = bool(returns) and all(result.alias_info is not None and result.alias_info.is_write for result in returns)
     if func.is_view or is_in_place or torch.Tag.inplace_view in func.tags:

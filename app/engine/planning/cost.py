@@ -210,12 +210,19 @@ class Counter(OperatorMode):
         self.scratch = (0, 0, 0)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        facts = _facts(func)
-        if facts.check is not None:
-            facts.check(args, kwargs)
+        check = _facts(func).check
+        if check is not None:
+            check(args, kwargs)
         out = func(*args, **kwargs)
-        if facts.is_view or is_aside():
-            return out
+        if not is_aside():
+            self.count(func, args, kwargs, out)
+        return out
+
+    def count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Counts a call of the operator `func` that gave `out`."""
+        facts = _facts(func)
+        if facts.is_view:
+            return
         results = (
             [out]
             if isinstance(out, Tensor)
@@ -224,7 +231,7 @@ class Counter(OperatorMode):
             else []
         )
         if not results:  # it asks for a fake's device or the like
-            return out
+            return
         most, largest = 0, 0
         for tensor in results:
             elements = tensor.numel()
@@ -246,7 +253,6 @@ class Counter(OperatorMode):
             max(reverse, columns + int(facts.scratch[1] * largest)),
             max(forward, columns + int(facts.scratch[2] * largest)),
         )
-        return out
 
     def cost(self, lifetimes: Lifetimes, value_of: Callable[[fx.Node], Any]) -> Cost:
         """What the steps of a graph cost, which ran under this counter and gave these values."""

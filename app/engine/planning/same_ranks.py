@@ -8,7 +8,9 @@ has the same answer, the program is read alike. Reading, binding and drawing up 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from app.bounded_cache import BoundedCache
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
 from app.engine.planning.build import Built, Leaf, Real, function_bytes, leaves_of, lists_of
 from app.engine.planning.cost import Lifetimes
+from app.engine.planning.direct_steps import Direct, direct
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
 from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
@@ -40,6 +43,7 @@ class _Step(NamedTuple):
     Attributes:
         form: of its result.
         slot: where its result is kept.
+        direct: how it is run without a mode, where it can be.
         sized: its arguments, with the sizes among them as they come of the tensors; None where there are none that may change.
     """
 
@@ -48,6 +52,7 @@ class _Step(NamedTuple):
     keywords: Callable[[list[Any]], dict[str, Any]] | None
     form: Any
     slot: int
+    direct: Direct | None
     sized: Arguments | None
 
 
@@ -96,7 +101,7 @@ class _Reading:
             form, sized = _form(node.meta["val"]), node.meta.get("sized")
             if sized is not None and varying.isdisjoint(sizes.nodes_of(sized)):
                 sized = None
-            step = _Step(node, arguments, keywords, form, self._add(node), sized)
+            step = _Step(node, arguments, keywords, form, self._add(node), direct(node), sized)
             if sized is None and varying.isdisjoint(node.all_input_nodes):
                 self._constant_steps.append(step)
             else:
@@ -110,6 +115,14 @@ class _Reading:
         self._slots[node] = len(self._blank)
         self._blank.append(None)
         return self._slots[node]
+
+    def is_like(self, other: _Reading) -> bool:
+        """Whether the same steps stand in both, with the same answers to what was asked: then they hold for the same sizes."""
+        return self._described() == other._described()
+
+    def _described(self) -> list[Any]:
+        answers = [list(node.meta["asked"].values()) for node in self._asking]
+        return [*answers, *[(step.node.name, step.form) for step in self._steps]]
 
     def is_of(self, shapes: Shapes) -> bool:
         """Whether inputs of these shapes answer what was asked of inputs alone."""
@@ -125,7 +138,7 @@ class _Reading:
         arguments: dict[fx.Node, Arguments] = {}
         leaves = real({leaf.name: leaf.dtype for leaf in self.built.leaves})
         try:
-            with counter, torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
+            with torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 values = self._values(leaves, counter, arguments)
         except (UnboundedError, PullbackError, *REFUSALS):
@@ -153,7 +166,7 @@ class _Reading:
         values = self._blank.copy()
         values[: len(self._placeholders)] = [leaves[name] for name in self.built.function.leaves]
         if self._constants is None:
-            if not self._ran(self._constant_steps, values, arguments) or counter.has_read:
+            if not self._ran(self._constant_steps, values, counter, arguments) or counter.has_read:
                 return None
             constants = {step.slot: values[step.slot] for step in self._constant_steps}
             self._constants = _Constants(constants, counter.flops, counter.bytes, counter.largest, counter.scratch)
@@ -161,11 +174,21 @@ class _Reading:
             constants, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
             for slot, value in constants.items():
                 values[slot] = value
-        return values if self._ran(self._steps, values, arguments) else None
+        return values if self._ran(self._steps, values, counter, arguments) else None
 
-    def _ran(self, steps: list[_Step], values: list[Any], arguments: dict[fx.Node, Arguments]) -> bool:
+    def _ran(self, steps: list[_Step], values: list[Any], counter: BoundedCounter, arguments: dict[fx.Node, Arguments]) -> bool:
         """Whether each step gives, into its slot, what has the form that it had."""
-        for node, positional, keywords, form, slot, sized in steps:
+        for is_direct, group in groupby(steps, key=_is_direct):
+            with nullcontext() if is_direct else counter:
+                if not self._ran_alike(group, values, counter if is_direct else None, arguments):
+                    return False
+        return True
+
+    def _ran_alike(
+        self, steps: Iterable[_Step], values: list[Any], counter: BoundedCounter | None, arguments: dict[fx.Node, Arguments]
+    ) -> bool:
+        """As `_ran`; `counter`: of steps that are run directly."""
+        for node, positional, keywords, form, slot, run, sized in steps:
             args, kwargs = positional(values), node.kwargs if keywords is None else keywords(values)
             if sized is not None:
                 by_node = _BySlot(values, self._slots)
@@ -173,11 +196,15 @@ class _Reading:
                 if plain != (node.args, node.kwargs):
                     arguments[node] = plain
                 args, kwargs = fx.map_arg(plain, by_node.__getitem__)
-            value = node.target(*args, **kwargs)  # type: ignore[operator]
+            value = run(counter, args, kwargs) if counter is not None and run is not None else node.target(*args, **kwargs)  # type: ignore[operator]
             if _form(value) != form:
                 return False
             values[slot] = value
         return True
+
+
+def _is_direct(step: _Step) -> bool:
+    return step.direct is not None
 
 
 class _BySlot(Mapping[fx.Node, Any]):
@@ -237,8 +264,10 @@ class SameRanks:
         is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
         if not is_fixed or built.by_failure or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
             return
-        key = _key(query, shapes)
-        self._known.keep(key, (_Reading(built), *self._known.get(key, ())[: _READINGS - 1]))
+        key, reading = _key(query, shapes), _Reading(built)
+        known = self._known.get(key, ())
+        if not any(reading.is_like(other) for other in known):  # that one could not be run for these sizes alone
+            self._known.keep(key, (reading, *known[: _READINGS - 1]))
 
 
 def _bytes(known: tuple[_Reading, ...]) -> int:

@@ -235,6 +235,20 @@ def test_each_length_of_a_loop_is_known_beside_the_others() -> None:
         assert assert_the_same(known, native_query.query({"program": text, "inputs": {"x": [[0.5, 2.0, 3.0]] * rows}}))
 
 
+def test_a_reading_that_cannot_be_run_for_some_sizes_is_kept_once() -> None:
+    def query(rows: int) -> Query:
+        return native_query.query({"program": "return (x.unsqueeze(1) * x).sum()", "inputs": {"x": [0.5] * rows}})
+
+    known = SameRanks()
+    for rows in (3, 2000, 4, 2100):  # of a large table fakes make the plan
+        built = used(known, query(rows))
+        assert (built is None) == (rows in (3, 2000, 2100))
+        fresh = anew(query(rows))
+        assert fresh is not None
+        known.learn(query(rows), parts(query(rows))[0], fresh)
+    assert [len(readings) for readings in known._known.values()] == [1]
+
+
 def test_a_program_that_reads_values_is_read_for_each() -> None:
     known = SameRanks()
     for text in ("return x.item()", "if x.sum() > 0:\n    y = x\nelse:\n    y = -x\nreturn y", "return x.tolist()[0] * x"):
