@@ -34,6 +34,31 @@ def _rows(rows: int, columns: int) -> list[list[float]]:
     return [[0.1 * ((row * columns + column) % 7) - 0.3 for column in range(columns)] for row in range(rows)]
 
 
+def _identity(size: int) -> list[list[float]]:
+    return [[float(row == column) for column in range(size)] for row in range(size)]
+
+
+_GPT_BLOCK: Final = """class Attention(nn.Module):
+    def __init__(self, n_embd, n_head):
+        super().__init__()
+        self.c_attn = nn.Linear(n_embd, 3 * n_embd)
+        self.c_proj = nn.Linear(n_embd, n_embd)
+        self.n_head, self.n_embd = n_head, n_embd
+    def forward(self, x):
+        B, T, C = x.size()
+        q, k, v = (z.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for z in self.c_attn(x).split(self.n_embd, dim=2))
+        att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))
+        att = att.masked_fill(torch.tril(torch.ones(T, T)) == 0, float('-inf'))
+        return self.c_proj((F.softmax(att, dim=-1) @ v).transpose(1, 2).contiguous().view(B, T, C))
+class Block(nn.Module):
+    def __init__(self, n_embd, n_head):
+        super().__init__()
+        self.ln_1, self.attn, self.ln_2 = nn.LayerNorm(n_embd), Attention(n_embd, n_head), nn.LayerNorm(n_embd)
+        self.mlp = nn.Sequential(nn.Linear(n_embd, 4 * n_embd), nn.GELU(), nn.Linear(4 * n_embd, n_embd))
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+return Block(8, 2)(x).pow(2).mean()"""
 HAS_WEIGHTS: Final = re.compile(r"nn\.[A-Z]")
 # Programs by what they are, each with its text and its inputs of the n-th shape.
 PROGRAMS: Final[dict[str, tuple[str, Callable[[int], dict[str, Any]]]]] = {
@@ -88,6 +113,34 @@ PROGRAMS: Final[dict[str, tuple[str, Callable[[int], dict[str, Any]]]]] = {
     "attention by a size": (
         "s = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])\nreturn (softmax(s, dim=-1) @ v).sum()",
         lambda n: {name: _rows(n, 8) for name in "qkv"},
+    ),
+    "attention by B, T, C": (
+        "B, T, C = x.shape\nq = (x @ Wq).view(B, T, 2, C // 2).transpose(1, 2)\nk = (x @ Wk).view(B, T, 2, C // 2).transpose(1, 2)\n"
+        "v = (x @ Wv).view(B, T, 2, C // 2).transpose(1, 2)\natt = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))\n"
+        "att = att.masked_fill(torch.tril(torch.ones(T, T)).view(1, 1, T, T) == 0, float('-inf'))\n"
+        "y = F.softmax(att, dim=-1) @ v\nreturn y.transpose(1, 2).contiguous().view(B, T, C).pow(2).mean()",
+        lambda n: {"x": [_rows(n, 8)] * 2, **{name: _rows(8, 8) for name in ("Wq", "Wk", "Wv")}},
+    ),
+    "GPT block": (_GPT_BLOCK, lambda n: {"x": [_rows(n, 8)]}),
+    "two layers, by the size of a batch": (
+        "h = torch.tanh(x.view(x.size(0), -1) @ W + b)\nreturn ((h @ V - y) ** 2).sum() / x.shape[0]",
+        lambda n: {"x": [_rows(3, 2)] * n, "W": _rows(6, 4), "b": [0.1] * 4, "V": _rows(4, 1), "y": _rows(n, 1)},
+    ),
+    "a net of convolutions, view(B, -1)": (
+        "conv = nn.Conv2d(1, 2, 3, padding=1)\nh = F.max_pool2d(torch.relu(conv(x)), 2)\n"
+        "return nn.Linear(8, 3)(h.view(x.size(0), -1)).logsumexp(1).mean()",
+        lambda n: {"x": [[_rows(4, 4)]] * n},
+    ),
+    "Kalman step": (
+        "xp = A @ m\nPp = A @ P @ A.T + Q\nS = H @ Pp @ H.T + R\nK = Pp @ H.T @ torch.linalg.inv(S)\nm = xp + K @ (z - H @ xp)\n"
+        "P = (torch.eye(m.shape[0]) - K @ H) @ Pp\nreturn m.sum() + torch.trace(P)",
+        lambda n: {
+            **{name: _identity(n) for name in "APQ"}, "m": [0.1] * n, "H": [[1.0] * n], "R": [[0.5]], "z": [0.7],
+        },
+    ),
+    "steps of an ODE": (
+        "for _ in range(10):\n    k = torch.tanh(y @ A)\n    y = y + 0.1 * torch.tanh((y + 0.05 * k) @ A)\nreturn y.sum()",
+        lambda n: {"y": [0.1] * n, "A": _rows(n, n)},
     ),
 }  # fmt: skip
 
