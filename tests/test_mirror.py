@@ -39,6 +39,7 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_lost_digits.py": "precision beside mpmath, for programs that lose digits",
     "oracle/test_check_sweep.py": "a sample of the sweep of check",
     "oracle/test_plan_sweep.py": "a sample of the sweep over plans",
+    "oracle/test_closed_forms.py": "check on derivations in closed form, in every precision",
     "oracle/test_derivation_classes.py": "check on classes of derivations",
     "oracle/test_derivations.py": "check: derivations by hand",
     "oracle/test_why_none.py": "explain: what cuts the path in pasted programs",
