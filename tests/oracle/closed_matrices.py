@@ -200,7 +200,8 @@ def _top(s: Tensor, k: int) -> Tensor:
 
 def _polar(a: Tensor) -> Tensor:
     u, _, v = torch.linalg.svd(a.double())
-    return (u @ v).to(a.dtype)
+    unitary: Tensor = u @ v
+    return unitary.to(a.dtype)
 
 
 def _kron(a: Tensor, b: Tensor, s: Tensor) -> Tensor:

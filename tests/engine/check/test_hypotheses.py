@@ -120,7 +120,7 @@ def test_nothing_is_claimed_without_proof(case: str) -> None:
 def test_a_third_is_no_mean_of_what_is_no_sum(text: str) -> None:
     """Of squares, or of products with another's elements: a norm over three is none, and so is a product of [8, 3] and [3, 4]."""
     x, w = normal(8, 3), normal(3, 4, seed=2)
-    inputs = {"x": x, "w": w} if "w" in text else {"x": x}
+    inputs: dict[str, Any] = {"x": x, "w": w} if "w" in text else {"x": x}
     live = x.clone().requires_grad_()
     value = (live.norm(dim=1) - 1.0).sum() if "norm" in text else (live @ w).sin().sum()
     (right,) = torch.autograd.grad(value, live)
