@@ -35,6 +35,8 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_explain_matrices.py": "explain at matrices of deficient rank, repeated and complex eigenvalues",
     "oracle/test_explain_pointwise.py": "explain beside mpmath, for the pointwise functions",
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
+    "oracle/test_advice_sweep.py": "a sample of the sweep over what explain advises",
+    "oracle/test_agreement_sweep.py": "a sample of the sweep of explain beside check",
     "oracle/test_explain_sweep.py": "a sample of the sweep over explain's reports",
     "oracle/test_lost_digits.py": "precision beside mpmath, for programs that lose digits",
     "oracle/test_check_sweep.py": "a sample of the sweep of check",

@@ -64,7 +64,7 @@ def _plain(value: Any) -> Any:
     return tuple(_plain(member) for member in value) if isinstance(value, list | tuple) else value
 
 
-def _asked(title: str, inputs: Mapping[str, Any], **fields: Any) -> AskedPoint:
+def asked(title: str, inputs: Mapping[str, Any], **fields: Any) -> AskedPoint:
     sent = {name: _sent(value) for name, value in inputs.items()}
     return AskedPoint(title, Query(inputs=sent, want=("explain", "vjp"), seed=0, **fields))
 
@@ -92,7 +92,7 @@ def sample_query(case: Case, alter: Callable[[Tensor], Tensor] | None = None) ->
 
     inputs = {name: altered(value) for name, value in case.inputs.items()}
     parameters = {name: _plain(value) for name, value in case.parameters.items()}
-    return _asked("", inputs, operation=case.operation, parameters=parameters).query
+    return asked("", inputs, operation=case.operation, parameters=parameters).query
 
 
 def of_pointwise_functions() -> Iterator[AskedPoint]:
@@ -125,7 +125,7 @@ def _of_pointwise_function(operation: Operation) -> Iterator[AskedPoint]:
             else:
                 inputs[name] = value > 0 if torch.tensor(sent).dtype == torch.bool else value
         else:
-            yield _asked(
+            yield asked(
                 f"{operation.name} {list(numbers) if len(numbers) == 1 else 'all'}",
                 inputs,
                 operation=operation.name,
@@ -139,9 +139,9 @@ def of_programs(count: int = PROGRAMS) -> Iterator[AskedPoint]:
         generator = torch.Generator().manual_seed(seed)
         shapes: dict[str, tuple[int, ...]] = {"v": (_SIZE,), "w": (_SIZE,), "m": (_SIZE, _SIZE)}
         leaves = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-        yield _asked(f"program {seed}", leaves, program=programs.program(seed).text)
+        yield asked(f"program {seed}", leaves, program=programs.program(seed).text)
     for seed in range(count):
-        yield _asked(f"bending program {seed}", bending_leaves(seed), program=bending_program(seed))
+        yield asked(f"bending program {seed}", bending_leaves(seed), program=bending_program(seed))
 
 
 def bending_leaves(seed: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,6 @@ from app.query import Answer, Query, TensorData
 from tests.engine.asking import ENGINE
 from tests.oracle.explain_points import AskedPoint, every
 
-RESULTS: Final = Path("build/explain.jsonl")
 _ELEMENTS: Final = 6  # of each input, the first, the last and some between; chosen
 _STEPS: Final = tuple(2.0 ** -(5 + 3 * k) for k in range(13))  # of the element's size, to 2^-41
 _SAME: Final = 1e-3
@@ -221,7 +220,10 @@ def _contradictions(report: Mapping[str, Any], answer: Answer, query: Query) -> 
             yield f"the output is {output['verdict']}, no input is"
 
 
-def _swept(points: Iterator[AskedPoint], results: Path, only: str) -> Iterator[tuple[str, list[str] | str]]:
+def swept(
+    points: Iterator[AskedPoint], judge: Callable[[AskedPoint], list[str]], results: Path, only: str
+) -> Iterator[tuple[str, list[str] | str]]:
+    """Each point's title and what `judge` says of it, or the code of the refusal; what `results` holds is not judged again."""
     results.parent.mkdir(parents=True, exist_ok=True)
     known = dict(map(json.loads, results.read_text().splitlines())) if results.exists() else {}
     with results.open("a") as file:
@@ -231,7 +233,7 @@ def _swept(points: Iterator[AskedPoint], results: Path, only: str) -> Iterator[t
             said = known.get(point.title)
             if said is None:
                 try:
-                    said = complaints(point)
+                    said = judge(point)
                 except PullbackError as error:
                     said = error.code
                 file.write(json.dumps([point.title, said]) + "\n")
@@ -239,16 +241,19 @@ def _swept(points: Iterator[AskedPoint], results: Path, only: str) -> Iterator[t
             yield point.title, said
 
 
-def main(arguments: list[str]) -> None:
-    """Asks what `--results` does not hold yet, and prints every contradiction and how many points of each kind there were."""
-    parser = argparse.ArgumentParser(prog="python -m tests.oracle.explain_sweep", description=__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="one JSON line a point; what is there is not asked again")
+def run(
+    points: Iterator[AskedPoint], judge: Callable[[AskedPoint], list[str]], name: str, about: str | None, arguments: list[str]
+) -> None:
+    """Judges what `--results` does not hold yet, and prints every complaint and how many points of each kind there were."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.oracle.{name}_sweep", description=about)
+    results = Path(f"build/{name}.jsonl")
+    parser.add_argument("--results", type=Path, default=results, help="one JSON line a point; what is there is not asked again")
     parser.add_argument("--only", default="", help="points whose titles hold this")
     parser.add_argument("--every", type=int, default=1, help="each so many points one")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     counts: Counter[str] = Counter()
-    for title, said in _swept(itertools.islice(every(), 0, None, chosen.every), chosen.results, chosen.only):
+    for title, said in swept(itertools.islice(points, 0, None, chosen.every), judge, chosen.results, chosen.only):
         counts["refused" if isinstance(said, str) else "contradicted" if said else "right, or cannot be told"] += 1
         if not isinstance(said, str):
             sys.stdout.write("".join(f"{title}: {words}\n" for words in said))
@@ -256,4 +261,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(every(), complaints, "explain", __doc__, sys.argv[1:])

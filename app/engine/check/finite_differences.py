@@ -128,8 +128,8 @@ class Numeric:
     def closely(self, name: str, place: Place, differences: Differences) -> None:
         """Looks again, over many steps: the most settled central difference, or the two sides of a kink."""
         scale = self._scale(name, place)
-        own = float(self._objective.point.leaves[name].reshape(-1)[place[0]].abs())
-        # An element much smaller than the others may be near the edge of a domain: steps go down to its own size.
+        own = self._least(name, place)
+        # What is much smaller than the others may be near the edge of a domain, or tied but for that: steps go down to its own size.
         decades = self._digits + min(_FARTHER, math.log10(scale / own) if 0 < own < scale else 0.0)
         tries: list[tuple[Tensor, Tensor, Tensor]] = []
         steps = []
@@ -201,6 +201,15 @@ class Numeric:
         typical = float(leaf.abs().nan_to_num(0, 0, 0).mean())
         scale = max(own, 0.1 * typical)
         return scale if 0 < scale < float("inf") else 1.0
+
+    def _least(self, name: str, place: Place) -> float:
+        """The size of the element's part that moves, its real or imaginary one; of a zero, that of the smallest other."""
+        leaf = self._objective.point.leaves[name]
+        parts = torch.view_as_real(leaf.resolve_conj())[..., int(place[1])] if leaf.is_complex() else leaf
+        sizes = parts.abs().reshape(-1)
+        own = float(sizes[place[0]])
+        others = sizes[(sizes > 0) & torch.isfinite(sizes)]
+        return own or (float(others.min()) if others.numel() else 0.0)
 
     def _sides(self, name: str, place: Place, step: float) -> tuple[Tensor, Tensor, float, float] | None:
         """Values to the right and left, and how far the element really moved: at 1e8 a step of 1e-6 is rounded by a hundredth."""

@@ -17,6 +17,10 @@ from app.engine.stepwise.trace import StepRecord, StepTrace
 ORDER: Final = ("disconnected", "not_differentiable", "piecewise_constant", "singular", "kink", "differentiable")
 
 
+_DISCRETE: Final = ("integer", "boolean", "flat")
+_OUTSIDE: Final = ("singular", "value")  # a small number beside zero heals these, but not where the argument is negative
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Finding:
     """One thing found out about an input or an output.
@@ -63,6 +67,14 @@ def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x",
     if parent is None:
         candidates = [p for p in record.parents if name in trace.depends[p]] or [p for p in record.parents if trace.depends[p]]
         parent = candidates[0] if candidates else None
+    function = name_of(record.node)
+    if parent is not None and what in _DISCRETE and (firm := _firm(trace, parent, name)) != parent:
+        if function == "to":  # a rounding has made it whole already, and is what the advice has to be for
+            call = expression(trace, parent, {firm: expression(trace, firm) or "x"})
+            return suggestion("flat", name_of(parent[0]), x=expression(trace, firm) or "x", call=call)
+        parent = firm
+    if what in _OUTSIDE and parent is not None and _is_negative(trace.values[parent]):
+        what = "negative"
     x = "x" if parent is None else expression(trace, parent) or "x"
     call = safe_call = None
     if parent is not None:
@@ -70,7 +82,19 @@ def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x",
         safe_call = expression(trace, (record.node, 0), {parent: "safe"})
     second = record.node.args[1:2] if name_of(record.node) in operations_with("second_argument", "dim") else ()
     dims = [a for a in (record.node.kwargs.get("dim"), *second) if isinstance(a, int) and not isinstance(a, bool)]
-    return suggestion(what, name_of(record.node), x=x, dim=dims[0] if dims else None, call=call, safe_call=safe_call)
+    return suggestion(what, function, x=x, dim=dims[0] if dims else None, call=call, safe_call=safe_call)
+
+
+def _is_negative(value: Tensor) -> bool:
+    return value.is_floating_point() and bool((value < 0).any())
+
+
+def _firm(trace: StepTrace, ref: Ref, name: str) -> Ref:
+    """The nearest tensor before `ref` by which the input moves it: what stands behind a step that is flat is no way out."""
+    maker = trace.maker
+    while name in trace.live[ref] and name not in trace.firm[ref]:
+        ref = next(parent for parent in maker[ref].parents if name in trace.live[parent])
+    return ref
 
 
 def shown(value: Tensor, mask: Tensor) -> str:

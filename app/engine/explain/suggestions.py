@@ -12,9 +12,16 @@ from app.catalogue import facts
 #   copied: its numbers alone were copied;  taken: it is a gradient without a graph of its own;
 #   argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
 #   zero: a derivative of zero although the value moves;
-#   phase: of complex vectors; kink, jump, edge, singular, value: at this point;  unselected: 0 · infinity in a branch that is not taken.
+#   phase: of complex vectors; kink, jump, edge, singular, value: at this point;
+#   negative: a value or derivative that is not finite, of an argument with negative elements;
+#   unselected: 0 · infinity in a branch that is not taken.
 # What is not defined on one side is healed like what is not finite; so is a value that is not finite.
-_SAME: Final[Mapping[str, tuple[str, ...]]] = {"edge": ("singular", "edge"), "value": ("singular",), "jump": ("jump", "kink")}
+_SAME: Final[Mapping[str, tuple[str, ...]]] = {
+    "edge": ("singular", "edge"),
+    "value": ("singular",),
+    "jump": ("jump", "kink"),
+    "negative": ("negative", "singular"),
+}
 
 
 def suggestion(
