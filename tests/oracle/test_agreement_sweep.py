@@ -28,5 +28,3 @@ def test_explain_and_check_agree() -> None:
 def test_an_element_that_another_is_nearly_tied_with_is_looked_at_from_near() -> None:
     verdict = ask(program="x.median()", inputs={"x": [0.0, 1e9, -1e-9]}, want=["check"]).results["check"]["x"]
     assert verdict["agrees"] is True
-    verdict = ask(program="abs(log(z) - 0.25).sum()", inputs={"z": [-2 + 1e-12j]}, want=["check"]).results["check"]["z"]
-    assert verdict["agrees"] is not False

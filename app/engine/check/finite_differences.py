@@ -129,7 +129,7 @@ class Numeric:
         """Looks again, over many steps: the most settled central difference, or the two sides of a kink."""
         scale = self._scale(name, place)
         own = self._least(name, place)
-        # What is much smaller than the others may be near the edge of a domain, or tied but for that: steps go down to its own size.
+        # What is much smaller than the others may be near the edge of a domain, or of a tie: steps go down to its own size.
         decades = self._digits + min(_FARTHER, math.log10(scale / own) if 0 < own < scale else 0.0)
         tries: list[tuple[Tensor, Tensor, Tensor]] = []
         steps = []
@@ -203,10 +203,8 @@ class Numeric:
         return scale if 0 < scale < float("inf") else 1.0
 
     def _least(self, name: str, place: Place) -> float:
-        """The size of the element's part that moves, its real or imaginary one; of a zero, that of the smallest other."""
-        leaf = self._objective.point.leaves[name]
-        parts = torch.view_as_real(leaf.resolve_conj())[..., int(place[1])] if leaf.is_complex() else leaf
-        sizes = parts.abs().reshape(-1)
+        """The size of the element; of a zero, that of the smallest other."""
+        sizes = self._objective.point.leaves[name].abs().reshape(-1)
         own = float(sizes[place[0]])
         others = sizes[(sizes > 0) & torch.isfinite(sizes)]
         return own or (float(others.min()) if others.numel() else 0.0)
