@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from app.catalogue.operator_mode import OperatorMode
 from app.engine.planning.build import leaves_of
@@ -28,8 +29,56 @@ _GROWING: Final = frozenset(
     {
         *("add", "sub", "rsub", "mul", "square", "pow", "lerp", "addcmul", "linalg_cross"),
         *("sum", "nansum", "prod", "cumsum", "cumprod", "trace", "scatter_add", "scatter_reduce", "index_add", "index_reduce"),
-        *("mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addr", "addbmm", "baddbmm", "convolution", "_trilinear"),
+        *(
+            "mm",
+            "bmm",
+            "mv",
+            "dot",
+            "vdot",
+            "addmm",
+            "addmv",
+            "addr",
+            "addbmm",
+            "baddbmm",
+            "convolution",
+            "conv_tbc",
+            "_trilinear",
+        ),
         *("ldexp", "col2im"),
+    }
+)
+# Of these, those that add several terms: of terms that cancel the sum may be small where a part of it was rounded.
+_ADDING: Final = frozenset(
+    {
+        *(
+            "sum",
+            "nansum",
+            "cumsum",
+            "trace",
+            "scatter_add",
+            "scatter_reduce",
+            "index_add",
+            "index_reduce",
+            "index_put",
+            "put",
+            "scatter",
+        ),
+        *(
+            "mm",
+            "bmm",
+            "mv",
+            "dot",
+            "vdot",
+            "addmm",
+            "addmv",
+            "addr",
+            "addbmm",
+            "baddbmm",
+            "convolution",
+            "conv_tbc",
+            "_trilinear",
+        ),
+        *("segment_reduce", "_embedding_bag_forward_only", "col2im", "addcmul", "linalg_cross"),
     }
 )
 # Those that do so where this argument has one of these values.
@@ -93,9 +142,10 @@ class WholeNumbers(OperatorMode):
         self.computes = self.computes or computes  # other numbers of the next query may be whole
         # In place an argument is its own result: it is looked at before.
         is_whole = computes and all(self._is_whole(tensor) for tensor in tensors_in(values))
+        parts = _largest_parts(func, args, kwargs) if is_whole and _name(func) in _ADDING else ()
         result = func(*args, **kwargs)
         if is_whole:
-            self.overflows = any(_reaches(tensor) for tensor in tensors_in(result))
+            self.overflows = any(_reaches(tensor) for tensor in (*tensors_in(result), *parts))
         return result
 
     def _is_whole(self, tensor: Tensor) -> bool:
@@ -105,6 +155,19 @@ class WholeNumbers(OperatorMode):
         if not bool((tensor == tensor.trunc()).all()):
             return False
         return tensor.untyped_storage()._cdata in self._sent or float(tensor.abs().max()) <= _EXACT_INTEGERS
+
+
+def _largest_parts(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """What the terms that `func` adds come to without their signs: no part of the sum is larger."""
+    if _name(func) == "linalg_cross":  # a difference of two products, whatever the signs
+        first, second = (tensor.abs().amax() for tensor in tensors_in(args[:2]))
+        return [2 * first * second]
+    unsigned = tree_map(_unsigned, (args, kwargs))
+    return list(tensors_in(func(*unsigned[0], **unsigned[1])))
+
+
+def _unsigned(value: Any) -> Any:
+    return value.abs() if isinstance(value, Tensor) and value.dtype.is_floating_point else value
 
 
 def computes_whole_numbers(query: Query, function: Function, leaves: Mapping[str, Tensor]) -> bool:
