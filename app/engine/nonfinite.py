@@ -25,6 +25,8 @@ from app.program.function import Step
 _WIDEST: Final = (torch.float64, torch.complex128)
 # All steps' results are kept twice for a comparison in float64: where the plan stays below this, so that they add little; chosen.
 _COMPARED_BYTES: Final = 16 << 20
+# What the search for the step takes, in multiples of the plan: 2.7 to 3.2 measured of overflowing sums in float16.
+_TRACED: Final = 4
 
 
 def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> None:
@@ -32,7 +34,8 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
     bad = [path for kind, tree in derivatives.items() for path, value in _leaves(tree, kind) if not _finite(value)]
     if not bad:
         return
-    step = None if computation.prepared.samples is not None else first_step(computation)
+    is_small = computation.prepared.plan.peak_bytes * _TRACED <= computation.limits.memory_bytes
+    step = first_step(computation) if computation.prepared.samples is None and is_small else None
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
         computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)

@@ -57,7 +57,7 @@ class Cost:
 # matrix twice as large, and our own derivatives of `erfcx` and `log_ndtr` hold a series of terms).
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (4, 4), "_logcumsumexp": (2, 24),
-    "logcumsumexp": (2, 24), "cumprod": (2, 6),
+    "logcumsumexp": (2, 24), "cumprod": (2, 10),
     "topk": (1, 2), "mode": (2, 3), "multinomial": (2, 2), "kthvalue": (1, 3), "logsumexp": (1, 3), "nanmedian": (3, 4), "renorm": (3, 3),
     "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
@@ -68,6 +68,7 @@ _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "cholesky_inverse": (3, 17), "cholesky_solve": (3, 9), "_linalg_det": (3, 29), "_linalg_slogdet": (3, 5), "_linalg_solve_ex": (3, 5),
     "linalg_inv_ex": (3, 5), "linalg_lu": (3, 10), "linalg_lu_factor_ex": (3, 8), "linalg_lu_solve": (3, 9), "lu_solve": (3, 9), "linalg_qr": (3, 5),
     "linalg_pinv": (4, 8), "linalg_lstsq": (4, 10), "linalg_solve_triangular": (2, 5), "triangular_solve": (3, 5), "linalg_ldl_factor_ex": (3, 5),
+    "linalg_householder_product": (5, 80),
     "linalg_ldl_solve": (3, 5),
     # Long formulas of pointwise functions.
     "asin": (0, 5), "erfinv": (0, 4), "igamma": (0, 5), "igammac": (0, 5), "sinc": (0, 4), "angle": (0, 4), "index_fill": (0, 4),

@@ -148,7 +148,7 @@ def _derivative_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) ->
 
 
 # Of what the confirmation of a batch holds at a time, of each of its tensors: measured (`python -m tests.oracle.plan_sweep`, batched).
-_CONFIRMING_COPIES: Final = 3
+_CONFIRMING_COPIES: Final = 5
 _CONFIRMED_IN: Final = 8  # bytes: half precision is confirmed in float64
 
 
@@ -202,14 +202,18 @@ _ANSWERED_BYTES: Final = 8
 
 def entries_at_most(plan: Plan, limits: Limits) -> int:
     """Entries of a pattern that fit the memory beside what is planned, and that could be answered: beyond, a pattern is full."""
-    planned = max(sum(leaf.elements for leaf in plan.wrt), sum(output.elements for output in plan.outputs))
-    fitting = planned + max(limits.memory_bytes - plan.peak_bytes, 0) // PATTERN_BYTES
+    fitting = _lines(plan) + max(limits.memory_bytes - plan.peak_bytes, 0) // PATTERN_BYTES
     return max(min(fitting, limits.result_bytes // _ANSWERED_BYTES), 1)
 
 
+def _lines(plan: Plan) -> int:
+    """Entries of a pattern that has one on each line."""
+    return max(sum(leaf.elements for leaf in plan.wrt), sum(output.elements for output in plan.outputs))
+
+
 def with_patterns(plan: Plan, entries: int, results: int) -> Plan:
-    """The Plan as it was followed: with `entries` of patterns and `results` bytes in all, where these are more than it could know."""
-    return replace(plan, peak_bytes=max(plan.peak_bytes, PATTERN_BYTES * entries + 2 * results))
+    """The Plan as it was followed: with `entries` of patterns, those beyond the ones that it knew, and `results` bytes in all."""
+    return replace(plan, peak_bytes=plan.peak_bytes + PATTERN_BYTES * max(entries - _lines(plan), 0) + 2 * results)
 
 
 def check_passes(plan: Plan, passes: int, size: int, limits: Limits) -> None:
