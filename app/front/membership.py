@@ -59,7 +59,7 @@ class Membership(Share):
         self._line = line
         self._others_ready = 0
         self._is_ready = False
-        self._last_lesson = 0.0
+        self._lesson_sent = 0.0
         self._conduct: Conduct | None = None
         self._numbers = count(1)
         self._gathering: dict[int, asyncio.Future[Counts]] = {}
@@ -81,8 +81,8 @@ class Membership(Share):
 
     def tell_lesson(self, asked: bytes, meta: bytes, body: bytes) -> None:
         now = time.monotonic()
-        if now - self._last_lesson > _LESSONS_EVERY_S:
-            self._last_lesson = now
+        if now - self._lesson_sent > _LESSONS_EVERY_S:
+            self._lesson_sent = now
             self._line.say("lesson", asked=asked.decode(), meta=meta.decode(), body=b64encode(body).decode())
 
     @property

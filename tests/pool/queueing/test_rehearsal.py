@@ -42,12 +42,13 @@ class TestTable:
         assert table.begin(3, 0.0) is not None
 
     def test_other_fronts_are_told_once_and_learn_the_same(self) -> None:
-        here, passed_on = Rehearsal(lambda *lesson: passed_on.append(lesson)), list[tuple[bytes, bytes, bytes]]()
+        sent = list[tuple[bytes, bytes, bytes]]()
+        here = Rehearsal(lambda *lesson: sent.append(lesson))
         for worker in (1, 2):
             assert here.note(worker, JSON.text, META, (b"a", b"b"), REPLY)
-        assert passed_on == [(JSON.text, META, b"ab")]
-        there = Rehearsal(lambda *_: pytest.fail("it has learnt that already"))
-        there.learn(*passed_on[0])
+        assert sent == [(JSON.text, META, b"ab")]
+        there = Rehearsal(lambda *_: pytest.fail("it was told already"))
+        there.learn(*sent[0])
         lesson = there.begin(7, 0.0)
         assert lesson is not None
         assert (lesson.meta, lesson.body) == (META, b"ab")
