@@ -42,10 +42,12 @@ class OptimizerValue:
     Attributes:
         groups: dicts of options and of tensors, as `param_groups` has them; the program may change the options.
         states: tensor → how often it was changed, and what the optimizer keeps for it.
+        defaults: the options that a group added later has where it names none.
     """
 
     kind: str
     groups: list[dict[str, Value]]
+    defaults: Mapping[str, Value] = field(default_factory=dict)
     states: dict[fx.Node, tuple[int, list[fx.Node | None]]] = field(default_factory=dict)
 
     def tensors(self) -> list[fx.Node]:
@@ -86,7 +88,15 @@ def constructed(
         if not all(is_tensor(tensor) for tensor in tensors):
             raise Refusal(f"`optim.{kind}` changes tensors, not {named(tensors[0])}.", "Give it `model.parameters()`.")
         groups.append({"params": tensors, **_complete(kind, {**options, **own})})
-    return OptimizerValue(kind, groups)
+    return OptimizerValue(kind, groups, options)
+
+
+def extended(optimizer: OptimizerValue, items: Callable[[Value], list[Value]], group: Value) -> None:
+    """`optimizer.add_param_group({"params": …})`."""
+    if not isinstance(group, dict):
+        raise Refusal(f"A group of parameters is a dict, not {named(group)}.", 'Write `{"params": net.parameters()}`.')
+    static.check_length(len(optimizer.groups) + 1)
+    optimizer.groups += constructed(optimizer.kind, items, ([group],), optimizer.defaults).groups
 
 
 def _plain(kind: str, key: str, value: Value) -> Value:

@@ -175,6 +175,8 @@ class Reader(Displays):
             if quiet is not None:
                 if dotted == "print":
                     print_gradients(self, node)
+                elif vocabulary.spelled(dotted) in vocabulary.GRAD_MODE and node.args:
+                    self.trace.grad_enabled = self.truth(node.args[0])
                 elif vocabulary.spelled(dotted) in SEEDING:
                     self.trace.randomness.seeded(self.source.place(node)[0])
                 return self.leave_out(node, dotted, quiet.value)

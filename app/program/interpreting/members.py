@@ -192,6 +192,8 @@ class Members(State):
         weight = self.weights.weight_of(owner)
         if weight is not None and not weight.typed and tensors.moves_a_leaf(name, args, kwargs):
             owner = self.emitter(node)(f".{name}", torch.Tensor.to, (owner, example(owner).dtype), {})
+        if name == "requires_grad_" and weight is not None:
+            weight.frozen = not all(bool(value) for value in (*args, *kwargs.values()))
         if name in tensors.NOTHING:
             self.calls.gradients.leaves.called(owner, name)
             return self.leave_out(node, f".{name}()", owner)
@@ -234,7 +236,12 @@ class Members(State):
             return optimizers.step(self.trace, self.calls.gradients, self.emitter(node), owner, closed)
         elif name == "zero_grad":
             return optimizers.zeroed(self.calls.gradients, owner)
-        elif name in ("state_dict", "load_state_dict", "add_param_group"):
+        elif name == "add_param_group" and args:
+            emit = self.emitter(node)
+            return optimizers.extended(owner, lambda value: self.builtins.items(emit, value), args[0])
+        elif name == "load_state_dict" and args and args[0] is None:
+            raise Refusal("An optimizer takes no other's state here.", "Leave the line out where it has made no step, else go on with the one optimizer.")
+        elif name in ("state_dict", "load_state_dict"):
             return self.leave_out(node, f".{name}()", None)
         raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
 

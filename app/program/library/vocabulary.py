@@ -38,6 +38,8 @@ _IGNORED: Final[dict[str, Any]] = {
     "cuda.reset_peak_memory_stats": None, "_dynamo.reset": None, "cuda.current_device": 0, "backends.cuda.enable_flash_sdp": None,
     "autograd.set_grad_enabled": None, "manual_seed_all": None, "utils.tensorboard.SummaryWriter": Inert("a log"),
 }  # fmt: skip
+# Of these the call itself says whether derivatives pass from there on.
+GRAD_MODE: Final = ("set_grad_enabled", "autograd.set_grad_enabled")
 _INERT_DECORATORS: Final = (
     "jit.script", "jit.ignore", "jit.export", "jit.unused", "compile", "staticmethod", "jit.script_method", "dataclass",
     "jit.script_if_tracing", "typing.no_type_check", "property", "classmethod", "cached_property", "functools.cached_property",
