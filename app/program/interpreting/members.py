@@ -240,7 +240,10 @@ class Members(State):
             emit = self.emitter(node)
             return optimizers.extended(owner, lambda value: self.builtins.items(emit, value), args[0])
         elif name == "load_state_dict" and args and args[0] is None:
-            raise Refusal("An optimizer takes no other's state here.", "Leave the line out where it has made no step, else go on with the one optimizer.")
+            raise Refusal(
+                "An optimizer takes no other's state here.",
+                "Leave the line out where it has made no step, else go on with the one optimizer.",
+            )
         elif name in ("state_dict", "load_state_dict"):
             return self.leave_out(node, f".{name}()", None)
         raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
@@ -257,7 +260,7 @@ class Members(State):
 
     def _above(self, above: Super, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         for base in above.above:
-            function = base.find(name)
+            function = base.own.get(name)
             if isinstance(function, FunctionValue):
                 return self.run(function, (above.instance, *args), kwargs)
         if name == "__init__":
