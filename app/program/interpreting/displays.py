@@ -13,7 +13,7 @@ from app.program.interpreting.assigning import Assigning
 from app.program.library import attributes as tensors
 from app.program.library.containers import KEYS, is_key
 from app.program.reading.source import Refusal
-from app.program.semantics import static
+from app.program.semantics import static, values
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
 from app.program.semantics.scopes import Scope
 from app.program.semantics.sizes import is_size
@@ -135,7 +135,7 @@ class Displays(Assigning):
             for _ in self._generated(node.generators, 0):
                 collected.append(self.value(node.elt))
                 static.check_length(len(collected))
-        return collected
+        return values.Iterator(collected) if isinstance(node, ast.GeneratorExp) else collected
 
     def _dict_comprehension(self, node: ast.DictComp) -> dict[Any, Value]:
         collected: dict[Any, Value] = {}

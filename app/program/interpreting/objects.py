@@ -27,6 +27,7 @@ from app.program.semantics.values import (
     FunctionValue,
     Inert,
     Instance,
+    Iterator,
     Method,
     Named,
     Partial,
@@ -159,7 +160,7 @@ class Objects(Members):
             outer, self.yielded = self.yielded, collected
             result = self.body(function.node.body)
             self.yielded = outer
-            return collected if _yields(function.node) else result
+            return Iterator(collected) if _yields(function.node) else result
         finally:
             self.scope, self.trace.grad_enabled, self.statement = outside, enabled, statement
             self.stack.pop()
@@ -248,8 +249,8 @@ class Objects(Members):
         running = self.stack[-1] if self.stack else None
         if not isinstance(instance, Instance) or not isinstance(instance.kind, ClassValue) or running is None:
             raise Refusal("`super()` stands in a method of a class only.")
-        holder = _holder(instance.kind, running)
-        return Super(instance, holder.bases if holder is not None else ())
+        holder, order = _holder(instance.kind, running), instance.kind.order()
+        return Super(instance, order[order.index(holder) + 1 :] if holder in order else ())
 
 
 def _yields(function: ast.FunctionDef) -> bool:

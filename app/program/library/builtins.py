@@ -87,6 +87,11 @@ class Builtins:
                 "Use operations on whole tensors (`arange(n)`).",
                 code="too_costly",
             )
+        if isinstance(value, Iterator):
+            self._trace.budget.spend(1 + len(value) // 8)
+            taken = list(value)
+            value.clear()  # what is gone through once is empty then
+            return taken
         if isinstance(value, list | tuple | range | dict):
             self._trace.budget.spend(1 + len(value) // 8)
             return list(value)
@@ -115,16 +120,16 @@ class Builtins:
 
     def _zip(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
         _arguments("zip", (), {k: v for k, v in kwargs.items() if k != "strict"}, 0)
-        return list(islice(zip(*(self.items(emit, value) for value in args), strict=False), LENGTH_LIMIT))
+        return Iterator(islice(zip(*(self.items(emit, value) for value in args), strict=False), LENGTH_LIMIT))
 
     def _enumerate(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
         start = static.integer(kwargs.get("start", args[1] if len(args) > 1 else 0), "`start`")
         (value,) = _arguments("enumerate", args[:1], {k: v for k, v in kwargs.items() if k != "start"}, 1)
-        return list(enumerate(self.items(emit, value), start))
+        return Iterator(enumerate(self.items(emit, value), start))
 
     def _reversed(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
         (value,) = _arguments("reversed", args, kwargs, 1)
-        return self.items(emit, value)[::-1]
+        return Iterator(self.items(emit, value)[::-1])
 
     def _list(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
         return self.items(emit, _arguments("list", args, kwargs, 1)[0]) if args else []

@@ -18,7 +18,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, DefaultDict, Instance, Named, Partial
+from app.program.semantics.values import ClassValue, DefaultDict, Instance, Iterator, Named, Partial
 
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 Items = Callable[[Emit, Value], list[Value]]
@@ -101,7 +101,8 @@ class Plain:
     def _map(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
         if len(args) < 2:
             raise Refusal("`map` takes a function and lists.")
-        return [self._invoke(args[0], group, {}) for group in zip(*(self._items(emit, v) for v in args[1:]), strict=False)]
+        groups = zip(*(self._items(emit, v) for v in args[1:]), strict=False)
+        return Iterator(self._invoke(args[0], group, {}) for group in groups)
 
     def _filter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
         if len(args) != 2:
@@ -115,7 +116,7 @@ class Plain:
                 )
             if verdict:
                 members.append(member)
-        return members
+        return Iterator(members)
 
     def _dict(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
         entries: dict[Any, Value] = {}

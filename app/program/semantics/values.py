@@ -6,6 +6,7 @@ import ast
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.program.reading.source import Refusal
 from app.program.semantics.scopes import Scope
 
 
@@ -50,17 +51,22 @@ class ClassValue:
 
     def find(self, name: str) -> Any:
         """A method or attribute by Python's order of classes, or `MISSING`."""
-        stack: list[ClassValue] = [self]
-        seen: set[int] = set()
-        while stack:
-            kind = stack.pop()
-            if id(kind) in seen:
-                continue
-            seen.add(id(kind))
-            if name in kind.own:
-                return kind.own[name]
-            stack += reversed(kind.bases)
-        return MISSING
+        return next((kind.own[name] for kind in self.order() if name in kind.own), MISSING)
+
+    def order(self) -> tuple[ClassValue, ...]:
+        """The class and those above it in the order in which Python looks into them (C3, Python 2.3's and later)."""
+        merged: list[ClassValue] = [self]
+        lines = [list(base.order()) for base in self.bases] + [list(self.bases)]
+        while lines := [line for line in lines if line]:
+            heads = (line[0] for line in lines)
+            head = next((head for head in heads if not any(head in line[1:] for line in lines)), None)
+            if head is None:
+                raise Refusal(
+                    f"The classes above `{self.name}` have no common order, so Python refuses it.", "Extend one of them."
+                )
+            merged.append(head)
+            lines = [[kind for kind in line if kind is not head] for line in lines]
+        return tuple(merged)
 
 
 class _Missing:
