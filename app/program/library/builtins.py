@@ -29,6 +29,13 @@ _INSTEAD: Final[dict[str, str]] = {
     "gradcheck": 'Ask for "want": ["check"], and end the program with the call: `F.apply(x)`.',
     "vars": "Use names.", "globals": "Use names.", "locals": "Use names.",
 }  # fmt: skip
+# Modules that are made of others: what they compute, written out.
+_WRITTEN_OUT: Final[dict[str, str]] = {
+    "weight_norm": "Write it out: `W = g * v / v.norm(dim=1, keepdim=True)`, then `F.linear(x, W, b)`, with `v`, `g` and `b` as inputs.",
+    "spectral_norm": "Write it out: `W = W / torch.linalg.matrix_norm(W, 2)`, then `F.linear(x, W, b)`, with `W` and `b` as inputs.",
+    "orthogonal": "Write it out: `Q = torch.matrix_exp(A - A.T)`, then `F.linear(x, Q, b)`, with `A` and `b` as inputs.",
+    "register_parametrization": "Write it out: compute the weight by its formula, then `F.linear(x, W, b)`.",
+}
 
 
 def refused(name: str) -> Refusal | None:
@@ -41,6 +48,8 @@ def refused(name: str) -> Refusal | None:
             f"`{name}` is not in the language.",
             "There are `torch.autograd.grad(y, x, create_graph=True)` and `torch.func.grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `hessian`, `vmap`.",
         )
+    if short.startswith("nn.utils.") and short.rpartition(".")[2] in _WRITTEN_OUT:
+        return Refusal(f"`{name}` is not in the language.", _WRITTEN_OUT[short.rpartition(".")[2]])
     if short in _INSTEAD:
         return Refusal(f"`{name}` is not in the language.", _INSTEAD[short])
     return None
