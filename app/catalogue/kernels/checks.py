@@ -18,7 +18,7 @@ from app.query import RANK_LIMIT
 Arguments = Mapping[str, Any]
 Check = Callable[[Arguments], None]
 RECURRENCE_LIMIT: Final = 10**9  # some seconds
-ZETA_LIMIT: Final = 10**8  # 1.4 s: 14 ns a step, measured on one core at -1e5 to -3e7
+ZETA_LIMIT: Final = 10**7  # 0.14 s: 14 ns a step, measured at -1e5 to -3e7; explain and check run a step hundreds of times
 PIECES_LIMIT: Final = 10_000  # as many as a program's list may have members; a hundred thousand take seconds to make
 
 
