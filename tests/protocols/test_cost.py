@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -21,6 +21,8 @@ pytestmark = pytest.mark.serial
 # (binary); Tesseract's 0.91 of the whole road.
 LIMIT = 1.2
 ROUNDS = 20
+# Where those do not show it: on a busy machine the caches are others', and the best round of each comes late.
+ROUNDS_AT_MOST = 200
 QUERIES_A_ROUND = 40
 # The road that any first query takes, and Tesseract's always: a media type that says the same in other words.
 WHOLE_ROAD = "application/json; charset=utf-8"
@@ -41,6 +43,13 @@ def answering(request: Request) -> Callable[[], Reply]:
     return answer
 
 
+def too_dear(best: Mapping[str, float]) -> list[str]:
+    """What takes more than it may of another's CPU time."""
+    limits = {name: LIMIT * best["native"] for name in best if name.startswith("Open")}
+    limits |= {"native": REPEATED_LIMIT * best["whole"], "Tesseract": LIMIT * best["whole"]}
+    return [name for name, limit in limits.items() if best[name] > limit]
+
+
 def test_a_small_query_costs_little_more_than_the_native_one() -> None:
     """The best of many interleaved rounds, by this process's CPU clock: what else runs on the machine takes time, but no CPU of ours."""
     asked = {}
@@ -51,12 +60,12 @@ def test_a_small_query_costs_little_more_than_the_native_one() -> None:
     asked["whole"] = replace(asked["native"], content_type=WHOLE_ROAD)
     answers = {name: answering(request) for name, request in asked.items()}
     best = dict.fromkeys(asked, float("inf"))
-    for _ in range(ROUNDS):
+    for count in range(ROUNDS_AT_MOST):
+        if count >= ROUNDS and not too_dear(best):
+            break
         for name, answer in answers.items():
             before = time.process_time()
             for _ in range(QUERIES_A_ROUND):
                 assert answer().status == 200
             best[name] = min(best[name], time.process_time() - before)
-    assert max(time for name, time in best.items() if name.startswith("Open")) <= LIMIT * best["native"], best
-    assert best["native"] <= REPEATED_LIMIT * best["whole"], best
-    assert best["Tesseract"] <= LIMIT * best["whole"], best
+    assert not too_dear(best), best
