@@ -44,6 +44,7 @@ COPIES: Final = 2
 # Of a node of a graph, with what was noted of it and what runs it: measured of programs of 20 and of 1,800 steps, 65 kB and 4.6 MB.
 _NODE_BYTES = 2600
 _FUNCTION_BYTES = 10_000
+_QUESTION_BYTES = 1_000  # of an answer about sizes, with the numbers that led to it: 12.4 MB measured of 12,000
 _FEW_BYTES = 8 * _FEW  # of what it makes: `tile` makes gigabytes of two elements
 
 
@@ -137,7 +138,10 @@ class Built:
 
 def function_bytes(function: Function) -> int:
     """About how much memory a Function takes that is kept."""
-    return _FUNCTION_BYTES + _NODE_BYTES * len(function.pattern.nodes)
+    nodes = function.pattern.nodes
+    return (
+        _FUNCTION_BYTES + _NODE_BYTES * len(nodes) + _QUESTION_BYTES * sum([len(node.meta.get("asked", ())) for node in nodes])
+    )
 
 
 def build(

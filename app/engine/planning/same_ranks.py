@@ -160,8 +160,8 @@ class _Reading:
     ) -> list[Any] | None:
         """Of every slot; None where one has another rank or number of members than when the Function was built.
 
-        What draws weights and what else hangs on no input runs once: a plan looks at sizes alone. Arguments of other sizes than
-        those that the Function was built with are added to `arguments`.
+        What draws weights and what else hangs on no input runs once: a plan looks at sizes alone. Arguments that come of sizes
+        are added to `arguments`.
         """
         values = self._blank.copy()
         values[: len(self._placeholders)] = [leaves[name] for name in self.built.function.leaves]
@@ -193,8 +193,7 @@ class _Reading:
             if sized is not None:
                 by_node = _BySlot(values, self._slots)
                 plain = sizes.mapped(sized, lambda size: size.of(by_node))  # noqa: B023
-                if plain != (node.args, node.kwargs):
-                    arguments[node] = plain
+                arguments[node] = plain
                 args, kwargs = fx.map_arg(plain, by_node.__getitem__)
             value = run(counter, args, kwargs) if counter is not None and run is not None else node.target(*args, **kwargs)  # type: ignore[operator]
             if _form(value) != form:

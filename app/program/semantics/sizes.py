@@ -21,6 +21,11 @@ from app.errors import PullbackError
 
 _NUMBERS: Final = (int, float)
 _BITS: Final = 63  # of int64, which a whole number becomes beside a tensor; longer ones are settled
+# Steps in the history of one number, each operand with its own, and numbers that come of sizes in one reading: beyond, they are settled,
+# so that what is computed anew for other sizes stays some milliseconds, and what a reading keeps some 200 kB. Chosen: a layer of a network
+# takes some ten.
+_HISTORY: Final = 64
+_NUMBERS_OF_A_READING: Final = 256
 _PLAIN: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, type)
 # These give a number of the same kind for all sizes, and none too long for a program: they grow no faster than their operands.
 _TOTAL: Final = frozenset({operator.add, operator.sub, operator.neg, operator.pos, operator.abs, abs, float})
@@ -31,17 +36,18 @@ FAILURES: Final = (ArithmeticError, ValueError, TypeError, LookupError, Pullback
 class _Reading:
     is_open = False
     has_sizes = False
+    computed = 0
 
 
 @contextmanager
 def unsettled() -> Iterator[Callable[[], bool]]:
     """While a program is read: sizes are settled where they decide; gives whether there were any. Elsewhere they are plain numbers."""
-    before = _Reading.is_open, _Reading.has_sizes
-    _Reading.is_open, _Reading.has_sizes = True, False
+    before = _Reading.is_open, _Reading.has_sizes, _Reading.computed
+    _Reading.is_open, _Reading.has_sizes, _Reading.computed = True, False, 0
     try:
         yield lambda: _Reading.has_sizes
     finally:
-        _Reading.is_open, _Reading.has_sizes = before
+        _Reading.is_open, _Reading.has_sizes, _Reading.computed = before
 
 
 def is_size(value: object) -> bool:
@@ -56,12 +62,14 @@ class Size:
         value: for the tensors that the program is read with.
         function: of the tensor of a node, or of numbers.
         operands: the node; or numbers, sizes among them.
+        history: how many steps lead to it, those of each operand counted by themselves.
     """
 
-    __slots__ = ("_is_settled", "function", "operands", "value")
+    __slots__ = ("_is_settled", "function", "history", "operands", "value")
 
     def __init__(self, function: Callable[..., Any], operands: tuple[Any, ...], value: Any) -> None:
         self.function, self.operands, self.value = function, operands, value
+        self.history = _history(operands)
         self._is_settled = False
         _Reading.has_sizes = _Reading.has_sizes or _Reading.is_open
 
@@ -94,7 +102,7 @@ class Size:
         """Its value, which what is read hangs on from here."""
         if not self._is_settled:
             self._is_settled = True
-            self._note(_Answer, (type(self.value), self.value))
+            self._note(_Answer, _exactly(self.value))
         return self.value
 
     def be_there(self) -> None:
@@ -169,7 +177,7 @@ class _Answer:
         return self._said(value)
 
     def _said(self, value: Any) -> Any:
-        return type(value), value
+        return _exactly(value)
 
 
 class _Existence(_Answer):
@@ -182,6 +190,15 @@ class _Existence(_Answer):
 def _compared(function: Callable[..., Any], left: Any, right: Any) -> Any:
     """The answer to a comparison is what is noted, so that `n > 3` parts the sizes in two."""
     return computed(function, left, right) if _is_number(right) else NotImplemented
+
+
+def _exactly(value: Any) -> tuple[type, str]:
+    """A number so that two are equal only if they are the same: 0.0 and -0.0, 1 and 1.0 are not."""
+    return type(value), repr(value)
+
+
+def _history(operands: tuple[Any, ...]) -> int:
+    return 1 + sum([operand.history for operand in operands if type(operand) is Size])
 
 
 def _is_number(value: Any) -> bool:
@@ -213,10 +230,12 @@ def _of_node(question: Callable[[Tensor], int], node: fx.Node) -> Any:
 def computed(function: Callable[..., Any], *operands: Any) -> Any:
     """`function(*operands)` of numbers, of which some are sizes: a size where that is an `int` or a `float`, else settled."""
     value = function(*[operand.value if type(operand) is Size else operand for operand in operands])
-    if type(value) is int and value.bit_length() > _BITS:
+    is_long = type(value) is int and value.bit_length() > _BITS
+    if is_long or _history(operands) > _HISTORY or _Reading.computed >= _NUMBERS_OF_A_READING:
         for operand in operands:
             settled(operand)
         return value
+    _Reading.computed += 1
     result = Size(function, operands, value)
     if type(value) not in _NUMBERS:
         return result.settled()

@@ -8,8 +8,11 @@ from typing import Any, Final
 
 import orjson
 import pytest
+import torch
+from torch import fx
 
 from app.limits import Limits
+from app.program.semantics import sizes
 from app.road import Request, Road
 
 _SIZES: Final = ("x.shape[0]", "x.shape[-1]", "x.size(0)", "len(x)", "x.numel()", "x.size()[1]", "list(x.shape)[0]")
@@ -79,3 +82,53 @@ def test_random_programs_answer_as_fresh_ones_do(part: int) -> None:
             assert answer == _ask(Road(Limits(), "cpu"), asked), f"{rows} × {columns}:\n{text}"
             read_again += answer[0] == 200
     assert read_again > 20, "most of them go well"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x / (0.0 * (3 - len(x)))",
+        "x / torch.tensor([0.0 * (3 - len(x))])",
+        "x * (-0.0 + 0.0 * (3 - len(x)))",
+        "k = 0.0 * (3 - len(x))\nif f'{k}' == '-0.0':\n    return x * 2\nreturn x",
+        "k = 0.0 * (3 - len(x))\nreturn x * len(f'{k}')",
+        "k = 0.0 * (3 - len(x))\nw = nn.Parameter(torch.full((2,), k))\nreturn (1 / w).sum() + x.sum()",
+        "w = torch.tensor([0.0 * (3 - len(x))], requires_grad=True)\nreturn x / w",
+    ],
+)
+def test_a_zero_keeps_its_sign_for_other_sizes(text: str) -> None:
+    road = Road(Limits(), "cpu")
+    for x in ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]):
+        asked = {"program": text, "inputs": {"x": x}, "want": ["outputs", "vjp"], "seed": 1, "wrt": ["x"]}
+        assert _ask(road, asked) == _ask(Road(Limits(), "cpu"), asked)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = len(x)\nfor i in range(40):\n  a = (a + a) / 2\nreturn x * a",
+        "a, b = len(x), 1\nfor i in range(60):\n  a, b = b, a + b\nreturn x * b",
+        "h = len(x)\nfor i in range(40):\n  h = h + (8 - h % 8) % 8\nreturn x * h",
+        "n = 0\nfor i in range(3000):\n  n += len(x)\nreturn x / n",
+        "s = 1\nfor i in range(400):\n  s *= 1 - 1 / (len(x) + i)\nreturn x * s",
+    ],
+)
+def test_a_long_history_of_a_number_is_settled(text: str) -> None:
+    """It took a time exponential in the turns, or more calls than Python allows."""
+    road = Road(Limits(), "cpu")
+    for count in (3, 4, 5):
+        asked = {"program": text, "inputs": {"x": [1.0] * count}, "want": ["vjp"]}
+        answer = _ask(road, asked)
+        assert answer[0] == 200
+        assert answer == _ask(Road(Limits(), "cpu"), asked)
+
+
+def test_what_is_asked_of_sizes_is_bounded() -> None:
+    graph = fx.Graph()
+    node = graph.placeholder("x")
+    node.meta["val"] = torch.zeros(3)
+    with sizes.unsettled():
+        numbers = [sizes.extent(node, 0) * number for number in range(10_000)]
+        for number in numbers:
+            sizes.settled(number)
+    assert len(node.meta["asked"]) < 1000
