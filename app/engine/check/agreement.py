@@ -12,8 +12,19 @@ from torch import Tensor
 
 from app.engine.check.autodiff_faults import disagreement
 from app.engine.check.conventions import may_read_a_triangle, mirrored, symmetric_agrees
+from app.engine.check.domain_ends import look_at_ends
 from app.engine.check.exact_differences import ExactDifferences, sides_differ
-from app.engine.check.finite_differences import DIRECTIONS, SAMPLED, Budget, Differences, Numeric, Place, looks, places_of
+from app.engine.check.finite_differences import (
+    CLOSE,
+    DIRECTIONS,
+    SAMPLED,
+    Budget,
+    Differences,
+    Numeric,
+    Place,
+    looks,
+    places_of,
+)
 from app.engine.check.objective import Differentiated
 from app.engine.stepwise.point import Point
 
@@ -70,7 +81,8 @@ class Compared:
     def error(self) -> Tensor:
         """Between the two; zero where there is nothing to compare, and at kinks, where ours lies between the two sides."""
         apart = torch.where(torch.isnan(self.values.abs()) | ~torch.isnan(self.low), 0.0, (self.ours - self.values).abs())
-        return torch.where(torch.isfinite(self.ours.abs()), apart, torch.inf)
+        apart = torch.where(self.ours == self.values, 0.0, apart)  # both may be the same infinity, at the end of a domain
+        return torch.where(torch.isfinite(self.ours.abs()) | (self.ours == self.values), apart, torch.inf)
 
 
 def compare(
@@ -102,13 +114,14 @@ def compare(
     doubtful = parts.doubtful(indices, differences, set(columns))
     unseen = _look_closely(numeric, name, parts, differences, doubtful, closer)
     _decide(objective, name, parts, differences, doubtful[:_ASKED], apart)
+    look_at_ends(numeric, name, parts.flat, doubtful[:CLOSE], differences)
     values, doubt, low, high = parts.table(differences)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
     computed = ~torch.isnan(values.abs())
     adrift = computed & (doubt > parts.bearable(values))
     values = torch.where(adrift, torch.nan, values)
     skipped = (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
-    within = skipped | ((ours - values).abs() <= tolerance)
+    within = skipped | (ours == values) | ((ours - values).abs() <= tolerance)
     loose = RELATIVE * largest(ours) + parts.floor
     note = symmetric_agrees(ours, values, loose) if triangle and not bool(within.all()) else None
     if note is not None:

@@ -23,7 +23,7 @@ SAMPLED: Final = 24  # elements an input, where not all are affordable
 DIRECTIONS: Final = 4  # random, of all elements together: one could hide a wrong element by chance; chosen
 _FARTHER: Final = 9.0  # decades at most that steps go farther down for an element below the others; chosen
 _LEVELS: Final = 12  # steps tried where the first does not settle
-_CLOSE: Final = 24  # elements looked at closely, at most
+CLOSE: Final = 24  # elements looked at closely, at most
 _KINK: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
 # Under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for.
 _RUNS: Final = 4
@@ -225,6 +225,29 @@ class Numeric:
         pair = self._pair({name: moved[0]}, {name: moved[1]}) if min(steps) > 0 else None
         return None if pair is None else (*pair, steps[0], steps[1])
 
+    def leaf(self, name: str) -> Tensor:
+        return self._objective.point.leaves[name]
+
+    def last_bit(self, number: float) -> float:
+        """The gap to the neighbours of a number, in the arithmetic of the rows."""
+        return self._eps * 2.0 ** math.floor(math.log2(abs(number)))
+
+    @property
+    def noise(self) -> Tensor:
+        """What rounding leaves in doubt of a difference of two values of every row, shape [rows]."""
+        return 8 * self._eps * self.size
+
+    def moved(self, name: str, place: Place, by: float) -> tuple[Tensor, float] | None:
+        """The rows where one element of a real input is moved, and how far it really is; None where PyTorch refuses, or it does not move."""
+        leaf = self.leaf(name)
+        flat = leaf.clone().reshape(-1)
+        flat[place[0]] += by
+        by_really = float(flat[place[0]] - leaf.reshape(-1)[place[0]])
+        try:
+            return (self._objective.values({name: flat.reshape(leaf.shape)}), by_really) if by_really else None
+        except REFUSALS:
+            return None
+
     def _pair(self, plus: Mapping[str, Tensor], minus: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
         try:
             right, left = self._objective.values(plus), self._objective.values(minus)
@@ -240,6 +263,6 @@ def places_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Place]:
 
 def looks(places: Sequence[Place], budget: Budget) -> tuple[Sequence[Place], Sequence[Place]]:
     """Those that may be looked at closely, and the rest."""
-    allowed = min(_CLOSE, max(0, budget.left) // (2 * _LEVELS))
+    allowed = min(CLOSE, max(0, budget.left) // (2 * _LEVELS))
     budget.spend(2 * _LEVELS * min(allowed, len(places)))
     return places[:allowed], places[allowed:]

@@ -89,14 +89,17 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
         off = compared.error > tolerance
         # Of the larger of the two: where PyTorch gives zero, any doubt is more than all of it.
         size = torch.maximum(compared.ours.abs(), compared.values.abs().nan_to_num(0, 0, 0))
-        lost = compared.contradicted & (tolerance > _LOST * size)
+        lost = compared.contradicted & (tolerance > _LOST * size) & ~torch.isinf(compared.values.abs())
         agrees = None if bool(lost.any()) and not bool((off & ~lost).any()) else not bool(off.any())
+    if agrees and not bool(torch.isfinite(compared.ours.abs()).all()):
+        agrees = False  # infinite as the quotients are: no derivative, and nobody said that infinity was expected
     reason = Reason.UNSETTLED if compared.agrees is None else Reason.NO_DIGITS if agrees is None else None
     if agrees and is_of_own_backward(objective, kinks):
         agrees = is_mixture(objective, numeric, name, compared.ours, kinks)
         reason = Reason.CORNERS if agrees is None else None
     off = torch.zeros_like(kinks)
-    return Verdict(agrees, compared.error, tolerance, off, kinks, None, reason, _note(compared, kinks))
+    error = torch.where(torch.isfinite(compared.ours.abs()), compared.error, torch.inf)
+    return Verdict(agrees, error, tolerance, off, kinks, None, reason, _note(compared, kinks))
 
 
 def of_client(
@@ -159,12 +162,12 @@ def _difference(believed: Tensor, reference: Tensor) -> Tensor:
 
 def _is_better(compared: Compared, believed: Tensor, repaired: Tensor) -> bool:
     """Whether the client's number is another than PyTorch's where that is not what differences give."""
-    return bool((repaired & ((believed - compared.ours).abs() > RELATIVE * compared.ours.abs())).any())
+    return bool((repaired & (_difference(believed, compared.ours) > RELATIVE * compared.ours.abs().nan_to_num(0, 0, 0))).any())
 
 
 def _reference(compared: Compared) -> tuple[Tensor, Tensor]:
     """Where differences stand in for PyTorch's number, and what the client is compared with: shape [rows, *input] each."""
-    repaired = compared.contradicted & torch.isfinite(compared.values.abs())
+    repaired = compared.contradicted & ~torch.isnan(compared.values.abs())
     return repaired, torch.where(repaired, compared.values, compared.ours)
 
 
@@ -235,6 +238,8 @@ def _undecided(
     """Why elements that are off do not prove the client's derivative wrong; None where they do."""
     if (why := _nearly_undecided(compared, believed, doubt, off)) is not None:
         return why
+    if bool((off & torch.isinf(apart)).any()):
+        return None  # no rounding, and no printing of digits, makes a number of infinity, or infinity of a number
     if precision.zeros and (
         bool((apart <= ZERO_AS_PRINTED).all()) or vanishes_in_float32(objective, name, compared.ours, precision)
     ):

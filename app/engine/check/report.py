@@ -135,7 +135,9 @@ def _report(
 def _is_autodiff_in_question(verdict: Verdict, compared: Compared) -> bool:
     """Whether what is wrong may be so for a fault of PyTorch's derivative: not where the client is wrong and differences confirm it."""
     confirmed = torch.isfinite(compared.values.abs()) & ~compared.contradicted & ~verdict.kinks
-    return not bool((verdict.off & confirmed).any()) and (bool(verdict.off.any()) or compared.agrees is not True)
+    return not bool((verdict.off & confirmed).any()) and (
+        bool(verdict.off.any()) or compared.agrees is not True or verdict.believed is None
+    )
 
 
 def _is_all_at_kinks(verdict: Verdict) -> bool:

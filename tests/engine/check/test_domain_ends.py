@@ -1,0 +1,53 @@
+"""check where a function is defined on one side only: the limit of that side's quotients decides."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import pytest
+
+from tests.engine.building import checked
+
+# Program, the end and an ordinary point, the one-sided derivative at the end and the derivative at the other.
+ENDS: Final[dict[str, tuple[str, list[float], list[float]]]] = {
+    "x^x": ("(x ** x).sum()", [0.0, 1.0], [-math.inf, 1.0]),
+    "x^x alone": ("(x ** x).sum()", [0.0], [-math.inf]),
+    "a square root": ("sqrt(x).sum()", [0.0, 4.0], [math.inf, 0.25]),
+    "a power below one": ("(x ** 0.3).sum()", [0.0, 1.0], [math.inf, 0.3]),
+    "a power above one": ("(x ** 1.5).sum()", [0.0, 1.0], [0.0, 1.5]),
+    "a product with a root": ("(x * sqrt(x)).sum()", [0.0, 1.0], [0.0, 1.5]),
+    "a root squared": ("(sqrt(x) ** 2).sum()", [0.0, 1.0], [1.0, 1.0]),
+    "cosine of a root": ("cos(sqrt(x)).sum()", [0.0, 1.0], [-0.5, -math.sin(1.0) / 2]),
+    "entropy": ("special.entr(x).sum()", [0.0, 1.0], [math.inf, -1.0]),
+    "x log x": ("xlogy(x, x).sum()", [0.0, 1.0], [-math.inf, 1.0]),
+    "an arcsine": ("asin(x).sum()", [1.0, 0.5], [math.inf, 1 / math.sqrt(0.75)]),
+    "an arccosine": ("acos(x).sum()", [-1.0, 0.5], [-math.inf, -1 / math.sqrt(0.75)]),
+    "acosh": ("acosh(x).sum()", [1.0, 2.0], [math.inf, 1 / math.sqrt(3.0)]),
+    "the half circle": ("sqrt(1 - x ** 2).sum()", [1.0, 0.5], [-math.inf, -0.5 / math.sqrt(0.75)]),
+    "an arcsine of a root": ("asin(sqrt(x)).sum()", [1.0, 0.5], [math.inf, 1.0]),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_the_one_sided_derivative_is_right_there_and_another_number_is_not(case: str) -> None:
+    text, point, right = ENDS[case]
+    report = checked(text, {"x": right}, x=point)["x"]
+    assert report["agrees"] is True, report
+    wrong: list[Any] = [0.75, *right[1:]]
+    assert checked(text, {"x": wrong}, x=point)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("case", [name for name, (_, _, right) in ENDS.items() if math.isinf(right[0])])
+def test_no_finite_number_is_confirmed_where_it_is_infinite(case: str) -> None:
+    text, point, right = ENDS[case]
+    assert checked(text, x=point)["x"]["agrees"] is False
+    for claim in (0.0, 1.0, -math.copysign(math.inf, right[0])):
+        assert checked(text, {"x": [claim, *right[1:]]}, x=point)["x"]["agrees"] is False
+
+
+def test_near_the_end_of_a_domain_the_derivative_is_finite() -> None:
+    point = [1 - 2**-40, 0.5]
+    right = [1 / math.sqrt(1 - x * x) for x in point]
+    assert checked("asin(x).sum()", {"x": right}, x=point)["x"]["agrees"] is True
+    assert checked("asin(x).sum()", {"x": [math.inf, right[1]]}, x=point)["x"]["agrees"] is not True
