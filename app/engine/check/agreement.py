@@ -46,6 +46,10 @@ _ASKED: Final = 48  # elements for which numbers of 60 digits are asked, the mos
 _ENOUGH: Final = 8  # of these in which they say what settled differences said: the others' are believed then; chosen
 _EXACT: Final = 1e-14  # a quotient of 60 digits, rounded to float64
 _LEAST: Final = 5e-324  # the least float64 above zero: a derivative of 1e-310 has a tolerance of 1e-316
+_SIDE: Final = 1e-3  # of the two sides' slopes, which are known to that: a kink's differ by more
+_BESIDE: Final = (
+    1e-8  # of an element: a component that is smaller, and not zero, may lie nearer to a cut on the axis than the steps see
+)
 WORST: Final = 5  # elements that are named in the answer
 
 
@@ -63,6 +67,7 @@ class Compared:
         whole: every element was compared.
         exact: some of `values` were computed in 60 digits.
         note: a convention by which they agree.
+        bends: what the slopes of the two sides differ by at kinks of a complex input, whose subgradients are no interval; zero elsewhere.
     """
 
     ours: Tensor
@@ -76,6 +81,7 @@ class Compared:
     whole: bool
     exact: bool
     note: str | None
+    bends: Tensor
 
     @property
     def error(self) -> Tensor:
@@ -132,9 +138,8 @@ def compare(
     agrees: bool | None = bool(within.all()) and not broken
     if agrees and whole and note is None and ours.numel() and not _confirms(parts, values, low):
         agrees = None
-    return Compared(
-        ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, bool(differences.exact), note
-    )
+    is_exact, bends = bool(differences.exact), parts.bends(leaf, differences)
+    return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, is_exact, note, bends)
 
 
 def _confirms(parts: _Parts, values: Tensor, low: Tensor) -> bool:
@@ -196,6 +201,7 @@ def _decide(
             differences.sides[place] = (left, right)
     for place in differences.unclear - differences.exact:
         differences.sides.pop(place, None)  # noise looks like a bend too; the derivatives around the point show one that is
+    parts.drop_one_sided(objective.point.leaves[name], differences)
 
 
 def _breaks(point: Point, name: str) -> bool:
@@ -297,6 +303,28 @@ class _Parts:
         apart = float(((ours - differences.value[place]).abs() / allowed.clamp(min=_LEAST)).max())
         return math.inf if math.isnan(apart) else apart
 
+    def drop_one_sided(self, leaf: Tensor, differences: Differences) -> None:
+        """Drops central differences of a complex input across an axis that lies nearer than any step, where ours is one of the sides.
+
+        All steps from a number 1e-12 beside a branch cut see a kink at the cut, and ours is the derivative on this side of it.
+        """
+        for place, (left, right) in differences.sides.items() if leaf.is_complex() else ():
+            ours, value = self.at(place), differences.value[place]
+            slack = _SIDE * (left.abs() + right.abs())
+            is_side = ((ours - left).abs() <= slack) | ((ours - right).abs() <= slack)
+            if _is_beside_an_axis(leaf, place):
+                differences.value[place] = torch.where(is_side, torch.nan, value)
+
+    def bends(self, leaf: Tensor, differences: Differences) -> Tensor:
+        """What the slopes of the two sides along an axis differ by at kinks of a complex input, zero elsewhere; shape of ours, real."""
+        bends = torch.zeros(self.flat.shape, dtype=self.flat.abs().dtype, device=self.flat.device)
+        for place, (left, right) in differences.sides.items() if leaf.is_complex() else ():
+            apart = (left - right).abs()
+            if not _is_beside_an_axis(leaf, place):
+                is_kink = apart > _SIDE * (left.abs() + right.abs())
+                bends[:, place[0]] = torch.maximum(bends[:, place[0]], torch.where(is_kink, apart, 0.0))
+        return bends.reshape(self._ours.shape)
+
     def floors(self, differences: Differences) -> Tensor:
         """What is nothing beside the outputs, of the shape of ours; zero where numbers of 60 digits say what is there."""
         floors = torch.full(self.flat.shape, self.floor, dtype=self.flat.abs().dtype, device=self.flat.device)
@@ -328,6 +356,12 @@ class _Parts:
             values = values.conj().resolve_conj()
         shape = self._ours.shape
         return values.reshape(shape), doubt.reshape(shape), low.reshape(shape), high.reshape(shape)
+
+
+def _is_beside_an_axis(leaf: Tensor, place: Place) -> bool:
+    """Whether the part of a complex number that is moved is smaller than any step, and not zero."""
+    number = leaf.reshape(-1)[place[0]]
+    return 0 < abs(float(number.imag if place[1] else number.real)) <= _BESIDE * float(number.abs())
 
 
 def _directions(numeric: Numeric, name: str, parts: _Parts, symmetric: bool) -> bool:

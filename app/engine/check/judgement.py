@@ -13,7 +13,7 @@ from app.engine.check.agreement import RELATIVE, Compared, largest
 from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
 from app.engine.check.finite_differences import Numeric
 from app.engine.check.kinks.mixtures import at_kinks, is_mixture, is_of_a_tie, is_of_own_backward
-from app.engine.check.kinks.subgradients import subgradients
+from app.engine.check.kinks.subgradients import Subgradients, subgradients
 from app.engine.check.objective import Differentiated
 from app.engine.check.open_digits import is_nothing_left, is_open, vanishes_in_float32
 from app.engine.check.reasons import Reason
@@ -32,6 +32,8 @@ _LAST_BIT, _BENEATH_ALL = 1e-13, 1e-7
 _NOT_SEEN, _NOT_MOVED = 1e-9, 1e-11
 # Differences that differ from PyTorch and the client alike by fewer tolerances prove neither wrong: where PyTorch is wrong they do by 1e6.
 _FAR_OFF: Final = 1e3
+# Of what two sides along an axis differ by, how far a subgradient of a complex number may be from another: the disc of abs has its radius.
+_OVER_A_SIDE: Final = 0.5
 _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves no digit
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
@@ -99,7 +101,7 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
         reason = Reason.CORNERS if agrees is None else None
     off = torch.zeros_like(kinks)
     error = torch.where(torch.isfinite(compared.ours.abs()), compared.error, torch.inf)
-    return Verdict(agrees, error, tolerance, off, kinks, None, reason, _note(compared, kinks))
+    return Verdict(agrees, error, tolerance, off, kinks | (compared.bends > 0), None, reason, _note(compared, kinks))
 
 
 def of_client(
@@ -139,19 +141,25 @@ def of_client(
         off = apart > tolerance
     if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, doubt, off, apart)):
         open_question, reason, off = True, why, torch.zeros_like(off)
-    if bool(off.any()) and around is not None and not excluded and bool((off & around.leaves_open(believed)).any()):
-        open_question, reason, off = True, Reason.CORNERS, off & ~around.leaves_open(believed)
+    if bool(off.any()) and bool((left := off & _left_open(compared, believed, None if excluded else around, apart)).any()):
+        open_question, reason, off = True, Reason.CORNERS, off & ~left
     if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
     lost, has_few = _lost(objective, name, compared.ours, believed, reference, (apart, tolerance, doubt), precision)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), (reason if open_question else None) or lost)
     if agrees and is_of_own_backward(objective, kinks):
-        agrees = is_mixture(objective, numeric, name, believed, kinks)
-        reason = Reason.CORNERS
+        agrees, reason = is_mixture(objective, numeric, name, believed, kinks), Reason.CORNERS
+    kinks = kinks | (compared.bends > 0)
     note = _AUTODIFF_WRONG if agrees and _is_better(compared, believed, repaired) else _note(compared, kinks)
     note = note or (_FEW_DIGITS if agrees and has_few else None)
     error = torch.where(compared.contradicted & ~repaired, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
+
+
+def _left_open(compared: Compared, believed: Tensor, around: Subgradients | None, apart: Tensor) -> Tensor:
+    """Elements that may be subgradients, by what was seen around the point, or at kinks of a complex input."""
+    at_bends = (compared.bends > 0) & (apart <= _OVER_A_SIDE * compared.bends)
+    return at_bends if around is None else at_bends | around.leaves_open(believed)
 
 
 def _difference(believed: Tensor, reference: Tensor) -> Tensor:
@@ -285,7 +293,7 @@ def _rounding(
 
 
 def _note(compared: Compared, kinks: Tensor) -> str | None:
-    return compared.note or (KINK if bool(kinks.any()) else None)
+    return compared.note or (KINK if bool((kinks | (compared.bends > 0)).any()) else None)
 
 
 def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> tuple[Tensor, bool]:

@@ -6,6 +6,7 @@ import math
 from typing import Any, Final
 
 import pytest
+import torch
 
 from tests.engine.building import checked
 
@@ -51,3 +52,23 @@ def test_near_the_end_of_a_domain_the_derivative_is_finite() -> None:
     right = [1 / math.sqrt(1 - x * x) for x in point]
     assert checked("asin(x).sum()", {"x": right}, x=point)["x"]["agrees"] is True
     assert checked("asin(x).sum()", {"x": [math.inf, right[1]]}, x=point)["x"]["agrees"] is not True
+
+
+@pytest.mark.parametrize("text", ["sqrt(z).sum()", "(z ** 0.5).sum()", "asin(z).sum()", "acos(z).sum()"])
+@pytest.mark.parametrize("above", [1e-12, -1e-12, 1e-8])
+def test_beside_a_branch_cut_the_right_number_is_not_called_wrong(text: str, above: float) -> None:
+    z = torch.tensor([complex(-2, above), 1 + 1j], dtype=torch.complex128)
+    leaf = z.clone().requires_grad_()
+    value = leaf.pow(0.5) if "**" in text else getattr(torch, text.partition("(")[0])(leaf)
+    (right,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+    assert checked(text, {"z": right}, z=z)["z"]["agrees"] is not False
+    assert checked(text, {"z": right * torch.tensor([1.1, 1.0])}, z=z)["z"]["agrees"] is False
+
+
+def test_the_kink_of_the_complex_modulus_is_listed_and_another_subgradient_not_called_wrong() -> None:
+    z = torch.tensor([0j, 3 + 4j], dtype=torch.complex128)
+    for claim, agrees in ((0j, True), (0.6 + 0.6j, None), (2 + 0j, False)):
+        expected = torch.tensor([claim, 0.6 + 0.8j], dtype=torch.complex128)
+        report = checked("abs(z).sum()", {"z": expected}, z=z)["z"]
+        assert report["agrees"] is agrees
+        assert report["kinks"] == [[0]]
