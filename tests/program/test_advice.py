@@ -51,6 +51,8 @@ ADVICE = [
     ("loss = nn.CrossEntropyLoss(x, label)", "", "loss = nn.CrossEntropyLoss()(x, label)"),
     ("v = torch.zeros(3, requires_grad=True)\nopt = torch.optim.LBFGS([v])\nx", "w -= lr * w.grad",
      "v = torch.zeros(3, requires_grad=True)\nloss = ((x - v) ** 2).sum()\nloss.backward()\nlr = 0.1\nwith torch.no_grad(): v -= lr * v.grad\nv"),
+    ("import copy\nv = nn.Parameter(torch.zeros(3))\nopt = torch.optim.SGD([v], lr=0.1)\nother = copy.deepcopy({'opt': opt})\nx", "Construct another",
+     "v = nn.Parameter(torch.zeros(3))\nopt = torch.optim.SGD([v], lr=0.1)\nother = torch.optim.SGD([v], lr=0.1)\nx"),
     ("from mylib import f\ny = f(x)", "Paste the lines", "def f(x):\n    return x\ny = f(x)"),
     ("with open('a') as f:\n    y = x\nx", "without `with`", "y = x\nx"),
     ("'%d %d' % (1,)\nx", "a value for each", "'%d %d' % (1, 2)\nx"),

@@ -153,6 +153,11 @@ def test_the_output_stays_the_loss() -> None:
         (LEAF + "h = x * 2\ny = (h ** 2).sum()\ny.backward()\nprint(h.grad)", "is None"),
         (LEAF + "x = x * 2\n" + BACK + "x.grad", "gradient of leaves alone"),
         ("w = torch.zeros(2, requires_grad=True) + 1\ny = w.sum()\ny.backward()\nw.grad", "gradient of leaves alone"),
+        ("x = torch.tensor([1.0, 2.0], requires_grad=True).double()\n" + BACK + "print(x.grad)", "its `.grad` is None"),
+        (
+            "x = torch.tensor([1.0, 2.0], requires_grad=True).to(torch.float64)\n" + BACK + "print(x.grad)",
+            "its `.grad` is None",
+        ),
         ("x = torch.tensor([1.0, 2.0])\n" + BACK + "x.grad", "requires_grad=True"),
         ("x = torch.tensor([1.0, 2.0])\n" + BACK + "print(x.grad)", "requires_grad=True"),
     ],
@@ -218,3 +223,23 @@ def test_where_values_come_from_is_told() -> None:
     sentences = said(asked(text, seed=0), "initialised")
     assert "initialised as PyTorch does: net.weight, net.bias." in sentences
     assert "the program gives: b." in sentences
+
+
+@pytest.mark.parametrize("opening", ["", "with torch.no_grad():\n    "])
+@pytest.mark.parametrize("called", ["np.array(x)", "np.asarray(x)", "np.array([x[0], x[1]])", "x.numpy()"])
+def test_numpy_takes_no_numbers_of_what_requires_grad(called: str, opening: str) -> None:
+    text = f"import numpy as np\n{LEAF}{opening}a = {called}\n(torch.tensor(a) * x).sum()"
+    if opening:  # PyTorch refuses only where derivatives are followed
+        assert arrays(asked(text, want=("gradient",)).results)["gradient"]["x"].tolist() == [1, 2]
+        return
+    with pytest.raises(PullbackError) as caught:
+        asked(text, want=("gradient",))
+    assert caught.value.at == "4:5"
+    assert "can't call numpy()" in caught.value.detail
+    assert "detach()" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("called", ["np.array(x.detach() * 2)", "np.asarray((x * 2).tolist())", "(x * 2).detach().numpy()"])
+def test_numpy_takes_detached_numbers(called: str) -> None:
+    text = f"import numpy as np\n{LEAF}a = {called}\n(torch.tensor(a) * x).sum()"
+    assert arrays(asked(text, want=("gradient",)).results)["gradient"]["x"].tolist() == [2, 4]

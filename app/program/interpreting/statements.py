@@ -223,9 +223,13 @@ class Runner(Definitions):
             reader.assign(item.optional_vars, Inert("a context"))
 
     def _try(self, statement: ast.Try) -> Returned | Left | None:
-        """The lines between `try` and `except`: an error in them is refused with its line."""
+        """The lines between `try` and `except`, and those of `finally`, after a `return` too: an error in them is refused with its line."""
         self._reader.leave_out(statement, "try … except", None)
-        return self.block([*statement.body, *statement.orelse, *statement.finalbody])
+        left = self.block(statement.body)
+        if left is None:
+            left = self.block(statement.orelse)
+        at_last = self.block(statement.finalbody)
+        return left if at_last is None else at_last
 
     # The rest.
 

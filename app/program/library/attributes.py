@@ -144,13 +144,19 @@ def method(
 
 
 def _as_numpy(emit: Emit, tensor: fx.Node, kwargs: Mapping[str, Value]) -> Value:
-    if tensor.meta.get("live") and not kwargs.get("force"):
+    if not kwargs.get("force"):
+        refuse_as_numpy(tensor)
+    return emit("detach", torch.Tensor.detach, (tensor,), {})
+
+
+def refuse_as_numpy(tensor: fx.Node) -> None:
+    """Raises PyTorch's refusal where a tensor requires grad and NumPy asks for its numbers: `x.numpy()`, `np.array(x)`."""
+    if tensor.meta.get("live"):
         raise Refusal(
             "PyTorch refuses this: can't call numpy() on a tensor that requires grad, as its derivative would be lost.",
             "Write `.detach().numpy()` where no derivative is wanted, else stay with tensors: `torch.sin(x)` for `np.sin`.",
             code="operation_failed",
         )
-    return emit("detach", torch.Tensor.detach, (tensor,), {})
 
 
 def _no_method(name: str) -> Refusal:

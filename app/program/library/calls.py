@@ -259,6 +259,8 @@ class Calls:
             value = inplace.method(self._trace, emit, owner, name, args, kwargs)
             if value is not None:
                 return value
+        if name == "numpy" and not self._trace.grad_enabled:
+            kwargs = {**kwargs, "force": True}  # PyTorch refuses only where derivatives are followed
         return tensors.method(emit, owner, name, args, kwargs, self._dtype)
 
     def _begun(self, emit: Emit, weight: Weight, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:

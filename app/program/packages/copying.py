@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
 from app.program.library.inplace import write
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, named_weights
@@ -52,6 +53,11 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
         return tuple(again(member) for member in value)
     if isinstance(value, dict):
         return {key: again(member) for key, member in value.items()}
+    if isinstance(value, OptimizerValue | SchedulerValue):
+        raise Refusal(
+            f"{named(value).capitalize()} is not copied here: PyTorch's copy changes copies of the weights, which no model has.",
+            "Construct another over the weights that it is to change: `optim.SGD(copied.parameters(), lr=0.01)`.",
+        )
     return value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from app.program.differentiation import nesting
-from app.program.library import plain, vocabulary
+from app.program.library import attributes, plain, vocabulary
 from app.program.library.lookup import lookup
 from app.program.modules.weights import Weights
 from app.program.packages import copying, datasets, einops_patterns
@@ -85,7 +85,7 @@ class Packages:
     def _of_numpy(self, name: str, emit: Emit) -> Called | None:
         """NumPy's functions on arrays, which are tensors here; of what a derivative passes NumPy itself refuses."""
         if name in plain.NUMPY_ARRAYS:
-            return functools.partial(self._make, emit, plain.NUMPY_ARRAYS[name])
+            return functools.partial(self._array, emit, plain.NUMPY_ARRAYS[name])
         operation = plain.NUMPY_OPERATIONS.get(name, name)
         if name.startswith("random.") or lookup(operation) is None:
             return None
@@ -102,3 +102,9 @@ class Packages:
             return self._operation(emit, operation, stacked, kwargs)
 
         return called
+
+    def _array(self, emit: Emit, maker: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`np.array(x)`: NumPy asks every tensor for its numbers, and those that require grad refuse."""
+        for tensor in nesting.leaves([list(args), kwargs]) if self._trace.grad_enabled else ():
+            attributes.refuse_as_numpy(self._trace.now(tensor))
+        return self._make(emit, maker, args, kwargs)
