@@ -115,6 +115,7 @@ def _function(reader: Reader, title: str, leaves: tuple[str, ...], floating: tor
         initial=_initial(reader, floating),
         printed=_printed(reader, floating),
         remarks=_remarks(reader),
+        seed=trace.randomness.seed,
         modified=reader.calls.gradients.overwrites.modified(leaves, reader.calls.gradients.taken()),
     )
 

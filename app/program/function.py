@@ -143,6 +143,7 @@ class Function:
         initial: weights that were not sent; None where there are none.
         modified: what no derivative may pass, because PyTorch refuses it.
         printed: None where the program prints no gradient.
+        seed: what the program seeds with before it draws first; None where it does not, or where that is not known.
         remarks: on leaves and `backward()`: where PyTorch gives less than is answered here.
     """
 
@@ -160,6 +161,7 @@ class Function:
     modified: tuple[Modified, ...] = ()
     printed: Printed | None = None
     remarks: tuple[Remark, ...] = ()
+    seed: int | None = None
 
     @property
     def graph(self) -> fx.Graph:

@@ -47,6 +47,27 @@ def test_one_seed_of_the_text_is_the_seed(text: str) -> None:
     np.testing.assert_array_equal(results(program=text)["outputs"]["output"], wanted)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "torch.manual_seed(1)\ntorch.manual_seed(3)\ntorch.rand(2)",
+        "torch.manual_seed(1)\nn = 3\ntorch.manual_seed(n)\ntorch.rand(2)",
+        "torch.manual_seed(1)\ntorch.manual_seed(3)\na = torch.rand(2)\ntorch.manual_seed(4)\na",
+        "torch.cuda.manual_seed_all(1)\ntorch.manual_seed(3)\ntorch.cuda.manual_seed(2)\ntorch.rand(2)",
+        "def f():\n    torch.manual_seed(3)\n    return torch.rand(2)\ntorch.manual_seed(1)\nf()",
+        "torch.manual_seed(1)\ng = torch.Generator().manual_seed(3)\ntorch.rand(2, generator=g)",
+        "g = torch.Generator()\ng.manual_seed(3)\nh = torch.Generator()\nh.manual_seed(2)\ntorch.manual_seed(1)\ntorch.rand(2, generator=g)",
+    ],
+)
+def test_of_several_seeds_the_last_before_anything_is_drawn_counts(text: str) -> None:
+    test_one_seed_of_the_text_is_the_seed(text)
+
+
+def test_a_last_seed_that_is_not_known_is_asked_for() -> None:
+    with pytest.raises(PullbackError, match="seed"):
+        ask(program="torch.manual_seed(1)\ntorch.manual_seed(int(x.sum()))\ntorch.rand(2) * x", inputs={"x": [1.0, 2.0]})
+
+
 def test_the_seed_of_the_query_is_before_that_of_the_text() -> None:
     one, two = (results(program="torch.manual_seed(3)\ntorch.rand(2)", seed=seed)["outputs"]["output"] for seed in (3, 4))
     assert not np.array_equal(one, two)

@@ -26,6 +26,8 @@ _MENTIONS: Final = re.compile(
     r"\bnn\b|Parameter|requires_grad|torch\.nn|Linear|Conv|Embedding|Norm|LSTM|GRU|RNN|Attention|Transformer"
 )
 _SEEDED: Final = re.compile(r"manual_seed(?:_all)?\(\s*(\d{1,18})\s*\)")
+# All that seeds: where these differ, which one counts shows when the text is read.
+_SEEDINGS: Final = re.compile(r"((?:cuda\s*\.\s*)?(?:manual_seed(?:_all)?|seed_everything)\s*\([^()\n]*\)?)")
 # Of the graphs of texts that come again and again. Chosen: some 250 of 20 steps.
 _BYTES_LIMIT: Final = 16 << 20
 _BYTES_OF_NOTHING: Final = 4 << 10  # of a text that needs no weights: its key
@@ -64,7 +66,7 @@ class WeightFiller:
     def completed(self, query: Query) -> tuple[Query, Initial | None]:
         """The query with all weights of its program, and those that were initialised here.
 
-        A `torch.manual_seed(n)` of the text is the seed where the query has none.
+        A `torch.manual_seed(n)` of the text is the seed where the query has none; of several the last before anything is drawn.
 
         Raises:
             PullbackError: `bad_parameter` where weights are to be drawn and there is no seed; `too_costly` where they take too much memory;
@@ -77,7 +79,7 @@ class WeightFiller:
             return query, None
         seeded = _SEEDED.search(text) if query.seed is None else None
         if seeded:
-            query = replace(query, seed=int(seeded[1]))
+            query = self._seeded(query, int(seeded[1]), is_one=len(set(_SEEDINGS.findall(text))) == 1)
         if not _MENTIONS.search(text) or is_straight(text):
             return query, None
         unsent = self._unsent(query)
@@ -90,6 +92,16 @@ class WeightFiller:
         if initial.random and query.seed is None:
             raise _not_sent(initial.shapes)
         return replace(query, inputs={**query.inputs, **self._initialised(query, unsent, initial)}), initial
+
+    def _seeded(self, query: Query, first: int, *, is_one: bool) -> Query:
+        """The query with the seed that its text has: `first`, where all that seeds in it `is_one`."""
+        query = replace(query, seed=first)
+        return query if is_one else replace(query, seed=self._read(self._for_outputs(query)).function.seed)
+
+    def _for_outputs(self, query: Query) -> Query:
+        # By it bare whole numbers are taken as floating ones, and from what there is weights may be made.
+        known = tuple(name for name in query.wrt if name in query.inputs) if query.wrt is not None else None
+        return replace(query, want=("outputs",), wrt=known)
 
     def _initialised(self, query: Query, unsent: Unsent, initial: Initial) -> Mapping[str, TensorData]:
         """The weights by their names, as the query's seed has them."""
@@ -109,15 +121,14 @@ class WeightFiller:
         return weights
 
     def _unsent(self, query: Query) -> Unsent | None:
-        # By it bare whole numbers are taken as floating ones, and from what there is weights may be made.
-        known = tuple(name for name in query.wrt if name in query.inputs) if query.wrt is not None else None
+        alone = self._for_outputs(query)
         key = (
-            known, query.program, query.function, query.dtype, query.seed is None, query.batched, repr(query.parameters),
+            alone.wrt, query.program, query.function, query.dtype, query.seed is None, query.batched, repr(query.parameters),
             tuple((name, _signature(value)) for name, value in query.inputs.items()),
         )  # fmt: skip
         if key in self._known:
             return self._known[key]
-        built = self._read(replace(query, want=("outputs",), wrt=known))
+        built = self._read(alone)
         unsent = Unsent(built, {leaf.name: leaf.dtype for leaf in built.leaves}) if built.function.initial is not None else None
         if built.function.static:
             self._known.keep(key, unsent)

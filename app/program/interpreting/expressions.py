@@ -167,6 +167,13 @@ class Reader(Displays):
         finally:
             randomness.stream = outer
 
+    def _seeded(self, node: ast.Call, name: str) -> None:
+        line = self.source.place(node)[0]
+        if "cuda" in name or name.endswith("_all"):
+            self.trace.randomness.seeded_elsewhere(line)
+        else:
+            self.trace.randomness.seeded(line, self.known_integer(node))
+
     def _called_by_name(self, node: ast.Call) -> Value:
         function = node.func
         dotted = self.dotted(function) if isinstance(function, ast.Name | ast.Attribute) else None
@@ -178,7 +185,7 @@ class Reader(Displays):
                 elif vocabulary.spelled(dotted) in vocabulary.GRAD_MODE and node.args:
                     self.trace.grad_enabled = self.truth(node.args[0])
                 elif vocabulary.spelled(dotted) in SEEDING:
-                    self.trace.randomness.seeded(self.source.place(node)[0])
+                    self._seeded(node, dotted)
                 return self.leave_out(node, dotted, quiet.value)
             if dotted == "super":
                 return self.super_of(node)

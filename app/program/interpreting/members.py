@@ -253,9 +253,23 @@ class Members(State):
             raise Refusal(f"A hook's handle has no `.{name}()` here.", "It has `.remove()`.")
         self.calls.gradients.hooks.remove(handle)
 
+    def known_integer(self, node: ast.AST) -> int | None:
+        """The first argument of a call, where it is a whole number that is written there or held by a name of the program."""
+        argument = node.args[0] if isinstance(node, ast.Call) and node.args else None
+        if isinstance(argument, ast.Name) and argument.id in self.scope:
+            value = self.scope[argument.id]
+        else:
+            value = argument.value if isinstance(argument, ast.Constant) else None
+        return value if isinstance(value, int) and 0 <= value < 10**18 else None
+
     def _inert_method(self, node: ast.AST, owner: Inert, name: str) -> Value:
         if name == "manual_seed":
-            self.trace.randomness.seeded(self.source.place(node)[0])
+            stream = (
+                self.source.excerpt(node.func.value)
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+                else name
+            )
+            self.trace.randomness.seeded(self.source.place(node)[0], self.known_integer(node), stream)
         return self.leave_out(node, f".{name}()", owner)
 
     def _above(self, above: Super, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
