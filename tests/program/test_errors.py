@@ -60,6 +60,13 @@ def test_says_what_where_and_what_instead(text: str, code: str, at: str, detail:
         assert fix in (error.fix or ""), error.fix
 
 
+@pytest.mark.parametrize("bases", ["A, B", "A, A"])
+def test_classes_without_a_common_order_are_refused_where_they_stand(bases: str) -> None:
+    with pytest.raises(PullbackError) as caught:
+        built(f"class A:\n    k = 2\nclass B(A):\n    pass\nclass C({bases}):\n    pass\nx * B().k", {"x": torch.ones(2)})
+    assert (caught.value.code, caught.value.at) == ("bad_program", "5:1")
+
+
 def test_the_place_counts_indentation_and_characters() -> None:
     with pytest.raises(PullbackError) as caught:
         built("    θ = x\n    'é'; y = θ + foo\n    return y", INPUTS)

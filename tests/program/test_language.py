@@ -99,6 +99,7 @@ SAME = [
     "torch.logical_not(x > 0)", "x.add(1).mul(2)", "x.lerp(x * 2, 0.5)", "torch.bmm(x[None], w[None])",
     "torch.triu(torch.ones(3, 3)).double() @ x", "x.movedim(0, 1)", "x.unbind(0)[1]", "torch.unbind(x, 1)[-1]",
     "torch.logsumexp(x, dim=(0, 1))", "x.argmax(1)", "torch.nonzero(x > 0)", "x.T[0].shape[0] * x", "torch.trapezoid(x, dim=1)",
+    "class A:\n    k = 1\nclass B(A):\n    pass\nclass C(A):\n    k = 5\nclass D(B, C):\n    pass\nreturn x * D().k",
     "torch.cumprod(x, dim=0)", "torch.kron(b, b)", "x.diagonal().sum()", "torch.trace(x[:, :3])",
 ]  # fmt: skip
 

@@ -249,7 +249,7 @@ class Objects(Members):
         running = self.stack[-1] if self.stack else None
         if not isinstance(instance, Instance) or not isinstance(instance.kind, ClassValue) or running is None:
             raise Refusal("`super()` stands in a method of a class only.")
-        holder, order = _holder(instance.kind, running), instance.kind.order()
+        holder, order = _holder(instance.kind, running), instance.kind.order
         return Super(instance, order[order.index(holder) + 1 :] if holder in order else ())
 
 

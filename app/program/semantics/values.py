@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from app.program.reading.source import Refusal
 from app.program.semantics.scopes import Scope
+
+# Classes above one class: each class keeps their order, so that a long tower would hold much memory; chosen.
+CLASSES_ABOVE: Final = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,24 +54,35 @@ class ClassValue:
     custom: bool = False
     is_tuple: bool = False
 
+    # The class and those above it in the order in which Python looks into them: worked out once, where the class is made.
+    order: tuple[ClassValue, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "order", (self, *_merged(self.name, self.bases)))
+
     def find(self, name: str) -> Any:
         """A method or attribute by Python's order of classes, or `MISSING`."""
-        return next((kind.own[name] for kind in self.order() if name in kind.own), MISSING)
+        return next((kind.own[name] for kind in self.order if name in kind.own), MISSING)
 
-    def order(self) -> tuple[ClassValue, ...]:
-        """The class and those above it in the order in which Python looks into them (C3, Python 2.3's and later)."""
-        merged: list[ClassValue] = [self]
-        lines = [list(base.order()) for base in self.bases] + [list(self.bases)]
-        while lines := [line for line in lines if line]:
-            heads = (line[0] for line in lines)
-            head = next((head for head in heads if not any(head in line[1:] for line in lines)), None)
-            if head is None:
-                raise Refusal(
-                    f"The classes above `{self.name}` have no common order, so Python refuses it.", "Extend one of them."
-                )
-            merged.append(head)
-            lines = [[kind for kind in line if kind is not head] for line in lines]
-        return tuple(merged)
+
+def _merged(name: str, bases: tuple[ClassValue, ...]) -> list[ClassValue]:
+    """The classes above `name` in their common order (C3, Python 2.3's and later)."""
+    lines = [deque(base.order) for base in bases] + [deque(bases)]
+    later = Counter(id(kind) for line in lines for kind in islice(line, 1, None))  # how often each stands behind another
+    merged: list[ClassValue] = []
+    while lines := [line for line in lines if line]:
+        head = next((line[0] for line in lines if not later[id(line[0])]), None)
+        if head is None:
+            raise Refusal(f"The classes above `{name}` have no common order, so Python refuses it.", "Extend one of them.")
+        if len(merged) >= CLASSES_ABOVE:
+            raise Refusal(f"`{name}` stands below more than {CLASSES_ABOVE} classes.", "Extend fewer.", code="too_costly")
+        merged.append(head)
+        for line in lines:
+            if line[0] is head:
+                line.popleft()
+                if line:
+                    later[id(line[0])] -= 1
+    return merged
 
 
 class _Missing:
