@@ -149,8 +149,10 @@ class Engine:
         prepared = self._preparer.prepared(query)
         leaves = self._preparer.leaves(query, prepared.dtypes)
         notes = Notes()
+        needs = {KINDS[kind].demand.needs for kind in query.want if KINDS[kind].demand.derives}
         for code, at, message in prepared.function.notes:
-            notes.say(code, message, at)
+            if code != "frozen" or (needs and query.wrt is None):
+                notes.say(code, message, at)
         if initialised is not None:
             notes.say("initialised", initialised.sentences(), "inputs")
         computation = Computation(query, prepared, leaves, notes, self._limits, self._layout_cache)
@@ -164,7 +166,6 @@ class Engine:
             )
         for operation, sentence in prepared.conventions:
             notes.say("convention", sentence, operation)
-        needs = {KINDS[kind].demand.needs for kind in query.want if KINDS[kind].demand.derives}
         if prepared.wrt and (needs or "explain" in query.want):
             note_degenerate(computation, of_one=needs == {"scalar"})
         _note_printed(computation)

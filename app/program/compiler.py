@@ -239,6 +239,14 @@ def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
                 f"Line {line} prints {_printed_text(reader, place, entry)}: None, for no `backward()` before it led there."
             )
             notes.append(("printed", f"{line}:{column}", sentence))
+    frozen = reader.weights.frozen()
+    if frozen:
+        listed = ", ".join(f"`{name}`" for name in frozen[:_NOTE_LINES]) + (" and others" if len(frozen) > _NOTE_LINES else "")
+        sentence = (
+            f'The program froze {listed}: PyTorch computes no gradient for frozen weights. Without "wrt" the derivatives here are with respect '
+            'to all inputs, frozen or not; name those that you want in "wrt".'
+        )
+        notes.append(("frozen", "wrt", sentence))
     for remark in _remarks(reader):
         notes.append(("leaf", f"{remark.step.line}:{remark.step.column}", remark.sentence()))
     return tuple(notes)

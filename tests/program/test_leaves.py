@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from app.errors import PullbackError
 from app.query import Answer
@@ -243,3 +244,33 @@ def test_numpy_takes_no_numbers_of_what_requires_grad(called: str, opening: str)
 def test_numpy_takes_detached_numbers(called: str) -> None:
     text = f"import numpy as np\n{LEAF}a = {called}\n(torch.tensor(a) * x).sum()"
     assert arrays(asked(text, want=("gradient",)).results)["gradient"]["x"].tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("freezing", "bias"),
+    [
+        ("net.weight.requires_grad_(False)", True),
+        ("net.weight.requires_grad = False", True),
+        ("net.requires_grad_(False)", False),
+    ],
+)
+def test_a_weight_frozen_after_its_backward_is_stepped_once_more(freezing: str, bias: bool) -> None:
+    net = torch.nn.Linear(2, 1).double()
+    x, weight = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64), net.weight.detach().clone()
+    start = net.bias.detach().clone()
+    text = f"opt = torch.optim.SGD(net.parameters(), lr=0.1)\nnet(x).sum().backward()\n{freezing}\nopt.step()\n"
+    exec(text, {"net": net, "x": x, "torch": torch})  # noqa: S102 (a text of this test)
+    inputs = {"x": x.numpy(), "net.weight": weight.numpy(), "net.bias": start.numpy()}
+    answer = asked("net = torch.nn.Linear(2, 1)\n" + text + "net(x).sum()", inputs=inputs, want=("outputs", "gradient"))
+    np.testing.assert_allclose(arrays(answer.results)["outputs"]["output"], net(x).sum().detach(), 1e-12)
+    assert "requires_grad" not in said(answer, "ignored")
+    assert "`net.weight`" in said(answer, "frozen")
+    assert ("`net.bias`" in said(answer, "frozen")) is not bias
+
+
+def test_what_is_frozen_is_said_only_where_the_derivatives_are_left_open() -> None:
+    text = "net = torch.nn.Linear(2, 1)\nnet.weight.requires_grad = False\nnet(x).sum()"
+    inputs = {"x": [[1.0, 2.0]], "net.weight": [[1.0, 2.0]], "net.bias": [0.0]}
+    assert said(asked(text, inputs=inputs, want=("gradient",)), "frozen")
+    assert not said(asked(text, inputs=inputs, want=("gradient",), wrt=("x",)), "frozen")
+    assert not said(asked(text, inputs=inputs, want=("outputs",)), "frozen")

@@ -61,3 +61,21 @@ def test_what_is_sent_is_where_training_begins() -> None:
     text = "norm = nn.BatchNorm1d(3)\nnorm(x)\nnorm.eval()\nnorm(x)"
     sent = {"x": X, "norm.running_mean": np.full(3, 2.0)}
     np.testing.assert_allclose(results(program=text, inputs=sent, seed=0)["outputs"]["output"], wanted.detach(), 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("taken", "read"),
+    [
+        ("m = norm.running_mean", "m"),
+        ("m = norm.state_dict()", "m['running_mean']"),
+        ("m = dict(norm.named_buffers())", "m['running_mean']"),
+        ("norm(x)\nm = norm.state_dict()", "m['running_mean']"),
+    ],
+)
+def test_a_buffer_under_another_name_is_the_buffer(taken: str, read: str) -> None:
+    norm = nn.BatchNorm1d(3).double()
+    names: dict[str, Any] = {"norm": norm, "x": torch.tensor(X)}
+    exec(f"{taken}\nnorm(2 * x)\nnorm(x)", names)  # noqa: S102 (a text of this test)
+    wanted = eval(read, names)  # noqa: S307
+    text = f"norm = nn.BatchNorm1d(3)\n{taken}\nnorm(2 * x)\nnorm(x)\n{read} * 1"
+    np.testing.assert_allclose(results(program=text, inputs={"x": X}, seed=0)["outputs"]["output"], wanted, 1e-10)

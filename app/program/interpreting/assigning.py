@@ -84,13 +84,14 @@ class Assigning(Objects):
                 raise self.source.refused(
                     Refusal("A weight is replaced by another weight only.", f"Write `nn.init.…_({name})`, or send it."), target
                 )
+            self.share_buffers(target, owner)
             owner.weights[name] = tied
         elif is_tensor(owner) and name == "data" and is_tensor(value):
             self.located(target, lambda: inplace.set_data(self.trace, self.emitter(target), owner, value))
         elif is_tensor(owner) and name == "grad":
             self.calls.gradients.assign(owner, value)
         elif is_tensor(owner) and name == "requires_grad" and self.weights.weight_of(owner) is not None:
-            self.weights.weight_of(owner).frozen = not value  # type: ignore[union-attr]
+            self.freeze(target, [self.weights.weight_of(owner)], not value)  # type: ignore[list-item]
         elif is_tensor(owner) and name == "requires_grad":
             self.calls.gradients.leaves.called(owner, "requires_grad_")
             self.leave_out(target, ".requires_grad", None)

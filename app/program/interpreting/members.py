@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -19,7 +20,7 @@ from app.program.library import attributes as tensors
 from app.program.library import containers, factories
 from app.program.library.distributions import DistributionValue
 from app.program.modules import running_statistics
-from app.program.modules.layers import LayerValue
+from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import named_weights, set_training, submodules
 from app.program.packages import copying
 from app.program.reading.source import Refusal
@@ -131,8 +132,8 @@ class Members(State):
         )
 
     def _layer_attribute(self, node: ast.AST, layer: LayerValue, name: str) -> Value:
-        if layer.seen and name in running_statistics.NAMES:
-            running_statistics.settle(self.trace, self.emitter(node), layer, self.weights.tensor_of)
+        if name in running_statistics.NAMES and name in layer.weights:
+            self.share_buffers(node, layer)
         if name in layer.weights:
             return self.weights.tensor_of(layer.weights[name])
         if name in layer.tensor_options:
@@ -145,6 +146,17 @@ class Members(State):
         if value is None or isinstance(value, bool | int | float | str | tuple):
             return value
         raise Refusal(f"`nn.{layer.name}` has no `.{name}` here.", f"Its weights are {', '.join(layer.weights) or 'none'}.")
+
+    def share_buffers(self, node: ast.AST, layer: LayerValue) -> None:
+        """The program takes running statistics out of a layer: they are brought up to date, now and at every later call."""
+        running_statistics.settle(self.trace, self.emitter(node), layer, self.weights.tensor_of)
+        layer.is_shared = True
+
+    def freeze(self, node: ast.AST, weights: Sequence[Weight], frozen: bool) -> None:
+        """`requires_grad` of weights: what every `backward()` before left in their `.grad` stays there."""
+        self.calls.gradients.grads(self.emitter(node), [weight.node for weight in weights if weight.node is not None])
+        for weight in weights:
+            weight.frozen = frozen
 
     # Methods.
 
@@ -193,7 +205,9 @@ class Members(State):
         if weight is not None and not weight.typed and tensors.moves_a_leaf(name, args, kwargs):
             owner = self.emitter(node)(f".{name}", torch.Tensor.to, (owner, example(owner).dtype), {})
         if name == "requires_grad_" and weight is not None:
-            weight.frozen = not all(bool(value) for value in (*args, *kwargs.values()))
+            self.freeze(node, [weight], not all(bool(value) for value in (*args, *kwargs.values())))
+            self.calls.gradients.leaves.called(owner, name)
+            return owner
         if name in tensors.NOTHING:
             self.calls.gradients.leaves.called(owner, name)
             return self.leave_out(node, f".{name}()", owner)
@@ -289,8 +303,8 @@ class Members(State):
             return owner
         if name in _READING_BUFFERS:
             for part in submodules(owner):
-                if isinstance(part, LayerValue) and part.seen:
-                    running_statistics.settle(self.trace, self.emitter(node), part, self.weights.tensor_of)
+                if isinstance(part, LayerValue):
+                    self.share_buffers(node, part)
         if name == "forward":
             return self.unhooked(node, owner, args, kwargs)
         if module_hooks.is_registration(name):
@@ -303,8 +317,8 @@ class Members(State):
         if name == "load_state_dict" and args:
             return copying.loaded(self.trace, self.emitter(node), self.weights, owner, args[0])
         if name == "requires_grad_":
-            for _, weight in named_weights(owner):
-                weight.frozen = not all(bool(value) for value in (*args, *kwargs.values()))
+            held_weights = [weight for _, weight in named_weights(owner) if weight.trained]
+            self.freeze(node, held_weights, not all(bool(value) for value in (*args, *kwargs.values())))
             return owner
         if name in containers.INERT_METHODS:
             return self.leave_out(node, f".{name}()", owner)

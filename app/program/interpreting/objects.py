@@ -125,7 +125,10 @@ class Objects(Members):
         if layer.seen and not layer.training:
             running_statistics.settle(self.trace, emit, layer, self.weights.tensor_of)
         running_statistics.note(self.trace, layer, args)
-        return call_layer(emit, self.calls.operation, layer, self.weights.tensor_of, args, kwargs)
+        result = call_layer(emit, self.calls.operation, layer, self.weights.tensor_of, args, kwargs)
+        if layer.is_shared:
+            running_statistics.settle(self.trace, emit, layer, self.weights.tensor_of)
+        return result
 
     def hooked(self, node: ast.AST, module: Instance | LayerValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         return module_hooks.called(

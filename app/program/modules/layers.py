@@ -68,6 +68,7 @@ class LayerValue:
         hooks, pre_hooks: functions that each call of it goes through, after and before its `forward`.
         seen: batches whose mean and variance its buffers do not hold yet.
         batches: how many they hold.
+        is_shared: the program has its buffers under names of its own, so that they are brought up to date at every call.
     """
 
     name: str
@@ -80,6 +81,7 @@ class LayerValue:
     pre_hooks: list[Value] = field(default_factory=list)
     seen: list[fx.Node] = field(default_factory=list)
     batches: int = 0
+    is_shared: bool = False
 
 
 def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> LayerValue:

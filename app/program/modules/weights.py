@@ -137,6 +137,14 @@ class Weights:
             return weight
         return next((w for n, w in self._of_node.items() if n.meta.get("cell") is cell.root), None)
 
+    def frozen(self) -> list[str]:
+        """The names of the parameters that the program computed with and froze."""
+        return [
+            self.name_of(weight)
+            for weight in dict.fromkeys(self._of_node.values())
+            if weight.frozen and weight.node is not None
+        ]
+
     def _all(self) -> Iterator[Weight]:
         """Every weight that some name of the program leads to, used or not."""
         for value in self.adopted:
