@@ -34,6 +34,8 @@ _NOT_SEEN, _NOT_MOVED = 1e-9, 1e-11
 _FAR_OFF: Final = 1e3
 # Of what two sides along an axis differ by, how far a subgradient of a complex number may be from another: the disc of abs has its radius.
 _OVER_A_SIDE: Final = 0.5
+# Of the function over the element, where the derivative is zero: 5000 roundings, as finite differences leave.
+_CANCELLED: Final = 1e-12
 _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves no digit
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
@@ -92,6 +94,8 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
         # Of the larger of the two: where PyTorch gives zero, any doubt is more than all of it.
         size = torch.maximum(compared.ours.abs(), compared.values.abs().nan_to_num(0, 0, 0))
         lost = compared.contradicted & (tolerance > _LOST * size) & ~torch.isinf(compared.values.abs())
+        # A sum that cancels to zero leaves roundings of its terms, as that of a softmax does: they are all there is to be right.
+        lost &= ~((compared.values == 0) & (compared.error <= _CANCELLED * _function_over_element(objective, numeric, name)))
         agrees = None if bool(lost.any()) and not bool((off & ~lost).any()) else not bool(off.any())
     if agrees and not bool(torch.isfinite(compared.ours.abs()).all()):
         agrees = False  # infinite as the quotients are: no derivative, and nobody said that infinity was expected
