@@ -23,7 +23,7 @@ from app.pool.frames import Buffer
 from app.pool.handles.worker_handle import DEPTH_LIMIT, WorkerHandle
 from app.pool.job import Job
 from app.pool.queueing.light import LightWork
-from app.pool.queueing.preemption import HEAVY_S, oldest_through, youngest_long
+from app.pool.queueing.preemption import HEAVY_S, can_begin_anew, oldest_through, youngest_long
 from app.pool.queueing.turns import Turns, largest, last_of_the_longest
 from app.pool.slabs.staged import StagedBody
 from app.pool.supervisor import Supervisor
@@ -360,9 +360,8 @@ class Dispatch:
         worker = oldest_through(self._regular(), now)
         if worker is None or (job := worker.head) is None:
             return
-        own = {job.client}
-        is_waited_for = self.ordinary.has(self._needs_a_worker, but=own)
-        if is_waited_for or self.heavy.has(self._needs_a_worker, but=own):
+        is_waited_for = self.ordinary.has(self._needs_a_worker, but=(own := {job.client}))
+        if is_waited_for or (self.heavy.first(but=own) is not None and can_begin_anew(job, now, self.holding, self.heavy)):
             self._heavy_is_next = not is_waited_for
             self._end_slice(worker, job, now)
 
@@ -373,6 +372,7 @@ class Dispatch:
             return
         running = self._running_heavy
         is_waited_for = self.heavy.first(but={worker.head.client for worker in running if worker.head is not None}) is not None
+        running = [each for each in running if each.head and can_begin_anew(each.head, now, self.holding, self.heavy)]
         worker = oldest_through(running, now) if is_waited_for and self.regular_count == len(self._supervisor.slots) else None
         if worker is not None and worker.head is not None:
             self._end_slice(worker, worker.head, now)
@@ -385,7 +385,7 @@ class Dispatch:
 
     def _needs_a_worker(self, job: Job) -> bool:
         """The light one is not for it, or there is none."""
-        return job.is_heavy or not self._light.fits(job) or not self._supervisor.has_light
+        return not self._light.fits(job) or not self._supervisor.has_light
 
     def _stop(self, worker: WorkerHandle, job: Job, reason: str, now: float) -> None:
         """Stop a query that has had its turn: it waits for the next one, behind its client's others; as a heavy one, if for others' share."""

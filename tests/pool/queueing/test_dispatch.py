@@ -386,8 +386,9 @@ def test_who_is_kept_from_the_processor_is_not_taken_for_heavy() -> None:
     [
         ("b", True, 0, 1.0, True),
         ("a", True, 0, 1.0, False),
-        ("b", True, 2, 1.0, False),
-        ("b", True, 2, 3.0, True),
+        ("b", True, 1, 0.9, False),
+        ("b", True, 1, 3.0, True),
+        ("b", True, 2, 3.0, False),
         ("b", False, 0, 1.0, False),
         ("b", False, 0, 11.0, True),
     ],
@@ -417,6 +418,45 @@ def test_heavy_queries_share_the_workers_that_they_may_hold(
             if is_stopped:
                 assert list(front.dispatch.heavy)[-1] is running
             await front.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one worker", "two workers"])
+@pytest.mark.parametrize(("takes_s", "timeout_s"), [(4.0, 17.0), (4.5, 17.0), (1.5, 17.0), (1.0, 4.0), (15.0, 60.0)])
+def test_heavy_queries_that_would_all_be_answered_in_turn_still_are(takes_s: float, timeout_s: float, count: int) -> None:
+    """Three clients' on one worker, the other of two being taken: who is stopped begins anew, and each ends in time all the same."""
+
+    async def scenario() -> None:
+        front = Front(count)
+        if count == 2:
+            front.ask(9, "z")
+        jobs = [front.ask(number, client, large=True, deadline_s=timeout_s) for number, client in enumerate("abc", 1)]
+        for job in jobs:
+            job.is_heavy = True
+            if job.is_waiting:
+                front.dispatch.ordinary.remove(job)
+                front.dispatch.heavy.append(job)
+        worker = next(worker for worker in (front.worker, *front.others) if worker.head is jobs[0])
+        steps, stops, number, runs_since = 0, 0, 1, 0
+        while not all(job.is_done for job in jobs):
+            steps += 1
+            assert steps < timeout_s * 20, "they are stopped until it is too late"
+            now = front.began + steps / 20
+            if (steps - runs_since) / 20 >= takes_s:
+                front.pool._close(jobs[number - 1])
+                worker.done(number, now)
+                front.dispatch.feed(worker, now)
+            else:
+                front.dispatch.tick(now)
+            if worker.state == "dead":  # another process at its place
+                stops += 1
+                worker.state = "ready"
+                front.dispatch.join(worker, now)
+            if worker.head is not None and (worker.head.number != number or worker.head_since == now):
+                number, runs_since = worker.head.number, steps
+        assert stops > 0 or takes_s < 1.5
+        await front.end()
 
     asyncio.run(scenario())
 
