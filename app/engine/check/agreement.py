@@ -67,7 +67,7 @@ class Compared:
         whole: every element was compared.
         exact: some of `values` were computed in 60 digits.
         note: a convention by which they agree.
-        bends: what the slopes of the two sides differ by at kinks of a complex input, whose subgradients are no interval; zero elsewhere.
+        slope_jumps: what the slopes of the two sides differ by at kinks of a complex input, whose subgradients are no interval; zero elsewhere.
     """
 
     ours: Tensor
@@ -81,7 +81,7 @@ class Compared:
     whole: bool
     exact: bool
     note: str | None
-    bends: Tensor
+    slope_jumps: Tensor
 
     @property
     def error(self) -> Tensor:
@@ -138,8 +138,10 @@ def compare(
     agrees: bool | None = bool(within.all()) and not broken
     if agrees and whole and note is None and ours.numel() and not _confirms(parts, values, low):
         agrees = None
-    is_exact, bends = bool(differences.exact), parts.bends(leaf, differences)
-    return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, is_exact, note, bends)
+    is_exact, slope_jumps = bool(differences.exact), parts.slope_jumps(leaf, differences)
+    return Compared(
+        ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, is_exact, note, slope_jumps
+    )
 
 
 def _confirms(parts: _Parts, values: Tensor, low: Tensor) -> bool:
@@ -275,7 +277,7 @@ class _Parts:
         return self.off(place, differences) > 1
 
     def doubtful(self, indices: Sequence[Place], differences: Differences, suspects: set[int]) -> list[Place]:
-        """Places that deserve a closer look: contradictions first, then what the client has otherwise, bends, and what does not settle."""
+        """Places that deserve a closer look: contradictions first, then what the client has otherwise, kinks, and what does not settle."""
         ranked: list[tuple[float, float, Place]] = []
         for place in indices:
             off = self.off(place, differences)
@@ -315,15 +317,15 @@ class _Parts:
             if _is_beside_an_axis(leaf, place):
                 differences.value[place] = torch.where(is_side, torch.nan, value)
 
-    def bends(self, leaf: Tensor, differences: Differences) -> Tensor:
+    def slope_jumps(self, leaf: Tensor, differences: Differences) -> Tensor:
         """What the slopes of the two sides along an axis differ by at kinks of a complex input, zero elsewhere; shape of ours, real."""
-        bends = torch.zeros(self.flat.shape, dtype=self.flat.abs().dtype, device=self.flat.device)
+        slope_jumps = torch.zeros(self.flat.shape, dtype=self.flat.abs().dtype, device=self.flat.device)
         for place, (left, right) in differences.sides.items() if leaf.is_complex() else ():
             apart = (left - right).abs()
             if not _is_beside_an_axis(leaf, place):
                 is_kink = apart > _SIDE * (left.abs() + right.abs())
-                bends[:, place[0]] = torch.maximum(bends[:, place[0]], torch.where(is_kink, apart, 0.0))
-        return bends.reshape(self._ours.shape)
+                slope_jumps[:, place[0]] = torch.maximum(slope_jumps[:, place[0]], torch.where(is_kink, apart, 0.0))
+        return slope_jumps.reshape(self._ours.shape)
 
     def floors(self, differences: Differences) -> Tensor:
         """What is nothing beside the outputs, of the shape of ours; zero where numbers of 60 digits say what is there."""

@@ -105,7 +105,7 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
         reason = Reason.CORNERS if agrees is None else None
     off = torch.zeros_like(kinks)
     error = torch.where(torch.isfinite(compared.ours.abs()), compared.error, torch.inf)
-    return Verdict(agrees, error, tolerance, off, kinks | (compared.bends > 0), None, reason, _note(compared, kinks))
+    return Verdict(agrees, error, tolerance, off, kinks | (compared.slope_jumps > 0), None, reason, _note(compared, kinks))
 
 
 def of_client(
@@ -153,7 +153,7 @@ def of_client(
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), (reason if open_question else None) or lost)
     if agrees and is_of_own_backward(objective, kinks):
         agrees, reason = is_mixture(objective, numeric, name, believed, kinks), Reason.CORNERS
-    kinks = kinks | (compared.bends > 0)
+    kinks = kinks | (compared.slope_jumps > 0)
     note = _AUTODIFF_WRONG if agrees and _is_better(compared, believed, repaired) else _note(compared, kinks)
     note = note or (_FEW_DIGITS if agrees and has_few else None)
     error = torch.where(compared.contradicted & ~repaired, torch.maximum(apart, compared.error), apart)
@@ -162,8 +162,8 @@ def of_client(
 
 def _left_open(compared: Compared, believed: Tensor, around: Subgradients | None, apart: Tensor) -> Tensor:
     """Elements that may be subgradients, by what was seen around the point, or at kinks of a complex input."""
-    at_bends = (compared.bends > 0) & (apart <= _OVER_A_SIDE * compared.bends)
-    return at_bends if around is None else at_bends | around.leaves_open(believed)
+    at_kinks = (compared.slope_jumps > 0) & (apart <= _OVER_A_SIDE * compared.slope_jumps)
+    return at_kinks if around is None else at_kinks | around.leaves_open(believed)
 
 
 def _difference(believed: Tensor, reference: Tensor) -> Tensor:
@@ -297,7 +297,7 @@ def _rounding(
 
 
 def _note(compared: Compared, kinks: Tensor) -> str | None:
-    return compared.note or (KINK if bool((kinks | (compared.bends > 0)).any()) else None)
+    return compared.note or (KINK if bool((kinks | (compared.slope_jumps > 0)).any()) else None)
 
 
 def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> tuple[Tensor, bool]:

@@ -332,7 +332,9 @@ class _Attempt:
     def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         counter = LimitedCounter(self._memory_bytes // COPIES)
         with torch.no_grad(), translating_errors():
-            inputs = regrouped(self.query, self._real(dtypes))  # not counted: whether this copies depends on where the body stands
+            inputs = regrouped(
+                self.query, self._real(dtypes)
+            )  # not counted: whether this copies depends on where the body stands
             function, cost = measured(lambda: self._make(inputs), counter)
         for node in function.graph.nodes:  # what is large is made again when it is computed: not two of it at a time
             if isinstance(node.meta.get("val"), Tensor) and node.meta["val"].numel() > _FEW:
