@@ -168,6 +168,10 @@ def kinks(evidence: Evidence, name: str) -> Iterator[Finding]:
         jumper = _suspect(evidence, name, ("jump", "switch"))
         jumping = None if jumper is None else seen_at(evidence, name, jumper, ("jump", "switch"))
         mask = torch.zeros_like(mask) if jumping is None else mask & ~jumping
+    elif marks is not None and bool(marks.edge.any()) and not bool(marks.singular.any()):
+        ending = _suspect(evidence, name, ("edge",))
+        ended = None if ending is None else seen_at(evidence, name, ending, ("edge",))
+        mask = mask if ended is None else mask & ~ended  # said already: the domain ends there
     if not bool(mask.any()):
         return
     record = _suspect(evidence, name, ("kink", "switch", "edge"))

@@ -46,3 +46,9 @@ def test_a_derivative_of_what_is_not_finite_is_blamed_on_what_made_that() -> Non
     because = report["inputs"]["x"]["because"]
     assert (because["line"], because["operation"]) == (1, "log")
     assert "infinite at x = 0 and NaN at x = -1" in because["reason"]
+
+
+def test_the_end_of_a_domain_is_one_finding_beside_a_kink_elsewhere() -> None:
+    assert [f["elements"] for f in explained("(x ** x).sum()", x=[0.0, 1.0])["inputs"]["x"]["findings"]] == [[[0]]]
+    beside = explained("(x ** 1.5).sum() + abs(x - 1).sum()", x=[0.0, 1.0])["inputs"]["x"]["findings"]
+    assert sorted(f["elements"] for f in beside) == [[[0]], [[1]]]
