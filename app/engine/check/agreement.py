@@ -14,17 +14,7 @@ from app.engine.check.autodiff_faults import disagreement
 from app.engine.check.conventions import may_read_a_triangle, mirrored, symmetric_agrees
 from app.engine.check.domain_ends import look_at_ends
 from app.engine.check.exact_differences import ExactDifferences, sides_differ
-from app.engine.check.finite_differences import (
-    CLOSE,
-    DIRECTIONS,
-    SAMPLED,
-    Budget,
-    Differences,
-    Numeric,
-    Place,
-    looks,
-    places_of,
-)
+from app.engine.check.finite_differences import DIRECTIONS, SAMPLED, Budget, Differences, Numeric, Place, looks, places_of
 from app.engine.check.objective import Differentiated
 from app.engine.stepwise.point import Point
 
@@ -120,7 +110,7 @@ def compare(
     doubtful = parts.doubtful(indices, differences, set(columns))
     unseen = _look_closely(numeric, name, parts, differences, doubtful, closer)
     _decide(objective, name, parts, differences, doubtful[:_ASKED], apart)
-    look_at_ends(numeric, name, parts.flat, doubtful[:CLOSE], differences)
+    look_at_ends(numeric, name, parts.flat, doubtful[: len(doubtful) - len(unseen)], differences)
     values, doubt, low, high = parts.table(differences)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
     computed = ~torch.isnan(values.abs())

@@ -23,7 +23,7 @@ SAMPLED: Final = 24  # elements an input, where not all are affordable
 DIRECTIONS: Final = 4  # random, of all elements together: one could hide a wrong element by chance; chosen
 _FARTHER: Final = 9.0  # decades at most that steps go farther down for an element below the others; chosen
 _LEVELS: Final = 12  # steps tried where the first does not settle
-CLOSE: Final = 24  # elements looked at closely, at most
+_CLOSE: Final = 24  # elements looked at closely, at most
 _KINK: Final = 1e-2  # of the two sides' slopes: a smooth function's differ by some 1e-5, so a thousand times that is a kink
 # Under random rounding; the least of four errors is a quarter of a typical one, and eight of these are allowed for.
 _RUNS: Final = 4
@@ -263,6 +263,6 @@ def places_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Place]:
 
 def looks(places: Sequence[Place], budget: Budget) -> tuple[Sequence[Place], Sequence[Place]]:
     """Those that may be looked at closely, and the rest."""
-    allowed = min(CLOSE, max(0, budget.left) // (2 * _LEVELS))
+    allowed = min(_CLOSE, max(0, budget.left) // (2 * _LEVELS))
     budget.spend(2 * _LEVELS * min(allowed, len(places)))
     return places[:allowed], places[allowed:]
