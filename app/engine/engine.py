@@ -20,7 +20,7 @@ from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.cuda.graphs import Recorder
 from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
-from app.engine.nonfinite import note_degenerate, note_nonfinite, note_overflow
+from app.engine.nonfinite import note_degenerate, note_nonfinite, note_overflow, note_undefined
 from app.engine.notes import Notes
 from app.engine.planning.plan import PASS_FLOPS, Plan, with_patterns
 from app.engine.planning.prepare import Prepared, Preparer
@@ -170,7 +170,9 @@ class Engine:
             note_degenerate(computation, of_one=needs == {"scalar"})
         _note_printed(computation)
         note_overflow(computation, tree.get("outputs", {}))
-        note_nonfinite(computation, {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives})
+        derivatives = {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives}
+        note_nonfinite(computation, derivatives)
+        note_undefined(computation, derivatives, of_one=needs == {"scalar"})
         report = _reported(prepared.plan, computation.layouts, prepared.samples or 1, self._device)
         return Answer(_sent(tree), notes.all(), report)
 

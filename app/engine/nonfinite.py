@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.dtypes import dtype_name
-from app.catalogue.facts import sentence, values
+from app.catalogue.facts import operations_with, sentence, short, values
 from app.engine.computation import Computation
 from app.engine.stepwise.conditioning import ill_conditioned_steps
 from app.engine.stepwise.degenerate_points import degenerate_steps
@@ -39,6 +39,44 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
         computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)
+
+
+def note_undefined(computation: Computation, derivatives: Mapping[str, Any], *, of_one: bool) -> None:
+    """A note for each output that is NaN where derivatives in the tree `derivatives` are finite: a function has none where it has no value.
+
+    Arguments:
+        of_one: all derivatives that are wanted are of one output.
+    """
+    prepared = computation.prepared
+    beyond = operations_with("finite_beyond")
+    if not any(short(name) in beyond for name in prepared.function.operations()):
+        return
+    if not any(_finite(value) for kind, tree in derivatives.items() for _, value in _leaves(tree, kind)):
+        return
+    try:
+        outputs = _outputs_here(computation)
+    except REFUSALS:  # a step without a batching rule: then nothing is known
+        return
+    for name, output in outputs.items():
+        if (name == prepared.of or not of_one) and bool(torch.isnan(output).any()):
+            path = f"outputs.{name}"
+            words = "is NaN in places: the function is not defined there, and a derivative of it, though finite, says nothing."
+            computation.notes.say("non_finite", f"`{path}` {words}", path)
+
+
+def _outputs_here(computation: Computation) -> dict[str, Tensor]:
+    """The outputs at the query's point; of a batch those of all samples."""
+    query, function = computation.query, computation.prepared.function
+    if computation.prepared.samples is None:
+        return dict(computation.evaluation.outputs)
+
+    def outputs(leaves: Mapping[str, Tensor]) -> list[Tensor]:
+        return list(Point(function, leaves, query.seed, wide=False).run({}))
+
+    dims = ({name: 0 if query.is_batched(name) else None for name in computation.leaves},)
+    with torch.no_grad():
+        batched = torch.func.vmap(outputs, in_dims=dims, randomness="same")(dict(computation.leaves))
+    return dict(zip(function.outputs, batched, strict=True))
 
 
 def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.bounded_cache import BoundedCache
-from app.catalogue.facts import short, values
+from app.catalogue.facts import operations_with, short, values
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
 from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
@@ -209,8 +209,8 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     """
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial or function.printed)
-    # A factorisation's numbers decide whether a note stands beside them.
-    noted = values("degenerate").keys() | values("conditioned").keys()
+    # Their numbers decide whether a note stands beside them.
+    noted = values("degenerate").keys() | values("conditioned").keys() | operations_with("finite_beyond")
     is_fixed = is_fixed and not (prepared.wrt and {short(name) for name in function.operations()} & noted)
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
     if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:

@@ -88,3 +88,21 @@ def test_no_sample_overflows_without_a_note() -> None:
                 assert path in noted(answer), (query.operation, query.parameters)
     assert asked > 50
     assert overflows > 5
+
+
+@pytest.mark.parametrize(
+    "call", ["torch.igamma(a, x)", "torch.special.gammainc(a, x)", "torch.igammac(a, x)", "torch.special.gammaincc(a, x)"]
+)
+@pytest.mark.parametrize("kind", ["vjp", "gradient", "jacobian"])
+def test_an_output_that_is_nan_beside_a_finite_derivative_is_named(call: str, kind: str) -> None:
+    for a, is_noted in ((-1.0, True), (1.5, False)):
+        answer = ask(program=f"{call}.sum()", inputs={"a": [a], "x": [2.0]}, wrt=("x",), want=[kind])
+        assert ("is NaN" in noted(answer).get("outputs.output", "")) == is_noted
+
+
+def test_a_nan_of_one_sample_beside_its_derivative_is_named() -> None:
+    sent = {"a": np.array([[1.5], [-1.0]]), "x": np.array([[2.0], [2.0]])}
+    answer = ask(program="torch.igamma(a, x).sum()", inputs=sent, wrt=("x",), batched=("a", "x"), want=["gradient"])
+    assert "is NaN" in noted(answer)["outputs.output"]
+    answer = ask(program="y = torch.igamma(a, x)\nz = x.sum()\nreturn y, z", inputs=sent, wrt=("x",), of="z", want=["gradient"])
+    assert not noted(answer)
