@@ -52,7 +52,8 @@ class Computation:
         name = self.prepared.of or ""
         value = self.evaluation.outputs[name]
         if not value.requires_grad:
-            raise no_derivative(self.prepared.function.title, self.prepared.wrt, {name: value.dtype})
+            cut = self.evaluation.cut()
+            raise no_derivative(self.prepared.function.title, self.prepared.wrt, {name: value.dtype}, cut)
         return (self.cotangents[0][name] * value).sum() if self.query.weighted else value
 
     @cached_property

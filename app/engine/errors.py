@@ -135,8 +135,14 @@ def refusing_second_derivatives() -> Iterator[None]:
     ) from error
 
 
-def no_derivative(title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dtype]) -> PullbackError:
-    """`not_differentiable`, with the reason: no floating input, a discrete result, or no path."""
+def no_derivative(
+    title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dtype], cut: tuple[Step, Step] | None = None
+) -> PullbackError:
+    """`not_differentiable`, with the reason: no floating input, a discrete result, or no path.
+
+    Arguments:
+        cut: of a program, the step that cuts the path, and the last one before it.
+    """
     fix = 'Want "explain" alone to see the step that cuts the path, and a way out.'
     if not wrt:
         return PullbackError(
@@ -157,6 +163,15 @@ def no_derivative(title: str, wrt: Sequence[str], outputs: Mapping[str, torch.dt
             expected="a floating or complex output",
             given=kinds,
             fix=fix,
+        )
+    if cut is not None:
+        step, before = cut
+        return PullbackError(
+            "not_differentiable",
+            f"No output of `{title}` depends differentiably on {names}: line {step.line}, `{step.text}`, cuts the path.",
+            at="wrt",
+            fix=f"End the program with `return` and what line {before.line} computes, `{before.text}`, "
+            'or leave out of the cutting line what cuts. "explain" alone says more.',
         )
     return PullbackError(
         "not_differentiable",

@@ -274,3 +274,20 @@ def test_what_is_frozen_is_said_only_where_the_derivatives_are_left_open() -> No
     assert said(asked(text, inputs=inputs, want=("gradient",)), "frozen")
     assert not said(asked(text, inputs=inputs, want=("gradient",), wrt=("x",)), "frozen")
     assert not said(asked(text, inputs=inputs, want=("outputs",)), "frozen")
+
+
+@pytest.mark.parametrize("kind", ["gradient", "vjp"])
+@pytest.mark.parametrize(
+    ("program", "line", "end"),
+    [
+        ("y = (x * 2).sum()\nval = y.detach().numpy()", 3, "y = (x * 2).sum()"),
+        ("y = (x * 2).sum()\nz = y.detach()\nw = z * 2\nval = w + 1", 3, "y = (x * 2).sum()"),
+        ("h = x * 2\nwith torch.no_grad():\n    y = h.sum()\ny", 4, "h = x * 2"),
+    ],
+)
+def test_the_line_that_cuts_the_path_to_the_output_is_named(program: str, line: int, end: str, kind: str) -> None:
+    with pytest.raises(PullbackError) as caught:
+        asked(program, inputs={"x": [1.0, 2.0]}, want=(kind,))
+    assert caught.value.code == "not_differentiable"
+    assert f"line {line}, `" in caught.value.detail
+    assert f"`{end}`" in str(caught.value.fix)

@@ -15,7 +15,7 @@ from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
 from app.engine.errors import Attempt, no_derivative
 from app.engine.notes import Notes
 from app.engine.tensors import seed_generators
-from app.program.function import Function
+from app.program.function import Function, Step
 
 T = TypeVar("T")
 # PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
@@ -80,8 +80,22 @@ class Evaluation:
         differentiable = {name: value for name, value in self.outputs.items() if value.requires_grad}
         if not differentiable:
             dtypes = {name: value.dtype for name, value in self.outputs.items()}
-            raise no_derivative(self.function.title, self.wrt, dtypes)
+            raise no_derivative(self.function.title, self.wrt, dtypes, self.cut())
         return differentiable
+
+    def cut(self) -> tuple[Step, Step] | None:
+        """Of a program the step next to its outputs that cuts the path from its inputs, and the last one before it."""
+        nodes = list(self.function.pattern.output_node().all_input_nodes) if self.function.title == "program" else []
+        seen = set(nodes)
+        for node in nodes:  # grows while it is gone through
+            before = next(
+                (source for source in node.all_input_nodes if source.meta.get("live") and "step" in source.meta), None
+            )
+            if before is not None and "step" in node.meta and not node.meta.get("live"):
+                return node.meta["step"], before.meta["step"]
+            nodes += [source for source in node.all_input_nodes if source not in seen]
+            seen.update(node.all_input_nodes)
+        return None
 
     def at(self, changed: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Outputs with the leaves of `changed` put in place of the point's; differentiable in them."""
