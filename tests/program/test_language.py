@@ -100,6 +100,14 @@ SAME = [
     "torch.triu(torch.ones(3, 3)).double() @ x", "x.movedim(0, 1)", "x.unbind(0)[1]", "torch.unbind(x, 1)[-1]",
     "torch.logsumexp(x, dim=(0, 1))", "x.argmax(1)", "torch.nonzero(x > 0)", "x.T[0].shape[0] * x", "torch.trapezoid(x, dim=1)",
     "class A:\n    k = 1\nclass B(A):\n    pass\nclass C(A):\n    k = 5\nclass D(B, C):\n    pass\nreturn x * D().k",
+    "k = 1\ng = (x * k for i in range(2))\nk = 5\nreturn sum(g)", "k = 1\ng = map(lambda t: t * k, [x, x])\nk = 5\nreturn sum(g)",
+    "y = x * 1\ng = (y * i for i in range(1, 3))\ny.mul_(10)\nreturn sum(g)", "y = x * 1\nreturn sum(y.mul_(2) for i in range(2))",
+    "g = (i for i in range(1, 5))\nreturn x * sum(p * q for p, q in zip(g, g))", "g = (x * i for i in range(3))\nreturn sum(g) + sum(g, x)",
+    "e = enumerate([10, 20])\nfor i, v in e:\n    break\nfor i, v in e:\n    x = x * v + i\nreturn x",
+    "g = iter([1, 2, 3, 4])\na = any(i == 2 for i in g)\nreturn x * sum(g)", "g = iter([2, 0, 3, 4])\na = all(g)\nreturn x * sum(g)",
+    "g = iter([1, 2, 3, 4])\na = 2 in g\nreturn x * sum(g)", "a = iter([1, 2, 3])\nc = list(zip(a, [5]))\nreturn x * next(a)",
+    "hs = [1, 2]\ng = map(lambda v: v * x, hs)\nhs.append(4)\nreturn sum(g)",
+    "hs = [x]\nfor h in hs:\n    if len(hs) < 3:\n        hs.append(h * 2)\nreturn sum(hs)",
     "torch.cumprod(x, dim=0)", "torch.kron(b, b)", "x.diagonal().sum()", "torch.trace(x[:, :3])",
 ]  # fmt: skip
 

@@ -77,6 +77,10 @@ def constructed(
     params = options.pop("params")
     options = {key: _plain(kind, key, value) for key, value in options.items() if key not in _INERT}
     members = [params] if isinstance(params, dict) else items(params)
+    if not members:
+        raise Refusal(
+            f"`optim.{kind}` got an empty parameter list.", "A generator that was gone through before is empty: `list(…)`."
+        )
     listed = members if any(isinstance(member, dict) for member in members) else [{"params": members}]
     groups: list[dict[str, Value]] = []
     for group in listed:

@@ -129,13 +129,26 @@ class Displays(Assigning):
     def _set_comprehension(self, node: ast.SetComp) -> list[Value]:
         return _distinct(self._comprehension(node))
 
-    def _comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> list[Value]:
+    def _generator(self, node: ast.GeneratorExp) -> values.Iterator:
+        """Its first clause is read at once, all else when a member is taken, with the names as they are then."""
+        return values.Iterator(self._later(node, self.stream(node.generators[0].iter), Scope(self.scope, inner=True)))
+
+    def _later(self, node: ast.GeneratorExp, first: Iterator[Value], scope: Scope) -> Iterator[Value]:
+        steps = self._generated(node.generators, 0, first)
+        while True:
+            with self.inside(scope):
+                if next(steps, steps) is steps:
+                    return
+                member = self.value(node.elt)
+            yield member
+
+    def _comprehension(self, node: ast.ListComp | ast.SetComp) -> list[Value]:
         collected: list[Value] = []
         with self.inside(Scope(self.scope, inner=True)):
             for _ in self._generated(node.generators, 0):
                 collected.append(self.value(node.elt))
                 static.check_length(len(collected))
-        return values.Iterator(collected) if isinstance(node, ast.GeneratorExp) else collected
+        return collected
 
     def _dict_comprehension(self, node: ast.DictComp) -> dict[Any, Value]:
         collected: dict[Any, Value] = {}
@@ -148,12 +161,12 @@ class Displays(Assigning):
                 static.check_length(len(collected))
         return collected
 
-    def _generated(self, clauses: list[ast.comprehension], level: int) -> Iterator[None]:
+    def _generated(self, clauses: list[ast.comprehension], level: int, first: Iterator[Value] | None = None) -> Iterator[None]:
         if level == len(clauses):
             yield
             return
         clause = clauses[level]
-        for item in self.items(clause.iter):
+        for item in self.stream(clause.iter) if first is None else first:
             self.iterate()
             self.assign(clause.target, item)
             if all(self.truth(condition) for condition in clause.ifs):

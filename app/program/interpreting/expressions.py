@@ -45,7 +45,7 @@ class Reader(Displays):
             ast.Constant: self._constant, ast.Name: self._name, ast.Attribute: self._attribute, ast.Call: self._call,
             ast.BinOp: self._binary, ast.UnaryOp: self._unary, ast.Compare: self._compare, ast.BoolOp: self._boolean,
             ast.IfExp: self._conditional, ast.Subscript: self._subscript, ast.Slice: self._slice, ast.List: self._list,
-            ast.Tuple: self._tuple, ast.Dict: self._dict, ast.ListComp: self._comprehension, ast.GeneratorExp: self._comprehension,
+            ast.Tuple: self._tuple, ast.Dict: self._dict, ast.ListComp: self._comprehension, ast.GeneratorExp: self._generator,
             ast.Yield: self._yield, ast.YieldFrom: self._yield_from, ast.Set: self._set, ast.SetComp: self._set_comprehension,
             ast.DictComp: self._dict_comprehension, ast.Lambda: self._lambda, ast.NamedExpr: self._walrus, ast.JoinedStr: self._joined,
         }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -100,6 +100,16 @@ class State:
         value = self.value(node)
         members: list[Value] = self.located(node, lambda: self.builtins.items(self.emitter(node), value))
         return [self.read(member) for member in members]
+
+    def stream(self, node: ast.expr) -> Iterator[Value]:
+        """The same one at a time; the expression itself is read at once."""
+        value = self.value(node)
+        return self._taken(node, self.located(node, lambda: self.builtins.stream(self.emitter(node), value)))
+
+    def _taken(self, node: ast.expr, members: Iterator[Value]) -> Iterator[Value]:
+        end = object()
+        while (member := self.located(node, lambda: next(members, end))) is not end:
+            yield self.read(member)
 
     def located(self, node: ast.AST, run: Callable[[], Value]) -> Any:
         try:

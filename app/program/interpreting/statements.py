@@ -158,7 +158,7 @@ class Runner(Definitions):
 
     def _loop(self, statement: ast.For) -> Returned | None:
         reader = self._reader
-        for item in reader.items(statement.iter):
+        for item in reader.stream(statement.iter):
             reader.located(statement, reader.iterate)
             reader.statement = statement
             reader.assign(statement.target, item)

@@ -77,7 +77,7 @@ class Builtins:
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
             "pow": self._pow,
-            "iter": lambda emit, args, kwargs: Iterator(self.items(emit, args[0])), "next": self._next, "set": self._distinct,
+            "iter": lambda emit, args, kwargs: self.stream(emit, args[0]), "next": self._next, "set": self._distinct,
             "frozenset": self._distinct, "callable": lambda emit, args, kwargs: _is_callable(args[0]),
             **{name: functools.partial(self._extreme, name) for name in ("min", "max")},
             **{name: functools.partial(self._truth, name) for name in ("all", "any")},
@@ -97,9 +97,9 @@ class Builtins:
                 code="too_costly",
             )
         if isinstance(value, Iterator):
-            self._trace.budget.spend(1 + len(value) // 8)
-            taken = list(value)
-            value.clear()  # what is gone through once is empty then
+            taken = list(islice(value, LENGTH_LIMIT + 1))
+            static.check_length(len(taken))
+            self._trace.budget.spend(1 + len(taken) // 8)
             return taken
         if isinstance(value, list | tuple | range | dict):
             self._trace.budget.spend(1 + len(value) // 8)
@@ -109,6 +109,12 @@ class Builtins:
         if containers.is_sequence(value):
             return list(value.own if value.kind.endswith("Dict") else value.own.values())
         raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
+
+    def stream(self, emit: Emit, value: Value) -> Iterator:
+        """The members of `value` one at a time: what is not taken of an iterator stays in it, a list may grow on the way."""
+        if isinstance(value, Iterator):
+            return value
+        return Iterator(value if type(value) is list else self.items(emit, value))
 
     def _len(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
         (value,) = _arguments("len", args, kwargs, 1)
@@ -127,16 +133,16 @@ class Builtins:
     def _range(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> range:
         return static.span(*_arguments("range", args, kwargs, 3))
 
-    def _zip(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+    def _zip(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Iterator:
         _arguments("zip", (), {k: v for k, v in kwargs.items() if k != "strict"}, 0)
-        return Iterator(islice(zip(*(self.items(emit, value) for value in args), strict=False), LENGTH_LIMIT))
+        return Iterator(zip(*(self.stream(emit, value) for value in args), strict=False))
 
-    def _enumerate(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+    def _enumerate(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Iterator:
         start = static.integer(kwargs.get("start", args[1] if len(args) > 1 else 0), "`start`")
         (value,) = _arguments("enumerate", args[:1], {k: v for k, v in kwargs.items() if k != "start"}, 1)
-        return Iterator(enumerate(self.items(emit, value), start))
+        return Iterator(enumerate(self.stream(emit, value), start))
 
-    def _reversed(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
+    def _reversed(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Iterator:
         (value,) = _arguments("reversed", args, kwargs, 1)
         return Iterator(self.items(emit, value)[::-1])
 
@@ -146,8 +152,8 @@ class Builtins:
     def _next(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         """`next(iter(loader))`, `next(model.parameters())`."""
         if args and isinstance(args[0], Iterator):
-            if args[0]:
-                return args[0].pop(0)
+            for member in args[0]:
+                return member
         elif args and isinstance(args[0], list | tuple) and args[0]:
             return args[0][0]
         if len(args) == 2:
@@ -178,10 +184,12 @@ class Builtins:
         if not args or is_tensor(args[0]):
             return self._operation(emit, "sum", args, kwargs)
         start = kwargs.get("start", args[1] if len(args) > 1 else None)
-        values = self.items(emit, args[0])
-        if start is None and not values:
-            return 0
-        return functools.reduce(functools.partial(self._add, emit), values if start is None else [start, *values])
+        values = self.stream(emit, args[0])
+        if start is None:
+            start = next(values, 0)
+            if self._trace.has_written and is_tensor(start):  # the next member may be written into the same tensor
+                start = self._add(emit, 0, start)
+        return functools.reduce(functools.partial(self._add, emit), values, start)
 
     def _add(self, emit: Emit, left: Value, right: Value) -> Value:
         if is_tensor(left) or is_tensor(right):
@@ -226,9 +234,12 @@ class Builtins:
     def _truth(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):
             return self._operation(emit, name, args, kwargs)
-        values = self.items(emit, _arguments(name, args, kwargs, 1)[0])
-        static.plain(values)
-        return all(values) if name == "all" else any(values)
+        stops = name == "any"
+        for member in self.stream(emit, _arguments(name, args, kwargs, 1)[0]):
+            static.plain([member])
+            if bool(member) == stops:
+                return stops
+        return not stops
 
     def _abs(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if args and static.is_number(args[0]):

@@ -30,7 +30,7 @@ from app.program.semantics.graph_values import Emit, MultiOutput, Value, example
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import ClassValue, Instance
+from app.program.semantics.values import ClassValue, Instance, Iterator
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -65,7 +65,7 @@ class Calls:
         )
         self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
-        self._plain = plain.Plain(invoke, self.builtins.items)
+        self._plain = plain.Plain(invoke, self.builtins.items, self.builtins.stream)
         self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked)
         self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
@@ -77,7 +77,7 @@ class Calls:
             return functools.partial(self.builtins.table[name], emit)
         special = self._special(short, emit) or self._packages.resolve(short, emit)
         if special is not None:
-            return special
+            return special if short.rpartition(".")[2] in self._plain.table else functools.partial(self._listed, emit, special)
         base = name.removeprefix("torch.")
         if base in ("detach", "stop_gradient"):
             return functools.partial(_detached, emit)
@@ -97,6 +97,13 @@ class Calls:
         if refusal:
             raise refusal
         return self._operation_named(name, short, emit)
+
+    def _listed(self, emit: Emit, called: Called, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """A call that goes through the generators it is given: `autograd.grad(y, net.parameters())`."""
+        plain = (self.builtins.items(emit, value) if isinstance(value, Iterator) else value for value in args)
+        return called(
+            tuple(plain), {k: self.builtins.items(emit, v) if isinstance(v, Iterator) else v for k, v in kwargs.items()}
+        )
 
     def _operation_named(self, name: str, short: str, emit: Emit) -> Called:
         root, _, rest = short.partition(".")
@@ -148,13 +155,8 @@ class Calls:
             return lambda args, kwargs: optimizers.constructed(
                 short.removeprefix("optim."), functools.partial(self.builtins.items, emit), args, kwargs
             )
-        tail = (
-            short
-            if short in self._plain.table
-            else short.rpartition(".")[2]
-            if short.startswith(("functools.", "collections."))
-            else ""
-        )
+        known = short in self._plain.table or not short.startswith(("functools.", "collections."))
+        tail = short if known else short.rpartition(".")[2]
         if tail in self._plain.table:
             return functools.partial(self._plain.table[tail], emit)
         if short in ("Size", "nn.Module"):
@@ -333,6 +335,8 @@ class Calls:
         values = [args[0]] if is_tensor(args[0]) else self.builtins.items(emit, args[0])
         if self.gradients.last is not None:  # of weights it is their gradients that are clipped; of gradients, they themselves
             values = [value for value in self.gradients.grads(emit, values) if is_tensor(value)]
+        if not values:  # a generator that was gone through before
+            return self._new_tensor(emit, "tensor", (0.0,), {}) if name == "clip_grad_norm_" else None
         bound = args[1] if len(args) > 1 else next(iter(kwargs.values()))
         seen = len(self._trace.overwritten)
         try:

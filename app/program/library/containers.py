@@ -11,7 +11,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import Instance
+from app.program.semantics.values import Instance, Iterator
 
 # What may be a key of a dict.
 KEYS: Final = (str, int, float, tuple)
@@ -52,7 +52,7 @@ def new_container(weights: Weights, name: str, args: tuple[Value, ...], kwargs: 
         held = args[0] if args else next(iter(kwargs.values()), [])
         if isinstance(held, dict):
             pairs = [(str(key), part) for key, part in held.items()]
-        elif isinstance(held, list | tuple):
+        elif isinstance(held, list | tuple | Iterator):
             pairs = [(str(index), part) for index, part in enumerate(held)]
         else:
             raise Refusal(f"`nn.{name}` holds modules, not {named(held)}.")
@@ -118,12 +118,12 @@ def method(
         values = [(key, weights.tensor_of(weight)) for key, weight in pairs]
         if name == "state_dict":
             return dict(values)
-        return [value for _, value in values] if name in ("parameters", "buffers") else values
+        return Iterator([value for _, value in values] if name in ("parameters", "buffers") else values)
     if name in ("children", "named_children", "modules", "named_modules"):
         held = [pair for pair in members(module) if isinstance(pair[1], Instance | LayerValue)]
         if name == "modules":
-            return list(submodules(module))
-        return held if name == "named_children" else [part for _, part in held]
+            return Iterator(list(submodules(module)))
+        return Iterator(held if name == "named_children" else [part for _, part in held])
     if isinstance(module, Instance):
         return _changed(weights, module, name, args, kwargs)
     raise Refusal(f"`nn.{module.name}` has no `.{name}()` here.")
@@ -139,7 +139,7 @@ def _changed(weights: Weights, module: Instance, name: str, args: tuple[Value, .
     if name == "append" and len(values) == 1:
         _add(weights, module, str(len(module.own)), values[0])
         return module
-    if name == "extend" and len(values) == 1 and isinstance(values[0], list | tuple):
+    if name == "extend" and len(values) == 1 and isinstance(values[0], list | tuple | Iterator):
         for part in values[0]:
             _add(weights, module, str(len(module.own)), part)
         return module

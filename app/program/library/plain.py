@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 import torch
@@ -68,8 +68,8 @@ def limits(short: str, args: tuple[Value, ...], default: torch.dtype) -> torch.f
 class Plain:
     """Functions that take functions, and questions about plain values."""
 
-    def __init__(self, invoke: Invoke, items: Items) -> None:
-        self._invoke, self._items = invoke, items
+    def __init__(self, invoke: Invoke, items: Items, stream: Callable[[Emit, Value], Iterator]) -> None:
+        self._invoke, self._items, self._stream = invoke, items, stream
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": self._defaultdict,
@@ -98,25 +98,26 @@ class Plain:
             raise Refusal("`accumulate` takes a function here.", "Write `torch.cumsum(x, 0)`.")
         return list(itertools.accumulate(values, lambda left, right: self._invoke(args[1], (left, right), {})))
 
-    def _map(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
+    def _map(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         if len(args) < 2:
             raise Refusal("`map` takes a function and lists.")
-        groups = zip(*(self._items(emit, v) for v in args[1:]), strict=False)
+        groups = zip(*(self._stream(emit, v) for v in args[1:]), strict=False)
         return Iterator(self._invoke(args[0], group, {}) for group in groups)
 
-    def _filter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
+    def _filter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         if len(args) != 2:
             raise Refusal("`filter` takes a function and a list.")
-        members = []
-        for member in self._items(emit, args[1]):
-            verdict = member if args[0] is None else self._invoke(args[0], (member,), {})
+        return Iterator(self._passed(args[0], self._stream(emit, args[1])))
+
+    def _passed(self, test: Value, members: Iterator) -> Generator[Value]:
+        for member in members:
+            verdict = member if test is None else self._invoke(test, (member,), {})
             if is_tensor(verdict):
                 raise Refusal(
                     "`filter` on tensors is not in the language.", "Write `x[mask]`, or a list comprehension with `if`."
                 )
             if verdict:
-                members.append(member)
-        return Iterator(members)
+                yield member
 
     def _dict(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
         entries: dict[Any, Value] = {}

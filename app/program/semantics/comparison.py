@@ -12,7 +12,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, Named
+from app.program.semantics.values import ClassValue, Iterator, Named
 
 SYMBOLS: Final[dict[type[ast.AST], str]] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",
@@ -34,6 +34,8 @@ def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop
     if isinstance(operation, ast.In | ast.NotIn):
         if isinstance(left, str) and isinstance(right, str):
             return (left in right) == isinstance(operation, ast.In)
+        if isinstance(right, Iterator):  # it is gone through until the value comes
+            return any(_is_in(left, member) for member in right) == isinstance(operation, ast.In)
         if not isinstance(right, list | tuple | range | dict):
             raise Refusal("`in` looks into plain lists only.", "Write `(x == y).any()` for tensors.")
         static.plain([left, list(right) if isinstance(right, dict) else right])
@@ -44,6 +46,11 @@ def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop
             raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
         return (left is right) == (symbol == "==")
     return operate(symbol, left, right)
+
+
+def _is_in(left: Value, member: Value) -> bool:
+    static.plain([left, member])
+    return bool(left == member)
 
 
 def _is_type(value: Value) -> bool:

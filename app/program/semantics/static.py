@@ -221,6 +221,7 @@ _KINDS: Final = {
     "FunctionValue": "a function", "ClassValue": "a class", "Instance": "an object", "LayerValue": "a module", "Method": "a method",
     "DistributionValue": "a distribution", "Transformed": "a function", "Partial": "a function", "MultiOutput": "several tensors",
     "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
+    "Iterator": "a generator",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -174,8 +175,24 @@ class DefaultDict(dict):  # type: ignore[type-arg]
     factory: Any = None
 
 
-class Iterator(list):  # type: ignore[type-arg]
-    """`iter(values)`: what `next` has not taken yet."""
+class Iterator:
+    """What gives its members one at a time, once: a generator expression, `zip`, `map`, `iter(values)`, `net.parameters()`."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self._source = iter(source)
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._source)
+        except RecursionError:
+            raise Refusal(
+                "Generators are nested too deep here.", "Make lists in between: `list(…)`.", code="too_costly"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
