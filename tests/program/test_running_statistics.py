@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from app.errors import PullbackError
 from tests.engine.asking import results
 
 X = np.random.default_rng(0).normal(size=(5, 3, 4))
@@ -79,3 +80,34 @@ def test_a_buffer_under_another_name_is_the_buffer(taken: str, read: str) -> Non
     wanted = eval(read, names)  # noqa: S307
     text = f"norm = nn.BatchNorm1d(3)\n{taken}\nnorm(2 * x)\nnorm(x)\n{read} * 1"
     np.testing.assert_allclose(results(program=text, inputs={"x": X}, seed=0)["outputs"]["output"], wanted, 1e-10)
+
+
+_FUNCTION = "m = torch.zeros(3)\nv = torch.ones(3)\nF = torch.nn.functional\n"
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "F.batch_norm(x, m, v, training=True)\nF.batch_norm(x, m, v)",
+        "F.batch_norm(x, m, v, None, None, True)\nm.sum()",
+        "part = m[:1]\nF.batch_norm(x, m, v, training=True)\npart * 2",
+        "F.batch_norm(x, running_mean=m, running_var=v, training=True)\nv",
+        "norm = nn.BatchNorm1d(3)\nF.batch_norm(x, norm.running_mean, norm.running_var, training=True)\nnorm.eval()\nnorm(x)",
+    ],
+)
+def test_statistics_that_the_function_changed_are_refused_where_they_are_read(reading: str) -> None:
+    with pytest.raises(PullbackError, match="changed these running statistics") as refused:
+        results(program=_FUNCTION + reading, inputs={"x": X}, seed=0)
+    assert "nn.BatchNorm1d" in str(refused.value.fix)
+
+
+def test_statistics_of_the_function_that_nothing_reads_afterwards_are_left_alone() -> None:
+    sent = {"x": X, "m": np.zeros(3), "v": np.ones(3)}
+    text = "before = m.sum()\nfor k in range(3):\n    y = torch.nn.functional.batch_norm(x, m, v, training=True)\n(y ** 3 + before).sum()"
+    answer = results(program=text, inputs=sent, want=("outputs", "gradient"), wrt=("x",))
+    x = torch.tensor(X, requires_grad=True)
+    wanted = (nn.functional.batch_norm(x, None, None, training=True) ** 3).sum()
+    wanted.backward()
+    np.testing.assert_allclose(answer["outputs"]["output"], wanted.detach(), 1e-10, 1e-12)
+    assert x.grad is not None
+    np.testing.assert_allclose(answer["gradient"]["x"], x.grad, 1e-10, 1e-10)

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from app.catalogue.better.overwriting import lasting, row_major
 from app.catalogue.better.tracked import is_differentiated
+from app.program.reading.source import Refusal
 
 
 class _Viewed:
@@ -58,10 +59,12 @@ class Cell:
         writes: of a root: writes into its memory so far.
         leaf: the program declared it as a leaf that requires grad (`torch.zeros(3, requires_grad=True)`).
         members: of a root: the cells of what shows its memory.
+        copy: what a kernel that writes unseen is given in the place of this tensor.
+        unknown: of a root: a kernel wrote into it past its version counter, so that its value is not known any more.
         history: of the identity: (number of the step at which it began, node), for gradients that were taken earlier.
     """
 
-    __slots__ = ("history", "leaf", "members", "node", "root", "version", "views", "writes")
+    __slots__ = ("copy", "history", "leaf", "members", "node", "root", "unknown", "version", "views", "writes")
 
     def __init__(self, node: fx.Node, root: Cell | None = None, views: tuple[View, ...] = ()) -> None:
         self.node = node
@@ -70,6 +73,8 @@ class Cell:
         self.writes = 0
         self.version = self.root.writes
         self.leaf = False
+        self.copy: fx.Node | None = None
+        self.unknown = False
         self.members: list[Cell] = []
         self.history: list[tuple[int, fx.Node]] = []
 
@@ -80,6 +85,37 @@ def cell_of(node: fx.Node) -> Cell:
     if cell is None:
         cell = node.meta["cell"] = Cell(node)
     return cell
+
+
+def without_unseen_writes(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], copy: Callable[[fx.Node], fx.Node]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments of a call that writes past version counters, `batch_norm` in training, with copies of its running statistics.
+
+    Their own values are not known from there on. None for every other call.
+    """
+    if target is not torch.nn.functional.batch_norm or not (args[5] if len(args) > 5 else kwargs.get("training")):
+        return None
+    buffers = (*args[1:3], kwargs.get("running_mean"), kwargs.get("running_var"))
+    cells = {node: cell_of(node) for node in buffers if isinstance(node, fx.Node)}
+    for node, cell in cells.items():
+        cell.copy = cell.copy or copy(node)
+    for cell in cells.values():
+        cell.root.unknown = True
+
+    def instead(value: Any) -> Any:
+        return cells[value].copy if isinstance(value, fx.Node) and value in cells else value
+
+    return tuple(map(instead, args)), {name: instead(value) for name, value in kwargs.items()}
+
+
+def check_known(cell: Cell) -> None:
+    """Raises a refusal where the memory of a tensor was written into unseen."""
+    if cell.root.unknown:
+        raise Refusal(
+            "`batch_norm` with `training=True` changed these running statistics, and what it left there is not known here.",
+            "Use `nn.BatchNorm1d`, `nn.BatchNorm2d`…, whose buffers are followed, or give None as running_mean and running_var.",
+        )
 
 
 def storage(tensor: Tensor) -> int:

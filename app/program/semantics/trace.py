@@ -132,6 +132,10 @@ class Trace:
             tuple(lowered(value, self.read) for value in args),
             {name: lowered(value, self.read) for name, value in (kwargs or {}).items()},
         )
+        copied = aliases.without_unseen_writes(
+            target, *arguments, lambda node: self._appended(step, torch.Tensor.clone, (self.now(node),), {})
+        )
+        arguments = copied or arguments
         taken, named = arguments if exact else mapped_nodes(arguments, self._taken)
         node = self._appended(step, target, taken, named, random, usage)
         node.meta["arguments"] = arguments
@@ -182,6 +186,7 @@ class Trace:
         cell = identity.meta.get("cell")
         if cell is None:
             return identity
+        aliases.check_known(cell)
         if cell.version != cell.root.writes:
             node = cell.root.node
             step = identity.meta["step"]
@@ -341,7 +346,7 @@ class Trace:
         if [tensor._version for tensor in tensors] != versions:
             raise Refusal(
                 f"`{step.operation}` would change its argument in place, and values here never change.",
-                "Leave `inplace` out; with `training=True` give None as running_mean and running_var.",
+                "Leave `inplace` out; in training give None as running_mean and running_var.",
             )
         return result
 
