@@ -216,7 +216,7 @@ def _lost(
         amounts: what `believed` and `reference` differ by, what they may, and what rounding and printed digits are of that.
     """
     apart, tolerance, doubt = amounts
-    if is_nothing_left(reference, tolerance, apart, precision):
+    if is_nothing_left(believed, reference, tolerance, apart, precision):
         return Reason.NO_DIGITS, False
     written = 0.0 if precision.half is None else precision.half.reshape(apart.shape)
     unexplained = apart - (tolerance - doubt + written)

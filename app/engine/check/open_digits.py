@@ -46,13 +46,28 @@ def is_open(
         by_rounding: what `believed` and `reference` differ by beyond what anything else than rounding leaves in doubt.
     """
     size = _sizes(objective, reference)
-    allowed = torch.maximum(_PART * size, _UNITS * _unit(size, precision))
-    is_unconfirmed = by_rounding > allowed
+    # Below its ordinary numbers an arithmetic has a few digits or none, which half and twice the derivative share: the rounded number alone.
+    is_beneath = _is_beneath(reference, precision)
+    allowed = torch.where(is_beneath, _PART * size, torch.maximum(_PART * size, _UNITS * _unit(size, precision)))
+    is_unconfirmed = (by_rounding > allowed) & ~_is_rounded(believed, reference, precision)
     if not bool(is_unconfirmed.any()):
         return False
     for own in _of_pytorch(objective, name, ours, precision):
-        is_unconfirmed &= ~((believed - own).abs() <= _OF_PYTORCH * _unit(_sizes(objective, own), precision))
+        units = torch.where(is_beneath, 0.0, _OF_PYTORCH)
+        is_unconfirmed &= ~((believed - own).abs() <= units * _unit(_sizes(objective, own), precision))
     return True if bool(is_unconfirmed.any()) else None
+
+
+def _is_beneath(reference: Tensor, precision: ClientPrecision) -> Tensor:
+    """Elements that are not zero and below the ordinary numbers of the client's arithmetic."""
+    return (reference != 0) & (reference.abs() < precision.tiny)
+
+
+def _is_rounded(believed: Tensor, reference: Tensor, precision: ClientPrecision) -> Tensor:
+    """Such elements at which the client has exactly what the arithmetic makes of the derivative: a subnormal number, or zero."""
+    if reference.is_complex() or precision.dtype == torch.float64:
+        return torch.zeros_like(reference, dtype=torch.bool)
+    return _is_beneath(reference, precision) & (believed == reference.to(precision.dtype).to(reference.dtype))
 
 
 def _unit(size: Tensor, precision: ClientPrecision) -> Tensor:
@@ -101,10 +116,10 @@ def vanishes_in_float32(objective: Differentiated, name: str, ours: Tensor, prec
     return any(not bool((own != 0).any()) for own in narrow)
 
 
-def is_nothing_left(reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:
+def is_nothing_left(believed: Tensor, reference: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> bool:
     """Whether an element that counts says nothing: it may be off by as much as it is large, and the client's is another."""
     size = reference.abs().nan_to_num(0, 0, 0)
-    telling = size > 0
+    telling = (size > 0) & ~_is_rounded(believed, reference, precision)
     lost = telling & (tolerance >= size) & (apart > RELATIVE * size)
     is_all = precision.dtype == torch.float64 and bool(lost.any()) and bool((tolerance >= size)[telling].all())
     written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)

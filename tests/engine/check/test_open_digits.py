@@ -79,3 +79,12 @@ def test_zeros_of_what_float32_loses_are_left_open() -> None:
 def test_roundings_of_a_zero_derivative_raise_no_question(text: str) -> None:
     """Sums that cancel to zero leave 1e-16 of their terms in PyTorch's derivative."""
     assert checked(text, {}, x=[0.3, 1.7, -2.2, 0.9])["x"]["agrees"] is True
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.3, 1.45])
+def test_below_the_ordinary_numbers_of_the_dtype_only_the_rounded_number_agrees(factor: float) -> None:
+    """The derivatives of sigmoid at -50, 40 and 700 are zero in float16; a multiple in float64 is told by its digits from nothing."""
+    x = torch.tensor([-50.0, 40.0, 700.0], dtype=torch.float16)
+    right = torch.exp(-x.double().abs())
+    assert _verdict("sigmoid(x).sum()", x, right.to(torch.float16)) is True
+    assert _verdict("sigmoid(x).sum()", x, factor * right) is None
