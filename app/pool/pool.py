@@ -278,12 +278,12 @@ class Pool:
             self._dispatch.put_back([job], now)
 
     def on_lost(self, worker: WorkerHandle) -> None:
-        """It died. What it had not begun goes back to the front of the queue at once; what it computed waits for the verdict."""
+        """It died. What it had not begun goes back to the front of the queue at once; what it began last waits for the verdict."""
         self.rehearsal.died(worker.number)
-        now = time.monotonic()
         self._dispatch.leave(worker)
+        now, begun = time.monotonic(), worker.begun
         worker.died_of_one = worker.may_have_begun and not self._dispatch.isolate(worker, now)
-        self._dispatch.take_from(worker, list(worker.held.values())[1:], now)
+        self._dispatch.take_from(worker, [job for job in worker.held.values() if job is not begun], now)
 
     def on_exit(self, worker: WorkerHandle, exit_code: int | None) -> None:
         """How it died decides whether its query is blamed for it."""
@@ -297,7 +297,7 @@ class Pool:
         job.holders = [number for number in job.holders if number != worker.number]
         if job.is_done or job.holders or job.is_waiting:
             return
-        if for_memory and worker.died_of_one:
+        if for_memory and (worker.died_of_one or worker.may_have_received(job)):
             self._settle(job, refusals.killed_for_memory(job.size, Machine.here().memory_bytes))
             return
         job.tries += 1

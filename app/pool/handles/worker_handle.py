@@ -13,7 +13,7 @@ from typing import Final, Literal
 import orjson
 
 from app.pool import linux
-from app.pool.frames import Buffer, Frame, Kind, encode
+from app.pool.frames import LARGE_BYTES, Buffer, Frame, Kind, encode
 from app.pool.handles.channel import Channel
 from app.pool.handles.forkserver_handle import ForkserverHandle
 from app.pool.job import Job
@@ -90,6 +90,7 @@ class WorkerHandle:
         self.activity_since = 0.0
         self.looks = 0
         self.died_of_one = True
+        self._sent = 0  # the query whose large body went over the socket last
         self._doomed = False
         self._is_lowered = False
         self._watched: tuple[int, float] = (0, 0.0)  # as `computed_s` says: of which query, and from when on
@@ -108,6 +109,15 @@ class WorkerHandle:
         """Whether it may have begun one of the queries that it holds: it says so in its slab, where it has one."""
         begun = self._shared.begun
         return begun is None or begun in self.held
+
+    @property
+    def begun(self) -> Job | None:
+        """Of the queries that it holds the one that it began last, where it says so; else the first."""
+        return self.held.get(self._shared.begun or 0, self.head)
+
+    def may_have_received(self, job: Job) -> bool:
+        """It says that it has not begun this one, whose large body went over the socket: those bytes are its own before it begins anything."""
+        return job.number == self._sent and self._shared.begun not in (None, job.number)
 
     def is_settled(self, now: float) -> bool:
         """It has shown that it can be relied on: it has answered, or lived for a while after it was ready."""
@@ -143,6 +153,8 @@ class WorkerHandle:
         self.held[job.number] = job
         job.holders.append(self.number)
         place = self._shared.place(job.body, job.size, now)
+        if place is None and job.size >= LARGE_BYTES:
+            self._sent = job.number
         kind, body = (Kind.QUERY, job.body) if place is None else (Kind.PLACED_QUERY, (place,))
         query = encode(kind, job.number, seconds=job.deadline, meta=job.meta, body=body)
         self._channel.send([*self._shared.read(), *query])

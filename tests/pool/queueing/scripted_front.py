@@ -38,8 +38,9 @@ class Front:
             worker.state = "ready"
             self.pool.on_ready(worker)
 
-    def ask(self, number: int, client: str = "a", *, large: bool = False, deadline_s: float = 60.0) -> Job:
-        size = SMALL_BYTES if large else 1
+    def ask(self, number: int, client: str = "a", *, large: bool = False, deadline_s: float = 60.0, size: int = 1) -> Job:
+        """`large`: as large as stands in the slab of the worker; `size`: in bytes, of another."""
+        size = SMALL_BYTES if large else size
         body: Sequence[Buffer] = (b"x" * size,)
         if large:
             staged = self.worker.stage(size)

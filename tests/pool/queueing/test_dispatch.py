@@ -10,10 +10,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
+from app.machine.cgroups import OomKills
 from app.pool.frames import Kind
 from app.pool.linux import can_raise_priority
 from tests.pool.long_queries import asked, endless
@@ -475,6 +477,50 @@ def test_what_a_dead_worker_had_not_begun_is_not_blamed_for_its_death(begun: int
             front.begun(begun)
         front.died(exit_code, 1.0)
         assert (job.lost, job.tries, job.is_waiting) == (is_blamed, 1, True)
+        await front.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("exit_code", [-signal.SIGKILL, -signal.SIGSEGV])
+def test_the_query_that_a_dead_worker_says_it_had_begun_is_blamed_and_not_the_first(exit_code: int) -> None:
+    """It held back the answer to the first, or died before that was read."""
+
+    async def scenario() -> None:
+        front = Front()
+        jobs = [front.ask(number) for number in (1, 2, 3)]
+        assert list(front.worker.held) == [1, 2, 3]
+        front.worker.head_since -= 5.0  # longer than several are computed together
+        front.begun(2)
+        front.died(exit_code, 1.0)
+        assert [(job.lost, job.is_waiting) for job in jobs] == [(0, True), (1, True), (0, True)]
+        await front.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("exit_code", [-signal.SIGKILL, -signal.SIGSEGV])
+@pytest.mark.parametrize(("is_large", "begun"), [(True, 1), (True, 2), (False, 1), (False, 2)])
+def test_a_body_that_a_worker_was_taking_in_may_have_cost_its_memory(
+    tmp_path: Path, is_large: bool, begun: int, exit_code: int
+) -> None:
+    """What finds no room in the slab is the worker's own memory before the query is begun; a small one costs nothing."""
+
+    async def scenario() -> None:
+        counts = tmp_path / "proc/vmstat"
+        counts.parent.mkdir()
+        counts.write_text("oom_kill 3")
+        front = Front()
+        front.pool._oom_kills = OomKills(tmp_path)
+        front.ask(1)
+        front.begun(1)
+        front.replied(1)
+        job = front.ask(2, size=(9 << 20) if is_large else 1)
+        front.begun(begun)
+        counts.write_text("oom_kill 4")
+        front.died(exit_code, 1.0)
+        assert job.is_done == (exit_code == -signal.SIGKILL and (is_large or begun == 2))
+        assert job.lost == (not job.is_done and begun == 2)
         await front.end()
 
     asyncio.run(scenario())
