@@ -305,9 +305,9 @@ class Pool:
         if job.lost < _LIVES and job.tries < _TRIES:
             self._dispatch.take_from(worker, [job], now)
             return
-        mark = self._quarantine.add(job.asked, job.body, job.size, now)
-        self.share.tell_quarantined(mark.hex(), job.size)
-        self._settle(job, refusals.worker_crashed())
+        if job.lost >= _LIVES:
+            self.share.tell_quarantined(self._quarantine.add(job.asked, job.body, job.size, now).hex(), job.size)
+        self._settle(job, refusals.worker_crashed() if job.lost >= _LIVES else refusals.workers_lost(job.tries))
 
     def quarantine(self, mark: str, size: int) -> None:
         """A query of this fingerprint and size has cost two workers of another front."""

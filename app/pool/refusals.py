@@ -62,6 +62,16 @@ def worker_crashed() -> PullbackError:
     )
 
 
+def workers_lost(count: int) -> PullbackError:
+    """By no fault that is known of the query."""
+    return PullbackError(
+        "starting",
+        f"{count} workers were lost, one after the other, while they had this query, which is not known to be the cause.",
+        fix="Try again in a moment.",
+        retry_after_s=2,
+    )
+
+
 def quarantined(left_s: int) -> PullbackError:
     return PullbackError(
         "worker_crashed",

@@ -36,7 +36,7 @@ def kill_until(is_over: Callable[[], bool], server: Server) -> None:
         pids = workers(server.process.pid)
         with suppress(ProcessLookupError):
             if pids:
-                os.kill(busiest(pids), signal.SIGKILL)
+                os.kill(busiest(pids, 1.0), signal.SIGKILL)
 
 
 def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> None:

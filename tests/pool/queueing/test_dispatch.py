@@ -15,8 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.errors import PullbackError
 from app.machine.cgroups import OomKills
 from app.pool.frames import Kind
+from app.pool.job import Result
 from app.pool.linux import can_raise_priority
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
@@ -521,6 +523,28 @@ def test_a_body_that_a_worker_was_taking_in_may_have_cost_its_memory(
         front.died(exit_code, 1.0)
         assert job.is_done == (exit_code == -signal.SIGKILL and (is_large or begun == 2))
         assert job.lost == (not job.is_done and begun == 2)
+        await front.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("lost", "tries", "code"), [(0, 5, "starting"), (1, 5, "starting"), (2, 2, "worker_crashed")])
+def test_only_a_query_that_is_blamed_for_two_deaths_is_quarantined(lost: int, tries: int, code: str) -> None:
+    """Of one that was there when six workers died nothing is known: it is refused for now, and tried when it comes again."""
+
+    async def scenario() -> None:
+        front = Front()
+        job = front.ask(1)
+        results: list[Result] = []
+        job.on_end = results.append
+        is_blamed = code == "worker_crashed"
+        job.lost, job.tries = lost - is_blamed, tries
+        front.begun(1 if is_blamed else 0)
+        front.died(-signal.SIGSEGV, 1.0)
+        (refusal,) = results
+        assert isinstance(refusal, PullbackError)
+        assert (refusal.code, refusal.retry_after_s is None) == (code, is_blamed)
+        assert front.pool._quarantine.is_used == is_blamed
         await front.end()
 
     asyncio.run(scenario())
