@@ -233,7 +233,9 @@ class Road:
         labels: Mapping[str, str],
     ) -> None:
         """Keep the recipe of a query just answered, if it answers this very query with the same bytes."""
-        recipe = None if cutting is None else self._engine.recipe(query, repetition.names)
+        # What overflows says so at each point for itself: no recipe is learned where it did.
+        is_certain = cutting is not None and not any(note.code == "non_finite" for note in answer.notes)
+        recipe = self._engine.recipe(query, repetition.names) if is_certain else None
         cut = None if recipe is None or cutting is None else cutting(answer)
         prepared = (
             None if recipe is None or cut is None else PreparedReply(recipe, cut.joined, cut.media_type, cut.headers, labels)

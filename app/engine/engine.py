@@ -20,7 +20,7 @@ from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.cuda.graphs import Recorder
 from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
-from app.engine.nonfinite import note_degenerate, note_nonfinite, note_overflow, note_undefined
+from app.engine.nonfinite import note_degenerate, note_lost, note_nonfinite, note_overflow, note_undefined
 from app.engine.notes import Notes
 from app.engine.planning.plan import PASS_FLOPS, Plan, with_patterns
 from app.engine.planning.prepare import Prepared, Preparer
@@ -170,6 +170,8 @@ class Engine:
             note_degenerate(computation, of_one=needs == {"scalar"})
         _note_printed(computation)
         note_overflow(computation, tree.get("outputs", {}))
+        if prepared.wrt and needs and "outputs" not in tree:
+            note_lost(computation)
         derivatives = {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives}
         note_nonfinite(computation, derivatives)
         note_undefined(computation, derivatives, of_one=needs == {"scalar"})

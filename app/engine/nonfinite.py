@@ -96,6 +96,34 @@ def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> No
             computation.notes.say("non_finite", words + maker, path)
 
 
+def note_lost(computation: Computation) -> None:
+    """A note where a step overflows in a narrow dtype, and not in float64, while only derivatives are wanted: finite ones may be wrong."""
+    query, prepared = computation.query, computation.prepared
+    sent = [leaf for leaf in computation.leaves.values() if is_differentiable(leaf.dtype)]
+    is_narrow = any(leaf.dtype not in _WIDEST for leaf in sent)
+    if not is_narrow or prepared.samples is not None or prepared.plan.peak_bytes > _COMPARED_BYTES:
+        return
+    narrow = Point(prepared.function, computation.leaves, query.seed, wide=False)
+    wide = Point(prepared.function, computation.leaves, query.seed)
+    try:
+        with torch.no_grad():
+            narrow.run({})
+            sent_results = narrow.results()
+            if all(_finite(v) for n in narrow.nodes for v in tensors_in(sent_results[n]) if is_differentiable(v.dtype)):
+                return
+            wide.run({})
+    except REFUSALS:  # as above: then nothing is known
+        return
+    here = wide.results()
+    step = next((step_of(node) for node in wide.nodes if _overflows(node, here, sent_results)), None)
+    if step is not None:
+        words = (
+            f"Line {step.line}, `{step.text}`: a value here is infinite or NaN in the dtype that was sent, and finite in float64: the "
+            "derivatives through it may be wrong, even where they are finite. Send float64."
+        )
+        computation.notes.say("non_finite", words, f"{step.line}:{step.column}")
+
+
 def _in_float64(computation: Computation) -> tuple[dict[str, Tensor], Step | None]:
     """The outputs in float64, and the first step that is finite there and not in the dtypes that were sent; of a batch no step."""
     query, function = computation.query, computation.prepared.function

@@ -44,6 +44,16 @@ def test_an_output_that_its_dtype_cannot_hold(text: str, dtype: str, values: lis
     assert f"`{step}`" in noted(answer)["outputs.output"]
 
 
+@pytest.mark.parametrize(("dtype", "large"), [("float16", 300.0), ("float32", 1e25)])
+@pytest.mark.parametrize("want", ["gradient", "vjp", "jacobian"])
+def test_a_finite_derivative_through_a_step_that_overflows(dtype: str, large: float, want: str) -> None:
+    fields: dict[str, Any] = {"program": "y = x ** 2\nsqrt(y).sum()", "want": [want]}
+    answer = ask(inputs={"x": np.array([large, 1.0], dtype=dtype)}, **fields)
+    assert any("`y = x ** 2`" in message for message in noted(answer).values())
+    assert not noted(ask(inputs={"x": np.array([2.0, 1.0], dtype=dtype)}, **fields))
+    assert not noted(ask(inputs={"x": np.array([large, 1.0])}, **fields))
+
+
 @pytest.mark.parametrize(("text", "values"), [("log(x)", [0.0, 1.0]), ("x / 0", [1.0]), ("sqrt(x)", [-1.0]), ("x", [np.inf])])
 def test_what_float64_does_not_have_either_is_no_matter_of_the_dtype(text: str, values: list[float]) -> None:
     assert not noted(ask(program=text, inputs={"x": np.array(values, dtype="float32")}, want=["outputs"]))
