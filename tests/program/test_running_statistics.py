@@ -107,7 +107,6 @@ def test_statistics_of_the_function_that_nothing_reads_afterwards_are_left_alone
     answer = results(program=text, inputs=sent, want=("outputs", "gradient"), wrt=("x",))
     x = torch.tensor(X, requires_grad=True)
     wanted = (nn.functional.batch_norm(x, None, None, training=True) ** 3).sum()
-    wanted.backward()
+    (grad,) = torch.autograd.grad(wanted, x)
     np.testing.assert_allclose(answer["outputs"]["output"], wanted.detach(), 1e-10, 1e-12)
-    assert x.grad is not None
-    np.testing.assert_allclose(answer["gradient"]["x"], x.grad, 1e-10, 1e-10)
+    np.testing.assert_allclose(answer["gradient"]["x"], grad, 1e-10, 1e-10)
