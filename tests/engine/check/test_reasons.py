@@ -45,3 +45,10 @@ def test_a_query_that_is_answered_with_it(reason: Reason) -> None:
     assert verdict["agrees"] is None, verdict
     assert verdict["reason"] == reason
     assert "likely" not in verdict
+
+
+@pytest.mark.parametrize(
+    "text", ["max(log(x))", "min(log(x))", "clamp(log(x), -1, 1).sum()", "maximum(log(x), log(x.flip(0))).sum()"]
+)
+def test_the_largest_of_nan_is_nan_in_exact_numbers_too(text: str) -> None:
+    assert checked(text, {}, x=[-1.0, 2.0])["x"]["agrees"] is None

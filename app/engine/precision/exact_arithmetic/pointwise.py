@@ -94,9 +94,14 @@ _UNARY: Final[dict[str, Callable[[Any], Any]]] = {
 }  # fmt: skip
 
 
+def _with_nan(choose: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """NaN where one of the two is: Python's `max` gives the other, as no comparison with NaN holds."""
+    return lambda a, b: choose(a, b) if a == a and b == b else MP.nan
+
+
 _BINARY: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "mul": operator.mul, "multiply": operator.mul, "div": divided, "divide": divided, "true_divide": divided, "pow": _power,
-    "maximum": max, "minimum": min, "fmax": max, "fmin": min, "atan2": MP.atan2, "hypot": MP.hypot, "polygamma": _polygamma,
+    "maximum": _with_nan(max), "minimum": _with_nan(min), "fmax": max, "fmin": min, "atan2": MP.atan2, "hypot": MP.hypot, "polygamma": _polygamma,
     "remainder": _remainder, "fmod": _fmod, "xlogy": _xlogy, "special_xlog1py": lambda x, y: MP.mpf(0) if x == 0 else x * _log1p(y),
     "logaddexp": lambda a, b: max(a, b) + MP.log1p(MP.exp(-abs(a - b))), "copysign": lambda a, b: abs(a) * (MP.sign(b) or 1),
     "sigmoid_backward": lambda g, y: g * (1 - y) * y, "tanh_backward": lambda g, y: g * (1 - y * y),
@@ -133,10 +138,11 @@ def _mask(condition: Any) -> Any:
 
 def _clamp(func: Any, result: Any, x: Any, low: Any = None, high: Any = None, **named: Any) -> Numbers:
     low, high = named.get("min", low), named.get("max", high)
-    numbers = as_numbers(x)
+    numbers = clamped = as_numbers(x)
     if low is not None:
-        numbers = np.maximum(numbers, as_numbers(low))
-    return np.asarray(numbers if high is None else np.minimum(numbers, as_numbers(high)), dtype=object)
+        clamped = np.maximum(clamped, as_numbers(low))
+    clamped = clamped if high is None else np.minimum(clamped, as_numbers(high))
+    return np.asarray(np.where(numbers != numbers, numbers, clamped), dtype=object)
 
 
 def _fill(func: Any, result: Any, x: Any, value: Any) -> Numbers:

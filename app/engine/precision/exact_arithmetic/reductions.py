@@ -45,7 +45,9 @@ def _extreme(reduce: Callable[..., Any]) -> Rule:
                 return (as_numbers(x),)
             taken = np.take_along_axis(as_numbers(x), indices.cpu().numpy(), axis=dim)
             return (taken if keepdim else np.squeeze(taken, axis=dim),)
-        return _over(x, dim, keepdim, reduce)
+        numbers = as_numbers(x)  # of which NaN is never the larger, and PyTorch takes it before all others
+        value, axes = _over(x, dim, keepdim, reduce), _axes(x, dim)
+        return np.where(np.any(numbers != numbers, axis=axes, keepdims=keepdim), MP.nan, value)
 
     return rule
 
