@@ -46,12 +46,12 @@ class TestTable:
         here = Rehearsal(lambda *lesson: sent.append(lesson))
         for worker in (1, 2):
             assert here.note(worker, JSON.text, META, (b"a", b"b"), REPLY)
-        assert sent == [(JSON.text, META, b"ab")]
+        assert sent == [(JSON.text, JSON.meta(""), b"ab")], "the id is its client's alone"
         there = Rehearsal(lambda *_: pytest.fail("it was told already"))
         there.learn(*sent[0])
         lesson = there.begin(7, 0.0)
         assert lesson is not None
-        assert (lesson.meta, lesson.body) == (META, b"ab")
+        assert (lesson.meta, lesson.body) == (JSON.meta(""), b"ab")
         assert there.note(7, JSON.text, META, (b"ab",), REPLY)
 
     def test_the_latest_come_first_and_the_oldest_go(self) -> None:
