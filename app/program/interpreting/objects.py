@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import Any, Final
 
 from app.errors import PullbackError
 from app.program.differentiation.transforms import Transformed
@@ -33,6 +33,9 @@ from app.program.semantics.values import (
     Partial,
     Super,
 )  # fmt: skip
+
+# A generator's lines run when it is called, so that they must mean the same then and later.
+_NOT_LATER: Final = "Write its lines into the loop that goes through it, or collect a list and return it."
 
 
 class Objects(Members):
@@ -161,12 +164,37 @@ class Objects(Members):
                 return self.value(function.node.body)
             collected: list[Value] = []
             outer, self.yielded = self.yielded, collected
+            before = len(self.trace.overwritten)
             result = self.body(function.node.body)
             self.yielded = outer
-            return Iterator(collected) if _yields(function.node) else result
+            if not _yields(function.node):
+                return result
+            if len(self.trace.overwritten) > before:
+                raise Refusal(f"The generator `{function.name}` writes into a tensor on its way.", _NOT_LATER)
+            return Iterator(self._unchanged(function, scope, collected))
         finally:
             self.scope, self.trace.grad_enabled, self.statement = outside, enabled, statement
             self.stack.pop()
+
+    def _unchanged(self, function: FunctionValue, scope: Scope, collected: list[Value]) -> Generator[Value]:
+        """What a generator yielded, as long as all that it read is as it was when it was called: Python runs it only now."""
+        places = [node for node in ast.walk(function.node) if isinstance(node, ast.Name)]
+        names = (
+            {node.id for node in places} - {node.id for node in places if isinstance(node.ctx, ast.Store)} - scope.own.keys()
+        )
+        outside = [(name, function.scope[name]) for name in sorted(names) if name in function.scope]
+        written = len(self.trace.overwritten)
+
+        def members() -> Generator[Value]:
+            for index, member in enumerate(collected):
+                is_written = index == 0 and len(self.trace.overwritten) > written
+                if is_written or any(function.scope.get(name) is not value for name, value in outside):
+                    raise Refusal(
+                        f"What the generator `{function.name}` reads was changed before it was gone through.", _NOT_LATER
+                    )
+                yield member
+
+        return members()
 
     def _bound(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
         """The arguments by name. Raises a refusal in the words of Python's own."""
