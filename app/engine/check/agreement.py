@@ -128,10 +128,8 @@ def compare(
     agrees: bool | None = bool(within.all()) and not broken
     if agrees and whole and note is None and ours.numel() and not _confirms(parts, values, low):
         agrees = None
-    is_exact, slope_jumps = bool(differences.exact), parts.slope_jumps(leaf, differences)
-    return Compared(
-        ours, values, low, high, tolerance, ~within, agrees, broken, whole and not unseen, is_exact, note, slope_jumps
-    )
+    seen, exact, jumps = whole and not unseen, bool(differences.exact), parts.slope_jumps(leaf, differences)
+    return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, seen, exact, note, jumps)
 
 
 def _confirms(parts: _Parts, values: Tensor, low: Tensor) -> bool:
