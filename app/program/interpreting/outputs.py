@@ -16,7 +16,7 @@ from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Inert, Instance, Named
+from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Inert, Instance, Iterator, Named
 
 _NO_OUTPUT: Final = Refusal(
     "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
@@ -118,6 +118,8 @@ def _is_answer(reader: Reader, values: list[Value]) -> bool:
 
 
 def _holds_tensor(reader: Reader, value: Value) -> bool:
+    if isinstance(value, Iterator):  # a look at its members would take them
+        return True
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
     return any(is_tensor(reader.read(member)) or isinstance(member, MultiOutput) for member in members)
 
@@ -205,6 +207,8 @@ def _parts(value: MultiOutput) -> list[Value]:
 def _spread(reader: Reader, name: str, value: Value, tensors: dict[str, Value]) -> None:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], MultiOutput):
         value = reader.trace.pick(*value)
+    if isinstance(value, Iterator):
+        value = reader.builtins.items(reader.emitter(reader.statement or ast.Pass()), value)
     if is_tensor(value):
         _add(name, value, tensors)
     elif isinstance(value, bool | int | float | complex):
