@@ -37,8 +37,8 @@ def test_no_plan_of_the_sample_is_under_what_is_taken(tmp_path: Path) -> None:
 
 
 def test_what_is_under_and_over() -> None:
-    taken = 100 << 20
-    assert Growth(70 << 20, taken, 0, "all").is_under
-    assert not Growth(80 << 20, taken, 0, "all").is_under
-    assert Growth(401 << 20, taken, 0, "all").is_over
+    taken = 1000 << 20
+    assert Growth(700 << 20, taken, 0, "all").is_under
+    assert not Growth(800 << 20, taken, 0, "all").is_under
+    assert Growth(4001 << 20, taken, 0, "all").is_over
     assert Case("jacobian", "sparse", "float16", True, "tanh").title == "tanh jacobian sparse float16 batched"

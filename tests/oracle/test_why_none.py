@@ -20,7 +20,7 @@ WHY: dict[str, tuple[str, str, int, str, str, str]] = {
     "long": ("y = x.long()\n(y * w).sum()", "disconnected", 1, "to", "whole numbers", "floating"),
     "int and back": ("h = x * w\ny = h.int().float()\ny.sum()", "disconnected", 2, "to", "whole numbers", "floating"),
     "argmax": ("p = softmax(x, 0)\nk = p.argmax()\n(k - 1.0) ** 2 * w.sum()", "disconnected", 2, "argmax", "whole numbers", "softmax(p"),
-    "an index": ("i = x.floor().long()\nw[i].sum()", "disconnected", 1, "to", "whole numbers", "floating"),
+    "an index": ("i = x.floor().long()\nw[i].sum()", "disconnected", 1, "to", "whole numbers", "straight through"),
     "sorted places": ("v, i = torch.sort(x)\n(i.float() * w).sum()", "disconnected", 1, "sort", "second result", ".values"),
     "a comparison": ("m = (x > 0).float()\n(m * w).sum()", "disconnected", 1, ">", "truth values", "sigmoid"),
     "isnan": ("n = x.isnan().sum()\nn * w.sum()", "disconnected", 1, "isnan", "truth values", ""),

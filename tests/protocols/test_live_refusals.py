@@ -114,7 +114,7 @@ def test_a_query_that_crashes_is_refused_the_next_time(short: Server, protocol: 
         running = clients.submit(httpx.post, short.url + path, json=body, timeout=CLIENT_LIMIT_S)
         while not running.done():
             with suppress(ProcessLookupError):  # it was replaced meanwhile
-                os.kill(busiest(workers(short.process.pid)), signal.SIGKILL)
+                os.kill(busiest(workers(short.process.pid), 1.0), signal.SIGKILL)
     assert running.result().status_code == 500, running.result().text
     assert_shape(protocol, running.result().json())
     again = short.http.post(path, json=body)
