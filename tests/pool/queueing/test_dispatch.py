@@ -49,8 +49,8 @@ def assert_answers(client: httpx.Client, count: int = 1) -> None:
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with one worker, of 2 GB, and a short queue."""
-    settings = {"PULLBACK_WORKERS": "1", "PULLBACK_QUEUE_LENGTH": "16", "PULLBACK_WORKER_MEMORY_BYTES": str(2 << 30)}
+    """A server with one worker, of 2.5 GB, and a short queue."""
+    settings = {"PULLBACK_WORKERS": "1", "PULLBACK_QUEUE_LENGTH": "16", "PULLBACK_WORKER_MEMORY_BYTES": str(5 << 29)}
     with serving(tmp_path_factory.mktemp("single") / "log.txt", **settings) as running:
         yield running
 
