@@ -66,12 +66,17 @@ def note_undefined(computation: Computation, derivatives: Mapping[str, Any], *, 
 
 def _outputs_here(computation: Computation) -> dict[str, Tensor]:
     """The outputs at the query's point; of a batch those of all samples."""
-    query, function = computation.query, computation.prepared.function
     if computation.prepared.samples is None:
         return dict(computation.evaluation.outputs)
+    return _outputs_of_samples(computation, wide=False)
+
+
+def _outputs_of_samples(computation: Computation, *, wide: bool) -> dict[str, Tensor]:
+    """The outputs of all samples of a batch; `wide`: in float64."""
+    query, function = computation.query, computation.prepared.function
 
     def outputs(leaves: Mapping[str, Tensor]) -> list[Tensor]:
-        return list(Point(function, leaves, query.seed, wide=False).run({}))
+        return list(Point(function, leaves, query.seed, wide=wide).run({}))
 
     dims = ({name: 0 if query.is_batched(name) else None for name in computation.leaves},)
     with torch.no_grad():
@@ -127,15 +132,9 @@ def note_lost(computation: Computation) -> None:
 def _in_float64(computation: Computation) -> tuple[dict[str, Tensor], Step | None]:
     """The outputs in float64, and the first step that is finite there and not in the dtypes that were sent; of a batch no step."""
     query, function = computation.query, computation.prepared.function
-
-    def outputs(leaves: Mapping[str, Tensor]) -> list[Tensor]:
-        return list(Point(function, leaves, query.seed).run({}))
-
+    if computation.prepared.samples is not None:
+        return _outputs_of_samples(computation, wide=True), None
     with torch.no_grad():
-        if computation.prepared.samples is not None:
-            dims = ({name: 0 if query.is_batched(name) else None for name in computation.leaves},)
-            batched = torch.func.vmap(outputs, in_dims=dims, randomness="same")(dict(computation.leaves))
-            return dict(zip(function.outputs, batched, strict=True)), None
         points = [Point(function, computation.leaves, query.seed, wide=is_wide) for is_wide in (True, False)]
         wide, _ = (point.run({}) for point in points)
     here, sent = (point.results() for point in points)
@@ -175,12 +174,11 @@ def note_degenerate(computation: Computation, *, of_one: bool) -> None:
 
 
 def _say_at_step(computation: Computation, node: fx.Node, code: str, words: str) -> None:
-    query, step = computation.query, step_of(node)
-    name = name_of(node) if step is None else step.operation
-    is_line = step is not None and query.program is not None
-    at = f"{step.line}:{step.column}" if step is not None and is_line else name
-    where = f"Line {step.line}, `{step.text}`: " if step is not None and is_line else ""
-    computation.notes.say(code, where + words, at)
+    step = step_of(node)
+    if step is None or computation.query.program is None:
+        computation.notes.say(code, words, name_of(node) if step is None else step.operation)
+    else:
+        computation.notes.say(code, f"Line {step.line}, `{step.text}`: {words}", f"{step.line}:{step.column}")
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,6 @@ import functools
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +19,9 @@ from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.query import Answer, Query, SparseData
 from tests.engine.asking import ENGINE
-from tests.op_db import Case, cases, differentiable_page
+from tests.op_db import Case
 from tests.oracle import sweeping
+from tests.oracle.sweeping import Asked, small_samples
 
 RESULTS: Final = Path("build/batches.jsonl")
 DTYPES: Final = (torch.float64, torch.complex128, torch.float32, torch.bfloat16, torch.float16, torch.complex64)
@@ -36,29 +36,9 @@ _TOLERANCES: Final = {
 _SAYS_SO: Final = ("non_finite", "precision", "rounded", "overflow")
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One sample, seven alterations of it, and what is wanted of them."""
-
-    case: Case
-    dtype: torch.dtype
-    kind: str
-
-    @property
-    def title(self) -> str:
-        variant = f"/{self.case.info.variant_test_name}" if self.case.info.variant_test_name else ""
-        return f"{self.case.info.name}{variant} {self.case.number} {self.dtype} {self.kind}"
-
-
-def every(names: tuple[str, ...] | None = None, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Iterator[Batch]:
+def every(names: tuple[str, ...] | None = None, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Iterator[Asked]:
     """All of PyTorch's small samples of operations that have a derivative, in every dtype they take, and each kind."""
-    for dtype in dtypes:
-        for case in cases(differentiable_page, _SAMPLES, dtype, names):
-            if isinstance(case, str):
-                continue
-            tensors = [t for value in case.inputs.values() for t in (value if isinstance(value, list) else [value])]
-            if 0 < sum(tensor.numel() for tensor in tensors) <= _SMALL:
-                yield from (Batch(case, dtype, kind) for kind in KINDS)
+    return small_samples(KINDS, dtypes, names, _SAMPLES, _SMALL)
 
 
 def altered(tensor: Tensor) -> list[Tensor]:
@@ -113,7 +93,7 @@ def tangents(case: Case) -> list[dict[str, Tensor]]:
 
 
 def _asked(
-    batch: Batch, sample: Mapping[str, list[Tensor]], tangent: Mapping[str, Tensor], *, batched: bool = False
+    batch: Asked, sample: Mapping[str, list[Tensor]], tangent: Mapping[str, Tensor], *, batched: bool = False
 ) -> Answer | PullbackError:
     inputs = _sent(batch.case, sample)
     parameters = {name: tuple(value) if isinstance(value, list) else value for name, value in batch.case.parameters.items()}
@@ -159,7 +139,7 @@ def _literal(name: str, value: Any) -> str:
     return repr(list(value) if isinstance(value, tuple) else value).replace("inf", "math.inf").replace("nan", "math.nan")
 
 
-def _differences(together: Any, alone: Any, index: int, batch: Batch, is_noted: bool, what: str) -> Iterator[str]:
+def _differences(together: Any, alone: Any, index: int, batch: Asked, is_noted: bool, what: str) -> Iterator[str]:
     if isinstance(alone, Mapping):
         for key, value in alone.items():
             if key in together:
@@ -182,7 +162,7 @@ def _differences(together: Any, alone: Any, index: int, batch: Batch, is_noted: 
         yield f"wrong: {what} of sample {index} is off by {error:.3g} of {scale:.3g}"
 
 
-def complaint(batch: Batch) -> str:
+def complaint(batch: Asked) -> str:
     """What is wrong with the reply to the batch of those samples that are answered alone; empty where nothing is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -6,7 +6,6 @@ A second run takes up what the first has left, and prints all that both have see
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Final
 import torch
 
 from tests.engine.building import Numbers, checked
+from tests.oracle import sweeping
 from tests.oracle.derivations import Believed, every
 
 RESULTS: Final = Path("build/check.jsonl")
@@ -39,16 +39,7 @@ def complaint(asked: Believed) -> str:
 
 
 def swept(asked: Iterator[Believed], results: Path) -> Iterator[tuple[Believed, str]]:
-    results.parent.mkdir(parents=True, exist_ok=True)
-    known = dict(map(json.loads, results.read_text().splitlines())) if results.exists() else {}
-    with results.open("a") as file:
-        for one in asked:
-            said = known.get(one.title)
-            if said is None:
-                said = complaint(one)
-                file.write(json.dumps([one.title, said]) + "\n")
-                file.flush()
-            yield one, said
+    return sweeping.swept(asked, lambda one: one.title, complaint, results)
 
 
 def main(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +18,15 @@ import jax
 import numpy as np
 import torch
 
-from app.catalogue.facts import short, values
+from app.catalogue.facts import values
 from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.query import Answer, Query, TensorData
 from tests.engine.asking import ENGINE, Array
-from tests.op_db import Case, cases, differentiable_page
+from tests.op_db import Case
 from tests.oracle import sweeping
 from tests.oracle.jax_operations import OPERATIONS
+from tests.oracle.sweeping import Asked, small_samples
 
 RESULTS: Final = Path("build/dtypes.jsonl")
 DTYPES: Final = (torch.float64, torch.complex128, torch.bfloat16, torch.float16, torch.float32, torch.complex64)
@@ -46,29 +47,9 @@ _LEFT_OUT: Final = values("convention").keys() | values("reads_triangle").keys()
 Point = dict[str, Array]
 
 
-@dataclass(frozen=True)
-class Question:
-    """One sample in one dtype, and what is wanted of it."""
-
-    case: Case
-    dtype: torch.dtype
-    kind: str
-
-    @property
-    def title(self) -> str:
-        variant = f"/{self.case.info.variant_test_name}" if self.case.info.variant_test_name else ""
-        return f"{self.case.info.name}{variant} {self.case.number} {self.dtype} {self.kind}"
-
-
-def every(names: tuple[str, ...] | None = None, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Iterator[Question]:
+def every(names: tuple[str, ...] | None = None, dtypes: tuple[torch.dtype, ...] = DTYPES) -> Iterator[Asked]:
     """All of PyTorch's small samples of operations that have a derivative, in every dtype they take, and each kind."""
-    for dtype in dtypes:
-        for case in cases(differentiable_page, _SAMPLES, dtype, names):
-            if isinstance(case, str) or short(case.operation) in _LEFT_OUT:
-                continue
-            tensors = [t for value in case.inputs.values() for t in (value if isinstance(value, list) else [value])]
-            if 0 < sum(tensor.numel() for tensor in tensors) <= _SMALL:
-                yield from (Question(case, dtype, kind) for kind in KINDS)
+    return small_samples(KINDS, dtypes, names, _SAMPLES, _SMALL, _LEFT_OUT)
 
 
 def _query(case: Case) -> Query:
@@ -168,7 +149,7 @@ class Oracle:
 
 
 def _pairs(
-    question: Question, answer: Answer, tangent: Point, cotangent: Point, pushed: Point
+    question: Asked, answer: Answer, tangent: Point, cotangent: Point, pushed: Point
 ) -> Iterator[tuple[str, Any, Any, Any]]:
     """What was answered and what is right of it along `tangent`, and the size of the terms that both are sums of."""
     results = answer.results[question.kind]
@@ -204,7 +185,7 @@ def _pairs(
 
 
 def _off(
-    question: Question, answer: Answer, tangent: Point, cotangent: Point, pushed: Point, slack: float, share: float = 0.0
+    question: Asked, answer: Answer, tangent: Point, cotangent: Point, pushed: Point, slack: float, share: float = 0.0
 ) -> str:
     eps = torch.finfo(question.dtype).eps
     for name, got, right, size in _pairs(question, answer, tangent, cotangent, pushed):
@@ -222,7 +203,7 @@ def _off(
     return ""
 
 
-def _slack(question: Question, oracle: Oracle, wide: Point, tangent: Point, pushed: Point) -> float:
+def _slack(question: Asked, oracle: Oracle, wide: Point, tangent: Point, pushed: Point) -> float:
     """What roundings of the inputs move the derivative by: all that a narrow dtype can be held to."""
     eps = torch.finfo(question.dtype).eps
     shift = max(eps, 2.0**-30)
@@ -234,7 +215,7 @@ def _slack(question: Question, oracle: Oracle, wide: Point, tangent: Point, push
     return _ROUNDINGS * ((eps / shift) * math.fsum(sizes) + eps * largest)
 
 
-def _residue(question: Question, oracle: Oracle, tangent: Point, cotangent: Point) -> float:
+def _residue(question: Asked, oracle: Oracle, tangent: Point, cotangent: Point) -> float:
     """What PyTorch's derivative in float64 is off by beside JAX's near the point, in roundings of the dtype.
 
     A rule that divides by a small number, as layer_norm of one element does by sqrt(eps), leaves as many roundings in every dtype. What is
@@ -260,7 +241,7 @@ def _residue(question: Question, oracle: Oracle, tangent: Point, cotangent: Poin
     return _RESIDUES * narrower * worst
 
 
-def complaint(question: Question) -> str:
+def complaint(question: Asked) -> str:
     """What is wrong with the reply; empty where nothing is."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -270,7 +251,7 @@ def complaint(question: Question) -> str:
             return f"refused: {refusal.code}"
 
 
-def _complaint(question: Question, oracle: Oracle) -> str:
+def _complaint(question: Asked, oracle: Oracle) -> str:
     query, tangent = _query(question.case), oracle.tangent(1)
     wide = oracle.at(oracle.point)
     if question.kind == "outputs":
@@ -306,7 +287,7 @@ def _complaint(question: Question, oracle: Oracle) -> str:
     return f"{'noted' if said else 'wrong'}: {wrong} {said or ''} {'beside JAX too' if by_jax is not None else ''}"
 
 
-def _outputs_off(question: Question, oracle: Oracle, wide: Point) -> str:
+def _outputs_off(question: Asked, oracle: Oracle, wide: Point) -> str:
     """Values in the narrow dtype beside those in the wide one, and these beside JAX's."""
     answer = ENGINE.answer(_query(question.case))
     rng = np.random.default_rng(5)

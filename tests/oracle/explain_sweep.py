@@ -27,6 +27,7 @@ from app.errors import PullbackError
 from app.program.function import Function
 from app.query import Answer, Query, TensorData
 from tests.engine.asking import ENGINE
+from tests.oracle import sweeping
 from tests.oracle.explain_points import AskedPoint, every
 
 _ELEMENTS: Final = 6  # of each input, the first, the last and some between; chosen
@@ -223,23 +224,16 @@ def _contradictions(report: Mapping[str, Any], answer: Answer, query: Query) -> 
 
 def swept(
     points: Iterator[AskedPoint], judge: Callable[[AskedPoint], list[str]], results: Path, only: str
-) -> Iterator[tuple[str, list[str] | str]]:
-    """Each point's title and what `judge` says of it, or the code of the refusal; what `results` holds is not judged again."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    known = dict(map(json.loads, results.read_text().splitlines())) if results.exists() else {}
-    with results.open("a") as file:
-        for point in points:
-            if only not in point.title:
-                continue
-            said = known.get(point.title)
-            if said is None:
-                try:
-                    said = judge(point)
-                except PullbackError as error:
-                    said = error.code
-                file.write(json.dumps([point.title, said]) + "\n")
-                file.flush()
-            yield point.title, said
+) -> Iterator[tuple[AskedPoint, list[str] | str]]:
+    """Each point and what `judge` says of it, or the code of the refusal; what `results` holds is not judged again."""
+
+    def judged(point: AskedPoint) -> list[str] | str:
+        try:
+            return judge(point)
+        except PullbackError as error:
+            return error.code
+
+    return sweeping.swept((point for point in points if only in point.title), lambda point: point.title, judged, results)
 
 
 def run(
@@ -254,10 +248,10 @@ def run(
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     counts: Counter[str] = Counter()
-    for title, said in swept(itertools.islice(points, 0, None, chosen.every), judge, chosen.results, chosen.only):
+    for point, said in swept(itertools.islice(points, 0, None, chosen.every), judge, chosen.results, chosen.only):
         counts["refused" if isinstance(said, str) else "contradicted" if said else "right, or cannot be told"] += 1
         if not isinstance(said, str):
-            sys.stdout.write("".join(f"{title}: {words}\n" for words in said))
+            sys.stdout.write("".join(f"{point.title}: {words}\n" for words in said))
     sys.stdout.write("".join(f"{count} {what}\n" for what, count in counts.most_common()))
 
 

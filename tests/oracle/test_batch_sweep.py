@@ -15,7 +15,7 @@ _SAMPLE: Final = list(batch_sweep.every(_NAMES))[::9]  # coprime to the number o
 
 
 @pytest.mark.parametrize("asked", _SAMPLE, ids=lambda asked: asked.title)
-def test_no_reply_is_wrong(asked: batch_sweep.Batch) -> None:
+def test_no_reply_is_wrong(asked: sweeping.Asked) -> None:
     assert batch_sweep.complaint(asked).partition(":")[0] in ("", "refused", "refused alone", "cannot tell", "noted")
 
 

@@ -24,26 +24,15 @@ from app.query import Query
 
 # A bare number beyond may be no float64.
 _EXACT_INTEGERS: Final = 1 << 53
+_PRODUCTS: Final = frozenset(
+    {"mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addr", "addbmm", "baddbmm", "convolution", "conv_tbc", "_trilinear"}
+)
 # Whole numbers in, whole numbers out, and larger ones; of the rest the results are no larger, or not whole.
 _GROWING: Final = frozenset(
     {
         *("add", "sub", "rsub", "mul", "square", "pow", "lerp", "addcmul", "linalg_cross"),
         *("sum", "nansum", "prod", "cumsum", "cumprod", "trace", "scatter_add", "scatter_reduce", "index_add", "index_reduce"),
-        *(
-            "mm",
-            "bmm",
-            "mv",
-            "dot",
-            "vdot",
-            "addmm",
-            "addmv",
-            "addr",
-            "addbmm",
-            "baddbmm",
-            "convolution",
-            "conv_tbc",
-            "_trilinear",
-        ),
+        *_PRODUCTS,
         *("ldexp", "col2im"),
     }
 )
@@ -63,21 +52,7 @@ _ADDING: Final = frozenset(
             "put",
             "scatter",
         ),
-        *(
-            "mm",
-            "bmm",
-            "mv",
-            "dot",
-            "vdot",
-            "addmm",
-            "addmv",
-            "addr",
-            "addbmm",
-            "baddbmm",
-            "convolution",
-            "conv_tbc",
-            "_trilinear",
-        ),
+        *_PRODUCTS,
         *("segment_reduce", "_embedding_bag_forward_only", "col2im", "addcmul", "linalg_cross"),
     }
 )
