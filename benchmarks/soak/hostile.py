@@ -17,14 +17,18 @@ _HEADERS: Final = {"Content-Type": "application/json"}
 
 
 class UnexpectedReplyError(Exception):
-    """A reply that is none of those which such a client must get."""
+    """A reply that is none of those which such a client must get; `code`: that of its problem, or nothing."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(f"{status} {code}")
+        self.code = code
 
 
 def _ask(port: int, body: bytes, allowed: Collection[str | int], headers: Mapping[str, str] = _HEADERS) -> None:
     """Raises UnexpectedReplyError where neither the status nor the code of the reply is allowed; a full queue always is."""
     status, code = _asked(port, body, headers)
     if status not in allowed and code not in allowed and code != "queue_full":
-        raise UnexpectedReplyError(f"{status} {code}")
+        raise UnexpectedReplyError(status, code)
 
 
 def _asked(port: int, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:

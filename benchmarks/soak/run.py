@@ -41,10 +41,14 @@ _PAUSE_S: Final = 1.0
 
 @dataclass(slots=True)
 class Outcome:
-    """What the clients saw. `lost`: without any reply; `late`: good ones that took over `LATE_S` seconds, which are right all the same."""
+    """What the clients saw. `lost`: without any reply; `late`: good ones that took over `LATE_S` seconds, which are right all the same.
+
+    `killed_twice`: queries that the killer has hit in two workers, one after the other.
+    """
 
     answered: int = 0
     hostile: int = 0
+    killed_twice: int = 0
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
@@ -72,7 +76,10 @@ class Ending:
 
 
 class Client(threading.Thread):
-    """One client, at an address of its own: a query after the other, until `until`; one in `1 / share` is another's, a hostile one's."""
+    """One client, at an address of its own: a query after the other, until `until`; one in `1 / share` is another's, a hostile one's.
+
+    `kills`: when workers were killed, up to now.
+    """
 
     def __init__(
         self,
@@ -83,6 +90,7 @@ class Client(threading.Thread):
         pause_s: float,
         until: float,
         outcome: Outcome,
+        kills: Sequence[float],
     ) -> None:
         super().__init__(daemon=True)
         self._address = f"127.0.1.{number % 250 + 1}"
@@ -93,6 +101,7 @@ class Client(threading.Thread):
         self._pause_s = pause_s
         self._until = until
         self._outcome = outcome
+        self._kills = kills
         self._connection: http.client.HTTPConnection | None = None
 
     def run(self) -> None:
@@ -111,9 +120,12 @@ class Client(threading.Thread):
         misdeed = random.choice(hostile.CLIENTS)
         with self._outcome.lock:
             self._outcome.hostile += 1
+        start = time.monotonic()
         try:
             misdeed(self._port)
         except hostile.UnexpectedReplyError as reply:
+            if self._was_killed_twice(reply.code, start):
+                return
             fault = str(reply)
         except (OSError, http.client.HTTPException) as error:
             fault = type(error).__name__
@@ -121,6 +133,13 @@ class Client(threading.Thread):
             return
         with self._outcome.lock:
             self._outcome.unexpected[f"{misdeed.__name__}: {fault}"] += 1
+
+    def _was_killed_twice(self, code: str, start: float) -> bool:
+        """Two workers died under a query, as the killer has killed two since its `start`: it is counted, and no fault of the server's."""
+        was = code == "worker_crashed" and sum(kill >= start for kill in tuple(self._kills)) >= 2
+        with self._outcome.lock:
+            self._outcome.killed_twice += was
+        return was
 
     def _ask(self, case: good.Good) -> None:
         outcome = self._outcome
@@ -135,6 +154,8 @@ class Client(threading.Thread):
             return
         took_s = time.monotonic() - start
         is_right = case.is_right(status, body)
+        if status != 200 and self._was_killed_twice(orjson.loads(body).get("code", ""), start):
+            return
         with outcome.lock:
             outcome.answered += is_right
             outcome.seconds.append(took_s)
@@ -193,9 +214,9 @@ def soak(
         time.sleep(0.5)
         descriptors = watch.descriptors(process.pid)
         until = time.monotonic() + seconds
-        threads = [Client(number, port, cases, share, pause_s, until, outcome) for number in range(clients)]
-        cpu = watch.Cpu(process.pid)
         killer = watch.Killer(process.pid, kill_every_s)
+        threads = [Client(number, port, cases, share, pause_s, until, outcome, killer.times) for number in range(clients)]
+        cpu = watch.Cpu(process.pid)
         for thread in (*threads, *([killer] if kill_every_s else [])):
             thread.start()
         while time.monotonic() < until:
@@ -212,7 +233,7 @@ def soak(
         process.send_signal(signal.SIGTERM)
         exit_status = process.wait(_END_LIMIT_S)
         ending = Ending(
-            killer.kills,
+            len(killer.times),
             more,
             watch.left_of(family, _SETTLE_S),
             len(watch.shared_memory() - before),
@@ -235,7 +256,8 @@ def report(outcome: Outcome, looks: Sequence[watch.Look], ending: Ending) -> boo
         f"over {LATE_S:g} s": outcome.late, "hostile with another reply than expected": list(outcome.unexpected.elements()),
     }  # fmt: skip
     print(
-        f"good answers, each compared with PyTorch: {outcome.answered:,}; hostile clients: {outcome.hostile:,}; kills: {ending.kills}"
+        f"good answers, each compared with PyTorch: {outcome.answered:,}; hostile clients: {outcome.hostile:,}; kills: {ending.kills}, "
+        f"twice of the same query: {outcome.killed_twice}"
     )
     print(
         f"seconds a good query: median {_quantile(outcome.seconds, 0.5):.4f}, 99 % {_quantile(outcome.seconds, 0.99):.3f}, "

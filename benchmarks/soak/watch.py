@@ -123,11 +123,11 @@ def _ticks(pid: int) -> int:
 
 
 class Killer(threading.Thread):
-    """Kills a worker, any, every `every_s` seconds until `end`."""
+    """Kills a worker, any, every `every_s` seconds until `end`. `times`: of the kills, by the monotonic clock."""
 
     def __init__(self, front: int, every_s: float) -> None:
         super().__init__(daemon=True)
-        self.kills = 0
+        self.times: list[float] = []
         self._front = front
         self._every_s = every_s
         self._end = threading.Event()
@@ -138,7 +138,7 @@ class Killer(threading.Thread):
             if victims:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(random.choice(victims), signal.SIGKILL)
-                    self.kills += 1
+                    self.times.append(time.monotonic())
 
     def end(self) -> None:
         self._end.set()
