@@ -31,6 +31,7 @@ from app.engine.joint.stacks import Stacks
 from app.engine.planning.build import leaves_of
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
+from app.engine.stepwise.conditioning import can_be_ill_conditioned
 from app.query import Query
 
 _KINDS: Final = frozenset({"outputs", "gradient", "vjp", "jacobian"})  # those of which `Recipe` knows the passes
@@ -210,8 +211,9 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial or function.printed)
     # Their numbers decide whether a note stands beside them.
-    noted = values("degenerate").keys() | values("conditioned").keys() | operations_with("finite_beyond")
-    is_fixed = is_fixed and not (prepared.wrt and {short(name) for name in function.operations()} & noted)
+    noted = values("degenerate").keys() | operations_with("finite_beyond")
+    is_noted = {short(name) for name in function.operations()} & noted or can_be_ill_conditioned(function)
+    is_fixed = is_fixed and not (prepared.wrt and is_noted)
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
     if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:
         return None

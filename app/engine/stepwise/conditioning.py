@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -10,11 +12,21 @@ from torch import Tensor, fx
 
 from app.catalogue.facts import values
 from app.engine.stepwise.degenerate_points import MatrixTest, measured_steps
+from app.engine.stepwise.point import argument_of, name_of
 from app.program.function import Function
 
 # Rounds of the power method for a norm: a lower estimate, of normal matrices of up to 200 rows within a tenth (measured), so that no
 # ordinary matrix is called bad.
 _ROUNDS: Final = 6
+# Rounds of scaling: each halves the exponents that are too large, so that 1e30 is 1.03 then.
+_SCALINGS: Final = 12
+# Times so much the smallest row, or column, is not below the largest in a matrix that is left as it is; half of float32's digits.
+_EVEN: Final = 1e3
+# Distributions that factorise a matrix → the place of that matrix among their arguments.
+_OF_DISTRIBUTIONS: Final[Mapping[str, int]] = {"MultivariateNormal": 1, "Wishart": 1}
+# What they are asked, as steps are called.
+_ASKING: Final = ("log_prob", "rsample", "entropy", "kl_divergence", *_OF_DISTRIBUTIONS)
+_TRIANGLES: Final = "scale_tril"
 
 
 def ill_conditioned_steps(
@@ -27,25 +39,135 @@ def ill_conditioned_steps(
 ) -> list[tuple[fx.Node, float]]:
     """The steps whose matrix has a condition number κ with κ·eps > sqrt(eps), and κ; arguments as of `measured_steps`.
 
-    A derivative through an inverse is off by up to κ·eps of itself (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
-    chapters 7 and 14; measured beside mpmath: by 0.01 to 10 times as much).
+    κ is that of the matrix with rows and columns scaled where scaling changes no digits: diag(1e6, 1, 1e-3) loses none. A derivative
+    through an inverse is off by up to κ·eps of itself (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., chapters 7, 9,
+    10 and 14; measured beside mpmath, matrices scaled by 1e9 across rows and columns: by 0.01 to 10 times as much).
     """
-    tests = {name: _TESTS[how] for name, how in values("conditioned").items()}
-    return [step for step in measured_steps(tests, function, leaves, seed, batched, wrt, outputs) if step[1] > 0]
+    return [step for step in measured_steps(_tests(), function, leaves, seed, batched, wrt, outputs, _matrix_of) if step[1] > 0]
+
+
+def can_be_ill_conditioned(function: Function) -> bool:
+    """Whether a step has a matrix whose numbers decide of a word beside the answer."""
+    return any(
+        node.op == "call_function" and name_of(node) in _tests() and _matrix_of(node) is not None
+        for node in function.pattern.nodes
+    )
+
+
+def _matrix_of(node: fx.Node) -> fx.Node | None:
+    """Where the matrix of a step comes from; None where it has none that is inverted or factorised."""
+    name = name_of(node)
+    if name in _ASKING:
+        matrices = (
+            matrix
+            for place, (arguments, options) in _distributions(node.args)
+            for matrix in (*arguments[place : place + 1], *(m for name, m in options if name.endswith(("_matrix", _TRIANGLES))))
+        )
+        return next((matrix for matrix in matrices if isinstance(matrix, fx.Node)), None)
+    tensors = [arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, fx.Node)]
+    if name == "matrix_power":
+        exponent = node.args[1] if len(node.args) > 1 else node.kwargs.get("n")
+        return tensors[0] if isinstance(exponent, int) and exponent < 0 else None
+    if name == "lu_solve":  # the factors stand before their pivots, wherever the right-hand side stands
+        places = [place for place, tensor in enumerate(tensors) if _is_of_pivots(tensor)]
+        return tensors[places[0] - 1] if places and places[0] else None
+    if name in ("cholesky_solve", "triangular_solve"):
+        return tensors[1] if len(tensors) > 1 else None
+    return tensors[0] if tensors else None
+
+
+def _is_of_pivots(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype == torch.int32
+
+
+def _distributions(value: Any) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    """Those that factorise a matrix, in the arguments of a step that asks them (app/program/library/distributions.py).
+
+    Each as the place of its matrix, its arguments and its options.
+    """
+    if not isinstance(value, tuple | list):
+        return
+    if len(value) == 4 and value[0] == "distribution" and value[1] in _OF_DISTRIBUTIONS:
+        yield _OF_DISTRIBUTIONS[value[1]], (value[2], value[3])
+    for member in value:
+        yield from _distributions(member)
 
 
 def _of_inverse(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     """By the norms of the matrix and, from one factorisation, of its inverse."""
-    factors, pivots, _ = torch.linalg.lu_factor_ex(matrix)
+    return _if_bad(_condition(_equilibrated(_square(node, matrix))), matrix)
+
+
+def _of_symmetric(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """With rows and columns scaled alike, to a diagonal of ones: a Cholesky factor loses digits by that one (Higham, section 10.1)."""
+    root = matrix.diagonal(dim1=-2, dim2=-1).abs().sqrt()
+    root = torch.where((root > 0) & _is_uneven(root)[..., None], root, 1)
+    return _if_bad(_condition(matrix / root[..., :, None] / root[..., None, :]), matrix)
+
+
+def _of_factor(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """Of what is given by its factors: by a Cholesky factor, or by L and U in one."""
+    if name_of(node) == "lu_solve":
+        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        return _if_bad(_condition(_equilibrated((torch.tril(matrix, -1) + identity) @ torch.triu(matrix))), matrix)
+    is_upper = bool(
+        argument_of(node, "upper", False)
+    )  # by name; by position it is rare, and the condition of the other product is alike
+    lower = matrix.mH if is_upper else matrix
+    return _of_symmetric(node, torch.tril(lower) @ torch.tril(lower).mH, result, passed)
+
+
+def _of_columns(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """With the columns scaled, which changes R alone."""
+    sizes = torch.linalg.vector_norm(matrix, dim=-2)
+    sizes = torch.where((sizes > 0) & _is_uneven(sizes)[..., None], sizes, 1)
+    singular = torch.linalg.svdvals(matrix / sizes[..., None, :])
+    return _if_bad(singular[..., 0] / singular[..., -1], matrix)
+
+
+def _of_distribution(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    is_triangle = any(name == _TRIANGLES for _, (_, options) in _distributions(node.args) for name, _ in options)
+    return _of_inverse(node, matrix, result, passed) if is_triangle else _of_symmetric(node, matrix, result, passed)
+
+
+def _square(node: fx.Node, matrix: Tensor) -> Tensor:
+    """The matrix that a step inverts: of `tensorinv` and `tensorsolve`, its leading axes against the others."""
+    if name_of(node) not in ("tensorinv", "tensorsolve"):
+        return matrix
+    rows = math.isqrt(matrix.numel())
+    return matrix.reshape(rows, rows)
+
+
+def _equilibrated(square: Tensor) -> Tensor:
+    """Rows and columns scaled until none is larger than another (D. Ruiz, RAL-TR-2001-034): what scaling takes away loses no digits."""
+    tiny, scaled = torch.finfo(square.dtype).tiny, square
+    for _ in range(_SCALINGS):
+        size = scaled.abs()
+        rows, columns = size.amax(-1, keepdim=True).clamp(min=tiny).sqrt(), size.amax(-2, keepdim=True).clamp(min=tiny).sqrt()
+        scaled = scaled / rows / columns
+    is_uneven = _is_uneven(square.abs().amax(-1)) | _is_uneven(square.abs().amax(-2))
+    return torch.where(is_uneven[..., None, None], scaled, square)
+
+
+def _is_uneven(sizes: Tensor) -> Tensor:
+    """Whether rows (or columns) are of sizes so different that κ is theirs; elsewhere it is told as everybody computes it."""
+    is_uneven: Tensor = sizes.amin(-1) * _EVEN < sizes.amax(-1)
+    return is_uneven
+
+
+def _condition(square: Tensor) -> Tensor:
+    factors, pivots, _ = torch.linalg.lu_factor_ex(square)
 
     def solved(vectors: Tensor, *, adjoint: bool) -> Tensor:
         solution: Tensor = torch.linalg.lu_solve(factors, pivots, vectors, adjoint=adjoint)
         return solution
 
     def times(vectors: Tensor, *, adjoint: bool) -> Tensor:
-        return (matrix.mH if adjoint else matrix) @ vectors
+        return (square.mH if adjoint else square) @ vectors
 
-    return _if_bad(_norm(times, matrix) * _norm(solved, matrix), matrix)
+    condition: Tensor = _norm(times, square) * _norm(solved, square)
+    return condition
 
 
 def _norm(times: Any, like: Tensor) -> Tensor:
@@ -63,13 +185,16 @@ def _norm(times: Any, like: Tensor) -> Tensor:
 
 
 def _of_pseudoinverse(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """As it is, for a pseudoinverse of scaled columns is another; where no two entries share a row or a column, all digits are right."""
     sizes = torch.linalg.svdvals(matrix)
-    return _if_bad(sizes[..., 0] / sizes[..., -1], matrix)
+    entries = matrix != 0
+    shares = (entries.sum(-1).amax(-1) > 1) | (entries.sum(-2).amax(-1) > 1)
+    return torch.where(shares, _if_bad(sizes[..., 0] / sizes[..., -1], matrix), 0)
 
 
 def _of_cofactors(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     """A determinant's derivative holds no smallest singular value: at a singular matrix it is as good as elsewhere."""
-    sizes = torch.linalg.svdvals(matrix)
+    sizes = torch.linalg.svdvals(_equilibrated(matrix))
     return _if_bad(sizes[..., 0] / sizes[..., max(0, sizes.shape[-1] - 2)], matrix)
 
 
@@ -82,6 +207,15 @@ def _if_bad(condition: Tensor, matrix: Tensor) -> Tensor:
 # The value of the fact `conditioned` → how κ is measured.
 _TESTS: Final[Mapping[str, MatrixTest]] = {
     "inverse": _of_inverse,
+    "symmetric": _of_symmetric,
+    "factor": _of_factor,
+    "columns": _of_columns,
     "pseudoinverse": _of_pseudoinverse,
     "cofactors": _of_cofactors,
 }
+
+
+@cache
+def _tests() -> Mapping[str, MatrixTest]:
+    """Operation → its test."""
+    return {name: _TESTS[how] for name, how in values("conditioned").items()} | dict.fromkeys(_ASKING, _of_distribution)

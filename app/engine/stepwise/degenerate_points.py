@@ -37,10 +37,12 @@ def measured_steps(
     batched: Collection[str] = (),
     wrt: Collection[str] | None = None,
     outputs: Collection[str] | None = None,
+    matrix_of: Callable[[fx.Node], Any] = lambda node: node.args[0] if node.args else next(iter(node.kwargs.values())),
 ) -> list[tuple[fx.Node, float]]:
     """The steps that have a test, and the largest of what it gives for their matrices.
 
     Arguments:
+        matrix_of: where a step's matrix comes from; its first argument, unless it is said otherwise.
         batched: leaves with a leading axis of samples; of a step the sample counts that gives the most.
         wrt, outputs: only steps that a derivative of these outputs by these leaves passes; None: of all of them.
     """
@@ -57,7 +59,7 @@ def measured_steps(
         point = Point(function, at, seed, wide=False)
         point.run({})
         results = point.results()
-        return [_measure(tests[name_of(node)], node, results, passed) for node in nodes]
+        return [_measure(tests[name_of(node)], node, matrix_of(node), results, passed) for node in nodes]
 
     try:
         with torch.no_grad():
@@ -104,9 +106,10 @@ def _cuts(node: fx.Node) -> bool:
     return node.target is Tensor.detach or (isinstance(value, Tensor) and not is_differentiable(value.dtype))
 
 
-def _measure(test: MatrixTest, node: fx.Node, results: Mapping[fx.Node, Any], passed: Collection[fx.Node]) -> Tensor:
-    first = node.args[0] if node.args else next(iter(node.kwargs.values()))
-    matrix = results[first] if isinstance(first, fx.Node) else first
+def _measure(
+    test: MatrixTest, node: fx.Node, source: Any, results: Mapping[fx.Node, Any], passed: Collection[fx.Node]
+) -> Tensor:
+    matrix = results[source] if isinstance(source, fx.Node) else source
     if not isinstance(matrix, Tensor) or not matrix.numel() or not is_differentiable(matrix.dtype):
         return torch.zeros((), dtype=torch.float64)
     return test(node, matrix, results[node], passed).to(torch.float64).amax()

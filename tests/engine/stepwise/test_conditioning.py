@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -87,3 +88,65 @@ def test_what_no_derivative_passes_is_not_noted() -> None:
     assert not noted("A.sum() + linalg.inv(A).detach().sum()", with_condition(1e10), "float64")
     assert not noted("linalg.inv(A).sum()", with_condition(1e10), "float64", want=["outputs"])
     assert not noted("linalg.inv(A).sum()", np.zeros((0, 3, 3)), "float64")
+
+
+def _positive(condition: float) -> Matrix:
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
+    matrix = turn @ np.diag(np.geomspace(1, 1 / condition, 3)) @ turn.T
+    return np.asarray((matrix + matrix.T) / 2)
+
+
+# Program → whether its matrix is symmetric and positive definite, a Cholesky factor, an upper triangle, or any.
+FACTORS = {
+    "linalg.cholesky(A).sum()": "positive",
+    "linalg.cholesky_ex(A)[0].sum()": "positive",
+    "torch.cholesky(A).sum()": "positive",
+    "torch.cholesky_solve(ones(3, 1), linalg.cholesky(A)).sum()": "positive",
+    "torch.cholesky_solve(ones(3, 1), A).sum()": "factor",
+    "torch.cholesky_inverse(A).sum()": "factor",
+    "linalg.solve_triangular(A, ones(len(A), 1), upper=True).sum()": "triangle",
+    "torch.triangular_solve(ones(len(A), 1), A)[0].sum()": "triangle",
+    "linalg.qr(A)[1].sum()": "any",
+    "linalg.matrix_power(A, -1).sum()": "any",
+    "linalg.tensorinv(A.reshape(3, 1, 3), ind=2).sum()": "any",
+    "linalg.tensorsolve(A, ones(3)).sum()": "any",
+    "linalg.lu_solve(*linalg.lu_factor(A), ones(3, 1)).sum()": "any",
+    "LU, p = linalg.lu_factor(A)\ntorch.lu_solve(ones(3, 1), LU, p).sum()": "any",
+    "torch.distributions.MultivariateNormal(zeros(3), A).log_prob(ones(3))": "positive",
+    "torch.distributions.MultivariateNormal(zeros(3), precision_matrix=A).log_prob(ones(3))": "positive",
+    "torch.distributions.MultivariateNormal(zeros(3), scale_tril=linalg.cholesky(A)).log_prob(ones(3))": "positive",
+    "torch.distributions.kl_divergence(torch.distributions.MultivariateNormal(zeros(3), A), "
+    "torch.distributions.MultivariateNormal(zeros(3), eye(3)))": "positive",
+}
+_OF_CONDITION = {
+    "positive": _positive,
+    "factor": lambda condition: np.linalg.cholesky(_positive(condition)),
+    "triangle": lambda condition: np.eye(round(math.log2(condition))) - np.triu(np.ones((round(math.log2(condition)),) * 2), 1),
+    "any": with_condition,
+}
+
+
+@pytest.mark.parametrize("text", FACTORS)
+def test_whatever_factorises_or_inverts_has_it(text: str) -> None:
+    make = _OF_CONDITION[FACTORS[text]]
+    assert noted(text, make(1e12), "float64")
+    assert not noted(text, make(10.0), "float64")
+
+
+@pytest.mark.parametrize("text", [*PROGRAMS.values(), *FACTORS])
+def test_sizes_alone_lose_no_digits(text: str) -> None:
+    """A diagonal of numbers of all sizes is inverted and factorised to the last digit, however large its condition number is."""
+    assert not noted(text, np.diag([1e6, 1.0, 1e-3]), "float64")
+
+
+def test_scaled_rows_and_columns_lose_as_many_digits_as_the_matrix_between_them() -> None:
+    sizes = np.diag([1e6, 1e-3, 1.0])
+    for scaled in (sizes @ _positive(10.0), _positive(10.0) @ sizes, sizes @ _positive(10.0) @ sizes):
+        assert not noted("linalg.inv(A).sum()", scaled, "float64")
+        assert noted("linalg.inv(A).sum()", scaled @ with_condition(1e13), "float64")
+    assert not noted("linalg.inv(A).sum()", np.array([[1.0, 1e20], [0.0, 1.0]]), "float64")
+
+
+def test_powers_and_other_distributions_have_no_matrix_to_invert() -> None:
+    assert not noted("linalg.matrix_power(A, 2).sum()", with_condition(1e12), "float64")
+    assert not noted("torch.distributions.Normal(A, 1.0).log_prob(ones(3)).sum()", with_condition(1e12), "float64")
