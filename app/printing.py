@@ -81,12 +81,12 @@ def _entries(tensor: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(values["data"], str) or isinstance(indices["data"], str):
         yield f"(base64, {len(values['data'])} characters)"
         return
-    places = np.array(indices["data"], dtype=np.int64).reshape(indices["shape"])
+    indices_of_entries = np.array(indices["data"], dtype=np.int64).reshape(indices["shape"])
     numbers = _array(values["data"], values["shape"], values["dtype"])
     count = len(numbers)
     shown = range(count) if count <= _ENTRIES else [*range(_ENTRIES // 2), -1, *range(count - _ENTRIES // 2, count)]
     for entry in shown:
-        yield "…" if entry < 0 else f"[{', '.join(map(str, places[:, entry]))}]  {_array_text(numbers[entry])}"
+        yield "…" if entry < 0 else f"[{', '.join(map(str, indices_of_entries[:, entry]))}]  {_array_text(numbers[entry])}"
 
 
 def _array(data: Any, shape: list[int], dtype: str) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 WIDTH: Final = 100  # characters of a line that prose is wrapped to; chosen
 _INDENT: Final = "    "
-_ELEMENTS: Final = 12  # places that a finding lists, about a line of them; chosen
+_ELEMENTS: Final = 12  # elements that a finding lists, about a line of them; chosen
 _VERDICTS: Final[Mapping[str, str]] = {
     "differentiable": "differentiable",
     "piecewise_constant": "piecewise constant",
@@ -94,15 +94,15 @@ def _finding(finding: Mapping[str, Any], *, with_verdict: bool, same_as: str | N
 
 
 def _elements(finding: Mapping[str, Any]) -> str:
-    places = [_index(index) for index in finding["elements"]]
+    elements = [_index(index) for index in finding["elements"]]
     taken, right = finding.get("subgradient"), finding.get("derivative")
     if taken and right:
-        both = zip(places, taken, right, strict=False)
-        places = [f"{place} (PyTorch: {_number(value)}, right: {_number(own)})" for place, value, own in both]
+        both = zip(elements, taken, right, strict=False)
+        elements = [f"{element} (PyTorch: {_number(value)}, right: {_number(own)})" for element, value, own in both]
     elif taken and len({str(value) for value in taken}) > 1:
-        places = [f"{place} (taken: {_number(value)})" for place, value in zip(places, taken, strict=False)]
-    more = finding.get("elements_total", len(places)) - min(len(places), _ELEMENTS)
-    return ", ".join(places[:_ELEMENTS]) + (f" and {more} more" if more > 0 else "")
+        elements = [f"{element} (taken: {_number(value)})" for element, value in zip(elements, taken, strict=False)]
+    more = finding.get("elements_total", len(elements)) - min(len(elements), _ELEMENTS)
+    return ", ".join(elements[:_ELEMENTS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:

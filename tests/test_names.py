@@ -41,8 +41,24 @@ OF_OTHERS: Final = frozenset({"connection_made", "not_found", "several"})
 # `given` is a field of every refusal (docs/contract.md, section 6): what makes one has an argument of that name.
 FIELD_OF_A_REFUSAL: Final = frozenset({"given"})
 # Words that would have two meanings: a kernel is PyTorch's, never Linux's (`linux`); the road is that of a query (app/road.py), and what
-# is computed another way is a reference. Word → where in `app` it names something.
-ONE_MEANING: Final = {"kernel": ("catalogue/", "engine/"), "road": ("road.py", "pool/")}
+# is computed another way is a reference; a place is where something stands in what the client sent, a text or a query's tree (of a tensor
+# it is an element or an index, of a slab a span); a slot is a worker's (of a graph's values it is a register). Word → where in `app` it
+# names something.
+ONE_MEANING: Final = {
+    "kernel": ("catalogue/", "engine/"),
+    "road": ("road.py", "pool/"),
+    "place": (
+        "program/",
+        "protocols/",
+        "catalogue/kernels/unsafe_values.py",
+        "engine/check/mistakes/",
+        "engine/errors.py",
+        "engine/explain/branches.py",
+    ),
+    "slot": ("pool/", "front/endpoints/limits_page.py"),
+}
+# Python's and PyTorch's own words.
+ANOTHER_WORD: Final = re.compile(r"__slots__|_?in_?place", re.IGNORECASE)
 NO_FILES: Final = frozenset(
     {"utils", "util", "common", "helpers", "misc", "core", "survey", "local", "widened", "places", "nursery", "gate", "tape"}
 )
@@ -102,7 +118,8 @@ def strangers(tree: ast.AST, path: str) -> list[str]:
         f"{path}:{line}: `{name}`"
         for name, line in _named(tree)
         for word, homes in ONE_MEANING.items()
-        if word in {each.lower() for each in WORD.findall(name)} and not path.startswith(homes)
+        if {word, f"{word}s"} & {each.lower() for each in WORD.findall(ANOTHER_WORD.sub("", name))}
+        and not path.startswith(homes)
     ]
 
 
@@ -117,6 +134,8 @@ def test_a_word_has_one_meaning() -> None:
         ("from app.pool import linux as kernel", "main.py"),
         ("class _Road: ...", "engine/confirmation.py"),
         ("road = 1", "front/wire.py"),
+        ("places = 1", "engine/check/agreement.py"),
+        ("class _Slot: ...", "engine/joint/recording.py"),
     ],
 )
 def test_a_planted_second_meaning_is_seen(text: str, path: str) -> None:

@@ -63,9 +63,9 @@ def prepared(bound: Bound, names: Sequence[str], *, public: bool = False) -> Cal
         public: PyTorch's own function, also where another stands in its place.
     """
     function = _walk(bound.operation.path) if public else target(bound.operation)
-    slots = {name: index for index, name in enumerate(names)}
+    positions = {name: index for index, name in enumerate(names)}
     args, kwargs = _values(bound)
-    leading = [slots[value] for value in args if isinstance(value, Leaf)]
+    leading = [positions[value] for value in args if isinstance(value, Leaf)]
     simple = not bound.copied and bound.operation.call in ("function", "method") and not any(map(_holds_leaf, kwargs.values()))
     if simple and leading == list(range(len(names))) and not any(map(_holds_leaf, args[len(leading) :])):
         constants = tuple(args[len(leading) :])
@@ -73,7 +73,7 @@ def prepared(bound: Bound, names: Sequence[str], *, public: bool = False) -> Cal
 
     def call(*leaves: Tensor) -> Any:
         def leaf(name: str) -> Tensor:
-            tensor = leaves[slots[name]]
+            tensor = leaves[positions[name]]
             return tensor.clone() if name in bound.copied else tensor
 
         positional, named = _filled(bound.operation.call, args, kwargs, leaf)

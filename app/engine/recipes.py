@@ -86,7 +86,7 @@ class Recipe:
             *bytes_of("inputs", query.inputs, prepared.dtypes, prepared.wrt, names, pinned),
             *bytes_of("cotangent", query.cotangent, dtypes, (), names, pinned),
         ]  # fmt: skip
-        places = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
+        positions = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         sent = [name for name in function.outputs if name in query.cotangent]
         first = len(buffers) - len(query.cotangent)
         vjp = _Product(
@@ -95,8 +95,8 @@ class Recipe:
         gradient = _Product(() if prepared.of is None else (function.outputs.index(prepared.of),), ())
         self._call = function.call
         self._buffers = [buffer for _, buffer in buffers]
-        self._leaves = [places[name] for name in function.leaves]
-        self._wrt = [places[name] for name in prepared.wrt]
+        self._leaves = [positions[name] for name in function.leaves]
+        self._wrt = [positions[name] for name in prepared.wrt]
         starts: tuple[UnitRows | None, ...] = ()
         if "jacobian" in query.want:
             differentiated = {prepared.dtypes[name] for name in prepared.wrt}
@@ -165,7 +165,7 @@ class Recipe:
 
     def _values(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The results, and behind them pairs that have to be close; no number is read. None as of `run`."""
-        leaves = [tensors[place] for place in self._leaves]
+        leaves = [tensors[position] for position in self._leaves]
         if not self._wrt:
             with torch.no_grad():
                 results: Sequence[Tensor] = self._call(*leaves)
@@ -175,7 +175,7 @@ class Recipe:
         values: list[Tensor] = []
         confirming: list[Tensor] = []
         structure = [value.requires_grad for value in outputs]
-        wrt = tuple([tensors[place] for place in self._wrt])
+        wrt = tuple([tensors[position] for position in self._wrt])
         for product in self._products:
             if product is None:
                 values += outputs
@@ -184,7 +184,9 @@ class Recipe:
                 values += jacobian(outputs, wrt, product.starts, structure, confirming)
                 continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
-            cotangents = tuple([tensors[place] for place in product.cotangents]) or tuple([torch.ones_like(o) for o in of])
+            cotangents = tuple([tensors[position] for position in product.cotangents]) or tuple(
+                [torch.ones_like(o) for o in of]
+            )
             gradients = backward(of, cotangents, True, False, wrt, True, accumulate_grad=False)
             for variable, gradient in zip(wrt, gradients, strict=True):
                 structure.append(gradient is None)

@@ -147,7 +147,7 @@ class Parent:
         if self._unplaced and not self._kill_at:
             waiting, self._unplaced = self._unplaced, []
             for connection, is_counted in waiting:
-                self._place(connection, is_counted)
+                self._assign(connection, is_counted)
 
     def _poll_of(self, descriptors: frozenset[int]) -> select.poll:
         if descriptors != self._polled:
@@ -170,9 +170,9 @@ class Parent:
             except OSError:
                 self._accepts_from = time.monotonic() + _RETRY_S
                 return
-            self._place(connection, listener is self._listeners[0])
+            self._assign(connection, listener is self._listeners[0])
 
-    def _place(self, connection: socket.socket, is_counted: bool) -> None:
+    def _assign(self, connection: socket.socket, is_counted: bool) -> None:
         """Hand it to the front that has fewest, of those that are ready where any is; of equals to whoever waits for one longest."""
         up = [front for front in self._fronts.values() if front.is_up]
         ready = [front for front in up if front.is_ready]

@@ -1,4 +1,4 @@
-"""Runs a graph: one call after the other, in a list of slots.
+"""Runs a graph: one call after the other, in a list of registers.
 
 (fx.GraphModule would do the same through generated source code: 0.8 ms and more to make, and it names PyTorch's functions by paths that
 not all of them have. fx.Interpreter looks at each node again in every run: ten small steps take it 86 µs, and this 29, PyTorch's own
@@ -49,36 +49,36 @@ class GraphRunner:
 
     def __init__(self, graph: fx.Graph, dtype: torch.dtype, drawing: frozenset[fx.Node] = frozenset()) -> None:
         self._dtype = dtype
-        self._places: dict[fx.Node, int] = {}
+        self._positions: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
         needed = _needed(nodes, drawing)
-        slots: dict[fx.Node, int] = {}
+        registers: dict[fx.Node, int] = {}
         blank: list[Any] = []
         program: list[list[Any]] = []
         last: dict[int, int] = {}
         for node in nodes:
             if node.op == "placeholder":
-                slots[node] = len(blank)
+                registers[node] = len(blank)
                 blank.append(None)
         self._arity = len(blank)
         for node in nodes:
             if node.op != "call_function" or node not in needed:
                 continue
             for used in node.all_input_nodes:
-                last[slots[used]] = len(program)
-            arguments = getter(node.args, slots, blank)
-            keywords = keywords_getter(node.kwargs, slots)
-            slots[node] = len(blank)
+                last[registers[used]] = len(program)
+            arguments = getter(node.args, registers, blank)
+            keywords = keywords_getter(node.kwargs, registers)
+            registers[node] = len(blank)
             blank.append(None)
-            self._places[node] = len(program)
-            program.append([node.target, arguments, keywords, dict(node.kwargs), slots[node], (), node.meta.get("step")])
+            self._positions[node] = len(program)
+            program.append([node.target, arguments, keywords, dict(node.kwargs), registers[node], (), node.meta.get("step")])
         output = nodes[-1]
-        output_slots = {slots[node] for node in output.all_input_nodes}
-        self._outputs = tuple(slots[node] for node in output.args[0])
-        for slot, index in last.items():
-            if slot not in output_slots:
-                program[index][5] += (slot,)
-        self._slots, self._blank = slots, blank
+        output_registers = {registers[node] for node in output.all_input_nodes}
+        self._outputs = tuple(registers[node] for node in output.args[0])
+        for register, index in last.items():
+            if register not in output_registers:
+                program[index][5] += (register,)
+        self._registers, self._blank = registers, blank
         self._program = tuple(tuple(line) for line in program)
 
     def with_arguments(self, arguments: Mapping[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]]) -> GraphRunner:
@@ -86,10 +86,16 @@ class GraphRunner:
         runner = copy.copy(self)
         blank, program = self._blank.copy(), list(self._program)
         for node, (args, kwargs) in arguments.items():
-            if node in self._places:
-                place = self._places[node]
-                target, _, _, _, *rest = program[place]
-                program[place] = (target, getter(args, self._slots, blank), keywords_getter(kwargs, self._slots), kwargs, *rest)
+            if node in self._positions:
+                position = self._positions[node]
+                target, _, _, _, *rest = program[position]
+                program[position] = (
+                    target,
+                    getter(args, self._registers, blank),
+                    keywords_getter(kwargs, self._registers),
+                    kwargs,
+                    *rest,
+                )
         runner._blank, runner._program = blank, tuple(program)
         return runner
 
@@ -99,14 +105,14 @@ class GraphRunner:
         step: Step | None = None
         with floating_default(self._dtype):
             try:
-                for target, arguments, keywords, constants, slot, done, step in self._program:  # noqa: B007
-                    values[slot] = target(*arguments(values), **(constants if keywords is None else keywords(values)))
+                for target, arguments, keywords, constants, register, done, step in self._program:  # noqa: B007
+                    values[register] = target(*arguments(values), **(constants if keywords is None else keywords(values)))
                     for free in done:
                         values[free] = None
             except Exception as error:
                 error.__dict__.setdefault("step", step)
                 raise
-        return tuple([values[slot] for slot in self._outputs])
+        return tuple([values[register] for register in self._outputs])
 
 
 def _needed(nodes: list[fx.Node], drawing: frozenset[fx.Node]) -> set[fx.Node]:
@@ -118,14 +124,14 @@ def _needed(nodes: list[fx.Node], drawing: frozenset[fx.Node]) -> set[fx.Node]:
     return needed
 
 
-def getter(arguments: tuple[Any, ...], slots: dict[fx.Node, int], blank: list[Any]) -> Getter:
-    """Reads a call's arguments from the slots. Plain values get slots of their own, so that one itemgetter reads them all."""
+def getter(arguments: tuple[Any, ...], registers: dict[fx.Node, int], blank: list[Any]) -> Getter:
+    """Reads a call's arguments from the registers. Plain values get registers of their own, so that one itemgetter reads them all."""
     if any(not isinstance(argument, fx.Node) and _holds_node(argument) for argument in arguments):
-        return lambda values: tuple(_filled(argument, slots, values) for argument in arguments)
+        return lambda values: tuple(_filled(argument, registers, values) for argument in arguments)
     indices = []
     for argument in arguments:
         if isinstance(argument, fx.Node):
-            indices.append(slots[argument])
+            indices.append(registers[argument])
         else:
             indices.append(len(blank))
             blank.append(argument)
@@ -135,11 +141,11 @@ def getter(arguments: tuple[Any, ...], slots: dict[fx.Node, int], blank: list[An
     return itemgetter(*indices) if indices else lambda values: ()
 
 
-def keywords_getter(keywords: dict[str, Any], slots: dict[fx.Node, int]) -> Callable[[list[Any]], dict[str, Any]] | None:
-    """Reads a call's keywords from the slots; None where no node is among them."""
+def keywords_getter(keywords: dict[str, Any], registers: dict[fx.Node, int]) -> Callable[[list[Any]], dict[str, Any]] | None:
+    """Reads a call's keywords from the registers; None where no node is among them."""
     if not any(_holds_node(value) for value in keywords.values()):
         return None
-    return lambda values: {name: _filled(value, slots, values) for name, value in keywords.items()}
+    return lambda values: {name: _filled(value, registers, values) for name, value in keywords.items()}
 
 
 def _holds_node(value: Any) -> bool:
@@ -150,13 +156,13 @@ def _holds_node(value: Any) -> bool:
     return isinstance(value, fx.Node)
 
 
-def _filled(value: Any, slots: dict[fx.Node, int], values: list[Any]) -> Any:
+def _filled(value: Any, registers: dict[fx.Node, int], values: list[Any]) -> Any:
     if isinstance(value, fx.Node):
-        return values[slots[value]]
+        return values[registers[value]]
     if isinstance(value, tuple):
-        return tuple(_filled(member, slots, values) for member in value)
+        return tuple(_filled(member, registers, values) for member in value)
     if isinstance(value, list):
-        return [_filled(member, slots, values) for member in value]
+        return [_filled(member, registers, values) for member in value]
     if isinstance(value, slice):
-        return slice(*(_filled(member, slots, values) for member in (value.start, value.stop, value.step)))
+        return slice(*(_filled(member, registers, values) for member in (value.start, value.stop, value.step)))
     return value

@@ -122,11 +122,11 @@ def load(folder: str | None) -> Functions:
     """
     functions: dict[str, StoredFunction] = {}
     broken: dict[str, PullbackError] = {}
-    for place in (CARRIED, *((Path(folder),) if folder else ())):
-        if not place.is_dir():
-            _log.error("the functions folder %s does not exist", place)
+    for source_folder in (CARRIED, *((Path(folder),) if folder else ())):
+        if not source_folder.is_dir():
+            _log.error("the functions folder %s does not exist", source_folder)
             continue
-        for path in sorted(place.glob("*.py")):
+        for path in sorted(source_folder.glob("*.py")):
             if path.name.startswith((".", "_")):
                 continue
             functions.pop(path.stem, None)
@@ -176,10 +176,10 @@ def _arguments(source: Source, function: ast.FunctionDef) -> tuple[tuple[InputSp
     inputs: list[InputSpec] = []
     parameters: list[ParameterSpec] = []
     arguments = function.args
-    places = [*arguments.posonlyargs, *arguments.args]
-    defaults: list[ast.expr | None] = [None] * (len(places) - len(arguments.defaults)) + list(arguments.defaults)
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     for argument, default in [
-        *zip(places, defaults, strict=True),
+        *zip(positional, defaults, strict=True),
         *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
     ]:
         annotation = argument.annotation

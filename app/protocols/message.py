@@ -118,12 +118,12 @@ class Cut:
 
     Attributes:
         pieces: what stands before, between and behind them.
-        places: which of the answer's results, counted in its order, stands in each gap.
+        order: which of the answer's results, counted in its order, stands in each gap.
         flat: in lists without nesting; binary: as their bytes.
     """
 
     pieces: Sequence[bytes]
-    places: tuple[int, ...]
+    order: tuple[int, ...]
     media_type: str
     headers: Mapping[str, str] = field(default_factory=dict)
     flat: bool = False
@@ -135,8 +135,8 @@ class Cut:
             return None
         parts: list[Buffer] = [self.pieces[0]]
         is_large = False
-        for place, piece in zip(self.places, self.pieces[1:], strict=True):
-            values = results[place]
+        for position, piece in zip(self.order, self.pieces[1:], strict=True):
+            values = results[position]
             if not self.binary:
                 parts += (finite_text(values.reshape(-1) if self.flat else values), piece)
             elif values.nbytes <= SIZE_LIMIT_BYTES:

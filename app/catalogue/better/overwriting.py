@@ -17,15 +17,15 @@ from torch import Tensor
 from app.catalogue.better.tracked import is_differentiated
 
 
-def lasting(source: Tensor, places: Tensor, size: int) -> Tensor:
+def lasting(source: Tensor, targets: Tensor, size: int) -> Tensor:
     """`source` with a derivative only for those elements that are not overwritten by a later one.
 
     Arguments:
-        places: where its elements are written, numbers below `size`; of its shape.
+        targets: where its elements are written, numbers below `size`; of its shape.
     """
-    order = torch.arange(places.numel(), device=places.device).view(places.shape)
-    last = torch.zeros(size, dtype=torch.int64, device=places.device).scatter(0, places.reshape(-1), order.reshape(-1))
-    return _masked(source, last.take(places) == order)
+    order = torch.arange(targets.numel(), device=targets.device).view(targets.shape)
+    last = torch.zeros(size, dtype=torch.int64, device=targets.device).scatter(0, targets.reshape(-1), order.reshape(-1))
+    return _masked(source, last.take(targets) == order)
 
 
 def row_major(tensor: Tensor) -> Tensor:
@@ -41,10 +41,10 @@ def _masked(source: Tensor, stays: Tensor) -> Tensor:
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **keywords: Any) -> Tensor:  # noqa: A002
     if isinstance(src, Tensor) and keywords.get("reduce") is None and is_differentiated(src) and index.numel():
         corner = src[tuple(slice(extent) for extent in index.shape)] if src.dim() else src
-        places = index.to(torch.int64)
+        targets = index.to(torch.int64)
         order = torch.arange(index.numel(), device=index.device).view(index.shape)
-        last = torch.zeros(input.shape, dtype=torch.int64, device=index.device).scatter(dim, places, order)
-        src = _masked(corner, last.gather(dim, places) == order)
+        last = torch.zeros(input.shape, dtype=torch.int64, device=index.device).scatter(dim, targets, order)
+        src = _masked(corner, last.gather(dim, targets) == order)
     if src is not None:
         keywords["value" if isinstance(src, int | float | complex) else "src"] = src
     written: Tensor = torch.scatter(input, dim, index, **keywords)
@@ -53,20 +53,20 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, **keywords:
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:  # noqa: A002
     if is_differentiated(source) and index.numel() and source.dim():
-        places = index.reshape(-1).to(torch.int64)
-        order = torch.arange(places.numel(), device=index.device)
-        last = torch.zeros(input.shape[dim], dtype=torch.int64, device=index.device).scatter(0, places, order)
+        targets = index.reshape(-1).to(torch.int64)
+        order = torch.arange(targets.numel(), device=index.device)
+        last = torch.zeros(input.shape[dim], dtype=torch.int64, device=index.device).scatter(0, targets, order)
         shape = [1] * source.dim()
-        shape[dim] = places.numel()
-        source = _masked(source, (last.take(places) == order).view(shape))
+        shape[dim] = targets.numel()
+        source = _masked(source, (last.take(targets) == order).view(shape))
     copied: Tensor = torch.index_copy(input, dim, index, source)
     return copied
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:  # noqa: A002
     if not accumulate and is_differentiated(source) and index.numel() and index.numel() == source.numel():
-        places = torch.where(index < 0, index + input.numel(), index).to(torch.int64)
-        source = lasting(source.reshape(places.shape), places, input.numel())
+        targets = torch.where(index < 0, index + input.numel(), index).to(torch.int64)
+        source = lasting(source.reshape(targets.shape), targets, input.numel())
     written: Tensor = torch.put(input, row_major(index), row_major(source), accumulate)
     return written
 
@@ -75,9 +75,9 @@ def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumula
     indices = tuple(indices)
     if not accumulate and is_differentiated(values) and not any(i is not None and i.dtype == torch.bool for i in indices):
         numbers = torch.arange(input.numel(), device=input.device).view(input.shape)
-        places = numbers[indices]
-        if places.numel():
-            values = lasting(values.expand(places.shape), places, input.numel())
+        targets = numbers[indices]
+        if targets.numel():
+            values = lasting(values.expand(targets.shape), targets, input.numel())
     indices = tuple(None if i is None else row_major(i) for i in indices)
     written: Tensor = torch.index_put(input, indices, row_major(values), accumulate)
     return written

@@ -305,9 +305,9 @@ def indices(arguments: Arguments) -> None:
 
 def read_indices(arguments: Arguments) -> None:
     """PyTorch reads them out of their memory, of which no dispatch mode hears; of this read it does."""
-    places = arguments["tensor_indices_or_sections"]
-    if places.numel():
-        places.flatten()[0].item()
+    splits = arguments["tensor_indices_or_sections"]
+    if splits.numel():
+        splits.flatten()[0].item()
 
 
 def combinations(arguments: Arguments) -> None:

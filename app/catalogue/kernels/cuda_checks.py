@@ -23,19 +23,19 @@ def along(tensor: str = "self", index: str = "index", *, wraps: bool = False) ->
         shape, dim = arguments[tensor].shape or (1,), arguments["dim"]
         if -len(shape) <= dim < len(shape):  # else PyTorch has its own words
             size = shape[dim]
-            _places(arguments[index], size, f"axis {dim} has {size} elements, and the indices run", index, wraps=wraps)
+            _within(arguments[index], size, f"axis {dim} has {size} elements, and the indices run", index, wraps=wraps)
 
     return check
 
 
-def _places(index: Tensor, size: int, words: str, argument: str, *, wraps: bool = True) -> None:
+def _within(index: Tensor, size: int, words: str, argument: str, *, wraps: bool = True) -> None:
     within(index, -size if wraps else 0, size - 1, argument, words)
 
 
 def flat(arguments: Arguments) -> None:
     """`index` holds places among all elements, or from their end."""
     size = arguments["self"].numel()
-    _places(arguments["index"], size, f"There are {size} elements, and the indices run", "index")
+    _within(arguments["index"], size, f"There are {size} elements, and the indices run", "index")
 
 
 def indices(arguments: Arguments) -> None:
@@ -46,7 +46,7 @@ def indices(arguments: Arguments) -> None:
             axis += index.dim()  # a mask stands for as many axes as it has
             continue
         if index is not None and axis < len(shape):
-            _places(index, shape[axis], f"Axis {axis} has {shape[axis]} elements, and the indices run", "indices")
+            _within(index, shape[axis], f"Axis {axis} has {shape[axis]} elements, and the indices run", "indices")
         axis += 1
 
 

@@ -81,11 +81,11 @@ def backward_rows(evaluation: Evaluation, output: Tensor, rows: int, unit: compl
             gradients = tuple(None if g is None else g.unsqueeze(0) for g in evaluation.grad((output,), (chunk[0],)))
         else:
             gradients = evaluation.grad_rows((output,), (chunk,))
-        _place(results, evaluation, gradients, start, chunk.shape[0], output.numel())
+        _fill(results, evaluation, gradients, start, chunk.shape[0], output.numel())
     return results
 
 
-def _place(
+def _fill(
     results: dict[str, Tensor], evaluation: Evaluation, chunk: Sequence[Tensor | None], start: int, size: int, total: int
 ) -> None:
     """Writes a chunk of rows into the whole; the whole is the chunk where one chunk suffices."""

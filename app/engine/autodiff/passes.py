@@ -192,12 +192,12 @@ def entries(passes: Passes, compression: Compression, chunk: int) -> Pair:
     order = torch.argsort(positions)
     ordered = positions[order]
     results = [torch.empty(len(positions), dtype=passes.dtype, device=device) for _ in range(2 if passes.paired else 1)]
-    for run, groups, numbers, width, first_place in runs:
-        limits = torch.tensor([first_place, first_place + len(numbers) * width], device=device)
+    for run, groups, numbers, width, offset in runs:
+        limits = torch.tensor([offset, offset + len(numbers) * width], device=device)
         start, stop = torch.searchsorted(ordered, limits).tolist()
         for result, buffer in zip(results, run(groups, numbers, chunk), strict=False):
             if buffer is not None:
-                result[order[start:stop]] = buffer.reshape(-1)[ordered[start:stop] - first_place].to(passes.dtype)
+                result[order[start:stop]] = buffer.reshape(-1)[ordered[start:stop] - offset].to(passes.dtype)
     return results[0], results[1] if passes.paired else None
 
 

@@ -14,7 +14,16 @@ from app.engine.check.autodiff_faults import disagreement
 from app.engine.check.conventions import may_read_a_triangle, mirrored, symmetric_agrees
 from app.engine.check.domain_ends import look_at_ends
 from app.engine.check.exact_differences import ExactDifferences, sides_differ
-from app.engine.check.finite_differences import DIRECTIONS, SAMPLED, Budget, Differences, Numeric, Place, looks, places_of
+from app.engine.check.finite_differences import (
+    DIRECTIONS,
+    SAMPLED,
+    Budget,
+    Coordinate,
+    Differences,
+    Numeric,
+    coordinates_of,
+    looks,
+)
 from app.engine.check.objective import Differentiated
 from app.engine.stepwise.point import Point
 
@@ -97,13 +106,13 @@ def compare(
     """
     apart = None if believed is None else (believed - ours).abs().nan_to_num(torch.inf)
     leaf = objective.point.leaves[name]
-    indices = places_of(leaf)
+    indices = coordinates_of(leaf)
     whole = budget.spend(2 * len(indices))
     columns = [] if apart is None else _columns_off(apart, ours)
     triangle = may_read_a_triangle(objective.point, leaf)
     if not whole:
         sample = _sample(ours, columns, leaf)
-        indices = places_of(leaf, mirrored(leaf, sample)[:SAMPLED] if triangle else sample)
+        indices = coordinates_of(leaf, mirrored(leaf, sample)[:SAMPLED] if triangle else sample)
     differences = numeric.elements(name, indices)
     relative = RELATIVE if objective.point.wide else _RELATIVE_NARROW
     parts = _Parts(ours, objective.conjugate, relative, _floor(numeric, leaf))
@@ -146,19 +155,24 @@ def _columns_off(apart: Tensor, ours: Tensor) -> list[int]:
 
 
 def _look_closely(
-    numeric: Numeric, name: str, parts: _Parts, differences: Differences, doubtful: Sequence[Place], closer: Budget
-) -> Sequence[Place]:
+    numeric: Numeric, name: str, parts: _Parts, differences: Differences, doubtful: Sequence[Coordinate], closer: Budget
+) -> Sequence[Coordinate]:
     """Looks again at the doubtful places while the budget lasts; those that are left over, where a first difference is no verdict."""
     seen, unseen = looks(doubtful, closer)
-    for place in seen:
-        numeric.closely(name, place, differences)
-    for place in (place for place in unseen if parts.contradicts(place, differences)):
-        differences.value.pop(place, None)
+    for coordinate in seen:
+        numeric.closely(name, coordinate, differences)
+    for coordinate in (coordinate for coordinate in unseen if parts.contradicts(coordinate, differences)):
+        differences.value.pop(coordinate, None)
     return unseen
 
 
 def _decide(
-    objective: Differentiated, name: str, parts: _Parts, differences: Differences, seen: Sequence[Place], apart: Tensor | None
+    objective: Differentiated,
+    name: str,
+    parts: _Parts,
+    differences: Differences,
+    seen: Sequence[Coordinate],
+    apart: Tensor | None,
 ) -> None:
     """Asks numbers of 60 digits where those of float64 do not settle, say otherwise than autodiff, or tell it not from the client's.
 
@@ -166,31 +180,33 @@ def _decide(
         apart: how far the client's numbers lie from ours, of the shape of both.
     """
     exact, confirmed = ExactDifferences(objective, name), 0
-    for place in seen:
-        settled = place in differences.value and parts.settled(place, differences)
-        has_sides = place in differences.sides and place not in differences.unclear
-        tells = place not in differences.sides and settled and not parts.contradicts(place, differences)
-        if has_sides or (tells and parts.parted(place, differences, apart)):
+    for coordinate in seen:
+        settled = coordinate in differences.value and parts.settled(coordinate, differences)
+        has_sides = coordinate in differences.sides and coordinate not in differences.unclear
+        tells = coordinate not in differences.sides and settled and not parts.contradicts(coordinate, differences)
+        if has_sides or (tells and parts.parted(coordinate, differences, apart)):
             continue
         if settled and confirmed >= _ENOUGH:
             continue
-        sides = exact.at(place)
+        sides = exact.at(coordinate)
         if sides is None:
             continue
         left, right, rounding = (side.to(parts.flat.device) for side in sides)
         if not bool((torch.isfinite(left) & torch.isfinite(right) & torch.isfinite(rounding)).all()):
             continue  # what is added to exp(1e6) leaves no trace in 600 digits
-        differences.exact.add(place)
+        differences.exact.add(coordinate)
         if settled:
-            allowed = _DOUBTS * differences.doubt[place] + parts.relative * differences.value[place].abs()
-            confirmed += bool(((left + right) / 2 - differences.value[place]).abs().le(allowed).all())
-        differences.value[place] = (left + right) / 2
-        differences.doubt[place] = _EXACT * (left.abs() + right.abs()) + rounding
-        differences.sides.pop(place, None)
+            allowed = _DOUBTS * differences.doubt[coordinate] + parts.relative * differences.value[coordinate].abs()
+            confirmed += bool(((left + right) / 2 - differences.value[coordinate]).abs().le(allowed).all())
+        differences.value[coordinate] = (left + right) / 2
+        differences.doubt[coordinate] = _EXACT * (left.abs() + right.abs()) + rounding
+        differences.sides.pop(coordinate, None)
         if bool(sides_differ(left, right).any()):
-            differences.sides[place] = (left, right)
-    for place in differences.unclear - differences.exact:
-        differences.sides.pop(place, None)  # noise looks like a bend too; the derivatives around the point show one that is
+            differences.sides[coordinate] = (left, right)
+    for coordinate in differences.unclear - differences.exact:
+        differences.sides.pop(
+            coordinate, None
+        )  # noise looks like a bend too; the derivatives around the point show one that is
     parts.drop_one_sided(objective.point.leaves[name], differences)
 
 
@@ -245,52 +261,52 @@ class _Parts:
         zero = self._ours.abs().nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * row
         return torch.where(zero, _ZERO_BESIDE * row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
 
-    def settled(self, place: Place, differences: Differences) -> bool:
-        ours, value, doubt = self.at(place).abs(), differences.value[place].abs(), differences.doubt[place]
+    def settled(self, coordinate: Coordinate, differences: Differences) -> bool:
+        ours, value, doubt = self.at(coordinate).abs(), differences.value[coordinate].abs(), differences.doubt[coordinate]
         size = torch.maximum(ours, value).nan_to_num(0, 0, 0)
         zero = ours.nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * self._row
         bearable = torch.where(zero, _ZERO_BESIDE * self._row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
         return bool((doubt <= bearable).all())
 
-    def parted(self, place: Place, differences: Differences, apart: Tensor | None) -> bool:
+    def parted(self, coordinate: Coordinate, differences: Differences, apart: Tensor | None) -> bool:
         """Whether what differences leave in doubt is less than what ours and the client's number are apart, where these are two."""
         if apart is None:
             return True
-        column, doubt = apart.reshape(len(apart), -1)[:, place[0]], differences.doubt[place]
+        column, doubt = apart.reshape(len(apart), -1)[:, coordinate[0]], differences.doubt[coordinate]
         # A value that does not move at all may have lost what moves, as a cross-entropy of 1e-23.
-        is_open = (column <= doubt) | (differences.value[place] == 0)
-        return not bool((is_open & (column > self.relative * self.at(place).abs())).any())
+        is_open = (column <= doubt) | (differences.value[coordinate] == 0)
+        return not bool((is_open & (column > self.relative * self.at(coordinate).abs())).any())
 
-    def contradicts(self, place: Place, differences: Differences) -> bool:
-        return self.off(place, differences) > 1
+    def contradicts(self, coordinate: Coordinate, differences: Differences) -> bool:
+        return self.off(coordinate, differences) > 1
 
-    def doubtful(self, indices: Sequence[Place], differences: Differences, suspects: set[int]) -> list[Place]:
+    def doubtful(self, indices: Sequence[Coordinate], differences: Differences, suspects: set[int]) -> list[Coordinate]:
         """Places that deserve a closer look: contradictions first, then what the client has otherwise, kinks, and what does not settle."""
-        ranked: list[tuple[float, float, Place]] = []
-        for place in indices:
-            off = self.off(place, differences)
+        ranked: list[tuple[float, float, Coordinate]] = []
+        for coordinate in indices:
+            off = self.off(coordinate, differences)
             rank = (
-                0 if off > 1 and place[0] in suspects else 1 if off > 1 else 2 if place[0] in suspects
-                else 3 if place in differences.bent else 4 if not self.settled(place, differences) else 5
+                0 if off > 1 and coordinate[0] in suspects else 1 if off > 1 else 2 if coordinate[0] in suspects
+                else 3 if coordinate in differences.bent else 4 if not self.settled(coordinate, differences) else 5
             )  # fmt: skip
             if rank < 5:
-                ranked.append((rank, -off, place))
-        return [place for *_, place in sorted(ranked)]
+                ranked.append((rank, -off, coordinate))
+        return [coordinate for *_, coordinate in sorted(ranked)]
 
-    def at(self, place: Place) -> Tensor:
-        column = self.flat[:, place[0]]
+    def at(self, coordinate: Coordinate) -> Tensor:
+        column = self.flat[:, coordinate[0]]
         if not column.is_complex():
             return column
-        return column.imag if place[1] else column.real
+        return column.imag if coordinate[1] else column.real
 
-    def off(self, place: Place, differences: Differences) -> float:
+    def off(self, coordinate: Coordinate, differences: Differences) -> float:
         """How far the two are apart, in tolerances; infinite where there is no difference yet, or no derivative."""
-        if place not in differences.value:
+        if coordinate not in differences.value:
             return math.inf
-        ours = self.at(place)
-        floor = 0.0 if place in differences.exact else self.floor
-        allowed = self.relative * ours.abs() + floor + _DOUBTS * differences.doubt[place]
-        apart = float(((ours - differences.value[place]).abs() / allowed.clamp(min=_LEAST)).max())
+        ours = self.at(coordinate)
+        floor = 0.0 if coordinate in differences.exact else self.floor
+        allowed = self.relative * ours.abs() + floor + _DOUBTS * differences.doubt[coordinate]
+        apart = float(((ours - differences.value[coordinate]).abs() / allowed.clamp(min=_LEAST)).max())
         return math.inf if math.isnan(apart) else apart
 
     def drop_one_sided(self, leaf: Tensor, differences: Differences) -> None:
@@ -298,21 +314,21 @@ class _Parts:
 
         All steps from a number 1e-12 beside a branch cut see a kink at the cut, and ours is the derivative on this side of it.
         """
-        for place, (left, right) in differences.sides.items() if leaf.is_complex() else ():
-            ours, value = self.at(place), differences.value[place]
+        for coordinate, (left, right) in differences.sides.items() if leaf.is_complex() else ():
+            ours, value = self.at(coordinate), differences.value[coordinate]
             slack = _SIDE * (left.abs() + right.abs())
             is_side = ((ours - left).abs() <= slack) | ((ours - right).abs() <= slack)
-            if _is_beside_an_axis(leaf, place):
-                differences.value[place] = torch.where(is_side, torch.nan, value)
+            if _is_beside_an_axis(leaf, coordinate):
+                differences.value[coordinate] = torch.where(is_side, torch.nan, value)
 
     def slope_jumps(self, leaf: Tensor, differences: Differences) -> Tensor:
         """What the slopes of the two sides along an axis differ by at kinks of a complex input, zero elsewhere; shape of ours, real."""
         slope_jumps = torch.zeros(self.flat.shape, dtype=self.flat.abs().dtype, device=self.flat.device)
-        for place, (left, right) in differences.sides.items() if leaf.is_complex() else ():
+        for coordinate, (left, right) in differences.sides.items() if leaf.is_complex() else ():
             apart = (left - right).abs()
-            if not _is_beside_an_axis(leaf, place):
+            if not _is_beside_an_axis(leaf, coordinate):
                 is_kink = apart > _SIDE * (left.abs() + right.abs())
-                slope_jumps[:, place[0]] = torch.maximum(slope_jumps[:, place[0]], torch.where(is_kink, apart, 0.0))
+                slope_jumps[:, coordinate[0]] = torch.maximum(slope_jumps[:, coordinate[0]], torch.where(is_kink, apart, 0.0))
         return slope_jumps.reshape(self._ours.shape)
 
     def floors(self, differences: Differences) -> Tensor:
@@ -334,24 +350,24 @@ class _Parts:
                 continue
             values[:, index] = value if other is None else torch.complex(value, other)
             doubt[:, index] = differences.doubt[(index, False)] + (differences.doubt[(index, True)] if other is not None else 0)
-        for place, (left, right) in differences.sides.items():
+        for coordinate, (left, right) in differences.sides.items():
             if self.flat.is_complex():
                 continue
-            ours, (below, above) = self.at(place), (torch.minimum(left, right), torch.maximum(left, right))
+            ours, (below, above) = self.at(coordinate), (torch.minimum(left, right), torch.maximum(left, right))
             slack = self.floor + self.relative * (below.abs() + above.abs())
             between = (ours >= below - slack) & (ours <= above + slack) & (above - below > slack)
-            low[:, place[0]] = torch.where(between, below - slack, torch.nan)
-            high[:, place[0]] = torch.where(between, above + slack, torch.nan)
+            low[:, coordinate[0]] = torch.where(between, below - slack, torch.nan)
+            high[:, coordinate[0]] = torch.where(between, above + slack, torch.nan)
         if self._conjugate and values.is_complex():
             values = values.conj().resolve_conj()
         shape = self._ours.shape
         return values.reshape(shape), doubt.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
-def _is_beside_an_axis(leaf: Tensor, place: Place) -> bool:
+def _is_beside_an_axis(leaf: Tensor, coordinate: Coordinate) -> bool:
     """Whether the part of a complex number that is moved is smaller than any step, and not zero."""
-    number = leaf.reshape(-1)[place[0]]
-    return 0 < abs(float(number.imag if place[1] else number.real)) <= _BESIDE * float(number.abs())
+    number = leaf.reshape(-1)[coordinate[0]]
+    return 0 < abs(float(number.imag if coordinate[1] else number.real)) <= _BESIDE * float(number.abs())
 
 
 def _directions(numeric: Numeric, name: str, parts: _Parts, symmetric: bool) -> bool:

@@ -21,7 +21,7 @@ def may_read_a_triangle(point: Point, leaf: Tensor) -> bool:
 def mirrored(leaf: Tensor, indices: Iterable[int]) -> list[int]:
     """Flat indices of the elements of a matrix, and of those on the other side of its diagonal."""
     other = torch.arange(leaf.numel()).reshape(leaf.shape).mT.reshape(-1).tolist()
-    return list(dict.fromkeys(place for index in indices for place in (index, other[index])))
+    return list(dict.fromkeys(element for index in indices for element in (index, other[index])))
 
 
 def symmetric_agrees(ours: Tensor, numeric: Tensor, tolerance: float) -> str | None:

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from app.engine.check.finite_differences import Differences, Numeric, Place
+from app.engine.check.finite_differences import Coordinate, Differences, Numeric
 from app.engine.stepwise.one_sided import NEAREST, scale_of
 from app.engine.stepwise.quotients import settled
 
@@ -29,7 +29,9 @@ _DOUBTS: Final = 4  # the limit of h·log(h) is off by four times what neighbour
 _REACH: Final = 4
 
 
-def look_at_ends(numeric: Numeric, name: str, ours: Tensor, places: Sequence[Place], differences: Differences) -> None:
+def look_at_ends(
+    numeric: Numeric, name: str, ours: Tensor, coordinates: Sequence[Coordinate], differences: Differences
+) -> None:
     """Writes the one-sided derivative of the rows whose domain ends at the point, infinite ones as such, into `differences`.
 
     Arguments:
@@ -37,25 +39,25 @@ def look_at_ends(numeric: Numeric, name: str, ours: Tensor, places: Sequence[Pla
 
     Rows that are not finite at the point itself, that settle already, or whose one side does not settle are left alone.
     """
-    for place in places:
-        known = differences.value.get(place)
+    for coordinate in coordinates:
+        known = differences.value.get(coordinate)
         open_rows = torch.isfinite(numeric.base) if known is None else torch.isfinite(numeric.base) & ~torch.isfinite(known)
         if not bool(open_rows.any()):
             continue
-        is_finite = bool(torch.isfinite(ours[:, place[0]]).all())
-        ended = _one_sided(numeric, name, place, 1 if is_finite else _REACH)
+        is_finite = bool(torch.isfinite(ours[:, coordinate[0]]).all())
+        ended = _one_sided(numeric, name, coordinate, 1 if is_finite else _REACH)
         if ended is None:
             continue
         value, doubt = ended
         replaced = open_rows & ~torch.isnan(value)
         before = torch.full_like(value, torch.nan) if known is None else known
-        own_doubt = differences.doubt.get(place, 0.0)
+        own_doubt = differences.doubt.get(coordinate, 0.0)
         spread = own_doubt if isinstance(own_doubt, Tensor) else torch.full_like(value, own_doubt)
-        differences.value[place] = torch.where(replaced, value, before)
-        differences.doubt[place] = torch.where(replaced, doubt, spread.expand_as(value))
+        differences.value[coordinate] = torch.where(replaced, value, before)
+        differences.doubt[coordinate] = torch.where(replaced, doubt, spread.expand_as(value))
 
 
-def _one_sided(numeric: Numeric, name: str, place: Place, reach: int) -> tuple[Tensor, Tensor] | None:
+def _one_sided(numeric: Numeric, name: str, coordinate: Coordinate, reach: int) -> tuple[Tensor, Tensor] | None:
     """Value and doubt of every row, shape [rows], NaN where the domain does not end or the quotients do not settle.
 
     Arguments:
@@ -64,16 +66,16 @@ def _one_sided(numeric: Numeric, name: str, place: Place, reach: int) -> tuple[T
     leaf = numeric.leaf(name)
     if leaf.is_complex():
         return None
-    scale = float(scale_of(leaf).reshape(-1)[place[0]])
-    own = float(leaf.reshape(-1)[place[0]])
+    scale = float(scale_of(leaf).reshape(-1)[coordinate[0]])
+    own = float(leaf.reshape(-1)[coordinate[0]])
     value = torch.full_like(numeric.base, torch.nan)
     doubt = torch.zeros_like(numeric.base)
     for sign in (-1.0, 1.0):
-        outside = numeric.moved(name, place, sign * (reach * numeric.last_bit(own) if own else NEAREST * scale))
+        outside = numeric.moved(name, coordinate, sign * (reach * numeric.last_bit(own) if own else NEAREST * scale))
         ends = torch.ones_like(value, dtype=torch.bool) if outside is None else ~torch.isfinite(outside[0])
         if not bool(ends.any()):
             continue
-        inner = [numeric.moved(name, place, -sign * step * scale) for step in _STEPS]
+        inner = [numeric.moved(name, coordinate, -sign * step * scale) for step in _STEPS]
         if any(side is None for side in inner):
             continue
         rows = torch.stack([side[0] for side in inner if side])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.engine.check.finite_differences import Place
+from app.engine.check.finite_differences import Coordinate
 from app.engine.check.objective import Differentiated
 from app.engine.precision.exact_arithmetic.numbers import DIGITS, MP, Carrier, as_numbers
 from app.engine.precision.exact_arithmetic.tensor import ExactTensor, Ledger, TooLongError, exact
@@ -45,22 +45,22 @@ class ExactDifferences:
             objective.exact and objective.point.wide and not objective.point.function.random and leaf.dtype == torch.float64
         )
 
-    def at(self, place: Place) -> tuple[Tensor, Tensor, Tensor] | None:
+    def at(self, coordinate: Coordinate) -> tuple[Tensor, Tensor, Tensor] | None:
         """The left and right quotient of every row, and what rounding leaves of them in doubt, shape [rows] each.
 
         None where some call has no exact meaning, the budget is spent, or the function jumps there.
         """
-        if not self.possible or place[1]:
+        if not self.possible or coordinate[1]:
             return None
         leaf = self._objective.point.leaves[self._name]
-        own = float(leaf.reshape(-1)[place[0]].abs())
+        own = float(leaf.reshape(-1)[coordinate[0]].abs())
         scale = own or float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0
         left, right, rounding = None, None, list[Any]()
         try:
             for digits in (DIGITS, _MOST_DIGITS):
                 with MP.workdps(digits), np.errstate(all="ignore"), torch.no_grad():
-                    base = self._rows(place[0], MP.mpf(0))
-                    left, right = (self._side(base, place[0], sign * MP.mpf(scale)) for sign in (-1, 1))
+                    base = self._rows(coordinate[0], MP.mpf(0))
+                    left, right = (self._side(base, coordinate[0], sign * MP.mpf(scale)) for sign in (-1, 1))
                     rounding = [abs(value) * MP.mpf(10) ** -digits / (_STEP * scale) for value in base]
                     noise = max(rounding, default=0) * MP.mpf(10) ** _RIGHT
                 if left is None or right is None or all(abs(value) >= noise or noise == 0 for value in (*left, *right)):

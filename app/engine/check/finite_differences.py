@@ -33,7 +33,7 @@ _LARGER: Final = 64.0  # times the eps of the arithmetic: no longer a matter of 
 _TIMED: Final = 3
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
-Place = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved
+Coordinate = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved
 
 
 @dataclass
@@ -71,12 +71,12 @@ class Differences:
         bent: places where the two sides of the first difference are not alike: a kink, or a strong curvature.
     """
 
-    value: dict[Place, Tensor] = field(default_factory=dict)
-    doubt: dict[Place, Tensor] = field(default_factory=dict)
-    sides: dict[Place, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    unclear: set[Place] = field(default_factory=set)
-    exact: set[Place] = field(default_factory=set)
-    bent: set[Place] = field(default_factory=set)
+    value: dict[Coordinate, Tensor] = field(default_factory=dict)
+    doubt: dict[Coordinate, Tensor] = field(default_factory=dict)
+    sides: dict[Coordinate, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    unclear: set[Coordinate] = field(default_factory=set)
+    exact: set[Coordinate] = field(default_factory=set)
+    bent: set[Coordinate] = field(default_factory=set)
 
 
 class Numeric:
@@ -108,33 +108,33 @@ class Numeric:
             unsure = torch.maximum(unsure, torch.stack(runs).amin(0))
         return unsure
 
-    def elements(self, name: str, places: Iterable[Place]) -> Differences:
+    def elements(self, name: str, coordinates: Iterable[Coordinate]) -> Differences:
         """One central difference for each place; those that PyTorch refuses are left out."""
         differences = Differences()
-        for place in places:
-            sides = self._sides(name, place, self._step * self._scale(name, place))
+        for coordinate in coordinates:
+            sides = self._sides(name, coordinate, self._step * self._scale(name, coordinate))
             if sides is None:
                 continue
             right, left, up, down = sides
-            differences.value[place] = (right - left) / (up + down)
-            differences.doubt[place] = 8 * self._eps * self.size / min(up, down)
+            differences.value[coordinate] = (right - left) / (up + down)
+            differences.doubt[coordinate] = 8 * self._eps * self.size / min(up, down)
             ahead, behind = (right - self.base) / up, (self.base - left) / down
             slope_change = (ahead - behind).abs()
             # A smooth function's two sides differ by some 1e-5 of themselves at this step.
-            if bool((slope_change > _KINK * (ahead.abs() + behind.abs()) + 4 * differences.doubt[place]).any()):
-                differences.bent.add(place)
+            if bool((slope_change > _KINK * (ahead.abs() + behind.abs()) + 4 * differences.doubt[coordinate]).any()):
+                differences.bent.add(coordinate)
         return differences
 
-    def closely(self, name: str, place: Place, differences: Differences) -> None:
+    def closely(self, name: str, coordinate: Coordinate, differences: Differences) -> None:
         """Looks again, over many steps: the most settled central difference, or the two sides of a kink."""
-        scale = self._scale(name, place)
-        own = self._least(name, place)
+        scale = self._scale(name, coordinate)
+        own = self._least(name, coordinate)
         # What is much smaller than the others may be near the edge of a domain, or of a tie: steps go down to its own size.
         decades = self._digits + min(_FARTHER, math.log10(scale / own) if 0 < own < scale else 0.0)
         tries: list[tuple[Tensor, Tensor, Tensor]] = []
         steps = []
         for k in range(1, _LEVELS + 1):
-            sides = self._sides(name, place, scale * 10.0 ** -(1 + k * decades / _LEVELS))
+            sides = self._sides(name, coordinate, scale * 10.0 ** -(1 + k * decades / _LEVELS))
             if sides is None:
                 continue
             right, left, up, down = sides
@@ -142,24 +142,24 @@ class Numeric:
             tries.append(((right - left) / (up + down), (right - self.base) / up, (self.base - left) / down))
         if len(steps) < 3:
             return
-        rounding = self._rounding(name, place, own)
+        rounding = self._rounding(name, coordinate, own)
         at = torch.tensor(steps, dtype=rounding.dtype, device=rounding.device)
         noise = rounding / at[:, None]
         central, ahead, behind = (torch.stack(column) for column in zip(*tries, strict=True))
-        differences.value[place], differences.doubt[place], _ = settled(central, noise, at, 2)
+        differences.value[coordinate], differences.doubt[coordinate], _ = settled(central, noise, at, 2)
         r_at, r_doubt, _ = settled(ahead, noise, at, 1)
         l_at, l_doubt, _ = settled(behind, noise, at, 1)
         apart = (r_at - l_at).abs()
         kinks = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
         if bool(kinks.any()) and not bool((kinks & (runs_away(ahead) | runs_away(behind))).any()):
-            differences.sides[place] = (l_at, r_at)
+            differences.sides[coordinate] = (l_at, r_at)
             if bool((kinks & (apart < _CLEARLY * (r_doubt + l_doubt))).any()):
-                differences.unclear.add(place)
+                differences.unclear.add(coordinate)
 
-    def _rounding(self, name: str, place: Place, magnitude: float) -> Tensor:
+    def _rounding(self, name: str, coordinate: Coordinate, magnitude: float) -> Tensor:
         """The noise of every row's value, shape [rows]: 8 roundings of its terms, and what moving the element by its last bits does."""
         noise = 8 * self._eps * self.size
-        sides = self._sides(name, place, 4 * self._eps * magnitude) if magnitude else None
+        sides = self._sides(name, coordinate, 4 * self._eps * magnitude) if magnitude else None
         if sides is None:
             return noise
         moved = torch.maximum((sides[0] - self.base).abs(), (sides[1] - self.base).abs())
@@ -195,31 +195,31 @@ class Numeric:
         """Steps shrink over so many decades: 9 in float64, 4 in float32."""
         return 9.0 if self._eps < 1e-10 else 4.0
 
-    def _scale(self, name: str, place: Place) -> float:
+    def _scale(self, name: str, coordinate: Coordinate) -> float:
         leaf = self._objective.point.leaves[name]
-        own = float(leaf.reshape(-1)[place[0]].abs())
+        own = float(leaf.reshape(-1)[coordinate[0]].abs())
         typical = float(leaf.abs().nan_to_num(0, 0, 0).mean())
         scale = max(own, 0.1 * typical)
         return scale if 0 < scale < float("inf") else 1.0
 
-    def _least(self, name: str, place: Place) -> float:
+    def _least(self, name: str, coordinate: Coordinate) -> float:
         """The size of the element; of a zero, that of the smallest other."""
         sizes = self._objective.point.leaves[name].abs().reshape(-1)
-        own = float(sizes[place[0]])
+        own = float(sizes[coordinate[0]])
         others = sizes[(sizes > 0) & torch.isfinite(sizes)]
         return own or (float(others.min()) if others.numel() else 0.0)
 
-    def _sides(self, name: str, place: Place, step: float) -> tuple[Tensor, Tensor, float, float] | None:
+    def _sides(self, name: str, coordinate: Coordinate, step: float) -> tuple[Tensor, Tensor, float, float] | None:
         """Values to the right and left, and how far the element really moved: at 1e8 a step of 1e-6 is rounded by a hundredth."""
         leaf = self._objective.point.leaves[name]
         moved: list[Tensor] = []
         steps: list[float] = []
         for by in (step, -step):
             flat = leaf.clone().reshape(-1)
-            flat[place[0]] += by * 1j if place[1] else by
-            by_really = flat[place[0]] - leaf.reshape(-1)[place[0]]
+            flat[coordinate[0]] += by * 1j if coordinate[1] else by
+            by_really = flat[coordinate[0]] - leaf.reshape(-1)[coordinate[0]]
             steps.append(
-                abs(float(by_really.imag if place[1] else by_really.real)) if leaf.is_complex() else abs(float(by_really))
+                abs(float(by_really.imag if coordinate[1] else by_really.real)) if leaf.is_complex() else abs(float(by_really))
             )
             moved.append(flat.reshape(leaf.shape))
         pair = self._pair({name: moved[0]}, {name: moved[1]}) if min(steps) > 0 else None
@@ -237,12 +237,12 @@ class Numeric:
         """What rounding leaves in doubt of a difference of two values of every row, shape [rows]."""
         return 8 * self._eps * self.size
 
-    def moved(self, name: str, place: Place, by: float) -> tuple[Tensor, float] | None:
+    def moved(self, name: str, coordinate: Coordinate, by: float) -> tuple[Tensor, float] | None:
         """The rows where one element of a real input is moved, and how far it really is; None where PyTorch refuses, or it does not move."""
         leaf = self.leaf(name)
         flat = leaf.clone().reshape(-1)
-        flat[place[0]] += by
-        by_really = float(flat[place[0]] - leaf.reshape(-1)[place[0]])
+        flat[coordinate[0]] += by
+        by_really = float(flat[coordinate[0]] - leaf.reshape(-1)[coordinate[0]])
         try:
             return (self._objective.values({name: flat.reshape(leaf.shape)}), by_really) if by_really else None
         except REFUSALS:
@@ -256,13 +256,13 @@ class Numeric:
         return right, left
 
 
-def places_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Place]:
+def coordinates_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Coordinate]:
     indices = range(leaf.numel()) if flat is None else flat
     return [(k, part) for k in indices for part in ((False, True) if leaf.is_complex() else (False,))]
 
 
-def looks(places: Sequence[Place], budget: Budget) -> tuple[Sequence[Place], Sequence[Place]]:
+def looks(coordinates: Sequence[Coordinate], budget: Budget) -> tuple[Sequence[Coordinate], Sequence[Coordinate]]:
     """Those that may be looked at closely, and the rest."""
     allowed = min(_CLOSE, max(0, budget.left) // (2 * _LEVELS))
-    budget.spend(2 * _LEVELS * min(allowed, len(places)))
-    return places[:allowed], places[allowed:]
+    budget.spend(2 * _LEVELS * min(allowed, len(coordinates)))
+    return coordinates[:allowed], coordinates[allowed:]

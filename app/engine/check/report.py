@@ -190,8 +190,8 @@ def _worst(verdict: Verdict, compared: Compared, shape: Sequence[int]) -> list[d
         order = torch.where(known | ~torch.isfinite(ours.abs()), order, -1.0)
     elements = []
     for index in order.topk(min(WORST, order.numel())).indices.tolist():
-        place = [int(i) for i in torch.unravel_index(torch.tensor(index), tuple(shape))] if len(shape) else []
-        entry: dict[str, Any] = {"index": place, "autodiff": number(ours[index].item())}
+        element = [int(i) for i in torch.unravel_index(torch.tensor(index), tuple(shape))] if len(shape) else []
+        entry: dict[str, Any] = {"index": element, "autodiff": number(ours[index].item())}
         if bool(known[index]):
             entry["numeric"] = number(values[index].item())
         if verdict.believed is not None:

@@ -29,18 +29,18 @@ class UnrecordableError(Exception):
     """Other numbers may need other calls than these."""
 
 
-class _Slot(int):
+class _Register(int):
     """A place in the list of values; other integers are arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call as it was recorded. `slot` is where its result goes; `result`: what it was; `quick`: what does the same in less time."""
+    """One call as it was recorded. `register` is where its result goes; `result`: what it was; `quick`: what does the same in less time."""
 
     function: Any
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
-    slot: int
+    register: int
     result: Any
     quick: Any
 
@@ -78,9 +78,9 @@ class Recording:
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The results; `tensors` must not require a gradient. Raises whatever PyTorch raises."""
         values = [*tensors, *self._rest]
-        for function, arguments, keywords, slot in self._steps:
-            values[slot] = function(*arguments(values), **keywords)
-        return [values[slot] for slot in self._outputs]
+        for function, arguments, keywords, register in self._steps:
+            values[register] = function(*arguments(values), **keywords)
+        return [values[register] for register in self._outputs]
 
 
 def record(compute: Compute, inputs: Sequence[Tensor], constants: Sequence[Tensor] = ()) -> Recording:
@@ -92,7 +92,7 @@ def record(compute: Compute, inputs: Sequence[Tensor], constants: Sequence[Tenso
     recorder = _Recorder(inputs, constants)
     with recorder:
         results = compute(inputs)
-    outputs = [recorder.slot_of(result) for result in results]
+    outputs = [recorder.register_of(result) for result in results]
     return _recording(recorder, len(inputs), outputs, constants)
 
 
@@ -111,18 +111,18 @@ class _Recorder(OperatorMode):
         super().__init__()
         self.calls: list[_Call] = []
         self.constants: dict[int, Tensor] = {}
-        self._slots = {_mark(tensor): index for index, tensor in enumerate(inputs)}
+        self._registers = {_mark(tensor): index for index, tensor in enumerate(inputs)}
         self._alive: list[Any] = list(inputs)
         self._count = len(inputs)
         for tensor in constants:
             self._note_constant(tensor)
 
-    def slot_of(self, tensor: Tensor) -> _Slot:
+    def register_of(self, tensor: Tensor) -> _Register:
         """Where it stands. Raises UnrecordableError for one that came from elsewhere."""
-        slot = self._slots.get(_mark(tensor))
-        if slot is None:
+        register = self._registers.get(_mark(tensor))
+        if register is None:
             raise UnrecordableError
-        return _Slot(slot)
+        return _Register(register)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not is_recordable(func) or len(self.calls) >= _CALLS_LIMIT:
@@ -136,17 +136,17 @@ class _Recorder(OperatorMode):
             raise UnrecordableError
         arguments = tuple([self._placed(argument) for argument in args])
         if isinstance(result, Tensor):
-            if (mark := _mark(result)) not in self._slots:  # else it is one of its arguments, as `detach` gives
-                self._slots[mark] = self._next()
+            if (mark := _mark(result)) not in self._registers:  # else it is one of its arguments, as `detach` gives
+                self._registers[mark] = self._next()
                 quick = _quick(func, args, kwargs, result)
-                self.calls.append(_Call(func, arguments, kwargs, self._slots[mark], result, quick))
+                self.calls.append(_Call(func, arguments, kwargs, self._registers[mark], result, quick))
         else:
             whole = self._next()
             self.calls.append(_Call(func, arguments, kwargs, whole, result, _quick(func, args, kwargs, result)))
             for index, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    self._slots[_mark(part)] = slot = self._next()
-                    self.calls.append(_Call(operator.getitem, (_Slot(whole), index), {}, slot, part, operator.getitem))
+                    self._registers[_mark(part)] = register = self._next()
+                    self.calls.append(_Call(operator.getitem, (_Register(whole), index), {}, register, part, operator.getitem))
         return result
 
     def _next(self) -> int:
@@ -154,14 +154,14 @@ class _Recorder(OperatorMode):
         return self._count - 1
 
     def _note_constant(self, tensor: Tensor) -> None:
-        slot = self._slots[_mark(tensor)] = self._next()
-        self.constants[slot] = tensor.detach()
+        register = self._registers[_mark(tensor)] = self._next()
+        self.constants[register] = tensor.detach()
         self._alive.append(tensor)
 
     def _placed(self, value: Any) -> Any:
-        """`value` with slots for its tensors."""
+        """`value` with registers for its tensors."""
         if isinstance(value, Tensor):
-            return self.slot_of(value)
+            return self.register_of(value)
         if isinstance(value, list | tuple):
             return [self._placed(member) for member in value]
         return value
@@ -207,16 +207,16 @@ def _recording(recorder: _Recorder, arity: int, outputs: Sequence[int], held: Se
     constants = {**recorder.constants}
     running: list[_Call] = []
     for call in recorder.calls:  # what is made of constants alone is one
-        if isinstance(call.result, Tensor) and set(_slots_in(call.arguments)) <= constants.keys():
-            constants[call.slot] = call.result.detach()
+        if isinstance(call.result, Tensor) and set(_registers_in(call.arguments)) <= constants.keys():
+            constants[call.register] = call.result.detach()
         else:
             running.append(call)
     needed = set(outputs)
     for call in reversed(running):
-        if call.slot in needed:
-            needed.update(_slots_in(call.arguments))
-    running = [call for call in running if call.slot in needed]
-    needed_constants = {slot: constants[slot] for slot in needed & constants.keys()}
+        if call.register in needed:
+            needed.update(_registers_in(call.arguments))
+    running = [call for call in running if call.register in needed]
+    needed_constants = {register: constants[register] for register in needed & constants.keys()}
     memory = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in needed_constants.values()}
     held_bytes = sum(tensor.untyped_storage().nbytes() for tensor in held)
     new_bytes = sum(memory.values()) - sum(memory.get(tensor.untyped_storage()._cdata, 0) for tensor in held)
@@ -229,26 +229,26 @@ def _recording(recorder: _Recorder, arity: int, outputs: Sequence[int], held: Se
 def _laid_out(
     calls: Sequence[_Call], constants: dict[int, Tensor], arity: int, outputs: Sequence[int], is_same: bool
 ) -> Recording:
-    places = {slot: slot for slot in range(arity)}
+    renumbered = {register: register for register in range(arity)}
     rest: list[Any] = []
-    for slot, value in [*constants.items(), *((call.slot, None) for call in calls)]:
-        places[slot] = arity + len(rest)
+    for register, value in [*constants.items(), *((call.register, None) for call in calls)]:
+        renumbered[register] = arity + len(rest)
         rest.append(value)
     steps = []
     for call in calls:
-        arguments = _reader(call.arguments, places, rest, arity)
-        steps.append((call.quick, arguments, call.keywords, places[call.slot]))
-    return Recording(rest, steps, [places[slot] for slot in outputs], is_same)
+        arguments = _reader(call.arguments, renumbered, rest, arity)
+        steps.append((call.quick, arguments, call.keywords, renumbered[call.register]))
+    return Recording(rest, steps, [renumbered[register] for register in outputs], is_same)
 
 
-def _reader(arguments: tuple[Any, ...], places: dict[int, int], rest: list[Any], arity: int) -> Callable[[list[Any]], Any]:
+def _reader(arguments: tuple[Any, ...], renumbered: dict[int, int], rest: list[Any], arity: int) -> Callable[[list[Any]], Any]:
     """Reads a call's arguments from the values. Plain ones get places of their own, so that one itemgetter reads them all."""
-    if any(isinstance(argument, list | tuple) and _slots_in(argument) for argument in arguments):
-        return lambda values: [_filled(argument, places, values) for argument in arguments]
+    if any(isinstance(argument, list | tuple) and _registers_in(argument) for argument in arguments):
+        return lambda values: [_filled(argument, renumbered, values) for argument in arguments]
     indices = []
     for argument in arguments:
-        if isinstance(argument, _Slot):
-            indices.append(places[argument])
+        if isinstance(argument, _Register):
+            indices.append(renumbered[argument])
         else:
             indices.append(arity + len(rest))
             rest.append(argument)
@@ -257,17 +257,17 @@ def _reader(arguments: tuple[Any, ...], places: dict[int, int], rest: list[Any],
     return itemgetter(*indices) if indices else itemgetter(slice(0, 0))
 
 
-def _filled(argument: Any, places: dict[int, int], values: list[Any]) -> Any:
-    if isinstance(argument, _Slot):
-        return values[places[argument]]
+def _filled(argument: Any, renumbered: dict[int, int], values: list[Any]) -> Any:
+    if isinstance(argument, _Register):
+        return values[renumbered[argument]]
     if isinstance(argument, list | tuple):
-        return [_filled(member, places, values) for member in argument]
+        return [_filled(member, renumbered, values) for member in argument]
     return argument
 
 
-def _slots_in(value: Any) -> list[_Slot]:
-    if isinstance(value, _Slot):
+def _registers_in(value: Any) -> list[_Register]:
+    if isinstance(value, _Register):
         return [value]
     if isinstance(value, list | tuple):
-        return [slot for member in value for slot in _slots_in(member)]
+        return [register for member in value for register in _registers_in(member)]
     return []

@@ -42,7 +42,7 @@ class _Step(NamedTuple):
 
     Attributes:
         form: of its result.
-        slot: where its result is kept.
+        register: where its result is kept.
         direct: how it is run without a mode, where it can be.
         sized: its arguments, with the sizes among them as they come of the tensors; None where there are none that may change.
     """
@@ -51,7 +51,7 @@ class _Step(NamedTuple):
     arguments: Getter
     keywords: Callable[[list[Any]], dict[str, Any]] | None
     form: Any
-    slot: int
+    register: int
     direct: Direct | None
     sized: Arguments | None
 
@@ -60,7 +60,7 @@ class _Constants(NamedTuple):
     """What the steps that no input leads to have made, and what that took: the same for all inputs.
 
     Attributes:
-        values: slot → value.
+        values: register → value.
     """
 
     values: dict[int, Any]
@@ -85,7 +85,7 @@ class _Reading:
         self._asking = tuple(node for node in nodes if "asked" in node.meta)
         self._asking_of_inputs = tuple(node for node in self._asking if node.op == "placeholder")
         self._lifetimes = Lifetimes(built.function.graph)
-        self._slots: dict[fx.Node, int] = {}
+        self._registers: dict[fx.Node, int] = {}
         self._blank: list[Any] = []
         self._steps: list[_Step] = []
         self._constant_steps: list[_Step] = []
@@ -96,8 +96,8 @@ class _Reading:
         for node in nodes:
             if node.op != "call_function":
                 continue
-            arguments = getter(node.args, self._slots, self._blank)
-            keywords = keywords_getter(node.kwargs, self._slots)
+            arguments = getter(node.args, self._registers, self._blank)
+            keywords = keywords_getter(node.kwargs, self._registers)
             form, sized = _form(node.meta["val"]), node.meta.get("sized")
             if sized is not None and varying.isdisjoint(sizes.nodes_of(sized)):
                 sized = None
@@ -108,13 +108,13 @@ class _Reading:
                 varying.add(node)
                 self._steps.append(step)
         self._asking = tuple([node for node in self._asking if node in varying or not varying.isdisjoint(compared_with(node))])
-        self._outputs = tuple(self._slots[node] for node in nodes[-1].args[0])
+        self._outputs = tuple(self._registers[node] for node in nodes[-1].args[0])
         self.bytes = function_bytes(built.function) + sum(_tensor_bytes(step.node.meta["val"]) for step in self._constant_steps)
 
     def _add(self, node: fx.Node) -> int:
-        self._slots[node] = len(self._blank)
+        self._registers[node] = len(self._blank)
         self._blank.append(None)
-        return self._slots[node]
+        return self._registers[node]
 
     def is_like(self, other: _Reading) -> bool:
         """Whether the same steps stand in both, with the same answers to what was asked: then they hold for the same sizes."""
@@ -145,20 +145,20 @@ class _Reading:
             return None
         if values is None or counter.has_read:
             return None
-        by_node = {node: values[slot] for node, slot in self._slots.items()}
+        by_node = {node: values[register] for node, register in self._registers.items()}
         if not all(answers_alike(node, by_node) for node in self._asking):
             return None
         return Built(
             resized(function, arguments) if arguments else function,
             tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
             counter.cost(self._lifetimes, by_node.__getitem__),
-            tuple(values[slot] for slot in self._outputs),
+            tuple(values[register] for register in self._outputs),
         )
 
     def _values(
         self, leaves: Mapping[str, Tensor], counter: BoundedCounter, arguments: dict[fx.Node, Arguments]
     ) -> list[Any] | None:
-        """Of every slot; None where one has another rank or number of members than when the Function was built.
+        """Of every register; None where one has another rank or number of members than when the Function was built.
 
         What draws weights and what else hangs on no input runs once: a plan looks at sizes alone. Arguments that come of sizes
         are added to `arguments`.
@@ -168,16 +168,16 @@ class _Reading:
         if self._constants is None:
             if not self._ran(self._constant_steps, values, counter, arguments) or counter.has_read:
                 return None
-            constants = {step.slot: values[step.slot] for step in self._constant_steps}
+            constants = {step.register: values[step.register] for step in self._constant_steps}
             self._constants = _Constants(constants, counter.flops, counter.bytes, counter.largest, counter.scratch)
         else:
             constants, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
-            for slot, value in constants.items():
-                values[slot] = value
+            for register, value in constants.items():
+                values[register] = value
         return values if self._ran(self._steps, values, counter, arguments) else None
 
     def _ran(self, steps: list[_Step], values: list[Any], counter: BoundedCounter, arguments: dict[fx.Node, Arguments]) -> bool:
-        """Whether each step gives, into its slot, what has the form that it had."""
+        """Whether each step gives, into its register, what has the form that it had."""
         for is_direct, group in groupby(steps, key=_is_direct):
             with nullcontext() if is_direct else counter:
                 if not self._ran_alike(group, values, counter if is_direct else None, arguments):
@@ -188,17 +188,17 @@ class _Reading:
         self, steps: Iterable[_Step], values: list[Any], counter: BoundedCounter | None, arguments: dict[fx.Node, Arguments]
     ) -> bool:
         """As `_ran`; `counter`: of steps that are run directly."""
-        for node, positional, keywords, form, slot, run, sized in steps:
+        for node, positional, keywords, form, register, run, sized in steps:
             args, kwargs = positional(values), node.kwargs if keywords is None else keywords(values)
             if sized is not None:
-                by_node = _BySlot(values, self._slots)
+                by_node = _ByRegister(values, self._registers)
                 plain = sizes.mapped(sized, lambda size: size.of(by_node))  # noqa: B023
                 arguments[node] = plain
                 args, kwargs = fx.map_arg(plain, by_node.__getitem__)
             value = run(counter, args, kwargs) if counter is not None and run is not None else node.target(*args, **kwargs)  # type: ignore[operator]
             if _form(value) != form:
                 return False
-            values[slot] = value
+            values[register] = value
         return True
 
 
@@ -206,20 +206,20 @@ def _is_direct(step: _Step) -> bool:
     return step.direct is not None
 
 
-class _BySlot(Mapping[fx.Node, Any]):
+class _ByRegister(Mapping[fx.Node, Any]):
     """The values of nodes, as far as they were computed."""
 
-    def __init__(self, values: list[Any], slots: dict[fx.Node, int]) -> None:
-        self._values, self._slots = values, slots
+    def __init__(self, values: list[Any], registers: dict[fx.Node, int]) -> None:
+        self._values, self._registers = values, registers
 
     def __getitem__(self, node: fx.Node) -> Any:
-        return self._values[self._slots[node]]
+        return self._values[self._registers[node]]
 
     def __iter__(self) -> Iterator[fx.Node]:
-        return iter(self._slots)
+        return iter(self._registers)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._registers)
 
 
 def _form(value: Any) -> Any:

@@ -167,8 +167,8 @@ def _grows(func: Any, args: Any, kwargs: Any) -> bool:
     if name not in _GROWING_WHERE:
         return name in _GROWING
     argument, values = _GROWING_WHERE[name]
-    place, default = _argument(func, argument)
-    return (args[place] if place < len(args) else kwargs.get(argument, default)) in values
+    position, default = _argument(func, argument)
+    return (args[position] if position < len(args) else kwargs.get(argument, default)) in values
 
 
 @cache

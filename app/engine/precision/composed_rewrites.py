@@ -101,8 +101,8 @@ def _of_logarithms_of_sums(node: fx.Node) -> Iterator[Rewrite]:
     powers = [call(term, "exp") for term in _summands(inner)]
     if len(powers) > 2 and all(power is not None for power in powers):
         text = "{0}"
-        for place in range(1, len(powers)):
-            text = f"logaddexp({text}, {{{place}}})"
+        for position in range(1, len(powers)):
+            text = f"logaddexp({text}, {{{position}}})"
         yield Rewrite(node, tuple(powers), _folded(torch.logaddexp), text)
 
 
@@ -218,8 +218,8 @@ def _of_powers(node: fx.Node) -> Iterator[Rewrite]:
     sides = [square(term) for term in _summands(inner)]
     if len(sides) > 1 and all(side is not None for side in sides) and (len(sides) > 2 or is_call(node, "pow")):
         text = "{0}"
-        for place in range(1, len(sides)):
-            text = f"hypot({text}, {{{place}}})"
+        for position in range(1, len(sides)):
+            text = f"hypot({text}, {{{position}}})"
         yield Rewrite(node, tuple(sides), _folded(torch.hypot), text)
     if (
         is_call(node, "pow")

@@ -49,14 +49,14 @@ def say_what_conversion_loses(
     dtype = max((leaves[name].dtype for name in rounded), key=lambda d: torch.finfo(d).eps)
     whole = full_digits(dtype)
     scale = max(largest(array_of(value)) for value in right.values())
-    for place, value in right.items():
-        if place not in now or now[place].shape != value.shape:
+    for path, value in right.items():
+        if path not in now or now[path].shape != value.shape:
             continue
-        digits = right_digits(array_of(now[place]), array_of(value), dtype, scale, ROUNDED_ZERO)
+        digits = right_digits(array_of(now[path]), array_of(value), dtype, scale, ROUNDED_ZERO)
         worst = float(digits.min(initial=whole))
         if whole - worst > max(_LOSS, _SHARE * whole):
-            what = f"the derivative by `{place}`" if place in leaves else f"the output `{place.removeprefix('output.')}`"
-            notes.say("rounded_inputs", _message(what, rounded, dtype, worst, whole), place)
+            what = f"the derivative by `{path}`" if path in leaves else f"the output `{path.removeprefix('output.')}`"
+            notes.say("rounded_inputs", _message(what, rounded, dtype, worst, whole), path)
 
 
 def _is_rounded(sent: Tensor, leaf: Tensor) -> bool:

@@ -174,7 +174,7 @@ class _Search:
             (_gain({name: self.digits[name], **self.outputs}, {name: d[name], **o}), rewrite) for rewrite, d, o in self._tried
         ]
         # Of those that win as much, the one that replaces most: the latest single step.
-        order = {node: place for place, node in enumerate(self._case.narrow.point.function.graph.nodes)}
+        order = {node: position for position, node in enumerate(self._case.narrow.point.function.graph.nodes)}
         best, rewrite = max(
             gains, key=lambda pair: (round(pair[0], 1), -len(pair[1]), order[pair[1][-1].root]), default=(0.0, ())
         )

@@ -189,10 +189,10 @@ def _located(pattern: Csr, groups: _Groups) -> Compression:
     )
 
 
-def _has_duplicates(places: Numbers) -> bool:
-    if int(places.max(initial=0)) > 64 * len(places) + 1024:  # too far apart to count each
-        return len(np.unique(places)) < len(places)
-    return int(np.bincount(places, minlength=1).max(initial=0)) > 1
+def _has_duplicates(positions: Numbers) -> bool:
+    if int(positions.max(initial=0)) > 64 * len(positions) + 1024:  # too far apart to count each
+        return len(np.unique(positions)) < len(positions)
+    return int(np.bincount(positions, minlength=1).max(initial=0)) > 1
 
 
 def diagonal_compression(count: int) -> Compression:

@@ -161,7 +161,7 @@ def _covers(tensor: Tensor, memory: Memory) -> bool:
 
 def _elements(tensor: Tensor) -> Numbers:
     """The place of each element in its storage, in elements of `tensor`'s own size, row-major."""
-    places = np.full((), tensor.storage_offset(), dtype=np.int64)
+    offsets = np.full((), tensor.storage_offset(), dtype=np.int64)
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        places = places[..., None] + np.arange(size, dtype=np.int64) * stride
-    return places.reshape(-1)
+        offsets = offsets[..., None] + np.arange(size, dtype=np.int64) * stride
+    return offsets.reshape(-1)

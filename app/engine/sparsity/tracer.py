@@ -181,8 +181,8 @@ def _facts(func: Any) -> _Facts:
     writes: tuple[tuple[int, str], ...] = ()
     if schema.is_mutable and torch.Tag.inplace_view not in func.tags:  # `t_`, `squeeze_`: another view of the same memory
         writes = tuple(
-            (place, argument.name)
-            for place, argument in enumerate(schema.arguments)
+            (position, argument.name)
+            for position, argument in enumerate(schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
     return _Facts(table.base_name(func), func.is_view, torch.Tag.nondeterministic_seeded in func.tags, writes)
@@ -190,7 +190,7 @@ def _facts(func: Any) -> _Facts:
 
 def _changed(writes: tuple[tuple[int, str], ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """The tensors that the call writes to."""
-    passed = [args[place] if place < len(args) else kwargs.get(name) for place, name in writes]
+    passed = [args[position] if position < len(args) else kwargs.get(name) for position, name in writes]
     return [tensor for argument in passed for tensor in tensors_in(argument)]
 
 

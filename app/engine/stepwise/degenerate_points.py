@@ -82,19 +82,19 @@ def is_degenerate(node: fx.Node, matrix: Tensor, outputs: Sequence[Tensor]) -> b
 
 
 def _chosen(names: Sequence[str], some: Collection[str] | None) -> list[int] | None:
-    return None if some is None else [place for place, name in enumerate(names) if name in some]
+    return None if some is None else [position for position, name in enumerate(names) if name in some]
 
 
 def _passed(graph: fx.Graph, leaves: Collection[int] | None = None, outputs: Collection[int] | None = None) -> set[fx.Node]:
     """The calls that a derivative of `outputs` by `leaves` passes (their places; None: all of them): what nobody reads is none of them."""
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    reached = {node for place, node in enumerate(placeholders) if leaves is None or place in leaves}
+    reached = {node for position, node in enumerate(placeholders) if leaves is None or position in leaves}
     calls = [node for node in graph.nodes if node.op == "call_function" and not _cuts(node)]
     for node in calls:
         if not reached.isdisjoint(node.all_input_nodes):
             reached.add(node)
     (ends,) = next(node for node in reversed(graph.nodes) if node.op == "output").args
-    leading = {node for place, node in enumerate(ends) if outputs is None or place in outputs}
+    leading = {node for position, node in enumerate(ends) if outputs is None or position in outputs}
     for node in reversed(calls):
         if node in leading:
             leading.update(node.all_input_nodes)

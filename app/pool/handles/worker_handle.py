@@ -152,10 +152,10 @@ class WorkerHandle:
             self.head_since = now
         self.held[job.number] = job
         job.holders.append(self.number)
-        place = self._shared.place(job.body, job.size, now)
-        if place is None and job.size >= LARGE_BYTES:
+        span = self._shared.put(job.body, job.size, now)
+        if span is None and job.size >= LARGE_BYTES:
             self._sent = job.number
-        kind, body = (Kind.QUERY, job.body) if place is None else (Kind.PLACED_QUERY, (place,))
+        kind, body = (Kind.QUERY, job.body) if span is None else (Kind.PLACED_QUERY, (span,))
         query = encode(kind, job.number, seconds=job.deadline, meta=job.meta, body=body)
         self._channel.send([*self._shared.read(), *query])
 

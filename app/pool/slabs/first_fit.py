@@ -1,12 +1,12 @@
-"""Places in a stretch of memory: the first that fits is taken, so that the same pages are used again and again."""
+"""Spans in a stretch of memory: the first that fits is taken, so that the same pages are used again and again."""
 
 from __future__ import annotations
 
 from mmap import PAGESIZE
 
 
-class Places:
-    """What of `size` bytes is taken; a place begins at a page."""
+class Spans:
+    """What of `size` bytes is taken; a span begins at a page."""
 
     __slots__ = ("_size", "_taken")
 
@@ -21,11 +21,11 @@ class Places:
 
     @property
     def taken(self) -> list[tuple[int, int]]:
-        """Where each place begins and ends, in order."""
+        """Where each span begins and ends, in order."""
         return list(self._taken)
 
     def take(self, size: int) -> int | None:
-        """Where a place of `size` bytes begins, taken from now on; None where none is free."""
+        """Where a span of `size` bytes begins, taken from now on; None where none is free."""
         begin = 0
         for index, (next_begin, next_end) in enumerate(self._taken):
             if begin + size <= next_begin:
@@ -38,7 +38,7 @@ class Places:
         return begin
 
     def free(self, begin: int) -> None:
-        """The place that begins there is free again.
+        """The span that begins there is free again.
 
         Raises:
             KeyError: none does.

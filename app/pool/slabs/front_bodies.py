@@ -67,7 +67,7 @@ class FrontBodies:
         if slab is not None:
             slab.abandon()
 
-    def place(self, body: Sequence[Buffer], size: int, now: float) -> bytes | None:
+    def put(self, body: Sequence[Buffer], size: int, now: float) -> bytes | None:
         """Where the worker reads a body of `size` bytes, in pieces, which is copied there if it does not stand there; None: it must be sent."""
         if not self.is_shared or self._slab is None or size < LARGE_BYTES:
             return None
@@ -75,7 +75,7 @@ class FrontBodies:
         return body.sent() if isinstance(body, StagedBody) and body.stands_in(self._slab) else self._slab.put(body, size)
 
     def stage(self, size: int, come: Sequence[Buffer] = ()) -> StagedBody | None:
-        """A place for a body of `size` bytes that is still coming, whose first pieces have `come`; None where there is none."""
+        """A span for a body of `size` bytes that is still coming, whose first pieces have `come`; None where there is none."""
         if not self.is_shared or self._slab is None or size < LARGE_BYTES:
             return None
         taken = self._slab.take(size, come)
@@ -108,7 +108,7 @@ class FrontBodies:
         return unsaid
 
     def _read(self, begin: int) -> None:
-        # One that rests would be woken for nothing: it needs the place when it answers again.
+        # One that rests would be woken for nothing: it needs the span when it answers again.
         if self._is_busy():
             self._send(encode(Kind.FREED, begin))
         else:

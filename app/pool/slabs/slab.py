@@ -3,7 +3,7 @@
 A socket copies a body twice and wakes the reader for each piece of it; memory that is mapped afresh for each body costs more still, by
 its page faults. So each worker has one stretch that is used again and again: the lower half for bodies on their way to the worker, the
 upper half for those on their way back, each half written by one side. The frame that speaks of a body says where it stands; whoever
-reads it says so when nothing refers to its bytes any more, and only then its place is used again. Where there is no place, the body goes
+reads it says so when nothing refers to its bytes any more, and only then its span is used again. Where there is no span, the body goes
 over the socket.
 
 The worker maps the lower half privately: what it writes there, an operation in place or a kernel gone astray, changes a copy of its own,
@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.pool.frames import BrokenStreamError, Buffer, Frame, Kind
-from app.pool.slabs.first_fit import Places
+from app.pool.slabs.first_fit import Spans
 from app.pool.slabs.private_pages import PrivatePages
 
 # At the end of the upper half, in a page of its own: the number of the query that the worker has begun.
 _MARK: Final = struct.Struct("<Q")
-# A place as a frame's body says it: where in the half it begins, and how many bytes it has.
-_PLACE: Final = struct.Struct("<QQ")
+# A span as a frame's body says it: where in the half it begins, and how many bytes it has.
+_SPAN: Final = struct.Struct("<QQ")
 # Whether it is the front's side → of frames that come there, those whose body is placed, and what they are otherwise.
 _KINDS: Final = {True: (Kind.PLACED_REPLY, Kind.REPLY), False: (Kind.PLACED_QUERY, Kind.QUERY)}
 # One body may not take all of a half: the next is placed while it is still being read.
@@ -85,15 +85,15 @@ class Slab:
         self._placed, self._plain = _KINDS[is_front]
         self._on_read = on_read
         self._readings = count()
-        self._reading: dict[int, tuple[int, int]] = {}  # where the place of each body that is being read begins, and its bytes
-        self._places = Places(half if is_front else half - mmap.PAGESIZE)
-        # Where places begin that nothing here refers to any more: that is told at any moment, by the garbage collector, so also amid a change.
+        self._reading: dict[int, tuple[int, int]] = {}  # where the span of each body that is being read begins, and its bytes
+        self._spans = Spans(half if is_front else half - mmap.PAGESIZE)
+        # Where spans begin that nothing here refers to any more: that is told at any moment, by the garbage collector, so also amid a change.
         self._ended: deque[int] = deque()
-        self._holds: Counter[int] = Counter()  # for whom each place is still taken, by where it begins
+        self._holds: Counter[int] = Counter()  # for whom each span is still taken, by where it begins
         self._sent: Counter[int] = Counter()  # the other side among them
 
     def take(self, size: int, come: Sequence[Buffer] = ()) -> tuple[int, memoryview] | None:
-        """A place for a body of `size` bytes, where it begins and its memory, taken while anything refers to that; None where there is none.
+        """A span for a body of `size` bytes, where it begins and its memory, taken while anything refers to that; None where there is none.
 
         `come`: the body's first pieces, as far as they are there.
         """
@@ -105,14 +105,14 @@ class Slab:
         return begin, array.data
 
     def sent(self, begin: int, size: int) -> bytes:
-        """A body that stands in a place that was taken is the other side's to read, too: the place as `get` takes it."""
+        """A body that stands in a span that was taken is the other side's to read, too: the span as `get` takes it."""
         page = _page_of(begin)
         self._holds[page] += 1
         self._sent[page] += 1
-        return _PLACE.pack(begin, size)
+        return _SPAN.pack(begin, size)
 
     def put(self, pieces: Sequence[Buffer], size: int) -> bytes | None:
-        """Write a body, `size` bytes in pieces, where the other side reads: its place; None where there is none."""
+        """Write a body, `size` bytes in pieces, where the other side reads: its span; None where there is none."""
         begin = self._take(size, pieces)
         if begin is None:
             return None
@@ -120,12 +120,12 @@ class Slab:
         for piece in pieces:
             memory[reached : reached + len(piece)] = piece
             reached += len(piece)
-        place = self.sent(begin, size)
+        span = self.sent(begin, size)
         self._let_go(_page_of(begin))
-        return place
+        return span
 
     def free(self, begin: int) -> None:
-        """The other side has read the body in the place that begins there.
+        """The other side has read the body in the span that begins there.
 
         Raises:
             BrokenStreamError: it was not told of any.
@@ -139,7 +139,7 @@ class Slab:
     def _take(self, size: int, come: Sequence[Buffer]) -> int | None:
         self._let_ended_go()
         shift = _shift_of(come, size)
-        page = self._places.take(size + shift) if size <= self._half // _LARGEST_SHARE else None
+        page = self._spans.take(size + shift) if size <= self._half // _LARGEST_SHARE else None
         if page is None:
             return None
         self._holds[page] = 1
@@ -153,7 +153,7 @@ class Slab:
         self._holds[begin] -= 1
         if not self._holds[begin]:
             del self._holds[begin], self._sent[begin]
-            self._places.free(begin)
+            self._spans.free(begin)
 
     def opened(self, frame: Frame) -> Frame | None:
         """A frame from the other side, with its body in place of where that stands; None where it was for the slab alone.
@@ -166,15 +166,15 @@ class Slab:
             return None
         return replace(frame, kind=self._plain, body=self.get(frame.body)) if frame.kind is self._placed else frame
 
-    def get(self, place: Buffer) -> memoryview:
+    def get(self, span: Buffer) -> memoryview:
         """The bytes of a body that the other side has put; they stay as they are while anything refers to them.
 
         Raises:
-            BrokenStreamError: that is no place.
+            BrokenStreamError: that is no span.
         """
-        if len(place) != _PLACE.size:
+        if len(span) != _SPAN.size:
             raise BrokenStreamError("the other side does not say where a body stands")
-        begin, size = _PLACE.unpack(place)
+        begin, size = _SPAN.unpack(span)
         page = _page_of(begin)
         if begin + size > self._half or begin - page >= _ALIGNMENT_BYTES:
             raise BrokenStreamError("the other side speaks of a body that stands nowhere")
@@ -198,9 +198,9 @@ class Slab:
 
     @property
     def taken_count(self) -> int:
-        """Places for bodies to the other side that are taken."""
+        """Spans for bodies to the other side that are taken."""
         self._let_ended_go()
-        return len(self._places.taken)
+        return len(self._spans.taken)
 
     @property
     def is_reading(self) -> bool:
@@ -210,7 +210,7 @@ class Slab:
     def rest(self) -> bool:
         """Give the pages back to the system, which the other side must not be writing to; False where a body is still to be read."""
         self._let_ended_go()
-        if self._reading or not self._places.is_empty:
+        if self._reading or not self._spans.is_empty:
             return False
         for memory in (self._out, self._in):
             self._give_back(memory, ())
@@ -220,7 +220,7 @@ class Slab:
         """The other side is dead: give back all but what is still being read, or may be asked again."""
         self._let_ended_go()
         self._sent.clear()
-        self._give_back(self._out, self._places.taken)
+        self._give_back(self._out, self._spans.taken)
         self._give_back(self._in, ((begin, begin + size) for begin, size in self._reading.values()))
 
     def _give_back(self, memory: mmap.mmap, in_use: Iterable[tuple[int, int]]) -> None:
@@ -238,12 +238,12 @@ class Slab:
 
 
 def _page_of(begin: int) -> int:
-    """Where the place begins in which a body does."""
+    """Where the span begins in which a body does."""
     return begin - begin % mmap.PAGESIZE
 
 
 def _shift_of(come: Sequence[Buffer], size: int) -> int:
-    """So many bytes behind its place's beginning a body of `size` bytes begins, of which these pieces have come.
+    """So many bytes behind its span's beginning a body of `size` bytes begins, of which these pieces have come.
 
     Of another body than a safetensors file the first bytes say a length that is too large, or any, and then nothing hangs on the shift.
     """

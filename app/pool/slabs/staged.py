@@ -7,7 +7,7 @@ from app.pool.slabs.slab import Slab
 
 
 class StagedBody(list[Buffer]):
-    """A body as its one piece, `memory`, a place in a slab; whoever keeps a body keeps its pieces, and so the place."""
+    """A body as its one piece, `memory`, a span in a slab; whoever keeps a body keeps its pieces, and so the span."""
 
     def __init__(self, slab: Slab, begin: int, memory: memoryview) -> None:
         super().__init__([memory])
@@ -20,5 +20,5 @@ class StagedBody(list[Buffer]):
         return self._slab is slab
 
     def sent(self) -> bytes:
-        """It is to be read by the worker of that slab: its place, as a frame says it."""
+        """It is to be read by the worker of that slab: its span, as a frame says it."""
         return self._slab.sent(self._begin, len(self.memory))

@@ -40,9 +40,9 @@ class WorkerBodies:
         size = sum(map(len, body))
         if self._slab is not None and size >= LARGE_BYTES:
             look()
-            place = self._slab.put(body, size)
-            if place is not None:
-                return encode(Kind.PLACED_REPLY, number, meta=meta, body=[place])
+            span = self._slab.put(body, size)
+            if span is not None:
+                return encode(Kind.PLACED_REPLY, number, meta=meta, body=[span])
         return encode(Kind.REPLY, number, meta=meta, body=body)
 
     def begin(self, number: int) -> None:

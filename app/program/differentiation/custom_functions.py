@@ -52,9 +52,9 @@ class Custom:
 
     Attributes:
         forward: (inputs…, free…) → results, then what the backward reads besides.
-        backward: (a cotangent for each floating result…, what it reads…) → a gradient for each input of `slots`.
+        backward: (a cotangent for each floating result…, what it reads…) → a gradient for each input of `gradient_indices`.
         sources: of what the backward reads.
-        slots: for each input the position of its gradient among those of the backward, or None.
+        gradient_indices: for each input the position of its gradient among those of the backward, or None.
         results: whether each result is floating.
         arguments: names of the inputs.
         by_steps: its derivative is that of the steps of its forward, whatever its backward says.
@@ -64,7 +64,7 @@ class Custom:
     forward: Run
     backward: Run
     sources: tuple[Source, ...]
-    slots: tuple[int | None, ...]
+    gradient_indices: tuple[int | None, ...]
     results: tuple[bool, ...]
     arguments: tuple[str, ...] = ()
     by_steps: bool = False
@@ -94,7 +94,7 @@ class Custom:
         """A gradient for each input."""
         floating = [c for c, is_number in zip(cotangents, self.results, strict=False) if is_number]
         gradients = self.backward(*floating, *saved)
-        return [None if slot is None else gradients[slot] for slot in self.slots]
+        return [None if index is None else gradients[index] for index in self.gradient_indices]
 
 
 class _Rule(torch.autograd.Function):
@@ -129,12 +129,14 @@ class _Rule(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
         custom: Custom = ctx.custom
         saved = ctx.saved_tensors
-        along = tangents[3 : 3 + len(custom.slots)]
-        pairs = [(slot, t) for slot, t in zip(custom.slots, along, strict=True) if slot is not None and t is not None]
+        along = tangents[3 : 3 + len(custom.gradient_indices)]
+        pairs = [
+            (index, t) for index, t in zip(custom.gradient_indices, along, strict=True) if index is not None and t is not None
+        ]
 
         def product(*cotangents: Tensor) -> Tensor:
             gradients = custom.backward(*cotangents, *saved)
-            return sum(((gradients[slot] * t.conj()).sum() for slot, t in pairs), cotangents[0].new_zeros(()))
+            return sum(((gradients[index] * t.conj()).sum() for index, t in pairs), cotangents[0].new_zeros(()))
 
         zeros = [torch.zeros_like(like) for like in ctx.like]
         value, vjp, *_ = torch.func.vjp(product, *zeros)
@@ -177,11 +179,11 @@ def called(
     before, since = set(trace.graph.nodes), len(branches)
     returned = invoke(backward, (context, *nesting.rebuilt(_flat(value), iter(cotangents))), {})
     refuse_reads(branches[since:], cotangents, f"`{kind.name}.backward`")
-    slots, gradients = _gradients(trace, emit, kind, args, returned)
+    gradient_indices, gradients = _gradients(trace, emit, kind, args, returned)
     read = read_before(gradients, before, cotangents)
     parameters = [argument.arg for argument in forward.node.args.args[-len(args) :]]
     names = tuple(n for n, argument in zip(parameters, args, strict=False) if is_tensor(argument))
-    step = joined(trace, dtype, starts, results, cotangents, read, slots, gradients, names)
+    step = joined(trace, dtype, starts, results, cotangents, read, gradient_indices, gradients, names)
     custom = replace(step[0], returned=_return_of(kind, backward))
     results_node = emit(kind.name + APPLY, custom, (_inputs(trace, args), list(step[1]), list(step[2])), {}, exact=True)
     return nesting.rebuilt(value, iter([trace.pick(results_node, index) for index in range(len(results))]))
@@ -245,7 +247,7 @@ def _gradients(
             "Return one gradient for each argument of `forward` after `ctx`, None for what has none.",
             code="operation_failed",
         )
-    slots: list[int | None] = []
+    gradient_indices: list[int | None] = []
     gradients: list[fx.Node] = []
     for argument, member in zip(args, members, strict=False):
         if not is_tensor(argument):
@@ -255,11 +257,11 @@ def _gradients(
                 raise Refusal(
                     f"`{kind.name}.backward` gives {named(member)} in the place of a gradient.", "Return a tensor or None."
                 )
-            slots.append(None)
+            gradient_indices.append(None)
             continue
-        slots.append(len(gradients))
+        gradient_indices.append(len(gradients))
         gradients.append(trace.now(_fitted(emit, kind, member, tuple(example(argument).shape))))
-    return slots, gradients
+    return gradient_indices, gradients
 
 
 def _fitted(emit: Emit, kind: ClassValue, gradient: Any, shape: tuple[int, ...]) -> Any:
@@ -284,7 +286,7 @@ def joined(
     results: list[fx.Node],
     cotangents: list[fx.Node],
     read: list[fx.Node],
-    slots: list[int | None],
+    gradient_indices: list[int | None],
     gradients: list[fx.Node],
     names: tuple[str, ...],
 ) -> tuple[Custom, tuple[fx.Node, ...], tuple[fx.Node, ...]]:
@@ -312,7 +314,7 @@ def joined(
     arguments = (
         names if len(names) == len(inputs) else tuple(f"input{k}" for k in range(len(inputs)))
     )  # of `*args`, none is known
-    custom = Custom(forward.run, backward.run, tuple(sources), tuple(slots), tuple(floating), arguments)
+    custom = Custom(forward.run, backward.run, tuple(sources), tuple(gradient_indices), tuple(floating), arguments)
     return custom, forward.free, tuple(outer)
 
 

@@ -178,19 +178,19 @@ def stepped(
     with torch.no_grad():
         new = [param.detach().clone() for param in params]
         slopes = [grad.detach().to(param.dtype) for grad, param in zip(grads, new, strict=True)]
-        slots = [
+        states_after = [
             [
                 value.detach().clone() if value is not None else _begun(start, param, dict(options))
                 for value, start in zip(state, begins, strict=True)
             ]
             for state, param in zip(states, new, strict=True)
         ]
-        columns: list[list[Any]] = [[state[place] for state in slots] for place in range(len(begins))]
+        columns: list[list[Any]] = [[state[position] for state in states_after] for position in range(len(begins))]
         _change(kind, count, dict(options), new, slopes, columns)
     left = [value_only(old, changed) for old, changed in zip(params, new, strict=True)]
     rows = [column[index] for index in range(len(new)) for column in columns]
-    places = [index for index in range(len(new)) for _ in columns]
-    return (*left, *(torch.zeros_like(new[i]) if row is None else row for row, i in zip(rows, places, strict=True)))
+    positions = [index for index in range(len(new)) for _ in columns]
+    return (*left, *(torch.zeros_like(new[i]) if row is None else row for row, i in zip(rows, positions, strict=True)))
 
 
 def _begun(start: float | None, param: Tensor, options: Mapping[str, Any]) -> Tensor | None:

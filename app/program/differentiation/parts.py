@@ -114,12 +114,12 @@ def passes(source: fx.Node, node: fx.Node) -> bool:
         return False
     if node.target is value_only:  # the derivatives of what was there before
         return source is node.args[0]
-    slots = getattr(node.target, "slots", None)
-    if slots is None:
+    gradient_indices = getattr(node.target, "gradient_indices", None)
+    if gradient_indices is None:
         return True
     inputs: list[fx.Node] = node.args[0]  # type: ignore[assignment]
-    read = [slot for slot, each in zip(slots, inputs, strict=True) if each is source]
-    return not read or any(slot is not None for slot in read)
+    read = [index for index, each in zip(gradient_indices, inputs, strict=True) if each is source]
+    return not read or any(index is not None for index in read)
 
 
 def _draws_by_shape(node: fx.Node) -> bool:

@@ -47,8 +47,8 @@ class Objects(Members):
         self, node: ast.FunctionDef | ast.Lambda, name: str, grad: bool | None = None, role: str = "method"
     ) -> FunctionValue:
         """A `def` or `lambda` as a value; its defaults are read now, as Python does."""
-        places = [*node.args.posonlyargs, *node.args.args]
-        pairs = list(zip(places[::-1], node.args.defaults[::-1], strict=False))
+        positional = [*node.args.posonlyargs, *node.args.args]
+        pairs = list(zip(positional[::-1], node.args.defaults[::-1], strict=False))
         pairs += [(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None]
         defaults = {argument.arg: self.value(default) for argument, default in pairs}
         return FunctionValue(name, node, self.scope, defaults, grad, role)
@@ -178,9 +178,11 @@ class Objects(Members):
 
     def _unchanged(self, function: FunctionValue, scope: Scope, collected: list[Value]) -> Generator[Value]:
         """What a generator yielded, as long as all that it read is as it was when it was called: Python runs it only now."""
-        places = [node for node in ast.walk(function.node) if isinstance(node, ast.Name)]
+        positional = [node for node in ast.walk(function.node) if isinstance(node, ast.Name)]
         names = (
-            {node.id for node in places} - {node.id for node in places if isinstance(node.ctx, ast.Store)} - scope.own.keys()
+            {node.id for node in positional}
+            - {node.id for node in positional if isinstance(node.ctx, ast.Store)}
+            - scope.own.keys()
         )
         outside = [(name, function.scope[name]) for name in sorted(names) if name in function.scope]
         written = len(self.trace.overwritten)
@@ -199,15 +201,15 @@ class Objects(Members):
     def _bound(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
         """The arguments by name. Raises a refusal in the words of Python's own."""
         spec = function.node.args
-        places = [argument.arg for argument in (*spec.posonlyargs, *spec.args)]
-        bound: dict[str, Value] = dict(zip(places, args, strict=False))
-        rest = args[len(places) :]
+        positional = [argument.arg for argument in (*spec.posonlyargs, *spec.args)]
+        bound: dict[str, Value] = dict(zip(positional, args, strict=False))
+        rest = args[len(positional) :]
         if spec.vararg is not None:
             bound[spec.vararg.arg] = tuple(rest)
         elif rest:
-            raise Refusal(f"`{function.name}` takes {len(places)} arguments, and is given {len(args)}.")
+            raise Refusal(f"`{function.name}` takes {len(positional)} arguments, and is given {len(args)}.")
         others: dict[str, Value] = {}
-        known = {*places, *(argument.arg for argument in spec.kwonlyargs)}
+        known = {*positional, *(argument.arg for argument in spec.kwonlyargs)}
         for name, value in kwargs.items():
             if name in bound and name in known:
                 raise Refusal(f"`{function.name}` is given `{name}` twice.")
@@ -219,7 +221,7 @@ class Objects(Members):
                 raise Refusal(f"`{function.name}` has no argument `{name}`.", f"Its arguments are {', '.join(sorted(known))}.")
         if spec.kwarg is not None:
             bound[spec.kwarg.arg] = others
-        for name in (*places, *(argument.arg for argument in spec.kwonlyargs)):
+        for name in (*positional, *(argument.arg for argument in spec.kwonlyargs)):
             if name not in bound and name not in function.defaults:
                 raise Refusal(f"`{function.name}` needs the argument `{name}`.", f"Give it: `{function.name}(…, {name}=…)`.")
             bound.setdefault(name, function.defaults.get(name))

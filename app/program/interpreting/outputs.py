@@ -150,10 +150,10 @@ def _arguments_of(reader: Reader, last: ast.stmt, function: Any, *, instance: bo
     if not isinstance(function, FunctionValue):
         return {}
     spec = function.node.args
-    places = [*spec.posonlyargs, *spec.args][1 if instance else 0 :]
+    positional = [*spec.posonlyargs, *spec.args][1 if instance else 0 :]
     program_scope = reader.scope.program()
     arguments: dict[str, Value] = {}
-    for argument in (*places, *spec.kwonlyargs):
+    for argument in (*positional, *spec.kwonlyargs):
         if argument.arg in reader.inputs and argument.arg in program_scope:
             arguments[argument.arg] = program_scope[argument.arg]
         elif argument.arg not in function.defaults:

@@ -153,10 +153,10 @@ def written_through(base: Tensor, value: Tensor, views: tuple[Any, ...]) -> Tens
 
     The places are found by sending each element's number through the views, so this holds for every view of elements.
     """
-    places = torch.arange(base.numel(), device=base.device).view(base.shape)
+    elements = torch.arange(base.numel(), device=base.device).view(base.shape)
     for target, args, kwargs, pick in views:
-        places = through(target, args, dict(kwargs), pick, places)
-    return base.reshape(-1).index_put((places.reshape(-1),), value.reshape(-1)).view(base.shape)
+        elements = through(target, args, dict(kwargs), pick, elements)
+    return base.reshape(-1).index_put((elements.reshape(-1),), value.reshape(-1)).view(base.shape)
 
 
 def _like_base(base: Tensor, value: Tensor, views: tuple[Any, ...]) -> Tensor:
@@ -172,12 +172,12 @@ def _item_checked(tensor: Tensor, index: Any, value: Any) -> Tensor:
     with (
         unset_fake_temporarily()
     ):  # one element shown as a whole tensor: its shapes cost no memory, and a tenth of a fake's time
-        place = torch.empty(1, device="cpu").expand(tensor.shape)[index].shape
+        extents = torch.empty(1, device="cpu").expand(tensor.shape)[index].shape
     sent = list(value.shape) if isinstance(value, Tensor) else []
-    while len(sent) > len(place) and sent[0] == 1:
+    while len(sent) > len(extents) and sent[0] == 1:
         del sent[0]
-    if len(sent) > len(place) or any(extent not in (1, place[-1 - i]) for i, extent in enumerate(reversed(sent))):
-        raise RuntimeError(f"shape mismatch: a value of shape {sent} cannot be written into a place of shape {list(place)}")
+    if len(sent) > len(extents) or any(extent not in (1, extents[-1 - i]) for i, extent in enumerate(reversed(sent))):
+        raise RuntimeError(f"shape mismatch: a value of shape {sent} cannot be written into a place of shape {list(extents)}")
     return checked
 
 
@@ -187,15 +187,15 @@ def item_set(tensor: Tensor, index: Any, value: Any) -> Tensor:
     value = value.to(tensor.dtype)
     if isinstance(index, Tensor) and index.dtype == torch.bool and index.shape == tensor.shape and value.dim() == 0:
         return torch.where(index, value, tensor)
-    places = torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)[index]
-    while value.dim() > places.dim() and value.shape[0] == 1:
+    elements = torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)[index]
+    while value.dim() > elements.dim() and value.shape[0] == 1:
         value = value.squeeze(0)
-    value = value.expand(places.shape)
-    if _may_repeat(index) and places.numel():
+    value = value.expand(elements.shape)
+    if _may_repeat(index) and elements.numel():
         if is_differentiated(value):
-            value = lasting(value, places, tensor.numel())
-        places, value = row_major(places), row_major(value)
-    return tensor.reshape(-1).index_put((places,), value).view(tensor.shape)
+            value = lasting(value, elements, tensor.numel())
+        elements, value = row_major(elements), row_major(value)
+    return tensor.reshape(-1).index_put((elements,), value).view(tensor.shape)
 
 
 def _may_repeat(index: Any) -> bool:

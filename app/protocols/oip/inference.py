@@ -197,10 +197,10 @@ def _cut(answer: Answer, request: envelope.Request, chosen: Sequence[Selected], 
     if shown and tail:
         return None
     results = [tensor for tensors in answer.results.values() for tensor in tensors.values()]
-    places = tuple(next(i for i, result in enumerate(results) if result is tensor) for tensor in shown or tail)
+    order = tuple(next(i for i, result in enumerate(results) if result is tensor) for tensor in shown or tail)
     if not tail:
-        return Cut(text.split(b"\0"), places, JSON, flat=True)
-    return Cut((text, *[b""] * len(tail)), places, OCTETS, {envelope.JSON_LENGTH: str(len(text))}, binary=True)
+        return Cut(text.split(b"\0"), order, JSON, flat=True)
+    return Cut((text, *[b""] * len(tail)), order, OCTETS, {envelope.JSON_LENGTH: str(len(text))}, binary=True)
 
 
 def _parts(

@@ -1,4 +1,4 @@
-"""Places never overlap, come back, and are the first that fit."""
+"""Spans never overlap, come back, and are the first that fit."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.pool.slabs.first_fit import Places
+from app.pool.slabs.first_fit import Spans
 
 SIZE = 64 * PAGESIZE
 
 
 def test_the_first_that_fits_is_taken() -> None:
-    places = Places(4 * PAGESIZE)
-    assert [places.take(PAGESIZE), places.take(PAGESIZE + 1), places.take(1)] == [0, PAGESIZE, 3 * PAGESIZE]
-    assert places.take(1) is None
-    places.free(PAGESIZE)
-    assert places.take(2 * PAGESIZE + 1) is None
-    assert places.take(5) == PAGESIZE
+    spans = Spans(4 * PAGESIZE)
+    assert [spans.take(PAGESIZE), spans.take(PAGESIZE + 1), spans.take(1)] == [0, PAGESIZE, 3 * PAGESIZE]
+    assert spans.take(1) is None
+    spans.free(PAGESIZE)
+    assert spans.take(2 * PAGESIZE + 1) is None
+    assert spans.take(5) == PAGESIZE
     for begin in (0, PAGESIZE, 3 * PAGESIZE):
-        places.free(begin)
-    assert places.is_empty
-    assert places.take(4 * PAGESIZE) == 0
+        spans.free(begin)
+    assert spans.is_empty
+    assert spans.take(4 * PAGESIZE) == 0
 
 
 def test_what_is_not_taken_cannot_be_freed() -> None:
-    places = Places(SIZE)
-    places.take(10)
+    spans = Spans(SIZE)
+    spans.take(10)
     with pytest.raises(KeyError):
-        places.free(PAGESIZE)
+        spans.free(PAGESIZE)
 
 
 @given(st.lists(st.one_of(st.integers(1, SIZE), st.none()), max_size=60))
 def test_none_overlap_and_what_is_refused_has_no_gap(steps: list[int | None]) -> None:
-    places = Places(SIZE)
+    spans = Spans(SIZE)
     held: dict[int, int] = {}
     for size in steps:
         if size is None:
             if held:
                 begin = sorted(held)[len(held) // 2]
-                places.free(begin)
+                spans.free(begin)
                 del held[begin]
             continue
-        begin_or_none = places.take(size)
-        spans = sorted((begin, begin + length) for begin, length in held.items())
-        edges = [0, *(-(-end // PAGESIZE) * PAGESIZE for _, end in spans)]
-        gaps = [(start, stop) for start, stop in zip(edges, [*(begin for begin, _ in spans), SIZE], strict=True)]
+        begin_or_none = spans.take(size)
+        taken = sorted((begin, begin + length) for begin, length in held.items())
+        edges = [0, *(-(-end // PAGESIZE) * PAGESIZE for _, end in taken)]
+        gaps = [(start, stop) for start, stop in zip(edges, [*(begin for begin, _ in taken), SIZE], strict=True)]
         fitting = [start for start, stop in gaps if stop - start >= size]
         assert begin_or_none == (fitting[0] if fitting else None)
         if begin_or_none is not None:
             held[begin_or_none] = size
-    assert places.is_empty == (not held)
+    assert spans.is_empty == (not held)

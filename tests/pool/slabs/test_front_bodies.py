@@ -46,18 +46,18 @@ def ends() -> Iterator[Ends]:
 
 def test_only_large_bodies_and_only_once_it_is_shared(ends: Ends) -> None:
     assert ends.front.descriptors == []
-    assert ends.front.place([BODY], len(BODY), 0.0) is None
+    assert ends.front.put([BODY], len(BODY), 0.0) is None
     ends.front.is_shared = True
-    assert ends.front.place([BODY[1:]], len(BODY) - 1, 0.0) is None
-    place = ends.front.place([BODY[:5], BODY[5:]], len(BODY), 0.0)
-    assert place is not None
-    assert ends.slab.get(place) == BODY
+    assert ends.front.put([BODY[1:]], len(BODY) - 1, 0.0) is None
+    span = ends.front.put([BODY[:5], BODY[5:]], len(BODY), 0.0)
+    assert span is not None
+    assert ends.slab.get(span) == BODY
 
 
 def test_a_reply_stands_in_its_frame_and_is_freed_when_it_is_gone(ends: Ends) -> None:
-    place = ends.slab.put([BODY], len(BODY))
-    assert place is not None
-    frame = ends.front.opened(Frame(Kind.PLACED_REPLY, 7, 0.0, b"meta", place))
+    span = ends.slab.put([BODY], len(BODY))
+    assert span is not None
+    frame = ends.front.opened(Frame(Kind.PLACED_REPLY, 7, 0.0, b"meta", span))
     assert frame is not None
     assert (frame.kind, frame.number, frame.meta, bytes(frame.body)) == (Kind.REPLY, 7, b"meta", BODY)
     assert ends.sent == []
@@ -68,9 +68,9 @@ def test_a_reply_stands_in_its_frame_and_is_freed_when_it_is_gone(ends: Ends) ->
 
 
 def test_a_worker_that_rests_is_told_with_its_next_query(ends: Ends) -> None:
-    place = ends.slab.put([BODY], len(BODY))
-    assert place is not None
-    frame = ends.front.opened(Frame(Kind.PLACED_REPLY, 7, 0.0, b"meta", place))
+    span = ends.slab.put([BODY], len(BODY))
+    assert span is not None
+    frame = ends.front.opened(Frame(Kind.PLACED_REPLY, 7, 0.0, b"meta", span))
     assert ends.front.read() == []
     del frame
     assert ends.sent == []
@@ -80,13 +80,13 @@ def test_a_worker_that_rests_is_told_with_its_next_query(ends: Ends) -> None:
 
 
 def test_a_reply_outlives_the_worker(ends: Ends) -> None:
-    place = ends.slab.put([BODY], len(BODY))
-    assert place is not None
-    frame = ends.front.opened(Frame(Kind.PLACED_REPLY, 7, 0.0, b"meta", place))
+    span = ends.slab.put([BODY], len(BODY))
+    assert span is not None
+    frame = ends.front.opened(Frame(Kind.PLACED_REPLY, 7, 0.0, b"meta", span))
     ends.front.drop()
     assert frame is not None
     assert frame.body == BODY
-    assert ends.front.place([BODY], len(BODY), 0.0) is None
+    assert ends.front.put([BODY], len(BODY), 0.0) is None
 
 
 def test_other_frames_pass_and_wrong_ones_are_refused(ends: Ends) -> None:
@@ -99,7 +99,7 @@ def test_other_frames_pass_and_wrong_ones_are_refused(ends: Ends) -> None:
 
 def test_it_rests_when_it_has_not_been_used_for_a_while(ends: Ends) -> None:
     ends.front.is_shared = True
-    ends.front.place([BODY], len(BODY), 100.0)
+    ends.front.put([BODY], len(BODY), 100.0)
     ends.front.rest(200.0)
     assert os.fstat(ends.descriptor).st_blocks
     assert ends.front.opened(Frame(Kind.FREED, 0, 0.0, b"", b"")) is None
@@ -113,6 +113,6 @@ def test_without_a_slab_everything_is_sent() -> None:
     none = FrontBodies(0, lambda _: None, lambda: False)
     none.is_shared = True
     assert none.descriptors == []
-    assert none.place([BODY], len(BODY), 0.0) is None
+    assert none.put([BODY], len(BODY), 0.0) is None
     none.handed_over()
     none.rest(100.0)

@@ -1,4 +1,4 @@
-"""A slab between two sides: what is put is read, a place is used again only when it has been read, and nobody can resize it."""
+"""A slab between two sides: what is put is read, a span is used again only when it has been read, and nobody can resize it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def sides() -> Iterator[Sides]:
 
 
 def put(slab: Slab, *pieces: bytes) -> bytes:
-    place = slab.put(pieces, sum(map(len, pieces)))
-    assert place is not None
-    return place
+    span = slab.put(pieces, sum(map(len, pieces)))
+    assert span is not None
+    return span
 
 
 def test_both_ways_at_once(sides: Sides) -> None:
@@ -45,7 +45,7 @@ def test_both_ways_at_once(sides: Sides) -> None:
     assert sides.front.get(back) == b"back" + BODY
 
 
-def test_a_place_is_used_again_only_when_nothing_refers_to_its_bytes(sides: Sides) -> None:
+def test_a_span_is_used_again_only_when_nothing_refers_to_its_bytes(sides: Sides) -> None:
     view = sides.worker.get(put(sides.front, BODY))
     part = view[1000:2000]
     del view
@@ -77,7 +77,7 @@ def test_what_a_worker_wrote_astray_is_in_no_body(sides: Sides) -> None:
     assert view == BODY
 
 
-def test_without_a_place_there_is_none(sides: Sides) -> None:
+def test_without_a_span_there_is_none(sides: Sides) -> None:
     largest = SIZE // 4
     assert sides.front.put([b"z" * (largest + 1)], largest + 1) is None
     held = [put(sides.front, b"z" * largest) for _ in range(2)]
@@ -99,8 +99,8 @@ def test_the_tensors_of_a_safetensors_file_begin_where_memory_of_pytorch_would(s
     assert taken is not None
     begin, memory = taken
     memory[:] = file
-    for place in (sides.front.sent(begin, len(file)), put(sides.front, file[:50], file[50:])):
-        body = np.frombuffer(sides.worker.get(place), np.uint8)
+    for span in (sides.front.sent(begin, len(file)), put(sides.front, file[:50], file[50:])):
+        body = np.frombuffer(sides.worker.get(span), np.uint8)
         assert body.tobytes() == file
         assert body[8 + len(header) :].__array_interface__["data"][0] % 64 == 0
         del body
@@ -111,12 +111,12 @@ def test_the_tensors_of_a_safetensors_file_begin_where_memory_of_pytorch_would(s
 
 
 @pytest.mark.parametrize(
-    "place", [b"", b"short", b"\xff" * 16, (SIZE // 2).to_bytes(8, "little") + b"\1" + bytes(7), b"\x40" + bytes(15)]
+    "span", [b"", b"short", b"\xff" * 16, (SIZE // 2).to_bytes(8, "little") + b"\1" + bytes(7), b"\x40" + bytes(15)]
 )
-def test_a_place_that_is_none_is_refused(sides: Sides, place: bytes) -> None:
+def test_a_span_that_is_none_is_refused(sides: Sides, span: bytes) -> None:
     for side in (sides.front, sides.worker):
         with pytest.raises(BrokenStreamError):
-            side.get(place)
+            side.get(span)
     with pytest.raises(BrokenStreamError):
         sides.front.free(4096)
 
@@ -163,7 +163,7 @@ def test_no_reply_stands_where_it_is_said(sides: Sides) -> None:
     assert sides.front.marked == 7
 
 
-def test_a_body_that_ends_while_a_place_is_looked_for_makes_no_other_one_free(sides: Sides) -> None:
+def test_a_body_that_ends_while_a_span_is_looked_for_makes_no_other_one_free(sides: Sides) -> None:
     """As the garbage collector ends it, in the middle of anything."""
     taken = [sides.front.take(len(BODY)) for _ in range(3)]
     begins = [each[0] for each in taken if each is not None]

@@ -30,7 +30,7 @@ class Sides:
         staged.memory[:] = data
         return staged
 
-    def next_place(self) -> int:
+    def next_span(self) -> int:
         """Where the next body would stand."""
         taken = self.front.take(1)
         assert taken is not None
@@ -50,28 +50,28 @@ def test_it_is_read_where_it_was_received(sides: Sides) -> None:
     assert bytes(sides.worker.get(staged.sent())) == BODY == b"".join(staged)
 
 
-def test_its_place_is_taken_while_anything_of_it_is_kept(sides: Sides) -> None:
+def test_its_span_is_taken_while_anything_of_it_is_kept(sides: Sides) -> None:
     staged = sides.staged()
     part = staged.memory[10:20]
     pieces = tuple(staged)
     del staged
-    assert sides.next_place() > 0
+    assert sides.next_span() > 0
     del pieces
-    assert sides.next_place() > 0
+    assert sides.next_span() > 0
     assert part == BODY[10:20]
     del part
-    assert sides.next_place() == 0
+    assert sides.next_span() == 0
 
 
-def test_its_place_is_taken_while_the_worker_may_read_it(sides: Sides) -> None:
+def test_its_span_is_taken_while_the_worker_may_read_it(sides: Sides) -> None:
     staged = sides.staged()
     for _ in range(2):  # taken back and given again
         staged.sent()
     sides.front.free(0)
     del staged
-    assert sides.next_place() > 0
+    assert sides.next_span() > 0
     sides.front.free(0)
-    assert sides.next_place() == 0
+    assert sides.next_span() == 0
     with pytest.raises(BrokenStreamError):
         sides.front.free(0)
 
@@ -80,7 +80,7 @@ def test_what_the_worker_has_not_been_told_of_it_cannot_free(sides: Sides) -> No
     staged = sides.staged()
     with pytest.raises(BrokenStreamError):
         sides.front.free(0)
-    assert sides.next_place() > 0
+    assert sides.next_span() > 0
     assert staged.memory == BODY
 
 
@@ -94,9 +94,9 @@ def test_what_is_asked_again_is_what_came_whatever_a_worker_wrote(sides: Sides) 
     sides.front.abandon()
     assert staged.memory == BODY  # of a dead worker's slab this stays
     other = Sides()
-    place = other.front.put(staged, len(BODY))
-    assert place is not None
-    assert other.worker.get(place) == BODY
+    span = other.front.put(staged, len(BODY))
+    assert span is not None
+    assert other.worker.get(span) == BODY
 
 
 def test_a_dead_workers_slab_is_given_up_with_the_last_of_its_bodies(sides: Sides) -> None:
@@ -105,4 +105,4 @@ def test_a_dead_workers_slab_is_given_up_with_the_last_of_its_bodies(sides: Side
     del first
     assert second.memory == b"y" * 9000
     del second
-    assert sides.next_place() == 0
+    assert sides.next_span() == 0

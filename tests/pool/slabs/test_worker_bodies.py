@@ -50,10 +50,10 @@ class Line(WorkerLine):
 
     def ask(self, number: int, body: bytes, content_type: str) -> tuple[Frame, bytes]:
         """The reply's frame and body, when the query's own body has been given back too."""
-        place = self.slab.put([body], len(body))
-        assert place is not None
+        span = self.slab.put([body], len(body))
+        assert span is not None
         about = meta(number, content_type, content_type)
-        send_all(self.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[place]))
+        send_all(self.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[span]))
         frames = [self.next(), self.next()]
         (freed,) = [frame for frame in frames if frame.kind is Kind.FREED]
         (reply,) = [frame for frame in frames if frame.kind is not Kind.FREED]
@@ -127,10 +127,10 @@ def test_a_cancelled_query_gives_its_body_back(line: Line) -> None:
     body = file({"program": "return exp(sin(x)).sum()", "want": ["gradient"]}, x=x)
     frames: list[Any] = []
     for number in (1, 2):
-        place = line.slab.put([body], len(body))
-        assert place is not None
+        span = line.slab.put([body], len(body))
+        assert span is not None
         about = meta(number, SAFETENSORS, None)
-        frames += encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[place])
+        frames += encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[span])
     send_all(line.connection, [b"".join(map(bytes, [*frames, *encode(Kind.CANCEL, 2)]))])
     kinds = [line.next().kind for _ in range(4)]
     assert sorted(kinds) == sorted([Kind.DROPPED, Kind.PLACED_REPLY, Kind.FREED, Kind.FREED])
@@ -142,10 +142,10 @@ def test_a_full_half_sends_replies_over_the_socket(line: Line) -> None:
     held = []
     kinds = []
     for number in range(6):
-        place = line.slab.put([body], len(body))
-        assert place is not None
+        span = line.slab.put([body], len(body))
+        assert span is not None
         about = meta(number, SAFETENSORS, SAFETENSORS)
-        send_all(line.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[place]))
+        send_all(line.connection, encode(Kind.PLACED_QUERY, number, seconds=time.monotonic() + 60, meta=about, body=[span]))
         for frame in (line.next(), line.next()):
             if frame.kind is Kind.FREED:
                 line.slab.free(frame.number)

@@ -152,7 +152,7 @@ def _from_info(operation: Operation, info: Any) -> Iterator[Sample]:
         if info.name in _EXCHANGED:
             values[:2] = values[1::-1]
         for signature in operation.signatures:
-            placed = place(signature, values, opinfo_sample.kwargs)
+            placed = arrange(signature, values, opinfo_sample.kwargs)
             if placed is None:
                 continue
             sample = tried(operation, *placed)
@@ -161,7 +161,7 @@ def _from_info(operation: Operation, info: Any) -> Iterator[Sample]:
                 break
 
 
-def place(signature: Signature, values: list[Any], named: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]] | None:
+def arrange(signature: Signature, values: list[Any], named: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]] | None:
     """A positional sample laid on `signature` in call order, or by kind where the sample has another order; None where it does not fit."""
     named = {
         name: value for name, value in named.items() if name not in LEFT_OUT or name in {a.name for a in signature.arguments}

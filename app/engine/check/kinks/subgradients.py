@@ -40,7 +40,7 @@ _ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang
 _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
 _CORNERS: Final = 96  # gradients of which a hull is made
 _FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
-_PLACES: Final = 4  # tied elements of which each takes each place in so many patterns, but for one tie in a thousand
+_RANKS: Final = 4  # tied elements of which each takes each place in so many patterns, but for one tie in a thousand
 _PROVED_ROWS: Final = 8  # of a derivative: each has a hull of its own, of up to `_CORNERS` gradients; chosen
 _REFINED: Final = 6  # times that a hull is refined towards a point outside it: that of a circle closes in quadratically
 _HULL: Final = 1e-5  # a point of a hull is found to about six digits
@@ -115,7 +115,7 @@ class Subgradients:
     def is_range_known(self) -> bool:
         """Whether the whole range of each kink was seen: it depends on its own side, or few are tied."""
         columns = self.kinks.reshape(len(self.kinks), -1).any(0).nonzero().reshape(-1).tolist()
-        few = len(columns) <= _PLACES or self._separable(columns)
+        few = len(columns) <= _RANKS or self._separable(columns)
         return self.complete and self.is_exhaustive and few and len(self.kinks) <= _PROVED_ROWS
 
     def proves(self, expected: Tensor, *, with_ours: bool = True) -> bool:

@@ -106,7 +106,7 @@ class Surroundings:
             unsure[:, column] = left <= 0
             for base in sorted(bases, key=lambda base: bool(flat[base[0]] != flat[column])) if left > 0 else ():
                 left -= 1
-                if self._has_kink_in_place(column, *base):
+                if self._has_kink_exchanged(column, *base):
                     break
         return unsure.reshape(suspects.shape) & suspects
 
@@ -128,7 +128,7 @@ class Surroundings:
                 bases.append((winner, moved, known[0]))
         return bases
 
-    def _has_kink_in_place(self, column: int, winner: int, moved: Tensor, base: Tensor) -> bool:
+    def _has_kink_exchanged(self, column: int, winner: int, moved: Tensor, base: Tensor) -> bool:
         """Whether the derivative by element `column` is another than `base` where it stands in the place of `winner`."""
         exchanged = _alone_between(moved, winner)
         exchanged[[winner, column]] = exchanged[[column, winner]]

@@ -56,15 +56,15 @@ def _is_number(value: Any) -> TypeGuard[float]:
 def _eps(node: fx.Node) -> Iterator[Change]:
     """What is added, or kept as a margin, against division by zero."""
     if name_of(node) in ("add", "sub", "clamp", "clamp_min", "maximum"):
-        for place, value in enumerate(node.args):
+        for position, value in enumerate(node.args):
             if _is_number(value) and 0 < abs(value) <= _SMALL:
-                yield "missing_eps", f"The {value:g} is forgotten", _with_argument(place, 0.0)
+                yield "missing_eps", f"The {value:g} is forgotten", _with_argument(position, 0.0)
     for key, value in node.kwargs.items():
         if key in ("eps", "min") and _is_number(value) and 0 < value <= _SMALL:
             yield "missing_eps", f"The {key} of {value:g} is forgotten", _with_keyword(key, 0.0)
     if name_of(node) in ("layer_norm", "batch_norm", "instance_norm", "group_norm") and "eps" not in node.kwargs:
-        place = {"layer_norm": 4, "group_norm": 4}.get(name_of(node), 7)
-        if place >= len(node.args):
+        position = {"layer_norm": 4, "group_norm": 4}.get(name_of(node), 7)
+        if position >= len(node.args):
             yield "missing_eps", "The eps of 1e-05 is forgotten", _with_keyword("eps", 0.0)
 
 
@@ -75,13 +75,13 @@ def _index(node: fx.Node) -> Iterator[Change]:
             yield "off_by_one", "An index is off by one", _with_argument(1, _moved(node.args[1], by))
             yield "off_by_one", "A slice is off by one", _with_argument(1, _slid(node.args[1], by))
     if name_of(node) in ("roll", "diagonal", "triu", "tril", "select", "narrow"):
-        for place, value in enumerate(node.args[1:], start=1):
+        for position, value in enumerate(node.args[1:], start=1):
             if isinstance(value, int) and not isinstance(value, bool):
                 for by in (1, -1):
                     yield (
                         "off_by_one",
                         f"A shift or index of `{operation_of(node)}` is off by one",
-                        _with_argument(place, value + by),
+                        _with_argument(position, value + by),
                     )
 
 
@@ -155,9 +155,9 @@ def _same(tensor: Tensor, *_: Any) -> Tensor:
 _SOURCES: Final = (_eps, _index, _degrees, _base, _reduction, _correction, _order, _transposition)
 
 
-def _with_argument(place: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
+def _with_argument(position: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
     def change(graph: fx.Graph, node: fx.Node) -> None:
-        node.args = (*node.args[:place], value, *node.args[place + 1 :])
+        node.args = (*node.args[:position], value, *node.args[position + 1 :])
 
     return change
 

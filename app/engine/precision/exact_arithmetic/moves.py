@@ -46,36 +46,36 @@ def _accumulated(target: Numbers, positions: Tensor, source: Numbers) -> Numbers
     return flat.reshape(target.shape)
 
 
-def _places(shape: torch.Size) -> Tensor:
+def _elements(shape: torch.Size) -> Tensor:
     return torch.arange(shape.numel(), dtype=torch.int64).reshape(shape)
 
 
 def _index_put(func: Any, result: Any, x: Any, indices: Any, values: Any, accumulate: bool = False, *_: Any) -> Numbers:
-    places = _places(x.shape)[tuple(slice(None) if i is None else i for i in indices)]
+    elements = _elements(x.shape)[tuple(slice(None) if i is None else i for i in indices)]
     target = as_numbers(x)
-    source = np.broadcast_to(as_numbers(values), tuple(places.shape))
+    source = np.broadcast_to(as_numbers(values), tuple(elements.shape))
     if accumulate:
-        return _accumulated(target, places, source)
+        return _accumulated(target, elements, source)
     flat = target.astype(object).ravel().copy()
-    flat[places.cpu().numpy().ravel()] = source.ravel()
+    flat[elements.cpu().numpy().ravel()] = source.ravel()
     return np.asarray(flat.reshape(target.shape), dtype=object)
 
 
 def _scatter_add(func: Any, result: Any, x: Any, dim: int, index: Tensor, source: Any) -> Numbers:
-    places = _places(x.shape).gather(dim, index) if x.dim() else _places(x.shape)
+    elements = _elements(x.shape).gather(dim, index) if x.dim() else _elements(x.shape)
     part = as_numbers(source)[tuple(slice(0, n) for n in index.shape)]
-    return _accumulated(as_numbers(x), places, part)
+    return _accumulated(as_numbers(x), elements, part)
 
 
 def _index_add(func: Any, result: Any, x: Any, dim: int, index: Tensor, source: Any, alpha: Any = 1) -> Numbers:
-    return _accumulated(as_numbers(x), _places(x.shape).index_select(dim, index), as_numbers(source) * scalar(alpha))
+    return _accumulated(as_numbers(x), _elements(x.shape).index_select(dim, index), as_numbers(source) * scalar(alpha))
 
 
 def _scatter(func: Any, result: Any, x: Any, dim: int, index: Tensor, source: Any, **_: Any) -> Numbers:
-    places = _places(x.shape).gather(dim, index) if x.dim() else _places(x.shape)
+    elements = _elements(x.shape).gather(dim, index) if x.dim() else _elements(x.shape)
     part = as_numbers(source)[tuple(slice(0, n) for n in index.shape)] if isinstance(source, Tensor) else as_numbers(source)
     flat = as_numbers(x).astype(object).ravel().copy()
-    flat[places.cpu().numpy().ravel()] = np.broadcast_to(part, tuple(places.shape)).ravel()
+    flat[elements.cpu().numpy().ravel()] = np.broadcast_to(part, tuple(elements.shape)).ravel()
     return np.asarray(flat.reshape(tuple(x.shape)), dtype=object)
 
 

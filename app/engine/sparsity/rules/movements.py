@@ -143,9 +143,9 @@ def _added(call: Call, source: Tensor, to: Tensor, base: Tensor | None) -> list[
         parts.append(pattern)
     pattern = call.pattern(source)
     if pattern is not None:
-        places = to.reshape(-1).to(torch.int64).numpy()
-        there = places >= 0
-        chosen = selection(places[there], np.flatnonzero(there), (output.numel(), source.numel()))
+        targets = to.reshape(-1).to(torch.int64).numpy()
+        there = targets >= 0
+        chosen = selection(targets[there], np.flatnonzero(there), (output.numel(), source.numel()))
         parts.append(space.product(chosen, pattern))
     return [space.union(parts) if parts else None]
 
@@ -158,10 +158,10 @@ def _also_added(call: Call, source: Tensor, to: Tensor) -> list[Pattern | None]:
 
 def _scattered(base: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """The place of each element of `source`, of which only the corner of index's shape is used."""
-    places = torch.full(source.shape, -1.0, dtype=torch.float64)
+    targets = torch.full(source.shape, -1.0, dtype=torch.float64)
     if index.numel():
-        places[tuple(slice(size) for size in index.shape)] = numbers_of(base).gather(dim, index)
-    return places
+        targets[tuple(slice(size) for size in index.shape)] = numbers_of(base).gather(dim, index)
+    return targets
 
 
 def scatter(call: Call) -> list[Pattern | None]:
