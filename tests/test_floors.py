@@ -54,7 +54,7 @@ ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes"}),
     "cuda": frozenset({"planning", "recipes"}),
-    "recipes": frozenset({"autodiff", "joint", "planning"}),
+    "recipes": frozenset({"autodiff", "joint", "planning", "stepwise"}),
     "joint": frozenset({"planning"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),

@@ -60,8 +60,8 @@ def _matrix_of(node: fx.Node) -> fx.Node | None:
     if name in _ASKING:
         matrices = (
             matrix
-            for place, (arguments, options) in _distributions(node.args)
-            for matrix in (*arguments[place : place + 1], *(m for name, m in options if name.endswith(("_matrix", _TRIANGLES))))
+            for index, (arguments, options) in _distributions(node.args)
+            for matrix in (*arguments[index : index + 1], *(m for name, m in options if name.endswith(("_matrix", _TRIANGLES))))
         )
         return next((matrix for matrix in matrices if isinstance(matrix, fx.Node)), None)
     tensors = [arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, fx.Node)]
@@ -69,8 +69,8 @@ def _matrix_of(node: fx.Node) -> fx.Node | None:
         exponent = node.args[1] if len(node.args) > 1 else node.kwargs.get("n")
         return tensors[0] if isinstance(exponent, int) and exponent < 0 else None
     if name == "lu_solve":  # the factors stand before their pivots, wherever the right-hand side stands
-        places = [place for place, tensor in enumerate(tensors) if _is_of_pivots(tensor)]
-        return tensors[places[0] - 1] if places and places[0] else None
+        pivots = [index for index, tensor in enumerate(tensors) if _is_of_pivots(tensor)]
+        return tensors[pivots[0] - 1] if pivots and pivots[0] else None
     if name in ("cholesky_solve", "triangular_solve"):
         return tensors[1] if len(tensors) > 1 else None
     return tensors[0] if tensors else None
@@ -84,7 +84,7 @@ def _is_of_pivots(node: fx.Node) -> bool:
 def _distributions(value: Any) -> Iterator[tuple[int, tuple[Any, Any]]]:
     """Those that factorise a matrix, in the arguments of a step that asks them (app/program/library/distributions.py).
 
-    Each as the place of its matrix, its arguments and its options.
+    Each as the index of its matrix, its arguments and its options.
     """
     if not isinstance(value, tuple | list):
         return

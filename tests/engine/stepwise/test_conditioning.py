@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mpmath
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.engine.asking import array, ask
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating[Any]]
 PROGRAMS = {
     "inv": "linalg.inv(A).sum()",
     "solve": "linalg.solve(A, ones(3, 1).to(A.dtype)).sum()",
@@ -118,10 +119,21 @@ FACTORS = {
     "torch.distributions.kl_divergence(torch.distributions.MultivariateNormal(zeros(3), A), "
     "torch.distributions.MultivariateNormal(zeros(3), eye(3)))": "positive",
 }
-_OF_CONDITION = {
+
+
+def _factor(condition: float) -> Matrix:
+    return np.linalg.cholesky(_positive(condition))
+
+
+def _triangle(condition: float) -> Matrix:
+    size = round(math.log2(condition))
+    return np.eye(size) - np.triu(np.ones((size, size)), 1)
+
+
+_OF_CONDITION: Mapping[str, Callable[[float], Matrix]] = {
     "positive": _positive,
-    "factor": lambda condition: np.linalg.cholesky(_positive(condition)),
-    "triangle": lambda condition: np.eye(round(math.log2(condition))) - np.triu(np.ones((round(math.log2(condition)),) * 2), 1),
+    "factor": _factor,
+    "triangle": _triangle,
     "any": with_condition,
 }
 
