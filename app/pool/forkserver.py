@@ -6,12 +6,14 @@ milliseconds where a fresh import takes seconds.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -194,6 +196,19 @@ def prepare(settings: Settings) -> tuple[list[int], Road]:
     return gpus, road
 
 
+@contextlib.contextmanager
+def collected_once() -> Iterator[None]:
+    """What is made within is looked through by the garbage collector once, at the end, and what lives then never again."""
+    # Next to nothing of what an import of PyTorch makes is garbage: looking through it again and again was a fifth of the start.
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.freeze()  # the collector must not write into pages that parent and children share
+        gc.enable()
+
+
 def main(parent_pid: int, descriptor: int, lifeline: int) -> None:
     """Serve the front, process `parent_pid`, at the other end of `descriptor`, a Unix stream socket; `lifeline`: a pipe from it."""
     linux.die_with_parent(parent_pid)
@@ -202,10 +217,8 @@ def main(parent_pid: int, descriptor: int, lifeline: int) -> None:
     connection = socket.socket(fileno=descriptor)
     try:
         settings = Settings()
-        gpus, road = prepare(settings)
-        # What lives now lives on: the collector must not write into pages that parent and children share.
-        gc.collect()
-        gc.freeze()
+        with collected_once():
+            gpus, road = prepare(settings)
         send_all(connection, encode(Kind.HELLO, meta=orjson.dumps({"gpus": gpus}), body=[road.functions()]))
         Forkserver(connection, lifeline, road, settings).run()
     except ServiceError as error:

@@ -88,6 +88,25 @@ assert "fake" in order and order[0] == "backward", order[:5]
     assert done.returncode == 0, done.stderr
 
 
+def test_what_a_start_makes_is_looked_through_once_and_garbage_is_collected_afterwards() -> None:
+    """In a process of its own, where nothing else is frozen."""
+    script = """
+import gc
+from app.pool.forkserver import collected_once
+with collected_once():
+    assert not gc.isenabled()
+    left = [object()]
+    left.append(left)
+assert gc.isenabled() and gc.get_freeze_count() > 0 and gc.get_count()[2] == 0
+try:
+    with collected_once():
+        raise ValueError
+except ValueError:
+    assert gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env=clean_environment())
+
+
 def test_with_a_gpu_the_parent_of_the_workers_does_nothing_that_would_open_cuda() -> None:
     """Neither a backward, which starts a thread for each GPU, nor a fake tensor, which asks whether there is one."""
     program = """
