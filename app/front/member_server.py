@@ -88,6 +88,10 @@ class MemberServer(Server):
         if self._application.admission is not None:
             self._application.admission.pool.rehearsal.learn(asked, meta, body)
 
+    def forget(self, mark: bytes) -> None:
+        if self._application.admission is not None:
+            self._application.admission.pool.rehearsal.forget(mark)
+
     def counts(self) -> Counts:
         return self._application.counts()
 

@@ -45,6 +45,9 @@ class Conduct(Protocol):
     def learn(self, asked: bytes, meta: bytes, body: bytes) -> None:
         """A worker of another front had to learn for a query, as `Rehearsal.learn` has it."""
 
+    def forget(self, mark: bytes) -> None:
+        """A worker of another front has died of a lesson, as `Rehearsal.forget` has it."""
+
     def counts(self) -> Counts:
         """What has been counted here."""
 
@@ -84,6 +87,9 @@ class Membership(Share):
         if now - self._lesson_sent > _LESSONS_EVERY_S:
             self._lesson_sent = now
             self._line.say("lesson", asked=asked.decode(), meta=meta.decode(), body=b64encode(body).decode())
+
+    def tell_deadly_lesson(self, mark: bytes) -> None:
+        self._line.say("deadly lesson", mark=mark.hex())
 
     @property
     def is_ready_elsewhere(self) -> bool:
@@ -169,6 +175,8 @@ class Membership(Share):
                 conduct.quarantine(message["mark"], message["size"])
             case "lesson":
                 conduct.learn(message["asked"].encode(), message["meta"].encode(), b64decode(message["body"]))
+            case "deadly lesson":
+                conduct.forget(bytes.fromhex(message["mark"]))
             case "count":
                 self._line.say("counts", number=message["number"], counts=conduct.counts())
             case "counts":

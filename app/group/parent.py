@@ -295,6 +295,8 @@ class Parent:
                 self._tell_others(front, "quarantined", mark=message["mark"], size=message["size"])
             case "lesson":
                 self._tell_others(front, "lesson", asked=message["asked"], meta=message["meta"], body=message["body"])
+            case "deadly lesson":
+                self._tell_others(front, "deadly lesson", mark=message["mark"])
             case "drained":
                 front.is_drained = True
             case "failed":

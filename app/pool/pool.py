@@ -66,7 +66,7 @@ class Pool:
         self._abandoned: list[tuple[float, WorkerHandle, Job]] = []
         self._quarantine = Quarantine(settings.quarantine_s)
         self._verdict = Verdict()
-        self.rehearsal = Rehearsal(self.share.tell_lesson)
+        self.rehearsal = Rehearsal(self.share.tell_lesson, self.share.tell_deadly_lesson)
         self._rehearses_soon = False
         self._ever_ready = asyncio.Event()
         self._oom_kills = OomKills()

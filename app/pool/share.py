@@ -53,6 +53,9 @@ class Share:
     def tell_lesson(self, asked: bytes, meta: bytes, body: bytes) -> None:
         """A worker here had to learn for a query, as `Rehearsal.learn` has it."""
 
+    def tell_deadly_lesson(self, mark: bytes) -> None:
+        """A worker here has died of a lesson, as `Rehearsal.forget` has it."""
+
     @property
     def is_ready_elsewhere(self) -> bool:
         """Another front has a worker that answers, and is handed what comes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from app.front.connection_limit import Connections
 from app.front.membership import Membership
 from app.group.board import Board
+from app.group.counts import Counts
 from app.group.front_process import FrontProcess
 from app.group.messages import line
 from tests.front.test_connection_limit import Member
@@ -78,3 +80,51 @@ def test_a_front_whose_clock_stands_still_hangs(pair: tuple[FrontProcess, Member
     assert looks > 10
     membership.beat(ready=True)
     assert not front.looks_hung()
+
+
+class Hearing:
+    """A front that keeps what it was told of lessons, and is asked for nothing else."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[bytes] = []
+
+    def forget(self, mark: bytes) -> None:
+        self.forgotten.append(mark)
+
+    def take(self, connection: socket.socket) -> None:
+        raise AssertionError
+
+    def drain(self) -> None:
+        raise AssertionError
+
+    def end(self, *, at_once: bool) -> None:
+        raise AssertionError
+
+    def quarantine(self, mark: str, size: int) -> None:
+        raise AssertionError
+
+    def learn(self, asked: bytes, meta: bytes, body: bytes) -> None:
+        raise AssertionError
+
+    def counts(self) -> Counts:
+        raise AssertionError
+
+
+def test_a_deadly_lesson_comes_from_one_front_to_another(pair: tuple[FrontProcess, Membership]) -> None:
+    front, membership = pair
+    mark = bytes(range(16))
+    membership.tell_deadly_lesson(mark)
+    message = front.line.heard()
+    assert message is not None
+    hearing = Hearing()
+
+    async def hear() -> None:
+        loop = asyncio.get_running_loop()
+        membership.listen(loop, hearing)
+        assert front.line.say(message.pop("say"), **message)
+        while not hearing.forgotten:
+            await asyncio.sleep(0)
+        loop.remove_reader(membership._line.fileno())
+
+    asyncio.run(asyncio.wait_for(hear(), 60))
+    assert hearing.forgotten == [mark]

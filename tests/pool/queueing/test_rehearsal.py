@@ -13,6 +13,7 @@ import pytest
 
 from app.pool.job import Result, WorkerReply, asked_of
 from app.pool.pool import Pool
+from app.pool.queueing.quarantine import fingerprint
 from app.pool.queueing.rehearsal import Lesson, Rehearsal
 from app.settings import Settings
 from tests.pool.long_queries import endless
@@ -93,6 +94,36 @@ class TestTable:
         assert lesson.body == b"good"
         table.died(1)
         assert table.overdue(20.1) == []
+
+    def test_what_cost_a_worker_its_life_is_forgotten_by_other_fronts_and_not_learnt_again(self) -> None:
+        marks = list[bytes]()
+        here, there, late = Rehearsal(tell_deadly=marks.append), Rehearsal(), Rehearsal()
+        for table in (here, there):
+            table.learn(JSON.text, JSON.meta(""), b"good")
+            table.learn(JSON.text, JSON.meta(""), b"bad")
+        lesson = here.begin(2, 10.0)
+        assert lesson is not None
+        assert lesson.body == b"bad"
+        here.died(2)
+        (mark,) = marks
+        there.forget(mark)
+        late.forget(mark)  # heard before the lesson itself
+        for table in (here, there, late):
+            assert not table.note(1, JSON.text, META, (b"ba", b"d"), REPLY)
+            table.learn(JSON.text, JSON.meta(""), b"bad")
+            table.learn(JSON.text, JSON.meta(""), b"good")
+            bodies = set()
+            while (lesson := table.begin(9, 20.0)) is not None:
+                bodies.add(lesson.body)
+                table.done(9)
+            assert bodies == {b"good"}
+
+    def test_of_what_cost_lives_the_latest_are_remembered(self) -> None:
+        table = Rehearsal()
+        for number in range(100):
+            table.forget(fingerprint(JSON.text, (b"%d" % number,)))
+        assert table.note(1, JSON.text, META, (b"0",), REPLY)
+        assert not table.note(1, JSON.text, META, (b"99",), REPLY)
 
 
 async def until(condition: Callable[[], object]) -> None:
