@@ -16,6 +16,7 @@ from app.engine.autodiff.layout_cache import LayoutCache
 from app.engine.errors import no_derivative
 from app.engine.notes import Notes
 from app.engine.planning.prepare import Prepared
+from app.engine.stepwise.point import Points
 from app.limits import Limits
 from app.query import Query
 
@@ -42,6 +43,11 @@ class Computation:
     @cached_property
     def evaluation(self) -> Evaluation:
         return Evaluation(self.prepared.function, self.leaves, self.prepared.wrt, self.query.seed, self.notes)
+
+    @cached_property
+    def points(self) -> Points:
+        """What the reports on the point share."""
+        return Points(self.prepared.function, self.leaves, self.query.seed)
 
     @cached_property
     def scalar(self) -> Tensor:

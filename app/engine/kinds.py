@@ -87,7 +87,7 @@ def _fisher_diagonal(computation: Computation) -> Any:
 
 
 def _explain(computation: Computation) -> Any:
-    return explain(computation.prepared.function, computation.leaves, computation.prepared.wrt, computation.query.seed)
+    return explain(computation.points, computation.prepared.wrt)
 
 
 def _check(computation: Computation) -> Any:
@@ -100,16 +100,7 @@ def _check(computation: Computation) -> Any:
     alone = kind in ("gradient", "hessian") or (computation.query.of is not None and not computation.query.cotangent)
     vectors = None if alone else _single_cotangents(computation)
     of = computation.prepared.of or computation.query.of
-    return check(
-        computation.prepared.function,
-        computation.leaves,
-        computation.prepared.wrt,
-        vectors,
-        expected,
-        of,
-        kind,
-        computation.query.seed,
-    )
+    return check(computation.points, computation.prepared.wrt, vectors, expected, of, kind)
 
 
 def _precision(computation: Computation) -> Any:

@@ -202,7 +202,7 @@ def first_step(computation: Computation) -> Step | None:
     A step whose value is not finite already counts as the maker, for what follows from it cannot be finite.
     """
     try:
-        trace = trace_steps(Point(computation.prepared.function, computation.leaves, computation.query.seed, wide=False))
+        trace = computation.points.narrow.once(trace_steps)
     except REFUSALS:  # PyTorch refuses a step alone that it took within the whole: then no step is named
         return None
     value = broken_value(trace, trace.values.keys())

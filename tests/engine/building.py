@@ -11,6 +11,7 @@ from torch import Tensor
 from app.catalogue.read import find
 from app.engine.check.report import check
 from app.engine.explain.report import explain
+from app.engine.stepwise.point import Points
 from app.program.compiler import build_program
 from app.program.function import Function
 from app.program.operation import build_operation
@@ -35,13 +36,13 @@ def program(text: str, leaves: Mapping[str, Tensor]) -> Function:
 def explained(text: str, seed: int | None = None, **inputs: Numbers) -> dict[str, Any]:
     """The report on a program."""
     leaves = tensors(inputs)
-    return explain(program(text, leaves), leaves, None, seed)
+    return explain(Points(program(text, leaves), leaves, seed), None)
 
 
 def explained_operation(name: str, parameters: Mapping[str, Any] | None = None, **inputs: Numbers) -> dict[str, Any]:
     """The report on an operation of the catalogue."""
     leaves = tensors(inputs)
-    return explain(build_operation(find(name), leaves, parameters or {}), leaves, None)
+    return explain(Points(build_operation(find(name), leaves, parameters or {}), leaves), None)
 
 
 def checked(
@@ -58,4 +59,4 @@ def checked(
         expected or [name for name, leaf in leaves.items() if leaf.dtype.is_floating_point or leaf.dtype.is_complex]
     )
     vectors = None if cotangent is None else {"output": tensors({"c": cotangent})["c"]}
-    return check(program(text, leaves), leaves, names, vectors, tensors(expected or {}), None, kind)
+    return check(Points(program(text, leaves), leaves), names, vectors, tensors(expected or {}), None, kind)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from app.engine.check.report import check
+from app.engine.stepwise.point import Points
 from tests.engine.building import checked, normal, program, tensors
 from tests.oracle.test_derivations import wide
 
@@ -442,7 +443,7 @@ def test_a_forgotten_mask_of_dropout() -> None:
     leaves = tensors({"v": V, "u": U})
     for derivation in (U, 2 * U):
         function = program("(F.dropout(v, 0.5, True) * u).sum()", leaves)
-        verdict = check(function, leaves, ("v",), None, {"v": derivation}, None, "gradient", 3)["v"]
+        verdict = check(Points(function, leaves, 3), ("v",), None, {"v": derivation}, None, "gradient")["v"]
         assert verdict["agrees"] is False
         assert verdict["likely"]["code"] == "dropout_mask", verdict["likely"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from app.engine.check.report import check
+from app.engine.stepwise.point import Points
 from app.program.compiler import build_program
 from tests.engine.building import program as build
 from tests.oracle.programs import SIZE, program
@@ -93,7 +94,7 @@ def derivation(kind: str, text: str, leaves: dict[str, Tensor], name: str) -> Te
 
 
 def verdict(text: str, leaves: dict[str, Tensor], name: str, expected: Tensor) -> dict[str, Any]:
-    report: dict[str, Any] = check(build(text, leaves), leaves, (name,), None, {name: expected}, None, "gradient")[name]
+    report: dict[str, Any] = check(Points(build(text, leaves), leaves), (name,), None, {name: expected}, None, "gradient")[name]
     return report
 
 

@@ -7,19 +7,18 @@ from typing import Any
 import torch
 
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
-from app.engine.explain.evidence import gather
+from app.engine.explain.evidence import evidence_at
 from app.engine.explain.findings import called_step
 from app.engine.explain.verdicts import of_input
 from app.engine.stepwise.point import Point, name_of
-from app.engine.stepwise.trace import trace_steps
 from app.engine.tensors import is_differentiable
 
 
 def disagreement(point: Point, name: str) -> dict[str, Any] | None:
     """Code and sentence, as JSON; None where nothing suspicious is found."""
     with torch.enable_grad():
-        trace = trace_steps(point)
-        seen = gather(trace)
+        seen = evidence_at(point)
+        trace = seen.trace
         gravest = of_input(seen, name)[0]
         if gravest.verdict in ("singular", "kink", "piecewise_constant"):
             return {"code": gravest.verdict, "message": f"{called_step(gravest.node)}{gravest.reason}"}

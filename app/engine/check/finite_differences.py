@@ -15,7 +15,7 @@ from app.engine.check.objective import Differentiated
 from app.engine.precision.random_rounding import RandomRounding
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS
-from app.engine.stepwise.quotients import runs_away, settled
+from app.engine.stepwise.quotients import Move, quotients, runs_away, settled
 
 EVALUATIONS: Final = 500  # forwards for all elements, and as many again for those that need a closer look
 SECONDS: Final = 2.0  # what either of them may take
@@ -63,12 +63,12 @@ class Differences:
     """Numeric derivatives with respect to one input.
 
     Attributes:
-        value: place → derivative of every row, shape [rows], real (of the real or the imaginary part).
-        doubt: place → how far it may be off.
-        sides: place → one-sided derivatives (left, right), where they were found to differ: a kink.
-        unclear: places whose sides differ, but not by much more than they may be off: a tail that falls by half in a step looks so too.
-        exact: places whose values are quotients of numbers of 60 digits.
-        bent: places where the two sides of the first difference are not alike: a kink, or a strong curvature.
+        value: coordinate → derivative of every row, shape [rows], real (of the real or the imaginary part).
+        doubt: coordinate → how far it may be off.
+        sides: coordinate → one-sided derivatives (left, right), where they were found to differ: a kink.
+        unclear: coordinates whose sides differ, but not by much more than they may be off: a tail that falls by half in a step looks so too.
+        exact: coordinates whose values are quotients of numbers of 60 digits.
+        bent: coordinates where the two sides of the first difference are not alike: a kink, or a strong curvature.
     """
 
     value: dict[Coordinate, Tensor] = field(default_factory=dict)
@@ -109,16 +109,16 @@ class Numeric:
         return unsure
 
     def elements(self, name: str, coordinates: Iterable[Coordinate]) -> Differences:
-        """One central difference for each place; those that PyTorch refuses are left out."""
+        """One central difference for each coordinate; those that PyTorch refuses are left out."""
         differences = Differences()
         for coordinate in coordinates:
-            sides = self._sides(name, coordinate, self._step * self._scale(name, coordinate))
-            if sides is None:
+            step = self._step * self._scale(name, coordinate)
+            line = quotients(self._element(name, coordinate), self.base, [step])
+            if line is None:
                 continue
-            right, left, up, down = sides
-            differences.value[coordinate] = (right - left) / (up + down)
-            differences.doubt[coordinate] = 8 * self._eps * self.size / min(up, down)
-            ahead, behind = (right - self.base) / up, (self.base - left) / down
+            differences.value[coordinate] = line.central[0]
+            differences.doubt[coordinate] = 8 * self._eps * self.size / torch.minimum(line.up, line.down)
+            ahead, behind = line.ahead[0], line.behind[0]
             slope_change = (ahead - behind).abs()
             # A smooth function's two sides differ by some 1e-5 of themselves at this step.
             if bool((slope_change > _KINK * (ahead.abs() + behind.abs()) + 4 * differences.doubt[coordinate]).any()):
@@ -131,38 +131,28 @@ class Numeric:
         own = self._least(name, coordinate)
         # What is much smaller than the others may be near the edge of a domain, or of a tie: steps go down to its own size.
         decades = self._digits + min(_FARTHER, math.log10(scale / own) if 0 < own < scale else 0.0)
-        tries: list[tuple[Tensor, Tensor, Tensor]] = []
-        steps = []
-        for k in range(1, _LEVELS + 1):
-            sides = self._sides(name, coordinate, scale * 10.0 ** -(1 + k * decades / _LEVELS))
-            if sides is None:
-                continue
-            right, left, up, down = sides
-            steps.append((up + down) / 2)
-            tries.append(((right - left) / (up + down), (right - self.base) / up, (self.base - left) / down))
-        if len(steps) < 3:
+        steps = [scale * 10.0 ** -(1 + k * decades / _LEVELS) for k in range(1, _LEVELS + 1)]
+        line = quotients(self._element(name, coordinate), self.base, steps)
+        if line is None or len(line.steps) < 3:
             return
-        rounding = self._rounding(name, coordinate, own)
-        at = torch.tensor(steps, dtype=rounding.dtype, device=rounding.device)
-        noise = rounding / at[:, None]
-        central, ahead, behind = (torch.stack(column) for column in zip(*tries, strict=True))
-        differences.value[coordinate], differences.doubt[coordinate], _ = settled(central, noise, at, 2)
-        r_at, r_doubt, _ = settled(ahead, noise, at, 1)
-        l_at, l_doubt, _ = settled(behind, noise, at, 1)
+        (l_at, l_doubt, _), (r_at, r_doubt, _), (value, doubt, _) = line.settled(self._rounding(name, coordinate, own))
+        differences.value[coordinate], differences.doubt[coordinate] = value, doubt
         apart = (r_at - l_at).abs()
         kinks = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
-        if bool(kinks.any()) and not bool((kinks & (runs_away(ahead) | runs_away(behind))).any()):
+        if bool(kinks.any()) and not bool((kinks & (runs_away(line.ahead) | runs_away(line.behind))).any()):
             differences.sides[coordinate] = (l_at, r_at)
             if bool((kinks & (apart < _CLEARLY * (r_doubt + l_doubt))).any()):
                 differences.unclear.add(coordinate)
 
     def _rounding(self, name: str, coordinate: Coordinate, magnitude: float) -> Tensor:
         """The noise of every row's value, shape [rows]: 8 roundings of its terms, and what moving the element by its last bits does."""
-        noise = 8 * self._eps * self.size
-        sides = self._sides(name, coordinate, 4 * self._eps * magnitude) if magnitude else None
-        if sides is None:
+        noise = self.noise
+        bits = 4 * self._eps * magnitude
+        sides = [self.moved(name, coordinate, by) for by in (bits, -bits)] if magnitude else []
+        seen = [(side[0] - self.base).abs() for side in sides if side]
+        if len(seen) < 2:
             return noise
-        moved = torch.maximum((sides[0] - self.base).abs(), (sides[1] - self.base).abs())
+        moved = torch.maximum(*seen)
         # A jump at the point is no noise.
         return noise + torch.minimum(torch.nan_to_num(moved, 0.0, 0.0, 0.0), _LAST_BITS * self.size)
 
@@ -175,19 +165,14 @@ class Numeric:
         direction = random_like(leaf, 90 + number)
         direction = direction + direction.mH if symmetric else direction
         scale = float(leaf.abs().nan_to_num(0, 0, 0).mean()) or 1.0
-        tries, gaps = [], []
         steps = [factor * self._step * scale for factor in (10, 1, 0.1)]
-        for step in steps:
-            pair = self._pair({name: leaf + step * direction}, {name: leaf - step * direction})
-            if pair is None:
-                return None
-            tries.append((pair[0] - pair[1]) / (2 * step))
-            gaps.append(((pair[0] - self.base) - (self.base - pair[1])).abs() / step)
-        at = torch.tensor(steps, dtype=self.size.dtype, device=self.size.device)
-        noise = 8 * self._eps * self.size / at[:, None]
+        line = quotients(lambda t: self._at({name: leaf + t * direction}, t), self.base, steps)
+        if line is None or len(line.steps) < len(steps):
+            return None
+        gaps, noise = (line.ahead - line.behind).abs(), line.noise(self.noise)
         if bool(((gaps[1] > 0.5 * gaps[0]) & (gaps[2] > 0.5 * gaps[1]) & (gaps[2] > 4 * noise[2])).any()):
             return None
-        value, doubt, _ = settled(torch.stack(tries), noise, at, 2)
+        value, doubt, _ = settled(line.central, noise, line.steps, 2)
         return direction, value, doubt
 
     @property
@@ -209,21 +194,8 @@ class Numeric:
         others = sizes[(sizes > 0) & torch.isfinite(sizes)]
         return own or (float(others.min()) if others.numel() else 0.0)
 
-    def _sides(self, name: str, coordinate: Coordinate, step: float) -> tuple[Tensor, Tensor, float, float] | None:
-        """Values to the right and left, and how far the element really moved: at 1e8 a step of 1e-6 is rounded by a hundredth."""
-        leaf = self._objective.point.leaves[name]
-        moved: list[Tensor] = []
-        steps: list[float] = []
-        for by in (step, -step):
-            flat = leaf.clone().reshape(-1)
-            flat[coordinate[0]] += by * 1j if coordinate[1] else by
-            by_really = flat[coordinate[0]] - leaf.reshape(-1)[coordinate[0]]
-            steps.append(
-                abs(float(by_really.imag if coordinate[1] else by_really.real)) if leaf.is_complex() else abs(float(by_really))
-            )
-            moved.append(flat.reshape(leaf.shape))
-        pair = self._pair({name: moved[0]}, {name: moved[1]}) if min(steps) > 0 else None
-        return None if pair is None else (*pair, steps[0], steps[1])
+    def _element(self, name: str, coordinate: Coordinate) -> Move:
+        return lambda by: self.moved(name, coordinate, by)
 
     def leaf(self, name: str) -> Tensor:
         return self._objective.point.leaves[name]
@@ -238,22 +210,23 @@ class Numeric:
         return 8 * self._eps * self.size
 
     def moved(self, name: str, coordinate: Coordinate, by: float) -> tuple[Tensor, float] | None:
-        """The rows where one element of a real input is moved, and how far it really is; None where PyTorch refuses, or it does not move."""
+        """The rows where one element is moved, and how far it really is: at 1e8 a step of 1e-6 is rounded by a hundredth.
+
+        None where PyTorch refuses, or it does not move.
+        """
         leaf = self.leaf(name)
         flat = leaf.clone().reshape(-1)
-        flat[coordinate[0]] += by
-        by_really = float(flat[coordinate[0]] - leaf.reshape(-1)[coordinate[0]])
-        try:
-            return (self._objective.values({name: flat.reshape(leaf.shape)}), by_really) if by_really else None
-        except REFUSALS:
-            return None
+        flat[coordinate[0]] += by * 1j if coordinate[1] else by
+        change = flat[coordinate[0]] - leaf.reshape(-1)[coordinate[0]]
+        by_really = float(change.imag if coordinate[1] else change.real)
+        return self._at({name: flat.reshape(leaf.shape)}, by_really) if by_really else None
 
-    def _pair(self, plus: Mapping[str, Tensor], minus: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    def _at(self, leaves: Mapping[str, Tensor], by: float) -> tuple[Tensor, float] | None:
+        """The rows at other leaves, which are `by` from the point; None where PyTorch refuses."""
         try:
-            right, left = self._objective.values(plus), self._objective.values(minus)
+            return self._objective.values(leaves), by
         except REFUSALS:
             return None
-        return right, left
 
 
 def coordinates_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Coordinate]:

@@ -25,27 +25,24 @@ from app.engine.check.mistakes.hypotheses import explanations
 from app.engine.check.mistakes.own_backwards import wrong_backwards
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
 from app.engine.explain.report import number
-from app.engine.stepwise.point import REFUSALS, Point, to_double
+from app.engine.stepwise.point import Point, Points, to_double
 from app.engine.tensors import is_differentiable
-from app.program.function import Function
 
 _KINKS: Final = 50  # elements named in the answer: a page of them
 
 
 def check(
-    function: Function,
-    leaves: Mapping[str, Tensor],
+    points: Points,
     wrt: Sequence[str],
     cotangents: Mapping[str, Tensor] | None,
     expected: Mapping[str, Tensor],
     of: str | None,
     kind: str,
-    seed: int | None = None,
 ) -> dict[str, Any]:
     """Input → verdict, as JSON values.
 
     Arguments:
-        leaves: the input tensors, those of `wrt` floating or complex; float32 is checked in float64.
+        points: the tensors of `wrt` are floating or complex; float32 is checked in float64.
         cotangents: output → tensor of its shape, or with one more leading axis; ones where left out. Unused by `jacobian`.
         expected: input → what the client believes the derivative to be, of any shape.
         of: the output that a gradient or Jacobian is of, where there are several.
@@ -57,7 +54,7 @@ def check(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ask = _Ask(tuple(wrt), cotangents, of, kind)
-        whole = _objective(function, leaves, ask, seed)
+        whole = points.widest(ask.objective)
         derivatives = {} if kind == "hessian" else whole.derivative()
         budgets = {name: Budget.of(whole) for name in ("first", "closer")}
         numeric = Numeric(whole)
@@ -68,7 +65,7 @@ def check(
                 objective = Curvature(whole, name)
                 numeric = Numeric(objective)
             ours = derivatives[name] if name in derivatives else objective.derivative()[name]
-            report[name] = _report(objective, numeric, name, ours, expected.get(name), leaves, budgets, seed)
+            report[name] = _report(objective, numeric, name, ours, expected.get(name), points.leaves, budgets, points.seed)
         return report
 
 
@@ -80,19 +77,10 @@ class _Ask:
     kind: str
 
     def objective(self, point: Point) -> Objective:
-        if self.kind == "jacobian":
-            return jacobian(point, self.wrt, self.of)
-        return weighted(point, self.wrt, self.cotangents, self.of)
-
-
-def _objective(function: Function, leaves: Mapping[str, Tensor], ask: _Ask, seed: int | None) -> Objective:
-    """In float64; in the dtypes that were sent, where a step insists on them."""
-    try:
-        objective = ask.objective(Point(function, leaves, seed))
-        objective.values({})
-    except REFUSALS:
-        objective = ask.objective(Point(function, leaves, seed, wide=False))
-    return objective
+        is_whole = self.kind == "jacobian"
+        objective = jacobian(point, self.wrt, self.of) if is_whole else weighted(point, self.wrt, self.cotangents, self.of)
+        objective.values({})  # refuses what the point does
+        return objective
 
 
 def _report(

@@ -27,8 +27,8 @@ from app.engine.stepwise.one_sided import (
     random_like,
     scale_of,
 )
-from app.engine.stepwise.point import REFUSALS, Ref, name_of
-from app.engine.stepwise.trace import StepRecord, StepTrace
+from app.engine.stepwise.point import REFUSALS, Point, Ref, name_of
+from app.engine.stepwise.trace import StepRecord, StepTrace, trace_steps
 from app.engine.tensors import is_differentiable
 
 LARGE: Final = 200_000  # elements of all tensors together: one direction from here on
@@ -70,6 +70,16 @@ class Evidence:
     gradient: dict[str, Tensor] = field(default_factory=dict)
     weighted: dict[Ref, Tensor] = field(default_factory=dict)
     checked: dict[str, list[Finding]] = field(default_factory=dict)
+
+
+def evidence_at(point: Point) -> Evidence:
+    """What is seen around a point: looked for once, whoever asks. Raises what PyTorch raises in the forward."""
+    return point.once(_looked)
+
+
+def _looked(point: Point) -> Evidence:
+    with torch.enable_grad():
+        return gather(point.once(trace_steps))
 
 
 def gather(trace: StepTrace) -> Evidence:

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from app.catalogue.better_rules import FORMULAS
 from app.engine.explain.branches import branch_findings, reading
-from app.engine.explain.evidence import gather
+from app.engine.explain.evidence import evidence_at
 from app.engine.explain.findings import Finding
 from app.engine.explain.formulas import formula_of
 from app.engine.explain.verdicts import of_input, of_output
-from app.engine.stepwise.point import REFUSALS, Point, step_of
-from app.engine.stepwise.trace import StepRecord, StepTrace, trace_steps
+from app.engine.stepwise.point import Points, step_of
+from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.program.function import Function
 
 # A report lists so many places of elements and says that there are more: a screen full. Chosen.
 _ELEMENTS: Final = 50
 
 
-def explain(
-    function: Function, leaves: Mapping[str, Tensor], wrt: Sequence[str] | None, seed: int | None = None
-) -> dict[str, Any]:
+def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
     """The report, as JSON values.
 
     Arguments:
-        leaves: the input tensors; those to be differentiated by are floating.
+        points: those to be differentiated by are floating; random operations draw the same numbers in every run.
         wrt: names that come first in the report; all are reported.
-        seed: of random operations; the same numbers are drawn in every run.
 
     Raises:
         What PyTorch raises where the Function cannot be run at these leaves.
     """
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the answer's own road has warned
-        seen = gather(traced(function, leaves, seed))
+        function = points.function
+        # In the dtypes that were sent, where a step insists on them.
+        seen = points.widest(evidence_at)
         names = sorted(function.leaves, key=lambda name: name not in (wrt or ()))
         report: dict[str, Any] = {
             "inputs": {name: _entry(of_input(seen, name)) for name in names},
@@ -76,14 +74,6 @@ def _of_leaves(function: Function) -> list[dict[str, Any]]:
         }
         for r in function.remarks
     ]
-
-
-def traced(function: Function, leaves: Mapping[str, Tensor], seed: int | None) -> StepTrace:
-    """The Function taken apart in float64; in the dtypes that were sent, where a step insists on them."""
-    try:
-        return trace_steps(Point(function, leaves, seed))
-    except REFUSALS:
-        return trace_steps(Point(function, leaves, seed, wide=False))
 
 
 def _entry(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from functools import cached_property, lru_cache
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, fx
@@ -19,6 +19,7 @@ from app.program.errors import tensors_in
 from app.program.function import Function, Step
 from app.program.semantics.graph_values import mapped
 
+T = TypeVar("T")
 # One tensor of one node: a node with several outputs has several.
 Ref: TypeAlias = tuple[fx.Node, int]
 
@@ -100,8 +101,15 @@ class Point:
         self.forwards = 0.0
         self._seed = seed or 0
         self._whole = Interpreter(self)
+        self._known: dict[Callable[[Point], Any], Any] = {}
         self._devices = sorted({leaf.device.index or 0 for leaf in self.leaves.values() if leaf.device.type == "cuda"})
         self._default = torch.float64 if wide else _default_dtype(self.leaves)
+
+    def once(self, look: Callable[[Point], T]) -> T:
+        """What `look` sees here, computed once: one report on a point need not look again for what another has seen."""
+        if look not in self._known:
+            self._known[look] = look(self)
+        return cast(T, self._known[look])
 
     def in_dtypes(self, leaves: Mapping[str, Tensor]) -> Point:
         """The same Function at these leaves in their own dtypes."""
@@ -162,6 +170,30 @@ class Point:
     def results(self) -> Mapping[fx.Node, Any]:
         """What every step of the last `run` gave."""
         return self._whole.env
+
+
+@dataclass
+class Points:
+    """The point of one query, which all reports on it share: in float64, or in the dtypes that were sent where a step insists on them."""
+
+    function: Function
+    leaves: Mapping[str, Tensor]
+    seed: int | None = None
+
+    @cached_property
+    def wide(self) -> Point:
+        return Point(self.function, self.leaves, self.seed)
+
+    @cached_property
+    def narrow(self) -> Point:
+        return Point(self.function, self.leaves, self.seed, wide=False)
+
+    def widest(self, look: Callable[[Point], T]) -> T:
+        """What `look` sees in float64; in the sent dtypes where PyTorch refuses that. Raises what PyTorch raises there."""
+        try:
+            return look(self.wide)
+        except REFUSALS:
+            return look(self.narrow)
 
 
 class Interpreter(fx.Interpreter):

@@ -1,11 +1,11 @@
-"""Difference quotients over shrinking steps, and where they settle: of many rows at once, or of one number from the left and the right."""
+"""Difference quotients along a line through a point, and where they settle as steps shrink: of many rows at once, or of one number."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,8 +25,62 @@ _TELLING: Final = 0.05
 # Quotients that fall at least like the square root of the step tend to zero.
 _FALLS: Final = 0.3
 
+# The rows of a function where a line through its point has gone by t, and how far it really went, as numbers are rounded (signed as t
+# is); None where refused.
+Move: TypeAlias = Callable[[float], tuple[Tensor, float] | None]
 # f(t) - f(0); NaN where f is not defined.
-Rise = Callable[[float], float]
+Rise: TypeAlias = Callable[[float], float]
+# Of each row: the value of least doubt, that doubt, and the step it is of.
+Settled: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Quotients:
+    """Of rows along a line, shape [steps, rows].
+
+    Attributes:
+        behind, ahead: of the two sides.
+        central: over both; their error shrinks with the square of the step.
+        down, up: how far either side really went, shape [steps].
+    """
+
+    behind: Tensor
+    ahead: Tensor
+    central: Tensor
+    down: Tensor
+    up: Tensor
+
+    @property
+    def steps(self) -> Tensor:
+        return (self.up + self.down) / 2
+
+    def noise(self, rounding: Tensor) -> Tensor:
+        """What rounding does to each quotient, where it does so much to each row, shape [rows]."""
+        return rounding / self.steps[:, None]
+
+    def settled(self, rounding: Tensor) -> tuple[Settled, Settled, Settled]:
+        """Where the left, the right and the central ones settle."""
+        noise, steps = self.noise(rounding), self.steps
+        return (
+            settled(self.behind, noise, steps, 1),
+            settled(self.ahead, noise, steps, 1),
+            settled(self.central, noise, steps, 2),
+        )
+
+
+def quotients(move: Move, base: Tensor, steps: Sequence[float]) -> Quotients | None:
+    """Over the steps that are not refused; None where all are.
+
+    Arguments:
+        base: the rows at the point.
+    """
+    pairs = [(right, left) for right, left in ((move(step), move(-step)) for step in steps) if right and left]
+    if not pairs:
+        return None
+    right, left = (torch.stack([pair[side][0] for pair in pairs]) for side in (0, 1))
+    up, down = (torch.tensor([abs(pair[side][1]) for pair in pairs], dtype=base.dtype, device=base.device) for side in (0, 1))
+    behind, ahead = (base - left) / down[:, None], (right - base) / up[:, None]
+    return Quotients(behind, ahead, (right - left) / (up + down)[:, None], down, up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +111,9 @@ class OneSided:
         # What tends to zero cannot be told to a twentieth of itself, but it stands still, falls or is rounding; what runs away does not.
         is_telling = self.doubt <= _TELLING * size or (other == 0 and self.steady)
         return apart <= SAME * size + _DOUBTS * self.doubt and is_telling
+
+
+_NOTHING: Final = OneSided(math.nan, math.inf, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +155,9 @@ class Sides:
         return True if self.central.is_(other) and not is_even else None
 
 
+UNSETTLED: Final = Sides(_NOTHING, _NOTHING, _NOTHING)
+
+
 def steps_between(farthest: float, nearest: float) -> list[float]:
     """Shrinking steps from one to the other."""
     levels = max(3, round(math.log(farthest / nearest, SHRINK)) + 1)
@@ -110,20 +170,20 @@ def sides(rise: Rise, noise: float, steps: Sequence[float]) -> Sides:
     Arguments:
         noise: the rounding error of one `rise`.
     """
-    quotients = torch.tensor([[rise(sign * h) / (sign * h) for sign in (-1, 1)] for h in steps], dtype=torch.float64)
-    columns = (quotients, quotients.mean(1, keepdim=True))  # the error of central ones shrinks with the square of the step
-    at = torch.tensor(steps, dtype=torch.float64)
-    rounding = (noise / at)[:, None]
+
+    def move(t: float) -> tuple[Tensor, float]:
+        return torch.tensor([rise(t)], dtype=torch.float64), t
+
+    lines = quotients(move, torch.zeros(1, dtype=torch.float64), steps)
+    if lines is None:
+        return UNSETTLED
+    rounding = torch.tensor([noise], dtype=torch.float64)
     each: list[OneSided] = []
-    for column, order in zip(columns, (1, 2), strict=True):
-        value, doubt, level = settled(column, rounding, at, order)
-        for k, last in enumerate(level.tolist()):
-            so_far = column[: last + 1, k].tolist()
-            steady = _is_steady(so_far, float(doubt[k]), float(rounding[last]))
-            is_settled = math.isfinite(doubt[k])
-            each.append(
-                OneSided(float(value[k]), float(doubt[k]), steady) if is_settled else OneSided(math.nan, math.inf, False)
-            )
+    columns = (lines.behind, lines.ahead, lines.central)
+    for column, (value, doubt, level) in zip(columns, lines.settled(rounding), strict=True):
+        last = int(level)
+        is_steady = _is_steady(column[: last + 1, 0].tolist(), float(doubt), float(lines.noise(rounding)[last]))
+        each.append(OneSided(float(value), float(doubt), is_steady) if math.isfinite(doubt) else _NOTHING)
     return Sides(*each)
 
 

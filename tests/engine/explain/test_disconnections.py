@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.explain.report import explain
+from app.engine.stepwise.point import Points
 from tests.engine.building import explained, program, tensors
 
 X = [0.3, 1.2, -0.7]
@@ -148,7 +149,7 @@ def programs(draw: Any) -> str:
 def test_explain_and_the_gradient_agree(text: str, numbers: list[float]) -> None:
     leaves = tensors({"x": numbers[:3], "y": numbers[3:6], "z": numbers[6:]})
     function = program(text, leaves)
-    report = explain(function, leaves, None)["inputs"]
+    report = explain(Points(function, leaves), None)["inputs"]
     live = {name: leaf.clone().requires_grad_() for name, leaf in leaves.items()}
     (output,) = function.call(*(live[name] for name in function.leaves))
     gradients: dict[str, Any] = dict.fromkeys(live)

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from app.engine.check.report import check
+from app.engine.explain.evidence import evidence_at
 from app.engine.explain.report import explain
+from app.engine.stepwise.point import Point, Points
 from tests.engine.building import explained, explained_operation, program, tensors
 
 TIED = [3.0, 1.0, 3.0, 2.0]
@@ -221,21 +224,14 @@ def test_many_forwards_are_not_spent() -> None:
     leaves = tensors({"x": torch.randn(40, 30, dtype=torch.float64), "w": torch.randn(30, 20, dtype=torch.float64)})
     text = "h = relu(x @ w)\nfor i in range(10):\n    h = tanh(h) + F.gelu(h)\nh.sum()"
     function = program(text, leaves)
-    from app.engine.explain.evidence import gather
-    from app.engine.explain.report import traced
-
-    trace = traced(function, leaves, None)
-    gather(trace)
-    assert trace.point.forwards < 40
+    assert evidence_at(Point(function, leaves, None)).trace.point.forwards < 40
     zero = {**leaves, "x": torch.zeros(40, 30, dtype=torch.float64)}
-    trace = traced(function, zero, None)
-    gather(trace)
-    assert trace.point.forwards < 100
+    assert evidence_at(Point(function, zero, None)).trace.point.forwards < 100
 
 
 def test_the_point_keeps_its_dtypes_where_a_step_insists() -> None:
     leaves = {"x": torch.tensor([[1.0, 2.0]], dtype=torch.float32)}
-    report = explain(program("x.to(float32) @ tensor([[1.0], [2.0]], dtype=float32)", leaves), leaves, None)
+    report = explain(Points(program("x.to(float32) @ tensor([[1.0], [2.0]], dtype=float32)", leaves), leaves), None)
     assert report["inputs"]["x"]["verdict"] == "differentiable"
 
 
@@ -265,3 +261,17 @@ def test_formula_of_a_composite_tells_its_parts() -> None:
     (step,) = explained("F.cross_entropy(x, tensor([1]))", x=[[1.0, 2.0]])["steps"][-1:]
     assert "NllLoss" in step["formula"]
     assert "LogSoftmax" in step["formula"]
+
+
+def test_what_is_seen_around_a_point_is_looked_for_once_by_explain_and_check() -> None:
+    leaves = tensors({"x": [0.0, 1.0, -2.0], "w": [0.0, 2.0, 1.0]})
+    text = "y = x.detach() * w\n(tanh(x) + abs(w) + y).sum()"
+    apart, shared = Points(program(text, leaves), leaves), Points(program(text, leaves), leaves)
+    report, verdict = explain(apart, None), check(Points(apart.function, leaves), ("x", "w"), None, {}, None, "gradient")
+    assert explain(shared, None) == report
+    looked = shared.wide.forwards
+    assert check(shared, ("x", "w"), None, {}, None, "gradient") == verdict
+    assert verdict["x"]["likely"]["code"] == "cut_path"
+    alone = Points(apart.function, leaves)
+    check(alone, ("x", "w"), None, {}, None, "gradient")
+    assert shared.wide.forwards - looked < alone.wide.forwards

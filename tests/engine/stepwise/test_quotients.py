@@ -7,8 +7,21 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+import torch
+from torch import Tensor
 
-from app.engine.stepwise.quotients import SAME, SHRINK, OneSided, Rise, Sides, confirms, sides, steps_between
+from app.engine.stepwise.quotients import (
+    SAME,
+    SHRINK,
+    OneSided,
+    Quotients,
+    Rise,
+    Sides,
+    confirms,
+    quotients,
+    sides,
+    steps_between,
+)
 
 EPS = 2.0**-53
 STEPS = steps_between(2.0**-6, 2.0**-48)
@@ -188,3 +201,38 @@ def test_quotients_that_run_away_are_no_derivative_of_zero(function: Callable[[f
 @pytest.mark.parametrize("function", [lambda x: x * x, lambda x: x**3, lambda x: abs(x) ** 1.5, lambda x: 0.0, math.cos])
 def test_what_tends_to_zero_is_a_derivative_of_zero(function: Callable[[float], float]) -> None:
     assert seen(function, 0.0).agree(0.0) is True
+
+
+def line(function: Callable[[Tensor], Tensor], at: float, steps: list[float]) -> Quotients | None:
+    """Rows of `function` around a point; steps are rounded as its numbers are, and refused below zero."""
+
+    def move(t: float) -> tuple[Tensor, float] | None:
+        moved = torch.tensor(at, dtype=torch.float64) + t
+        return None if moved < 0 else (function(moved), float(moved) - at)
+
+    return quotients(move, function(torch.tensor(at, dtype=torch.float64)), steps)
+
+
+def test_rows_settle_each_by_itself_from_both_sides() -> None:
+    steps = steps_between(2.0**-6, 2.0**-40)
+    rows = line(lambda x: torch.stack([x**3, (x - 2).abs(), 5 * x]), 2.0, steps)
+    assert rows is not None
+    assert rows.steps.tolist() == steps
+    left, right, central = (value.tolist() for value, _, _ in rows.settled(torch.full((3,), 1e-14, dtype=torch.float64)))
+    assert left == pytest.approx([12, -1, 5], rel=SAME)
+    assert right == pytest.approx([12, 1, 5], rel=SAME)
+    assert central == pytest.approx([12, 0, 5], rel=SAME, abs=SAME)
+
+
+def test_a_step_is_as_long_as_the_number_really_moved() -> None:
+    rows = line(lambda x: 2 * x[None], 1e8, [1e-6])  # rounded to the numbers near 1e8, 1.5e-8 apart
+    assert rows is not None
+    assert rows.up.tolist() != [1e-6]
+    assert rows.central.tolist() == [[2.0]]
+
+
+def test_steps_that_are_refused_are_left_out() -> None:
+    rows = line(lambda x: x[None] ** 2, 0.5, [1.0, 0.25])
+    assert rows is not None
+    assert rows.steps.tolist() == [0.25]
+    assert line(lambda x: x[None] ** 2, 0.5, [1.0, 2.0]) is None

@@ -63,7 +63,7 @@ class Case:
 
     @cached_property
     def trace(self) -> StepTrace:
-        return trace_steps(self.objective.point)
+        return self.objective.point.once(trace_steps)
 
     def same(self, a: Tensor, b: Tensor) -> bool:
         """Equal within the tolerance, and not because both are zero."""

@@ -32,7 +32,7 @@ def wrong_backwards(point: Point, name: str, seed: int | None) -> list[dict[str,
     """
     claims: list[dict[str, Any]] = []
     with torch.enable_grad():
-        trace = trace_steps(point)
+        trace = point.once(trace_steps)
         for record in trace.records:
             if isinstance(record.node.target, Custom) and any(name in trace.depends[parent] for parent in record.parents):
                 try:

@@ -15,7 +15,7 @@ from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence, weights
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
-from app.engine.stepwise.quotients import OneSided, Sides, confirms, sides, steps_between
+from app.engine.stepwise.quotients import UNSETTLED, Sides, confirms, sides, steps_between
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 
@@ -34,10 +34,6 @@ _NEGLIGIBLE: Final = 1e-9
 _FORWARDS: Final = 600  # runs of the Function for one report, at most
 ONE_ELEMENT: Final = 40  # that one element may take
 _WORK: Final = 4e7  # and tensor elements computed for them
-
-
-_NOTHING: Final = OneSided(math.nan, math.inf, False)
-_UNSETTLED: Final = Sides(_NOTHING, _NOTHING, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +131,7 @@ class Lines:
         leaf = self.evidence.trace.point.leaves[name]
         own, typical = float(leaf.reshape(-1)[index].abs()), _typical(leaf)
         if 0 < own < torch.finfo(leaf.dtype).tiny:
-            return Seen(torch.ones_like(leaf), math.nan, _UNSETTLED)  # its neighbours are too far for a step
+            return Seen(torch.ones_like(leaf), math.nan, UNSETTLED)  # its neighbours are too far for a step
         unit = _power_of_two(own or min(typical, 1.0))
         direction = torch.zeros_like(leaf).reshape(-1)
         direction[index] = torch.tensor(unit * 1j if imaginary else unit, dtype=leaf.dtype)
