@@ -62,7 +62,7 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "adjoint": frozenset({"autodiff", "computation", "precision", "stepwise"}),
     "nonfinite": frozenset({"computation", "stepwise"}),
     "per_sample": frozenset({"computation", "autodiff"}),
-    "computation": frozenset({"autodiff", "planning"}),
+    "computation": frozenset({"autodiff", "planning", "stepwise"}),
     "check": frozenset({"explain", "precision", "stepwise"}),
     "precision": frozenset({"explain", "stepwise"}),
     "explain": frozenset({"stepwise"}),
