@@ -143,7 +143,7 @@ class Road:
         except Exception:  # of one of them, and nobody knows of which
             return [None] * len(repetitions)
         computed = time.perf_counter()
-        written = [prepared.joined(row) for row in rows]
+        written = [None if row is None else prepared.joined(row) for row in rows]
         count = len(repetitions)
         timings = {"compute": (computed - start) / count, "encode": (time.perf_counter() - computed) / count}
         return [

@@ -169,8 +169,8 @@ class Engine:
         if prepared.wrt and (needs or "explain" in query.want):
             note_degenerate(computation, of_one=needs == {"scalar"})
         _note_printed(computation)
-        note_overflow(computation, tree.get("outputs", {}))
-        if prepared.wrt and needs and "outputs" not in tree:
+        is_said = note_overflow(computation, tree.get("outputs", {}))
+        if prepared.wrt and needs and not is_said:
             note_lost(computation)
         derivatives = {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives}
         note_nonfinite(computation, derivatives)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.dtypes import dtype_name
-from app.catalogue.facts import operations_with, sentence, short, values
+from app.catalogue.facts import sentence, values
 from app.engine.computation import Computation
 from app.engine.stepwise.conditioning import ill_conditioned_steps
 from app.engine.stepwise.degenerate_points import degenerate_steps
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
+from app.engine.stepwise.overflow import first_overflow
 from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
 from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.engine.tensors import SparseTensor, is_differentiable
@@ -23,8 +24,6 @@ from app.program.errors import tensors_in
 from app.program.function import Step
 
 _WIDEST: Final = (torch.float64, torch.complex128)
-# All steps' results are kept twice for a comparison in float64: where the plan stays below this, so that they add little; chosen.
-_COMPARED_BYTES: Final = 16 << 20
 # What the search for the step takes, in multiples of the plan: 2.7 to 3.2 measured of overflowing sums in float16.
 _TRACED: Final = 4
 
@@ -34,8 +33,7 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
     bad = [path for kind, tree in derivatives.items() for path, value in _leaves(tree, kind) if not _finite(value)]
     if not bad:
         return
-    is_small = computation.prepared.plan.peak_bytes * _TRACED <= computation.limits.memory_bytes
-    step = first_step(computation) if computation.prepared.samples is None and is_small else None
+    step = first_step(computation) if computation.prepared.samples is None and _fits_again(computation) else None
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
         computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)
@@ -48,9 +46,6 @@ def note_undefined(computation: Computation, derivatives: Mapping[str, Any], *, 
         of_one: all derivatives that are wanted are of one output.
     """
     prepared = computation.prepared
-    beyond = operations_with("finite_beyond")
-    if not any(short(name) in beyond for name in prepared.function.operations()):
-        return
     if not any(_finite(value) for kind, tree in derivatives.items() for _, value in _leaves(tree, kind)):
         return
     try:
@@ -84,43 +79,49 @@ def _outputs_of_samples(computation: Computation, *, wide: bool) -> dict[str, Te
     return dict(zip(function.outputs, batched, strict=True))
 
 
-def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> None:
-    """A note for each output that is infinite or NaN because its dtype is narrow: in float64 the same steps are finite there."""
+def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> bool:
+    """A note for each output that is infinite or NaN because its dtype is narrow: in float64 the same steps are finite there.
+
+    Returns whether one was said.
+    """
     narrow = {n: o for n, o in outputs.items() if is_differentiable(o.dtype) and o.dtype not in _WIDEST and not _finite(o)}
-    if not narrow or computation.prepared.plan.peak_bytes > _COMPARED_BYTES:
-        return
+    if not narrow or not _fits_again(computation):
+        return False
     try:
         wide, step = _in_float64(computation)
     except REFUSALS:  # a step that insists on the dtype, or has no batching rule: then nothing is known
-        return
+        return False
+    is_said = False
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for name, output in narrow.items():
         if wide[name].shape == output.shape and bool((torch.isfinite(wide[name]) & ~torch.isfinite(output)).any()):
             path = f"outputs.{name}"
             words = f"`{path}` is infinite or NaN in places; the same steps in float64 are finite there, and not in {dtype_name(output.dtype)}."
             computation.notes.say("non_finite", words + maker, path)
+            is_said = True
+    return is_said
+
+
+def _fits_again(computation: Computation) -> bool:
+    """Whether there is memory to run all steps again and keep what they give, in these dtypes and in float64."""
+    return computation.prepared.plan.peak_bytes * _TRACED <= computation.limits.memory_bytes
 
 
 def note_lost(computation: Computation) -> None:
-    """A note where a step overflows in a narrow dtype, and not in float64, while only derivatives are wanted: finite ones may be wrong."""
+    """A note where a step overflows in a narrow dtype, and not in float64, although what is made of it is finite: that may be wrong."""
     query, prepared = computation.query, computation.prepared
-    sent = [leaf for leaf in computation.leaves.values() if is_differentiable(leaf.dtype)]
-    is_narrow = any(leaf.dtype not in _WIDEST for leaf in sent)
-    if not is_narrow or prepared.samples is not None or prepared.plan.peak_bytes > _COMPARED_BYTES:
+    steps = [node.meta["val"] for node in prepared.function.pattern.nodes if isinstance(node.meta.get("val"), Tensor)]
+    is_narrow = any(
+        is_differentiable(value.dtype) and value.dtype not in _WIDEST for value in (*computation.leaves.values(), *steps)
+    )
+    if not is_narrow or not _fits_again(computation):
         return
-    narrow = Point(prepared.function, computation.leaves, query.seed, wide=False)
-    wide = Point(prepared.function, computation.leaves, query.seed)
+    batched = [name for name in computation.leaves if query.is_batched(name)]
     try:
-        with torch.no_grad():
-            narrow.run({})
-            sent_results = narrow.results()
-            if all(_finite(v) for n in narrow.nodes for v in tensors_in(sent_results[n]) if is_differentiable(v.dtype)):
-                return
-            wide.run({})
-    except REFUSALS:  # as above: then nothing is known
+        node = first_overflow(prepared.function, computation.leaves, query.seed, batched)
+    except REFUSALS:  # a step that insists on the dtype, or has no batching rule: then nothing is known
         return
-    here = wide.results()
-    step = next((step_of(node) for node in wide.nodes if _overflows(node, here, sent_results)), None)
+    step = None if node is None else step_of(node)
     if step is not None:
         words = (
             f"Line {step.line}, `{step.text}`: a value here is infinite or NaN in the dtype that was sent, and finite in float64: the "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.bounded_cache import BoundedCache
-from app.catalogue.facts import operations_with, short, values
+from app.catalogue.facts import short, values
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
 from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
@@ -124,14 +124,17 @@ class Recipe:
         results = self.compute([buffer.filled(numbers) for buffer in self._buffers])
         return None if results is None else [_array(value) for value in results]
 
-    def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]]]:
-        """What `run` gives for each of several queries, as many as `stacks.best` has said. Raises as `run`."""
+    def run_together(self, queries: Sequence[Sequence[Numbers]]) -> Sequence[list[NDArray[Any]] | None]:
+        """What `run` gives for each of several queries, as many as `stacks.best` has said; None where it is not confirmed.
+
+        Raises whatever PyTorch raises.
+        """
         values = self.stacks.run(queries)
-        if len(values) > self._count:
-            for row in range(len(queries)):
-                self._confirmed([value[row] for value in values])
         arrays = [_array(value) for value in values[: self._count]]
-        return [[array[row, ...] for array in arrays] for row in range(len(queries))]
+        return [
+            [array[row, ...] for array in arrays] if self._is_confirmed([value[row] for value in values]) else None
+            for row in range(len(queries))
+        ]
 
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:
         """Prove a joint graph on queries that came, in steps of about a millisecond."""
@@ -157,11 +160,12 @@ class Recipe:
 
     def _confirmed(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results. Raises UncertifiedError where what stands behind them does not confirm them."""
-        if len(values) == self._count:
-            return values
-        if not are_close(values[self._count :]):
+        if not self._is_confirmed(values):
             raise UncertifiedError
         return values[: self._count]
+
+    def _is_confirmed(self, values: Sequence[Tensor]) -> bool:
+        return len(values) == self._count or are_close(values[self._count :])
 
     def _values(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The results, and behind them pairs that have to be close; no number is read. None as of `run`."""
@@ -191,6 +195,9 @@ class Recipe:
             for variable, gradient in zip(wrt, gradients, strict=True):
                 structure.append(gradient is None)
                 values.append(torch.zeros_like(variable) if gradient is None else gradient)
+        if None not in self._products:  # a derivative of what is NaN carries a note, however finite
+            largest = [o.amax() if o.dim() else o for o in outputs if o.dtype.is_floating_point]
+            confirming += [value for pair in zip(largest, largest, strict=True) for value in pair]
         self._structure = self._structure or structure
         self._count = len(values)
         return values + confirming if structure == self._structure else None
@@ -213,7 +220,7 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial or function.printed)
     # Their numbers decide whether a note stands beside them.
-    noted = values("degenerate").keys() | operations_with("finite_beyond")
+    noted = values("degenerate").keys()
     is_noted = {short(name) for name in function.operations()} & noted or can_be_ill_conditioned(function)
     is_fixed = is_fixed and not (prepared.wrt and is_noted)
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"

@@ -100,6 +100,25 @@ def test_no_sample_overflows_without_a_note() -> None:
     assert overflows > 5
 
 
+@pytest.mark.parametrize("size", [3, 3_000_000])
+def test_a_large_plan_and_a_batch_are_watched_too(size: int) -> None:
+    sent = np.ones((2, size), dtype="float32")
+    sent[1, size // 2] = 1e25
+    for more in ({}, {"batched": ("x",)}):
+        answer = ask(program="y = x ** 2\nz = 1 / (1 + y)\nz.sum()", inputs={"x": sent}, want=["gradient"], **more)
+        assert any("`y = x ** 2`" in message for message in noted(answer).values())
+        sent_small = np.ones((2, 3), dtype="float32")
+        assert not noted(
+            ask(program="y = x ** 2\nz = 1 / (1 + y)\nz.sum()", inputs={"x": sent_small}, want=["gradient"], **more)
+        )
+
+
+def test_a_step_that_overflows_is_named_beside_finite_outputs_and_in_a_dtype_that_a_step_takes() -> None:
+    for dtype, text in (("float16", "y = x ** 2\n1 / (1 + y)"), ("float64", "y = x.half() ** 2\n1 / (1 + y.double())")):
+        answer = ask(program=text, inputs={"x": np.array([300.0], dtype=dtype)}, want=["outputs", "vjp"])
+        assert any("float64: the derivatives" in message for message in noted(answer).values()), dtype
+
+
 @pytest.mark.parametrize(
     "call", ["torch.igamma(a, x)", "torch.special.gammainc(a, x)", "torch.igammac(a, x)", "torch.special.gammaincc(a, x)"]
 )
@@ -107,6 +126,20 @@ def test_no_sample_overflows_without_a_note() -> None:
 def test_an_output_that_is_nan_beside_a_finite_derivative_is_named(call: str, kind: str) -> None:
     for a, is_noted in ((-1.0, True), (1.5, False)):
         answer = ask(program=f"{call}.sum()", inputs={"a": [a], "x": [2.0]}, wrt=("x",), want=[kind])
+        assert ("is NaN" in noted(answer).get("outputs.output", "")) == is_noted
+
+
+# Program in x and w → a point of w at which its value is NaN, and one at which it is not, while the derivative by x stays finite.
+BEYOND: Mapping[str, tuple[float, float]] = {
+    "x + w": (np.nan, 1.0), "x + log(w)": (-1.0, 1.0), "x + sqrt(w)": (-1.0, 1.0), "x * 2 + asin(w)": (2.0, 0.5), "sin(x) + w / w": (0.0, 1.0),
+    "x + acosh(w)": (0.5, 2.0), "x + special.ndtri(w)": (2.0, 0.5), "x + erfinv(w)": (1.5, 0.5), "x + w ** 0.5": (-2.0, 2.0), "x + fmod(w, w)": (0.0, 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BEYOND)
+def test_whatever_is_nan_beside_a_finite_derivative_is_named(text: str) -> None:
+    for w, is_noted in zip(BEYOND[text], (True, False), strict=True):
+        answer = ask(program=f"({text}).sum()", inputs={"x": [2.5, 1.5], "w": [w]}, wrt=("x",), want=["gradient"])
         assert ("is NaN" in noted(answer).get("outputs.output", "")) == is_noted
 
 

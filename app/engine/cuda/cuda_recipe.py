@@ -36,23 +36,26 @@ class CudaRecipe(Recipe):
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
 
-        Raises whatever PyTorch raises.
+        Raises whatever PyTorch raises, and UncertifiedError.
         """
         hosts = self._launched(numbers)
         self._wait()
-        return None if hosts is None else [host.numpy() for host in hosts]
+        return None if hosts is None else [host.numpy() for host in self._confirmed(hosts)]
 
-    def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]]]:
+    def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]] | None]:
         """What `run` gives for each of several queries, by the same kernels; the GPU has all of them before it is waited for.
 
         Raises whatever PyTorch raises, and ValueError where `run` would give None.
         """
         launched = [self._launched(numbers, apart=True) for numbers in queries]
         self._wait()
-        results = [[host.numpy() for host in hosts] for hosts in launched if hosts is not None]
-        if len(results) < len(queries):
+        if any(hosts is None for hosts in launched):
             raise ValueError("results came another way than in the first run")
-        return results
+        return [
+            [host.numpy() for host in hosts[: self._count]] if self._is_confirmed(hosts) else None
+            for hosts in launched
+            if hosts
+        ]
 
     def _launched(self, numbers: Sequence[Numbers], *, apart: bool = False) -> list[Tensor] | None:
         """The results' own memory on the CPU, filled once the device is waited for. `apart`: the numbers' too, as others follow at once."""
@@ -72,8 +75,11 @@ class CudaRecipe(Recipe):
         return torch.empty(host.shape, dtype=host.dtype, device="cpu", pin_memory=True).copy_(host)
 
     def _on_device(self) -> list[Tensor] | None:
-        """Without what autograd keeps: a recording must not meet nodes of an earlier run, which belong to another stream."""
-        results = self.compute(self._tensors)
+        """Without what autograd keeps: a recording must not meet nodes of an earlier run, which belong to another stream.
+
+        What confirms the results comes behind them, unread.
+        """
+        results = self._values(self._tensors)
         return None if results is None else [value.detach() for value in results]
 
     def _fetched(self, value: Tensor) -> Tensor:

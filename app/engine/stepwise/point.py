@@ -167,6 +167,21 @@ class Point:
             outputs: Sequence[Tensor] = self._whole.run(*(leaves.get(name, self.leaves[name]) for name in self.function.leaves))
             return outputs
 
+    def in_order(self) -> Iterator[tuple[fx.Node, Any]]:
+        """Every step with what it gives, one after the other; a result is dropped as soon as no later step needs it."""
+        self.forwards += 1
+        last = {source: node for node in self.function.graph.nodes for source in node.all_input_nodes}
+        walk = Interpreter(self)
+        walk.args_iter = iter([self.leaves[name] for name in self.function.leaves])
+        with self.ready():
+            for node in self.function.graph.nodes:
+                result = walk.env[node] = walk.run_node(node)
+                if node.op == "call_function":
+                    yield node, result
+                for source in node.all_input_nodes:
+                    if last[source] is node:
+                        del walk.env[source]
+
     def results(self) -> Mapping[fx.Node, Any]:
         """What every step of the last `run` gave."""
         return self._whole.env

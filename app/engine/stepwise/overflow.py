@@ -1,0 +1,67 @@
+"""Finds the first step that is infinite or NaN in the dtypes that were sent, and finite in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import torch
+from torch import Tensor, fx
+
+from app.engine.stepwise.point import Point
+from app.engine.tensors import is_differentiable
+from app.program.errors import tensors_in
+from app.program.function import Function
+
+
+def first_overflow(
+    function: Function, leaves: Mapping[str, Tensor], seed: int | None, batched: Collection[str] = ()
+) -> fx.Node | None:
+    """That step; None where there is none. One forward, and where something is not finite two more, in which nothing is kept.
+
+    Arguments:
+        batched: leaves with a leading axis of samples, any of which may show it.
+
+    Raises what PyTorch raises: of steps without a batching rule, of those that insist on their dtype.
+    """
+    nodes = [node for node in function.graph.nodes if node.op == "call_function"]
+
+    def broken(at: Mapping[str, Tensor]) -> list[Tensor]:
+        point = Point(function, at, seed, wide=False)
+        return [_any(~torch.isfinite(v) for v in floating) for _, floating in _steps(point)]
+
+    def overflowing(at: Mapping[str, Tensor]) -> list[Tensor]:
+        odd = {
+            n: [~torch.isfinite(v) for v in values]
+            for n, values in _steps(Point(function, at, seed, wide=False))
+            if n in suspects
+        }
+        flags = []
+        for node, values in _steps(Point(function, at, seed)):
+            if node in odd:
+                pairs = zip(values, odd[node], strict=True)
+                flags.append(_any(torch.isfinite(w) & mask for w, mask in pairs if w.shape == mask.shape))
+        return flags
+
+    with torch.no_grad():
+        suspects = [node for node, flag in zip(nodes, _of_all(broken, leaves, batched), strict=True) if bool(flag.any())]
+        if not suspects:
+            return None
+        flags = _of_all(overflowing, leaves, batched)
+        return next((node for node, flag in zip(suspects, flags, strict=True) if bool(flag.any())), None)
+
+
+def _of_all(measure: Callable[..., list[Tensor]], leaves: Mapping[str, Tensor], batched: Collection[str]) -> list[Tensor]:
+    dims = ({name: 0 if name in batched else None for name in leaves},)
+    measured = torch.func.vmap(measure, in_dims=dims, randomness="same") if batched else measure
+    return measured(dict(leaves))
+
+
+def _steps(point: Point) -> Iterator[tuple[fx.Node, list[Tensor]]]:
+    """The floating tensors that each step gives; what no later step needs is dropped."""
+    for node, result in point.in_order():
+        yield node, [v for v in tensors_in(result) if is_differentiable(v.dtype)]
+
+
+def _any(masks: Iterator[Tensor]) -> Tensor:
+    flags = [mask.any() for mask in masks]
+    return torch.stack(flags).any() if flags else torch.zeros((), dtype=torch.bool)
