@@ -143,6 +143,13 @@ class Engine:
                 'is a float64. Send {"data": …, "dtype": "int64"} to compute with whole numbers of 64 bits.',
                 "outputs",
             )
+        if watched.cancels:
+            notes.say(
+                "rounded",
+                "A determinant of whole numbers is a whole number. It is computed by factors that are not, and they cancel here: more than "
+                "four of its sixteen digits are rounding. Rounding it to a whole number helps where it is below 2^53 and off by less than a half.",
+                "outputs",
+            )
 
     def _answer(self, query: Query) -> Answer:
         query, initialised = self._preparer.completed(query)

@@ -104,7 +104,8 @@ def test_no_sample_overflows_without_a_note() -> None:
 def test_a_large_plan_and_a_batch_are_watched_too(size: int) -> None:
     sent = np.ones((2, size), dtype="float32")
     sent[1, size // 2] = 1e25
-    for more in ({}, {"batched": ("x",)}):
+    shared: tuple[dict[str, Any], ...] = ({}, {"batched": ("x",)})
+    for more in shared:
         answer = ask(program="y = x ** 2\nz = 1 / (1 + y)\nz.sum()", inputs={"x": sent}, want=["gradient"], **more)
         assert any("`y = x ** 2`" in message for message in noted(answer).values())
         sent_small = np.ones((2, 3), dtype="float32")
@@ -131,8 +132,9 @@ def test_an_output_that_is_nan_beside_a_finite_derivative_is_named(call: str, ki
 
 # Program in x and w → a point of w at which its value is NaN, and one at which it is not, while the derivative by x stays finite.
 BEYOND: Mapping[str, tuple[float, float]] = {
-    "x + w": (np.nan, 1.0), "x + log(w)": (-1.0, 1.0), "x + sqrt(w)": (-1.0, 1.0), "x * 2 + asin(w)": (2.0, 0.5), "sin(x) + w / w": (0.0, 1.0),
-    "x + acosh(w)": (0.5, 2.0), "x + special.ndtri(w)": (2.0, 0.5), "x + erfinv(w)": (1.5, 0.5), "x + w ** 0.5": (-2.0, 2.0), "x + fmod(w, w)": (0.0, 1.0),
+    "x + w": (np.nan, 1.0), "x + log(w)": (-1.0, 1.0), "x + sqrt(w)": (-1.0, 1.0), "x * 2 + asin(w)": (2.0, 0.5),
+    "sin(x) + w / w": (0.0, 1.0), "x + acosh(w)": (0.5, 2.0), "x + special.ndtri(w)": (2.0, 0.5), "x + erfinv(w)": (1.5, 0.5),
+    "x + w ** 0.5": (-2.0, 2.0), "x + fmod(w, w)": (0.0, 1.0),
 }  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """Whole numbers that were sent bare and are computed with in floating point: where digits of them, or of what is made of them, are lost.
 
 A float64 holds every whole number up to 2^53. Sums and products of whole numbers are whole, so where one reaches beyond, it may be
-rounded; what is no whole number by its nature (an exponential, a root) is not watched.
+rounded: it is computed once more in whole numbers of 64 bits, and compared. What is no whole number by its nature (an exponential, a
+root) is not watched, but for what is made of a sum (a mean), or whole though it is computed by numbers that are not (a determinant).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -24,9 +26,18 @@ from app.query import Query
 
 # A bare number beyond may be no float64.
 _EXACT_INTEGERS: Final = 1 << 53
+_COUNTED_INTEGERS: Final = 1 << 62  # what stays below, half of the largest, can be computed in int64
+# A mean is a sum and a division: so many roundings of its own it may have.
+_MEAN_EPS: Final = 4 * 2.0**-52
+# A determinant is told to have lost digits from four of its sixteen on: [[1, 2], [3, 4]] gives -2.0000000000000004.
+_DETERMINANT: Final = 1e-12
+# Exact determinants take so many operations of Python's: 30 ms (measured); larger ones are not compared.
+_DETERMINANT_COST: Final = 100_000
 _PRODUCTS: Final = frozenset(
     {"mm", "bmm", "mv", "dot", "vdot", "addmm", "addmv", "addr", "addbmm", "baddbmm", "convolution", "conv_tbc", "_trilinear"}
 )
+_MEAN: Final = "mean"
+_DETERMINANTS: Final = "_linalg_det"
 # Whole numbers in, whole numbers out, and larger ones; of the rest the results are no larger, or not whole.
 _GROWING: Final = frozenset(
     {
@@ -34,6 +45,7 @@ _GROWING: Final = frozenset(
         *("sum", "nansum", "prod", "cumsum", "cumprod", "trace", "scatter_add", "scatter_reduce", "index_add", "index_reduce"),
         *_PRODUCTS,
         *("ldexp", "col2im"),
+        *(_MEAN, _DETERMINANTS),
     }
 )
 # Of these, those that add several terms: of terms that cancel the sum may be small where a part of it was rounded.
@@ -98,15 +110,18 @@ class WholeNumbers(OperatorMode):
 
     Attributes:
         computes: a step makes larger whole numbers where it is handed whole ones, whether these were or not.
-        overflows: the result of one reached 2^53, where it may have been rounded.
+        overflows: the result of one reached 2^53 and was rounded, or nobody can tell.
+        cancels: a determinant of whole numbers is off by the rounding of its factors.
     """
 
     def __init__(self, leaves: Mapping[str, Tensor]) -> None:
         """`leaves`: of the query; these hold the whole numbers that were sent, however large."""
         super().__init__()
         self._sent = {leaf.untyped_storage()._cdata for leaf in leaves.values()}
+        self._exact: list[Tensor] = []  # beyond 2^53 and compared; kept, so that no other tensor takes their storages
         self.computes = False
         self.overflows = False
+        self.cancels = False
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         is_watched = not self.overflows and _grows(func, args, kwargs)
@@ -119,8 +134,15 @@ class WholeNumbers(OperatorMode):
         is_whole = computes and all(self._is_whole(tensor) for tensor in tensors_in(values))
         parts = _largest_parts(func, args, kwargs) if is_whole and _name(func) in _ADDING else ()
         result = func(*args, **kwargs)
-        if is_whole:
-            self.overflows = any(_reaches(tensor) for tensor in (*tensors_in(result), *parts))
+        if is_whole and _name(func) == _MEAN:
+            self.overflows = _is_off(result, *args, **kwargs)
+        elif is_whole and _name(func) == _DETERMINANTS:
+            self.cancels = self.cancels or _has_lost(args[0], result[0])
+        elif is_whole:
+            reached = [tensor for tensor in (*tensors_in(result), *parts) if _reaches(tensor)]
+            self.overflows = bool(reached) and not _is_exact(func, args, kwargs, result, reached)
+            self._exact += [tensor for tensor in tensors_in(result) if _reaches(tensor)]
+            self._sent.update(tensor.untyped_storage()._cdata for tensor in self._exact)
         return result
 
     def _is_whole(self, tensor: Tensor) -> bool:
@@ -130,6 +152,69 @@ class WholeNumbers(OperatorMode):
         if not bool((tensor == tensor.trunc()).all()):
             return False
         return tensor.untyped_storage()._cdata in self._sent or float(tensor.abs().max()) <= _EXACT_INTEGERS
+
+
+def _is_exact(func: Any, args: Any, kwargs: Any, result: Any, reached: Sequence[Tensor]) -> bool:
+    """Whether the same in int64 gives the same numbers; False where that is not to be had."""
+    if func._schema.is_mutable or not isinstance(result, Tensor) or not all(_is_below(t, _COUNTED_INTEGERS) for t in reached):
+        return False
+    whole_args, whole_kwargs = tree_map(_as_integers, (args, kwargs))
+    if not all(_is_below(tensor, _COUNTED_INTEGERS) for tensor in tensors_in([*args, *kwargs.values()])):
+        return False
+    try:
+        exact = func(*whole_args, **whole_kwargs)
+    except (RuntimeError, NotImplementedError):  # PyTorch has it for floating numbers alone
+        return False
+    return isinstance(exact, Tensor) and exact.dtype == torch.int64 and torch.equal(exact, result.to(torch.int64))
+
+
+def _as_integers(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value)
+    return value.to(torch.int64) if isinstance(value, Tensor) and value.dtype.is_floating_point else value
+
+
+def _is_below(tensor: Tensor, limit: int) -> bool:
+    return not tensor.numel() or not tensor.dtype.is_floating_point or float(tensor.abs().max()) < limit
+
+
+def _is_off(mean: Tensor, numbers: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> bool:
+    """Whether a mean is another than its exact sum divided, where a part of that sum may reach 2^53."""
+    count = numbers.numel() // max(1, mean.numel())
+    largest = float(numbers.abs().max()) * count if numbers.numel() else 0.0
+    if not numbers.dtype.is_floating_point or largest < _EXACT_INTEGERS:
+        return False
+    if largest >= _COUNTED_INTEGERS:
+        return True
+    whole = numbers.to(torch.int64)
+    exact = (whole.sum() if dim is None else whole.sum(dim, keepdim)).to(torch.float64) / count
+    return bool(((mean - exact).abs() > _MEAN_EPS * exact.abs()).any())
+
+
+def _has_lost(matrices: Tensor, determinants: Tensor) -> bool:
+    """Whether one of the determinants has lost digits, compared with exact ones."""
+    rows = matrices.shape[-1]
+    if matrices.numel() * rows > _DETERMINANT_COST:
+        return False
+    exact = [_determinant([[int(x) for x in row] for row in m]) for m in matrices.reshape(-1, rows, rows).tolist()]
+    pairs = zip(determinants.reshape(-1).tolist(), exact, strict=True)
+    return any(math.isfinite(own) and abs(own - float(true)) > _DETERMINANT * abs(float(true)) for own, true in pairs)
+
+
+def _determinant(matrix: list[list[int]]) -> int:
+    """Of whole numbers, without a fraction (E. H. Bareiss, Mathematics of Computation 22, 1968)."""
+    sign, before = 1, 1
+    for k in range(len(matrix) - 1):
+        if matrix[k][k] == 0:
+            other = next((i for i in range(k + 1, len(matrix)) if matrix[i][k]), None)
+            if other is None:
+                return 0
+            matrix[k], matrix[other], sign = matrix[other], matrix[k], -sign
+        for i in range(k + 1, len(matrix)):
+            for j in range(k + 1, len(matrix)):
+                matrix[i][j] = (matrix[i][j] * matrix[k][k] - matrix[i][k] * matrix[k][j]) // before
+        before = matrix[k][k]
+    return sign * matrix[-1][-1] if matrix else 1
 
 
 def _largest_parts(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

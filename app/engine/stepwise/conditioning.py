@@ -22,7 +22,7 @@ _ROUNDS: Final = 6
 _SCALINGS: Final = 12
 # Times so much the smallest row, or column, is not below the largest in a matrix that is left as it is; half of float32's digits.
 _EVEN: Final = 1e3
-# Distributions that factorise a matrix → the place of that matrix among their arguments.
+# Distributions that factorise a matrix → the index of that matrix among their arguments.
 _OF_DISTRIBUTIONS: Final[Mapping[str, int]] = {"MultivariateNormal": 1, "Wishart": 1}
 # What they are asked, as steps are called.
 _ASKING: Final = ("log_prob", "rsample", "entropy", "kl_divergence", *_OF_DISTRIBUTIONS)
