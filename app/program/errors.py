@@ -127,7 +127,13 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
         code=code,
         expected=expected,
         given=received,
+        raises=_python_name(error),
     )
+
+
+def _python_name(error: BaseException) -> str:
+    """Python's own name of what PyTorch raised: its classes extend Python's."""
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"), "RuntimeError")
 
 
 def _advice(operation: str, members: list[Any], code: str) -> str | None:

@@ -45,7 +45,6 @@ ADVICE = [
      "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\nA.apply(x)"),
     ("from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), batch_size=1, shuffle=True)\nx", "shuffle=False",
      "from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), batch_size=1, shuffle=False)\nl[0][0]"),
-    ("for i in range(3):\n    y = x\nelse:\n    y = w\ny", "after the loop", "for i in range(3):\n    y = x\ny = w\ny"),
     ("nn.ModuleList([nn.ReLU()])(x)", "for layer in layers", "layers = nn.ModuleList([nn.ReLU()])\nfor layer in layers: x = layer(x)\nx"),
     ("x.view(3, -1) @ w", "", "x @ w.T"),
     ("loss = nn.CrossEntropyLoss(x, label)", "", "loss = nn.CrossEntropyLoss()(x, label)"),

@@ -97,6 +97,7 @@ class Gradients:
                     f"The gradient is of one number; this tensor has the shape {list(value.shape)}.",
                     "Take its `.sum()`, or give `grad_outputs=torch.ones_like(y)`.",
                     code="not_scalar",
+                    raises="RuntimeError",
                 )
             if not is_floating(value):
                 raise Refusal("A tensor of whole numbers has no gradient.", "Differentiate a floating one.")
@@ -122,6 +123,7 @@ class Gradients:
                 f"`.backward()` is of one number; this tensor has the shape {list(example(loss).shape)}.",
                 "Take its `.sum()` or `.mean()` before, or give a cotangent: `y.backward(torch.ones_like(y))`.",
                 code="not_scalar",
+                raises="RuntimeError",
             )
         node = None if cotangent is None else self._trace.now(cotangent)
         create = bool(kwargs.get("create_graph", False))

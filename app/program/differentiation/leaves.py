@@ -11,6 +11,7 @@ from torch import fx
 from app.program.differentiation.parts import leads, passes
 from app.program.function import Remark, Step
 from app.program.modules.layers import Weight
+from app.program.reading.source import Refusal
 from app.program.semantics.aliases import value_only
 from app.program.semantics.graph_values import is_floating, reachable
 from app.program.semantics.trace import Trace
@@ -29,6 +30,7 @@ class Leaves:
 
     Attributes:
         remarks: (line, column) → where PyTorch gives no gradient, or refuses, and this service does not.
+        is_trying: whether an `except` of the program may take what PyTorch refuses; set by who reads the program.
     """
 
     def __init__(self, trace: Trace, weight_of: Callable[[fx.Node], Weight | None]) -> None:
@@ -37,6 +39,7 @@ class Leaves:
         self._freed: set[fx.Node] = set()
         self._calls = 0
         self.remarks: dict[tuple[int, int], Remark] = {}
+        self.is_trying: Callable[[], bool] = lambda: False
 
     def called(self, tensor: fx.Node, name: str) -> None:
         """`x.requires_grad_()`, `x.retain_grad()`: PyTorch keeps its gradient from then on."""
@@ -69,9 +72,8 @@ class Leaves:
         below = reachable([loss], lambda node: node.all_input_nodes)
         if not leads(self._leaves_of(below), below, [loss]):
             factories = [node for node in below if not node.all_input_nodes and node.op == "call_function"]
-            self.remark(
+            self._refused(
                 place,
-                "backward",
                 "PyTorch refuses this `backward()` (element 0 of tensors does not require grad): no derivative leads to the loss",
                 f"Make what it is computed from with `requires_grad=True`{_line_of(*factories)}, and let no step on the way cut the path.",
             )
@@ -79,15 +81,20 @@ class Leaves:
         for node in graph & self._freed:
             step = node.meta.get("step")
             if step is not None and step.operation not in _SAVING_NOTHING:
-                self.remark(
+                self._refused(
                     place,
-                    "backward",
                     f"PyTorch refuses a second `backward()` through line {step.line}, `{step.text}`, as the first has freed that graph",
                     "Write `backward(retain_graph=True)` in the first, or compute the loss again; here it is answered as with that.",
                 )
                 break
         if not keeps_graph:
             self._freed |= graph
+
+    def _refused(self, place: tuple[int, int, str], reason: str, instead: str) -> None:
+        """A `backward()` that PyTorch refuses: answered with a remark, unless the program itself waits for the error."""
+        if self.is_trying():
+            raise Refusal(f"{reason}.", instead, code="operation_failed", raises="RuntimeError")
+        self.remark(place, "backward", reason, instead)
 
     def _is_leaf(self, tensor: fx.Node) -> bool:
         return tensor in self._marked or _is_input(tensor) or self._weight_of(tensor) is not None

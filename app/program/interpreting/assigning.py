@@ -5,15 +5,27 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+import torch
+
 from app.program.interpreting.objects import Objects
 from app.program.library import inplace
 from app.program.library.containers import is_key
-from app.program.modules.layers import LayerValue
+from app.program.modules.layers import LayerValue, Weight
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import UNREADABLE, ClassValue, Foreign, Inert, Instance, Named
+from app.program.semantics.values import (
+    MISSING,
+    UNREADABLE,
+    ClassValue,
+    Foreign,
+    FunctionValue,
+    Inert,
+    Instance,
+    Named,
+    special,
+)
 
 
 class Assigning(Objects):
@@ -70,14 +82,24 @@ class Assigning(Objects):
             owner.own[str(index)] = value
             self.weights.adopt(value, owner, str(index))
             return
+        setter = special(owner, "__setitem__")
+        if setter is not None:
+            self.located(target, lambda: self.invoke(target, setter, (index, value), {}))
+            return
         what = "There is no such place to assign to." if isinstance(owner, list | dict) else None
         raise self.source.refused(Refusal(what or f"{named(owner).capitalize()} cannot be assigned into."), target)
 
     def _assign_attribute(self, target: ast.Attribute, value: Value) -> None:
         owner, name = self.value(target.value), target.attr
         if isinstance(owner, Instance):
+            setter = owner.kind.find(f"{name}.setter") if isinstance(owner.kind, ClassValue) else MISSING
+            if isinstance(setter, FunctionValue):
+                self.run(setter, (owner, value), {})
+                return
             self.weights.adopt(value, owner, name)
             owner.own[name] = value
+            if owner.layer is not None and name in owner.layer.weights and isinstance(value, Weight):
+                owner.layer.weights[name] = value
         elif isinstance(owner, LayerValue) and name in owner.weights and is_tensor(value):
             tied = self.weights.weight_of(value)
             if tied is None:
@@ -86,6 +108,7 @@ class Assigning(Objects):
                 )
             self.share_buffers(target, owner)
             owner.weights[name] = tied
+            tied.tied.append((owner, name))
         elif is_tensor(owner) and name == "data" and is_tensor(value):
             self.located(target, lambda: inplace.set_data(self.trace, self.emitter(target), owner, value))
         elif is_tensor(owner) and name == "grad":
@@ -95,6 +118,8 @@ class Assigning(Objects):
         elif is_tensor(owner) and name == "requires_grad":
             self.calls.gradients.leaves.called(owner, "requires_grad_")
             self.leave_out(target, ".requires_grad", None)
+        elif is_tensor(owner) and not hasattr(torch.Tensor, name):
+            self.attributes[owner, name] = value
         elif isinstance(owner, ClassValue):
             owner.own[name] = value
         elif isinstance(owner, Inert | Foreign | Named):

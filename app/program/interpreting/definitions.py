@@ -14,14 +14,16 @@ from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, FunctionValue
+from app.program.semantics.values import AUTO, ClassValue, FunctionValue, Instance
 
 Left = Literal["break", "continue"]
 # What a decorator makes of a function of a class.
 _ROLES: Final = {
     "staticmethod": "static", "classmethod": "class", "property": "property", "cached_property": "property",
-    "functools.cached_property": "property",
+    "functools.cached_property": "property", "contextlib.contextmanager": "context", "contextmanager": "context",
 }  # fmt: skip
+# What `ClassValue.builtin` says of an `Enum`.
+ENUMS: Final = ("Enum", "int or str Enum")
 _NAMED_TUPLES: Final = ("NamedTuple", "typing.NamedTuple")
 
 
@@ -59,21 +61,38 @@ class Definitions:
     def _define(self, statement: ast.FunctionDef) -> None:
         reader = self._reader
         grad: bool | None = None
+        around: list[ast.expr] = []
         for decorator in statement.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
             path = reader.dotted(called) or ""
-            args = tuple(reader.value(a) for a in decorator.args) if isinstance(decorator, ast.Call) else ()
+            args = tuple(reader.value(a) for a in decorator.args) if path and isinstance(decorator, ast.Call) else ()
             mode = reader.grad_mode(path, args)
             if mode is None and not vocabulary.is_inert_decorator(path):
-                raise self._source.refused(
-                    Refusal(f"The decorator `@{path}` is not in the language.", "Leave it out."), decorator
-                )
+                around.append(decorator)
             grad = mode if mode is not None else grad
         role = next((_ROLES[word] for word in map(reader.dotted, statement.decorator_list) if word in _ROLES), "method")
         function = reader.function(statement, statement.name, grad, role)
+        for decorator in reversed(around):
+            if isinstance(decorator, ast.Attribute) and decorator.attr == "setter":
+                reader.scope.bind(f"{statement.name}.setter", function)
+                return
+            function = self._decorated(decorator, function)
         reader.scope.bind(statement.name, function)
         if not reader.stack:
             reader.defined.append((statement.name, function))
+
+    def _decorated(self, decorator: ast.expr, function: Value) -> Value:
+        """What a decorator, which is a function of the program or one of PyTorch's (`@torch.vmap`), makes of a function or class."""
+        reader = self._reader
+        path = reader.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        if path is not None and not vocabulary.is_decorator(path):
+            refusal = Refusal(
+                f"The decorator `@{path}` is not in the language.",
+                "Leave it out, or paste the lines of the function that it is.",
+            )
+            raise self._source.refused(refusal, decorator)
+        value = reader.value(decorator)
+        return reader.located(decorator, lambda: reader.invoke(decorator, value, (function,), {}))
 
     def _fields(self, statement: ast.ClassDef, bases: Sequence[ClassValue]) -> tuple[str, ...] | None:
         """The fields of a dataclass, those of the classes above it first."""
@@ -87,28 +106,13 @@ class Definitions:
 
     def _class(self, statement: ast.ClassDef) -> None:
         reader = self._reader
-        if statement.keywords or any(
-            not vocabulary.is_inert_decorator(reader.dotted(d) or "") for d in statement.decorator_list
-        ):
+        if any(keyword.arg != "metaclass" or not is_abstract(reader.dotted(keyword.value)) for keyword in statement.keywords):
             raise self._source.refused(
-                Refusal("This kind of class is not in the language.", "Write plain functions."), statement
+                Refusal("A class with a metaclass or keywords is not in the language.", "Leave them out."), statement
             )
-        bases: list[ClassValue] = []
-        module = custom = False
-        for base in statement.bases:
-            path = reader.dotted(base)
-            if path in _NAMED_TUPLES:
-                continue
-            if path is not None:
-                module = module or vocabulary.is_module_base(path)
-                custom = custom or vocabulary.is_custom_base(path)
-                if not vocabulary.is_module_base(path) and not vocabulary.is_custom_base(path) and path != "object":
-                    raise self._source.refused(vocabulary.base_refused(path), base)
-                continue
-            value = reader.value(base)
-            if not isinstance(value, ClassValue):
-                raise self._source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
-            bases.append(value)
+        paths = [reader.dotted(d.func if isinstance(d, ast.Call) else d) or "" for d in statement.decorator_list]
+        around = [d for d, path in zip(statement.decorator_list, paths, strict=True) if not vocabulary.is_inert_decorator(path)]
+        bases, module, custom, builtin = self._bases(statement)
         scope = Scope(reader.scope)
         with reader.inside(scope):
             reader.stack.append(None)
@@ -123,10 +127,71 @@ class Definitions:
             scope.own,
             self._fields(statement, bases),
             custom or any(base.custom for base in bases),
+            builtin=builtin or next((base.builtin for base in bases if base.builtin), ""),
         )
         for function in scope.own.values():
             if isinstance(function, FunctionValue) and function.scope is scope:
                 object.__setattr__(function, "scope", reader.scope)  # a class's names are not seen in its methods
-        reader.scope.bind(statement.name, kind)
+        if kind.builtin in ENUMS:
+            object.__setattr__(kind, "members", enumerated(kind, bases))
+        value: Value = kind
+        for decorator in reversed(around):
+            value = self._decorated(decorator, value)
+        reader.scope.bind(statement.name, value)
         if not reader.stack:
-            reader.defined.append((statement.name, kind))
+            reader.defined.append((statement.name, value))
+
+    def _bases(self, statement: ast.ClassDef) -> tuple[list[ClassValue], bool, bool, str]:
+        """The classes of the program that a class extends; whether it is a module, and a `Function`; what else it extends."""
+        reader = self._reader
+        bases: list[ClassValue] = []
+        module = custom = False
+        builtin = ""
+        for base in statement.bases:
+            bare = base.value if isinstance(base, ast.Subscript) else base  # `Generic[T]`
+            path = reader.dotted(bare)
+            if path in _NAMED_TUPLES:
+                continue
+            if path is not None:
+                module = module or vocabulary.is_module_base(path) or vocabulary.extended(path)[1]
+                custom = custom or vocabulary.is_custom_base(path)
+                known, _ = vocabulary.extended(path)
+                if known is None:
+                    raise self._source.refused(vocabulary.base_refused(path), base)
+                if known:
+                    builtin = "int or str Enum" if builtin and "Enum" in (known, builtin) else builtin or known
+                continue
+            value = reader.value(bare)
+            if not isinstance(value, ClassValue):
+                raise self._source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
+            bases.append(value)
+        return bases, module, custom, builtin
+
+
+def is_abstract(path: str | None) -> bool:
+    """Whether a metaclass is the one of abstract classes, which changes nothing of what they compute."""
+    return path is not None and path.rpartition(".")[2] == "ABCMeta"
+
+
+def enumerated(kind: ClassValue, bases: Sequence[ClassValue]) -> dict[str, Instance]:
+    """The members of an `Enum`, which take the places of their values among the class's attributes."""
+    members: dict[str, Instance] = {}
+    count = 0
+    for name, value in kind.own.items():
+        if isinstance(value, FunctionValue) or name.startswith("_"):
+            continue
+        if value is AUTO:
+            value = count + 1
+        if isinstance(value, int):
+            count = value
+        known = next(
+            (
+                member
+                for member in members.values()
+                if type(value) is type(member.own["value"]) and member.own["value"] == value
+            ),
+            None,
+        )
+        members[name] = known or Instance(kind, {"name": name, "value": value})
+    kind.own.update(members)
+    return members

@@ -11,7 +11,8 @@ import torch
 
 from app.program.interpreting.assigning import Assigning
 from app.program.library import attributes as tensors
-from app.program.library.containers import KEYS, is_key
+from app.program.library.containers import is_key
+from app.program.packages import datasets
 from app.program.reading.source import Refusal
 from app.program.semantics import static, values
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
@@ -23,7 +24,7 @@ from app.program.semantics.values import DefaultDict
 
 def _distinct(members: list[Value]) -> list[Value]:
     """The members of a set, in the order of the text."""
-    static.plain(members)
+    static.plain([member for member in members if not isinstance(member, values.Instance)])
     return list(dict.fromkeys(tuple(m) if isinstance(m, list) else m for m in members))
 
 
@@ -65,15 +66,18 @@ class Displays(Assigning):
         if isinstance(owner, MultiOutput):
             return self._of_outputs(node, owner, index)
         if isinstance(owner, dict):
-            if isinstance(owner, DefaultDict) and isinstance(index, str | int) and index not in owner:
+            if isinstance(owner, DefaultDict) and is_key(index) and index not in owner:
                 owner[index] = self._missing(node, owner)
-            if not isinstance(index, KEYS) or index not in owner:
-                raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.")
+            if not is_key(index) or index not in owner:
+                keys = ", ".join(str(key) for key in list(owner)[:20] if isinstance(key, str | int | float | tuple))
+                raise Refusal("The dict has no such key.", f"Its keys are {keys}.", raises="KeyError")
             return owner[index]
         if isinstance(owner, list | tuple | range):
             if is_tensor(index) and tensors.is_single(index):
                 index = int(self.reads.number(self.emitter(node), index))
             return item_of(owner, index)
+        if isinstance(owner, datasets.Dataset):
+            return tuple(self.item(node, tensor, index) for tensor in owner.tensors)
         if isinstance(owner, str) and isinstance(index, int | slice):
             return static.computed(lambda: owner[index], what="An index")
         return self.held_item(node, owner, index)
@@ -119,7 +123,7 @@ class Displays(Assigning):
             if not is_key(name):
                 raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
             if name in result:
-                raise Refusal(f'The key "{name}" stands twice.')
+                raise Refusal(f'The key "{name}" stands twice.' if isinstance(name, str) else "A key stands twice.")
             result[name] = self.value(value)
         return result
 

@@ -7,6 +7,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from app.program.classes import special_methods
 from app.program.errors import sentence
 from app.program.function import Step
 from app.program.interpreting.displays import Displays
@@ -20,9 +24,16 @@ from app.program.semantics.comparison import SYMBOLS, compared
 from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
 from app.program.semantics.randomness import SEEDING
 from app.program.semantics.static import named
-from app.program.semantics.values import Foreign, FunctionValue, Named
+from app.program.semantics.values import CHECKED, Foreign, FunctionValue, Named, plain_member
 
 _MISFITS: Final = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
+
+
+# Operations that raise for some values, which an `except` of the program may wait for: it is read with real tensors then.
+_FAILING: Final = (
+    "cholesky", "inv", "inverse", "solve", "eigh", "eig", "eigvalsh", "eigvals", "svd", "svdvals", "pinv", "lstsq", "lu_factor", "lu_solve",
+    "ldl_factor", "tensorinv", "tensorsolve",
+)  # fmt: skip
 
 
 # What a call gives that only shows or measures.
@@ -78,6 +89,15 @@ class Reader(Displays):
             raise self.source.refused(
                 Refusal("A condition is one truth value, not several tensors.", f"Take {builtins.parts_of(value)} first."), node
             )
+        if value is CHECKED:
+            raise self.source.refused(
+                Refusal(
+                    "What `gradcheck` says is not known while the program is read.", 'Ask for "want": ["check"] beside it.'
+                ),
+                node,
+            )
+        if special_methods.is_object(value):
+            return self.holds(node, special_methods.truth(self._invoker(node), value))
         return bool(value)
 
     # Names and constants.
@@ -238,7 +258,9 @@ class Reader(Displays):
 
     def operate(self, node: ast.AST, symbol: str, left: Value, right: Value) -> Value:
         """`left symbol right`."""
-        left, right = self.read(left), self.read(right)
+        left, right = plain_member(self.read(left)), plain_member(self.read(right))
+        if special_methods.is_object(left) or special_methods.is_object(right):
+            return special_methods.binary(self._invoker(node), symbol, left, right)
         if is_tensor(left) or is_tensor(right):
             for other in (left, right):
                 if isinstance(other, list | tuple | dict | str | range) or other is None:
@@ -254,6 +276,9 @@ class Reader(Displays):
             return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
         return static.binary(symbol, left, right)
 
+    def _invoker(self, node: ast.AST) -> Callable[[Value, tuple[Value, ...]], Value]:
+        return lambda function, args: self.invoke(node, function, args, {})
+
     def _binary(self, node: ast.BinOp) -> Value:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(node.op, ast.Mod) and isinstance(left, str):
@@ -267,6 +292,8 @@ class Reader(Displays):
         if isinstance(node.op, ast.Not):
             return not self.holds(node, value)
         symbol = SYMBOLS[type(node.op)]
+        if special_methods.is_object(value):
+            return special_methods.unary(self._invoker(node), symbol, value)
         if is_tensor(value):
             return self._emit(node, f"{symbol}x", static.UNARY[symbol], (value,), {})
         if not static.is_number(value):
@@ -279,11 +306,19 @@ class Reader(Displays):
         last = len(node.ops) - 1
         for index, (operation, other) in enumerate(zip(node.ops, node.comparators, strict=True)):
             right = self.value(other)
-            result = compared(functools.partial(self.operate, node), operation, left, right)
+            result = self._compared(node, operation, left, right)
             if index < last and not self._goes_on(node, result):
                 return result
             left = right
         return result
+
+    def _compared(self, node: ast.Compare, operation: ast.cmpop, left: Value, right: Value) -> Value:
+        result = special_methods.compared(
+            self._invoker(node), operation, left, right, lambda: self.builtins.stream(self.emitter(node), right)
+        )
+        if result is not None:
+            return result
+        return compared(functools.partial(self.operate, node), operation, plain_member(left), plain_member(right))
 
     def _goes_on(self, node: ast.Compare, result: Value) -> bool:
         """Whether a chain of comparisons goes on after `result`."""
@@ -304,8 +339,12 @@ class Reader(Displays):
         return value
 
     def _yield(self, node: ast.Yield) -> None:
+        value = None if node.value is None else self.value(node.value)
+        if self.on_yield is not None:
+            self.on_yield(value)
+            return
         static.check_length(len(self.yielded) + 1)
-        self.yielded.append(None if node.value is None else self.value(node.value))
+        self.yielded.append(value)
 
     def _yield_from(self, node: ast.YieldFrom) -> None:
         values = self.items(node.value)
@@ -353,5 +392,7 @@ class Reader(Displays):
         kwargs: dict[str, Value],
         **more: Any,
     ) -> Value:
+        if self.trying and self.trace.static and operation.rpartition(".")[2] in _FAILING:
+            raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)  # only values tell whether it does
         self.trace.place = self._place(node)
         return self.trace.call(Step(*self.trace.place, operation), target, args, kwargs, **more)

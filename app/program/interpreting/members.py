@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import fx
 
+from app.program.classes import extension
 from app.program.differentiation import optimizers
 from app.program.differentiation.custom_functions import Context
 from app.program.differentiation.hooks import Handle
@@ -22,12 +23,23 @@ from app.program.library.distributions import DistributionValue
 from app.program.modules import running_statistics
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import named_weights, set_training, submodules
-from app.program.packages import copying
+from app.program.packages import copying, datasets
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import MISSING, ClassValue, Foreign, FunctionValue, Inert, Instance, Method, Named, Super
+from app.program.semantics.values import (
+    MISSING,
+    ClassValue,
+    Foreign,
+    FunctionValue,
+    Inert,
+    Instance,
+    Method,
+    Named,
+    Super,
+    special,
+)
 
 _LIMITS: Final = ("min", "max", "eps", "tiny", "smallest_normal", "resolution", "bits")
 _READING_BUFFERS: Final = ("state_dict", "load_state_dict", "buffers", "named_buffers")
@@ -57,6 +69,10 @@ class Members(State):
         """`owner.name`."""
         if name == "__name__":
             return _name_of(owner)
+        if name == "__class__":
+            return self.calls.resolve("type", self.emitter(node))((owner,), {})
+        if name.startswith("__"):
+            return extension.reached(owner, name)
         if is_tensor(owner):
             return self._tensor_attribute(node, owner, name)
         if isinstance(owner, MultiOutput):
@@ -84,6 +100,8 @@ class Members(State):
     def _tensor_attribute(self, node: ast.AST, owner: fx.Node, name: str) -> Value:
         if name == "grad":
             return self.calls.gradients.grad(self.emitter(node), owner)
+        if (owner, name) in self.attributes:
+            return self.attributes[owner, name]
         weight = self.weights.weight_of(owner)
         if name in ("requires_grad", "is_leaf") and weight is not None:
             return (weight.trained and not weight.frozen) or name == "is_leaf"
@@ -98,6 +116,10 @@ class Members(State):
             return getattr(owner, name)
         if isinstance(owner, torch.dtype) and name in ("is_floating_point", "is_complex", "itemsize"):
             return getattr(owner, name)
+        if isinstance(owner, datasets.Batches) and name in ("dataset", "batch_size"):
+            return getattr(owner, name)
+        if isinstance(owner, datasets.Dataset) and name == "tensors":
+            return owner.tensors
         if isinstance(owner, containers.Record) and name in owner.fields:
             return self.read(owner[owner.fields.index(name)])
         if isinstance(owner, list | dict | tuple | str) and not name.startswith("_"):
@@ -123,12 +145,19 @@ class Members(State):
                 return value
         if instance.is_module and name in containers.MODULE_METHODS:
             return Method(instance, name)
+        layer = instance.layer
+        if isinstance(layer, LayerValue):
+            return self._layer_attribute(self.statement or ast.Pass(), layer, name)
+        asked = special(instance, "__getattr__")
+        if asked is not None and not name.startswith("__"):
+            return self.run(asked.function, (instance, name), {})
         known = ", ".join(f"`{key}`" for key in list(instance.own)[:12]) or "none yet"
         kind = instance.kind if isinstance(instance.kind, str) else instance.kind.name
         near = static.nearest(name, instance.own)
         raise Refusal(
             f"`{kind}` has no attribute `{name}`; its attributes are {known}.",
             f"Nearest: `{near}`." if near else f"Assign it in `__init__`: `self.{name} = …`.",
+            raises="AttributeError",
         )
 
     def _layer_attribute(self, node: ast.AST, layer: LayerValue, name: str) -> Value:
@@ -163,7 +192,7 @@ class Members(State):
     def method(self, node: ast.AST, owner: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`owner.name(*args, **kwargs)`."""
         if isinstance(owner, Super):
-            return self._above(owner, name, args, kwargs)
+            return extension.above(self, node, owner, name, args, kwargs)
         if isinstance(owner, Context):
             return owner.call(name, args)
         if isinstance(owner, Instance):
@@ -175,9 +204,9 @@ class Members(State):
             if not owner.is_module:
                 self._instance_attribute(owner, name)
         if isinstance(owner, Instance) and name not in containers.MODULE_METHODS:
-            self._instance_attribute(owner, name)
+            return self.invoke(node, self._instance_attribute(owner, name), args, kwargs)
         if isinstance(owner, Instance | LayerValue):
-            return self._module_method(node, owner, name, args, kwargs)
+            return self.module_method(node, owner, name, args, kwargs)
         if isinstance(owner, ClassValue) and isinstance(self._class_attribute(owner, name), FunctionValue | Method):
             return self._class_method(node, owner, name, args, kwargs)
         if is_tensor(owner):
@@ -286,16 +315,7 @@ class Members(State):
             self.trace.randomness.seeded(self.source.place(node)[0], self.known_integer(node), stream)
         return self.leave_out(node, f".{name}()", owner)
 
-    def _above(self, above: Super, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        for base in above.above:
-            function = base.own.get(name)
-            if isinstance(function, FunctionValue):
-                return self.run(function, (above.instance, *args), kwargs)
-        if name == "__init__":
-            return None
-        raise Refusal(f"`super()` has no `{name}` here.", "Call the method by its own name: `self.…`.")
-
-    def _module_method(
+    def module_method(
         self, node: ast.AST, owner: Instance | LayerValue, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
     ) -> Value:
         if name in ("train", "eval"):
@@ -328,10 +348,17 @@ class Members(State):
         """`owner[index]` of a container of modules, or of an object with `__getitem__`."""
         if isinstance(owner, Instance) and isinstance(owner.kind, str):
             return self.read(containers.item(owner, index))
-        if isinstance(owner, Instance) and isinstance(owner.kind, ClassValue):
-            getter = owner.kind.find("__getitem__")
-            if isinstance(getter, FunctionValue):
-                return self.run(getter, (owner, index), {})
+        getter = special(owner, "__getitem__")
+        if getter is not None:
+            return self.invoke(node, getter, (index,), {})
+        if isinstance(owner, Instance) and owner.kind_is("Sequential"):
+            return self.read(containers.item(owner, index))
+        if isinstance(owner, ClassValue) and owner.members is not None:
+            if not isinstance(index, str) or index not in owner.members:
+                raise Refusal(
+                    f"`{owner.name}` has no member of this name.", f"It has {', '.join(owner.members)}.", raises="KeyError"
+                )
+            return owner.members[index]
         raise Refusal(f"{named(owner).capitalize()} cannot be indexed.")
 
     def grad_mode(self, name: str, args: tuple[Value, ...]) -> bool | None:

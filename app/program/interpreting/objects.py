@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 from app.errors import PullbackError
+from app.program.classes import extension
 from app.program.differentiation.transforms import Transformed
 from app.program.interpreting import module_hooks
 from app.program.interpreting.members import Members
@@ -149,12 +150,14 @@ class Objects(Members):
         return self._called(node, module, args, kwargs)
 
     def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if any(function is running for running in self.stack):
-            raise Refusal(f"`{function.name}` calls itself, and the language has no recursion.", "Use a `for` loop.")
         if len(self.stack) >= CALL_DEPTH:
+            if function in self.stack:
+                raise Refusal(f"`{function.name}` calls itself more than {CALL_DEPTH} deep.", "Use a `for` loop.")
             raise Refusal(f"Calls are nested more than {CALL_DEPTH} deep.", "Give names to what is computed in between.")
         scope = Scope(function.scope, self._bound(function, args, kwargs))
         outside, enabled, statement = self.scope, self.trace.grad_enabled, self.statement
+        yields = self.yielded, self.on_yield
+        self.on_yield, self.next_yield = self.next_yield, None
         self.stack.append(function)
         self.scope = scope
         if function.grad is not None:
@@ -163,17 +166,17 @@ class Objects(Members):
             if isinstance(function.node, ast.Lambda):
                 return self.value(function.node.body)
             collected: list[Value] = []
-            outer, self.yielded = self.yielded, collected
+            self.yielded = collected
             before = len(self.trace.overwritten)
             result = self.body(function.node.body)
-            self.yielded = outer
-            if not _yields(function.node):
+            if self.on_yield is not None or not _yields(function.node):
                 return result
             if len(self.trace.overwritten) > before:
                 raise Refusal(f"The generator `{function.name}` writes into a tensor on its way.", _NOT_LATER)
             return Iterator(self._unchanged(function, scope, collected))
         finally:
             self.scope, self.trace.grad_enabled, self.statement = outside, enabled, statement
+            self.yielded, self.on_yield = yields
             self.stack.pop()
 
     def _unchanged(self, function: FunctionValue, scope: Scope, collected: list[Value]) -> Generator[Value]:
@@ -232,6 +235,8 @@ class Objects(Members):
     def _instance(
         self, node: ast.AST, kind: ClassValue, args: tuple[Value, ...], kwargs: dict[str, Value]
     ) -> Instance | containers.Record:
+        if kind.members is not None:
+            return self._member(kind, args)
         instance = Instance(kind)
         start = kind.find("__init__")
         if start is not MISSING:
@@ -246,9 +251,22 @@ class Objects(Members):
                 record = containers.Record(instance.own[name] for name in kind.fields)
                 record.fields = kind.fields
                 return record
-        elif args or kwargs:
+        elif kind.module and kind.builtin:
+            extension.extend_layer(self, node, instance, args, kwargs)
+        elif (args or kwargs) and not kind.builtin:
             raise Refusal(f"`{kind.name}` takes no arguments.", "Give the class an `__init__`.")
         return instance
+
+    def _member(self, kind: ClassValue, args: tuple[Value, ...]) -> Instance:
+        """`Color("red")` of an `Enum`: the member of that value."""
+        for member in (kind.members or {}).values():
+            if args and (member is args[0] or (type(args[0]) is type(member.own["value"]) and args[0] == member.own["value"])):
+                return member
+        raise Refusal(
+            f"`{kind.name}` has no member of this value.",
+            f"Its members are {', '.join(kind.members or {})}.",
+            raises="ValueError",
+        )
 
     def _filled(
         self, node: ast.AST, instance: Instance, kind: ClassValue, args: tuple[Value, ...], kwargs: dict[str, Value]
@@ -274,6 +292,13 @@ class Objects(Members):
             function = instance.kind.find(name)
             if isinstance(function, FunctionValue):
                 return self.run(function, (instance, *args), kwargs)
+            if function is not MISSING:
+                return self.invoke(node, function, (instance, *args), kwargs)
+        if isinstance(instance.layer, LayerValue):
+            instance.layer.training = instance.training
+            return self.called_layer(node, instance.layer, args, kwargs)
+        if instance.kind_is("Sequential"):
+            return containers.called(instance, lambda part, part_args: self.invoke(node, part, part_args, {}), args)
         raise Refusal(f"`{instance.kind.name}` has no `forward`.", "Give the class `def forward(self, x): …`.")
 
     def super_of(self, node: ast.Call) -> Super:

@@ -93,6 +93,9 @@ def _place(error: PullbackError) -> tuple[int, int]:
 
 def _ending(reader: Reader, last: ast.stmt) -> Returned:
     """The output of a program that neither returns nor ends with an expression."""
+    final = _final_loss(reader)
+    if final is not None:
+        return final
     values = [reader.scope[name] for name in reader.assigned if name in reader.scope]
     if any(isinstance(value, _IDLE) for value in values):
         values = []  # an optimizer is a tool of the program, nothing that it computes
@@ -110,6 +113,21 @@ def _ending(reader: Reader, last: ast.stmt) -> Returned:
     if values:
         return Returned(values[0], _nameless(last))
     raise reader.source.refused(_NO_OUTPUT, last)
+
+
+def _final_loss(reader: Reader) -> Returned | None:
+    """The loss of a final `loss.backward()`; what only shows, checks or steps may stand behind it."""
+    for statement in reversed(reader.source.tree.body):
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "backward":
+            loss = (
+                reader.scope.get(call.func.value.id) if isinstance(call.func.value, ast.Name) else reader.calls.gradients.last
+            )
+            return Returned(loss, call.func.value) if is_tensor(reader.read(loss)) else None
+        is_shown = isinstance(call, ast.Call) and _is_quiet(reader, statement)  # type: ignore[arg-type]
+        if not (is_shown or isinstance(statement, ast.Assert | ast.Pass | ast.Delete)):
+            return None
+    return None
 
 
 def _is_answer(reader: Reader, values: list[Value]) -> bool:

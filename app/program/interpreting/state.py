@@ -37,6 +37,10 @@ class State:
         ignored: line → what was left out there.
         calls: what calls mean.
         weights: the parameters of modules.
+        trying: how many `try` blocks with an `except` are being read.
+        next_yield: what runs where the generator function that is called next yields; None where its members are collected.
+        on_yield: the same of the function that is being read.
+        attributes: what the program hung on tensors by names of its own (`w.g = …`).
         printed: (line, column, text) and a tensor → its gradient as it was printed there last.
     """
 
@@ -65,6 +69,8 @@ class State:
         self.stack: list[Any] = []
         self.calls = Calls(trace, scope, dtype, device, self.weights, self._apply_anywhere)
         self.builtins = self.calls.builtins
+        self.builtins.trying = self._try_more
+        self.calls.gradients.leaves.is_trying = lambda: self.trying > 0
         self.reads = self.calls.reads
         self.defined: list[tuple[str, Any]] = []
         self.assigned: list[str] = []
@@ -72,10 +78,17 @@ class State:
         self.tensors: list[str] = []
         self.stars: list[str] = []
         self.yielded: list[Value] = []
+        self.trying = 0
+        self.next_yield: Callable[[Value], None] | None = None
+        self.on_yield: Callable[[Value], None] | None = None
+        self.attributes: dict[tuple[fx.Node, str], Value] = {}
         self.printed: dict[tuple[tuple[int, int, str], fx.Node], Any] = {}
 
     def _apply_anywhere(self, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         return self.invoke(self.statement or ast.Pass(lineno=1, col_offset=0), function, args, kwargs)
+
+    def _try_more(self, change: int) -> None:
+        self.trying += change
 
     def invoke(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`function(*args, **kwargs)`."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Sequence
 from typing import Final
 
 from app.errors import PullbackError
-from app.program.interpreting.definitions import Definitions, Left, Returned
+from app.program.classes import special_methods
+from app.program.interpreting.block_statements import Blocks
+from app.program.interpreting.definitions import Left, Returned
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.state import DependentError
 from app.program.library import inplace, vocabulary
-from app.program.reading.source import Refusal
+from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
-from app.program.semantics.values import Inert, Named
+from app.program.semantics.values import Named
 
 _PROBLEM_LIMIT: Final = 50  # refusals in one answer: more than a person mends before asking again; chosen
 # What ends the reading at once: the rest of the text would say nothing more.
@@ -25,7 +28,7 @@ def _unread(word: str) -> Refusal:
     return Refusal(f"Nothing after `{word}` is ever read.", "Delete these lines.")
 
 
-class Runner(Definitions):
+class Runner(Blocks):
     """Executes statements with one Reader."""
 
     def __init__(self, reader: Reader) -> None:
@@ -35,7 +38,7 @@ class Runner(Definitions):
             ast.Assign: self._assign, ast.AugAssign: self._augmented, ast.AnnAssign: self._annotated, ast.Expr: self._bare,
             ast.If: self._condition, ast.For: self._loop, ast.While: self._while, ast.Return: self._returned, ast.Import: self._import,
             ast.ImportFrom: self._import, ast.FunctionDef: self._define, ast.ClassDef: self._class, ast.With: self._with,
-            ast.Try: self._try,
+            ast.Try: self._try, ast.Match: self._match,
             ast.Assert: self._assert, ast.Raise: self._raise, ast.Delete: self._delete, ast.Global: self._shared, ast.Nonlocal: self._shared,
         }  # fmt: skip
 
@@ -58,6 +61,8 @@ class Runner(Definitions):
 
     def _failed(self, statement: ast.stmt, error: PullbackError) -> None:
         reader = self._reader
+        if isinstance(error, RaisedError) and reader.trying and not reader.problems:
+            raise error  # a `try` around it may take it
         if isinstance(error, DependentError):
             reader.lost = reader.lost or error
         elif error.code in _FATAL:
@@ -120,6 +125,9 @@ class Runner(Definitions):
         right = reader.value(statement.value)
 
         def changed() -> Value:
+            if special_methods.is_object(left):
+                invoke = functools.partial(reader.invoke, statement)
+                return special_methods.binary(lambda f, a: invoke(f, a, {}), symbol, left, right, written=True)
             value = reader.operate(statement, symbol, left, right)
             if not is_tensor(left) or symbol == "@":
                 return value
@@ -156,7 +164,7 @@ class Runner(Definitions):
     def _condition(self, statement: ast.If) -> Returned | Left | None:
         return self.block(statement.body if self._reader.truth(statement.test) else statement.orelse)
 
-    def _loop(self, statement: ast.For) -> Returned | None:
+    def _loop(self, statement: ast.For) -> Returned | Left | None:
         reader = self._reader
         for item in reader.stream(statement.iter):
             reader.located(statement, reader.iterate)
@@ -166,15 +174,15 @@ class Runner(Definitions):
             if isinstance(left, Returned):
                 return left
             if left == "break" or self._stuck():
-                break
-        return None
+                return None
+        return self.block(statement.orelse)
 
-    def _while(self, statement: ast.While) -> Returned | None:
+    def _while(self, statement: ast.While) -> Returned | Left | None:
         reader = self._reader
         while True:
             reader.statement = statement
             if not reader.truth(statement.test):
-                return None
+                return self.block(statement.orelse)
             reader.located(statement, reader.iterate)
             left = self.block(statement.body)
             if isinstance(left, Returned):
@@ -185,51 +193,6 @@ class Runner(Definitions):
     def _stuck(self) -> bool:
         """Whether a line of the loop cannot be read: once is enough to say so."""
         return bool(self._reader.problems or self._reader.lost)
-
-    # Blocks.
-
-    def _with(self, statement: ast.With) -> Returned | Left | None:
-        reader = self._reader
-        enabled = reader.trace.grad_enabled
-        try:
-            for item in statement.items:
-                self._enter(item)
-            return self.block(statement.body)
-        finally:
-            reader.trace.grad_enabled = enabled
-            if any("fork_rng" in ast.dump(item.context_expr) for item in statement.items):  # it goes on where it was before
-                reader.trace.randomness.seeded(self._source.place(statement)[0])
-
-    def _enter(self, item: ast.withitem) -> None:
-        reader, context = self._reader, item.context_expr
-        path = reader.dotted(context.func if isinstance(context, ast.Call) else context) or ""
-        args: tuple[Value, ...] = ()
-        if isinstance(context, ast.Call):
-            args = tuple(reader.value(a) for a in (*context.args, *(k.value for k in context.keywords)))
-        mode = reader.grad_mode(path, args)
-        if mode is not None:
-            reader.trace.grad_enabled = mode
-        elif (path and vocabulary.is_inert_context(path)) or reader.is_silent(context):
-            reader.leave_out(context, f"with {path or self._source.excerpt(context)}", None)
-        else:
-            raise self._source.refused(
-                Refusal(
-                    f"`with {path or '…'}` is not in the language.",
-                    "Write the lines without `with`; `torch.no_grad()` and `torch.enable_grad()` are understood.",
-                ),
-                context,
-            )
-        if item.optional_vars is not None:
-            reader.assign(item.optional_vars, Inert("a context"))
-
-    def _try(self, statement: ast.Try) -> Returned | Left | None:
-        """The lines between `try` and `except`, and those of `finally`, after a `return` too: an error in them is refused with its line."""
-        self._reader.leave_out(statement, "try … except", None)
-        left = self.block(statement.body)
-        if left is None:
-            left = self.block(statement.orelse)
-        at_last = self.block(statement.finalbody)
-        return left if at_last is None else at_last
 
     # The rest.
 
@@ -245,15 +208,9 @@ class Runner(Definitions):
             reader.lost = before[1]
         if isinstance(value, bool) and not value:
             text = self._source.excerpt(statement)
-            raise self._source.refused(Refusal(f"This does not hold: `{text}`.", "Send inputs for which it holds."), statement)
+            refusal = Refusal(f"This does not hold: `{text}`.", "Send inputs for which it holds.", raises="AssertionError")
+            raise self._source.refused(refusal, statement)
         reader.leave_out(statement, "assert", None)
-
-    def _raise(self, statement: ast.Raise) -> None:
-        text = self._source.excerpt(statement)
-        raise self._source.refused(
-            Refusal(f"The program ends here with an error of its own: `{text}`.", "Send inputs that do not lead here."),
-            statement,
-        )
 
     def _delete(self, statement: ast.Delete) -> None:
         for target in statement.targets:

@@ -156,6 +156,7 @@ def refuse_as_numpy(tensor: fx.Node) -> None:
             "PyTorch refuses this: can't call numpy() on a tensor that requires grad, as its derivative would be lost.",
             "Write `.detach().numpy()` where no derivative is wanted, else stay with tensors: `torch.sin(x)` for `np.sin`.",
             code="operation_failed",
+            raises="RuntimeError",
         )
 
 

@@ -8,17 +8,19 @@ from itertools import islice
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from app.program.classes import special_methods
 from app.program.library import containers
 from app.program.library.attributes import members
 from app.program.library.reads import Reads
+from app.program.packages import datasets
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
 from app.program.semantics.static import LENGTH_LIMIT, length, named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import ClassValue, FunctionValue, Iterator, Method, Named, Partial
+from app.program.semantics.values import ClassValue, FunctionValue, Instance, Iterator, Method, Named, Partial, special
 
 _INSTEAD: Final[dict[str, str]] = {
     "format": "Return the value.",
@@ -73,6 +75,8 @@ class Builtins:
         self._trace = trace
         self._operation = operation
         self._reads, self._invoke = reads, invoke
+        # Notes, by 1 and -1, that what is raised from here on is taken; set by who reads the program.
+        self.trying: Callable[[int], None] = lambda change: None
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
@@ -96,6 +100,13 @@ class Builtins:
                 "Use operations on whole tensors (`arange(n)`).",
                 code="too_costly",
             )
+        if containers.is_sequence(value) and special(value, "__iter__") is None:
+            parts = containers.held(value)
+            return list(parts if any(value.kind_is(kind) for kind in ("ModuleDict", "ParameterDict")) else parts.values())
+        if special_methods.is_object(value):
+            value = self._of_object(value)
+        if isinstance(value, ClassValue) and value.members is not None:
+            value = list(dict.fromkeys(value.members.values()))
         if isinstance(value, Iterator):
             taken = list(islice(value, LENGTH_LIMIT + 1))
             static.check_length(len(taken))
@@ -106,12 +117,20 @@ class Builtins:
             return list(value)
         if isinstance(value, str):
             return list(value)
-        if containers.is_sequence(value):
-            return list(value.own if value.kind.endswith("Dict") else value.own.values())
         raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
+
+    def _of_object(self, value: Value) -> Value:
+        """The members of an object of the program, one at a time."""
+        members = special_methods.members(lambda f, args: self._invoke(f, args, {}), value, self.trying)
+        if members is None:
+            kind = value.kind.name
+            raise Refusal(f"An object of `{kind}` cannot be gone through.", "Give the class `__iter__`, or `__getitem__`.")
+        return members if isinstance(members, list | tuple | range | dict | fx.Node) else Iterator(members)
 
     def stream(self, emit: Emit, value: Value) -> Iterator:
         """The members of `value` one at a time: what is not taken of an iterator stays in it, a list may grow on the way."""
+        if special_methods.is_object(value) and not containers.is_sequence(value):
+            value = self._of_object(value)
         if isinstance(value, Iterator):
             return value
         return Iterator(value if type(value) is list else self.items(emit, value))
@@ -126,8 +145,15 @@ class Builtins:
             return len(value.values)
         if isinstance(value, list | tuple | range | dict | str):
             return static.bounded(length(value) if not isinstance(value, dict) else len(value))  # type: ignore[no-any-return]
-        if containers.is_sequence(value):
-            return len(value.own)
+        if isinstance(value, datasets.Dataset):
+            return value.length
+        function = special(value, "__len__")
+        if function is not None:
+            return static.integer(self._invoke(function, (), {}), "`__len__`")
+        if isinstance(value, ClassValue) and value.members is not None:
+            return len(set(map(id, value.members.values())))
+        if function is None and containers.is_sequence(value):
+            return len(containers.held(value))
         raise Refusal(f"{named(value).capitalize()} has no length.")
 
     def _range(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> range:
@@ -151,6 +177,9 @@ class Builtins:
 
     def _next(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         """`next(iter(loader))`, `next(model.parameters())`."""
+        function = special(args[0], "__next__") if args else None
+        if function is not None:
+            return self._invoke(function, (), {})
         if args and isinstance(args[0], Iterator):
             for member in args[0]:
                 return member
@@ -158,11 +187,11 @@ class Builtins:
             return args[0][0]
         if len(args) == 2:
             return args[1]
-        raise Refusal("`next` has nothing left to give.", "Use `for`.")
+        raise Refusal("`next` has nothing left to give.", "Use `for`.", raises="StopIteration")
 
     def _distinct(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
         values = self.items(emit, args[0]) if args else []
-        static.plain(values)
+        static.plain([value for value in values if not isinstance(value, Instance)])
         return list(dict.fromkeys(values))
 
     def _tuple(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> tuple[Value, ...]:
@@ -172,13 +201,7 @@ class Builtins:
         (value,) = _arguments("sorted", args, {k: v for k, v in kwargs.items() if k not in ("reverse", "key")}, 1)
         if is_tensor(value):
             raise Refusal("`sorted` is for plain numbers.", "Write `sort(x).values`.")
-        if kwargs.get("key") is not None:
-            members = self.items(emit, value)
-            keys = [self._invoke(kwargs["key"], (member,), {}) for member in members]
-            static.plain(keys)
-            order = static.computed(lambda: sorted(range(len(keys)), key=keys.__getitem__), what="`sorted`")
-            return [members[i] for i in (order[::-1] if kwargs.get("reverse") else order)]
-        return static.ordered(self.items(emit, value), bool(kwargs.get("reverse", False)))
+        return static.sorted_by(lambda member: self._invoke(kwargs["key"], (member,), {}), self.items(emit, value), kwargs)
 
     def _sum(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):
@@ -187,15 +210,23 @@ class Builtins:
         values = self.stream(emit, args[0])
         if start is None:
             start = next(values, 0)
+            if special_methods.is_object(start):
+                start = self._add(emit, 0, start)
             if self._trace.has_written and is_tensor(start):  # the next member may be written into the same tensor
                 start = self._add(emit, 0, start)
         return functools.reduce(functools.partial(self._add, emit), values, start)
 
     def _add(self, emit: Emit, left: Value, right: Value) -> Value:
+        return self.operate(emit, "+", left, right)
+
+    def operate(self, emit: Emit, symbol: str, left: Value, right: Value) -> Value:
+        """`left symbol right` of two members."""
+        if special_methods.is_object(left) or special_methods.is_object(right):
+            return special_methods.binary(lambda f, args: self._invoke(f, args, {}), symbol, left, right)
         if is_tensor(left) or is_tensor(right):
-            return emit("+", static.OPERATORS["+"], (left, right), {})
+            return emit(symbol, static.OPERATORS[symbol], (left, right), {})
         self._trace.budget.spend()
-        return static.binary("+", left, right)
+        return static.binary(symbol, left, right)
 
     def _extreme(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):
@@ -242,6 +273,9 @@ class Builtins:
         return not stops
 
     def _abs(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        function = special(args[0], "__abs__") if args else None
+        if function is not None:
+            return self._invoke(function, (), {})
         if args and static.is_number(args[0]):
             return static.computed(abs, *_arguments("abs", args, kwargs, 1), what="`abs`")
         return self._operation(emit, "abs", args, kwargs)
@@ -262,6 +296,9 @@ class Builtins:
     def _cast(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if name == "complex" and len(args) == 2 and any(is_tensor(value) for value in args):
             return self._operation(emit, "complex", args, kwargs)
+        function = special(args[0], f"__{name}__") if args else None
+        if function is not None:
+            args = (self._invoke(function, (), {}),)
         if len(args) == 1 and (is_tensor(args[0]) or isinstance(args[0], MultiOutput)):
             if isinstance(args[0], MultiOutput):
                 raise Refusal(f"`{args[0].operation}` gives several tensors.", f"Take {parts_of(args[0])} first.")

@@ -22,7 +22,7 @@ from app.program.library.reads import Reads
 from app.program.modules import initial
 from app.program.modules.layers import Weight, constructed
 from app.program.modules.weights import Weights
-from app.program.packages import formatting
+from app.program.packages import formatting, python_containers
 from app.program.packages.package_calls import Packages
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -36,7 +36,6 @@ Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 # Writes that leave nothing of what a weight held: before any gradient is taken, they say what it begins with.
 _BEGINNING: Final = ("normal_", "uniform_", "fill_", "zero_", "copy_")
-_LIST_METHODS: Final = ("append", "extend", "insert", "pop", "reverse", "clear", "remove")
 _SOFTMAX: Final = ("softmax", "log_softmax", "nn.functional.softmin", "nn.functional.softmax", "nn.functional.log_softmax")
 # Of the budget of evaluated expressions; a module takes about a millisecond to construct.
 _CONSTRUCTION: Final = 300
@@ -66,7 +65,7 @@ class Calls:
         self.transforms = Transforms(trace, dtype, invoke)
         self.distributions = Distributions()
         self._plain = plain.Plain(invoke, self.builtins.items, self.builtins.stream)
-        self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked)
+        self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
         self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
 
@@ -220,24 +219,14 @@ class Calls:
                 f"`{owner.operation}` gives several tensors, so `.{name}()` has none to work on.",
                 f"Take {builtins.parts_of(owner)} first.",
             )
-        if isinstance(owner, list) and name in _LIST_METHODS:
-            return self._change_list(emit, owner, name, args, kwargs)
-        if isinstance(owner, list | tuple) and name in ("index", "count") and len(args) == 1:
-            static.plain([owner, args[0]])
-            return static.computed(lambda: getattr(owner, name)(args[0]), what=f"`.{name}()`")
-        if isinstance(owner, list) and name == "copy":
-            return list(owner)
-        if isinstance(owner, list) and name == "sort":
-            owner[:] = self.builtins.table["sorted"](emit, (owner,), kwargs)
-            return None
-        if isinstance(owner, list) and name == "add" and len(args) == 1:
-            if args[0] not in owner:
-                owner.append(args[0])
-            return None
+        if isinstance(owner, list | tuple) and name in python_containers.LIST_METHODS:
+            return python_containers.list_method(
+                functools.partial(self.builtins.items, emit), self._invoke, owner, name, args, kwargs
+            )
         if isinstance(owner, tuple) and name == "numel" and not args:
             return functools.reduce(functools.partial(static.binary, "*"), owner, 1)
         if isinstance(owner, dict):
-            return self._dict_method(owner, name, args, kwargs)
+            return python_containers.dict_method(functools.partial(self.builtins.items, emit), owner, name, args, kwargs)
         if isinstance(owner, str):
             return formatting.method(owner, name, args, kwargs)
         if (
@@ -274,24 +263,6 @@ class Calls:
         finally:
             self._trace.grad_enabled = enabled
         return True
-
-    def _dict_method(self, owner: dict[Any, Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if name in ("keys", "values", "items") and not args:
-            return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
-        if name == "get" and args and isinstance(args[0], str | int):
-            return owner.get(args[0], args[1] if len(args) > 1 else None)
-        if name == "pop" and len(args) == 1 and args[0] not in owner:
-            raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.")
-        if name in ("pop", "setdefault") and args and isinstance(args[0], str | int):
-            return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
-        if name == "update":
-            more = {**(dict(args[0]) if args and isinstance(args[0], dict | list) else {}), **kwargs}
-            static.check_length(len(owner) + len(more))
-            owner.update(more)
-            return None
-        if name == "copy":
-            return dict(owner)
-        raise Refusal(f"A dict has no `.{name}()` here.")
 
     def _new_tensor(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         leaf = bool(kwargs.pop("requires_grad", False))
@@ -370,16 +341,6 @@ class Calls:
         if len(args) == 1 and is_tensor(args[0]) and meant.startswith("math.") is False and lookup(meant) is None:
             return self.operation(emit, short, args, kwargs)
         return self.operation(emit, meant, args, kwargs)
-
-    def _change_list(
-        self, emit: Emit, owner: list[Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
-    ) -> Value:
-        if kwargs:
-            raise Refusal(f"`.{name}()` takes no keyword arguments.")
-        if name == "extend" and len(args) == 1:
-            args = (self.builtins.items(emit, args[0]),)
-        static.check_length(len(owner) + (len(args[0]) if name == "extend" and args else 1))
-        return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
 
 
 def _softmax_axis(name: str, tensor: Any) -> int:

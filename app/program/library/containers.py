@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from app.program.modules.layer_table import CONTAINERS
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, members, named_weights, submodules
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
+from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.static import named
-from app.program.semantics.values import Instance, Iterator
+from app.program.semantics.values import ClassValue, FunctionValue, Instance, Iterator, special
 
 # What may be a key of a dict.
 KEYS: Final = (str, int, float, tuple)
 
 
 def is_key(value: Value) -> bool:
-    """Whether `value` can be a key: a string, a number, or a tuple of these."""
+    """Whether `value` can be a key: a string, a number, a tuple of these, a tensor or an object, which is itself."""
     if isinstance(value, tuple):
         return len(value) < 16 and all(isinstance(member, str | int | float) for member in value)
-    return isinstance(value, str | int | float) or value is None
+    if isinstance(value, Instance):
+        return special(value, "__eq__") is None
+    return isinstance(value, str | int | float | ClassValue | FunctionValue) or value is None or is_tensor(value)
 
 
 INERT_METHODS: Final = frozenset(
@@ -69,31 +72,37 @@ def _add(weights: Weights, container: Instance, key: str, part: Value) -> None:
 
 def called(container: Instance, invoke: Callable[[Value, tuple[Value, ...]], Value], args: tuple[Value, ...]) -> Value:
     """`net(x)`: one member after the other."""
-    if container.kind != "Sequential":
+    if not container.kind_is("Sequential"):
         raise Refusal(f"`nn.{container.kind}` cannot be called.", "Call its members: `for layer in layers: x = layer(x)`.")
-    value: Value = None
-    for part in container.own.values():
-        value = invoke(part, args)
-        args = (value,)
-    if not container.own:
-        return args[0] if args else None
-    return value
+    for part in held(container).values():
+        args = (invoke(part, args),)
+    return args[0] if args else None
+
+
+def held(container: Instance) -> dict[str, Value]:
+    """The members of a container; of an object whose class extends one, its modules."""
+    if isinstance(container.kind, str):
+        return container.own
+    return {
+        key: part for key, part in members(container) if not isinstance(part, Weight) or "Parameter" in container.kind.builtin
+    }
 
 
 def item(container: Instance, index: Value) -> Value:
     """`layers[0]`, `layers["a"]`, `net[:2]`."""
-    keys = list(container.own)
+    parts = held(container)
+    keys = list(parts)
     if isinstance(index, str):
-        if index not in container.own:
-            raise Refusal(f"There is no member `{index}`.", f"The members are {', '.join(keys[:20])}.")
-        return container.own[index]
+        if index not in parts:
+            raise Refusal(f"There is no member `{index}`.", f"The members are {', '.join(keys[:20])}.", raises="KeyError")
+        return parts[index]
     if isinstance(index, slice):
-        part = Instance(container.kind, parent=container.parent)
-        part.own = {key: container.own[key] for key in keys[index]}
+        part = Instance(container.kind if isinstance(container.kind, str) else container.kind.builtin, parent=container.parent)
+        part.own = {key: parts[key] for key in keys[index]}
         return part
     if not isinstance(index, int) or not -len(keys) <= index < len(keys):
-        raise Refusal(f"There is no member {index}; there are {len(keys)}.")
-    return container.own[keys[index]]
+        raise Refusal(f"There is no member {index}; there are {len(keys)}.", raises="IndexError")
+    return parts[keys[index]]
 
 
 def applied(module: Instance | LayerValue, run: Callable[[Value], Value]) -> Value:
@@ -144,10 +153,12 @@ def _changed(weights: Weights, module: Instance, name: str, args: tuple[Value, .
             _add(weights, module, str(len(module.own)), part)
         return module
     if name in ("keys", "values", "items") and not values:
-        return [tuple(pair) for pair in module.own.items()] if name == "items" else list(getattr(module.own, name)())
+        parts = held(module)
+        return [tuple(pair) for pair in parts.items()] if name == "items" else list(getattr(parts, name)())
     kind = module.kind if isinstance(module.kind, str) else module.kind.name
     raise Refusal(f"`{kind}` has no `.{name}()` here.")
 
 
 def is_sequence(value: Value) -> bool:
-    return isinstance(value, Instance) and isinstance(value.kind, str) and not isinstance(value, MultiOutput)
+    """Whether `value` is a container of modules, or of a class of the program that extends one."""
+    return isinstance(value, Instance) and (isinstance(value.kind, str) or value.kind.builtin in CONTAINERS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from typing import Any, Final
 
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
+from app.program.packages import python_containers
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.values import Inert, Named
@@ -46,7 +48,8 @@ _INERT_DECORATORS: Final = (
     "functools.lru_cache", "functools.cache", "lru_cache", "functools.wraps", "wraps", "abc.abstractmethod", "abstractmethod", "overload",
     "typing.overload", "override", "dataclasses.dataclass", "torch.jit.script", "final", "jit.interface", "autocast", "amp.autocast",
     "cuda.amp.autocast", "cuda.amp.custom_fwd", "amp.custom_fwd", "cuda.amp.custom_bwd", "amp.custom_bwd",
-    "autograd.function.once_differentiable", "once_differentiable",
+    "autograd.function.once_differentiable", "once_differentiable", "contextlib.contextmanager", "contextmanager", "enum.unique", "unique",
+    "total_ordering", "functools.total_ordering", "runtime_checkable", "typing.runtime_checkable", "torch.compiler.disable", "compiler.disable",
 )  # fmt: skip
 _INERT_CONTEXTS: Final = (
     "autograd.set_detect_anomaly", "autograd.detect_anomaly", "random.fork_rng", "autograd.profiler.profile",
@@ -154,10 +157,13 @@ def is_known(path: str) -> bool:
         or short in ("backends", "backends.cudnn", "backends.cuda", "backends.cuda.matmul", "backends.mps")
         or short.startswith(("distributions.", "optim.", "einops.", "copy."))
         or short in SAME
+        or python_containers.is_container(short)
         or short
         in (
             "allclose",
             "equal",
+            "autograd.gradcheck",
+            "autograd.gradgradcheck",
             "nn.utils.parameters_to_vector",
             "is_grad_enabled",
             "finfo",
@@ -206,6 +212,36 @@ def is_module_base(path: str) -> bool:
 
 def is_custom_base(path: str) -> bool:
     return spelled(path) in ("autograd.Function", "autograd.function.Function", "Function")
+
+
+# Python's classes that a class of the program may extend, and what is read of them (`ClassValue.builtin`).
+_EXTENDED: Final[dict[str, str]] = {
+    "object": "", "ABC": "", "Protocol": "", "Generic": "", "Dataset": "", "IterableDataset": "", "Enum": "Enum", "IntEnum": "int or str Enum",
+    "StrEnum": "int or str Enum", "str": "str", "int": "int", **{
+        name: name
+        for name, kind in vars(builtins).items()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    },
+}  # fmt: skip
+
+
+def extended(path: str) -> tuple[str | None, bool]:
+    """What a class is by its base `path`: `Enum`, an exception, a module of PyTorch, "" for a plain one; and whether it is a module.
+
+    None where a class may not extend it.
+    """
+    if is_module_base(path) or is_custom_base(path):
+        return "", is_module_base(path)
+    part = layer_name(path) or container_name(path)
+    if part is not None:
+        return part, True
+    return _EXTENDED.get(path.rpartition(".")[2]), False
+
+
+def is_decorator(path: str) -> bool:
+    """Whether a name of PyTorch or Python makes a function of a function."""
+    short = spelled(path)
+    return bool(_GRADIENTS.fullmatch(short)) or short in ("functools.partial", "partial") or short in SAME
 
 
 def base_refused(path: str) -> Refusal:

@@ -44,6 +44,7 @@ class Weight:
         frozen: `requires_grad` was set to False: no `backward()` gives it a gradient.
         first: the node with its first value, where nobody sent one: what later steps of training leave in `initial` is not it.
         trained: a parameter, whose gradient can be asked for; a buffer otherwise.
+        tied: other modules that hold it, and its names there (`decoder.weight = embedding.weight`).
         typed: its dtype was written where it was made, or it is a layer's own: by PyTorch's default it is float32 otherwise.
     """
 
@@ -54,6 +55,7 @@ class Weight:
     first: fx.Node | None = None
     frozen: bool = False
     typed: bool = True
+    tied: list[tuple[Any, str]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)

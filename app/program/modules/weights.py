@@ -82,7 +82,7 @@ class Weights:
                         expected=str(list(wanted)),
                         given=str(list(shape)),
                     )
-                self.taken.add(name)
+                self.taken.update(names)
                 return leaf
         if not weight.trained:
             return weight.initial
@@ -92,9 +92,19 @@ class Weights:
         return weight.initial
 
     def _names(self, weight: Weight) -> list[str]:
-        """The names that a weight may be sent by, the one that it is called by first."""
+        """The names that a weight may be sent by, the one that it is called by first; those of places that it is tied to last."""
+        if not weight.tied:
+            return self._names_at(weight.parent)
+        names = [name for place in (weight.parent, *weight.tied) for name in self._names_at(place)]
+        root = weight.parent
+        while root is not None and root[0] is not None and root[0].parent is not None and root[0].parent[0] is not None:
+            root = root[0].parent
+        whole = root[0] if root is not None else None
+        first = [name for name, other in named_weights(whole) if other is weight] if whole is not None else []
+        return list(dict.fromkeys([*first, *names]))  # `named_parameters` tells of it under the first
+
+    def _names_at(self, parent: tuple[Any, str] | None) -> list[str]:
         keys: list[str] = []
-        parent = weight.parent
         owner: Any = None
         while parent is not None and parent[0] is not None and len(keys) < _NESTED:
             owner = parent[0]
@@ -155,7 +165,7 @@ class Weights:
 
     def refuse_unused(self, names: list[str]) -> None:
         """Refuses inputs with dotted names that no weight took."""
-        known = [*self.initial, *self.taken]
+        known = sorted({*self.initial, *(name for name in self.taken if name in self._sent)})
         unused = {other for weight in self._all() for other in self._names(weight)} if set(names) - self.taken else set()
         for name in names:
             if name not in self.taken and name not in unused and not name.endswith(".num_batches_tracked"):

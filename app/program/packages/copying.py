@@ -46,6 +46,10 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
         for key, member in value.own.items():
             instance.own[key] = again(member)
             weights.adopt(instance.own[key], instance, key)
+        if value.layer is not None:
+            instance.layer = again(value.layer)
+            for key in value.layer.weights:  # the object's own are those of the layer
+                instance.layer.weights[key] = instance.own[key]
         return instance
     if isinstance(value, list):
         return [again(member) for member in value]

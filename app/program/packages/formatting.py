@@ -16,7 +16,8 @@ _FIELD: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_]\w*|\d*)(![rs])?(?::([^{}]*))
 _PERCENT: Final = re.compile(r"%(?:\((\w+)\))?([#0\- +]*\d{0,3}(?:\.\d{1,2})?)[hlL]?([diouxXeEfFgGcrs%])")
 _METHODS: Final = (
     "lower", "upper", "startswith", "endswith", "strip", "lstrip", "rstrip", "split", "replace", "title", "capitalize", "isdigit", "count",
-    "removeprefix", "removesuffix",
+    "removeprefix", "removesuffix", "find", "index", "rfind", "isalpha", "isalnum", "isupper", "islower", "isspace", "splitlines", "zfill",
+    "ljust", "rjust", "center", "rsplit", "partition", "rpartition", "swapcase", "casefold",
 )  # fmt: skip
 # A text that holds tensors: it can be printed, and nothing else.
 TEXT: Final = Inert("a text")

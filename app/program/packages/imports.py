@@ -19,6 +19,8 @@ _SILENT: Final = frozenset(
     {"matplotlib", "pylab", "seaborn", "plotly", "logging", "loguru", "wandb", "tensorboard", "tensorboardX", "IPython", "rich", "pprint",
      "mlflow", "torchsummary", "torchinfo", "torchviz", "gc", "pdb", "datetime", "neptune", "comet_ml", "absl", "argparse", "termcolor"}
 )  # fmt: skip
+# Names of such packages that hold what a program computes with.
+MEANT: Final = ("types.SimpleNamespace", "argparse.Namespace")
 # Names of PyTorch that show or measure, too.
 _SILENT_TORCH: Final = ("torch.utils.tensorboard", "torch.profiler", "torch.utils.benchmark")
 
@@ -26,6 +28,8 @@ _SILENT_TORCH: Final = ("torch.utils.tensorboard", "torch.profiler", "torch.util
 def bound(path: str) -> Any:
     """What a name stands for that was imported as `path`."""
     root = path.partition(".")[0]
+    if path in MEANT:
+        return Named(path)
     if root in _SILENT or path.startswith(_SILENT_TORCH):
         return Foreign(path, silent=True)
     return Named(path) if root in KNOWN else Foreign(path)

@@ -10,14 +10,16 @@ import torch
 
 from app.program.differentiation import nesting
 from app.program.library import attributes, plain, vocabulary
+from app.program.library.builtins import Builtins
 from app.program.library.lookup import lookup
 from app.program.modules.weights import Weights
 from app.program.packages import copying, datasets, einops_patterns
+from app.program.packages.python_containers import Containers
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import Begun, Inert, Named
+from app.program.semantics.values import CHECKED, Begun, Inert, Named
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 
@@ -34,9 +36,11 @@ class Packages:
         operation: Callable[..., Any],
         make: Callable[..., Any],
         stacked: Callable[[Emit, Value], Value],
+        builtins: Builtins,
     ) -> None:
         self._trace, self._dtype, self._weights, self._invoke = trace, dtype, weights, invoke
         self._operation, self._make, self._stacked = operation, make, stacked
+        self._builtins = builtins
 
     def resolve(self, short: str, emit: Emit) -> Called | None:
         """What stands beside PyTorch's operations: limits of dtypes, copies, einops, functions that give what they are given."""
@@ -50,19 +54,6 @@ class Packages:
             return lambda args, kwargs: args[0] if args else Named("compile")
         if short in ("tqdm.tqdm", "tqdm.trange", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.std.tqdm", "tqdm.auto.trange"):
             return lambda args, kwargs: static.span(*args) if short.endswith("trange") else (args or (*kwargs.values(), []))[0]
-        if short in ("utils.checkpoint.checkpoint", "checkpoint"):
-            rest = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug")
-            return lambda args, kwargs: self._invoke(args[0], args[1:], {k: v for k, v in kwargs.items() if k not in rest})
-        if short in ("cuda.amp.GradScaler", "amp.GradScaler", "GradScaler"):
-            return lambda args, kwargs: Inert("a scaler")
-        if short == "dataclasses.field":
-            return lambda args, kwargs: (
-                Begun(kwargs["default_factory"]) if "default_factory" in kwargs else kwargs.get("default")
-            )
-        if short in ("utils.data.TensorDataset", "utils.data.DataLoader"):
-            return lambda args, kwargs: (
-                datasets.dataset(args) if short.endswith("Dataset") else datasets.batches(emit, args, kwargs)
-            )
         if short in ("allclose", "equal"):
             return functools.partial(self._same, emit, "isclose" if short == "allclose" else "eq")
         if short == "nn.utils.parameters_to_vector":
@@ -73,7 +64,37 @@ class Packages:
             return lambda args, kwargs: is_tensor(args[0]) if short == "is_tensor" else self._dtype
         if short.startswith("np."):
             return self._of_numpy(short.removeprefix("np."), emit)
+        return self._of_training(short, emit) or self._containers(emit).resolve(short)
+
+    def _of_training(self, short: str, emit: Emit) -> Called | None:
+        """What stands around a model: checkpoints, scalers, checks, data."""
+        if short in ("utils.checkpoint.checkpoint", "checkpoint"):
+            rest = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug")
+            return lambda args, kwargs: self._invoke(args[0], args[1:], {k: v for k, v in kwargs.items() if k not in rest})
+        if short in ("cuda.amp.GradScaler", "amp.GradScaler", "GradScaler"):
+            return lambda args, kwargs: Inert("a scaler")
+        if short == "dataclasses.field":
+            return lambda args, kwargs: (
+                Begun(kwargs["default_factory"]) if "default_factory" in kwargs else kwargs.get("default")
+            )
+        if short in ("autograd.gradcheck", "autograd.gradgradcheck", "gradcheck", "gradgradcheck"):
+            return lambda args, kwargs: CHECKED
+        if short in ("utils.data.TensorDataset", "utils.data.DataLoader"):
+            return lambda args, kwargs: (
+                datasets.dataset(args)
+                if short.endswith("Dataset")
+                else datasets.batches(emit, functools.partial(self._builtins.items, emit), args, kwargs)
+            )
         return None
+
+    def _containers(self, emit: Emit) -> Containers:
+        items, stream = self._builtins.items, self._builtins.stream
+        return Containers(
+            self._invoke,
+            lambda value: items(emit, value),
+            lambda value: stream(emit, value),
+            functools.partial(self._builtins.operate, emit),
+        )
 
     def _same(self, emit: Emit, operation: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`torch.allclose(a, b)`, `torch.equal(a, b)`: one truth value, which a condition follows."""

@@ -23,7 +23,7 @@ _SYNTAX: Final[tuple[type[ast.AST], ...]] = (
     ast.Assert, ast.Raise, ast.Delete, ast.Global, ast.Nonlocal, ast.Lambda, ast.NamedExpr, ast.JoinedStr, ast.FormattedValue,
     ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.comprehension,
     ast.Compare, ast.Call, ast.keyword, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List, ast.Tuple,
-    ast.Yield, ast.YieldFrom, ast.Set, ast.SetComp, ast.Try, ast.ExceptHandler,
+    ast.Yield, ast.YieldFrom, ast.Set, ast.SetComp, ast.Try, ast.ExceptHandler, ast.Match, ast.match_case, ast.pattern,
     ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
 # What is not in the language, and what to write instead.
@@ -32,14 +32,13 @@ _INSTEAD: Final[dict[type[ast.AST], tuple[str, str]]] = {
     ast.AsyncWith: ("`async with`", "Leave it out."),
     ast.AsyncFor: ("`async for`", "Use `for`."),
     ast.Await: ("`await`", "Leave it out."),
-    ast.Match: ("`match`", "Use `if` / `elif` on known values."),
 }  # fmt: skip
 # Texts that come again with other numbers; a tree takes some 120 bytes for each byte of its text, so all of them take 15 MB at most.
 _REMEMBERED: Final = 64
 _REMEMBERED_BYTES: Final = 2_000
 # Names with underscores that a pasted class or script has, and what of them is read.
 # What shows an object: nothing in the language calls it.
-_NEVER_READ: Final = ("__repr__", "__str__")
+_NEVER_READ: Final = ("__repr__", "__str__", "__hash__", "__del__")
 # Packages whose names are known, so that all of them can be imported at once.
 _STARRED: Final = (
     "torch",
@@ -53,21 +52,50 @@ _STARRED: Final = (
     "functorch",
     "einops",
 )
-_KNOWN_DUNDERS: Final = (
-    "__init__", "__call__", "__name__", "__class__", "__future__", "__len__", "__getitem__", "__repr__", "__str__", "__iter__", "__post_init__",
+# What Python asks of objects: methods that operators, `len`, `in`, `with`, loops and conditions call.
+_SPECIAL_METHODS: Final = (
+    "__init__", "__call__", "__len__", "__getitem__", "__setitem__", "__iter__", "__next__", "__contains__", "__bool__", "__enter__", "__exit__",
+    "__post_init__", "__getattr__", "__add__", "__radd__", "__iadd__", "__sub__", "__rsub__", "__isub__", "__mul__", "__rmul__", "__imul__",
+    "__truediv__", "__rtruediv__", "__itruediv__", "__floordiv__", "__rfloordiv__", "__mod__", "__rmod__", "__pow__", "__rpow__",
+    "__matmul__", "__rmatmul__", "__and__", "__rand__", "__or__", "__ror__", "__xor__", "__rxor__", "__lshift__", "__rshift__", "__neg__",
+    "__pos__", "__abs__", "__invert__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__float__", "__int__", "__reversed__",
 )  # fmt: skip
-_ATTRIBUTE_DUNDERS: Final = ("__init__", "__name__")
-_NAME_DUNDERS: Final = ("__name__", "__class__")
+_KNOWN_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__", "__class__", "__future__", "__repr__", "__str__", "__hash__")
+_ATTRIBUTE_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__")
+# What a class asks of itself: `self.__class__(…)`, `self.__dict__.update(kwargs)`.
+_OWN_DUNDERS: Final = ("__class__", "__dict__")
+_NAME_DUNDERS: Final = ("__name__", "__class__", *_SPECIAL_METHODS)
 
 
 class Refusal(Exception):  # noqa: N818 (it is no error yet: PullbackError is)
     """A refusal that does not know its place yet; the reader of the tree adds line and column."""
 
     def __init__(
-        self, detail: str, fix: str | None = None, *, code: str = "bad_program", expected: str | None = None, given: Any = None
+        self,
+        detail: str,
+        fix: str | None = None,
+        *,
+        code: str = "bad_program",
+        expected: str | None = None,
+        given: Any = None,
+        raises: str | None = None,
     ) -> None:
+        """`raises`: Python's name of the exception that the same line raises in PyTorch, where it does: an `except` may take it."""
         super().__init__(detail)
         self.detail, self.fix, self.code, self.expected, self.given = detail, fix, code, expected, given
+        self.raises = raises
+
+
+class RaisedError(PullbackError):
+    """A refusal of what Python or PyTorch refuses as well, so that the program's own `except` may take it.
+
+    Attributes:
+        raises: Python's name of the exception.
+        instance: the object of the program that was raised, where it was one of its own.
+    """
+
+    raises: str
+    instance: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +109,7 @@ class Source:
         ignored: line → what was left out there before Python's grammar read it.
         problems: what is not in the language, in the order of the text.
         unreadable: the innermost statements that hold it, by `id`.
+        waits: it has an `except`, which may take what is refused.
     """
 
     tree: ast.Module
@@ -89,6 +118,7 @@ class Source:
     ignored: dict[int, str]
     problems: list[PullbackError] = field(default_factory=list)
     unreadable: set[int] = field(default_factory=set)
+    waits: bool = False
 
     def place(self, node: ast.AST) -> tuple[int, int]:
         """Line and column of `node`, from 1, as an editor counts them."""
@@ -114,7 +144,8 @@ class Source:
     def refused(self, refusal: Refusal, node: ast.AST) -> PullbackError:
         """`refusal` with its place."""
         line, column = self.place(node)
-        return PullbackError(
+        kind = PullbackError if refusal.raises is None else RaisedError
+        error = kind(
             refusal.code,
             f"Line {line}, column {column}: {refusal.detail}",
             at=f"{line}:{column}",
@@ -122,6 +153,9 @@ class Source:
             given=refusal.given,
             fix=refusal.fix,
         )
+        if isinstance(error, RaisedError) and refusal.raises is not None:
+            error.raises = refusal.raises
+        return error
 
 
 def read(text: str) -> Source:
@@ -154,7 +188,9 @@ def _remembered(text: str) -> Source:
 
 def _read(text: str) -> Source:
     clean = cleaned(text)
-    source = Source(_parse(clean.text, clean.margins), tuple(clean.text.split("\n")), clean.margins, clean.ignored)
+    tree = _parse(clean.text, clean.margins)
+    waits = any(isinstance(node, ast.ExceptHandler) for node in ast.walk(tree))
+    source = Source(tree, tuple(clean.text.split("\n")), clean.margins, clean.ignored, waits=waits)
     _check(source)
     return source
 
@@ -211,8 +247,14 @@ def _check(source: Source) -> None:
             source.problems.append(source.refused(refusal, near))
             source.unreadable.add(id(statement))
             continue
+        if isinstance(node, ast.Attribute) and node.attr == "__name__" and _is_class_of(node.value):
+            node = node.value  # `m.__class__.__name__`
         below = reversed(list(ast.iter_child_nodes(node)))
         stack += [(child, depth + 1, near, statement) for child in below if not _is_hint(node, child)]
+
+
+def _is_class_of(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "__class__"
 
 
 def _is_hint(node: ast.AST, child: ast.AST) -> bool:
@@ -230,8 +272,6 @@ def _not_in_language(node: ast.AST) -> Refusal | None:
         return Refusal(f"{what} is not in the language.", fix)
     if isinstance(node, ast.Constant) and isinstance(node.value, bytes):
         return Refusal("Bytes are not in the language.", "Use numbers or a string.")
-    if isinstance(node, ast.For | ast.While) and node.orelse:
-        return Refusal("`else` after a loop is not in the language.", "Write those lines after the loop.")
     if isinstance(node, ast.Import):
         return next((refusal for alias in node.names if (refusal := _not_importable(alias.name))), None)
     if isinstance(node, ast.ImportFrom):
@@ -259,12 +299,14 @@ def _not_importable(module: str) -> Refusal | None:
 def _underscored(node: ast.AST) -> Refusal | None:
     """What reaches into Python or PyTorch by names that start with underscores."""
     if isinstance(node, ast.Attribute) and _is_private(node.attr, _ATTRIBUTE_DUNDERS):
+        if node.attr in _OWN_DUNDERS and isinstance(node.value, ast.Name) and node.value.id in ("self", "other"):
+            return None
         instead = "Write `type(x)`." if node.attr == "__class__" else None
         return Refusal(f"`.{node.attr}` is not in the language: no attribute starts with an underscore.", instead)
     if isinstance(node, ast.Name) and node.id.startswith("__") and node.id not in _NAME_DUNDERS:
         return Refusal(f"`{node.id}` is not in the language: no name starts with two underscores.")
     if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.startswith("__") and node.name not in _KNOWN_DUNDERS:
-        return Refusal(f"`{node.name}` is not in the language.", "A class has `__init__` and `forward`.")
+        return Refusal(f"`{node.name}` is not in the language.", "Give the method a name without underscores.")
     if isinstance(node, ast.arg) and node.arg.startswith("__"):
         return Refusal(f"The argument `{node.arg}` is not in the language: no name starts with two underscores.")
     if isinstance(node, ast.keyword) and node.arg and node.arg.startswith("_"):

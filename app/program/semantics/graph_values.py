@@ -160,6 +160,8 @@ def item_of(owner: list[Value] | tuple[Value, ...] | range, index: Value) -> Val
     try:
         return owner[index]
     except IndexError as error:
-        raise Refusal(f"The index {index} is out of range: the list has {static.length(owner)} members.") from error
+        raise Refusal(
+            f"The index {index} is out of range: the list has {static.length(owner)} members.", raises="IndexError"
+        ) from error
     except (TypeError, ValueError) as error:
         raise Refusal(f"This slice does not work on a list: {error}.") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from app.program.reading.source import Refusal
@@ -71,11 +71,17 @@ def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
     try:
         return sizes.computed(function, *values) if sizes.holds(values) else function(*values)
     except ZeroDivisionError as error:
-        raise Refusal("This divides a plain number by zero.", "Write `inf` or `nan` if that is meant.") from error
+        raise Refusal(
+            "This divides a plain number by zero.", "Write `inf` or `nan` if that is meant.", raises="ZeroDivisionError"
+        ) from error
     except OverflowError as error:
-        raise Refusal(f"The result of {what} is too large for a number.", "Write `inf` if that is meant.") from error
+        raise Refusal(
+            f"The result of {what} is too large for a number.", "Write `inf` if that is meant.", raises="OverflowError"
+        ) from error
     except (TypeError, ValueError, LookupError) as error:
-        raise Refusal(f"{what} does not work on {', '.join(named(v) for v in values)}: {str(error)[:100]}.") from error
+        raise Refusal(
+            f"{what} does not work on {', '.join(named(v) for v in values)}: {str(error)[:100]}.", raises=type(error).__name__
+        ) from error
 
 
 def _check_power(base: int, exponent: int) -> None:
@@ -265,6 +271,18 @@ def ordered(values: Iterable[Any], reverse: bool = False) -> list[Any]:
     plain(members)
     result: list[Any] = computed(lambda m: sorted(m, reverse=reverse), members, what="`sorted`")
     return result
+
+
+def sorted_by(key: Callable[[Any], Any], values: Sequence[Any], options: Mapping[str, Any]) -> list[Any]:
+    """Python's `sorted(values, **options)`; `key` is called where the options have one."""
+    if options.get("key") is None:
+        return ordered(values, bool(options.get("reverse", False)))
+    keys = [key(member) for member in values]
+    plain(keys)
+    order = computed(
+        lambda: sorted(range(len(keys)), key=keys.__getitem__, reverse=bool(options.get("reverse"))), what="`sorted`"
+    )
+    return [values[index] for index in order]
 
 
 def cast(kind: str, value: Any) -> Any:

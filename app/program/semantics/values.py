@@ -45,6 +45,8 @@ class ClassValue:
         fields: of a dataclass or a named tuple, in order; None for other classes.
         custom: it extends `torch.autograd.Function`.
         is_tuple: its objects are tuples, whose members have the names of `fields`.
+        members: of an `Enum`, by name; None for other classes.
+        builtin: the module of PyTorch (`Linear`, `Sequential`), Python's exception or `Enum` that it extends, "" where none.
     """
 
     name: str
@@ -54,6 +56,8 @@ class ClassValue:
     fields: tuple[str, ...] | None = None
     custom: bool = False
     is_tuple: bool = False
+    members: dict[str, Instance] | None = None
+    builtin: str = ""
 
     # The class and those above it in the order in which Python looks into them: worked out once, where the class is made.
     order: tuple[ClassValue, ...] = field(init=False, repr=False)
@@ -103,6 +107,7 @@ class Instance:
         training: as `train()` and `eval()` set it.
         parent: the module that holds it (None for a name of the program) and its name there.
         hooks, pre_hooks: functions that each call of it goes through, after and before its `forward`.
+        layer: the module of PyTorch that it is besides, where its class extends one.
     """
 
     kind: ClassValue | str
@@ -111,10 +116,15 @@ class Instance:
     parent: tuple[Any, str] | None = None
     hooks: list[Any] = field(default_factory=list)
     pre_hooks: list[Any] = field(default_factory=list)
+    layer: Any = None
 
     @property
     def is_module(self) -> bool:
         return isinstance(self.kind, str) or self.kind.module
+
+    def kind_is(self, container: str) -> bool:
+        """Whether it is the container of modules of this name, or of a class that extends that."""
+        return self.kind == container if isinstance(self.kind, str) else self.kind.builtin == container
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +134,21 @@ class Method:
     owner: Any
     name: str
     function: Any = None
+
+
+def special(value: object, name: str) -> Method | None:
+    """The method `name` (`__add__`, `__len__`) that the class of an object of the program has, bound to it; None where it has none."""
+    if not isinstance(value, Instance) or not isinstance(value.kind, ClassValue):
+        return None
+    function = value.kind.find(name)
+    return None if function is MISSING or function is None else Method(value, name, function)
+
+
+def plain_member(value: Any) -> Any:
+    """The number or string that a member of an `IntEnum` or a `(str, Enum)` is; any other value itself."""
+    if isinstance(value, Instance) and isinstance(value.kind, ClassValue) and value.kind.builtin == "int or str Enum":
+        return value.own["value"]
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +192,14 @@ class Foreign:
 
     path: str
     silent: bool = False
+
+
+# `enum.auto()`: the number of the member.
+AUTO: Final = Inert("a number that Enum gives")
+
+
+# What `gradcheck` gives: it can be printed and asserted.
+CHECKED: Final = Foreign("torch.autograd.gradcheck", silent=True)
 
 
 class DefaultDict(dict):  # type: ignore[type-arg]

@@ -1,0 +1,98 @@
+"""What a class of the program has from the one that it extends: `super()`, PyTorch's modules, Python's own attributes."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any, Protocol
+
+from app.program.library import containers
+from app.program.modules.layers import LayerValue, Weight
+from app.program.reading.source import Refusal
+from app.program.semantics.graph_values import Value
+from app.program.semantics.static import named
+from app.program.semantics.values import ClassValue, FunctionValue, Instance, Method, Super, special
+
+# Methods of modules that a class of the program may have of its own, with `super()` for what PyTorch does.
+_OF_MODULES = (
+    "train",
+    "eval",
+    "parameters",
+    "named_parameters",
+    "state_dict",
+    "to",
+    "load_state_dict",
+    "zero_grad",
+    "apply",
+    "requires_grad_",
+)
+
+
+class Reading(Protocol):
+    """What is asked of who reads the program."""
+
+    calls: Any
+    weights: Any
+    emitter: Any
+
+    def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value: ...
+
+    def invoke(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value: ...
+
+    def module_method(
+        self, node: ast.AST, owner: Any, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value: ...
+
+
+def above(reader: Reading, node: ast.AST, asked: Super, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    """`super().name(*args, **kwargs)`."""
+    instance = asked.instance
+    for base in asked.above:
+        function = base.own.get(name)
+        if isinstance(function, FunctionValue):
+            return reader.run(function, ((base if function.role == "class" else instance), *args), kwargs)
+    builtin = instance.kind.builtin if isinstance(instance.kind, ClassValue) else ""
+    if name == "__init__":
+        if instance.is_module and builtin:
+            extend_layer(reader, node, instance, args, kwargs)
+        return None
+    if name in ("forward", "__call__") and instance.layer is not None:
+        return reader.invoke(node, instance.layer, args, kwargs)
+    if name == "forward" and instance.kind_is("Sequential"):
+        return containers.called(instance, lambda part, values: reader.invoke(node, part, values, {}), args)
+    if name == "__setattr__" and len(args) == 2 and isinstance(args[0], str):
+        reader.weights.adopt(args[1], instance, args[0])
+        instance.own[args[0]] = args[1]
+        return None
+    if name in _OF_MODULES and instance.is_module:
+        return reader.module_method(node, instance, name, args, kwargs)
+    raise Refusal(f"`super()` has no `{name}` here.", "Call the method by its own name: `self.…`.")
+
+
+def extend_layer(reader: Reading, node: ast.AST, instance: Instance, args: tuple[Value, ...], kwargs: dict[str, Value]) -> None:
+    """`super().__init__(…)` of a class that extends a module of PyTorch: its weights and members are the object's own."""
+    builtin = instance.kind.builtin if isinstance(instance.kind, ClassValue) else instance.kind
+    layer = reader.calls.resolve(f"nn.{builtin}", reader.emitter(node))(args, kwargs)
+    if isinstance(layer, Instance):
+        for key, part in layer.own.items():
+            if isinstance(part, LayerValue | Weight | Instance) and part.parent is not None and part.parent[0] is layer:
+                part.parent = (instance, key)
+            instance.own[key] = part
+        return
+    instance.layer = layer
+    for key, weight in layer.weights.items():
+        weight.parent = (instance, key)
+        instance.own[key] = weight
+
+
+def reached(owner: Value, name: str) -> Value:
+    """`owner.__dict__`, or a special method of an object by its name (`self.__call__(x)`)."""
+    if name == "__dict__" and isinstance(owner, Instance) and isinstance(owner.kind, ClassValue) and not owner.is_module:
+        return owner.own
+    method = special(owner, name)
+    if method is not None:
+        return method
+    if isinstance(owner, ClassValue) and isinstance(owner.find(name), FunctionValue):
+        return owner.find(name)
+    if isinstance(owner, Super):
+        return Method(owner, name)
+    raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", raises="AttributeError")

@@ -1,0 +1,237 @@
+"""Python's containers beside lists and dicts: `deque`, `Counter`, `SimpleNamespace`, and the functions of `itertools` and `operator`."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from app.program.reading.source import Refusal
+from app.program.semantics import static
+from app.program.semantics.graph_values import Value
+from app.program.semantics.values import AUTO, ClassValue, Instance, Iterator
+
+Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
+Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
+_NAMESPACE: Final = ClassValue("SimpleNamespace", (), module=False, own={}, builtin="namespace")
+# Functions of `operator`, by the signs that they are.
+_OPERATORS: Final = {
+    "add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**", "matmul": "@", "lt": "<", "le": "<=", "gt": ">",
+    "ge": ">=", "eq": "==", "ne": "!=", "and_": "&", "or_": "|", "xor": "^", "iadd": "+", "imul": "*",
+}  # fmt: skip
+
+
+class Deque(list):  # type: ignore[type-arg]
+    """`collections.deque`: a list that drops what is too much on its other side."""
+
+    limit: int | None = None
+
+    def append(self, member: Any) -> None:
+        super().append(member)
+        self._shortened(0)
+
+    def extend(self, members: Iterable[Any]) -> None:
+        super().extend(members)
+        self._shortened(0)
+
+    def appendleft(self, member: Any) -> None:
+        self.insert(0, member)
+        self._shortened(-1)
+
+    def extendleft(self, members: Iterable[Any]) -> None:
+        for member in members:
+            self.appendleft(member)
+
+    def popleft(self) -> Any:
+        return self.pop(0)
+
+    def rotate(self, steps: int = 1) -> None:
+        if self:
+            cut = -steps % len(self)
+            self[:] = self[cut:] + self[:cut]
+
+    def _shortened(self, side: int) -> None:
+        while self.limit is not None and len(self) > self.limit:
+            del self[side]
+
+
+_CHANGING: Final = ("append", "extend", "insert", "pop", "reverse", "clear", "appendleft", "extendleft", "popleft", "rotate")
+LIST_METHODS: Final = (*_CHANGING, "remove", "index", "count", "copy", "sort", "add", "update", "union", "discard")
+
+
+def list_method(
+    items: Callable[[Value], list[Value]],
+    invoke: Invoke,
+    owner: Any,
+    name: str,
+    args: tuple[Value, ...],
+    kwargs: dict[str, Value],
+) -> Value:
+    """`owner.name(*args)` of a list, a tuple, a deque or a set, which is a list of distinct members here."""
+    if name == "sort" and isinstance(owner, list):
+        owner[:] = static.sorted_by(lambda member: invoke(kwargs["key"], (member,), {}), owner, kwargs)
+        return None
+    if kwargs:
+        raise Refusal(f"`.{name}()` takes no keyword arguments.")
+    if name in ("index", "count", "remove") and len(args) == 1:
+        places = [index for index, member in enumerate(owner) if _is_same(member, args[0])]
+        if name == "count":
+            return len(places)
+        if not places:
+            raise Refusal("The list does not hold this value.", raises="ValueError")
+        if name == "index":
+            return places[0]
+        del owner[places[0]]
+        return None
+    if isinstance(owner, tuple):
+        raise Refusal(f"A tuple has no `.{name}()`.", "Make a list of it: `list(values)`.", raises="AttributeError")
+    if name == "copy":
+        return list(owner)
+    if name == "discard" and len(args) == 1:
+        owner[:] = [member for member in owner if not _is_same(member, args[0])]
+        return None
+    if name in ("add", "update", "union") and len(args) == 1:
+        held = list(owner) if name == "union" else owner
+        held += [m for m in ([args[0]] if name == "add" else items(args[0])) if not any(_is_same(m, other) for other in held)]
+        static.check_length(len(held))
+        return held if name == "union" else None
+    if name in ("extend", "extendleft") and len(args) == 1:
+        args = (items(args[0]),)
+    static.check_length(len(owner) + (len(args[0]) if name in ("extend", "extendleft") and args else 1))
+    return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
+
+
+def _is_same(member: Value, value: Value) -> bool:
+    """Whether a list holds `value` as this member: the same object, or an equal plain value."""
+    if member is value:
+        return True
+    if isinstance(member, Instance) or isinstance(value, Instance):
+        return False
+    static.plain([member, value])
+    return bool(member == value)
+
+
+def dict_method(
+    items: Callable[[Value], list[Value]], owner: dict[Any, Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+) -> Value:
+    """`owner.name(*args)` of a dict."""
+    if name in ("keys", "values", "items") and not args:
+        return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
+    if name == "get" and args:
+        return owner.get(args[0], args[1] if len(args) > 1 else None)
+    if name == "pop" and len(args) == 1 and args[0] not in owner:
+        raise Refusal("The dict has no such key.", f"Its keys are {', '.join(map(str, list(owner)[:20]))}.", raises="KeyError")
+    if name in ("pop", "setdefault") and args:
+        return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
+    if name == "update":
+        more = dict(args[0]) if args and isinstance(args[0], dict) else dict(items(args[0])) if args else {}
+        static.check_length(len(owner) + len(more) + len(kwargs))
+        owner.update({**more, **kwargs})
+        return None
+    if name == "most_common" and all(isinstance(count, int) for count in owner.values()):
+        return sorted(owner.items(), key=lambda pair: -pair[1])[: args[0] if args else None]
+    if name == "copy":
+        return dict(owner)
+    if name == "clear":
+        return owner.clear()
+    if name == "popitem" and owner:
+        return owner.popitem()
+    raise Refusal(f"A dict has no `.{name}()` here.")
+
+
+class Containers:
+    """Makes them; `items` and `stream` go through values, `operate` is an operator on any two of them."""
+
+    def __init__(
+        self,
+        invoke: Invoke,
+        items: Callable[[Value], list[Value]],
+        stream: Callable[[Value], Iterator],
+        operate: Callable[..., Value],
+    ) -> None:
+        self._invoke, self._items, self._stream, self._operate = invoke, items, stream, operate
+
+    def resolve(self, short: str) -> Called | None:
+        """What a call of one of their names does, or None."""
+        root, _, name = short.rpartition(".")
+        if name in ("deque", "Counter") and root in ("", "collections"):
+            return self._deque if name == "deque" else self._counter
+        if short in ("types.SimpleNamespace", "SimpleNamespace", "argparse.Namespace"):
+            return lambda args, kwargs: Instance(_NAMESPACE, dict(kwargs))
+        if short in ("enum.auto", "auto"):
+            return lambda args, kwargs: AUTO
+        if root == "operator":
+            return self._operator(name)
+        if root in ("itertools", "itertools.chain"):
+            return getattr(self, f"_{name}", None)
+        return None
+
+    def _deque(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Deque:
+        limit = kwargs.get("maxlen", args[1] if len(args) > 1 else None)
+        deque = Deque()
+        deque.limit = None if limit is None else static.integer(limit, "`maxlen`")
+        deque.extend(self._items(args[0]) if args else [])
+        return deque
+
+    def _counter(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[Any, int]:
+        members = self._items(args[0]) if args else []
+        static.plain(members)
+        return dict(Counter(members))
+
+    def _operator(self, name: str) -> Called | None:
+        if name in _OPERATORS:
+            return lambda args, kwargs: self._operate(_OPERATORS[name], *args)
+        if name == "neg":
+            return lambda args, kwargs: self._operate("*", args[0], -1)
+        if name in ("itemgetter", "attrgetter"):
+            raise Refusal(f"`operator.{name}` is not in the language.", "Write a lambda: `lambda pair: pair[1]`.")
+        return None
+
+    def _islice(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        bounds = [None if bound is None else static.integer(bound, "A bound of `islice`") for bound in args[1:]]
+        return Iterator(static.computed(lambda: itertools.islice(self._stream(args[0]), *bounds), what="`islice`"))
+
+    def _count(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(itertools.count(*args, **kwargs))
+
+    def _repeat(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(itertools.repeat(*args, **kwargs))
+
+    def _cycle(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(itertools.cycle(self._items(args[0])))
+
+    def _pairwise(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(itertools.pairwise(self._stream(args[0])))
+
+    def _starmap(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(self._invoke(args[0], tuple(self._items(group)), {}) for group in self._stream(args[1]))
+
+    def _from_iterable(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(member for group in self._stream(args[0]) for member in self._stream(group))
+
+    def _zip_longest(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(itertools.zip_longest(*map(self._stream, args), fillvalue=kwargs.get("fillvalue")))
+
+    def _takewhile(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
+        return Iterator(itertools.takewhile(lambda member: bool(self._invoke(args[0], (member,), {})), self._stream(args[1])))
+
+
+def is_container(path: str) -> bool:
+    """Whether a name is one of them."""
+    root, _, name = path.rpartition(".")
+    return (
+        path
+        in (
+            "deque",
+            "collections.deque",
+            "Counter",
+            "collections.Counter",
+            "types.SimpleNamespace",
+            "SimpleNamespace",
+            "argparse.Namespace",
+        )
+        or path in ("enum.auto", "auto")
+        or (root == "operator" and (name in _OPERATORS or name == "neg"))
+        or (root in ("itertools", "itertools.chain") and hasattr(Containers, f"_{name}"))
+    )
