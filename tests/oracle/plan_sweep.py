@@ -52,6 +52,7 @@ SAMPLES: Final = 8  # of a batch; chosen
 SECONDS: Final = 20  # of processor time
 # What a library sets up at its first call, whatever the size (measured: MKL 2 to 4 MiB, forward mode and fakes some 20).
 SET_UP: Final = 24 << 20
+_LEAST_WEIGHT: Final = 2.0**-14  # the smallest normal number of float16
 SHARE, OFTEN = 0.8, 4.0
 RESULTS: Final = Path("build/plans.jsonl")
 _TOO_MUCH: Final = ("too_costly", "result_too_large", "body_too_large")
@@ -166,8 +167,10 @@ def _asked(engine: Engine, query: Query, case: Case) -> Query:
         return query
     for name, (dtype, shape) in engine.outputs(query, abstract=False).items():
         if dtype in FLOATING_DTYPES:
-            one = torch.ones((SAMPLES,) * case.is_batched + shape, dtype=getattr(torch, dtype))
-            return replace(query, of=name, weighted=True, cotangent={name: from_torch(one)})
+            # What overflows in half precision is looked for step by step, where memory allows it: that is no part of the plan.
+            weight = max(1 / max(1, math.prod(shape)), _LEAST_WEIGHT)
+            weights = torch.full((SAMPLES,) * case.is_batched + shape, weight, dtype=getattr(torch, dtype))
+            return replace(query, of=name, weighted=True, cotangent={name: from_torch(weights)})
     raise PullbackError("not_scalar", "There is no real output.")
 
 

@@ -35,6 +35,14 @@ QUERIES: Mapping[str, dict[str, Any]] = {
         "inputs": {"input": RNG.normal(size=(1, 4, 30, 30, 30)), "weight": RNG.normal(size=(4, 4, 5, 5, 5))},
         "want": ["vjp"],
     },
+    "conv2d of one channel, vjp": {
+        "operation": "nn.functional.conv2d", "want": ["vjp"],
+        "inputs": {"input": RNG.normal(size=(64, 1, 128, 128)).astype(np.float32), "weight": np.ones((1, 1, 3, 3), np.float32)},
+    },
+    "conv_transpose1d of one channel": {
+        "operation": "nn.functional.conv_transpose1d",
+        "inputs": {"input": RNG.normal(size=(64, 1, 20_000)).astype(np.float32), "weight": np.ones((1, 1, 5), np.float32)},
+    },
     "logcumsumexp": {
         "operation": "logcumsumexp", "inputs": {"input": RNG.normal(size=1_000_000)}, "parameters": {"dim": 0}, "want": ["vjp"],
     },
