@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.server import Server, serving
 
 _LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_people.py")
+# A parameter that is a server of a room (tests/*/conftest.py).
+_SERVER_OF_A_ROOM: Final = re.compile(r"\b(strict|keyed|impatient|pair|speaking): ")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -39,9 +45,28 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return _Scheduling(config, log) if config.option.dist == "loadfile" else None
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Files side by side, but those that share a server of their room one after another: each process would start its own, for 5 s."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return _room(self.config.rootpath / file) or file
+
+
+@cache
+def _room(file: Path) -> str | None:
+    """The room whose server the file's tests ask, the folder below tests; none where they ask no such server."""
+    return file.relative_to(Path(__file__).parent).parts[0] if _SERVER_OF_A_ROOM.search(file.read_text()) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first: where one is the last, its core computes while the others wait (files are not divided)."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    """The longest files come first, and the rooms: where one is the last, its core computes while the others wait (they are not divided)."""
+    items.sort(key=lambda item: (item.path.name not in _LONGEST, _room(item.path) is None))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +22,9 @@ import pytest
 from app.errors import EXIT_WORKERS
 from app.pool import linux
 from tests.front.raw import head, line
-from tests.pool.long_queries import asked, endless
-from tests.pool.queries import SMALL, heavy, metric, wait_until_draining
-from tests.processes import busiest, children, wait_until_gone, workers
+from tests.pool.long_queries import asked, at_work, endless
+from tests.pool.queries import SMALL, metric, wait_until_draining
+from tests.processes import children, kill_who_computes, wait_until_gone, workers
 from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, clean_environment, free_port, serving
 from tests.waiting import wait_for
 
@@ -132,10 +132,7 @@ def test_what_has_cost_two_workers_of_one_front_is_refused_by_the_other(two: Ser
     with asked(two, [poison]) as (running,):
         wait_for(lambda: metric(two.http, 'pullback_workers{state="busy"}') == 1)
         while running.is_silent():
-            pids = [worker for front in fronts for worker in workers(front)]
-            if pids:
-                with suppress(ProcessLookupError):
-                    os.kill(busiest(pids), signal.SIGKILL)
+            kill_who_computes([worker for front in fronts for worker in workers(front)])
         assert running.reply()[0] == 500
     with asked(two, [poison] * 4) as again:
         replies = [each.reply() for each in again]
@@ -200,8 +197,7 @@ def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:
         wait_until_all_idle(server)
         processes = family(server.process.pid)
         assert len(processes) == 7
-        running = threads.submit(httpx.post, f"{server.url}/v1/query", json=heavy(1600, timeout_s=250), timeout=CLIENT_LIMIT_S)
-        wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') == 1)
+        (running,) = at_work(server, threads, 1)
         late.send(head(Content_Type="application/json", Transfer_Encoding="chunked", Expect="100-continue"))
         assert late.response()[0] == 100
         with Clients(server, 4) as clients:

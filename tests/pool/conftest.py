@@ -9,8 +9,8 @@ import pytest
 
 from tests.server import Server, serving
 
-# Long enough for a second query on a slow machine, short enough to be waited for.
-QUARANTINE_S: Final = 3
+# Long enough for a second query on a machine that stands still for some seconds, short enough to be waited for.
+QUARANTINE_S: Final = 8
 
 
 @pytest.fixture(scope="package")

@@ -11,14 +11,14 @@ import httpx
 import orjson
 
 from tests.front.raw import head, line
-from tests.pool.long_queries import asked, endless
-from tests.pool.queries import SMALL, heavy, metric, wait_until_draining
+from tests.pool.long_queries import asked, at_work, endless
+from tests.pool.queries import SMALL, metric, wait_until_draining
 from tests.processes import family, wait_until_gone
-from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, serving
+from tests.server import END_LIMIT_S, Server, serving
 from tests.waiting import wait_for
 
 # Longer than what is computed below takes on any machine, so that an end comes from what was done and not from patience that ran out.
-PATIENT: Final = {"PULLBACK_DRAIN_TIMEOUT_S": "280"}
+PATIENT: Final = {"PULLBACK_DRAIN_TIMEOUT_S": "280", "PULLBACK_BODY_TIMEOUT_S": "280"}
 _TEXT: Final = orjson.dumps(SMALL)
 QUERY: Final = head(Content_Length=str(len(_TEXT))) + _TEXT
 
@@ -32,15 +32,16 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         serving(tmp_path / "log.txt", PULLBACK_WORKERS="2", **PATIENT) as server,
         ThreadPoolExecutor(1) as clients,
         line(server.port) as used,
+        line(server.port) as late,
     ):
         processes = family(server.process.pid)
         assert len(processes) == 4
         used.send(QUERY)
         assert used.reply()[0] == 200
-        # A second or two: what is asked meanwhile takes milliseconds.
-        query = heavy(1600, timeout_s=250)
-        running = clients.submit(httpx.post, f"{server.url}/v1/query", json=query, timeout=CLIENT_LIMIT_S)
-        wait_until_busy(server)
+        # A body that is still coming keeps the drain from its end for as long as the test has others refused.
+        late.send(head(Content_Length=str(len(_TEXT)), Expect="100-continue"))
+        assert late.response()[0] == 100
+        (running,) = at_work(server, clients, 1)
         server.process.send_signal(signal.SIGTERM)
         wait_until_draining(server)
         refused = server.http.post("/v1/query", json=SMALL)
@@ -52,6 +53,8 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         reply = running.result()
         assert reply.status_code == 200
         assert "outputs" in reply.json()
+        late.send(_TEXT)
+        assert late.response()[0] == 200
         assert server.process.wait(END_LIMIT_S) == 0
         assert wait_until_gone(processes) == []
 

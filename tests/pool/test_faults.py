@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pool.long_queries import asked, endless
-from tests.pool.queries import SMALL, heavy, metric
+from tests.pool.long_queries import asked, at_work, endless
+from tests.pool.queries import SMALL, metric
 from tests.pool.test_pool import assert_answers, wait_until_idle
 from tests.processes import children, family, forkserver, is_alive, wait_until_gone, workers
 from tests.server import Server, serving
@@ -34,8 +34,7 @@ def test_when_the_forkserver_is_killed_its_workers_answer_on_and_all_of_it_comes
     front, parent = pair.process.pid, forkserver(pair.process.pid)
     replaced = metric(pair.http, 'pullback_worker_restarts_total{reason="forkserver"}')
     with ThreadPoolExecutor(1) as clients:
-        running = clients.submit(pair.http.post, "/v1/query", json=heavy(1500, timeout_s=250))
-        wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 1)
+        (running,) = at_work(pair, clients, 1)
         os.kill(parent, signal.SIGKILL)
         for _ in range(20):
             assert_answers(pair)
@@ -78,8 +77,7 @@ def test_what_a_frozen_worker_holds_is_answered_by_another(pair: Server, amid: b
     old = workers(pair.process.pid)
     with ThreadPoolExecutor(4) as clients:
         if amid:
-            running = [clients.submit(pair.http.post, "/v1/query", json=heavy(1200, timeout_s=250)) for _ in range(2)]
-            wait_for(lambda: metric(pair.http, 'pullback_workers{state="busy"}') == 2)
+            running = at_work(pair, clients, 2, 1200)
         for pid in old:
             os.kill(pid, signal.SIGSTOP)
         if not amid:

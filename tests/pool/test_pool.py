@@ -15,7 +15,7 @@ import httpx
 from tests.pool.conftest import QUARANTINE_S
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import SMALL, heavy, metric
-from tests.processes import busiest, wait_until_gone, workers
+from tests.processes import kill_who_computes, wait_until_gone, workers
 from tests.server import CLIENT_LIMIT_S, Server
 from tests.waiting import wait_for
 
@@ -33,10 +33,7 @@ def wait_until_idle(server: Server) -> None:
 def kill_until(is_over: Callable[[], bool], server: Server) -> None:
     """Kill the worker that computes, again and again; a death in a query's first moments is not blamed on it."""
     while not is_over():
-        pids = workers(server.process.pid)
-        with suppress(ProcessLookupError):
-            if pids:
-                os.kill(busiest(pids, 1.0), signal.SIGKILL)
+        kill_who_computes(workers(server.process.pid))
 
 
 def test_no_query_is_lost_when_workers_are_killed_under_load(pair: Server) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import metric
-from tests.processes import busiest, workers
+from tests.processes import kill_who_computes, workers
 from tests.protocols.test_refusals import CALLS, SLOW, assert_shape
 from tests.server import CLIENT_LIMIT_S, Server, serving
 from tests.waiting import wait_for
@@ -72,7 +71,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with one worker, on which one query may wait."""
     folder = tmp_path_factory.mktemp("slow")
     (folder / "slow.py").write_text(SLOW)
-    settings = {"PULLBACK_QUEUE_LENGTH": "1", "PULLBACK_FUNCTIONS_FOLDER": str(folder)}
+    settings = {"PULLBACK_QUEUE_LENGTH": "1", "PULLBACK_FUNCTIONS_FOLDER": str(folder), "PULLBACK_DEFAULT_DEADLINE_S": "250"}
     with serving(tmp_path_factory.mktemp("short") / "log.txt", **settings) as running:
         yield running
 
@@ -113,8 +112,7 @@ def test_a_query_that_crashes_is_refused_the_next_time(short: Server, protocol: 
     with ThreadPoolExecutor(1) as clients:
         running = clients.submit(httpx.post, short.url + path, json=body, timeout=CLIENT_LIMIT_S)
         while not running.done():
-            with suppress(ProcessLookupError):  # it was replaced meanwhile
-                os.kill(busiest(workers(short.process.pid), 1.0), signal.SIGKILL)
+            kill_who_computes(workers(short.process.pid))
     assert running.result().status_code == 500, running.result().text
     assert_shape(protocol, running.result().json())
     again = short.http.post(path, json=body)
