@@ -198,11 +198,11 @@ def _layout_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int]:
     columns = 0 if data.dtype == torch.float32 else _columns_bytes(data, weight, outputs[0], args[8], transposed=transposed)
     if not _is_blocked(data.dtype):
         return columns, columns
-    read, made = _blocked_bytes(data), _blocked_bytes(outputs[0])
+    read, blocks = _blocked_bytes(data), _blocked_bytes(outputs[0])
     if transposed:
-        return max(columns, read + made), max(columns, read)
+        return max(columns, read + blocks), max(columns, read)
     # What has fewer channels than a block is read as it stands.
-    return max(columns, made + (read if data.shape[1] >= _CHANNELS else 0)), max(columns, read + made)
+    return max(columns, blocks + (read if data.shape[1] >= _CHANNELS else 0)), max(columns, read + blocks)
 
 
 def _columns_bytes(data: Tensor, weight: Tensor, output: Tensor, groups: int, *, transposed: bool) -> int:
