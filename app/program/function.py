@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
@@ -121,6 +122,19 @@ class CopiedGraph(Protocol):
     def graph(self) -> fx.Graph: ...
 
 
+_OPERATIONS: Final[WeakKeyDictionary[fx.Graph, tuple[int, frozenset[str]]]] = WeakKeyDictionary()
+
+
+def _operations(graph: fx.Graph) -> frozenset[str]:
+    """Of a graph's steps; looked up as long as it has as many."""
+    length = len(graph.nodes)
+    known = _OPERATIONS.get(graph)
+    if known is None or known[0] != length:
+        names = frozenset(node.meta["step"].operation for node in graph.nodes if "step" in node.meta)
+        _OPERATIONS[graph] = known = length, names
+    return known[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Function:
     """A tensor function, prepared for inputs of one signature (shapes, dtypes, parameters).
@@ -174,7 +188,7 @@ class Function:
 
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""
-        return frozenset(node.meta["step"].operation for node in self.pattern.nodes if "step" in node.meta)
+        return _operations(self.pattern)
 
     def steps(self) -> list[tuple[fx.Node, Step]]:
         """The graph's calls with their places, in the order in which they run."""

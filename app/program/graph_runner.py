@@ -50,6 +50,7 @@ class GraphRunner:
     def __init__(self, graph: fx.Graph, dtype: torch.dtype, drawing: frozenset[fx.Node] = frozenset()) -> None:
         self._dtype = dtype
         self._positions: dict[fx.Node, int] = {}
+        self._first_plain: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
         needed = _needed(nodes, drawing)
         registers: dict[fx.Node, int] = {}
@@ -66,6 +67,7 @@ class GraphRunner:
                 continue
             for used in node.all_input_nodes:
                 last[registers[used]] = len(program)
+            self._first_plain[node] = len(blank)
             arguments = getter(node.args, registers, blank)
             keywords = keywords_getter(node.kwargs, registers)
             registers[node] = len(blank)
@@ -86,16 +88,17 @@ class GraphRunner:
         runner = copy.copy(self)
         blank, program = self._blank.copy(), list(self._program)
         for node, (args, kwargs) in arguments.items():
-            if node in self._positions:
-                position = self._positions[node]
-                target, _, _, _, *rest = program[position]
-                program[position] = (
-                    target,
-                    getter(args, self._registers, blank),
-                    keywords_getter(kwargs, self._registers),
-                    kwargs,
-                    *rest,
-                )
+            if node not in self._positions:
+                continue
+            plain = [value for value in args if not isinstance(value, fx.Node)]
+            if not kwargs and not any(map(_holds_node, plain)):  # they stand in registers of their own, in their order
+                first = self._first_plain[node]
+                blank[first : first + len(plain)] = plain
+                continue
+            position = self._positions[node]
+            target, _, _, _, *rest = program[position]
+            read = getter(args, self._registers, blank), keywords_getter(kwargs, self._registers)
+            program[position] = (target, *read, kwargs, *rest)
         runner._blank, runner._program = blank, tuple(program)
         return runner
 

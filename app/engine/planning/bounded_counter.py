@@ -21,7 +21,7 @@ from app.engine.planning.cost import Counter
 # Chosen: 4096 numbers of float64 are 32 kB, what a core's first cache holds, so that planning on values computes next to nothing.
 _ELEMENTS_LIMIT: Final = 4096
 # Of all that the steps make, so that a program of a dozen steps on inputs of that size is still run so; it takes about a millisecond.
-_BYTES_LIMIT: Final = 1 << 20
+SMALL_BYTES: Final = 1 << 20
 _WIDEST: Final = 16  # bytes of an element, complex128
 _FEW_RESULTS: Final = 4  # that an operator gives: what is pointwise or a reduction has at most two
 # Whole numbers under these names are axes, modes or places: no result is larger for them.
@@ -96,9 +96,11 @@ class BoundedCounter(Counter):
 
     Attributes:
         has_read: a value was read, or decided a shape: the Function holds for these values.
+        needed: bytes that were to fit at most, of all steps and of what a step was feared to make.
     """
 
     has_read = False
+    needed = 0
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rule = _rule(func)
@@ -121,7 +123,7 @@ class BoundedCounter(Counter):
             self._check(_bound(_shapes(sent)))
         elif rule is _Rule.NEVER:
             raise UnboundedError(str(func))
-        elif rule is not _Rule.SHAPES or not self._fits(_bound(_shapes(sent))):
+        elif rule is not _Rule.SHAPES or not self.fits(_bound(_shapes(sent))):
             self._check(
                 sum(map(math.prod, _shapes(sent)))
             )  # a view of little (`expand`) may be copied on the way to a small result
@@ -131,17 +133,30 @@ class BoundedCounter(Counter):
             raise UnboundedError(str(func))
         return result
 
-    def check_broadcast(self, sent: Any) -> None:
-        """Raises UnboundedError where what these make broadcast together may be much."""
+    def check_broadcast(self, sent: Any, results: int = 1) -> None:
+        """Raises UnboundedError where so many results of these, broadcast together, may be much."""
         if not self._fits_at_a_glance(sent):
-            self._check(math.prod(_broadcast(_shapes(sent))))
+            self._check(math.prod(_broadcast(_shapes(sent))) * results)
+
+    def check_elements(self, elements: int) -> None:
+        """Raises UnboundedError where so many elements are much."""
+        self._check(elements)
+
+    def fits_by_shapes(self, sent: Any) -> bool:
+        """Whether what an operator without sizes among its arguments makes of these is little, whatever it does."""
+        return self.fits(_bound(_shapes(sent)))
 
     def check_product(self, func: Any, matrices: Any) -> None:
         """Raises UnboundedError where the product of matrices that the operator `func` makes may be much."""
         self._check(_PRODUCTS[func.overloadpacket](*matrices))
 
-    def _fits(self, elements: int) -> bool:
-        return self.bytes + elements * _WIDEST <= _BYTES_LIMIT
+    def fits(self, elements: int) -> bool:
+        """Whether so many elements more are little."""
+        needed = self.bytes + elements * _WIDEST
+        if needed > SMALL_BYTES:
+            return False
+        self.needed = max(self.needed, needed)
+        return True
 
     def _fits_at_a_glance(self, sent: Any) -> bool:
         """Whether even all elements by all others would fit: more than is broadcast, and reckoned in a tenth of the time."""
@@ -151,10 +166,10 @@ class BoundedCounter(Counter):
                 elements *= value.numel()
             elif isinstance(value, list | tuple):
                 return False
-        return elements > 0 and self._fits(elements)
+        return elements > 0 and self.fits(elements)
 
     def _check(self, elements: int) -> None:
-        if not self._fits(elements):
+        if not self.fits(elements):
             raise UnboundedError
 
     def _asked(self, func: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]]:

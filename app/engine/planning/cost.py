@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -28,6 +28,29 @@ _CUBIC: Final = re.compile(
 _CUBIC_FACTOR: Final = 4.0  # of them the middle: a QR takes some 2, an SVD with its vectors some 10
 # Tensors as large as the largest that a step made of several operators holds at a time (attention: scores, and their softmax).
 _WITHIN: Final = 2
+
+
+Key = TypeVar("Key")
+KeyOf = TypeVar("KeyOf", contravariant=True)
+
+
+class ByKey(Protocol[KeyOf]):
+    """A number for each key."""
+
+    def __getitem__(self, key: KeyOf, /) -> int: ...
+
+
+class StepCounts(Protocol):
+    """What was counted of a step, as a Counter has it."""
+
+    @property
+    def flops(self) -> float: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def largest(self) -> int: ...
+    @property
+    def scratch(self) -> tuple[int, int, int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +309,18 @@ class Counter(OperatorMode):
             max(forward, deriving + int(facts.scratch[2] * largest)),
         )
 
-    def cost(self, lifetimes: Lifetimes, value_of: Callable[[fx.Node], Any]) -> Cost:
-        """What the steps of a graph cost, which ran under this counter and gave these values."""
+    def add(self, step: StepCounts) -> None:
+        """Counts what another counter has counted of a step."""
+        self.flops += step.flops
+        self.bytes += step.bytes
+        if step.largest > self.largest:
+            self.largest = step.largest
+        if step.scratch != self.scratch:
+            self.scratch = tuple(map(max, self.scratch, step.scratch))  # type: ignore[assignment]
+
+    def cost(self, live: int) -> Cost:
+        """What the steps of a graph cost, which ran under this counter; `live`: bytes of their values that are held at most at a time."""
         # As much again for what a step needs for itself, and what a step makes within that is none of the graph's (attention's scores).
-        live = lifetimes.live_bytes(value_of)
         live = min(self.bytes, live + max(live, _WITHIN * self.largest))
         return Cost(self.flops, self.bytes, live, self.largest, *self.scratch)
 
@@ -316,38 +347,38 @@ def measured(build: Callable[[], Function], counter: Counter | None = None) -> t
     """The Function that `build()` makes by running its steps, and what that cost; nothing is allocated where it runs on fakes."""
     with counter or Counter() as counter, torch.no_grad():
         function = build()
-    return function, counter.cost(Lifetimes(function.graph), lambda node: node.meta["val"])
+    steps = {node: value_bytes(node, node.meta["val"]) for node in function.graph.nodes if node.op == "call_function"}
+    return function, counter.cost(Lifetimes(function.graph, {node: node for node in steps}).live_bytes(steps))
 
 
-class Lifetimes:
-    """Which values of a graph end with which step, each freed after its last use."""
+class Lifetimes(Generic[Key]):
+    """Which values of a graph end with which step, each freed after its last use; `keys`: by which the value of each step is known."""
 
-    def __init__(self, graph: fx.Graph) -> None:
+    def __init__(self, graph: fx.Graph, keys: Mapping[fx.Node, Key]) -> None:
         used = [(node, node.all_input_nodes) for node in graph.nodes]
         last = {source: node for node, sources in used for source in sources}
         self._steps = tuple(
-            (node, tuple(source for source in sources if last[source] is node and source.op == "call_function"))
+            (keys[node], tuple(keys[source] for source in sources if last[source] is node and source.op == "call_function"))
             for node, sources in used
             if node.op == "call_function"
         )
 
-    def live_bytes(self, value_of: Callable[[fx.Node], Any]) -> int:
-        """The most that the steps' values take at a time; inputs are not counted."""
-        held: dict[fx.Node, int] = {}
+    def live_bytes(self, taken: ByKey[Key]) -> int:
+        """The most that the steps' values take at a time, of which each takes `taken[key]` bytes; inputs are not counted."""
         live = most = 0
-        for node, ended in self._steps:
-            held[node] = size = _value_bytes(node, value_of)
-            live += size
-            most = max(most, live)
+        for key, ended in self._steps:
+            live += taken[key]
+            if live > most:
+                most = live
             for source in ended:
-                live -= held[source]
+                live -= taken[source]
         return most
 
 
-def _value_bytes(node: fx.Node, value_of: Callable[[fx.Node], Any]) -> int:
+def value_bytes(node: fx.Node, value: Any) -> int:
+    """Of the value of a step; what a member of another value shows is that one's."""
     if node.target is operator.getitem:
         return 0
-    value = value_of(node)
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     members = value if isinstance(value, tuple | list) else (value,)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from app.catalogue.facts import operations_with, short, values
@@ -27,6 +28,8 @@ _NARROW: Final = 4  # bytes of an element: what has fewer is half precision
 # Of an entry of a pattern, from the tracing of the steps to the places of the passes' numbers: measured as the growth of a fresh process with
 # one, three, ten and 1,500 entries a row: 150, 100, 95 and 150 bytes, the dense part apart.
 PATTERN_BYTES: Final = 110
+
+_OPERATIONS_KNOWN: Final = 512  # sets of operations of which a fact is remembered: chosen, some 100 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,13 @@ class Plan:
         }
 
 
+@lru_cache(_OPERATIONS_KNOWN)
 def has_forward_mode(operations: frozenset[str]) -> bool:
     """Whether PyTorch's forward mode is there, and right, for all of them as far as is known; asking would cost a failed attempt."""
     return values("forward").keys().isdisjoint(map(short, operations))
 
 
+@lru_cache(_OPERATIONS_KNOWN)
 def is_differentiable_everywhere(operations: frozenset[str]) -> bool:
     """Whether all of them are known to have a derivative at every point."""
     return operations_with("differentiable").issuperset(map(short, operations))

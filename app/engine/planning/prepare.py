@@ -18,7 +18,7 @@ from app.engine.planning.by_convention import conventions
 from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
-from app.engine.planning.same_ranks import SameRanks
+from app.engine.planning.replay.same_ranks import SameRanks
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits

@@ -87,15 +87,23 @@ class Size:
                 nodes[operand] = None
         return nodes
 
-    def of(self, values: Mapping[fx.Node, Any]) -> Any:
-        """The number for other tensors. Raises one of FAILURES where there is none, or of another kind."""
+    def of(self, values: Mapping[fx.Node, Any], known: dict[int, Any] | None = None) -> Any:
+        """The number for other tensors. Raises one of FAILURES where there is none, or of another kind.
+
+        Arguments:
+            known: by `id`, numbers that were computed for these tensors already, and in the end this one and those it comes of.
+        """
+        known = {} if known is None else known
+        if id(self) in known:
+            return known[id(self)]
         operands = [
-            operand.of(values) if type(operand) is Size else values[operand] if type(operand) is fx.Node else operand
+            operand.of(values, known) if type(operand) is Size else values[operand] if type(operand) is fx.Node else operand
             for operand in self.operands
         ]
         value = self.function(*operands)
         if type(value) is not type(self.value) or (type(value) is int and value.bit_length() > _BITS):
             raise ValueError("a number of another kind")
+        known[id(self)] = value
         return value
 
     def settled(self) -> Any:
@@ -268,16 +276,21 @@ def mapped(value: Any, by: Callable[[Size], Any]) -> Any:
     return value
 
 
-def nodes_of(value: Any) -> set[fx.Node]:
-    """The tensors that the sizes in `value` come of."""
-    nodes: set[fx.Node] = set()
+def within(value: Any) -> list[Size]:
+    """The sizes in `value`, in the order in which `mapped` comes to them."""
+    numbers: list[Size] = []
 
     def collected(size: Size) -> Size:
-        nodes.update(size.nodes())
+        numbers.append(size)
         return size
 
     mapped(value, collected)
-    return nodes
+    return numbers
+
+
+def nodes_of(value: Any) -> set[fx.Node]:
+    """The tensors that the sizes in `value` come of."""
+    return {node for size in within(value) for node in size.nodes()}
 
 
 def plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from app.program.functions import load
 from app.protocols.native import native_query
 from app.query import Query
 from tests.engine.asking import ask
-from tests.engine.planning.test_same_ranks import parts
+from tests.engine.planning.replay.test_same_ranks import parts
 
 
 @pytest.mark.parametrize(

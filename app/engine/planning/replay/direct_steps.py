@@ -15,16 +15,22 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from app.engine.planning.bounded_counter import BoundedCounter
-
-# Runs a step: (counter, its arguments, its keywords) → its result. Raises UnboundedError before it makes much.
-Direct = Callable[[BoundedCounter, Any, Any], Any]
+from app.engine.planning.replay import counted_kernels
+from app.engine.planning.replay.counted_kernels import Direct, counted
 
 _aten: Final = torch.ops.aten
 _VIEWS: Final = frozenset(
     {
-        *(torch.t, torch.transpose, torch.permute, torch.unsqueeze),
-        *(torch.Tensor.t, torch.Tensor.transpose, torch.Tensor.permute, torch.Tensor.unsqueeze, torch.Tensor.view),
+        *(torch.t, torch.transpose, torch.permute, torch.unsqueeze, torch.unbind),
+        *(
+            torch.Tensor.t,
+            torch.Tensor.transpose,
+            torch.Tensor.permute,
+            torch.Tensor.unsqueeze,
+            torch.Tensor.view,
+            torch.Tensor.unbind,
+        ),
+        *(torch.split, torch.chunk, torch.Tensor.split, torch.Tensor.chunk),
     }
 )
 # Of one kernel each, of two tensors, or of a tensor and a number.
@@ -54,9 +60,28 @@ _ALONG: Final[dict[Any, Any]] = {
     torch.mean: _aten.mean.dim, torch.Tensor.mean: _aten.mean.dim,
 }  # fmt: skip
 _AXES: Final = frozenset({"dim", "keepdim"})
+_COMPARISONS: Final[dict[Any, Any]] = {
+    operator.eq: _aten.eq.Scalar, operator.ne: _aten.ne.Scalar, operator.lt: _aten.lt.Scalar, operator.le: _aten.le.Scalar,
+    operator.gt: _aten.gt.Scalar, operator.ge: _aten.ge.Scalar,
+}  # fmt: skip
+_MATMULS: Final = (operator.matmul, torch.matmul, torch.Tensor.matmul)
+_MASKING: Final = (torch.masked_fill, torch.Tensor.masked_fill)
 _POWERS: Final = (operator.pow, torch.pow, torch.Tensor.pow)
-# By the ranks of the two tensors.
-_PRODUCTS: Final[dict[tuple[int, int], Any]] = {(2, 2): _aten.mm.default, (2, 1): _aten.mv.default, (1, 1): _aten.dot.default}
+# What these are handed besides tensors is theirs to judge.
+_WITH_OPTIONS: Final[dict[Any, Callable[[fx.Node, list[Tensor]], Direct | None]]] = {
+    functional.layer_norm: lambda node, tensors: counted_kernels.layer_norm if len(node.args) + len(node.kwargs) <= 5 else None,
+    functional.conv2d: counted_kernels.convolution,
+    torch.conv2d: counted_kernels.convolution,
+    functional.max_pool2d: counted_kernels.max_pool,
+    functional.mse_loss: lambda node, tensors: counted_kernels.mse_loss if len(node.args) == 2 and not node.kwargs else None,
+    torch.logsumexp: counted_kernels.log_sum_exp,
+    Tensor.logsumexp: counted_kernels.log_sum_exp,
+    **dict.fromkeys((torch.flatten, torch.reshape, Tensor.flatten, Tensor.reshape), counted_kernels.reshaped),
+    **dict.fromkeys((torch.tril, torch.triu, Tensor.tril, Tensor.triu), counted_kernels.triangle),
+    Tensor.contiguous: lambda node, tensors: counted_kernels.contiguous if len(node.args) == 1 and not node.kwargs else None,
+    torch.trace: counted_kernels.trace,
+    Tensor.trace: counted_kernels.trace,
+}  # fmt: skip
 
 
 def direct(node: fx.Node) -> Direct | None:
@@ -65,27 +90,38 @@ def direct(node: fx.Node) -> Direct | None:
     tensors = [value.meta["val"] for value in args if isinstance(value, fx.Node)]
     if target is operator.getitem and tensors and not isinstance(tensors[0], Tensor):
         return lambda _, args, kwargs: args[0][args[1]]
+    if target in _MASKING:
+        return counted_kernels.masked if len(args) == 3 and not node.kwargs and _are_plain_mask_and_number(args) else None
+    if not node.all_input_nodes:
+        return counted_kernels.maker(node)
     if not tensors or not all(isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors):
         return None
     if not isinstance(args[0], fx.Node):
         is_number = isinstance(args[0], int | float) and len(args) == 2 and not node.kwargs
-        return _counted(target, _AFTER_NUMBER[target]) if is_number and target in _AFTER_NUMBER else None
+        return counted(target, _AFTER_NUMBER[target]) if is_number and target in _AFTER_NUMBER else None
     if (target in _VIEWS and len(tensors) == 1) or (target is operator.getitem and _is_plain_index(args[1])):
         return lambda _, args, kwargs: target(*args, **kwargs)
     if target in _ALONG and (len(args) > 1 or node.kwargs):
         plain = len(tensors) == 1 and len(args) <= 3 and all(map(_is_axis, args[1:])) and node.kwargs.keys() <= _AXES
-        return _counted(target, _ALONG[target]) if plain else None
-    if node.kwargs:
-        return None
+        return counted(target, _ALONG[target]) if plain else None
+    if target in _WITH_OPTIONS:
+        return _WITH_OPTIONS[target](node, tensors)
+    return None if node.kwargs else _of_arguments(target, args, tensors)
+
+
+def _of_arguments(target: Any, args: tuple[Any, ...], tensors: list[Tensor]) -> Direct | None:
+    """As `direct`, of a step without keywords whose first argument is a tensor."""
     if target is functional.linear:
-        return _linear if [tensor.dim() for tensor in tensors] == [2, 2, 1] else None
-    if target is operator.matmul or target is torch.matmul:
-        return _product(target, tensors[0].dim(), tensors[1].dim()) if len(tensors) == 2 else None
+        return counted_kernels.LINEAR.get(tuple([tensor.dim() for tensor in tensors])) if len(args) == len(tensors) else None
+    if target in _MATMULS:
+        return counted_kernels.product(target, tensors[0].dim(), tensors[1].dim()) if len(tensors) == 2 else None
     if target in _POWERS and len(args) == 2 and len(tensors) == 1 and isinstance(args[1], int | float):
-        return _counted(target, _aten.pow.Tensor_Scalar)
+        return counted(target, _aten.pow.Tensor_Scalar)
+    if target in _COMPARISONS and len(args) == 2 and len(tensors) == 1 and isinstance(args[1], int | float):
+        return counted(target, _COMPARISONS[target])
     if target in _POINTWISE and all(isinstance(value, fx.Node | int | float) for value in args):
-        return _counted(target, _POINTWISE[target])
-    return _counted(target, _ALONE[target]) if target in _ALONE and len(args) == 1 else None
+        return counted(target, _POINTWISE[target])
+    return counted(target, _ALONE[target]) if target in _ALONE and len(args) == 1 else None
 
 
 def _is_plain_index(index: Any) -> bool:
@@ -102,43 +138,12 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _counted(target: Any, func: Any) -> Direct:
-    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        counter.check_broadcast(args[:2])
-        result = target(*args, **kwargs)
-        counter.count(func, args, {}, result)
-        return result
-
-    return run
-
-
-def _linear(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-    data, weight, bias = args
-    product = bias, data, weight.t()
-    counter.check_product(_aten.addmm.default, product)
-    result = functional.linear(data, weight, bias)
-    counter.count(_aten.addmm.default, product, {}, result)
-    return result
-
-
-def _product(target: Any, left_rank: int, right_rank: int) -> Direct | None:
-    func = _PRODUCTS.get((left_rank, right_rank))
-
-    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        counter.check_product(func, args)
-        result = target(*args)
-        counter.count(func, args, {}, result)
-        return result
-
-    def run_row(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        """`v @ m` is a row times a matrix, its first axis taken off in place."""
-        row = args[0].unsqueeze(0), args[1]
-        counter.check_product(_aten.mm.default, row)
-        result = target(*args)
-        counter.count(_aten.mm.default, row, {}, result.unsqueeze(0))
-        counter.count(_aten.squeeze_.dim, (result, 0), {}, result)
-        return result
-
-    if func is not None:
-        return run
-    return run_row if (left_rank, right_rank) == (1, 2) else None
+def _are_plain_mask_and_number(args: tuple[Any, ...]) -> bool:
+    data, mask, value = args
+    tensors = isinstance(data, fx.Node) and isinstance(mask, fx.Node)
+    return (
+        tensors
+        and isinstance(value, int | float)
+        and data.meta["val"].is_floating_point()
+        and mask.meta["val"].dtype is torch.bool
+    )

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine.planning.direct_steps import direct
-from app.engine.planning.same_ranks import SameRanks
+from app.engine.planning.replay.direct_steps import direct
+from app.engine.planning.replay.same_ranks import SameRanks
 from app.protocols.native import native_query
 from app.query import Query
-from tests.engine.planning.test_same_ranks import anew, assert_the_same, parts
+from tests.engine.planning.replay.test_same_ranks import anew, assert_the_same, parts
 
 POINTWISE = [
     "x + y",

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from app.catalogue.read import operations
 from app.engine.planning.build import Built, Real, build, leaves_of
 from app.engine.planning.prepare import results
-from app.engine.planning.same_ranks import SameRanks
+from app.engine.planning.replay.same_ranks import SameRanks
 from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.program.functions import load

@@ -1,0 +1,312 @@
+"""A Function that was built, run step by step for the shapes that come next.
+
+A Function is a graph of calls; what it gives for other shapes its own steps say, where no size had a say in how it was read. Of a
+program its nodes know what the reading asked of them (a loop over the rows of a matrix: how many there are): where all that was asked
+has the same answer, the program is read alike. Reading, binding and drawing up a graph are then left out, which is most of a plan.
+
+Most steps give and cost the same whatever the numbers: of these only the geometries of the tensors are followed, and what a step makes of
+them is looked up. Where numbers may decide something, the step runs on the values that were sent, and so does all that leads to it.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from app.engine.planning.bounded_counter import SMALL_BYTES, BoundedCounter, UnboundedError
+from app.engine.planning.build import Built, Leaf, Real, function_bytes
+from app.engine.planning.cost import Lifetimes, value_bytes
+from app.engine.planning.replay import step_costs
+from app.engine.planning.replay.counted_kernels import Direct
+from app.engine.planning.replay.direct_steps import direct
+from app.engine.planning.replay.geometries import contiguous, geometries
+from app.engine.planning.replay.step_costs import Call
+from app.errors import PullbackError
+from app.program.errors import REFUSALS
+from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
+from app.program.resized import Arguments, resized
+from app.program.semantics import sizes
+from app.program.semantics.questions import answers_alike, compared_with, shares_memory
+from app.program.semantics.sizes import Size
+
+Shapes = Mapping[str, tuple[int, ...]]
+# The geometries of a step's tensors, read from the registers of all steps.
+Reads = Callable[[list[Any]], Any]
+
+
+class _Step(NamedTuple):
+    """A call of a Function, as it is run again.
+
+    Attributes:
+        call: by which what it costs is looked up; None where it runs on values.
+        reads: the geometries of its tensors.
+        form: of its result.
+        register: where its result is kept.
+        run: how it is run without a mode, where it can be.
+        sized: its arguments, with the sizes among them as they come of the tensors; None where there are none that may change.
+        numbers: these sizes.
+        is_followed: the geometry of its result is a source of others.
+    """
+
+    node: fx.Node
+    call: Call | None
+    reads: Reads
+    arguments: Getter
+    keywords: Callable[[list[Any]], dict[str, Any]] | None
+    form: Any
+    register: int
+    run: Direct | None
+    sized: Arguments | None
+    numbers: list[Size]
+    is_followed: bool
+
+
+class _Registers:
+    """What the steps have given so far.
+
+    Attributes:
+        values: by register: the tensors; where numbers have no say, zeros in the place of them.
+        geometries, bytes: by register, of `values`.
+        arguments: of nodes whose arguments come of sizes.
+        numbers: the sizes that were computed.
+    """
+
+    __slots__ = ("arguments", "bytes", "geometries", "numbers", "values")
+
+    def __init__(self, values: list[Any], geometries_: list[Any], bytes_: list[int]) -> None:
+        self.values, self.geometries, self.bytes = values.copy(), geometries_.copy(), bytes_.copy()
+        self.arguments: dict[fx.Node, Arguments] = {}
+        self.numbers: dict[int, Any] = {}
+
+    def copy(self) -> _Registers:
+        return _Registers(self.values, self.geometries, self.bytes)
+
+
+class _Constants(NamedTuple):
+    """What the steps that no input leads to have made, and what that took: the same for all inputs."""
+
+    registers: _Registers
+    flops: float
+    bytes: int
+    largest: int
+    scratch: tuple[int, int, int]
+
+
+class Reading:
+    """A Function that was built, as it is run again.
+
+    Attributes:
+        built: as it was built.
+        bytes: that it takes.
+    """
+
+    def __init__(self, built: Built) -> None:
+        self.built = built
+        nodes = list(built.function.graph.nodes)
+        self._placeholders = tuple(node for node in nodes if node.op == "placeholder")
+        self._asking = tuple(node for node in nodes if "asked" in node.meta)
+        self._asking_of_inputs = tuple(node for node in self._asking if node.op == "placeholder")
+        self._registers: dict[fx.Node, int] = {}
+        self._blank: list[Any] = []
+        self._steps: list[_Step] = []
+        self._constant_steps: list[_Step] = []
+        self._constants: _Constants | None = None
+        for node in self._placeholders:
+            self._add(node)
+        varying = set(self._placeholders)
+        calls = _calls(nodes, built.function.dtype)
+        self._reads_values = any(node in calls for node in self._placeholders)
+        self._followed = {source for node in nodes if calls.get(node) is not None for source in node.all_input_nodes}
+        for node in nodes:
+            if node.op != "call_function":
+                continue
+            sized = node.meta.get("sized")
+            if varying.isdisjoint([*node.all_input_nodes, *sizes.nodes_of(sized)]):
+                self._constant_steps.append(self._step(node, None, None))
+            else:
+                varying.add(node)
+                self._steps.append(self._step(node, sized, calls[node]))
+        self._asking = tuple([node for node in self._asking if node in varying or not varying.isdisjoint(compared_with(node))])
+        self._outputs = tuple(self._registers[node] for node in nodes[-1].args[0])
+        self._lifetimes = Lifetimes(built.function.graph, self._registers)
+        self.bytes = function_bytes(built.function) + sum(_tensor_bytes(step.node.meta["val"]) for step in self._constant_steps)
+
+    def _step(self, node: fx.Node, sized: Arguments | None, call: Call | None) -> _Step:
+        arguments = getter(node.args, self._registers, self._blank)
+        keywords = keywords_getter(node.kwargs, self._registers)
+        reads = _reader([self._registers[source] for source in node.all_input_nodes])
+        form, is_followed = _form(node.meta["val"]), node in self._followed
+        register, run, numbers = self._add(node), direct(node), [] if sized is None else sizes.within(sized)
+        return _Step(node, call, reads, arguments, keywords, form, register, run, sized, numbers, is_followed)
+
+    def _add(self, node: fx.Node) -> int:
+        self._registers[node] = len(self._blank)
+        self._blank.append(None)
+        return self._registers[node]
+
+    def is_like(self, other: Reading) -> bool:
+        """Whether the same steps stand in both, with the same answers to what was asked: then they hold for the same sizes."""
+        return self._described() == other._described()
+
+    def _described(self) -> list[Any]:
+        answers = [list(node.meta["asked"].values()) for node in self._asking]
+        return [*answers, *[(step.node.name, step.form) for step in self._steps]]
+
+    def is_of(self, shapes: Shapes) -> bool:
+        """Whether inputs of these shapes answer what was asked of inputs alone."""
+        if not self._asking_of_inputs:
+            return True
+        names = zip(self._placeholders, self.built.leaves, strict=True)
+        inputs = {node: contiguous(shapes[leaf.name], leaf.dtype).tensor for node, leaf in names}
+        return all(answers_alike(node, inputs) for node in self._asking_of_inputs)
+
+    def run(self, shapes: Shapes, real: Real) -> Built | None:
+        """What the steps give for these shapes; None where one of them fails, or gives what has another form or another answer."""
+        function, counter = self.built.function, BoundedCounter()
+        try:
+            with torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                registers = self._run(shapes, real, counter)
+        except (UnboundedError, PullbackError, *REFUSALS):
+            return None
+        if registers is None:
+            return None
+        values = _ByRegister(registers.values, self._registers)
+        if not all(answers_alike(node, values) for node in self._asking):
+            return None
+        return Built(
+            resized(function, registers.arguments) if registers.arguments else function,
+            tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
+            counter.cost(self._lifetimes.live_bytes(registers.bytes)),
+            tuple(registers.values[register] for register in self._outputs),
+        )
+
+    def _run(self, shapes: Shapes, real: Real, counter: BoundedCounter) -> _Registers | None:
+        """What every step gives; None where one has another rank or number of members than when the Function was built.
+
+        What draws weights and what else hangs on no input runs once: a plan looks at sizes alone.
+        """
+        if self._constants is None:
+            registers = _Registers(self._blank, [None] * len(self._blank), [0] * len(self._blank))
+            if not self._all_ran(self._constant_steps, registers, counter):
+                return None
+            constants = _Constants(registers, counter.flops, counter.bytes, counter.largest, counter.scratch)
+            self._constants = constants if not counter.has_read else None
+            registers = registers.copy()
+        else:
+            registers = self._constants.registers.copy()
+            _, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
+        leaves = self.built.leaves
+        known = [contiguous(shapes[leaf.name], leaf.dtype) for leaf in leaves]
+        registers.geometries[: len(leaves)] = known
+        if self._reads_values:
+            values = real({leaf.name: leaf.dtype for leaf in leaves})
+            registers.values[: len(leaves)] = [values[leaf.name] for leaf in leaves]
+        else:
+            registers.values[: len(leaves)] = [one.tensor for one in known]
+        return registers if self._all_ran(self._steps, registers, counter) and not counter.has_read else None
+
+    def _all_ran(self, steps: list[_Step], registers: _Registers, counter: BoundedCounter) -> bool:
+        """Whether each step gives, into its register, what has the form that it had."""
+        known, values, geometries_, sizes_ = step_costs.known, registers.values, registers.geometries, registers.bytes
+        for step in steps:
+            if step.call is None:
+                if not self._ran_on_values(step, registers, counter):
+                    return False
+                continue
+            numbers = None if step.sized is None else self._resized(step, registers)
+            key = step.call, numbers, step.reads(geometries_)
+            cost = known.get(key)
+            if cost is None:
+                cost = step_costs.learn(key, step.run, step.node, *self._arguments(step, registers))
+            if cost.form != step.form:
+                return False
+            if counter.bytes + cost.needed <= SMALL_BYTES:
+                counter.add(cost)
+            else:  # it may fit, on a closer look
+                step_costs.run(step.run, step.node, counter, *self._arguments(step, registers))
+            register = step.register
+            values[register], geometries_[register], sizes_[register] = cost.tensors, cost.geometry, cost.value_bytes
+        return True
+
+    def _resized(self, step: _Step, registers: _Registers) -> tuple[Any, ...]:
+        """The numbers among the arguments of a step that come of sizes."""
+        values = _ByRegister(registers.values, self._registers)
+        numbers = [size.of(values, registers.numbers) for size in step.numbers]
+        rest = iter(numbers)
+        registers.arguments[step.node] = sizes.mapped(step.sized, lambda _: next(rest))
+        return tuple(numbers)
+
+    def _arguments(self, step: _Step, registers: _Registers) -> Arguments:
+        """With values, or zeros, in the place of nodes."""
+        if step.sized is not None:
+            arguments: Arguments = fx.map_arg(
+                registers.arguments[step.node], _ByRegister(registers.values, self._registers).__getitem__
+            )
+            return arguments
+        return step.arguments(registers.values), step.node.kwargs if step.keywords is None else step.keywords(registers.values)
+
+    def _ran_on_values(self, step: _Step, registers: _Registers, counter: BoundedCounter) -> bool:
+        """Whether a step on values gives, into its register, what has the form that it had."""
+        if step.sized is not None:
+            self._resized(step, registers)
+        value = step_costs.run(step.run, step.node, counter, *self._arguments(step, registers))
+        if _form(value) != step.form:
+            return False
+        register = step.register
+        registers.values[register], registers.bytes[register] = value, value_bytes(step.node, value)
+        if step.is_followed:
+            registers.geometries[register] = geometries(value)
+        return True
+
+
+def _calls(nodes: list[fx.Node], dtype: torch.dtype) -> dict[fx.Node, Call | None]:
+    """Of the steps; None where a step runs on values: those that numbers decide, those that lead to them, and those of which was asked whose
+    memory they show."""
+    calls = {node: step_costs.call_of(node, dtype, node.meta.get("sized")) for node in nodes if node.op == "call_function"}
+    for node in nodes:
+        for question, others in node.meta.get("asked", ()):
+            if question is shares_memory:
+                calls.update(dict.fromkeys((node, *others)))
+    for node in reversed(nodes):
+        if node in calls and calls[node] is None:
+            calls.update(dict.fromkeys(node.all_input_nodes))
+    return calls
+
+
+def _reader(registers: list[int]) -> Reads:
+    return operator.itemgetter(*registers) if registers else lambda _: None
+
+
+class _ByRegister(Mapping[fx.Node, Any]):
+    """The values of nodes, as far as they were computed."""
+
+    def __init__(self, values: list[Any], registers: dict[fx.Node, int]) -> None:
+        self._values, self._registers = values, registers
+
+    def __getitem__(self, node: fx.Node) -> Any:
+        return self._values[self._registers[node]]
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        return iter(self._registers)
+
+    def __len__(self) -> int:
+        return len(self._registers)
+
+
+def _form(value: Any) -> Any:
+    """Ranks and dtypes, in the structure of the result."""
+    if isinstance(value, Tensor):
+        return value.dim(), value.dtype
+    return tuple(map(_form, value)) if isinstance(value, list | tuple) else None
+
+
+def _tensor_bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(_tensor_bytes, value)) if isinstance(value, list | tuple) else 0

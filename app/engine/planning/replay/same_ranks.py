@@ -1,0 +1,62 @@
+"""Functions that hold for all shapes of the same ranks: built once, and kept by all that was asked but the extents of the inputs."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from torch import Tensor
+
+from app.bounded_cache import BoundedCache
+from app.engine.planning.bounded_counter import is_small
+from app.engine.planning.build import Built, Real, leaves_of, lists_of
+from app.engine.planning.replay.reading import Reading, Shapes
+from app.query import Query
+
+# Of all graphs: chosen, some 500 programs of 20 steps, which the signatures of Preparer mostly share.
+_BYTES_LIMIT: Final = 32 << 20
+# Of one text: as many lengths of its loops are kept. Chosen: to look which holds takes some µs.
+_READINGS: Final = 8
+
+
+def _holds_empty(value: Any) -> bool:
+    """Whether a tensor of it is empty: of such `dropout` draws nothing, of others it does."""
+    if isinstance(value, Tensor):
+        return value.numel() == 0
+    return isinstance(value, list | tuple) and any(map(_holds_empty, value))
+
+
+class SameRanks:
+    """Functions by all that was asked but the extents of their inputs."""
+
+    def __init__(self) -> None:
+        self._known: BoundedCache[Any, tuple[Reading, ...]] = BoundedCache(_BYTES_LIMIT, _bytes)
+
+    def built(self, query: Query, shapes: Shapes, real: Real) -> Built | None:
+        """The Function for these shapes, with their own cost and outputs; None where it has to be built."""
+        if not is_small(shapes.values()):
+            return None
+        known = self._known.get(_key(query, shapes), ())
+        reading = next((reading for reading in known if reading.is_of(shapes)), None)
+        return None if reading is None else reading.run(shapes, real)
+
+    def learn(self, query: Query, shapes: Shapes, built: Built) -> None:
+        """Keep what was built, where it holds for other shapes."""
+        function = built.function
+        is_fixed = function.static and not (function.modified or function.branches)
+        is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
+        if not is_fixed or built.by_failure or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
+            return
+        key, reading = _key(query, shapes), Reading(built)
+        known = self._known.get(key, ())
+        if not any(reading.is_like(other) for other in known):  # that one could not be run for these sizes alone
+            self._known.keep(key, (reading, *known[: _READINGS - 1]))
+
+
+def _bytes(known: tuple[Reading, ...]) -> int:
+    return sum(reading.bytes for reading in known)
+
+
+def _key(query: Query, shapes: Shapes) -> Any:
+    leaves = tuple([(name, len(shapes[name]), data.dtype, data.bare) for name, data in leaves_of(query.inputs)])
+    asked = query.operation, query.program, query.function, repr(query.parameters), query.dtype, query.wrt, query.seed is None
+    return leaves, lists_of(query.inputs), asked

@@ -1,0 +1,194 @@
+"""What a step gives and costs, by the geometries of its tensors: looked up where the numbers in them have no say in it."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError
+from app.engine.planning.cost import value_bytes
+from app.engine.planning.replay.counted_kernels import Direct
+from app.engine.planning.replay.direct_steps import direct
+from app.engine.planning.replay.geometries import forms, geometries, tensors
+from app.program.resized import Arguments
+from app.program.semantics.sizes import Size
+
+# Chosen: of some 200 plans of 20 steps each, 3 MB; beyond all are forgotten, which costs the next plans some µs a step.
+_LIMIT: Final = 4096
+# What a mode watches and no number decides: neither how much is made, nor whether PyTorch refuses it. They draw nothing, write into nothing
+# and do not ask whether two of their tensors are one.
+_WATCHED: Final = frozenset(
+    {
+        *(operator.matmul, operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.neg, operator.getitem),
+        *(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge),
+        *(functional.linear, functional.layer_norm, functional.conv1d, functional.conv2d, functional.conv3d, functional.avg_pool2d),
+        *(functional.max_pool1d, functional.max_pool2d, functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss),
+        *(functional.huber_loss, functional.gelu, functional.relu, functional.silu, functional.elu, functional.leaky_relu),
+        *(functional.softplus, functional.softmax, functional.log_softmax, functional.logsigmoid, functional.normalize, functional.pad),
+        *(torch.ones, torch.zeros, torch.full, torch.eye, torch.arange, torch.linspace, torch.ones_like, torch.zeros_like),
+        *(torch.cat, torch.stack, torch.diag, torch.einsum, torch.conv1d, torch.conv2d, torch.conv3d),
+        *(
+            getattr(torch, name)
+            for name in (
+                "tanh", "exp", "log", "sin", "cos", "sqrt", "sigmoid", "relu", "sum", "mean", "abs", "neg", "log1p", "expm1", "erf", "softmax",
+                "log_softmax", "logsumexp", "matmul", "mm", "mv", "dot", "bmm", "outer", "add", "sub", "mul", "div", "pow", "square", "tril",
+                "triu", "masked_fill", "trace", "transpose", "permute", "t", "unsqueeze", "squeeze", "flatten", "reshape", "split", "chunk",
+                "unbind", "where", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "amax", "amin", "var", "std", "prod", "cumsum",
+                "norm", "clamp", "flip", "diagonal", "roll", "sinh", "cosh", "atan", "rsqrt", "reciprocal",
+            )
+        ),
+        *(
+            getattr(Tensor, name)
+            for name in (
+                "tanh", "exp", "log", "sin", "cos", "sqrt", "sigmoid", "relu", "sum", "mean", "abs", "neg", "log1p", "expm1", "erf", "softmax",
+                "log_softmax", "logsumexp", "matmul", "mm", "mv", "dot", "bmm", "outer", "add", "sub", "mul", "div", "pow", "square", "tril",
+                "triu", "masked_fill", "trace", "transpose", "permute", "t", "unsqueeze", "squeeze", "flatten", "reshape", "split", "chunk",
+                "unbind", "where", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "amax", "amin", "var", "std", "prod", "cumsum",
+                "norm", "clamp", "flip", "diagonal", "roll", "view", "contiguous", "expand", "repeat", "view_as", "reshape_as", "expand_as",
+                "sinh", "cosh", "atan", "rsqrt", "reciprocal", "clone",
+            )
+        ),
+    }
+)  # fmt: skip
+
+
+class StepCost(NamedTuple):
+    """What a step gives for tensors of some geometries.
+
+    Attributes:
+        geometry: of its results; tensors: zeros with them; form: their ranks and dtypes.
+        flops, bytes, largest, scratch: as a Counter counts them; needed: as a BoundedCounter.
+        value_bytes: of the results together.
+    """
+
+    geometry: Any
+    tensors: Any
+    form: Any
+    flops: float
+    bytes: int
+    largest: int
+    scratch: tuple[int, int, int]
+    needed: int
+    value_bytes: int
+
+
+class Call:
+    """What is called, and with what besides tensors; equal ones are one object."""
+
+    __slots__ = ("__weakref__", "key")
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+
+_calls: WeakValueDictionary[Any, Call] = WeakValueDictionary()
+# By a call, the numbers in it that come of sizes, and the geometries of its tensors.
+known: dict[Any, StepCost] = {}
+
+
+def call_of(node: fx.Node, dtype: torch.dtype, sized: Arguments | None) -> Call | None:
+    """The call that a node makes under a default dtype; None where numbers in its tensors may decide what it gives or costs.
+
+    `sized`: its arguments, where numbers among them come of sizes: these are no part of the call.
+    """
+    if direct(node) is None and not _is_watched(node):
+        return None
+    positions = {source: position for position, source in enumerate(node.all_input_nodes)}
+    args, kwargs = (node.args, node.kwargs) if sized is None else sized
+    try:
+        key = node.target, _plain(args, positions), _plain(kwargs, positions), dtype
+    except TypeError:  # with something that is no plain value
+        return None
+    same = _calls.get(key)
+    if same is None:
+        _calls[key] = same = Call(key)
+    return same
+
+
+def _is_watched(node: fx.Node) -> bool:
+    """Of floating tensors, or of the truth values that comparing them gives."""
+    values = [source.meta["val"] for source in node.all_input_nodes]
+    return (
+        node.target in _WATCHED
+        and (node.target is not operator.getitem or isinstance(values[0], Tensor))
+        and not any(isinstance(index, fx.Node) for index in _index(node))
+        and all(_is_floating(value) or (isinstance(value, Tensor) and value.dtype is torch.bool) for value in values)
+        and _is_of_tensors(node.meta["val"])
+    )
+
+
+def _index(node: fx.Node) -> tuple[Any, ...]:
+    """Of `x[index]`: by a mask or by numbers of elements, numbers decide."""
+    if node.target is not operator.getitem:
+        return ()
+    parts = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    return tuple(part for part in parts if not isinstance(part, slice))
+
+
+def _is_of_tensors(value: Any) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple | list) and all(isinstance(member, Tensor) for member in value)
+    )
+
+
+def _is_floating(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_floating_point()
+    return isinstance(value, tuple | list) and all(map(_is_floating, value))
+
+
+_PLAIN: Final = (int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.memory_format, torch.layout)
+
+
+def _plain(value: Any, positions: dict[fx.Node, int]) -> Any:
+    """An argument as a part of a key: 1, 1.0 and True are three."""
+    kind = type(value)
+    if kind is fx.Node:
+        return fx.Node, positions[value]
+    if kind is Size:
+        return Size, type(value.value)
+    if kind in _PLAIN:
+        return kind, value
+    if isinstance(value, list | tuple):
+        return kind, *[_plain(member, positions) for member in value]
+    if isinstance(value, dict):
+        return kind, *[(name, _plain(member, positions)) for name, member in value.items()]
+    if kind is slice:
+        return slice, *[_plain(part, positions) for part in (value.start, value.stop, value.step)]
+    raise TypeError(str(kind))
+
+
+def run(directly: Direct | None, node: fx.Node, counter: BoundedCounter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a step gives, counted; `directly`: how it is run without a mode, where it can be."""
+    result = NotImplemented if directly is None else directly(counter, args, kwargs)
+    if result is NotImplemented:
+        with counter:
+            result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result
+
+
+def learn(key: Any, directly: Direct | None, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepCost:
+    """What a step costs and gives, kept as `known[key]`.
+
+    Arguments:
+        key: its call, the numbers in it that come of sizes, and the geometries of its tensors.
+        args, kwargs: as it is called, with zeros in the place of tensors.
+
+    Raises:
+        UnboundedError: it may make much, or reads a number; whatever PyTorch has against the call.
+    """
+    trial = BoundedCounter()
+    result = run(directly, node, trial, args, kwargs)
+    if trial.has_read:
+        raise UnboundedError(str(node.target))
+    geometry = geometries(result)
+    counts = trial.flops, trial.bytes, trial.largest, trial.scratch, trial.needed
+    if len(known) >= _LIMIT:
+        known.clear()
+    known[key] = cost = StepCost(geometry, tensors(geometry), forms(geometry), *counts, value_bytes(node, result))
+    return cost
