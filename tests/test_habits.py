@@ -284,3 +284,11 @@ def test_compose_is_careful() -> None:
     assert _seconds(service["stop_grace_period"]) > drain
     named = {name.removeprefix("PULLBACK_").lower() for name in service["environment"]}
     assert named <= set(Settings.model_fields)
+
+
+def test_compose_for_gpus_asks_for_them() -> None:
+    service = yaml.safe_load((ROOT / "deploy" / "compose.gpu.yaml").read_text())["services"]["pullback"]
+    assert service["build"]["args"] == {"DEVICE": "cuda"}
+    (devices,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert devices["driver"] == "nvidia"
+    assert devices["capabilities"] == ["gpu"]
