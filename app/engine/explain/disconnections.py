@@ -13,7 +13,7 @@ from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.one_sided import random_direction
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
-from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
+from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for, writes
 from app.engine.tensors import NAMES, is_differentiable
 
 SHAPE_ONLY: Final = operations_with("shape_only")
@@ -46,7 +46,7 @@ def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, 
         return what, f"`{operation}` {does}."
     if function in operations_with("detaches") or record.node.target is torch.Tensor.detach:
         return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
-    if function in _OVERWRITING:
+    if function in _OVERWRITING or writes(record.node):
         return "overwritten", f"`{operation}` overwrites all values, and nothing of `{name}` is left in them."
     if function in SHAPE_ONLY and output.dtype != torch.bool:
         return "shape", f"`{operation}` uses only the shape of `{name}`, not its values."

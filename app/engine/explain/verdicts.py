@@ -11,6 +11,7 @@ from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, 
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import ORDER, Finding, at_step
 from app.engine.explain.singularities import jumps, kinks, marked_output, singular, singular_output
+from app.engine.explain.zeros import zero
 from app.engine.stepwise.point import Ref, name_of
 from app.engine.tensors import NAMES, is_differentiable
 
@@ -55,6 +56,8 @@ def of_input(evidence: Evidence, name: str) -> list[Finding]:
         if name_of(cut.node) not in SHAPE_ONLY  # type: ignore[arg-type]
         and cut.node not in [finding.node for finding in findings if finding.verdict == "disconnected"]
     ]
+    if all(finding.verdict == "differentiable" for finding in findings) and (nothing := zero(evidence, name)) is not None:
+        findings = [nothing, *findings]
     return [*(findings or [Finding("differentiable", "")]), *rest]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from app.engine.stepwise.point import Ref, all_finite
 from app.engine.stepwise.trace import StepRecord, StepTrace, step_vjp
+from app.engine.tensors import is_differentiable
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,38 @@ class BrokenDerivative:
 
 
 def broken_value(trace: StepTrace, among: Collection[Ref]) -> tuple[StepRecord, Ref] | None:
-    """The first step that made one of the tensors `among` non-finite out of finite ones, and that tensor."""
-    for record in trace.records:
-        ref = next((ref for ref in record.refs() if ref in among and not all_finite(trace.values[ref])), None)
-        if ref is not None and all(all_finite(trace.values[parent]) for parent in record.parents):
+    """The first step that made one of the tensors `among` non-finite out of finite ones, and that tensor.
+
+    Infinity that is written down (a mask) is meant: then it is the first step that makes NaN of it.
+    """
+    written = [record for record in trace.records if _is_written(trace, record)]
+    return (
+        _first(trace, [record for record in trace.records if record not in written], among, _is_odd)
+        or _first(trace, trace.records, among, _has_nan)
+        or _first(trace, written, among, _is_odd)
+    )
+
+
+def _first(
+    trace: StepTrace, records: Sequence[StepRecord], among: Collection[Ref], is_it: Callable[[Tensor], bool]
+) -> tuple[StepRecord, Ref] | None:
+    for record in records:
+        ref = next((ref for ref in record.refs() if ref in among and is_it(trace.values[ref])), None)
+        if ref is not None and not any(is_it(trace.values[parent]) for parent in record.parents):
             return record, ref
     return None
+
+
+def _is_odd(tensor: Tensor) -> bool:
+    return not all_finite(tensor)
+
+
+def _is_written(trace: StepTrace, record: StepRecord) -> bool:
+    return any(isinstance(value, float) and math.isinf(value) for value in tree_leaves(trace.arguments[record.node]))
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    return is_differentiable(tensor.dtype) and bool(torch.isnan(tensor).any())
 
 
 def broken_derivative(trace: StepTrace, cotangents: Mapping[Ref, Tensor], name: str | None = None) -> BrokenDerivative | None:

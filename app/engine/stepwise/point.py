@@ -34,7 +34,7 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
 OPERATORS: Final[dict[str, str]] = {
     "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul", "<": "lt", "<=": "le",
     ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "-x": "neg", "+x": "pos",
-    "~x": "invert", "[]": "getitem",
+    "~x": "invert", "[]": "getitem", "[]=": "setitem",
 }  # fmt: skip
 # What PyTorch's public functions raise for values that they do not take.
 REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)

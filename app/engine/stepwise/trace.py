@@ -21,6 +21,12 @@ from app.program.semantics.graph_values import mapped
 # What PyTorch raises where a step has no derivative formula.
 _NO_FORMULA: Final = (RuntimeError, NotImplementedError)
 
+# Steps that write into their first tensor; where they write all of it, nothing of it is left, and no derivative leads there.
+_WRITING: Final = frozenset(
+    {"setitem", "copy_", "masked_fill", "masked_scatter", "index_put", "index_copy", "index_fill", "scatter", "slice_scatter",
+     "select_scatter", "diagonal_scatter"}
+)  # fmt: skip
+
 # The cotangents of a step's inputs, given those of its outputs (None: no cotangent came).
 VjpRule = Callable[["StepRecord", Sequence[Tensor | None]], Sequence[Tensor | None]]
 
@@ -183,14 +189,16 @@ class _Tracer(Interpreter):
         trace.arguments[node] = arguments
         passes, nil, refused = _connections(tuple(inputs.values()), outputs)
         record = StepRecord(node, tuple(parents), tuple(inputs.values()), tuple(outputs), state, passes, (), refused)
+        if _overwrites(trace, record, nil):
+            record = replace(record, passes=((False, *passes[0][1:]),))
         record = replace(record, flat=_flat(trace, record, nil))
         trace.records.append(record)
         for k, output in enumerate(outputs):
             ref = (node, k)
             trace.values[ref] = output.detach()
             trace.depends[ref] = frozenset[str]().union(*(trace.depends[p] for p in parents))
-            trace.live[ref] = frozenset[str]().union(*(trace.live[p] for j, p in enumerate(parents) if passes[k][j]))
-            firm = (trace.firm[p] for j, p in enumerate(parents) if passes[k][j] and not record.flat[k][j])
+            trace.live[ref] = frozenset[str]().union(*(trace.live[p] for j, p in enumerate(parents) if record.passes[k][j]))
+            firm = (trace.firm[p] for j, p in enumerate(parents) if record.passes[k][j] and not record.flat[k][j])
             trace.firm[ref] = frozenset[str]().union(*firm)
         return structure
 
@@ -262,6 +270,28 @@ def _connections(
         passes.append(tuple(row))
         nil.append(zero)
     return tuple(passes), nil, refused
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether a step writes into its first tensor."""
+    return name_of(node) in _WRITING
+
+
+def _overwrites(trace: StepTrace, record: StepRecord, nil: list[list[bool]]) -> bool:
+    """Whether a step writes over all of its first tensor, wherever that is."""
+    if not writes(record.node) or len(record.outputs) != 1 or not record.inputs or not nil[0][0]:
+        return False
+    others = [tensor.detach() for tensor in record.inputs[1:]]
+    where = [
+        parent for parent, tensor in zip(record.parents, record.inputs, strict=True) if not is_differentiable(tensor.dtype)
+    ]
+    if any(trace.depends[parent] for parent in where):  # at another point it writes elsewhere
+        return False
+    try:
+        (output,) = trace.again(record, [perturbed(record.inputs[0], 1.0, 3), *others])
+    except REFUSALS:
+        return False
+    return output.shape == record.outputs[0].shape and torch.equal(output, record.outputs[0].detach())
 
 
 def _alone(output: Tensor, leaf: Tensor) -> Tensor | None:

@@ -26,7 +26,7 @@ from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
-from app.engine.stepwise.trace import StepRecord
+from app.engine.stepwise.trace import StepRecord, step_vjp
 from app.engine.tensors import is_differentiable
 from app.program.differentiation.custom_functions import APPLY
 
@@ -41,6 +41,8 @@ _UNKNOWN: Final = (
 _STOPPED: Final = (
     "There are more elements than were looked at one by one: of the others differences cannot tell, and they may be alike."
 )
+_HOOK: Final = "register_hook"
+_MULTIPLIED: Final = "Multiply what `backward` returns by the gradient that it is given."
 _LOST: Final = 1e-3  # of the derivative: a rule that is off by less is right, and its numbers have lost digits; chosen
 
 
@@ -327,13 +329,30 @@ def _wrong(
         )
         return Finding("differentiable", reason, record.node, instead_of(evidence.trace, record, verdict, name), mask)
     else:
-        rule = f"the `backward` of `{operation.removesuffix(APPLY)}`" if custom else f"PyTorch's rule for `{operation}`"
-        reason = f"Differences of the function settle at another number than {rule}, which is wrong here."
+        rule = (
+            f"the `backward` of `{operation.removesuffix(APPLY)}`" if custom
+            else f"what `{operation}` makes of the gradient" if operation == _HOOK else f"PyTorch's rule for `{operation}`"
+        )  # fmt: skip
+        means = "which is not the derivative of its `forward`" if custom else "which is wrong here"
+        reason = f"Differences of the function settle at another number than {rule}, {means}."
     own = own_derivatives(lines, name, seen) if settles and not leaf.is_complex() else None
+    if verdict == "singular" and settles and not _is_linear(record):
+        words = "does not grow with the gradient that reaches it, so that it is right for one cotangent at most"
+        reason = f"{rule[0].upper()}{rule[1:]} {words}."
+        if own is not None and taken is not None and torch.allclose(own[mask], taken[mask], rtol=_LOST, atol=0.0):
+            return Finding("differentiable", f"{reason} For a cotangent of ones it is right here.", record.node, _MULTIPLIED)
     if own is not None and taken is not None and bool(torch.isfinite(own[mask][0])):
         where = f"at element {mask.nonzero().tolist()[0]} " if leaf.ndim else ""
         reason += f" PyTorch gives {float(taken[mask][0]):.6g} {where}where the derivative is {float(own[mask][0]):.6g}."
     return Finding(verdict, reason, record.node, instead_of(evidence.trace, record, verdict, name), mask, taken, own)
+
+
+def _is_linear(record: StepRecord) -> bool:
+    """Whether a step's rule gives twice as much of twice the cotangents; an own `backward` need not."""
+    once = [weights(o) if is_differentiable(o.dtype) and o.requires_grad else None for o in record.outputs]
+    rows = step_vjp(record, once), step_vjp(record, [None if c is None else 2 * c for c in once])
+    pairs = [(a, b) for a, b in zip(*rows, strict=True) if a is not None and b is not None]
+    return all(torch.allclose(2 * a, b, rtol=_LOST, atol=0.0, equal_nan=True) for a, b in pairs)
 
 
 def _lost_digits(seen: dict[int, Seen]) -> int | None:
