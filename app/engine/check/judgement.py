@@ -40,7 +40,13 @@ _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves n
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
-_NAMED: Final = 0.1  # of an element; where it is known to less than that, other mistakes look alike
+_NAMED: Final = (
+    0.04  # of an element; where it is known to less than that, other mistakes look alike: half of sin x and 0.46 cos x
+)
+_UNITS: Final = (
+    1.0,
+    4.0,
+)  # in the last place of the client's arithmetic: a mistaken derivative is rounded there as a right one is
 _LEVELS: Final = 2.0  # between two of the tolerances that mistakes are looked for in: nearer ones find the same
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 
@@ -321,18 +327,20 @@ def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Te
     return torch.clamp(most, max=seen), True
 
 
-def tolerances_of_all(verdict: Verdict, ours: Tensor) -> list[float]:
-    """What two derivatives as a whole may differ by, relative to each element, strictest first: as the most certain element, as the half of
-    them, as all of them. What differences of the client's leave in doubt of small elements is no reason to doubt the larger ones.
+def tolerances_of_all(verdict: Verdict, ours: Tensor, eps: float) -> list[float]:
+    """What two derivatives as a whole may differ by, relative to each element, strictest first: as rounding in the client's arithmetic,
+    whose `eps` this is, as the most certain element, as the half of them, as all of them. What differences of the client's leave in doubt
+    of small elements is no reason to doubt the larger ones.
     """
     size = largest(ours)
-    least = 4 * RELATIVE
+    levels = [4 * RELATIVE]
     large = ours.abs() > 1e-3 * size if size else torch.zeros_like(ours, dtype=torch.bool)
     if not verdict.tolerance.numel() or not bool(large.any()):
-        return [least]
+        return levels
     relative = verdict.tolerance[large] / ours.abs()[large]
-    levels = [least]
-    for level in (relative.min(), relative.median(), relative.max().clamp(max=_NAMED)):
-        if float(level) > _LEVELS * levels[-1]:
-            levels.append(float(level))
+    for level in sorted(
+        (*(units * eps for units in _UNITS), *(float(of) for of in (relative.min(), relative.median(), relative.max())))
+    ):
+        if min(level, _NAMED) > _LEVELS * levels[-1]:
+            levels.append(min(level, _NAMED))
     return levels

@@ -23,6 +23,9 @@ _PART: Final = 5e-4
 # rounds by half a unit. In bfloat16, where a unit is up to 0.8 %, that is the 3 % that it cannot tell apart.
 _UNITS: Final = 4.0
 _OF_PYTORCH: Final = 1.0  # units beside PyTorch's own number: the same steps, on another device or in another order of a sum
+# Units that all elements may be off by alike: roundings of single elements differ, and that of a factor they share is half a unit. In
+# bfloat16 one is 0.8 %.
+_TOGETHER: Final = 1.0
 _GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
 _COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 
@@ -49,13 +52,24 @@ def is_open(
     # Below its ordinary numbers an arithmetic has a few digits or none, which half and twice the derivative share: the rounded number alone.
     is_beneath = _is_beneath(reference, precision)
     allowed = torch.where(is_beneath, _PART * size, torch.maximum(_PART * size, _UNITS * _unit(size, precision)))
-    is_unconfirmed = (by_rounding > allowed) & ~_is_rounded(believed, reference, precision)
+    is_unconfirmed = (by_rounding > allowed) | _are_scaled(believed, reference, precision)
+    is_unconfirmed &= ~_is_rounded(believed, reference, precision)
     if not bool(is_unconfirmed.any()):
         return False
     for own in _of_pytorch(objective, name, ours, precision):
         units = torch.where(is_beneath, 0.0, _OF_PYTORCH)
         is_unconfirmed &= ~((believed - own).abs() <= units * _unit(_sizes(objective, own), precision))
     return True if bool(is_unconfirmed.any()) else None
+
+
+def _are_scaled(believed: Tensor, reference: Tensor, precision: ClientPrecision) -> Tensor:
+    """The elements that are not zero, where on average they are larger or smaller than the derivative by more than a rounding they share."""
+    size = reference.abs().nan_to_num(0, 0, 0)
+    telling = (size > max(_COUNTS * float(_largest_of_row(size).max()), precision.tiny)) & torch.isfinite(believed.abs())
+    if reference.is_complex() or precision.half is not None or not bool(telling.any()):
+        return torch.zeros_like(telling)
+    factor = float((believed[telling] / reference[telling]).mean())
+    return telling & (abs(factor - 1) > max(_PART, _TOGETHER * precision.eps))
 
 
 def _is_beneath(reference: Tensor, precision: ClientPrecision) -> Tensor:

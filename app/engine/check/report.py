@@ -95,9 +95,10 @@ def _report(
 ) -> dict[str, Any]:
     wide = None if expected is None else to_double(expected if is_differentiable(expected.dtype) else expected.double())
     believed = None if wide is None else _in_rows(objective, name, ours, wide)
+    precision = None if expected is None else client_precision(objective.point, leaves, expected)
     compared = compare(objective, numeric, name, ours, believed, budgets["first"], budgets["closer"])
-    if believed is not None and expected is not None:
-        verdict = of_client(objective, numeric, name, compared, believed, client_precision(objective.point, leaves, expected))
+    if believed is not None and precision is not None:
+        verdict = of_client(objective, numeric, name, compared, believed, precision)
     else:
         verdict = of_autodiff(objective, numeric, name, compared)
     shape = (*objective.lead, *objective.point.leaves[name].shape)
@@ -108,7 +109,8 @@ def _report(
         report |= {"max_error": None, "shape": {"autodiff": list(shape), "expected": list(wide.shape)}}
     claims: list[dict[str, Any]] = []
     if agrees is False and wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
-        cases = (Case(name, ours.reshape(shape), wide, level, objective, seed) for level in tolerances_of_all(verdict, ours))
+        levels = tolerances_of_all(verdict, ours, 0.0 if precision is None else precision.eps)
+        cases = (Case(name, ours.reshape(shape), wide, level, objective, seed) for level in levels)
         claims = next((claims for case in cases if (claims := explanations(case))), [])
     if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):
         backwards = wrong_backwards(objective.point, name, seed)

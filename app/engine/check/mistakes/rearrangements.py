@@ -23,6 +23,13 @@ def shape(case: Case) -> Iterator[Claim]:
     if ours.shape != expected.shape and ours.numel() == expected.numel() and case.same(ours, expected.reshape(ours.shape)):
         text = f"The values are right, the shape is not: ours is {list(ours.shape)}, yours {list(expected.shape)}."
         yield Claim("shape", text)
+    if expected.numel() < ours.numel() and expected.ndim <= ours.ndim and case.elements(expected) > 1:
+        for axis in range(ours.ndim):
+            for spread in (expected, expected.unsqueeze(axis)) if expected.ndim < ours.ndim else (expected,):
+                if spread.ndim == ours.ndim and spread.shape[axis] == 1 and case.same(ours, spread.expand_as(ours)):
+                    text = f"The values are right, but ours has them {ours.shape[axis]} times along axis {axis}: yours is not spread over it."
+                    yield Claim("shape", text, rank=-1)
+                    return
 
 
 def transposed(case: Case) -> Iterator[tuple[Tensor, str]]:
@@ -130,18 +137,17 @@ def conjugate(case: Case) -> Iterator[Claim]:
 
 def shifted(case: Case) -> Iterator[Claim]:
     """Every element one place off along an axis, or the axis backwards."""
-    if case.expected.shape != case.ours.shape or case.elements(case.ours) < 3:
+    if case.expected.shape != case.ours.shape or case.elements(case.ours) < 2:
         return
     for axis in range(case.ours.ndim):
-        if case.ours.shape[axis] < 3:
-            continue
-        for by in _SHIFTS:
+        size = case.ours.shape[axis]
+        for by in _SHIFTS if size > 2 and case.elements(case.ours) > 2 else ():
             rolled = case.ours.roll(by, axis)
             cut = rolled.clone()
             cut.select(axis, 0 if by > 0 else -1).zero_()
             if case.fits(rolled) or case.fits(cut):
                 yield Claim("off_by_one", f"Yours is ours moved by one place along axis {axis}: an index is off by one.")
-        if case.fits(case.ours.flip(axis)):
+        if size > 1 and case.fits(case.ours.flip(axis)):
             yield Claim("reversed", f"Yours is ours backwards along axis {axis}.")
 
 

@@ -23,6 +23,7 @@ _DEGREE: Final = math.pi / 180  # in radians
 _NOT_OF_ALL: Final = frozenset({"norm", "matmul", "einsum"})
 # Two elements that have a factor to four digits have it by no chance: of two that differ otherwise, one pair in ten thousand would.
 _TELLING: Final = 1e-4
+_ALIKE: Final = 0.03  # of a factor: nearer ones are the same where numbers hold two digits, as in bfloat16; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def explained(case: Case, c: float) -> list[Factor]:
     """The factors that are equal to |c|, the most telling first, each meaning once."""
     if "factors" not in case.memory:
         case.memory["factors"] = factors_of(case.trace, case.name)
-    near = [f for f in case.memory["factors"] if abs(abs(c) - f.value) <= 4 * case.relative * f.value]
+    near = [f for f in case.memory["factors"] if abs(abs(c) - f.value) <= min(4 * case.relative, _ALIKE) * f.value]
     # A size that is equal by chance is no explanation beside one that the program has.
     chosen = [factor for factor in near if not factor.weak] or near
     return list({factor.meaning: factor for factor in reversed(chosen)}.values())[::-1]

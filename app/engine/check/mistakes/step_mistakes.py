@@ -17,13 +17,15 @@ from app.engine.check.mistakes.wrong_rules import (
     dropped,
     identity,
     scaled,
+    scaled_occurrence,
     slope,
     softmax_diagonal,
     unconjugated,
 )
 from app.engine.explain.findings import operation_of
-from app.engine.stepwise.point import name_of
+from app.engine.stepwise.point import Hole, name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule
+from app.program.semantics.graph_values import mapped
 
 # Steps that take statistics of their input, which people treat as constants.
 _STATISTICS: Final = frozenset(
@@ -81,6 +83,7 @@ def _any_fits(case: Case, records: Sequence[StepRecord], rule: VjpRule) -> bool:
 
 def term(case: Case) -> Iterator[Claim]:
     """One of the paths from the input to the output is treated as constant."""
+    yield from _occurrences(case, 0.0)
     for record in case.trace.records:
         for j, parent in enumerate(record.parents):
             others = any(case.name in case.trace.live[p] for k, p in enumerate(record.parents) if k != j)
@@ -96,6 +99,27 @@ def term(case: Case) -> Iterator[Claim]:
                     f"A term is missing: yours is ours with {what} treated as constant{place_of(record.node)}, although it depends on "
                     f"`{case.name}` too.",
                 )
+
+
+def _occurrences(case: Case, factor: float) -> Iterator[Claim]:
+    """The share of one of several places in which a step takes the same tensor, as x ** x does, is times `factor`: 0 or -1."""
+    for record in case.trace.records:
+        holes: list[Hole] = []
+        mapped(case.trace.arguments[record.node], Hole, holes.append)
+        refs = [hole.ref for hole in holes]
+        for number, ref in enumerate(refs):
+            if refs.count(ref) < 2 or case.name not in case.trace.live[ref]:
+                continue
+            if case.fits(case.under({record.node: scaled_occurrence(case.trace, number, factor)})):
+                where = f"`{operation_of(record.node)}`{place_of(record.node)}, which takes it in {refs.count(ref)} places"
+                yield (
+                    Claim("sign_of_term", f"The sign of one term is wrong: that of one argument of {where}.")
+                    if factor
+                    else Claim(
+                        "missing_term", f"A term is missing: yours is ours with one argument treated as constant in {where}."
+                    )
+                )
+                break
 
 
 def statistics(case: Case) -> Iterator[Claim]:
@@ -115,6 +139,8 @@ def statistics(case: Case) -> Iterator[Claim]:
 
 def sign_of_term(case: Case) -> Iterator[Claim]:
     """One path's share has the opposite sign."""
+    if not case.same(-case.ours, case.expected):
+        yield from _occurrences(case, -1.0)
     for record in case.trace.records:
         live = [j for j, parent in enumerate(record.parents) if case.name in case.trace.live[parent]]
         for j in live:

@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn import grad as convolution_gradients
 
-from app.engine.stepwise.point import argument_of, name_of
-from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
+from app.engine.check.mistakes.axis_rules import along_another_axis, not_turned_round, undivided_norm
+from app.engine.stepwise.point import Hole, Ref, argument_of, name_of
+from app.engine.stepwise.trace import StepRecord, StepTrace, VjpRule, step_vjp
 from app.engine.tensors import is_differentiable
+from app.program.errors import tensors_in
+from app.program.semantics.graph_values import mapped
 
 Row = Sequence[Tensor | None]
 
@@ -46,6 +49,34 @@ def scaled(by: float, position: int | None = None) -> VjpRule:
             gradient if gradient is None or (position is not None and position != j) else gradient * by
             for j, gradient in enumerate(step_vjp(record, cotangents))
         ]
+
+    return rule
+
+
+def scaled_occurrence(trace: StepTrace, number: int, by: float) -> VjpRule:
+    """The step's own rule, the share of the place `number` in which it takes a tensor times a number."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        places: list[tuple[Ref, Tensor]] = []
+
+        def own_leaf(hole: Hole) -> Tensor:
+            leaf = trace.values[hole.ref].detach()
+            places.append((hole.ref, leaf.clone().requires_grad_() if is_differentiable(leaf.dtype) else leaf))
+            return places[-1][1]
+
+        args, kwargs = mapped(trace.arguments[record.node], Hole, own_leaf)
+        with torch.enable_grad(), trace.point.ready():
+            outputs = list(tensors_in(trace.point.call(record.node, args, kwargs, record.state)))
+        pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if c is not None and o.requires_grad]
+        leaves = [leaf for _, leaf in places if leaf.requires_grad]
+        gradients = iter(torch.autograd.grad([o for o, _ in pairs], leaves, [c for _, c in pairs], allow_unused=True))
+        shares: dict[Ref, Tensor] = {}
+        for place, (ref, leaf) in enumerate(places):
+            share = next(gradients) if leaf.requires_grad else None
+            if share is not None:
+                share = share * by if place == number else share
+                shares[ref] = shares[ref] + share if ref in shares else share
+        return [shares.get(parent) for parent in record.parents]
 
     return rule
 
@@ -84,6 +115,7 @@ SLOPES: Final[dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]]] = {
     ),
     "one_minus_gate": ("is taken as 1 - σ(x)", lambda x, y: 1 - torch.sigmoid(x)),
     "gaussian": ("is taken as e^(-x²): the factor 2/√π is missing", lambda x, y: torch.exp(-x * x)),
+    "negative_half": ("is taken as -y / 2, y its output: the exponent is not lowered", lambda x, y: -0.5 * y),
     "root_of_one_plus": ("is taken as 1/√(1 + x²)", lambda x, y: 1 / torch.sqrt(1 + x * x)),
 }  # fmt: skip
 
@@ -218,11 +250,12 @@ def unsquared_divisor(record: StepRecord, cotangents: Row) -> Row:
     return gradients
 
 
-def undivided_norm(record: StepRecord, cotangents: Row) -> Row:
-    """x where x / ‖x‖ belongs."""
-    if cotangents[0] is None or record.outputs[0].ndim:
+def factor_alone(record: StepRecord, cotangents: Row) -> Row:
+    """1 where the other factor of a product belongs."""
+    cotangent = cotangents[0]
+    if cotangent is None or len(record.inputs) != 2:
         return step_vjp(record, cotangents)
-    return [cotangents[0] * record.inputs[0].detach()]
+    return [cotangent.sum_to_size(x.shape) for x in record.inputs]
 
 
 def exponent_not_lowered(record: StepRecord, cotangents: Row) -> Row:
@@ -270,6 +303,22 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "wrong_rule",
         "The derivative of `{op}` is taken as its input{at}, which must be divided by the norm.",
         undivided_norm,
+    ),
+    "next_axis": ("wrong_axis", "`{op}` is differentiated along another axis than it works along{at}.", along_another_axis(1)),
+    "previous_axis": (
+        "wrong_axis",
+        "`{op}` is differentiated along another axis than it works along{at}.",
+        along_another_axis(-1),
+    ),
+    "not_turned_round": (
+        "not_reversed",
+        "The derivative of `{op}` sums from the first element on{at}, where each element's is the sum from it to the last.",
+        not_turned_round,
+    ),
+    "factor_alone": (
+        "missing_factor",
+        "A factor is missing{at}: the derivative of a product by one factor is the other.",
+        factor_alone,
     ),
     "exponent_not_lowered": ("wrong_rule", "The exponent of `{op}` is not lowered by one{at}.", exponent_not_lowered),
 }

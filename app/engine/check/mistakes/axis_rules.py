@@ -1,0 +1,79 @@
+"""Wrong rules of steps that work along an axis: along another one, sums not turned round, a norm that is not divided by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+
+from app.engine.stepwise.point import argument_of
+from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
+
+Row = Sequence[Tensor | None]
+_EUCLIDEAN: Final = (None, 2, 2.0, "fro")
+
+
+def axis_of(record: StepRecord) -> int | None:
+    """The one axis that the step works along; None where it names none, or several."""
+    args = record.node.args
+    axis = record.node.kwargs.get("dim", args[1] if len(args) > 1 else None)
+    axis = axis[0] if isinstance(axis, tuple | list) and len(axis) == 1 else axis
+    if not isinstance(axis, int) or isinstance(axis, bool) or len(record.inputs) != 1 or not record.inputs[0].ndim:
+        return None
+    return axis % record.inputs[0].ndim
+
+
+def along_another_axis(by: int) -> VjpRule:
+    """The step's rule along the axis that lies `by` places farther; of a reduction, spread over the right one all the same."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        axis, cotangent = axis_of(record), cotangents[0]
+        ndim = record.inputs[0].ndim
+        if axis is None or ndim < 2 or cotangent is None or not callable(record.node.target):
+            return step_vjp(record, cotangents)
+        reduces = record.outputs[0].shape != record.inputs[0].shape
+        with torch.enable_grad():
+            x = record.inputs[0].detach().requires_grad_()
+            args, kwargs = _with_axis(record.node, x, (axis + by) % ndim)
+            result = record.node.target(*args, **kwargs | ({"keepdim": True} if reduces else {}))
+            y = result if isinstance(result, Tensor) else result[0]
+            (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y) if reduces else cotangent)
+        if not reduces:
+            return [gradient]
+        return [gradient * (cotangent if cotangent.ndim == ndim else cotangent.unsqueeze(axis))]
+
+    return rule
+
+
+def _with_axis(node: fx.Node, x: Tensor, axis: int) -> tuple[list[Any], dict[str, Any]]:
+    args: list[Any] = [x if isinstance(argument, fx.Node) else argument for argument in node.args]
+    kwargs: dict[str, Any] = {key: x if isinstance(value, fx.Node) else value for key, value in node.kwargs.items()}
+    if "dim" in kwargs:
+        return args, kwargs | {"dim": axis}
+    return [*args[:1], axis, *args[2:]], kwargs
+
+
+def not_turned_round(record: StepRecord, cotangents: Row) -> Row:
+    """Sums from the first element on where those to the last belong."""
+    axis, cotangent = axis_of(record), cotangents[0]
+    return step_vjp(record, cotangents) if axis is None or cotangent is None else [cotangent.cumsum(axis)]
+
+
+def undivided_norm(record: StepRecord, cotangents: Row) -> Row:
+    """x where x / ‖x‖ belongs, of Euclidean norms."""
+    cotangent, x = cotangents[0], record.inputs[0].detach()
+    order = (
+        record.node.args[1]
+        if len(record.node.args) > 1
+        else argument_of(record.node, "p", argument_of(record.node, "ord", None))
+    )
+    if cotangent is None or order not in _EUCLIDEAN:
+        return step_vjp(record, cotangents)
+    axes = record.node.kwargs.get("dim", record.node.args[2] if len(record.node.args) > 2 else None)
+    if record.outputs[0].ndim and record.outputs[0].ndim < x.ndim:
+        if not isinstance(axes, int):
+            return step_vjp(record, cotangents)
+        cotangent = cotangent.unsqueeze(axes)
+    return [cotangent * x]
