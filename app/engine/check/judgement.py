@@ -12,7 +12,7 @@ from torch import Tensor
 from app.engine.check.agreement import RELATIVE, Compared, largest
 from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
 from app.engine.check.finite_differences import Numeric
-from app.engine.check.kinks.mixtures import at_kinks, is_mixture, is_of_a_tie, is_of_own_backward
+from app.engine.check.kinks.mixtures import at_kinks, has_ties, is_mixture, is_of_a_tie, is_of_own_backward
 from app.engine.check.kinks.subgradients import Subgradients, subgradients
 from app.engine.check.objective import Differentiated
 from app.engine.check.open_digits import is_nothing_left, is_open, vanishes_in_float32
@@ -85,9 +85,10 @@ def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared
     kinks = ~torch.isnan(compared.low)
     agrees, tolerance = compared.agrees, compared.tolerance
     is_subgradient: bool | None = False
-    if agrees is False:
+    if agrees is False or (agrees is None and has_ties(objective, name)):
         around = subgradients(objective, name, compared.ours, numeric.size, compared.contradicted)
         is_subgradient = is_of_a_tie(objective, numeric, name, compared, around)
+        is_subgradient = is_subgradient if agrees is False else is_subgradient or False
     if is_subgradient is not False:
         why = None if is_subgradient else Reason.CORNERS
         return Verdict(
@@ -121,7 +122,10 @@ def of_client(
     ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
     search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
-    is_subgradient = is_of_a_tie(objective, numeric, name, compared, search()) if compared.agrees is False else False
+    is_subgradient: bool | None = False
+    if compared.agrees is False or (compared.agrees is None and has_ties(objective, name)):
+        is_subgradient = is_of_a_tie(objective, numeric, name, compared, search())
+        is_subgradient = is_subgradient if compared.agrees is False else is_subgradient or False
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired, reference = _reference(compared)

@@ -52,7 +52,7 @@ def is_open(
     # Below its ordinary numbers an arithmetic has a few digits or none, which half and twice the derivative share: the rounded number alone.
     is_beneath = _is_beneath(reference, precision)
     allowed = torch.where(is_beneath, _PART * size, torch.maximum(_PART * size, _UNITS * _unit(size, precision)))
-    is_unconfirmed = (by_rounding > allowed) | _are_scaled(believed, reference, precision)
+    is_unconfirmed = (by_rounding > allowed) | _are_scaled(believed, reference, by_rounding, precision)
     is_unconfirmed &= ~_is_rounded(believed, reference, precision)
     if not bool(is_unconfirmed.any()):
         return False
@@ -62,10 +62,13 @@ def is_open(
     return True if bool(is_unconfirmed.any()) else None
 
 
-def _are_scaled(believed: Tensor, reference: Tensor, precision: ClientPrecision) -> Tensor:
+def _are_scaled(believed: Tensor, reference: Tensor, by_rounding: Tensor, precision: ClientPrecision) -> Tensor:
     """The elements that are not zero, where on average they are larger or smaller than the derivative by more than a rounding they share."""
     size = reference.abs().nan_to_num(0, 0, 0)
     telling = (size > max(_COUNTS * float(_largest_of_row(size).max()), precision.tiny)) & torch.isfinite(believed.abs())
+    # Another subgradient is not scaled: nothing of it is left to rounding.
+    apart = (believed - reference).abs()
+    telling &= (by_rounding > 0.5 * apart) | (apart <= _PART * size)
     if reference.is_complex() or precision.half is not None or not bool(telling.any()):
         return torch.zeros_like(telling)
     factor = float((believed[telling] / reference[telling]).mean())

@@ -21,6 +21,12 @@ _ALONG: Final = 1e-5  # relative, of a directional derivative: ten times what an
 _CONTINUES: Final = 64.0  # roundings by which a function that does not jump may move
 
 
+def has_ties(objective: Differentiated, name: str) -> bool:
+    """Whether some elements of the input are equal: of many tied order statistics no element moves anything by itself."""
+    leaf = objective.point.leaves[name]
+    return not leaf.is_complex() and leaf.unique().numel() < leaf.numel()
+
+
 def is_of_a_tie(
     objective: Differentiated, numeric: Numeric, name: str, compared: Compared, around: Subgradients | None
 ) -> bool | None:
@@ -116,5 +122,5 @@ def at_kinks(
         return torch.ones_like(between), False
     inside = between | around.contains(believed)
     half = precision.coarse if precision.half is None else precision.half
-    doubt = torch.zeros_like(believed) if half is None else half.reshape(believed.shape)
+    doubt = precision.eps * believed.abs() + (0.0 if half is None else half.reshape(believed.shape))
     return inside, around.excludes(believed, between, doubt) if bool(inside.any()) else False

@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from app.engine.check.kinks.exchanges import Exchange
 from app.engine.check.kinks.hulls import nearest
 from app.engine.check.kinks.surroundings import (
     CHANGES,
@@ -60,6 +61,7 @@ class Subgradients:
         complete: new ones no longer bend elsewhere; else an element that does not bend in them may do so all the same, as each of many
             tied medians is the median only where half of the others lie below it.
         unsure: suspects that were not looked at by themselves, shape [rows, *input].
+        exchange: the largest tie, where its elements can change places.
     """
 
     objective: Differentiated
@@ -73,6 +75,7 @@ class Subgradients:
     largest: Tensor
     complete: bool
     unsure: Tensor
+    exchange: Exchange | None
 
     @cached_property
     def kinks(self) -> Tensor:
@@ -126,7 +129,11 @@ class Subgradients:
         """
         if len(expected) > _PROVED_ROWS or not bool(torch.isfinite(expected).all() & torch.isfinite(self.ours).all()):
             return False
-        return all(self._mixture(row, target, with_ours) for row, target in enumerate(expected.reshape(len(expected), -1)))
+        rows = expected.reshape(len(expected), -1)
+        return all(self._of_exchange(row, target) or self._mixture(row, target, with_ours) for row, target in enumerate(rows))
+
+    def _of_exchange(self, row: int, target: Tensor) -> bool | None:
+        return None if self.exchange is None else self.exchange.contains(row, target, torch.zeros_like(target))
 
     @cached_property
     def _different(self) -> tuple[Tensor, ...]:
@@ -163,6 +170,11 @@ class Subgradients:
             return False
         if self.off_the_plane(expected, doubt):
             return True
+        if self.exchange is not None:
+            rows = zip(expected.reshape(len(expected), -1), doubt.reshape(len(doubt), -1), strict=True)
+            contained = [self.exchange.contains(row, *pair) for row, pair in enumerate(rows)]
+            if False in contained or None not in contained:
+                return False in contained
         if len(columns) > _ALONE:
             return None
         verdicts = [self._outside(group, expected) for group in self._groups(columns)]
@@ -303,6 +315,9 @@ def subgradients(
     for gradient in gradients:
         if gradient is not None:
             around.keep(gradient)
+    exchange = Exchange.of(objective, name)
+    if exchange is not None:
+        around.bend(*exchange.range_of(ours))
     # What is looked at by itself first leaves fewer bends to chance.
     unsure = around.exchange(of_steps[0], suspects & ~around.bent)
     complete = around.look_on(at_first)
@@ -311,7 +326,18 @@ def subgradients(
     low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
     patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
     return Subgradients(
-        objective, name, ours, low, high, patterns, tuple(around.seen), around.is_exhaustive, around.largest, complete, unsure
+        objective,
+        name,
+        ours,
+        low,
+        high,
+        patterns,
+        tuple(around.seen),
+        around.is_exhaustive,
+        around.largest,
+        complete,
+        unsure,
+        exchange,
     )
 
 

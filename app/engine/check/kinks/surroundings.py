@@ -56,6 +56,11 @@ class Surroundings:
         else:
             self.is_exhaustive = False
 
+    def bend(self, low: Tensor, high: Tensor) -> None:
+        """Notes what was seen of some elements otherwise: the range of their derivatives, shape [rows, *input]; ∞ and -∞ of others."""
+        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        self.bent = self.bent | (torch.isfinite(low) & has_kinks(self.low, self.high, self.least))
+
     def look_on(self, bent_at_first: Tensor) -> bool:
         """Tries further patterns while they show new bends; whether no more are expected."""
         leaf, number, quiet, enough = self.objective.point.leaves[self.name], PATTERNS, 0, _QUIET
