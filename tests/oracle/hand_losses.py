@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -46,14 +46,15 @@ def wide(function: object, *tensors: Tensor) -> Tensor:
 def _ce2(z: Tensor) -> Tensor:
     """p - y of scores [N, C, d]."""
     y = torch.nn.functional.one_hot(MAP_K, 3).permute(0, 2, 1).to(z.dtype)
-    return soft(z, 1) - y
+    return torch.as_tensor(soft(z, 1) - y)
 
 
 def _unit(m: Tensor) -> Tensor:
-    return m / m.norm(dim=1, keepdim=True)
+    slope: Tensor = soft(z, 1) - y
+    return slope
 
 
-def _corr(v: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _corr(v: Tensor, u: Tensor) -> Any:
     a, b = v - v.mean(), u - u.mean()
     return a, b, a.norm(), b.norm()
 

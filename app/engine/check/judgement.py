@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
@@ -122,10 +123,7 @@ def of_client(
     ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
     search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
-    is_subgradient: bool | None = False
-    if compared.agrees is False or (compared.agrees is None and has_ties(objective, name)):
-        is_subgradient = is_of_a_tie(objective, numeric, name, compared, search())
-        is_subgradient = is_subgradient if compared.agrees is False else is_subgradient or False
+    is_subgradient = _is_subgradient(objective, numeric, name, compared, search)
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired, reference = _reference(compared)
@@ -168,6 +166,17 @@ def of_client(
     note = note or (_FEW_DIGITS if agrees and has_few else None)
     error = torch.where(compared.contradicted & ~repaired, torch.maximum(apart, compared.error), apart)
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
+
+
+def _is_subgradient(
+    objective: Differentiated, numeric: Numeric, name: str, compared: Compared, search: Callable[[], Subgradients | None]
+) -> bool | None:
+    """Whether PyTorch's number is one of those around a tie that explains why differences contradict it; None where nobody can tell."""
+    if compared.agrees is False:
+        return is_of_a_tie(objective, numeric, name, compared, search())
+    if compared.agrees is None and has_ties(objective, name):
+        return is_of_a_tie(objective, numeric, name, compared, search()) or False
+    return False
 
 
 def _left_open(compared: Compared, believed: Tensor, around: Subgradients | None, apart: Tensor) -> Tensor:

@@ -317,7 +317,7 @@ def subgradients(
             around.keep(gradient)
     exchange = Exchange.of(objective, name)
     if exchange is not None:
-        around.bend(*exchange.range_of(ours))
+        around.widen(*exchange.range_of(ours))
     # What is looked at by itself first leaves fewer bends to chance.
     unsure = around.exchange(of_steps[0], suspects & ~around.bent)
     complete = around.look_on(at_first)
@@ -325,19 +325,9 @@ def subgradients(
         return None
     low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
     patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
+    seen = tuple(around.seen)
     return Subgradients(
-        objective,
-        name,
-        ours,
-        low,
-        high,
-        patterns,
-        tuple(around.seen),
-        around.is_exhaustive,
-        around.largest,
-        complete,
-        unsure,
-        exchange,
+        objective, name, ours, low, high, patterns, seen, around.is_exhaustive, around.largest, complete, unsure, exchange
     )
 
 

@@ -56,7 +56,7 @@ class Surroundings:
         else:
             self.is_exhaustive = False
 
-    def bend(self, low: Tensor, high: Tensor) -> None:
+    def widen(self, low: Tensor, high: Tensor) -> None:
         """Notes what was seen of some elements otherwise: the range of their derivatives, shape [rows, *input]; ∞ and -∞ of others."""
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         self.bent = self.bent | (torch.isfinite(low) & has_kinks(self.low, self.high, self.least))

@@ -218,7 +218,7 @@ def _written_behind(graph: fx.Graph) -> set[fx.Node]:
     behind: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         if node.target is value_only:
-            behind.update(node.args[1:2])  # type: ignore[arg-type]
+            behind.update(node.args[1:2])
         elif node in behind and node.target is not torch.Tensor.detach:
             behind.update(node.all_input_nodes)
     return behind

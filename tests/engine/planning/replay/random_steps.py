@@ -38,7 +38,8 @@ OF_TWO: Final = (
 
 def program(rng: random.Random, names: tuple[str, ...], works: Callable[[str], bool]) -> str:
     """Some lines over inputs of these names, each of which `works`; a loop repeats some of them now and then."""
-    known, lines = list(names), []
+    known = list(names)
+    lines: list[str] = []
     for number in range(rng.randint(5, 25)):
         one, other = rng.choice(known[-3:] + known), rng.choice(known[-2:] + known)
         pattern = rng.choice(OF_ONE) if rng.random() < 0.65 else rng.choice(OF_TWO)
