@@ -53,9 +53,9 @@ UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.http
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes"}),
-    "cuda": frozenset({"planning", "recipes"}),
-    "recipes": frozenset({"autodiff", "joint", "planning", "stepwise"}),
-    "joint": frozenset({"planning"}),
+    "cuda": frozenset({"joint", "planning", "recipes"}),
+    "recipes": frozenset({"autodiff", "joint", "planning"}),
+    "joint": frozenset({"planning", "stepwise"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
     "kinds": frozenset({"adjoint", "per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),

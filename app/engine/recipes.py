@@ -7,6 +7,7 @@ there is none, or it stops and leaves the query to the road.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.bounded_cache import BoundedCache
-from app.catalogue.facts import short, values
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
 from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
@@ -28,10 +28,10 @@ from app.engine.joint.proof import Batching, Joint, prove
 from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
 from app.engine.joint.stacks import Stacks
+from app.engine.joint.witnesses import Watch, watch
 from app.engine.planning.build import leaves_of
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
-from app.engine.stepwise.conditioning import can_be_ill_conditioned
 from app.query import Query
 
 _KINDS: Final = frozenset({"outputs", "gradient", "vjp", "jacobian"})  # those of which `Recipe` knows the passes
@@ -76,7 +76,9 @@ class Recipe:
         came: numbers of queries until there are enough to prove it; None where it is not proved, any more or at all.
     """
 
-    def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None = None, *, pinned: bool = False) -> None:
+    def __init__(
+        self, query: Query, prepared: Prepared, names: Sequence[str] | None, watch: Watch, *, pinned: bool = False
+    ) -> None:
         function = prepared.function
         dtypes = {output.name: output.dtype for output in prepared.plan.outputs}
         buffers: list[tuple[str, Buffer | Bytes]] = [
@@ -93,7 +95,7 @@ class Recipe:
             tuple(map(function.outputs.index, sent)), tuple(first + list(query.cotangent).index(name) for name in sent)
         )
         gradient = _Product(() if prepared.of is None else (function.outputs.index(prepared.of),), ())
-        self._call = function.call
+        self._call, self._witnesses = watch
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [positions[name] for name in function.leaves]
         self._wrt = [positions[name] for name in prepared.wrt]
@@ -121,8 +123,8 @@ class Recipe:
         if self.joint.single is not None:
             values = self.joint.single([buffer.undifferentiated(numbers) for buffer in self._buffers])
             return [_array(value) for value in self._confirmed(values)]
-        results = self.compute([buffer.filled(numbers) for buffer in self._buffers])
-        return None if results is None else [_array(value) for value in results]
+        results = self._values([buffer.filled(numbers) for buffer in self._buffers])
+        return None if results is None else [_array(value) for value in self._confirmed(results)]
 
     def run_together(self, queries: Sequence[Sequence[Numbers]]) -> Sequence[list[NDArray[Any]] | None]:
         """What `run` gives for each of several queries, as many as `stacks.best` has said; None where it is not confirmed.
@@ -153,11 +155,6 @@ class Recipe:
             raise ValueError
         return values
 
-    def compute(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
-        """The same of the query's tensors, one for each buffer, on their device."""
-        values = self._values(tensors)
-        return None if values is None else self._confirmed(values)
-
     def _confirmed(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results. Raises UncertifiedError where what stands behind them does not confirm them."""
         if not self._is_confirmed(values):
@@ -165,10 +162,12 @@ class Recipe:
         return values[: self._count]
 
     def _is_confirmed(self, values: Sequence[Tensor]) -> bool:
-        return len(values) == self._count or are_close(values[self._count :])
+        pairs = values[self._count : len(values) - self._witnesses]
+        witnesses = values[len(values) - self._witnesses :] if self._witnesses else ()
+        return (not pairs or are_close(pairs)) and all(math.isfinite(witness.item()) for witness in witnesses)
 
     def _values(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
-        """The results, and behind them pairs that have to be close; no number is read. None as of `run`."""
+        """The results, behind them pairs that have to be close, and witnesses that have to be finite; no number is read. None as of `run`."""
         leaves = [tensors[position] for position in self._leaves]
         if not self._wrt:
             with torch.no_grad():
@@ -176,6 +175,8 @@ class Recipe:
             self._count = len(results)
             return results
         outputs = self._call(*leaves)
+        witnesses = outputs[len(outputs) - self._witnesses :] if self._witnesses else ()
+        outputs = outputs[: len(outputs) - self._witnesses]
         values: list[Tensor] = []
         confirming: list[Tensor] = []
         structure = [value.requires_grad for value in outputs]
@@ -195,12 +196,9 @@ class Recipe:
             for variable, gradient in zip(wrt, gradients, strict=True):
                 structure.append(gradient is None)
                 values.append(torch.zeros_like(variable) if gradient is None else gradient)
-        if None not in self._products:  # a derivative of what is NaN carries a note, however finite
-            largest = [o.amax() if o.dim() else o for o in outputs if o.dtype.is_floating_point]
-            confirming += [value for pair in zip(largest, largest, strict=True) for value in pair]
         self._structure = self._structure or structure
         self._count = len(values)
-        return values + confirming if structure == self._structure else None
+        return [*values, *confirming, *witnesses] if structure == self._structure else None
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -208,7 +206,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-Making: TypeAlias = Callable[[Query, Prepared, Sequence[str] | None], Recipe]
+Making: TypeAlias = Callable[[Query, Prepared, Sequence[str] | None, Watch], Recipe]
 
 
 def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: Making = Recipe) -> Recipe | None:
@@ -219,10 +217,6 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     """
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial or function.printed)
-    # Their numbers decide whether a note stands beside them.
-    noted = values("degenerate").keys()
-    is_noted = {short(name) for name in function.operations()} & noted or can_be_ill_conditioned(function)
-    is_fixed = is_fixed and not (prepared.wrt and is_noted)
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
     if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:
         return None
@@ -237,7 +231,8 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
         and (names is None or sorted(names) == sorted(sent))
         and ("jacobian" not in query.want or _is_by_rows(query, plan))
     )
-    return make(query, prepared, names) if are_fit else None
+    watching = watch(query, prepared, is_binary=names is not None) if are_fit else None
+    return None if watching is None else make(query, prepared, names, watching)
 
 
 def _is_by_rows(query: Query, plan: Plan) -> bool:

@@ -8,7 +8,7 @@ time included; where steps are looked at one by one, as in app/engine/stepwise, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
@@ -45,14 +45,23 @@ class GraphRunner:
     """The callable of a graph: tensors in the order of its placeholders → tensors in the order of its outputs.
 
     Steps that no output needs are not run, unless they draw random numbers. A failing call's exception passes, with its step noted.
+
+    Arguments:
+        kept: steps whose results come behind the outputs, whatever they are.
     """
 
-    def __init__(self, graph: fx.Graph, dtype: torch.dtype, drawing: frozenset[fx.Node] = frozenset()) -> None:
+    def __init__(
+        self,
+        graph: fx.Graph,
+        dtype: torch.dtype,
+        drawing: frozenset[fx.Node] = frozenset(),
+        kept: Sequence[fx.Node] = (),
+    ) -> None:
         self._dtype = dtype
         self._positions: dict[fx.Node, int] = {}
         self._first_plain: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
-        needed = _needed(nodes, drawing)
+        needed = _needed(nodes, drawing.union(kept))
         registers: dict[fx.Node, int] = {}
         blank: list[Any] = []
         program: list[list[Any]] = []
@@ -75,8 +84,9 @@ class GraphRunner:
             self._positions[node] = len(program)
             program.append([node.target, arguments, keywords, dict(node.kwargs), registers[node], (), node.meta.get("step")])
         output = nodes[-1]
-        output_registers = {registers[node] for node in output.all_input_nodes}
-        self._outputs = tuple(registers[node] for node in output.args[0])
+        results = (*output.args[0], *kept)
+        output_registers = {registers[node] for node in results}
+        self._outputs = tuple(registers[node] for node in results)
         for register, index in last.items():
             if register not in output_registers:
                 program[index][5] += (register,)

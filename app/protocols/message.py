@@ -92,7 +92,8 @@ class Repetition:
 
     Attributes:
         signature: equal for queries that differ in nothing but numbers of their tensors; hashable.
-        numbers: of each tensor or list of tensors, row-major, the inputs before the cotangents, each in the order of the body.
+        numbers: of each tensor or list of tensors, row-major, the inputs before the cotangents and these before the
+            tangents, each in the order of the body.
         size: bytes of the body, of a binary one without its tensors.
         names: of a binary body, its tensors' places in the query (`inputs.x`), in the order of `numbers`.
         value: of a body in JSON, what it spells, as `Message` has it.
@@ -105,11 +106,12 @@ class Repetition:
     value: dict[str, Any] | None = None
 
     def is_of(self, query: Query) -> bool:
-        """Whether its numbers are those of the query's inputs and cotangents one by one, each of one dtype."""
+        """Whether its numbers are those of the query's inputs, cotangents and tangents one by one, each of one dtype."""
         if self.names is not None:
             return True  # by their names they are told from what is no tensor of the query
         has_lists = any(type(value) is tuple for value in query.inputs.values())
-        return len(self.numbers) == len(query.inputs) + len(query.cotangent) and not (has_lists and MIXED in self.signature)
+        sent = len(query.inputs) + len(query.cotangent) + len(query.tangent)
+        return len(self.numbers) == sent and not (has_lists and MIXED in self.signature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.engine.cuda.graphs import Record, Repetition
+from app.engine.joint.witnesses import Watch
 from app.engine.planning.build import leaves_of
 from app.engine.planning.prepare import Prepared
 from app.engine.recipes import Numbers, Recipe
@@ -23,8 +24,10 @@ _TOGETHER_BYTES: Final = 128 << 10  # of one of them: each has pinned memory of 
 class CudaRecipe(Recipe):
     """One query's computation on `device`, for one run at a time. `record`: makes a CUDA graph of it where it comes often."""
 
-    def __init__(self, query: Query, prepared: Prepared, names: Sequence[str] | None, device: str, record: Record) -> None:
-        super().__init__(query, prepared, names, pinned=device != "cpu")
+    def __init__(
+        self, query: Query, prepared: Prepared, names: Sequence[str] | None, watch: Watch, device: str, record: Record
+    ) -> None:
+        super().__init__(query, prepared, names, watch, pinned=device != "cpu")
         self._device = device
         self._is_pinned = device != "cpu"
         self._tensors: list[Tensor] = []  # what is read, where it stays
@@ -45,7 +48,7 @@ class CudaRecipe(Recipe):
     def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]] | None]:
         """What `run` gives for each of several queries, by the same kernels; the GPU has all of them before it is waited for.
 
-        Raises whatever PyTorch raises, and ValueError where `run` would give None.
+        Raises whatever PyTorch raises, UncertifiedError, and ValueError where `run` would give None.
         """
         launched = [self._launched(numbers, apart=True) for numbers in queries]
         self._wait()

@@ -21,7 +21,7 @@ _ROUNDS: Final = 6
 # Rounds of scaling: each halves the exponents that are too large, so that 1e30 is 1.03 then.
 _SCALINGS: Final = 12
 # Times so much the smallest row, or column, is not below the largest in a matrix that is left as it is; half of float32's digits.
-_EVEN: Final = 1e3
+EVEN: Final = 1e3
 # Distributions that factorise a matrix → the index of that matrix among their arguments.
 _OF_DISTRIBUTIONS: Final[Mapping[str, int]] = {"MultivariateNormal": 1, "Wishart": 1}
 # What they are asked, as steps are called.
@@ -46,11 +46,12 @@ def ill_conditioned_steps(
     return [step for step in measured_steps(_tests(), function, leaves, seed, batched, wrt, outputs, _matrix_of) if step[1] > 0]
 
 
-def can_be_ill_conditioned(function: Function) -> bool:
-    """Whether a step has a matrix whose numbers decide of a word beside the answer."""
-    return any(
-        node.op == "call_function" and name_of(node) in _tests() and _matrix_of(node) is not None
+def can_be_ill_conditioned(function: Function) -> frozenset[str]:
+    """Names of the steps whose matrix decides by its numbers of a word beside the answer."""
+    return frozenset(
+        name_of(node)
         for node in function.pattern.nodes
+        if node.op == "call_function" and name_of(node) in _tests() and _matrix_of(node) is not None
     )
 
 
@@ -152,7 +153,7 @@ def _equilibrated(square: Tensor) -> Tensor:
 
 def _is_uneven(sizes: Tensor) -> Tensor:
     """Whether rows (or columns) are of sizes so different that κ is theirs; elsewhere it is told as everybody computes it."""
-    is_uneven: Tensor = sizes.amin(-1) * _EVEN < sizes.amax(-1)
+    is_uneven: Tensor = sizes.amin(-1) * EVEN < sizes.amax(-1)
     return is_uneven
 
 

@@ -46,12 +46,7 @@ def measured_steps(
         batched: leaves with a leading axis of samples; of a step the sample counts that gives the most.
         wrt, outputs: only steps that a derivative of these outputs by these leaves passes; None: of all of them.
     """
-    if not any(node.op == "call_function" and name_of(node) in tests for node in function.pattern.nodes):
-        return []
-    nodes = [node for node in function.graph.nodes if node.op == "call_function" and name_of(node) in tests]
-    if nodes:
-        passed = _passed(function.graph, _chosen(function.leaves, wrt), _chosen(function.outputs, outputs))
-        nodes = [node for node in nodes if node in passed]
+    nodes, passed = steps_with_test(tests, function, wrt, outputs)
     if not nodes:
         return []
 
@@ -70,6 +65,16 @@ def measured_steps(
             return [(node, float(size.max())) for node, size in zip(nodes, sizes, strict=True)]
     except REFUSALS:  # without a batching rule, or a factorisation that fails: then nothing is said
         return []
+
+
+def steps_with_test(
+    tests: Collection[str], function: Function, wrt: Collection[str] | None = None, outputs: Collection[str] | None = None
+) -> tuple[list[fx.Node], Collection[fx.Node]]:
+    """The steps that call one of `tests`, and all that a derivative of these outputs by these leaves passes (None: of all of them)."""
+    if not any(node.op == "call_function" and name_of(node) in tests for node in function.pattern.nodes):
+        return [], ()
+    passed = _passed(function.graph, _chosen(function.leaves, wrt), _chosen(function.outputs, outputs))
+    return [node for node in function.graph.nodes if node in passed and name_of(node) in tests], passed
 
 
 def is_degenerate(node: fx.Node, matrix: Tensor, outputs: Sequence[Tensor]) -> bool:

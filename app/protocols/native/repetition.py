@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import chain
 from typing import Any, Final
 
 from app.errors import PullbackError
@@ -22,9 +23,9 @@ from app.protocols.native import repeated_files
 from app.protocols.strict_json import plain_object
 
 _ACCEPTED: Final = (None, "", "*/*", JSON)
-_TENSOR_FIELDS: Final = ("inputs", "cotangent")
+_TENSOR_FIELDS: Final = ("inputs", "cotangent", "tangent")  # in this order their numbers are given, whatever that of the body is
 # Queries with these are not repeated: their numbers are no operands, or they change what is done besides computing.
-_NEVER: Final = frozenset({"tangent", "expected", "batched", "seed", "timeout_s"})
+_NEVER: Final = frozenset({"expected", "batched", "seed", "timeout_s"})
 _NEVER_WRITTEN: Final = tuple(f'"{name}"'.encode() for name in sorted(_NEVER))
 _OBJECT: Final = {"data", "dtype"}
 _INTEGERS, _FLOATS, _BOTH = frozenset({int}), frozenset({float}), frozenset({int, float})
@@ -60,7 +61,7 @@ def _taken_apart(body: Buffer) -> Repetition | None:
 
 def _of_object(value: dict[str, Any], size: int) -> Repetition | None:
     signature: list[Any] = []
-    numbers: list[Numbers] = []
+    numbers: dict[str, list[Numbers]] = {field: [] for field in _TENSOR_FIELDS}
     for field, member in value.items():
         if field in _NEVER:
             return None
@@ -69,9 +70,9 @@ def _of_object(value: dict[str, Any], size: int) -> Repetition | None:
             signature.append(member)
         elif field not in _TENSOR_FIELDS:
             signature.append((repr(member),))  # tells 1, 1.0 and true apart, which are equal
-        elif type(member) is not dict or not _taken(member, signature, numbers):
+        elif type(member) is not dict or not _taken(member, signature, numbers[field]):
             return None
-    return Repetition(tuple(signature), tuple(numbers), size, value=value)
+    return Repetition(tuple(signature), tuple(chain.from_iterable(numbers.values())), size, value=value)
 
 
 def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]) -> bool:

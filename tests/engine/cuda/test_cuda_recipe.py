@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from functools import partial
 
 import numpy as np
 import orjson
@@ -12,7 +13,7 @@ import pytest
 from app.catalogue.read import operations
 from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.engine import Engine
-from app.engine.recipes import Numbers
+from app.engine.recipes import Numbers, recipe
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.functions import load
@@ -51,7 +52,8 @@ def is_the_same(text: dict[str, object]) -> bool | None:
     if plain is None:
         return None
     recorder = Recorder()
-    staged = CudaRecipe(query, ENGINE.prepared(query), repetition.names, "cpu", recorder.record)
+    staged = recipe(query, ENGINE.prepared(query), repetition.names, partial(CudaRecipe, device="cpu", record=recorder.record))
+    assert staged is not None
     draws, pairs, queries = random.Random(0), [], []
     for _ in range(RUNS):
         numbers = [sent if isinstance(sent, memoryview) else moved(sent, draws) for sent in repetition.numbers]

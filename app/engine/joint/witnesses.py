@@ -1,0 +1,144 @@
+"""Witnesses: numbers computed beside a query's results, which are finite where nothing besides these need be said of them.
+
+A note may hang on the numbers of a step: that it overflows, that its matrix is nearly singular. Where a bound that costs little excludes
+it, a recipe may answer; where it does not, the whole road decides.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from app.catalogue.facts import operations_with, short, values
+from app.engine.planning.prepare import Prepared
+from app.engine.stepwise.bounds import BOUNDS
+from app.engine.stepwise.conditioning import can_be_ill_conditioned
+from app.engine.stepwise.degenerate_points import MatrixTest, steps_with_test
+from app.engine.stepwise.point import name_of
+from app.engine.tensors import is_differentiable
+from app.program.errors import tensors_in
+from app.program.function import Function
+from app.program.graph_runner import GraphRunner
+from app.query import Query
+
+_WIDEST: Final = (torch.float64, torch.complex128)
+# Operations that make finite numbers of finite ones in any dtype, as they are no larger, or no larger than 1 (a test tries the largest).
+BOUNDED: Final = frozenset(
+    {
+        *(
+            "softmax",
+            "softmin",
+            "sigmoid",
+            "tanh",
+            "sin",
+            "cos",
+            "erf",
+            "erfc",
+            "relu",
+            "relu6",
+            "hardtanh",
+            "clamp",
+            "softsign",
+        ),
+        *("abs", "neg", "maximum", "minimum", "amax", "amin", "sign", "floor", "ceil", "round", "trunc", "clone", "contiguous"),
+    }
+)
+
+Results = dict[fx.Node, Any]
+# (the results of the steps that are kept; the outputs) → a number that is finite where nothing is to be said.
+Witness = Callable[[Results, Sequence[Tensor]], Tensor]
+
+
+class Witnessed:
+    """A Function's call that gives its outputs, and behind them the witnesses, which carry no derivative.
+
+    Arguments:
+        kept: the steps whose results the witnesses look at.
+    """
+
+    def __init__(self, function: Function, kept: Sequence[fx.Node], witnesses: Sequence[Witness]) -> None:
+        self._count = len(function.outputs)
+        self._kept = kept
+        self._witnesses = witnesses
+        self._run = GraphRunner(function.graph, function.dtype, kept=kept)
+
+    def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        results = self._run(*leaves)
+        outputs = results[: self._count]
+        kept = dict(zip(self._kept, results[self._count :], strict=True))
+        with torch.no_grad():
+            return outputs + tuple([witness(kept, outputs) for witness in self._witnesses])
+
+
+class Watch(NamedTuple):
+    """What a recipe calls, and how many `witnesses` stand behind the outputs."""
+
+    call: Callable[..., tuple[Tensor, ...]]
+    witnesses: int
+
+
+def watch(query: Query, prepared: Prepared) -> Watch | None:
+    """The Function of a query with the witnesses of all that may be noted of its steps; None where no bound of that costs little."""
+    function = prepared.function
+    kept: dict[fx.Node, None] = {}
+    witnesses: list[Witness] = []
+    if prepared.wrt:
+        called = {short(name) for name in function.operations()}
+        noted = (called & values("degenerate").keys()) | can_be_ill_conditioned(function)
+        if not noted <= BOUNDS.keys() or (noted and not _bound_matrices(function, prepared.wrt, kept, witnesses)):
+            return None
+        if called & operations_with("finite_beyond"):
+            witnesses += [partial(_total_of_output, place) for place in range(len(function.outputs))]
+        if _is_narrow(query, prepared):
+            _watch_overflow(function, kept, witnesses)
+    return Watch(Witnessed(function, list(kept), witnesses) if witnesses else function.call, len(witnesses))
+
+
+def _bound_matrices(function: Function, wrt: Sequence[str], kept: dict[fx.Node, None], witnesses: list[Witness]) -> bool:
+    """A witness for each step of linear algebra that may be noted; False where one's matrix is made by no step."""
+    nodes, passed = steps_with_test(BOUNDS, function, wrt)
+    for node in nodes:
+        if node.target is operator.getitem:  # of a result with several members
+            continue
+        bound, matrix = BOUNDS[name_of(node)], next(iter(node.all_input_nodes), None)
+        if matrix is None or not any(matrix is argument for argument in (*node.args, *node.kwargs.values())):
+            return False
+        kept.update(dict.fromkeys((matrix, node)))
+        witnesses.append(partial(_bounded, bound, node, matrix, passed))
+    return True
+
+
+def _total_of_output(place: int, _: Results, outputs: Sequence[Tensor]) -> Tensor:
+    return outputs[place].sum()
+
+
+def _bounded(
+    bound: MatrixTest, node: fx.Node, matrix: fx.Node, passed: Collection[fx.Node], results: Results, _: Sequence[Tensor]
+) -> Tensor:
+    return bound(node, results[matrix], results[node], passed)
+
+
+def _is_narrow(query: Query, prepared: Prepared) -> bool:
+    """Whether a step that overflows in the dtype that was sent, and not in float64, is noted: where derivatives alone are wanted."""
+    floating = [dtype for dtype in prepared.dtypes.values() if is_differentiable(dtype)]
+    return "outputs" not in query.want and any(dtype not in _WIDEST for dtype in floating)
+
+
+def _watch_overflow(function: Function, kept: dict[fx.Node, None], witnesses: list[Witness]) -> None:
+    """A witness for each step that may overflow; of views, whose numbers are another's, there is none."""
+    for node in function.graph.nodes:
+        made = [value for value in tensors_in(node.meta.get("val")) if is_differentiable(value.dtype)]
+        if node.op == "call_function" and name_of(node) not in BOUNDED and not all(value._is_view() for value in made):
+            kept[node] = None
+            witnesses.append(partial(_total, node))
+
+
+def _total(node: fx.Node, results: Results, _: Sequence[Tensor]) -> Tensor:
+    """Of the numbers of a step, which is not finite where one of them is not."""
+    sums = [value.sum() for value in tensors_in(results[node]) if is_differentiable(value.dtype)]
+    return sums[0] if len(sums) == 1 else torch.stack([each.to(torch.float64) for each in sums]).sum()

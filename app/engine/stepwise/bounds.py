@@ -1,0 +1,72 @@
+"""Bounds that cost little and exclude the notes on a step of linear algebra: that it is degenerate, or its matrix nearly singular.
+
+Each is a number that is finite where no such note stands. It may be infinite or NaN where none does either: then the tests of
+degenerate_points.py and conditioning.py decide, which take ten times as long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, Final
+
+import torch
+from torch import Tensor, fx
+
+from app.engine.stepwise.conditioning import EVEN
+from app.engine.stepwise.degenerate_points import TESTS, MatrixTest
+from app.engine.stepwise.point import name_of
+
+# Of what begins a note: its estimate and this bound are rounded apart.
+_MARGIN: Final = 0.5
+
+
+def _by_its_test(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """That looks at numbers of the result alone."""
+    return torch.log1p(-TESTS[name_of(node)](node, matrix, result, passed).to(torch.float64)).sum()
+
+
+def _of_inverse(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """Rows and columns are even, so that the condition is that of the matrix as it stands."""
+    inverse = result if name_of(node) in ("inv", "inverse") else torch.linalg.inv_ex(matrix)[0]
+    size = matrix.abs()
+    return _condition(matrix, inverse) + _even(size.amax(-1)) + _even(size.amax(-2))
+
+
+def _of_symmetric(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """The same of the roots of the diagonal."""
+    return _condition(matrix, torch.linalg.inv_ex(matrix)[0]) + _even(matrix.diagonal(dim1=-2, dim2=-1).abs().sqrt())
+
+
+def _of_columns(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """A matrix and its R have one condition."""
+    upper = result[1]
+    return _condition(upper, torch.linalg.inv_ex(upper)[0]) + _even(torch.linalg.vector_norm(matrix, dim=-2))
+
+
+def _of_pseudoinverse(node: fx.Node, matrix: Tensor, result: Tensor, passed: Collection[fx.Node]) -> Tensor:
+    """And nothing was taken for zero, as the trace of A⁺A, its rank, says."""
+    lacking = min(matrix.shape[-2:]) - (result * matrix.mT).sum((-2, -1))
+    return _condition(matrix, result) + (_MARGIN - lacking).sqrt().sum()
+
+
+def _condition(matrix: Tensor, inverse: Tensor) -> Tensor:
+    """By the norms of their squared entries, whose product is no less than the condition number; NaN where it comes near to the limit."""
+    condition = torch.linalg.vector_norm(matrix, dim=(-2, -1)) * torch.linalg.vector_norm(inverse, dim=(-2, -1))
+    limit = _MARGIN / math.sqrt(torch.finfo(matrix.dtype).eps)
+    return (limit - condition).sqrt().sum()
+
+
+def _even(sizes: Tensor) -> Tensor:
+    """NaN where the condition is measured of a scaled matrix."""
+    return (_MARGIN * EVEN * sizes.amin(-1) - sizes.amax(-1)).sqrt().sum()
+
+
+# Operation, without namespace → its bound; the others that are noted have none.
+BOUNDS: Final[dict[str, MatrixTest]] = {
+    **dict.fromkeys(("lu", "lu_factor", "lu_factor_ex", "eigh", "svd"), _by_its_test),
+    **dict.fromkeys(("inv", "inverse", "inv_ex", "solve", "solve_ex", "det", "logdet", "slogdet"), _of_inverse),
+    **dict.fromkeys(("cholesky", "cholesky_ex"), _of_symmetric),
+    "qr": _of_columns,
+    "pinv": _of_pseudoinverse,
+}
