@@ -47,7 +47,7 @@ class GraphRunner:
     Steps that no output needs are not run, unless they draw random numbers. A failing call's exception passes, with its step noted.
 
     Arguments:
-        kept: steps whose results come behind the outputs, whatever they are.
+        watched: steps whose results come behind the outputs, whatever they are.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class GraphRunner:
         graph: fx.Graph,
         dtype: torch.dtype,
         drawing: frozenset[fx.Node] = frozenset(),
-        kept: Sequence[fx.Node] = (),
+        watched: Sequence[fx.Node] = (),
     ) -> None:
         self._dtype = dtype
         self._positions: dict[fx.Node, int] = {}
         self._first_plain: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
-        needed = _needed(nodes, drawing.union(kept))
+        needed = _needed(nodes, drawing.union(watched))
         registers: dict[fx.Node, int] = {}
         blank: list[Any] = []
         program: list[list[Any]] = []
@@ -84,7 +84,7 @@ class GraphRunner:
             self._positions[node] = len(program)
             program.append([node.target, arguments, keywords, dict(node.kwargs), registers[node], (), node.meta.get("step")])
         output = nodes[-1]
-        results = (*output.args[0], *kept)
+        results = (*output.args[0], *watched)
         output_registers = {registers[node] for node in results}
         self._outputs = tuple(registers[node] for node in results)
         for register, index in last.items():

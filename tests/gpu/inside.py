@@ -9,6 +9,7 @@ import sys
 import warnings
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from app.catalogue.kernels import guard
 from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.cuda.graphs import Computation, Recorder, Replay
 from app.engine.engine import Engine
+from app.engine.recipes import recipe as prepared_recipe
 from app.engine.tensors import from_torch, to_torch
 from app.errors import LostDeviceError
 from app.limits import Limits
@@ -48,7 +50,8 @@ def recipe(
     )
     engine = Engine(LARGE, device, load(None))
     engine.answer(query)
-    staged = CudaRecipe(query, engine.prepared(query), None, device, record)
+    staged = prepared_recipe(query, engine.prepared(query), None, partial(CudaRecipe, device=device, record=record))
+    assert isinstance(staged, CudaRecipe)
     formats = {"float64": "d", "int64": "q"}
     sent = [array(formats[data.dtype], bytes(data.data)) for data in query.inputs.values() if not isinstance(data, tuple)]
     return staged, sent

@@ -50,7 +50,7 @@ BOUNDED: Final = frozenset(
 )
 
 Results = dict[fx.Node, Any]
-# (the results of the steps that are kept; the outputs) → a number that is finite where nothing is to be said.
+# (the results of the steps that are watched; the outputs) → a number that is finite where nothing is to be said.
 Witness = Callable[[Results, Sequence[Tensor]], Tensor]
 
 
@@ -58,21 +58,21 @@ class Witnessed:
     """A Function's call that gives its outputs, and behind them the witnesses, which carry no derivative.
 
     Arguments:
-        kept: the steps whose results the witnesses look at.
+        watched: the steps whose results the witnesses look at.
     """
 
-    def __init__(self, function: Function, kept: Sequence[fx.Node], witnesses: Sequence[Witness]) -> None:
+    def __init__(self, function: Function, watched: Sequence[fx.Node], witnesses: Sequence[Witness]) -> None:
         self._count = len(function.outputs)
-        self._kept = kept
+        self._watched = watched
         self._witnesses = witnesses
-        self._run = GraphRunner(function.graph, function.dtype, kept=kept)
+        self._run = GraphRunner(function.graph, function.dtype, watched=watched)
 
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         results = self._run(*leaves)
         outputs = results[: self._count]
-        kept = dict(zip(self._kept, results[self._count :], strict=True))
+        watched = dict(zip(self._watched, results[self._count :], strict=True))
         with torch.no_grad():
-            return outputs + tuple([witness(kept, outputs) for witness in self._witnesses])
+            return outputs + tuple([witness(watched, outputs) for witness in self._witnesses])
 
 
 class Watch(NamedTuple):
@@ -85,22 +85,22 @@ class Watch(NamedTuple):
 def watch(query: Query, prepared: Prepared) -> Watch | None:
     """The Function of a query with the witnesses of all that may be noted of its steps; None where no bound of that costs little."""
     function = prepared.function
-    kept: dict[fx.Node, None] = {}
+    watched: dict[fx.Node, None] = {}
     witnesses: list[Witness] = []
     if prepared.wrt:
         called = {short(name) for name in function.operations()}
         noted = (called & values("degenerate").keys()) | can_be_ill_conditioned(function)
-        if not noted <= BOUNDS.keys() or (noted and not _bound_matrices(function, prepared.wrt, kept, witnesses)):
+        if not noted <= BOUNDS.keys() or (noted and not _bound_matrices(function, prepared.wrt, watched, witnesses)):
             return None
         if called & operations_with("finite_beyond"):
-            witnesses += [partial(_total_of_output, place) for place in range(len(function.outputs))]
+            witnesses += [partial(_total_of_output, index) for index in range(len(function.outputs))]
         if _is_narrow(query, prepared):
-            _watch_overflow(function, kept, witnesses)
-    return Watch(Witnessed(function, list(kept), witnesses) if witnesses else function.call, len(witnesses))
+            _watch_overflow(function, watched, witnesses)
+    return Watch(Witnessed(function, list(watched), witnesses) if witnesses else function.call, len(witnesses))
 
 
-def _bound_matrices(function: Function, wrt: Sequence[str], kept: dict[fx.Node, None], witnesses: list[Witness]) -> bool:
-    """A witness for each step of linear algebra that may be noted; False where one's matrix is made by no step."""
+def _bound_matrices(function: Function, wrt: Sequence[str], watched: dict[fx.Node, None], witnesses: list[Witness]) -> bool:
+    """A witness for each step of linear algebra that may be noted; False where one's matrix is floating by no step."""
     nodes, passed = steps_with_test(BOUNDS, function, wrt)
     for node in nodes:
         if node.target is operator.getitem:  # of a result with several members
@@ -108,13 +108,13 @@ def _bound_matrices(function: Function, wrt: Sequence[str], kept: dict[fx.Node, 
         bound, matrix = BOUNDS[name_of(node)], next(iter(node.all_input_nodes), None)
         if matrix is None or not any(matrix is argument for argument in (*node.args, *node.kwargs.values())):
             return False
-        kept.update(dict.fromkeys((matrix, node)))
+        watched.update(dict.fromkeys((matrix, node)))
         witnesses.append(partial(_bounded, bound, node, matrix, passed))
     return True
 
 
-def _total_of_output(place: int, _: Results, outputs: Sequence[Tensor]) -> Tensor:
-    return outputs[place].sum()
+def _total_of_output(index: int, _: Results, outputs: Sequence[Tensor]) -> Tensor:
+    return outputs[index].sum()
 
 
 def _bounded(
@@ -129,12 +129,12 @@ def _is_narrow(query: Query, prepared: Prepared) -> bool:
     return "outputs" not in query.want and any(dtype not in _WIDEST for dtype in floating)
 
 
-def _watch_overflow(function: Function, kept: dict[fx.Node, None], witnesses: list[Witness]) -> None:
+def _watch_overflow(function: Function, watched: dict[fx.Node, None], witnesses: list[Witness]) -> None:
     """A witness for each step that may overflow; of views, whose numbers are another's, there is none."""
     for node in function.graph.nodes:
-        made = [value for value in tensors_in(node.meta.get("val")) if is_differentiable(value.dtype)]
-        if node.op == "call_function" and name_of(node) not in BOUNDED and not all(value._is_view() for value in made):
-            kept[node] = None
+        floating = [value for value in tensors_in(node.meta.get("val")) if is_differentiable(value.dtype)]
+        if node.op == "call_function" and name_of(node) not in BOUNDED and not all(value._is_view() for value in floating):
+            watched[node] = None
             witnesses.append(partial(_total, node))
 
 

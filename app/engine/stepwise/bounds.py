@@ -54,12 +54,14 @@ def _condition(matrix: Tensor, inverse: Tensor) -> Tensor:
     """By the norms of their squared entries, whose product is no less than the condition number; NaN where it comes near to the limit."""
     condition = torch.linalg.vector_norm(matrix, dim=(-2, -1)) * torch.linalg.vector_norm(inverse, dim=(-2, -1))
     limit = _MARGIN / math.sqrt(torch.finfo(matrix.dtype).eps)
-    return (limit - condition).sqrt().sum()
+    distance: Tensor = (limit - condition).sqrt().sum()
+    return distance
 
 
 def _even(sizes: Tensor) -> Tensor:
     """NaN where the condition is measured of a scaled matrix."""
-    return (_MARGIN * EVEN * sizes.amin(-1) - sizes.amax(-1)).sqrt().sum()
+    margin: Tensor = (_MARGIN * EVEN * sizes.amin(-1) - sizes.amax(-1)).sqrt().sum()
+    return margin
 
 
 # Operation, without namespace → its bound; the others that are noted have none.
