@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from app.catalogue.facts import operations_with, short, values
+from app.catalogue.facts import short, values
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BOUNDS
 from app.engine.stepwise.conditioning import can_be_ill_conditioned
@@ -82,8 +82,12 @@ class Watch(NamedTuple):
     witnesses: int
 
 
-def watch(query: Query, prepared: Prepared) -> Watch | None:
-    """The Function of a query with the witnesses of all that may be noted of its steps; None where no bound of that costs little."""
+def watch(query: Query, prepared: Prepared, *, is_binary: bool) -> Watch | None:
+    """The Function of a query with the witnesses of all that may be noted of its steps; None where no bound of that costs little.
+
+    Arguments:
+        is_binary: the numbers that come may be NaN or infinite.
+    """
     function = prepared.function
     watched: dict[fx.Node, None] = {}
     witnesses: list[Witness] = []
@@ -92,8 +96,9 @@ def watch(query: Query, prepared: Prepared) -> Watch | None:
         noted = (called & values("degenerate").keys()) | can_be_ill_conditioned(function)
         if not noted <= BOUNDS.keys() or (noted and not _bound_matrices(function, prepared.wrt, watched, witnesses)):
             return None
-        if called & operations_with("finite_beyond"):
-            witnesses += [partial(_total_of_output, index) for index in range(len(function.outputs))]
+        if "outputs" not in query.want and (is_binary or not called <= BOUNDED):
+            floating = [output.dtype.is_floating_point for output in prepared.plan.outputs]
+            witnesses += [partial(_total_of_output, index) for index, is_floating in enumerate(floating) if is_floating]
         if _is_narrow(query, prepared):
             _watch_overflow(function, watched, witnesses)
     return Watch(Witnessed(function, list(watched), witnesses) if witnesses else function.call, len(witnesses))
@@ -114,6 +119,7 @@ def _bound_matrices(function: Function, wrt: Sequence[str], watched: dict[fx.Nod
 
 
 def _total_of_output(index: int, _: Results, outputs: Sequence[Tensor]) -> Tensor:
+    """Of an output of which derivatives are wanted alone: one that is NaN carries a note, however finite these are."""
     return outputs[index].sum()
 
 
@@ -124,9 +130,10 @@ def _bounded(
 
 
 def _is_narrow(query: Query, prepared: Prepared) -> bool:
-    """Whether a step that overflows in the dtype that was sent, and not in float64, is noted: where derivatives alone are wanted."""
-    floating = [dtype for dtype in prepared.dtypes.values() if is_differentiable(dtype)]
-    return "outputs" not in query.want and any(dtype not in _WIDEST for dtype in floating)
+    """Whether a step that overflows in a narrow dtype, and not in float64, is noted: where derivatives are wanted."""
+    steps = [value.dtype for node in prepared.function.pattern.nodes for value in tensors_in(node.meta.get("val"))]
+    floating = [dtype for dtype in (*prepared.dtypes.values(), *steps) if is_differentiable(dtype)]
+    return set(query.want) != {"outputs"} and any(dtype not in _WIDEST for dtype in floating)
 
 
 def _watch_overflow(function: Function, watched: dict[fx.Node, None], witnesses: list[Witness]) -> None:

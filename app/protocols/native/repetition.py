@@ -23,7 +23,11 @@ from app.protocols.native import repeated_files
 from app.protocols.strict_json import plain_object
 
 _ACCEPTED: Final = (None, "", "*/*", JSON)
-_TENSOR_FIELDS: Final = ("inputs", "cotangent", "tangent")  # in this order their numbers are given, whatever that of the body is
+_TENSOR_FIELDS: Final = (
+    "inputs",
+    "cotangent",
+    "tangent",
+)  # in this order their numbers are given, whatever that of the body is
 # Queries with these are not repeated: their numbers are no operands, or they change what is done besides computing.
 _NEVER: Final = frozenset({"expected", "batched", "seed", "timeout_s"})
 _NEVER_WRITTEN: Final = tuple(f'"{name}"'.encode() for name in sorted(_NEVER))

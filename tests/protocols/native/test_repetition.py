@@ -53,3 +53,16 @@ def test_anything_anywhere_is_answered_or_refused(place: str, value: Any) -> Non
     assert answers[1] == answers[3] == (200, "")
     assert answers[0] == answers[2] == answers[4]
     assert answers[0][0] < 500
+
+
+def test_numbers_belong_to_their_field_in_whatever_order_these_come() -> None:
+    """First asked with the same numbers in both, so that an exchange would not show."""
+
+    def answered(cotangent: float, number: float, content_type: str = "application/json") -> bytes:
+        query = {"operation": "exp", "cotangent": {"output": [cotangent]}, "inputs": {"input": [number]}, "want": ["vjp"]}
+        request = Request("query", "x", content_type, None, None, memoryview(json.dumps(query).encode()))
+        return b"".join(bytes(piece) for piece in road().answer(request, lambda _: None).buffers)
+
+    for number in (0.5, 0.75, 1.25):
+        answered(number, number)
+    assert answered(2.5, 0.5) == answered(2.5, 0.5, "application/json; charset=utf-8")
