@@ -167,10 +167,21 @@ def _of_inverse_functions_by_hand(node: fx.Node) -> Iterator[Rewrite]:
 
 
 def _of_tails(node: fx.Node) -> Iterator[Rewrite]:
-    """1 + erf(x); sigmoids and tanh by logsigmoid, whose derivative keeps its digits where they are flat."""
+    """c + c·erf(x), c − c·erf(x), c − c·cos(x); sigmoids and tanh by logsigmoid, whose derivative keeps its digits where they are flat."""
     for one, other in terms(node):
         if number(one) == 1 and (z := call(other, "erf")) is not None:
             yield Rewrite(node, (z,), lambda v: torch.erfc(-v), "erfc(-{0})")
+        for share, inner in factors(other):
+            c = number(one)
+            if c is not None and number(share) == c and (z := call(inner, "erf")) is not None:
+                yield Rewrite(node, (z,), lambda v, c=c: c * torch.erfc(-v), f"{c:g} * erfc(-{{0}})")
+    pair = difference(node)
+    for share, inner in () if pair is None else factors(pair[1]):
+        c = None if pair is None else number(pair[0])
+        if c is not None and number(share) == c and (z := call(inner, "erf")) is not None:
+            yield Rewrite(node, (z,), lambda v, c=c: c * torch.erfc(v), f"{c:g} * erfc({{0}})")
+        elif c is not None and number(share) == c and (z := call(inner, "cos")) is not None:
+            yield Rewrite(node, (z,), lambda v, c=c: 2 * c * torch.sin(v / 2) ** 2, f"{2 * c:g} * sin({{0}} / 2) ** 2")
     for z in _arguments_of_sigmoid(node):
         yield Rewrite(node, (z,), lambda v: torch.exp(_F.logsigmoid(v)), "exp(nn.functional.logsigmoid({0}))")
     if (z := call(node, "tanh")) is not None:

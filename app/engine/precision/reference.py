@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from app.engine.precision.digits import ROUNDED_ZERO, full_digits, largest, right_digits
+from app.engine.precision.exact_arithmetic.known_constants import with_known_constants
 from app.engine.precision.exact_arithmetic.numbers import DIGITS, MP
 from app.engine.precision.exact_arithmetic.tensor import Ledger, TooLongError, exact
 from app.engine.precision.random_rounding import RUNS, RandomRounding
@@ -161,7 +162,7 @@ def _with_digits(wide: StepTrace, seeds: Mapping[Ref, Tensor], digits: int) -> t
     ledger = Ledger(_BUDGET * DIGITS // digits)
     try:
         with MP.workdps(digits), np.errstate(all="ignore"):
-            run = run_steps(wide, seeds, lambda tensor: exact(tensor, ledger))
+            run = run_steps(with_known_constants(wide, ledger), seeds, lambda tensor: exact(tensor, ledger))
     except (
         TooLongError,
         NotImplementedError,

@@ -32,6 +32,7 @@ _USUAL_LOSS: Final = 1.0
 _USUAL_SHARE: Final = 0.25
 # A better formula must win back at least that many digits.
 _GAIN: Final = 1.0
+_NO_FORMULA: Final = " No formula is known here that keeps the digits."
 # Formulas tried at one point: each costs a forward and a backward.
 _TRIES: Final = 32
 
@@ -284,10 +285,12 @@ def _because(blame: Blame) -> dict[str, Any]:
 
 
 def _wider(case: _Case, search: _Search, name: str, dtype: torch.dtype) -> str:
-    """The way out where no better formula is known: float64, if it gives what the narrow dtype cannot."""
+    """The way out where no better formula is known: float64, if it gives what the narrow dtype cannot; else that there is none."""
     whole = full_digits(dtype)
     now = min(each.min(initial=whole) for each in (search.digits[name], *search.outputs.values()))
     there = min(whole, case.right.wide_digits)
-    if whole >= full_digits(torch.float64) or there < now + _GAIN:
-        return ""
-    return f' In float64 (`"dtype": "float64"`) {there:.1f} digits are right.'
+    if whole >= full_digits(torch.float64):
+        return f"{_NO_FORMULA} There is no wider dtype than float64: send what is left after the loss as an input, where it is known more exactly."
+    if there < now + _GAIN:
+        return f"{_NO_FORMULA} float64 does not keep them either."
+    return f'{_NO_FORMULA} In float64 (`"dtype": "float64"`) {there:.1f} digits are right.'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from app.engine.precision.exact_arithmetic.numbers import Carrier
 from app.engine.stepwise.point import Ref
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
+
+# A tensor that a program makes of so many numbers it may compute with (`sqrt(tensor(2.0))`); larger ones are ones, zeros, counts.
+_CONSTANTS: Final = 16
 
 
 @dataclass
@@ -44,7 +47,8 @@ def run_steps(trace: StepTrace, seeds: Mapping[Ref, Tensor], wrap: Callable[[Ten
             outputs = trace.again(record, inputs)
             steps[record.node] = (inputs, outputs)
             for ref, output in zip(record.refs(), outputs, strict=True):
-                tensors[ref] = output.detach()
+                is_constant = not record.parents and output.dtype.is_floating_point and output.numel() <= _CONSTANTS
+                tensors[ref] = wrap(output.detach()) if is_constant else output.detach()
     run = Run(values={ref: array_of(tensor) for ref, tensor in tensors.items() if is_differentiable(tensor.dtype)})
     totals: dict[Ref, Tensor] = {ref: wrap(seed) for ref, seed in seeds.items()}
     parts: dict[Ref, list[tuple[StepRecord, Tensor]]] = {}
