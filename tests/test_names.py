@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -65,16 +66,21 @@ NO_FILES: Final = frozenset(
 WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
-def _named(tree: ast.AST) -> Iterator[tuple[str, int]]:
+@cache  # both tests ask
+def _named(tree: ast.AST) -> list[tuple[str, int]]:
+    return list(_each_named(list(ast.walk(tree))))
+
+
+def _each_named(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, int]]:
     """Names that are assigned to, defined or bound, and arguments but for those that a refusal has; a test's name is a sentence."""
     fields = {
         id(field.target)
-        for kind in ast.walk(tree)
+        for kind in nodes
         if isinstance(kind, ast.ClassDef)
         for field in kind.body
         if isinstance(field, ast.AnnAssign)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             if not (id(node) in fields and node.id in OF_OTHERS):
                 yield node.id, node.lineno
@@ -95,13 +101,14 @@ def _named(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((a.arg, a.lineno) for a in arguments if not (refuses and a.arg in FIELD_OF_A_REFUSAL))
 
 
+@cache
+def _is_bad(name: str) -> bool:
+    return name in RETIRED_WHOLE or not {word.lower() for word in WORD.findall(name)}.isdisjoint(SAYS_NOTHING | RETIRED)
+
+
 def offenders(tree: ast.AST) -> list[tuple[int, str]]:
     """Line and name of each identifier that is, or has in it, a word that says nothing or that the field has another for."""
-    return [
-        (line, name)
-        for name, line in _named(tree)
-        if name in RETIRED_WHOLE or not {word.lower() for word in WORD.findall(name)}.isdisjoint(SAYS_NOTHING | RETIRED)
-    ]
+    return [(line, name) for name, line in _named(tree) if _is_bad(name)]
 
 
 def test_names_say_something() -> None:

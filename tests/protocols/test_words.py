@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +26,22 @@ def _sources() -> Iterator[Path]:
             yield path
 
 
+@cache
+def _nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def _said(path: Path) -> Iterator[tuple[int, str]]:
     """Names and strings of a module, with their lines; names that PyTorch uses as well, as words of its own, stay out."""
     yield from _named(path)
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
 
 
 def _named(path: Path) -> Iterator[tuple[int, str]]:
     """What a module calls its variables, arguments, functions and classes."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _nodes(path):
         if isinstance(node, ast.Name):
             yield node.lineno, node.id
         elif isinstance(node, ast.arg):
@@ -67,7 +73,7 @@ def test_the_rooms_know_nothing_of_each_other() -> None:
         f"{path.relative_to(ROOT)} imports {node.module}"
         for room in ROOMS
         for path in sorted((ROOT / "app" / "protocols" / room).glob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in _nodes(path)
         if isinstance(node, ast.ImportFrom)
         and any((node.module or "").startswith(f"app.protocols.{other}") for other in (*ROOMS - {room}, "native"))
     ]
