@@ -11,6 +11,7 @@ from app.program.interpreting.objects import Objects
 from app.program.library import inplace
 from app.program.library.containers import is_key
 from app.program.modules.layers import LayerValue, Weight
+from app.program.modules.weights import leaf_of
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value, is_tensor
@@ -116,6 +117,8 @@ class Assigning(Objects):
         elif is_tensor(owner) and name == "requires_grad" and self.weights.weight_of(owner) is not None:
             self.freeze(target, [self.weights.weight_of(owner)], not value)  # type: ignore[list-item]
         elif is_tensor(owner) and name == "requires_grad":
+            if value:
+                leaf_of(self.trace, self.weights, self.scope, owner)
             self.calls.gradients.leaves.called(owner, "requires_grad_")
             self.leave_out(target, ".requires_grad", None)
         elif is_tensor(owner) and not hasattr(torch.Tensor, name):

@@ -189,6 +189,8 @@ class Reader(Displays):
 
     def _seeded(self, node: ast.Call, name: str) -> None:
         line = self.source.place(node)[0]
+        if not self.trace.randomness.streams:
+            self.trace.drawing.difference_update(self.trace.randomness.of_loaders)
         if "cuda" in name or name.endswith("_all"):
             self.trace.randomness.seeded_elsewhere(line)
         else:

@@ -22,7 +22,7 @@ from app.program.library import containers, factories
 from app.program.library.distributions import DistributionValue
 from app.program.modules import running_statistics
 from app.program.modules.layers import LayerValue, Weight
-from app.program.modules.weights import named_weights, set_training, submodules
+from app.program.modules.weights import leaf_of, named_weights, set_training, submodules
 from app.program.packages import copying, datasets
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -237,6 +237,11 @@ class Members(State):
             self.freeze(node, [weight], not all(bool(value) for value in (*args, *kwargs.values())))
             self.calls.gradients.leaves.called(owner, name)
             return owner
+        if name == "requires_grad_" and all(bool(value) for value in (*args, *kwargs.values())):
+            leaf = leaf_of(self.trace, self.weights, self.scope, owner)
+            if leaf is not None:
+                self.calls.gradients.leaves.called(owner, name)
+                return leaf
         if name in tensors.NOTHING:
             self.calls.gradients.leaves.called(owner, name)
             return self.leave_out(node, f".{name}()", owner)

@@ -14,10 +14,12 @@ from app.program.interpreting.definitions import Left, Returned
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.state import DependentError
 from app.program.library import inplace, vocabulary
+from app.program.library.containers import is_key
 from app.program.reading.source import RaisedError, Refusal
+from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
-from app.program.semantics.values import Named
+from app.program.semantics.values import Instance, Named
 
 _PROBLEM_LIMIT: Final = 50  # refusals in one answer: more than a person mends before asking again; chosen
 # What ends the reading at once: the rest of the text would say nothing more.
@@ -214,10 +216,34 @@ class Runner(Blocks):
 
     def _delete(self, statement: ast.Delete) -> None:
         for target in statement.targets:
+            if isinstance(target, ast.Subscript | ast.Attribute):
+                self._delete_in(target)
+                continue
             if not isinstance(target, ast.Name):
-                raise self._source.refused(Refusal("Only names can be deleted.", "Leave the line out."), target)
+                raise self._source.refused(Refusal("Only names and members can be deleted.", "Leave the line out."), target)
             self._reader.value(ast.copy_location(ast.Name(target.id, ast.Load()), target))
             self._reader.scope.unbind(target.id)
+
+    def _delete_in(self, target: ast.Subscript | ast.Attribute) -> None:
+        """`del values[0]`, `del table["key"]`, `del self.name`."""
+        reader = self._reader
+        owner = reader.value(target.value)
+        if isinstance(target, ast.Attribute):
+            if not isinstance(owner, Instance) or target.attr not in owner.own:
+                raise self._source.refused(Refusal("There is no such attribute to delete.", "Leave the line out."), target)
+            del owner.own[target.attr]
+            return
+        index = reader.value(target.slice)
+        if isinstance(owner, Instance) and isinstance(owner.kind, str) and str(index) in owner.own:
+            del owner.own[str(index)]
+        elif isinstance(owner, dict) and is_key(index) and index in owner:
+            del owner[index]
+        elif isinstance(owner, list) and isinstance(index, int | slice):
+            reader.located(target, lambda: static.computed(owner.__delitem__, index, what="`del`"))
+        else:
+            raise self._source.refused(
+                Refusal("There is no such member to delete.", "Leave the line out.", raises="KeyError"), target
+            )
 
     def _shared(self, statement: ast.Global | ast.Nonlocal) -> None:
         scope = self._reader.scope

@@ -105,6 +105,8 @@ class Builtins:
             return list(parts if any(value.kind_is(kind) for kind in ("ModuleDict", "ParameterDict")) else parts.values())
         if special_methods.is_object(value):
             value = self._of_object(value)
+        if isinstance(value, datasets.Batches):
+            self._begin(emit, value)
         if isinstance(value, ClassValue) and value.members is not None:
             value = list(dict.fromkeys(value.members.values()))
         if isinstance(value, Iterator):
@@ -118,6 +120,17 @@ class Builtins:
         if isinstance(value, str):
             return list(value)
         raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
+
+    def _begin(self, emit: Emit, loader: datasets.Batches) -> None:
+        """A loop over a DataLoader draws a number for its workers, whether it has any: what is drawn later comes after it."""
+        randomness = self._trace.randomness
+        if loader.has_generator or randomness.begun_anew is not None:  # whatever is drawn after that is refused
+            return
+        is_first = not randomness.streams
+        node = emit("DataLoader", datasets.base_seed, (), {}, random=True, initial=True)
+        if is_first:
+            randomness.streams.clear()
+            randomness.of_loaders.append(node)
 
     def _of_object(self, value: Value) -> Value:
         """The members of an object of the program, one at a time."""
@@ -231,13 +244,25 @@ class Builtins:
     def _extreme(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):
             return self._of_tensor(name, emit, args, kwargs)
-        _arguments(name, (), kwargs, 0)
+        _arguments(name, (), {k: v for k, v in kwargs.items() if k not in ("key", "default")}, 0)
         values = self.items(emit, args[0]) if len(args) == 1 else list(args)
+        if not values and "default" in kwargs:
+            return kwargs["default"]
+        if kwargs.get("key") is not None:
+            return self._by_key(name, emit, values, kwargs["key"])
         if any(is_tensor(value) for value in values):
             return functools.reduce(functools.partial(self._larger, name, emit), values)
         static.plain(values)
         pick: Callable[..., Any] = max if name == "max" else min
         return static.computed(lambda v: pick(v), values, what=f"`{name}`")
+
+    def _by_key(self, name: str, emit: Emit, values: list[Value], key: Value) -> Value:
+        """`max(scores, key=scores.get)`: the first member of the largest key."""
+        keys = [self._invoke(key, (value,), {}) for value in values]
+        keys = [self._reads.number(emit, k) if is_tensor(k) else k for k in keys]
+        static.plain(keys)
+        pick: Callable[..., Any] = max if name == "max" else min
+        return values[static.computed(lambda: pick(range(len(keys)), key=keys.__getitem__), what=f"`{name}`")]
 
     def _larger(self, name: str, emit: Emit, left: Value, right: Value) -> Value:
         """Python's choice between two, one of them a tensor: the first where they are equal."""

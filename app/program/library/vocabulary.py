@@ -39,6 +39,10 @@ _IGNORED: Final[dict[str, Any]] = {
     "load": Inert("a file"), "warnings.simplefilter": None, "warnings.warn": None, "cuda.max_memory_allocated": 0, "cuda.set_device": None,
     "cuda.reset_peak_memory_stats": None, "_dynamo.reset": None, "cuda.current_device": 0, "backends.cuda.enable_flash_sdp": None,
     "autograd.set_grad_enabled": None, "manual_seed_all": None, "utils.tensorboard.SummaryWriter": Inert("a log"),
+    "accelerator.is_available": False, "accelerator.current_accelerator": Inert("a device"), "backends.mps.is_built": False,
+    "xpu.is_available": False, "cuda.is_bf16_supported": False, "cuda.get_device_name": "cpu", "autograd.set_multithreading_enabled": None,
+    "set_warn_always": None, "set_num_interop_threads": None, "get_num_threads": 1, "cuda.memory_allocated": 0, "cuda.memory_reserved": 0,
+    "backends.cuda.enable_math_sdp": None, "backends.cuda.enable_mem_efficient_sdp": None,
 }  # fmt: skip
 # Of these the call itself says whether derivatives pass from there on.
 GRAD_MODE: Final = ("set_grad_enabled", "autograd.set_grad_enabled")
@@ -171,6 +175,7 @@ def is_known(path: str) -> bool:
             "is_tensor",
             "get_default_dtype",
             "utils.checkpoint.checkpoint",
+            "utils.checkpoint.checkpoint_sequential",
             "cuda.amp.GradScaler",
             "amp.GradScaler",
         )

@@ -14,7 +14,8 @@ from torch import Tensor, fx
 from app.program.modules.layers import LayerValue, Weight
 from app.program.reading.source import Refusal
 from app.program.semantics.aliases import cell_of
-from app.program.semantics.graph_values import example
+from app.program.semantics.graph_values import example, is_floating, reachable
+from app.program.semantics.scopes import Scope
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import Instance
 
@@ -31,6 +32,7 @@ class Weights:
     Attributes:
         initial: name → the weight that nobody sent.
         taken: names of the inputs that are weights.
+        hung: tensors that became weights by `requires_grad_()`.
         constructing: how many `__init__` are being read: there a weight is its first value, which may still be changed.
     """
 
@@ -42,6 +44,7 @@ class Weights:
         self.constructing = 0
         self._of_node: dict[fx.Node, Weight] = {}
         self.adopted: list[Any] = []
+        self.hung: set[fx.Node] = set()
 
     def tensor_of(self, weight: Weight) -> fx.Node:
         """The tensor that the program computes with. Raises `shape_mismatch` where what was sent does not fit."""
@@ -177,6 +180,24 @@ class Weights:
                     else "Leave it out: the program has no weights.",
                     given=name,
                 )
+
+
+def leaf_of(trace: Trace, weights: Weights, scope: Scope, tensor: fx.Node) -> Weight | None:
+    """`w = torch.randn(3)`, then `w.requires_grad_()`: the weight that a tensor becomes which no input leads to; None for others."""
+    now = trace.now(tensor)
+    if trace.is_live(tensor) or not is_floating(now.meta["val"]) or tensor in weights.hung:
+        return None
+    if any(node.op == "placeholder" for node in reachable([now], lambda node: node.all_input_nodes)):
+        return None
+    weight = Weight(now)
+    weights.hung.add(tensor)
+    names = [(held, name) for held in scope.chain() for name, value in held.own.items() if value is tensor]
+    for held, name in names:
+        held.own[name] = weight
+        weights.adopt(weight, None, name)
+    if names and not weights.constructing and weights.tensor_of(weight) is not now:
+        trace.rebind(tensor, weights.tensor_of(weight))  # where else the program holds it, it is the leaf too
+    return weight
 
 
 def members(module: Module) -> Iterator[tuple[str, Weight | Module]]:

@@ -40,6 +40,12 @@ class Batches(list):  # type: ignore[type-arg]
 
     dataset: Value = None
     batch_size: int = 1
+    has_generator: bool = False
+
+
+def base_seed() -> torch.Tensor:
+    """The number that PyTorch draws where a loop over a DataLoader begins (`_BaseDataLoaderIter`)."""
+    return torch.empty((), dtype=torch.int64).random_()
 
 
 def batches(emit: Emit, own: Callable[[Value], list[Value]], args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Batches:
@@ -62,6 +68,7 @@ def batches(emit: Emit, own: Callable[[Value], list[Value]], args: tuple[Value, 
         )
     loader = Batches()
     loader.dataset, loader.batch_size = held, size
+    loader.has_generator = options.get("generator") is not None
     if is_tensor(held):
         loader += [batch[0] for batch in _cut(emit, Dataset((held,)), size, options)]
     elif isinstance(held, Dataset):

@@ -24,6 +24,15 @@ from app.program.semantics.values import CHECKED, Begun, Inert, Named
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 
 
+def _is_array(value: list[Value] | tuple[Value, ...], name: str, position: int) -> bool:
+    """Whether NumPy takes a list or tuple for an array: the first argument, and the second of arithmetic."""
+    return (
+        position == 0
+        or (isinstance(value, list) and name != "einsum")
+        or name in ("multiply", "add", "subtract", "divide", "dot")
+    )
+
+
 class Packages:
     """What a program calls of packages; `operation`, `make` and `stacked` do what PyTorch's own names do."""
 
@@ -71,6 +80,10 @@ class Packages:
         if short in ("utils.checkpoint.checkpoint", "checkpoint"):
             rest = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug")
             return lambda args, kwargs: self._invoke(args[0], args[1:], {k: v for k, v in kwargs.items() if k not in rest})
+        if short in ("utils.checkpoint.checkpoint_sequential", "checkpoint_sequential"):
+            return lambda args, kwargs: functools.reduce(
+                lambda value, part: self._invoke(part, (value,), {}), self._builtins.items(emit, args[0]), args[2]
+            )
         if short in ("cuda.amp.GradScaler", "amp.GradScaler", "GradScaler"):
             return lambda args, kwargs: Inert("a scaler")
         if short == "dataclasses.field":
@@ -118,7 +131,10 @@ class Packages:
             if any(self._trace.is_live(tensor) for tensor in tensors):
                 raise Refusal(f"`np.{name}` is NumPy's, and no derivative passes it.", f"Write `torch.{operation}(…)`.")
             stacked = tuple(
-                self._stacked(emit, a) if isinstance(a, list) and name not in plain.NUMPY_LISTS else a for a in args
+                self._stacked(emit, list(a))
+                if isinstance(a, list | tuple) and name not in plain.NUMPY_LISTS and _is_array(a, name, i)
+                else a
+                for i, a in enumerate(args)
             )
             return self._operation(emit, operation, stacked, kwargs)
 

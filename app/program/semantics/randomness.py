@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from torch import fx
+
 from app.program.reading.source import Refusal
 
 # Calls that seed; on a generator of the program's own the method of that name.
@@ -27,6 +29,7 @@ class Randomness:
         streams: those that were drawn from.
         begun_anew: the line that seeded after something was drawn.
         numbers: stream → the number that it was last seeded with before anything was drawn; None where that is not known.
+        of_loaders: what data loaders drew before anything else: seeding anew after it loses nothing.
         seed: what the stream that is drawn from was seeded with; None where it was not, or that is not known.
     """
 
@@ -35,6 +38,7 @@ class Randomness:
     begun_anew: int | None = None
     numbers: dict[str, int | None] = field(default_factory=dict)
     seed: int | None = None
+    of_loaders: list[fx.Node] = field(default_factory=list)
 
     def seeded(self, line: int, number: int | None = None, stream: str = "") -> None:
         """`torch.manual_seed(n)`, or the end of `fork_rng`: what is drawn from here on begins anew."""

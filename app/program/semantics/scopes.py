@@ -57,6 +57,13 @@ class Scope(Mapping[str, Any]):
     def unbind(self, name: str) -> None:
         self.elsewhere.get(name, self).own.pop(name, None)
 
+    def chain(self) -> Iterator[Scope]:
+        """This scope and those around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
+
     def body(self) -> Scope:
         """The scope in which `:=` of a comprehension binds."""
         scope = self

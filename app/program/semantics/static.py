@@ -13,6 +13,7 @@ from app.program.semantics import sizes
 
 INTEGER_BITS: Final = 256  # a plain integer on the way to one of 64 bits: products of four of them; `9**9**9` would never end
 LENGTH_LIMIT: Final = 10_000  # of a list, and turns of all loops together: 10,000 additions of plain numbers take 0.06 s
+TEXT_OF_A_NUMBER: Final = 100  # characters of what `int` and `float` read; longer ones are no number that a program uses
 NESTING_LIMIT: Final = 32  # of lists in lists: as deep as tensors go (RANK_LIMIT)
 
 Number = (bool, int, float, complex)
@@ -288,9 +289,9 @@ def sorted_by(key: Callable[[Any], Any], values: Sequence[Any], options: Mapping
 def cast(kind: str, value: Any) -> Any:
     """Python's `float`, `int`, `bool`, `complex` on a plain number; `float("inf")` too."""
     if isinstance(value, str):
-        if kind == "float" and value.strip().lower().lstrip("+-") in ("inf", "infinity", "nan"):
-            return float(value)
-        raise Refusal(f"`{kind}` of a string is not in the language.", "Write the number.")
+        if kind not in ("float", "int") or len(value) > TEXT_OF_A_NUMBER:
+            raise Refusal(f"`{kind}` of a string is not in the language.", "Write the number.")
+        return bounded(computed({"float": float, "int": int}[kind], value, what=f"`{kind}`"))
     if not is_number(value):
         raise Refusal(f"`{kind}` does not work on {named(value)}.")
     makers: dict[str, Callable[[Any], Any]] = {"float": float, "int": int, "bool": bool, "complex": complex}
