@@ -15,10 +15,11 @@ from torch import fx
 
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Gradient, Jacobian, Mapped, Tangent, part
+from app.program.library.containers import Record
 from app.program.modules.layers import LayerValue
 from app.program.modules.weights import named_weights
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, Value, example, is_tensor
+from app.program.semantics.graph_values import Emit, Value, example, is_tensor, reachable
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import Instance
@@ -62,7 +63,9 @@ class Transforms:
             "autograd.functional.jacobian": self._jacobian, "autograd.functional.hessian": self._hessian,
             "autograd.functional.vjp": self._old_vjp, "autograd.functional.jvp": self._old_jvp,
             "autograd.functional.hvp": self._hvp, "autograd.functional.vhp": self._hvp,
+            "autograd.forward_ad.make_dual": self._make_dual, "autograd.forward_ad.unpack_dual": self._unpack_dual,
         }  # fmt: skip
+        self._duals: dict[fx.Node, fx.Node] = {}  # by `make_dual`: tensor → its tangent
         for kind in _OPTIONS:
             self.table[f"func.{kind}"] = functools.partial(self._transformation, kind)
         self.table["vmap"] = self.table["func.vmap"]
@@ -193,6 +196,34 @@ class Transforms:
         along = [self._trace.now(node) for node in nesting.leaves(tangents)]
         derivatives = emit("func.jvp", Tangent(section.run), (inputs, list(section.free), along), {}, exact=True)
         return result, nesting.rebuilt(result, iter(self._picked(derivatives, len(outputs))))
+
+    # `torch.autograd.forward_ad`.
+
+    def _make_dual(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`make_dual(primal, tangent)`: a tensor of its own, whose tangent what is computed from it carries along."""
+        primal, tangent = (*args, *kwargs.values())[:2]
+        if not (is_tensor(primal) and is_tensor(tangent)):
+            raise Refusal("`make_dual` takes a tensor and its tangent.", "Write `fwAD.make_dual(x, v)`.")
+        dual = emit("clone", torch.clone, (primal,), {})
+        self._duals[self._trace.now(dual)] = self._trace.now(tangent)
+        return dual
+
+    def _unpack_dual(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`unpack_dual(y)`: y and its tangent, None where no dual tensor leads to it."""
+        output = self._trace.now(args[0])
+        below = reachable([output], lambda node: node.all_input_nodes)
+        duals = [dual for dual in self._duals if dual in below]
+        tangent: Value = None
+        if output in self._duals:
+            tangent = self._duals[output]
+        elif duals:
+            section = self._section(duals, [output])
+            along = [self._duals[dual] for dual in duals]
+            derivatives = emit("func.jvp", Tangent(section.run), (duals, list(section.free), along), {}, exact=True)
+            (tangent,) = self._picked(derivatives, 1)
+        unpacked = Record((args[0], tangent))
+        unpacked.fields = ("primal", "tangent")
+        return unpacked
 
     # `torch.autograd.functional`, whose results are cut off unless `create_graph=True`.
 

@@ -56,7 +56,7 @@ _INERT_DECORATORS: Final = (
     "total_ordering", "functools.total_ordering", "runtime_checkable", "typing.runtime_checkable", "torch.compiler.disable", "compiler.disable",
 )  # fmt: skip
 _INERT_CONTEXTS: Final = (
-    "autograd.set_detect_anomaly", "autograd.detect_anomaly", "random.fork_rng", "autograd.profiler.profile",
+    "autograd.set_detect_anomaly", "autograd.detect_anomaly", "autograd.forward_ad.dual_level", "random.fork_rng", "autograd.profiler.profile",
     "autograd.profiler.record_function", "profiler.profile", "profiler.record_function", "device", "cuda.device", "autograd.graph.save_on_cpu",
     "autocast", "cuda.amp.autocast", "amp.autocast", "cpu.amp.autocast", "contextlib.nullcontext", "contextlib.suppress", "nullcontext",
     "warnings.catch_warnings", "nn.attention.sdpa_kernel", "backends.cuda.sdp_kernel",
