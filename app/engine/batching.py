@@ -15,7 +15,7 @@ from app.engine.autodiff.cotangents import Vectors
 from app.engine.autodiff.freivalds import UncertifiedError, certify_sample
 from app.engine.autodiff.thinning import can_thin, thinned, values_of
 from app.engine.computation import Computation
-from app.engine.confirmation import confirm
+from app.engine.confirmation import Check, confirm
 from app.engine.errors import Attempt
 from app.engine.kinds import KINDS
 from app.engine.kinds import results as single_results
@@ -57,7 +57,7 @@ def results(computation: Computation) -> Tree:
             certify_sample(together, 0, alone)
             for index in _looked_at(samples, [leaf for name, leaf in computation.leaves.items() if axes[name]]):
                 certify_sample(together, index, single_results(_sample(computation, axes, index, Notes())))
-            confirm(computation, axes, vectors, dims, together)
+            confirm(_checks(computation), computation, axes, vectors, dims, together)
             return together
         why = (
             "Another way of computing the same samples gives something else than vmap"
@@ -72,6 +72,10 @@ def results(computation: Computation) -> Tree:
     rest = [_alone(computation, axes, index, forms) for index in range(1, samples)]
     computation.layouts = first.layouts
     return dict(_stacked([alone, *rest]))
+
+
+def _checks(computation: Computation) -> dict[str, Check]:
+    return {kind: check for kind in computation.query.want if (check := KINDS[kind].confirm) is not None}
 
 
 def _alone(computation: Computation, axes: Mapping[str, bool], index: int, forms: Mapping[str, str]) -> Tree:
@@ -97,7 +101,7 @@ def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computat
     together = _like(alone, _vmapped(computation, axes, vectors, dims))
     tree = {kind: thinned(kind, value, first.layouts) if kind in MATRICES else value for kind, value in together.items()}
     certify_sample(values_of(tree, samples), 0, values_of(alone, None))
-    confirm(computation, axes, vectors, dims, together)
+    confirm(_checks(computation), computation, axes, vectors, dims, together)
     computation.layouts = first.layouts
     return tree
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ _HALF: Final = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class _Reference:
+class Reference:
     """The forward of all samples, with ordinary autograd's graph.
 
     Attributes:
@@ -63,23 +63,33 @@ class _Reference:
         return dict(zip(self.wrt, rows, strict=True))
 
 
+Check: TypeAlias = Callable[[Reference, Tree], None]
+
+
 def confirm(
-    computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any, together: Tree
+    checks: Mapping[str, Check],
+    computation: Computation,
+    axes: Mapping[str, bool],
+    vectors: Mapping[str, Vectors],
+    dims: Any,
+    together: Tree,
 ) -> None:
     """Compare every derivative of `together`, a tree of [samples, …] tensors, with the other reference.
 
+    Arguments:
+        checks: kind → how its derivative is compared.
+
     Raises UncertifiedError where they differ in a value, in the places that are not finite, or where the other way has none.
     """
-    checks = [(kind, _CHECKS[kind]) for kind in computation.query.want if kind in _CHECKS]
     if not checks:
         return
     with torch.enable_grad():
         reference = _reference(computation, axes, vectors, dims)
-        for kind, check in checks:
+        for kind, check in checks.items():
             check(reference, together[kind])
 
 
-def _reference(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any) -> _Reference:
+def _reference(computation: Computation, axes: Mapping[str, bool], vectors: Mapping[str, Vectors], dims: Any) -> Reference:
     leaves = {name: _in_float64(leaf.detach()) for name, leaf in computation.leaves.items()}
     wrt = {name: leaves[name].requires_grad_() for name in computation.prepared.wrt}
     samples = computation.prepared.samples or 1
@@ -98,7 +108,7 @@ def _reference(computation: Computation, axes: Mapping[str, bool], vectors: Mapp
         }
         for what, each in vectors.items()
     }
-    return _Reference(
+    return Reference(
         wrt,
         {name: axes[name] for name in wrt},
         outputs,
@@ -116,13 +126,15 @@ def _weights(like: Tensor) -> Tensor:
     return weights(like.numel(), like.dtype, str(like.device)).reshape(like.shape)
 
 
-def _gradient(reference: _Reference, result: Tree) -> None:
+def gradient(reference: Reference, result: Tree) -> None:
+    """A random combination of the samples' scalars, differentiated. It and the others raise UncertifiedError where `result` is another."""
     of = _scalar(reference)
     weights = _weights(of)
     _compare_all(reference, reference.backward([of], [weights]), result, weights)
 
 
-def _vjp(reference: _Reference, result: Tree) -> None:
+def vjp(reference: Reference, result: Tree) -> None:
+    """The cotangents, each sample's times a random number."""
     cotangents = reference.vectors["cotangent"]
     weights = _weights(next(iter(reference.outputs.values())).reshape(reference.samples, -1)[:, :1].reshape(-1).real.detach())
     heads = [reference.outputs[name] for name in cotangents]
@@ -132,7 +144,7 @@ def _vjp(reference: _Reference, result: Tree) -> None:
     _compare_all(reference, expected, result, weights)
 
 
-def _jvp(reference: _Reference, result: Tree) -> None:
+def jvp(reference: Reference, result: Tree) -> None:
     """⟨c, J·t⟩ = ⟨Jᵗ·c, t⟩, for each sample; summed over the samples where an input is shared by them."""
     heads = {name: value for name, value in reference.outputs.items() if name in result and value.requires_grad}
     weights = {name: _weights(value.detach()) for name, value in heads.items()}
@@ -154,7 +166,8 @@ def _jvp(reference: _Reference, result: Tree) -> None:
     _compare(together, expected, bound, _least(result))
 
 
-def _jacobian(reference: _Reference, result: Tree) -> None:
+def jacobian(reference: Reference, result: Tree) -> None:
+    """A random combination of each sample's rows."""
     for output, row in result.items():
         head = reference.outputs[output]
         if not head.requires_grad:
@@ -172,7 +185,8 @@ def _jacobian(reference: _Reference, result: Tree) -> None:
             _compare_leaf(reference, name, combined, expected, bound, _eps_of(row[name]))
 
 
-def _hessian(reference: _Reference, result: Tree) -> None:
+def hessian(reference: Reference, result: Tree) -> None:
+    """The gradient along a random direction, differentiated again."""
     first, weights = _first(reference)
     for name, gradient in first.items():
         if not gradient.requires_grad or not reference.batched[name]:
@@ -191,7 +205,8 @@ def _hessian(reference: _Reference, result: Tree) -> None:
         raise UncertifiedError  # the blocks of an input that the samples share are sums there
 
 
-def _hvp(reference: _Reference, result: Tree) -> None:
+def hvp(reference: Reference, result: Tree) -> None:
+    """The gradient along the tangents, differentiated again: a Hessian is symmetric."""
     first, weights = _first(reference)
     tangents = reference.vectors["tangent"]
     heads = {name: gradient for name, gradient in first.items() if gradient.requires_grad}
@@ -205,13 +220,13 @@ def _hvp(reference: _Reference, result: Tree) -> None:
     _compare_all(reference, expected, result, weights)
 
 
-def _first(reference: _Reference) -> tuple[dict[str, Tensor], Tensor]:
+def _first(reference: Reference) -> tuple[dict[str, Tensor], Tensor]:
     of = _scalar(reference)
     weights = _weights(of)
     return reference.backward([of], [weights], again=True), weights
 
 
-def _scalar(reference: _Reference) -> Tensor:
+def _scalar(reference: Reference) -> Tensor:
     if reference.of is None or not reference.of.requires_grad:
         raise UncertifiedError
     return reference.of
@@ -225,12 +240,12 @@ def _wider(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in _HALF else dtype
 
 
-def _of_leaf(reference: _Reference, name: str, tangents: Tensor) -> Tensor:
+def _of_leaf(reference: Reference, name: str, tangents: Tensor) -> Tensor:
     """The tangents of a leaf that the samples share are all the same."""
     return tangents if reference.batched[name] else tangents[0]
 
 
-def _rows(values: Tensor, reference: _Reference, name: str) -> Tensor:
+def _rows(values: Tensor, reference: Reference, name: str) -> Tensor:
     if reference.batched[name]:
         return values.reshape(reference.samples, -1).sum(1)
     return torch.cat([values.sum().reshape(1), values.new_zeros(reference.samples - 1)])
@@ -240,13 +255,13 @@ def _per_sample(parts: list[Tensor], samples: int) -> Tensor:
     return torch.stack([part.reshape(samples, -1).sum(1) for part in parts]).sum(0)
 
 
-def _compare_all(reference: _Reference, gradients: Mapping[str, Tensor], result: Tree, weights: Tensor) -> None:
+def _compare_all(reference: Reference, gradients: Mapping[str, Tensor], result: Tree, weights: Tensor) -> None:
     for name, expected in gradients.items():
         rows = _scaled(result[name], weights).reshape(reference.samples, -1)
         _compare_leaf(reference, name, rows, expected, rows.abs(), _eps_of(result[name]))
 
 
-def _compare_leaf(reference: _Reference, name: str, rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
+def _compare_leaf(reference: Reference, name: str, rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
     """`rows`, [samples, elements], each with its own scale; their sum where the samples share the leaf."""
     if not reference.batched[name]:
         rows, bound, expected = rows.sum(0, keepdim=True), bound.sum(0, keepdim=True), expected.reshape(1, -1)
@@ -274,13 +289,3 @@ def _compare(rows: Tensor, expected: Tensor, bound: Tensor, eps: float) -> None:
     error = error.reshape(error.shape[0], -1).amax(1) if error.dim() > 1 and error.shape[1] else error
     if bool((error > eps * scale).any()):
         raise UncertifiedError
-
-
-_CHECKS: Final[Mapping[str, Callable[[_Reference, Tree], None]]] = {
-    "gradient": _gradient,
-    "vjp": _vjp,
-    "jvp": _jvp,
-    "jacobian": _jacobian,
-    "hessian": _hessian,
-    "hvp": _hvp,
-}

@@ -11,11 +11,13 @@ from typing import Any, Final
 
 import torch
 
+from app.engine import confirmation
 from app.engine.adjoint import note_disagreement
 from app.engine.autodiff import jacobian, layouts, products
 from app.engine.autodiff.cotangents import Vectors
 from app.engine.check.report import check
 from app.engine.computation import Computation
+from app.engine.confirmation import Check
 from app.engine.explain.report import explain
 from app.engine.per_sample import Sample
 from app.engine.planning.build import leaves_of
@@ -34,12 +36,14 @@ class Kind:
         compute: its part of the answer's tree; tensors at the leaves.
         demand: what it asks of the plan.
         per_sample: its functional form under vmap; None: samples run one by one.
+        confirm: what compares the derivatives of all samples, computed together, with another way through PyTorch.
         of_one_point: it looks at one point, so a batch is refused.
     """
 
     compute: Callable[[Computation], Any]
     demand: Demand
     per_sample: Callable[[Sample], Any] | None = None
+    confirm: Check | None = None
     of_one_point: bool = False
 
 
@@ -192,11 +196,13 @@ KINDS: Final[dict[str, Kind]] = {
         _gradient,
         Demand(bytes=lambda s: s.wrt_bytes, passes=lambda s: 1, needs="scalar"),
         per_sample=Sample.gradient,
+        confirm=confirmation.gradient,
     ),
     "vjp": Kind(
         _vjp,
         Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: s.num_vectors, vectors="cotangent"),
         per_sample=Sample.vjp,
+        confirm=confirmation.vjp,
     ),
     "jvp": Kind(
         _jvp,
@@ -207,6 +213,7 @@ KINDS: Final[dict[str, Kind]] = {
             vectors="tangent",
         ),
         per_sample=Sample.jvp,
+        confirm=confirmation.jvp,
     ),
     "jacobian": Kind(
         _jacobian,
@@ -220,6 +227,7 @@ KINDS: Final[dict[str, Kind]] = {
             patterns=lambda s: 0 if s.dense else s.lines,
         ),
         per_sample=Sample.jacobian,
+        confirm=confirmation.jacobian,
     ),
     "hessian": Kind(
         _hessian,
@@ -233,6 +241,7 @@ KINDS: Final[dict[str, Kind]] = {
             instead='Ask for "hvp" with the directions you need, or for "format": "diagonal".',
         ),
         per_sample=Sample.hessian,
+        confirm=confirmation.hessian,
     ),
     "hvp": Kind(
         _hvp,
@@ -244,6 +253,7 @@ KINDS: Final[dict[str, Kind]] = {
             vectors="tangent",
         ),
         per_sample=Sample.hvp,
+        confirm=confirmation.hvp,
     ),
     "fisher": Kind(
         _fisher,

@@ -27,12 +27,13 @@ NAMED_TOGETHER = {
 
 
 def lists_of_kinds(tree: ast.AST) -> list[int]:
-    """Lines with a literal set, list or tuple of two kinds or more."""
-    collections = (node for node in ast.walk(tree) if isinstance(node, ast.Set | ast.List | ast.Tuple))
+    """Lines with a literal set, list, tuple or dict of two kinds or more."""
     return [
         node.lineno
-        for node in collections
-        if sum(isinstance(member, ast.Constant) and member.value in WANTS for member in node.elts) > 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Set | ast.List | ast.Tuple | ast.Dict)
+        for members in (node.keys if isinstance(node, ast.Dict) else node.elts,)
+        if sum(isinstance(member, ast.Constant) and member.value in WANTS for member in members) > 1
     ]
 
 
@@ -45,6 +46,7 @@ def test_what_a_kind_needs_stands_in_its_row() -> None:
     }
     assert named <= NAMED_TOGETHER
     assert lists_of_kinds(ast.parse('if kind in {"jacobian", "hessian"}: ...'))
+    assert lists_of_kinds(ast.parse('CHECKS = {"jacobian": 1, "hessian": 2}'))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,6 +54,8 @@ def test_a_row_is_whole(kind: str) -> None:
     row = KINDS[kind]
     assert not (row.of_one_point and row.per_sample)
     assert row.demand.derives == (kind != "outputs")
+    # What is computed together is compared with another way through PyTorch.
+    assert (row.confirm is not None) == (row.per_sample is not None and row.demand.derives)
 
 
 @pytest.mark.parametrize(
