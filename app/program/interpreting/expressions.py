@@ -381,9 +381,11 @@ class Reader(Displays):
         return functools.partial(self._emit, node)
 
     def _place(self, node: ast.AST) -> tuple[int, int, str]:
-        line, column = self.source.place(node)
         whole = self.statement if self.statement is not None else node
-        return line, column, self.source.excerpt(whole)  # type: ignore[arg-type]
+        if (node, whole) not in self._places:  # each turn of a loop asks again
+            line, column = self.source.place(node)
+            self._places[node, whole] = line, column, self.source.excerpt(whole)  # type: ignore[arg-type]
+        return self._places[node, whole]
 
     def _emit(
         self,

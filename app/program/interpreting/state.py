@@ -82,6 +82,7 @@ class State:
         self.next_yield: Callable[[Value], None] | None = None
         self.on_yield: Callable[[Value], None] | None = None
         self.attributes: dict[tuple[fx.Node, str], Value] = {}
+        self._places: dict[tuple[ast.AST, ast.AST], tuple[int, int, str]] = {}
         self.printed: dict[tuple[tuple[int, int, str], fx.Node], Any] = {}
 
     def _apply_anywhere(self, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

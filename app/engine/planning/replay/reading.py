@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -97,44 +98,34 @@ class _Constants(NamedTuple):
     scratch: tuple[int, int, int]
 
 
-class Reading:
-    """A Function that was built, as it is run again.
+class _Steps:
+    """The calls of a Function, as they are run again.
 
     Attributes:
-        built: as it was built.
-        bytes: that it takes.
+        lifetimes: of their values, by register.
+        outputs: the nodes that the Function gives.
     """
 
-    def __init__(self, built: Built) -> None:
-        self.built = built
+    def __init__(self, built: Built, placeholders: tuple[fx.Node, ...], constant: frozenset[fx.Node]) -> None:
+        self._leaves, self._dtype = built.leaves, built.function.dtype
         nodes = list(built.function.graph.nodes)
-        self._placeholders = tuple(node for node in nodes if node.op == "placeholder")
-        self._asking = tuple(node for node in nodes if "asked" in node.meta)
-        self._asking_of_inputs = tuple(node for node in self._asking if node.op == "placeholder")
         self._registers: dict[fx.Node, int] = {}
         self._blank: list[Any] = []
         self._steps: list[_Step] = []
         self._constant_steps: list[_Step] = []
         self._constants: _Constants | None = None
-        for node in self._placeholders:
+        for node in placeholders:
             self._add(node)
-        varying = set(self._placeholders)
-        calls = _calls(nodes, built.function.dtype)
-        self._reads_values = any(node in calls for node in self._placeholders)
+        calls = _calls(nodes, self._dtype)
+        self._reads_values = any(node in calls for node in placeholders)
         self._followed = {source for node in nodes if calls.get(node) is not None for source in node.all_input_nodes}
         for node in nodes:
-            if node.op != "call_function":
-                continue
-            sized = node.meta.get("sized")
-            if varying.isdisjoint([*node.all_input_nodes, *sizes.nodes_of(sized)]):
+            if node in constant:
                 self._constant_steps.append(self._step(node, None, None))
-            else:
-                varying.add(node)
-                self._steps.append(self._step(node, sized, calls[node]))
-        self._asking = tuple([node for node in self._asking if node in varying or not varying.isdisjoint(compared_with(node))])
-        self._outputs = tuple(self._registers[node] for node in nodes[-1].args[0])
-        self._lifetimes = Lifetimes(built.function.graph, self._registers)
-        self.bytes = function_bytes(built.function) + sum(_tensor_bytes(step.node.meta["val"]) for step in self._constant_steps)
+            elif node.op == "call_function":
+                self._steps.append(self._step(node, node.meta.get("sized"), calls[node]))
+        self.outputs: tuple[fx.Node, ...] = tuple(nodes[-1].args[0])
+        self.lifetimes = Lifetimes(built.function.graph, self._registers)
 
     def _step(self, node: fx.Node, sized: Arguments | None, call: Call | None) -> _Step:
         arguments = getter(node.args, self._registers, self._blank)
@@ -149,44 +140,7 @@ class Reading:
         self._blank.append(None)
         return self._registers[node]
 
-    def is_like(self, other: Reading) -> bool:
-        """Whether the same steps stand in both, with the same answers to what was asked: then they hold for the same sizes."""
-        return self._described() == other._described()
-
-    def _described(self) -> list[Any]:
-        answers = [list(node.meta["asked"].values()) for node in self._asking]
-        return [*answers, *[(step.node.name, step.form) for step in self._steps]]
-
-    def is_of(self, shapes: Shapes) -> bool:
-        """Whether inputs of these shapes answer what was asked of inputs alone."""
-        if not self._asking_of_inputs:
-            return True
-        names = zip(self._placeholders, self.built.leaves, strict=True)
-        inputs = {node: contiguous(shapes[leaf.name], leaf.dtype).tensor for node, leaf in names}
-        return all(answers_alike(node, inputs) for node in self._asking_of_inputs)
-
-    def run(self, shapes: Shapes, real: Real) -> Built | None:
-        """What the steps give for these shapes; None where one of them fails, or gives what has another form or another answer."""
-        function, counter = self.built.function, BoundedCounter()
-        try:
-            with torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                registers = self._run(shapes, real, counter)
-        except (UnboundedError, PullbackError, *REFUSALS):
-            return None
-        if registers is None:
-            return None
-        values = _ByRegister(registers.values, self._registers)
-        if not all(answers_alike(node, values) for node in self._asking):
-            return None
-        return Built(
-            resized(function, registers.arguments) if registers.arguments else function,
-            tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
-            counter.cost(self._lifetimes.live_bytes(registers.bytes)),
-            tuple(registers.values[register] for register in self._outputs),
-        )
-
-    def _run(self, shapes: Shapes, real: Real, counter: BoundedCounter) -> _Registers | None:
+    def run(self, shapes: Shapes, real: Real, counter: BoundedCounter) -> _Registers | None:
         """What every step gives; None where one has another rank or number of members than when the Function was built.
 
         What draws weights and what else hangs on no input runs once: a plan looks at sizes alone.
@@ -201,7 +155,7 @@ class Reading:
         else:
             registers = self._constants.registers.copy()
             _, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
-        leaves = self.built.leaves
+        leaves = self._leaves
         known = [contiguous(shapes[leaf.name], leaf.dtype) for leaf in leaves]
         registers.geometries[: len(leaves)] = known
         if self._reads_values:
@@ -263,6 +217,79 @@ class Reading:
         if step.is_followed:
             registers.geometries[register] = geometries(value)
         return True
+
+    def by_node(self, registers: _Registers) -> Mapping[fx.Node, Any]:
+        """Values, or zeros in the place of them."""
+        return _ByRegister(registers.values, self._registers)
+
+
+class Reading:
+    """A Function that was built, as it is run again. How its steps are run is worked out when they are for the first time.
+
+    Attributes:
+        built: as it was built.
+        bytes: that it takes.
+    """
+
+    def __init__(self, built: Built) -> None:
+        self.built = built
+        nodes = list(built.function.graph.nodes)
+        self._placeholders = tuple(node for node in nodes if node.op == "placeholder")
+        constant: set[fx.Node] = set()
+        for node in nodes:
+            if node.op == "call_function" and constant.issuperset(
+                [*node.all_input_nodes, *sizes.nodes_of(node.meta.get("sized"))]
+            ):
+                constant.add(node)
+        asking = [node for node in nodes if "asked" in node.meta]
+        self._asking = tuple([node for node in asking if node not in constant or not constant.issuperset(compared_with(node))])
+        self._asking_of_inputs = tuple(node for node in self._asking if node.op == "placeholder")
+        self._constant = frozenset(constant)
+        self.bytes = function_bytes(built.function) + sum([_tensor_bytes(node.meta["val"]) for node in constant])
+
+    @cached_property
+    def _steps(self) -> _Steps:
+        return _Steps(self.built, self._placeholders, self._constant)
+
+    def is_like(self, other: Reading) -> bool:
+        """Whether the same steps stand in both, with the same answers to what was asked: then they hold for the same sizes."""
+        are_as_many = len(self.built.function.graph.nodes) == len(other.built.function.graph.nodes)
+        return are_as_many and self._described == other._described
+
+    @cached_property
+    def _described(self) -> list[Any]:
+        answers = [list(node.meta["asked"].values()) for node in self._asking]
+        steps = [node for node in self.built.function.graph.nodes if node.op == "call_function" and node not in self._constant]
+        return [*answers, *[(node.name, _form(node.meta["val"])) for node in steps]]
+
+    def is_of(self, shapes: Shapes) -> bool:
+        """Whether inputs of these shapes answer what was asked of inputs alone."""
+        if not self._asking_of_inputs:
+            return True
+        names = zip(self._placeholders, self.built.leaves, strict=True)
+        inputs = {node: contiguous(shapes[leaf.name], leaf.dtype).tensor for node, leaf in names}
+        return all(answers_alike(node, inputs) for node in self._asking_of_inputs)
+
+    def run(self, shapes: Shapes, real: Real) -> Built | None:
+        """What the steps give for these shapes; None where one of them fails, or gives what has another form or another answer."""
+        function, counter = self.built.function, BoundedCounter()
+        try:
+            with torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                registers = self._steps.run(shapes, real, counter)
+        except (UnboundedError, PullbackError, *REFUSALS):
+            return None
+        if registers is None:
+            return None
+        values = self._steps.by_node(registers)
+        if not all(answers_alike(node, values) for node in self._asking):
+            return None
+        return Built(
+            resized(function, registers.arguments) if registers.arguments else function,
+            tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
+            counter.cost(self._steps.lifetimes.live_bytes(registers.bytes)),
+            tuple(values[node] for node in self._steps.outputs),
+        )
 
 
 def _calls(nodes: list[fx.Node], dtype: torch.dtype) -> dict[fx.Node, Call | None]:
