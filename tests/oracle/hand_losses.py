@@ -50,8 +50,8 @@ def _ce2(z: Tensor) -> Tensor:
 
 
 def _unit(m: Tensor) -> Tensor:
-    slope: Tensor = soft(z, 1) - y
-    return slope
+    unit: Tensor = m / m.norm(dim=1, keepdim=True)
+    return unit
 
 
 def _corr(v: Tensor, u: Tensor) -> Any:
