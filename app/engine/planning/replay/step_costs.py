@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError
@@ -15,6 +16,7 @@ from app.engine.planning.cost import value_bytes
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
 from app.engine.planning.replay.geometries import forms, geometries, tensors
+from app.program.modules.layers import run_whole
 from app.program.resized import Arguments
 from app.program.semantics.sizes import Size
 
@@ -96,12 +98,15 @@ def call_of(node: fx.Node, dtype: torch.dtype, sized: Arguments | None) -> Call 
 
     `sized`: its arguments, where numbers among them come of sizes: these are no part of the call.
     """
-    if direct(node) is None and not _is_watched(node):
+    target = _attention(node)
+    if target is None and (direct(node) is not None or _is_watched(node)):
+        target = node.target
+    if target is None:
         return None
     positions = {source: position for position, source in enumerate(node.all_input_nodes)}
     args, kwargs = (node.args, node.kwargs) if sized is None else sized
     try:
-        key = node.target, _plain(args, positions), _plain(kwargs, positions), dtype
+        key = target, _plain(args, positions), _plain(kwargs, positions), dtype
     except TypeError:  # with something that is no plain value
         return None
     same = _calls.get(key)
@@ -120,6 +125,27 @@ def _is_watched(node: fx.Node) -> bool:
         and all(_is_floating(value) or (isinstance(value, Tensor) and value.dtype is torch.bool) for value in values)
         and _is_of_tensors(node.meta["val"])
     )
+
+
+def _attention(node: fx.Node) -> Any:
+    """What stands for PyTorch's own attention of a tensor to itself, without dropout; it asks whether two of its tensors are one, and they are.
+
+    None where the node is none of it.
+    """
+    target = node.target
+    if not (
+        isinstance(target, functools.partial) and target.func is run_whole and type(target.args[0]) is nn.MultiheadAttention
+    ):
+        return None
+    skeleton, *more = target.args
+    _weights, *values = node.args
+    of_one = len({value for value in values if isinstance(value, fx.Node)}) == 1 and not node.kwargs and not target.keywords
+    tensors = [source.meta["val"] for source in node.all_input_nodes]
+    if skeleton.dropout or not (of_one and all(map(_is_floating, tensors)) and _is_of_tensors(node.meta["val"])):
+        return None
+    options = [(name, type(value), value) for name, value in vars(skeleton).items() if type(value) in _PLAIN]
+    present = [name for name, _ in skeleton.named_parameters()]
+    return run_whole, tuple(options), tuple(present), *more
 
 
 def _index(node: fx.Node) -> tuple[Any, ...]:
