@@ -59,7 +59,9 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "joint": frozenset({"planning", "stepwise"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
-    "kinds": frozenset({"adjoint", "confirmation", "per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}),
+    "kinds": frozenset(
+        {"adjoint", "confirmation", "per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}
+    ),
     "adjoint": frozenset({"autodiff", "computation", "precision", "stepwise"}),
     "nonfinite": frozenset({"computation", "stepwise"}),
     "per_sample": frozenset({"computation", "autodiff"}),

@@ -28,13 +28,11 @@ from app.program.semantics.values import CHECKED, Foreign, FunctionValue, Named,
 
 _MISFITS: Final = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
 
-
 # Operations that raise for some values, which an `except` of the program may wait for: it is read with real tensors then.
 _FAILING: Final = (
     "cholesky", "inv", "inverse", "solve", "eigh", "eig", "eigvalsh", "eigvals", "svd", "svdvals", "pinv", "lstsq", "lu_factor", "lu_solve",
     "ldl_factor", "tensorinv", "tensorsolve",
 )  # fmt: skip
-
 
 # What a call gives that only shows or measures.
 SHOWN: Final = Foreign("a call that shows something", silent=True)
