@@ -72,7 +72,7 @@ def variants(query: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
     ]
     for change in changes:
         varied = copy.deepcopy(query)
-        for field in ("inputs", "cotangent"):
+        for field in ("inputs", "cotangent", "tangent"):
             if field in varied:
                 varied[field] = {name: mapped(value, change) for name, value in varied[field].items()}
         yield varied
@@ -164,6 +164,36 @@ def test_programs_answer_alike_by_their_recipes(program: tuple[str, Any], seed: 
     assert_joint_graphs_same(road, query, seed)
 
 
+SECOND = (
+    "((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2).sum()", "(x * y).sum()", "tanh(x * y).sum()", "x[0] * x[1] * y[2]",
+    "relu(x).sum() + (y ** 3).sum()", "(3 * x).sum() + (y ** 2).sum()", "(3 * x).sum() + y.sum()", "x.norm() * y.prod()",
+    "softmax(x, 0) @ y.cumsum(0)", "logsumexp(x * 3, 0) + (y ** 4).mean()", "(x.sort()[0] * y).sum()", "x.var() + sqrt(y * y + 1).sum()",
+    "linalg.det(outer(x, y) + 2 * eye(3))", "x.detach() @ y ** 2", "(x * 2.0).sum()", "y.sum() if x.sum() > 100 else (x ** 4).sum()",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("program", SECOND)
+def test_second_derivatives_answer_alike_by_their_recipes(program: str) -> None:
+    query = {"program": program, "inputs": {"x": [0.3, -1.2, 0.7], "y": [0.9, -0.2, 1.4]}}
+    tangents = {"x": [1.0, -0.5, 2.0], "y": [0.1, 0.2, -0.3]}
+    recipes = 0
+    for seed, (want, tangent) in enumerate(
+        [
+            (["hessian"], None),
+            (["hvp"], tangents),
+            (["hvp"], {"y": tangents["y"]}),
+            (["hvp", "outputs"], None),
+            (["hvp", "gradient"], {"x": [tangents["x"], tangents["x"]], "y": [tangents["y"], tangents["y"]]}),
+            (["outputs", "gradient", "hessian", "hvp"], dict(reversed(tangents.items()))),
+        ]
+    ):
+        road = Road(Limits(), "cpu")
+        asked = {**({} if tangent is None else {"tangent": tangent}), **query, "want": want}
+        recipes += assert_all_same(road, asked, seed)
+        assert_joint_graphs_same(road, asked, seed)
+    assert recipes >= 3 or " if " in program
+
+
 SOFTMAX = {
     "operation": "softmax",
     "inputs": {"input": [0.1, 0.2, 0.7]},
@@ -185,6 +215,8 @@ SOFTMAX = {
         {**SOFTMAX, "dtype": "float32"},
         {**SOFTMAX, "encoding": "base64"},
         {**SOFTMAX, "seed": 1},
+        {**SOFTMAX, "tangent": {"input": [0.1, 0.2, 0.7]}},
+        {**SOFTMAX, "want": ["jvp"], "tangent": {"input": [0.1, 0.2, 0.7]}},
         {**SOFTMAX, "timeout_s": 5},
         {**SOFTMAX, "timeout_s": -5},
         {**SOFTMAX, "unknown": None},

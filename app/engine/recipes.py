@@ -23,7 +23,7 @@ from torch import Tensor
 from app.bounded_cache import BoundedCache
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
-from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
+from app.engine.autodiff.unit_rows import UnitRows, hessian, hessian_product, jacobian, unit_rows
 from app.engine.joint.proof import Batching, Joint, prove
 from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
@@ -34,7 +34,9 @@ from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
 from app.query import Query
 
-_KINDS: Final = frozenset({"outputs", "gradient", "vjp", "jacobian"})  # those of which `Recipe` knows the passes
+_KINDS: Final = frozenset(
+    {"outputs", "gradient", "vjp", "jacobian", "hessian", "hvp"}
+)  # those of which `Recipe` knows the passes
 # What NumPy holds and JSON shows as it is.
 _RESULTS: Final = frozenset(
     {torch.float64, torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
@@ -66,6 +68,18 @@ class _Rows(NamedTuple):
     starts: tuple[UnitRows | None, ...]
 
 
+class _Second(NamedTuple):
+    """The backwards behind the gradient of this output: all rows of a Hessian, or, where there are none, one with these tensors.
+
+    Attributes:
+        tangents: of each input that is differentiated by; None: zeros, or ones where none is sent.
+    """
+
+    output: int
+    starts: tuple[UnitRows | None, ...] = ()
+    tangents: tuple[int | None, ...] = ()
+
+
 class Recipe:
     """One query's computation, for one run at a time. `pinned`: its numbers are written where a GPU can fetch them by itself.
 
@@ -84,17 +98,20 @@ class Recipe:
         buffers: list[tuple[str, Buffer | Bytes]] = [
             *buffers_of(query.inputs, prepared.dtypes, prepared.wrt, 0, pinned),
             *buffers_of(query.cotangent, dtypes, (), len(query.inputs), pinned),
+            *buffers_of(query.tangent, prepared.dtypes, (), len(query.inputs) + len(query.cotangent), pinned),
         ] if names is None else [
             *bytes_of("inputs", query.inputs, prepared.dtypes, prepared.wrt, names, pinned),
             *bytes_of("cotangent", query.cotangent, dtypes, (), names, pinned),
+            *bytes_of("tangent", query.tangent, prepared.dtypes, (), names, pinned),
         ]  # fmt: skip
         positions = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         sent = [name for name in function.outputs if name in query.cotangent]
-        first = len(buffers) - len(query.cotangent)
+        first = len(buffers) - len(query.cotangent) - len(query.tangent)
         vjp = _Product(
             tuple(map(function.outputs.index, sent)), tuple(first + list(query.cotangent).index(name) for name in sent)
         )
-        gradient = _Product(() if prepared.of is None else (function.outputs.index(prepared.of),), ())
+        of = () if prepared.of is None else (function.outputs.index(prepared.of),)
+        gradient = _Product(of, ())
         self._call, self._witnesses = watch
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [positions[name] for name in function.leaves]
@@ -103,7 +120,10 @@ class Recipe:
         if "jacobian" in query.want:
             differentiated = {prepared.dtypes[name] for name in prepared.wrt}
             starts = tuple(unit_rows(output, differentiated) for output in prepared.plan.outputs)
-        products = {"vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": _Rows(starts)}
+        products: dict[str, _Product | _Rows | _Second | None] = {
+            "vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": _Rows(starts), **_second(query, prepared, of, first),
+        }  # fmt: skip
+        starts += tuple(start for product in products.values() if isinstance(product, _Second) for start in product.starts)
         self._products = [products[kind] for kind in query.want]
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self._count = 0  # results, without what confirms them
@@ -188,6 +208,9 @@ class Recipe:
             if isinstance(product, _Rows):
                 values += jacobian(outputs, wrt, product.starts, structure, confirming)
                 continue
+            if isinstance(product, _Second):
+                values += _second_values(product, outputs[product.output], tensors, wrt, structure, confirming)
+                continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
             cotangents = tuple([tensors[position] for position in product.cotangents]) or tuple(
                 [torch.ones_like(o) for o in of]
@@ -199,6 +222,38 @@ class Recipe:
         self._structure = self._structure or structure
         self._count = len(values)
         return [*values, *confirming, *witnesses] if structure == self._structure else None
+
+
+def _second(query: Query, prepared: Prepared, of: Sequence[int], first: int) -> dict[str, _Second]:
+    """Of the kinds of second derivatives that are wanted, each; `first`: index of the buffer of the first cotangent."""
+    products = {}
+    if "hessian" in query.want:
+        differentiated = {prepared.dtypes[name] for name in prepared.wrt}
+        products["hessian"] = _Second(of[0], starts=tuple(unit_rows(leaf, differentiated) for leaf in prepared.plan.wrt))
+    if "hvp" in query.want:
+        sent = {name: first + len(query.cotangent) + index for index, name in enumerate(query.tangent)}
+        products["hvp"] = _Second(of[0], tangents=tuple(sent.get(name) for name in prepared.wrt))
+    return products
+
+
+def _second_values(
+    product: _Second,
+    output: Tensor,
+    tensors: Sequence[Tensor],
+    wrt: tuple[Tensor, ...],
+    structure: list[bool],
+    confirming: list[Tensor],
+) -> Iterator[Tensor]:
+    """Reverse over reverse, as the engine does it. Arguments as of `unit_rows.hessian`."""
+    gradients = backward((output,), (torch.ones_like(output),), True, True, wrt, True, accumulate_grad=False)
+    if product.starts:
+        yield from hessian(gradients, wrt, product.starts, structure, confirming)
+        return
+    blank = torch.zeros_like if any(index is not None for index in product.tangents) else torch.ones_like
+    tangents = [
+        blank(variable) if index is None else tensors[index] for variable, index in zip(wrt, product.tangents, strict=True)
+    ]
+    yield from hessian_product(gradients, wrt, [tangent.detach() for tangent in tangents], structure)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -223,8 +278,10 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     shapes = {output.name: output.shape for output in plan.outputs}
     sent = {f"inputs.{name}": data for name, data in leaves_of({**query.inputs})}
     sent |= {f"cotangent.{name}": data for name, data in query.cotangent.items()}
+    sent |= {f"tangent.{name}": data for name, data in query.tangent.items()}
     are_fit = (
-        all(output.dtype in _RESULTS and output.elements for output in plan.outputs)
+        _are_second_plain(query, plan)
+        and all(output.dtype in _RESULTS and output.elements for output in plan.outputs)
         and all(prepared.dtypes[name] in _RESULTS for name in function.leaves)
         and all(data.data.nbytes and (names is not None or data.dtype in FORMATS) for data in sent.values())
         and all(data.shape == shapes[name] for name, data in query.cotangent.items())
@@ -233,6 +290,19 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     )
     watching = watch(query, prepared, is_binary=names is not None) if are_fit else None
     return None if watching is None else make(query, prepared, names, watching)
+
+
+def _are_second_plain(query: Query, plan: Plan) -> bool:
+    """Whether second derivatives, where wanted, are of an output itself, a Hessian whole and dense, and each tangent one alone."""
+    wanted = {"hessian", "hvp"}.intersection(query.want)
+    if not wanted:
+        return not query.tangent
+    shapes = {leaf.name: leaf.shape for leaf in plan.wrt}
+    is_whole = query.format == "dense" and all(0 < leaf.elements <= plan.rows for leaf in plan.wrt)
+    are_alone = all(data.shape == shapes.get(name) for name, data in query.tangent.items())
+    return (
+        not query.cotangent and ("hessian" not in wanted or is_whole) and ("hvp" in wanted or not query.tangent) and are_alone
+    )
 
 
 def _is_by_rows(query: Query, plan: Plan) -> bool:

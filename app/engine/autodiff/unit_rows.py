@@ -79,6 +79,38 @@ def jacobian(
             )
 
 
+def hessian(
+    first: Sequence[Tensor | None],
+    wrt: tuple[Tensor, ...],
+    starts: Sequence[UnitRows | None],
+    structure: list[bool],
+    confirming: list[Tensor],
+) -> Iterator[Tensor]:
+    """The rows of each first derivative in `first`, by each of `wrt`: `[input…, input…]`; zeros where it has none. Arguments as above."""
+    for derivative, variable, start in zip(first, wrt, starts, strict=True):
+        if derivative is None or not derivative.requires_grad:
+            structure.append(False)
+            yield from (variable.new_zeros((*variable.shape, *other.shape)) for other in wrt)
+        else:
+            structure.append(True)
+            yield from jacobian((derivative,), wrt, (start,), structure, confirming)
+
+
+def hessian_product(
+    first: Sequence[Tensor | None], wrt: tuple[Tensor, ...], tangents: Sequence[Tensor], structure: list[bool]
+) -> Iterator[Tensor]:
+    """The Hessian by one tangent for each of `wrt`, from the first derivative; zeros where no path leads. Arguments as above."""
+    curved = [g is not None and g.requires_grad for g in first]
+    pairs = [(g, t) for g, t, has_rows in zip(first, tangents, curved, strict=True) if has_rows]
+    products: Sequence[Tensor | None] = [None] * len(wrt)
+    if pairs:
+        products = backward(
+            tuple([g for g, _ in pairs]), tuple([t for _, t in pairs]), True, False, wrt, True, accumulate_grad=False
+        )
+    structure += [*curved, *(product is None for product in products)]
+    yield from (torch.zeros_like(v) if product is None else product for v, product in zip(wrt, products, strict=True))
+
+
 def _pairs(
     rows: Sequence[Tensor | None], alone: Sequence[Tensor | None], weights: Mapping[torch.dtype, Tensor]
 ) -> Iterator[Tensor]:
