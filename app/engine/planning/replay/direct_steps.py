@@ -45,7 +45,6 @@ _AFTER_NUMBER: Final[dict[Any, Any]] = {
 _ALONE: Final[dict[Any, Any]] = {
     operator.neg: _aten.neg.default,
     functional.relu: _aten.relu.default,
-    functional.gelu: _aten.gelu.default,
     **{
         function: getattr(_aten, name).default
         for name in ("tanh", "exp", "log", "sin", "cos", "sqrt", "sigmoid", "relu", "sum", "mean", "abs", "neg", "log1p", "expm1", "erf")
@@ -70,6 +69,7 @@ _POWERS: Final = (operator.pow, torch.pow, torch.Tensor.pow)
 # What these are handed besides tensors is theirs to judge.
 _WITH_OPTIONS: Final[dict[Any, Callable[[fx.Node, list[Tensor]], Direct | None]]] = {
     functional.layer_norm: lambda node, tensors: counted_kernels.layer_norm if len(node.args) + len(node.kwargs) <= 5 else None,
+    functional.gelu: lambda node, tensors: counted(node.target, _aten.gelu.default) if node.kwargs.keys() <= {"approximate"} else None,
     functional.conv2d: counted_kernels.convolution,
     torch.conv2d: counted_kernels.convolution,
     functional.max_pool2d: counted_kernels.max_pool,

@@ -60,7 +60,8 @@ STACKS = [
     "x.mT.contiguous()", "x.contiguous()", "x.flatten(1)", "x.mT.flatten(1)", "x.reshape(-1)", "F.mse_loss(x, y)", "F.mse_loss(x, y[0])",
     "x.logsumexp(1)", "torch.logsumexp(x, (0, 2), keepdim=True)", "torch.trace(x[0])", "x.split(2, dim=2)[1]", "x.chunk(2)[0]",
     "F.conv2d(x[:, None], y[:, None, :2, :2], None, 1, 1)", "F.conv2d(x.unsqueeze(1), y[:1, None], y[0, 0, :1], padding=(2, 3), stride=2)",
-    "F.max_pool2d(x.unsqueeze(1), 2)", "F.max_pool2d(x, (1, 2), 1)", "nn.MultiheadAttention(4, 2)(x, x, x)[0]",
+    "F.max_pool2d(x.unsqueeze(1), 2)", "F.max_pool2d(x, (1, 2), 1)", "F.gelu(x, approximate='tanh')", "nn.GELU()(x)",
+    "nn.MultiheadAttention(4, 2)(x, x, x)[0]",
     "nn.MultiheadAttention(4, 2)(x, x * 1, x)[0]", "torch.where(x > 0.5, x, y)", "torch.einsum('bij,bkj->bik', x, y)",
 ]  # fmt: skip
 
