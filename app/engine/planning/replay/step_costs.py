@@ -22,6 +22,9 @@ from app.program.semantics.sizes import Size
 
 # Chosen: of some 200 plans of 20 steps each, 3 MB; beyond all are forgotten, which costs the next plans some µs a step.
 _LIMIT: Final = 4096
+# Of arguments of a call, and tensors that it makes, that are remembered: a text may have thousands. Chosen: above what a layer has.
+_MEMBERS: Final = 64
+_LENGTH: Final = 64  # of a text among them, and bits of a whole number
 # What a mode watches and no number decides: neither how much is made, nor whether PyTorch refuses it. They draw nothing, write into nothing
 # and do not ask whether two of their tensors are one.
 _WATCHED: Final = frozenset(
@@ -107,7 +110,9 @@ def call_of(node: fx.Node, dtype: torch.dtype, sized: Arguments | None) -> Call 
     args, kwargs = (node.args, node.kwargs) if sized is None else sized
     try:
         key = target, _plain(args, positions), _plain(kwargs, positions), dtype
-    except TypeError:  # with something that is no plain value
+    except TypeError:  # with something that is no plain value, or too much of it
+        return None
+    if _members(key) > _MEMBERS * 4:  # each with its type, and the target's own
         return None
     same = _calls.get(key)
     if same is None:
@@ -179,7 +184,11 @@ def _plain(value: Any, positions: dict[fx.Node, int]) -> Any:
     if kind is Size:
         return Size, type(value.value)
     if kind in _PLAIN:
+        if (kind is str and len(value) > _LENGTH) or (kind is int and value.bit_length() > _LENGTH):
+            raise TypeError("too long")
         return kind, value
+    if isinstance(value, list | tuple | dict) and len(value) > _MEMBERS:
+        raise TypeError("too many")
     if isinstance(value, list | tuple):
         return kind, *[_plain(member, positions) for member in value]
     if isinstance(value, dict):
@@ -187,6 +196,10 @@ def _plain(value: Any, positions: dict[fx.Node, int]) -> Any:
     if kind is slice:
         return slice, *[_plain(part, positions) for part in (value.start, value.stop, value.step)]
     raise TypeError(str(kind))
+
+
+def _members(key: Any) -> int:
+    return sum(map(_members, key)) if isinstance(key, tuple) else 1
 
 
 def run(directly: Direct | None, node: fx.Node, counter: BoundedCounter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -214,7 +227,9 @@ def learn(key: Any, directly: Direct | None, node: fx.Node, args: tuple[Any, ...
         raise UnboundedError(str(node.target))
     geometry = geometries(result)
     counts = trial.flops, trial.bytes, trial.largest, trial.scratch, trial.needed
-    if len(known) >= _LIMIT:
-        known.clear()
-    known[key] = cost = StepCost(geometry, tensors(geometry), forms(geometry), *counts, value_bytes(node, result))
+    cost = StepCost(geometry, tensors(geometry), forms(geometry), *counts, value_bytes(node, result))
+    if _members(cost.geometry) <= _MEMBERS and _members(key[2]) <= _MEMBERS:
+        if len(known) >= _LIMIT:
+            known.clear()
+        known[key] = cost
     return cost

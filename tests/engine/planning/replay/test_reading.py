@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.same_ranks import SameRanks
 from app.engine.tensors import from_torch
 from app.protocols.native import native_query
@@ -107,3 +108,16 @@ def test_programs_that_differ_in_numbers_of_sizes_do_not_share_them() -> None:
         assert first is not None
         known.learn(asked(text, {"x": (4, 2)}, torch.float64), {"x": (4, 2)}, first)
         assert all(assert_the_same(known, asked(text, {"x": (rows, 2)}, torch.float64)) for rows in (5, 3, 6))
+
+
+@pytest.mark.parametrize(
+    "text", ["return x[[0] * 300].sum()", "return torch.cat([x] * 300)", "return sum(x[:, None].expand(4, 500).unbind(1))"]
+)
+def test_what_a_text_makes_long_is_not_remembered(text: str) -> None:
+    step_costs.known.clear()
+    known, first = SameRanks(), anew(asked(text, {"x": (4,)}, torch.float64))
+    assert first is not None
+    known.learn(asked(text, {"x": (4,)}, torch.float64), {"x": (4,)}, first)
+    used(known, asked(text, {"x": (4,)}, torch.float64))
+    assert all(len(str(key)) < 20_000 for key in step_costs.known)
+    assert all(not isinstance(cost.geometry, tuple) for cost in step_costs.known.values())
