@@ -72,7 +72,7 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "stepwise": frozenset(),
     "autodiff": frozenset({"planning", "sparsity"}),
     "sparsity": frozenset(),
-    "planning": frozenset(),
+    "planning": frozenset({"sparsity"}),
     **dict.fromkeys(ENGINE_BOTTOM, frozenset()),
 }
 # Only the children of the pool know the road; the front's side of it must not.

@@ -83,6 +83,7 @@ class Computation:
             self.layout_cache,
             self.layouts,
             self.prepared.samples or 1,
+            self.prepared.patterns,
         )
 
     @cached_property

@@ -22,7 +22,8 @@ from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
 from app.engine.nonfinite import note_degenerate, note_lost, note_nonfinite, note_overflow, note_undefined
 from app.engine.notes import Notes
-from app.engine.planning.plan import PASS_FLOPS, Plan, with_patterns
+from app.engine.planning import plan as planning
+from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared, Preparer
 from app.engine.planning.whole_numbers import WholeNumbers, computes_whole_numbers, promoted, rounded_integers
 from app.engine.recipes import Recipe, recipe
@@ -250,8 +251,7 @@ def _reported(plan: Plan, layouts: Report, samples: int, device: str) -> dict[st
         return plan.report(device)
     planned = len({path.partition(".")[0] for path in layouts.forms})
     passes = plan.passes - planned + sum(layouts.passes.values())
-    plan = with_patterns(plan, layouts.entries, samples * layouts.bytes)
-    followed = replace(plan, passes=passes, flops=plan.flops_of_one * (1 + PASS_FLOPS * (passes - 1)))
+    followed = planning.followed(plan, passes, layouts.entries, samples * layouts.bytes)
     return followed.report(device) | {"formats": dict(layouts.forms), "colours": dict(layouts.passes)}
 
 

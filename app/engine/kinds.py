@@ -225,6 +225,7 @@ KINDS: Final[dict[str, Kind]] = {
             instead='Ask for "vjp" or "jvp" with the directions you need, or for "format": "diagonal".',
             working=_complex_parts,
             patterns=lambda s: 0 if s.dense else s.lines,
+            by_outputs=True,
         ),
         per_sample=Sample.jacobian,
         confirm=confirmation.jacobian,

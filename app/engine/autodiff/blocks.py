@@ -17,6 +17,7 @@ from app.engine.errors import Attempt
 from app.engine.planning.plan import Plan, check_passes, check_result_size
 from app.engine.sparsity.compression import ClashError
 from app.engine.sparsity.dependence import Dependence
+from app.engine.sparsity.followed_outputs import OutputPatterns
 from app.engine.sparsity.layout import Layout, Matrix, choose, indices_of_full
 from app.engine.sparsity.pattern import Pattern, PatternSpace
 from app.engine.sparsity.storage import Values
@@ -60,6 +61,7 @@ class Request:
     Attributes:
         samples: of a batched query, else 1.
         wanted: the query's `format`; `fixed`: path → form that was chosen for another sample of the same query.
+        patterns: of the outputs, where they are known already.
     """
 
     wanted: str
@@ -69,6 +71,7 @@ class Request:
     cache: LayoutCache
     report: Report
     samples: int = 1
+    patterns: OutputPatterns | None = None
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,14 @@ def _patterns(
     differentiates: bool,
 ) -> dict[tuple[str, str], Dependence]:
     """(result, input) → dependence, for the results of `run`, which are called `names`."""
-    function = evaluation.function
-    by_result = dependences(
-        run, evaluation.leaves, evaluation.wrt, entries_at_most(request.plan, request.limits),
-        differentiates=differentiates, operations=function.operations(), static=function.static,
-    )  # fmt: skip
+    function, limit = evaluation.function, entries_at_most(request.plan, request.limits)
+    known = None if differentiates or request.patterns is None else request.patterns
+    by_result = None if known is None else known.dependences(names, evaluation.wrt, limit)
+    if by_result is None:
+        by_result = dependences(
+            run, evaluation.leaves, evaluation.wrt, limit,
+            differentiates=differentiates, operations=function.operations(), static=function.static,
+        )  # fmt: skip
     return {(name, wrt): one for name, by_input in zip(names, by_result, strict=True) for wrt, one in by_input.items()}
 
 

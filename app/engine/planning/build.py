@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -24,6 +24,7 @@ from app.engine.errors import translating_errors
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, is_small
 from app.engine.planning.cost import Cost, measured
 from app.engine.planning.value_sizes import LimitedCounter
+from app.engine.sparsity.followed_outputs import Follower, OutputPatterns
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
 from app.limits import Limits
@@ -130,6 +131,7 @@ class Built:
         outputs: tensors of the outputs' shapes and dtypes, where the Function was built for other shapes than `leaves` have; else its graph
             has them.
         by_failure: an attempt with other dtypes failed, which it may not do for other shapes.
+        patterns: of the outputs, where the steps that it was built by were followed.
     """
 
     function: Function
@@ -137,6 +139,7 @@ class Built:
     cost: Cost | None
     outputs: tuple[Tensor, ...] | None = None
     by_failure: bool = False
+    patterns: OutputPatterns | None = None
 
 
 def function_bytes(function: Function) -> int:
@@ -159,6 +162,7 @@ def build(
     *,
     on_fakes: bool = False,
     memory_bytes: int = Limits().memory_bytes,
+    followed: Collection[str] = (),
 ) -> Built:
     """The Function of `query` for leaves of these shapes: small ones built on their values, as long as every step is sure to be small,
     all others on fakes; on real tensors where data decides the shapes, each step's results reckoned from the values before it runs.
@@ -168,12 +172,13 @@ def build(
         real: gives the real leaves, cast to the dtypes it is handed; called only where fakes are not enough.
         device: of the fakes, so that the constants of a program are made where its inputs will be.
         on_fakes: small ones too.
+        followed: leaves by which the patterns of the outputs are wanted, where the steps run on their values.
 
     Raises:
         PullbackError: whatever the text, the names, the shapes or PyTorch have against it.
     """
     are_small = not on_fakes and device == "cpu" and is_small(shapes.values())
-    attempt = _Attempt(query, builder(query, functions), shapes, real, device, are_small, memory_bytes)
+    attempt = _Attempt(query, builder(query, functions), shapes, real, device, are_small, memory_bytes, followed)
     annotated = _annotated(query, functions)
     dtypes = _dtypes(query) | annotated
     candidates = [name for name in _promotable(query, dtypes) if name not in annotated]
@@ -194,7 +199,7 @@ def build(
     if function.random and query.seed is None:
         raise _seed_needed("The program draws random numbers" if query.program else f"`{function.title}` draws random numbers")
     leaves = tuple(Leaf(name, shapes[name], dtypes[name]) for name in function.leaves)
-    return Built(function, leaves, cost, by_failure=attempt.has_failed)
+    return Built(function, leaves, cost, by_failure=attempt.has_failed, patterns=attempt.patterns)
 
 
 def _dtypes(query: Query) -> dict[str, torch.dtype]:
@@ -269,9 +274,11 @@ class _Attempt:
     Arguments:
         are_small: the values may serve in the place of fakes.
         memory_bytes: that a query may take.
+        followed: leaves by which patterns are wanted.
 
     Attributes:
         has_failed: with some dtypes there is no Function.
+        patterns: of the outputs of what was built last, where they were followed.
     """
 
     def __init__(
@@ -283,9 +290,11 @@ class _Attempt:
         device: str,
         are_small: bool,
         memory_bytes: int,
+        followed: Collection[str],
     ) -> None:
         self.query, self._make, self._shapes, self._real, self._device = query, make, shapes, real, device
-        self._are_small, self._memory_bytes = are_small, memory_bytes
+        self._are_small, self._memory_bytes, self._followed = are_small, memory_bytes, followed
+        self.patterns: OutputPatterns | None = None
         self._last: tuple[Mapping[str, torch.dtype], tuple[Function, Cost]] | None = None
         self.has_failed = False
 
@@ -359,10 +368,15 @@ class _Attempt:
             return None
         if self._last is not None and self._last[0] == dtypes:
             return self._last[1]
+        self.patterns = None
         counter = BoundedCounter()
         try:
             with translating_errors(through=(UnboundedError,)):
-                inputs = regrouped(self.query, self._real(dtypes))
+                leaves = self._real(dtypes)
+                inputs = regrouped(self.query, leaves)
+                names = [name for name in self._followed if is_differentiable(dtypes[name])]
+                follower = Follower(leaves, names) if names else None
+                counter.run = None if follower is None else follower.run
                 function, cost = measured(lambda: self._make(inputs), counter)
                 if counter.has_read and self.query.operation is not None:
                     raise UnboundedError  # what an operation reads within may be the same for all values; fakes know of some
@@ -371,6 +385,7 @@ class _Attempt:
             return None
         if not counter.has_read:
             function = replace(function, static=True)
+            self.patterns = None if follower is None else follower.patterns(function)
             for node in function.graph.nodes:
                 if "val" in node.meta:
                     node.meta["val"] = _without_values(node.meta["val"])

@@ -127,6 +127,7 @@ class Demand:
         looks: of the inputs, and as often of the largest tensor among steps and outputs, in float64, that it holds at a time.
         vectors: what its derivative is multiplied by.
         patterns: entries of patterns that it holds at least, of one sample at a time.
+        by_outputs: its patterns are those of the outputs, which can be followed while the Function is built.
         by_extents: what it tells may hang on extents, so a Function that was built for others of the same ranks does not serve.
         past_writes: it tells of derivatives that a write in place has spoiled, where the others are refused.
     """
@@ -144,5 +145,6 @@ class Demand:
     working: Callable[[Sizes], int] = lambda sizes: 0
     vectors: MultipliedBy = "nothing"
     patterns: Callable[[Sizes], int] = lambda sizes: 0
+    by_outputs: bool = False
     by_extents: bool = False
     past_writes: bool = False

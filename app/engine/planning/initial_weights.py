@@ -21,9 +21,9 @@ from app.program.functions import Functions
 from app.program.reading.straight_lines import is_straight
 from app.query import Query, TensorData
 
-# A text without these words has no weights; what has them is read once more, before it is planned.
+# A text without these words has no weights; what has them is read once more, before it is planned. Functions are given theirs.
 _MENTIONS: Final = re.compile(
-    r"\bnn\b|Parameter|requires_grad|torch\.nn|Linear|Conv|Embedding|Norm|LSTM|GRU|RNN|Attention|Transformer"
+    r"\bnn\b(?!\.functional\b)|Parameter|requires_grad|Linear|Conv|Embedding|Norm|LSTM|GRU|RNN|Attention|Transformer"
 )
 _SEEDED: Final = re.compile(r"manual_seed(?:_all)?\(\s*(\d{1,18})\s*\)")
 # All that seeds: where these differ, which one counts shows when the text is read.

@@ -6,7 +6,7 @@ Nothing is allocated before a Plan exists.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -216,9 +216,11 @@ def _lines(plan: Plan) -> int:
     return max(sum(leaf.elements for leaf in plan.wrt), sum(output.elements for output in plan.outputs))
 
 
-def with_patterns(plan: Plan, entries: int, results: int) -> Plan:
-    """The Plan as it was followed: with `entries` of patterns, those beyond the ones that it knew, and `results` bytes in all."""
-    return replace(plan, peak_bytes=plan.peak_bytes + PATTERN_BYTES * max(entries - _lines(plan), 0) + 2 * results)
+def followed(plan: Plan, passes: int, entries: int, results: int) -> Plan:
+    """The Plan as it was followed: with these passes, `entries` of patterns, those beyond the ones that it knew, and `results` bytes in all."""
+    peak_bytes = plan.peak_bytes + PATTERN_BYTES * max(entries - _lines(plan), 0) + 2 * results
+    flops = plan.flops_of_one * (1 + PASS_FLOPS * (passes - 1))
+    return Plan(plan.wrt, plan.outputs, plan.method, passes, plan.rows, flops, peak_bytes)
 
 
 def check_passes(plan: Plan, passes: int, size: int, limits: Limits) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -19,6 +19,7 @@ from app.engine.planning.demand import Demand, Needs, Result, Sizes
 from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
 from app.engine.planning.replay.same_ranks import SameRanks
+from app.engine.sparsity.followed_outputs import OutputPatterns
 from app.engine.tensors import is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
@@ -40,6 +41,7 @@ class Prepared:
         of: the output that `gradient`, `hessian`, `hvp`, `fisher` are of, where one of them is wanted.
         samples: of a batched query.
         conventions: operation → what must be said of its derivative.
+        patterns: of the outputs at this query's own values, where they were followed while the Function was built; they are not kept.
     """
 
     function: Function
@@ -49,6 +51,7 @@ class Prepared:
     plan: Plan
     samples: int | None
     conventions: tuple[tuple[str, str], ...] = ()
+    patterns: OutputPatterns | None = None
 
 
 def _check_modified(function: Function, wrt: tuple[str, ...], of: str | None) -> None:
@@ -96,11 +99,11 @@ class Preparer:
         prepared = self._known.get(key)
         if prepared is not None:
             return prepared
-        prepared = self._prepare(query)
+        prepared, patterns = self._prepare(query)
         if prepared.function.static:
             self.plans += 1
             self._known.keep(key, prepared)
-        return prepared
+        return prepared if patterns is None else replace(prepared, patterns=patterns)
 
     def leaves(self, query: Query, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
         """The query's tensors on the device, in the dtypes that they are computed in."""
@@ -122,12 +125,20 @@ class Preparer:
         by_extents = any(self._demands[kind].by_extents for kind in query.want)
         built = None if by_extents else self._same_ranks.built(query, shapes, real)
         if built is None:
-            built = build(query, self._functions, shapes, real, memory_bytes=memory_bytes)
+            built = build(query, self._functions, shapes, real, memory_bytes=memory_bytes, followed=self._followed(query))
             if not by_extents:  # it would be kept beside what was known of that text, once for each query
                 self._same_ranks.learn(query, shapes, built)
         return built
 
-    def _prepare(self, query: Query) -> Prepared:
+    def _followed(self, query: Query) -> list[str]:
+        """The leaves by which the patterns of the outputs are wanted."""
+        if query.format == "dense" or query.batched or not any(self._demands[kind].by_outputs for kind in query.want):
+            return []
+        wrt, names = query.wrt, [name for name, _ in leaves_of(query.inputs)]
+        return names if wrt is None else [name for name in names if name in wrt or name.rpartition(".")[0] in wrt]
+
+    def _prepare(self, query: Query) -> tuple[Prepared, OutputPatterns | None]:
+        """And the patterns of the outputs at the values of this query, where they were followed."""
         sent = dict(leaves_of(query.inputs))
         samples = _samples(query)
         shapes = {name: data.shape[1:] if query.is_batched(name) else data.shape for name, data in sent.items()}
@@ -157,7 +168,7 @@ class Preparer:
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         spoken = conventions(built.function) if wrt else ()
-        return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples, spoken)
+        return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples, spoken), built.patterns
 
     def _check_sizes(self, query: Query, first: Built, samples: int) -> None:
         """Refuses a batch of samples whose values decide sizes, where they decide other ones; `too_costly` as each sample alone would be."""

@@ -23,6 +23,8 @@ _GREEDY_ROUNDS: Final = 48
 _GREEDY_ENTRIES: Final = 30_000_000  # some seconds
 # Clashing columns that are coloured anew one by one, below what the greedy colouring takes for itself (measured).
 _MENDED: Final = 32
+# Of p colours in turns those of a ring clash where it closes: fewer than p columns on each side.
+_AT_ITS_ENDS: Final = 2
 # Beyond the lower bound: a five-point stencil needs 5 of 5, a ring 4 of 3, a band of offsets 0, 5 and -7 needs 8 of 3. In more
 # dimensions a number of colours has hundreds of candidates.
 _MORE_COLORS: Final = 4
@@ -67,12 +69,27 @@ def _settled(pattern: Csr, colors: Numbers, p: int, by_column: Csr | None) -> Nu
     clashing = _clashing_columns(pattern, colors, p)
     if not len(clashing):
         return colors
+    closed = _closed(colors, p) if len(clashing) <= _AT_ITS_ENDS * p else None
+    if closed is not None and not len(_clashing_columns(pattern, closed, p + 1)):
+        return closed
     if len(clashing) > 0.02 * pattern.shape[1]:
         return None
     started = colors.copy()
     started[clashing] = -1
     by_column = _transposed(pattern, by_column)
     return _mended(pattern, by_column, started, clashing) if len(clashing) <= _MENDED else _greedy(by_column, started)
+
+
+def _closed(colors: Numbers, p: int) -> Numbers | None:
+    """Colours 0 to p - 1 in turns, the last turns one longer, so that a ring closes; None where `colors` are no turns, or too few."""
+    count = len(colors)
+    longer = count % p
+    short = count - longer * (p + 1)
+    if short < 0 or not (colors[:p] == np.arange(p)).all():
+        return None
+    closed = colors.copy()
+    closed[short:] = np.arange(count - short) % (p + 1)
+    return closed
 
 
 def _mended(pattern: Csr, by_column: Csr, colors: Numbers, clashing: Numbers) -> Numbers:

@@ -29,6 +29,11 @@ class Dependence:
     values: Values
 
 
+def differentiates_itself(operations: frozenset[str]) -> bool:
+    """Whether a function calls autograd, by the names of its operations."""
+    return any(word in name for name in operations for word in _TRANSFORMS)
+
+
 def has_own_backward(operations: frozenset[str]) -> bool:
     """Whether a `torch.autograd.Function` or a hook is among the operations, by their names.
 
@@ -99,7 +104,7 @@ def _traced(
     elsewhere = any(leaf.device.type != "cpu" for leaf in leaves.values())
     if has_own_backward(operations):
         return _unproved(run, leaves)
-    graph = differentiates or any(word in name for name in operations for word in _TRANSFORMS)
+    graph = differentiates or differentiates_itself(operations)
     try:
         with torch.set_grad_enabled(graph), torch.device("cpu") if elsewhere else nullcontext():
             for name in wrt:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -115,26 +116,24 @@ def choose(matrix: Matrix, wanted: str, limit: Callable[[int], None], *, forward
     }[form]
     limit(size)
     values = matrix.values
-    plain = Layout(form, size, everywhere=not (values.chosen or values.switched), reusable=not values.chosen)
+    in_form = partial(Layout, form, size, everywhere=not (values.chosen or values.switched), reusable=not values.chosen)
     pattern = matrix.pattern.matrix
     if form == "dense":
-        return plain
+        return in_form()
     if form == "diagonal" and matrix.is_diagonal():
         entries = torch.arange(math.prod(matrix.leaf))
-        return replace(plain, compression=diagonal_compression(len(entries)), rows=entries, columns=entries)
+        return in_form(compression=diagonal_compression(len(entries)), rows=entries, columns=entries)
     if pattern is None:
-        return replace(plain, partial=form == "diagonal")
+        return in_form(partial=form == "diagonal")
     if form == "block":
         rows, columns = _block_entries(matrix)
-        return replace(plain, compression=block_compression(matrix.output, matrix.leaf), rows=rows, columns=columns)
+        return in_form(compression=block_compression(matrix.output, matrix.leaf), rows=rows, columns=columns)
     compression = compress(pattern, matrix.output, matrix.leaf, forward=forward, symmetric=matrix.symmetric)
     rows, columns = torch.from_numpy(row_numbers(pattern).astype(np.int32)), torch.from_numpy(pattern.indices.astype(np.int32))
-    compressed = replace(plain, compression=compression, rows=rows, columns=columns)
+    compressed = partial(in_form, compression=compression, rows=rows, columns=columns)
     if form == "diagonal":
-        return replace(
-            compressed, partial=True, picked=torch.from_numpy(np.flatnonzero(row_numbers(pattern) == pattern.indices))
-        )
-    return replace(compressed, indices=indices_of(pattern, matrix.output, matrix.leaf))
+        return compressed(partial=True, picked=torch.from_numpy(np.flatnonzero(row_numbers(pattern) == pattern.indices)))
+    return compressed(indices=indices_of(pattern, matrix.output, matrix.leaf))
 
 
 def _form(matrix: Matrix) -> Form:

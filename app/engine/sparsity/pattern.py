@@ -38,6 +38,11 @@ class Pattern:
         return self.lines is None and self._matrix is None
 
     @property
+    def entries_at_most(self) -> int:
+        """Entries, where no line repeats another's; of what is not full."""
+        return len(self.lines) * self.rows if self.lines is not None else int(self.matrix.nnz)
+
+    @property
     def matrix(self) -> Csr:
         """Boolean CSR `[rows, columns]`; None where it is full."""
         if self._matrix is None and self.lines is not None:

@@ -6,6 +6,7 @@ and a lost pattern reads as "constant". The memory itself does not change hands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -71,6 +72,33 @@ class Memories:
     def pattern(self, tensor: Tensor) -> Pattern | None:
         """One row for each element of `tensor`, row-major; None where it is constant."""
         return self.read(self.find(tensor), tensor)
+
+    def gathered(self, tensors: Sequence[Tensor], values: Values) -> list[Pattern | None] | None:
+        """The patterns of arguments, and added to `values` what of them hangs on values; None where all of them are unknown."""
+        patterns: list[Pattern | None] = []
+        is_known = False
+        for tensor in tensors:
+            memory = self.find(tensor)
+            if memory is None:
+                patterns.append(None)
+                continue
+            is_known = True
+            pattern, known = memory.pattern, memory.values
+            patterns.append(pattern if pattern is None or _covers(tensor, memory) else self.read(memory, tensor))
+            if known.vary:
+                values.vary = True
+            if known.chosen or known.switched:
+                values.add(known)
+        return patterns if is_known else None
+
+    def add(self, tensor: Tensor, pattern: Pattern | None, values: Values) -> None:
+        """What was not known, the result of a call; `values` are its own from now on."""
+        memory = self._register(tensor)
+        memory.values = values
+        if pattern is None or _covers(tensor, memory):
+            memory.pattern = pattern
+        else:
+            self.write(tensor, pattern, values)
 
     def read(self, memory: Memory | None, tensor: Tensor) -> Pattern | None:
         """`pattern` of a tensor in `memory`."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from app.engine.sparsity.operator_call import Call, UnfitRuleError, carries
 from app.engine.sparsity.pattern import Pattern, PatternSpace
 from app.engine.sparsity.rules import table
 from app.engine.sparsity.storage import Memories, Values
-from app.program.errors import tensors_in
+from app.program.errors import argument_tensors, tensors_in
 
 _LOG = logging.getLogger("pullback.sparsity")
+# What is raised of tensors without memory, and of modes that do not go together.
+_UNFOLLOWED: Final = (RuntimeError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,102 +50,161 @@ def trace(
         leaves: all tensors whose values the client chose, `inputs` among them.
         cut: `detach` ends a dependence. Only where nothing but the client's own program calls it (autograd does too).
     """
-    space = PatternSpace(sum(tensor.numel() for tensor in inputs), entries_at_most)
-    tracer = _Tracer(space, cut)
-    start = 0
-    for tensor in inputs:
-        tracer.memories.write(tensor, space.identity(start, tensor.numel()), Values(vary=True))
-        start += tensor.numel()
-    for tensor in leaves:
-        if not tracer.memories.knows(tensor):
-            tracer.memories.write(tensor, None, Values(vary=True))
-    with tracer:
+    tracer = Tracer(inputs, leaves, entries_at_most, cut=cut)
+    with _Following(tracer):
         results = run()
     return [tracer.traced(result) for result in results]
 
 
-class _Tracer(OperatorMode):
-    """`branches`: what hangs on values because the program itself looked at one."""
+class _Following(OperatorMode):
+    """Each operator is run by the tracer."""
 
-    def __init__(self, space: PatternSpace, cut: bool) -> None:
+    def __init__(self, tracer: Tracer) -> None:
         super().__init__()
-        self.space = space
-        self.memories = Memories(space)
+        self._tracer = tracer
+
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._tracer.follow(func, args, kwargs)
+
+
+class Tracer:
+    """Patterns of all that is computed of some inputs, operator by operator as they are run by `follow`.
+
+    Attributes:
+        branches: what hangs on values because the program itself looked at one.
+        is_lost: what was run has tensors that cannot be followed, so that nothing is proved of any result.
+        has_detached: what depends on an input was detached, which did not cut it.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], leaves: Sequence[Tensor], entries_at_most: int, *, cut: bool) -> None:
+        self.space = PatternSpace(sum([tensor.numel() for tensor in inputs]), entries_at_most)
+        self.memories = Memories(self.space)
         self.branches = Values()
+        self.is_lost = False
+        self.has_detached = False
         self._cut = cut
+        start = 0
+        for tensor in inputs:
+            self.memories.write(tensor, self.space.identity(start, tensor.numel()), Values(vary=True))
+            start += tensor.numel()
+        for tensor in leaves:
+            if not self.memories.knows(tensor):
+                self.memories.write(tensor, None, Values(vary=True))
 
     def traced(self, result: Tensor | None) -> Trace:
-        pattern = None if result is None else self.memories.pattern(result)
         values = Values()
         values.add(self.branches)
+        if self.is_lost:
+            return Trace(self.space.full(0 if result is None else result.numel()), values)
+        pattern = None if result is None else self.memories.pattern(result)
         if result is not None:
             values.add(self.memories.values(result))
         return Trace(self.space.none(0 if result is None else result.numel()) if pattern is None else pattern, values)
 
-    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        facts, memories = _facts(func), self.memories
-        result: Any = func(*args, **kwargs) if facts.is_view else None
-        if facts.is_view and not (self._cut and facts.name == "detach") and _all(memories.knows, result):
-            return result  # it has the patterns of what it is a view of
-        tensors = _tensors(args, kwargs)
-        known = [memories.find(tensor) for tensor in tensors]
-        patterns = [memories.read(memory, tensor) for memory, tensor in zip(known, tensors, strict=True)]
-        values = Values(vary=facts.draws)
-        for memory in known:
-            if memory is not None:
-                values.add(memory.values)
-        if not facts.is_view:
+    def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of `func(*args, **kwargs)`, an operator, whose patterns are known from now on."""
+        if self.is_lost:
+            return func(*args, **kwargs)
+        facts = _facts(func)
+        if facts.is_view:
             result = func(*args, **kwargs)
-        if facts.name == "detach" and self._cut:
-            result = result.clone()
-            memories.write(result, None, values)
+            if not self._is_seen_through(facts, args, result):
+                call = self._begun(func, facts, args, kwargs)
+                result = result.clone() if call is not None and self._cut and facts.name == "detach" else result
+                self._ended(call, facts, result)
             return result
-        outputs = [result] if isinstance(result, Tensor) else list(tensors_in(result))
-        if not outputs:
-            self.branches.chosen |= values.vary and facts.name in table.READS_VALUES
-            return result
-        changed = _changed(facts.writes, args, kwargs) if facts.writes else []
-        new = [not memories.knows(output) for output in outputs]
-        if changed or any(new):
-            if facts.name in table.SHAPE_ALONE:
-                values = Values()
-            call = Call(func, facts.name, args, kwargs, tensors, patterns, outputs, self.space, memories, values)
-            self._record(call, changed, new)
+        call = self._begun(func, facts, args, kwargs)
+        result = func(*args, **kwargs)
+        self._ended(call, facts, result)
         return result
 
-    def _record(self, call: Call, changed: list[Tensor], new: list[bool]) -> None:
-        """Writes the patterns of the results, and of arguments that were changed in place.
+    def _lose(self, error: BaseException) -> None:
+        _LOG.info("no pattern: %s", error)
+        self.is_lost = True
 
-        `new`: of each result, whether its memory is.
-        """
-        tracked = any(pattern is not None for pattern in call.patterns)
-        patterns = self._patterns(call) if tracked else [None] * len(call.outputs)
-        for output, pattern, is_new in zip(call.outputs, patterns, new, strict=True):
-            if is_new or any(output is c for c in changed):
-                self.memories.write(output, pattern, call.values)
+    def _is_seen_through(self, facts: _Facts, args: tuple[Any, ...], result: Any) -> bool:
+        """Whether a view has the patterns of what it is a view of."""
+        is_detached = facts.name == "detach"
+        if is_detached and self._cut:
+            return False
+        try:
+            is_known = _all(self.memories.knows, result)
+            self.has_detached |= is_known and is_detached and self.memories.pattern(args[0]) is not None
+            return is_known
+        except _UNFOLLOWED as error:
+            self._lose(error)
+            return True
+
+    def _begun(self, func: Any, facts: _Facts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """What is known of the arguments before they are changed; None where they are constants, as whatever comes of them is."""
+        tensors, values = argument_tensors(args, kwargs), Values(vary=facts.draws)
+        try:
+            patterns = self.memories.gathered(tensors, values)
+        except _UNFOLLOWED as error:
+            self._lose(error)
+            return None
+        if patterns is None:
+            if not facts.draws:
+                return None
+            patterns = [None] * len(tensors)
+        return Call(func, facts.name, args, kwargs, tensors, patterns, [], self.space, self.memories, values)
+
+    def _ended(self, call: Call | None, facts: _Facts, result: Any) -> None:
+        """Writes the patterns of the results, and of arguments that were changed in place."""
+        if call is None:
+            return
+        call.outputs = [result] if isinstance(result, Tensor) else list(tensors_in(result))
+        if not call.outputs:
+            self.branches.chosen |= call.values.vary and facts.name in table.READS_VALUES
+            return
+        try:
+            self._record(call, facts)
+        except _UNFOLLOWED as error:
+            self._lose(error)
+
+    def _record(self, call: Call, facts: _Facts) -> None:
+        outputs, memories = call.outputs, self.memories
+        changed = _changed(facts.writes, call.args, call.kwargs) if facts.writes else []
+        is_new = [not memories.knows(output) for output in outputs]
+        if not changed and True not in is_new:
+            return
+        if facts.name in table.SHAPE_ALONE:
+            call.values = Values()
+        is_cut = self._cut and facts.name == "detach"
+        is_tracked = not is_cut and len(call.patterns) > call.patterns.count(None)
+        patterns = self._patterns(call, facts.rule) if is_tracked else [None] * len(outputs)
+        if len(outputs) == 1 and not changed:
+            memories.add(outputs[0], patterns[0], call.values)
+            return
+        for output, pattern, new in zip(outputs, patterns, is_new, strict=True):
+            if new or any(output is tensor for tensor in changed):
+                memories.write(output, pattern, call.values)
         for tensor in changed:
-            if not any(tensor is output for output in call.outputs):
-                pattern = table.dense(call, tensor.numel()) if tracked and carries(tensor) else None
-                self.memories.write(tensor, pattern, call.values)
+            if not any(tensor is output for output in outputs):
+                rest = table.dense(call, tensor.numel()) if is_tracked and carries(tensor) else None
+                memories.write(tensor, rest, call.values)
 
-    def _patterns(self, call: Call) -> list[Pattern | None]:
-        rule = table.rule_of(call)
-        if not any(carries(o) for o in call.outputs):
-            return [None] * len(call.outputs)
-        if rule is not table.zero and any(pattern.is_full for _, pattern in call.tracked()):
-            return [self.space.full(o.numel()) if carries(o) else None for o in call.outputs]
+    def _patterns(self, call: Call, rule: table.Rule | None) -> list[Pattern | None]:
+        outputs = call.outputs
+        carrying = [carries(output) for output in outputs]
+        if True not in carrying:
+            return [None] * len(outputs)
+        if rule is not table.zero and True in [pattern is not None and pattern.is_full for pattern in call.patterns]:
+            return [self.space.full(o.numel()) if does else None for o, does in zip(outputs, carrying, strict=True)]
         try:
             patterns = self._decomposed(call) if rule is None else rule(call)
-            if len(patterns) != len(call.outputs):
+            if len(patterns) != len(outputs):
                 raise UnfitRuleError(call.name)
-            for output, pattern in zip(call.outputs, patterns, strict=True):
+            for number, (output, pattern) in enumerate(zip(outputs, patterns, strict=True)):
                 if pattern is not None and pattern.rows != output.numel():
                     raise UnfitRuleError(call.name)
-            return [pattern if carries(o) else None for o, pattern in zip(call.outputs, patterns, strict=True)]
+                if not carrying[number]:
+                    patterns[number] = None
+            return patterns
         except (UnfitRuleError, RuntimeError, TypeError, ValueError, IndexError) as error:
             # Whatever a rule stumbles over, everything depends on everything: that is never wrong.
             _LOG.debug("%s is taken as dense: %s", call.func, error)
-            return [table.dense(call, o.numel()) if carries(o) else None for o in call.outputs]
+            return [table.dense(call, o.numel()) if does else None for o, does in zip(outputs, carrying, strict=True)]
 
     def _decomposed(self, call: Call) -> list[Pattern | None]:
         """By the smaller operators that PyTorch itself would take it apart into."""
@@ -152,7 +213,7 @@ class _Tracer(OperatorMode):
             raise UnfitRuleError(call.name)
         state = torch.get_rng_state()
         try:
-            with self:
+            with _Following(self):
                 outputs = list(tensors_in(decomposition(*call.args, **call.kwargs)))
         finally:
             torch.set_rng_state(state)
@@ -166,12 +227,14 @@ class _Facts(NamedTuple):
 
     Attributes:
         draws: random numbers.
+        rule: of its patterns; None where it is to be decomposed, or else is dense.
         writes: place and name of each argument that is written to.
     """
 
     name: str
     is_view: bool
     draws: bool
+    rule: table.Rule | None
     writes: tuple[tuple[int, str], ...]
 
 
@@ -185,24 +248,15 @@ def _facts(func: Any) -> _Facts:
             for position, argument in enumerate(schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
-    return _Facts(table.base_name(func), func.is_view, torch.Tag.nondeterministic_seeded in func.tags, writes)
+    return _Facts(
+        table.base_name(func), func.is_view, torch.Tag.nondeterministic_seeded in func.tags, table.rule_of(func), writes
+    )
 
 
 def _changed(writes: tuple[tuple[int, str], ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """The tensors that the call writes to."""
     passed = [args[position] if position < len(args) else kwargs.get(name) for position, name in writes]
     return [tensor for argument in passed for tensor in tensors_in(argument)]
-
-
-def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """All tensor arguments, in order, with the tensors of lists one by one."""
-    tensors: list[Tensor] = []
-    for value in (*args, *kwargs.values()) if kwargs else args:
-        if isinstance(value, Tensor):
-            tensors.append(value)
-        elif isinstance(value, list | tuple):
-            tensors += tensors_in(value)
-    return tensors
 
 
 def _all(holds: Callable[[Tensor], bool], result: Any) -> bool:

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import (
 from app.catalogue.call import Drawing
 from app.catalogue.kernels.ranks import check_arguments, check_result
 from app.errors import PullbackError
-from app.program.errors import REFUSALS, refusal, tensors_in
+from app.program.errors import REFUSALS, argument_tensors, refusal
 from app.program.function import Step
 from app.program.reading.source import Refusal
 from app.program.semantics import aliases, questions, sizes, static
@@ -27,6 +27,7 @@ from app.program.semantics.aliases import VIEWED, Cell, View, cell_of
 from app.program.semantics.graph_values import (
     MultiOutput,
     Value,
+    call_node,
     examples_of,
     held,
     is_floating,
@@ -129,7 +130,7 @@ class Trace:
             if isinstance(value, list | tuple):
                 self.budget.spend(3 * static.members_in(value))
         arguments = (
-            tuple(lowered(value, self.read) for value in args),
+            tuple([lowered(value, self.read) for value in args]),
             {name: lowered(value, self.read) for name, value in (kwargs or {}).items()},
         )
         copied = aliases.without_unseen_writes(
@@ -171,7 +172,7 @@ class Trace:
             random = drawing.seen
         else:
             result = self._execute(step, target, *examples, usage)
-        node = self.graph.call_function(target, args, kwargs)
+        node = call_node(self.graph, target, args, kwargs)
         node.meta["step"], node.meta["val"] = step, result
         if sized[0] is not args or sized[1] is not kwargs:
             node.meta["sized"] = sized
@@ -330,7 +331,7 @@ class Trace:
     ) -> Any:
         if self.static:
             target = getattr(target, "abstract", target)
-        tensors = list(tensors_in([args, kwargs]))
+        tensors = argument_tensors(args, kwargs)
         versions = [tensor._version for tensor in tensors]
         try:
             check_arguments(step.operation, (*args, *kwargs.values()))

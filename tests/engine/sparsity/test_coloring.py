@@ -48,6 +48,11 @@ def pairs_of_a_grid(n: int) -> Csr:
     return csr_matrix((np.ones(len(rows), bool), (rows, np.tile(np.arange(n * n), 2))), shape=(n, n * n))
 
 
+def ring(n: int, reach: int) -> Csr:
+    """Each row has its own column and `reach` on both sides of it, round the ends."""
+    return csr_matrix(sum(np.roll(np.eye(n, dtype=int), k, 1) for k in range(-reach, reach + 1))).astype(bool)
+
+
 @pytest.mark.parametrize(
     ("pattern", "shape", "colors"),
     [
@@ -67,6 +72,8 @@ def pairs_of_a_grid(n: int) -> Csr:
         (pairs_of_a_grid(40), (40, 40), 90),
         (band(20_000, (0, 5, -7)), (20_000,), 8),
         (band(20_000, (0, 5, -7, 30, 61, 110)), (20_000,), 20),
+        *((ring(n, 1), (n,), 4) for n in (7, 8, 10, 11, 50, 2000, 2002)),
+        *((ring(n, 2), (n,), 6) for n in (16, 17, 101, 2001)),
         (csr_matrix((5, 7), dtype=bool), (7,), 1),
         (csr_matrix((0, 0), dtype=bool), (0,), 1),
         (csr_matrix(np.ones((3, 4), bool)), (2, 2), 4),

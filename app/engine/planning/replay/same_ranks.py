@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Final
 
 from torch import Tensor
 
 from app.bounded_cache import BoundedCache
 from app.engine.planning.bounded_counter import is_small
-from app.engine.planning.build import Built, Real, leaves_of, lists_of
+from app.engine.planning.build import Built, Real, function_bytes, leaves_of, lists_of
 from app.engine.planning.replay.reading import Reading, Shapes
 from app.query import Query
 
@@ -25,18 +26,35 @@ def _holds_empty(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(_holds_empty, value))
 
 
+class _Learnt:
+    """What was built, and how it is run again, once somebody asks.
+
+    Attributes:
+        bytes: that it takes.
+    """
+
+    def __init__(self, built: Built) -> None:
+        self._built = built
+        makes_constants = any(node.op == "call_function" and not node.all_input_nodes for node in built.function.graph.nodes)
+        self.bytes = self.reading.bytes if makes_constants else function_bytes(built.function)
+
+    @cached_property
+    def reading(self) -> Reading:
+        return Reading(self._built)
+
+
 class SameRanks:
     """Functions by all that was asked but the extents of their inputs."""
 
     def __init__(self) -> None:
-        self._known: BoundedCache[Any, tuple[Reading, ...]] = BoundedCache(_BYTES_LIMIT, _bytes)
+        self._known: BoundedCache[Any, tuple[_Learnt, ...]] = BoundedCache(_BYTES_LIMIT, _bytes)
 
     def built(self, query: Query, shapes: Shapes, real: Real) -> Built | None:
         """The Function for these shapes, with their own cost and outputs; None where it has to be built."""
         if not is_small(shapes.values()):
             return None
         known = self._known.get(_key(query, shapes), ())
-        reading = next((reading for reading in known if reading.is_of(shapes)), None)
+        reading = next((learnt.reading for learnt in known if learnt.reading.is_of(shapes)), None)
         return None if reading is None else reading.run(shapes, real)
 
     def learn(self, query: Query, shapes: Shapes, built: Built) -> None:
@@ -46,14 +64,14 @@ class SameRanks:
         is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
         if not is_fixed or built.by_failure or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
             return
-        key, reading = _key(query, shapes), Reading(built)
+        key, new = _key(query, shapes), _Learnt(Built(function, built.leaves, built.cost))
         known = self._known.get(key, ())
-        if not any(reading.is_like(other) for other in known):  # that one could not be run for these sizes alone
-            self._known.keep(key, (reading, *known[: _READINGS - 1]))
+        if not any(new.reading.is_like(learnt.reading) for learnt in known):  # that one could not be run for these sizes alone
+            self._known.keep(key, (new, *known[: _READINGS - 1]))
 
 
-def _bytes(known: tuple[Reading, ...]) -> int:
-    return sum(reading.bytes for reading in known)
+def _bytes(known: tuple[_Learnt, ...]) -> int:
+    return sum(learnt.bytes for learnt in known)
 
 
 def _key(query: Query, shapes: Shapes) -> Any:

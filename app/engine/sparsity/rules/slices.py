@@ -22,7 +22,7 @@ Rule = Callable[[Call], list[Pattern | None]]
 def pointwise(call: Call) -> list[Pattern | None]:
     """Each element depends on the elements of its place in the arguments, broadcast."""
     shape = call.outputs[0].shape
-    if any(tensor.shape != shape for tensor in call.tensors):
+    if True in [tensor.shape != shape for tensor in call.tensors]:
         if np.broadcast_shapes(*(tuple(tensor.shape) for tensor in call.tensors)) != tuple(shape):
             raise UnfitRuleError(call.name)
         parts = [
@@ -30,8 +30,8 @@ def pointwise(call: Call) -> list[Pattern | None]:
             for tensor, pattern in call.tracked()
         ]
     else:
-        parts = [pattern for _, pattern in call.tracked()]
-    union = call.space.union(parts)
+        parts = [pattern for pattern in call.patterns if pattern is not None]
+    union = parts[0] if len(parts) == 1 else call.space.union(parts)
     return [union] * len(call.outputs)
 
 

@@ -141,12 +141,13 @@ def base_name(func: Any) -> str:
     return name if name.startswith("__") else name.rstrip("_")
 
 
-def rule_of(call: Call) -> Rule | None:
+def rule_of(func: Any) -> Rule | None:
     """The rule; None where the operator is to be decomposed, or else is dense."""
-    by_overload = _BY_OVERLOAD.get((call.name, call.func._overloadname))
+    name = base_name(func)
+    by_overload = _BY_OVERLOAD.get((name, func._overloadname))
     if by_overload is not None:
         return by_overload
-    rule = _RULES.get(call.name)
+    rule = _RULES.get(name)
     if rule is not None:
         return rule
-    return slices.pointwise if torch.Tag.pointwise in call.func.tags else None
+    return slices.pointwise if torch.Tag.pointwise in func.tags else None
