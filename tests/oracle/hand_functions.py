@@ -450,8 +450,8 @@ FUNCTIONS: Final[dict[str, Derivation]] = {
     "differences": Derivation("(diff(v) ** 2).sum()", {"v": V}, "v",
         lambda v: torch.cat([-2 * v.diff(), 0 * v[:1]]) + torch.cat([0 * v[:1], 2 * v.diff()]), {
         "sign": (lambda v: torch.cat([2 * v.diff(), 0 * v[:1]]) - torch.cat([0 * v[:1], 2 * v.diff()]), "sign"),
-        "one end": (lambda v: torch.cat([0 * v[:1], 2 * v.diff()]), "missing_term"),
-        "plus": (lambda v: torch.cat([2 * v.diff(), 0 * v[:1]]) + torch.cat([0 * v[:1], 2 * v.diff()]), "sign_of_term"),
+        "one end": (lambda v: torch.cat([0 * v[:1], 2 * v.diff()]), "missing_term ?"),
+        "plus": (lambda v: torch.cat([2 * v.diff(), 0 * v[:1]]) + torch.cat([0 * v[:1], 2 * v.diff()]), "sign_of_term ?"),
         "no 2": (lambda v: torch.cat([-v.diff(), 0 * v[:1]]) + torch.cat([0 * v[:1], v.diff()]), "constant_factor"),
     }),
     "neighbours": Derivation("((v[1:] - v[:-1]) ** 2).sum()", {"v": V}, "v",
@@ -541,7 +541,7 @@ FUNCTIONS: Final[dict[str, Derivation]] = {
     }),
     "gravity": Derivation("(-1.0 / m.norm(dim=1)).sum()", {"m": M}, "m", lambda m: m / m.norm(dim=1, keepdim=True) ** 3, {
         "force": (lambda m: -m / m.norm(dim=1, keepdim=True) ** 3, "sign"),
-        "square": (lambda m: m / m.norm(dim=1, keepdim=True) ** 2, "quotient_rule ?"),
+        "square": (lambda m: m / m.norm(dim=1, keepdim=True) ** 2, "quotient_rule wrong_rule ?"),
         "unit": (lambda m: m / m.norm(dim=1, keepdim=True), "? missing_activation_derivative"),
     }),
     "delta": Derivation("t = 0.2449489742783178\nd = (log(s / 100) + 0.06) / t\nreturn (s * special.ndtr(d) - 97.04455335485082 * special.ndtr(d - t)).sum()",

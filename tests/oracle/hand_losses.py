@@ -121,7 +121,7 @@ LOSSES: Final[dict[str, Derivation]] = {
         "sign": (lambda y, k: hot(k, y) - soft(y), "sign"),
         "p": (lambda y, k: soft(y), "probability_alone"),
         "diagonal": (lambda y, k: hot(k, y) * (soft(y) - 1), "softmax_diagonal"),
-        "axis": (lambda y, k: soft(y, 0) - hot(k, y), "wrong_axis"),
+        "axis": (lambda y, k: soft(y, 0) - hot(k, y), "wrong_axis ?"),
         "logits": (lambda y, k: y - hot(k, y), "?"),
         "next class": (lambda y, k: soft(y) - hot((k + 1) % 3, y), "?"),
     }),
@@ -130,7 +130,7 @@ LOSSES: Final[dict[str, Derivation]] = {
         "all": (lambda y, k: (soft(y) - hot(k, y)) / 18, "constant_factor"),
         "p": (lambda y, k: soft(y) / 6, "probability_alone"),
         "p minus y without mean of y": (lambda y, k: soft(y) / 6 - hot(k, y), "? factor_of_term"),
-        "axis": (lambda y, k: (soft(y, 0) - hot(k, y)) / 6, "wrong_axis"),
+        "axis": (lambda y, k: (soft(y, 0) - hot(k, y)) / 6, "wrong_axis ?"),
     }),
     "cross entropy of a map": Derivation("F.cross_entropy(z, k)", {"z": MAP, "k": MAP_K}, "z", lambda z, k: _ce2(z) / 8, {
         "batch": (lambda z, k: _ce2(z) / 2, "constant_factor"),
@@ -274,7 +274,7 @@ LOSSES: Final[dict[str, Derivation]] = {
     }),
     "normal density by sigma": Derivation("(-((v - u) ** 2) / (2 * s ** 2) - log(s)).sum()", {"s": SPREAD, "v": V, "u": U}, "s", lambda s, v,
         u: (v - u) ** 2 / s**3 - 1 / s, {
-        "square": (lambda s, v, u: (v - u) ** 2 / s**2 - 1 / s, "? quotient_rule"),
+        "square": (lambda s, v, u: (v - u) ** 2 / s**2 - 1 / s, "? quotient_rule wrong_rule"),
         "no log": (lambda s, v, u: (v - u) ** 2 / s**3, "missing_term"),
         "log alone": (lambda s, v, u: -1 / s, "missing_term"),
         "sign": (lambda s, v, u: (v - u) ** 2 / s**3 + 1 / s, "sign_of_term"),
@@ -289,9 +289,9 @@ LOSSES: Final[dict[str, Derivation]] = {
     }),
     "normal log prob": Derivation("distributions.Normal(u, s).log_prob(v).sum()", {"s": SPREAD, "v": V, "u": U}, "s", lambda s, v,
         u: (v - u) ** 2 / s**3 - 1 / s, {
-        "no log": (lambda s, v, u: (v - u) ** 2 / s**3, "missing_term"),
+        "no log": (lambda s, v, u: (v - u) ** 2 / s**3, "missing_term ?"),
         "sign": (lambda s, v, u: 1 / s - (v - u) ** 2 / s**3, "sign"),
-        "log alone": (lambda s, v, u: -1 / s, "missing_term"),
+        "log alone": (lambda s, v, u: -1 / s, "missing_term ?"),
     }),
     "laplace log density": Derivation("(-abs(v - u) / s - log(2 * s)).sum()", {"s": SPREAD, "v": V, "u": U}, "s", lambda s, v,
         u: (v - u).abs() / s**2 - 1 / s, {
@@ -343,7 +343,7 @@ LOSSES: Final[dict[str, Derivation]] = {
     }),
     "clipped surrogate": Derivation("-minimum(exp(v - u) * d, clamp(exp(v - u), 0.8, 1.2) * d).mean()", {"v": V, "u": U, "d": D}, "v",
         lambda v, u, d: -(v - u).exp() * d * ((v - u).exp() * d <= (v - u).exp().clamp(0.8, 1.2) * d) / 6, {
-        "unclipped": (lambda v, u, d: -(v - u).exp() * d / 6, "?"),
+        "unclipped": (lambda v, u, d: -(v - u).exp() * d / 6, "? missing_activation_derivative"),
         "sign": (lambda v, u, d: (v - u).exp() * d * ((v - u).exp() * d <= (v - u).exp().clamp(0.8, 1.2) * d) / 6, "sign wrong_variable"),
     }),
     "dice": Derivation("1 - 2 * (p * b).sum() / (p.sum() + b.sum())", {"p": PROB, "b": B}, "p", _dice, {
@@ -391,7 +391,7 @@ LOSSES: Final[dict[str, Derivation]] = {
     }),
     "cosine similarity": Derivation("F.cosine_similarity(y, q).sum()", {"y": Y, "q": Q}, "y",
         lambda y, q: (_unit(q) - (_unit(y) * _unit(q)).sum(1, keepdim=True) * _unit(y)) / y.norm(dim=1, keepdim=True), {
-        "first": (lambda y, q: _unit(q) / y.norm(dim=1, keepdim=True), "missing_term statistics_constant"),
+        "first": (lambda y, q: _unit(q) / y.norm(dim=1, keepdim=True), "missing_term statistics_constant ?"),
         "undivided": (lambda y, q: _unit(q) - (_unit(y) * _unit(q)).sum(1, keepdim=True) * _unit(y), "?"),
         "by q": (lambda y, q: (_unit(y) - (_unit(y) * _unit(q)).sum(1, keepdim=True) * _unit(q)) / q.norm(dim=1, keepdim=True), "wrong_variable"),
     }),

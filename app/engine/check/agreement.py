@@ -46,9 +46,8 @@ _ENOUGH: Final = 8  # of these in which they say what settled differences said: 
 _EXACT: Final = 1e-14  # a quotient of 60 digits, rounded to float64
 _LEAST: Final = 5e-324  # the least float64 above zero: a derivative of 1e-310 has a tolerance of 1e-316
 _SIDE: Final = 1e-3  # of the two sides' slopes, which are known to that: a kink's differ by more
-_BESIDE: Final = (
-    1e-8  # of an element: a component that is smaller, and not zero, may lie nearer to a cut on the axis than the steps see
-)
+# Of an element: a component that is smaller, and not zero, may lie nearer to a cut on the axis than the steps see.
+_BESIDE: Final = 1e-8
 WORST: Final = 5  # elements that are named in the answer
 
 
@@ -66,6 +65,7 @@ class Compared:
         whole: every element was compared.
         exact: some of `values` were computed in 60 digits.
         note: a convention by which they agree.
+        steep: the range of the one-sided derivatives where ours is not finite, for one of them is infinite; NaN elsewhere.
         slope_jumps: what the slopes of the two sides differ by at kinks of a complex input, whose subgradients are no interval; zero elsewhere.
     """
 
@@ -81,6 +81,7 @@ class Compared:
     exact: bool
     note: str | None
     slope_jumps: Tensor
+    steep: tuple[Tensor, Tensor]
 
     @property
     def error(self) -> Tensor:
@@ -122,10 +123,10 @@ def compare(
     look_at_ends(numeric, name, parts.flat, doubtful[: len(doubtful) - len(unseen)], differences)
     values, doubt, low, high = parts.table(differences)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
-    computed = ~torch.isnan(values.abs())
-    adrift = computed & (doubt > parts.bearable(values))
+    adrift = ~torch.isnan(values.abs()) & (doubt > parts.bearable(values))
     values = torch.where(adrift, torch.nan, values)
-    skipped = (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
+    steep = parts.steep(differences)
+    skipped = ~torch.isnan(steep[0]) | (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
     within = skipped | (ours == values) | ((ours - values).abs() <= tolerance)
     loose = RELATIVE * largest(ours) + parts.floor
     note = symmetric_agrees(ours, values, loose) if triangle and not bool(within.all()) else None
@@ -138,7 +139,7 @@ def compare(
     if agrees and whole and note is None and ours.numel() and not _confirms(parts, values, low):
         agrees = None
     seen, exact, jumps = whole and not unseen, bool(differences.exact), parts.slope_jumps(leaf, differences)
-    return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, seen, exact, note, jumps)
+    return Compared(ours, values, low, high, tolerance, ~within, agrees, broken, seen, exact, note, jumps, steep)
 
 
 def _confirms(parts: _Parts, values: Tensor, low: Tensor) -> bool:
@@ -184,6 +185,8 @@ def _decide(
         settled = coordinate in differences.value and parts.settled(coordinate, differences)
         has_sides = coordinate in differences.sides and coordinate not in differences.unclear
         tells = coordinate not in differences.sides and settled and not parts.contradicts(coordinate, differences)
+        if coordinate in differences.steep and not bool(torch.isfinite(parts.at(coordinate)).all()):
+            continue
         if has_sides or (tells and parts.parted(coordinate, differences, apart)):
             continue
         if settled and confirmed >= _ENOUGH:
@@ -330,6 +333,16 @@ class _Parts:
                 is_kink = apart > _SIDE * (left.abs() + right.abs())
                 slope_jumps[:, coordinate[0]] = torch.maximum(slope_jumps[:, coordinate[0]], torch.where(is_kink, apart, 0.0))
         return slope_jumps.reshape(self._ours.shape)
+
+    def steep(self, differences: Differences) -> tuple[Tensor, Tensor]:
+        """The range of the one-sided derivatives where ours is not finite and one of them is infinite, shape of ours; NaN elsewhere."""
+        low = torch.full(self.flat.shape, torch.nan, dtype=self.flat.abs().dtype, device=self.flat.device)
+        high = low.clone()
+        for coordinate, (left, right) in differences.steep.items() if not self.flat.is_complex() else ():
+            beside = ~torch.isfinite(self.at(coordinate))
+            low[:, coordinate[0]] = torch.where(beside, torch.minimum(left, right), torch.nan)
+            high[:, coordinate[0]] = torch.where(beside, torch.maximum(left, right), torch.nan)
+        return low.reshape(self._ours.shape), high.reshape(self._ours.shape)
 
     def floors(self, differences: Differences) -> Tensor:
         """What is nothing beside the outputs, of the shape of ours; zero where numbers of 60 digits say what is there."""

@@ -12,14 +12,10 @@ from torch import Tensor
 
 from app.engine.check.finite_differences import Coordinate, Differences, Numeric
 from app.engine.stepwise.one_sided import NEAREST, scale_of
-from app.engine.stepwise.quotients import settled
+from app.engine.stepwise.quotients import CLEAN, settled, unbounded
 
 # Steps relative to the element's scale, 0.75 decades apart: the last leaves six digits to a quotient in float64.
 _STEPS: Final = tuple(10.0 ** -(1 + 0.75 * k) for k in range(1, 13))
-_CLEAN: Final = 1e-3  # of a change between two steps' quotients that rounding may be, for the change to say something
-_CHANGES: Final = 6  # changes that tell a quotient that grows without bound: 4.5 decades
-# Of one change to the next: those of log(h) are equal, those of h^-s grow, and those of what settles like h^(1/50) shrink to less.
-_KEEPS: Final = 0.98
 _SETTLES: Final = 0.9  # what settles like h^(1/16) or faster; its limit is extrapolated
 
 
@@ -89,7 +85,7 @@ def _one_sided(numeric: Numeric, name: str, coordinate: Coordinate, reach: int) 
 
 def _limit(quotients: Tensor, noise: Tensor, steps: Tensor) -> tuple[float, float]:
     """The limit of one row's quotients over shrinking steps, and its doubt; NaN where they do neither settle nor grow without bound."""
-    if (infinite := _unbounded(quotients.tolist(), noise.tolist())) is not None:
+    if (infinite := unbounded(quotients.tolist(), noise.tolist())) is not None:
         return infinite, 0.0
     value, doubt, _ = (float(of[0]) for of in settled(quotients[:, None], noise[:, None], steps, 1))
     candidates = [(doubt, value), *_extrapolated(quotients.tolist(), noise.tolist())]
@@ -97,23 +93,12 @@ def _limit(quotients: Tensor, noise: Tensor, steps: Tensor) -> tuple[float, floa
     return (value, _DOUBTS * doubt) if math.isfinite(doubt) else (math.nan, 0.0)
 
 
-def _unbounded(quotients: Sequence[float], noise: Sequence[float]) -> float | None:
-    """The infinity that the quotients go to; None where they do not."""
-    changes = [b - a for a, b in itertools.pairwise(quotients)]
-    clean = [c for c, n in zip(changes, noise[1:], strict=True) if n <= _CLEAN * abs(c)]
-    last = clean[-_CHANGES:]
-    if len(last) < _CHANGES or clean != changes[: len(clean)]:
-        return None
-    keeps = all(a * b > 0 and abs(b) >= _KEEPS * abs(a) for a, b in itertools.pairwise(last))
-    return math.copysign(math.inf, last[-1]) if keeps else None
-
-
 def _extrapolated(quotients: Sequence[float], noise: Sequence[float]) -> list[tuple[float, float]]:
     """Doubts and limits of what settles like a power of the step, c + a·h^p (Aitken's delta-squared), by neighbouring triples."""
     limits: list[tuple[float, float] | None] = []
     for a, b, c, rounding in zip(quotients, quotients[1:], quotients[2:], noise[2:], strict=False):
         ratio = (c - b) / (b - a) if b != a else 0.0
-        is_settling = 0 < ratio <= _SETTLES and rounding <= _CLEAN * abs(c - b)
+        is_settling = 0 < ratio <= _SETTLES and rounding <= CLEAN * abs(c - b)
         limits.append((c + (c - b) * ratio / (1 - ratio), 4 * rounding / (1 - ratio) ** 2) if is_settling else None)
     return [
         (abs(here[0] - before[0]) + here[1], here[0])

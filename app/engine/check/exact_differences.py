@@ -31,6 +31,7 @@ _KINK: Final = 1e-6  # a side whose quotient is another than at the smallest ste
 _STAYS: Final = 0.1  # of its distance to the smallest step's: two steps agree far better with each other than with that; chosen
 # Of a quotient, where the step shrinks by 1e10: what falls like the square root of the step or faster, as x² at 0, tends to zero.
 _VANISHES: Final = 1e-4
+_GROWS: Final = 2  # so does that of an infinite slope, by less: sqrt(|x|) at 0
 _JUMPS: Final = 8  # a quotient that grows by so much where the step shrinks by 64 is that of a jump
 
 
@@ -131,7 +132,10 @@ def _limit(finest: Any, coarse: Any, fine: Any) -> Any:
         return finest
     if abs(fine) > _JUMPS * abs(coarse) and (abs(fine) > _JUMPS * abs(finest) or abs(finest) > _JUMPS * abs(fine)):
         return None
-    return fine + (fine - coarse) / (_RATIO - 1) if abs(fine - coarse) <= _STAYS * apart else finest
+    if all(abs(b) > _GROWS * abs(a) for a, b in ((coarse, fine), (fine, finest))):
+        return None
+    # Of another branch than the point's own, whose quotients do not settle, nothing is known.
+    return fine + (fine - coarse) / (_RATIO - 1) if abs(fine - coarse) <= _STAYS * apart else None
 
 
 def _row(row: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Any:

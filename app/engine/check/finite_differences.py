@@ -15,7 +15,7 @@ from app.engine.check.objective import Differentiated
 from app.engine.precision.random_rounding import RandomRounding
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS
-from app.engine.stepwise.quotients import Move, quotients, runs_away, settled
+from app.engine.stepwise.quotients import Move, quotients, runs_away, settled, unbounded
 
 EVALUATIONS: Final = 500  # forwards for all elements, and as many again for those that need a closer look
 SECONDS: Final = 2.0  # what either of them may take
@@ -68,6 +68,7 @@ class Differences:
         sides: coordinate → one-sided derivatives (left, right), where they were found to differ: a kink.
         unclear: coordinates whose sides differ, but not by much more than they may be off: a tail that falls by half in a step looks so too.
         exact: coordinates whose values are quotients of numbers of 60 digits.
+        steep: coordinate → one-sided derivatives (left, right) of rows in which one of them is infinite, NaN of others.
         bent: coordinates where the two sides of the first difference are not alike: a kink, or a strong curvature.
     """
 
@@ -77,6 +78,7 @@ class Differences:
     unclear: set[Coordinate] = field(default_factory=set)
     exact: set[Coordinate] = field(default_factory=set)
     bent: set[Coordinate] = field(default_factory=set)
+    steep: dict[Coordinate, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class Numeric:
@@ -88,6 +90,14 @@ class Numeric:
         self._eps = torch.finfo(self.base.dtype).eps
         self.size = torch.maximum(torch.nan_to_num(objective.size(), 0.0, 0.0, 0.0), self._unsure() / self._eps)
         self._step = self._eps ** (1 / 3)
+
+    def has_values(self, name: str) -> Tensor:
+        """Rows that are finite at the point, shape [rows, 1…] of as many axes as their derivative by the input."""
+        return torch.isfinite(self.base).reshape(-1, *[1] * self.leaf(name).ndim)
+
+    def is_infinite(self, name: str) -> Tensor:
+        """Rows that are infinite there, of that shape."""
+        return torch.isinf(self.base).reshape(-1, *[1] * self.leaf(name).ndim)
 
     def _unsure(self) -> Tensor:
         """What rounding within the steps leaves in doubt of every row, shape [rows]: much more than of its terms in cos(1e6 x).
@@ -135,9 +145,16 @@ class Numeric:
         line = quotients(self._element(name, coordinate), self.base, steps)
         if line is None or len(line.steps) < 3:
             return
-        (l_at, l_doubt, _), (r_at, r_doubt, _), (value, doubt, _) = line.settled(self._rounding(name, coordinate, own))
+        (l_at, l_doubt, _), (r_at, r_doubt, _), (value, doubt, _) = line.settled(
+            rounding := self._rounding(name, coordinate, own)
+        )
         differences.value[coordinate], differences.doubt[coordinate] = value, doubt
         apart = (r_at - l_at).abs()
+        infinite = [_infinities(side, rounding / line.steps[:, None]) for side in (line.behind, line.ahead)]
+        if any(bool(torch.isinf(side).any()) for side in infinite):
+            left, right = (torch.where(torch.isinf(side), side, at) for side, at in zip(infinite, (l_at, r_at), strict=True))
+            is_steep = torch.isinf(left) | torch.isinf(right)
+            differences.steep[coordinate] = torch.where(is_steep, left, torch.nan), torch.where(is_steep, right, torch.nan)
         kinks = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
         if bool(kinks.any()) and not bool((kinks & (runs_away(line.ahead) | runs_away(line.behind))).any()):
             differences.sides[coordinate] = (l_at, r_at)
@@ -227,6 +244,16 @@ class Numeric:
             return self._objective.values(leaves), by
         except REFUSALS:
             return None
+
+
+def _infinities(column: Tensor, noise: Tensor) -> Tensor:
+    """The infinity to which the quotients of each row go, shape [rows]; NaN where they do not."""
+    infinite = torch.full_like(column[0], torch.nan)
+    growing = (column[-1].abs() > column[0].abs()) & torch.isfinite(column).all(0)
+    for row in growing.nonzero().reshape(-1).tolist():
+        limit = unbounded(column[:, row].tolist(), noise.expand_as(column)[:, row].tolist())
+        infinite[row] = torch.nan if limit is None else limit
+    return infinite
 
 
 def coordinates_of(leaf: Tensor, flat: Iterable[int] | None = None) -> list[Coordinate]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
@@ -13,8 +12,8 @@ from torch import Tensor
 from app.engine.check.agreement import RELATIVE, Compared, largest
 from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
 from app.engine.check.finite_differences import Numeric
-from app.engine.check.kinks.mixtures import at_kinks, has_ties, is_mixture, is_of_a_tie, is_of_own_backward
-from app.engine.check.kinks.subgradients import Subgradients, subgradients
+from app.engine.check.kinks.mixtures import at_kinks, is_mixture, is_of_own_backward, left_open, may_be_of_a_tie
+from app.engine.check.kinks.subgradients import subgradients
 from app.engine.check.objective import Differentiated
 from app.engine.check.open_digits import is_nothing_left, is_open, vanishes_in_float32
 from app.engine.check.reasons import Reason
@@ -33,8 +32,6 @@ _LAST_BIT, _BENEATH_ALL = 1e-13, 1e-7
 _NOT_SEEN, _NOT_MOVED = 1e-9, 1e-11
 # Differences that differ from PyTorch and the client alike by fewer tolerances prove neither wrong: where PyTorch is wrong they do by 1e6.
 _FAR_OFF: Final = 1e3
-# Of what two sides along an axis differ by, how far a subgradient of a complex number may be from another: the disc of abs has its radius.
-_OVER_A_SIDE: Final = 0.5
 # Of the function over the element, where the derivative is zero: 5000 roundings, as finite differences leave.
 _CANCELLED: Final = 1e-12
 _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves no digit
@@ -83,13 +80,28 @@ class Verdict:
 
 def of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> Verdict:
     """Where nothing was sent to compare with."""
+    is_valued = numeric.has_values(name)
+    if bool(is_valued.all()):
+        return _of_autodiff(objective, numeric, name, compared)
+    valued = _of_autodiff(objective, numeric, name, _of_valued(compared, is_valued))
+    return (
+        replace(valued, note=None)
+        if valued.agrees is False
+        else replace(valued, agrees=None, reason=Reason.NO_NUMBER, note=None)
+    )
+
+
+def _of_autodiff(objective: Differentiated, numeric: Numeric, name: str, compared: Compared) -> Verdict:
+    """The same where the function has values."""
     kinks = ~torch.isnan(compared.low)
     agrees, tolerance = compared.agrees, compared.tolerance
-    is_subgradient: bool | None = False
-    if agrees is False or (agrees is None and has_ties(objective, name)):
-        around = subgradients(objective, name, compared.ours, numeric.size, compared.contradicted)
-        is_subgradient = is_of_a_tie(objective, numeric, name, compared, around)
-        is_subgradient = is_subgradient if agrees is False else is_subgradient or False
+    is_subgradient = may_be_of_a_tie(
+        objective,
+        numeric,
+        name,
+        compared,
+        lambda: subgradients(objective, name, compared.ours, numeric.size, compared.contradicted),
+    )
     if is_subgradient is not False:
         why = None if is_subgradient else Reason.CORNERS
         return Verdict(
@@ -120,17 +132,36 @@ def of_client(
     objective: Differentiated, numeric: Numeric, name: str, compared: Compared, believed: Tensor, precision: ClientPrecision
 ) -> Verdict:
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
+    is_valued = numeric.has_values(name)
+    if bool(is_valued.all()):
+        return _of_client(objective, numeric, name, compared, believed, precision)
+    ours, is_infinite = compared.ours, is_valued.logical_not() & numeric.is_infinite(name)
+    valued = _of_client(
+        objective, numeric, name, _of_valued(compared, is_valued), torch.where(is_valued, believed, 0.0), precision
+    )
+    # Where there is no value, PyTorch's derivative of the other terms may still be another than the client's.
+    tolerance = RELATIVE * ours.abs().nan_to_num(0, 0, 0) + _rounding(objective, name, ours, precision, None)
+    apart = _difference(believed, ours)
+    off = (apart > tolerance) & (torch.isfinite(ours.abs()) | (is_infinite & ~ours.isnan())) & ~is_valued
+    error, off = torch.where(is_valued, valued.error, torch.where(ours.isnan(), 0.0, apart)), valued.off | off
+    agrees, reason = (False, None) if valued.agrees is False or bool(off.any()) else (None, Reason.NO_NUMBER)
+    return replace(valued, agrees=agrees, error=error, off=off, believed=believed, reason=reason, note=None)
+
+
+def _of_client(
+    objective: Differentiated, numeric: Numeric, name: str, compared: Compared, believed: Tensor, precision: ClientPrecision
+) -> Verdict:
+    """The same where the function has values."""
     ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
     search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
-    is_subgradient = _is_subgradient(objective, numeric, name, compared, search)
+    is_subgradient = may_be_of_a_tie(objective, numeric, name, compared, search)
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired, reference = _reference(compared)
     tolerance = torch.where(repaired, compared.tolerance, RELATIVE * ours.abs().nan_to_num(0, 0, 0))
-    apart = _difference(believed, reference)
-    kinks, off = ~torch.isnan(compared.low), apart > tolerance
-    reason = Reason.CORNERS if is_subgradient is None else None
+    apart, kinks = _difference(believed, reference), ~torch.isnan(compared.low)
+    off, reason = apart > tolerance, Reason.CORNERS if is_subgradient is None else None
     open_question, unforgiven, doubt, around, excluded = is_subgradient is None, apart, torch.zeros_like(apart), None, None
     if bool(off.any()):
         around = search()
@@ -153,8 +184,9 @@ def of_client(
         off = apart > tolerance
     if bool(off.any()) and (why := _undecided(objective, numeric, name, compared, believed, precision, doubt, off, apart)):
         open_question, reason, off = True, why, torch.zeros_like(off)
-    if bool(off.any()) and bool((left := off & _left_open(compared, believed, None if excluded else around, apart)).any()):
-        open_question, reason, off = True, Reason.CORNERS, off & ~left
+    may_be_right, why = left_open(compared, believed, None if excluded else around, apart, off)
+    if why is not None:
+        open_question, reason, off = True, why, off & ~may_be_right
     if reason == Reason.CORNERS and is_subgradient is not None and bool((unforgiven <= tolerance).all()):
         open_question = False  # it agrees with PyTorch's own choice there
     lost, has_few = _lost(objective, name, compared.ours, believed, reference, (apart, tolerance, doubt), precision)
@@ -168,21 +200,15 @@ def of_client(
     return Verdict(agrees, error, tolerance, off, kinks, believed, reason if agrees is None else None, note)
 
 
-def _is_subgradient(
-    objective: Differentiated, numeric: Numeric, name: str, compared: Compared, search: Callable[[], Subgradients | None]
-) -> bool | None:
-    """Whether PyTorch's number is one of those around a tie that explains why differences contradict it; None where nobody can tell."""
-    if compared.agrees is False:
-        return is_of_a_tie(objective, numeric, name, compared, search())
-    if compared.agrees is None and has_ties(objective, name):
-        return is_of_a_tie(objective, numeric, name, compared, search()) or False
-    return False
-
-
-def _left_open(compared: Compared, believed: Tensor, around: Subgradients | None, apart: Tensor) -> Tensor:
-    """Elements that may be subgradients, by what was seen around the point, or at kinks of a complex input."""
-    at_kinks = (compared.slope_jumps > 0) & (apart <= _OVER_A_SIDE * compared.slope_jumps)
-    return at_kinks if around is None else at_kinks | around.leaves_open(believed)
+def _of_valued(compared: Compared, is_valued: Tensor) -> Compared:
+    """With nothing to compare in rows that have no value: `is_valued` of shape [rows, 1…]."""
+    ours, values, tolerance = (torch.where(is_valued, of, 0.0) for of in (compared.ours, compared.values, compared.tolerance))
+    low, high, *steep = (torch.where(is_valued, of, torch.nan) for of in (compared.low, compared.high, *compared.steep))
+    off, whole, jumps = compared.contradicted & is_valued, compared.whole, compared.slope_jumps
+    agrees, steep_range = not bool(off.any()), (steep[0], steep[1])
+    return Compared(
+        ours, values, low, high, tolerance, off, agrees, False, whole, compared.exact, compared.note, jumps, steep_range
+    )
 
 
 def _difference(believed: Tensor, reference: Tensor) -> Tensor:
@@ -214,7 +240,11 @@ def _answer(compared: Compared, repaired: bool, off: bool, why: Reason | None) -
         return None, Reason.UNSETTLED
     if compared.broken or (compared.agrees is False and not repaired):
         # What is no derivative of the function is not confirmed by being PyTorch's number as well, and not refuted either.
-        return (False, None) if off or not compared.broken else (None, Reason.NO_DERIVATIVE)
+        return (
+            (False, None)
+            if off or not compared.broken
+            else (None, Reason.NO_NUMBER if why == Reason.NO_NUMBER else Reason.NO_DERIVATIVE)
+        )
     if off:
         return False, None
     return (True, None) if why is None else (None, why)

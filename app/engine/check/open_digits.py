@@ -26,6 +26,8 @@ _OF_PYTORCH: Final = 1.0  # units beside PyTorch's own number: the same steps, o
 # Units that all elements may be off by alike: roundings of single elements differ, and that of a factor they share is half a unit. In
 # bfloat16 one is 0.8 %.
 _TOGETHER: Final = 1.0
+# Roundings of the largest of its row, of which a sum that cancels leaves so many where a person's formula gives zero.
+_RESIDUE: Final = 8.0
 _GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
 _COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 
@@ -53,7 +55,8 @@ def is_open(
     is_beneath = _is_beneath(reference, precision)
     allowed = torch.where(is_beneath, _PART * size, torch.maximum(_PART * size, _UNITS * _unit(size, precision)))
     is_unconfirmed = (by_rounding > allowed) | _are_scaled(believed, reference, by_rounding, precision)
-    is_unconfirmed &= ~_is_rounded(believed, reference, precision)
+    is_residue = (believed == 0) & (reference.abs() <= _RESIDUE * precision.eps * _largest_of_row(size))
+    is_unconfirmed &= ~(_is_rounded(believed, reference, precision) | is_residue)
     if not bool(is_unconfirmed.any()):
         return False
     for own in _of_pytorch(objective, name, ours, precision):

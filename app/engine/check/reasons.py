@@ -30,6 +30,10 @@ class Reason(StrEnum):
         "Your numbers are those of PyTorch. Finite differences settle at others, but not as surely as to prove both wrong: "
         "rounding in the steps is large here."
     )
+    NO_NUMBER = (
+        "The function is not a finite number at this point, or a one-sided derivative is infinite at some of these elements while the "
+        "other is not the same: it has no derivative there that yours could be compared with."
+    )
     CORNERS = (
         "Every element is within the range of its own kink; whether they are one subgradient together could not be settled."
     )

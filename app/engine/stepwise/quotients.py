@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ _ROUNDINGS: Final = 4.0  # roundings that two quotients may differ by
 _GROWTH: Final = 2.0  # of a quotient from one step to the next, 2.2 times as small at least: that of a jump grows by as much
 # A quotient that may be off by more than this share of what it is compared with says nothing.
 _TELLING: Final = 0.05
+CLEAN: Final = 1e-3  # of a change between two steps' quotients that rounding may be, for the change to say something
+_CHANGES: Final = 6  # changes that tell a quotient that grows without bound: 4.5 decades
+# Of one change to the next: those of log(h) are equal, those of h^-s grow, and those of what settles like h^(1/50) shrink to less.
+_KEEPS: Final = 0.98
 # Quotients that fall at least like the square root of the step tend to zero.
 _FALLS: Final = 0.3
 
@@ -219,6 +224,17 @@ def runs_away(quotients: Tensor) -> Tensor:
     """Rows whose quotients of one side, shape [steps, rows], grow as the step shrinks, to the last: a jump, and no bend."""
     sizes = quotients.nan_to_num().abs()
     return (sizes[1:] > _GROWTH * sizes[:-1]).all(0)
+
+
+def unbounded(quotients: Sequence[float], noise: Sequence[float]) -> float | None:
+    """The infinity that quotients over steps which shrink alike go to; None where they do not."""
+    changes = [b - a for a, b in itertools.pairwise(quotients)]
+    clean = [c for c, n in zip(changes, noise[1:], strict=True) if n <= CLEAN * abs(c)]
+    last = clean[-_CHANGES:]
+    if len(last) < _CHANGES or clean != changes[: len(clean)]:
+        return None
+    keeps = all(a * b > 0 and abs(b) >= _KEEPS * abs(a) for a, b in itertools.pairwise(last))
+    return math.copysign(math.inf, last[-1]) if keeps else None
 
 
 def _is_steady(quotients: Sequence[float], doubt: float, rounding: float) -> bool:

@@ -72,3 +72,34 @@ def test_the_kink_of_the_complex_modulus_is_listed_and_another_subgradient_not_c
         report = checked("abs(z).sum()", {"z": expected}, z=z)["z"]
         assert report["agrees"] is agrees
         assert report["kinks"] == [[0]]
+
+
+# Program, point, derivatives that cannot be told there, and some that are wrong all the same.
+WITHOUT_NUMBER: Final[dict[str, tuple[str, list[float], list[list[float]], list[list[float]]]]] = {
+    "no value": ("(x * log(x)).sum()", [0.0, 1.0], [[0.0, 1.0], [-math.inf, 1.0], [math.nan, 1.0]], [[0.0, 2.0]]),
+    "no value of a root": ("sqrt(x).sum()", [-1.0, 1.0], [[math.nan, 0.5], [0.0, 0.5]], [[0.0, 0.7]]),
+    "an infinite value": ("log(x).sum()", [0.0, 1.0], [[math.inf, 1.0]], [[0.0, 1.0], [math.inf, 2.0]]),
+    "a pole": ("(1 / x).sum()", [0.0, 1.0], [[-math.inf, -1.0]], [[0.0, -1.0]]),
+    "steep on one side": (
+        "where(x > 0, xlogy(x, x), 0 * x).sum()",
+        [0.0, 1.0],
+        [[0.0, 1.0], [-math.inf, 1.0], [-3.0, 1.0], [math.nan, 1.0]],
+        [[5.0, 1.0], [0.0, 2.0]],
+    ),
+    "a cusp": ("sqrt(abs(x)).sum()", [0.0, 1.0], [[0.0, 0.5], [math.inf, 0.5]], [[0.0, 0.7]]),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_NUMBER)
+def test_where_there_is_no_number_nothing_is_confirmed(case: str) -> None:
+    text, point, open_ones, wrong = WITHOUT_NUMBER[case]
+    assert checked(text, x=point)["x"]["agrees"] is not True
+    for believed in open_ones:
+        assert checked(text, {"x": believed}, x=point)["x"]["agrees"] is None, believed
+    for believed in wrong:
+        assert checked(text, {"x": believed}, x=point)["x"]["agrees"] is False, believed
+
+
+def test_a_row_without_a_value_leaves_the_others_as_they_are() -> None:
+    for believed, agrees in (([[0.0, 0.0], [0.0, 1.0]], None), ([[0.0, 0.0], [0.0, 2.0]], False)):
+        assert checked("x * log(x)", {"x": believed}, kind="jacobian", x=[0.0, 1.0])["x"]["agrees"] is agrees

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -12,22 +13,39 @@ from app.engine.check.client_precision import ClientPrecision
 from app.engine.check.finite_differences import DIRECTIONS, Numeric
 from app.engine.check.kinks.subgradients import Subgradients, subgradients
 from app.engine.check.objective import Differentiated
+from app.engine.check.reasons import Reason
 from app.engine.stepwise.point import REFUSALS
 from app.program.differentiation.custom_functions import Custom
 
 _BESIDE: Final = 2.0**-30  # a step that leaves a thousand tied elements apart, each by its own part of it
 _FORWARD, _ABOUT = 2.0**-20, 1e-3  # a step whose differences hold three digits and more, and these
 _ALONG: Final = 1e-5  # relative, of a directional derivative: ten times what an element may be off by
+# Of what two sides along an axis differ by, how far a subgradient of a complex number may be from another: the disc of abs has its radius.
+_OVER_A_SIDE: Final = 0.5
 _CONTINUES: Final = 64.0  # roundings by which a function that does not jump may move
 
 
-def has_ties(objective: Differentiated, name: str) -> bool:
+def may_be_of_a_tie(
+    objective: Differentiated,
+    numeric: Numeric,
+    name: str,
+    compared: Compared,
+    search: Callable[[], Subgradients | None],
+) -> bool | None:
+    """Whether what differences contradict, or confirm nowhere, is a subgradient at a tie; None where too many are tied to tell."""
+    if compared.agrees is False:
+        return _is_of_a_tie(objective, numeric, name, compared, search())
+    is_open = compared.agrees is None and _has_ties(objective, name)
+    return is_open and bool(_is_of_a_tie(objective, numeric, name, compared, search()))
+
+
+def _has_ties(objective: Differentiated, name: str) -> bool:
     """Whether some elements of the input are equal: of many tied order statistics no element moves anything by itself."""
     leaf = objective.point.leaves[name]
     return not leaf.is_complex() and bool((leaf.flatten().sort().values.diff() == 0).any())
 
 
-def is_of_a_tie(
+def _is_of_a_tie(
     objective: Differentiated, numeric: Numeric, name: str, compared: Compared, around: Subgradients | None
 ) -> bool | None:
     """Whether PyTorch's number is one all the same where differences of single elements see another: of tied medians each moves nothing.
@@ -124,3 +142,23 @@ def at_kinks(
     half = precision.coarse if precision.half is None else precision.half
     doubt = precision.eps * believed.abs() + (0.0 if half is None else half.reshape(believed.shape))
     return inside, around.excludes(believed, between, doubt) if bool(inside.any()) else False
+
+
+def _between_steep(compared: Compared, believed: Tensor) -> Tensor:
+    """Elements at which one side is infinitely steep, and which are not beyond both."""
+    low, high = compared.steep
+    if believed.is_complex():
+        return torch.zeros_like(low, dtype=torch.bool)
+    return ~torch.isnan(low) & (low != high) & (believed.isnan() | ((believed >= low) & (believed <= high)))
+
+
+def left_open(
+    compared: Compared, believed: Tensor, around: Subgradients | None, apart: Tensor, off: Tensor
+) -> tuple[Tensor, Reason | None]:
+    """Of the elements that are `off`, those that may be right all the same, and why; subgradients by what was seen around the point."""
+    steep = off & _between_steep(compared, believed)
+    corners = (compared.slope_jumps > 0) & (apart <= _OVER_A_SIDE * compared.slope_jumps)
+    if around is not None and bool(off.any()):
+        corners = corners | around.leaves_open(believed)
+    corners = off & ~steep & corners
+    return steep | corners, Reason.CORNERS if bool(corners.any()) else Reason.NO_NUMBER if bool(steep.any()) else None

@@ -315,9 +315,7 @@ def subgradients(
     for gradient in gradients:
         if gradient is not None:
             around.keep(gradient)
-    exchange = Exchange.of(objective, name)
-    if exchange is not None:
-        around.widen(*exchange.range_of(ours))
+    exchange = around.bend_ties(ours)
     # What is looked at by itself first leaves fewer bends to chance.
     unsure = around.exchange(of_steps[0], suspects & ~around.bent)
     complete = around.look_on(at_first)

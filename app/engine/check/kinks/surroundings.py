@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from app.engine.check.kinks.exchanges import Exchange
 from app.engine.check.objective import Differentiated
 from app.engine.stepwise.one_sided import random_like, scale_of
 from app.engine.stepwise.point import REFUSALS
@@ -56,10 +57,14 @@ class Surroundings:
         else:
             self.is_exhaustive = False
 
-    def widen(self, low: Tensor, high: Tensor) -> None:
-        """Notes what was seen of some elements otherwise: the range of their derivatives, shape [rows, *input]; ∞ and -∞ of others."""
-        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
-        self.bent = self.bent | (torch.isfinite(low) & has_kinks(self.low, self.high, self.least))
+    def bend_ties(self, ours: Tensor) -> Exchange | None:
+        """The largest tie, where its elements can change places; each of them bends then."""
+        exchange = Exchange.of(self.objective, self.name)
+        if exchange is not None:
+            low, high = exchange.range_of(ours)
+            self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+            self.bent = self.bent | (torch.isfinite(low) & has_kinks(self.low, self.high, self.least))
+        return exchange
 
     def look_on(self, bent_at_first: Tensor) -> bool:
         """Tries further patterns while they show new bends; whether no more are expected."""

@@ -25,11 +25,12 @@ def shape(case: Case) -> Iterator[Claim]:
         yield Claim("shape", text)
     if expected.numel() < ours.numel() and expected.ndim <= ours.ndim and case.elements(expected) > 1:
         for axis in range(ours.ndim):
-            for spread in (expected, expected.unsqueeze(axis)) if expected.ndim < ours.ndim else (expected,):
-                if spread.ndim == ours.ndim and spread.shape[axis] == 1 and case.same(ours, spread.expand_as(ours)):
-                    text = f"The values are right, but ours has them {ours.shape[axis]} times along axis {axis}: yours is not spread over it."
-                    yield Claim("shape", text, rank=-1)
-                    return
+            spread = expected.unsqueeze(axis) if expected.ndim < ours.ndim else expected
+            wanted = [*ours.shape[:axis], 1, *ours.shape[axis + 1 :]]
+            if list(spread.shape) == wanted and case.same(ours, spread.expand_as(ours)):
+                text = f"The values are right, but ours has them {ours.shape[axis]} times along axis {axis}: yours is not spread over it."
+                yield Claim("shape", text, rank=-1)
+                return
 
 
 def transposed(case: Case) -> Iterator[tuple[Tensor, str]]:

@@ -51,6 +51,8 @@ def wrong_rules(case: Case) -> Iterator[Claim]:
         for rule in values("wrong_rules").get(name_of(node), ()):
             at = place_of(node)
             wrong: VjpRule
+            if rule == "identity" and case.name not in case.trace.live[records[0].parents[0]]:
+                continue  # it is that of the first argument
             if rule == "identity":
                 text = f"The derivative of `{operation_of(node)}` itself is missing{at}: the chain rule multiplies by it there."
                 claim, wrong = Claim("missing_activation_derivative", text), identity

@@ -21,7 +21,9 @@ Row = Sequence[Tensor | None]
 
 
 def identity(record: StepRecord, cotangents: Row) -> list[Tensor | None]:
-    """The step's derivative taken as 1."""
+    """The step's derivative taken as 1; its own where one input alone is no number for each output."""
+    if len(record.inputs) > 1 and record.inputs[0].shape != record.outputs[0].shape:
+        return list(step_vjp(record, cotangents))
     return [cotangents[0], *([None] * (len(record.inputs) - 1))]
 
 

@@ -1,0 +1,61 @@
+"""Large ties: every mixture of the derivatives around agrees, and what no mixture is does not."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.engine.building import checked
+
+SIZE: Final = 200
+X: Final = torch.cat([torch.ones(SIZE, dtype=torch.float64), torch.tensor([5.0, 7.0], dtype=torch.float64)])
+# Program, and its derivatives by the tied elements in falling order, by the two others.
+TIES: Final[dict[str, tuple[str, list[float], tuple[float, float]]]] = {
+    "median": ("median(x)", [1.0], (0.0, 0.0)),
+    "mode": ("mode(x).values", [1.0], (0.0, 0.0)),
+    "largest four": ("topk(x, 4).values.sum()", [1.0, 1.0], (1.0, 1.0)),
+    "the lower half": ("x.sort().values[:100].mean()", [0.01] * 100, (0.0, 0.0)),
+    "between two": ("quantile(x[:200], 0.3)", [0.7, 0.3], (0.0, 0.0)),
+}
+
+
+def _tied(case: str, places: Tensor) -> Tensor:
+    _, falling, others = TIES[case]
+    derivative = torch.zeros(SIZE, dtype=torch.float64)
+    derivative[places[: len(falling)]] = torch.tensor(falling, dtype=torch.float64)
+    return torch.cat([derivative, torch.tensor(others, dtype=torch.float64)])
+
+
+def _verdict(case: str, believed: Tensor | None) -> Any:
+    return checked(TIES[case][0], None if believed is None else {"x": believed}, x=X)["x"]["agrees"]
+
+
+@pytest.mark.parametrize("case", TIES)
+def test_every_mixture_agrees(case: str) -> None:
+    order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(1))
+    one, other = _tied(case, order), _tied(case, order.flip(0))
+    assert _verdict(case, None) is True
+    for believed in (one, (0.3 * one + 0.7 * other).float().double()):
+        assert _verdict(case, believed) is True
+
+
+@pytest.mark.parametrize("case", TIES)
+def test_what_no_mixture_is_does_not(case: str) -> None:
+    order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(2))
+    right = _tied(case, order)
+    too_much, at_once = right.clone(), right.clone()
+    too_much[:SIZE] *= 1.5
+    at_once[order[0]] += 1.0
+    at_once[order[1]] -= 1.0
+    assert _verdict(case, too_much) is False
+    assert _verdict(case, at_once) is False
+
+
+def test_elements_that_cannot_change_places_are_not_taken_for_such() -> None:
+    c = torch.linspace(-1, 1, 40, dtype=torch.float64)
+    zeros = torch.zeros(40, dtype=torch.float64)
+    assert checked("(c * relu(x)).sum()", {"x": 0.5 * c}, x=zeros, c=c)["x"]["agrees"] is True
+    assert checked("(c * relu(x)).sum()", {"x": 0.5 * c.flip(0)}, x=zeros, c=c)["x"]["agrees"] is False

@@ -1,0 +1,96 @@
+"""`python -m tests.oracle.hand_sweep`: derivations by hand sent to `check`, right ones and with the mistakes that people make; what it gets wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from tests.engine.building import checked
+from tests.oracle.hand_derivation import Derivation, Formula
+from tests.oracle.hand_functions import FUNCTIONS
+from tests.oracle.hand_layers import LAYERS
+from tests.oracle.hand_losses import LOSSES
+from tests.oracle.hand_matrices import MATRICES
+
+DERIVATIONS: Final[dict[str, Derivation]] = {
+    f"{kind}: {title}": one
+    for kind, table in (("function", FUNCTIONS), ("loss", LOSSES), ("layer", LAYERS), ("matrix", MATRICES))
+    for title, one in table.items()
+}
+DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+HALVES: Final = (torch.float16, torch.bfloat16)
+# PyTorch has no kernels of these in half precision, or the formulas have none.
+_WIDE: Final = ("linalg.", "fft.", "det(", "inverse(", "matrix_exp", "quantile", "cdist", "distributions.", "lgamma", "logdet")
+_LARGE: Final = 0.1  # a mistake that changes the derivative by less of its largest element may be rounding in half precision
+
+
+def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floating tensors in this dtype, complex ones in its kin; others as they are."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def possible(one: Derivation, dtype: torch.dtype) -> bool:
+    """Whether PyTorch computes it in this dtype."""
+    is_complex = any(tensor.is_complex() for tensor in one.inputs.values())
+    return dtype not in HALVES or not (is_complex or one.kind == "hessian" or any(word in one.text for word in _WIDE))
+
+
+def verdict(one: Derivation, formula: Formula, dtype: torch.dtype) -> tuple[dict[str, Any], Tensor]:
+    """On what the formula gives in float64 of the inputs in this dtype, rounded to it; and that."""
+    inputs: dict[str, Any] = {name: as_dtype(tensor, dtype) for name, tensor in one.inputs.items()}
+    believed = as_dtype(
+        formula(**{name: as_dtype(tensor, torch.float64) for name, tensor in inputs.items()}).contiguous(), dtype
+    )
+    report: dict[str, Any] = checked(one.text, {one.wrt: believed}, one.kind, None, (one.wrt,), **inputs)[one.wrt]
+    return report, believed
+
+
+def complaint_of_right(one: Derivation, dtype: torch.dtype) -> str:
+    """What is wrong with the reply on the right derivation; empty where nothing is."""
+    report, _ = verdict(one, one.right, dtype)
+    return "" if report["agrees"] is True and "likely" not in report else f"{report['agrees']}: {report['worst'][:1]}"
+
+
+def complaint_of_wrong(one: Derivation, mistake: str, dtype: torch.dtype) -> str:
+    """The same with this mistake."""
+    formula, codes = one.wrong[mistake]
+    report, believed = verdict(one, formula, dtype)
+    right = one.right(**{name: as_dtype(as_dtype(tensor, dtype), torch.float64) for name, tensor in one.inputs.items()})
+    is_small = dtype in HALVES and right.shape == believed.shape
+    is_small = is_small and bool((believed.double() - right).abs().max() <= _LARGE * right.abs().max())
+    if report["agrees"] is not False:
+        return "" if is_small else f"{report['agrees']}: {report['worst'][:1]}"
+    name = report.get("likely", {"code": "?"})["code"]
+    return "" if dtype in HALVES or name in codes.split() else f"called {name}, is {codes}"
+
+
+def complaints(step: int, dtypes: tuple[torch.dtype, ...]) -> Iterator[str]:
+    for title, one in list(DERIVATIONS.items())[::step]:
+        for dtype in dtypes:
+            if possible(one, dtype):
+                said = [("right", complaint_of_right(one, dtype))]
+                said += [(mistake, complaint_of_wrong(one, mistake, dtype)) for mistake in one.wrong]
+                yield from (f"{title}, {what}, {dtype}: {words}" for what, words in said if words)
+
+
+def main(arguments: list[str]) -> None:
+    """Asks all of them, and prints every wrong reply."""
+    parser = argparse.ArgumentParser(prog="python -m tests.oracle.hand_sweep", description=__doc__)
+    parser.add_argument("--every", type=int, default=1, help="each so many derivations one")
+    parser.add_argument("--dtype", choices=[str(dtype).removeprefix("torch.") for dtype in DTYPES], help="in this one alone")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    dtypes = DTYPES if chosen.dtype is None else (getattr(torch, chosen.dtype),)
+    for line in complaints(chosen.every, dtypes):
+        sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,28 @@
+"""A sample of the derivations by hand: `python -m tests.oracle.hand_sweep` asks all of them, with every mistake, in every dtype."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+import torch
+
+from tests.oracle.hand_sweep import DERIVATIONS, DTYPES, complaint_of_right, complaint_of_wrong, possible
+
+_EVERY: Final = 3  # of some 250, so that the sample takes seconds; chosen
+# Title, dtype and mistake take turns.
+ASKED: Final = [
+    (title, DTYPES[k % 4] if possible(one, DTYPES[k % 4]) else torch.float64, list(one.wrong)[k // 4 % len(one.wrong)])
+    for k, (title, one) in enumerate(list(DERIVATIONS.items())[::_EVERY])
+]
+
+
+def test_there_are_as_many_as_said() -> None:
+    assert len(DERIVATIONS) >= 230
+    assert sum(len(one.wrong) for one in DERIVATIONS.values()) >= 700
+
+
+@pytest.mark.parametrize(("title", "dtype", "mistake"), ASKED, ids=[title for title, *_ in ASKED])
+def test_no_reply_is_wrong(title: str, dtype: torch.dtype, mistake: str) -> None:
+    assert not complaint_of_right(DERIVATIONS[title], dtype)
+    assert not complaint_of_wrong(DERIVATIONS[title], mistake, dtype), mistake
