@@ -40,6 +40,10 @@ _MARKS_FROM: Final[Mapping[str, frozenset[str]]] = {
 _KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
 _APART: Final = 1e-3  # the farthest probe is 2^-17 of the matrix: eigenvalues nearer than a hundred of that may meet
 _DIRECTIONS: Final = 3  # random, each at two steps and to both sides: four gradients; chosen
+# `renorm` divides by the norm plus 1e-7 from its limit on (measured, PyTorch 2.13.0): its value jumps there
+# by so little that quotients see neither a jump nor a bend.
+_RENORM: Final = "renorm"
+_RENORM_JUMP: Final = 1e-6
 _TIE_ROUNDS: Final = 8  # in each the tied elements that have not won yet are raised at random; chosen
 _LEAVES: Final = 4  # inputs that are moved alone, to see whose the jump is: each costs another look; chosen
 
@@ -136,8 +140,20 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
             return None
 
     marks = classify(evaluate, [output.detach() for output in record.outputs], directions)
+    if name_of(record.node) == _RENORM:
+        marks = [replace(marks[0], kink=marks[0].kink | _at_its_limit(trace, record))]
     needed = [m if ref in trace.needed else None for m, ref in zip(marks, record.refs(), strict=True)]
     return marks if any(m is not None and bool(m.any.any()) for m in needed) else None
+
+
+def _at_its_limit(trace: StepTrace, record: StepRecord) -> Tensor:
+    """Where a slice that `renorm` is given has the largest norm that it leaves as it is."""
+    args, kwargs = trace.arguments[record.node]
+    p, dim, most = (*args[1:], *(kwargs[name] for name in ("p", "dim", "maxnorm") if name in kwargs))
+    value = record.inputs[0].detach()
+    others = [axis for axis in range(value.dim()) if axis != dim % value.dim()]
+    norms = torch.linalg.vector_norm(value, p, others, keepdim=True) if others else value.abs()
+    return ((norms - most).abs() <= _RENORM_JUMP * abs(most)).expand_as(value)
 
 
 def _are_stays_apart(eigenvalues: Tensor) -> bool:
@@ -159,7 +175,7 @@ def _look_from_outside(evidence: Evidence) -> None:
     base = [trace.values[ref] for ref in trace.outputs]
     with torch.no_grad():
         seen = classify(_mover(trace, evidence.moving), base, evidence.directions)
-    has_kinks = any(bool(marks.any.any()) for marks in seen)
+    has_kinks = any(bool(marks.any.any()) for marks in seen) or any(name_of(r.node) == _RENORM for r in evidence.steps)
     evidence.outputs = [_possible(evidence, marks) for marks in seen]
     if not has_kinks:
         return

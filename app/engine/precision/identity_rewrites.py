@@ -193,6 +193,14 @@ def _of_tails(node: fx.Node) -> Iterator[Rewrite]:
         )
 
 
+def _of_spread(node: fx.Node) -> Iterator[Rewrite]:
+    """var(x) and std(x) of all elements: numbers far from zero lose the digits that their mean has in common with them."""
+    for name, spread in (("var", torch.var), ("std", torch.std)):
+        if is_call(node, name) and len(node.args) == 1 and not node.kwargs and isinstance(node.args[0], fx.Node):
+            text = "({0} - {0}.reshape(-1)[0].detach())." + name + "()"
+            yield Rewrite(node, (node.args[0],), lambda v, f=spread: f(v - v.reshape(-1)[0].detach()), text)
+
+
 def _arguments_of_sigmoid(node: fx.Node) -> Iterator[Any]:
     """x of σ(x), 1/(1 + exp(−x)) and exp(x)/(1 + exp(x))."""
     if (z := call(node, "sigmoid")) is not None:
@@ -320,4 +328,5 @@ IDENTITIES: Final[tuple[Matcher, ...]] = (
     _of_squares_multiplied_out,
     _of_cosine_distances,
     _of_tails,
+    _of_spread,
 )

@@ -62,7 +62,7 @@ def reference(wide: StepTrace, seeds: Mapping[Ref, Tensor], dtypes: Sequence[tor
     if run is not None:
         # A digit more than the narrow dtype holds is enough to judge it by; what is small beside other numbers is then no zero either.
         digits = agreement(wide, ordinary, run[0], run[1])
-        right = whole < full_digits(torch.float64) and digits > whole + 1
+        right = whole < full_digits(torch.float64) and digits > whole + 1 and not _hides_a_zero(wide, ordinary, run[0])
         return Reference(_WIDE if right else _EXACT, ordinary if right else run[0], run[1], wide_digits=digits)
     if not _all_finite(wide, ordinary):
         return Reference(
@@ -77,6 +77,13 @@ def reference(wide: StepTrace, seeds: Mapping[Ref, Tensor], dtypes: Sequence[tor
     if digits > whole + 1:
         return Reference(_WIDE, ordinary, wide_digits=digits)
     return Reference(_WIDE, ordinary, doubt=f"float64 itself is right to about {digits:.0f} digits only")
+
+
+def _hides_a_zero(trace: StepTrace, run: Run, other: Run) -> bool:
+    """Whether what is exactly zero in the other run is some rounding error in this one: a narrow zero is not to be judged by that."""
+    pairs = [(run.cotangents.get(ref), other.cotangents.get(ref)) for ref in trace.leaves.values()]
+    pairs += [(run.values.get(ref), other.values.get(ref)) for ref in trace.outputs]
+    return any(bool(((ours != 0) & (exact == 0)).any()) for ours, exact in pairs if ours is not None and exact is not None)
 
 
 def agreement(trace: StepTrace, run: Run, other: Run, zero: float = ROUNDED_ZERO) -> float:
