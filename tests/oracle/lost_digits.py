@@ -116,7 +116,7 @@ CASES: Final = (
     case("normal density","exp(-x ** 2 / 2) / sqrt(2 * math.pi)",lambda x:mp.exp(-x**2/2)/mp.sqrt(2*mp.pi),P(D,7.),P(S,5.),P(H,2.5)),
     case("half turns","sin(math.pi * x)",lambda x:mp.sin(mp.pi*x),P(D,1000000.25),P(S,100.25),P(D,0.25)),
     case("cube root","x ** (1 / 3)",lambda x:mp.cbrt(x),P(D,1e-100),P(D,8.),P(S,1e-30)),
-    case("spread","«x.std()»",lambda x:mp.sqrt(variance(x)*len(x)/(len(x)-1)),P(S,V(1000.,1001.,1003.)),P(D,V(1e8,1e8+1,1e8+3)),P(H,V(100.,101.,103.))),
+    case("spread","«x.std()»",lambda x:mp.sqrt(variance(x)*len(x)/(len(x)-1)),P(S,V(1000.,1001.,1003.)),P(D,V(1e8,1e8+1,1e8+3)),P(H,V(9.,10.,12.))),
     case("spread squared","«x.var()»",lambda x:variance(x)*len(x)/(len(x)-1),P(S,V(1000.,1001.,1003.)),P(D,V(1e8,1e8+1,1e8+3))),
     case("a zero in the middle","(x ** 2).mean() - x.mean() ** 2",lambda x:variance(x),P(S,V(1000.,1001.,1002.)),P(D,V(1e6,1e6+1,1e6+2))),
     case("log phi","p = special.ndtr(x)\nreturn «log(p)»",lambda x:mp.log(mp.erfc(-x/mp.sqrt(2))/2),P(S,-15.),P(D,-40.)),

@@ -149,11 +149,12 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
 def _at_its_limit(trace: StepTrace, record: StepRecord) -> Tensor:
     """Where a slice that `renorm` is given has the largest norm that it leaves as it is."""
     args, kwargs = trace.arguments[record.node]
-    p, dim, most = (*args[1:], *(kwargs[name] for name in ("p", "dim", "maxnorm") if name in kwargs))
+    p, dim, most = [*args[1:], *(kwargs[name] for name in ("p", "dim", "maxnorm") if name in kwargs)]
     value = record.inputs[0].detach()
     others = [axis for axis in range(value.dim()) if axis != dim % value.dim()]
     norms = torch.linalg.vector_norm(value, p, others, keepdim=True) if others else value.abs()
-    return ((norms - most).abs() <= _RENORM_JUMP * abs(most)).expand_as(value)
+    near: Tensor = (norms - most).abs() <= _RENORM_JUMP * abs(most)
+    return near.expand_as(value)
 
 
 def _are_stays_apart(eigenvalues: Tensor) -> bool:
