@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -149,7 +149,8 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
 def _at_its_limit(trace: StepTrace, record: StepRecord) -> Tensor:
     """Where a slice that `renorm` is given has the largest norm that it leaves as it is."""
     args, kwargs = trace.arguments[record.node]
-    p, dim, most = [*args[1:], *(kwargs[name] for name in ("p", "dim", "maxnorm") if name in kwargs)]
+    positional: list[Any] = list(args[1:])
+    p, dim, most = positional + [kwargs[name] for name in ("p", "dim", "maxnorm") if name in kwargs]
     value = record.inputs[0].detach()
     others = [axis for axis in range(value.dim()) if axis != dim % value.dim()]
     norms = torch.linalg.vector_norm(value, p, others, keepdim=True) if others else value.abs()

@@ -11,7 +11,7 @@ from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence, weights
 from app.engine.explain.expression_text import called
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of, shown
-from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
+from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value, is_written
 from app.engine.stepwise.one_sided import Marks
 from app.engine.stepwise.point import Ref, all_finite, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
@@ -36,17 +36,17 @@ def singular(evidence: Evidence, name: str) -> Iterator[Finding]:
         mask = torch.zeros_like(seen) if reached is None else (reached != 0)
         if bool((mask & ~seen).any()):
             yield _undefined(trace, next(iter(undefined)), mask & ~seen, name)
-        elif not bool(seen.any()) and _reaches_nan(trace, undefined, name):
+        elif not bool(seen.any()) and _is_computed_of(trace, undefined, name):
             yield _undefined(trace, next(iter(undefined)), None, name)
 
 
-def _reaches_nan(trace: StepTrace, undefined: Collection[Ref], name: str) -> bool:
-    """Whether the step that made an output NaN was given what comes from the input, although PyTorch's derivative of it is zero.
+def _is_computed_of(trace: StepTrace, undefined: Collection[Ref], name: str) -> bool:
+    """Whether the step that made an output NaN or infinite was given what comes from the input, although PyTorch's derivative of it is zero.
 
-    Infinity is often written on purpose, as of a mask.
+    Infinity that is written down, as of a mask, is meant.
     """
     broken = broken_value(trace, needed_for(trace, undefined))
-    if broken is None or not bool(torch.isnan(trace.values[broken[1]]).any()):
+    if broken is None or (is_written(trace, broken[0]) and not bool(torch.isnan(trace.values[broken[1]]).any())):
         return False
     return any(name in trace.live[parent] for parent in broken[0].parents)
 

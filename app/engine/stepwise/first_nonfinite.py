@@ -30,7 +30,7 @@ def broken_value(trace: StepTrace, among: Collection[Ref]) -> tuple[StepRecord, 
 
     Infinity that is written down (a mask) is meant: then it is the first step that makes NaN of it.
     """
-    written = [record for record in trace.records if _is_written(trace, record)]
+    written = [record for record in trace.records if is_written(trace, record)]
     return (
         _first(trace, [record for record in trace.records if record not in written], among, _is_odd)
         or _first(trace, trace.records, among, _has_nan)
@@ -52,7 +52,8 @@ def _is_odd(tensor: Tensor) -> bool:
     return not all_finite(tensor)
 
 
-def _is_written(trace: StepTrace, record: StepRecord) -> bool:
+def is_written(trace: StepTrace, record: StepRecord) -> bool:
+    """Whether infinity is a plain argument of a step."""
     return any(isinstance(value, float) and math.isinf(value) for value in tree_leaves(trace.arguments[record.node]))
 
 

@@ -249,12 +249,15 @@ def _coarse(levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
     still, _ = _magnitudes(levels, LAST, k, base)
     noise = still + torch.finfo(base.dtype).eps * base.abs()
     edge = blank if NEAREST not in levels else _ends(levels, k, base)
+    alone = blank if NEAREST not in levels else edge & _stands_alone(levels, k, base)  # no side is left: xlogy(x, 0) at 0
+    edge = edge & ~alone
     low, high = (COARSE[1] / COARSE[0]) ** (1 - _GROWS[0]), (COARSE[1] / COARSE[0]) ** (1 - _GROWS[1])
     kink = _proportional(g0, g1, g2) & (g2 > _NOISE * noise)
     grows = (s1 > low * s0) & (s1 < high * s0) & (s2 > low * s1) & (s2 < high * s1)
     singular = grows & (s2 > _NOISE * noise)
     jump = (s1 >= high * s0) & (s2 >= high * s1) & (s2 > _JUMP * base.abs() + _SOME_ROUNDINGS * _typical(base))
-    return Marks(kink & ~edge, jump & ~edge, singular & ~edge, edge, blank)
+    ended = edge | alone
+    return Marks(kink & ~ended, (jump & ~ended) | alone, singular & ~ended, edge, blank)
 
 
 def _ends(levels: dict[float, _Pair], k: int, base: Tensor) -> Tensor:
@@ -262,6 +265,14 @@ def _ends(levels: dict[float, _Pair], k: int, base: Tensor) -> Tensor:
         return _refused(levels[NEAREST], [base])[0].edge
     last, nearest = (_magnitudes(levels, step, k, base)[0] for step in (LAST, NEAREST))
     return torch.isfinite(base) & ~torch.isfinite(last) & ~torch.isfinite(nearest)
+
+
+def _stands_alone(levels: dict[float, _Pair], k: int, base: Tensor) -> Tensor:
+    """Whether the value is not finite on either side, however near."""
+    if any(side is None for side in levels[NEAREST]):
+        return torch.zeros(base.shape, dtype=torch.bool, device=base.device)
+    sides = [side for step in (LAST, NEAREST) for side in _differences(levels, step, k, base)]
+    return ~torch.stack([torch.isfinite(side) for side in sides]).any(0)
 
 
 def _at_the_point(least: Tensor, g2: Tensor, base: Tensor) -> Tensor:
@@ -280,6 +291,7 @@ def _confirmed(marks: Marks, levels: dict[float, _Pair], k: int, base: Tensor) -
     still, least = _magnitudes(levels, LAST, k, base)
     ratio = FINE[1] / COARSE[2]
     kink = marks.kink & (g4 > 0.25 * ratio * g2) & (g4 < 4 * ratio * g2) & _at_the_point(least, g2, base)
-    jump = marks.jump & (s4 >= 0.5 * s2) & ((still >= 0.1 * s4) | (s4 > 4 * s2))
+    apart = (s4 >= 0.5 * s2) & ((still >= 0.1 * s4) | (s4 > 4 * s2))
+    jump = marks.jump & (apart | ~torch.isfinite(still))
     singular = marks.singular & (s4 > ratio ** (1 - _GROWS[0]) * s2) & (s4 < ratio ** (1 - _GROWS[1]) * s2)
     return Marks(kink, jump, singular, marks.edge, marks.switch)
