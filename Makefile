@@ -17,7 +17,7 @@ export PULLBACK_PORT ?= 8000
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
 
-# Most tests side by side, in one process more than there are cores (tests/conftest.py); then the few that compare CPU times, fill slabs,
+# Most tests side by side, in one process more than there are cores (tests/conftest.py); then the few that compare CPU times, fill
 # queues or a container, or soak, with the machine to themselves. What has one core only, the installation and mypy, runs beside what can
 # use the other.
 # A torch of one thread in each, as workers have it: on two cores two of many threads take turns at nothing.

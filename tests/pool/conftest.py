@@ -15,7 +15,10 @@ QUARANTINE_S: Final = 8
 
 @pytest.fixture(scope="package")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(
-        tmp_path_factory.mktemp("pair") / "log.txt", PULLBACK_WORKERS="2", PULLBACK_QUARANTINE_S=str(QUARANTINE_S)
-    ) as running:
+    settings = {
+        "PULLBACK_WORKERS": "2",
+        "PULLBACK_QUARANTINE_S": str(QUARANTINE_S),
+        "PULLBACK_BODY_TIMEOUT_S": "280",  # whoever does not read for a while is not cut on a slow machine either
+    }
+    with serving(tmp_path_factory.mktemp("pair") / "log.txt", **settings) as running:
         yield running

@@ -19,11 +19,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tests.pool.queries import metric
+from tests.pool.test_pool import wait_until_idle
 from tests.processes import workers
 from tests.server import Server, serving
 from tests.waiting import wait_for
-
-pytestmark = pytest.mark.serial
 
 SAFETENSORS: Final = "application/vnd.safetensors"
 HEADERS: Final = {"Content-Type": SAFETENSORS, "Accept": SAFETENSORS}
@@ -61,6 +60,7 @@ def slabs_of(pid: int) -> set[int]:
 
 
 def test_a_worker_can_reach_its_own_slab_alone(pair: Server) -> None:
+    wait_until_idle(pair)
     wait_for(lambda: len(workers(pair.process.pid)) == 2)
     front = slabs_of(pair.process.pid)
     owners = {pid: slabs_of(pid) for pid in workers(pair.process.pid)}
@@ -88,22 +88,27 @@ def test_what_a_single_worker_has_in_advance_is_asked_again_when_it_dies(tmp_pat
 
 def assert_all_are_right_under_kills(server: Server) -> None:
     done = threading.Event()
-    answered: list[int] = []
+    answered = [0] * 4
 
     def ask(seed: int) -> None:
         with httpx.Client(base_url=server.url, timeout=290) as http:
             while not done.is_set():
-                x = numbers(seed * 1000 + len(answered), 400_000)
+                x = numbers(seed * 1000 + answered[seed], 400_000)
                 check(http.post("/v1/query", content=body(x), headers=HEADERS), x)
-                answered.append(seed)
+                answered[seed] += 1
 
     with ThreadPoolExecutor(4) as clients:
         running = [clients.submit(ask, seed) for seed in range(4)]
         try:
             for _ in range(4):
-                # No query is there for two kills, which would be its guilt.
-                enough = len(answered) + 12
-                wait_for(lambda: len(answered) >= enough or any(each.done() for each in running))  # noqa: B023 - waited for here
+                # No query is there for two kills, which would be its guilt: each client has asked another since.
+                before = list(answered)
+                wait_for(
+                    lambda: (
+                        all(now >= then + 2 for now, then in zip(answered, before, strict=True))  # noqa: B023 - waited for here
+                        or any(each.done() for each in running)
+                    )
+                )
                 os.kill(workers(server.process.pid)[0], signal.SIGKILL)
         finally:
             done.set()
