@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,7 +11,6 @@ import torch
 from torch import Tensor, fx, optim
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.optim import _functional as formulas
-from torch.optim import lr_scheduler
 
 from app.program.differentiation.gradients import Gradients
 from app.program.reading.source import Refusal
@@ -42,6 +39,7 @@ class OptimizerValue:
     Attributes:
         groups: dicts of options and of tensors, as `param_groups` has them; the program may change the options.
         states: tensor → how often it was changed, and what the optimizer keeps for it.
+        rates: PyTorch's own optimizer of nothing, whose rates its schedules change; None where it has no schedule.
         defaults: the options that a group added later has where it names none.
     """
 
@@ -49,17 +47,10 @@ class OptimizerValue:
     groups: list[dict[str, Value]]
     defaults: Mapping[str, Value] = field(default_factory=dict)
     states: dict[fx.Node, tuple[int, list[fx.Node | None]]] = field(default_factory=dict)
+    rates: optim.Optimizer | None = None
 
     def tensors(self) -> list[fx.Node]:
         return [tensor for group in self.groups for tensor in group["params"]]
-
-
-@dataclass(slots=True, eq=False)
-class SchedulerValue:
-    """A schedule of learning rates: PyTorch's own, over an optimizer of nothing."""
-
-    schedule: Any
-    optimizer: OptimizerValue
 
 
 def constructed(
@@ -127,12 +118,8 @@ def zeroed(gradients: Gradients, optimizer: OptimizerValue) -> None:
     gradients.reset(optimizer.tensors())
 
 
-def step(trace: Trace, gradients: Gradients, emit: Emit, optimizer: OptimizerValue, closed: bool) -> None:
+def step(trace: Trace, gradients: Gradients, emit: Emit, optimizer: OptimizerValue) -> None:
     """`optimizer.step()`: every weight with a gradient is changed, under `no_grad`, as PyTorch does it."""
-    if closed:
-        raise Refusal(
-            "`optimizer.step(closure)` is not in the language.", "Call the closure before, and write `optimizer.step()`."
-        )
     for group in optimizer.groups:
         tensors = list(group["params"])
         known = gradients.grads(emit, tensors)
@@ -218,57 +205,3 @@ def _change(
     if kind == "AdamW":
         options.pop("decoupled_weight_decay", None)
     getattr(formulas, kind.lower())(params, grads, *columns, counts, foreach=False, **options)
-
-
-def scheduled(
-    kind: str, invoke: Callable[[Value, tuple[Value, ...]], Value], args: tuple[Value, ...], kwargs: Mapping[str, Value]
-) -> SchedulerValue:
-    """`torch.optim.lr_scheduler.KIND(optimizer, …)`. Raises a refusal where PyTorch has none, or refuses its options."""
-    make = getattr(lr_scheduler, kind, None)
-    values: dict[int | str, Value] = dict(enumerate(args))
-    values.update(kwargs)
-    optimizer = values.get(0, kwargs.get("optimizer"))
-    if not kind.endswith(("LR", "Restarts")) or make is None or not isinstance(optimizer, OptimizerValue):
-        raise Refusal(
-            f"`lr_scheduler.{kind}` is not in the language.", "Set the rate: `optimizer.param_groups[0]['lr'] = 0.01`."
-        )
-    plain = {key: _option(invoke, value) for key, value in values.items() if value is not optimizer}
-    try:
-        with aside(), unset_fake_temporarily(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            rates = [{"params": [torch.zeros(1, device="cpu")], "lr": group["lr"]} for group in optimizer.groups]
-            inner = optim.SGD(rates, lr=1.0)
-            schedule = make(
-                inner,
-                *(plain[key] for key in sorted(key for key in plain if isinstance(key, int))),
-                **{key: value for key, value in plain.items() if isinstance(key, str)},
-            )
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise Refusal(f"PyTorch refuses these options of `lr_scheduler.{kind}`: {str(error)[:200]}.") from error
-    value = SchedulerValue(schedule, optimizer)
-    _rated(value)
-    return value
-
-
-def _option(invoke: Callable[[Value, tuple[Value, ...]], Value], value: Value) -> Any:
-    """A plain option; a function of the program becomes one of the number of the epoch."""
-    if static.is_number(value) or value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple) and all(static.is_number(member) for member in value):
-        return list(value)
-    if is_tensor(value):
-        raise Refusal("A schedule is made of plain numbers.", "Write the number.")
-    return functools.partial(lambda function, epoch: invoke(function, (epoch,)), value)
-
-
-def advanced(scheduler: SchedulerValue) -> None:
-    """`scheduler.step()`."""
-    with aside(), unset_fake_temporarily(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scheduler.schedule.step()
-    _rated(scheduler)
-
-
-def _rated(scheduler: SchedulerValue) -> None:
-    for group, inner in zip(scheduler.optimizer.groups, scheduler.schedule.optimizer.param_groups, strict=True):
-        group["lr"] = float(inner["lr"])

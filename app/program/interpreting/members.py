@@ -10,10 +10,11 @@ import torch
 from torch import fx
 
 from app.program.classes import extension
-from app.program.differentiation import optimizers
+from app.program.differentiation import optimizers, schedules
 from app.program.differentiation.custom_functions import Context
 from app.program.differentiation.hooks import Handle
-from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
+from app.program.differentiation.optimizers import OptimizerValue
+from app.program.differentiation.schedules import SchedulerValue
 from app.program.interpreting import module_hooks
 from app.program.interpreting.module_hooks import ModuleHandle
 from app.program.interpreting.state import State
@@ -275,13 +276,15 @@ class Members(State):
     ) -> Value:
         """`optimizer.step()`, `optimizer.zero_grad()`, `scheduler.step()`."""
         if isinstance(owner, SchedulerValue):
-            if name == "step" and not args:
-                return optimizers.advanced(owner)
+            if name == "step":
+                return schedules.advanced(owner, tuple(self._number(node, value) for value in args))
             if name == "get_last_lr":
                 return [group["lr"] for group in owner.optimizer.groups]
         elif name == "step":
-            closed = any(value is not None for value in (*args, *kwargs.values()))
-            return optimizers.step(self.trace, self.calls.gradients, self.emitter(node), owner, closed)
+            closure = next((value for value in (*args, *kwargs.values()) if value is not None), None)
+            loss = None if closure is None else self.invoke(node, closure, (), {})
+            optimizers.step(self.trace, self.calls.gradients, self.emitter(node), owner)
+            return loss
         elif name == "zero_grad":
             return optimizers.zeroed(self.calls.gradients, owner)
         elif name == "add_param_group" and args:
@@ -295,6 +298,9 @@ class Members(State):
         elif name in ("state_dict", "load_state_dict"):
             return self.leave_out(node, f".{name}()", None)
         raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
+
+    def _number(self, node: ast.AST, value: Value) -> Value:
+        return self.reads.number(self.emitter(node), value) if is_tensor(value) else value
 
     def _removed(self, handle: Handle, name: str) -> None:
         if name != "remove":

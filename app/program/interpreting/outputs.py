@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from app.errors import PullbackError
-from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
+from app.program.differentiation.optimizers import OptimizerValue
+from app.program.differentiation.schedules import SchedulerValue
 from app.program.interpreting.definitions import Returned
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.statements import Runner, is_text

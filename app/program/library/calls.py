@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 
 from app.catalogue.call import target
-from app.program.differentiation import custom_functions, nesting, optimizers
+from app.program.differentiation import custom_functions, nesting, optimizers, schedules
 from app.program.differentiation.gradients import Gradients
 from app.program.differentiation.hooks import Hooks
 from app.program.differentiation.transforms import Transforms
@@ -147,7 +147,7 @@ class Calls:
             constructor: Called = self.distributions.resolve(emit, short)
             return constructor
         if short.startswith("optim.lr_scheduler."):
-            return lambda args, kwargs: optimizers.scheduled(
+            return lambda args, kwargs: schedules.scheduled(
                 short.rpartition(".")[2], lambda function, values: self._invoke(function, values, {}), args, kwargs
             )
         if short.startswith("optim."):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from app.program.differentiation.optimizers import OptimizerValue, SchedulerValue
+from app.program.differentiation.optimizers import OptimizerValue
+from app.program.differentiation.schedules import SchedulerValue
 from app.program.library.inplace import write
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, named_weights
