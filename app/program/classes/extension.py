@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from app.program.library import containers
@@ -10,7 +12,7 @@ from app.program.modules.layers import LayerValue, Weight
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, FunctionValue, Instance, Method, Super, special
+from app.program.semantics.values import ClassValue, DefaultDict, FunctionValue, Instance, Method, Named, Super, special
 
 # Methods of modules that a class of the program may have of its own, with `super()` for what PyTorch does.
 _OF_MODULES = (
@@ -31,6 +33,7 @@ class Reading(Protocol):
     """What is asked of who reads the program."""
 
     calls: Any
+    builtins: Any
     weights: Any
     emitter: Any
 
@@ -52,7 +55,9 @@ def above(reader: Reading, node: ast.AST, asked: Super, name: str, args: tuple[V
             return reader.run(function, ((base if function.role == "class" else instance), *args), kwargs)
     builtin = instance.kind.builtin if isinstance(instance.kind, ClassValue) else ""
     if name == "__init__":
-        if instance.is_module and builtin:
+        if builtin == "Optimizer":
+            _extend_optimizer(reader, node, instance, *args, **kwargs)
+        elif instance.is_module and builtin:
             extend_layer(reader, node, instance, args, kwargs)
         return None
     if name in ("forward", "__call__") and instance.layer is not None:
@@ -63,9 +68,29 @@ def above(reader: Reading, node: ast.AST, asked: Super, name: str, args: tuple[V
         reader.weights.adopt(args[1], instance, args[0])
         instance.own[args[0]] = args[1]
         return None
+    if name == "zero_grad" and builtin == "Optimizer":
+        return zeroed(reader, instance)
     if name in _OF_MODULES and instance.is_module:
         return reader.module_method(node, instance, name, args, kwargs)
     raise Refusal(f"`super()` has no `{name}` here.", "Call the method by its own name: `self.…`.")
+
+
+def _extend_optimizer(reader: Reading, node: ast.AST, instance: Instance, params: Value, defaults: Mapping[str, Value]) -> None:
+    """`super().__init__(params, defaults)` of a class that extends `torch.optim.Optimizer`: its groups, and a dict for each weight."""
+    items = functools.partial(reader.builtins.items, reader.emitter(node))
+    members = items(params)
+    if not members:
+        raise Refusal("The optimizer got an empty parameter list.", "Give it `model.parameters()`.", raises="ValueError")
+    listed = members if isinstance(members[0], dict) else [{"params": members}]
+    instance.own["param_groups"] = [{**defaults, **group, "params": items(group["params"])} for group in listed]
+    state = DefaultDict()
+    state.factory = Named("dict")
+    instance.own |= {"state": state, "defaults": dict(defaults)}
+
+
+def zeroed(reader: Reading, instance: Instance) -> Value:
+    """`zero_grad()` of such an object."""
+    return reader.calls.gradients.reset([p for group in instance.own["param_groups"] for p in group["params"]])
 
 
 def extend_layer(reader: Reading, node: ast.AST, instance: Instance, args: tuple[Value, ...], kwargs: dict[str, Value]) -> None:

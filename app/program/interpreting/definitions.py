@@ -127,6 +127,7 @@ class Definitions:
             scope.own,
             self._fields(statement, bases),
             custom or any(base.custom for base in bases),
+            is_tuple=any(reader.dotted(base) in _NAMED_TUPLES for base in statement.bases),
             builtin=builtin or next((base.builtin for base in bases if base.builtin), ""),
         )
         for function in scope.own.values():

@@ -12,7 +12,7 @@ import torch
 from app.program.interpreting.assigning import Assigning
 from app.program.library import attributes as tensors
 from app.program.library.containers import is_key
-from app.program.packages import datasets
+from app.program.packages import datasets, imports
 from app.program.reading.source import Refusal
 from app.program.semantics import static, values
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
@@ -20,12 +20,6 @@ from app.program.semantics.scopes import Scope
 from app.program.semantics.sizes import is_size
 from app.program.semantics.static import named
 from app.program.semantics.values import DefaultDict
-
-
-def _distinct(members: list[Value]) -> list[Value]:
-    """The members of a set, in the order of the text."""
-    static.plain([member for member in members if not isinstance(member, values.Instance)])
-    return list(dict.fromkeys(tuple(m) if isinstance(m, list) else m for m in members))
 
 
 class Displays(Assigning):
@@ -76,6 +70,8 @@ class Displays(Assigning):
             if is_tensor(index) and tensors.is_single(index):
                 index = int(self.reads.number(self.emitter(node), index))
             return item_of(owner, index)
+        if owner is imports.HINT:
+            return owner
         if isinstance(owner, datasets.Dataset):
             return tuple(self.item(node, tensor, index) for tensor in owner.tensors)
         if isinstance(owner, str) and isinstance(index, int | slice):
@@ -128,10 +124,10 @@ class Displays(Assigning):
         return result
 
     def _set(self, node: ast.Set) -> list[Value]:
-        return _distinct(self._members(node.elts))
+        return values.distinct(self._members(node.elts))
 
     def _set_comprehension(self, node: ast.SetComp) -> list[Value]:
-        return _distinct(self._comprehension(node))
+        return values.distinct(self._comprehension(node))
 
     def _generator(self, node: ast.GeneratorExp) -> values.Iterator:
         """Its first clause is read at once, all else when a member is taken, with the names as they are then."""

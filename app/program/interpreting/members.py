@@ -25,6 +25,7 @@ from app.program.modules import running_statistics
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import leaf_of, named_weights, set_training, submodules
 from app.program.packages import copying, datasets
+from app.program.packages.python_containers import Parser
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor
@@ -62,6 +63,10 @@ class Members(State):
 
     def foreign(self, node: ast.AST, function: Foreign, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Foreign:
         """A call of a package that is not here."""
+        raise NotImplementedError
+
+    def item(self, node: ast.AST, owner: Value, index: Value) -> Value:
+        """`owner[index]`."""
         raise NotImplementedError
 
     # Attributes.
@@ -202,6 +207,8 @@ class Members(State):
                 held = owner.kind.find(name)
             if held is not MISSING:
                 return self.invoke(node, self._instance_attribute(owner, name), args, kwargs)
+            if name == "zero_grad" and owner.kind_is("Optimizer"):
+                return extension.zeroed(self, owner)
             if not owner.is_module:
                 self._instance_attribute(owner, name)
         if isinstance(owner, Instance) and name not in containers.MODULE_METHODS:
@@ -224,6 +231,8 @@ class Members(State):
                 return self._inert_method(node, owner, name)
             case ModuleHandle():
                 return module_hooks.removed(owner, name)
+            case Parser():
+                return owner.call(name, args, kwargs)
             case Handle():
                 return self._removed(owner, name)
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Generator, Mapping
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from app.program.library import containers, vocabulary
 from app.program.modules import running_statistics
 from app.program.modules.layers import LayerValue, call_layer
 from app.program.packages import imports
+from app.program.packages.python_containers import Getter
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
@@ -68,8 +70,8 @@ class Objects(Members):
                 return self.asked(path, node, args)
             case Named():
                 return self.calls.resolve(function.path, self.emitter(node))(args, kwargs)
-            case Partial():
-                return self.invoke(node, function.function, (*function.args, *args), {**function.kwargs, **kwargs})
+            case Getter() | Partial():
+                return self._completed(node, function, args, kwargs)
             case Transformed():
                 return self.calls.transforms.invoke(self.emitter(node), function, args, kwargs)
             case LayerValue() if function.hooks or function.pre_hooks:
@@ -90,6 +92,19 @@ class Objects(Members):
             f"{named(function).capitalize()} cannot be called.",
             "Call operations, methods, modules, and functions of the program.",
         )
+
+    def _completed(self, node: ast.AST, function: Getter | Partial, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """A call of `partial(f, …)`, or of `itemgetter(1)`."""
+        if isinstance(function, Partial):
+            return self.invoke(node, function.function, (*function.args, *args), {**function.kwargs, **kwargs})
+        (owner,) = args
+        read = (
+            (lambda key: self.attribute_of(node, owner, str(key)))
+            if function.is_attribute
+            else functools.partial(self.item, node, owner)
+        )
+        parts = tuple(map(read, function.keys))
+        return parts[0] if len(parts) == 1 else parts
 
     def foreign(self, node: ast.AST, function: Foreign, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Foreign:
         """A call of a package that is not here: a harmless line, or a refusal."""

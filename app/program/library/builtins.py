@@ -20,7 +20,7 @@ from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
 from app.program.semantics.static import LENGTH_LIMIT, length, named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import ClassValue, FunctionValue, Instance, Iterator, Method, Named, Partial, special
+from app.program.semantics.values import ClassValue, FunctionValue, Iterator, Method, Named, Partial, distinct, special
 
 _INSTEAD: Final[dict[str, str]] = {
     "format": "Return the value.",
@@ -76,13 +76,14 @@ class Builtins:
         self._operation = operation
         self._reads, self._invoke = reads, invoke
         # Notes, by 1 and -1, that what is raised from here on is taken; set by who reads the program.
+        self._identities: dict[int, tuple[int, Value]] = {}  # each with its object, so that no other takes its place
         self.trying: Callable[[int], None] = lambda change: None
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
             "pow": self._pow,
             "iter": lambda emit, args, kwargs: self.stream(emit, args[0]), "next": self._next, "set": self._distinct,
-            "frozenset": self._distinct, "callable": lambda emit, args, kwargs: _is_callable(args[0]),
+            "frozenset": self._distinct, "id": self._identity, "callable": lambda emit, args, kwargs: _is_callable(args[0]),
             **{name: functools.partial(self._extreme, name) for name in ("min", "max")},
             **{name: functools.partial(self._truth, name) for name in ("all", "any")},
             **{name: functools.partial(self._cast, name) for name in ("float", "int", "bool", "complex")},
@@ -203,9 +204,12 @@ class Builtins:
         raise Refusal("`next` has nothing left to give.", "Use `for`.", raises="StopIteration")
 
     def _distinct(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
-        values = self.items(emit, args[0]) if args else []
-        static.plain([value for value in values if not isinstance(value, Instance)])
-        return list(dict.fromkeys(values))
+        return distinct(self.items(emit, args[0]) if args else [])
+
+    def _identity(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
+        """`id(value)`: a number of its own for each object, no address."""
+        (value,) = _arguments("id", args, kwargs, 1)
+        return self._identities.setdefault(id(value), (len(self._identities), value))[0]
 
     def _tuple(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> tuple[Value, ...]:
         return tuple(self.items(emit, _arguments("tuple", args, kwargs, 1)[0])) if args else ()

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
-from app.program.packages import python_containers
+from app.program.packages import imports, python_containers
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.values import Inert, Named
@@ -222,7 +222,7 @@ def is_custom_base(path: str) -> bool:
 # Python's classes that a class of the program may extend, and what is read of them (`ClassValue.builtin`).
 _EXTENDED: Final[dict[str, str]] = {
     "object": "", "ABC": "", "Protocol": "", "Generic": "", "Dataset": "", "IterableDataset": "", "Enum": "Enum", "IntEnum": "int or str Enum",
-    "StrEnum": "int or str Enum", "str": "str", "int": "int", **{
+    "StrEnum": "int or str Enum", "Optimizer": "Optimizer", "str": "str", "int": "int", **{
         name: name
         for name, kind in vars(builtins).items()
         if isinstance(kind, type) and issubclass(kind, Exception)
@@ -266,7 +266,7 @@ def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
         return {
             alias.asname or alias.name: f"{module}.{alias.name}"
             for alias in statement.names
-            if alias.name in ("field", "cast", "NamedTuple")
+            if alias.name in ("field", "cast", "NamedTuple", "replace", "asdict", "astuple", *imports.HINTS)
         }
     for alias in statement.names:
         if alias.name != "*":

@@ -7,27 +7,37 @@ from typing import Any, Final
 
 from app.program.reading.source import Refusal
 from app.program.semantics.static import members_in
-from app.program.semantics.values import ClassValue, Foreign, FunctionValue, Instance, Named
+from app.program.semantics.values import ClassValue, Foreign, FunctionValue, Inert, Instance, Named
 
 # Their names mean something here, or are refused one by one.
 KNOWN: Final = frozenset(
     {"torch", "numpy", "math", "typing", "__future__", "functools", "itertools", "collections", "functorch", "dataclasses", "copy", "einops",
-     "time", "tqdm", "random", "operator", "typing_extensions", "abc", "enum", "warnings", "contextlib"}
+     "time", "tqdm", "random", "operator", "typing_extensions", "abc", "enum", "warnings", "contextlib", "argparse", "bisect"}
 )  # fmt: skip
 # They show, log or measure: a call of theirs changes no tensor.
 _SILENT: Final = frozenset(
     {"matplotlib", "pylab", "seaborn", "plotly", "logging", "loguru", "wandb", "tensorboard", "tensorboardX", "IPython", "rich", "pprint",
-     "mlflow", "torchsummary", "torchinfo", "torchviz", "gc", "pdb", "datetime", "neptune", "comet_ml", "absl", "argparse", "termcolor"}
+     "mlflow", "torchsummary", "torchinfo", "torchviz", "gc", "pdb", "datetime", "neptune", "comet_ml", "absl", "termcolor"}
 )  # fmt: skip
 # Names of such packages that hold what a program computes with.
-MEANT: Final = ("types.SimpleNamespace", "argparse.Namespace")
+MEANT: Final = ("types.SimpleNamespace",)
 # Names of PyTorch that show or measure, too.
 _SILENT_TORCH: Final = ("torch.utils.tensorboard", "torch.profiler", "torch.utils.benchmark")
+
+
+# Names of `typing` that hints are made of: an alias of one (`Fn = Callable[[Tensor], Tensor]`) means nothing.
+HINTS: Final = (
+    "Callable", "Optional", "Union", "List", "Dict", "Tuple", "Set", "Type", "Any", "TypeVar", "Literal", "Sequence", "Iterable", "Iterator",
+    "Mapping", "Generator", "ClassVar", "Final", "NewType", "Annotated", "TypeAlias", "ParamSpec",
+)  # fmt: skip
+HINT: Final = Inert("a type hint")
 
 
 def bound(path: str) -> Any:
     """What a name stands for that was imported as `path`."""
     root = path.partition(".")[0]
+    if root in ("typing", "typing_extensions") and path.rpartition(".")[2] in HINTS:
+        return HINT
     if path in MEANT:
         return Named(path)
     if root in _SILENT or path.startswith(_SILENT_TORCH):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
-from app.program.semantics.values import AUTO, ClassValue, Instance, Iterator
+from app.program.semantics.values import AUTO, ClassValue, Distinct, Instance, Iterator
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -92,7 +94,7 @@ def list_method(
         owner[:] = [member for member in owner if not _is_same(member, args[0])]
         return None
     if name in ("add", "update", "union") and len(args) == 1:
-        held = list(owner) if name == "union" else owner
+        held = Distinct(owner) if name == "union" else owner
         held += [m for m in ([args[0]] if name == "add" else items(args[0])) if not any(_is_same(m, other) for other in held)]
         static.check_length(len(held))
         return held if name == "union" else None
@@ -140,6 +142,62 @@ def dict_method(
     raise Refusal(f"A dict has no `.{name}()` here.")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Getter:
+    """`operator.itemgetter(1)`, `operator.attrgetter("name")`."""
+
+    keys: tuple[Value, ...]
+    is_attribute: bool
+
+
+class Parser:
+    """`argparse.ArgumentParser()`: nobody is at a command line here, so that every argument has its default."""
+
+    def __init__(self) -> None:
+        self.defaults: dict[str, Value] = {}
+
+    def call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """A method of it. Raises a refusal where an argument has to be given."""
+        if name in ("add_argument_group", "add_mutually_exclusive_group"):
+            return self
+        if name in ("parse_args", "parse_known_args"):
+            namespace = Instance(_NAMESPACE, dict(self.defaults))
+            return namespace if name == "parse_args" else (namespace, [])
+        if name == "set_defaults":
+            self.defaults.update(kwargs)
+            return None
+        if name != "add_argument" or not all(isinstance(flag, str) for flag in args):
+            raise Refusal(f"An argument parser has no `.{name}()` here.", "It has `add_argument` and `parse_args`.")
+        flag = next((flag for flag in args if flag.startswith("--")), args[0] if args else "")
+        key = kwargs.get("dest", flag.lstrip("-").replace("-", "_"))
+        begins = {"store_true": False, "store_false": True, "count": 0}.get(kwargs.get("action", ""))
+        if kwargs.get("required") or (flag and not flag.startswith("-") and "default" not in kwargs and "nargs" not in kwargs):
+            raise Refusal(
+                f"The argument `{flag}` has no default, and there is no command line here.", "Give it one: `default=…`."
+            )
+        self.defaults[key] = kwargs.get("default", begins)
+        return None
+
+
+def _of_dataclass(args: tuple[Value, ...]) -> Instance:
+    if not args or not isinstance(args[0], Instance) or not isinstance(args[0].kind, ClassValue) or args[0].kind.fields is None:
+        raise Refusal("This takes an object of a dataclass.")
+    return args[0]
+
+
+def _fields(args: tuple[Value, ...]) -> dict[str, Value]:
+    value = _of_dataclass(args)
+    return {name: value.own[name] for name in value.kind.fields or ()}  # type: ignore[union-attr]
+
+
+def _bisected(name: str, args: tuple[Value, ...]) -> Value:
+    """`bisect.bisect(values, x)` and its like, on plain numbers."""
+    if name not in ("bisect", "bisect_left", "bisect_right") or len(args) != 2:
+        raise Refusal(f"`bisect.{name}` is not in the language.", "Write `torch.searchsorted(values, x)`.")
+    static.plain(list(args))
+    return static.computed(getattr(bisect, name), *args, what=f"`{name}`")
+
+
 class Containers:
     """Makes them; `items` and `stream` go through values, `operate` is an operator on any two of them."""
 
@@ -159,6 +217,12 @@ class Containers:
             return self._deque if name == "deque" else self._counter
         if short in ("types.SimpleNamespace", "SimpleNamespace", "argparse.Namespace"):
             return lambda args, kwargs: Instance(_NAMESPACE, dict(kwargs))
+        if short == "argparse.ArgumentParser":
+            return lambda args, kwargs: Parser()
+        if root == "dataclasses" and name in ("replace", "asdict", "astuple"):
+            return getattr(self, f"_{name}")  # type: ignore[no-any-return]
+        if root == "bisect":
+            return lambda args, kwargs: _bisected(name, args)
         if short in ("enum.auto", "auto"):
             return lambda args, kwargs: AUTO
         if root == "operator":
@@ -185,8 +249,17 @@ class Containers:
         if name == "neg":
             return lambda args, kwargs: self._operate("*", args[0], -1)
         if name in ("itemgetter", "attrgetter"):
-            raise Refusal(f"`operator.{name}` is not in the language.", "Write a lambda: `lambda pair: pair[1]`.")
+            return lambda args, kwargs: Getter(args, is_attribute=name == "attrgetter")
         return None
+
+    def _replace(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Instance:
+        return self._invoke(_of_dataclass(args).kind, (), {**_fields(args), **kwargs})  # type: ignore[no-any-return]
+
+    def _asdict(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
+        return _fields(args)
+
+    def _astuple(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[Value, ...]:
+        return tuple(_fields(args).values())
 
     def _islice(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         bounds = [None if bound is None else static.integer(bound, "A bound of `islice`") for bound in args[1:]]
@@ -231,7 +304,9 @@ def is_container(path: str) -> bool:
             "SimpleNamespace",
             "argparse.Namespace",
         )
-        or path in ("enum.auto", "auto")
-        or (root == "operator" and (name in _OPERATORS or name == "neg"))
+        or path
+        in ("enum.auto", "auto", "argparse.ArgumentParser", "bisect.bisect", "bisect.bisect_left", "bisect.bisect_right")
+        or path in ("dataclasses.replace", "dataclasses.asdict", "dataclasses.astuple")
+        or (root == "operator" and (name in _OPERATORS or name in ("neg", "itemgetter", "attrgetter")))
         or (root in ("itertools", "itertools.chain") and hasattr(Containers, f"_{name}"))
     )

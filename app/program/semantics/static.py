@@ -122,6 +122,8 @@ def _is_list(value: object) -> bool:
 
 
 def _lists(symbol: str, left: Any, right: Any) -> Any:
+    if type(left).__name__ == "Distinct" and type(right).__name__ == "Distinct" and symbol in _SETS:
+        return _of_sets(symbol, left, right)
     if symbol == "+" and type(left) is type(right) and not isinstance(left, range):
         check_length(len(left) + len(right))
         return left + right
@@ -137,6 +139,19 @@ def _lists(symbol: str, left: Any, right: Any) -> Any:
         f"`{symbol}` does not work on {named(left)} and {named(right)}.",
         "Make a tensor of the list: `tensor([1.0, 2.0])` or `stack(list)`.",
     )
+
+
+_SETS: Final = ("&", "|", "-", "^", "<", "<=", ">", ">=", "==", "!=")
+
+
+def _of_sets(symbol: str, left: list[Any], right: list[Any]) -> Any:
+    """An operator on two sets."""
+    if symbol in COMPARISONS:
+        return OPERATORS[symbol](set(left), set(right))
+    check_length(len(left) + len(right))
+    members = [m for m in left if (m in right) == (symbol == "&") or symbol == "|"]
+    members += [m for m in right if m not in left and symbol in ("|", "^")]
+    return type(left)(sorted(members) if all(type(m) is int for m in members) else members)
 
 
 def check_length(count: int) -> int:

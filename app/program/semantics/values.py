@@ -202,6 +202,22 @@ AUTO: Final = Inert("a number that Enum gives")
 CHECKED: Final = Foreign("torch.autograd.gradcheck", silent=True)
 
 
+class Distinct(list):  # type: ignore[type-arg]
+    """A set: its members once each; whole numbers in Python's order, others, which have none, as they came."""
+
+
+def distinct(members: Iterable[Any]) -> Distinct:
+    """The set of plain values and objects. Raises a refusal for what has no place in one."""
+    known: dict[Any, None] = {}
+    for member in members:
+        if isinstance(member, list | dict):
+            raise Refusal("A set holds plain values and objects.", "Use a list.", raises="TypeError")
+        known[member] = None
+    if all(type(member) is int for member in known):
+        return Distinct(set(known))
+    return Distinct(known)
+
+
 class DefaultDict(dict):  # type: ignore[type-arg]
     """`collections.defaultdict`: `factory` gives what is missing."""
 
