@@ -183,11 +183,12 @@ class Weights:
 
 
 def leaf_of(trace: Trace, weights: Weights, scope: Scope, tensor: fx.Node) -> Weight | None:
-    """`w = torch.randn(3)`, then `w.requires_grad_()`: the weight that a tensor becomes which no input leads to; None for others."""
+    """`w = torch.randn(3)`, then `w.requires_grad_()`: the weight that a tensor becomes to which no input and no weight leads; None for others."""
     now = trace.now(tensor)
     if trace.is_live(tensor) or not is_floating(now.meta["val"]) or tensor in weights.hung:
         return None
-    if any(node.op == "placeholder" for node in reachable([now], lambda node: node.all_input_nodes)):
+    below = reachable([now], lambda node: node.all_input_nodes)
+    if any(node.op == "placeholder" or weights.weight_of(node) is not None for node in below):
         return None
     weight = Weight(now)
     weights.hung.add(tensor)
