@@ -223,6 +223,8 @@ class Calls:
             return python_containers.list_method(
                 functools.partial(self.builtins.items, emit), self._invoke, owner, name, args, kwargs
             )
+        if isinstance(owner, containers.Record) and name in ("_replace", "_asdict"):
+            return containers.renewed(owner, name, kwargs)
         if isinstance(owner, tuple) and name == "numel" and not args:
             return functools.reduce(functools.partial(static.binary, "*"), owner, 1)
         if isinstance(owner, dict):

@@ -46,6 +46,20 @@ class Record(tuple):  # type: ignore[type-arg]
     fields: tuple[str, ...]
 
 
+def renewed(record: Record, name: str, kwargs: dict[str, Value]) -> Value:
+    """`record._replace(x=1)` and `record._asdict()`."""
+    values = dict(zip(record.fields, record, strict=True))
+    if name == "_asdict":
+        return values
+    if not kwargs.keys() <= values.keys():
+        raise Refusal(
+            f"The named tuple has the fields {', '.join(record.fields)}.", "Give values for these.", raises="ValueError"
+        )
+    other = Record({**values, **kwargs}.values())
+    other.fields = record.fields
+    return other
+
+
 def new_container(weights: Weights, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Instance:
     """`nn.Sequential(a, b)`, `nn.ModuleList([a, b])`, `nn.ModuleDict({"a": a})`."""
     container = Instance(name)

@@ -111,6 +111,11 @@ _CALLED: Final = re.compile(
 )
 
 
+# PyTorch's old names of dtypes, where they are not called: `x.type(torch.DoubleTensor)`.
+_TENSOR_TYPES: Final = {
+    "FloatTensor": "float32", "DoubleTensor": "float64", "HalfTensor": "float16", "LongTensor": "int64", "IntTensor": "int32",
+    "BoolTensor": "bool", "ByteTensor": "uint8",
+}  # fmt: skip
 NUMPY_NAMES: Final = ("array", "asarray", "zeros", "ones", "full", "eye", "arange", "linspace", "float32", "float64", "int64")
 
 
@@ -132,6 +137,8 @@ def constant(path: str) -> Any:
         return _DTYPES[short]
     if root == "torch" and rest in factories.TORCH_DTYPES:
         return factories.TORCH_DTYPES[rest]
+    if root == "torch" and rest in _TENSOR_TYPES:
+        return factories.TORCH_DTYPES[_TENSOR_TYPES[rest]]
     if short in ("np.newaxis", "np.euler_gamma"):
         return None if short == "np.newaxis" else 0.5772156649015329
     if short in ("backends.cudnn.deterministic", "backends.cudnn.benchmark"):
