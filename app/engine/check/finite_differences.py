@@ -20,9 +20,8 @@ from app.engine.stepwise.quotients import Move, quotients, runs_away, settled, u
 EVALUATIONS: Final = 500  # forwards for all elements, and as many again for those that need a closer look
 SECONDS: Final = 2.0  # what either of them may take
 SAMPLED: Final = 24  # elements an input, where not all are affordable
-DIRECTIONS: Final = (
-    4  # random, of all elements together: one could hide a wrong element by chance; 1 to 16 give the same verdicts (measured)
-)
+# Random, of all elements together: one could hide a wrong element by chance; 1 to 16 give the same verdicts (measured).
+DIRECTIONS: Final = 4
 # Decades at most that steps go farther down for an element below the others: with 4 those of log at 1e-14 beside 1 do not settle any more,
 # with none they settle at another number; 9 to 36 give the same verdicts (measured).
 _FARTHER: Final = 9.0

@@ -38,13 +38,10 @@ _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves n
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
-_NAMED: Final = (
-    0.04  # of an element; where it is known to less than that, other mistakes look alike: half of sin x and 0.46 cos x
-)
-_UNITS: Final = (
-    1.0,
-    4.0,
-)  # in the last place of the client's arithmetic: a mistaken derivative is rounded there as a right one is
+# Of an element; where it is known to less than that, other mistakes look alike: half of sin x and 0.46 cos x.
+_NAMED: Final = 0.04
+# In the last place of the client's arithmetic: a mistaken derivative is rounded there as a right one is.
+_UNITS: Final = 1.0, 4.0
 _LEVELS: Final = 2.0  # between two of the tolerances that mistakes are looked for in: nearer ones find the same
 _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
 

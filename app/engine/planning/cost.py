@@ -219,7 +219,7 @@ def _layout_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int]:
     if not outputs:
         return 0, 0
     columns = 0 if data.dtype == torch.float32 else _columns_bytes(data, weight, outputs[0], args[8], transposed=transposed)
-    if not _is_blocked(data.dtype):
+    if data.is_cuda or not _is_blocked(data.dtype):
         return columns, columns
     read, blocks = _blocked_bytes(data), _blocked_bytes(outputs[0])
     if transposed:

@@ -14,9 +14,8 @@ from app.engine.stepwise.point import REFUSALS, Ref
 from app.engine.stepwise.trace import StepRecord, StepTrace
 
 _ELEMENTS: Final = 64  # of a tensor between input and output whose curvature is left out
-_STEPS: Final = (
-    40  # of a program: each asks for a matrix of its own, of up to 64 × 64 second derivatives; longer ones are not named
-)
+# Of a program: each asks for a matrix of its own, of up to 64 × 64 second derivatives; longer ones are not named.
+_STEPS: Final = 40
 
 
 def gauss_newton(case: Case) -> Iterator[Claim]:
