@@ -28,7 +28,8 @@ _SIDES: Final = 1e-7
 # A quotient of so many right digits is enough; where a huge value beside it takes them, as 1e200 does, it is taken in more.
 _RIGHT, _MOST_DIGITS = 16, 600
 _KINK: Final = 1e-6  # a side whose quotient is another than at the smallest step, and stays so: its branch is another
-_STAYS: Final = 0.1  # of its distance to the smallest step's: two steps agree far better with each other than with that; chosen
+# Of its distance to the smallest step's: two steps agree far better with each other than with that; at an eighth verdicts are the same.
+_STAYS: Final = 0.1
 # Of a quotient, where the step shrinks by 1e10: what falls like the square root of the step or faster, as x² at 0, tends to zero.
 _VANISHES: Final = 1e-4
 _GROWS: Final = 2  # so does that of an infinite slope, by less: sqrt(|x|) at 0
