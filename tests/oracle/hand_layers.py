@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ def _att_scores(q: Tensor, k: Tensor, v: Tensor, c: Tensor, diagonal: bool = Fal
     return p * (1 - p) * d if diagonal else p * (d - (p * d).sum(-1, keepdim=True))
 
 
-def _lstm(z: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+def _lstm(z: Tensor, c: Tensor) -> Any:
     i, f, o, g = sig(z[:3]), sig(z[3:6]), sig(z[6:9]), torch.tanh(z[9:])
     cell = f * c + i * g
     return i, f, o, g, torch.tanh(cell)
@@ -128,8 +128,8 @@ def _lstm(z: Tensor, c: Tensor) -> tuple[Tensor, ...]:
 def _lstm_gates(z: Tensor, c: Tensor, *, tanh: bool = True, slopes: bool = True) -> Tensor:
     i, f, o, g, t = _lstm(z, c)
     d = o * (1 - t * t) if tanh else o
-    s = (lambda a: a * (1 - a)) if slopes else (lambda a: a)
-    return torch.cat([d * g * s(i), d * c * s(f), t * s(o), d * i * (1 - g * g)])
+    i_slope, f_slope, o_slope = (a * (1 - a) if slopes else a for a in (i, f, o))
+    return torch.cat([d * g * i_slope, d * c * f_slope, t * o_slope, d * i * (1 - g * g)])
 
 
 _LSTM: Final = "i = sigmoid(z[:3])\nf = sigmoid(z[3:6])\no = sigmoid(z[6:9])\ng = tanh(z[9:])\ns = f * c + i * g\nreturn (o * tanh(s)).sum()"

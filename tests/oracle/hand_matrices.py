@@ -63,7 +63,8 @@ def _chol(s: Tensor, b: Tensor) -> Tensor:
     phi = (low.T @ b.tril()).tril()
     phi = phi - 0.5 * torch.diag(phi.diagonal())
     half = inv(low).T @ phi @ inv(low)
-    return 0.5 * (half + half.T)
+    value: Tensor = 0.5 * (half + half.T)
+    return value
 
 
 def _pinv_fit(x: Tensor, y: Tensor) -> Tensor:
@@ -93,7 +94,8 @@ def _p(v: Tensor, x: Tensor) -> Tensor:
 def _house(v: Tensor) -> Tensor:
     """∂(v / ‖v‖)."""
     r = v.norm()
-    return _eye(v) / r - torch.outer(v, v) / r**3
+    value: Tensor = _eye(v) / r - torch.outer(v, v) / r**3
+    return value
 
 
 def _cross(u: Tensor) -> Tensor:
