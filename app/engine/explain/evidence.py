@@ -46,7 +46,7 @@ _LEAVES: Final = 4  # inputs that are moved alone, to see whose the jump is: eac
 # `renorm` divides by the norm plus 1e-7 from its limit on (measured, PyTorch 2.13.0): its value jumps there
 # by so little that quotients see neither a jump nor a bend.
 _RENORM: Final = "renorm"
-_RENORM_JUMP: Final = 1e-6
+_RENORM_JUMP: Final = 1e-6  # ten times that 1e-7
 
 
 @dataclass
