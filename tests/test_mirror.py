@@ -35,6 +35,7 @@ WHOLE: Final[dict[str, str]] = {
     "oracle/test_explain_matrices.py": "explain at matrices of deficient rank, repeated and complex eigenvalues",
     "oracle/test_explain_pointwise.py": "explain beside mpmath, for the pointwise functions",
     "oracle/test_explain_cases.py": "explain on programs at their corners, each verdict decided by hand",
+    "oracle/test_hand_sweep.py": "a sample of the derivations by hand, right and with mistakes",
     "oracle/test_explain_programs.py": "explain beside derivatives known on paper, for programs",
     "oracle/test_advice_sweep.py": "a sample of the sweep over what explain advises",
     "oracle/test_agreement_sweep.py": "a sample of the sweep of explain beside check",

@@ -319,7 +319,7 @@ def subgradients(
     for gradient in gradients:
         if gradient is not None:
             around.keep(gradient)
-    exchange = around.bend_ties(ours)
+    exchange = around.range_of_ties(ours)
     # What is looked at by itself first leaves fewer bends to chance.
     unsure = around.exchange(of_steps[0], suspects & ~around.bent)
     complete = around.look_on(at_first)

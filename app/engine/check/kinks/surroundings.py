@@ -57,7 +57,7 @@ class Surroundings:
         else:
             self.is_exhaustive = False
 
-    def bend_ties(self, ours: Tensor) -> Exchange | None:
+    def range_of_ties(self, ours: Tensor) -> Exchange | None:
         """The largest tie, where its elements can change places; each of them bends then."""
         exchange = Exchange.of(self.objective, self.name)
         if exchange is not None:
