@@ -122,15 +122,13 @@ def compare(
     unseen = _look_closely(numeric, name, parts, differences, doubtful, closer)
     _decide(objective, name, parts, differences, doubtful[:_ASKED], apart)
     look_at_ends(numeric, name, parts.flat, doubtful[: len(doubtful) - len(unseen)], differences)
-    values, doubt, low, high = parts.table(differences)
+    (values, doubt, low, high), steep = parts.table(differences), parts.steep(differences)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
-    adrift = ~torch.isnan(values.abs()) & (doubt > parts.bearable(values))
-    values = torch.where(adrift, torch.nan, values)
-    steep = parts.steep(differences)
-    skipped = ~torch.isnan(steep[0]) | (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
-    within = skipped | (ours == values) | ((ours - values).abs() <= tolerance)
-    loose = RELATIVE * largest(ours) + parts.floor
-    note = symmetric_agrees(ours, values, loose) if triangle and not bool(within.all()) else None
+    values = torch.where(adrift := ~torch.isnan(values.abs()) & (doubt > parts.bearable(values)), torch.nan, values)
+    within = ~torch.isnan(steep[0]) | (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
+    within |= (ours == values) | ((ours - values).abs() <= tolerance)
+    is_half_read = triangle and not bool(within.all())
+    note = symmetric_agrees(ours, values, RELATIVE * largest(ours) + parts.floor) if is_half_read else None
     if note is not None:
         values, within = torch.where(within, values, torch.nan), torch.ones_like(within)
     broken = (bool(adrift.any()) and _breaks(objective.point, name)) or not (
@@ -165,6 +163,8 @@ def _look_closely(
         numeric.closely(name, coordinate, differences)
     for coordinate in (coordinate for coordinate in unseen if parts.contradicts(coordinate, differences)):
         differences.value.pop(coordinate, None)
+        if bool(torch.isinf(ours := parts.at(coordinate)).any()):  # not looked at: the others of its kind speak for it
+            differences.steep[coordinate] = ours, ours
     return unseen
 
 

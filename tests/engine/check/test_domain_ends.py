@@ -103,3 +103,13 @@ def test_where_there_is_no_number_nothing_is_confirmed(case: str) -> None:
 def test_a_row_without_a_value_leaves_the_others_as_they_are() -> None:
     for believed, agrees in (([[0.0, 0.0], [0.0, 1.0]], None), ([[0.0, 0.0], [0.0, 2.0]], False)):
         assert checked("x * log(x)", {"x": believed}, kind="jacobian", x=[0.0, 1.0])["x"]["agrees"] is agrees
+
+
+def test_many_ends_are_judged_by_those_that_are_looked_at() -> None:
+    x = torch.zeros(60, dtype=torch.float64)
+    x[:5] = 4.0
+    right = torch.where(x > 0, 0.25, torch.inf)
+    wrong = right.clone()
+    wrong[50] = 0.0
+    assert checked("sqrt(x).sum()", {"x": right}, x=x)["x"]["agrees"] is True
+    assert checked("sqrt(x).sum()", {"x": wrong}, x=x)["x"]["agrees"] is False
