@@ -31,9 +31,7 @@ from app.engine.stepwise.one_sided import scale_of
 from app.engine.stepwise.point import REFUSALS
 
 _FRESH: Final = 500  # the number of the first of further patterns, on whose sides a direction is tried
-_TIES: Final = (
-    8  # groups of tied elements, the largest first, that are moved together: 1 to 32 give the same verdicts (measured)
-)
+_TIES: Final = 8  # groups of tied elements, the largest first, that are moved together; chosen
 _OFF: Final = 1e-3  # of a product's terms: a hundred times what a point of a hull is found to
 _CONTINUOUS: Final = 8  # patterns, each with its opposite, in which a jump is looked for
 _SETTLED: Final = 0.05  # of its range, by which the range of a kink may still change from one step to the next
@@ -44,9 +42,7 @@ _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own o
 _CORNERS: Final = 96  # gradients of which a hull is made
 _FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
 _RANKS: Final = 4  # tied elements of which each takes each place in so many patterns, but for one tie in a thousand
-_PROVED_ROWS: Final = (
-    8  # of a derivative, each with a hull of up to `_CORNERS` gradients: 1 to 16 give the same verdicts (measured)
-)
+_PROVED_ROWS: Final = 8  # of a derivative: each has a hull of its own, of up to `_CORNERS` gradients; chosen
 _REFINED: Final = 6  # times that a hull is refined towards a point outside it: that of a circle closes in quadratically
 _HULL: Final = 1e-5  # a point of a hull is found to about six digits
 
@@ -319,7 +315,7 @@ def subgradients(
     for gradient in gradients:
         if gradient is not None:
             around.keep(gradient)
-    exchange = around.range_of_ties(ours)
+    exchange = around.widen_at_tie(ours)
     # What is looked at by itself first leaves fewer bends to chance.
     unsure = around.exchange(of_steps[0], suspects & ~around.bent)
     complete = around.look_on(at_first)

@@ -18,7 +18,7 @@ from app.engine.stepwise.point import REFUSALS
 # Steps off the point, relative to an element: a smooth derivative changes by 1/256 as much at the second as at the first, that at a kink by
 # as much. They are this small for arguments as large as 1e12, where sin has gone round at 2^-30 of it.
 STEPS: Final = (2.0**-40, 2.0**-48)
-FIRST: Final = 200  # the number of the first pattern: with 100, 400 and 800 verdicts are the same (measured)
+FIRST: Final = 200  # the number of the first pattern; chosen
 # Random sides on which all elements are put at once, and their opposites; of five tied maxima each wins once in 97 %.
 PATTERNS: Final = 16
 # Further patterns that show no new bend, before none is expected; where they do show some, so many for each: of fifty tied medians each
@@ -57,7 +57,7 @@ class Surroundings:
         else:
             self.is_exhaustive = False
 
-    def range_of_ties(self, ours: Tensor) -> Exchange | None:
+    def widen_at_tie(self, ours: Tensor) -> Exchange | None:
         """The largest tie, where its elements can change places; each of them bends then."""
         exchange = Exchange.of(self.objective, self.name)
         if exchange is not None:
