@@ -31,8 +31,7 @@ from app.engine.stepwise.point import Point
 # error of some eps^(2/3) = 4e-11 of the function's size (Nocedal & Wright, Numerical Optimization, 2nd ed., section 8.1); 1e-6 leaves
 # room for functions some 10^4 times as large as their derivative, and a wrong formula is hardly ever right to six digits.
 RELATIVE: Final = 1e-6
-# The same where a step insists on float32: eps^(2/3) is 2.4e-5 there, with the same room.
-_RELATIVE_NARROW: Final = 5e-3
+_RELATIVE_NARROW: Final = 5e-3  # the same where a step insists on float32: eps^(2/3) is 2.4e-5 there, with the same room
 # A difference whose doubt is larger, relative to the element, says nothing: it could hide a factor of 1.05.
 _ADRIFT: Final = 0.05
 # Of an element that is zero beside its row's largest, a doubt of so much of the largest is enough.
