@@ -96,8 +96,10 @@ def reference(paste: Paste) -> Reference:
             warnings.simplefilter("ignore")  # PyTorch's own forward mode warns of its own deprecations
             exec(compile(text, paste.name, "exec"), namespace)  # noqa: S102 (a text of this room)
             output = torch.as_tensor(eval(paste.gives, namespace))  # noqa: S307 (the same)
-    finally:
+    finally:  # what a paste switches on for good would change the pastes that come after it
         torch.set_default_dtype(before)
+        torch.autograd.set_detect_anomaly(False)
+        torch.set_grad_enabled(True)
     variables = {name: leaf for name, leaf in leaves.items() if leaf.dtype.is_floating_point}
     weights = {name: p for model in paste.model for name, p in _named(namespace[model], model).items()}
     variables |= {name: p for name, p in weights.items() if p.requires_grad}

@@ -222,5 +222,5 @@ def test_forward_mode_within_forward_mode_is_refused() -> None:
 
 def test_explain_says_that_a_backward_is_wrong() -> None:
     finding = ask(program=PROGRAMS["wrong factor"], inputs={"x": X}, want=["explain"]).results["explain"]["inputs"]["x"]
-    assert "the `backward` of `Own`, which is wrong here" in finding["because"]["reason"]
+    assert "the `backward` of `Own`, which is not the derivative of its `forward`" in finding["because"]["reason"]
     assert PROGRAMS["wrong factor"].split("\n")[finding["because"]["line"] - 1] == "Own.apply(x).sum()"

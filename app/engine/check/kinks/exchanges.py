@@ -46,7 +46,7 @@ class Exchange:
         generator = torch.Generator().manual_seed(len(tied))
         derivatives = []
         for _ in range(_ORDERS):
-            one, other = (torch.randperm(len(tied), generator=generator).to(leaf.device) for _ in range(2))
+            one, other = (torch.randperm(len(tied), generator=generator, device="cpu").to(leaf.device) for _ in range(2))
             seen = [_derivative(objective, name, tied, order) for order in (one, one[other])]
             first, second = seen
             if first is None or second is None:
