@@ -125,7 +125,11 @@ def _half_of_last(sizes: Tensor, digits: int | None, decimals: int | None) -> Te
     if digits is not None:
         own = _HALF_A_DIGIT * 10.0 ** (torch.floor(torch.log10(sizes.clamp(min=1e-300))) - digits + 1)
         half = torch.where(sizes > 0, own, half)
-    return half.clamp(min=_HALF_A_DIGIT * 10.0**-decimals) if decimals else half
+    if not decimals:
+        return half
+    # What is not zero and would be written as zero was not written in these places.
+    is_shown = (sizes == 0) | ((sizes * 10.0**decimals).round() != 0)
+    return torch.where(is_shown, half.clamp(min=_HALF_A_DIGIT * 10.0**-decimals), half)
 
 
 def _as_written_in_float32(numbers: Tensor) -> Tensor:
@@ -166,7 +170,8 @@ def _decimals(sizes: Tensor) -> int | None:
     for decimals in range(_MOST_DIGITS + 1):
         scaled = sizes * 10.0**decimals
         if bool(((scaled - scaled.round()).abs() <= _FITS * scaled.clamp(min=1)).all()):
-            chances = (2 * _FITS * scaled.clamp(min=1)).clamp(max=1.0)
+            # What is next to nothing fits any number of places, and so proves none.
+            chances = torch.where(scaled.round() != 0, (2 * _FITS * scaled).clamp(max=1.0), 1.0)
             return decimals if float(torch.log10(chances).sum()) < math.log10(_BY_CHANCE) else None
     return None
 

@@ -43,3 +43,30 @@ def test_a_cast_rounds_the_derivative_on_its_way_back(cast: str) -> None:
     text = f"(sin({cast}) * 3).sum()"
     assert checked(text, {"x": right}, x=X)["x"]["agrees"] is True
     assert checked(text, {"x": 1.5 * right}, x=X)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("tiny", [-40.0, -50.0, -60.0, -80.0])
+@pytest.mark.parametrize("large", [12.0, 9.3, 3.7, -1.3])
+def test_a_tiny_number_is_no_proof_of_a_printout(large: float, tiny: float) -> None:
+    right = wide([large, tiny]).exp()
+    assert checked("exp(x).sum()", {"x": right}, x=[large, tiny])["x"]["agrees"] is True
+    for factor in (-1.0, 5.0):
+        wrong = right * wide([1.0, factor])
+        assert checked("exp(x).sum()", {"x": wrong}, x=[large, tiny])["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("large", [-0.2, -1.3])
+def test_a_tiny_number_is_not_written_in_the_places_of_the_others(large: float) -> None:
+    x = wide([large, -50.0])
+    printed = decimals(x.exp(), 4)
+    assert checked("exp(x).sum()", {"x": printed}, x=x)["x"]["agrees"] is True
+    printed[1] = -x[1].exp()
+    assert checked("exp(x).sum()", {"x": printed}, x=x)["x"]["agrees"] is not True
+
+
+def test_a_tiny_number_beside_a_large_one_that_saturates() -> None:
+    x = wide([0.3, -80.0])
+    right = 1e5 * x.sigmoid() * (-x).sigmoid()
+    text = "(1e5 * sigmoid(x)).sum()"
+    assert checked(text, {"x": right}, x=x)["x"]["agrees"] is True
+    assert checked(text, {"x": right * wide([1.0, 7.0])}, x=x)["x"]["agrees"] is False
