@@ -34,6 +34,7 @@ def look_at_ends(
         ours: autodiff's derivative, shape [rows, elements].
 
     Rows that are not finite at the point itself, that settle already, or whose one side does not settle are left alone.
+    So are elements that are infinite or NaN themselves: they have no neighbours.
     """
     for coordinate in coordinates:
         known = differences.value.get(coordinate)
@@ -64,6 +65,8 @@ def _one_sided(numeric: Numeric, name: str, coordinate: Coordinate, reach: int) 
         return None
     scale = float(scale_of(leaf).reshape(-1)[coordinate[0]])
     own = float(leaf.reshape(-1)[coordinate[0]])
+    if not math.isfinite(own):
+        return None
     value = torch.full_like(numeric.base, torch.nan)
     doubt = torch.zeros_like(numeric.base)
     for sign in (-1.0, 1.0):

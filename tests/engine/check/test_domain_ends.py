@@ -105,6 +105,27 @@ def test_a_row_without_a_value_leaves_the_others_as_they_are() -> None:
         assert checked("x * log(x)", {"x": believed}, kind="jacobian", x=[0.0, 1.0])["x"]["agrees"] is agrees
 
 
+@pytest.mark.parametrize(
+    ("text", "x", "right"),
+    [
+        ("exp(x).sum()", [-math.inf, 1.0], [0.0, math.e]),
+        ("x.max()", [-math.inf, 1.0], [0.0, 1.0]),
+        ("logsumexp(x, 0)", [-math.inf, 1.0], [0.0, 1.0]),
+        ("softmax(x, 0)[1]", [-math.inf, 1.0], [0.0, 0.0]),
+        ("tanh(x).sum()", [math.inf, 0.0], [0.0, 1.0]),
+    ],
+)
+def test_an_infinite_element_has_no_neighbours_and_the_others_are_judged(text: str, x: list[float], right: list[float]) -> None:
+    assert checked(text, x=x)["x"]["agrees"] is True
+    assert checked(text, {"x": right}, x=x)["x"]["agrees"] is True
+    assert checked(text, {"x": [right[0], right[1] + 0.75]}, x=x)["x"]["agrees"] is False
+
+
+def test_a_mask_of_infinities_is_an_input_like_others() -> None:
+    report = checked("softmax(x + m, 0)[1]", x=[1.0, 2.0, 3.0], m=[0.0, 0.0, -math.inf])
+    assert (report["x"]["agrees"], report["m"]["agrees"]) == (True, True)
+
+
 def test_many_ends_are_judged_by_those_that_are_looked_at() -> None:
     x = torch.zeros(60, dtype=torch.float64)
     x[:5] = 4.0
