@@ -125,7 +125,9 @@ class Lines:
         if math.isfinite(ours) and math.isfinite(noise) and confirms(rise, ours, noise, _FIRST):
             return Seen(direction, ours, None)
         rise, steps = cache(rise), steps_between(_FARTHEST, nearest)
-        far = [h for h in steps_between(_FARTHEST * reach, _NEAR_BY * reach) if h > 2 * _FARTHEST]
+        # Beside 1e300 an element of 1e-300 is smaller by more than a float64 can say.
+        far = steps_between(_FARTHEST * reach, _NEAR_BY * reach) if math.isfinite(reach) else []
+        far = [h for h in far if h > 2 * _FARTHEST]
         seen = Seen(direction, ours, sides(rise, noise, [*far, *steps]), floor)
         if far and seen.agrees is False:  # what is far from the point may be of another branch, and only confirms
             seen = Seen(direction, ours, sides(rise, noise, steps), floor)

@@ -151,3 +151,9 @@ def test_near_the_end_of_a_domain_is_not_its_end(text: str, x: float) -> None:
 def test_each_output_is_told_apart() -> None:
     report = explained('return {"a": relu(x) - relu(-x), "b": x ** 2}', x=[0.0])
     assert {name: entry["verdict"] for name, entry in report["outputs"].items()} == {"a": "kink", "b": "differentiable"}
+
+
+@pytest.mark.parametrize("x", [[1e-300, 1e300], [1e-308, 1e308]])
+def test_elements_further_apart_than_a_float64_can_say(x: list[float]) -> None:
+    assert explained("(1 / x).sum()", x=x)["inputs"]["x"]["verdict"] == "singular"
+    assert explained("relu(x).sum()", x=x)["inputs"]["x"]["verdict"] == "differentiable"
