@@ -121,7 +121,7 @@ def compare(
     unseen = _look_closely(numeric, name, parts, differences, doubtful, closer)
     _decide(objective, name, parts, differences, doubtful[:_ASKED], apart)
     look_at_ends(numeric, name, parts.flat, doubtful[: len(doubtful) - len(unseen)], differences)
-    (values, doubt, low, high), steep = parts.table(differences), parts.steep(differences)
+    (values, doubt, low, high), steep = parts.table(differences), parts.steep(differences, indices)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
     values = torch.where(adrift := ~torch.isnan(values.abs()) & (doubt > parts.bearable(values)), torch.nan, values)
     within = ~torch.isnan(steep[0]) | (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
@@ -207,9 +207,8 @@ def _decide(
         if bool(sides_differ(left, right).any()):
             differences.sides[coordinate] = (left, right)
     for coordinate in differences.unclear - differences.exact:
-        differences.sides.pop(
-            coordinate, None
-        )  # noise looks like a bend too; the derivatives around the point show one that is
+        # Noise looks like a bend too; the derivatives around the point show one that is.
+        differences.sides.pop(coordinate, None)
     parts.drop_one_sided(objective.point.leaves[name], differences)
 
 
@@ -334,9 +333,10 @@ class _Parts:
                 slope_jumps[:, coordinate[0]] = torch.maximum(slope_jumps[:, coordinate[0]], torch.where(is_kink, apart, 0.0))
         return slope_jumps.reshape(self._ours.shape)
 
-    def steep(self, differences: Differences) -> tuple[Tensor, Tensor]:
+    def steep(self, differences: Differences, sampled: Sequence[Coordinate]) -> tuple[Tensor, Tensor]:
         """The range of the one-sided derivatives where ours is not finite and one of them is infinite, shape of ours; NaN elsewhere."""
-        low = torch.full(self.flat.shape, torch.nan, dtype=self.flat.abs().dtype, device=self.flat.device)
+        low = torch.where(torch.isinf(self.flat) & (not self.flat.is_complex()), self.flat.real, torch.nan)
+        low[:, [index for index, _ in sampled]] = torch.nan  # infinities outside the sample: those in it speak for them
         high = low.clone()
         for coordinate, (left, right) in differences.steep.items() if not self.flat.is_complex() else ():
             beside = ~torch.isfinite(self.at(coordinate))

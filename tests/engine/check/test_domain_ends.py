@@ -134,3 +134,16 @@ def test_many_ends_are_judged_by_those_that_are_looked_at() -> None:
     wrong[50] = 0.0
     assert checked("sqrt(x).sum()", {"x": right}, x=x)["x"]["agrees"] is True
     assert checked("sqrt(x).sum()", {"x": wrong}, x=x)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("count", [251, 2000])
+@pytest.mark.parametrize("ordinary", [1, 100])
+def test_ends_outside_the_sample_are_judged_by_those_in_it(count: int, ordinary: int) -> None:
+    x = torch.zeros(count, dtype=torch.float64)
+    x[-ordinary:] = 4.0
+    right = torch.where(x > 0, 0.25, torch.inf)
+    assert checked("sqrt(x).sum()", {"x": right}, x=x)["x"]["agrees"] is True
+    for index, claim in ((count // 2, 0.0), (3, -math.inf), (-1, 0.3), (-1, math.inf)):
+        wrong = right.clone()
+        wrong[index] = claim
+        assert checked("sqrt(x).sum()", {"x": wrong}, x=x)["x"]["agrees"] is False
