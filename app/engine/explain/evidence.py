@@ -6,7 +6,7 @@ a step is suspicious 19 to 29 for the outputs, 13 with a backward for the elemen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from typing import Any, Final
@@ -95,7 +95,7 @@ def gather(trace: StepTrace) -> Evidence:
         return evidence
     ones = trace.backward({ref: torch.ones_like(trace.values[ref]) for ref in live})
     evidence.gradient = {name: ones[ref] for name, ref in trace.leaves.items() if ref in ones}
-    evidence.weighted = trace.backward({ref: weights(trace.values[ref]) for ref in live})
+    evidence.weighted = trace.backward(weights_of(trace, live))
     size = sum(tensor.numel() for tensor in trace.values.values())
     if not trace.point.wide or size > HUGE:
         return evidence
@@ -108,9 +108,14 @@ def gather(trace: StepTrace) -> Evidence:
     return evidence
 
 
-def weights(tensor: Tensor) -> Tensor:
-    """Positive random cotangents."""
-    return random_like(tensor.abs(), 5).abs().to(tensor.dtype)
+def weights(tensor: Tensor, which: int = 0) -> Tensor:
+    """Positive random cotangents, others for each `which`: with the same ones p and 1 - p cancel."""
+    return random_like(tensor.abs(), 5 + 1000 * which).abs().to(tensor.dtype)  # apart from the numbers of the directions
+
+
+def weights_of(trace: StepTrace, refs: Iterable[Ref]) -> dict[Ref, Tensor]:
+    """The cotangents of some of the Function's outputs."""
+    return {ref: weights(trace.values[ref], trace.outputs.index(ref)) for ref in refs}
 
 
 def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] | None:
@@ -226,8 +231,9 @@ def _gradient_at(evidence: Evidence, leaves: Mapping[str, Tensor]) -> dict[str, 
     trace = evidence.trace
     at = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
     try:
-        outputs = [o for o in trace.point.run(at) if o.requires_grad]
-        gradients = torch.autograd.grad(outputs, list(at.values()), [weights(o) for o in outputs], allow_unused=True)
+        outputs = {k: o for k, o in enumerate(trace.point.run(at)) if o.requires_grad}
+        cotangents = [weights(o, k) for k, o in outputs.items()]
+        gradients = torch.autograd.grad(list(outputs.values()), list(at.values()), cotangents, allow_unused=True)
     except REFUSALS:
         return None
     return {name: torch.zeros_like(at[name]) if g is None else g for name, g in zip(at, gradients, strict=True)}

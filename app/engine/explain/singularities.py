@@ -32,7 +32,9 @@ def singular(evidence: Evidence, name: str) -> Iterator[Finding]:
     }
     undefined = {ref_: mask for ref_, mask in undefined.items() if bool(mask.any()) and name in trace.live[ref_]}
     if undefined:
-        reached = trace.backward({r: torch.where(m, weights(trace.values[r]), 0) for r, m in undefined.items()}).get(ref)
+        reached = trace.backward(
+            {r: torch.where(m, weights(trace.values[r], k), 0) for k, (r, m) in enumerate(undefined.items())}
+        ).get(ref)
         mask = torch.zeros_like(seen) if reached is None else (reached != 0)
         if bool((mask & ~seen).any()):
             yield _undefined(trace, next(iter(undefined)), mask & ~seen, name)
@@ -244,7 +246,7 @@ def seen_at(evidence: Evidence, name: str, record: StepRecord, kinds: Sequence[s
         mask = torch.stack([getattr(mark, kind) for kind in kinds]).any(0)
         if not bool(mask.any()):
             continue
-        for parent in record.parents:
+        for k, parent in enumerate(record.parents):
             value = trace.values[parent]
             if name not in trace.depends[parent] or not is_differentiable(value.dtype):
                 continue
@@ -253,7 +255,7 @@ def seen_at(evidence: Evidence, name: str, record: StepRecord, kinds: Sequence[s
                 if _widens(value, mask)
                 else torch.ones_like(value, dtype=torch.bool)
             )
-            seeds[parent] = torch.where(here, weights(value), 0)
+            seeds[parent] = torch.where(here, weights(value, k), 0)
     cotangents = trace.backward(seeds).get(trace.leaves[name]) if seeds else None
     return None if cotangents is None else cotangents != 0
 

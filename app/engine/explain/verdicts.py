@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-from app.engine.explain.differences.cross_check import cross_checked, cross_checked_output
+from app.engine.explain.differences.cross_check import constant_output, cross_checked, cross_checked_output
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, flat, steps_over
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import ORDER, Finding, at_step
@@ -88,6 +88,8 @@ def of_output(evidence: Evidence, index: int) -> list[Finding]:
     if not findings:
         if all(_is_constant(evidence, name) for name in trace.live[ref]):
             return evidence.checked[min(trace.live[ref])]
+        if len({other for other in trace.outputs if trace.live[other]}) > 1 and (constant := constant_output(evidence, ref)):
+            return constant
         findings = cross_checked_output(evidence, ref)
     return sorted(findings, key=lambda finding: ORDER.index(finding.verdict)) or [Finding("differentiable", "")]
 

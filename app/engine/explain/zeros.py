@@ -31,6 +31,10 @@ def zero(evidence: Evidence, name: str) -> Finding | None:
     is_by_ones = not _is_zero(evidence.weighted.get(leaf))
     if is_by_ones and not _is_zero(evidence.gradient.get(name)):
         return None
+    if is_by_ones and any(
+        not _is_zero(trace.backward({ref: one}).get(leaf)) for ref, one in ones.items() if name in trace.live[ref]
+    ):
+        return None  # p and 1 - p: of each output the gradient is not zero
     cotangents = trace.backward(ones) if is_by_ones else evidence.weighted
     for record in reversed(trace.records):
         rows = _shares(trace, record, cotangents, name)

@@ -19,7 +19,7 @@ from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.differences.own_derivative import own_derivatives, with_own_derivative
 from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
-from app.engine.explain.evidence import LARGE, Evidence, weights
+from app.engine.explain.evidence import LARGE, Evidence, weights, weights_of
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.degenerate_points import is_degenerate
@@ -54,8 +54,8 @@ def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) ->
     leaf = trace.values[trace.leaves[name]]
     if not evidence.directions or not refs or not leaf.numel() or _by_convention(evidence, name):
         return list(findings)
-    if not findings and (constant := _constant(evidence, name, refs)) is not None:
-        return [constant]
+    if not findings and (flat := _constant(evidence, name, refs)) is not None:
+        return [flat]
     lines = Lines(evidence, refs)
     lines.forwards_left //= len(trace.point.floating)
     known = torch.zeros(leaf.shape, dtype=torch.bool, device=leaf.device)
@@ -121,6 +121,14 @@ def cross_checked_output(evidence: Evidence, ref: Ref) -> list[Finding]:
     return [replace(f, mask=None, subgradient=None, derivative=None) for f in findings if f.verdict in ("kink", "singular")]
 
 
+def constant_output(evidence: Evidence, ref: Ref) -> list[Finding]:
+    """Of one output, whether it is constant between its jumps in all inputs, whatever the others are."""
+    trace = evidence.trace
+    names = sorted(trace.live[ref])
+    flat = [evidence.directions and not _by_convention(evidence, name) and _constant(evidence, name, (ref,)) for name in names]
+    return [finding for finding in flat[:1] if finding and all(flat)]
+
+
 def _by_convention(evidence: Evidence, name: str) -> bool:
     """Whether PyTorch's derivative is another than that of the value on purpose, so that differences prove nothing."""
     trace = evidence.trace
@@ -136,7 +144,7 @@ def _by_convention(evidence: Evidence, name: str) -> bool:
 def _constant(evidence: Evidence, name: str, refs: Sequence[Ref]) -> Finding | None:
     """A whole that is constant between its jumps, though none of its steps is: x - x % 1."""
     trace, point = evidence.trace, evidence.trace.point
-    gradient = evidence.weighted.get(trace.leaves[name])
+    gradient = trace.backward(weights_of(trace, refs)).get(trace.leaves[name])
     size = sum(tensor.numel() for tensor in trace.values.values())
     if gradient is None or size > LARGE or bool((gradient != 0).any()):
         return None
@@ -147,7 +155,8 @@ def _constant(evidence: Evidence, name: str, refs: Sequence[Ref]) -> Finding | N
             try:
                 outputs = dict(zip(trace.outputs, point.run({**others, name: own}), strict=True))
                 chosen = [outputs[ref] for ref in refs if outputs[ref].requires_grad]
-                gradients = torch.autograd.grad(chosen, [own], [weights(o) for o in chosen], allow_unused=True)
+                cotangents = [weights(outputs[ref], trace.outputs.index(ref)) for ref in refs if outputs[ref].requires_grad]
+                gradients = torch.autograd.grad(chosen, [own], cotangents, allow_unused=True)
             except REFUSALS:
                 return None
             whole = torch.cat([torch.view_as_real(o).reshape(-1) if o.is_complex() else o.reshape(-1) for o in chosen])
@@ -350,7 +359,7 @@ def _wrong(
 
 def _is_linear(record: StepRecord) -> bool:
     """Whether a step's rule gives twice as much of twice the cotangents; an own `backward` need not."""
-    once = [weights(o) if is_differentiable(o.dtype) and o.requires_grad else None for o in record.outputs]
+    once = [weights(o, k) if is_differentiable(o.dtype) and o.requires_grad else None for k, o in enumerate(record.outputs)]
     rows = step_vjp(record, once), step_vjp(record, [None if c is None else 2 * c for c in once])
     pairs = [(a, b) for a, b in zip(*rows, strict=True) if a is not None and b is not None]
     return all(torch.allclose(2 * a, b, rtol=_LOST, atol=0.0, equal_nan=True) for a, b in pairs)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with
-from app.engine.explain.evidence import Evidence, weights
+from app.engine.explain.evidence import Evidence, weights_of
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.quotients import UNSETTLED, Sides, confirms, sides, steps_between
@@ -85,9 +85,9 @@ class Lines:
         trace = self.evidence.trace
         size = sum(tensor.numel() for tensor in trace.values.values())
         self.forwards_left = min(_FORWARDS, int(_WORK / max(1, size)))
-        self._weights = {
-            ref: torch.ones_like(trace.values[ref]) if self.ones else weights(trace.values[ref]) for ref in self.refs
-        }
+        self._weights = (
+            {ref: torch.ones_like(trace.values[ref]) for ref in self.refs} if self.ones else weights_of(trace, self.refs)
+        )
         everything = {ref for ref in trace.outputs if trace.live[ref]}
         known = everything == set(self.refs) and not self.ones
         self._cotangents = self.evidence.weighted if known else trace.backward(self._weights)

@@ -26,7 +26,9 @@ def has_wrong_rule(trace: StepTrace, record: StepRecord) -> bool:
 
 
 def _is_wrong(trace: StepTrace, record: StepRecord, number: int) -> bool:
-    cotangents = [weights(o) if is_differentiable(o.dtype) and o.requires_grad else None for o in record.outputs]
+    cotangents = [
+        weights(o, k) if is_differentiable(o.dtype) and o.requires_grad else None for k, o in enumerate(record.outputs)
+    ]
     rows = step_vjp(record, cotangents)
     moves = {j: _direction(t, 40 * number + j) for j, t in enumerate(record.inputs) if rows[j] is not None}
     ours = sum(_real((row.conj() * moves[j]).sum()) for j, row in enumerate(rows) if row is not None)

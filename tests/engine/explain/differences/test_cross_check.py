@@ -157,3 +157,24 @@ def test_each_output_is_told_apart() -> None:
 def test_elements_further_apart_than_a_float64_can_say(x: list[float]) -> None:
     assert explained("(1 / x).sum()", x=x)["inputs"]["x"]["verdict"] == "singular"
     assert explained("relu(x).sum()", x=x)["inputs"]["x"]["verdict"] == "differentiable"
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        "sigmoid(x), 1 - sigmoid(x)",
+        "x, 1 - x",
+        "sin(x), -sin(x)",
+        "(x ** 2).sum(), -(x ** 2).sum()",
+        "x, x * 1, -2 * x",
+        "x - x % 1, x",
+    ],
+)
+def test_outputs_that_cancel_in_their_sum_are_not_constant(outputs: str) -> None:
+    report = explained(f"return {outputs}", x=[0.3, -0.6])
+    assert (report["inputs"]["x"]["verdict"], report["inputs"]["x"]["findings"]) == ("differentiable", [])
+    constant = [name for name, entry in report["outputs"].items() if entry["verdict"] == "piecewise_constant"]
+    assert len(constant) == outputs.startswith("x - x % 1")
+    assert sum(entry["verdict"] == "differentiable" for entry in report["outputs"].values()) + len(constant) == len(
+        report["outputs"]
+    )
