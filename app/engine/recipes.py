@@ -7,7 +7,7 @@ there is none, or it stops and leaves the query to the road.
 
 from __future__ import annotations
 
-import math
+import cmath
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
 from app.engine.joint.stacks import Stacks
 from app.engine.joint.witnesses import Watch, watch
-from app.engine.planning.build import leaves_of
+from app.engine.planning.build import function_bytes, leaves_of
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
 from app.query import Query
@@ -128,7 +128,11 @@ class Recipe:
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self._count = 0  # results, without what confirms them
         self._constants = [tensor for start in starts if start is not None for tensor in start.tensors]
-        self.bytes = sum(buffer.bytes for buffer in self._buffers) + sum(constant.nbytes for constant in self._constants)
+        self.bytes = (
+            sum(part.bytes for part in self._buffers)
+            + sum(value.nbytes for value in self._constants)
+            + function_bytes(function)
+        )
         sent_bytes = sum(data.data.nbytes for _, data in leaves_of({**query.inputs, **query.cotangent}))
         self.is_brief = prepared.plan.flops < _BRIEF_FLOPS and sent_bytes <= _BRIEF_BYTES
         self.joint = Joint()
@@ -184,7 +188,7 @@ class Recipe:
     def _is_confirmed(self, values: Sequence[Tensor]) -> bool:
         pairs = values[self._count : len(values) - self._witnesses]
         witnesses = values[len(values) - self._witnesses :] if self._witnesses else ()
-        return (not pairs or are_close(pairs)) and all(math.isfinite(witness.item()) for witness in witnesses)
+        return (not pairs or are_close(pairs)) and all(cmath.isfinite(witness.item()) for witness in witnesses)
 
     def _values(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The results, behind them pairs that have to be close, and witnesses that have to be finite; no number is read. None as of `run`."""
@@ -311,7 +315,7 @@ def _is_by_rows(query: Query, plan: Plan) -> bool:
     return query.format == "dense" and plan.method == "reverse" and together
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class PreparedReply:
     """A recipe with what is said around its numbers.
 
@@ -332,31 +336,31 @@ class Recipes:
     """The recipes of one worker by signature; where there are too many, the least recently used go.
 
     Attributes:
+        kept: recipe, or none, with its bytes.
         proofs: of joint graphs of those that come often.
     """
 
     def __init__(self, batching: Batching = "exact") -> None:
         self._batching: Batching = batching
         self.proofs = Proofs()
-        self._by_signature: BoundedCache[Hashable, tuple[PreparedReply | None, int]] = BoundedCache(
-            _BYTES_LIMIT, itemgetter(1), _COUNT_LIMIT
-        )
+        self.kept: BoundedCache[Hashable, tuple[PreparedReply | None, int]]
+        self.kept = BoundedCache(_BYTES_LIMIT, itemgetter(1), _COUNT_LIMIT)
         self._seen: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
         """Recipes, without the signatures that have none."""
-        return sum(prepared_reply is not None for prepared_reply, _ in self._by_signature.values())
+        return sum(prepared_reply is not None for prepared_reply, _ in self.kept.values())
 
     def get(self, signature: Hashable) -> PreparedReply | None:
         """The recipe of this signature, if it has one."""
         try:
-            return self._by_signature[signature][0]
+            return self.kept[signature][0]
         except KeyError:
             return None
 
     def is_due(self, signature: Hashable) -> bool:
         """Whether this signature comes for the second time: then it is worth a recipe. Where it turned out to have none, it is not."""
-        if signature in self._by_signature:
+        if signature in self.kept:
             return False
         mark = hash(signature)
         if mark in self._seen:
@@ -370,7 +374,7 @@ class Recipes:
     def add(self, signature: Hashable, prepared_reply: PreparedReply | None, size: int) -> None:
         """Keep a recipe, or that there is none; `size`: bytes of the signature and of what belongs to it."""
         size += _GRAPH_BYTES + (0 if prepared_reply is None else prepared_reply.recipe.bytes)
-        self._by_signature.keep(signature, (prepared_reply, size))
+        self.kept.keep(signature, (prepared_reply, size))
 
     def note(self, signature: Hashable, prepared_reply: PreparedReply, numbers: Sequence[Numbers], seconds: float) -> None:
         """A query of this signature was answered by its recipe, computed in so many seconds."""
@@ -390,6 +394,6 @@ class Recipes:
         recipe = prepared_reply.recipe
         if not is_done:
             recipe.joint.forget()
-        entry = self._by_signature.get(signature)
+        entry = self.kept.get(signature)
         if entry is not None and entry[0] is prepared_reply:
-            self._by_signature.keep(signature, (prepared_reply, entry[1] + recipe.joint.bytes + recipe.stacks.bytes))
+            self.kept.keep(signature, (prepared_reply, entry[1] + recipe.joint.bytes + recipe.stacks.bytes))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -42,7 +43,6 @@ _HELD_BYTES: Final = 64 << 10  # of replies that wait, as large as a small query
 _STACK_LEFT_S: Final = 0.1  # until the deadline of a query that is computed with others: a stack takes a hundredth of it
 _IMPROVED_AFTER: Final = 64  # answers: then a step of improving is made although others wait
 _HEADINGS_LIMIT: Final = 256  # what is asked besides bodies: a handful for each client program; some 500 bytes each
-_METAS_LIMIT: Final = 512  # as many as there are recipes, some 200 bytes each
 _ENDPOINT: Final = (
     b',"endpoint":'  # begins what is asked, behind the request's id (job.py); within a JSON string its quotes are escaped
 )
@@ -70,7 +70,7 @@ class Worker:
         self._waiting: deque[Frame] = deque()
         self._looked_at: dict[int, TakenApart | None] = {}  # queries that wait and are taken apart already, by number
         self._headings: dict[bytes, _Heading] = {}
-        self._metas: dict[object, bytes] = {}
+        self._metas: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()  # of recipes that are kept
         self._held: list[Buffer] = []  # replies to be sent with those that follow
         self._held_since = 0.0
         self._held_bytes = 0
@@ -198,8 +198,6 @@ class Worker:
     def _hold_repeated(self, number: int, prepared: object, reply: Reply) -> None:
         meta = self._metas.get(prepared)
         if meta is None:
-            if len(self._metas) >= _METAS_LIMIT:
-                self._metas.clear()
             meta = self._metas[prepared] = orjson.dumps(_meta(reply) | {"timings": {}})[:-2]
         meta = b'%b"compute":%.7f,"encode":%.7f}}' % (meta, reply.timings["compute"], reply.timings["encode"])
         self._hold(self._bodies.reply(number, meta, reply.buffers, self._receive_all))

@@ -18,7 +18,7 @@ from app.catalogue.facts import short, values
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BOUNDS
 from app.engine.stepwise.conditioning import can_be_ill_conditioned
-from app.engine.stepwise.degenerate_points import MatrixTest, steps_with_test
+from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, steps_with_test
 from app.engine.stepwise.point import name_of
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
@@ -96,12 +96,22 @@ def watch(query: Query, prepared: Prepared, *, is_binary: bool) -> Watch | None:
         noted = (called & values("degenerate").keys()) | can_be_ill_conditioned(function)
         if not noted <= BOUNDS.keys() or (noted and not _bound_matrices(function, prepared.wrt, watched, witnesses)):
             return None
-        if "outputs" not in query.want and (is_binary or not called <= BOUNDED):
+        is_narrow = _is_narrow(query, prepared)  # a finite number that came may be infinite there
+        steps = [node for node in function.graph.nodes if node.op == "call_function"]
+        if "outputs" not in query.want and (is_binary or is_narrow or not all(map(is_bounded, steps))):
             floating = [output.dtype.is_floating_point for output in prepared.plan.outputs]
             witnesses += [partial(_total_of_output, index) for index, is_floating in enumerate(floating) if is_floating]
-        if _is_narrow(query, prepared):
+        if is_narrow:
             _watch_overflow(function, watched, witnesses)
     return Watch(Witnessed(function, list(watched), witnesses) if witnesses else function.call, len(witnesses))
+
+
+def is_bounded(node: fx.Node) -> bool:
+    """Whether a step makes finite numbers of finite ones: as it is asked (`round(x, 5)` multiplies first), and of what it is asked."""
+    asked = (*node.args[1:], *node.kwargs.values())
+    is_plain = not any(isinstance(value, torch.dtype) for value in asked) and not (name_of(node) == "round" and asked)
+    real = not any(value.is_complex() for each in node.all_input_nodes for value in tensors_in(each.meta.get("val")))
+    return name_of(node) in BOUNDED and is_plain and real
 
 
 def _bound_matrices(function: Function, wrt: Sequence[str], watched: dict[fx.Node, None], witnesses: list[Witness]) -> bool:
@@ -110,8 +120,8 @@ def _bound_matrices(function: Function, wrt: Sequence[str], watched: dict[fx.Nod
     for node in nodes:
         if node.target is operator.getitem:  # of a result with several members
             continue
-        bound, matrix = BOUNDS[name_of(node)], next(iter(node.all_input_nodes), None)
-        if matrix is None or not any(matrix is argument for argument in (*node.args, *node.kwargs.values())):
+        bound, matrix = BOUNDS[name_of(node)], first_argument(node)
+        if not isinstance(matrix, fx.Node):
             return False
         watched.update(dict.fromkeys((matrix, node)))
         witnesses.append(partial(_bounded, bound, node, matrix, passed))
@@ -140,7 +150,7 @@ def _watch_overflow(function: Function, watched: dict[fx.Node, None], witnesses:
     """A witness for each step that may overflow; of views, whose numbers are another's, there is none."""
     for node in function.graph.nodes:
         floating = [value for value in tensors_in(node.meta.get("val")) if is_differentiable(value.dtype)]
-        if node.op == "call_function" and name_of(node) not in BOUNDED and not all(value._is_view() for value in floating):
+        if node.op == "call_function" and not is_bounded(node) and not all(value._is_view() for value in floating):
             watched[node] = None
             witnesses.append(partial(_total, node))
 

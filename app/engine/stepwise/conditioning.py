@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import values
-from app.engine.stepwise.degenerate_points import MatrixTest, measured_steps
+from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, measured_steps
 from app.engine.stepwise.point import argument_of, name_of
 from app.program.function import Function
 
@@ -74,7 +74,8 @@ def _matrix_of(node: fx.Node) -> fx.Node | None:
         return tensors[pivots[0] - 1] if pivots and pivots[0] else None
     if name in ("cholesky_solve", "triangular_solve"):
         return tensors[1] if len(tensors) > 1 else None
-    return tensors[0] if tensors else None
+    first = first_argument(node)
+    return first if isinstance(first, fx.Node) else None
 
 
 def _is_of_pivots(node: fx.Node) -> bool:

@@ -14,6 +14,8 @@ from app.program.function import Function
 
 # (the step's node, its matrix, its result, the calls that derivatives pass) → for each matrix whether it is one of those, or a number that
 # says how near it is to one; no value is looked at, so that it holds under vmap.
+# How PyTorch names the matrix where arguments are written by name (torch.linalg: `A`; elsewhere `input`; a method's `self`).
+_FIRST: Final = ("A", "input", "self")
 MatrixTest = Callable[[fx.Node, Tensor, Any, Collection[fx.Node]], Tensor]
 
 
@@ -29,6 +31,13 @@ def degenerate_steps(
     return [node for node, flag in measured_steps(TESTS, function, leaves, seed, batched, wrt, outputs) if flag]
 
 
+def first_argument(node: fx.Node) -> Any:
+    """What PyTorch's signature names first, in whatever order the arguments are written: `solve(B=b, A=a)` is of `a`."""
+    if node.args:
+        return node.args[0]
+    return next((node.kwargs[name] for name in _FIRST if name in node.kwargs), next(iter(node.kwargs.values()), None))
+
+
 def measured_steps(
     tests: Mapping[str, MatrixTest],
     function: Function,
@@ -37,12 +46,12 @@ def measured_steps(
     batched: Collection[str] = (),
     wrt: Collection[str] | None = None,
     outputs: Collection[str] | None = None,
-    matrix_of: Callable[[fx.Node], Any] = lambda node: node.args[0] if node.args else next(iter(node.kwargs.values())),
+    matrix_of: Callable[[fx.Node], Any] | None = None,
 ) -> list[tuple[fx.Node, float]]:
     """The steps that have a test, and the largest of what it gives for their matrices.
 
     Arguments:
-        matrix_of: where a step's matrix comes from; its first argument, unless it is said otherwise.
+        matrix_of: where a step's matrix comes from; `first_argument`, unless it is said otherwise.
         batched: leaves with a leading axis of samples; of a step the sample counts that gives the most.
         wrt, outputs: only steps that a derivative of these outputs by these leaves passes; None: of all of them.
     """
@@ -54,7 +63,7 @@ def measured_steps(
         point = Point(function, at, seed, wide=False)
         point.run({})
         results = point.results()
-        return [_measure(tests[name_of(node)], node, matrix_of(node), results, passed) for node in nodes]
+        return [_measure(tests[name_of(node)], node, (matrix_of or first_argument)(node), results, passed) for node in nodes]
 
     try:
         with torch.no_grad():

@@ -169,3 +169,48 @@ def test_what_is_bounded_makes_finite_numbers_of_finite_ones(name: str, dtype: t
         assert "NaN" not in str(answer["outputs"])
     else:
         assert bool(getattr(numbers, name)().isfinite().all())
+
+
+# Learnt at the first numbers, asked at the second, of which the whole road says something.
+LATER: dict[str, tuple[dict[str, Any], list[Any], Any]] = {
+    "solve of named arguments": (
+        {"program": "torch.linalg.solve(B=torch.ones(2, 1, dtype=A.dtype), A=A).sum()", "want": ["gradient"]},
+        [{"A": [[2.0 + k, 1.0], [1.0, 3.0]]} for k in range(3)],
+        {"A": [[1.0, 1.0], [1.0, 1.00000000000001]]},
+    ),
+    "round to decimals": (
+        {"operation": "round", "parameters": {"decimals": 5}, "want": ["vjp"]},
+        [{"input": {"data": [1.0 + k, 2.5], "dtype": "float32"}} for k in range(3)],
+        {"input": {"data": [1e36, 2.5], "dtype": "float32"}},
+    ),
+    "softmax in a narrow dtype": (
+        {"program": "s = softmax(y, dim=0, dtype=torch.float16)\nreturn (x * torch.where(s > 0.5, 1.0, 2.0)).sum()", "wrt": ["x"], "want": ["vjp"]},
+        [{"x": [1.0, 2.0], "y": [1.0 + k, 1.0]} for k in range(3)],
+        {"x": [1.0, 2.0], "y": [1e6, 1.0]},
+    ),
+    "a number that is infinite in the query's dtype": (
+        {"program": "maximum(x, sin(y))", "dtype": "float32", "wrt": ["x"], "want": ["vjp"]},
+        [{"x": [1.0, 2.0], "y": [1.0 + k, 1.0]} for k in range(3)],
+        {"x": [1.0, 2.0], "y": [1e39, 1.0]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_noted_later_is_noted(name: str) -> None:
+    road, (query, first, second) = Road(Limits(), "cpu"), LATER[name]
+    learnt(road, [query | {"inputs": inputs} for inputs in first])
+    said = by_whole_road(road, query | {"inputs": second})
+    assert orjson.loads(said)["notes"]
+    assert reply_of(road, query | {"inputs": second}) == said
+
+
+def test_a_long_program_counts_with_its_graph() -> None:
+    road = Road(Limits(), "cpu")
+    short, long = ("\n".join(["y = x", *["y = sin(y)"] * count, "return y.sum()"]) for count in (1, 300))
+    sizes = []
+    for text in (short, long):
+        before = road.recipes.kept.bytes
+        learnt(road, [{"program": text, "inputs": {"x": [0.5 + k]}, "want": ["gradient"]} for k in range(3)])
+        sizes.append(road.recipes.kept.bytes - before)
+    assert sizes[1] > 10 * sizes[0]
