@@ -15,8 +15,13 @@ from app.engine.check.objective import Differentiated
 from app.engine.stepwise.one_sided import scale_of
 from app.engine.stepwise.point import REFUSALS
 
-_FEWEST: Final = 9  # tied elements; of fewer each corner of the hull is looked at
+_FEWEST: Final = 4  # tied elements; of three, sorted and weighted, the six corners of the hull are looked at one by one
 _ORDERS: Final = 6  # random orders of the tie, each tried in another order too: chance makes no step symmetric six times
+# In steps, from the middle of the tie: all of it on one side of a kink of its own order statistic, as that of relu(-x.max()).
+_SHIFTS: Final = (0.0, 2.0, -2.0)
+_MOST_MIXED: Final = (
+    4096  # tied elements whose kinds of permutations are mixed; a linear program of that size takes a second at most
+)
 # Relative to an element, between the first and the last of the tie: a thousand tied elements stay apart by their own part of it.
 _STEP: Final = 2.0**-30
 _ALIKE: Final = 1e-6  # of the largest: what a smooth derivative changes by within that step, a thousand times over
@@ -29,7 +34,7 @@ class Exchange:
 
     Attributes:
         tied: flat indices of its elements.
-        derivatives: one for each order that was tried, shape [orders, rows, elements], that by the tied ones in falling order.
+        derivatives: one for each order and shift that was tried, shape [orders, rows, elements], that by the tied ones in falling order.
     """
 
     tied: Tensor
@@ -45,9 +50,9 @@ class Exchange:
         tied = (leaf.reshape(-1) == values[counts.argmax()]).nonzero().reshape(-1)
         generator = torch.Generator().manual_seed(len(tied))
         derivatives = []
-        for _ in range(_ORDERS):
+        for shift in _SHIFTS * _ORDERS:
             one, other = (torch.randperm(len(tied), generator=generator, device="cpu").to(leaf.device) for _ in range(2))
-            seen = [_derivative(objective, name, tied, order) for order in (one, one[other])]
+            seen = [_derivative(objective, name, tied, order, shift) for order in (one, one[other])]
             first, second = seen
             if first is None or second is None:
                 return None
@@ -74,15 +79,22 @@ class Exchange:
             expected[self.tied].sort(descending=True).values.cumsum(0),
             _SLACK * own.abs().sum(1) + doubt[self.tied].sum(),
         )
+        is_majorised = False
         for derivative, allowed in zip(own, slack, strict=True):
             sums = derivative[self.tied].cumsum(0)
-            is_majorised = bool((wanted <= sums + allowed).all()) and bool((wanted[-1] - sums[-1]).abs() <= allowed)
-            is_beside = bool(
-                ((expected - derivative).abs()[beside] <= (_SLACK * size + _ALIKE * allowed + doubt)[beside]).all()
-            )
-            if is_majorised and is_beside:
+            is_below = bool((wanted <= sums + allowed).all()) and bool((wanted[-1] - sums[-1]).abs() <= allowed)
+            is_majorised |= is_below
+            if is_below and not bool(
+                ((expected - derivative).abs()[beside] > (_SLACK * size + _ALIKE * allowed + doubt)[beside]).any()
+            ):
                 return True
-        return False if is_one else None
+        if is_one:  # what stands beside the tie may lie at kinks of its own
+            return None if is_majorised else False
+        kinds = own.unique(dim=0)
+        allowed_beside = (_SLACK * size + doubt)[beside]
+        sums = kinds[:, self.tied].cumsum(1)
+        is_mixed = _is_mixed(sums, kinds[:, beside], wanted, expected[beside], float(slack.min()), allowed_beside)
+        return True if is_mixed else None
 
     def range_of(self, ours: Tensor) -> tuple[Tensor, Tensor]:
         """The least and the largest derivative of each tied element, shape of `ours`; ∞ and -∞ of others."""
@@ -94,11 +106,34 @@ class Exchange:
         return low.reshape(ours.shape), high.reshape(ours.shape)
 
 
-def _derivative(objective: Differentiated, name: str, tied: Tensor, order: Tensor) -> Tensor | None:
-    """The derivative where the tied elements are moved apart in this order, shape [rows, elements]; None where it is not to be had."""
+def _is_mixed(sums: Tensor, others: Tensor, wanted: Tensor, expected: Tensor, slack: float, slack_beside: Tensor) -> bool:
+    """Whether some mixture of the kinds majorises: the permutations of a mixture of falling vectors are the mixtures of theirs.
+
+    Arguments:
+        sums: of each kind's largest derivatives, shape [kinds, tied]; `wanted` those of the expected ones, [tied].
+        others: of each kind beside the tie, shape [kinds, others]; `expected` and `slack_beside` of each, [others].
+    """
+    from scipy.optimize import linprog  # half a second, which only few checks need
+
+    if sums.shape[1] + others.shape[1] > _MOST_MIXED:
+        return False
+    below = torch.cat([-sums, sums[:, -1:], others, -others], 1).T
+    limits = torch.cat([slack - wanted, slack + wanted[-1:], expected + slack_beside, slack_beside - expected])
+    largest = float(sums.abs().max().clamp(min=1e-300))  # the solver's own tolerance, 1e-7, is absolute
+    below, limits = below / largest, limits / largest
+    weights = torch.ones(1, len(sums), dtype=torch.float64)
+    solved = linprog(torch.zeros(len(sums)).numpy(), below.cpu().numpy(), limits.cpu().numpy(), weights.numpy(), [1.0])
+    return bool(solved.status == 0)
+
+
+def _derivative(objective: Differentiated, name: str, tied: Tensor, order: Tensor, shift: float) -> Tensor | None:
+    """The derivative where the tied elements are moved apart in this order, and all by `shift` steps; None where it is not to be had.
+
+    Shape [rows, elements].
+    """
     leaf = objective.point.leaves[name]
     sides = torch.zeros_like(leaf).reshape(-1)
-    sides[tied] = torch.linspace(-1, 1, len(tied), dtype=leaf.dtype, device=leaf.device)[order]
+    sides[tied] = shift + torch.linspace(-1, 1, len(tied), dtype=leaf.dtype, device=leaf.device)[order]
     try:
         derivative = objective.derivative({name: leaf + _STEP * scale_of(leaf) * sides.reshape(leaf.shape)})[name]
     except REFUSALS:

@@ -41,6 +41,10 @@ _ALONE: Final = 24  # kinks that are moved one by one, to see which of them hang
 _BASES, _FARTHER = 3, 100.0  # other sides from which each is moved to its own other side, a hundred times as far
 _CORNERS: Final = 96  # gradients of which a hull is made
 _FEW: Final = 8  # kinks that hang together of which so many gradients show every corner: 8 tied maxima have 8
+_OFTEN: Final = 4  # times that each corner was come to, on average: else some may not have been seen, as of 720 orders of six
+# All on one side of the point, farther than they lie apart: the largest of twenty lies below it on one random side in a million.
+_SHIFTS: Final = (2.0, -2.0)
+_SHIFTED, _EACH_SHIFT = 2, 8  # patterns that are shifted along each direction, and the part of the corners' that is; chosen
 _RANKS: Final = 4  # tied elements of which each takes each place in so many patterns, but for one tie in a thousand
 _PROVED_ROWS: Final = 8  # of a derivative: each has a hull of its own, of up to `_CORNERS` gradients; chosen
 _REFINED: Final = 6  # times that a hull is refined towards a point outside it: that of a circle closes in quadratically
@@ -194,7 +198,9 @@ class Subgradients:
         of_each: list[
             tuple[Tensor, Tensor]
         ] = []  # products, and of the magnitudes: a gradient at a time, for each may be large
-        fresh = (self._near(sides_of(self._leaf, _FRESH + k).reshape(-1)) for k in range(PATTERNS))
+        sides = [sides_of(self._leaf, _FRESH + k).reshape(-1) for k in range(PATTERNS)]
+        sides += [side + shift * along.sign() for side in sides[:_SHIFTED] for shift in _SHIFTS for along in directions]
+        fresh = (self._near(each) for each in sides)
         for gradient in chain(self.seen, fresh):
             if gradient is None:
                 return False
@@ -244,14 +250,13 @@ class Subgradients:
         return [sorted(group) for group in groups]
 
     def _outside(self, group: list[int], expected: Tensor) -> bool | None:
-
-        corners = [
-            corner
-            for k in range(_CORNERS)
-            if (corner := self._corner(sides_of(self._leaf, 300 + k).reshape(-1), group)) is not None
-        ]
+        """Whether `expected` lies outside the hull at the kinks `group`; None where some of its corners may not have been seen."""
+        sides = [sides_of(self._leaf, 300 + k).reshape(-1) for k in range(_CORNERS)]
+        sides += [side + shift for side in sides[: len(sides) // _EACH_SHIFT] for shift in _SHIFTS]
+        corners = [corner for each in sides if (corner := self._corner(each, group)) is not None]
         if not corners:
             return None
+        are_all_seen = len(group) <= _FEW and len(torch.unique(torch.stack(corners), dim=0)) <= len(corners) // _OFTEN
         believed = expected.reshape(len(expected), -1)[:, group]
         for row in range(len(believed)):
             points = [corner[row] for corner in corners]
@@ -267,7 +272,7 @@ class Subgradients:
                     points += [] if corner is None else [corner[row]]
             else:
                 if distance > 100 * _HULL:
-                    return True if len(group) <= _FEW else None
+                    return True if are_all_seen else None
         return False
 
     def _corner(self, sides: Tensor, group: list[int]) -> Tensor | None:

@@ -59,3 +59,36 @@ def test_elements_that_cannot_change_places_are_not_taken_for_such() -> None:
     zeros = torch.zeros(40, dtype=torch.float64)
     assert checked("(c * relu(x)).sum()", {"x": 0.5 * c}, x=zeros, c=c)["x"]["agrees"] is True
     assert checked("(c * relu(x)).sum()", {"x": 0.5 * c.flip(0)}, x=zeros, c=c)["x"]["agrees"] is False
+
+
+# Program, the value of all tied elements, and the sum of the derivatives of one that is right.
+OUTER: Final = (
+    ("relu(-x.max())", 0.0, -1.0),
+    ("relu(1 - x.max())", 1.0, -1.0),
+    ("relu(x.min())", 0.0, 1.0),
+    ("x.min().clamp(min=0)", 0.0, 1.0),
+    ("x.max().abs()", 0.0, -1.0),
+    ("(median(x) - 2).abs()", 2.0, 1.0),
+    ("1e-9 * relu(-x.max())", 0.0, -1e-9),
+)
+
+
+@pytest.mark.parametrize("size", [4, 8, 9, 20])
+@pytest.mark.parametrize(("text", "value", "total"), OUTER)
+def test_both_sides_of_a_kink_of_the_ties_own_order_statistic_are_seen(
+    text: str, value: float, total: float, size: int
+) -> None:
+    x = torch.full((size,), value, dtype=torch.float64)
+    one, mean = torch.zeros_like(x), torch.full_like(x, total / size)
+    one[2] = total
+    for believed in (one, mean, 0.4 * one + 0.3 * mean):
+        assert checked(text, {"x": believed}, x=x)["x"]["agrees"] is True
+    for wrong in (3 * one, 1.5 * total * torch.eye(size, dtype=torch.float64)[0]):
+        assert checked(text, {"x": wrong}, x=x)["x"]["agrees"] is False
+
+
+def test_another_tie_beside_the_largest_leaves_its_own_derivatives_free() -> None:
+    x = torch.cat([torch.ones(9, dtype=torch.float64), torch.full((8,), 2.0, dtype=torch.float64)])
+    believed = torch.zeros_like(x)
+    believed[[3, 14]] = 1.0
+    assert checked("x[:9].max() + x[9:].max()", {"x": believed}, x=x)["x"]["agrees"] is not False

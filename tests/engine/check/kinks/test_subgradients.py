@@ -73,3 +73,22 @@ def test_a_fault_of_pytorch_beside_many_ties_is_still_named(beside: str, count: 
 def test_the_rows_of_a_sorted_tie() -> None:
     x = _ones(12)
     assert checked("sort(x).values", x=x, kind="jacobian")["x"]["agrees"] is not False
+
+
+@pytest.mark.parametrize("count", range(3, 10))
+def test_every_order_of_the_weights_of_a_sorted_tie_agrees(count: int) -> None:
+    w = torch.arange(count, dtype=torch.float64)
+    for believed in (w.flip(0), w.roll(-1), w.roll(2)):
+        assert checked("(x.sort().values * w).sum()", {"x": believed}, x=_ones(count), w=w)["x"]["agrees"] is True
+    too_far = w.clone()
+    too_far[[0, -1]] += torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    assert checked("(x.sort().values * w).sum()", {"x": too_far}, x=_ones(count), w=w)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+def test_corners_of_which_some_were_not_seen_prove_nothing_wrong(count: int) -> None:
+    """Elements that cannot change places: each has a slope of its own, and their orders are too many to be seen."""
+    w, c = torch.arange(count, dtype=torch.float64), 1 + torch.arange(count, dtype=torch.float64) / 10
+    for order in (w.flip(0), w.roll(1), w.roll(2)):
+        verdict = checked("((c * x).sort().values * w).sum()", {"x": c * order}, x=0 * w, w=w, c=c)
+        assert verdict["x"]["agrees"] is not False
