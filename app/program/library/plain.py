@@ -38,7 +38,7 @@ _TYPES: Final[dict[str, Any]] = {
 }
 # NumPy's functions on plain numbers that math has under another name.
 NUMPY: Final = {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "power": "pow", "absolute": "fabs", "abs": "fabs", "mod": "fmod",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "power": "pow", "absolute": "fabs", "abs": "fabs",
 }  # fmt: skip
 
 
@@ -49,9 +49,30 @@ NUMPY_ARRAYS: Final = {
 }  # fmt: skip
 NUMPY_OPERATIONS: Final = {
     "concatenate": "cat", "clip": "clamp", "power": "pow", "absolute": "abs", "transpose": "t", "conjugate": "conj", "expand_dims": "unsqueeze",
-    "repeat": "repeat_interleave", "max": "amax", "min": "amin",
+    "repeat": "repeat_interleave", "max": "amax", "min": "amin", "mod": "remainder", "median": "quantile", "split": "tensor_split",
+    "array_split": "tensor_split",
+}  # fmt: skip
+# NumPy's names that PyTorch has for something else: what to write for NumPy's meaning.
+NUMPY_OTHERWISE: Final = {
+    "sort": "Write `torch.sort(a).values`.", "gradient": "Write `torch.gradient(a)[0]`.", "nanmedian": "Write `torch.nanquantile(a, 0.5)`.",
+    "nonzero": "Write `torch.nonzero(a, as_tuple=True)`.", "histogram": "Write `torch.histc(a, bins, min, max)`.",
+    "meshgrid": "Write `torch.meshgrid(a, b, indexing=\"xy\")`.",
 }  # fmt: skip
 NUMPY_LISTS: Final = ("concatenate", "stack", "hstack", "vstack", "dstack")
+
+
+def numpy_arguments(name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[tuple[Value, ...], dict[str, Value]]:
+    """The arguments of NumPy's function as PyTorch's takes them: `np.std` divides by n, `np.median` is the quantile at a half."""
+    if name in NUMPY_OTHERWISE and "indexing" not in kwargs:
+        raise Refusal(f"`np.{name}` is not in the language: PyTorch's `{name}` is another.", NUMPY_OTHERWISE[name])
+    if name in ("std", "var"):
+        if len(args) > 2:
+            raise Refusal(f"`np.{name}` takes an array and an axis by position here.", "Give the others by name: `ddof=1`.")
+        rest = {key: value for key, value in kwargs.items() if key not in ("ddof", "correction")}
+        return args, {**rest, "correction": kwargs.get("ddof", kwargs.get("correction", 0))}
+    if name == "median" and args:
+        return (args[0], 0.5, *args[1:]), kwargs
+    return args, kwargs
 
 
 def limits(short: str, args: tuple[Value, ...], default: torch.dtype) -> torch.finfo | torch.iinfo:

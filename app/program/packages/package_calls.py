@@ -28,7 +28,7 @@ def _is_array(value: list[Value] | tuple[Value, ...], name: str, position: int) 
     """Whether NumPy takes a list or tuple for an array: the first argument, and the second of arithmetic."""
     return (
         position == 0
-        or (isinstance(value, list) and name != "einsum")
+        or (isinstance(value, list) and name not in ("einsum", "split", "array_split"))
         or name in ("multiply", "add", "subtract", "divide", "dot")
     )
 
@@ -126,6 +126,8 @@ class Packages:
 
         def called(args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
             tensors = nesting.leaves([list(args), kwargs])
+            if not tensors and name in ("mod", "remainder") and all(map(static.is_number, args)):
+                return self._builtins.operate(emit, "%", *args)
             if not tensors and name in (*static.MATH, *plain.NUMPY):
                 return plain.number(plain.NUMPY.get(name, name), args)
             if any(self._trace.is_live(tensor) for tensor in tensors):
@@ -136,7 +138,7 @@ class Packages:
                 else a
                 for i, a in enumerate(args)
             )
-            return self._operation(emit, operation, stacked, kwargs)
+            return self._operation(emit, operation, *plain.numpy_arguments(name, stacked, kwargs))
 
         return called
 
