@@ -336,31 +336,31 @@ class Recipes:
     """The recipes of one worker by signature; where there are too many, the least recently used go.
 
     Attributes:
-        kept: recipe, or none, with its bytes.
+        by_signature: recipe, or none, with its bytes.
         proofs: of joint graphs of those that come often.
     """
 
     def __init__(self, batching: Batching = "exact") -> None:
         self._batching: Batching = batching
         self.proofs = Proofs()
-        self.kept: BoundedCache[Hashable, tuple[PreparedReply | None, int]]
-        self.kept = BoundedCache(_BYTES_LIMIT, itemgetter(1), _COUNT_LIMIT)
+        self.by_signature: BoundedCache[Hashable, tuple[PreparedReply | None, int]]
+        self.by_signature = BoundedCache(_BYTES_LIMIT, itemgetter(1), _COUNT_LIMIT)
         self._seen: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
         """Recipes, without the signatures that have none."""
-        return sum(prepared_reply is not None for prepared_reply, _ in self.kept.values())
+        return sum(prepared_reply is not None for prepared_reply, _ in self.by_signature.values())
 
     def get(self, signature: Hashable) -> PreparedReply | None:
         """The recipe of this signature, if it has one."""
         try:
-            return self.kept[signature][0]
+            return self.by_signature[signature][0]
         except KeyError:
             return None
 
     def is_due(self, signature: Hashable) -> bool:
         """Whether this signature comes for the second time: then it is worth a recipe. Where it turned out to have none, it is not."""
-        if signature in self.kept:
+        if signature in self.by_signature:
             return False
         mark = hash(signature)
         if mark in self._seen:
@@ -374,7 +374,7 @@ class Recipes:
     def add(self, signature: Hashable, prepared_reply: PreparedReply | None, size: int) -> None:
         """Keep a recipe, or that there is none; `size`: bytes of the signature and of what belongs to it."""
         size += _GRAPH_BYTES + (0 if prepared_reply is None else prepared_reply.recipe.bytes)
-        self.kept.keep(signature, (prepared_reply, size))
+        self.by_signature.keep(signature, (prepared_reply, size))
 
     def note(self, signature: Hashable, prepared_reply: PreparedReply, numbers: Sequence[Numbers], seconds: float) -> None:
         """A query of this signature was answered by its recipe, computed in so many seconds."""
@@ -394,6 +394,6 @@ class Recipes:
         recipe = prepared_reply.recipe
         if not is_done:
             recipe.joint.forget()
-        entry = self.kept.get(signature)
+        entry = self.by_signature.get(signature)
         if entry is not None and entry[0] is prepared_reply:
-            self.kept.keep(signature, (prepared_reply, entry[1] + recipe.joint.bytes + recipe.stacks.bytes))
+            self.by_signature.keep(signature, (prepared_reply, entry[1] + recipe.joint.bytes + recipe.stacks.bytes))

@@ -210,7 +210,7 @@ def test_a_long_program_counts_with_its_graph() -> None:
     short, long = ("\n".join(["y = x", *["y = sin(y)"] * count, "return y.sum()"]) for count in (1, 300))
     sizes = []
     for text in (short, long):
-        before = road.recipes.kept.bytes
+        before = road.recipes.by_signature.bytes
         learnt(road, [{"program": text, "inputs": {"x": [0.5 + k]}, "want": ["gradient"]} for k in range(3)])
-        sizes.append(road.recipes.kept.bytes - before)
+        sizes.append(road.recipes.by_signature.bytes - before)
     assert sizes[1] > 10 * sizes[0]

@@ -90,7 +90,7 @@ class Exchange:
                 return True
         if is_one:  # what stands beside the tie may lie at kinks of its own
             return None if is_majorised else False
-        kinds = own.unique(dim=0)
+        kinds = torch.unique(own, dim=0)
         allowed_beside = (_SLACK * size + doubt)[beside]
         sums = kinds[:, self.tied].cumsum(1)
         is_mixed = _is_mixed(sums, kinds[:, beside], wanted, expected[beside], float(slack.min()), allowed_beside)
