@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 import torch
 
 from app.catalogue.better_rules import FORMULAS
 from app.engine.explain.branches import branch_findings, reading
-from app.engine.explain.evidence import evidence_at
+from app.engine.explain.evidence import LARGE, Evidence, evidence_at
 from app.engine.explain.findings import Finding
 from app.engine.explain.formulas import formula_of
 from app.engine.explain.verdicts import of_input, of_output
-from app.engine.stepwise.point import Points, step_of
+from app.engine.stepwise.point import REFUSALS, Points, step_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.program.function import Function
 
@@ -38,9 +39,10 @@ def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
         function = points.function
         # In the dtypes that were sent, where a step insists on them.
         seen = points.widest(evidence_at)
+        as_sent = cache(lambda: _as_sent(points, seen))
         names = sorted(function.leaves, key=lambda name: name not in (wrt or ()))
         report: dict[str, Any] = {
-            "inputs": {name: _entry(of_input(seen, name)) for name in names},
+            "inputs": {name: _entry(of_input(seen, name, as_sent)) for name in names},
             "outputs": {name: _entry(of_output(seen, k)) for k, name in enumerate(function.outputs)},
             "steps": _steps(seen.trace),
         }
@@ -61,6 +63,18 @@ def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
         if not seen.directions and seen.weighted:
             report["probed"] = False  # too large, or not to be had in float64: kinks and jumps are not reported
         return report
+
+
+def _as_sent(points: Points, seen: Evidence) -> Evidence | None:
+    """What is seen in the dtypes that were sent; None where these are as wide, or it would take much memory beside what is seen already."""
+    trace = seen.trace
+    as_wide = all(leaf.dtype == points.leaves[name].dtype for name, leaf in trace.point.leaves.items())
+    if not trace.point.wide or as_wide or sum(tensor.numel() for tensor in trace.values.values()) > LARGE:
+        return None
+    try:
+        return evidence_at(points.narrow)
+    except REFUSALS:
+        return None
 
 
 def _of_leaves(function: Function) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -19,8 +20,12 @@ from app.engine.tensors import NAMES, is_differentiable
 _PARTIAL: Final = 3
 
 
-def of_input(evidence: Evidence, name: str) -> list[Finding]:
-    """Findings on one input, gravest first; never empty."""
+def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | None] = lambda: None) -> list[Finding]:
+    """Findings on one input, gravest first; never empty.
+
+    Arguments:
+        as_sent: what is seen in the dtypes that were sent, where these are narrower: a gradient can be zero in them alone.
+    """
     trace = evidence.trace
     ref = trace.leaves[name]
     leaf = trace.values[ref]
@@ -56,8 +61,11 @@ def of_input(evidence: Evidence, name: str) -> list[Finding]:
         if name_of(cut.node) not in SHAPE_ONLY  # type: ignore[arg-type]
         and cut.node not in [finding.node for finding in findings if finding.verdict == "disconnected"]
     ]
-    if all(finding.verdict == "differentiable" for finding in findings) and (nothing := zero(evidence, name)) is not None:
-        findings = [nothing, *findings]
+    if all(finding.verdict == "differentiable" for finding in findings):
+        nothing = zero(evidence, name)
+        if nothing is None and (narrow := as_sent()) is not None:
+            nothing = zero(narrow, name)
+        findings = findings if nothing is None else [nothing, *findings]
     return [*(findings or [Finding("differentiable", "")]), *rest]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from tests.engine.building import explained
 
+F64, F32 = torch.float64, torch.float32
 XW: dict[str, Any] = {"x": [0.3, -1.2, 2.4], "w": [0.5, 1.5, -0.7]}
 # Program, the point (None: XW), the line that is named, words of the reason.
 ZERO: list[tuple[str, dict[str, Any] | None, int | None, str]] = [
@@ -28,6 +30,25 @@ ZERO: list[tuple[str, dict[str, Any] | None, int | None, str]] = [
     ("x[x > 9].sum()", None, 1, "takes nothing"),
     ("y = x.clone()\ny[0] = 1.0\ny[1] = 2.0\ny[2] = 3.0\n(y * w).sum()", None, 2, "takes nothing"),
     ("y = x * 1\ny.masked_fill_(x < 9, 2.0)\n(y * w).sum()", None, 2, "takes nothing"),
+]
+# Program in float64 or float32, its point, words of the reason.
+REASONS: list[tuple[str, torch.dtype, dict[str, Any], str]] = [
+    (
+        "F.linear(x, w, b).sum()",
+        F64,
+        {"x": [[0.3, 0.4]], "w": [[1.0, 2.0], [-1.0, -2.0]], "b": [0.0, 0.0]},
+        "tied to each other",
+    ),
+    ("F.linear(x, w, b).sum()", F64, {"x": [[0.3, 0.4]], "w": [[0.0, 0.0]], "b": [1.0]}, "multiplies x by zero"),
+    ("relu(x @ w) @ v", F64, {"x": [1.0, 2.0], "w": [[1.0, -1.0], [1.0, -1.0]], "v": [0.0, 3.0]}, "nothing passes"),
+    ("tril(triu(x, 1)).sum()", F64, {"x": [[1.0, 2.0], [1.0, -1.0]]}, "reaches `triu` nothing passes to x"),
+    ("F.cosine_similarity(x, y, 0)", F64, {"x": [1.0, 2.0], "y": [2.0, 4.0]}, "nothing passes to x"),
+    ("(x * w)[1]", F64, {"x": [1.0, 2.0], "w": [1.0, 0.0]}, "nothing passes to x"),
+    ("(x * 0 + sin(x) - sin(x)).sum()", F64, {"x": [1.0, 2.0]}, "the paths to the output cancel"),
+    ("(x * 1e-200 * 1e-200).sum()", F64, {"x": [1.0, 2.0]}, "element: the gradient that reaches `*` is so small"),
+    ("(x * 1e-30 * 1e-30).sum()", F32, {"x": [1.0, 2.0]}, "in float32: the gradient that reaches `*` is so small"),
+    ("sigmoid(x).sum()", F32, {"x": [30.0, 50.0]}, "in float32: the slope of `sigmoid` is 0, or too small for its dtype"),
+    ("sigmoid(x).sum()", F32, {"x": [120.0, -120.0]}, "in float32: the slope of `sigmoid` is 0, or too small for its dtype"),
 ]
 OVERWRITTEN = {
     "y = x.clone()\ny[:] = 5.0\n(y * w).sum()": 2,
@@ -55,6 +76,15 @@ def test_why_it_is_zero(text: str, inputs: dict[str, Any] | None, line: int | No
     assert "zero in every element" in entry["because"]["reason"]
     assert words in entry["because"]["reason"]
     assert entry["because"].get("line") == line
+
+
+@pytest.mark.parametrize(("text", "dtype", "inputs", "words"), REASONS)
+def test_the_reason_is_true_of_the_cotangent_and_the_dtype(
+    text: str, dtype: torch.dtype, inputs: dict[str, Any], words: str
+) -> None:
+    entry = explained(text, None, **{name: torch.tensor(value, dtype=dtype) for name, value in inputs.items()})["inputs"]["x"]
+    assert entry["verdict"] == "differentiable"
+    assert words in entry["because"]["reason"]
 
 
 @pytest.mark.parametrize("text", ["x @ w", "(x - x.mean()) @ w", "softmax(x, 0) @ w", "relu(x) @ w", "x[0] * w.sum()"])
