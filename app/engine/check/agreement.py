@@ -124,8 +124,8 @@ def compare(
     (values, doubt, low, high), steep = parts.table(differences), parts.steep(differences, indices)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
     values = torch.where(adrift := ~torch.isnan(values.abs()) & (doubt > parts.bearable(values)), torch.nan, values)
-    within = ~torch.isnan(steep[0]) | (torch.isnan(values.abs()) & torch.isfinite(ours.abs())) | ~torch.isnan(low)
-    within |= (ours == values) | ((ours - values).abs() <= tolerance)
+    within = ~torch.isnan(steep[0]) | (torch.isnan(values.abs()) & torch.isfinite(ours.abs()))
+    within |= ~(torch.isnan(low) | ours.isnan()) | (ours == values) | ((ours - values).abs() <= tolerance)
     is_half_read = triangle and not bool(within.all())
     note = symmetric_agrees(ours, values, RELATIVE * largest(ours) + parts.floor) if is_half_read else None
     if note is not None:
@@ -348,7 +348,7 @@ class _Parts:
         """What is nothing beside the outputs, of the shape of ours; zero where numbers of 60 digits say what is there."""
         floors = torch.full(self.flat.shape, self.floor, dtype=self.flat.abs().dtype, device=self.flat.device)
         for index in (index for index, part in differences.exact if not part):
-            floors[:, index] = 0.0
+            floors[:, index] *= self.flat[:, index].isnan()  # NaN has no digits to ask for
         return floors.reshape(self._ours.shape)
 
     def table(self, differences: Differences) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -368,7 +368,7 @@ class _Parts:
                 continue
             ours, (below, above) = self.at(coordinate), (torch.minimum(left, right), torch.maximum(left, right))
             slack = self.floor + self.relative * (below.abs() + above.abs())
-            between = (ours >= below - slack) & (ours <= above + slack) & (above - below > slack)
+            between = (ours.isnan() | ((ours >= below - slack) & (ours <= above + slack))) & (above - below > slack)
             low[:, coordinate[0]] = torch.where(between, below - slack, torch.nan)
             high[:, coordinate[0]] = torch.where(between, above + slack, torch.nan)
         if self._conjugate and values.is_complex():

@@ -12,7 +12,14 @@ from torch import Tensor
 from app.engine.check.agreement import RELATIVE, Compared, largest
 from app.engine.check.client_precision import ZERO_AS_PRINTED, ClientPrecision, rounding_spread
 from app.engine.check.finite_differences import Numeric
-from app.engine.check.kinks.mixtures import at_kinks, is_mixture, is_of_own_backward, left_open, may_be_of_a_tie
+from app.engine.check.kinks.mixtures import (
+    at_kinks,
+    is_mixture,
+    is_of_own_backward,
+    left_open,
+    may_be_of_a_tie,
+    without_unknown,
+)
 from app.engine.check.kinks.subgradients import subgradients
 from app.engine.check.objective import Differentiated
 from app.engine.check.open_digits import is_nothing_left, is_open, vanishes_in_float32
@@ -150,6 +157,7 @@ def _of_client(
 ) -> Verdict:
     """The same where the function has values."""
     ours = compared.ours
+    compared, has_unknown = without_unknown(compared)
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
     search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
     is_subgradient = may_be_of_a_tie(objective, numeric, name, compared, search)
@@ -188,6 +196,8 @@ def _of_client(
         open_question = False  # it agrees with PyTorch's own choice there
     lost, has_few = _lost(objective, name, compared.ours, believed, reference, (apart, tolerance, doubt), precision)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), (reason if open_question else None) or lost)
+    if agrees is not False and has_unknown:
+        agrees, reason = None, Reason.NO_NUMBER
     if agrees and is_of_own_backward(objective, kinks):
         agrees, reason = is_mixture(objective, numeric, name, believed, kinks), Reason.CORNERS
     kinks = kinks | (compared.slope_jumps > 0)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 import torch
 
+from app.engine.check.reasons import Reason
 from tests.engine.building import checked
 
 # Program, the end and an ordinary point, the one-sided derivative at the end and the derivative at the other.
@@ -147,3 +148,26 @@ def test_ends_outside_the_sample_are_judged_by_those_in_it(count: int, ordinary:
         wrong = right.clone()
         wrong[index] = claim
         assert checked("sqrt(x).sum()", {"x": wrong}, x=x)["x"]["agrees"] is False
+
+
+# Program, point, the right derivative, whether that is known or no number is, and a derivative that is wrong all the same.
+NAN_OF_PYTORCH: Final[dict[str, tuple[str, list[float], list[float], bool | None, list[float] | None]]] = {
+    "nothing but ends": ("(x * sqrt(x)).sum()", [0.0] * 4, [0.0] * 4, None, None),
+    "many ends": ("xlogy(x, x).sum()", [0.0] * 40 + [1.0], [-math.inf] * 40 + [1.0], None, [-math.inf] * 40 + [2.0]),
+    "a smooth zero": ("(x * sqrt(x.abs())).sum()", [0.0, 4.0], [0.0, 3.0], True, [1.0, 3.0]),
+    "a kink at the middle": ("sqrt(1 - cos(x)).sum()", [0.0, 1.0], [0.0, math.cos(0.5) / math.sqrt(2)], True, [2.0, 0.6]),
+    "a kink at a side": ("sqrt(1 - cos(x)).sum()", [0.0, 1.0], [0.5, math.cos(0.5) / math.sqrt(2)], True, [0.5, 0.7]),
+    "a kink alone": ("sqrt(1 - cos(x)).sum()", [0.0], [0.5], None, None),
+}
+
+
+@pytest.mark.parametrize("case", NAN_OF_PYTORCH)
+def test_a_right_number_where_pytorch_gives_nan_is_not_called_wrong(case: str) -> None:
+    text, point, right, agrees, wrong = NAN_OF_PYTORCH[case]
+    assert checked(text, x=point)["x"]["agrees"] is not True
+    assert checked(text, {"x": [math.nan] * len(right)}, x=point)["x"]["agrees"] is not True
+    report = checked(text, {"x": right}, x=point)["x"]
+    assert report["agrees"] is agrees
+    assert agrees or report["reason"] == Reason.NO_NUMBER
+    if wrong is not None:
+        assert checked(text, {"x": wrong}, x=point)["x"]["agrees"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -150,6 +151,17 @@ def _between_steep(compared: Compared, believed: Tensor) -> Tensor:
     if believed.is_complex():
         return torch.zeros_like(low, dtype=torch.bool)
     return ~torch.isnan(low) & (low != high) & (believed.isnan() | ((believed >= low) & (believed <= high)))
+
+
+def without_unknown(compared: Compared) -> tuple[Compared, bool]:
+    """Without contradictions where PyTorch gives NaN and differences nothing, so that any number may be right; whether there are such."""
+    unknown = compared.ours.isnan() & compared.values.isnan() & torch.isnan(compared.steep[0])
+    if compared.ours.is_complex() or not bool(unknown.any()):
+        return compared, False
+    low, high = (torch.where(unknown, end, side) for end, side in zip((-torch.inf, torch.inf), compared.steep, strict=True))
+    contradicted = compared.contradicted & ~unknown
+    agrees = not compared.broken and not bool(contradicted.any())
+    return replace(compared, contradicted=contradicted, agrees=agrees, steep=(low, high)), True
 
 
 def left_open(
