@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from app.errors import PullbackError
 from app.program.errors import REFUSALS, tensors_in
-from app.program.function import Function, Initial, Printed, Remark, Step
+from app.program.function import RAISED, RAN, Function, Initial, Printed, Remark, Step
 from app.program.graph_runner import GraphRunner, floating_default
 from app.program.interpreting.expressions import Reader
 from app.program.interpreting.outputs import outputs, program
@@ -226,11 +226,12 @@ def _notes(reader: Reader) -> tuple[tuple[str, str, str], ...]:
         seen.add((step.line, step.column))
         what = f"is {branch.value} here" if isinstance(branch.value, bool) else f"was read as the number {branch.value!r}"
         what = "was read as plain numbers" if isinstance(branch.value, str) else what
+        subject = f"the step {branch.value} for these values" if branch.value in (RAISED, RAN) else f"the value {what}"
         notes.append(
             (
                 "branch",
                 f"{step.line}:{step.column}",
-                f"Line {step.line}, `{step.text}`: the value {what}, and the program goes on accordingly; the derivatives are those "
+                f"Line {step.line}, `{step.text}`: {subject}, and the program goes on accordingly; the derivatives are those "
                 "of this branch.",
             )
         )

@@ -24,6 +24,11 @@ class Step:
     operation: str
 
 
+# Values of a branch inside `try`: what was tried raised for the values that are there, or ran.
+RAISED: Final = "raised"
+RAN: Final = "ran"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
     """A value that decided how a program goes on.
@@ -31,7 +36,7 @@ class Branch:
     Attributes:
         step: where it was asked for.
         node: the tensor that was asked.
-        value: what it was: a truth value, or a number.
+        value: what it was: a truth value, a number, `RAISED` or `RAN`.
         inputs: of a number, the placeholders that it was computed from, by their names in the graph.
     """
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from app.program.function import Branch, Function
+from app.program.function import RAISED, RAN, Branch, Function
 
 _COMPARISONS: Final = (">", ">=", "<", "<=", "==", "!=", "gt", "ge", "lt", "le", "eq", "ne")
 # A report names so many lines that branch, the first ones: more than a person goes through. Chosen.
@@ -44,7 +44,7 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
                 "operation": branch.step.operation,
                 "reason": _reason(branch),
             },
-            "instead": _BOTH_SIDES if isinstance(branch.value, bool) else _AS_TENSOR,
+            "instead": _BOTH_SIDES if isinstance(branch.value, bool) or branch.value in (RAISED, RAN) else _AS_TENSOR,
             "elements": [],
         }
     return list(by_place.values())
@@ -52,6 +52,10 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
 
 def _reason(branch: Branch) -> str:
     if not isinstance(branch.value, bool):
+        if branch.value in (RAISED, RAN):
+            return (
+                f"Inside `try` this step {branch.value} for these values, and the derivative is that of what follows from it."
+            )
         if isinstance(branch.value, str):
             return (
                 "The values are read here as plain numbers: no derivative passes them, and the result holds for these numbers."

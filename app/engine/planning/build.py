@@ -383,7 +383,7 @@ class _Attempt:
         except UnboundedError:
             self._are_small = False
             return None
-        if not counter.has_read:
+        if not counter.has_read and not function.branches:  # what was tried may raise for other values
             function = replace(function, static=True)
             self.patterns = None if follower is None else follower.patterns(function)
             for node in function.graph.nodes:

@@ -7,9 +7,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException
-
 from app.program.classes import special_methods
 from app.program.errors import sentence
 from app.program.function import Step
@@ -27,12 +24,6 @@ from app.program.semantics.static import named
 from app.program.semantics.values import CHECKED, Foreign, FunctionValue, Named, plain_member
 
 _MISFITS: Final = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
-
-# Operations that raise for some values, which an `except` of the program may wait for: it is read with real tensors then.
-_FAILING: Final = (
-    "cholesky", "inv", "inverse", "solve", "eigh", "eig", "eigvalsh", "eigvals", "svd", "svdvals", "pinv", "lstsq", "lu_factor", "lu_solve",
-    "ldl_factor", "tensorinv", "tensorsolve",
-)  # fmt: skip
 
 # What a call gives that only shows or measures.
 SHOWN: Final = Foreign("a call that shows something", silent=True)
@@ -394,7 +385,6 @@ class Reader(Displays):
         kwargs: dict[str, Value],
         **more: Any,
     ) -> Value:
-        if self.trying and self.trace.static and operation.rpartition(".")[2] in _FAILING:
-            raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)  # only values tell whether it does
         self.trace.place = self._place(node)
-        return self.trace.call(Step(*self.trace.place, operation), target, args, kwargs, **more)
+        call = functools.partial(self.trace.call, Step(*self.trace.place, operation), target, args, kwargs, **more)
+        return self.reads.attempted(operation, (args, kwargs), call) if self.trying else call()

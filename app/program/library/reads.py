@@ -5,18 +5,29 @@ What was read decides how the program goes on, so it is noted, and the program i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
 
-from app.program.function import Branch, Step
+from app.program.function import RAISED, RAN, Branch, Step
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, example
 from app.program.semantics.trace import Trace
+
+# Operations that raise for some values, which an `except` of the program may wait for: it is read with real tensors then.
+_FAILING: Final = frozenset((
+    "cholesky", "cholesky_inverse", "cholesky_solve", "inv", "inverse", "solve", "solve_triangular", "eigh", "eig", "eigvalsh", "eigvals",
+    "svd", "svdvals", "pinv", "lstsq", "lu_factor", "lu_solve", "ldl_factor", "ldl_solve", "tensorinv", "tensorsolve", "matrix_rank", "cond",
+    "one_hot", "embedding", "Embedding", "embedding_bag", "EmbeddingBag", "gather", "take", "take_along_dim", "index_select", "index_add",
+    "index_copy", "index_fill", "index_put", "scatter", "scatter_add", "scatter_reduce", "bincount", "repeat_interleave", "multinomial",
+    "bernoulli", "normal", "cross_entropy", "CrossEntropyLoss", "nll_loss", "NLLLoss", "multi_margin_loss", "MultiMarginLoss",
+    "binary_cross_entropy", "BCELoss", "ctc_loss", "CTCLoss",
+))  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -66,6 +77,28 @@ class Reads:
         if tensor.numel():
             tensor.flatten()[0].item()  # a dispatch mode that must know of values that are read hears of this, not of `tolist`
         return tensor.tolist()
+
+    def attempted(self, operation: str, arguments: Any, call: Callable[[], Any]) -> Any:
+        """A step inside `try`. Where its values decide whether it raises, that it did or did not is a branch of these values.
+
+        Raises DataDependentOutputException under fakes, which do not tell.
+        """
+        nodes: list[fx.Node] = []
+        fx.node.map_arg(arguments, nodes.append)
+        picks = operation.startswith("[]") and any(not example(node).is_floating_point() for node in nodes)
+        fails = picks or operation.rpartition(".")[2].removesuffix("_") in _FAILING
+        if fails and self.trace.static:
+            raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
+        line, column, text = self.trace.place
+        try:
+            result = call()
+        except Refusal:
+            if nodes and not self.trace.static:
+                self.branches.append(Branch(Step(line, column, text, operation), self.trace.now(nodes[0]), RAISED))
+            raise
+        if fails and nodes:
+            self.branches.append(Branch(Step(line, column, text, operation), self.trace.now(nodes[0]), RAN))
+        return result
 
     def _real(self, node: fx.Node) -> Tensor:
         tensor: Tensor = self.trace.now(node).meta["val"]

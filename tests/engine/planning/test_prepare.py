@@ -12,7 +12,7 @@ from app.limits import Limits
 from app.program.functions import load
 from app.protocols.native import native_query
 from app.query import Query
-from tests.engine.asking import ask
+from tests.engine.asking import arrays, ask
 from tests.engine.planning.replay.test_same_ranks import parts
 
 
@@ -59,3 +59,27 @@ def test_of_long_programs_fewer_are_kept() -> None:
     preparer.prepared(query(0, 2))
     assert preparer.plans == plans + 1
     assert [preparer._same_ranks.built(query(n, 3), *parts(query(n, 3))) is None for n in (1, 8)] == [True, False]
+
+
+TRIED = {
+    "try:\n    y = torch.linalg.cholesky(torch.diag(x - 2)).sum() * x\nexcept RuntimeError:\n    y = x * 2\nreturn y": ([1.0, 2, 3], [3.0, 4, 4.5]),
+    "try:\n    y = torch.arange(5.0)[x.long()] * x\nexcept IndexError:\n    y = x * 2\nreturn y": ([1.0, 2, 9], [3.0, 4, 4]),
+    "try:\n    y = F.one_hot(x.long(), 5) * 3.0\nexcept RuntimeError:\n    y = torch.zeros(3, 5)\nreturn y": ([1.0, 2, 9], [3.0, 4, 4]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TRIED)
+def test_what_a_try_gives_for_some_values_answers_no_others(text: str) -> None:
+    def outputs(value: list[float] | list[list[float]], **more: object) -> list[float]:
+        answer = ask(program=text, inputs={"x": np.array(value)}, want=["outputs"], **more)
+        (result,) = arrays(answer.results["outputs"]).values()
+        return [float(number) for number in result.ravel()]
+
+    raising, running = TRIED[text]
+    fallback, tried, again = outputs(raising), outputs(running), outputs(raising)
+    assert fallback == again == ([2 * value for value in raising] if "zeros" not in text else [0.0] * 15)
+    assert tried not in (fallback, [2 * value for value in running])
+    assert outputs([running, running], batched=("x",)) == tried * 2
+    for samples in ([raising, running], [running, raising]):
+        with pytest.raises(PullbackError, match="different branches"):
+            outputs(samples, batched=("x",))
