@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
+
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
@@ -22,6 +24,9 @@ _OPERATORS: Final = {
     "add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**", "matmul": "@", "lt": "<", "le": "<=", "gt": ">",
     "ge": ">=", "eq": "==", "ne": "!=", "and_": "&", "or_": "|", "xor": "^", "iadd": "+", "imul": "*",
 }  # fmt: skip
+
+
+_PYTHON_TYPES: Final = {torch.float64: float, torch.float32: float, torch.int64: int, torch.bool: bool}
 
 
 class Deque(list):  # type: ignore[type-arg]
@@ -153,18 +158,24 @@ class Getter:
 class Parser:
     """`argparse.ArgumentParser()`: nobody is at a command line here, so that every argument has its default."""
 
-    def __init__(self) -> None:
+    def __init__(self, invoke: Invoke) -> None:
+        self._invoke = invoke
         self.defaults: dict[str, Value] = {}
+        self.set: dict[str, Value] = {}  # by `set_defaults`, which goes before those of the arguments
 
     def call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """A method of it. Raises a refusal where an argument has to be given."""
         if name in ("add_argument_group", "add_mutually_exclusive_group"):
             return self
         if name in ("parse_args", "parse_known_args"):
-            namespace = Instance(_NAMESPACE, dict(self.defaults))
+            if any(value not in ([], (), None) for value in (*args, *kwargs.values())):
+                raise Refusal(
+                    f"`.{name}` with arguments is not in the language.", f"Give them as `default=…` and write `.{name}([])`."
+                )
+            namespace = Instance(_NAMESPACE, self.defaults | self.set)
             return namespace if name == "parse_args" else (namespace, [])
         if name == "set_defaults":
-            self.defaults.update(kwargs)
+            self.set.update(kwargs)
             return None
         if name != "add_argument" or not all(isinstance(flag, str) for flag in args):
             raise Refusal(f"An argument parser has no `.{name}()` here.", "It has `add_argument` and `parse_args`.")
@@ -175,7 +186,13 @@ class Parser:
             raise Refusal(
                 f"The argument `{flag}` has no default, and there is no command line here.", "Give it one: `default=…`."
             )
-        self.defaults[key] = kwargs.get("default", begins)
+        default = kwargs.get("default", begins)
+        if isinstance(default, str) and "type" in kwargs:
+            kind = kwargs["type"]  # `float` and `int` are dtypes as values
+            python = _PYTHON_TYPES.get(kind) if isinstance(kind, torch.dtype) else None
+            default = static.computed(python, default, what="`type`") if python else self._invoke(kind, (default,), {})
+        self.defaults[key] = default
+        self.set.pop(key, None) if "default" in kwargs else None
         return None
 
 
@@ -218,7 +235,7 @@ class Containers:
         if short in ("types.SimpleNamespace", "SimpleNamespace", "argparse.Namespace"):
             return lambda args, kwargs: Instance(_NAMESPACE, dict(kwargs))
         if short == "argparse.ArgumentParser":
-            return lambda args, kwargs: Parser()
+            return lambda args, kwargs: Parser(self._invoke)
         if root == "dataclasses" and name in ("replace", "asdict", "astuple"):
             return getattr(self, f"_{name}")  # type: ignore[no-any-return]
         if root == "bisect":

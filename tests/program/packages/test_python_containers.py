@@ -1,0 +1,30 @@
+"""Python's containers and parsers in a program mean what they mean in Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.errors import PullbackError
+from tests.program.building import answer, tensors
+
+BEGIN = "import argparse\nparser = argparse.ArgumentParser()\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("parser.add_argument('--k', type=float, default='0.5')", 0.5),
+        ("parser.add_argument('--k', type=int, default='3')", 3.0),
+        ("parser.set_defaults(k=3)\nparser.add_argument('--k', type=int)", 3.0),
+        ("parser.set_defaults(k=3)\nparser.add_argument('--k', type=int, default=5)", 5.0),
+        ("parser.add_argument('--k', type=int, default=5)\nparser.set_defaults(k=3)", 3.0),
+    ],
+)
+def test_a_parser_takes_defaults_as_argparse_does(lines: str, expected: float) -> None:
+    (value,) = answer(f"{BEGIN}{lines}\nreturn x * parser.parse_args([]).k", tensors(x=1.0)).values()
+    assert value.item() == expected
+
+
+def test_a_parser_that_is_given_words_is_refused() -> None:
+    with pytest.raises(PullbackError, match=r"Line 4.*arguments"):
+        answer(f"{BEGIN}parser.add_argument('--k', default=0.1)\nk = parser.parse_args(['--k', '2']).k\nx * k", tensors(x=1.0))
