@@ -175,6 +175,11 @@ class Builtins:
 
     def _zip(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Iterator:
         _arguments("zip", (), {k: v for k, v in kwargs.items() if k != "strict"}, 0)
+        if kwargs.get("strict"):
+            members = [self.items(emit, value) for value in args]
+            if len(set(map(len, members))) > 1:
+                raise Refusal("`zip(strict=True)` takes as many of each.", "Leave `strict` out.", raises="ValueError")
+            return Iterator(zip(*members, strict=True))
         return Iterator(zip(*(self.stream(emit, value) for value in args), strict=False))
 
     def _enumerate(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Iterator:
