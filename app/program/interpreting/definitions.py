@@ -19,8 +19,8 @@ from app.program.semantics.values import AUTO, ClassValue, FunctionValue, Instan
 Left = Literal["break", "continue"]
 # What a decorator makes of a function of a class.
 _ROLES: Final = {
-    "staticmethod": "static", "classmethod": "class", "property": "property", "cached_property": "property",
-    "functools.cached_property": "property", "contextlib.contextmanager": "context", "contextmanager": "context",
+    "staticmethod": "static", "classmethod": "class", "property": "property", "cached_property": "cached",
+    "functools.cached_property": "cached", "contextlib.contextmanager": "context", "contextmanager": "context",
 }  # fmt: skip
 # What `ClassValue.builtin` says of an `Enum`.
 ENUMS: Final = ("Enum", "int or str Enum")

@@ -33,6 +33,7 @@ from app.program.semantics.static import named
 from app.program.semantics.values import (
     MISSING,
     ClassValue,
+    Distinct,
     Foreign,
     FunctionValue,
     Inert,
@@ -122,13 +123,12 @@ class Members(State):
             return getattr(owner, name)
         if isinstance(owner, torch.dtype) and name in ("is_floating_point", "is_complex", "itemsize"):
             return getattr(owner, name)
-        if isinstance(owner, datasets.Batches) and name in ("dataset", "batch_size"):
+        if name in {datasets.Batches: ("dataset", "batch_size"), datasets.Dataset: ("tensors",)}.get(type(owner), ()):
             return getattr(owner, name)
-        if isinstance(owner, datasets.Dataset) and name == "tensors":
-            return owner.tensors
         if isinstance(owner, containers.Record) and name in owner.fields:
             return self.read(owner[owner.fields.index(name)])
-        if isinstance(owner, list | dict | tuple | str) and not name.startswith("_"):
+        has_it = hasattr(type(owner), name) or (isinstance(owner, Distinct) and hasattr(set, name)) or name == "most_common"
+        if isinstance(owner, list | dict | tuple | str) and not name.startswith("_") and has_it:
             return Method(owner, name)
         if isinstance(owner, Named | FunctionValue):
             raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", "Call it: it is a function.")
@@ -142,8 +142,9 @@ class Members(State):
         if isinstance(instance.kind, ClassValue):
             value = instance.kind.find(name)
             if isinstance(value, FunctionValue):
-                if value.role == "property":
-                    return self.run(value, (instance,), {})
+                if value.role in ("property", "cached"):
+                    result = self.run(value, (instance,), {})
+                    return instance.own.setdefault(name, result) if value.role == "cached" else result
                 if value.role == "class":
                     return Method(instance.kind, name, value)
                 return value if value.role == "static" else Method(instance, name, value)

@@ -23,7 +23,8 @@ class FunctionValue:
     Attributes:
         defaults: argument → its default, read where the function was defined.
         grad: what a decorator says of derivatives: False under `@torch.no_grad()`, None where none does.
-        role: what it is in a class: `method`, `static`, `class` (its first argument is the class) or `property`.
+        role: what it is in a class: `method`, `static`, `class` (its first argument is the class), `property` or `cached` (one that
+            keeps its value).
     """
 
     name: str
