@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -323,10 +322,12 @@ class _Attempt:
         """
         if self._last is not None and self._last[0] == dtypes:
             return self._last[1]
-        with contextlib.suppress(PullbackError):  # fakes will say what is wrong with it
-            on_values = self._on_values(dtypes)
-            if on_values is not None:
+        try:
+            if (on_values := self._on_values(dtypes)) is not None:
                 return on_values
+        except PullbackError as error:
+            if error.code == "too_costly":  # of what else is wrong with it fakes will tell
+                raise
         try:
             return self._on_fakes(dtypes)
         except UNPLANNABLE:
@@ -347,9 +348,7 @@ class _Attempt:
     def _on_real(self, dtypes: Mapping[str, torch.dtype]) -> tuple[Function, Cost]:
         counter = LimitedCounter(self._memory_bytes // COPIES)
         with torch.no_grad(), translating_errors():
-            inputs = regrouped(
-                self.query, self._real(dtypes)
-            )  # not counted: whether this copies depends on where the body stands
+            inputs = regrouped(self.query, self._real(dtypes))  # not counted: it copies or not by where the body stands
             function, cost = measured(lambda: self._make(inputs), counter)
         for node in function.graph.nodes:  # what is large is made again when it is computed: not two of it at a time
             if isinstance(node.meta.get("val"), Tensor) and node.meta["val"].numel() > _FEW:
