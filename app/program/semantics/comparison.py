@@ -39,13 +39,22 @@ def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop
         if not isinstance(right, list | tuple | range | dict):
             raise Refusal("`in` looks into plain lists only.", "Write `(x == y).any()` for tensors.")
         static.plain([left, list(right) if isinstance(right, dict) else right])
-        return (left in right) == isinstance(operation, ast.In)
+        holds = _is_in_range(left, right) if isinstance(right, range) else left in right
+        return holds == isinstance(operation, ast.In)
     symbol = SYMBOLS[type(operation)]
     if any(value is None or isinstance(value, torch.dtype) for value in (left, right)):
         if symbol not in ("==", "!="):
             raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
         return (left is right) == (symbol == "==")
     return operate(symbol, left, right)
+
+
+def _is_in_range(left: Value, right: range) -> bool:
+    """Python goes through a range for what is no integer; only whole numbers are in one."""
+    if isinstance(left, float | complex):
+        real = complex(left).real
+        return real.is_integer() and left == real and int(real) in right
+    return isinstance(left, int) and left in right
 
 
 def _is_in(left: Value, member: Value) -> bool:
