@@ -62,6 +62,10 @@ def parts_of(outputs: MultiOutput) -> str:
     return " or ".join(f"`.{field}`" for field in outputs.fields) or "its members by [0], [1]…"
 
 
+# More digits than any number here has before or after its point: beyond it `round` gives 0, or the number.
+_DIGITS: Final = 2_000
+
+
 class Builtins:
     """The builtins over one trace. Each takes (emit, args, kwargs)."""
 
@@ -316,7 +320,9 @@ class Builtins:
 
     def _round(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if args and static.is_number(args[0]):
-            return static.bounded(static.computed(round, *_arguments("round", args, kwargs, 2), what="`round`"))
+            number, *digits = _arguments("round", args, kwargs, 2)
+            digits = [min(max(each, -_DIGITS), _DIGITS) if isinstance(each, int) else each for each in digits]
+            return static.bounded(static.computed(round, number, *digits, what="`round`"))
         positional = list(args)
         if len(positional) == 2:  # Python's second argument is PyTorch's keyword
             kwargs = {"decimals": positional.pop(), **kwargs}
