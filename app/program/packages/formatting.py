@@ -97,7 +97,17 @@ def method(text: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any
         return joined(members)
     if name in _METHODS and not kwargs and all(isinstance(value, str | int | tuple) for value in args):
         static.plain(list(args))
+        static.check_length(_length_after(text, name, args))
         result = static.computed(lambda: getattr(text, name)(*args), what=f"`.{name}()`")
         static.check_length(len(result) if isinstance(result, str | list) else 0)
         return result
     raise Refusal(f"`.{name}()` of a string is not in the language.", "Strings are only modes and keys.")
+
+
+def _length_after(text: str, name: str, args: tuple[Any, ...]) -> int:
+    """How long a method makes the text at most, before it does."""
+    if name in ("zfill", "ljust", "rjust", "center") and args and isinstance(args[0], int):
+        return max(len(text), args[0])
+    if name == "replace" and len(args) > 1 and isinstance(args[0], str) and isinstance(args[1], str):
+        return len(text) + text.count(args[0]) * max(0, len(args[1]) - len(args[0]))
+    return len(text)
