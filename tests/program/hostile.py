@@ -54,6 +54,12 @@ _BUILTINS = [
     "zeros(3, requires_grad=True)", "nn.Linear(3, 2)(x)", "nn.ReLU()(x)", "nn.Module()", "torch.nn.Parameter(x)",
     "Tensor.__new__(x)", "torch.Tensor.data.fget(x)", "torch.empty(10)", "x.new_empty(10)",
 ]  # fmt: skip
+_ENDLESS = [
+    "x if -1 in itertools.count() else x", "x * next(filter(None, itertools.repeat(0)))", "x * next(filter(None, itertools.cycle([0])))",
+    "x if 0.5 in range(10**12) else w", "x if 'a' in range(10**12) else w", "x * round(5, -10**9)", "x * len('a'.zfill(10**9))",
+    "x * len(('a' * 9000).replace('a', 'b' * 9000))",
+    "def fib(n): return 1 if n < 2 else fib(n - 1) + fib(n - 2)\nx * fib(28)",
+]  # fmt: skip
 _SYNTAX = [
     "lambda: x", "f = lambda a: a\nx", "(lambda: x)()", "while True: pass", "while 1:\n    x = x\nx", "class A: pass",
     "class A:\n    y = x\nx", "with x: pass", "with torch.no_grad():\n    y = x\ny", "try:\n    x\nexcept:\n    x", "raise x",
@@ -153,7 +159,7 @@ def _deep() -> list[tuple[str, str]]:
 HOSTILE: Final[list[tuple[str, str]]] = (
     [
         (text if len(text) < 60 else f"{text[:57]}...", text)
-        for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_SHADOWS, *_SIZES)
+        for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_ENDLESS, *_SHADOWS, *_SIZES)
     ]
     + _deep()
     + SYNTAX
@@ -182,5 +188,6 @@ HARMLESS: Final = frozenset([
     'nn.Linear(3, 2, device=x)(x)', 'x[x] = 1\nx', 'x.uniform_(1, 0)',
     'torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(lambda a: a ** 5))))(x)',
     'torch.distributions.Categorical(x).log_prob(9)', 'float(x.sum().item() * 1e400)', 'a, *b, *c = x\na', '(a, *b), c = x\na',
+    "x if 0.5 in range(10**12) else w", "x if 'a' in range(10**12) else w", "x * round(5, -10**9)",
     "x = x + 1\n" * 1_600, ">>> x\n1\n" * 1_500, " < ".join(["x.sum()"] * 500),
 ])  # fmt: skip

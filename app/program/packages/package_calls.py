@@ -107,6 +107,7 @@ class Packages:
             lambda value: items(emit, value),
             lambda value: stream(emit, value),
             functools.partial(self._builtins.operate, emit),
+            self._trace.budget.spend,
         )
 
     def _same(self, emit: Emit, operation: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

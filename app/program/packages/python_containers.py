@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -224,8 +224,9 @@ class Containers:
         items: Callable[[Value], list[Value]],
         stream: Callable[[Value], Iterator],
         operate: Callable[..., Value],
+        spend: Callable[[], None],
     ) -> None:
-        self._invoke, self._items, self._stream, self._operate = invoke, items, stream, operate
+        self._invoke, self._items, self._stream, self._operate, self._spend = invoke, items, stream, operate, spend
 
     def resolve(self, short: str) -> Called | None:
         """What a call of one of their names does, or None."""
@@ -283,13 +284,23 @@ class Containers:
         return Iterator(static.computed(lambda: itertools.islice(self._stream(args[0]), *bounds), what="`islice`"))
 
     def _count(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(itertools.count(*args, **kwargs))
+        return self._endless(itertools.count(*args, **kwargs))
 
     def _repeat(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(itertools.repeat(*args, **kwargs))
+        return self._endless(itertools.repeat(*args, **kwargs))
 
     def _cycle(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(itertools.cycle(self._items(args[0])))
+        return self._endless(itertools.cycle(self._items(args[0])))
+
+    def _endless(self, members: Iterable[Value]) -> Iterator:
+        """Each member counts as an expression, as nothing else may end who goes through them (`-1 in count()`)."""
+
+        def counted() -> Generator[Value]:
+            for member in members:
+                self._spend()
+                yield member
+
+        return Iterator(counted())
 
     def _pairwise(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         return Iterator(itertools.pairwise(self._stream(args[0])))
