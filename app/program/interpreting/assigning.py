@@ -97,6 +97,11 @@ class Assigning(Objects):
             if isinstance(setter, FunctionValue):
                 self.run(setter, (owner, value), {})
                 return
+            if isinstance(owner.kind, ClassValue) and owner.kind.frozen:
+                refusal = Refusal(
+                    f"`{owner.kind.name}` is frozen.", f"Write `dataclasses.replace(value, {name}=…)`.", raises="AttributeError"
+                )
+                raise self.source.refused(refusal, target)
             self.weights.adopt(value, owner, name)
             owner.own[name] = value
             if owner.layer is not None and name in owner.layer.weights and isinstance(value, Weight):

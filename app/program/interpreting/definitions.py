@@ -101,8 +101,31 @@ class Definitions:
         above = [name for base in bases for name in base.fields or ()]
         if not above and not any(word.rpartition(".")[2] in ("dataclass", "NamedTuple") for word in words):
             return None
-        own = [s.target.id for s in statement.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+        own = [s.target.id for s in annotated(statement) if "ClassVar" not in ast.unparse(s.annotation)]  # type: ignore[attr-defined]
         return tuple(dict.fromkeys([*above, *own]))
+
+    def _limit(self, statement: ast.ClassDef, kind: ClassValue) -> None:
+        """What `field(init=False)`, `kw_only=True` and `frozen=True` say of a dataclass and its fields."""
+        for base in kind.bases:
+            kind.limited.update(base.limited)
+        decorators = [d for d in statement.decorator_list if isinstance(d, ast.Call)]
+        whole = {k.arg: ast.unparse(k.value) for d in decorators for k in d.keywords}
+        object.__setattr__(kind, "frozen", whole.get("frozen") == "True" or any(base.frozen for base in kind.bases))
+        for line in annotated(statement):
+            name = ast.unparse(line.target)
+            if ast.unparse(line.annotation).rpartition(".")[2] == "KW_ONLY" or "InitVar" in ast.unparse(line.annotation):
+                raise self._source.refused(
+                    Refusal("`KW_ONLY` and `InitVar` are not in the language.", "Write `field(kw_only=True)`."), line
+                )
+            is_call = isinstance(line.value, ast.Call) and (self._reader.dotted(line.value.func) or "").endswith("field")
+            options = {k.arg: ast.unparse(k.value) for k in line.value.keywords} if is_call else {}  # type: ignore[union-attr]
+            kind.limited.pop(name, None)
+            if options.get("init") == "False":
+                kind.limited[name] = "init"
+            elif name in (kind.fields or ()) and options.get("kw_only", whole.get("kw_only")) == "True":
+                kind.limited[name] = "kw_only"
+                if is_call and not {"default", "default_factory"} & options.keys():
+                    kind.own.pop(name, None)
 
     def _class(self, statement: ast.ClassDef) -> None:
         reader = self._reader
@@ -133,6 +156,8 @@ class Definitions:
         for function in scope.own.values():
             if isinstance(function, FunctionValue) and function.scope is scope:
                 object.__setattr__(function, "scope", reader.scope)  # a class's names are not seen in its methods
+        if kind.fields is not None:
+            self._limit(statement, kind)
         if kind.builtin in ENUMS:
             object.__setattr__(kind, "members", enumerated(kind, bases))
         value: Value = kind
@@ -167,6 +192,11 @@ class Definitions:
                 raise self._source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
             bases.append(value)
         return bases, module, custom, builtin
+
+
+def annotated(statement: ast.ClassDef) -> list[ast.AnnAssign]:
+    """The lines `name: type = default` of a class."""
+    return [line for line in statement.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
 
 
 def is_abstract(path: str | None) -> bool:

@@ -288,9 +288,13 @@ class Objects(Members):
     ) -> None:
         """`Config(dim=8)` of a dataclass."""
         fields = kind.fields or ()
-        if len(args) > len(fields) or any(name not in fields for name in kwargs):
-            raise Refusal(f"`{kind.name}` has the fields {', '.join(fields)}.", "Give values for these.")
-        values = {**dict(zip(fields, args, strict=False)), **kwargs}
+        placed = [name for name in fields if name not in kind.limited]
+        known = [name for name in fields if kind.limited.get(name) != "init"]
+        twice = any(name in kwargs for name in placed[: len(args)])
+        if len(args) > len(placed) or twice or any(name not in known for name in kwargs):
+            which = f"the fields {', '.join(placed)} by position, {', '.join(known)} by name"
+            raise Refusal(f"`{kind.name}` takes {which}, each once.", "Give values for these.", raises="TypeError")
+        values = {**dict(zip(placed, args, strict=False)), **kwargs}
         for name in fields:
             value = values.get(name, kind.find(name))
             if value is MISSING:

@@ -222,6 +222,8 @@ class Plain:
         owner, name = self._object("setattr", args)
         if len(args) != 3:
             raise Refusal("`setattr` takes an object, a name and a value.")
+        if isinstance(owner, Instance) and isinstance(owner.kind, ClassValue) and owner.kind.frozen:
+            raise Refusal(f"`{owner.kind.name}` is frozen.", "Make another object of it.", raises="AttributeError")
         if isinstance(args[2], LayerValue | Instance) and args[2].parent is None:
             args[2].parent = (owner, name)
         owner.own[name] = args[2]

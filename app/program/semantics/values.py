@@ -44,6 +44,8 @@ class ClassValue:
         module: it extends `nn.Module`.
         own: methods and class attributes.
         fields: of a dataclass or a named tuple, in order; None for other classes.
+        limited: field of a dataclass → `kw_only` (given by name alone) or `init` (not given at all).
+        frozen: the attributes of its objects are not assigned.
         custom: it extends `torch.autograd.Function`.
         is_tuple: its objects are tuples, whose members have the names of `fields`.
         members: of an `Enum`, by name; None for other classes.
@@ -59,6 +61,8 @@ class ClassValue:
     is_tuple: bool = False
     members: dict[str, Instance] | None = None
     builtin: str = ""
+    limited: dict[str, str] = field(default_factory=dict)
+    frozen: bool = False
 
     # The class and those above it in the order in which Python looks into them: worked out once, where the class is made.
     order: tuple[ClassValue, ...] = field(init=False, repr=False)

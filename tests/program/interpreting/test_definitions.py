@@ -1,0 +1,42 @@
+"""Dataclasses of a program: their fields are filled as Python fills them."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.errors import PullbackError
+from tests.program.building import answer, tensors
+
+BEGIN = "from dataclasses import dataclass, field\nfrom typing import ClassVar\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "made", "expected"),
+    [
+        ("", "scale: ClassVar[float] = 2.0\n    k: float = 1.0", "K(5.0)", 2.0 * 5.0),
+        ("", "scale: float = field(init=False, default=3.0)\n    k: float = 1.0", "K(5.0)", 15.0),
+        ("", "scale: float = field(kw_only=True, default=3.0)\n    k: float = 1.0", "K(5.0)", 15.0),
+        ("", "scale: float = field(kw_only=True)\n    k: float = 1.0", "K(5.0, scale=7.0)", 35.0),
+        ("(kw_only=True)", "scale: float = 3.0\n    k: float = 1.0", "K(k=5.0)", 15.0),
+        ("(frozen=True)", "scale: float = 3.0\n    k: float = 1.0", "K(4.0, 5.0)", 20.0),
+    ],
+)
+def test_fields_are_filled_as_python_fills_them(options: str, fields: str, made: str, expected: float) -> None:
+    program = f"{BEGIN}@dataclass{options}\nclass K:\n    {fields}\na = {made}\nreturn x * a.scale * a.k"
+    (value,) = answer(program, tensors(x=1.0)).values()
+    assert value.item() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "lines"),
+    [
+        ("(frozen=True)", "k: float = 1.0", "a = K()\na.k = 5.0"),
+        ("(frozen=True)", "k: float = 1.0", "a = K()\nsetattr(a, 'k', 5.0)"),
+        ("(kw_only=True)", "k: float = 1.0", "a = K(5.0)"),
+        ("", "k: float = field(init=False, default=1.0)", "a = K(k=5.0)"),
+        ("", "k: float = field(kw_only=True)", "a = K()"),
+    ],
+)
+def test_what_python_refuses_of_a_dataclass_is_refused(options: str, field: str, lines: str) -> None:
+    with pytest.raises(PullbackError, match=r"Line [67]"):
+        answer(f"{BEGIN}@dataclass{options}\nclass K:\n    {field}\n{lines}\nreturn x * a.k", tensors(x=1.0))
