@@ -156,8 +156,7 @@ def _of_client(
     objective: Differentiated, numeric: Numeric, name: str, compared: Compared, believed: Tensor, precision: ClientPrecision
 ) -> Verdict:
     """The same where the function has values."""
-    ours = compared.ours
-    compared, has_unknown = without_unknown(compared)
+    ours, (compared, has_unknown) = compared.ours, without_unknown(compared)
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
     search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
     is_subgradient = may_be_of_a_tie(objective, numeric, name, compared, search)
@@ -177,10 +176,8 @@ def _of_client(
             apart = torch.where(inside, 0.0, apart)
         off = apart > tolerance
     if bool(off.any()):
-        limits = None if around is None else (around.low, around.high)
-        doubt = _rounding(objective, name, ours, precision, limits)
-        tolerance = tolerance + doubt
-        off = apart > tolerance
+        doubt = _rounding(objective, name, ours, precision, None if around is None else (around.low, around.high))
+        tolerance, off = tolerance + doubt, apart > tolerance + doubt
     if bool(off.any()):
         noise, shows = _noise(objective, numeric, name, reference, apart)
         tolerance = tolerance + noise

@@ -101,7 +101,11 @@ class Definitions:
         above = [name for base in bases for name in base.fields or ()]
         if not above and not any(word.rpartition(".")[2] in ("dataclass", "NamedTuple") for word in words):
             return None
-        own = [s.target.id for s in annotated(statement) if "ClassVar" not in ast.unparse(s.annotation)]  # type: ignore[attr-defined]
+        own = [
+            s.target.id
+            for s in annotated(statement)
+            if isinstance(s.target, ast.Name) and "ClassVar" not in ast.unparse(s.annotation)
+        ]
         return tuple(dict.fromkeys([*above, *own]))
 
     def _limit(self, statement: ast.ClassDef, kind: ClassValue) -> None:

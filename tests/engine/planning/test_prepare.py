@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,7 @@ TRIED = {
 
 @pytest.mark.parametrize("text", TRIED)
 def test_what_a_try_gives_for_some_values_answers_no_others(text: str) -> None:
-    def outputs(value: list[float] | list[list[float]], **more: object) -> list[float]:
+    def outputs(value: list[float] | list[list[float]], **more: Any) -> list[float]:
         answer = ask(program=text, inputs={"x": np.array(value)}, want=["outputs"], **more)
         (result,) = arrays(answer.results["outputs"]).values()
         return [float(number) for number in result.ravel()]

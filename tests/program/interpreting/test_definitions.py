@@ -11,7 +11,7 @@ BEGIN = "from dataclasses import dataclass, field\nfrom typing import ClassVar\n
 
 
 @pytest.mark.parametrize(
-    ("options", "fields", "made", "expected"),
+    ("options", "fields", "call", "expected"),
     [
         ("", "scale: ClassVar[float] = 2.0\n    k: float = 1.0", "K(5.0)", 2.0 * 5.0),
         ("", "scale: float = field(init=False, default=3.0)\n    k: float = 1.0", "K(5.0)", 15.0),
@@ -21,8 +21,8 @@ BEGIN = "from dataclasses import dataclass, field\nfrom typing import ClassVar\n
         ("(frozen=True)", "scale: float = 3.0\n    k: float = 1.0", "K(4.0, 5.0)", 20.0),
     ],
 )
-def test_fields_are_filled_as_python_fills_them(options: str, fields: str, made: str, expected: float) -> None:
-    program = f"{BEGIN}@dataclass{options}\nclass K:\n    {fields}\na = {made}\nreturn x * a.scale * a.k"
+def test_fields_are_filled_as_python_fills_them(options: str, fields: str, call: str, expected: float) -> None:
+    program = f"{BEGIN}@dataclass{options}\nclass K:\n    {fields}\na = {call}\nreturn x * a.scale * a.k"
     (value,) = answer(program, tensors(x=1.0)).values()
     assert value.item() == expected
 
