@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,6 +63,8 @@ class Displays(Assigning):
         if isinstance(owner, dict):
             if isinstance(owner, DefaultDict) and is_key(index) and index not in owner:
                 owner[index] = self._missing(node, owner)
+            if isinstance(owner, Counter) and is_key(index) and index not in owner:
+                return 0
             if not is_key(index) or index not in owner:
                 keys = ", ".join(str(key) for key in list(owner)[:20] if isinstance(key, str | int | float | tuple))
                 raise Refusal("The dict has no such key.", f"Its keys are {keys}.", raises="KeyError")

@@ -123,6 +123,8 @@ def dict_method(
     items: Callable[[Value], list[Value]], owner: dict[Any, Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
 ) -> Value:
     """`owner.name(*args)` of a dict."""
+    if isinstance(owner, Counter) and name in ("update", "subtract"):
+        return counted(items, owner, name, args, kwargs)
     if name in ("keys", "values", "items") and not args:
         return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
     if name == "get" and args:
@@ -145,6 +147,16 @@ def dict_method(
     if name == "popitem" and owner:
         return owner.popitem()
     raise Refusal(f"A dict has no `.{name}()` here.")
+
+
+def counted(
+    items: Callable[[Value], list[Value]], counter: Counter[Any], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+) -> None:
+    """`counter.update(members)`: adds how often each is there, or the counts of a dict."""
+    counts = args[0] if args and isinstance(args[0], dict) else items(args[0]) if args else []
+    static.plain([*counts, *(counts.values() if isinstance(counts, dict) else ()), *kwargs.values()])
+    static.check_length(len(counter) + len(counts) + len(kwargs))
+    static.computed(lambda: getattr(counter, name)(counts, **kwargs), what=f"`Counter.{name}`")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,9 +269,9 @@ class Containers:
         return deque
 
     def _counter(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[Any, int]:
-        members = self._items(args[0]) if args else []
-        static.plain(members)
-        return dict(Counter(members))
+        counter: Counter[Any] = Counter()
+        counted(self._items, counter, "update", args, kwargs)
+        return counter
 
     def _operator(self, name: str) -> Called | None:
         if name in _OPERATORS:

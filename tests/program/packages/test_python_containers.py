@@ -28,3 +28,19 @@ def test_a_parser_takes_defaults_as_argparse_does(lines: str, expected: float) -
 def test_a_parser_that_is_given_words_is_refused() -> None:
     with pytest.raises(PullbackError, match=r"Line 4.*arguments"):
         answer(f"{BEGIN}parser.add_argument('--k', default=0.1)\nk = parser.parse_args(['--k', '2']).k\nx * k", tensors(x=1.0))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("c = Counter({'a': 3})\nk = c['a']", 3.0),
+        ("c = Counter([1, 2, 1])\nc.update({1: 5})\nk = c[1]", 7.0),
+        ("c = Counter('aab')\nc.update('a')\nk = c['a']", 3.0),
+        ("c = Counter([1])\nk = c[4] + 2", 2.0),
+        ("c = Counter([1, 1, 2])\nk = c.most_common(1)[0][1]", 2.0),
+        ("c = Counter([1])\nc[1] += 1\nc[2] += 1\nk = c[1] + 10 * c[2]", 12.0),
+    ],
+)
+def test_a_counter_counts(lines: str, expected: float) -> None:
+    (value,) = answer(f"from collections import Counter\n{lines}\nreturn x * k", tensors(x=1.0)).values()
+    assert value.item() == expected
