@@ -22,6 +22,7 @@ _ROLES: Final = {
     "staticmethod": "static", "classmethod": "class", "property": "property", "cached_property": "cached",
     "functools.cached_property": "cached", "contextlib.contextmanager": "context", "contextmanager": "context",
 }  # fmt: skip
+_CACHES: Final = ("lru_cache", "functools.lru_cache", "functools.cache")
 # What `ClassValue.builtin` says of an `Enum`.
 ENUMS: Final = ("Enum", "int or str Enum")
 _NAMED_TUPLES: Final = ("NamedTuple", "typing.NamedTuple")
@@ -72,6 +73,8 @@ class Definitions:
             grad = mode if mode is not None else grad
         role = next((_ROLES[word] for word in map(reader.dotted, statement.decorator_list) if word in _ROLES), "method")
         function = reader.function(statement, statement.name, grad, role)
+        if any(word in _CACHES for word in map(self._path, statement.decorator_list)):
+            object.__setattr__(function, "answers", {})
         for decorator in reversed(around):
             if isinstance(decorator, ast.Attribute) and decorator.attr == "setter":
                 reader.scope.bind(f"{statement.name}.setter", function)
@@ -80,6 +83,9 @@ class Definitions:
         reader.scope.bind(statement.name, function)
         if not reader.stack:
             reader.defined.append((statement.name, function))
+
+    def _path(self, decorator: ast.expr) -> str | None:
+        return self._reader.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
 
     def _decorated(self, decorator: ast.expr, function: Value) -> Value:
         """What a decorator, which is a function of the program or one of PyTorch's (`@torch.vmap`), makes of a function or class."""
@@ -101,11 +107,7 @@ class Definitions:
         above = [name for base in bases for name in base.fields or ()]
         if not above and not any(word.rpartition(".")[2] in ("dataclass", "NamedTuple") for word in words):
             return None
-        own = [
-            s.target.id
-            for s in annotated(statement)
-            if isinstance(s.target, ast.Name) and "ClassVar" not in ast.unparse(s.annotation)
-        ]
+        own = [ast.unparse(s.target) for s in annotated(statement) if "ClassVar" not in ast.unparse(s.annotation)]
         return tuple(dict.fromkeys([*above, *own]))
 
     def _limit(self, statement: ast.ClassDef, kind: ClassValue) -> None:

@@ -61,7 +61,7 @@ class Objects(Members):
         self.charge(node)
         match function:
             case FunctionValue():
-                return self.run(function, args, kwargs)
+                return self._remembered(function, args, kwargs)
             case Method():
                 if isinstance(function.function, FunctionValue):
                     return self.run(function.function, (function.owner, *args), kwargs)
@@ -92,6 +92,24 @@ class Objects(Members):
             f"{named(function).capitalize()} cannot be called.",
             "Call operations, methods, modules, and functions of the program.",
         )
+
+    def _remembered(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """A call of a function; under `lru_cache` what it gave for the same arguments before, tensors by identity."""
+        answers = function.answers
+        if answers is None:
+            return self.run(function, args, kwargs)
+        key = (args, tuple(kwargs.items()))
+        try:
+            hash(key)
+        except TypeError:
+            raise Refusal(
+                f"`{function.name}` keeps its answers, and these arguments cannot be looked up.",
+                "Give tuples for lists, or leave out `lru_cache`.",
+                raises="TypeError",
+            ) from None
+        if key not in answers:
+            answers[key] = self.run(function, args, kwargs)
+        return answers[key]
 
     def _completed(self, node: ast.AST, function: Getter | Partial, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """A call of `partial(f, …)`, or of `itemgetter(1)`."""

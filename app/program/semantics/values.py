@@ -33,6 +33,7 @@ class FunctionValue:
     defaults: dict[str, Any]
     grad: bool | None = None
     role: str = "method"
+    answers: dict[Any, Any] | None = None  # under `lru_cache`: arguments → what it gave for them
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,3 +40,19 @@ def test_fields_are_filled_as_python_fills_them(options: str, fields: str, call:
 def test_what_python_refuses_of_a_dataclass_is_refused(options: str, field: str, lines: str) -> None:
     with pytest.raises(PullbackError, match=r"Line [67]"):
         answer(f"{BEGIN}@dataclass{options}\nclass K:\n    {field}\n{lines}\nreturn x * a.k", tensors(x=1.0))
+
+
+CACHED = """\
+import functools
+from functools import lru_cache
+@DECORATOR
+def f(k):
+    return torch.randn(k)
+return (f(3) - f(3)).abs().sum() + x
+"""
+
+
+@pytest.mark.parametrize("decorator", ["lru_cache", "lru_cache(maxsize=None)", "functools.cache", "functools.lru_cache()"])
+def test_a_cached_function_gives_what_it_gave(decorator: str) -> None:
+    (value,) = answer(CACHED.replace("DECORATOR", decorator), tensors(x=1.0)).values()
+    assert value.item() == 1.0
