@@ -137,8 +137,11 @@ def of_client(
 ) -> Verdict:
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
     is_valued = numeric.has_values(name)
+    compared, has_unknown = without_unknown(compared)
     if bool(is_valued.all()):
-        return _of_client(objective, numeric, name, compared, believed, precision)
+        verdict = _of_client(objective, numeric, name, compared, believed, precision)
+        without_number = has_unknown and verdict.agrees is not False
+        return replace(verdict, agrees=None, reason=Reason.NO_NUMBER) if without_number else verdict
     ours, is_infinite = compared.ours, is_valued.logical_not() & numeric.is_infinite(name)
     valued = _of_client(
         objective, numeric, name, _of_valued(compared, is_valued), torch.where(is_valued, believed, 0.0), precision
@@ -156,7 +159,7 @@ def _of_client(
     objective: Differentiated, numeric: Numeric, name: str, compared: Compared, believed: Tensor, precision: ClientPrecision
 ) -> Verdict:
     """The same where the function has values."""
-    ours, (compared, has_unknown) = compared.ours, without_unknown(compared)
+    ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
     search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
     is_subgradient = may_be_of_a_tie(objective, numeric, name, compared, search)
@@ -176,8 +179,10 @@ def _of_client(
             apart = torch.where(inside, 0.0, apart)
         off = apart > tolerance
     if bool(off.any()):
-        doubt = _rounding(objective, name, ours, precision, None if around is None else (around.low, around.high))
-        tolerance, off = tolerance + doubt, apart > tolerance + doubt
+        limits = None if around is None else (around.low, around.high)
+        doubt = _rounding(objective, name, ours, precision, limits)
+        tolerance = tolerance + doubt
+        off = apart > tolerance
     if bool(off.any()):
         noise, shows = _noise(objective, numeric, name, reference, apart)
         tolerance = tolerance + noise
@@ -193,8 +198,6 @@ def _of_client(
         open_question = False  # it agrees with PyTorch's own choice there
     lost, has_few = _lost(objective, name, compared.ours, believed, reference, (apart, tolerance, doubt), precision)
     agrees, reason = _answer(compared, bool(repaired.any()), bool(off.any()), (reason if open_question else None) or lost)
-    if agrees is not False and has_unknown:
-        agrees, reason = None, Reason.NO_NUMBER
     if agrees and is_of_own_backward(objective, kinks):
         agrees, reason = is_mixture(objective, numeric, name, believed, kinks), Reason.CORNERS
     kinks = kinks | (compared.slope_jumps > 0)
