@@ -256,7 +256,9 @@ class Subgradients:
         corners = [corner for each in sides if (corner := self._corner(each, group)) is not None]
         if not corners:
             return None
-        are_all_seen = len(group) <= _FEW and len(torch.unique(torch.stack(corners), dim=0)) <= len(corners) // _OFTEN
+        # All directions of a plane are seen densely; with more, each corner has to be seen again and again.
+        is_seen_often = len(group) <= 2 or len(torch.unique(torch.stack(corners), dim=0)) <= len(corners) // _OFTEN
+        are_all_seen = len(group) <= _FEW and is_seen_often
         believed = expected.reshape(len(expected), -1)[:, group]
         for row in range(len(believed)):
             points = [corner[row] for corner in corners]
