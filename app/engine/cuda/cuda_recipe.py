@@ -48,7 +48,7 @@ class CudaRecipe(Recipe):
     def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]] | None]:
         """What `run` gives for each of several queries, by the same kernels; the GPU has all of them before it is waited for.
 
-        Raises whatever PyTorch raises, UncertifiedError, and ValueError where `run` would give None.
+        None where it is not confirmed. Raises whatever PyTorch raises, and ValueError where results came another way.
         """
         launched = [self._launched(numbers, apart=True) for numbers in queries]
         self._wait()

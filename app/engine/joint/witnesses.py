@@ -30,24 +30,10 @@ _WIDEST: Final = (torch.float64, torch.complex128)
 # Operations that make finite numbers of finite ones in any dtype, as they are no larger, or no larger than 1 (a test tries the largest).
 BOUNDED: Final = frozenset(
     {
-        *(
-            "softmax",
-            "softmin",
-            "sigmoid",
-            "tanh",
-            "sin",
-            "cos",
-            "erf",
-            "erfc",
-            "relu",
-            "relu6",
-            "hardtanh",
-            "clamp",
-            "softsign",
-        ),
-        *("abs", "neg", "maximum", "minimum", "amax", "amin", "sign", "floor", "ceil", "round", "trunc", "clone", "contiguous"),
+        "softmax", "softmin", "sigmoid", "tanh", "sin", "cos", "erf", "erfc", "relu", "relu6", "hardtanh", "clamp", "softsign",
+        "abs", "neg", "maximum", "minimum", "amax", "amin", "sign", "floor", "ceil", "round", "trunc", "clone", "contiguous",
     }
-)
+)  # fmt: skip
 
 Results = dict[fx.Node, Any]
 # (the results of the steps that are watched; the outputs) → a number that is finite where nothing is to be said.

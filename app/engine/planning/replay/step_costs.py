@@ -25,6 +25,15 @@ _LIMIT: Final = 4096
 # Of arguments of a call, and tensors that it makes, that are remembered: a text may have thousands. Chosen: above what a layer has.
 _MEMBERS: Final = 64
 _LENGTH: Final = 64  # of a text among them, and bits of a whole number
+# Names of functions of `torch` that are methods of tensors too, and of methods alone, that stand in the set below.
+_OF_BOTH: Final = (
+    "tanh", "exp", "log", "sin", "cos", "sqrt", "sigmoid", "relu", "sum", "mean", "abs", "neg", "log1p", "expm1", "erf",
+    "softmax", "log_softmax", "logsumexp", "matmul", "mm", "mv", "dot", "bmm", "outer", "add", "sub", "mul", "div", "pow",
+    "square", "tril", "triu", "masked_fill", "trace", "transpose", "permute", "t", "unsqueeze", "squeeze", "flatten", "reshape",
+    "split", "chunk", "unbind", "where", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "amax", "amin", "var", "std",
+    "prod", "cumsum", "norm", "clamp", "flip", "diagonal", "roll", "sinh", "cosh", "atan", "rsqrt", "reciprocal",
+)  # fmt: skip
+_OF_TENSORS: Final = ("view", "contiguous", "expand", "repeat", "view_as", "reshape_as", "expand_as", "clone")
 # What a mode watches and no number decides: neither how much is made, nor whether PyTorch refuses it. They draw nothing, write into nothing
 # and do not ask whether two of their tensors are one.
 _WATCHED: Final = frozenset(
@@ -37,27 +46,8 @@ _WATCHED: Final = frozenset(
         *(functional.softplus, functional.softmax, functional.log_softmax, functional.logsigmoid, functional.normalize, functional.pad),
         *(torch.ones, torch.zeros, torch.full, torch.eye, torch.arange, torch.linspace, torch.ones_like, torch.zeros_like),
         *(torch.cat, torch.stack, torch.diag, torch.einsum, torch.conv1d, torch.conv2d, torch.conv3d),
-        *(
-            getattr(torch, name)
-            for name in (
-                "tanh", "exp", "log", "sin", "cos", "sqrt", "sigmoid", "relu", "sum", "mean", "abs", "neg", "log1p", "expm1", "erf", "softmax",
-                "log_softmax", "logsumexp", "matmul", "mm", "mv", "dot", "bmm", "outer", "add", "sub", "mul", "div", "pow", "square", "tril",
-                "triu", "masked_fill", "trace", "transpose", "permute", "t", "unsqueeze", "squeeze", "flatten", "reshape", "split", "chunk",
-                "unbind", "where", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "amax", "amin", "var", "std", "prod", "cumsum",
-                "norm", "clamp", "flip", "diagonal", "roll", "sinh", "cosh", "atan", "rsqrt", "reciprocal",
-            )
-        ),
-        *(
-            getattr(Tensor, name)
-            for name in (
-                "tanh", "exp", "log", "sin", "cos", "sqrt", "sigmoid", "relu", "sum", "mean", "abs", "neg", "log1p", "expm1", "erf", "softmax",
-                "log_softmax", "logsumexp", "matmul", "mm", "mv", "dot", "bmm", "outer", "add", "sub", "mul", "div", "pow", "square", "tril",
-                "triu", "masked_fill", "trace", "transpose", "permute", "t", "unsqueeze", "squeeze", "flatten", "reshape", "split", "chunk",
-                "unbind", "where", "eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "amax", "amin", "var", "std", "prod", "cumsum",
-                "norm", "clamp", "flip", "diagonal", "roll", "view", "contiguous", "expand", "repeat", "view_as", "reshape_as", "expand_as",
-                "sinh", "cosh", "atan", "rsqrt", "reciprocal", "clone",
-            )
-        ),
+        *(getattr(torch, name) for name in _OF_BOTH),
+        *(getattr(Tensor, name) for name in (*_OF_BOTH, *_OF_TENSORS)),
     }
 )  # fmt: skip
 
