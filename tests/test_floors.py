@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import uvicorn.server
+from uvicorn.protocols.http import httptools_impl
 
 ROOT: Final = Path(__file__).parent.parent
 APP: Final = ROOT / "app"
@@ -48,8 +50,13 @@ FRONT_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "openapi": frozenset({"http", "access"}),
     "pages": frozenset(),
 }
-# uvicorn's internals are no public interface: who builds on them is named here.
-UVICORN_MODULES: Final = frozenset({"app.front.http.connection", "app.front.http.connection_wire", "app.front.server"})
+# uvicorn's internals are no public interface: one module builds on them.
+UVICORN_MODULE: Final = "app.front.http.uvicorn_base"
+# What the classes that descend from uvicorn's read of them, most of it asyncio's and ASGI's words.
+LENT_BY_UVICORN: Final = frozenset(
+    {"body", "client", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser", "response_complete", "response_started",
+     "scope", "send", "server", "tasks", "transport"} | {"connections", "default_headers", "receive"}
+)  # fmt: skip
 # Room or module of the engine → what it may import besides itself; `ENGINE_BOTTOM` may be imported by all of them.
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
@@ -221,14 +228,31 @@ def test_rooms_of_the_front_import_down_only() -> None:
     assert not offenders, "\n".join(offenders)
 
 
-def test_only_the_connection_and_the_server_know_uvicorn() -> None:
+def test_one_module_imports_uvicorn() -> None:
     offenders = [
         f"{_where(module, imported.line)} imports {imported.module}"
         for module in modules().values()
         for imported in imports(module)
-        if imported.module.split(".")[0] in {"uvicorn", "httptools"} and module.name not in UVICORN_MODULES
+        if imported.module.split(".")[0] in {"uvicorn", "httptools"} and module.name != UVICORN_MODULE
     ]
     assert not offenders, "\n".join(offenders)
+
+
+def _attributes(tree: ast.AST, of: str | None = None) -> set[str]:
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    return {node.attr for node in nodes if of is None or (isinstance(node.value, ast.Name) and node.value.id == of)}
+
+
+def test_what_is_built_on_uvicorn_uses_only_what_it_is_lent() -> None:
+    """Attributes of uvicorn's classes in the modules whose classes descend from them."""
+    own = {
+        name for file in (httptools_impl, uvicorn.server) for name in _attributes(ast.parse(inspect.getsource(file)), "self")
+    }
+    for name in ("app.front.http.connection", "app.front.http.connection_wire", "app.front.server", "app.front.member_server"):
+        used = _attributes(modules()[name].tree) & own
+        assert used <= LENT_BY_UVICORN, (
+            f"{name} uses {sorted(used - LENT_BY_UVICORN)}: give it another name in {UVICORN_MODULE}"
+        )
 
 
 def test_imports_go_down_inside_the_engine() -> None:

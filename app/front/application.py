@@ -27,7 +27,7 @@ from app.front.endpoints.batch_endpoint import BatchEndpoint
 from app.front.endpoints.direct_queries import DirectQueries
 from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
 from app.front.endpoints.query_endpoint import QueryEndpoint
-from app.front.http import address_refusals
+from app.front.http import http_refusals
 from app.front.http.exchange import problem
 from app.front.http.responses import retry_after
 from app.front.http.wire import REQUEST_ID
@@ -173,8 +173,8 @@ def _handle_errors(pages: FastAPI) -> None:
     @pages.exception_handler(HTTPException)
     async def without_route(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            return _problem(request, address_refusals.method_not_allowed(request.method, _ALLOWED), {"Allow": _ALLOWED})
-        return _problem(request, address_refusals.not_found(request.url.path))
+            return _problem(request, http_refusals.method_not_allowed(request.method, _ALLOWED), {"Allow": _ALLOWED})
+        return _problem(request, http_refusals.not_found(request.url.path))
 
 
 def _problem(request: Request, error: PullbackError, headers: dict[str, str] | None = None) -> Response:

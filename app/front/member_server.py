@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import socket
-from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
 from app.front.application import Application
@@ -29,22 +25,17 @@ class MemberServer(Server):
         self._membership = membership
         self._counted: Counts = {}
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The parent has them."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup([])
-        if not self.should_exit:
+    def started_up(self) -> None:
+        super().started_up()
+        if not self.is_ending:
             self._membership.listen(asyncio.get_running_loop(), self)
 
-    async def on_tick(self, counter: int) -> bool:
+    def tick(self, counter: int) -> None:
         self._tell_ready()
         if counter % _COUNTS_EVERY_TICKS == 0 and (counts := self.counts()) != self._counted:
             self._counted = counts
             self._membership.tell_counts(counts)
-        return await super().on_tick(counter)
+        super().tick(counter)
 
     def _tell_ready(self) -> None:
         admission = self._application.admission
@@ -60,9 +51,7 @@ class MemberServer(Server):
         is_counted = connection.getsockname()[1] != self._settings.metrics_port
         try:
             connection.setblocking(False)
-            state = self.lifespan.state
-            protocol = partial(self._connection, config=self.config, server_state=self.server_state, app_state=state)
-            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+            await self.connect(connection)
             if is_counted:
                 self._membership.tell_taken()
         except OSError:
@@ -71,14 +60,13 @@ class MemberServer(Server):
                 self._membership.lost()
 
     def drain(self) -> None:
-        self.handle_exit(signal.SIGTERM, None)
+        self.signalled()
 
     def end(self, *, at_once: bool) -> None:
         admission = self._application.admission
         if at_once and admission is not None:
-            self.force_exit = True
             admission.pool.kill()
-        self.should_exit = True
+        self.end_soon(at_once=at_once and admission is not None)
 
     def quarantine(self, mark: str, size: int) -> None:
         if self._application.admission is not None:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
-from types import FrameType
-from typing import Final, cast
-
-import uvicorn
+from typing import Final
 
 from app.errors import ServiceError
 from app.front.application import Application
 from app.front.connection_limit import Connections, most_connections
 from app.front.http.connection import Connection
 from app.front.http.pace import TransferLimits
+from app.front.http.uvicorn_base import UvicornServer
 from app.front.membership import Membership
 from app.pool import linux
 from app.settings import Settings
 
 _KEEP_ALIVE_S: Final = 75  # nginx's default (keepalive_timeout)
-_BACKLOG: Final = 2048  # uvicorn's default; the kernel cuts it to net.core.somaxconn
 # After the drain, for connections to take their last bytes.
 _LAST_BYTES_S: Final = 2
 _STEP_S: Final = 0.01  # how late the end of the last query is noticed while the server drains
@@ -38,7 +33,7 @@ _FREE_BYTES_LIMIT: Final = 64 << 20
 _DISCARDED_BYTES: Final = 64 << 20
 
 
-class Server(uvicorn.Server):
+class Server(UvicornServer):
     """One server on one listening socket.
 
     Arguments:
@@ -56,28 +51,15 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None],
         membership: Membership | None = None,
     ) -> None:
-        # Its own lines are replaced by ours; what it would say of a broken application, the middleware has said.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         fronts = 1 if membership is None else membership.count
         limit = most_connections(application.settings.queue_bytes, application.settings.workers, fronts)
         crowd = Connections(limit) if membership is None else membership.connections(limit)
-        self._connection = connection = partial(Connection, crowd=crowd, uncounted_port=settings.metrics_port)
         super().__init__(
-            uvicorn.Config(
-                application,
-                loop="uvloop",
-                http=cast(type[asyncio.Protocol], connection),
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=_LAST_BYTES_S,
-            )
+            application,
+            partial(Connection, crowd=crowd, uncounted_port=settings.metrics_port),
+            keep_alive_s=_KEEP_ALIVE_S,
+            last_bytes_s=_LAST_BYTES_S,
+            listens=membership is None,
         )
         self._application = application
         self._settings = settings
@@ -94,20 +76,19 @@ class Server(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    def started_up(self) -> None:
         self._resident_bytes = linux.resident_bytes()
         self._loop = asyncio.get_running_loop()
-        if not self.should_exit:
+        if not self.is_ending:
             self._start(self._announce())
             self._start(self._end_on_failure())
 
-    async def on_tick(self, counter: int) -> bool:
+    def tick(self, counter: int) -> None:
         now = asyncio.get_running_loop().time()
         late_s, self._looked = max(0.0, now - self._looked - _LATE_S), now
         admission = self._application.admission
         pressed = admission is not None and admission.pool.budget.is_pressed
-        for connection in list(self.server_state.connections):
+        for connection in self.open_connections:
             if isinstance(connection, Connection):
                 connection.check_in_time(now, self._limits, pressed=pressed, late_s=late_s)
         if counter % _TRIM_EVERY_TICKS == 0 and admission is not None:
@@ -115,15 +96,14 @@ class Server(uvicorn.Server):
             excess = linux.resident_bytes() - admission.pool.budget.held_bytes - self._resident_bytes
             if excess > _FREE_BYTES_LIMIT:
                 linux.trim_heap()
-        return await super().on_tick(counter)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def signalled(self) -> None:
         """The first signal begins the drain; the second ends everything at once."""
         admission = self._application.admission
         if self._loop is None or admission is None:
-            self.should_exit = True
+            self.end_soon()
         elif admission.draining:
-            self.force_exit = self.should_exit = True
+            self.end_soon(at_once=True)
             self._loop.call_soon_threadsafe(admission.pool.kill)
         else:
             admission.draining = True
@@ -143,7 +123,7 @@ class Server(uvicorn.Server):
 
     def _drained(self) -> None:
         """No query is in flight any more."""
-        self.should_exit = True
+        self.end_soon()
 
     async def _announce(self) -> None:
         admission = self._application.admission
@@ -155,7 +135,7 @@ class Server(uvicorn.Server):
         admission = self._application.admission
         if admission is not None:
             self.failure = await admission.pool.supervisor.failure
-            self.should_exit = True
+            self.end_soon()
 
     def _start(self, step: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(step)

@@ -22,7 +22,7 @@ from app.group.gathering import Gatherings
 from app.group.messages import Line, Message, line
 from app.pool import linux
 
-_BACKLOG: Final = 2048  # uvicorn's default; the kernel cuts it to net.core.somaxconn
+_BACKLOG: Final = 2048  # as one front's own (uvicorn's default); the kernel cuts it to net.core.somaxconn
 _ACCEPT_AT_ONCE: Final = 32  # then the fronts' own words are heard; chosen
 _MESSAGES_AT_ONCE: Final = 32  # and then connections are accepted again; chosen
 # Seconds before the n-th attempt in a row, after fronts that died before they were ready.

@@ -17,7 +17,7 @@ import orjson
 import pytest
 from safetensors.numpy import save
 
-from app.front.http.connection_refusals import CHUNK_LIMIT
+from app.front.http.http_refusals import CHUNK_LIMIT
 from tests.front.conftest import BODY_LIMIT, KEY, PATIENCE_S
 from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless

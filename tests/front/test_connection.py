@@ -16,7 +16,7 @@ import httpx
 import orjson
 import pytest
 
-from app.front.http.connection_refusals import HEADER_BYTES_LIMIT
+from app.front.http.http_refusals import HEADER_BYTES_LIMIT
 from tests.front import raw as by_hand
 from tests.front.conftest import BODY_LIMIT, KEY
 from tests.front.raw import Line, head, line

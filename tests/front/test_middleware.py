@@ -7,7 +7,7 @@ import base64
 import httpx
 import pytest
 
-from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
+from app.front.http.http_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
 from tests.front.conftest import KEY
 from tests.front.raw import head, line
 from tests.pool.queries import SMALL

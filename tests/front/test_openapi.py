@@ -20,7 +20,7 @@ from openapi_spec_validator import validate
 from app import __version__
 from app.catalogue.read import SEARCH_LIMIT
 from app.errors import CODES, PullbackError
-from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
+from app.front.http.http_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
 from app.front.openapi.document import document, text
 from app.front.openapi.example_queries import Example, examples
 from app.front.openapi.example_refusals import computed, problems

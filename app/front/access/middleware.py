@@ -13,11 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import CODES, PullbackError
 from app.front.access.keys import ApiKeys
 from app.front.access.origins import Origins, answer_preflight, is_preflight
-from app.front.http import address_refusals
+from app.front.http import http_refusals
 from app.front.http.body import ClientGoneError
 from app.front.http.codings import content_encoding
-from app.front.http.connection_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT, headers_too_large
 from app.front.http.exchange import CLIENT_GONE, REFUSED, Exchange, RequestIds
+from app.front.http.http_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT, headers_too_large
 from app.front.http.wire import REQUEST_ID, WIRE
 from app.front.observability.request_recorder import RequestRecorder
 from app.protocols.registry import PUBLIC_PATHS, protocol_of
@@ -111,7 +111,7 @@ class Middleware:
         elif exchange.method == "POST":
             await endpoint(exchange, receive)
         else:
-            await exchange.refuse(address_refusals.method_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
+            await exchange.refuse(http_refusals.method_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
 
     async def _elsewhere(self, exchange: Exchange, receive: Receive) -> None:
         """A foreign protocol's address, or a page."""
@@ -145,7 +145,7 @@ class Middleware:
         self._recorder.log.event("exception", level="error", request_id=exchange.request_id, trace=trace)
         if exchange.status:
             raise error
-        await exchange.refuse(address_refusals.broken())
+        await exchange.refuse(http_refusals.broken())
 
     def _check_key(self, exchange: Exchange) -> None:
         if self._keys and exchange.path not in _OPEN_PATHS:

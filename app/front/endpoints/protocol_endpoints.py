@@ -13,9 +13,9 @@ from starlette.types import Receive
 
 from app.errors import PullbackError
 from app.front.endpoints.admission import Admission, ask, asked_by, response, through
-from app.front.http.address_refusals import method_not_allowed, not_found
 from app.front.http.body import Body
 from app.front.http.exchange import Exchange, text_of
+from app.front.http.http_refusals import method_not_allowed, not_found
 from app.group.counts import COUNTER, LARGEST
 from app.pool.job import Asked
 from app.protocols.message import Written

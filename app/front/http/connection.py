@@ -1,4 +1,4 @@
-"""A connection: uvicorn's httptools protocol with the bounds that it leaves open, and HTTP/1.1 as clients really speak it.
+"""A connection: uvicorn's with the bounds that it leaves open, and HTTP/1.1 as clients really speak it.
 
 One request is parsed at a time: what is pipelined behind it waits, unparsed, for its response (RFC 9112, section 9.3.2).
 """
@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from typing import Any
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-
 from app.errors import PullbackError
-from app.front.http import connection_refusals as refusals
-from app.front.http import responses
-from app.front.http.connection_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
-from app.front.http.connection_wire import ConnectionWire, DirectWay, Presence, new_parser
+from app.front.http import http_refusals as refusals
+from app.front.http import responses, uvicorn_base
+from app.front.http.connection_wire import ConnectionWire, DirectWay, Presence
 from app.front.http.exchange import REFUSED, address_of
 from app.front.http.framing import Framing, Stage, framing_head
+from app.front.http.http_refusals import CHUNK_LIMIT, HEADER_COUNT_LIMIT
 from app.front.http.pace import TransferLimits, Transfers
 from app.front.http.receiver import Receiver, Upload
+from app.front.http.uvicorn_base import Cycle, UvicornConnection
 from app.front.http.wire import WIRE, Crowd
 
 
-class Connection(HttpToolsProtocol):
+class Connection(UvicornConnection):
     """One client's connection. `check_in_time` is called by the server now and then.
 
     Arguments:
@@ -41,7 +38,6 @@ class Connection(HttpToolsProtocol):
         self._framing = Framing()
         self._transfers = Transfers()
         self._backlog = b""  # received behind a request that is being answered
-        self._running: RequestResponseCycle | None = None
         self._at_hand = 0  # bytes that have come behind the head that is being parsed
         self._head = b""  # its bytes, where they came together
         self._direct = DirectWay(self.loop, self.tasks)
@@ -50,8 +46,6 @@ class Connection(HttpToolsProtocol):
         self._refused = False
         self._postponed: PullbackError | None = None  # a refusal that waits for the answers before it
         self._presence = Presence()
-        # Since when it waits for a request behind an answered one; `check_in_time` looks at it, as a timer for each request costs more.
-        self._idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,11 +73,11 @@ class Connection(HttpToolsProtocol):
             data, self._backlog = self._backlog + data, b""
         if not data:
             return
-        self._unset_keepalive_if_required()
+        self.idle_since = None
         view, start = memoryview(data), 0
         while start < len(data) and not self._refused and not self.transport.is_closing():
             if self._framing.stage is Stage.COMPLETE:
-                if self._is_answering(None):
+                if self.is_answering_another(None):
                     self._backlog = data[start:]
                     self.flow.pause_reading()
                     return
@@ -97,14 +91,10 @@ class Connection(HttpToolsProtocol):
 
     def _begin_again(self, data: bytes) -> bool:
         """Begin a query under the head of the last one without parsing it, where nothing else is under way; False: it is none."""
-        is_between = (
-            self._framing.stage is Stage.COMPLETE and self.cycle.response_complete and not self._backlog and not self.pipeline
-        )
+        is_between = self._framing.stage is Stage.COMPLETE and self.has_answered and not self._backlog and not self.has_queued
         if not is_between or self.transport.is_closing() or (cycle := self._direct.again(data)) is None:
             return False
-        self._unset_keepalive_if_required()
-        cycle.default_headers = self.server_state.default_headers
-        self.cycle = self._running = cycle
+        self.take_up(cycle)
         if self.upload is not None:
             self._begin()
             self._framing = Framing.amid_body(len(data), self.upload.left)
@@ -121,20 +111,20 @@ class Connection(HttpToolsProtocol):
             if upload.lacks_room:
                 return
             if self._framing.framing_bytes:  # of a head that the parser has seen, but not the rest of the body
-                self.parser = new_parser(self)
+                self.renew_parser()
             self.on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client will send no more; one that waits for an answer gets it all the same (RFC 9112, section 9.6)."""
         if self._presence.eof_since is None:
             self._presence.eof_since = self.loop.time()
-        if self._refused or (self._framing.stage is Stage.BODY and self.cycle.response_complete):
+        if self._refused or (self._framing.stage is Stage.BODY and self.has_answered):
             return False
         if self._framing.stage is Stage.BODY or (self._framing.stage is Stage.HEAD and self._framing.framing_bytes):
             self._refuse(refusals.ended_early())
             return True
-        if self._running is not None and not self._running.response_complete:
-            self._running.keep_alive = bool(self._backlog or self.pipeline)
+        if self.running is not None and not self.running.response_complete:
+            uvicorn_base.keep_behind(self.running, bool(self._backlog) or self.has_queued)
             return True
         return False
 
@@ -148,7 +138,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_answering(self) -> bool:  # a request, on this connection; a large answer leaves in one write, and is not taken yet
-        return self._is_answering(None) or self.transport.get_write_buffer_size() > 0
+        return self.is_answering_another(None) or self.transport.get_write_buffer_size() > 0
 
     def leave(self) -> None:
         """Close it, as others need its place."""
@@ -158,11 +148,6 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._crowd is not None:
             self._crowd.part(self)
-        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
-        self.pipeline.clear()
         self._backlog = b""
         self._direct.abandon()
         if self.upload is not None:
@@ -218,7 +203,7 @@ class Connection(HttpToolsProtocol):
         self._framing.body_bytes += len(body)
         if self._refused:
             return
-        if self.cycle.response_complete:
+        if self.has_answered:
             # Of a request that was refused without it.
             self._transfers.discard(self.loop.time(), len(body))
             return
@@ -234,33 +219,21 @@ class Connection(HttpToolsProtocol):
             self._start_held()
         else:
             self._direct.received()
-        if self.cycle.response_complete and not self.transport.is_closing():
-            self._idle_since = self.loop.time()
+        if self.has_answered and not self.transport.is_closing():
+            self.idle_since = self.loop.time()
 
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
+    def answers_itself(self, cycle: Cycle, app: Any) -> bool:
         is_new = self._framing.stage is Stage.HEAD and not self._switching
-        if not (is_new and self._direct.holds(cycle, app, self._framing.declared_bytes, self._at_hand)):
-            super()._start_asgi_task(cycle, app)
+        return is_new and self._direct.holds(cycle, app, self._framing.declared_bytes, self._at_hand)
 
     def _start_held(self) -> None:
         held = self._direct.release()
         head, self._head = self._head, b""
         if not self._direct.begin(*held, self._framing.declared_bytes, head):
-            super()._start_asgi_task(*held)
+            self.start_task(*held)
 
-    def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-            if self.pipeline:
-                self._start_asgi_task(*self.pipeline.pop())
-            else:
-                self._idle_since = self.loop.time()
-        if self.transport.is_closing() or self._is_answering(None):
+    def answered(self) -> None:
+        if self.transport.is_closing() or self.is_answering_another(None):
             return
         if self._postponed is not None:
             error, self._postponed = self._postponed, None
@@ -304,11 +277,10 @@ class Connection(HttpToolsProtocol):
                 self._refuse(refusals.headers_too_large())
 
     def _feed_parser(self, piece: memoryview) -> None:
-        try:
-            self.parser.feed_data(piece)
-        except httptools.HttpParserUpgrade:
+        outcome = self.parse(piece)
+        if outcome == "upgrade":
             self._stay_with_http()
-        except httptools.HttpParserError:
+        elif outcome == "invalid":
             self._refuse(refusals.not_http())
 
     def _stay_with_http(self) -> None:
@@ -317,7 +289,7 @@ class Connection(HttpToolsProtocol):
         So a new one is told of the body's framing alone, and parses on from there.
         """
         self._switching = False
-        self.parser = new_parser(self)
+        self.renew_parser()
         self._muted = True
         try:
             self._feed_parser(memoryview(framing_head(self.headers)))
@@ -332,11 +304,11 @@ class Connection(HttpToolsProtocol):
             # What it does not take would stay in memory for ever.
             self.transport.abort()
             return
-        self._idle_since = now if unsent and self._idle_since is not None else self._idle_since  # it is busy taking the answer
-        if self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
-            self.timeout_keep_alive_handler()
+        self.idle_since = now if unsent and self.idle_since is not None else self.idle_since  # it is busy taking the answer
+        if self.has_idled(now):
+            self.transport.close()
             return
-        self._presence.check(now, self._running)
+        self._presence.check(now, self.running)
         if self._transfers.has_lingered(now, limits):
             self.transport.close()
             return
@@ -351,32 +323,23 @@ class Connection(HttpToolsProtocol):
         elif self._transfers.is_in_the_way(now, count, limits, pressed=pressed):
             self._refuse(refusals.in_the_way())
 
-    def _is_answering(self, but: RequestResponseCycle | None) -> bool:
-        """A response other than that of `but` is still to be given or finished."""
-        running = self._running
-        waits = any(cycle is not but for cycle, _ in self.pipeline)
-        return waits or (running is not None and running is not but and not running.response_complete)
-
     def _refuse(self, error: PullbackError) -> None:
         if self._refused or self._postponed is not None or self.transport.is_closing():
             return
         own = self.cycle if self._framing.stage is Stage.BODY else None
-        if self._is_answering(own):
+        if self.is_answering_another(own):
             # Responses leave in the order of their requests, and those before it were good.
             self._postponed = error
             self._framing.stage = Stage.COMPLETE
             self._transfers.complete()
-            self.pipeline = deque(entry for entry in self.pipeline if entry[0] is not own)
+            self.withdraw(own)
             self.flow.pause_reading()
             return
         if own is None or not own.response_started:
             self.transport.write(responses.refusal(error, {} if own is None else own.scope))
         if own is not None and not own.response_complete:
-            # Whoever waits for the rest of the body learns that it will not come, and writes nothing more.
             own.scope[REFUSED] = error.code  # type: ignore[typeddict-unknown-key]
-            own.disconnected = True
-            own.waiting_for_100_continue = False
-            own.message_event.set()
+            uvicorn_base.break_off(own)
         if self.upload is not None:
             self.upload.end(complete=False)
             self.upload = None

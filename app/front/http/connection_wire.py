@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
-from app.front.http import responses
+from app.front.http import responses, uvicorn_base
 from app.front.http.framing import RepeatedHead
 from app.front.http.receiver import Upload
+from app.front.http.uvicorn_base import Cycle
 from app.front.http.wire import SMALL_BODY_BYTES, DirectQueries, DirectQuery, NoRoomError
 from app.pool import linux
 from app.pool.frames import Buffer
 
 # How long after its FIN we ask whether a client that waits for its answer is still there.
 _ASK_AFTER_S: Final = 1.0
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class OwnConnection(Protocol):
@@ -35,57 +31,38 @@ class OwnConnection(Protocol):
         """The response is out, and it was the connection's last."""
 
 
-def new_parser(protocol: object) -> httptools.HttpRequestParser:
-    """A parser that calls the `protocol`, set as uvicorn sets its own."""
-    parser = httptools.HttpRequestParser(protocol)
-    with contextlib.suppress(AttributeError):  # before httptools 0.6.3
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
-    return parser
-
-
 class ConnectionWire:
     """One request's connection, as `wire.Wire` has it."""
 
     __slots__ = ("_connection", "_cycle")
 
-    def __init__(self, connection: OwnConnection, cycle: RequestResponseCycle) -> None:
+    def __init__(self, connection: OwnConnection, cycle: Cycle) -> None:
         self._connection = connection
         self._cycle = cycle
 
     @property
     def awaits_continue(self) -> bool:
-        return self._cycle.waiting_for_100_continue
+        return uvicorn_base.awaits_continue(self._cycle)
 
     @property
     def is_free(self) -> bool:
-        return not self._cycle.flow.write_paused
+        return uvicorn_base.is_free(self._cycle)
 
     async def free(self) -> None:
-        if self._cycle.flow.write_paused:
-            await self._cycle.flow.drain()
+        await uvicorn_base.free(self._cycle)
 
     def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: Buffer, *, closes: bool) -> None:
         cycle = self._cycle
-        if cycle.disconnected or cycle.transport.is_closing():
+        if uvicorn_base.has_left(cycle):
             return
-        head = responses.head(status, (*cycle.default_headers, *headers))
-        if not cycle.keep_alive or closes:
-            cycle.keep_alive = False
+        head = responses.head(status, (*uvicorn_base.default_headers(cycle), *headers))
+        is_last = uvicorn_base.is_last(cycle, closes=closes)
+        if is_last:
             head += responses.CLOSING
-        cycle.response_started = True
-        cycle.waiting_for_100_continue = False
-        cycle.transport.writelines((head, b"\r\n", body))
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self._connection.finish()
-        cycle.on_response()
+        uvicorn_base.write_whole(cycle, (head, b"\r\n", body), self._connection.finish if is_last else None)
 
     def start(self, upload: Upload) -> bool:
-        cycle = self._cycle
-        if cycle.waiting_for_100_continue and not cycle.transport.is_closing():
-            cycle.waiting_for_100_continue = False
-            cycle.transport.write(_CONTINUE)
+        uvicorn_base.tell_to_continue(self._cycle)
         return self._connection.start_upload(upload)
 
     async def receive(self, upload: Upload) -> bool:
@@ -128,13 +105,13 @@ class Presence:
         self.eof_since: float | None = None
         self._asked = False
 
-    def check(self, now: float, running: RequestResponseCycle | None) -> None:
+    def check(self, now: float, running: Cycle | None) -> None:
         """Cut the connection of who has gone while `running` is being answered."""
         if self.eof_since is None or running is None or running.response_started or now - self.eof_since < _ASK_AFTER_S:
             return
         if not self._asked and running.scope["http_version"] == "1.1":
             self._asked = True
-            running.transport.write(_CONTINUE)
+            uvicorn_base.send_interim(running)
         elif self._asked and linux.is_reset(running.transport.get_extra_info("socket")):
             running.transport.abort()
 
@@ -151,8 +128,8 @@ class DirectWay:
     def __init__(self, loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]]) -> None:
         self._loop = loop
         self._tasks = tasks
-        self._held: tuple[RequestResponseCycle, Any] | None = None
-        self._cycle: RequestResponseCycle | None = None
+        self._held: tuple[Cycle, Any] | None = None
+        self._cycle: Cycle | None = None
         self._query: DirectQuery | None = None  # the last that was begun, and its cycle
         self._awaited: DirectQuery | None = None  # it, while its body comes
         self._head: RepeatedHead | None = None
@@ -166,31 +143,31 @@ class DirectWay:
         """The body of a query is being received: what comes by another way is of one that has stopped."""
         return self._awaited is not None
 
-    def holds(self, cycle: RequestResponseCycle, app: Any, declared_bytes: int, bytes_at_hand: int) -> bool:
+    def holds(self, cycle: Cycle, app: Any, declared_bytes: int, bytes_at_hand: int) -> bool:
         """Hold a request back, if it is such a one. `bytes_at_hand`: what has come behind its head."""
         direct: DirectQueries | None = getattr(app, "direct_queries", None)
         if direct is None or declared_bytes <= 0 or not direct.takes(cycle.scope):  # type: ignore[arg-type]
             return False
-        is_small = declared_bytes <= SMALL_BODY_BYTES and not cycle.waiting_for_100_continue
+        is_small = declared_bytes <= SMALL_BODY_BYTES and not uvicorn_base.awaits_continue(cycle)
         if bytes_at_hand < declared_bytes or is_small:
             self._held = cycle, app
         return self.is_held
 
-    def release(self) -> tuple[RequestResponseCycle, Any]:
+    def release(self) -> tuple[Cycle, Any]:
         """The request that is held, held no longer."""
         if self._held is None:
             raise RuntimeError("no request is held")
         held, self._held = self._held, None
         return held
 
-    def begin(self, cycle: RequestResponseCycle, app: Any, size: int, head: bytes) -> bool:
+    def begin(self, cycle: Cycle, app: Any, size: int, head: bytes) -> bool:
         """Begin it; False where it is to be answered as every other. `head`: its bytes, empty where they did not come together."""
 
         def run(rest: Coroutine[Any, Any, None], waits: bool) -> None:
             self._run(rest, cycle, waits=waits)
 
         # A client that waits to be told to send its body must be told each time.
-        repeated = None if cycle.waiting_for_100_continue else RepeatedHead.of(head)
+        repeated = None if uvicorn_base.awaits_continue(cycle) else RepeatedHead.of(head)
         query: DirectQuery | None = app.direct_queries.admit(cycle.scope, cycle.send, run)
         if query is None or not self._start(query, bytes(cycle.body), size):
             return False
@@ -198,7 +175,7 @@ class DirectWay:
         self._query, self._cycle, self._head = query, cycle, repeated
         return True
 
-    def again(self, request: bytes) -> RequestResponseCycle | None:
+    def again(self, request: bytes) -> Cycle | None:
         """Begin a request under the head of the last, which has been answered: its cycle; None where it is none such, or is not begun."""
         head, query, cycle = self._head, self._query, self._cycle
         if head is None or query is None or cycle is None or (body := head.body_of(request)) is None:
@@ -206,10 +183,7 @@ class DirectWay:
         query.again()
         if not self._start(query, *body):
             return None
-        # As a new cycle begins.
-        cycle.response_started = cycle.response_complete = False
-        cycle.chunked_encoding = None
-        cycle.expected_content_length = 0
+        uvicorn_base.renew(cycle)
         return cycle
 
     def _start(self, query: DirectQuery, come: bytes, size: int) -> bool:
@@ -233,11 +207,10 @@ class DirectWay:
         if query is not None:
             query.abandon()
         if cycle is not None:
-            # The connection's; as each refers to the other, only a collector would find them.
-            cycle.on_response = _nothing
+            uvicorn_base.part(cycle)
 
-    def _run(self, rest: Coroutine[Any, Any, None], cycle: RequestResponseCycle, *, waits: bool) -> None:
-        if waits or cycle.flow.write_paused:
+    def _run(self, rest: Coroutine[Any, Any, None], cycle: Cycle, *, waits: bool) -> None:
+        if waits or not uvicorn_base.is_free(cycle):
             task = self._loop.create_task(rest)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -250,7 +223,3 @@ class DirectWay:
             cycle.transport.close()
             return
         raise RuntimeError("a reply waited although nothing was to be waited for")
-
-
-def _nothing() -> None:
-    """What follows the response to a request whose connection has ended."""

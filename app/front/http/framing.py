@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Final
 
-from app.front.http.connection_refusals import HEADER_BYTES_LIMIT
+from app.front.http.http_refusals import HEADER_BYTES_LIMIT
 
 # Names and values are counted exactly by the middleware; here also the request line and what stands between them.
 _HEAD_BYTES_LIMIT: Final = HEADER_BYTES_LIMIT + (8 << 10)

@@ -17,7 +17,7 @@ from app.catalogue.read import find
 from app.errors import PullbackError
 from app.front.access.keys import ApiKeys
 from app.front.access.origins import Origins
-from app.front.http import address_refusals, connection_refusals
+from app.front.http import http_refusals
 from app.limits import Limits
 from app.pool import refusals as pool
 from app.protocols import content, strict_json
@@ -37,19 +37,19 @@ _REFUSERS: Final[dict[str, Callable[[], Any]]] = {
     "json_depth": lambda: strict_json.parse(b"[" * 101 + b"]" * 101),
     "unauthorized": lambda: ApiKeys(["a key"]).check([]),
     "foreign_origin": lambda: Origins("127.0.0.1", (), ()).check_host([b"elsewhere.example"], "1.1"),
-    "not_found": lambda: address_refusals.not_found("/v1/querry"),
+    "not_found": lambda: http_refusals.not_found("/v1/querry"),
     "unknown_operation": lambda: find("sofmax"),
-    "method_not_allowed": lambda: address_refusals.method_not_allowed("GET", "POST"),
+    "method_not_allowed": lambda: http_refusals.method_not_allowed("GET", "POST"),
     "not_acceptable": lambda: content.negotiate("text/csv"),
-    "body_timeout": lambda: connection_refusals.too_slow(4096, 30.0, 4096.0),
+    "body_timeout": lambda: http_refusals.too_slow(4096, 30.0, 4096.0),
     "body_too_large": lambda: read(memoryview(b"[1, 2, 3]"), None, None, Limits(body_bytes=4)),
     "unsupported_media_type": lambda: read(memoryview(b"a,b"), "text/csv", None, Limits()),
     "bad_tensor": lambda: tensor([[1.0, 2.0, 3.0], [4.0, 5.0]], "inputs.x"),
     "bad_parameter": lambda: read_body({"operation": "dropout", "seed": -1}),
     "queue_full": lambda: pool.queue_full("1024 queries wait already, of 1024 at most"),
-    "headers_too_large": connection_refusals.headers_too_large,
+    "headers_too_large": http_refusals.headers_too_large,
     "worker_crashed": pool.worker_crashed,
-    "internal": address_refusals.broken,
+    "internal": http_refusals.broken,
     "starting": pool.starting,
     "draining": pool.draining,
     "deadline_exceeded": lambda: pool.deadline_exceeded(2.0),

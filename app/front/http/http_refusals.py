@@ -1,4 +1,4 @@
-"""The refusals of a connection, in words that a client can act on."""
+"""The refusals of HTTP itself: of an address or a verb, of a connection, and of what broke on our side."""
 
 from __future__ import annotations
 
@@ -68,3 +68,21 @@ def too_many_connections() -> PullbackError:
         fix="Send several requests over one connection, and try again in a moment.",
         retry_after_s=1,
     )
+
+
+def not_found(path: str) -> PullbackError:
+    return PullbackError("not_found", "There is nothing at this address.", given=path, fix="See /docs for what there is.")
+
+
+def method_not_allowed(method: str, allowed: str) -> PullbackError:
+    return PullbackError(
+        "method_not_allowed",
+        f"This address takes {allowed}, not {method}.",
+        expected=allowed,
+        given=method,
+        fix=f"Send {allowed}.",
+    )
+
+
+def broken() -> PullbackError:
+    return PullbackError("internal", "Something broke on our side; it has been logged under the request id.")
