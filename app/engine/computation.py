@@ -17,6 +17,7 @@ from app.engine.errors import no_derivative
 from app.engine.notes import Notes
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.point import Points
+from app.engine.tensors import is_narrow
 from app.limits import Limits
 from app.query import Query
 
@@ -42,7 +43,21 @@ class Computation:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        return Evaluation(self.prepared.function, self.leaves, self.prepared.wrt, self.query.seed, self.notes)
+        prepared = self.prepared
+        return Evaluation(
+            prepared.function,
+            self.leaves,
+            prepared.wrt,
+            self.query.seed,
+            self.notes,
+            is_watched=bool(prepared.wrt) and self.may_overflow,
+        )
+
+    @cached_property
+    def may_overflow(self) -> bool:
+        """A step may be infinite that is finite in float64: something has a narrower dtype."""
+        steps = [node.meta["val"] for node in self.prepared.function.pattern.nodes if isinstance(node.meta.get("val"), Tensor)]
+        return any(is_narrow(value.dtype) for value in (*self.leaves.values(), *steps))
 
     @cached_property
     def points(self) -> Points:

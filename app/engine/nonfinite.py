@@ -19,11 +19,10 @@ from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.overflow import first_overflow
 from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
 from app.engine.stepwise.trace import StepTrace, trace_steps
-from app.engine.tensors import SparseTensor, is_differentiable
+from app.engine.tensors import SparseTensor, is_differentiable, is_narrow
 from app.program.errors import tensors_in
 from app.program.function import Step
 
-_WIDEST: Final = (torch.float64, torch.complex128)
 # What the search for the step takes, in multiples of the plan: 2.7 to 3.2 measured of overflowing sums in float16.
 _TRACED: Final = 4
 
@@ -84,7 +83,7 @@ def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> bo
 
     Returns whether one was said.
     """
-    narrow = {n: o for n, o in outputs.items() if is_differentiable(o.dtype) and o.dtype not in _WIDEST and not _finite(o)}
+    narrow = {n: o for n, o in outputs.items() if is_narrow(o.dtype) and not _finite(o)}
     if not narrow or not _fits_again(computation):
         return False
     try:
@@ -110,11 +109,7 @@ def _fits_again(computation: Computation) -> bool:
 def note_lost(computation: Computation) -> None:
     """A note where a step overflows in a narrow dtype, and not in float64, although what is made of it is finite: that may be wrong."""
     query, prepared = computation.query, computation.prepared
-    steps = [node.meta["val"] for node in prepared.function.pattern.nodes if isinstance(node.meta.get("val"), Tensor)]
-    is_narrow = any(
-        is_differentiable(value.dtype) and value.dtype not in _WIDEST for value in (*computation.leaves.values(), *steps)
-    )
-    if not is_narrow or not _fits_again(computation):
+    if not computation.may_overflow or _was_finite(computation) or not _fits_again(computation):
         return
     batched = [name for name in computation.leaves if query.is_batched(name)]
     try:
@@ -128,6 +123,12 @@ def note_lost(computation: Computation) -> None:
             "derivatives through it may be wrong, even where they are finite. Send float64."
         )
         computation.notes.say("non_finite", words, f"{step.line}:{step.column}")
+
+
+def _was_finite(computation: Computation) -> bool:
+    """Every step of the forward that gave the answer was looked at, and was finite."""
+    sums = None if computation.prepared.samples is not None else computation.evaluation.step_sums
+    return sums is not None and sums.is_finite
 
 
 def _in_float64(computation: Computation) -> tuple[dict[str, Tensor], Step | None]:

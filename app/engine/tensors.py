@@ -133,3 +133,8 @@ def from_torch(tensor: Tensor) -> TensorData:
 def is_differentiable(dtype: torch.dtype) -> bool:
     """Floating and complex dtypes can carry a derivative."""
     return dtype.is_floating_point or dtype.is_complex
+
+
+def is_narrow(dtype: torch.dtype) -> bool:
+    """What is finite in float64 may be infinite in it."""
+    return is_differentiable(dtype) and dtype not in (torch.float64, torch.complex128)

@@ -58,6 +58,7 @@ class GraphRunner:
         watched: Sequence[fx.Node] = (),
     ) -> None:
         self._dtype = dtype
+        self._look: Callable[[Any], None] | None = None
         self._positions: dict[fx.Node, int] = {}
         self._first_plain: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
@@ -112,14 +113,22 @@ class GraphRunner:
         runner._blank, runner._program = blank, tuple(program)
         return runner
 
+    def shown_to(self, look: Callable[[Any], None]) -> GraphRunner:
+        """The same calls; what each gives is shown to `look` before the next."""
+        runner = copy.copy(self)
+        runner._look = look
+        return runner
+
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        values = self._blank.copy()
+        values, look = self._blank.copy(), self._look
         values[: self._arity] = leaves
         step: Step | None = None
         with floating_default(self._dtype):
             try:
                 for target, arguments, keywords, constants, register, done, step in self._program:  # noqa: B007
                     values[register] = target(*arguments(values), **(constants if keywords is None else keywords(values)))
+                    if look is not None:
+                        look(values[register])
                     for free in done:
                         values[free] = None
             except Exception as error:

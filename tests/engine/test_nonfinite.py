@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.catalogue.introspect.opinfos import opinfos
 from app.engine.tensors import to_torch
@@ -52,6 +53,27 @@ def test_a_finite_derivative_through_a_step_that_overflows(dtype: str, large: fl
     assert any("`y = x ** 2`" in message for message in noted(answer).values())
     assert not noted(ask(inputs={"x": np.array([2.0, 1.0], dtype=dtype)}, **fields))
     assert not noted(ask(inputs={"x": np.array([large, 1.0])}, **fields))
+
+
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the matrix products that PyTorch computes."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.mm.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 0.5), ("float16", 40.0), ("float64", 0.5)])
+def test_what_is_finite_is_not_computed_again_to_see_that(dtype: str, value: float) -> None:
+    fields: dict[str, Any] = {"program": "(tanh(x @ x) @ x).mean()", "want": ["gradient"]}
+    x = np.full((30, 30), value, dtype=dtype)  # the sum of a step is beyond what float16 holds
+    ask(inputs={"x": x}, **fields)  # planned
+    with Products() as products:  # type: ignore[no-untyped-call]
+        answer = ask(inputs={"x": x}, **fields)
+    assert not noted(answer)
+    assert products.count == 2 + 4  # forward, and two a step backward
 
 
 @pytest.mark.parametrize(("text", "values"), [("log(x)", [0.0, 1.0]), ("x / 0", [1.0]), ("sqrt(x)", [-1.0]), ("x", [np.inf])])

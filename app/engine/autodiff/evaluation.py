@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cmath
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +16,10 @@ from torch import Tensor
 from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
 from app.engine.errors import Attempt, no_derivative
 from app.engine.notes import Notes
-from app.engine.tensors import seed_generators
+from app.engine.tensors import is_differentiable, seed_generators
+from app.program.errors import tensors_in
 from app.program.function import Function, Step
+from app.program.graph_runner import GraphRunner
 
 T = TypeVar("T")
 # PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.
@@ -37,6 +41,29 @@ def _why_apart(error: BaseException | None, results: object) -> str:
     return "An operation looks at values" if _LOOKS.search(str(error)) else "PyTorch refused to compute the passes together"
 
 
+class StepSums:
+    """Of each floating tensor that a step gives its sum, which is finite only where all of it is. The tensors are not kept."""
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor] = []
+
+    def add(self, result: Any) -> None:
+        """What one more step gave."""
+        with torch.no_grad():
+            for value in tensors_in(result):
+                if is_differentiable(value.dtype):
+                    # Above 65504 a sum of finite float16 would be infinite.
+                    dtype = torch.float32 if value.dtype == torch.float16 else None
+                    try:
+                        self._sums.append(value.sum(dtype=dtype))
+                    except RuntimeError:  # a kind of tensor that PyTorch cannot sum: then nothing is known
+                        self._sums.append(torch.tensor(math.nan))
+
+    @property
+    def is_finite(self) -> bool:
+        return all(cmath.isfinite(value.item()) for value in self._sums)
+
+
 class Evaluation:
     """`function` at `leaves`.
 
@@ -44,10 +71,21 @@ class Evaluation:
         wrt: names of the leaves to differentiate with respect to.
         inputs: those leaves, each requiring grad.
         outputs: name → value, from the one forward; run when first read.
+        step_sums: of that forward, where it is watched.
+
+    Arguments:
+        is_watched: whether a step overflows may have to be said.
     """
 
     def __init__(
-        self, function: Function, leaves: Mapping[str, Tensor], wrt: Sequence[str], seed: int | None, notes: Notes
+        self,
+        function: Function,
+        leaves: Mapping[str, Tensor],
+        wrt: Sequence[str],
+        seed: int | None,
+        notes: Notes,
+        *,
+        is_watched: bool = False,
     ) -> None:
         self.function = function
         self.wrt = tuple(wrt)
@@ -57,19 +95,25 @@ class Evaluation:
         for name in wrt:
             self.leaves[name] = leaves[name].detach().requires_grad_()
         self.inputs = tuple(self.leaves[name] for name in wrt)
+        self.step_sums: StepSums | None = None
+        self._is_watched = is_watched
         self._outputs: dict[str, Tensor] | None = None
 
     @property
     def outputs(self) -> dict[str, Tensor]:
         if self._outputs is None:
-            self._outputs = dict(zip(self.function.outputs, self.run(self.leaves), strict=True))
+            call = self.function.call
+            if self._is_watched and isinstance(call, GraphRunner):
+                self.step_sums = StepSums()
+                call = call.shown_to(self.step_sums.add)
+            self._outputs = dict(zip(self.function.outputs, self.run(self.leaves, call), strict=True))
         return self._outputs
 
-    def run(self, leaves: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """One forward at other leaves. Random numbers are the same in every run."""
+    def run(self, leaves: Mapping[str, Tensor], call: Callable[..., tuple[Tensor, ...]] | None = None) -> tuple[Tensor, ...]:
+        """One forward at other leaves, by `call` in place of the function's own. Random numbers are the same in every run."""
         if self.seed is not None:
             seed_generators(self.seed)
-        return self.function.call(*(leaves[name] for name in self.function.leaves))
+        return (call or self.function.call)(*(leaves[name] for name in self.function.leaves))
 
     def differentiable(self) -> dict[str, Tensor]:
         """The outputs that carry a derivative with respect to some of `wrt`.

@@ -20,13 +20,12 @@ from app.engine.stepwise.bounds import BOUNDS
 from app.engine.stepwise.conditioning import can_be_ill_conditioned
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, steps_with_test
 from app.engine.stepwise.point import name_of
-from app.engine.tensors import is_differentiable
+from app.engine.tensors import is_differentiable, is_narrow
 from app.program.errors import tensors_in
 from app.program.function import Function
 from app.program.graph_runner import GraphRunner
 from app.query import Query
 
-_WIDEST: Final = (torch.float64, torch.complex128)
 # Operations that make finite numbers of finite ones in any dtype, as they are no larger, or no larger than 1 (a test tries the largest).
 BOUNDED: Final = frozenset(
     {
@@ -82,12 +81,12 @@ def watch(query: Query, prepared: Prepared, *, is_binary: bool) -> Watch | None:
         noted = (called & values("degenerate").keys()) | can_be_ill_conditioned(function)
         if not noted <= BOUNDS.keys() or (noted and not _bound_matrices(function, prepared.wrt, watched, witnesses)):
             return None
-        is_narrow = _is_narrow(query, prepared)  # a finite number that came may be infinite there
+        may_overflow = _may_overflow(query, prepared)  # a finite number that came may be infinite there
         steps = [node for node in function.graph.nodes if node.op == "call_function"]
-        if "outputs" not in query.want and (is_binary or is_narrow or not all(map(is_bounded, steps))):
+        if "outputs" not in query.want and (is_binary or may_overflow or not all(map(is_bounded, steps))):
             floating = [output.dtype.is_floating_point for output in prepared.plan.outputs]
             witnesses += [partial(_total_of_output, index) for index, is_floating in enumerate(floating) if is_floating]
-        if is_narrow:
+        if may_overflow:
             _watch_overflow(function, watched, witnesses)
     return Watch(Witnessed(function, list(watched), witnesses) if witnesses else function.call, len(witnesses))
 
@@ -125,11 +124,10 @@ def _bounded(
     return bound(node, results[matrix], results[node], passed)
 
 
-def _is_narrow(query: Query, prepared: Prepared) -> bool:
+def _may_overflow(query: Query, prepared: Prepared) -> bool:
     """Whether a step that overflows in a narrow dtype, and not in float64, is noted: where derivatives are wanted."""
     steps = [value.dtype for node in prepared.function.pattern.nodes for value in tensors_in(node.meta.get("val"))]
-    floating = [dtype for dtype in (*prepared.dtypes.values(), *steps) if is_differentiable(dtype)]
-    return set(query.want) != {"outputs"} and any(dtype not in _WIDEST for dtype in floating)
+    return set(query.want) != {"outputs"} and any(map(is_narrow, (*prepared.dtypes.values(), *steps)))
 
 
 def _watch_overflow(function: Function, watched: dict[fx.Node, None], witnesses: list[Witness]) -> None:
