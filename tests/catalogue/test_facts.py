@@ -8,15 +8,18 @@ import itertools
 import operator
 import re
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, linalg
+from torch.nn import functional
 from torch.testing._internal.opinfo.core import OpInfo
 
 from app.catalogue.facts import instead, kinds_of_fact, operations_with, rows, sentence, short, values
 from app.catalogue.introspect.opinfos import opinfos
+from app.catalogue.kernels.guard import install
 from app.catalogue.read import find, operations
 from app.engine.stepwise.point import OPERATORS
 from app.errors import PullbackError
@@ -64,6 +67,52 @@ def test_tables_of_rules_name_only_what_there_is() -> None:
     ]
     assert not bad, "\n".join(bad)
     assert not _is_known("sofmax")
+
+
+# Module or room → why names of operations stand there and not in the table of facts.
+BY_OPERATION: dict[str, str] = {
+    "app.catalogue.introspect": "how the catalogue itself is made",
+    "app.catalogue.kernels.guard": "kernels of PyTorch's dispatcher, each with its check",
+    "app.engine.joint.operators": "ATen operators that a recording may hold",
+    "app.engine.planning": "costs and sizes by ATen operator, and functions of PyTorch that the catalogue has not all",
+    "app.engine.precision.exact_arithmetic": "rules by ATen operator",
+    "app.engine.precision.random_rounding": "ATen operators that round nothing",
+    "app.engine.sparsity": "rules by ATen operator",
+    "app.engine.check.mistakes.scale_factors": "of the facts those that one hypothesis leaves out",
+    "app.engine.explain.disconnections": "methods of the language that write over a tensor",
+    "app.program.reading.straight_lines": "what the language's own reading asks of a call",
+    **dict.fromkeys(
+        (f"app.program.library.{name}" for name in ("attributes", "calls", "inplace", "lookup", "plain")),
+        "words of the language that are no operations: methods in place, makers, NumPy's",
+    ),
+}
+
+
+def _literal_tables(module: Module) -> Iterator[str]:
+    literal = {
+        ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+        for node in module.tree.body
+        if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None
+        if sum(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in ast.walk(node.value)) > 2
+    }
+    values_of = vars(importlib.import_module(module.name))
+    known = {
+        name: names
+        for name, names in tables_of_operations(module).items()
+        if name in literal and not isinstance(values_of[name], dict)  # of functions: rules
+    }
+    yield from (name for name, names in known.items() if sum(entry in KNOWN for entry in names) > 0.6 * len(names))
+
+
+def test_facts_of_operations_stand_in_one_table() -> None:
+    offenders = [
+        f"{module.name}.{table}: a fact of operations belongs into facts.json"
+        for module in modules().values()
+        if module.name.startswith(("app.engine.", "app.program.", "app.catalogue."))
+        and not module.name.startswith(tuple(BY_OPERATION))
+        for table in _literal_tables(module)
+    ]
+    assert not offenders, "\n".join(offenders)
 
 
 def test_every_row_says_something_of_a_known_kind() -> None:
@@ -167,3 +216,79 @@ def test_forward_mode_is_missing_or_wrong_where_the_table_says_so(name: str) -> 
             for sample in itertools.islice(info.sample_inputs("cpu", torch.float64, requires_grad=False), 40)
         }
     assert values("forward")[name] in seen
+
+
+EYE, NAN = torch.eye(2, dtype=torch.float64), torch.full((2, 2), float("nan"), dtype=torch.float64)
+ZEROS, COLUMN, GRID = torch.zeros_like(EYE), torch.ones(2, 1, dtype=torch.float64), torch.rand(3, 3, dtype=torch.float64)
+WIDE, WIDE_NAN = torch.eye(40, dtype=torch.float64), torch.full((40, 40), float("nan"), dtype=torch.float64)
+PLACES, OUTSIDE = torch.tensor([0, 1]), torch.tensor([0, 99])
+PIVOTS, WRONG_PIVOTS = torch.tensor([1, 2], dtype=torch.int32), torch.tensor([1, 9], dtype=torch.int32)
+LOG_PROBABILITIES = GRID[:, None].log_softmax(-1)
+# Operation → the call, arguments that it takes, and others of the same shapes that it refuses.
+REFUSED: dict[str, tuple[Callable[..., Any], Any, Any]] = {
+    "cholesky": (linalg.cholesky, EYE, -EYE),
+    **{name: (getattr(torch, name), EYE, ZEROS) for name in ("cholesky_inverse", "inverse")},
+    **{name: (getattr(linalg, name), EYE, ZEROS) for name in ("inv", "lu_factor", "ldl_factor")},
+    **{name: (getattr(linalg, name), EYE, NAN) for name in ("eig", "svd", "svdvals", "pinv", "matrix_rank", "cond")},
+    **{name: (getattr(linalg, name), WIDE, WIDE_NAN) for name in ("eigvals", "eigvalsh")},
+    "solve": (lambda a: linalg.solve(a, COLUMN), EYE, ZEROS),
+    "tensorinv": (lambda a: linalg.tensorinv(a, ind=1), EYE, ZEROS),
+    "tensorsolve": (lambda a: linalg.tensorsolve(a, COLUMN[:, 0]), EYE, ZEROS),
+    "lstsq": (lambda a: linalg.lstsq(a, COLUMN), EYE, NAN),
+    "lu_solve": (lambda pivots: linalg.lu_solve(EYE, pivots, COLUMN), PIVOTS, WRONG_PIVOTS),
+    "ldl_solve": (lambda pivots: linalg.ldl_solve(EYE, pivots, COLUMN), PIVOTS, WRONG_PIVOTS),
+    "one_hot": (lambda i: functional.one_hot(i, 2), PLACES, OUTSIDE),
+    "embedding": (lambda i: functional.embedding(i, GRID), PLACES, OUTSIDE),
+    "embedding_bag": (lambda i: functional.embedding_bag(i[None], GRID), PLACES, OUTSIDE),
+    "gather": (lambda i: GRID.gather(1, i[None]), PLACES, OUTSIDE),
+    "take": (GRID.take, PLACES, OUTSIDE),
+    "take_along_dim": (GRID.take_along_dim, PLACES, OUTSIDE),
+    "index_select": (lambda i: GRID.index_select(0, i), PLACES, OUTSIDE),
+    "index_add": (lambda i: GRID.index_add(0, i, GRID[:2]), PLACES, OUTSIDE),
+    "index_copy": (lambda i: GRID.index_copy(0, i, GRID[:2]), PLACES, OUTSIDE),
+    "index_fill": (lambda i: GRID.index_fill(0, i, 1.0), PLACES, OUTSIDE),
+    "index_put": (lambda i: GRID.index_put((i,), GRID[0, 0]), PLACES, OUTSIDE),
+    "scatter": (lambda i: GRID.scatter(1, i[None], 1.0), PLACES, OUTSIDE),
+    "scatter_add": (lambda i: GRID.scatter_add(1, i[None], GRID[:1]), PLACES, OUTSIDE),
+    "scatter_reduce": (lambda i: GRID.scatter_reduce(1, i[None], GRID[:1], "sum"), PLACES, OUTSIDE),
+    "bincount": (torch.bincount, PLACES, -OUTSIDE),
+    "repeat_interleave": (torch.repeat_interleave, PLACES, -OUTSIDE),
+    "multinomial": (lambda p: torch.multinomial(p, 1), GRID + 0.1, -GRID - 0.1),
+    "bernoulli": (torch.bernoulli, GRID, GRID + 5),
+    "normal": (lambda std: torch.normal(GRID, std), GRID, -GRID - 0.1),
+    "cross_entropy": (lambda i: functional.cross_entropy(GRID[:2], i), PLACES, OUTSIDE),
+    "nll_loss": (lambda i: functional.nll_loss(GRID[:2], i), PLACES, OUTSIDE),
+    "multi_margin_loss": (lambda i: functional.multi_margin_loss(GRID[:2], i), PLACES, OUTSIDE),
+    "binary_cross_entropy": (lambda p: functional.binary_cross_entropy(p, GRID), GRID, GRID + 5),
+    "ctc_loss": (lambda n: functional.ctc_loss(LOG_PROBABILITIES, PLACES[None], n, torch.tensor([2])), torch.tensor([3]), torch.tensor([9])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(operations_with("refuses_values") - {"eigh"}))
+def test_some_values_are_refused_where_the_table_says_so(name: str) -> None:
+    install()
+    call, good, bad = REFUSED[name]
+    call(good)
+    with pytest.raises((RuntimeError, IndexError, PullbackError)):
+        call(bad)
+
+
+# How those are called that take more than a tensor.
+CALLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "view": lambda x: x.view(-1), "reshape": lambda x: x.reshape(-1), "T": lambda x: x.T, "transpose": lambda x: x.transpose(0, 1),
+    "permute": lambda x: x.permute(1, 0), "unsqueeze": lambda x: x.unsqueeze(0), "expand": lambda x: x.expand(2, *x.shape),
+    "stack": lambda x: torch.stack([x, x]), "cat": lambda x: torch.cat([x, x]), "to": lambda x: x.to(torch.float32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*sorted(operations_with("saves_nothing") - {"detach"}), "exp"])
+def test_a_second_backward_finds_what_it_needs_where_the_table_says_so(name: str) -> None:
+    x = torch.rand(3, 3, dtype=torch.float64, requires_grad=True)
+    y = CALLS[name](x) if name in CALLS else getattr(x, name)()
+    ones = torch.ones_like(y)
+    y.backward(ones)
+    if name == "exp":
+        with pytest.raises(RuntimeError, match="second time"):
+            y.backward(ones)
+    else:
+        y.backward(ones)

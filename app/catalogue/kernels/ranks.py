@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import EllipsisType
-from typing import Any, Final
+from typing import Any
 
+from app.catalogue.facts import operations_with, short
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.query import RANK_LIMIT
-
-# Operations that take long lists of integers which are no shape: lengths, places to cut, elements.
-_LONG_LISTS: Final = frozenset(
-    {"split", "split_with_sizes", "tensor_split", "hsplit", "vsplit", "dsplit", "nn.functional.ctc_loss", "tensor"}
-)
 
 
 def check_arguments(operation: str, values: Iterable[Any]) -> None:
@@ -22,7 +18,7 @@ def check_arguments(operation: str, values: Iterable[Any]) -> None:
         operation: its catalogue name; `[]` is indexing, where a list names elements and a tuple axes.
         values: of the call, positional and by keyword.
     """
-    if operation in _LONG_LISTS:
+    if operation == "tensor" or short(operation) in operations_with("long_lists"):
         return
     plain = 0
     for value in values:

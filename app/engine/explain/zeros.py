@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import torch
 from torch import Tensor
 
+from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.expression_text import called
 from app.engine.explain.findings import Finding, operation_of
 from app.engine.stepwise.point import Hole, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, step_vjp
 from app.engine.tensors import NAMES
-
-_PRODUCTS: Final = frozenset({"mul", "multiply", "matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "linear", "einsum"})
-_DIFFERENCES: Final = frozenset({"sub", "subtract"})
-# Choosing ones by what they do: where what is chosen does not come from the input, nothing does.
-_CHOOSING: Final = frozenset(
-    {"where", "getitem", "gather", "index_select", "masked_select", "masked_fill", "dropout", "setitem"}
-)
 
 
 def zero(evidence: Evidence, name: str) -> Finding | None:
@@ -82,11 +75,11 @@ def _at(trace: StepTrace, record: StepRecord, parent: Ref, cotangents: Mapping[R
     function = name_of(record.node)
     x = called(trace, parent, "its input")
     incoming = [cotangents.get(ref) for ref in record.refs()]
-    if function in _DIFFERENCES and len(record.parents) == 1:
+    if function in operations_with("combines", "difference") and len(record.parents) == 1:
         why = f"`{operation}` takes {x} from itself"
-    elif function in _PRODUCTS and _has_zero_factor(trace, record, parent):
+    elif function in operations_with("combines", "product") and _has_zero_factor(trace, record, parent):
         why = f"`{operation}` multiplies {x} by zero"
-    elif function in _CHOOSING:
+    elif function in operations_with("chooses"):
         why = f"`{operation}` takes nothing of {x} here"
     elif _underflows(record, parent, incoming):
         why = (

@@ -9,12 +9,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
-from app.catalogue.facts import short, values
+from app.catalogue.facts import operations_with, short, values
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BOUNDS
 from app.engine.stepwise.conditioning import can_be_ill_conditioned
@@ -25,14 +25,6 @@ from app.program.errors import tensors_in
 from app.program.function import Function
 from app.program.graph_runner import GraphRunner
 from app.query import Query
-
-# Operations that make finite numbers of finite ones in any dtype, as they are no larger, or no larger than 1 (a test tries the largest).
-BOUNDED: Final = frozenset(
-    {
-        "softmax", "softmin", "sigmoid", "tanh", "sin", "cos", "erf", "erfc", "relu", "relu6", "hardtanh", "clamp", "softsign",
-        "abs", "neg", "maximum", "minimum", "amax", "amin", "sign", "floor", "ceil", "round", "trunc", "clone", "contiguous",
-    }
-)  # fmt: skip
 
 Results = dict[fx.Node, Any]
 # (the results of the steps that are watched; the outputs) → a number that is finite where nothing is to be said.
@@ -96,7 +88,7 @@ def is_bounded(node: fx.Node) -> bool:
     asked = (*node.args[1:], *node.kwargs.values())
     is_plain = not any(isinstance(value, torch.dtype) for value in asked) and not (name_of(node) == "round" and asked)
     real = not any(value.is_complex() for each in node.all_input_nodes for value in tensors_in(each.meta.get("val")))
-    return name_of(node) in BOUNDED and is_plain and real
+    return name_of(node) in operations_with("bounded") and is_plain and real
 
 
 def _bound_matrices(function: Function, wrt: Sequence[str], watched: dict[fx.Node, None], witnesses: list[Witness]) -> bool:

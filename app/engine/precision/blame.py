@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
 from app.catalogue.dtypes import dtype_name
+from app.catalogue.facts import operations_with
 from app.engine.precision.digits import full_digits, largest, magnitudes, right_digits, smallest
 from app.engine.precision.exact_arithmetic.numbers import MP
 from app.engine.precision.runs import Run
 from app.engine.stepwise.point import Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
-
-_SUMS: Final = frozenset({"add", "sub", "rsub", "sum", "mean", "truediv"})
-_DIFFERENCES: Final = frozenset({"add", "sub", "rsub", "sum", "mean"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ class Investigation:
             return (
                 f"Underflow: results down to {_written(reference)} are too small for {dtype_name(self._dtype)} and become zero."
             )
-        if name_of(record.node) in _DIFFERENCES:
+        if name_of(record.node) in operations_with("cancels"):
             inputs = max(
                 (largest(self._reference.values[p]) for p in record.parents if p in self._reference.values), default=0.0
             )

@@ -22,10 +22,7 @@ from app.program.semantics.graph_values import mapped
 _NO_FORMULA: Final = (RuntimeError, NotImplementedError)
 
 # Steps that write into their first tensor; where they write all of it, nothing of it is left, and no derivative leads there.
-_WRITING: Final = frozenset(
-    {"setitem", "copy_", "masked_fill", "masked_scatter", "index_put", "index_copy", "index_fill", "scatter", "slice_scatter",
-     "select_scatter", "diagonal_scatter"}
-)  # fmt: skip
+_WRITING: Final = operations_with("overwrites") | {"copy_"}
 
 # The cotangents of a step's inputs, given those of its outputs (None: no cotangent came).
 VjpRule = Callable[["StepRecord", Sequence[Tensor | None]], Sequence[Tensor | None]]

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import fx
 
+from app.catalogue.facts import operations_with
 from app.program.differentiation.parts import leads, passes
 from app.program.function import Remark, Step
 from app.program.modules.layers import Weight
@@ -16,11 +17,8 @@ from app.program.semantics.aliases import value_only
 from app.program.semantics.graph_values import is_floating, reachable
 from app.program.semantics.trace import Trace
 
-# Their derivatives need no number of theirs, so that PyTorch has nothing to free.
-_SAVING_NOTHING: Final = frozenset({
-    "+", "-", "-x", "[]", "sum", "mean", "view", "reshape", "T", "t", "transpose", "permute", "squeeze", "unsqueeze", "flatten", "clone",
-    "expand", "stack", "cat", "detach", "to",
-})  # fmt: skip
+# Signs whose derivatives need no number of theirs, so that PyTorch has nothing to free; of names the catalogue says so.
+_SIGNS_SAVING_NOTHING: Final = ("+", "-", "-x", "[]")
 
 _CALLS: Final = 32  # of `backward()`, that are looked at: a loop says the same of each; chosen
 
@@ -80,7 +78,7 @@ class Leaves:
         graph = self._graph_of(loss, below)
         for node in graph & self._freed:
             step = node.meta.get("step")
-            if step is not None and step.operation not in _SAVING_NOTHING:
+            if step is not None and step.operation not in operations_with("saves_nothing").union(_SIGNS_SAVING_NOTHING):
                 self._refused(
                     place,
                     f"PyTorch refuses a second `backward()` through line {step.line}, `{step.text}`, as the first has freed that graph",

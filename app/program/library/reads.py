@@ -13,21 +13,16 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
 
+from app.catalogue.facts import operations_with, short
 from app.program.function import RAISED, RAN, Branch, Step
+from app.program.modules.layer_table import LAYERS
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, example
 from app.program.semantics.trace import Trace
 
-# Operations that raise for some values, which an `except` of the program may wait for: it is read with real tensors then.
-_FAILING: Final = frozenset((
-    "cholesky", "cholesky_inverse", "cholesky_solve", "inv", "inverse", "solve", "solve_triangular", "eigh", "eig", "eigvalsh", "eigvals",
-    "svd", "svdvals", "pinv", "lstsq", "lu_factor", "lu_solve", "ldl_factor", "ldl_solve", "tensorinv", "tensorsolve", "matrix_rank", "cond",
-    "one_hot", "embedding", "Embedding", "embedding_bag", "EmbeddingBag", "gather", "take", "take_along_dim", "index_select", "index_add",
-    "index_copy", "index_fill", "index_put", "scatter", "scatter_add", "scatter_reduce", "bincount", "repeat_interleave", "multinomial",
-    "bernoulli", "normal", "cross_entropy", "CrossEntropyLoss", "nll_loss", "NLLLoss", "multi_margin_loss", "MultiMarginLoss",
-    "binary_cross_entropy", "BCELoss", "ctc_loss", "CTCLoss",
-))  # fmt: skip
+# A module of indices that is run whole, so that no row of `LAYERS` names its function.
+_EMBEDDING_BAG: Final = "EmbeddingBag"
 
 
 @dataclass(slots=True)
@@ -86,7 +81,7 @@ class Reads:
         nodes: list[fx.Node] = []
         fx.node.map_arg(arguments, nodes.append)
         picks = operation.startswith("[]") and any(not example(node).is_floating_point() for node in nodes)
-        fails = picks or operation.rpartition(".")[2].removesuffix("_") in _FAILING
+        fails = picks or _refuses_values(operation)
         if fails and self.trace.static:
             raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
         line, column, text = self.trace.place
@@ -131,3 +126,10 @@ def _inputs_of(node: fx.Node) -> frozenset[str]:
 
 
 __all__ = ["Branch", "Reads"]
+
+
+def _refuses_values(operation: str) -> bool:
+    """Whether an operation, a method in place or a module of that name raises for some values, which an `except` may wait for."""
+    name = short(operation).removesuffix("_")
+    called = short(LAYERS[name].function) if name in LAYERS else name
+    return called in operations_with("refuses_values") or name == _EMBEDDING_BAG

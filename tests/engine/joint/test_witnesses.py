@@ -9,9 +9,8 @@ import orjson
 import pytest
 import torch
 
-from app.catalogue.facts import short
+from app.catalogue.facts import operations_with, short
 from app.catalogue.read import operations
-from app.engine.joint.witnesses import BOUNDED
 from app.limits import Limits
 from app.road import Request, Road
 from tests.engine.stepwise.test_conditioning import HALF, Matrix, with_condition
@@ -149,7 +148,7 @@ def test_where_an_output_is_none() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", sorted(BOUNDED))
+@pytest.mark.parametrize("name", sorted(operations_with("bounded")))
 def test_what_is_bounded_makes_finite_numbers_of_finite_ones(name: str, dtype: torch.dtype) -> None:
     kinds = torch.finfo(dtype)
     numbers = torch.tensor(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
 from torch import fx
 
-from app.catalogue.facts import values
+from app.catalogue.facts import operations_with, values
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.check.mistakes.scale_factors import exponent_of, factors_of
 from app.engine.check.mistakes.wrong_rules import (
@@ -26,11 +25,6 @@ from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import Hole, name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule
 from app.program.semantics.graph_values import mapped
-
-# Steps that take statistics of their input, which people treat as constants.
-_STATISTICS: Final = frozenset(
-    {"mean", "var", "std", "norm", "sum", "amax", "max", "logsumexp", "var_mean", "std_mean", "vector_norm"}
-)
 
 
 def softmax(case: Case) -> Iterator[Claim]:
@@ -128,7 +122,7 @@ def statistics(case: Case) -> Iterator[Claim]:
     """Mean and spread of the input treated as constants, all together or one of them."""
     nodes = [
         record.node for record in case.trace.records
-        if name_of(record.node) in _STATISTICS and any(case.name in case.trace.live[p] for p in record.parents)
+        if name_of(record.node) in operations_with("statistic") and any(case.name in case.trace.live[p] for p in record.parents)
     ]  # fmt: skip
     sets: list[Mapping[fx.Node, VjpRule]] = [dict.fromkeys(nodes[:k], constant) for k in range(2, len(nodes) + 1)]
     for chosen in sets:

@@ -35,7 +35,7 @@ _OF_BOTH: Final = (
 )  # fmt: skip
 _OF_TENSORS: Final = ("view", "contiguous", "expand", "repeat", "view_as", "reshape_as", "expand_as", "clone")
 # What a mode watches and no number decides: neither how much is made, nor whether PyTorch refuses it. They draw nothing, write into nothing
-# and do not ask whether two of their tensors are one.
+# and do not ask whether two of their tensors are one. By function, as a graph has them: makers are no operations of the catalogue.
 _WATCHED: Final = frozenset(
     {
         *(operator.matmul, operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.neg, operator.getitem),
