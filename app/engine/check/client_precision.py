@@ -198,7 +198,7 @@ def rounding_spread(
                 noise = torch.rand(leaf.shape, generator=generator, dtype=torch.float64, device="cpu").to(leaf.device) - 0.5
                 leaves[other] = (leaf * (1 + eps * noise)).to(leaf.dtype)
         try:
-            with RandomRounding(number, eps):
+            with RandomRounding(number, eps, written_out=True):
                 moved = objective.derivative(leaves)[name]
         except REFUSALS:
             continue

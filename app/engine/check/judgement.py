@@ -276,7 +276,7 @@ def _lost(
         return Reason.NO_DIGITS, False
     written = 0.0 if precision.half is None else precision.half.reshape(apart.shape)
     unexplained = apart - (tolerance - doubt + written)
-    is_lost = is_open(objective, name, ours, believed, reference, unexplained, precision)
+    is_lost = is_open(objective, name, ours, believed, reference, unexplained, doubt - written, precision)
     return Reason.ROUNDING if is_lost else None, is_lost is None
 
 

@@ -30,6 +30,11 @@ _TOGETHER: Final = 1.0
 _RESIDUE: Final = 8.0
 _GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
 _COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
+# A right derivation that was computed step by step in the client's arithmetic is off by no more than a few runs under random rounding are:
+# by 0.13 of the doubt, which is some sixteen times as much, at most, and all elements together by 0.04 of it (50 derivations in half
+# precision). What it lies off along the derivative itself, a factor, is 0.03 of that; and no element that counts is off by a quarter.
+_TYPICAL, _TYPICAL_FACTOR, _TYPICAL_PART = 0.2, 0.03, 0.25
+_TYPICAL_TOGETHER: Final = 0.1  # of the derivative
 
 
 def is_open(
@@ -39,6 +44,7 @@ def is_open(
     believed: Tensor,
     reference: Tensor,
     by_rounding: Tensor,
+    doubt: Tensor,
     precision: ClientPrecision,
 ) -> bool | None:
     """Whether some element of `believed` is confirmed by nothing but that rounding could have made it, tensors of shape [rows, *input].
@@ -49,6 +55,7 @@ def is_open(
         ours: PyTorch's derivative in float64.
         reference: what is known of the derivative.
         by_rounding: what `believed` and `reference` differ by beyond what anything else than rounding leaves in doubt.
+        doubt: what rounding leaves in doubt.
     """
     size = _sizes(objective, reference)
     # Below its ordinary numbers an arithmetic has a few digits or none, which half and twice the derivative share: the rounded number alone.
@@ -57,7 +64,7 @@ def is_open(
     is_unconfirmed = (by_rounding > allowed) | _are_scaled(believed, reference, by_rounding, precision)
     is_residue = (believed == 0) & (reference.abs() <= _RESIDUE * precision.eps * _largest_of_row(size))
     is_unconfirmed &= ~(_is_rounded(believed, reference, precision) | is_residue)
-    if not bool(is_unconfirmed.any()):
+    if not bool(is_unconfirmed.any()) or _is_typical(believed, reference, by_rounding, doubt, precision):
         return False
     for own in _of_pytorch(objective, name, ours, precision):
         units = torch.where(is_beneath, 0.0, _OF_PYTORCH)
@@ -76,6 +83,19 @@ def _are_scaled(believed: Tensor, reference: Tensor, by_rounding: Tensor, precis
         return torch.zeros_like(telling)
     factor = float((believed[telling] / reference[telling]).mean())
     return telling & (abs(factor - 1) > max(_PART, _TOGETHER * precision.eps))
+
+
+def _is_typical(believed: Tensor, reference: Tensor, by_rounding: Tensor, doubt: Tensor, precision: ClientPrecision) -> bool:
+    """Whether `believed` is off as a right derivation in the client's arithmetic is, and a wrong one, small as its mistake may be, hardly is."""
+    size = reference.abs().nan_to_num(0, 0, 0)
+    whole = float(size.norm())
+    if not whole or not bool(torch.isfinite(by_rounding).all()):
+        return False
+    unit = _RESIDUE * precision.eps * _largest_of_row(size)
+    is_near = (by_rounding <= _TYPICAL * doubt) & ((by_rounding <= _TYPICAL_PART * size) | (by_rounding <= unit))
+    factor = float((reference.conj() / whole * ((believed - reference) / whole)).real.nan_to_num(0, 0, 0).sum())
+    together = max(_PART, precision.eps, _TYPICAL_FACTOR * float(doubt.norm()) / whole)
+    return bool(is_near.all()) and float(by_rounding.norm()) <= _TYPICAL_TOGETHER * whole and abs(factor) <= together
 
 
 def _is_beneath(reference: Tensor, precision: ClientPrecision) -> Tensor:
@@ -144,4 +164,5 @@ def is_nothing_left(believed: Tensor, reference: Tensor, tolerance: Tensor, apar
     is_all = precision.dtype == torch.float64 and bool(lost.any()) and bool((tolerance >= size)[telling].all())
     written = torch.zeros_like(size) if precision.half is None else precision.half.reshape(size.shape)
     by_rounding = (tolerance - written >= size) & (apart - written > _GONE * size)
-    return is_all or bool((lost & by_rounding & (size > _COUNTS * _largest_of_row(size))).any())
+    counts = max(_COUNTS, _RESIDUE * precision.eps)
+    return is_all or bool((lost & by_rounding & (size > counts * _largest_of_row(size))).any())

@@ -23,21 +23,23 @@ class RandomRounding(OperatorMode):
 
     Arguments:
         eps: that of the arithmetic to be imitated; the tensors' own where left out.
+        written_out: operations that have several steps in them round in each, as a person's formula for them does.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # else each step pays 40 µs so that torch.compile, which we do not use, leaves this method alone
 
-    def __init__(self, seed: int, eps: float | None = None) -> None:
+    def __init__(self, seed: int, eps: float | None = None, *, written_out: bool = False) -> None:
         super().__init__()
         self._eps = eps
+        self._written_out = written_out
         self._generator = torch.Generator().manual_seed(seed)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func.is_view or func.overloadpacket.__name__ in _EXACT or func._schema.is_mutable:
             return func(*args, **kwargs)
-        if func in _IN_STEPS:
+        if func in _IN_STEPS or (self._written_out and func in _BY_FORMULA):
             with self:
                 return decomposition_table[func](*args, **kwargs)
         if torch.Tag.pointwise not in func.tags:
@@ -56,6 +58,16 @@ class RandomRounding(OperatorMode):
 # Of a result near zero such as log(1 + 1e-9), or 1 - exp of it, these have rounded what lies between: it takes all digits, which moving the
 # result by parts of itself does not show.
 _IN_STEPS: Final = frozenset({torch.ops.aten._log_softmax.default, torch.ops.aten._log_softmax_backward_data.default})
+# What people write out in steps of their own: 1 + erf(x) of a large negative x has lost what gelu has not.
+_BY_FORMULA: Final = frozenset(
+    getattr(torch.ops.aten, name).default
+    for name in (
+        "gelu", "gelu_backward", "silu", "silu_backward", "mish", "mish_backward", "softplus", "softplus_backward",
+        "log_sigmoid_forward", "log_sigmoid_backward", "elu_backward", "hardswish_backward", "glu_backward", "logit_backward", "sinc",
+        "_softmax_backward_data", "native_layer_norm_backward", "native_group_norm_backward", "native_batch_norm_backward",
+        "binary_cross_entropy_backward",
+    )
+)  # fmt: skip
 _DTYPES: Final = frozenset({torch.float64, torch.complex128})
 # What selects or sets elements rounds nothing, and its backward looks for what it selected bit by bit.
 _EXACT: Final = frozenset(
