@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -31,9 +32,10 @@ _RESIDUE: Final = 8.0
 _GONE: Final = 0.5  # of the derivative; rounding in bfloat16 takes a tenth of an element of which it still knows a digit
 _COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be rounding beside it
 # A right derivation that was computed step by step in the client's arithmetic is off by no more than a few runs under random rounding are:
-# by 0.13 of the doubt, which is some sixteen times as much, at most, and all elements together by 0.04 of it (50 derivations in half
-# precision). What it lies off along the derivative itself, a factor, is 0.03 of that; and no element that counts is off by a quarter.
-_TYPICAL, _TYPICAL_FACTOR, _TYPICAL_PART = 0.2, 0.03, 0.25
+# by 0.24 of the doubt, which is some sixteen times as much, at most (500 derivations in half precision), and no element that counts is off
+# by a quarter. What lies off along the derivative itself, a factor, shrinks as the elements are more. A wrong one is off by more: by this.
+_TYPICAL, _TYPICAL_PART, _SURELY = 0.25, 0.25, 0.35
+_HALF: Final = 1e-4  # eps of half precision is larger; a person's float32 may cancel where PyTorch's does not
 _TYPICAL_TOGETHER: Final = 0.1  # of the derivative
 
 
@@ -94,8 +96,21 @@ def _is_typical(believed: Tensor, reference: Tensor, by_rounding: Tensor, doubt:
     unit = _RESIDUE * precision.eps * _largest_of_row(size)
     is_near = (by_rounding <= _TYPICAL * doubt) & ((by_rounding <= _TYPICAL_PART * size) | (by_rounding <= unit))
     factor = float((reference.conj() / whole * ((believed - reference) / whole)).real.nan_to_num(0, 0, 0).sum())
-    together = max(_PART, precision.eps, _TYPICAL_FACTOR * float(doubt.norm()) / whole)
+    counting = whole**4 / float(size.pow(4).sum())  # as many elements of equal size have such a sum
+    together = max(_PART, precision.eps, _TYPICAL * float(doubt.norm()) / whole / math.sqrt(counting))
     return bool(is_near.all()) and float(by_rounding.norm()) <= _TYPICAL_TOGETHER * whole and abs(factor) <= together
+
+
+def surely_beyond(apart: Tensor, otherwise: Tensor, doubt: Tensor, precision: ClientPrecision) -> Tensor:
+    """Elements that no right derivation in half precision is off by, though the doubt of single elements is as much.
+
+    Arguments:
+        apart: how far the client's numbers lie from the derivative.
+        otherwise, doubt: what they may be off by for anything else than rounding, and by rounding.
+    """
+    unexplained = (apart - otherwise).clamp(min=0)
+    is_beyond = precision.eps > _HALF and float(unexplained.norm()) > _SURELY * float(doubt.norm())
+    return (unexplained > _SURELY * doubt) & is_beyond
 
 
 def _is_beneath(reference: Tensor, precision: ClientPrecision) -> Tensor:

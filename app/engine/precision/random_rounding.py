@@ -41,7 +41,7 @@ class RandomRounding(OperatorMode):
             return func(*args, **kwargs)
         if func in _IN_STEPS or (self._written_out and func in _BY_FORMULA):
             with self:
-                return decomposition_table[func](*args, **kwargs)
+                return (_OWN_FORMULAS.get(func) or decomposition_table[func])(*args, **kwargs)
         if torch.Tag.pointwise not in func.tags:
             # A sum, a product of matrices, a factorisation: its own rounding is that of its inputs, where it is backward stable.
             args, kwargs = tree_map(self._moved, (args, kwargs))
@@ -58,6 +58,12 @@ class RandomRounding(OperatorMode):
 # Of a result near zero such as log(1 + 1e-9), or 1 - exp of it, these have rounded what lies between: it takes all digits, which moving the
 # result by parts of itself does not show.
 _IN_STEPS: Final = frozenset({torch.ops.aten._log_softmax.default, torch.ops.aten._log_softmax_backward_data.default})
+def _log_sigmoid_backward(cotangent: Tensor, x: Tensor, _: Tensor) -> Tensor:
+    return cotangent * (1 - torch.sigmoid(x))
+
+
+# Where PyTorch's formula is another than a person's.
+_OWN_FORMULAS: Final = {torch.ops.aten.log_sigmoid_backward.default: _log_sigmoid_backward}
 # What people write out in steps of their own: 1 + erf(x) of a large negative x has lost what gelu has not.
 _BY_FORMULA: Final = frozenset(
     getattr(torch.ops.aten, name).default
