@@ -143,7 +143,9 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
 
 
 def _python_name(error: BaseException) -> str:
-    """Python's own name of what PyTorch raised: its classes extend Python's."""
+    """Python's own name of what PyTorch raised: its classes extend Python's; that of matrices is asked for by its name."""
+    if type(error).__name__.endswith("LinAlgError"):
+        return "LinAlgError"
     return next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"), "RuntimeError")
 
 

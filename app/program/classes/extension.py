@@ -121,3 +121,12 @@ def reached(owner: Value, name: str) -> Value:
     if isinstance(owner, Super):
         return Method(owner, name)
     raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", raises="AttributeError")
+
+
+def name_of(owner: Value) -> str:
+    """`owner.__name__` of a class or a function."""
+    if isinstance(owner, ClassValue | FunctionValue):
+        return "<lambda>" if owner.name == "lambda" else owner.name
+    if isinstance(owner, Named):
+        return owner.path.rpartition(".")[2]
+    raise Refusal(f"{named(owner).capitalize()} has no `__name__`.", "Classes and functions have one.")

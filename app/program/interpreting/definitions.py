@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from app.program.classes import contexts
 from app.program.interpreting.expressions import Reader
 from app.program.library import vocabulary
 from app.program.packages import imports
@@ -48,26 +49,26 @@ class Definitions:
     block: Callable[[Sequence[ast.stmt]], Returned | Left | None]
 
     def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._source = reader.source
+        self.reader = reader
+        self.source = reader.source
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
-        reader = self._reader
+        reader = self.reader
         for name, path in vocabulary.imported(statement).items():
             reader.scope.bind(name, imports.bound(path))
         if isinstance(statement, ast.ImportFrom) and any(alias.name == "*" for alias in statement.names):
             reader.stars.append(statement.module or "")
-        reader.leave_out(statement, self._source.excerpt(statement), None)
+        reader.leave_out(statement, self.source.excerpt(statement), None)
 
     def _define(self, statement: ast.FunctionDef) -> None:
-        reader = self._reader
+        reader = self.reader
         grad: bool | None = None
         around: list[ast.expr] = []
         for decorator in statement.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
             path = reader.dotted(called) or ""
             args = tuple(reader.value(a) for a in decorator.args) if path and isinstance(decorator, ast.Call) else ()
-            mode = reader.grad_mode(path, args)
+            mode = contexts.grad_mode(path, args)
             if mode is None and not vocabulary.is_inert_decorator(path):
                 around.append(decorator)
             grad = mode if mode is not None else grad
@@ -85,25 +86,25 @@ class Definitions:
             reader.defined.append((statement.name, function))
 
     def _path(self, decorator: ast.expr) -> str | None:
-        return self._reader.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        return self.reader.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
 
     def _decorated(self, decorator: ast.expr, function: Value) -> Value:
         """What a decorator, which is a function of the program or one of PyTorch's (`@torch.vmap`), makes of a function or class."""
-        reader = self._reader
+        reader = self.reader
         path = reader.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
         if path is not None and not vocabulary.is_decorator(path):
             refusal = Refusal(
                 f"The decorator `@{path}` is not in the language.",
                 "Leave it out, or paste the lines of the function that it is.",
             )
-            raise self._source.refused(refusal, decorator)
+            raise self.source.refused(refusal, decorator)
         value = reader.value(decorator)
         return reader.located(decorator, lambda: reader.invoke(decorator, value, (function,), {}))
 
     def _fields(self, statement: ast.ClassDef, bases: Sequence[ClassValue]) -> tuple[str, ...] | None:
         """The fields of a dataclass, those of the classes above it first."""
-        words = [self._reader.dotted(d.func if isinstance(d, ast.Call) else d) or "" for d in statement.decorator_list]
-        words += [self._reader.dotted(base) or "" for base in statement.bases]
+        words = [self.reader.dotted(d.func if isinstance(d, ast.Call) else d) or "" for d in statement.decorator_list]
+        words += [self.reader.dotted(base) or "" for base in statement.bases]
         above = [name for base in bases for name in base.fields or ()]
         if not above and not any(word.rpartition(".")[2] in ("dataclass", "NamedTuple") for word in words):
             return None
@@ -120,10 +121,10 @@ class Definitions:
         for line in annotated(statement):
             name = ast.unparse(line.target)
             if ast.unparse(line.annotation).rpartition(".")[2] == "KW_ONLY" or "InitVar" in ast.unparse(line.annotation):
-                raise self._source.refused(
+                raise self.source.refused(
                     Refusal("`KW_ONLY` and `InitVar` are not in the language.", "Write `field(kw_only=True)`."), line
                 )
-            is_call = isinstance(line.value, ast.Call) and (self._reader.dotted(line.value.func) or "").endswith("field")
+            is_call = isinstance(line.value, ast.Call) and (self.reader.dotted(line.value.func) or "").endswith("field")
             options = {k.arg: ast.unparse(k.value) for k in line.value.keywords} if is_call else {}  # type: ignore[union-attr]
             kind.limited.pop(name, None)
             if options.get("init") == "False":
@@ -134,9 +135,9 @@ class Definitions:
                     kind.own.pop(name, None)
 
     def _class(self, statement: ast.ClassDef) -> None:
-        reader = self._reader
+        reader = self.reader
         if any(keyword.arg != "metaclass" or not is_abstract(reader.dotted(keyword.value)) for keyword in statement.keywords):
-            raise self._source.refused(
+            raise self.source.refused(
                 Refusal("A class with a metaclass or keywords is not in the language.", "Leave them out."), statement
             )
         paths = [reader.dotted(d.func if isinstance(d, ast.Call) else d) or "" for d in statement.decorator_list]
@@ -175,7 +176,7 @@ class Definitions:
 
     def _bases(self, statement: ast.ClassDef) -> tuple[list[ClassValue], bool, bool, str]:
         """The classes of the program that a class extends; whether it is a module, and a `Function`; what else it extends."""
-        reader = self._reader
+        reader = self.reader
         bases: list[ClassValue] = []
         module = custom = False
         builtin = ""
@@ -189,13 +190,13 @@ class Definitions:
                 custom = custom or vocabulary.is_custom_base(path)
                 known, _ = vocabulary.extended(path)
                 if known is None:
-                    raise self._source.refused(vocabulary.base_refused(path), base)
+                    raise self.source.refused(vocabulary.base_refused(path), base)
                 if known:
                     builtin = "int or str Enum" if builtin and "Enum" in (known, builtin) else builtin or known
                 continue
             value = reader.value(bare)
             if not isinstance(value, ClassValue):
-                raise self._source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
+                raise self.source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
             bases.append(value)
         return bases, module, custom, builtin
 

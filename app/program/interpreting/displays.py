@@ -23,6 +23,11 @@ from app.program.semantics.static import named
 from app.program.semantics.values import DefaultDict
 
 
+def yield_inside() -> Refusal:
+    """The refusal of a `yield` in the middle of an expression."""
+    return Refusal("A `yield` stands on a line of its own here, or alone behind `=`.", "Write `value = yield member`.")
+
+
 class Displays(Assigning):
     """Reads what holds several values."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from app.program.classes import special_methods
 from app.program.errors import sentence
 from app.program.function import Step
-from app.program.interpreting.displays import Displays
+from app.program.interpreting.displays import Displays, yield_inside
 from app.program.interpreting.prints import print_gradients
 from app.program.library import attributes as tensors
 from app.program.library import builtins, factories, lookup, vocabulary
@@ -46,7 +46,7 @@ class Reader(Displays):
             ast.BinOp: self._binary, ast.UnaryOp: self._unary, ast.Compare: self._compare, ast.BoolOp: self._boolean,
             ast.IfExp: self._conditional, ast.Subscript: self._subscript, ast.Slice: self._slice, ast.List: self._list,
             ast.Tuple: self._tuple, ast.Dict: self._dict, ast.ListComp: self._comprehension, ast.GeneratorExp: self._generator,
-            ast.Yield: self._yield, ast.YieldFrom: self._yield_from, ast.Set: self._set, ast.SetComp: self._set_comprehension,
+            ast.Yield: self._yield, ast.YieldFrom: self._yield, ast.Set: self._set, ast.SetComp: self._set_comprehension,
             ast.DictComp: self._dict_comprehension, ast.Lambda: self._lambda, ast.NamedExpr: self._walrus, ast.JoinedStr: self._joined,
         }  # fmt: skip
 
@@ -329,18 +329,8 @@ class Reader(Displays):
                 return value
         return value
 
-    def _yield(self, node: ast.Yield) -> None:
-        value = None if node.value is None else self.value(node.value)
-        if self.on_yield is not None:
-            self.on_yield(value)
-            return
-        static.check_length(len(self.yielded) + 1)
-        self.yielded.append(value)
-
-    def _yield_from(self, node: ast.YieldFrom) -> None:
-        values = self.items(node.value)
-        static.check_length(len(self.yielded) + len(values))
-        self.yielded += values
+    def _yield(self, node: ast.Yield | ast.YieldFrom) -> Value:
+        raise yield_inside()
 
     def _conditional(self, node: ast.IfExp) -> Value:
         return self.value(node.body if self.truth(node.test) else node.orelse)

@@ -15,14 +15,13 @@ from app.program.differentiation.custom_functions import Context
 from app.program.differentiation.hooks import Handle
 from app.program.differentiation.optimizers import OptimizerValue
 from app.program.differentiation.schedules import SchedulerValue
-from app.program.interpreting import module_hooks
-from app.program.interpreting.module_hooks import ModuleHandle
 from app.program.interpreting.state import State
 from app.program.library import attributes as tensors
 from app.program.library import containers, factories
 from app.program.library.distributions import DistributionValue
-from app.program.modules import running_statistics
+from app.program.modules import module_hooks, running_statistics
 from app.program.modules.layers import LayerValue, Weight
+from app.program.modules.module_hooks import ModuleHandle
 from app.program.modules.weights import leaf_of, named_weights, set_training, submodules
 from app.program.packages import copying, datasets
 from app.program.packages.python_containers import Parser
@@ -38,6 +37,7 @@ from app.program.semantics.values import (
     FunctionValue,
     Inert,
     Instance,
+    Iterator,
     Method,
     Named,
     Super,
@@ -46,7 +46,6 @@ from app.program.semantics.values import (
 
 _LIMITS: Final = ("min", "max", "eps", "tiny", "smallest_normal", "resolution", "bits")
 _READING_BUFFERS: Final = ("state_dict", "load_state_dict", "buffers", "named_buffers")
-_NO_GRAD: Final = {"no_grad": False, "inference_mode": False, "enable_grad": True}
 
 
 class Members(State):
@@ -75,7 +74,7 @@ class Members(State):
     def attribute_of(self, node: ast.AST, owner: Value, name: str) -> Value:
         """`owner.name`."""
         if name == "__name__":
-            return _name_of(owner)
+            return extension.name_of(owner)
         if name == "__class__":
             return self.calls.resolve("type", self.emitter(node))((owner,), {})
         if name.startswith("__"):
@@ -232,6 +231,8 @@ class Members(State):
                 return self._inert_method(node, owner, name)
             case ModuleHandle():
                 return module_hooks.removed(owner, name)
+            case Iterator() if name in ("send", "close"):
+                return self._sent(owner, name, args)
             case Parser():
                 return owner.call(name, args, kwargs)
             case Handle():
@@ -312,6 +313,15 @@ class Members(State):
     def _number(self, node: ast.AST, value: Value) -> Value:
         return self.reads.number(self.emitter(node), value) if is_tensor(value) else value
 
+    def _sent(self, members: Iterator, name: str, args: tuple[Value, ...]) -> Value:
+        """`generator.send(value)`, `generator.close()`."""
+        if name == "close":
+            return members.close()
+        try:
+            return members.send(args[0] if args else None)
+        except StopIteration:
+            raise Refusal("The generator has nothing left to give.", "Use `for`.", raises="StopIteration") from None
+
     def _removed(self, handle: Handle, name: str) -> None:
         if name != "remove":
             raise Refusal(f"A hook's handle has no `.{name}()` here.", "It has `.remove()`.")
@@ -381,19 +391,3 @@ class Members(State):
                 )
             return owner.members[index]
         raise Refusal(f"{named(owner).capitalize()} cannot be indexed.")
-
-    def grad_mode(self, name: str, args: tuple[Value, ...]) -> bool | None:
-        """What `torch.no_grad` and its like say of derivatives; None where `name` says nothing of them."""
-        short = name.rpartition(".")[2]
-        if short in ("set_grad_enabled", "inference_mode") and args:
-            return bool(args[0]) == (short == "set_grad_enabled")
-        return _NO_GRAD.get(short)
-
-
-def _name_of(owner: Value) -> str:
-    """`owner.__name__` of a class or a function."""
-    if isinstance(owner, ClassValue | FunctionValue):
-        return "<lambda>" if owner.name == "lambda" else owner.name
-    if isinstance(owner, Named):
-        return owner.path.rpartition(".")[2]
-    raise Refusal(f"{named(owner).capitalize()} has no `__name__`.", "Classes and functions have one.")

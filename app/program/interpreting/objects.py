@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Generator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from app.errors import PullbackError
 from app.program.classes import extension
 from app.program.differentiation.transforms import Transformed
-from app.program.interpreting import module_hooks
 from app.program.interpreting.members import Members
 from app.program.interpreting.state import CALL_DEPTH
 from app.program.library import containers, vocabulary
-from app.program.modules import running_statistics
+from app.program.modules import module_hooks, running_statistics
 from app.program.modules.layers import LayerValue, call_layer
 from app.program.packages import imports
 from app.program.packages.python_containers import Getter
-from app.program.reading.source import Refusal
+from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
@@ -26,6 +26,7 @@ from app.program.semantics.values import (
     MISSING,
     Begun,
     ClassValue,
+    ContextValue,
     Foreign,
     FunctionValue,
     Inert,
@@ -36,9 +37,6 @@ from app.program.semantics.values import (
     Partial,
     Super,
 )  # fmt: skip
-
-# A generator's lines run when it is called, so that they must mean the same then and later.
-_NOT_LATER: Final = "Write its lines into the loop that goes through it, or collect a list and return it."
 
 
 class Objects(Members):
@@ -183,56 +181,63 @@ class Objects(Members):
         return self._called(node, module, args, kwargs)
 
     def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if len(self.stack) >= CALL_DEPTH:
-            if function in self.stack:
-                raise Refusal(f"`{function.name}` calls itself more than {CALL_DEPTH} deep.", "Use a `for` loop.")
-            raise Refusal(f"Calls are nested more than {CALL_DEPTH} deep.", "Give names to what is computed in between.")
+        self._check_depth(function)
         scope = Scope(function.scope, self._bound(function, args, kwargs))
+        if yields(function.node):
+            members = Iterator(self._yielded(function, scope))
+            return ContextValue(function.name, members=members) if function.role == "context" else members
+        with self._running(function, scope):
+            if isinstance(function.node, ast.Lambda):
+                return self.value(function.node.body)
+            enabled = self.trace.grad_enabled
+            try:
+                return self.body(function.node.body)
+            finally:
+                self.trace.grad_enabled = enabled
+
+    @contextmanager
+    def _running(self, function: FunctionValue, scope: Scope) -> Generator[None]:
+        """While lines of `function` are read: its names, and what its decorator says of derivatives."""
         outside, enabled, statement = self.scope, self.trace.grad_enabled, self.statement
-        yields = self.yielded, self.on_yield
-        self.on_yield, self.next_yield = self.next_yield, None
         self.stack.append(function)
         self.scope = scope
         if function.grad is not None:
             self.trace.grad_enabled = function.grad
         try:
-            if isinstance(function.node, ast.Lambda):
-                return self.value(function.node.body)
-            collected: list[Value] = []
-            self.yielded = collected
-            before = len(self.trace.overwritten)
-            result = self.body(function.node.body)
-            if self.on_yield is not None or not _yields(function.node):
-                return result
-            if len(self.trace.overwritten) > before:
-                raise Refusal(f"The generator `{function.name}` writes into a tensor on its way.", _NOT_LATER)
-            return Iterator(self._unchanged(function, scope, collected))
+            yield
         finally:
-            self.scope, self.trace.grad_enabled, self.statement = outside, enabled, statement
-            self.yielded, self.on_yield = yields
+            self.scope, self.statement = outside, statement
+            if function.grad is not None:
+                self.trace.grad_enabled = enabled
             self.stack.pop()
 
-    def _unchanged(self, function: FunctionValue, scope: Scope, collected: list[Value]) -> Generator[Value]:
-        """What a generator yielded, as long as all that it read is as it was when it was called: Python runs it only now."""
-        positional = [node for node in ast.walk(function.node) if isinstance(node, ast.Name)]
-        names = (
-            {node.id for node in positional}
-            - {node.id for node in positional if isinstance(node.ctx, ast.Store)}
-            - scope.own.keys()
-        )
-        outside = [(name, function.scope[name]) for name in sorted(names) if name in function.scope]
-        written = len(self.trace.overwritten)
+    def _yielded(self, function: FunctionValue, scope: Scope) -> Generator[Value, Value, Value]:
+        """What a generator function yields, one at a time; `with torch.no_grad()` inside it holds outside too, as in Python."""
+        steps = self.generator_body(function.node.body)  # type: ignore[arg-type]
+        resume: Callable[[], Value] = functools.partial(next, steps)
+        trying = 0  # of its own `try` blocks that are open
+        while True:
+            self._check_depth(function)
+            outside = self.trying
+            self.trying += trying
+            try:
+                with self._running(function, scope):
+                    try:
+                        member = resume()
+                    except StopIteration as end:
+                        return getattr(end.value, "value", None)
+            finally:
+                trying, self.trying = self.trying - outside, outside
+            try:
+                resume = functools.partial(steps.send, (yield member))
+            except RaisedError as error:
+                resume = functools.partial(steps.throw, error)
 
-        def members() -> Generator[Value]:
-            for index, member in enumerate(collected):
-                is_written = index == 0 and len(self.trace.overwritten) > written
-                if is_written or any(function.scope.get(name) is not value for name, value in outside):
-                    raise Refusal(
-                        f"What the generator `{function.name}` reads was changed before it was gone through.", _NOT_LATER
-                    )
-                yield member
-
-        return members()
+    def _check_depth(self, function: FunctionValue) -> None:
+        if len(self.stack) >= CALL_DEPTH:
+            if function in self.stack:
+                raise Refusal(f"`{function.name}` calls itself more than {CALL_DEPTH} deep.", "Use a `for` loop.")
+            raise Refusal(f"Calls are nested more than {CALL_DEPTH} deep.", "Give names to what is computed in between.")
 
     def _bound(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
         """The arguments by name. Raises a refusal in the words of Python's own."""
@@ -348,9 +353,10 @@ class Objects(Members):
         return Super(instance, order[order.index(holder) + 1 :] if holder in order else ())
 
 
-def _yields(function: ast.FunctionDef) -> bool:
-    """Whether a function is a generator: what it yields is collected."""
-    stack: list[ast.AST] = list(function.body)
+def yields(function: Any) -> bool:
+    """Whether a function is a generator, or a statement belongs to one: a `yield` stands in it, that of functions within it aside."""
+    below = function.body if isinstance(function, ast.FunctionDef | ast.Lambda) else [function]
+    stack: list[ast.AST] = list(below) if isinstance(below, list) else [below]
     while stack:
         node = stack.pop()
         if isinstance(node, ast.Yield | ast.YieldFrom):

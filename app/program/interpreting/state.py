@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -38,15 +38,14 @@ class State:
         calls: what calls mean.
         weights: the parameters of modules.
         trying: how many `try` blocks with an `except` are being read.
-        next_yield: what runs where the generator function that is called next yields; None where its members are collected.
-        on_yield: the same of the function that is being read.
         attributes: what the program hung on tensors by names of its own (`w.g = …`).
         printed: (line, column, text) and a tensor → its gradient as it was printed there last.
     """
 
-    # Set by who reads the parts that this one needs: expressions, and bodies of functions.
+    # Set by who reads the parts that this one needs: expressions, bodies of functions, and those of generators, which give what they yield.
     value: Callable[[ast.expr], Value]
     body: Callable[[list[ast.stmt]], Any]
+    generator_body: Callable[[list[ast.stmt]], Generator[Any, Any, Any]]
     emitter: Callable[[ast.AST], Callable[..., Value]]
 
     def __init__(
@@ -70,17 +69,14 @@ class State:
         self.calls = Calls(trace, scope, dtype, device, self.weights, self._apply_anywhere)
         self.builtins = self.calls.builtins
         self.builtins.trying = self._try_more
-        self.calls.gradients.leaves.is_trying = lambda: self.trying > 0
+        self.calls.is_trying = self.calls.gradients.leaves.is_trying = lambda: self.trying > 0
         self.reads = self.calls.reads
         self.defined: list[tuple[str, Any]] = []
         self.assigned: list[str] = []
         self.lost: PullbackError | None = None
         self.tensors: list[str] = []
         self.stars: list[str] = []
-        self.yielded: list[Value] = []
         self.trying = 0
-        self.next_yield: Callable[[Value], None] | None = None
-        self.on_yield: Callable[[Value], None] | None = None
         self.attributes: dict[tuple[fx.Node, str], Value] = {}
         self._places: dict[tuple[ast.AST, ast.AST], tuple[int, int, str]] = {}
         self.printed: dict[tuple[tuple[int, int, str], fx.Node], Any] = {}

@@ -12,6 +12,7 @@ from app.program.classes import special_methods
 from app.program.interpreting.block_statements import Blocks
 from app.program.interpreting.definitions import Left, Returned
 from app.program.interpreting.expressions import Reader
+from app.program.interpreting.generators import Generators
 from app.program.interpreting.state import DependentError
 from app.program.library import inplace, vocabulary
 from app.program.library.containers import is_key
@@ -36,6 +37,7 @@ class Runner(Blocks):
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader)
         reader.body = self._body
+        reader.generator_body = Generators(self, self._assign_value).block
         self._handlers = {
             ast.Assign: self._assign, ast.AugAssign: self._augmented, ast.AnnAssign: self._annotated, ast.Expr: self._bare,
             ast.If: self._condition, ast.For: self._loop, ast.While: self._while, ast.Return: self._returned, ast.Import: self._import,
@@ -50,19 +52,19 @@ class Runner(Blocks):
             try:
                 left = self._statement(statement)
             except Refusal as refusal:
-                self._failed(statement, self._source.refused(refusal, statement))
+                self.failed(statement, self.source.refused(refusal, statement))
                 continue
             except PullbackError as error:
-                self._failed(statement, error)
+                self.failed(statement, error)
                 continue
             if left is not None:
                 if index + 1 < len(body) and isinstance(statement, ast.Return | ast.Break | ast.Continue):
-                    raise self._source.refused(_unread(type(statement).__name__.lower()), body[index + 1])
+                    raise self.source.refused(_unread(type(statement).__name__.lower()), body[index + 1])
                 return left
         return None
 
-    def _failed(self, statement: ast.stmt, error: PullbackError) -> None:
-        reader = self._reader
+    def failed(self, statement: ast.stmt, error: PullbackError) -> None:
+        reader = self.reader
         if isinstance(error, RaisedError) and reader.trying and not reader.problems:
             raise error  # a `try` around it may take it
         if isinstance(error, DependentError):
@@ -81,9 +83,9 @@ class Runner(Blocks):
         return left.value if isinstance(left, Returned) else None
 
     def _statement(self, statement: ast.stmt) -> Returned | Left | None:
-        self._reader.charge(statement)
-        self._reader.statement = statement
-        if id(statement) in self._source.unreadable:
+        self.reader.charge(statement)
+        self.reader.statement = statement
+        if id(statement) in self.source.unreadable:
             raise DependentError("bad_program", "This line cannot be read.")
         handler = self._handlers.get(type(statement))
         if handler is not None:
@@ -91,20 +93,22 @@ class Runner(Blocks):
         if isinstance(statement, ast.Break | ast.Continue):
             return "break" if isinstance(statement, ast.Break) else "continue"
         if not isinstance(statement, ast.Pass):
-            raise self._source.refused(Refusal(f"`{type(statement).__name__}` cannot stand here."), statement)
+            raise self.source.refused(Refusal(f"`{type(statement).__name__}` cannot stand here."), statement)
         return None
 
     # Assignments.
 
     def _assign(self, statement: ast.Assign) -> None:
-        value = self._reader.value(statement.value)
+        self._assign_value(statement, self.reader.value(statement.value))
+
+    def _assign_value(self, statement: ast.Assign, value: Value) -> None:
         for target in statement.targets:
-            self._reader.assign(target, value)
+            self.reader.assign(target, value)
         self._assigned(*statement.targets)
 
     def _assigned(self, *targets: ast.expr) -> None:
         """Notes what was assigned last by the program itself: its output, where it ends so."""
-        if self._reader.stack:
+        if self.reader.stack:
             return
         for target in targets:
             if isinstance(target, ast.Attribute):
@@ -114,11 +118,11 @@ class Runner(Blocks):
             parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
             names = [part.id for part in parts if isinstance(part, ast.Name)]
             if names:
-                self._reader.assigned = names
+                self.reader.assigned = names
 
     def _augmented(self, statement: ast.AugAssign) -> None:
         """`x += y` writes into a tensor, as Python and PyTorch do; a list grows in place."""
-        reader, target, symbol = self._reader, statement.target, SYMBOLS[type(statement.op)]
+        reader, target, symbol = self.reader, statement.target, SYMBOLS[type(statement.op)]
         if isinstance(target, ast.Subscript):
             owner, index = reader.value(target.value), reader.value(target.slice)
             left = reader.located(target, lambda: reader.item(target, owner, index))
@@ -149,25 +153,25 @@ class Runner(Blocks):
 
     def _annotated(self, statement: ast.AnnAssign) -> None:
         if statement.value is None:
-            self._reader.leave_out(statement, self._source.excerpt(statement), None)
+            self.reader.leave_out(statement, self.source.excerpt(statement), None)
             return
-        self._reader.assign(statement.target, self._reader.value(statement.value))
+        self.reader.assign(statement.target, self.reader.value(statement.value))
         self._assigned(statement.target)
 
     def _bare(self, statement: ast.Expr) -> None:
         if is_text(statement):
             return
-        value = self._reader.value(statement.value)
+        value = self.reader.value(statement.value)
         if isinstance(value, Named):
-            raise self._source.refused(vocabulary.not_called(value), statement)
+            raise self.source.refused(vocabulary.not_called(value), statement)
 
     # Loops and conditions.
 
     def _condition(self, statement: ast.If) -> Returned | Left | None:
-        return self.block(statement.body if self._reader.truth(statement.test) else statement.orelse)
+        return self.block(statement.body if self.reader.truth(statement.test) else statement.orelse)
 
     def _loop(self, statement: ast.For) -> Returned | Left | None:
-        reader = self._reader
+        reader = self.reader
         for item in reader.stream(statement.iter):
             reader.located(statement, reader.iterate)
             reader.statement = statement
@@ -175,12 +179,12 @@ class Runner(Blocks):
             left = self.block(statement.body)
             if isinstance(left, Returned):
                 return left
-            if left == "break" or self._stuck():
+            if left == "break" or self.stuck():
                 return None
         return self.block(statement.orelse)
 
     def _while(self, statement: ast.While) -> Returned | Left | None:
-        reader = self._reader
+        reader = self.reader
         while True:
             reader.statement = statement
             if not reader.truth(statement.test):
@@ -189,18 +193,18 @@ class Runner(Blocks):
             left = self.block(statement.body)
             if isinstance(left, Returned):
                 return left
-            if left == "break" or self._stuck():
+            if left == "break" or self.stuck():
                 return None
 
-    def _stuck(self) -> bool:
+    def stuck(self) -> bool:
         """Whether a line of the loop cannot be read: once is enough to say so."""
-        return bool(self._reader.problems or self._reader.lost)
+        return bool(self.reader.problems or self.reader.lost)
 
     # The rest.
 
     def _assert(self, statement: ast.Assert) -> None:
         """Checked where it is known without tensors."""
-        reader = self._reader
+        reader = self.reader
         before = len(reader.problems), reader.lost
         try:
             value = reader.value(statement.test)
@@ -208,10 +212,12 @@ class Runner(Blocks):
             value = None
             del reader.problems[before[0] :]
             reader.lost = before[1]
+        if is_tensor(value) and reader.trying:  # an `except` may take what does not hold
+            value = reader.holds(statement, value)
         if isinstance(value, bool) and not value:
-            text = self._source.excerpt(statement)
+            text = self.source.excerpt(statement)
             refusal = Refusal(f"This does not hold: `{text}`.", "Send inputs for which it holds.", raises="AssertionError")
-            raise self._source.refused(refusal, statement)
+            raise self.source.refused(refusal, statement)
         reader.leave_out(statement, "assert", None)
 
     def _delete(self, statement: ast.Delete) -> None:
@@ -220,17 +226,17 @@ class Runner(Blocks):
                 self._delete_in(target)
                 continue
             if not isinstance(target, ast.Name):
-                raise self._source.refused(Refusal("Only names and members can be deleted.", "Leave the line out."), target)
-            self._reader.value(ast.copy_location(ast.Name(target.id, ast.Load()), target))
-            self._reader.scope.unbind(target.id)
+                raise self.source.refused(Refusal("Only names and members can be deleted.", "Leave the line out."), target)
+            self.reader.value(ast.copy_location(ast.Name(target.id, ast.Load()), target))
+            self.reader.scope.unbind(target.id)
 
     def _delete_in(self, target: ast.Subscript | ast.Attribute) -> None:
         """`del values[0]`, `del table["key"]`, `del self.name`."""
-        reader = self._reader
+        reader = self.reader
         owner = reader.value(target.value)
         if isinstance(target, ast.Attribute):
             if not isinstance(owner, Instance) or target.attr not in owner.own:
-                raise self._source.refused(Refusal("There is no such attribute to delete.", "Leave the line out."), target)
+                raise self.source.refused(Refusal("There is no such attribute to delete.", "Leave the line out."), target)
             del owner.own[target.attr]
             return
         index = reader.value(target.slice)
@@ -241,23 +247,23 @@ class Runner(Blocks):
         elif isinstance(owner, list) and isinstance(index, int | slice):
             reader.located(target, lambda: static.computed(owner.__delitem__, index, what="`del`"))
         else:
-            raise self._source.refused(
+            raise self.source.refused(
                 Refusal("There is no such member to delete.", "Leave the line out.", raises="KeyError"), target
             )
 
     def _shared(self, statement: ast.Global | ast.Nonlocal) -> None:
-        scope = self._reader.scope
+        scope = self.reader.scope
         for name in statement.names:
             holder = scope.program() if isinstance(statement, ast.Global) else scope.holder(name)
             if holder is None or holder is scope:
-                raise self._source.refused(
+                raise self.source.refused(
                     Refusal(f"There is no outer `{name}`.", "Give it to the function as an argument."), statement
                 )
             scope.elsewhere[name] = holder
 
     def _returned(self, statement: ast.Return) -> Returned:
         node = statement.value or ast.copy_location(ast.Constant(None), statement)
-        return Returned(self._reader.value(node), node)
+        return Returned(self.reader.value(node), node)
 
 
 def is_text(statement: ast.stmt) -> bool:

@@ -30,7 +30,7 @@ from app.program.semantics.graph_values import Emit, MultiOutput, Value, example
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import ClassValue, Instance, Iterator
+from app.program.semantics.values import ClassValue, ContextValue, Instance, Iterator
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -49,6 +49,7 @@ class Calls:
 
     Attributes:
         names: the program's own names, which may shadow operations.
+        is_trying: whether an `except` may take what is raised; set by who reads the program.
         builtins: Python's functions over the same trace.
     """
 
@@ -56,6 +57,7 @@ class Calls:
         self, trace: Trace, scope: Scope, dtype: torch.dtype, device: torch.device | None, weights: Weights, invoke: Invoke
     ) -> None:
         self.names = scope
+        self.is_trying: Callable[[], bool] = lambda: False
         self.branches: list[Branch] = []
         self.reads = Reads(trace, self.branches)
         self.builtins = builtins.Builtins(trace, self.operation, self.reads, invoke)
@@ -63,7 +65,7 @@ class Calls:
             trace, dtype, weights.weight_of, Hooks(trace, dtype, invoke, self.branches, weights.weight_of)
         )
         self.transforms = Transforms(trace, dtype, invoke)
-        self.distributions = Distributions()
+        self.distributions = Distributions(lambda: self.is_trying())
         self._plain = plain.Plain(invoke, self.builtins.items, self.builtins.stream)
         self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
         self._invoke = invoke
@@ -72,11 +74,14 @@ class Calls:
     def resolve(self, name: str, emit: Emit) -> Called:
         """What a call of `name` does: a function of (args, kwargs). Raises a refusal where `name` means nothing here."""
         short = vocabulary.spelled(name)
+        if vocabulary.is_context(name):
+            return lambda args, kwargs: ContextValue(name, (*args, *kwargs.values()))
         if name in self.builtins.table:
             return functools.partial(self.builtins.table[name], emit)
         special = self._special(short, emit) or self._packages.resolve(short, emit)
         if special is not None:
-            return special if short.rpartition(".")[2] in self._plain.table else functools.partial(self._listed, emit, special)
+            takes_streams = short.rpartition(".")[2] in self._plain.table or python_containers.is_container(short)
+            return special if takes_streams else functools.partial(self._listed, emit, special)
         base = name.removeprefix("torch.")
         if base in ("detach", "stop_gradient"):
             return functools.partial(_detached, emit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,7 +62,14 @@ class DistributionValue:
 
 
 class Distributions:
-    """Distributions of one program."""
+    """Distributions of one program.
+
+    Attributes:
+        is_trying: whether an `except` may take what is raised: then the parameters are checked, as PyTorch does.
+    """
+
+    def __init__(self, is_trying: Callable[[], bool]) -> None:
+        self.is_trying = is_trying
 
     def resolve(self, emit: Emit, name: str) -> Any:
         """What a call of `torch.distributions.NAME` does."""
@@ -70,8 +77,14 @@ class Distributions:
         if short == "kl_divergence" or short == "kl":
             return functools.partial(self._divergence, emit)
         if short in _CLASSES or short in _TRANSFORMS:
-            return functools.partial(_constructed, short)
+            return functools.partial(self._constructed, emit, short)
         raise Refusal(f"There is no distribution `{short}` here.", f"There are {', '.join(sorted(_CLASSES))}.")
+
+    def _constructed(self, emit: Emit, kind: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> DistributionValue:
+        value = _distribution(kind, args, kwargs)
+        if kind in _CLASSES and kwargs.get("validate_args", True) and self.is_trying():
+            emit(f"distributions.{kind}", checked, (_encoded(value),), {})
+        return value
 
     def _divergence(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         values = (*args, *kwargs.values())
@@ -117,7 +130,13 @@ class Distributions:
         )
 
 
-def _constructed(kind: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> DistributionValue:
+def checked(value: Any) -> Tensor:
+    """Raises PyTorch's ValueError where the parameters are out of range; else gives nothing of use."""
+    _built(value, validate=True)
+    return torch.zeros(())
+
+
+def _distribution(kind: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> DistributionValue:
     options = {key: value for key, value in kwargs.items() if key != "validate_args"}
     if kind == "LKJCholesky":
         size = args[0] if args else options.get("dim")
@@ -160,7 +179,7 @@ def mapped_examples(value: Any) -> Any:
     return mapped_nodes(value, example)
 
 
-def _built(value: Any) -> Any:
+def _built(value: Any, validate: bool = False) -> Any:
     """An encoded distribution as PyTorch's own. Its parameters are not checked: what they cannot be gives NaN, and a note."""
     if not isinstance(value, tuple):
         return value
@@ -173,7 +192,7 @@ def _built(value: Any) -> Any:
     options = {key: _built(member) for key, member in kwargs}
     if kind in _TRANSFORMS:
         return getattr(kinds.transforms, kind)(*members, **options)
-    return getattr(kinds, kind)(*_promoted(kind, members), validate_args=False, **options)
+    return getattr(kinds, kind)(*_promoted(kind, members), validate_args=validate, **options)
 
 
 def _promoted(kind: str, args: list[Any]) -> list[Any]:

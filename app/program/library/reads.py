@@ -81,7 +81,7 @@ class Reads:
         nodes: list[fx.Node] = []
         fx.node.map_arg(arguments, nodes.append)
         picks = operation.startswith("[]") and any(not example(node).is_floating_point() for node in nodes)
-        fails = picks or _refuses_values(operation)
+        fails = picks or operation.startswith("distributions.") or _refuses_values(operation)
         if fails and self.trace.static:
             raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
         line, column, text = self.trace.place

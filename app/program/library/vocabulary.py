@@ -58,9 +58,16 @@ _INERT_DECORATORS: Final = (
 _INERT_CONTEXTS: Final = (
     "autograd.set_detect_anomaly", "autograd.detect_anomaly", "autograd.forward_ad.dual_level", "random.fork_rng", "autograd.profiler.profile",
     "autograd.profiler.record_function", "profiler.profile", "profiler.record_function", "device", "cuda.device", "autograd.graph.save_on_cpu",
-    "autocast", "cuda.amp.autocast", "amp.autocast", "cpu.amp.autocast", "contextlib.nullcontext", "contextlib.suppress", "nullcontext",
+    "autocast", "cuda.amp.autocast", "amp.autocast", "cpu.amp.autocast", "autocast_mode.autocast", "amp.autocast_mode.autocast",
     "warnings.catch_warnings", "nn.attention.sdpa_kernel", "backends.cuda.sdp_kernel",
 )  # fmt: skip
+# Those that have one.
+_CONTEXTS: Final = (
+    "no_grad", "enable_grad", "inference_mode", "set_grad_enabled", "autograd.no_grad", "autograd.enable_grad", "autograd.inference_mode",
+    "autograd.set_grad_enabled", "contextlib.nullcontext", "contextlib.suppress", "nullcontext", "suppress", "autograd.grad_mode.no_grad",
+    "autograd.grad_mode.inference_mode",
+)  # fmt: skip
+_EXCEPTIONS: Final = ("linalg.LinAlgError", "OutOfMemoryError", "cuda.OutOfMemoryError")
 _DTYPES: Final = {f"np.{name}": dtype for name, dtype in factories.DTYPES.items()}
 _PYTHON: Final = (
     "isinstance",
@@ -168,6 +175,8 @@ def is_known(path: str) -> bool:
         or short in ("backends", "backends.cudnn", "backends.cuda", "backends.cuda.matmul", "backends.mps")
         or short.startswith(("distributions.", "optim.", "einops.", "copy."))
         or short in SAME
+        or is_context(path)
+        or is_exception(path)
         or python_containers.is_container(short)
         or short
         in (
@@ -214,8 +223,16 @@ def is_inert_decorator(path: str) -> bool:
     return spelled(path) in _INERT_DECORATORS
 
 
-def is_inert_context(path: str) -> bool:
-    return spelled(path) in _INERT_CONTEXTS
+def is_context(path: str) -> bool:
+    """Whether a `with` of this name has a meaning here, or none at all."""
+    short = spelled(path)
+    return short in _INERT_CONTEXTS or short in _CONTEXTS
+
+
+def is_exception(name: str) -> bool:
+    """Whether it is the name of one of Python's exceptions, or of PyTorch's."""
+    kind = vars(builtins).get(name)
+    return (isinstance(kind, type) and issubclass(kind, Exception)) or spelled(name) in _EXCEPTIONS
 
 
 def is_module_base(path: str) -> bool:

@@ -64,7 +64,7 @@ class Source:
         ignored: line → what was left out there before Python's grammar read it.
         problems: what is not in the language, in the order of the text.
         unreadable: the innermost statements that hold it, by `id`.
-        waits: it has an `except`, which may take what is refused.
+        waits: it has an `except`, or a `with` of its own, which may take what is refused.
     """
 
     tree: ast.Module
@@ -153,6 +153,7 @@ def _read(text: str) -> Source:
     clean = cleaned(text)
     tree = _parse(clean.text, clean.margins)
     waits = "except" in clean.text and any(isinstance(node, ast.ExceptHandler) for node in ast.walk(tree))
+    waits = waits or "__exit__" in clean.text or "suppress" in clean.text
     source = Source(tree, tuple(clean.text.split("\n")), clean.margins, clean.ignored, waits=waits)
     _check(source)
     return source

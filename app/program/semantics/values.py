@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -248,6 +248,36 @@ class Iterator:
             raise Refusal(
                 "Generators are nested too deep here.", "Make lists in between: `list(…)`.", code="too_costly"
             ) from None
+
+    def throw(self, error: Exception) -> Any:
+        """Raises `error` where a generator of the program stands, and gives its next member."""
+        return self._source.throw(error) if isinstance(self._source, Generator) else self._raised(error)
+
+    def send(self, value: Any) -> Any:
+        """The next member of a generator of the program, where `x = yield y` gives it `value`."""
+        return self._source.send(value) if isinstance(self._source, Generator) else next(self)
+
+    def close(self) -> None:
+        """No member is given any more."""
+        self._source = iter(())
+
+    def _raised(self, error: Exception) -> Any:
+        raise error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContextValue:
+    """What a `with` may enter: `torch.no_grad()`, `nullcontext(x)`, a call of a function under `@contextmanager`.
+
+    Attributes:
+        path: PyTorch's or Python's name, or that of the function.
+        args: what it was given.
+        members: what the function yields; None for other names.
+    """
+
+    path: str
+    args: tuple[Any, ...] = ()
+    members: Iterator | None = None
 
 
 @dataclass(frozen=True, slots=True)
