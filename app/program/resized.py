@@ -31,11 +31,13 @@ class ResizedGraph:
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         for node in self.pattern.nodes:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            if node in self._arguments:
-                args, kwargs = self._arguments[node]
-                copies[node].args = fx.map_arg(args, copies.__getitem__)
-                copies[node].kwargs = fx.map_arg(kwargs, copies.__getitem__)
+            args, kwargs = self._arguments.get(node, (node.args, node.kwargs))
+            # What it is called with comes after: `create_node` looks through arguments for symbolic numbers, for half of its time.
+            copied = copies[node] = graph.create_node(node.op, node.target, None, None, node.name, node.type)
+            copied.args = fx.map_arg(args, copies.__getitem__)
+            if kwargs:
+                copied.kwargs = fx.map_arg(kwargs, copies.__getitem__)
+            copied.meta = node.meta.copy()
         return graph
 
 

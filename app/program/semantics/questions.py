@@ -6,8 +6,8 @@ asked, and a graph holds for all tensors of which every question has the same an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -32,14 +32,42 @@ def _value(value: Any) -> Any:
     return value.meta["val"] if isinstance(value, fx.Node) else value
 
 
-def answers_alike(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
-    """Whether other tensors give every answer that `node` gave, as far as there are values of the nodes that it was compared with."""
-    known: dict[Asked, object] = node.meta["asked"]
-    for (question, others), answer in known.items():
-        if all(other in values for other in others if isinstance(other, fx.Node)):
-            compared = [values[other] if isinstance(other, fx.Node) else other for other in others]
-            if question(values[node], *compared) != answer:
-                return False
+class Answered(NamedTuple):
+    """A question that was asked of the tensor of a node, and of `others` where they are nodes; and its answer."""
+
+    node: fx.Node
+    question: Question
+    others: tuple[Any, ...]
+    answer: object
+
+    def nodes(self) -> set[fx.Node]:
+        """Those that it is about."""
+        return {self.node, *(other for other in self.others if isinstance(other, fx.Node))}
+
+
+def answered(nodes: Iterable[fx.Node]) -> list[Answered]:
+    """What was asked of these nodes."""
+    return [
+        Answered(node, question, others, answer)
+        for node in nodes
+        for (question, others), answer in node.meta.get("asked", {}).items()
+    ]
+
+
+def are_answered_alike(questions: Iterable[Answered], values: Mapping[fx.Node, Any], numbers: dict[int, Any]) -> bool:
+    """Whether other tensors give every answer.
+
+    Arguments:
+        values: of all nodes that the questions are about.
+        numbers: by `id`, sizes that were computed for these tensors already, and in the end all that were.
+    """
+    for node, question, others, answer in questions:
+        if isinstance(question, sizes.Answer):
+            again = question.of(values, numbers)
+        else:
+            again = question(values[node], *[values[other] if isinstance(other, fx.Node) else other for other in others])
+        if again != answer:
+            return False
     return True
 
 

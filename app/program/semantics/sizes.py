@@ -110,14 +110,14 @@ class Size:
         """Its value, which what is read hangs on from here."""
         if not self._is_settled:
             self._is_settled = True
-            self._note(_Answer, _exactly(self.value))
+            self._note(Answer, _exactly(self.value))
         return self.value
 
     def be_there(self) -> None:
         """Notes that there is such a number, whatever it is: `1 / (n - 3)` is refused for one n, also where nobody uses it."""
-        self._note(_Existence, True)
+        self._note(Existence, True)
 
-    def _note(self, kind: type[_Answer], answer: object) -> None:
+    def _note(self, kind: type[Answer], answer: object) -> None:
         first, *others = self.nodes()
         known: dict[Any, object] = first.meta.setdefault("asked", {})
         known[kind(self, (first, *others)), tuple(others)] = answer
@@ -171,15 +171,19 @@ class Size:
         return _compared(operator.ge, self, other)
 
 
-class _Answer:
+class Answer:
     """What a settled number is for other tensors: a question of `questions`."""
 
     def __init__(self, size: Size, nodes: tuple[fx.Node, ...]) -> None:
         self._size, self._nodes = size, nodes
 
     def __call__(self, *tensors: Tensor) -> Any:
+        return self.of(dict(zip(self._nodes, tensors, strict=True)), {})
+
+    def of(self, values: Mapping[fx.Node, Any], known: dict[int, Any]) -> Any:
+        """As when it is called; `values` and `known` as of a Size."""
         try:
-            value = self._size.of(dict(zip(self._nodes, tensors, strict=True)))
+            value = self._size.of(values, known)
         except FAILURES:
             return None
         return self._said(value)
@@ -188,7 +192,7 @@ class _Answer:
         return _exactly(value)
 
 
-class _Existence(_Answer):
+class Existence(Answer):
     """Whether there is such a number for other tensors."""
 
     def _said(self, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -84,15 +85,20 @@ def _product_of_stacks(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
 
 
 def _flat_stack(counter: BoundedCounter, stack: Tensor) -> Tensor:
-    try:
+    if _stands_as_one(stack):
         return stack.view(-1, *stack.shape[-2:])
-    except RuntimeError:  # it does not stand in memory as one
-        counter.check_broadcast((stack,))
-        copied = stack.contiguous()
-        counter.count(_aten.clone.default, (stack,), {}, copied)
-        flat = copied.view(-1, *stack.shape[-2:])
-        _count_unsafe_view(counter, copied, flat)
-        return flat
+    counter.check_broadcast((stack,))
+    copied = stack.contiguous()
+    counter.count(_aten.clone.default, (stack,), {}, copied)
+    flat = copied.view(-1, *stack.shape[-2:])
+    _count_unsafe_view(counter, copied, flat)
+    return flat
+
+
+def _stands_as_one(stack: Tensor) -> bool:
+    """Whether the axes of a stack that is not empty can be seen as one, as `view` has it; its refusal would take 0.1 ms."""
+    axes = [axis for axis in zip(stack.shape[:-2], stack.stride()[:-2], strict=True) if axis[0] != 1]
+    return all(outer[1] == inner[0] * inner[1] for outer, inner in itertools.pairwise(axes))
 
 
 def _count_unsafe_view(counter: BoundedCounter, flat: Tensor, result: Tensor) -> None:

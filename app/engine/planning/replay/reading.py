@@ -32,7 +32,7 @@ from app.program.errors import REFUSALS
 from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
 from app.program.resized import Arguments, resized
 from app.program.semantics import sizes
-from app.program.semantics.questions import answers_alike, compared_with, shares_memory
+from app.program.semantics.questions import answered, are_answered_alike, compared_with, shares_memory
 from app.program.semantics.sizes import Size
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -49,8 +49,8 @@ class _Step(NamedTuple):
         form: of its result.
         register: where its result is kept.
         run: how it is run without a mode, where it can be.
-        sized: its arguments, with the sizes among them as they come of the tensors; None where there are none that may change.
-        numbers: these sizes.
+        numbers: the sizes among its arguments, as they come of the tensors; none where there are none that may change.
+        filled: gives its arguments with other numbers in the place of these.
         is_followed: the geometry of its result is a source of others.
     """
 
@@ -62,8 +62,8 @@ class _Step(NamedTuple):
     form: Any
     register: int
     run: Direct | None
-    sized: Arguments | None
     numbers: list[Size]
+    filled: Callable[[list[Any]], Arguments]
     is_followed: bool
 
 
@@ -133,7 +133,7 @@ class _Steps:
         reads = _reader([self._registers[source] for source in node.all_input_nodes])
         form, is_followed = _form(node.meta["val"]), node in self._followed
         register, run, numbers = self._add(node), direct(node), [] if sized is None else sizes.within(sized)
-        return _Step(node, call, reads, arguments, keywords, form, register, run, sized, numbers, is_followed)
+        return _Step(node, call, reads, arguments, keywords, form, register, run, numbers, _filler(sized), is_followed)
 
     def _add(self, node: fx.Node) -> int:
         self._registers[node] = len(self._blank)
@@ -173,7 +173,7 @@ class _Steps:
                 if not self._ran_on_values(step, registers, counter):
                     return False
                 continue
-            numbers = None if step.sized is None else self._resized(step, registers)
+            numbers = self._resized(step, registers) if step.numbers else None
             key = step.call, numbers, step.reads(geometries_)
             cost = known.get(key)
             if cost is None:
@@ -192,13 +192,12 @@ class _Steps:
         """The numbers among the arguments of a step that come of sizes."""
         values = _ByRegister(registers.values, self._registers)
         numbers = [size.of(values, registers.numbers) for size in step.numbers]
-        rest = iter(numbers)
-        registers.arguments[step.node] = sizes.mapped(step.sized, lambda _: next(rest))
+        registers.arguments[step.node] = step.filled(numbers)
         return tuple(numbers)
 
     def _arguments(self, step: _Step, registers: _Registers) -> Arguments:
         """With values, or zeros, in the place of nodes."""
-        if step.sized is not None:
+        if step.numbers:
             arguments: Arguments = fx.map_arg(
                 registers.arguments[step.node], _ByRegister(registers.values, self._registers).__getitem__
             )
@@ -207,7 +206,7 @@ class _Steps:
 
     def _ran_on_values(self, step: _Step, registers: _Registers, counter: BoundedCounter) -> bool:
         """Whether a step on values gives, into its register, what has the form that it had."""
-        if step.sized is not None:
+        if step.numbers:
             self._resized(step, registers)
         value = step_costs.run(step.run, step.node, counter, *self._arguments(step, registers))
         if _form(value) != step.form:
@@ -243,7 +242,10 @@ class Reading:
                 constant.add(node)
         asking = [node for node in nodes if "asked" in node.meta]
         self._asking = tuple([node for node in asking if node not in constant or not constant.issuperset(compared_with(node))])
-        self._asking_of_inputs = tuple(node for node in self._asking if node.op == "placeholder")
+        inputs, known = set(self._placeholders), set(nodes)
+        questions = [each for each in answered(self._asking) if known.issuperset(each.nodes())]
+        self._asked_of_inputs = [each for each in questions if inputs.issuperset(each.nodes())]
+        self._asked_of_steps = [each for each in questions if not inputs.issuperset(each.nodes())]
         self._constant = frozenset(constant)
         self.bytes = function_bytes(built.function) + sum([_tensor_bytes(node.meta["val"]) for node in constant])
 
@@ -264,14 +266,14 @@ class Reading:
 
     def is_of(self, shapes: Shapes) -> bool:
         """Whether inputs of these shapes answer what was asked of inputs alone."""
-        if not self._asking_of_inputs:
+        if not self._asked_of_inputs:
             return True
         names = zip(self._placeholders, self.built.leaves, strict=True)
         inputs = {node: contiguous(shapes[leaf.name], leaf.dtype).tensor for node, leaf in names}
-        return all(answers_alike(node, inputs) for node in self._asking_of_inputs)
+        return are_answered_alike(self._asked_of_inputs, inputs, {})
 
     def run(self, shapes: Shapes, real: Real) -> Built | None:
-        """What the steps give for these shapes; None where one of them fails, or gives what has another form or another answer."""
+        """What the steps give for shapes that it `is_of`; None where one of them fails, or gives what has another form or another answer."""
         function, counter = self.built.function, BoundedCounter()
         try:
             with torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
@@ -282,7 +284,7 @@ class Reading:
         if registers is None:
             return None
         values = self._steps.by_node(registers)
-        if not all(answers_alike(node, values) for node in self._asking):
+        if not are_answered_alike(self._asked_of_steps, values, registers.numbers):
             return None
         return Built(
             resized(function, registers.arguments) if registers.arguments else function,
@@ -304,6 +306,26 @@ def _calls(nodes: list[fx.Node], dtype: torch.dtype) -> dict[fx.Node, Call | Non
         if node in calls and calls[node] is None:
             calls.update(dict.fromkeys(node.all_input_nodes))
     return calls
+
+
+def _filler(sized: Arguments | None) -> Callable[[list[Any]], Arguments]:
+    """What puts numbers in the place of the sizes among a step's arguments, in their order."""
+    args, kwargs = sized or ((), {})
+    places = [place for place, value in enumerate(args) if type(value) is Size]
+    if len(places) < len(sizes.within(sized)):  # in lists, slices or keywords
+        return lambda numbers: _mapped(sized, iter(numbers))
+
+    def filled(numbers: list[Any]) -> Arguments:
+        values = list(args)
+        for place, number in zip(places, numbers, strict=True):
+            values[place] = number
+        return tuple(values), kwargs
+
+    return filled
+
+
+def _mapped(sized: Any, numbers: Iterator[Any]) -> Any:
+    return sizes.mapped(sized, lambda _: next(numbers))
 
 
 def _reader(registers: list[int]) -> Reads:
