@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
@@ -19,6 +19,8 @@ from torch import Tensor, fx
 from app.program.function import Step
 
 Getter = Callable[[list[Any]], tuple[Any, ...]]
+# Arguments that others may stand in.
+_HOLDING: Final = (list, tuple, slice)
 
 
 @contextmanager
@@ -62,7 +64,8 @@ class GraphRunner:
         self._positions: dict[fx.Node, int] = {}
         self._first_plain: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
-        needed = _needed(nodes, drawing.union(watched))
+        inputs = {node: node.all_input_nodes for node in nodes}
+        needed = _needed(inputs, drawing.union(watched))
         registers: dict[fx.Node, int] = {}
         blank: list[Any] = []
         program: list[list[Any]] = []
@@ -75,15 +78,16 @@ class GraphRunner:
         for node in nodes:
             if node.op != "call_function" or node not in needed:
                 continue
-            for used in node.all_input_nodes:
-                last[registers[used]] = len(program)
+            position, constants = len(program), node.kwargs
+            for used in inputs[node]:
+                last[registers[used]] = position
             self._first_plain[node] = len(blank)
             arguments = getter(node.args, registers, blank)
-            keywords = keywords_getter(node.kwargs, registers)
-            registers[node] = len(blank)
+            keywords = keywords_getter(constants, registers) if constants else None
+            registers[node] = register = len(blank)
             blank.append(None)
-            self._positions[node] = len(program)
-            program.append([node.target, arguments, keywords, dict(node.kwargs), registers[node], (), node.meta.get("step")])
+            self._positions[node] = position
+            program.append([node.target, arguments, keywords, dict(constants), register, (), node.meta.get("step")])
         output = nodes[-1]
         results = (*output.args[0], *watched)
         output_registers = {registers[node] for node in results}
@@ -92,7 +96,7 @@ class GraphRunner:
             if register not in output_registers:
                 program[index][5] += (register,)
         self._registers, self._blank = registers, blank
-        self._program = tuple(tuple(line) for line in program)
+        self._program = tuple(map(tuple, program))
 
     def with_arguments(self, arguments: Mapping[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]]) -> GraphRunner:
         """The same calls, those of some nodes with other arguments."""
@@ -137,18 +141,19 @@ class GraphRunner:
         return tuple([values[register] for register in self._outputs])
 
 
-def _needed(nodes: list[fx.Node], drawing: frozenset[fx.Node]) -> set[fx.Node]:
-    needed = {nodes[-1]}
+def _needed(inputs: Mapping[fx.Node, Sequence[fx.Node]], drawing: frozenset[fx.Node]) -> set[fx.Node]:
+    """The last of these nodes, those that draw, and all that they read."""
+    nodes = [*inputs]
+    needed = {nodes[-1], *drawing}
     for node in reversed(nodes):
-        if node in needed or node in drawing:
-            needed.add(node)
-            needed.update(node.all_input_nodes)
+        if node in needed:
+            needed.update(inputs[node])
     return needed
 
 
 def getter(arguments: tuple[Any, ...], registers: dict[fx.Node, int], blank: list[Any]) -> Getter:
     """Reads a call's arguments from the registers. Plain values get registers of their own, so that one itemgetter reads them all."""
-    if any(not isinstance(argument, fx.Node) and _holds_node(argument) for argument in arguments):
+    if True in [isinstance(argument, _HOLDING) and _holds_node(argument) for argument in arguments]:
         return lambda values: tuple(_filled(argument, registers, values) for argument in arguments)
     indices = []
     for argument in arguments:

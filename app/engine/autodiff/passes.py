@@ -112,7 +112,7 @@ def _grouped(
         if unit != 1:
             seeds = seeds * unit
         if apart:
-            pieces += [row(seed).reshape(1, -1) for seed in seeds]
+            pieces += [row(seed).reshape(1, -1) for seed in seeds.unbind()]
         else:
             pieces.append(rows(seeds).reshape(len(some), -1))
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).detach()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import torch
@@ -23,19 +24,34 @@ _ROUNDINGS: Final = 64.0
 _FOLLOWED: Final = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Entries:
-    """The entries of a matrix as reverse mode multiplies them.
+    """The entries of a matrix as reverse mode multiplies them, of the derivative of `output` by `leaf`.
 
     Attributes:
-        largest: of their magnitudes; dust: what rounding may leave of terms that cancel, in an entry or a sum of a few.
+        eps: of the coarser of their dtypes.
     """
 
     rows: Tensor
     columns: Tensor
     values: Tensor
-    largest: float
-    dust: float
+    output: Tensor
+    leaf: Tensor
+    eps: float
+
+    @cached_property
+    def largest(self) -> float:
+        """Of their magnitudes."""
+        return float(self.values.abs().max()) if len(self.values) else 0.0
+
+    @cached_property
+    def dust(self) -> float:
+        """What rounding may leave of terms that cancel, in an entry or a sum of a few."""
+        # Where the whole is zero but for rounding (a function that does not change along an input), its dust has the size of what cancelled.
+        scale = float(self.output.detach().abs().max()) / max(
+            float(self.leaf.detach().abs().max()), torch.finfo(torch.float32).tiny
+        )
+        return math.sqrt(self.eps) * self.largest + (_ROUNDINGS * self.eps * scale if math.isfinite(scale) else 0.0)
 
     def product(self, cotangent: Tensor, like: Tensor) -> Tensor:
         """As flat as `like`, in the widest dtype of its kind."""
@@ -51,10 +67,13 @@ def agrees(layout: Layout, passes: Passes, pair: Pair) -> bool:
     if layout.rows is None or layout.columns is None or not output.numel() or eps > _HALF_PRECISION:
         return True
     entries = _entries(layout.rows, layout.columns, pair, passes, eps)
+    vector = weights(output.numel(), output.dtype, str(output.device))
+    error, expected = _error(passes, entries, vector)
+    if bool((error <= _TRIPWIRE * expected.abs()).all()):
+        return True  # as nearly always, whatever dust there may be
     if not math.isfinite(entries.largest):
         return True  # 0·∞ in the product says nothing of the entries
-    vector = weights(output.numel(), output.dtype, str(output.device))
-    excess = _excess(passes, entries, vector)
+    excess = _excess(entries, error, expected)
     if not bool((excess > 0).any()):
         return True
     suspects = torch.argsort(excess, descending=True)[:_FOLLOWED]
@@ -68,18 +87,11 @@ def _entries(rows: Tensor, columns: Tensor, pair: Pair, passes: Passes, eps: flo
         values = values.conj()
     elif values.dtype.is_complex and not passes.leaf.dtype.is_complex:
         values = values.real
-    largest = float(values.abs().max()) if len(values) else 0.0
-    # Where the whole is zero but for rounding (a function that does not change along an input), its dust has the size of what cancelled.
-    scale = float(passes.output.detach().abs().max()) / max(
-        float(passes.leaf.detach().abs().max()), torch.finfo(torch.float32).tiny
-    )
-    dust = eps**0.5 * largest + (_ROUNDINGS * eps * scale if math.isfinite(scale) else 0.0)
-    return _Entries(rows.to(values.device), columns.to(values.device), values, largest, dust)
+    return _Entries(rows.to(values.device), columns.to(values.device), values, passes.output, passes.leaf, eps)
 
 
-def _excess(passes: Passes, entries: _Entries, cotangent: Tensor) -> Tensor:
+def _excess(entries: _Entries, error: Tensor, expected: Tensor) -> Tensor:
     """By how much the two products differ more than rounding may make them, for each element of the input; no more than 0: not at all."""
-    error, expected = _error(passes, entries, cotangent)
     excess: Tensor = error - _TRIPWIRE * expected.abs() - entries.dust
     return excess.nan_to_num_(0.0, 0.0, 0.0)  # ∞ and NaN in the product say nothing of the entries
 
@@ -104,7 +116,8 @@ def _differs_in_a_row(passes: Passes, entries: _Entries, cotangent: Tensor, colu
         errors = [_error(passes, entries, _part(cotangent, *half))[0][column].nan_to_num(math.inf) for half in halves]
         start, stop = halves[int(errors[1] > errors[0])]
     # The row as it was computed itself: dust does not grow with the cotangent.
-    return float(_excess(passes, entries, _part(torch.ones_like(cotangent), start, stop))[column]) > 0
+    alone = _error(passes, entries, _part(torch.ones_like(cotangent), start, stop))
+    return float(_excess(entries, *alone)[column]) > 0
 
 
 def _part(cotangent: Tensor, start: int, stop: int) -> Tensor:

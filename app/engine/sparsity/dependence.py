@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -19,6 +20,7 @@ from app.program.differentiation.custom_functions import APPLY
 _LOG = logging.getLogger("pullback.sparsity")
 # Programs that call autograd themselves: it detaches what it saves, so `detach` says nothing of the client's intent there.
 _TRANSFORMS: Final = ("grad", "vjp", "jvp", "jac", "hessian", "vmap", "linearize")
+_OPERATIONS_KNOWN: Final = 512  # sets of operations: chosen, some 200 kB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +31,13 @@ class Dependence:
     values: Values
 
 
+@lru_cache(_OPERATIONS_KNOWN)
 def differentiates_itself(operations: frozenset[str]) -> bool:
     """Whether a function calls autograd, by the names of its operations."""
     return any(word in name for name in operations for word in _TRANSFORMS)
 
 
+@lru_cache(_OPERATIONS_KNOWN)
 def has_own_backward(operations: frozenset[str]) -> bool:
     """Whether a `torch.autograd.Function` or a hook is among the operations, by their names.
 

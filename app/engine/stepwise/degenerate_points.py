@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from app.engine.stepwise.point import REFUSALS, Point, name_of
+from app.engine.stepwise.point import REFUSALS, Point, name_of, names_called
 from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
@@ -80,7 +80,7 @@ def steps_with_test(
     tests: Collection[str], function: Function, wrt: Collection[str] | None = None, outputs: Collection[str] | None = None
 ) -> tuple[list[fx.Node], Collection[fx.Node]]:
     """The steps that call one of `tests`, and all that a derivative of these outputs by these leaves passes (None: of all of them)."""
-    if not any(node.op == "call_function" and name_of(node) in tests for node in function.pattern.nodes):
+    if names_called(function.pattern).isdisjoint(tests):
         return [], ()
     passed = _passed(function.graph, _chosen(function.leaves, wrt), _chosen(function.outputs, outputs))
     return [node for node in function.graph.nodes if node in passed and name_of(node) in tests], passed

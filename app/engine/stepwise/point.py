@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
@@ -36,6 +37,7 @@ OPERATORS: Final[dict[str, str]] = {
     ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "-x": "neg", "+x": "pos",
     "~x": "invert", "[]": "getitem", "[]=": "setitem",
 }  # fmt: skip
+_CALLED: Final[WeakKeyDictionary[fx.Graph, tuple[int, frozenset[str]]]] = WeakKeyDictionary()
 # What PyTorch's public functions raise for values that they do not take.
 REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)
 
@@ -52,6 +54,16 @@ def name_of(node: fx.Node) -> str:
     if step is not None:
         return OPERATORS.get(step.operation, step.operation.rpartition(".")[2])
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
+
+
+def names_called(graph: fx.Graph) -> frozenset[str]:
+    """`name_of` all calls of a graph; kept with it, as long as it has as many nodes: each query asks for them some times."""
+    length = len(graph.nodes)
+    known = _CALLED.get(graph)
+    if known is None or known[0] != length:
+        names = frozenset([name_of(node) for node in graph.nodes if node.op == "call_function"])
+        _CALLED[graph] = known = length, names
+    return known[1]
 
 
 @lru_cache(maxsize=512)

@@ -91,6 +91,8 @@ def call(
 
 
 def _keywords(operation: Operation, written: str, keywords: dict[str, Value]) -> dict[str, Value]:
+    if not keywords:
+        return {}
     known = {argument.name for signature in operation.signatures for argument in signature.arguments}
     taken: dict[str, Value] = {}
     for keyword, value in keywords.items():

@@ -25,9 +25,9 @@ _INSTEAD: Final[dict[type[ast.AST], tuple[str, str]]] = {
     ast.AsyncFor: ("`async for`", "Use `for`."),
     ast.Await: ("`await`", "Leave it out."),
 }  # fmt: skip
-# Fields that are never read: type hints; and those that hold a word, an operator or whether a name is written to, all of which are known.
+# Fields that are never read: type hints and plain values; and those of words, operators and whether a name is written to, which are known.
 _HINTS: Final[dict[type[ast.AST], tuple[str, ...]]] = {
-    ast.AnnAssign: ("annotation",), ast.arg: ("annotation",), ast.FunctionDef: ("returns",),
+    ast.AnnAssign: ("annotation",), ast.arg: ("annotation",), ast.FunctionDef: ("returns",), ast.Constant: ("value",),
 }  # fmt: skip
 _WORDS: Final = ("ctx", "op", "ops", "id", "attr", "arg", "name", "kind", "type_comment", "conversion", "simple")
 # Kind of node that is read → its fields that may hold others.
@@ -76,7 +76,7 @@ def children(node: ast.AST) -> list[ast.AST]:
     below: list[ast.AST] = []
     for name in _FIELDS[type(node)]:
         value = getattr(node, name, None)
-        if isinstance(value, list):
+        if type(value) is list:
             below += [member for member in value if isinstance(member, ast.AST)]
         elif isinstance(value, ast.AST):
             below.append(value)
@@ -90,11 +90,13 @@ def _is_class_of(node: ast.AST) -> bool:
 def refused_of(node: ast.AST) -> Words | None:
     """What of the node itself is not in the language; None where all of it is."""
     kind = type(node)
+    look = _LOOKS.get(kind)
+    if look is not None:
+        return look(node)
     if kind not in _FIELDS:
         what, fix = _INSTEAD.get(kind, (f"`{kind.__name__}`", "Use assignments, operators and calls of operations."))
         return f"{what} is not in the language.", fix
-    look = _LOOKS.get(kind)
-    return None if look is None else look(node)
+    return None
 
 
 def _bytes(node: Any) -> Words | None:

@@ -105,6 +105,18 @@ def mapped_nodes(value: Any, by: Callable[[fx.Node], Any]) -> Any:
     return mapped(value, fx.Node, by)
 
 
+def mapped_call(
+    arguments: tuple[tuple[Any, ...], dict[str, Any]], by: Callable[[fx.Node], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`mapped_nodes` of a call's arguments, most of which are nodes and numbers."""
+    args, kwargs = arguments
+    members = [
+        by(value) if isinstance(value, fx.Node) else mapped_nodes(value, by) if isinstance(value, _HOLDING) else value
+        for value in args
+    ]
+    return tuple(members), {name: mapped_nodes(value, by) for name, value in kwargs.items()} if kwargs else kwargs
+
+
 def replaced_viewed(view: View, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return mapped((view.args, view.kwargs), type(VIEWED), lambda _: node)  # type: ignore[no-any-return]
 

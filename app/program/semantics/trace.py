@@ -33,6 +33,7 @@ from app.program.semantics.graph_values import (
     is_floating,
     lowered,
     mapped,
+    mapped_call,
     mapped_nodes,
     replaced_viewed,
 )
@@ -93,9 +94,12 @@ class Trace:
 
     def leaf(self, index: int, tensor: Tensor) -> fx.Node:
         """The placeholder of an input. Its name in the graph is ours, so that no client's name gets into it."""
-        first = next(iter(self.graph.nodes), self.graph._root)
-        with self.graph.inserting_after(self._last_leaf) if self._last_leaf else self.graph.inserting_before(first):
+        first = next(iter(self.graph.nodes), None)
+        if first is None:
             node = self.graph.placeholder(f"leaf{index}")
+        else:
+            with self.graph.inserting_after(self._last_leaf) if self._last_leaf else self.graph.inserting_before(first):
+                node = self.graph.placeholder(f"leaf{index}")
         self._last_leaf = node
         node.meta["val"], node.meta["live"] = tensor, is_floating(tensor)
         if not isinstance(tensor, FakeTensor):
@@ -137,7 +141,7 @@ class Trace:
             target, *arguments, lambda node: self._appended(step, torch.Tensor.clone, (self.now(node),), {})
         )
         arguments = copied or arguments
-        taken, named = arguments if exact else mapped_nodes(arguments, self._taken)
+        taken, named = arguments if exact else mapped_call(arguments, self._taken)
         node = self._appended(step, target, taken, named, random, usage)
         node.meta["arguments"] = arguments
         if initial:

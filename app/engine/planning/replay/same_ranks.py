@@ -35,7 +35,9 @@ class _Learnt:
 
     def __init__(self, built: Built) -> None:
         self._built = built
-        makes_constants = any(node.op == "call_function" and not node.all_input_nodes for node in built.function.graph.nodes)
+        makes_constants = True in [
+            node.op == "call_function" and not node.all_input_nodes for node in built.function.graph.nodes
+        ]
         self.bytes = self.reading.bytes if makes_constants else function_bytes(built.function)
 
     @cached_property
@@ -62,7 +64,7 @@ class SameRanks:
         function = built.function
         is_fixed = function.static and not (function.modified or function.branches)
         is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
-        if not is_fixed or built.by_failure or any(_holds_empty(node.meta.get("val")) for node in function.graph.nodes):
+        if not is_fixed or built.by_failure or True in [_holds_empty(node.meta.get("val")) for node in function.graph.nodes]:
             return
         key, new = _key(query, shapes), _Learnt(Built(function, built.leaves, built.cost))
         known = self._known.get(key, ())
