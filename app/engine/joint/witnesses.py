@@ -20,6 +20,7 @@ from app.engine.stepwise.bounds import BOUNDS
 from app.engine.stepwise.conditioning import can_be_ill_conditioned
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, steps_with_test
 from app.engine.stepwise.point import name_of
+from app.engine.stepwise.read_triangles import as_read
 from app.engine.tensors import is_differentiable, is_narrow
 from app.program.errors import tensors_in
 from app.program.function import Function
@@ -113,7 +114,7 @@ def _total_of_output(index: int, _: Results, outputs: Sequence[Tensor]) -> Tenso
 def _bounded(
     bound: MatrixTest, node: fx.Node, matrix: fx.Node, passed: Collection[fx.Node], results: Results, _: Sequence[Tensor]
 ) -> Tensor:
-    return bound(node, results[matrix], results[node], passed)
+    return bound(node, as_read(node, results[matrix]), results[node], passed)
 
 
 def _may_overflow(query: Query, prepared: Prepared) -> bool:

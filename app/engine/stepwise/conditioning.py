@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from app.catalogue.facts import values
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, measured_steps
-from app.engine.stepwise.point import argument_of, name_of
+from app.engine.stepwise.point import name_of
 from app.program.function import Function
 
 # Rounds of the power method for a norm: a lower estimate, of normal matrices of up to 200 rows within a tenth (measured), so that no
@@ -113,11 +113,7 @@ def _of_factor(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx
     if name_of(node) == "lu_solve":
         identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
         return _if_bad(_condition(_equilibrated((torch.tril(matrix, -1) + identity) @ torch.triu(matrix))), matrix)
-    is_upper = bool(
-        argument_of(node, "upper", False)
-    )  # by name; by position it is rare, and the condition of the other product is alike
-    lower = matrix.mH if is_upper else matrix
-    return _of_symmetric(node, torch.tril(lower) @ torch.tril(lower).mH, result, passed)
+    return _of_symmetric(node, matrix @ matrix.mH, result, passed)
 
 
 def _of_columns(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.stepwise.point import REFUSALS, Point, name_of, names_called
+from app.engine.stepwise.read_triangles import as_read
 from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
@@ -92,7 +93,7 @@ def is_degenerate(node: fx.Node, matrix: Tensor, outputs: Sequence[Tensor]) -> b
     if test is None or not matrix.numel() or not is_differentiable(matrix.dtype):
         return False
     with torch.no_grad():
-        return bool(test(node, matrix, outputs if len(outputs) > 1 else outputs[0], _passed(node.graph)).any())
+        return bool(test(node, as_read(node, matrix), outputs if len(outputs) > 1 else outputs[0], _passed(node.graph)).any())
 
 
 def _chosen(names: Sequence[str], some: Collection[str] | None) -> list[int] | None:
@@ -126,7 +127,7 @@ def _measure(
     matrix = results[source] if isinstance(source, fx.Node) else source
     if not isinstance(matrix, Tensor) or not matrix.numel() or not is_differentiable(matrix.dtype):
         return torch.zeros((), dtype=torch.float64)
-    return test(node, matrix, results[node], passed).to(torch.float64).amax()
+    return test(node, as_read(node, matrix), results[node], passed).to(torch.float64).amax()
 
 
 def _is_less(smallest: Tensor, largest: Tensor, matrix: Tensor) -> Tensor:
