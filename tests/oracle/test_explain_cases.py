@@ -1,4 +1,4 @@
-"""explain on more than 400 programs at their corners and off them, each verdict decided by hand: none wrong, no line wrong, no false alarm."""
+"""explain on more than 800 programs at their corners and off them, each verdict decided by hand: none wrong, no line wrong, no false alarm."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import pytest
 from tests.engine.building import explained
 from tests.oracle.explain_case import Case
 from tests.oracle.explain_corners import CASES as CORNERS
+from tests.oracle.explain_functions import CASES as FUNCTIONS
 from tests.oracle.explain_paths import CASES as PATHS
+from tests.oracle.explain_reasons import CASES as REASONS
 
 _TOGETHER = 12  # in one test: each takes some milliseconds
-CASES = (*CORNERS, *PATHS)
+CASES = (*CORNERS, *PATHS, *FUNCTIONS, *REASONS)
 
 
 def wrong(case: Case) -> list[str]:
@@ -41,5 +43,5 @@ def test_cases(first: int) -> None:
 
 
 def test_there_are_enough_and_of_each_kind() -> None:
-    assert len(CASES) > 400
+    assert len(CASES) > 800
     assert len({verdict for case in CASES for verdict in case.verdicts.values() if isinstance(verdict, str)}) == 5

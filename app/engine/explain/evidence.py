@@ -35,7 +35,7 @@ LARGE: Final = 200_000  # elements of all tensors together: one direction from h
 HUGE: Final = 20_000_000  # and none from here on
 # What a step must do so that a whole can do this.
 _MARKS_FROM: Final[Mapping[str, frozenset[str]]] = {
-    "jump": frozenset({"jump", "switch", "edge"}), "singular": frozenset({"jump", "singular", "edge"}), "edge": frozenset({"jump", "switch", "edge"}),
+    "jump": frozenset({"jump", "switch", "edge", "singular"}), "singular": frozenset({"jump", "singular", "edge"}), "edge": frozenset({"jump", "switch", "edge"}),
 }  # fmt: skip
 _KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
 _APART: Final = 1e-3  # the farthest probe is 2^-17 of the matrix: eigenvalues nearer than a hundred of that may meet
@@ -226,7 +226,7 @@ def _mover(trace: StepTrace, names: Sequence[str]) -> EvaluateAt:
     return evaluate
 
 
-def _gradient_at(evidence: Evidence, leaves: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def gradient_at(evidence: Evidence, leaves: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The weighted gradient at other leaves, for the inputs that move; None where the point is refused."""
     trace = evidence.trace
     at = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
@@ -243,7 +243,7 @@ def _kinks(evidence: Evidence) -> dict[str, Tensor]:
     """Elements whose gradient does not come together as the point is approached from several sides."""
     point = evidence.trace.point
     leaves = {name: point.leaves[name] for name in evidence.moving}
-    here = _gradient_at(evidence, leaves)
+    here = gradient_at(evidence, leaves)
     if here is None:
         return {}
     together = _stays_apart(evidence, leaves, here, tuple(leaves))
@@ -268,7 +268,7 @@ def _stays_apart(
         }
         for step, gradients in near.items():
             for side in (step, -step):
-                gradient = _gradient_at(evidence, {n: leaf + side * by[n] if n in by else leaf for n, leaf in leaves.items()})
+                gradient = gradient_at(evidence, {n: leaf + side * by[n] if n in by else leaf for n, leaf in leaves.items()})
                 if gradient is not None:
                     gradients.append(gradient)
     masks = {}
@@ -302,7 +302,7 @@ def _with_ties(evidence: Evidence, name: str, here: Tensor, mask: Tensor) -> Ten
         if not bool(others.any()):
             break
         raised = leaf + COARSE[2] * scale_of(leaf) * random_like(leaf, 50 + number).abs() * others
-        gradient = _gradient_at(evidence, {name: raised})
+        gradient = gradient_at(evidence, {name: raised})
         if gradient is None:
             break
         change = (gradient[name] - here).abs()

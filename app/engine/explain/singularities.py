@@ -36,10 +36,30 @@ def singular(evidence: Evidence, name: str) -> Iterator[Finding]:
             {r: torch.where(m, weights(trace.values[r], k), 0) for k, (r, m) in enumerate(undefined.items())}
         ).get(ref)
         mask = torch.zeros_like(seen) if reached is None else (reached != 0)
+        culprits = _culprits(trace, undefined, name) if bool(mask.any()) else None
+        if culprits is not None and not bool(culprits.any()):
+            if not bool(seen.any()):  # no derivative says which element it is
+                yield _undefined(trace, next(iter(undefined)), None, name)
+            return
+        mask = mask if culprits is None else culprits
         if bool((mask & ~seen).any()):
             yield _undefined(trace, next(iter(undefined)), mask & ~seen, name)
         elif not bool(seen.any()) and _is_computed_of(trace, undefined, name):
             yield _undefined(trace, next(iter(undefined)), None, name)
+
+
+def _culprits(trace: StepTrace, undefined: Collection[Ref], name: str) -> Tensor | None:
+    """Elements of the input that lead to where a step first made infinity or NaN of finite numbers; None where that is not of this input.
+
+    None of them where every derivative on the way is zero (`log(relu(x))`).
+    """
+    broken = broken_value(trace, needed_for(trace, undefined))
+    if broken is None or not any(name in trace.live[parent] for parent in broken[0].parents):
+        return None
+    record, ref = broken
+    bad = ~torch.isfinite(trace.values[ref])
+    cotangents = trace.backward(_seeds(trace, record, bad, name)).get(trace.leaves[name])
+    return torch.zeros_like(trace.values[trace.leaves[name]], dtype=torch.bool) if cotangents is None else cotangents != 0
 
 
 def _is_computed_of(trace: StepTrace, undefined: Collection[Ref], name: str) -> bool:
@@ -246,18 +266,25 @@ def seen_at(evidence: Evidence, name: str, record: StepRecord, kinds: Sequence[s
         mask = torch.stack([getattr(mark, kind) for kind in kinds]).any(0)
         if not bool(mask.any()):
             continue
-        for k, parent in enumerate(record.parents):
-            value = trace.values[parent]
-            if name not in trace.depends[parent] or not is_differentiable(value.dtype):
-                continue
-            here = (
-                mask.to(torch.float64).sum_to_size(value.shape) > 0
-                if _widens(value, mask)
-                else torch.ones_like(value, dtype=torch.bool)
-            )
-            seeds[parent] = torch.where(here, weights(value, k), 0)
+        seeds |= _seeds(trace, record, mask, name)
     cotangents = trace.backward(seeds).get(trace.leaves[name]) if seeds else None
     return None if cotangents is None else cotangents != 0
+
+
+def _seeds(trace: StepTrace, record: StepRecord, mask: Tensor, name: str) -> dict[Ref, Tensor]:
+    """Random cotangents of what a step is given, where its result is under the mask, or of all of it where shapes do not say where."""
+    seeds = {}
+    for k, parent in enumerate(record.parents):
+        value = trace.values[parent]
+        if name not in trace.depends[parent] or not is_differentiable(value.dtype):
+            continue
+        here = (
+            mask.to(torch.float64).sum_to_size(value.shape) > 0
+            if _widens(value, mask)
+            else torch.ones_like(value, dtype=torch.bool)
+        )
+        seeds[parent] = torch.where(here, weights(value, k), 0)
+    return seeds
 
 
 def _widens(value: Tensor, mask: Tensor) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from app.engine.explain.differences.cross_check import constant_output, cross_checked, cross_checked_output
+from app.engine.explain.differences.narrow_dtypes import of_narrow
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, flat, steps_over
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import ORDER, Finding, at_step
@@ -39,16 +40,26 @@ def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | Non
         ]
     if not any(name in trace.depends[out] for out in trace.outputs):
         used = any(ref in record.parents for record in trace.records)
-        why = f"nothing that is computed from `{name}` reaches an output" if used else f"`{name}` is never used"
-        return [Finding("disconnected", f"{why[0].upper() + why[1:] if used else why}.")]
+        why = (
+            f"nothing that is computed from `{name}` reaches an output"
+            if used
+            else f"no value of `{name}` is used, at most its shape"
+        )
+        return [Finding("disconnected", f"{why[0].upper() + why[1:]}.")]
     ends = list(cuts(trace, name))
     if not any(name in trace.live[out] for out in trace.outputs):
+        ends.sort(
+            key=lambda cut: cut.node is not None and name_of(cut.node) in SHAPE_ONLY
+        )  # of these nothing else is to be said
         return ends or [Finding("disconnected", f"No derivative leads from `{name}` to an output.")]
     if not any(name in trace.firm[out] for out in trace.outputs):
         return [*singular(evidence, name), flat(evidence, name, trace.outputs)]
     evidence.checked[name] = findings = cross_checked(
         evidence, name, [*singular(evidence, name), *jumps(evidence, name), *kinks(evidence, name)]
     )
+    narrow = as_sent()
+    if narrow is not None:
+        findings = evidence.checked[name] = _with_narrow(evidence, narrow, name, findings)
     findings.sort(key=lambda finding: ORDER.index(finding.verdict))
     rest = [
         Finding(
@@ -63,10 +74,20 @@ def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | Non
     ]
     if all(finding.verdict == "differentiable" for finding in findings):
         nothing = zero(evidence, name)
-        if nothing is None and (narrow := as_sent()) is not None:
-            nothing = zero(narrow, name)
+        if narrow is not None:  # it can be zero in what was sent alone, and in float64 alone
+            there = zero(narrow, name)
+            nothing = there and (nothing or there)
         findings = findings if nothing is None else [nothing, *findings]
     return [*(findings or [Finding("differentiable", "")]), *rest]
+
+
+def _with_narrow(evidence: Evidence, narrow: Evidence, name: str, findings: list[Finding]) -> list[Finding]:
+    """The findings, and those of the dtype that was sent on the other elements."""
+    known = torch.zeros_like(evidence.trace.point.leaves[name], dtype=torch.bool)
+    for finding in findings:
+        if finding.verdict != "differentiable":
+            known |= True if finding.mask is None else finding.mask
+    return [*findings, *of_narrow(evidence, narrow, name, known)]
 
 
 def of_output(evidence: Evidence, index: int) -> list[Finding]:

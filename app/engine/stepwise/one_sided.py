@@ -24,6 +24,16 @@ NEAREST: Final = 2.0**-70
 # |f(x+h) - f(x)| shrinks by 16^-(1-s) a coarse step for a derivative that grows like h^-s: s = 0 smooth, 1/2 sqrt|x|, 1 a jump.
 _GROWS: Final = (0.15, 0.85)
 _NOISE: Final = 16.0  # a signal is this many times the noise
+# Quotients of one side that change as much from the second coarse step to the third as from the first to the second grow like log(h) or
+# faster: those of a smooth function change by a sixteenth.
+_KEEPS: Final = 0.9
+_CHANGES: Final = 1e-3  # of the quotient, so that it is no rounding
+_OTHERS: Final = (
+    3,
+    4,
+    5,
+    6,
+)  # directions tried where both sides of the first are refused: each has its own signs, and one may lead inside
 _JUMP: Final = 1e-6  # a jump is at least this large, relative to the element
 _SOME_ROUNDINGS: Final = 1e-11  # and to the others, which may be in one sum with it
 
@@ -122,8 +132,11 @@ def classify(evaluate: EvaluateAt, base: Sequence[Tensor], directions: int) -> l
         directions: 1 or 2.
     """
     known = cache(evaluate)
-    total = _along(lambda step: known(step, 0), base)
-    if directions > 1:
+    first = 0
+    if known(NEAREST, 0) is None and known(-NEAREST, 0) is None:  # two ends of a domain at once
+        first = next((d for d in _OTHERS if known(NEAREST, d) is not None or known(-NEAREST, d) is not None), 0)
+    total = _along(lambda step: known(step, first), base)
+    if directions > 1 and not first:
         for marks in (_along(lambda step: known(step, 1), base), _across(known, base)):
             total = [
                 Marks(*(getattr(a, n) | getattr(b, n) for n in Marks.__slots__)) for a, b in zip(total, marks, strict=True)
@@ -190,12 +203,30 @@ def _along(evaluate: Callable[[float], Sequence[Tensor] | None], base: Sequence[
     ):
         levels[NEAREST] = _pair(evaluate, NEAREST, base)
     marks_of_all = [_coarse(levels, k, output) for k, output in enumerate(base)]
-    if not any(bool((m.kink | m.jump | m.singular).any()) for m in marks_of_all):
-        return marks_of_all
-    levels |= {step: _pair(evaluate, step, base) for step in FINE}
-    if any(side is None for pair in levels.values() for side in pair):
-        return marks_of_all
-    return [_confirmed(marks, levels, k, output) for k, (marks, output) in enumerate(zip(marks_of_all, base, strict=True))]
+    if any(bool((m.kink | m.jump | m.singular).any()) for m in marks_of_all):
+        levels |= {step: _pair(evaluate, step, base) for step in FINE}
+        if all(side is not None for pair in levels.values() for side in pair):
+            marks_of_all = [_confirmed(m, levels, k, o) for k, (m, o) in enumerate(zip(marks_of_all, base, strict=True))]
+    return [
+        _inside(m, levels, k, o) if bool(m.edge.any()) else m for k, (m, o) in enumerate(zip(marks_of_all, base, strict=True))
+    ]
+
+
+def _inside(marks: Marks, levels: dict[float, _Pair], k: int, base: Tensor) -> Marks:
+    """The marks, where a domain ends and the value jumps or is steep without bound on the side that is left: 0 ** x and x ** x at 0."""
+    if not is_differentiable(base.dtype):
+        return marks
+    q0, q1, q2 = (_of_inner_side(levels, step, k, base) / step for step in COARSE)
+    is_unbounded = (q1 - q0 > _CHANGES * q2) & (q2 - q1 >= _KEEPS * (q1 - q0))
+    jumps = (q2 * COARSE[2] >= (COARSE[1] / COARSE[0]) ** (1 - _GROWS[1]) * q1 * COARSE[1]) & is_unbounded
+    jump, singular = marks.edge & jumps, marks.edge & is_unbounded & ~jumps
+    return Marks(marks.kink, marks.jump | jump, marks.singular | singular, marks.edge & ~is_unbounded, marks.switch)
+
+
+def _of_inner_side(levels: dict[float, _Pair], step: float, k: int, base: Tensor) -> Tensor:
+    """How far the value moves on the side that is finite; NaN where none is."""
+    up, down = _differences(levels, step, k, base)
+    return torch.where(torch.isfinite(up), up, down).abs()
 
 
 def _pair(evaluate: Callable[[float], Sequence[Tensor] | None], step: float, base: Sequence[Tensor]) -> _Pair:

@@ -62,7 +62,7 @@ def test_the_example_of_the_contract() -> None:
 def test_an_unused_input_is_said_to_be_unused() -> None:
     report = explained("y * 2", x=X, y=X)
     assert report["inputs"]["x"]["verdict"] == "disconnected"
-    assert report["inputs"]["x"]["because"] == {"reason": "`x` is never used."}
+    assert report["inputs"]["x"]["because"] == {"reason": "No value of `x` is used, at most its shape."}
 
 
 def test_an_input_whose_result_is_dropped_is_said_so() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
@@ -32,6 +33,13 @@ _CANCELLED: Final = 64 * 2.0**-52
 # A derivative that is off by so little beside the values and the size of the point (or 1) has lost digits in a formula, and is not wrong:
 # sinc at 1e-12, whose derivative of -3e-12 PyTorch gives as 0.
 _NEGLIGIBLE: Final = 1e-9
+# Quotients over steps a sixteenth of each other fall like the step's fourth root or faster, so many times, by numbers that are this many
+# roundings: three decades, in which a bend's would stand still.
+_FALLS: Final = 0.5
+_FALLING: Final = 4
+_CLEAN: Final = 64.0
+# A derivative that moves the outputs by so little, 16 of their roundings, over the element's whole length is rounding: cos(pi / 2).
+_ROUNDINGS: Final = 16 * 2.0**-52
 _FORWARDS: Final = 600  # runs of the Function for one report, at most
 ONE_ELEMENT: Final = 40  # that one element may take
 _WORK: Final = 4e7  # and tensor elements computed for them
@@ -120,7 +128,7 @@ class Lines:
         rise = self._rise(name, direction)
         noise, terms, size = self._noise(name, direction)
         floor = _NEGLIGIBLE * size / max(reach, 1.0)
-        if abs(ours) <= _CANCELLED * terms:
+        if abs(ours) <= max(_CANCELLED * terms, _ROUNDINGS * size):
             ours = 0.0
         if math.isfinite(ours) and math.isfinite(noise) and confirms(rise, ours, noise, _FIRST):
             return Seen(direction, ours, None)
@@ -131,6 +139,8 @@ class Lines:
         seen = Seen(direction, ours, sides(rise, noise, [*far, *steps]), floor)
         if far and seen.agrees is False:  # what is far from the point may be of another branch, and only confirms
             seen = Seen(direction, ours, sides(rise, noise, steps), floor)
+        if ours == 0 and seen.agrees is False and _tends_to_zero(rise, noise, steps):
+            return Seen(direction, ours, None)
         return seen
 
     def element(self, name: str, index: int, *, imaginary: bool = False) -> Seen:
@@ -213,6 +223,16 @@ class Lines:
             terms += float(part[torch.isfinite(part)].sum()) / _FIRST
             eps = max(eps, torch.finfo(value.dtype).eps)
         return eps * total, terms, size
+
+
+def _tends_to_zero(rise: Callable[[float], float], noise: float, steps: Sequence[float]) -> bool:
+    """Whether the quotients of both sides fall, step by step and by a power of it, until they are rounding: those of |x|^1.5."""
+    for sign in (1.0, -1.0):
+        sizes = [(h, abs(rise(sign * h))) for h in steps]
+        clean = [size / h for h, size in itertools.takewhile(lambda pair: pair[1] > _CLEAN * noise, sizes)]
+        if len(clean) < _FALLING or not all(b <= _FALLS * a for a, b in itertools.pairwise(clean)):
+            return False
+    return True
 
 
 def _written_behind(graph: fx.Graph) -> set[fx.Node]:

@@ -1,0 +1,109 @@
+"""What is so in the dtypes that were sent alone: numbers that they cannot hold, and bends that their rounding puts the point on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import reduce
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.catalogue.dtypes import dtype_name
+from app.engine.explain.evidence import Evidence, gradient_at, weights
+from app.engine.explain.findings import Finding, instead_of, operation_of
+from app.engine.explain.singularities import singular
+from app.engine.stepwise.one_sided import random_like
+from app.engine.stepwise.trace import StepRecord, step_vjp
+from app.engine.tensors import is_differentiable
+
+# Two gradients that differ by more are of different branches: bfloat16, the coarsest, is off by 0.4 % an operation.
+_APART: Final = 0.05
+# Neighbours of the point, so many roundings of its dtype away: beyond what a constant and a few steps are rounded by. Of a bend the
+# gradients of the near and the far ones of one side are alike, of what is only steep they are not.
+_ROUNDINGS: Final = (4.0, 16.0)
+_WIDER: Final = "Send the numbers as float64."
+
+
+def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Iterator[Finding]:
+    """Findings on an input where its gradient in the sent dtype is another than in float64.
+
+    Arguments:
+        known: elements of the input that something was found out about in float64.
+    """
+    dtype = narrow.trace.point.leaves[name].dtype
+    for finding in singular(narrow, name):
+        mask = ~known if finding.mask is None else finding.mask & ~known
+        if bool(mask.any()):
+            words = f"In {dtype_name(dtype)}: {finding.reason[0].lower()}{finding.reason[1:]} In float64 it is finite."
+            yield replace(finding, reason=words, mask=mask, instead=finding.instead or _WIDER)
+    mask = _on_a_bend(wide, narrow, name)
+    if mask is None or not bool((mask & ~known).any()):
+        return
+    mask = mask & ~known
+    record = _other_branch(wide, narrow, name)
+    taken = narrow.gradient.get(name)
+    operation = "the function" if record is None else f"`{operation_of(record.node)}`"
+    words = (
+        f"In {dtype_name(dtype)} the point cannot be told from a bend of {operation}: the one-sided derivatives differ there, and rounding "
+        "decides which PyTorch takes. In float64 the point is beside it."
+    )
+    way = None if record is None else instead_of(wide.trace, record, "kink", name)
+    yield Finding("kink", words, None if record is None else record.node, way or _WIDER, mask, taken)
+
+
+def _on_a_bend(wide: Evidence, narrow: Evidence, name: str) -> Tensor | None:
+    """Elements whose gradient in the sent dtype is that of another branch, which is reached within its rounding."""
+    ours, right = narrow.weighted.get(narrow.trace.leaves[name]), wide.weighted.get(wide.trace.leaves[name])
+    leaf = wide.trace.point.leaves[name]
+    if ours is None or right is None or leaf.is_complex():
+        return None
+    ours = ours.to(right.dtype)
+    size = torch.maximum(ours.abs(), right.abs())
+    is_off = torch.isfinite(ours) & torch.isfinite(right) & ((ours - right).abs() > _APART * size)
+    if not bool(is_off.any()):
+        return None
+    eps = torch.finfo(narrow.trace.point.leaves[name].dtype).eps
+    ulp = eps * torch.where(leaf != 0, leaf.abs(), leaf.abs().amax())
+    bends = torch.zeros_like(is_off)
+    for direction in (torch.ones_like(leaf), random_like(leaf, 210).sign()):
+        at: dict[float, Tensor] = {}
+        for far in _ROUNDINGS:
+            for sign in (1.0, -1.0):
+                gradients: Mapping[str, Tensor] | None = gradient_at(wide, {name: leaf + sign * far * ulp * direction})
+                if gradients is None:
+                    return None
+                at[sign * far] = gradients[name]
+        near, far = _ROUNDINGS
+        largest = reduce(torch.maximum, (g.abs() for g in at.values()))
+        alike = [(at[s * near] - at[s * far]).abs() <= _APART * largest for s in (1.0, -1.0)]
+        low, high = torch.minimum(at[far], at[-far]), torch.maximum(at[far], at[-far])
+        is_between = (ours >= low - _APART * largest) & (ours <= high + _APART * largest)
+        bends |= alike[0] & alike[1] & (high - low > _APART * largest) & is_between
+    return is_off & bends
+
+
+def _other_branch(wide: Evidence, narrow: Evidence, name: str) -> StepRecord | None:
+    """The first step whose own rule gives something else in the sent dtype."""
+    records = {record.node: record for record in narrow.trace.records}
+    for record in wide.trace.records:
+        other = records.get(record.node)
+        if other is None or not any(name in wide.trace.live[parent] for parent in record.parents):
+            continue
+        rows = zip(_rows(record), _rows(other), strict=True)
+        if any(a is not None and b is not None and _are_apart(a, b) for a, b in rows):
+            return record
+    return None
+
+
+def _rows(record: StepRecord) -> list[Tensor | None]:
+    return step_vjp(
+        record,
+        [weights(o, k) if is_differentiable(o.dtype) and o.requires_grad else None for k, o in enumerate(record.outputs)],
+    )
+
+
+def _are_apart(right: Tensor, ours: Tensor) -> bool:
+    ours = ours.to(right.dtype)
+    return ours.shape == right.shape and bool(((ours - right).abs() > _APART * torch.maximum(ours.abs(), right.abs())).any())
