@@ -182,8 +182,7 @@ def _of_client(
     if bool(off.any()):
         limits = None if around is None else (around.low, around.high)
         doubt = _rounding(objective, name, ours, precision, limits)
-        written = 0.0 if precision.half is None else precision.half.reshape(doubt.shape)
-        off = (apart > tolerance + doubt) | surely_beyond(apart, tolerance + written, doubt - written, precision)
+        off = (apart > tolerance + doubt) | surely_beyond(apart, tolerance, doubt, precision)
         tolerance = torch.where(off, torch.minimum(tolerance + doubt, apart * _JUST_OFF), tolerance + doubt)
     if bool(off.any()):
         noise, shows = _noise(objective, numeric, name, reference, apart)

@@ -101,14 +101,16 @@ def _is_typical(believed: Tensor, reference: Tensor, by_rounding: Tensor, doubt:
     return bool(is_near.all()) and float(by_rounding.norm()) <= _TYPICAL_TOGETHER * whole and abs(factor) <= together
 
 
-def surely_beyond(apart: Tensor, otherwise: Tensor, doubt: Tensor, precision: ClientPrecision) -> Tensor:
+def surely_beyond(apart: Tensor, tolerance: Tensor, doubt: Tensor, precision: ClientPrecision) -> Tensor:
     """Elements that no right derivation in half precision is off by, though the doubt of single elements is as much.
 
     Arguments:
         apart: how far the client's numbers lie from the derivative.
-        otherwise, doubt: what they may be off by for anything else than rounding, and by rounding.
+        tolerance: what they may be off by for anything else than rounding.
+        doubt: what they may be off by for rounding and for the decimals that were written.
     """
-    unexplained = (apart - otherwise).clamp(min=0)
+    written = torch.zeros_like(doubt) if precision.half is None else precision.half.reshape(doubt.shape)
+    unexplained, doubt = (apart - tolerance - written).clamp(min=0), doubt - written
     is_beyond = precision.eps > _HALF and float(unexplained.norm()) > _SURELY * float(doubt.norm())
     return (unexplained > _SURELY * doubt) & is_beyond
 

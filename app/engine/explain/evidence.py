@@ -35,8 +35,10 @@ LARGE: Final = 200_000  # elements of all tensors together: one direction from h
 HUGE: Final = 20_000_000  # and none from here on
 # What a step must do so that a whole can do this.
 _MARKS_FROM: Final[Mapping[str, frozenset[str]]] = {
-    "jump": frozenset({"jump", "switch", "edge", "singular"}), "singular": frozenset({"jump", "singular", "edge"}), "edge": frozenset({"jump", "switch", "edge"}),
-}  # fmt: skip
+    "jump": frozenset({"jump", "switch", "edge", "singular"}),
+    "singular": frozenset({"jump", "singular", "edge"}),
+    "edge": frozenset({"jump", "switch", "edge"}),
+}
 _KINK_CHANGE: Final = 1e-6  # a gradient that bends changes by at least this fraction of itself
 _APART: Final = 1e-3  # the farthest probe is 2^-17 of the matrix: eigenvalues nearer than a hundred of that may meet
 _DIRECTIONS: Final = 3  # random, each at two steps and to both sides, four gradients: 1 to 12 give the same reports (measured)

@@ -15,6 +15,7 @@ from app.engine.explain.findings import ORDER, Finding, at_step
 from app.engine.explain.singularities import jumps, kinks, marked_output, singular, singular_output
 from app.engine.explain.zeros import zero
 from app.engine.stepwise.point import Ref, name_of
+from app.engine.stepwise.trace import StepTrace
 from app.engine.tensors import NAMES, is_differentiable
 
 # Paths that end, beside others that do not: so many are named, the others are alike. Chosen.
@@ -28,30 +29,9 @@ def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | Non
         as_sent: what is seen in the dtypes that were sent, where these are narrower: a gradient can be zero in them alone.
     """
     trace = evidence.trace
-    ref = trace.leaves[name]
-    leaf = trace.values[ref]
-    if not is_differentiable(leaf.dtype):
-        kind = NAMES.get(leaf.dtype, str(leaf.dtype))
-        return [
-            Finding(
-                "not_differentiable",
-                f"`{name}` is {kind}: it cannot change by a little, so nothing can be differentiated by it.",
-            )
-        ]
-    if not any(name in trace.depends[out] for out in trace.outputs):
-        used = any(ref in record.parents for record in trace.records)
-        why = (
-            f"nothing that is computed from `{name}` reaches an output"
-            if used
-            else f"no value of `{name}` is used, at most its shape"
-        )
-        return [Finding("disconnected", f"{why[0].upper() + why[1:]}.")]
     ends = list(cuts(trace, name))
-    if not any(name in trace.live[out] for out in trace.outputs):
-        ends.sort(
-            key=lambda cut: cut.node is not None and name_of(cut.node) in SHAPE_ONLY
-        )  # of these nothing else is to be said
-        return ends or [Finding("disconnected", f"No derivative leads from `{name}` to an output.")]
+    if (unreached := _without_derivative(trace, name, ends)) is not None:
+        return unreached
     if not any(name in trace.firm[out] for out in trace.outputs):
         return [*singular(evidence, name), flat(evidence, name, trace.outputs)]
     evidence.checked[name] = findings = cross_checked(
@@ -79,6 +59,34 @@ def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | Non
             nothing = there and (nothing or there)
         findings = findings if nothing is None else [nothing, *findings]
     return [*(findings or [Finding("differentiable", "")]), *rest]
+
+
+def _without_derivative(trace: StepTrace, name: str, ends: list[Finding]) -> list[Finding] | None:
+    """What is to be said of an input that no derivative leads from: `ends` are where its paths end. None where one does."""
+    ref = trace.leaves[name]
+    leaf = trace.values[ref]
+    if not is_differentiable(leaf.dtype):
+        kind = NAMES.get(leaf.dtype, str(leaf.dtype))
+        return [
+            Finding(
+                "not_differentiable",
+                f"`{name}` is {kind}: it cannot change by a little, so nothing can be differentiated by it.",
+            )
+        ]
+    if not any(name in trace.depends[out] for out in trace.outputs):
+        used = any(ref in record.parents for record in trace.records)
+        why = (
+            f"nothing that is computed from `{name}` reaches an output"
+            if used
+            else f"no value of `{name}` is used, at most its shape"
+        )
+        return [Finding("disconnected", f"{why[0].upper() + why[1:]}.")]
+    if not any(name in trace.live[out] for out in trace.outputs):
+        ends.sort(
+            key=lambda cut: cut.node is not None and name_of(cut.node) in SHAPE_ONLY
+        )  # of these nothing else is to be said
+        return ends or [Finding("disconnected", f"No derivative leads from `{name}` to an output.")]
+    return None
 
 
 def _with_narrow(evidence: Evidence, narrow: Evidence, name: str, findings: list[Finding]) -> list[Finding]:

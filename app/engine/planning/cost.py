@@ -294,8 +294,8 @@ class Counter(OperatorMode):
             self._count(facts, args, kwargs, out)
 
     def _count(self, facts: _Facts, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        several = out if isinstance(out, tuple | list) else ()
-        results = [out] if isinstance(out, Tensor) else [t for t in several if isinstance(t, Tensor)]
+        members = out if isinstance(out, tuple | list) else ()
+        results = [out] if isinstance(out, Tensor) else [t for t in members if isinstance(t, Tensor)]
         if not results:  # it asks for a fake's device or the like
             return
         most, largest = 0, 0

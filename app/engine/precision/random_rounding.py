@@ -58,6 +58,8 @@ class RandomRounding(OperatorMode):
 # Of a result near zero such as log(1 + 1e-9), or 1 - exp of it, these have rounded what lies between: it takes all digits, which moving the
 # result by parts of itself does not show.
 _IN_STEPS: Final = frozenset({torch.ops.aten._log_softmax.default, torch.ops.aten._log_softmax_backward_data.default})
+
+
 def _log_sigmoid_backward(cotangent: Tensor, x: Tensor, _: Tensor) -> Tensor:
     return cotangent * (1 - torch.sigmoid(x))
 

@@ -42,9 +42,8 @@ from app.program.semantics.randomness import Randomness
 STEP_LIMIT: Final = 2_000  # of a program, unrolled: 0.15 s to build where each is `sin` of a small tensor
 # Each write through a view goes through all views below it.
 VIEW_LIMIT: Final = 64
-ELEMENT_LIMIT: Final = (
-    1 << 31
-)  # of one step's results: 16 GiB of float64, more than a worker has; above, sizes overflow PyTorch's own arithmetic
+# Of one step's results: 16 GiB of float64, more than a worker has; above, sizes overflow PyTorch's own arithmetic.
+ELEMENT_LIMIT: Final = 1 << 31
 # Only the values decide these shapes: the caller builds again, on real tensors.
 DYNAMIC: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
@@ -94,12 +93,9 @@ class Trace:
 
     def leaf(self, index: int, tensor: Tensor) -> fx.Node:
         """The placeholder of an input. Its name in the graph is ours, so that no client's name gets into it."""
-        first = next(iter(self.graph.nodes), None)
-        if first is None:
+        first = next(iter(self.graph.nodes), self.graph._root)
+        with self.graph.inserting_after(self._last_leaf) if self._last_leaf else self.graph.inserting_before(first):
             node = self.graph.placeholder(f"leaf{index}")
-        else:
-            with self.graph.inserting_after(self._last_leaf) if self._last_leaf else self.graph.inserting_before(first):
-                node = self.graph.placeholder(f"leaf{index}")
         self._last_leaf = node
         node.meta["val"], node.meta["live"] = tensor, is_floating(tensor)
         if not isinstance(tensor, FakeTensor):

@@ -1,4 +1,4 @@
-"""What is so in the dtypes that were sent alone: numbers that they cannot hold, and bends that their rounding puts the point on."""
+"""What is so in the dtypes that were sent alone: numbers that they cannot hold, and kinks that their rounding puts the point on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.engine.tensors import is_differentiable
 
 # Two gradients that differ by more are of different branches: bfloat16, the coarsest, is off by 0.4 % an operation.
 _APART: Final = 0.05
-# Neighbours of the point, so many roundings of its dtype away: beyond what a constant and a few steps are rounded by. Of a bend the
+# Neighbours of the point, so many roundings of its dtype away: beyond what a constant and a few steps are rounded by. At a kink the
 # gradients of the near and the far ones of one side are alike, of what is only steep they are not.
 _ROUNDINGS: Final = (4.0, 16.0)
 _WIDER: Final = "Send the numbers as float64."
@@ -34,11 +34,11 @@ def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Ite
     """
     dtype = narrow.trace.point.leaves[name].dtype
     for finding in singular(narrow, name):
-        mask = ~known if finding.mask is None else finding.mask & ~known
-        if bool(mask.any()):
+        elements = ~known if finding.mask is None else finding.mask & ~known
+        if bool(elements.any()):
             words = f"In {dtype_name(dtype)}: {finding.reason[0].lower()}{finding.reason[1:]} In float64 it is finite."
-            yield replace(finding, reason=words, mask=mask, instead=finding.instead or _WIDER)
-    mask = _on_a_bend(wide, narrow, name)
+            yield replace(finding, reason=words, mask=elements, instead=finding.instead or _WIDER)
+    mask = _at_a_kink(wide, narrow, name)
     if mask is None or not bool((mask & ~known).any()):
         return
     mask = mask & ~known
@@ -46,14 +46,14 @@ def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Ite
     taken = narrow.gradient.get(name)
     operation = "the function" if record is None else f"`{operation_of(record.node)}`"
     words = (
-        f"In {dtype_name(dtype)} the point cannot be told from a bend of {operation}: the one-sided derivatives differ there, and rounding "
+        f"In {dtype_name(dtype)} the point cannot be told from a kink of {operation}: the one-sided derivatives differ there, and rounding "
         "decides which PyTorch takes. In float64 the point is beside it."
     )
     way = None if record is None else instead_of(wide.trace, record, "kink", name)
     yield Finding("kink", words, None if record is None else record.node, way or _WIDER, mask, taken)
 
 
-def _on_a_bend(wide: Evidence, narrow: Evidence, name: str) -> Tensor | None:
+def _at_a_kink(wide: Evidence, narrow: Evidence, name: str) -> Tensor | None:
     """Elements whose gradient in the sent dtype is that of another branch, which is reached within its rounding."""
     ours, right = narrow.weighted.get(narrow.trace.leaves[name]), wide.weighted.get(wide.trace.leaves[name])
     leaf = wide.trace.point.leaves[name]
@@ -66,7 +66,7 @@ def _on_a_bend(wide: Evidence, narrow: Evidence, name: str) -> Tensor | None:
         return None
     eps = torch.finfo(narrow.trace.point.leaves[name].dtype).eps
     ulp = eps * torch.where(leaf != 0, leaf.abs(), leaf.abs().amax())
-    bends = torch.zeros_like(is_off)
+    is_kink = torch.zeros_like(is_off)
     for direction in (torch.ones_like(leaf), random_like(leaf, 210).sign()):
         at: dict[float, Tensor] = {}
         for far in _ROUNDINGS:
@@ -80,8 +80,8 @@ def _on_a_bend(wide: Evidence, narrow: Evidence, name: str) -> Tensor | None:
         alike = [(at[s * near] - at[s * far]).abs() <= _APART * largest for s in (1.0, -1.0)]
         low, high = torch.minimum(at[far], at[-far]), torch.maximum(at[far], at[-far])
         is_between = (ours >= low - _APART * largest) & (ours <= high + _APART * largest)
-        bends |= alike[0] & alike[1] & (high - low > _APART * largest) & is_between
-    return is_off & bends
+        is_kink |= alike[0] & alike[1] & (high - low > _APART * largest) & is_between
+    return is_off & is_kink
 
 
 def _other_branch(wide: Evidence, narrow: Evidence, name: str) -> StepRecord | None:

@@ -311,14 +311,14 @@ def _calls(nodes: list[fx.Node], dtype: torch.dtype) -> dict[fx.Node, Call | Non
 def _filler(sized: Arguments | None) -> Callable[[list[Any]], Arguments]:
     """What puts numbers in the place of the sizes among a step's arguments, in their order."""
     args, kwargs = sized or ((), {})
-    places = [place for place, value in enumerate(args) if type(value) is Size]
-    if len(places) < len(sizes.within(sized)):  # in lists, slices or keywords
+    indices = [index for index, value in enumerate(args) if type(value) is Size]
+    if len(indices) < len(sizes.within(sized)):  # in lists, slices or keywords
         return lambda numbers: _mapped(sized, iter(numbers))
 
     def filled(numbers: list[Any]) -> Arguments:
         values = list(args)
-        for place, number in zip(places, numbers, strict=True):
-            values[place] = number
+        for index, number in zip(indices, numbers, strict=True):
+            values[index] = number
         return tuple(values), kwargs
 
     return filled
