@@ -17,8 +17,8 @@ from xdist.scheduler import LoadFileScheduling
 from tests.server import Server, serving
 
 _LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_people.py")
-# A parameter that is a server of a room (tests/*/conftest.py).
-_SERVER_OF_A_ROOM: Final = re.compile(r"\b(strict|keyed|impatient|pair|speaking): ")
+# A parameter that is a server, or a warm process, of a room (tests/*/conftest.py).
+_SERVER_OF_A_ROOM: Final = re.compile(r"\b(strict|keyed|impatient|pair|speaking|guarded): |\broad: Forking\b")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -35,12 +35,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Imports and 15,000 tests are no garbage: to look through them again and again was a third of the collection, and went on afterwards."""
+    """Imports and 16,000 tests are no garbage: to look through them again and again was a third of the collection, and went on afterwards."""
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
         gc.enable()
 

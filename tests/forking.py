@@ -128,6 +128,7 @@ def _answer(road: Any, query: Any) -> tuple[int, Any]:
 
 def main(arguments: Sequence[str]) -> None:
     """Warms up as the pool's parent does, then answers line after line until its input ends."""
+    gc.disable()  # as the pool's parent does (app/pool/forkserver.py)
     from app.limits import Limits
     from app.road import Road
 
@@ -136,8 +137,8 @@ def main(arguments: Sequence[str]) -> None:
     road = Road(Limits(), "cpu", next(iter(arguments), None))
     road.probe()
     road.warm()
-    gc.collect()
     gc.freeze()
+    gc.enable()
     _write(output, b"null\n")
     child: _Child | None = None
     for task in sys.stdin:

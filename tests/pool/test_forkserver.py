@@ -88,18 +88,22 @@ assert "fake" in order and order[0] == "backward", order[:5]
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_start_makes_is_looked_through_once_and_garbage_is_collected_afterwards() -> None:
+def test_what_a_start_makes_is_never_looked_through_and_garbage_is_collected_afterwards() -> None:
     """In a process of its own, where nothing else is frozen."""
     script = """
 import gc
-from app.pool.forkserver import collected_once
-with collected_once():
-    assert not gc.isenabled()
-    left = [object()]
-    left.append(left)
-assert gc.isenabled() and gc.get_freeze_count() > 0 and gc.get_count()[2] == 0
+from app.pool.forkserver import never_collected
+looked_through = []
+gc.callbacks.append(lambda phase, facts: looked_through.append(facts))
+with never_collected():
+    many = [[] for _ in range(100_000)]
+assert gc.isenabled() and gc.get_freeze_count() > 100_000 and not looked_through
+later = []
+later.append(later)
+del later
+assert gc.collect() >= 1 and looked_through
 try:
-    with collected_once():
+    with never_collected():
         raise ValueError
 except ValueError:
     assert gc.isenabled()

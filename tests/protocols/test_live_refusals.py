@@ -24,12 +24,10 @@ from tests.front.raw import head, line
 from tests.pool.long_queries import asked, endless
 from tests.pool.queries import metric
 from tests.processes import kill_who_computes, workers
-from tests.protocols.test_refusals import CALLS, SLOW, assert_shape
+from tests.protocols.conftest import KEY, SLOW
+from tests.protocols.test_refusals import CALLS, assert_shape
 from tests.server import CLIENT_LIMIT_S, Server, serving
 from tests.waiting import wait_for
-
-KEY: Final = "a-key-in-an-address"
-
 
 Ask = Callable[[], float]
 
@@ -76,12 +74,6 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("keyed") / "log.txt", PULLBACK_API_KEYS=KEY) as running:
-        yield running
-
-
 @pytest.mark.parametrize("protocol", CLIENTS)
 def test_a_full_queue(short: Server, protocol: str) -> None:
     connect, error = CLIENTS[protocol]
@@ -123,10 +115,15 @@ def test_a_query_that_crashes_is_refused_the_next_time(short: Server, protocol: 
     assert connect(f"127.0.0.1:{short.port}")() == 2.0
 
 
-def test_a_server_that_drains(tmp_path: Path) -> None:
-    """What runs is answered; what is asked then is refused in its protocol's shape."""
+def test_a_deadline_and_a_server_that_drains(tmp_path: Path) -> None:
+    """Past the deadline that nobody named a query is refused; at the end what runs is answered, and what is asked then is refused."""
     (tmp_path / "slow.py").write_text(SLOW)
-    with serving(tmp_path / "log.txt", PULLBACK_FUNCTIONS_FOLDER=str(tmp_path), PULLBACK_DRAIN_TIMEOUT_S="250") as server:
+    settings = {"PULLBACK_DEFAULT_DEADLINE_S": "1", "PULLBACK_DRAIN_TIMEOUT_S": "250"}
+    with serving(tmp_path / "log.txt", PULLBACK_FUNCTIONS_FOLDER=str(tmp_path), **settings) as server:
+        for protocol, (_, _, path, body) in CALLS.items():
+            reply = server.http.post(path, json=body)
+            assert reply.status_code == 504, reply.text
+            assert_shape(protocol, reply.json())
         with asked(server, [endless()]) as long:
             wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') == 1)
             server.process.send_signal(signal.SIGTERM)
@@ -143,10 +140,10 @@ def test_a_server_that_drains(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", CLIENTS)
-def test_a_key_as_the_password_of_an_address(keyed: Server, protocol: str) -> None:
+def test_a_key_as_the_password_of_an_address(guarded: Server, protocol: str) -> None:
     """As `http://user:key@host`, where the client knows that (Triton's has a plugin for it); UM-Bridge's breaks on any refusal."""
     connect, _ = CLIENTS[protocol]
-    address = f"127.0.0.1:{keyed.port}"
+    address = f"127.0.0.1:{guarded.port}"
     assert connect(address, f"anybody:{KEY}")() == 2.0
     for credentials in (None, "anybody:another"):
         with pytest.raises(Exception, match=r"(?i)key|unauthorized|401|protocolVersion"):

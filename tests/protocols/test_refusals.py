@@ -1,4 +1,4 @@
-"""Keys, limits, deadlines, request ids and metrics hold for the foreign protocols, and every refusal has its protocol's own shape."""
+"""Keys, limits, timeouts, request ids and metrics hold for the foreign protocols, and every refusal has its protocol's own shape."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ import pytest
 
 from app.errors import CODES, PullbackError
 from app.protocols.registry import PROTOCOLS, protocol_of, refused, refused_at
-from tests.server import Server, serving
-
-KEY: Final = "a-key-for-protocols"
-BODY_LIMIT: Final = 200_000
-# About 10¹² operations in one call of the math library, which nothing but a signal stops.
-SLOW: Final = 'def slow(x: float64[2]):\n    """Slow."""\n    a = ones(6000, 6000) * x[0]\n    return sum(a @ a @ a)\n'
+from tests.protocols.conftest import BODY_LIMIT, KEY
+from tests.server import CLIENT_LIMIT_S, Server
 
 # Protocol → an address that computes, a small body, a slow one, and how the reply begins.
 CALLS: Final[dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]]] = {
@@ -56,23 +52,9 @@ def assert_shape(protocol: str, body: Any) -> None:
             assert one.keys() == {"type", "loc", "msg"}
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("slow")
-    (folder / "slow.py").write_text(SLOW)
-    settings = {
-        "PULLBACK_API_KEYS": KEY,
-        "PULLBACK_BODY_LIMIT_BYTES": str(BODY_LIMIT),
-        "PULLBACK_DEFAULT_DEADLINE_S": "1",
-        "PULLBACK_FUNCTIONS_FOLDER": str(folder),
-    }
-    with serving(tmp_path_factory.mktemp("guarded") / "log.txt", **settings) as running:
-        yield running
-
-
 @pytest.fixture
 def keyed(guarded: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=guarded.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=300) as client:
+    with httpx.Client(base_url=guarded.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=CLIENT_LIMIT_S) as client:
         yield client
 
 
@@ -105,14 +87,6 @@ def test_request_ids_and_timings(keyed: httpx.Client, protocol: str) -> None:
 def test_a_body_that_is_too_large(keyed: httpx.Client, protocol: str) -> None:
     refusal = keyed.post(CALLS[protocol][0], content=b" " * (BODY_LIMIT + 1))
     assert refusal.status_code == 413
-    assert_shape(protocol, refusal.json())
-
-
-@pytest.mark.parametrize("protocol", CALLS)
-def test_a_deadline(keyed: httpx.Client, protocol: str) -> None:
-    _, _, path, body = CALLS[protocol]
-    refusal = keyed.post(path, json=body)
-    assert refusal.status_code == 504, refusal.text
     assert_shape(protocol, refusal.json())
 
 
