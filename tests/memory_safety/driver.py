@@ -3,7 +3,8 @@
 A line: `{"case": …, "door": "operation" or "program", "outcome": …}`. The outcome is a digest of the answer, the refusal's text, or how
 the child ended (`died of SIGSEGV`). Each operation's queries run in a forked child of this warm process; where one dies, the next child
 goes on behind it. `--variants end:165=PATH start:90=PATH` runs all of it twice at once, in two children of the warm process, which
-differ in where tensors lie in their pages (with the guarded allocator preloaded) and in what fresh memory holds.
+differ in where tensors lie in their pages (with the guarded allocator preloaded) and in what fresh memory holds. With
+`--unchecked OPERATION…` the cases of these are run once more there without the checks before PyTorch's kernels, into `PATH.unchecked`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import torch
 from app.catalogue.bind import bind
 from app.catalogue.call import invoke
 from app.catalogue.entry import Operation
+from app.catalogue.kernels import guard
 from app.catalogue.read import find, operations
 from app.engine.engine import Engine
 from app.engine.planning.build import leaves_of
@@ -48,6 +50,7 @@ from tests.memory_safety.hostile_queries import Array, Plain, Value, extended, e
 LIMITS: Final = Limits(result_bytes=8 << 20, memory_bytes=256 << 20, flops=1e9)
 _DATA_BYTES: Final = 2 << 30  # of a child; beyond it an allocation fails, as a worker's does
 _GROUP: Final = 50  # operations that one child tries; a fork costs as much as some 20 cases
+_UNCHECKED_COUNT: Final = 2  # of one, those of `linalg.ldl_solve` happen to survive
 _HANG_S: Final = 60.0
 _M_PERTURB: Final = (
     -6
@@ -334,7 +337,7 @@ def _variant(side: str, fill: int) -> None:
         raise OSError("mallopt")
 
 
-def _fork_variant(variant: str, lines: Callable[[], Iterator[dict[str, Any]]]) -> int:
+def _fork_variant(variant: str, lines: Callable[[], Iterator[dict[str, Any]]], unchecked: Callable[[], Iterator[Any]]) -> int:
     """The process that runs a variant, `SIDE:FILL=PATH`."""
     child = os.fork()
     if child:
@@ -344,12 +347,18 @@ def _fork_variant(variant: str, lines: Callable[[], Iterator[dict[str, Any]]]) -
         named, _, path = variant.partition("=")
         side, _, fill = named.partition(":")
         _variant(side, int(fill))
-        with open(path, "w") as output:
-            for line in lines():
-                print(json.dumps(line), file=output)
+        _write(path, lines())
+        guard.install()._destroy()
+        _write(f"{path}.unchecked", unchecked())
         status = 0
     finally:
         os._exit(status)
+
+
+def _write(path: str, lines: Iterator[dict[str, Any]]) -> None:
+    with open(path, "w") as output:
+        for line in lines:
+            print(json.dumps(line), file=output)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -361,6 +370,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--samples", type=int, default=0, help="of PyTorch's own, for each operation")
     parser.add_argument("--operations", nargs="*", default=list(operations()))
     parser.add_argument("--variants", nargs="*", default=[], metavar="SIDE:FILL=PATH", help="each in a child of its own")
+    parser.add_argument("--unchecked", nargs="*", default=[], metavar="OPERATION", help="in each variant, without the checks")
     chosen = parser.parse_args(arguments)
     output = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # MKL complains there
@@ -373,13 +383,14 @@ def main(arguments: Sequence[str]) -> None:
         read_samples(chosen.samples)
     for name in chosen.operations:
         plain(name)  # once for all children
-    gc.collect()
     gc.freeze()
-    lines = partial(run, chosen.operations, chosen.seed, chosen.count)
-    children = [_fork_variant(variant, lines) for variant in chosen.variants]
+    gc.enable()
+    checked = partial(run, chosen.operations, chosen.seed, chosen.count)
+    unchecked = partial(run, chosen.unchecked, chosen.seed, _UNCHECKED_COUNT)
+    children = [_fork_variant(variant, checked, unchecked) for variant in chosen.variants]
     if any(os.waitpid(child, 0)[1] for child in children):
         sys.exit(1)
-    for line in () if children else lines():
+    for line in () if children else checked():
         print(json.dumps(line), file=output, flush=True)
 
 
