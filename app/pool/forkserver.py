@@ -176,9 +176,9 @@ def prepare(settings: Settings) -> tuple[list[int], Road]:
     Raises:
         ServiceError: a device that is not here, or threads.
     """
+    _check_threads()
     from app.road import Road
 
-    _check_threads()
     gpus, reason = ([], "") if settings.device == "cpu" else gpu_bytes()
     if reason and settings.device == "auto":
         sys.stderr.write(f"pullback: there are GPUs, and CUDA cannot use them, so the CPU computes: {reason}\n")

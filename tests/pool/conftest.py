@@ -17,6 +17,7 @@ QUARANTINE_S: Final = 8
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {
         "PULLBACK_WORKERS": "2",
+        "CUDA_VISIBLE_DEVICES": "0",  # as where there are GPUs, or as if there were one
         "PULLBACK_QUARANTINE_S": str(QUARANTINE_S),
         "PULLBACK_BODY_TIMEOUT_S": "280",  # whoever does not read for a while is not cut on a slow machine either
     }
