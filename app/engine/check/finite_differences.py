@@ -36,6 +36,8 @@ _LARGER: Final = 64.0  # times the eps of the arithmetic: no longer a matter of 
 _TIMED: Final = 3
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
+_OF_PYTHON: Final = (torch.float64, torch.complex128)  # of the precision of Python's own numbers
+
 Coordinate = tuple[int, bool]  # flat index of an element, and whether its imaginary part is moved
 
 
@@ -235,10 +237,18 @@ class Numeric:
         None where PyTorch refuses, or it does not move.
         """
         leaf = self.leaf(name)
-        flat = leaf.clone().reshape(-1)
-        flat[coordinate[0]] += by * 1j if coordinate[1] else by
-        change = flat[coordinate[0]] - leaf.reshape(-1)[coordinate[0]]
-        by_really = float(change.imag if coordinate[1] else change.real)
+        index, imaginary = coordinate
+        flat = leaf.reshape(-1).clone()
+        if leaf.dtype in _OF_PYTHON:
+            # In Python's own numbers, which are rounded alike: four of PyTorch's small steps are half of what a small program takes.
+            own = flat[index].item()
+            number = own + (by * 1j if imaginary else by)
+            by_really = number.imag - own.imag if imaginary else number.real - own.real
+            flat[index] = number
+        else:
+            flat[index] += by * 1j if imaginary else by
+            change = flat[index] - leaf.reshape(-1)[index]
+            by_really = float(change.imag if imaginary else change.real)
         return self._at({name: flat.reshape(leaf.shape)}, by_really) if by_really else None
 
     def _at(self, leaves: Mapping[str, Tensor], by: float) -> tuple[Tensor, float] | None:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -18,7 +18,8 @@ from app.catalogue.facts import values
 from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
-from app.program.semantics.graph_values import mapped
+from app.program.graph_runner import floating_default, getter
+from app.program.semantics.graph_values import mapped, mapped_nodes
 
 T = TypeVar("T")
 # One tensor of one node: a node with several outputs has several.
@@ -112,7 +113,6 @@ class Point:
         self.floating = tuple(name for name in function.leaves if is_differentiable(self.leaves[name].dtype))
         self.forwards = 0.0
         self._seed = seed or 0
-        self._whole = Interpreter(self)
         self._known: dict[Callable[[Point], Any], Any] = {}
         self._devices = sorted({leaf.device.index or 0 for leaf in self.leaves.values() if leaf.device.type == "cuda"})
         self._default = torch.float64 if wide else _default_dtype(self.leaves)
@@ -158,14 +158,11 @@ class Point:
                 torch.cuda.set_rng_state(own, device)
         if not self.wide:
             return node.target(*args, **kwargs)  # type: ignore[operator]
-        args, kwargs = mapped((args, kwargs), torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
+        args, kwargs = _widened((args, kwargs))
         cast = values("casts_to").get(name_of(node))
         if cast is not None and isinstance(args[0], Tensor):
             return args[0].to(DTYPES[cast])
-        result = node.target(*args, **kwargs)  # type: ignore[operator]
-        if any(tensor.dtype in _WIDER for tensor in tensors_in(result)):
-            return mapped(result, Tensor, to_double)
-        return result
+        return widened(node.target(*args, **kwargs))  # type: ignore[operator]
 
     def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:
         """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises.
@@ -174,10 +171,9 @@ class Point:
             held: steps that keep these results, whatever they are given.
         """
         self.forwards += 1
-        self._whole.held = held or {}
-        with self.ready():
-            outputs: Sequence[Tensor] = self._whole.run(*(leaves.get(name, self.leaves[name]) for name in self.function.leaves))
-            return outputs
+        own = [leaves.get(name, self.leaves[name]) for name in self.function.leaves]
+        with self.ready() if self.function.random else floating_default(self._default):
+            return self._registers.run(own, held or {})
 
     def in_order(self) -> Iterator[tuple[fx.Node, Any]]:
         """Every step with what it gives, one after the other; a result is dropped as soon as no later step needs it."""
@@ -196,7 +192,11 @@ class Point:
 
     def results(self) -> Mapping[fx.Node, Any]:
         """What every step of the last `run` gave."""
-        return self._whole.env
+        return self._registers.results()
+
+    @cached_property
+    def _registers(self) -> _Registers:
+        return _Registers(self)
 
 
 @dataclass
@@ -223,17 +223,92 @@ class Points:
             return look(self.narrow)
 
 
-class Interpreter(fx.Interpreter):
-    """Walks the graph of `point`'s Function.
+class _Registers:
+    """All steps of `point`'s Function with what they give, one after the other, as `Point.call` makes each of them.
 
-    `run` and `run_node` are those of the base class without its progress bar, its tracing, and its traces in messages: with them
-    `check`, which runs small steps a thousand times, takes a fifth longer (measured).
+    `Interpreter` looks at each node again in every run, which is more than half of the time of small steps, and `check` runs those
+    thousands of times. As app/program/graph_runner.py does it, but every step is run, and every result stays.
+    """
+
+    def __init__(self, point: Point) -> None:
+        self._wide = point.wide
+        self._nodes: tuple[fx.Node, ...] = tuple(point.function.graph.nodes)
+        self._of: dict[fx.Node, int] = {node: k for k, node in enumerate(n for n in self._nodes if n.op == "placeholder")}
+        self._arity = len(self._of)
+        self._blank: list[Any] = [_NOT_RUN] * self._arity
+        self._values = self._blank
+        self._steps = [self._step(node) for node in self._nodes if node.op == "call_function"]
+        self._output = self._nodes[-1].args[0]
+
+    def _step(self, node: fx.Node) -> tuple[Any, ...]:
+        args, kwargs = (_widened(node.args), _widened(node.kwargs)) if self._wide else (node.args, node.kwargs)
+        if any(_holds_node(argument) for argument in args if not isinstance(argument, fx.Node)):
+            read: Callable[[list[Any]], Any] = partial(self._filled, args)
+        else:
+            read = getter(args, self._of, self._blank)
+        keywords = partial(self._filled, kwargs) if _holds_node(kwargs) else None
+        dtype = values("casts_to").get(name_of(node)) if self._wide else None
+        self._of[node] = register = len(self._blank)
+        self._blank.append(_NOT_RUN)
+        return node, node.target, read, keywords, kwargs, None if dtype is None else DTYPES[dtype], register
+
+    def _filled(self, value: Any, registers: list[Any]) -> Any:
+        return mapped_nodes(value, lambda node: registers[self._of[node]])
+
+    def run(self, leaves: Sequence[Tensor], held: Mapping[fx.Node, Any]) -> Sequence[Tensor]:
+        """The outputs."""
+        self._values = registers = self._blank.copy()
+        registers[: self._arity] = leaves
+        for node, target, read, keywords, constants, dtype, register in self._steps:
+            if node in held:
+                registers[register] = held[node]
+                continue
+            args = read(registers)
+            if dtype is not None and isinstance(args[0], Tensor):
+                registers[register] = args[0].to(dtype)
+                continue
+            result = target(*args, **(constants if keywords is None else keywords(registers)))
+            registers[register] = widened(result) if self._wide else result
+        outputs: Sequence[Tensor] = self._filled(self._output, registers)
+        return outputs
+
+    def results(self) -> Mapping[fx.Node, Any]:
+        """What every step of the last run gave, as far as it came."""
+        return {node: own for node, register in self._of.items() if (own := self._values[register]) is not _NOT_RUN}
+
+
+_NOT_RUN: Final = object()
+
+
+def _holds_node(value: Any) -> bool:
+    seen: list[fx.Node] = []
+    mapped_nodes(value, seen.append)
+    return bool(seen)
+
+
+def _widened(arguments: Any) -> Any:
+    """Arguments of a call with the dtypes that they name widened."""
+    return mapped(arguments, torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
+
+
+def widened(result: Any) -> Any:
+    """The result of a call with its tensors in float64 or complex128; integers and booleans as they are."""
+    if type(result) is Tensor:
+        return result if result.dtype not in _WIDER else to_double(result)
+    if any(tensor.dtype in _WIDER for tensor in tensors_in(result)):
+        return mapped(result, Tensor, to_double)
+    return result
+
+
+class Interpreter(fx.Interpreter):
+    """Walks the graph of `point`'s Function, where its steps are looked at one by one.
+
+    `run` and `run_node` are those of the base class without its progress bar, its tracing, and its traces in messages.
     """
 
     def __init__(self, point: Point) -> None:
         super().__init__(torch.nn.Module(), garbage_collect_values=False, graph=point.function.graph)
         self.point = point
-        self.held: Mapping[fx.Node, Any] = {}
         self._order = tuple(point.function.graph.nodes)
 
     def run(self, *args: Any, **_: Any) -> Any:
@@ -248,8 +323,6 @@ class Interpreter(fx.Interpreter):
             return next(self.args_iter)
         if node.op == "output":
             return self.map_nodes_to_values(node.args[0], node)
-        if node in self.held:
-            return self.held[node]
         return self.point.call(node, *self.fetch_args_kwargs_from_env(node))
 
 
