@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -132,18 +132,15 @@ class Point:
         """The calls, in the order in which they run."""
         return [node for node in self.function.graph.nodes if node.op == "call_function"]
 
-    @contextmanager
-    def ready(self) -> Iterator[None]:
+    def ready(self) -> AbstractContextManager[None]:
         """Random numbers as the query's seed gives them, and the default dtype of the point; both put back afterwards."""
-        before = torch.get_default_dtype()
-        with torch.random.fork_rng(devices=self._devices, enabled=self.function.random):
-            if self.function.random:
-                seed_generators(self._seed)
-            torch.set_default_dtype(self._default)
-            try:
-                yield
-            finally:
-                torch.set_default_dtype(before)
+        return self._seeded() if self.function.random else floating_default(self._default)
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=self._devices), floating_default(self._default):
+            seed_generators(self._seed)
+            yield
 
     def random_state(self) -> list[Tensor]:
         if not self.function.random:
@@ -172,7 +169,7 @@ class Point:
         """
         self.forwards += 1
         own = [leaves.get(name, self.leaves[name]) for name in self.function.leaves]
-        with self.ready() if self.function.random else floating_default(self._default):
+        with self.ready():
             return self._registers.run(own, held or {})
 
     def in_order(self) -> Iterator[tuple[fx.Node, Any]]:
