@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-JSON_DEPTH_LIMIT: Final = 100  # a tensor of the highest rank nests 32 lists; far from where a recursive reader fails. Chosen
-TENSOR_COUNT_LIMIT: Final = 256  # of a query: weights and biases of some hundred layers; chosen
+JSON_DEPTH_LIMIT: Final = 100  # the examples nest 7 levels at most, a tensor of the highest rank 32 lists; three times that
+TENSOR_COUNT_LIMIT: Final = 256  # of a query: pasted programs have 34 weights and 7 inputs at most, a sixth of it
 HEADER_LIMIT_BYTES: Final = 1 << 20  # a safetensors header
-NAME_LIMIT: Final = 128  # of a tensor, an operation or a label, in characters; chosen
+NAME_LIMIT: Final = 128  # of a tensor, an operation or a label, in characters: the longest operation's has 47, 2.7 times less
 
 
 @dataclass(frozen=True, slots=True)

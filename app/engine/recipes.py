@@ -48,7 +48,7 @@ _BRIEF_FLOPS: Final = 1e5  # at the slowest, some 1e8 a second where each is a `
 # Of all recipes of a worker: their tensors and texts; a graph and what stands around it are some 8 kB.
 _GRAPH_BYTES: Final = 8 << 10
 _COUNT_LIMIT: Final = 512  # 4 MB of graphs
-_BYTES_LIMIT: Final = 32 << 20  # chosen: little beside the memory that a worker has for its queries
+_BYTES_LIMIT: Final = 32 << 20  # 690 of the median pasted program (48 kB), 89 of the largest 5% (374)
 # Signatures that came once, 8 bytes and a dict's entry each.
 _SEEN_LIMIT: Final = 4096
 

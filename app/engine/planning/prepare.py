@@ -27,7 +27,7 @@ from app.program.function import Function, Initial
 from app.program.functions import Functions
 from app.query import Query, TensorData
 
-# Of the graphs of all signatures that are remembered, in each worker. Chosen: some 500 of 20 steps.
+# Of the graphs of all signatures that are remembered, in each worker: 580 of the median pasted program (57 kB), 73 of the largest 5% (457).
 _BYTES_LIMIT: Final = 32 << 20
 # A program that branches is read once for each sample of a batch; more than this would take seconds.
 _BRANCHED_SAMPLES: Final = 256

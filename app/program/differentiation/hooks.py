@@ -39,7 +39,7 @@ _KEEPING: Final = (
     "write",
 )
 _OWN: Final = "of_hook"  # marks the steps of which a hook's own is made
-_LIMIT: Final = 64  # hooks of one program, each a function that is read at every backward pass; chosen
+_LIMIT: Final = 64  # hooks of one program, each a function that is read at every backward pass; pasted ones have 2 at most
 
 
 @dataclass(slots=True, eq=False)

@@ -20,7 +20,7 @@ from app.program.semantics.trace import Trace
 # Signs whose derivatives need no number of theirs, so that PyTorch has nothing to free; of names the catalogue says so.
 _SIGNS_SAVING_NOTHING: Final = ("+", "-", "-x", "[]")
 
-_CALLS: Final = 32  # of `backward()`, that are looked at: a loop says the same of each; chosen
+_CALLS: Final = 32  # of `backward()`, that are looked at: pasted programs write 3 at most, and a loop says the same of each
 
 
 class Leaves:

@@ -15,7 +15,7 @@ Module = LayerValue | Instance
 Invoke = Callable[[Value, tuple[Value, ...]], Value]
 REGISTER: Final = {"register_forward_hook": "hooks", "register_forward_pre_hook": "pre_hooks"}
 _BACKWARD: Final = ("register_full_backward_hook", "register_backward_hook", "register_full_backward_pre_hook")
-_LIMIT: Final = 64  # of one module, each a function that is read at every call; chosen
+_LIMIT: Final = 64  # of one module, each a function that is read at every call; pasted programs have 2 at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)

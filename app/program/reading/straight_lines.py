@@ -6,7 +6,7 @@ import ast
 from functools import lru_cache
 from typing import Final
 
-# Of programs that come again and again; chosen.
+# Of programs that come again and again: 0.3 MB of the median pasted one (246 bytes), 16 MB at most.
 _CACHE_LENGTH: Final = 1024
 # Operations of which a program's reading asks nothing but how many axes their tensors have. Others may be so too.
 _OPERATIONS: Final = frozenset({

@@ -12,7 +12,7 @@ from typing import Any, Final
 from app.program.reading.source import Refusal
 from app.program.semantics.scopes import Scope
 
-# Classes above one class: each class keeps their order, so that a long tower would hold much memory; chosen.
+# Classes above one class, of which each keeps the order, so that a long tower would hold much memory. Pasted programs have 6 in all at most.
 CLASSES_ABOVE: Final = 200
 
 

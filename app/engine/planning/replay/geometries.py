@@ -10,7 +10,7 @@ from torch import Tensor
 
 from app.engine.planning.bounded_counter import SMALL_BYTES, UnboundedError
 
-# Chosen: of some 200 plans of 20 shapes each, 4 MB; beyond all are forgotten, which costs the next plans some µs a step.
+# 4 MB, 256 plans of the median pasted program (16 steps), 30 of the largest 5% (135); beyond, all are forgotten: some µs a step.
 _LIMIT: Final = 4096
 
 

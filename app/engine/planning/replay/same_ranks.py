@@ -13,7 +13,7 @@ from app.engine.planning.build import Built, Real, function_bytes, leaves_of, li
 from app.engine.planning.replay.reading import Reading, Shapes
 from app.query import Query
 
-# Of all graphs: chosen, some 500 programs of 20 steps, which the signatures of Preparer mostly share.
+# Of all graphs, which the signatures of Preparer mostly share: as many as there.
 _BYTES_LIMIT: Final = 32 << 20
 # Of one text: as many lengths of its loops are kept. Chosen: to look which holds takes some µs.
 _READINGS: Final = 8
