@@ -13,10 +13,10 @@ from app.engine.stepwise.read_triangles import as_read
 from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
-# (the step's node, its matrix, its result, the calls that derivatives pass) → for each matrix whether it is one of those, or a number that
-# says how near it is to one; no value is looked at, so that it holds under vmap.
 # How PyTorch names the matrix where arguments are written by name (torch.linalg: `A`; elsewhere `input`; a method's `self`).
 _FIRST: Final = ("A", "input", "self")
+# (the step's node, its matrix, its result, the calls that derivatives pass) → for each matrix whether it is one of those, or a number that
+# says how near it is to one; no value is looked at, so that it holds under vmap.
 MatrixTest = Callable[[fx.Node, Tensor, Any, Collection[fx.Node]], Tensor]
 
 

@@ -192,8 +192,8 @@ def sides(rise: Rise, noise: float, steps: Sequence[float]) -> Sides:
     return Sides(*each)
 
 
-def settled(quotients: Tensor, noise: Tensor, steps: Tensor, order: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of quotients over shrinking steps, shape [steps, rows]: for each row the value of least doubt, that doubt, and the step it is of.
+def settled(quotients: Tensor, noise: Tensor, steps: Tensor, order: int) -> Settled:
+    """Where quotients over shrinking steps, shape [steps, rows], settle.
 
     What a quotient may be off by is what the quotients of finer steps, and their extrapolations (Richardson), differ from it by beyond
     their noise: two coarse steps that agree by chance, as those of cos at 1e8, are not believed, nor is a plateau of coarse ones:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from app.program.reading.source import RaisedError, Refusal
@@ -124,40 +125,28 @@ def members(invoke: Invoke, value: Instance, trying: Callable[[int], Any]) -> An
     function = special(value, "__iter__")
     if function is not None:
         begun = invoke(function, ())
-        return begun if special(begun, "__next__") is None else _taken(invoke, begun, trying)
-    return None if special(value, "__getitem__") is None else _indexed(invoke, value, trying)
-
-
-def _taken(invoke: Invoke, value: Instance, trying: Callable[[int], Any]) -> Any:
-    while True:
-        trying(1)
-        try:
-            member = invoke(special(value, "__next__"), ())
-        except RaisedError as error:
-            if error.raises == "StopIteration":
-                return
-            raise
-        finally:
-            trying(-1)
-        yield member
-
-
-def _indexed(invoke: Invoke, value: Instance, trying: Callable[[int], Any]) -> Any:
+        if special(begun, "__next__") is None:
+            return begun
+        return _until_raised(lambda _: invoke(special(begun, "__next__"), ()), ("StopIteration",), trying)
+    if special(value, "__getitem__") is None:
+        return None
     length = special(value, "__len__")
     if length is not None:
-        for index in range(invoke(length, ())):
-            yield invoke(special(value, "__getitem__"), (index,))
-        return
-    index = 0
-    while True:
+        return (invoke(special(value, "__getitem__"), (index,)) for index in range(invoke(length, ())))
+    ends = ("IndexError", "StopIteration")
+    return _until_raised(lambda index: invoke(special(value, "__getitem__"), (index,)), ends, trying)
+
+
+def _until_raised(member: Callable[[int], Value], ends: tuple[str, ...], trying: Callable[[int], Any]) -> Iterator[Value]:
+    """`member(0)`, `member(1)`… until one raises an exception named in `ends`."""
+    for index in itertools.count():
         trying(1)
         try:
-            member = invoke(special(value, "__getitem__"), (index,))
+            value = member(index)
         except RaisedError as error:
-            if error.raises in ("IndexError", "StopIteration"):
+            if error.raises in ends:
                 return
             raise
         finally:
             trying(-1)
-        yield member
-        index += 1
+        yield value

@@ -21,6 +21,12 @@ _aten: Final = torch.ops.aten
 # By the ranks of the two tensors.
 _PRODUCTS: Final[dict[tuple[int, int], Any]] = {(2, 2): _aten.mm.default, (2, 1): _aten.mv.default, (1, 1): _aten.dot.default}
 
+_MAKERS: Final[dict[Any, Any]] = {
+    torch.ones: _aten.ones.default, torch.zeros: _aten.zeros.default, torch.eye: _aten.eye.default,
+}  # fmt: skip
+# What `conv2d` takes behind its tensors, and what it takes where that is left out.
+_CONVOLUTION: Final[dict[str, Any]] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
 
 def counted(target: Any, func: Any) -> Direct:
     """Of a kernel whose result is no larger than its first two arguments broadcast together."""
@@ -127,7 +133,7 @@ def product(target: Any, left_rank: int, right_rank: int) -> Direct | None:
 
     if func is not None:
         return run
-    if left_rank == right_rank >= 3:  # ranks
+    if left_rank == right_rank >= 3:
         return _product_of_stacks
     return _product_of_stack if (left_rank, right_rank) == (3, 2) else run_row if (left_rank, right_rank) == (1, 2) else None
 
@@ -234,37 +240,26 @@ def maker(node: fx.Node) -> Direct | None:
     return run if func is not None and node.args and node.kwargs.keys() <= {"dtype"} else None
 
 
-_MAKERS: Final[dict[Any, Any]] = {
-    torch.ones: _aten.ones.default,
-    torch.zeros: _aten.zeros.default,
-    torch.eye: _aten.eye.default,
-}
-
-
 def convolution(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
     """`conv2d` of a batch."""
     ranks = [tensor.dim() for tensor in tensors]
     plain = node.args[len(tensors) :]
-    names = ("stride", "padding", "dilation", "groups")
     are_plain = ranks in ([4, 4], [4, 4, 1]) and all(map(_is_pair, (*plain, *node.kwargs.values())))
-    return _convolution if are_plain and len(plain) <= len(names) and node.kwargs.keys() <= set(names) else None
+    return _convolution if are_plain and len(plain) <= len(_CONVOLUTION) and node.kwargs.keys() <= _CONVOLUTION.keys() else None
 
 
 def _convolution(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     data, weight, *rest = args
     bias = rest.pop(0) if rest and isinstance(rest[0], Tensor) else None
-    options = dict(zip(("stride", "padding", "dilation", "groups"), rest, strict=False)) | kwargs
-    stride, padding, dilation = [_pair(options.get(name, default)) for name, default in _CONVOLVED]
+    options = _CONVOLUTION | dict(zip(_CONVOLUTION, rest, strict=False)) | kwargs
+    stride, padding, dilation = [_pair(options[name]) for name in ("stride", "padding", "dilation")]
     around = [extent + 2 * added for extent, added in zip(data.shape[2:], padding, strict=True)]
     if not (counter.fits(data.shape[0] * weight.shape[0] * math.prod(around)) and counter.fits(_elements(args))):
         return NotImplemented  # no result is larger; PyTorch says how large it is
     result = functional.conv2d(*args, **kwargs)
-    sent = data, weight, bias, stride, padding, dilation, False, [0, 0], options.get("groups", 1)
+    sent = data, weight, bias, stride, padding, dilation, False, [0, 0], options["groups"]
     counter.count(_aten.convolution.default, sent, {}, result)
     return result
-
-
-_CONVOLVED: Final = (("stride", 1), ("padding", 0), ("dilation", 1))
 
 
 def max_pool(node: fx.Node, tensors: list[Tensor]) -> Direct | None:

@@ -25,6 +25,8 @@ _LIMIT: Final = 4096
 # Of arguments of a call, and tensors that it makes, that are remembered: a text may have thousands. Pasted programs' calls have 24 at most.
 _MEMBERS: Final = 64
 _LENGTH: Final = 64  # of a text among them, and bits of a whole number
+# What an argument may be, besides tensors, lists and slices.
+_PLAIN: Final = (int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.memory_format, torch.layout)
 # Names of functions of `torch` that are methods of tensors too, and of methods alone, that stand in the set below.
 _OF_BOTH: Final = (
     "tanh", "exp", "log", "sin", "cos", "sqrt", "sigmoid", "relu", "sum", "mean", "abs", "neg", "log1p", "expm1", "erf",
@@ -161,9 +163,6 @@ def _is_floating(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.is_floating_point()
     return isinstance(value, tuple | list) and all(map(_is_floating, value))
-
-
-_PLAIN: Final = (int, float, bool, str, type(None), type(...), torch.dtype, torch.device, torch.memory_format, torch.layout)
 
 
 def _plain(value: Any, positions: dict[fx.Node, int]) -> Any:
