@@ -20,7 +20,7 @@ META_LIMIT_BYTES: Final = 64 << 10  # twice what the headers of a request may ha
 BODY_LIMIT_BYTES: Final = 1 << 40  # above any machine's memory: a header that says more is garbage
 # Bodies from this size on are received straight into memory of their own instead of through the scratch buffer.
 LARGE_BYTES: Final = 64 << 10
-SCRATCH_BYTES: Final = 256 << 10  # so that several small frames come with one system call; chosen
+SCRATCH_BYTES: Final = 256 << 10  # so that several small frames come with one call: 400 of the longest example (580 bytes)
 
 
 class Kind(IntEnum):

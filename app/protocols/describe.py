@@ -9,7 +9,7 @@ from typing import Any, Final
 from app.errors import PullbackError
 from app.query import Parameter
 
-_TEXT_LIMIT: Final = 64  # characters of what a client sent that a refusal shows again; chosen
+_TEXT_LIMIT: Final = 64  # characters of what a client sent that a refusal shows again: the longest operation's name has 47
 
 
 def describe(value: Any) -> str:

@@ -14,7 +14,7 @@ from app.program.interpreting.state import State
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value, is_tensor
 
-_LIMIT: Final = 8  # gradients that are told of, as many as a person reads; chosen
+_LIMIT: Final = 8  # gradients that are told of: pasted programs read 12 at most, 99% of them 4
 _READS: Final = 64  # times that gradients are read for it: each adds steps to the program; pasted ones write 12 at most
 _PLAIN: Final = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.expr_context)
 
