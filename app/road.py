@@ -233,16 +233,19 @@ class Road:
         labels: Mapping[str, str],
     ) -> None:
         """Keep the recipe of a query just answered, if it answers this very query with the same bytes."""
-        # What overflows says so at each point for itself: no recipe is learned where it did.
-        is_certain = cutting is not None and not any(note.code == "non_finite" for note in answer.notes)
-        recipe = self._engine.recipe(query, repetition.names) if is_certain else None
+        if any(note.code == "non_finite" for note in answer.notes):
+            return  # what overflows says so at each point for itself, and this point says nothing of others
+        recipe = None if cutting is None else self._engine.recipe(query, repetition.names)
         cut = None if recipe is None or cutting is None else cutting(answer)
-        prepared = (
-            None if recipe is None or cut is None else PreparedReply(recipe, cut.joined, cut.media_type, cut.headers, labels)
-        )
-        repeated = None if prepared is None else self.repeated(prepared, repetition)
-        is_same = repeated is not None and b"".join(repeated.buffers) == body
-        self.recipes.add(repetition.signature, prepared if is_same else None, len(body) + repetition.size)
+        if recipe is None or cut is None:
+            self.recipes.add(repetition.signature, None)
+            return
+        prepared = PreparedReply(recipe, cut.joined, cut.media_type, cut.headers, labels)
+        repeated = self.repeated(prepared, repetition)
+        if repeated is not None and b"".join(repeated.buffers) == body:
+            self.recipes.add(repetition.signature, prepared, sum(map(len, cut.pieces)))
+        else:
+            self.recipes.failed(repetition.signature)
 
     def _answer(self, asked: Asked) -> tuple[Query, Answer]:
         """The query that was answered, and its answer."""

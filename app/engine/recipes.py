@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import cmath
 from array import array
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from app.engine.autodiff.unit_rows import UnitRows, hessian, hessian_product, ja
 from app.engine.joint.proof import Batching, Joint, prove
 from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
+from app.engine.joint.seen_signatures import SeenSignatures, held_bytes
 from app.engine.joint.stacks import Stacks
 from app.engine.joint.witnesses import Watch, watch
 from app.engine.planning.build import function_bytes, leaves_of
@@ -49,8 +49,6 @@ _BRIEF_FLOPS: Final = 1e5  # at the slowest, some 1e8 a second where each is a `
 _GRAPH_BYTES: Final = 8 << 10
 _COUNT_LIMIT: Final = 512  # 4 MB of graphs
 _BYTES_LIMIT: Final = 32 << 20  # 690 of the median pasted program (48 kB), 89 of the largest 5% (374)
-# Signatures that came once, 8 bytes and a dict's entry each.
-_SEEN_LIMIT: Final = 4096
 
 Numbers: TypeAlias = "array[float] | array[int] | memoryview"
 
@@ -345,7 +343,7 @@ class Recipes:
         self.proofs = Proofs()
         self.by_signature: BoundedCache[Hashable, tuple[PreparedReply | None, int]]
         self.by_signature = BoundedCache(_BYTES_LIMIT, itemgetter(1), _COUNT_LIMIT)
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._signatures = SeenSignatures()
 
     def __len__(self) -> int:
         """Recipes, without the signatures that have none."""
@@ -360,21 +358,19 @@ class Recipes:
 
     def is_due(self, signature: Hashable) -> bool:
         """Whether this signature comes for the second time: then it is worth a recipe. Where it turned out to have none, it is not."""
-        if signature in self.by_signature:
-            return False
-        mark = hash(signature)
-        if mark in self._seen:
-            del self._seen[mark]
-            return True
-        self._seen[mark] = None
-        if len(self._seen) > _SEEN_LIMIT:
-            self._seen.popitem(last=False)
-        return False
+        return signature not in self.by_signature and self._signatures.is_second(signature)
 
-    def add(self, signature: Hashable, prepared_reply: PreparedReply | None, size: int) -> None:
-        """Keep a recipe, or that there is none; `size`: bytes of the signature and of what belongs to it."""
-        size += _GRAPH_BYTES + (0 if prepared_reply is None else prepared_reply.recipe.bytes)
+    def add(self, signature: Hashable, prepared_reply: PreparedReply | None, size: int = 0) -> None:
+        """Keep a recipe, or that there is none; `size`: bytes of what is said around its numbers."""
+        size += held_bytes(signature)
+        if prepared_reply is not None:
+            size += _GRAPH_BYTES + prepared_reply.recipe.bytes
         self.by_signature.keep(signature, (prepared_reply, size))
+
+    def failed(self, signature: Hashable) -> None:
+        """A recipe did not answer the query that it was made of: it is tried again when the signature has come twice more, some times."""
+        if not self._signatures.failed(signature):
+            self.add(signature, None)
 
     def note(self, signature: Hashable, prepared_reply: PreparedReply, numbers: Sequence[Numbers], seconds: float) -> None:
         """A query of this signature was answered by its recipe, computed in so many seconds."""

@@ -94,14 +94,12 @@ class Repetition:
         signature: equal for queries that differ in nothing but numbers of their tensors; hashable.
         numbers: of each tensor or list of tensors, row-major, the inputs before the cotangents and these before the
             tangents, each in the order of the body.
-        size: bytes of the body, of a binary one without its tensors.
         names: of a binary body, its tensors' places in the query (`inputs.x`), in the order of `numbers`.
         value: of a body in JSON, what it spells, as `Message` has it.
     """
 
     signature: tuple[Any, ...]
     numbers: tuple[Numbers, ...]
-    size: int
     names: tuple[str, ...] | None = None
     value: dict[str, Any] | None = None
 

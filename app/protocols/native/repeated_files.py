@@ -45,7 +45,6 @@ def taking_apart(message: Message) -> BodyTakenApart | None:
         return Repetition(
             (headers, len(body), header),
             tuple([data[begin:end] for _, begin, end in spans]),
-            len(header),
             tuple([name for name, _, _ in spans]),
         )
 

@@ -58,12 +58,12 @@ def _taken_apart(body: Buffer) -> Repetition | None:
     # A name that stands in a string or deeper makes the whole road answer, which is never wrong.
     value = None if not text or any(name in text for name in _NEVER_WRITTEN) else plain_object(text)
     try:
-        return None if value is None else _of_object(value, len(body))
+        return None if value is None else _of_object(value)
     except (ValueError, OverflowError, PullbackError):
         return None
 
 
-def _of_object(value: dict[str, Any], size: int) -> Repetition | None:
+def _of_object(value: dict[str, Any]) -> Repetition | None:
     signature: list[Any] = []
     numbers: dict[str, list[Numbers]] = {field: [] for field in _TENSOR_FIELDS}
     for field, member in value.items():
@@ -76,7 +76,7 @@ def _of_object(value: dict[str, Any], size: int) -> Repetition | None:
             signature.append((repr(member),))  # tells 1, 1.0 and true apart, which are equal
         elif type(member) is not dict or not _taken(member, signature, numbers[field]):
             return None
-    return Repetition(tuple(signature), tuple(chain.from_iterable(numbers.values())), size, value=value)
+    return Repetition(tuple(signature), tuple(chain.from_iterable(numbers.values())), value=value)
 
 
 def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]) -> bool:

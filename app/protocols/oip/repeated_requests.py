@@ -44,12 +44,12 @@ def _taken_apart(head: tuple[str | None, ...], length: int | None, sent: Buffer)
     text, tail = (body, b"") if length is None else (body[:length], body[length:])
     value = plain_object(text)
     try:
-        return None if value is None else _of_object(value, tail, head, len(body))
+        return None if value is None else _of_object(value, tail, head)
     except (ValueError, OverflowError, TypeError, PullbackError):
         return None
 
 
-def _of_object(value: dict[str, Any], tail: bytes, head: tuple[str | None, ...], size: int) -> Repetition | None:
+def _of_object(value: dict[str, Any], tail: bytes, head: tuple[str | None, ...]) -> Repetition | None:
     signature: list[Any] = [*head]
     inputs: list[Numbers] = []
     cotangents: list[Numbers] = []
@@ -66,7 +66,7 @@ def _of_object(value: dict[str, Any], tail: bytes, head: tuple[str | None, ...],
                 return None
             (cotangents if name.startswith(_COTANGENT) else inputs).append(numbers)
             signature += (name, repr(tensor.get("shape")), sign)
-    return None if tail else Repetition(tuple(signature), (*inputs, *cotangents), size, value=value)
+    return None if tail else Repetition(tuple(signature), (*inputs, *cotangents), value=value)
 
 
 def _numbers(tensor: dict[str, Any], tail: bytes) -> tuple[Numbers | None, Any, bytes]:
