@@ -29,6 +29,7 @@ from app.front.endpoints.protocol_endpoints import ProtocolEndpoints
 from app.front.endpoints.query_endpoint import QueryEndpoint
 from app.front.http import http_refusals
 from app.front.http.exchange import problem
+from app.front.http.http_refusals import PAGE_METHODS
 from app.front.http.responses import retry_after
 from app.front.http.wire import REQUEST_ID
 from app.front.membership import Membership
@@ -47,8 +48,6 @@ from app.protocols.registry import PROTOCOLS
 from app.settings import Settings
 
 _STDOUT: Final = 1  # POSIX
-# Of every page; what takes POST is led past the pages by the middleware.
-_ALLOWED: Final = "GET, HEAD"
 
 
 class Application:
@@ -106,11 +105,12 @@ class Application:
         endpoints: dict[str, Endpoint] = {"/v1/query": QueryEndpoint(admission), "/v1/queries": BatchEndpoint(admission)}
         self._protocols = [ProtocolEndpoints(protocol, admission, self._counts_of_all) for protocol in PROTOCOLS]
         foreign: dict[str, Endpoint] = {endpoints.protocol.name: endpoints for endpoints in self._protocols}
-        self._outermost = middleware = Middleware(self._pages, endpoints, foreign, self._settings, recorder)
+        probes = health.probes(admission)
+        self._outermost = middleware = Middleware(self._pages, endpoints, foreign, probes, self._settings, recorder)
         self.direct_queries = DirectQueries(admission, middleware, self._protocols)
         keyless = self._settings.model_copy(update={"api_keys": ()})
-        self._monitoring.include_router(health.router(admission, self._metrics))
-        self._outermost_of_monitoring = Middleware(self._monitoring, {}, {}, keyless, recorder)
+        self._monitoring.include_router(health.router(self._metrics))
+        self._outermost_of_monitoring = Middleware(self._monitoring, {}, {}, probes, keyless, recorder)
         self.admission = admission
         catalogue_pages.load()
         # What is here now stays; without this each full collection would walk through it, for tens of milliseconds.
@@ -145,7 +145,7 @@ class Application:
         return exposition.text(exposition.families(await self._counts_of_all(), known))
 
     def _add_routes(self, admission: Admission) -> None:
-        self._pages.include_router(health.router(admission, self._metrics))
+        self._pages.include_router(health.router(self._metrics))
         self._pages.include_router(catalogue_pages.router(admission.pool))
         self._pages.include_router(limits_page.router(admission.pool, self._settings, self._budget))
         schema = orjson.dumps(document(__version__))
@@ -173,7 +173,7 @@ def _handle_errors(pages: FastAPI) -> None:
     @pages.exception_handler(HTTPException)
     async def without_route(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            return _problem(request, http_refusals.method_not_allowed(request.method, _ALLOWED), {"Allow": _ALLOWED})
+            return _problem(request, http_refusals.method_not_allowed(request.method, PAGE_METHODS), {"Allow": PAGE_METHODS})
         return _problem(request, http_refusals.not_found(request.url.path))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,9 +17,10 @@ from app.front.http import http_refusals
 from app.front.http.body import ClientGoneError
 from app.front.http.codings import content_encoding
 from app.front.http.exchange import CLIENT_GONE, REFUSED, Exchange, RequestIds
-from app.front.http.http_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT, headers_too_large
+from app.front.http.http_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT, PAGE_METHODS, headers_too_large
 from app.front.http.wire import REQUEST_ID, WIRE
 from app.front.observability.request_recorder import RequestRecorder
+from app.protocols.content import JSON
 from app.protocols.registry import PUBLIC_PATHS, protocol_of
 from app.settings import Settings
 
@@ -39,6 +40,7 @@ class Middleware:
     Arguments:
         endpoints: path → the endpoint that takes `POST` there.
         foreign: name of a foreign protocol → what takes everything at its addresses.
+        probes: path → what gives the JSON that is answered there, or raises PullbackError; asked every few seconds by an orchestrator.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Middleware:
         inner: ASGIApp,
         endpoints: Mapping[str, Endpoint],
         foreign: Mapping[str, Endpoint],
+        probes: Mapping[str, Callable[[], bytes]],
         settings: Settings,
         recorder: RequestRecorder,
     ) -> None:
         self._inner = inner
         self._endpoints = endpoints
         self._foreign = foreign
+        self._probes = probes
         self._recorder = recorder
         self._keys = ApiKeys(settings.api_keys)
         self._origins = Origins(settings.host, settings.allowed_origins, settings.allowed_hosts)
@@ -106,12 +110,21 @@ class Middleware:
             return
         self._check_key(exchange)
         endpoint = self._endpoints.get(exchange.path)
-        if endpoint is None:
+        if exchange.path in self._probes:
+            await self._probe(exchange, self._probes[exchange.path])
+        elif endpoint is None:
             await self._elsewhere(exchange, receive)
         elif exchange.method == "POST":
             await endpoint(exchange, receive)
         else:
             await exchange.refuse(http_refusals.method_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
+
+    async def _probe(self, exchange: Exchange, body: Callable[[], bytes]) -> None:
+        if exchange.method in ("GET", "HEAD"):
+            await exchange.respond(200, JSON.encode(), body())
+        else:
+            refusal = http_refusals.method_not_allowed(exchange.method, PAGE_METHODS)
+            await exchange.refuse(refusal, [(b"allow", PAGE_METHODS.encode())])
 
     async def _elsewhere(self, exchange: Exchange, receive: Receive) -> None:
         """A foreign protocol's address, or a page."""

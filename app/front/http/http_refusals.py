@@ -10,6 +10,8 @@ HEADER_COUNT_LIMIT: Final = 100  # Apache's default (LimitRequestFields)
 HEADER_BYTES_LIMIT: Final = 32 << 10  # nginx's default for large headers: four buffers of 8 kB (large_client_header_buffers)
 # Triton's cap on the chunks of one body, after CVE-2025-23310.
 CHUNK_LIMIT: Final = 65_536
+# Of every page; what takes POST is led past the pages by the middleware.
+PAGE_METHODS: Final = "GET, HEAD"
 
 
 def headers_too_large() -> PullbackError:
