@@ -83,7 +83,7 @@ def _eps(tensor: Tensor) -> float:
 
 
 def close(actual: Tensor, expected: Tensor, eps: float | None = None) -> bool:
-    """Whether the two are the same but for a thousand roundings: what is wrong here is wrong by the size of an entry.
+    """Whether the two are the same but for a thousand roundings, 16 in half precision: what is wrong here is wrong by the size of an entry.
 
     False where one of them is not finite. `eps`: the precision, where it is not that of `actual`'s dtype.
     """
@@ -91,7 +91,7 @@ def close(actual: Tensor, expected: Tensor, eps: float | None = None) -> bool:
         return True
     error = float((actual - expected).abs().max())
     scale = float(torch.maximum(actual.abs().max(), expected.abs().max()))
-    return _is_within(error, scale, torch.finfo(actual.dtype).eps if eps is None else eps)
+    return _is_within(error, scale, _eps(actual) if eps is None else eps)
 
 
 def are_close(pairs: Sequence[Tensor]) -> bool:
@@ -105,7 +105,7 @@ def _are_close_in_numpy(actual: Tensor, expected: Tensor) -> bool:
     with np.errstate(all="ignore"):
         error = float(np.abs(left - right).max())
         scale = max(float(np.abs(left).max()), float(np.abs(right).max()))
-    return _is_within(error, scale, torch.finfo(actual.dtype).eps)
+    return _is_within(error, scale, _eps(actual))
 
 
 def _is_within(error: float, scale: float, eps: float) -> bool:

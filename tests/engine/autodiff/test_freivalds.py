@@ -35,6 +35,16 @@ def test_a_wrong_row_is_seen() -> None:
         certify((endless,), (combined(rows),))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_wrong_row_is_seen_in_half_precision(dtype: torch.dtype) -> None:
+    rows = torch.eye(4, dtype=dtype)
+    single = combined(rows)
+    certify((rows,), (single * (1 + torch.finfo(dtype).eps),))
+    rows[1, 2] = 0.5
+    with pytest.raises(UncertifiedError):
+        certify((rows,), (single,))
+
+
 def test_the_first_sample_must_be_what_it_is_alone() -> None:
     tree = {"vjp": {"x": torch.tensor([[1.0, float("nan")], [3.0, 4.0]])}}
     certify_sample(tree, 0, {"vjp": {"x": torch.tensor([1.0, float("nan")])}})
