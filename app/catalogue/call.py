@@ -10,6 +10,7 @@ import torch
 import torch.nn.utils.rnn
 from torch import Tensor
 
+from app.catalogue.better.mixed_powers import power
 from app.catalogue.better_rules import BETTER
 from app.catalogue.bind import Bound, Leaf
 from app.catalogue.entry import Operation
@@ -33,6 +34,11 @@ def target(operation: Operation) -> Callable[..., Any]:
         PullbackError: `unknown_operation` where this PyTorch does not have it.
     """
     return BETTER.get(operation.path) or _walk(operation.path)
+
+
+def called(operation: Operation) -> Callable[..., Any]:
+    """`target`, or what stands in its place for tensors of some dtypes, where these are not known yet. Raises as `target`."""
+    return power if operation.path == "pow" else target(operation)
 
 
 @lru_cache(maxsize=4096)
@@ -62,7 +68,7 @@ def prepared(bound: Bound, names: Sequence[str], *, public: bool = False) -> Cal
     Arguments:
         public: PyTorch's own function, also where another stands in its place.
     """
-    function = _walk(bound.operation.path) if public else target(bound.operation)
+    function = _walk(bound.operation.path) if public else called(bound.operation)
     positions = {name: index for index, name in enumerate(names)}
     args, kwargs = _values(bound)
     leading = [positions[value] for value in args if isinstance(value, Leaf)]

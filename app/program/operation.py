@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from app.catalogue.bind import Bound, Leaf, bind
-from app.catalogue.call import Drawing, arguments, prepared, target
+from app.catalogue.call import Drawing, arguments, called, prepared
 from app.catalogue.entry import Operation, Signature
 from app.catalogue.kernels.ranks import check_arguments, check_result
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
@@ -169,7 +169,7 @@ def _graph(
         copy.meta["step"], copy.meta["val"] = step, leaves[name]
         nodes[name] = copy
     args, kwargs = arguments(bound, nodes.__getitem__)
-    call = graph.call_function(target(bound.operation), tuple(args), kwargs)
+    call = graph.call_function(called(bound.operation), tuple(args), kwargs)
     call.meta["step"], call.meta["val"] = step, result
     picks: dict[_Path, fx.Node] = {(): call}
 

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
+from app.catalogue.better.mixed_powers import POWERS, rightly
 from app.program.classes import special_methods
 from app.program.errors import sentence
 from app.program.function import Step
@@ -18,7 +19,7 @@ from app.program.packages import formatting
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
-from app.program.semantics.graph_values import MultiOutput, Value, is_tensor
+from app.program.semantics.graph_values import MultiOutput, Value, examples_of, is_tensor
 from app.program.semantics.randomness import SEEDING
 from app.program.semantics.static import named
 from app.program.semantics.values import CHECKED, Foreign, FunctionValue, Named, plain_member
@@ -376,5 +377,6 @@ class Reader(Displays):
         **more: Any,
     ) -> Value:
         self.trace.place = self._place(node)
+        target = rightly(target, examples_of(args), examples_of([*kwargs.values()])) if target in POWERS else target
         call = functools.partial(self.trace.call, Step(*self.trace.place, operation), target, args, kwargs, **more)
         return self.reads.attempted(operation, (args, kwargs), call) if self.trying else call()

@@ -133,10 +133,8 @@ class Trace:
             tuple([lowered(value, self.read) for value in args]),
             {name: lowered(value, self.read) for name, value in (kwargs or {}).items()},
         )
-        copied = aliases.without_unseen_writes(
-            target, *arguments, lambda node: self._appended(step, torch.Tensor.clone, (self.now(node),), {})
-        )
-        arguments = copied or arguments
+        write = lambda node: self._appended(step, torch.Tensor.clone, (self.now(node),), {})  # noqa: E731
+        arguments = aliases.without_unseen_writes(target, *arguments, write) or arguments
         taken, named = arguments if exact else mapped_call(arguments, self._taken)
         node = self._appended(step, target, taken, named, random, usage)
         node.meta["arguments"] = arguments
