@@ -106,9 +106,17 @@ _HOOKS: Final = (
     case("h = relu(x)\nh.register_hook(lambda g: g / g.norm())\nreturn (h * w).sum()", XW, {"x": S, "w": D}),
     case("h = x.tanh()\nh.register_hook(lambda g: torch.nan_to_num(g))\nreturn (h * w).sum()", XW, {"x": D, "w": D}),
     case("h = x * 2\nh.register_hook(lambda g: g.sign())\nreturn (h * w).sum()", XW, {"x": S}),
-    case("class F1(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, a):\n        ctx.save_for_backward(a)\n        return a ** 3\n\n    @staticmethod\n    def backward(ctx, g):\n        (a,) = ctx.saved_tensors\n        return g * 3 * a\n\nreturn (F1.apply(x) * w).sum()", XW, {"x": S, "w": D}),
-    case("class F2(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, a):\n        ctx.save_for_backward(a)\n        return a ** 3\n\n    @staticmethod\n    def backward(ctx, g):\n        (a,) = ctx.saved_tensors\n        return g * 3 * a ** 2\n\nreturn (F2.apply(x) * w).sum()", XW, {"x": D, "w": D}),
-    case("class Rev(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, a):\n        return a.view_as(a)\n\n    @staticmethod\n    def backward(ctx, g):\n        return -g\n\nreturn (Rev.apply(x) * w).sum()", XW, {"x": S, "w": D}),
+    case("class F1(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, a):\n"
+        "        ctx.save_for_backward(a)\n        return a ** 3\n\n"
+        "    @staticmethod\n    def backward(ctx, g):\n        (a,) = ctx.saved_tensors\n        return g * 3 * a\n\n"
+        "return (F1.apply(x) * w).sum()", XW, {"x": S, "w": D}),
+    case("class F2(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, a):\n"
+        "        ctx.save_for_backward(a)\n        return a ** 3\n\n"
+        "    @staticmethod\n    def backward(ctx, g):\n        (a,) = ctx.saved_tensors\n        return g * 3 * a ** 2\n\n"
+        "return (F2.apply(x) * w).sum()", XW, {"x": D, "w": D}),
+    case("class Rev(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, a):\n        return a.view_as(a)\n\n"
+        "    @staticmethod\n    def backward(ctx, g):\n        return -g\n\n"
+        "return (Rev.apply(x) * w).sum()", XW, {"x": S, "w": D}),
 )
 # fmt: on
 CASES: Final[tuple[Case, ...]] = (*_MISSING, *_ZERO, *_NAN, *_HOOKS)

@@ -201,10 +201,7 @@ def _of_reciprocals(node: fx.Node) -> Iterator[Rewrite]:
 
 
 def _of_powers(node: fx.Node) -> Iterator[Rewrite]:
-    """xʸ − 1, a power of a product, and roots of sums of squares written as a power or of three terms."""
-    pair = difference(node)
-    if pair is not None and number(pair[1]) == 1 and is_call(pair[0], "pow") and len(pair[0].args) == 2:
-        yield Rewrite(node, tuple(pair[0].args), lambda x, y: torch.expm1(y * torch.log(x)), "expm1({1} * log({0}))")
+    """A power of a product, and roots of sums of squares written as a power or of three terms."""
     if is_call(node, "pow") and len(node.args) == 2:
         base: Any = node.args[0]
         exponent = node.args[1]
@@ -233,6 +230,60 @@ def _of_powers(node: fx.Node) -> Iterator[Rewrite]:
         )  # fmt: skip
 
 
+def _of_powers_near_one(node: fx.Node) -> Iterator[Rewrite]:
+    """xʸ − 1 and 1 − xʸ by expm1, of plain numbers too (2ˣ − 1), and (1 + x)ⁿ by log1p: what is added to 1 loses its digits there."""
+    pair = difference(node)
+    for power, one, sign in () if pair is None else ((pair[0], pair[1], 1), (pair[1], pair[0], -1)):
+        if number(one) != 1 or not is_call(power, "pow") or len(power.args) != 2:
+            continue
+        base, exponent = power.args
+        minus, by = "-" if sign < 0 else "", number(base)
+        if by is None:
+            text = f"{minus}expm1({{1}} * log({{0}}))"
+            yield Rewrite(node, (base, exponent), lambda x, y, s=sign: s * torch.expm1(y * torch.log(x)), text)
+        elif by > 0:
+            log = math.log(by)
+            text = f"{minus}expm1({{0}} * {log})"
+            yield Rewrite(node, (exponent,), lambda y, s=sign, b=log: s * torch.expm1(y * b), text)
+    if is_call(node, "pow") and len(node.args) == 2:
+        base, exponent = node.args
+        for one, step in terms(base):
+            if number(one) == 1 and number(step) is None:
+                yield Rewrite(node, (step, exponent), lambda d, n: torch.exp(n * torch.log1p(d)), "exp({1} * log1p({0}))")
+        less = difference(base)
+        if less is not None and number(less[0]) == 1 and number(less[1]) is None:
+            yield Rewrite(node, (less[1], exponent), lambda d, n: torch.exp(n * torch.log1p(-d)), "exp({1} * log1p(-{0}))")
+
+
+def _of_fractions_near_one(node: fx.Node) -> Iterator[Rewrite]:
+    """1/(1 + x) − 1 = −x/(1 + x), and its opposite."""
+    pair = difference(node)
+    for fraction, one, minus in () if pair is None else ((pair[0], pair[1], "-"), (pair[1], pair[0], "")):
+        parts = ratio(fraction) if number(one) == 1 else None
+        for unit, step in () if parts is None or number(parts[0]) != 1 else terms(parts[1]):
+            if number(unit) == 1 and number(step) is None:
+                sign = -1 if minus else 1
+                yield Rewrite(node, (step,), lambda d, s=sign: s * d / (1 + d), f"{minus}{{0}} / (1 + {{0}})")
+
+
+def _of_exponentials_of_logarithms(node: fx.Node) -> Iterator[Rewrite]:
+    """exp(log a + log b) = a·b, exp(log a − log b) = a/b; log of exp(x)/(1 + exp(x)) as that of a sigmoid."""
+    inner = call(node, "exp")
+    for a, b in terms(inner):
+        x, y = call(a, "log"), call(b, "log")
+        if x is not None and y is not None:
+            yield Rewrite(node, (x, y), lambda p, q: p * q, "{0} * {1}")
+            break
+    pair = difference(inner)
+    if pair is not None and (x := call(pair[0], "log")) is not None and (y := call(pair[1], "log")) is not None:
+        yield Rewrite(node, (x, y), lambda p, q: p / q, "{0} / {1}")
+    fraction = ratio(call(node, "log"))
+    z = None if fraction is None else call(fraction[0], "exp")
+    for one, other in () if fraction is None or z is None else terms(fraction[1]):
+        if number(one) == 1 and same(call(other, "exp"), z):
+            yield Rewrite(node, (z,), _F.logsigmoid, "nn.functional.logsigmoid({0})")
+
+
 def _of_arc_cosines(node: fx.Node) -> Iterator[Rewrite]:
     """acos(1 − x) = 2·asin(√(x/2))."""
     pair = difference(call(node, "acos"))
@@ -248,5 +299,8 @@ COMPOSED: Final[tuple[Matcher, ...]] = (
     _of_a_root_and_its_base,
     _of_reciprocals,
     _of_powers,
+    _of_powers_near_one,
+    _of_fractions_near_one,
+    _of_exponentials_of_logarithms,
     _of_arc_cosines,
 )

@@ -29,6 +29,7 @@ from app.engine.precision.shapes import (
 )
 
 _F: Final = torch.nn.functional
+_HALF_ROOT: Final = math.sqrt(0.5)
 # f(g(x)) = x
 _INVERSES: Final[Mapping[str, str]] = {
     "logit": "sigmoid", "atanh": "tanh", "asinh": "sinh", "log1p": "expm1", "expm1": "log1p", "erfinv": "erf", "exp": "log",
@@ -80,6 +81,44 @@ def _of_addition_theorems(node: fx.Node) -> Iterator[Rewrite]:
     p, q = call(pair[0], "tan"), call(pair[1], "sin")
     if p is not None and q is not None and same(p, q):
         yield Rewrite(node, (p,), lambda x: 2 * torch.tan(x) * torch.sin(x / 2) ** 2, "2 * tan({0}) * sin({0} / 2) ** 2")
+
+
+def _of_products_of_waves(node: fx.Node) -> Iterator[Rewrite]:
+    """cos²x − sin²x and sin x·cos y − cos x·sin y, by addition theorems."""
+    pair = difference(node)
+    if pair is None:
+        return
+    x, y = (call(square(side), name) for side, name in zip(pair, ("cos", "sin"), strict=True))
+    if x is not None and y is not None and same(x, y):
+        yield Rewrite(node, (x,), lambda v: torch.cos(2 * v), "cos(2 * {0})")
+    for a, b in factors(pair[0]):
+        for c, d in factors(pair[1]):
+            x, y, z, w = call(a, "sin"), call(b, "cos"), call(c, "cos"), call(d, "sin")
+            if None not in (x, y, z, w) and same(x, z) and same(y, w):
+                yield Rewrite(node, (x, y), lambda p, q: torch.sin(p - q), "sin({0} - {1})")
+
+
+def _of_shared_factors(node: fx.Node) -> Iterator[Rewrite]:
+    """x·log p − x·log q = x·log1p((p − q)/q); (a + b)² − a² = b·(2a + b); Φ(p) − Φ(q) in the upper tail."""
+    pair = difference(node)
+    if pair is None:
+        return
+    for x, a in factors(pair[0]):
+        for y, b in factors(pair[1]):
+            p, q = call(a, "log"), call(b, "log")
+            if p is not None and q is not None and same(x, y):
+                text = "{0} * log1p(({1} - {2}) / {2})"
+                yield Rewrite(node, (x, p, q), lambda s, u, v: s * torch.log1p((u - v) / v), text)
+    whole, part = square(pair[0]), square(pair[1])
+    step = None if whole is None or part is None else _step(whole, part)
+    if step is not None:
+        yield Rewrite(node, (step, part), lambda d, a: d * (2 * a + d), "{0} * (2 * {1} + {0})")
+    p, q = call(pair[0], "ndtr"), call(pair[1], "ndtr")
+    if p is not None and q is not None:
+        half = f"0.5 * (erfc({{1}} * {_HALF_ROOT}) - erfc({{0}} * {_HALF_ROOT}))"
+        yield Rewrite(node, (p, q), lambda u, v: 0.5 * (torch.erfc(v * _HALF_ROOT) - torch.erfc(u * _HALF_ROOT)), half)
+        half = f"0.5 * (erfc(-{{0}} * {_HALF_ROOT}) - erfc(-{{1}} * {_HALF_ROOT}))"
+        yield Rewrite(node, (p, q), lambda u, v: 0.5 * (torch.erfc(-u * _HALF_ROOT) - torch.erfc(-v * _HALF_ROOT)), half)
 
 
 def _sine_step(d: Any, q: Any) -> Any:
@@ -182,6 +221,11 @@ def _of_tails(node: fx.Node) -> Iterator[Rewrite]:
             yield Rewrite(node, (z,), lambda v, c=c: c * torch.erfc(v), f"{c:g} * erfc({{0}})")
         elif c is not None and number(share) == c and (z := call(inner, "cos")) is not None:
             yield Rewrite(node, (z,), lambda v, c=c: 2 * c * torch.sin(v / 2) ** 2, f"{2 * c:g} * sin({{0}} / 2) ** 2")
+    # PyTorch has ndtr as (1 + erf(x / sqrt(2))) / 2, which has no digits left in the lower tail.
+    if (z := call(node, "ndtr")) is not None:
+        yield Rewrite(node, (z,), lambda v: 0.5 * torch.erfc(-v * _HALF_ROOT), f"0.5 * erfc(-{{0}} * {_HALF_ROOT})")
+    if pair is not None and number(pair[0]) == 1 and (z := call(pair[1], "ndtr")) is not None:
+        yield Rewrite(node, (z,), lambda v: 0.5 * torch.erfc(v * _HALF_ROOT), f"0.5 * erfc({{0}} * {_HALF_ROOT})")
     for z in _arguments_of_sigmoid(node):
         yield Rewrite(node, (z,), lambda v: torch.exp(_F.logsigmoid(v)), "exp(nn.functional.logsigmoid({0}))")
     if (z := call(node, "tanh")) is not None:
@@ -321,6 +365,8 @@ def _of_length(node: Any) -> Any:
 
 IDENTITIES: Final[tuple[Matcher, ...]] = (
     _of_addition_theorems,
+    _of_products_of_waves,
+    _of_shared_factors,
     _of_inverses,
     _of_arguments_near_one,
     _of_inverse_functions_by_hand,

@@ -33,8 +33,12 @@ def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Ite
         known: elements of the input that something was found out about in float64.
     """
     dtype = narrow.trace.point.leaves[name].dtype
+    gradient = narrow.gradient.get(name)
     for finding in singular(narrow, name):
         elements = ~known if finding.mask is None else finding.mask & ~known
+        if gradient is not None and not bool((elements & ~torch.isfinite(gradient)).any()):
+            # A value overflows, and PyTorch's derivative is a number all the same.
+            finding = replace(finding, verdict="differentiable")
         if bool(elements.any()):
             words = f"In {dtype_name(dtype)}: {finding.reason[0].lower()}{finding.reason[1:]} In float64 it is finite."
             yield replace(finding, reason=words, mask=elements, instead=finding.instead or _WIDER)

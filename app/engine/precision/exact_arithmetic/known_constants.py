@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 from app.engine.precision.exact_arithmetic.numbers import MP
 from app.engine.precision.exact_arithmetic.tensor import ExactTensor, Ledger
@@ -26,14 +27,18 @@ _SHARES: Final = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (1, 3), (1, 4), (1, 6)
 def with_known_constants(trace: StepTrace, ledger: Ledger) -> StepTrace:
     """`trace` with exact numbers in the place of plain ones that are the float64 of a known constant.
 
-    Where the text has its digits (`1.4142135623730951`), that number is meant.
+    Where the text has its digits (`1.4142135623730951`), that number is meant. Those within PyTorch's own formulas are made exact too, by
+    `ledger.constant`.
     """
     arguments = dict(trace.arguments)
+    written: set[float] = set()
     for record in trace.records:
         step = step_of(record.node)
         args, kwargs = arguments[record.node]
         if step is not None and name_of(record.node) in _ARITHMETIC and not kwargs and isinstance(args, tuple | list):
             arguments[record.node] = (tuple(_exact(arg, step.text, ledger) for arg in args), kwargs)
+        written.update(value for value in tree_leaves(arguments[record.node]) if isinstance(value, float))
+    ledger.constant = lambda value: value if value in written else _exact(value, "", ledger)
     return replace(trace, arguments=arguments)
 
 

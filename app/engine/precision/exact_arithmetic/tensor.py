@@ -7,7 +7,7 @@ what cannot be taken apart goes on from the float64 result and is named in `Ledg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from app.engine.precision.exact_arithmetic.rules import ATEN, INPLACE, PRIMS
 # Each element of their results is a sum of as many products as the inner dimension has.
 _PRODUCTS: Final = frozenset({"mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv"})
 
+_SCALED: Final = frozenset({"add", "sub", "mul", "div"})  # by plain numbers, which may be constants of a formula
+
 
 class TooLongError(Exception):
     """The exact run has used up its budget of numbers."""
@@ -36,11 +38,13 @@ class Ledger:
         left: numbers that may still be made.
         unproved: ATen calls that went on from their float64 result.
         decomposed: ATen calls that were taken apart by formulas whose constants (1/n) are rounded to float64.
+        constant: what a plain number stands for: itself, or the exact constant of which it is the float64; None: always itself.
     """
 
     left: int
     unproved: set[str] = field(default_factory=set)
     decomposed: set[str] = field(default_factory=set)
+    constant: Callable[[float], Any] | None = None
 
     def spend(self, count: int) -> None:
         self.left -= count
@@ -101,6 +105,10 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ledger.spend(result.numel() * int(args[-1].shape[0 if args[-1].dim() < 2 else -2]))
     elif name.startswith(("linalg_", "_linalg_")):
         ledger.spend(sum(leaf.numel() * int(leaf.shape[-1]) for leaf in leaves if _is_floating(leaf) and leaf.dim()))
+    if (
+        name in _SCALED and ledger.constant is not None
+    ):  # PyTorch's own: the root of 1/2 in ndtr, of 2/pi in the derivative of erf
+        args = tuple(ledger.constant(arg) if isinstance(arg, float) else arg for arg in args)
     rule = ATEN.get(name) if func.namespace == "aten" else PRIMS.get(name)
     if rule is None and func in decomposition_table:
         ledger.decomposed.add(name)
