@@ -348,7 +348,7 @@ def _fork_variant(variant: str, lines: Callable[[], Iterator[dict[str, Any]]], u
         side, _, fill = named.partition(":")
         _variant(side, int(fill))
         _write(path, lines())
-        guard.install()._destroy()
+        guard.install()._destroy()  # type: ignore[no-untyped-call]
         _write(f"{path}.unchecked", unchecked())
         status = 0
     finally:

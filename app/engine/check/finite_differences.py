@@ -244,7 +244,7 @@ class Numeric:
             own = flat[index].item()
             number = own + (by * 1j if imaginary else by)
             by_really = number.imag - own.imag if imaginary else number.real - own.real
-            flat[index] = number
+            flat[index] = number  # type: ignore[assignment]  # PyTorch's annotation lacks complex numbers
         else:
             flat[index] += by * 1j if imaginary else by
             change = flat[index] - leaf.reshape(-1)[index]

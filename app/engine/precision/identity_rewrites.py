@@ -29,6 +29,7 @@ from app.engine.precision.shapes import (
 )
 
 _F: Final = torch.nn.functional
+# Of the normal distribution: 1 over the root of 2.
 _HALF_ROOT: Final = math.sqrt(0.5)
 # f(g(x)) = x
 _INVERSES: Final[Mapping[str, str]] = {

@@ -155,11 +155,11 @@ class Point:
                 torch.cuda.set_rng_state(own, device)
         if not self.wide:
             return node.target(*args, **kwargs)  # type: ignore[operator]
-        args, kwargs = _widened((args, kwargs))
+        args, kwargs = _with_wide_dtypes((args, kwargs))
         cast = values("casts_to").get(name_of(node))
         if cast is not None and isinstance(args[0], Tensor):
             return args[0].to(DTYPES[cast])
-        return widened(node.target(*args, **kwargs))  # type: ignore[operator]
+        return in_double(node.target(*args, **kwargs))  # type: ignore[operator]
 
     def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:
         """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises.
@@ -238,7 +238,7 @@ class _Registers:
         self._output = self._nodes[-1].args[0]
 
     def _step(self, node: fx.Node) -> tuple[Any, ...]:
-        args, kwargs = (_widened(node.args), _widened(node.kwargs)) if self._wide else (node.args, node.kwargs)
+        args, kwargs = (_with_wide_dtypes(node.args), _with_wide_dtypes(node.kwargs)) if self._wide else (node.args, node.kwargs)
         if any(_holds_node(argument) for argument in args if not isinstance(argument, fx.Node)):
             read: Callable[[list[Any]], Any] = partial(self._filled, args)
         else:
@@ -265,7 +265,7 @@ class _Registers:
                 registers[register] = args[0].to(dtype)
                 continue
             result = target(*args, **(constants if keywords is None else keywords(registers)))
-            registers[register] = widened(result) if self._wide else result
+            registers[register] = in_double(result) if self._wide else result
         outputs: Sequence[Tensor] = self._filled(self._output, registers)
         return outputs
 
@@ -283,12 +283,12 @@ def _holds_node(value: Any) -> bool:
     return bool(seen)
 
 
-def _widened(arguments: Any) -> Any:
+def _with_wide_dtypes(arguments: Any) -> Any:
     """Arguments of a call with the dtypes that they name widened."""
     return mapped(arguments, torch.dtype, lambda dtype: _WIDER.get(dtype, dtype))
 
 
-def widened(result: Any) -> Any:
+def in_double(result: Any) -> Any:
     """The result of a call with its tensors in float64 or complex128; integers and booleans as they are."""
     if type(result) is Tensor:
         return result if result.dtype not in _WIDER else to_double(result)
