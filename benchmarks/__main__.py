@@ -283,7 +283,10 @@ def main() -> None:
     others = {"soak": soak.main, "fairness": fairness.main, "containers": containers.main}
     if sys.argv[1:2] and sys.argv[1] in others:
         sys.exit(others[sys.argv[1]](sys.argv[2:]))
-    parser = argparse.ArgumentParser(description="Benchmarks of Pullback, as ratios, in one run.")
+    parser = argparse.ArgumentParser(
+        description="Benchmarks of Pullback, as ratios, in one run.",
+        epilog=f"{', '.join(others)} have options of their own: python -m benchmarks soak --help",
+    )
     parser.add_argument(
         "what",
         nargs="?",
