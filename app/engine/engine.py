@@ -41,9 +41,8 @@ _LAYOUTS_BYTES: Final = 256 << 20
 
 # Printed gradients are computed for their note where the plan stays below this, so that they add little to it; chosen.
 _PRINTED_BYTES: Final = 16 << 20
-_PRINTED_LENGTH: Final = (
-    400  # characters of a tensor in that note, some lines of a terminal: 95% of pasted programs' inputs take 230
-)
+# Characters of a tensor in that note, some lines of a terminal: 95% of pasted programs' inputs take 230.
+_PRINTED_LENGTH: Final = 400
 
 _PRINTED_IN_FULL: Final = ' To have it in full, add "gradient" to "want", or end the program with it instead of the `print`.'
 

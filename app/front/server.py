@@ -22,9 +22,8 @@ _KEEP_ALIVE_S: Final = 75  # nginx's default (keepalive_timeout)
 # After the drain, for connections to take their last bytes.
 _LAST_BYTES_S: Final = 2
 _STEP_S: Final = 0.01  # how late the end of the last query is noticed while the server drains
-_LATE_S: Final = (
-    0.2  # from one look at the connections to the next: twice uvicorn's tick; what is more, this process did not run
-)
+# From one look at the connections to the next: twice uvicorn's tick; what is more, this process did not run.
+_LATE_S: Final = 0.2
 # Every five seconds; a trim of a gigabyte takes a tenth of a second.
 _TRIM_EVERY_TICKS: Final = 50
 # So much is kept for the next bodies.

@@ -26,22 +26,9 @@ _WIDEST: Final = 16  # bytes of an element, complex128
 _FEW_RESULTS: Final = 4  # that an operator gives: what is pointwise or a reduction has at most two
 # Whole numbers under these names are axes, modes or places: no result is larger for them.
 _NO_SIZES: Final = frozenset(
-    {
-        *(
-            "dim",
-            "dims",
-            "dim0",
-            "dim1",
-            "axis",
-            "reduction",
-            "ignore_index",
-            "padding_idx",
-            "interpolation_mode",
-            "padding_mode",
-        ),
-        *("mode", "dtype", "layout", "memory_format"),
-    }
-)
+    {"dim", "dims", "dim0", "dim1", "axis", "reduction", "ignore_index", "padding_idx", "interpolation_mode", "padding_mode", "mode",
+     "dtype", "layout", "memory_format"}
+)  # fmt: skip
 
 _aten: Final = torch.ops.aten
 # Others (`repeat_interleave`, `bincount`) make as much as a value says.

@@ -31,9 +31,8 @@ _SEEDINGS: Final = re.compile(r"((?:cuda\s*\.\s*)?(?:manual_seed(?:_all)?|seed_e
 # Of the graphs of texts that come again and again: 290 of the median pasted program (57 kB), 36 of the largest 5% (457).
 _BYTES_LIMIT: Final = 16 << 20
 _BYTES_OF_NOTHING: Final = 4 << 10  # of a text that needs no weights: its key
-_DRAWN_BYTES: Final = (
-    16 << 20
-)  # of weights as a seed has them, of all texts: a thousand times the most that a pasted one has (15 kB)
+# Of weights as a seed has them, of all texts: a thousand times the most that a pasted one has (15 kB).
+_DRAWN_BYTES: Final = 16 << 20
 _NAMED: Final = 12  # weights that a refusal names; chosen: a line or two
 
 

@@ -23,9 +23,8 @@ _BYTES_LIMIT: Final = 4 << 10  # of one body
 _SECONDS_LIMIT: Final = 0.03
 # The first time it is planned, the second time what repeats is prepared (app/engine/recipes.py), the third time that is used.
 _TIMES: Final = 3
-_DEADLY_LIMIT: Final = (
-    64  # fingerprints of lessons that are not learnt again, the latest: as many as lessons; some 100 bytes each
-)
+# Fingerprints of lessons that are not learnt again, the latest: as many as lessons; some 100 bytes each.
+_DEADLY_LIMIT: Final = 64
 # After which a worker that does not come back is replaced: a hundred times what any query here took.
 _OVERDUE_S: Final = 3.0
 

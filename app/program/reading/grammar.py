@@ -36,22 +36,12 @@ _FIELDS: Final[dict[type[ast.AST], tuple[str, ...]]] = {
     for syntax in _SYNTAX
     for kind in (syntax, *syntax.__subclasses__())
 }
-# Names with underscores that a pasted class or script has, and what of them is read.
-# What shows an object: nothing in the language calls it.
+# Methods that show an object: nothing in the language calls them.
 _NEVER_READ: Final = ("__repr__", "__str__", "__hash__", "__del__")
 # Packages whose names are known, so that all of them can be imported at once.
 _STARRED: Final = (
-    "torch",
-    "numpy",
-    "math",
-    "functools",
-    "itertools",
-    "collections",
-    "typing",
-    "dataclasses",
-    "functorch",
-    "einops",
-)
+    "torch", "numpy", "math", "functools", "itertools", "collections", "typing", "dataclasses", "functorch", "einops",
+)  # fmt: skip
 # What Python asks of objects: methods that operators, `len`, `in`, `with`, loops and conditions call.
 _SPECIAL_METHODS: Final = (
     "__init__", "__call__", "__len__", "__getitem__", "__setitem__", "__iter__", "__next__", "__contains__", "__bool__", "__enter__", "__exit__",
@@ -60,11 +50,12 @@ _SPECIAL_METHODS: Final = (
     "__matmul__", "__rmatmul__", "__and__", "__rand__", "__or__", "__ror__", "__xor__", "__rxor__", "__lshift__", "__rshift__", "__neg__",
     "__pos__", "__abs__", "__invert__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__float__", "__int__", "__reversed__",
 )  # fmt: skip
+# Names with underscores that may be written: as that of a `def`, behind a dot, by themselves.
 _KNOWN_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__", "__class__", "__future__", "__repr__", "__str__", "__hash__")
 _ATTRIBUTE_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__")
+_NAME_DUNDERS: Final = ("__name__", "__class__", *_SPECIAL_METHODS)
 # What a class asks of itself: `self.__class__(…)`, `self.__dict__.update(kwargs)`.
 _OWN_DUNDERS: Final = ("__class__", "__dict__")
-_NAME_DUNDERS: Final = ("__name__", "__class__", *_SPECIAL_METHODS)
 
 
 def children(node: ast.AST) -> list[ast.AST]:

@@ -22,9 +22,8 @@ from app.query import Answer, Encoding, Query, SparseData, TensorData
 
 __all__ = ["JSON", "SAFETENSORS", "negotiate", "read", "split", "write"]
 
-QUERY_COUNT_LIMIT: Final = (
-    1000  # of one list: a tenth of a second of small queries on one worker, 0.6 MB of the longest example (580 bytes)
-)
+# Of one list: a tenth of a second of small queries on one worker, 0.6 MB of the longest example (580 bytes).
+QUERY_COUNT_LIMIT: Final = 1000
 # Pairs of this part, with a trailing axis of 2, are one complex number.
 _COMPLEX_OF: Final = {"float64": "complex128", "float32": "complex64"}
 

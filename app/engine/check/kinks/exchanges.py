@@ -19,9 +19,8 @@ _FEWEST: Final = 4  # tied elements; of three, sorted and weighted, the six corn
 _ORDERS: Final = 6  # random orders of the tie, each tried in another order too: chance makes no step symmetric six times
 # In steps, from the middle of the tie: all of it on one side of a kink of its own order statistic, as that of relu(-x.max()).
 _SHIFTS: Final = (0.0, 2.0, -2.0)
-_MOST_MIXED: Final = (
-    4096  # tied elements whose kinds of permutations are mixed; a linear program of that size takes a second at most
-)
+# Tied elements whose kinds of permutations are mixed; a linear program of that size takes a second at most.
+_MOST_MIXED: Final = 4096
 # Relative to an element, between the first and the last of the tie: a thousand tied elements stay apart by their own part of it.
 _STEP: Final = 2.0**-30
 _ALIKE: Final = 1e-6  # of the largest: what a smooth derivative changes by within that step, a thousand times over
@@ -52,8 +51,7 @@ class Exchange:
         derivatives = []
         for shift in _SHIFTS * _ORDERS:
             one, other = (torch.randperm(len(tied), generator=generator, device="cpu").to(leaf.device) for _ in range(2))
-            seen = [_derivative(objective, name, tied, order, shift) for order in (one, one[other])]
-            first, second = seen
+            first, second = (_derivative(objective, name, tied, order, shift) for order in (one, one[other]))
             if first is None or second is None:
                 return None
             exchanged = first.clone()
@@ -75,10 +73,8 @@ class Exchange:
         beside[self.tied] = False
         size = own.abs().amax(0)
         is_one = bool(((own - own[0]).abs() <= _ALIKE * size.max()).all())
-        wanted, slack = (
-            expected[self.tied].sort(descending=True).values.cumsum(0),
-            _SLACK * own.abs().sum(1) + doubt[self.tied].sum(),
-        )
+        wanted = expected[self.tied].sort(descending=True).values.cumsum(0)
+        slack = _SLACK * own.abs().sum(1) + doubt[self.tied].sum()
         is_majorised = False
         for derivative, allowed in zip(own, slack, strict=True):
             sums = derivative[self.tied].cumsum(0)
