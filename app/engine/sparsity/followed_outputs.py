@@ -11,7 +11,7 @@ from app.engine.sparsity.dependence import Dependence, differentiates_itself, ha
 from app.engine.sparsity.tracer import Trace, Tracer
 from app.program.function import Function
 
-# Of a pattern that is followed beside what was planned: 7 MB. Chosen.
+# Of a pattern that is followed beside what was planned, 7 MB: a tridiagonal Jacobian of 21,000 inputs.
 _ENTRIES_AT_MOST: Final = 1 << 16
 
 
