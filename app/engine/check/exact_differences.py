@@ -11,8 +11,8 @@ from torch import Tensor
 
 from app.engine.check.finite_differences import Coordinate
 from app.engine.check.objective import Differentiated
-from app.engine.precision.exact_arithmetic.numbers import DIGITS, MP, Carrier, as_numbers
-from app.engine.precision.exact_arithmetic.tensor import ExactTensor, Ledger, TooLongError, exact
+from app.engine.precision.exact_arithmetic.numbers import DIGITS, MP, Carrier, Numbers, as_numbers, numbers_of
+from app.engine.precision.exact_arithmetic.tensor import ExactTensor, Ledger, TooLongError
 from app.engine.stepwise.point import REFUSALS
 
 # Numbers of 60 digits that one input may cost: about 5 µs each, so about 0.4 s.
@@ -42,10 +42,17 @@ class ExactDifferences:
     def __init__(self, objective: Differentiated, name: str) -> None:
         self._objective, self._name = objective, name
         self._ledger = Ledger(_BUDGET)
+        self._leaves: dict[str, Numbers] = {}
         leaf = objective.point.leaves[name]
         self.possible = (
             objective.exact and objective.point.wide and not objective.point.function.random and leaf.dtype == torch.float64
         )
+
+    def _numbers(self, name: str) -> Numbers:
+        """A leaf's, of which one is moved at a time; whatever digits they are computed with, they are those of its float64."""
+        if name not in self._leaves:
+            self._leaves[name] = numbers_of(self._objective.point.leaves[name])
+        return self._leaves[name].copy()
 
     def at(self, coordinate: Coordinate) -> tuple[Tensor, Tensor, Tensor] | None:
         """The left and right quotient of every row, and what rounding leaves of them in doubt, shape [rows] each.
@@ -105,9 +112,11 @@ class ExactDifferences:
             if leaf.dtype != torch.float64:
                 leaves[name] = leaf
                 continue
-            tensor = exact(leaf, self._ledger)
+            if leaf.numel() > self._ledger.left:
+                raise TooLongError  # before a million numbers are made in vain
+            numbers = self._numbers(name)
+            tensor = ExactTensor(leaf, numbers, self._ledger)
             if name == self._name:
-                numbers = tensor.numbers.copy()
                 numbers.reshape(-1)[index] += step
                 value = leaf.clone()
                 if moves:
