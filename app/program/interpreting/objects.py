@@ -213,7 +213,8 @@ class Objects(Members):
 
     def _yielded(self, function: FunctionValue, scope: Scope) -> Generator[Value, Value, Value]:
         """What a generator function yields, one at a time; `with torch.no_grad()` inside it holds outside too, as in Python."""
-        steps = self.generator_body(function.node.body)  # type: ignore[arg-type]
+        body = function.node.body
+        steps = self.generator_body(body if isinstance(body, list) else [ast.copy_location(ast.Expr(body), body)])
         resume: Callable[[], Value] = functools.partial(next, steps)
         trying = 0  # of its own `try` blocks that are open
         while True:
