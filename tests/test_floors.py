@@ -63,7 +63,7 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes"}),
     "cuda": frozenset({"joint", "planning", "recipes"}),
     "recipes": frozenset({"autodiff", "joint", "planning"}),
-    "joint": frozenset({"planning", "stepwise"}),
+    "joint": frozenset({"autodiff", "planning", "stepwise"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
     "kinds": frozenset(

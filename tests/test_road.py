@@ -133,11 +133,14 @@ def assert_all_same(road: Road, query: dict[str, Any], seed: int) -> bool:
 
 @pytest.mark.parametrize("part", range(4))
 def test_every_operation_answers_alike_by_its_recipe(part: int, road: Road) -> None:
-    wants = [["outputs", "vjp"], ["vjp"], ["outputs"], ["outputs", "vjp", "gradient"], ["jacobian"], ["jacobian", "outputs"]]
+    wants = [
+        ["outputs", "vjp"], ["vjp"], ["outputs"], ["outputs", "vjp", "gradient"], ["jacobian"], ["jacobian", "outputs"], ["jvp"],
+        ["jvp", "outputs"],
+    ]  # fmt: skip
     recipes = joint_graphs = stacks = 0
     examples = list(operations().values())[part::4]
     for seed, operation in enumerate(examples):
-        recipes += assert_all_same(road, {**operation.example, "want": wants[seed % 10 if seed % 10 < 6 else 0]}, seed)
+        recipes += assert_all_same(road, {**operation.example, "want": wants[seed % 10 if seed % 10 < len(wants) else 0]}, seed)
         if seed % 2 == 0:  # each takes as long as all before it
             has_graph, has_stacks = assert_joint_graphs_same(road, {**operation.example, "want": ["outputs", "vjp"]}, seed)
             joint_graphs += has_graph
@@ -185,6 +188,10 @@ def test_second_derivatives_answer_alike_by_their_recipes(program: str) -> None:
             (["hvp", "outputs"], None),
             (["hvp", "gradient"], {"x": [tangents["x"], tangents["x"]], "y": [tangents["y"], tangents["y"]]}),
             (["outputs", "gradient", "hessian", "hvp"], dict(reversed(tangents.items()))),
+            (["jvp"], tangents),
+            (["jvp", "outputs"], {"y": tangents["y"]}),
+            (["jvp", "hvp"], None),
+            (["jvp", "vjp"], tangents),
         ]
     ):
         road = Road(Limits(), "cpu")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from numpy.typing import NDArray
@@ -22,7 +22,17 @@ from torch import Tensor
 from app.bounded_cache import BoundedCache
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
-from app.engine.autodiff.unit_rows import UnitRows, hessian, hessian_product, jacobian, unit_rows
+from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
+from app.engine.joint.kind_passes import (
+    Forward,
+    Product,
+    Rows,
+    Second,
+    along_tangents,
+    forward_values,
+    has_plain_forward,
+    second_values,
+)
 from app.engine.joint.proof import Batching, Joint, prove
 from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
@@ -35,7 +45,7 @@ from app.engine.planning.prepare import Prepared
 from app.query import Query
 
 _KINDS: Final = frozenset(
-    {"outputs", "gradient", "vjp", "jacobian", "hessian", "hvp"}
+    {"outputs", "gradient", "vjp", "jacobian", "hessian", "hvp", "jvp"}
 )  # those of which `Recipe` knows the passes
 # What NumPy holds and JSON shows as it is.
 _RESULTS: Final = frozenset(
@@ -51,31 +61,6 @@ _COUNT_LIMIT: Final = 512  # 4 MB of graphs
 _BYTES_LIMIT: Final = 32 << 20  # 690 of the median pasted program (48 kB), 89 of the largest 5% (374)
 
 Numbers: TypeAlias = "array[float] | array[int] | memoryview"
-
-
-class _Product(NamedTuple):
-    """One backward: from these outputs, all that carry a derivative where there are none, with these tensors, ones where none."""
-
-    outputs: tuple[int, ...]
-    cotangents: tuple[int, ...]
-
-
-class _Rows(NamedTuple):
-    """The backwards of a Jacobian: of each output, all at once."""
-
-    starts: tuple[UnitRows | None, ...]
-
-
-class _Second(NamedTuple):
-    """The backwards behind the gradient of this output: all rows of a Hessian, or, where there are none, one with these tensors.
-
-    Attributes:
-        tangents: of each input that is differentiated by; None: zeros, or ones where none is sent.
-    """
-
-    output: int
-    starts: tuple[UnitRows | None, ...] = ()
-    tangents: tuple[int | None, ...] = ()
 
 
 class Recipe:
@@ -105,12 +90,13 @@ class Recipe:
         positions = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         sent = [name for name in function.outputs if name in query.cotangent]
         first = len(buffers) - len(query.cotangent) - len(query.tangent)
-        vjp = _Product(
+        vjp = Product(
             tuple(map(function.outputs.index, sent)), tuple(first + list(query.cotangent).index(name) for name in sent)
         )
         of = () if prepared.of is None else (function.outputs.index(prepared.of),)
-        gradient = _Product(of, ())
+        gradient = Product(of, ())
         self._call, self._witnesses = watch
+        self._function = function.call
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [positions[name] for name in function.leaves]
         self._wrt = [positions[name] for name in prepared.wrt]
@@ -118,10 +104,10 @@ class Recipe:
         if "jacobian" in query.want:
             differentiated = {prepared.dtypes[name] for name in prepared.wrt}
             starts = tuple(unit_rows(output, differentiated) for output in prepared.plan.outputs)
-        products: dict[str, _Product | _Rows | _Second | None] = {
-            "vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": _Rows(starts), **_second(query, prepared, of, first),
+        products: dict[str, Product | Rows | Second | Forward | None] = {
+            "vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": Rows(starts), **along_tangents(query, prepared, of, first),
         }  # fmt: skip
-        starts += tuple(start for product in products.values() if isinstance(product, _Second) for start in product.starts)
+        starts += tuple(start for product in products.values() if isinstance(product, Second) for start in product.starts)
         self._products = [products[kind] for kind in query.want]
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self._count = 0  # results, without what confirms them
@@ -135,7 +121,8 @@ class Recipe:
         self.is_brief = prepared.plan.flops < _BRIEF_FLOPS and sent_bytes <= _BRIEF_BYTES
         self.joint = Joint()
         self.stacks = Stacks(self._buffers, self.joint)
-        self.came = None if pinned else Came.of(sent_bytes, self.bytes, is_brief=self.is_brief)
+        # Forward mode is not recorded: `torch.func.jvp` wraps the tensors by which a recording knows them.
+        self.came = None if pinned or "jvp" in query.want else Came.of(sent_bytes, self.bytes, is_brief=self.is_brief)
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run.
@@ -207,11 +194,14 @@ class Recipe:
             if product is None:
                 values += outputs
                 continue
-            if isinstance(product, _Rows):
+            if isinstance(product, Rows):
                 values += jacobian(outputs, wrt, product.starts, structure, confirming)
                 continue
-            if isinstance(product, _Second):
-                values += _second_values(product, outputs[product.output], tensors, wrt, structure, confirming)
+            if isinstance(product, Second):
+                values += second_values(product, outputs[product.output], tensors, wrt, structure, confirming)
+                continue
+            if isinstance(product, Forward):
+                values += forward_values(product, self._function, leaves, tensors, wrt, structure[: len(outputs)])
                 continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
             cotangents = tuple([tensors[position] for position in product.cotangents]) or tuple(
@@ -224,38 +214,6 @@ class Recipe:
         self._structure = self._structure or structure
         self._count = len(values)
         return [*values, *confirming, *witnesses] if structure == self._structure else None
-
-
-def _second(query: Query, prepared: Prepared, of: Sequence[int], first: int) -> dict[str, _Second]:
-    """Of the kinds of second derivatives that are wanted, each; `first`: index of the buffer of the first cotangent."""
-    products = {}
-    if "hessian" in query.want:
-        differentiated = {prepared.dtypes[name] for name in prepared.wrt}
-        products["hessian"] = _Second(of[0], starts=tuple(unit_rows(leaf, differentiated) for leaf in prepared.plan.wrt))
-    if "hvp" in query.want:
-        sent = {name: first + len(query.cotangent) + index for index, name in enumerate(query.tangent)}
-        products["hvp"] = _Second(of[0], tangents=tuple(sent.get(name) for name in prepared.wrt))
-    return products
-
-
-def _second_values(
-    product: _Second,
-    output: Tensor,
-    tensors: Sequence[Tensor],
-    wrt: tuple[Tensor, ...],
-    structure: list[bool],
-    confirming: list[Tensor],
-) -> Iterator[Tensor]:
-    """Reverse over reverse, as the engine does it. Arguments as of `unit_rows.hessian`."""
-    gradients = backward((output,), (torch.ones_like(output),), True, True, wrt, True, accumulate_grad=False)
-    if product.starts:
-        yield from hessian(gradients, wrt, product.starts, structure, confirming)
-        return
-    blank = torch.zeros_like if any(index is not None for index in product.tangents) else torch.ones_like
-    tangents = [
-        blank(variable) if index is None else tensors[index] for variable, index in zip(wrt, product.tangents, strict=True)
-    ]
-    yield from hessian_product(gradients, wrt, [tangent.detach() for tangent in tangents], structure)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -282,7 +240,8 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     sent |= {f"cotangent.{name}": data for name, data in query.cotangent.items()}
     sent |= {f"tangent.{name}": data for name, data in query.tangent.items()}
     are_fit = (
-        _are_second_plain(query, plan)
+        _are_tangents_plain(query, plan)
+        and has_plain_forward(query, prepared)
         and all(output.dtype in _RESULTS and output.elements for output in plan.outputs)
         and all(prepared.dtypes[name] in _RESULTS for name in function.leaves)
         and all(data.data.nbytes and (names is not None or data.dtype in FORMATS) for data in sent.values())
@@ -294,16 +253,18 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     return None if watching is None else make(query, prepared, names, watching)
 
 
-def _are_second_plain(query: Query, plan: Plan) -> bool:
+def _are_tangents_plain(query: Query, plan: Plan) -> bool:
     """Whether second derivatives, where wanted, are of an output itself, a Hessian whole and dense, and each tangent one alone."""
-    wanted = {"hessian", "hvp"}.intersection(query.want)
-    if not wanted:
-        return not query.tangent
+    second = {"hessian", "hvp"}.intersection(query.want)
+    along = {"hvp", "jvp"}.intersection(query.want)
     shapes = {leaf.name: leaf.shape for leaf in plan.wrt}
     is_whole = query.format == "dense" and all(0 < leaf.elements <= plan.rows for leaf in plan.wrt)
     are_alone = all(data.shape == shapes.get(name) for name, data in query.tangent.items())
     return (
-        not query.cotangent and ("hessian" not in wanted or is_whole) and ("hvp" in wanted or not query.tangent) and are_alone
+        not (second and query.cotangent)
+        and ("hessian" not in second or is_whole)
+        and bool(along or not query.tangent)
+        and are_alone
     )
 
 
