@@ -98,6 +98,11 @@ class GraphRunner:
         self._registers, self._blank = registers, blank
         self._program = tuple(map(tuple, program))
 
+    @property
+    def steps(self) -> frozenset[fx.Node]:
+        """The calls that are run."""
+        return frozenset(self._positions)
+
     def with_arguments(self, arguments: Mapping[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]]) -> GraphRunner:
         """The same calls, those of some nodes with other arguments."""
         runner = copy.copy(self)
@@ -123,6 +128,43 @@ class GraphRunner:
         runner._look = look
         return runner
 
+    def with_more_turns(
+        self, turn: Sequence[fx.Node], handed_on: Mapping[fx.Node, fx.Node], rows: Sequence[Sequence[fx.Node]], more: int
+    ) -> GraphRunner:
+        """The same calls, those of one turn of a loop run `more` times more.
+
+        Arguments:
+            turn: the calls of that turn.
+            handed_on: what the turn takes of the one before it → what it leaves in the place of it.
+            rows: of that turn and each after it, its calls that take the row of its number, `x[t]`.
+        """
+        runner = copy.copy(self)
+        blank = self._blank.copy()
+        positions = [self._positions[node] for node in turn if node in self._positions]
+        start = min(positions, default=0)
+        own = {
+            self._registers[node] for node in (*turn, *handed_on) if node in self._positions
+        }  # all else later turns take, too
+        lines: list[Any] = [
+            (*line, tuple([each for each in done if each in own]), step)
+            for *line, done, step in map(self._program.__getitem__, positions)
+        ]
+        for taken, left in handed_on.items():
+            if left in self._positions:
+                register = self._registers[left]
+                lines.append((_itself, _only(register), None, {}, self._registers[taken], (register,), None))
+        counted = [positions.index(self._positions[node]) for node in rows[0] if node in self._positions]
+        program = list(self._program[:start])
+        for number in range(more):
+            program += lines
+            for index in counted:
+                target, arguments, *rest = lines[index]
+                program[len(program) - len(lines) + index] = (target, _row(arguments, number - more), *rest)
+        for node in [node for turns in rows for node in turns if node in self._positions]:
+            blank[self._first_plain[node]] += more
+        runner._blank, runner._program = blank, (*program, *self._program[start:])
+        return runner
+
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         values, look = self._blank.copy(), self._look
         values[: self._arity] = leaves
@@ -139,6 +181,24 @@ class GraphRunner:
                 error.__dict__.setdefault("step", step)
                 raise
         return tuple([values[register] for register in self._outputs])
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _row(arguments: Getter, after: int) -> Getter:
+    """Of `x[t]`: so many rows after the one that stands in the registers."""
+
+    def read(values: list[Any]) -> tuple[Any, ...]:
+        tensor, number = arguments(values)
+        return tensor, number + after
+
+    return read
+
+
+def _only(register: int) -> Getter:
+    return lambda values: (values[register],)
 
 
 def _needed(inputs: Mapping[fx.Node, Sequence[fx.Node]], drawing: frozenset[fx.Node]) -> set[fx.Node]:
@@ -163,8 +223,7 @@ def getter(arguments: tuple[Any, ...], registers: dict[fx.Node, int], blank: lis
             indices.append(len(blank))
             blank.append(argument)
     if len(indices) == 1:
-        only = indices[0]
-        return lambda values: (values[only],)
+        return _only(indices[0])
     return itemgetter(*indices) if indices else lambda values: ()
 
 

@@ -41,6 +41,67 @@ class ResizedGraph:
         return graph
 
 
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """A turn of a loop in a graph that is the pattern of others, and what comes after it.
+
+    Attributes:
+        nodes: the calls of that turn.
+        handed_on: what it takes of the turn before it → what it leaves in the place of it.
+        rows: of that turn and each after it, its calls that take the row of its number, `x[t]`.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    handed_on: Mapping[fx.Node, fx.Node]
+    rows: tuple[tuple[fx.Node, ...], ...]
+
+
+class LongerGraph:
+    """A graph with more turns of a loop, copied when somebody looks at it.
+
+    Attributes:
+        pattern: the graph that it is a copy of, but for these turns.
+    """
+
+    def __init__(self, pattern: fx.Graph, turns: Turns, more: int) -> None:
+        self.pattern, self._turns, self._more = pattern, turns, more
+
+    @cached_property
+    def graph(self) -> fx.Graph:
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        later = {node for nodes in self._turns.rows[1:] for node in nodes}
+        within = set(self._turns.nodes)
+
+        def copied(node: fx.Node, more: int) -> None:
+            args = (node.args[0], cast(int, node.args[1]) + more) if more else node.args
+            copies[node] = graph.create_node(node.op, node.target, None, None, None, node.type)
+            copies[node].args = fx.map_arg(args, copies.__getitem__)
+            copies[node].kwargs = fx.map_arg(node.kwargs, copies.__getitem__)
+            copies[node].meta = node.meta.copy()
+
+        for node in self.pattern.nodes:
+            if node is self._turns.nodes[0]:
+                for number in range(self._more + 1):
+                    for step in self._turns.nodes:
+                        copied(step, number if step in self._turns.rows[0] else 0)
+                    if number < self._more:
+                        copies |= {taken: copies[left] for taken, left in self._turns.handed_on.items()}
+            elif node not in within:
+                copied(node, self._more if node in later else 0)
+        return graph
+
+
+def repeated(function: Function, turns: Turns, more: int) -> Function:
+    """`function` with a turn of its loop `more` times more."""
+    call = cast(GraphRunner, function.call)
+    return dataclasses.replace(
+        function,
+        held_graph=LongerGraph(function.pattern, turns, more),
+        call=call.with_more_turns(turns.nodes, turns.handed_on, turns.rows, more),
+    )
+
+
 def resized(function: Function, arguments: Mapping[fx.Node, Arguments]) -> Function:
     """`function` with other arguments for some of its steps."""
     call = cast(GraphRunner, function.call)  # only of programs are there arguments that come of sizes

@@ -109,55 +109,12 @@ _FORMULA: Final = (0.0, 2.0)
 _FORMULA_IN_FORWARD_MODE: Final = 6.0
 # Of what adds, picks or copies: its derivative spreads or gathers, in place of a formula (the sweep: at most one tensor more).
 _SPREADING: Final = (0.0, 1.0)
-_SPREADS: Final = frozenset(
-    {
-        *(
-            "sum",
-            "mean",
-            "nansum",
-            "max",
-            "min",
-            "amax",
-            "amin",
-            "mode",
-            "topk",
-            "gather",
-            "index_select",
-            "take",
-            "index",
-        ),
-        *(
-            "cat",
-            "stack",
-            "clone",
-            "_to_copy",
-            "add",
-            "sub",
-            "dot",
-            "vdot",
-            "mv",
-            "bmm",
-            "trace",
-            "nll_loss_forward",
-            "scatter_add",
-        ),
-        *(
-            "adaptive_max_pool2d",
-            "adaptive_max_pool3d",
-            "_adaptive_avg_pool2d",
-            "avg_pool2d",
-            "avg_pool3d",
-            "embedding",
-            "repeat",
-        ),
-        *(
-            "max_pool2d_with_indices",
-            "max_pool3d_with_indices",
-            "fractional_max_pool2d",
-            "fractional_max_pool3d",
-        ),
-    }
-)
+_SPREADS: Final = frozenset({
+    "sum", "mean", "nansum", "max", "min", "amax", "amin", "mode", "topk", "gather", "index_select", "take", "index", "cat",
+    "stack", "clone", "_to_copy", "add", "sub", "dot", "vdot", "mv", "bmm", "trace", "nll_loss_forward", "scatter_add",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "_adaptive_avg_pool2d", "avg_pool2d", "avg_pool3d", "embedding", "repeat",
+    "max_pool2d_with_indices", "max_pool3d_with_indices", "fractional_max_pool2d", "fractional_max_pool3d",
+})  # fmt: skip
 
 
 _aten: Final = torch.ops.aten
@@ -374,10 +331,15 @@ class Lifetimes(Generic[Key]):
             if node.op == "call_function"
         )
 
-    def live_bytes(self, taken: ByKey[Key]) -> int:
-        """The most that the steps' values take at a time, of which each takes `taken[key]` bytes; inputs are not counted."""
+    def live_bytes(self, taken: ByKey[Key], again: range = range(0), times: int = 0) -> int:
+        """The most that the steps' values take at a time, of which each takes `taken[key]` bytes; inputs are not counted.
+
+        Arguments:
+            again: steps that run `times` times more before they do.
+        """
+        steps = (*self._steps[: again.stop], *self._steps[again.start : again.stop] * times, *self._steps[again.stop :])
         live = most = 0
-        for key, ended in self._steps:
+        for key, ended in steps:
             live += taken[key]
             if live > most:
                 most = live

@@ -180,6 +180,10 @@ class Answer:
     def __call__(self, *tensors: Tensor) -> Any:
         return self.of(dict(zip(self._nodes, tensors, strict=True)), {})
 
+    def is_extent(self, node: fx.Node, axis: int) -> bool:
+        """Whether it asks for the size of the tensor of `node` along an axis, and nothing else."""
+        return self._size.function is _extent_along(axis) and self._size.operands == (node,)
+
     def of(self, values: Mapping[fx.Node, Any], known: dict[int, Any]) -> Any:
         """As when it is called; `values` and `known` as of a Size."""
         try:

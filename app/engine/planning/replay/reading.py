@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from app.engine.planning.bounded_counter import SMALL_BYTES, BoundedCounter, UnboundedError
 from app.engine.planning.build import Built, Leaf, Real, function_bytes
@@ -26,13 +26,15 @@ from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
 from app.engine.planning.replay.geometries import contiguous, geometries
+from app.engine.planning.replay.row_loops import Loop, RowLoop, loop_of
 from app.engine.planning.replay.step_costs import Call
+from app.engine.planning.replay.step_values import ByRegister, filler, form, tensor_bytes
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
 from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
-from app.program.resized import Arguments, resized
+from app.program.resized import Arguments, repeated, resized
 from app.program.semantics import sizes
-from app.program.semantics.questions import answered, are_answered_alike, compared_with, shares_memory
+from app.program.semantics.questions import Answered, answered, are_answered_alike, compared_with, shares_memory
 from app.program.semantics.sizes import Size
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -131,9 +133,20 @@ class _Steps:
         arguments = getter(node.args, self._registers, self._blank)
         keywords = keywords_getter(node.kwargs, self._registers)
         reads = _reader([self._registers[source] for source in node.all_input_nodes])
-        form, is_followed = _form(node.meta["val"]), node in self._followed
         register, run, numbers = self._add(node), direct(node), [] if sized is None else sizes.within(sized)
-        return _Step(node, call, reads, arguments, keywords, form, register, run, numbers, _filler(sized), is_followed)
+        return _Step(
+            node,
+            call,
+            reads,
+            arguments,
+            keywords,
+            form(node.meta["val"]),
+            register,
+            run,
+            numbers,
+            filler(sized),
+            node in self._followed,
+        )
 
     def _add(self, node: fx.Node) -> int:
         self._registers[node] = len(self._blank)
@@ -190,7 +203,7 @@ class _Steps:
 
     def _resized(self, step: _Step, registers: _Registers) -> tuple[Any, ...]:
         """The numbers among the arguments of a step that come of sizes."""
-        values = _ByRegister(registers.values, self._registers)
+        values = ByRegister(registers.values, self._registers)
         numbers = [size.of(values, registers.numbers) for size in step.numbers]
         registers.arguments[step.node] = step.filled(numbers)
         return tuple(numbers)
@@ -199,7 +212,7 @@ class _Steps:
         """With values, or zeros, in the place of nodes."""
         if step.numbers:
             arguments: Arguments = fx.map_arg(
-                registers.arguments[step.node], _ByRegister(registers.values, self._registers).__getitem__
+                registers.arguments[step.node], ByRegister(registers.values, self._registers).__getitem__
             )
             return arguments
         return step.arguments(registers.values), step.node.kwargs if step.keywords is None else step.keywords(registers.values)
@@ -209,7 +222,7 @@ class _Steps:
         if step.numbers:
             self._resized(step, registers)
         value = step_costs.run(step.run, step.node, counter, *self._arguments(step, registers))
-        if _form(value) != step.form:
+        if form(value) != step.form:
             return False
         register = step.register
         registers.values[register], registers.bytes[register] = value, value_bytes(step.node, value)
@@ -217,9 +230,26 @@ class _Steps:
             registers.geometries[register] = geometries(value)
         return True
 
+    def with_more_turns(self, loop: Loop, more: int, registers: _Registers, counter: BoundedCounter) -> bool:
+        """Counts more turns of a loop; False where they might cost something else than the one that is their pattern, or much."""
+        known, geometries_ = step_costs.known, registers.geometries
+        for one, other in zip(loop.before, loop.turns.nodes, strict=True):
+            if geometries_[self._registers[one]] != geometries_[self._registers[other]]:
+                return False
+        costs = [known.get((step.call, None, step.reads(geometries_))) for step in self._steps if step.call is not None]
+        turn = [cost for cost in costs[loop.position : loop.position + len(loop.turns.nodes)] if cost is not None]
+        if self._constant_steps or None in costs or len(costs) < len(self._steps):
+            return False
+        flops = sum([cost.flops for cost in turn])
+        counter.flops, counter.bytes = counter.flops + more * flops, counter.bytes + more * sum([cost.bytes for cost in turn])
+        needed = max([cost.needed for cost in costs if cost is not None])
+        # Sums of whole numbers that float64 holds are the same in any order.
+        are_whole = float(flops).is_integer() and counter.flops < 1 << 53
+        return are_whole and counter.bytes + needed <= SMALL_BYTES
+
     def by_node(self, registers: _Registers) -> Mapping[fx.Node, Any]:
         """Values, or zeros in the place of them."""
-        return _ByRegister(registers.values, self._registers)
+        return ByRegister(registers.values, self._registers)
 
 
 class Reading:
@@ -230,8 +260,8 @@ class Reading:
         bytes: that it takes.
     """
 
-    def __init__(self, built: Built) -> None:
-        self.built = built
+    def __init__(self, built: Built, loop: RowLoop | None = None) -> None:
+        self.built, self._row_loop = built, loop
         nodes = list(built.function.graph.nodes)
         self._placeholders = tuple(node for node in nodes if node.op == "placeholder")
         constant: set[fx.Node] = set()
@@ -247,11 +277,15 @@ class Reading:
         self._asked_of_inputs = [each for each in questions if inputs.issuperset(each.nodes())]
         self._asked_of_steps = [each for each in questions if not inputs.issuperset(each.nodes())]
         self._constant = frozenset(constant)
-        self.bytes = function_bytes(built.function) + sum([_tensor_bytes(node.meta["val"]) for node in constant])
+        self.bytes = function_bytes(built.function) + sum([tensor_bytes(node.meta["val"]) for node in constant])
 
     @cached_property
     def _steps(self) -> _Steps:
         return _Steps(self.built, self._placeholders, self._constant)
+
+    @cached_property
+    def _loop(self) -> Loop | None:
+        return None if self._row_loop is None else loop_of(self.built.function, self._row_loop)
 
     def is_like(self, other: Reading) -> bool:
         """Whether the same steps stand in both, with the same answers to what was asked: then they hold for the same sizes."""
@@ -262,18 +296,37 @@ class Reading:
     def _described(self) -> list[Any]:
         answers = [list(node.meta["asked"].values()) for node in self._asking]
         steps = [node for node in self.built.function.graph.nodes if node.op == "call_function" and node not in self._constant]
-        return [*answers, *[(node.name, _form(node.meta["val"])) for node in steps]]
+        return [*answers, *[(node.name, form(node.meta["val"])) for node in steps]]
 
     def is_of(self, shapes: Shapes) -> bool:
         """Whether inputs of these shapes answer what was asked of inputs alone."""
-        if not self._asked_of_inputs:
+        return self._are_answered_alike(self._asked_of_inputs, shapes)
+
+    def more_turns(self, shapes: Shapes) -> int:
+        """How many turns more its loop has for inputs of these shapes, where they answer all else alike; 0 where that is not so."""
+        loop = self._loop
+        if loop is None:
+            return 0
+        leaves = self.built.leaves
+        extents = {shapes[leaves[number].name][0] for number in (loop.counted, *loop.indexed)}
+        more = min(extents) - loop.length
+        if len(extents) > 1 or more <= 0 or not loop.may_have(more):
+            return 0
+        others = [each for each in self._asked_of_inputs if not _is_extent(each, loop.rows)]
+        return more if self._are_answered_alike(others, shapes) else 0
+
+    def _are_answered_alike(self, questions: list[Answered], shapes: Shapes) -> bool:
+        if not questions:
             return True
         names = zip(self._placeholders, self.built.leaves, strict=True)
         inputs = {node: contiguous(shapes[leaf.name], leaf.dtype).tensor for node, leaf in names}
-        return are_answered_alike(self._asked_of_inputs, inputs, {})
+        return are_answered_alike(questions, inputs, {})
 
-    def run(self, shapes: Shapes, real: Real) -> Built | None:
-        """What the steps give for shapes that it `is_of`; None where one of them fails, or gives what has another form or another answer."""
+    def run(self, shapes: Shapes, real: Real, more: int = 0) -> Built | None:
+        """What the steps give for shapes that it `is_of`; None where one of them fails, or gives what has another form or another answer.
+
+        `more`: turns of its loop, where it is of these shapes but for them.
+        """
         function, counter = self.built.function, BoundedCounter()
         try:
             with torch.no_grad(), floating_default(function.dtype), warnings.catch_warnings():
@@ -286,10 +339,19 @@ class Reading:
         values = self._steps.by_node(registers)
         if not are_answered_alike(self._asked_of_steps, values, registers.numbers):
             return None
+        lifetimes, loop = self._steps.lifetimes, self._loop
+        if more and loop is not None:
+            if registers.arguments or not self._steps.with_more_turns(loop, more, registers, counter):
+                return None
+            function = repeated(function, loop.turns, more)
+            live = lifetimes.live_bytes(registers.bytes, range(loop.position, loop.position + len(loop.turns.nodes)), more)
+        else:
+            function = resized(function, registers.arguments) if registers.arguments else function
+            live = lifetimes.live_bytes(registers.bytes)
         return Built(
-            resized(function, registers.arguments) if registers.arguments else function,
+            function,
             tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
-            counter.cost(self._steps.lifetimes.live_bytes(registers.bytes)),
+            counter.cost(live),
             tuple(values[node] for node in self._steps.outputs),
         )
 
@@ -308,54 +370,10 @@ def _calls(nodes: list[fx.Node], dtype: torch.dtype) -> dict[fx.Node, Call | Non
     return calls
 
 
-def _filler(sized: Arguments | None) -> Callable[[list[Any]], Arguments]:
-    """What puts numbers in the place of the sizes among a step's arguments, in their order."""
-    args, kwargs = sized or ((), {})
-    indices = [index for index, value in enumerate(args) if type(value) is Size]
-    if len(indices) < len(sizes.within(sized)):  # in lists, slices or keywords
-        return lambda numbers: _mapped(sized, iter(numbers))
-
-    def filled(numbers: list[Any]) -> Arguments:
-        values = list(args)
-        for index, number in zip(indices, numbers, strict=True):
-            values[index] = number
-        return tuple(values), kwargs
-
-    return filled
-
-
-def _mapped(sized: Any, numbers: Iterator[Any]) -> Any:
-    return sizes.mapped(sized, lambda _: next(numbers))
-
-
 def _reader(registers: list[int]) -> Reads:
     return operator.itemgetter(*registers) if registers else lambda _: None
 
 
-class _ByRegister(Mapping[fx.Node, Any]):
-    """The values of nodes, as far as they were computed."""
-
-    def __init__(self, values: list[Any], registers: dict[fx.Node, int]) -> None:
-        self._values, self._registers = values, registers
-
-    def __getitem__(self, node: fx.Node) -> Any:
-        return self._values[self._registers[node]]
-
-    def __iter__(self) -> Iterator[fx.Node]:
-        return iter(self._registers)
-
-    def __len__(self) -> int:
-        return len(self._registers)
-
-
-def _form(value: Any) -> Any:
-    """Ranks and dtypes, in the structure of the result."""
-    if isinstance(value, Tensor):
-        return value.dim(), value.dtype
-    return tuple(map(_form, value)) if isinstance(value, list | tuple) else None
-
-
-def _tensor_bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    return sum(map(_tensor_bytes, value)) if isinstance(value, list | tuple) else 0
+def _is_extent(question: Answered, node: fx.Node) -> bool:
+    """Whether it is how many rows the tensor of `node` has."""
+    return isinstance(question.question, sizes.Answer) and question.question.is_extent(node, 0)

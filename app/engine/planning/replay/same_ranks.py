@@ -11,7 +11,8 @@ from app.bounded_cache import BoundedCache
 from app.engine.planning.bounded_counter import is_small
 from app.engine.planning.build import Built, Real, function_bytes, leaves_of, lists_of
 from app.engine.planning.replay.reading import Reading, Shapes
-from app.query import Query
+from app.engine.planning.replay.row_loops import RowLoop, row_loop
+from app.query import Query, TensorData
 
 # Of all graphs, which the signatures of Preparer mostly share: as many as there.
 _BYTES_LIMIT: Final = 32 << 20
@@ -33,8 +34,8 @@ class _Learnt:
         bytes: that it takes.
     """
 
-    def __init__(self, built: Built) -> None:
-        self._built = built
+    def __init__(self, built: Built, loop: RowLoop | None) -> None:
+        self._built, self._loop = built, loop
         makes_constants = True in [
             node.op == "call_function" and not node.all_input_nodes for node in built.function.graph.nodes
         ]
@@ -42,7 +43,7 @@ class _Learnt:
 
     @cached_property
     def reading(self) -> Reading:
-        return Reading(self._built)
+        return Reading(self._built, self._loop)
 
 
 class SameRanks:
@@ -56,8 +57,14 @@ class SameRanks:
         if not is_small(shapes.values()):
             return None
         known = self._known.get(_key(query, shapes), ())
-        reading = next((learnt.reading for learnt in known if learnt.reading.is_of(shapes)), None)
-        return None if reading is None else reading.run(shapes, real)
+        for learnt in known:
+            if learnt.reading.is_of(shapes):
+                return learnt.reading.run(shapes, real)
+        for learnt in known:
+            more = learnt.reading.more_turns(shapes)
+            if more:
+                return learnt.reading.run(shapes, real, more)
+        return None
 
     def learn(self, query: Query, shapes: Shapes, built: Built) -> None:
         """Keep what was built, where it holds for other shapes."""
@@ -66,10 +73,17 @@ class SameRanks:
         is_fixed = is_fixed and not (function.random and query.operation is not None)  # which may hang on how it is called
         if not is_fixed or built.by_failure or True in [_holds_empty(node.meta.get("val")) for node in function.graph.nodes]:
             return
-        key, new = _key(query, shapes), _Learnt(Built(function, built.leaves, built.cost))
+        key, new = _key(query, shapes), _Learnt(Built(function, built.leaves, built.cost), _row_loop(query))
         known = self._known.get(key, ())
         if not any(new.reading.is_like(learnt.reading) for learnt in known):  # that one could not be run for these sizes alone
             self._known.keep(key, (new, *known[: _READINGS - 1]))
+
+
+def _row_loop(query: Query) -> RowLoop | None:
+    tensors = frozenset(name for name, value in query.inputs.items() if isinstance(value, TensorData))
+    is_plain = query.program is not None and {"len", "range"}.isdisjoint([*query.inputs, *query.parameters])
+    numbers = frozenset(name for name, value in query.parameters.items() if isinstance(value, int | float))
+    return row_loop(query.program or "", tensors, numbers) if is_plain else None
 
 
 def _bytes(known: tuple[_Learnt, ...]) -> int:
