@@ -283,8 +283,9 @@ class Counter(OperatorMode):
         self.bytes += step.bytes
         if step.largest > self.largest:
             self.largest = step.largest
-        if step.scratch != self.scratch:
-            self.scratch = tuple(map(max, self.scratch, step.scratch))  # type: ignore[assignment]
+        (a, b, c), (first, reverse, forward) = self.scratch, step.scratch
+        if first > a or reverse > b or forward > c:
+            self.scratch = max(a, first), max(b, reverse), max(c, forward)
 
     def cost(self, live: int) -> Cost:
         """What the steps of a graph cost, which ran under this counter; `live`: bytes of their values that are held at most at a time."""
