@@ -168,8 +168,9 @@ class Matrices:
     def _dependence(self, block: Block, wanted: str) -> Dependence:
         if wanted == "dense":
             return _nothing_left_out(block)
-        if block.passes is None:
-            return Dependence(PatternSpace(block.leaf.numel(), 0).none(block.output.numel()), Values())
+        if block.passes is None:  # along the branches that were followed there is no derivative; along others there may be
+            values = Values(chosen=not self._evaluation.function.static)
+            return Dependence(PatternSpace(block.leaf.numel(), 0).none(block.output.numel()), values)
         if self._patterns is None:
             self._patterns = self._make_patterns()
         return self._patterns[block.row, block.column]

@@ -221,6 +221,19 @@ def test_a_pattern_that_hangs_on_values_holds_here(program: str, holds: str) -> 
     assert result.holds == holds
 
 
+@pytest.mark.parametrize(
+    ("program", "holds"),
+    [("(3 * x).sum()", "everywhere"), ("if x.sum() > 0:\n    return x.sum()\nreturn (x * x).sum()", "here")],
+)
+def test_a_hessian_of_zeros_holds_here_where_a_branch_made_it(program: str, holds: str) -> None:
+    x = np.array([0.5, -0.25, 2.0])
+    answer = ask(program=program, inputs={"x": x}, want=("hessian",), format="sparse")
+    assert answer.results["hessian"]["x"]["x"].holds == holds
+    assert not len(array(answer.results["hessian"]["x"]["x"].values))
+    form = ask(program=program, inputs={"x": x}, want=("hessian",), format="auto").plan["formats"]["hessian.x.x"]
+    assert form == ("diagonal" if holds == "everywhere" else "sparse")
+
+
 def test_a_pattern_of_other_values_is_not_used_again() -> None:
     for x in ([3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 1.0]):
         result = ask(program="x.sort()[0]", inputs={"x": x}, want=["jacobian"], format="sparse").results["jacobian"]["output"][
