@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.engine.building import checked
+from tests.oracle.hand_densities import DENSITIES
 from tests.oracle.hand_derivation import Derivation, Formula
+from tests.oracle.hand_dynamics import DYNAMICS
 from tests.oracle.hand_functions import FUNCTIONS
 from tests.oracle.hand_layers import LAYERS
 from tests.oracle.hand_losses import LOSSES
@@ -19,7 +21,14 @@ from tests.oracle.hand_matrices import MATRICES
 
 DERIVATIONS: Final[dict[str, Derivation]] = {
     f"{kind}: {title}": one
-    for kind, table in (("function", FUNCTIONS), ("loss", LOSSES), ("layer", LAYERS), ("matrix", MATRICES))
+    for kind, table in (
+        ("function", FUNCTIONS),
+        ("loss", LOSSES),
+        ("layer", LAYERS),
+        ("matrix", MATRICES),
+        ("density", DENSITIES),
+        ("dynamics", DYNAMICS),
+    )
     for title, one in table.items()
 }
 DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

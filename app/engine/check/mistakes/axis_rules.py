@@ -8,7 +8,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from app.engine.stepwise.point import argument_of
+from app.engine.check.mistakes.loss_rules import probability_along
+from app.engine.stepwise.point import argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
 
 Row = Sequence[Tensor | None]
@@ -29,6 +30,8 @@ def along_another_axis(by: int) -> VjpRule:
     """The step's rule along the axis that lies `by` places farther; of a reduction, spread over the right one all the same."""
 
     def rule(record: StepRecord, cotangents: Row) -> Row:
+        if name_of(record.node) == "cross_entropy":
+            return probability_along(record, cotangents, by)
         axis, cotangent = axis_of(record), cotangents[0]
         ndim = record.inputs[0].ndim
         if axis is None or ndim < 2 or cotangent is None or not callable(record.node.target):
@@ -59,6 +62,20 @@ def not_turned_round(record: StepRecord, cotangents: Row) -> Row:
     """Sums from the first element on where those to the last belong."""
     axis, cotangent = axis_of(record), cotangents[0]
     return step_vjp(record, cotangents) if axis is None or cotangent is None else [cotangent.cumsum(axis)]
+
+
+def one_side(side: int) -> VjpRule:
+    """The rule of differences along an axis, of which each depends on its earlier element (0) or its later one (1) alone."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        x, cotangent = record.inputs[0], cotangents[0]
+        axis = int(argument_of(record.node, "dim", record.node.args[2] if len(record.node.args) > 2 else -1)) % max(1, x.ndim)
+        if cotangent is None or cotangent.shape[axis] + 1 != x.shape[axis]:
+            return step_vjp(record, cotangents)
+        end = torch.zeros_like(x.detach().narrow(axis, 0, 1))
+        return [torch.cat([end, cotangent] if side else [-cotangent, end], axis)]
+
+    return rule
 
 
 def undivided_norm(record: StepRecord, cotangents: Row) -> Row:

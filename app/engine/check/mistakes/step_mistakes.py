@@ -8,6 +8,7 @@ from torch import fx
 
 from app.catalogue.facts import operations_with, values
 from app.engine.check.mistakes.case import Case, Claim, place_of
+from app.engine.check.mistakes.loss_rules import softmax_diagonal
 from app.engine.check.mistakes.scale_factors import exponent_of, factors_of
 from app.engine.check.mistakes.wrong_rules import (
     RULES,
@@ -18,7 +19,6 @@ from app.engine.check.mistakes.wrong_rules import (
     scaled,
     scaled_occurrence,
     slope,
-    softmax_diagonal,
     unconjugated,
 )
 from app.engine.explain.findings import operation_of
@@ -56,8 +56,13 @@ def wrong_rules(case: Case) -> Iterator[Claim]:
             else:
                 code, text, wrong = RULES[rule]
                 claim = Claim(code, text.format(op=operation_of(node), at=at))
-            if _any_fits(case, records, wrong):
+            if _any_fits(case, records, wrong) and not _is_dropped(case, node):
                 yield claim
+
+
+def _is_dropped(case: Case, node: fx.Node) -> bool:
+    """Whether treating the step as constant gives the client's derivative too: that says more than a wrong rule which comes to nothing."""
+    return case.fits(case.under({node: constant}))
 
 
 def _alike(case: Case) -> dict[fx.Node, Sequence[StepRecord]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn import grad as convolution_gradients
 
-from app.engine.check.mistakes.axis_rules import along_another_axis, not_turned_round, undivided_norm
+from app.engine.check.mistakes.axis_rules import along_another_axis, not_turned_round, one_side, undivided_norm
+from app.engine.check.mistakes.loss_rules import first, lengths_constant, probability_alone
 from app.engine.stepwise.point import Hole, Ref, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, VjpRule, step_vjp
 from app.engine.tensors import is_differentiable
@@ -125,7 +125,7 @@ SLOPES: Final[dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]]] = {
 def slope(name: str) -> VjpRule:
     """The rule of a pointwise step whose derivative is taken as one of `SLOPES`."""
     function = SLOPES[name][1]
-    return lambda record, cotangents: _first(
+    return lambda record, cotangents: first(
         record, cotangents[0], function(record.inputs[0].detach(), record.outputs[0].detach())
     )
 
@@ -228,22 +228,6 @@ def _normalised(record: StepRecord, name: str, x: Tensor) -> tuple[int, ...]:
     return (0, *range(2, x.ndim)) if name == "batch_norm" else tuple(range(2, x.ndim))
 
 
-def probability_alone(record: StepRecord, cotangents: Row) -> Row:
-    """p where p - y belongs: of a cross-entropy, or of the log-softmax in one."""
-    cotangent, x = cotangents[0], record.inputs[0].detach()
-    if cotangent is None:
-        return [None] * len(record.inputs)
-    name = name_of(record.node)
-    if name == "log_softmax":
-        axis = int(argument_of(record.node, "dim", -1) or 0)
-        return [-record.outputs[0].detach().exp() * cotangent.sum(axis, keepdim=True)]
-    p = torch.sigmoid(x) if name == "binary_cross_entropy_with_logits" else x.softmax(_class_axis(x))
-    samples = x.numel() if name == "binary_cross_entropy_with_logits" else x.numel() / x.shape[_class_axis(x)]
-    by = 1 / samples if str(argument_of(record.node, "reduction", "mean")) == "mean" else 1.0
-    weight = cotangent if cotangent.ndim in (0, x.ndim) else cotangent.unsqueeze(_class_axis(x))
-    return [p * weight * by, *([None] * (len(record.inputs) - 1))]
-
-
 def unsquared_divisor(record: StepRecord, cotangents: Row) -> Row:
     """The quotient rule with the divisor where its square belongs."""
     gradients = list(step_vjp(record, cotangents))
@@ -322,69 +306,20 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "A factor is missing{at}: the derivative of a product by one factor is the other.",
         factor_alone,
     ),
+    "lengths_constant": (
+        "missing_term",
+        "A term is missing{at}: the lengths that `{op}` divides by depend on their vectors too.",
+        lengths_constant,
+    ),
+    "minuend_alone": (
+        "missing_term",
+        "A term is missing{at}: each difference depends on its earlier element too.",
+        one_side(1),
+    ),
+    "subtrahend_alone": (
+        "missing_term",
+        "A term is missing{at}: each difference depends on its later element too.",
+        one_side(0),
+    ),
     "exponent_not_lowered": ("wrong_rule", "The exponent of `{op}` is not lowered by one{at}.", exponent_not_lowered),
 }
-
-
-def softmax_diagonal(record: StepRecord) -> VjpRule | None:
-    """For a step with a softmax in it, the rule that uses only the diagonal of softmax's Jacobian; None for other steps."""
-    name = name_of(record.node)
-    if name in _DIAGONAL:
-        slope = _DIAGONAL[name]
-        return lambda record, cotangents: _first(record, cotangents[0], slope(record.outputs[0].detach()))
-    if name == "cross_entropy":
-        rows = _log_probability_cotangent(record)
-        if rows is not None:
-            probability = record.inputs[0].detach().softmax(_class_axis(record.inputs[0]))
-            return lambda record, cotangents: _first(record, cotangents[0], rows * (1 - probability))
-    return None
-
-
-def _softmax(y: Tensor) -> Tensor:
-    return y * (1 - y)
-
-
-_DIAGONAL: Final[dict[str, Any]] = {
-    "softmax": _softmax,
-    "softmin": lambda y: -_softmax(y),
-    "log_softmax": lambda y: 1 - y.exp(),
-}
-
-
-def _first(record: StepRecord, cotangent: Tensor | None, slope: Tensor) -> list[Tensor | None]:
-    if cotangent is None:
-        return [None] * len(record.inputs)
-    by = cotangent if cotangent.ndim in (0, slope.ndim) else cotangent.unsqueeze(_class_axis(slope))
-    return [by * slope, *([None] * (len(record.inputs) - 1))]
-
-
-def _class_axis(scores: Tensor) -> int:
-    return 1 if scores.ndim > 1 else 0
-
-
-def _log_probability_cotangent(record: StepRecord) -> Tensor | None:
-    """∂loss/∂log p of a cross-entropy: of its mean or sum, or of each sample's own loss."""
-    if len(record.inputs) < 2 or argument_of(record.node, "label_smoothing", 0.0):
-        return None
-    scores, target = record.inputs[0].detach(), record.inputs[1].detach()
-    weight = record.inputs[2].detach() if len(record.inputs) > 2 else None
-    axis = _class_axis(scores)
-    reduction = str(argument_of(record.node, "reduction", "mean"))
-    logs = functional.log_softmax(scores, axis).requires_grad_()
-    if is_differentiable(target.dtype):
-        if weight is not None:
-            return None
-        per = -(target * logs).sum(axis)
-        loss = per.mean() if reduction == "mean" else per.sum()
-    else:
-        ignored = argument_of(record.node, "ignore_index", -100)
-        count = ignored if isinstance(ignored, int) else -100
-        loss = functional.nll_loss(
-            logs,
-            target,
-            weight,
-            ignore_index=count,
-            reduction="sum" if reduction == "none" else reduction,
-        )
-    (gradient,) = torch.autograd.grad(loss, logs)
-    return gradient
