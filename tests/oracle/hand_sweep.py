@@ -34,7 +34,20 @@ DERIVATIONS: Final[dict[str, Derivation]] = {
 DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 HALVES: Final = (torch.float16, torch.bfloat16)
 # PyTorch has no kernels of these in half precision, or the formulas have none.
-_WIDE: Final = ("linalg.", "fft.", "det(", "inverse(", "matrix_exp", "quantile", "cdist", "distributions.", "lgamma", "logdet")
+_WIDE: Final = (
+    "linalg.",
+    "fft.",
+    "det(",
+    "inverse(",
+    "matrix_exp",
+    "quantile",
+    "cdist",
+    "distributions.",
+    "lgamma",
+    "logdet",
+    "bessel",
+)
+_FACTORIES: Final = ("eye(", "ones(")
 _LARGE: Final = 0.1  # a mistake that changes the derivative by less of its largest element may be rounding in half precision
 
 
@@ -47,6 +60,8 @@ def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def possible(one: Derivation, dtype: torch.dtype) -> bool:
     """Whether PyTorch computes it in this dtype."""
+    if dtype != torch.float64 and any(word in one.text for word in _FACTORIES):
+        return False  # these programs are built for float64
     is_complex = any(tensor.is_complex() for tensor in one.inputs.values())
     return dtype not in HALVES or not (is_complex or one.kind == "hessian" or any(word in one.text for word in _WIDE))
 

@@ -162,7 +162,8 @@ def _of_client(
     """The same where the function has values."""
     ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
-    search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects))  # once: it is hundreds of gradients
+    # Once: it is hundreds of gradients.
+    search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects, believed))
     is_subgradient = may_be_of_a_tie(objective, numeric, name, compared, search)
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)

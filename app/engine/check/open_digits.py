@@ -93,7 +93,8 @@ def _is_typical(believed: Tensor, reference: Tensor, by_rounding: Tensor, doubt:
     whole = float(size.norm())
     if not whole or not bool(torch.isfinite(by_rounding).all()):
         return False
-    unit = _RESIDUE * precision.eps * _largest_of_row(size)
+    # What is zero has no terms of that size that would cancel in every arithmetic alike.
+    unit = torch.where(size > 0, _RESIDUE, _TOGETHER) * precision.eps * _largest_of_row(size)
     is_near = (by_rounding <= _TYPICAL * doubt) & ((by_rounding <= _TYPICAL_PART * size) | (by_rounding <= unit))
     factor = float((reference.conj() / whole * ((believed - reference) / whole)).real.nan_to_num(0, 0, 0).sum())
     counting = whole**4 / float(size.pow(4).sum())  # as many elements of equal size have such a sum

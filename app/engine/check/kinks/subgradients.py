@@ -19,12 +19,14 @@ from app.engine.check.kinks.surroundings import (
     CHANGES,
     FIRST,
     PATTERNS,
+    STEERED,
     STEPS,
     Surroundings,
     gradient_near,
     has_kinks,
     median_of,
     sides_of,
+    steered_sides,
 )
 from app.engine.check.objective import Differentiated
 from app.engine.stepwise.one_sided import scale_of
@@ -66,6 +68,7 @@ class Subgradients:
             tied medians is the median only where half of the others lie below it.
         unsure: suspects that were not looked at by themselves, shape [rows, *input].
         exchange: the largest tie, where its elements can change places.
+        hidden: some bend shows only where all elements lie on one side, so that chance tells neither all corners nor what hangs together.
     """
 
     objective: Differentiated
@@ -80,6 +83,7 @@ class Subgradients:
     complete: bool
     unsure: Tensor
     exchange: Exchange | None
+    hidden: bool
 
     @cached_property
     def kinks(self) -> Tensor:
@@ -218,7 +222,7 @@ class Subgradients:
 
     def _separable(self, columns: list[int]) -> bool:
         """Whether the derivative at each kink depends only on its own side, as for relu of each element."""
-        if not self.patterns:
+        if not self.patterns or self.hidden:
             return False
         up = torch.stack([sides_of(self._leaf, FIRST + k).reshape(-1)[columns] for k in range(PATTERNS)])[:, None, :] > 0
         values = torch.stack([gradient.reshape(len(gradient), -1)[:, columns] for gradient in self.patterns])
@@ -232,6 +236,8 @@ class Subgradients:
 
     def _groups(self, columns: list[int]) -> list[list[int]]:
         """Kinks that hang together: moving one changes the derivative at the other."""
+        if self.hidden:
+            return [columns]
         groups = [{column} for column in columns]
         for number in range(_BASES):
             sides = sides_of(self._leaf, 400 + number).reshape(-1)
@@ -256,9 +262,12 @@ class Subgradients:
         corners = [corner for each in sides if (corner := self._corner(each, group)) is not None]
         if not corners:
             return None
+        corners += [gradient.reshape(len(gradient), -1)[:, group] for gradient in self.seen if self.hidden]
         # All directions of a plane are seen densely; with more, each corner has to be seen again and again.
-        is_seen_often = len(group) <= 2 or len(torch.unique(torch.stack(corners), dim=0)) <= len(corners) // _OFTEN
-        are_all_seen = len(group) <= _FEW and is_seen_often
+        different = len(torch.unique(torch.stack(corners), dim=0))
+        is_seen_often = len(group) <= 2 or different <= len(corners) // _OFTEN
+        # One for each element, and the flat side, and ties of two: each was looked at by itself.
+        are_all_seen = is_seen_often and (len(group) <= _FEW or (self.hidden and different <= 2 * len(group)))
         believed = expected.reshape(len(expected), -1)[:, group]
         for row in range(len(believed)):
             points = [corner[row] for corner in corners]
@@ -294,23 +303,31 @@ class Subgradients:
 
 
 def subgradients(
-    objective: Differentiated, name: str, ours: Tensor, size_of_rows: Tensor, suspects: Tensor
+    objective: Differentiated,
+    name: str,
+    ours: Tensor,
+    size_of_rows: Tensor,
+    suspects: Tensor,
+    believed: Tensor | None = None,
 ) -> Subgradients | None:
-    """What the derivatives around the point are; None where there is no kink, or none can be had. 32 derivatives.
+    """What the derivatives around the point are; None where there is no kink, or none can be had. 40 derivatives.
 
     Arguments:
         ours: the derivative at the point, shape [rows, *input].
         size_of_rows: what the rounding of each row is to be measured by, shape [rows].
         suspects: elements of which it matters most whether they bend, shape of `ours`: each is looked at by itself.
+        believed: the client's derivative, shape of `ours`: on whose side of ours there may be another one.
     """
     leaf = objective.point.leaves[name]
     if leaf.is_complex() or not objective.point.wide or not leaf.numel():
         return None
+    toward = None if believed is None else (believed - ours).nan_to_num(0, 0, 0).sum(0)
     of_steps, ranges = [], []
     for step in STEPS:
         gradients = [gradient_near(objective, name, sides_of(leaf, FIRST + k), step) for k in range(PATTERNS)]
+        steered = [gradient_near(objective, name, steered_sides(leaf, FIRST + k, toward=toward), step) for k in range(STEERED)]
         of_steps.append([ours if gradient is None else gradient for gradient in gradients])
-        ranges.append(_range([g for g in gradients if g is not None] or [ours]))
+        ranges.append(_range([g for g in (*gradients, *steered) if g is not None] or [ours]))
     (low_c, high_c), (low, high) = ranges
     least = size_of_rows.reshape(-1, *[1] * leaf.ndim) / scale_of(leaf).clamp(min=1e-300) * _NOTHING
     settled = (low - low_c).abs() + (high - high_c).abs() < _SETTLED * (high - low)
@@ -318,10 +335,14 @@ def subgradients(
     apart = median_of(lambda coarse, fine: (coarse - fine).abs().nan_to_num(torch.inf, torch.inf), *of_steps)
     settled &= apart <= _SETTLED * (high - low)
     at_first = has_kinks(low, high, least)
-    around = Surroundings(objective, name, low, high, at_first & settled, least, ours.abs().nan_to_num(0, 0, 0))
-    for gradient in gradients:
+    around = Surroundings(objective, name, low, high, at_first & settled, least, ours.abs().nan_to_num(0, 0, 0), toward)
+    for gradient in (*gradients, *steered):
         if gradient is not None:
             around.keep(gradient)
+    plain = _range([gradient for gradient in gradients if gradient is not None] or [ours])
+    hidden = bool((at_first & ~has_kinks(*plain, least)).any())
+    if hidden:
+        around.look_at_each()
     exchange = around.widen_at_tie(ours)
     # What is looked at by itself first leaves fewer bends to chance.
     unsure = around.exchange(of_steps[0], suspects & ~around.bent)
@@ -332,7 +353,19 @@ def subgradients(
     patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
     seen = tuple(around.seen)
     return Subgradients(
-        objective, name, ours, low, high, patterns, seen, around.is_exhaustive, around.largest, complete, unsure, exchange
+        objective,
+        name,
+        ours,
+        low,
+        high,
+        patterns,
+        seen,
+        around.is_exhaustive,
+        around.largest,
+        complete,
+        unsure,
+        exchange,
+        hidden,
     )
 
 
