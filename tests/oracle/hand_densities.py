@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -50,13 +50,13 @@ _CALL = "\n".join([
 ])  # fmt: skip
 
 
-def _focal(v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _focal(v: Tensor, b: Tensor) -> Any:
     p = torch.sigmoid(v)
     q = torch.where(b > 0, p, 1 - p)
     return q, torch.where(b > 0, torch.ones_like(v), -torch.ones_like(v)), p * (1 - p)
 
 
-def _triplet(a: Tensor, p: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _triplet(a: Tensor, p: Tensor, n: Tensor) -> Any:
     to_p, to_n = (a - p).norm(dim=1, keepdim=True), (a - n).norm(dim=1, keepdim=True)
     return (a - p) / to_p, (a - n) / to_n, (to_p - to_n + 1 > 0).to(a.dtype)
 

@@ -49,7 +49,7 @@ def _lstm(z: Tensor, c: Tensor, *, cell: bool = True, slopes: bool = True) -> Te
     return torch.stack([back * g * i * (1 - i), back * c * f * (1 - f), t * o * (1 - o), back * i * (1 - g * g)])
 
 
-def _gru(u: Tensor, h: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+def _gru(u: Tensor, h: Tensor, n: Tensor) -> Any:
     z = sig(u)
     return z, z * (1 - z)
 
@@ -79,7 +79,7 @@ def _group(m: Tensor, w: Tensor, *, mean: bool = True, spread: bool = True) -> T
 MAP_W: Final = normal(2, 4, 3, seed=97)
 
 
-def _kalman(r: Tensor, p: Tensor, y: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+def _kalman(r: Tensor, p: Tensor, y: Tensor, m: Tensor) -> Any:
     return p / (p + r), (y - m)
 
 
@@ -190,7 +190,7 @@ def _without(v: Tensor) -> Tensor:
     return torch.stack([torch.cat([v[:j], v[j + 1 :]]).prod() for j in range(len(v))])
 
 
-def _matern(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _matern(x: Tensor, y: Tensor) -> Any:
     d = x[:, None] - y
     return d, d.abs() * math.sqrt(3) / 0.8
 

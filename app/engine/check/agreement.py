@@ -123,7 +123,7 @@ def compare(
     look_at_ends(numeric, name, parts.flat, doubtful[: len(doubtful) - len(unseen)], differences)
     (values, doubt, low, high), steep = parts.table(differences), parts.steep(differences, indices)
     tolerance = relative * ours.abs().nan_to_num(0, 0, 0) + parts.floors(differences) + _DOUBTS * doubt
-    values = torch.where(adrift := ~torch.isnan(values.abs()) & (doubt > parts.bearable(values)), torch.nan, values)
+    values = torch.where(adrift := low.isnan() & ~values.isnan() & (doubt > parts.bearable(values)), torch.nan, values)
     within = ~torch.isnan(steep[0]) | (torch.isnan(values.abs()) & torch.isfinite(ours.abs()))
     within |= ~(torch.isnan(low) | ours.isnan()) | (ours == values) | ((ours - values).abs() <= tolerance)
     is_half_read = triangle and not bool(within.all())

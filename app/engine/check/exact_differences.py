@@ -98,8 +98,9 @@ class ExactDifferences:
                 [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale), base, strict=True)]
                 for step in (_FINE, _NEARER)
             )
-            same = [  # and a quotient that grows with each step is that of a jump
-                not _is_apart(a, b) and abs(n) <= _JUMPS * abs(b) for a, b, n in zip(own, columns[2], nearer, strict=True)
+            same = [  # and a quotient that grows with each step is that of a jump; beside a pole it stands still again within the last bit
+                not _is_apart(a, b) and (abs(n) <= _JUMPS * abs(b) or not _is_apart(c, n))
+                for a, b, c, n in zip(own, columns[2], columns[0], nearer, strict=True)
             ]
             columns = [[n if alike else c for c, n, alike in zip(column, nearer, same, strict=True)] for column in columns]
         rows = [MP.mpf(0) if zero else _limit(*quotients) for zero, *quotients in zip(is_zero, *columns, strict=True)]

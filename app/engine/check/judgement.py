@@ -22,7 +22,7 @@ from app.engine.check.kinks.mixtures import (
 )
 from app.engine.check.kinks.subgradients import subgradients
 from app.engine.check.objective import Differentiated
-from app.engine.check.open_digits import is_nothing_left, is_open, surely_beyond, vanishes_in_float32
+from app.engine.check.open_digits import is_nothing_left, is_open, tolerance_with, vanishes_in_float32
 from app.engine.check.reasons import Reason
 from app.engine.stepwise.one_sided import scale_of
 
@@ -45,7 +45,6 @@ _LOST: Final = 0.05  # of the derivative that rounding may change: more leaves n
 _DROWNED: Final = 4.0  # times the derivative: what is nearer to it in size is meant as it stands
 # Where no element is large enough to show it: the noise of a good central difference, and a thousandth of the row at most.
 _NO_ELEMENT, _OF_THE_ROW = 1e-10, 1e-3
-_JUST_OFF: Final = 0.99  # of what an element is off by that is surely wrong: so much is its tolerance at most
 # Of an element; where it is known to less than that, other mistakes look alike: half of sin x and 0.46 cos x.
 _NAMED: Final = 0.04
 # In the last place of the client's arithmetic: a mistaken derivative is rounded there as a right one is.
@@ -183,8 +182,8 @@ def _of_client(
     if bool(off.any()):
         limits = None if around is None else (around.low, around.high)
         doubt = _rounding(objective, name, ours, precision, limits)
-        off = (apart > tolerance + doubt) | surely_beyond(apart, tolerance, doubt, precision)
-        tolerance = torch.where(off, torch.minimum(tolerance + doubt, apart * _JUST_OFF), tolerance + doubt)
+        tolerance = tolerance_with(doubt, tolerance, apart, precision)
+        off = apart > tolerance
     if bool(off.any()):
         noise, shows = _noise(objective, numeric, name, reference, apart)
         tolerance = tolerance + noise
@@ -310,8 +309,10 @@ def _undecided(
         return why
     if bool((off & torch.isinf(apart)).any()):
         return None  # no rounding, and no printing of digits, makes a number of infinity, or infinity of a number
+    is_zero_anyway = not bool((compared.ours != 0).any())  # PyTorch's, and not for its arithmetic
     if precision.zeros and (
-        bool((apart <= ZERO_AS_PRINTED).all()) or vanishes_in_float32(objective, name, compared.ours, precision)
+        bool((apart <= ZERO_AS_PRINTED).all())
+        or (not is_zero_anyway and vanishes_in_float32(objective, name, compared.ours, precision))
     ):
         return Reason.ZEROS
     _, reference = _reference(compared)

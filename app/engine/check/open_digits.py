@@ -89,10 +89,13 @@ def _are_scaled(believed: Tensor, reference: Tensor, by_rounding: Tensor, precis
 
 def _is_typical(believed: Tensor, reference: Tensor, by_rounding: Tensor, doubt: Tensor, precision: ClientPrecision) -> bool:
     """Whether `believed` is off as a right derivation in the client's arithmetic is, and a wrong one, small as its mistake may be, hardly is."""
+    largest = float(reference.abs().nan_to_num(0, 0, 0).max()) if reference.numel() else 0.0
+    if not largest or not bool(torch.isfinite(by_rounding).all() & torch.isfinite(believed.abs()).all()):
+        return False
+    # Of the largest, for squares of 1e-200 are zero.
+    believed, reference, by_rounding, doubt = (of / largest for of in (believed, reference, by_rounding, doubt))
     size = reference.abs().nan_to_num(0, 0, 0)
     whole = float(size.norm())
-    if not whole or not bool(torch.isfinite(by_rounding).all()):
-        return False
     # What is zero has no terms of that size that would cancel in every arithmetic alike.
     unit = torch.where(size > 0, _RESIDUE, _TOGETHER) * precision.eps * _largest_of_row(size)
     is_near = (by_rounding <= _TYPICAL * doubt) & ((by_rounding <= _TYPICAL_PART * size) | (by_rounding <= unit))
@@ -102,18 +105,20 @@ def _is_typical(believed: Tensor, reference: Tensor, by_rounding: Tensor, doubt:
     return bool(is_near.all()) and float(by_rounding.norm()) <= _TYPICAL_TOGETHER * whole and abs(factor) <= together
 
 
-def surely_beyond(apart: Tensor, tolerance: Tensor, doubt: Tensor, precision: ClientPrecision) -> Tensor:
-    """Elements that no right derivation in half precision is off by, though the doubt of single elements is as much.
+def tolerance_with(doubt: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> Tensor:
+    """What the client's numbers may be off by, with what rounding and printed digits leave in doubt.
+
+    In half precision as much as a right derivation is off by, where all elements together are off by more: a wrong one would hide in the
+    doubt of single elements.
 
     Arguments:
-        apart: how far the client's numbers lie from the derivative.
-        tolerance: what they may be off by for anything else than rounding.
-        doubt: what they may be off by for rounding and for the decimals that were written.
+        tolerance: without that doubt.
+        apart: how far the numbers lie from the derivative.
     """
     written = torch.zeros_like(doubt) if precision.half is None else precision.half.reshape(doubt.shape)
-    unexplained, doubt = (apart - tolerance - written).clamp(min=0), doubt - written
-    is_beyond = precision.eps > _HALF and float(unexplained.norm()) > _SURELY * float(doubt.norm())
-    return (unexplained > _SURELY * doubt) & is_beyond
+    rounding, unexplained = doubt - written, (apart - tolerance - written).clamp(min=0)
+    is_beyond = precision.eps > _HALF and float(unexplained.norm()) > _SURELY * float(rounding.norm())
+    return tolerance + written + (_SURELY if is_beyond else 1.0) * rounding
 
 
 def _is_beneath(reference: Tensor, precision: ClientPrecision) -> Tensor:

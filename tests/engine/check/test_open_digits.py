@@ -88,3 +88,33 @@ def test_below_the_ordinary_numbers_of_the_dtype_only_the_rounded_number_agrees(
     right = torch.exp(-x.double().abs())
     assert _verdict("sigmoid(x).sum()", x, right.to(torch.float16)) is True
     assert _verdict("sigmoid(x).sum()", x, factor * right) is None
+
+
+def test_steps_that_round_one_by_one_agree_in_half_precision() -> None:
+    """A formula of gelu's derivative computed in bfloat16 from its first step on, 1 + erf(x) of negative x included."""
+    x = torch.linspace(-4, 4, 9).to(torch.bfloat16)
+    believed = 0.5 * (1 + torch.erf(x / 2**0.5)) + x * torch.exp(-x * x / 2) / (2 * torch.pi) ** 0.5
+    for text in ("nn.functional.gelu(x).sum()", "(0.5 * x * (1 + erf(x / sqrt(2.0)))).sum()"):
+        assert checked(text, {"x": believed}, x=x)["x"]["agrees"] is True
+        assert checked(text, {"x": -believed}, x=x)["x"]["agrees"] is False
+        assert checked(text, {"x": believed.clone().index_fill_(0, torch.tensor(6), 0.0)}, x=x)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize(("factor", "agrees"), [(1.0, True), (0.5, False), (-1.0, False)])
+def test_derivatives_whose_squares_are_beneath_all_numbers(factor: float, agrees: bool) -> None:
+    believed = torch.tensor([factor * 1.5e-150], dtype=torch.float64)
+    assert checked("x.abs().pow(1.5).sum()", {"x": believed}, x=[1e-300])["x"]["agrees"] is agrees
+
+
+@pytest.mark.parametrize(("factor", "agrees"), [(1.0, True), (0.5, False)])
+def test_a_pole_within_the_last_bit_is_no_jump(factor: float, agrees: bool) -> None:
+    """tan at the double beside π/2: 1 / cos² of it, by mpmath."""
+    believed = torch.tensor([factor * 2.6670937881135714e32], dtype=torch.float64)
+    assert checked("tan(x).sum()", {"x": believed}, x=[torch.pi / 2])["x"]["agrees"] is agrees
+
+
+def test_zeros_that_pytorch_gives_by_its_own_rule_are_not_called_rounded() -> None:
+    """The derivative of a binary cross-entropy at p = y = 1 is -1, and PyTorch gives 0 in every arithmetic."""
+    for believed, agrees in ((-1.0, True), (0.0, False), (1.0, False)):
+        report = checked("nn.functional.binary_cross_entropy(x, y)", {"x": [believed]}, x=[1.0], y=[1.0], wrt=("x",))
+        assert report["x"]["agrees"] is agrees

@@ -92,3 +92,24 @@ def test_corners_of_which_some_were_not_seen_prove_nothing_wrong(count: int) -> 
     for order in (w.flip(0), w.roll(1), w.roll(2)):
         verdict = checked("((c * x).sort().values * w).sum()", {"x": c * order}, x=0 * w, w=w, c=c)
         assert verdict["x"]["agrees"] is not False
+
+
+@pytest.mark.parametrize("signs", [1.0, -1.0])
+@pytest.mark.parametrize("count", [4, 9])
+def test_weighted_ties_under_a_second_kink(count: int, signs: float) -> None:
+    """All elements must be on one side before anything moves: chance alone shows it once in 2 ** count."""
+    w = torch.arange(1.0, count + 1, dtype=torch.float64) * signs ** torch.arange(count)
+    x, one = torch.zeros(count, dtype=torch.float64), torch.eye(count, dtype=torch.float64)[0]
+    of_one = [(-w * one, True)] if signs > 0 else []  # one element alone does not show on which sides the others must lie
+    for believed, agrees in ((-w / count / 2, True), *of_one, (-w, False), (w / count, False)):
+        report = checked("relu(-(w * x).max())", {"x": believed}, x=x, w=w, wrt=("x",))
+        assert report["x"]["agrees"] is agrees
+
+
+@pytest.mark.parametrize(
+    ("text", "side"), [("sqrt(1 - cos(x))", 0.5**0.5), ("sqrt(exp(x) - 1 - x)", 0.5**0.5), ("sqrt(x * x)", 1.0)]
+)
+def test_a_lone_zero_under_a_root_has_the_interval_of_its_sides(text: str, side: float) -> None:
+    """PyTorch gives NaN there; the two sides are known exactly."""
+    for factor, agrees in ((0.9, True), (0.0, True), (-0.9, True), (1.2, False)):
+        assert _agrees(f"({text}).sum()", torch.zeros(1, dtype=torch.float64), torch.tensor([factor * side]).double()) is agrees
