@@ -161,8 +161,7 @@ def _of_client(
     """The same where the function has values."""
     ours = compared.ours
     suspects = compared.contradicted | ~((believed - ours).abs() <= RELATIVE * ours.abs())
-    # Once: it is hundreds of gradients.
-    search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects, believed))
+    search = cache(lambda: subgradients(objective, name, ours, numeric.size, suspects, believed))  # once: hundreds of them
     is_subgradient = may_be_of_a_tie(objective, numeric, name, compared, search)
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)

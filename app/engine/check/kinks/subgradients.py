@@ -5,6 +5,7 @@ F. H. Clarke, Optimization and Nonsmooth Analysis (1983), theorem 2.5.1: the sub
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -322,6 +323,30 @@ def subgradients(
     if leaf.is_complex() or not objective.point.wide or not leaf.numel():
         return None
     toward = None if believed is None else (believed - ours).nan_to_num(0, 0, 0).sum(0)
+    around, gradients, coarse, at_first, hidden = _at_first_sides(objective, name, ours, size_of_rows, toward)
+    if hidden:
+        around.look_at_each()
+    exchange = around.widen_at_tie(ours)
+    # What is looked at by itself first leaves fewer bends to chance.
+    unsure = around.exchange(coarse, suspects & ~around.bent)
+    complete = around.look_on(at_first)
+    if not bool(around.bent.any()):
+        return None
+    low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
+    patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
+    seen = tuple(around.seen)
+    of_tie = complete, unsure, exchange, hidden
+    return Subgradients(objective, name, ours, low, high, patterns, seen, around.is_exhaustive, around.largest, *of_tie)
+
+
+def _at_first_sides(
+    objective: Differentiated, name: str, ours: Tensor, size_of_rows: Tensor, toward: Tensor | None
+) -> tuple[Surroundings, Sequence[Tensor | None], Sequence[Tensor], Tensor, bool]:
+    """What is seen on the first sides, and the derivatives on the random ones of them, at the finer step and at the coarser.
+
+    And elements that bend, settled or not; and whether some bend shows on steered sides alone.
+    """
+    leaf = objective.point.leaves[name]
     of_steps, ranges = [], []
     for step in STEPS:
         gradients = [gradient_near(objective, name, sides_of(leaf, FIRST + k), step) for k in range(PATTERNS)]
@@ -341,32 +366,7 @@ def subgradients(
             around.keep(gradient)
     plain = _range([gradient for gradient in gradients if gradient is not None] or [ours])
     hidden = bool((at_first & ~has_kinks(*plain, least)).any())
-    if hidden:
-        around.look_at_each()
-    exchange = around.widen_at_tie(ours)
-    # What is looked at by itself first leaves fewer bends to chance.
-    unsure = around.exchange(of_steps[0], suspects & ~around.bent)
-    complete = around.look_on(at_first)
-    if not bool(around.bent.any()):
-        return None
-    low, high = (torch.where(around.bent, side, torch.nan) for side in (around.low, around.high))
-    patterns = () if any(gradient is None for gradient in gradients) else tuple(around.seen[:PATTERNS])
-    seen = tuple(around.seen)
-    return Subgradients(
-        objective,
-        name,
-        ours,
-        low,
-        high,
-        patterns,
-        seen,
-        around.is_exhaustive,
-        around.largest,
-        complete,
-        unsure,
-        exchange,
-        hidden,
-    )
+    return around, gradients, of_steps[0], at_first, hidden
 
 
 def _range(gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
