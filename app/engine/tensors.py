@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from app.catalogue.call import DTYPES
 from app.query import SparseData, TensorData
 
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 NAMES: Final[dict[torch.dtype, str]] = {dtype: name for name, dtype in DTYPES.items()}
 # What a result of another dtype is sent as (PyTorch's unsigned 16 to 64 bit and float8 are not in the contract).
 _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
@@ -104,6 +107,17 @@ def seed_generators(number: int) -> None:
         torch.manual_seed(number)
     else:
         torch.default_generator.manual_seed(number)
+
+
+def seeding(number: int | None, read: Callable[[Argument], Result]) -> Callable[[Argument], Result]:
+    """`read`, which draws what a run of the same seed draws: numbers that decide how a program goes on are those of its answer."""
+
+    def seeded(value: Argument) -> Result:
+        if number is not None:
+            seed_generators(number)
+        return read(value)
+
+    return seeded
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -50,7 +50,7 @@ def test_the_kept_gradient_is_what_the_hook_made_of_it() -> None:
         ("y = x * x\ny.register_hook(lambda g: g.sum())\ny.sum()", "in the place of a gradient"),
         ("y = torch.ones(3)\ny.register_hook(lambda g: g * 2)\n(x * y).sum()", "does not require grad"),
         ("y = x * x\nh = y.register_hook(lambda g: g * 10)\nh.remove()\ny.sum()", "changes nothing"),
-        ("m = nn.ReLU()\nm.register_full_backward_hook(lambda m, i, o: None)\nm(x).sum()", "register_full_backward_hook"),
+        ("m = nn.ReLU()\nm.register_full_backward_pre_hook(lambda m, o: None)\nm(x).sum()", "register_full_backward_pre_hook"),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, words: str) -> None:

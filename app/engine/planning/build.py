@@ -24,7 +24,7 @@ from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError, 
 from app.engine.planning.cost import Cost, measured
 from app.engine.planning.value_sizes import LimitedCounter
 from app.engine.sparsity.followed_outputs import Follower, OutputPatterns
-from app.engine.tensors import is_differentiable
+from app.engine.tensors import is_differentiable, seeding
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.compiler import build_program
@@ -94,7 +94,7 @@ def builder(query: Query, functions: Functions) -> Callable[[Inputs], Function]:
         known = functions.find(query.function)
         return lambda inputs: build_function(known, inputs, query.parameters, _program_dtype(query, inputs))
     text = query.program or ""
-    return lambda inputs: build_program(text, inputs, query.parameters, _program_dtype(query, inputs))
+    return seeding(query.seed, lambda inputs: build_program(text, inputs, query.parameters, _program_dtype(query, inputs)))
 
 
 def _program_dtype(query: Query, inputs: Inputs) -> torch.dtype:

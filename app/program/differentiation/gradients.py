@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from app.program.differentiation.hooks import Handle, Hooks
+from app.program.differentiation.hooks import Handle, Hooks, Passage
 from app.program.differentiation.leaves import Leaves
 from app.program.differentiation.overwrites import Overwrites
 from app.program.differentiation.parts import Gradient, part
@@ -134,6 +134,8 @@ class Gradients:
         self.last = loss
         for handle in self.hooks.waiting():
             self._call_hook(emit, handle)
+        for passage in reversed(self.hooks.passages):
+            self._call_module_hooks(emit, passage)
 
     def _call_hook(self, emit: Emit, handle: Handle) -> None:
         """Calls a hook with the gradient that the latest backward pass brings to its tensor, if it brings one."""
@@ -142,6 +144,22 @@ class Gradients:
         (gradient,) = self._gradients(emit, [call.loss], [handle.node], cotangents, call.after)
         if gradient is not None:
             self.hooks.called(handle, emit("grad", torch.Tensor.detach, (gradient,), {}))
+
+    def _call_module_hooks(self, emit: Emit, passage: Passage) -> None:
+        """Calls the hooks of a module that the latest backward pass goes through: `f(module, grad_input, grad_output)`."""
+        call = self._backwards[-1]
+        if not passage.module.backward_hooks:
+            return
+        cotangents = None if call.cotangent is None else [call.cotangent]
+        nodes = [*passage.inputs, *passage.outputs]
+        floating = [node for node in nodes if node.meta["live"]]
+        taken = self._gradients(emit, [call.loss], floating, cotangents, call.after) if floating else []
+        of_node = dict(zip(floating, taken, strict=True))
+        gradients = [
+            None if of_node.get(node) is None else emit("grad", torch.Tensor.detach, (of_node[node],), {}) for node in nodes
+        ]
+        if any(gradient is not None for gradient in gradients[len(passage.inputs) :]):
+            self.hooks.passed(passage, tuple(gradients[: len(passage.inputs)]), tuple(gradients[len(passage.inputs) :]))
 
     def backward_of(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> None:
         """`torch.autograd.backward(tensors, grad_tensors=None, …)`."""
@@ -219,6 +237,10 @@ class Gradients:
         self._totals.pop(tensor, None)
         if is_tensor(gradient):
             self._totals[tensor] = gradient
+
+    def holds_any(self, tensors: Sequence[fx.Node]) -> bool:
+        """Whether a `.grad` of these holds something that was read of it or written into it."""
+        return any(tensor in self._totals for tensor in tensors)
 
     def taken(self) -> list[tuple[fx.Node, int]]:
         """The losses whose `backward()` was called, and after how many steps."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import fx
@@ -40,6 +40,15 @@ _KEEPING: Final = (
 )
 _OWN: Final = "of_hook"  # marks the steps of which a hook's own is made
 _LIMIT: Final = 64  # hooks of one program, each a function that is read at every backward pass; pasted ones have 2 at most
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage:
+    """One call of a module with backward hooks: the tensors that it was given and gave, as they stood."""
+
+    module: Any
+    inputs: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +83,23 @@ class Hooks:
         self._trace, self._dtype, self._invoke, self._branches = trace, dtype, invoke, branches
         self._weight_of = weight_of
         self._handles: list[Handle] = []
+        self.passages: list[Passage] = []
+
+    def watch(self, module: Any, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> None:
+        """A call of a module whose backward hooks are called where a backward pass goes through it."""
+        if len(self.passages) >= _LIMIT:
+            raise Refusal(f"Modules with backward hooks are called more than {_LIMIT} times.", "Hook one.", code="too_costly")
+        now = self._trace.now
+        self.passages.append(Passage(module, tuple(map(now, inputs)), tuple(map(now, outputs))))
+
+    def passed(self, passage: Passage, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> None:
+        """Calls the hooks of a module with the gradients of what it was given and of what it gave."""
+        for hook in list(passage.module.backward_hooks):
+            if self._invoke(hook, (passage.module, inputs, outputs), {}) is not None:
+                raise Refusal(
+                    "A backward hook of a module that changes the gradient is not in the language; one that keeps it is.",
+                    "Hook the tensor: `y = layer(x)`, then `y.register_hook(f)`; `f` takes and returns the gradient of `y`.",
+                )
 
     def register(self, emit: Emit, tensor: fx.Node, function: Value) -> Handle:
         """`tensor.register_hook(function)`. Raises a refusal where it would not have PyTorch's meaning."""

@@ -24,7 +24,7 @@ from app.program.semantics.trace import Trace
 # What an optimizer keeps for each weight, in the order of PyTorch's formula, and with what it begins; None: what the first step leaves.
 _STATES: Final[dict[str, tuple[float | None, ...]]] = {
     "SGD": (None,), "Adam": (0.0, 0.0, 0.0), "AdamW": (0.0, 0.0, 0.0), "RMSprop": (0.0, 0.0, 0.0), "Adagrad": (0.0,), "Adadelta": (0.0, 0.0),
-    "Adamax": (0.0, 0.0), "NAdam": (0.0, 0.0, 1.0), "RAdam": (0.0, 0.0),
+    "Adamax": (0.0, 0.0), "NAdam": (0.0, 0.0, 1.0), "RAdam": (0.0, 0.0), "LBFGS": (),
 }  # fmt: skip
 # Options that say how, not what, is computed.
 _INERT: Final = ("foreach", "fused", "capturable", "differentiable")
@@ -40,6 +40,7 @@ class OptimizerValue:
         groups: dicts of options and of tensors, as `param_groups` has them; the program may change the options.
         states: tensor → how often it was changed, and what the optimizer keeps for it.
         rates: PyTorch's own optimizer of nothing, whose rates its schedules change; None where it has no schedule.
+        history: what `LBFGS` keeps of all weights together.
         defaults: the options that a group added later has where it names none.
     """
 
@@ -48,6 +49,7 @@ class OptimizerValue:
     defaults: Mapping[str, Value] = field(default_factory=dict)
     states: dict[fx.Node, tuple[int, list[fx.Node | None]]] = field(default_factory=dict)
     rates: optim.Optimizer | None = None
+    history: list[fx.Node] = field(default_factory=list)
 
     def tensors(self) -> list[fx.Node]:
         return [tensor for group in self.groups for tensor in group["params"]]
@@ -83,6 +85,8 @@ def constructed(
         if not all(is_tensor(tensor) for tensor in tensors):
             raise Refusal(f"`optim.{kind}` changes tensors, not {named(tensors[0])}.", "Give it `model.parameters()`.")
         groups.append({"params": tensors, **_complete(kind, {**options, **own})})
+    if kind == "LBFGS" and len(groups) > 1:
+        raise Refusal("`LBFGS` takes one list of parameters.", "Write `optim.LBFGS(model.parameters())`.", raises="ValueError")
     return OptimizerValue(kind, groups, options)
 
 
@@ -95,7 +99,7 @@ def extended(optimizer: OptimizerValue, items: Callable[[Value], list[Value]], g
 
 
 def _plain(kind: str, key: str, value: Value) -> Value:
-    if is_tensor(value) or not (static.is_number(value) or isinstance(value, tuple | list | None)):
+    if is_tensor(value) or not (static.is_number(value) or isinstance(value, tuple | list | str | None)):
         raise Refusal(
             f"`{key}` of `optim.{kind}` is a plain number here, not {named(value)}.", "Write the number, as in `lr=0.01`."
         )

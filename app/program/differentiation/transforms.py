@@ -17,7 +17,7 @@ from app.program.differentiation import nesting
 from app.program.differentiation.parts import Gradient, Jacobian, Mapped, Tangent, part
 from app.program.library.containers import Record
 from app.program.modules.layers import LayerValue
-from app.program.modules.weights import named_weights
+from app.program.modules.weights import Weights, named_weights
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, Value, example, is_tensor, reachable
 from app.program.semantics.static import named
@@ -56,8 +56,8 @@ _OPTIONS = {
 class Transforms:
     """Transformations of the functions of one program."""
 
-    def __init__(self, trace: Trace, dtype: torch.dtype, invoke: Invoke) -> None:
-        self._trace, self._dtype, self._invoke = trace, dtype, invoke
+    def __init__(self, trace: Trace, dtype: torch.dtype, weights: Weights, invoke: Invoke) -> None:
+        self._trace, self._dtype, self._weights, self._invoke = trace, dtype, weights, invoke
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "func.vjp": self._vjp, "func.jvp": self._jvp, "func.functional_call": self._functional_call,
             "autograd.functional.jacobian": self._jacobian, "autograd.functional.hessian": self._hessian,
@@ -65,6 +65,7 @@ class Transforms:
             "autograd.functional.hvp": self._hvp, "autograd.functional.vhp": self._hvp,
             "autograd.forward_ad.make_dual": self._make_dual, "autograd.forward_ad.unpack_dual": self._unpack_dual,
         }  # fmt: skip
+        self.table["func.stack_module_state"] = self._stacked_state
         self._duals: dict[fx.Node, fx.Node] = {}  # by `make_dual`: tensor → its tangent
         for kind in _OPTIONS:
             self.table[f"func.{kind}"] = functools.partial(self._transformation, kind)
@@ -162,8 +163,8 @@ class Transforms:
         return (value, beside) if transformed.options.get("has_aux") else value
 
     def _blocks(self, emit: Emit, kind: str, inputs: list[fx.Node], outputs: list[fx.Node]) -> list[list[Value]]:
-        if kind == "hessian" and (len(outputs) != 1 or not example(outputs[0]).is_single()):
-            raise Refusal("`hessian` is of a function that gives one number.", "Return `.sum()` of it.", code="not_scalar")
+        if kind == "hessian" and len(outputs) != 1:
+            raise Refusal("`hessian` is of a function that gives one tensor.", "Return one of them.", code="not_scalar")
         section = self._section(inputs, outputs)
         derivatives = emit(f"func.{kind}", Jacobian(section.run, kind), (inputs, list(section.free)), {}, exact=True)
         count, rows = len(inputs), len(inputs) if kind == "hessian" else len(outputs)
@@ -248,6 +249,8 @@ class Transforms:
         function, primals, is_tuple = self._taken(emit, args)
         own, inputs = self._begun(emit, primals)
         result = self._invoke(function, own, {})
+        if not is_tensor(result) or not example(result).is_single():
+            raise Refusal("`hessian` is of a function that gives one number.", "Return `.sum()` of it.", code="not_scalar")
         rows = self._blocks(emit, "hessian", inputs, self._ended(result))
         return self._loose(emit, tuple(map(tuple, rows)) if is_tuple else rows[0][0], kwargs)
 
@@ -281,6 +284,24 @@ class Transforms:
         return self._loose(emit, (result, products if is_tuple else products[0]), kwargs)
 
     # Mapping, and modules with other weights.
+
+    def _stacked_state(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`stack_module_state(models)`: the parameters, and the buffers, of modules of one kind, stacked by name."""
+        modules = args[0]
+        if (
+            not isinstance(modules, list | tuple)
+            or not modules
+            or not all(isinstance(m, Instance | LayerValue) for m in modules)
+        ):
+            raise Refusal("`stack_module_state` takes a list of modules.", "Write `stack_module_state(models)`.")
+        states = [dict(named_weights(module)) for module in modules]
+        if len({tuple(state) for state in states}) > 1:
+            raise Refusal("The modules have other weights than each other.", "Give modules of one kind.", raises="RuntimeError")
+        parts: tuple[dict[str, Value], dict[str, Value]] = ({}, {})
+        for name, first in states[0].items():
+            whole = emit("stack", torch.stack, ([self._weights.tensor_of(state[name]) for state in states],), {})
+            parts[not first.trained][name] = emit("detach", torch.Tensor.detach, (whole,), {})
+        return parts
 
     def _mapped(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         options = transformed.options

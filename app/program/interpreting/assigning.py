@@ -11,7 +11,7 @@ from app.program.interpreting.objects import Objects
 from app.program.library import inplace
 from app.program.library.containers import is_key
 from app.program.modules.layers import LayerValue, Weight
-from app.program.modules.weights import leaf_of
+from app.program.modules.weights import LISTED, leaf_of
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value, is_tensor
@@ -35,6 +35,8 @@ class Assigning(Objects):
     def assign(self, target: ast.expr, value: Value) -> None:
         """Binds `target` (a name, a place, an attribute, or nested tuples of these) to `value`."""
         if isinstance(target, ast.Name):
+            if isinstance(value, list | tuple):
+                self.trace.budget.spend(1 + min(len(value), LISTED) // 8)
             self.weights.adopt(value, None, target.id)
             self.scope.bind(target.id, value)
         elif isinstance(target, ast.Tuple | ast.List):

@@ -15,7 +15,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
-from app.program.semantics.values import AUTO, ClassValue, FunctionValue, Instance
+from app.program.semantics.values import AUTO, PLAIN_ENUMS, ClassValue, FunctionValue, Instance
 
 Left = Literal["break", "continue"]
 # What a decorator makes of a function of a class.
@@ -25,7 +25,7 @@ _ROLES: Final = {
 }  # fmt: skip
 _CACHES: Final = ("lru_cache", "functools.lru_cache", "functools.cache")
 # What `ClassValue.builtin` says of an `Enum`.
-ENUMS: Final = ("Enum", "int or str Enum")
+ENUMS: Final = ("Enum", *PLAIN_ENUMS)
 _NAMED_TUPLES: Final = ("NamedTuple", "typing.NamedTuple")
 
 
@@ -219,7 +219,7 @@ def enumerated(kind: ClassValue, bases: Sequence[ClassValue]) -> dict[str, Insta
         if isinstance(value, FunctionValue) or name.startswith("_"):
             continue
         if value is AUTO:
-            value = count + 1
+            value = name.lower() if kind.builtin == "StrEnum" else count + 1
         if isinstance(value, int):
             count = value
         known = next(

@@ -18,6 +18,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static, values
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
 from app.program.semantics.scopes import Scope
+from app.program.semantics.sets import Distinct
 from app.program.semantics.sizes import is_size
 from app.program.semantics.static import named
 from app.program.semantics.values import DefaultDict
@@ -77,6 +78,8 @@ class Displays(Assigning):
         if isinstance(owner, list | tuple | range):
             if is_tensor(index) and tensors.is_single(index):
                 index = int(self.reads.number(self.emitter(node), index))
+            if isinstance(index, slice):
+                self.trace.budget.spend(1 + static.length(owner) // 8)
             return item_of(owner, index)
         if owner is imports.HINT:
             return owner
@@ -131,11 +134,11 @@ class Displays(Assigning):
             result[name] = self.value(value)
         return result
 
-    def _set(self, node: ast.Set) -> list[Value]:
-        return values.distinct(self._members(node.elts))
+    def _set(self, node: ast.Set) -> Distinct:
+        return Distinct(self._members(node.elts))
 
-    def _set_comprehension(self, node: ast.SetComp) -> list[Value]:
-        return values.distinct(self._comprehension(node))
+    def _set_comprehension(self, node: ast.SetComp) -> Distinct:
+        return Distinct(self._comprehension(node))
 
     def _generator(self, node: ast.GeneratorExp) -> values.Iterator:
         """Its first clause is read at once, all else when a member is taken, with the names as they are then."""

@@ -14,7 +14,7 @@ from app.program.function import Step
 from app.program.interpreting.displays import Displays, yield_inside
 from app.program.interpreting.prints import print_gradients
 from app.program.library import attributes as tensors
-from app.program.library import builtins, factories, lookup, vocabulary
+from app.program.library import builtins, containers, factories, left_out_names, lookup, vocabulary
 from app.program.packages import formatting
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -22,7 +22,7 @@ from app.program.semantics.comparison import SYMBOLS, compared
 from app.program.semantics.graph_values import MultiOutput, Value, examples_of, is_tensor
 from app.program.semantics.randomness import SEEDING
 from app.program.semantics.static import named
-from app.program.semantics.values import CHECKED, Foreign, FunctionValue, Named, plain_member
+from app.program.semantics.values import CHECKED, VIEWS, Foreign, FunctionValue, Named, plain_member, special
 
 _MISFITS: Final = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
 
@@ -86,8 +86,10 @@ class Reader(Displays):
                 ),
                 node,
             )
-        if special_methods.is_object(value):
+        if special_methods.is_object(value) and (special(value, "__bool__") or special(value, "__len__")):
             return self.holds(node, special_methods.truth(self._invoker(node), value))
+        if containers.is_sequence(value):
+            return bool(containers.held(value))
         return bool(value)
 
     # Names and constants.
@@ -113,7 +115,7 @@ class Reader(Displays):
             return dtype
         if name in self.builtins.table or name in factories.FACTORIES or lookup.lookup(name) or vocabulary.is_known(name):
             return Named(name)
-        raise builtins.refused(name) or self._unknown(name)
+        raise left_out_names.refused(name) or self._unknown(name)
 
     def _unknown(self, name: str) -> Refusal:
         near = lookup.nearest(name, tuple(key for key in self.scope if key.isidentifier()))
@@ -208,7 +210,8 @@ class Reader(Displays):
             args, kwargs = self.arguments(node)
             if vocabulary.container_name(dotted) or dotted == "setattr":
                 return called(args, kwargs)
-            return called(*self.tensors_of(args, kwargs))
+            args, kwargs = self.tensors_of(args, kwargs)
+            return called(tuple(map(_listed, args)), {name: _listed(value) for name, value in kwargs.items()})
         if self.is_silent(function):
             return self.leave_out(node, self.source.excerpt(function), SHOWN)
         if isinstance(function, ast.Attribute):
@@ -266,7 +269,7 @@ class Reader(Displays):
         if isinstance(left, MultiOutput) or isinstance(right, MultiOutput):
             # Refused there, with the names to take.
             return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
-        return static.binary(symbol, left, right)
+        return self.builtins.combined(symbol, left, right)
 
     def _invoker(self, node: ast.AST) -> Callable[[Value, tuple[Value, ...]], Value]:
         return lambda function, args: self.invoke(node, function, args, {})
@@ -310,7 +313,9 @@ class Reader(Displays):
         )
         if result is not None:
             return result
-        return compared(functools.partial(self.operate, node), operation, plain_member(left), plain_member(right))
+        return compared(
+            functools.partial(self.operate, node), operation, plain_member(left), plain_member(right), self.trace.budget.spend
+        )
 
     def _goes_on(self, node: ast.Compare, result: Value) -> bool:
         """Whether a chain of comparisons goes on after `result`."""
@@ -380,3 +385,8 @@ class Reader(Displays):
         target = rightly(target, examples_of(args), examples_of([*kwargs.values()])) if target in POWERS else target
         call = functools.partial(self.trace.call, Step(*self.trace.place, operation), target, args, kwargs, **more)
         return self.reads.attempted(operation, (args, kwargs), call) if self.trying else call()
+
+
+def _listed(value: Value) -> Value:
+    """What a function of PyTorch's or Python's is given: of a view of a dict what it shows now."""
+    return list(value) if isinstance(value, VIEWS) else value

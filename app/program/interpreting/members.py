@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,7 +21,7 @@ from app.program.library import attributes as tensors
 from app.program.library import containers, factories
 from app.program.library.distributions import DistributionValue
 from app.program.modules import module_hooks, running_statistics
-from app.program.modules.layers import LayerValue, Weight
+from app.program.modules.layers import LayerValue, Weight, computed_weights
 from app.program.modules.module_hooks import ModuleHandle
 from app.program.modules.weights import leaf_of, named_weights, set_training, submodules
 from app.program.packages import copying, datasets
@@ -28,11 +29,11 @@ from app.program.packages.python_containers import Parser
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor
+from app.program.semantics.sets import Distinct
 from app.program.semantics.static import named
 from app.program.semantics.values import (
     MISSING,
     ClassValue,
-    Distinct,
     Foreign,
     FunctionValue,
     Inert,
@@ -127,7 +128,7 @@ class Members(State):
         if isinstance(owner, containers.Record) and name in owner.fields:
             return self.read(owner[owner.fields.index(name)])
         has_it = hasattr(type(owner), name) or (isinstance(owner, Distinct) and hasattr(set, name)) or name == "most_common"
-        if isinstance(owner, list | dict | tuple | str) and not name.startswith("_") and has_it:
+        if isinstance(owner, list | dict | tuple | str | Distinct) and not name.startswith("_") and has_it:
             return Method(owner, name)
         if isinstance(owner, Named | FunctionValue):
             raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", "Call it: it is a function.")
@@ -171,6 +172,8 @@ class Members(State):
             self.share_buffers(node, layer)
         if name in layer.weights:
             return self.weights.tensor_of(layer.weights[name])
+        if name in layer.computed:
+            return computed_weights(self.emitter(node), layer, self.weights.tensor_of)[name]
         if name in layer.tensor_options:
             return layer.tensor_options[name]
         if name == "training":
@@ -293,6 +296,9 @@ class Members(State):
                 return [group["lr"] for group in owner.optimizer.groups]
         elif name == "step":
             closure = next((value for value in (*args, *kwargs.values()) if value is not None), None)
+            if owner.kind == "LBFGS":
+                called = functools.partial(self.invoke, node, args=(), kwargs={})
+                return self.calls.second_order_step(self.emitter(node), owner, closure, called)
             loss = None if closure is None else self.invoke(node, closure, (), {})
             optimizers.step(self.trace, self.calls.gradients, self.emitter(node), owner)
             return loss

@@ -8,8 +8,11 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from app.errors import PullbackError
 from app.program.classes import extension
+from app.program.differentiation import nesting
 from app.program.differentiation.transforms import Transformed
 from app.program.interpreting.members import Members
 from app.program.interpreting.state import CALL_DEPTH
@@ -38,6 +41,9 @@ from app.program.semantics.values import (
     Super,
 )  # fmt: skip
 
+# Of the budget of evaluated expressions: an attribute that is not there has the nearest names looked for, which takes half a millisecond.
+_NEAREST = 100
+
 
 class Objects(Members):
     """Makes, calls and reads objects."""
@@ -62,7 +68,7 @@ class Objects(Members):
                 return self._remembered(function, args, kwargs)
             case Method():
                 if isinstance(function.function, FunctionValue):
-                    return self.run(function.function, (function.owner, *args), kwargs)
+                    return self._remembered(function.function, (function.owner, *args), kwargs)
                 return self.method(node, function.owner, function.name, args, kwargs)
             case Named(path="getattr" | "hasattr" as path):
                 return self.asked(path, node, args)
@@ -72,13 +78,13 @@ class Objects(Members):
                 return self._completed(node, function, args, kwargs)
             case Transformed():
                 return self.calls.transforms.invoke(self.emitter(node), function, args, kwargs)
-            case LayerValue() if function.hooks or function.pre_hooks:
+            case LayerValue() if module_hooks.is_hooked(function):
                 return self.hooked(node, function, args, kwargs)
             case LayerValue():
                 return self.called_layer(node, function, args, kwargs)
             case ClassValue():
                 return self._instance(node, function, args, kwargs)
-            case Instance() if function.hooks or function.pre_hooks:
+            case Instance() if module_hooks.is_hooked(function):
                 return self.hooked(node, function, args, kwargs)
             case Instance():
                 return self.unhooked(node, function, args, kwargs)
@@ -148,6 +154,7 @@ class Objects(Members):
             else:
                 value = self.attribute_of(node, owner, attribute)
         except (Refusal, PullbackError):
+            self.trace.budget.spend(_NEAREST)
             if name == "hasattr":
                 return False
             if len(args) > 2:
@@ -171,7 +178,12 @@ class Objects(Members):
             args,
             lambda hook, values: self.invoke(node, hook, values, {}),
             lambda values: self.unhooked(node, module, values, kwargs),
+            lambda value: nesting.each(value, self._copy_of(node)),
+            lambda inputs, outputs: self.calls.gradients.hooks.watch(module, nesting.leaves(inputs), nesting.leaves(outputs)),
         )
+
+    def _copy_of(self, node: ast.AST) -> Callable[[Any], Value]:
+        return lambda tensor: self.emitter(node)("clone", torch.clone, (tensor,), {}) if self.trace.is_live(tensor) else tensor
 
     def unhooked(
         self, node: ast.AST, module: Instance | LayerValue, args: tuple[Value, ...], kwargs: dict[str, Value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence, ValuesView
 from typing import Any, Final
 
 from app.errors import PullbackError
@@ -226,7 +226,7 @@ def _parts(value: MultiOutput) -> list[Value]:
 def _spread(reader: Reader, name: str, value: Value, tensors: dict[str, Value]) -> None:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], MultiOutput):
         value = reader.trace.pick(*value)
-    if isinstance(value, Iterator):
+    if isinstance(value, Iterator | KeysView | ValuesView):
         value = reader.builtins.items(reader.emitter(reader.statement or ast.Pass()), value)
     if is_tensor(value):
         _add(name, value, tensors)

@@ -21,6 +21,8 @@ from app.program.semantics.values import Unreadable
 
 # Calls within calls; each takes about fifteen of Python's own frames, of which there are a thousand.
 CALL_DEPTH = 30
+# Words of a text that takes derivatives.
+_DERIVATIVES = ("backward", "grad(", "jac", "hessian", "vjp", "jvp", "hvp")
 
 
 class DependentError(PullbackError):
@@ -67,6 +69,7 @@ class State:
         trace.read = self.read
         self.stack: list[Any] = []
         self.calls = Calls(trace, scope, dtype, device, self.weights, self._apply_anywhere)
+        self.calls.takes_derivatives = any(word in line for line in source.lines for word in _DERIVATIVES)
         self.builtins = self.calls.builtins
         self.builtins.trying = self._try_more
         self.calls.is_trying = self.calls.gradients.leaves.is_trying = lambda: self.trying > 0

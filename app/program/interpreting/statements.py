@@ -20,6 +20,7 @@ from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
+from app.program.semantics.sets import Distinct
 from app.program.semantics.values import Instance, Named
 
 _PROBLEM_LIMIT: Final = 50  # refusals in one answer: more than a person mends before asking again; chosen
@@ -144,6 +145,12 @@ class Runner(Blocks):
         value = reader.located(statement, changed)
         if isinstance(left, list) and isinstance(value, list):
             left[:] = value
+            value = left
+        elif isinstance(left, dict) and isinstance(value, dict):
+            left.update(value)
+            value = left
+        elif isinstance(left, Distinct) and isinstance(value, Distinct):
+            left.replace(value)
             value = left
         if isinstance(target, ast.Subscript):
             reader.assign_item(target, owner, index, value)

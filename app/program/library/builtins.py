@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
 from itertools import islice
 from typing import Any, Final
 
@@ -16,45 +16,22 @@ from app.program.library.attributes import members
 from app.program.library.reads import Reads
 from app.program.packages import datasets
 from app.program.reading.source import Refusal
-from app.program.semantics import static
+from app.program.semantics import sets, static
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
+from app.program.semantics.sets import Distinct
 from app.program.semantics.static import LENGTH_LIMIT, length, named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import ClassValue, FunctionValue, Iterator, Method, Named, Partial, distinct, special
-
-_INSTEAD: Final[dict[str, str]] = {
-    "format": "Return the value.",
-    "eval": "Write the expression itself.", "exec": "Write the statements themselves.", "compile": "Write the statements themselves.",
-    "open": "Send tensors as inputs.", "grad": 'Write `torch.autograd.grad(y, x)` or `torch.func.grad(f)(x)`.',
-    "jacobian": "Write `torch.func.jacrev(f)(x)`.", "hessian": "Write `torch.func.hessian(f)(x)`.",
-    "no_grad": "Write `with torch.no_grad():` before the lines.", "backward": "Write `loss.backward()`.",
-    "gradcheck": 'Ask for "want": ["check"], and end the program with the call: `F.apply(x)`.',
-    "vars": "Use names.", "globals": "Use names.", "locals": "Use names.",
-}  # fmt: skip
-# Modules that are made of others: what they compute, written out.
-_WRITTEN_OUT: Final[dict[str, str]] = {
-    "weight_norm": "Write it out: `W = g * v / v.norm(dim=1, keepdim=True)`, then `F.linear(x, W, b)`, with `v`, `g` and `b` as inputs.",
-    "spectral_norm": "Write it out: `W = W / torch.linalg.matrix_norm(W, 2)`, then `F.linear(x, W, b)`, with `W` and `b` as inputs.",
-    "orthogonal": "Write it out: `Q = torch.matrix_exp(A - A.T)`, then `F.linear(x, Q, b)`, with `A` and `b` as inputs.",
-    "register_parametrization": "Write it out: compute the weight by its formula, then `F.linear(x, W, b)`.",
-}
-
-
-def refused(name: str) -> Refusal | None:
-    """The refusal of a well-known name that the language leaves out."""
-    short = name.removeprefix("torch.")
-    if short.endswith("gradcheck"):
-        short = "gradcheck"
-    elif short.startswith(("autograd.", "func.")):
-        return Refusal(
-            f"`{name}` is not in the language.",
-            "There are `torch.autograd.grad(y, x, create_graph=True)` and `torch.func.grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`, `hessian`, `vmap`.",
-        )
-    if short.startswith("nn.utils.") and short.rpartition(".")[2] in _WRITTEN_OUT:
-        return Refusal(f"`{name}` is not in the language.", _WRITTEN_OUT[short.rpartition(".")[2]])
-    if short in _INSTEAD:
-        return Refusal(f"`{name}` is not in the language.", _INSTEAD[short])
-    return None
+from app.program.semantics.values import (
+    ClassValue,
+    FunctionValue,
+    Instance,
+    Iterator,
+    Method,
+    Named,
+    Partial,
+    plain_member,
+    special,
+)
 
 
 def parts_of(outputs: MultiOutput) -> str:
@@ -62,6 +39,11 @@ def parts_of(outputs: MultiOutput) -> str:
     return " or ".join(f"`.{field}`" for field in outputs.fields) or "its members by [0], [1]…"
 
 
+_HELD: Final = (list, tuple, dict, str, range, Distinct, KeysView, ItemsView, ValuesView)
+_SETS: Final = (Distinct, KeysView, ItemsView)
+_OF_SETS: Final = ("&", "|", "-", "^", *static.COMPARISONS)
+# Other values that are called; the words float, int and bool, which are dtypes, are classes.
+_CALLED: Final = ("LayerValue", "Transformed", "Getter")
 # More digits than any number here has before or after its point: beyond it `round` gives 0, or the number.
 _DIGITS: Final = 2_000
 
@@ -111,7 +93,7 @@ class Builtins:
         if special_methods.is_object(value):
             value = self._of_object(value)
         if isinstance(value, datasets.Batches):
-            self._begin(emit, value)
+            value = datasets.epoch(self._trace, emit, value)
         if isinstance(value, ClassValue) and value.members is not None:
             value = list(dict.fromkeys(value.members.values()))
         if isinstance(value, Iterator):
@@ -119,23 +101,12 @@ class Builtins:
             static.check_length(len(taken))
             self._trace.budget.spend(1 + len(taken) // 8)
             return taken
-        if isinstance(value, list | tuple | range | dict):
+        if isinstance(value, list | tuple | range | dict | Distinct | KeysView | ValuesView | ItemsView):
             self._trace.budget.spend(1 + len(value) // 8)
             return list(value)
         if isinstance(value, str):
             return list(value)
         raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
-
-    def _begin(self, emit: Emit, loader: datasets.Batches) -> None:
-        """A loop over a DataLoader draws a number for its workers, whether it has any: what is drawn later comes after it."""
-        randomness = self._trace.randomness
-        if loader.has_generator or randomness.begun_anew is not None:  # whatever is drawn after that is refused
-            return
-        is_first = not randomness.streams
-        node = emit("DataLoader", datasets.base_seed, (), {}, random=True, initial=True)
-        if is_first:
-            randomness.streams.clear()
-            randomness.of_loaders.append(node)
 
     def _of_object(self, value: Value) -> Value:
         """The members of an object of the program, one at a time."""
@@ -149,9 +120,15 @@ class Builtins:
         """The members of `value` one at a time: what is not taken of an iterator stays in it, a list may grow on the way."""
         if special_methods.is_object(value) and not containers.is_sequence(value):
             value = self._of_object(value)
+        if isinstance(value, datasets.Batches):
+            return datasets.epoch(self._trace, emit, value)
         if isinstance(value, Iterator):
             return value
         return Iterator(value if type(value) is list else self.items(emit, value))
+
+    def numbers(self, emit: Emit, tensor: Value) -> list[int]:
+        """The plain numbers in a tensor, as they are here."""
+        return list(self._reads.numbers(emit, tensor))
 
     def _len(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
         (value,) = _arguments("len", args, kwargs, 1)
@@ -161,6 +138,8 @@ class Builtins:
             return example(value).size(0)
         if isinstance(value, MultiOutput):
             return len(value.values)
+        if isinstance(value, Distinct | KeysView | ValuesView | ItemsView | datasets.Batches):
+            return len(value)
         if isinstance(value, list | tuple | range | dict | str):
             return static.bounded(length(value) if not isinstance(value, dict) else len(value))  # type: ignore[no-any-return]
         if isinstance(value, datasets.Dataset):
@@ -212,8 +191,8 @@ class Builtins:
             return args[1]
         raise Refusal("`next` has nothing left to give.", "Use `for`.", raises="StopIteration")
 
-    def _distinct(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
-        return distinct(self.items(emit, args[0]) if args else [])
+    def _distinct(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Distinct:
+        return Distinct(self.items(emit, args[0]) if args else [])
 
     def _identity(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
         """`id(value)`: a number of its own for each object, no address."""
@@ -251,8 +230,20 @@ class Builtins:
             return special_methods.binary(lambda f, args: self._invoke(f, args, {}), symbol, left, right)
         if is_tensor(left) or is_tensor(right):
             return emit(symbol, static.OPERATORS[symbol], (left, right), {})
-        self._trace.budget.spend()
-        return static.binary(symbol, left, right)
+        return self.combined(symbol, left, right)
+
+    def combined(self, symbol: str, left: Value, right: Value) -> Value:
+        """`left symbol right` of plain values; what copies a list costs as much as going through it."""
+        spend = self._trace.budget.spend
+        if isinstance(left, dict) and isinstance(right, dict) and symbol == "|":
+            static.check_length(len(left) + len(right))
+            spend(1 + (len(left) + len(right)) // 4)
+            return left | right
+        if isinstance(left, _SETS) and isinstance(right, _SETS) and symbol in _OF_SETS:
+            return sets.operated(symbol, left, right, spend)
+        value = static.binary(symbol, left, right)
+        spend(1 + (len(value) // 8 if isinstance(value, list | tuple | str) else 0))
+        return value
 
     def _extreme(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):
@@ -265,9 +256,10 @@ class Builtins:
             return self._by_key(name, emit, values, kwargs["key"])
         if any(is_tensor(value) for value in values):
             return functools.reduce(functools.partial(self._larger, name, emit), values)
-        static.plain(values)
+        keys = list(map(plain_member, values))
+        static.plain(keys)
         pick: Callable[..., Any] = max if name == "max" else min
-        return static.computed(lambda v: pick(v), values, what=f"`{name}`")
+        return values[static.computed(lambda: pick(range(len(keys)), key=keys.__getitem__), what=f"`{name}`")]
 
     def _by_key(self, name: str, emit: Emit, values: list[Value], key: Value) -> Value:
         """`max(scores, key=scores.get)`: the first member of the largest key."""
@@ -343,13 +335,20 @@ class Builtins:
             if isinstance(args[0], MultiOutput):
                 raise Refusal(f"`{args[0].operation}` gives several tensors.", f"Take {parts_of(args[0])} first.")
             return static.cast(name, self._reads.number(emit, args[0]))
+        if name == "bool" and len(args) <= 1 and (not args or isinstance(args[0], _HELD) or args[0] is None):
+            return bool(args and args[0])
         if name == "complex" and len(args) == 2:
             return static.computed(complex, *args, what="`complex`")
         return static.cast(name, _arguments(name, args, kwargs, 1)[0])
 
 
 def _is_callable(value: Value) -> bool:
-    return isinstance(value, FunctionValue | ClassValue | Named | Method | Partial) or hasattr(value, "skeleton")
+    if isinstance(value, Instance):
+        return value.is_module or special(value, "__call__") is not None
+    return (
+        isinstance(value, FunctionValue | ClassValue | Named | Method | Partial | torch.dtype)
+        or type(value).__name__ in _CALLED
+    )
 
 
 def _chosen(better: str, a: Tensor, b: float, first: Tensor, second: float) -> Tensor:

@@ -9,24 +9,24 @@ from typing import Any, Final
 import torch
 
 from app.catalogue.call import target
-from app.program.differentiation import custom_functions, nesting, optimizers, schedules
+from app.program.differentiation import clipping, custom_functions, lbfgs, nesting, optimizers, schedules
 from app.program.differentiation.gradients import Gradients
 from app.program.differentiation.hooks import Hooks
 from app.program.differentiation.transforms import Transforms
 from app.program.function import Branch
 from app.program.library import attributes as tensors
-from app.program.library import builtins, containers, factories, inplace, plain, vocabulary
+from app.program.library import builtins, containers, factories, inplace, left_out_names, plain, vocabulary
 from app.program.library.distributions import Distributions, DistributionValue
 from app.program.library.lookup import call, lookup, unknown
 from app.program.library.reads import Reads
-from app.program.modules import initial
+from app.program.modules import initial, reparametrized
 from app.program.modules.layers import Weight, constructed
 from app.program.modules.weights import Weights
 from app.program.packages import formatting, python_containers
 from app.program.packages.package_calls import Packages
 from app.program.reading.source import Refusal
-from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_floating, is_tensor
+from app.program.semantics import sets, static
+from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, fixed, is_floating, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
@@ -49,6 +49,7 @@ class Calls:
 
     Attributes:
         names: the program's own names, which may shadow operations.
+        takes_derivatives: the text takes derivatives itself: a step that they pass may draw nothing.
         is_trying: whether an `except` may take what is raised; set by who reads the program.
         builtins: Python's functions over the same trace.
     """
@@ -58,13 +59,14 @@ class Calls:
     ) -> None:
         self.names = scope
         self.is_trying: Callable[[], bool] = lambda: False
+        self.takes_derivatives = False
         self.branches: list[Branch] = []
         self.reads = Reads(trace, self.branches)
         self.builtins = builtins.Builtins(trace, self.operation, self.reads, invoke)
         self.gradients = Gradients(
             trace, dtype, weights.weight_of, Hooks(trace, dtype, invoke, self.branches, weights.weight_of)
         )
-        self.transforms = Transforms(trace, dtype, invoke)
+        self.transforms = Transforms(trace, dtype, weights, invoke)
         self.distributions = Distributions(lambda: self.is_trying())
         self._plain = plain.Plain(invoke, self.builtins.items, self.builtins.stream)
         self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
@@ -97,7 +99,7 @@ class Calls:
             )
         if base in factories.FACTORIES or base in factories.ALIASES:
             return functools.partial(self._new_tensor, emit, base)
-        refusal = builtins.refused(name)
+        refusal = left_out_names.refused(name)
         if refusal:
             raise refusal
         return self._operation_named(name, short, emit)
@@ -124,7 +126,7 @@ class Calls:
         return functools.partial(self.operation, emit, name)
 
     def _special(self, short: str, emit: Emit) -> Called | None:
-        """Modules, derivatives, distributions, functions of functions."""
+        """Modules, their weights, derivatives, distributions, functions of functions."""
         layer = vocabulary.layer_name(short)
         if layer is not None:
             self._trace.budget.spend(_CONSTRUCTION)
@@ -134,12 +136,24 @@ class Calls:
             return lambda args, kwargs: containers.new_container(self._weights, container, args, kwargs)
         if short in ("nn.Parameter", "nn.parameter.Parameter"):
             return functools.partial(self._parameter, emit)
+        return self._of_weights(short, emit) or self._of_derivatives(short, emit)
+
+    def _of_weights(self, short: str, emit: Emit) -> Called | None:
+        """What changes weights, or how they are computed."""
         if short.startswith("nn.init."):
             return lambda args, kwargs: initial.initialise(
                 self._trace, emit, self._weights, short.removeprefix("nn.init."), args, kwargs
             )
+        if short in reparametrized.NAMES:
+            rules = reparametrized.Reparametrizations(self._trace, emit, lambda part, values: self._invoke(part, values, {}))
+            return functools.partial(rules.called, short)
         if short in ("nn.utils.clip_grad_norm_", "nn.utils.clip_grad_value_"):
-            return functools.partial(self._clipped, emit, short.rpartition(".")[2])
+            items = functools.partial(self.builtins.items, emit)
+            return functools.partial(clipping.clipped, self._trace, emit, self.gradients, items, short.rpartition(".")[2])
+        return None
+
+    def _of_derivatives(self, short: str, emit: Emit) -> Called | None:
+        """Derivatives, distributions, optimizers, and functions of functions."""
         if short == "autograd.grad":
             return functools.partial(self.gradients.autograd_grad, emit)
         if short == "autograd.backward":
@@ -167,6 +181,10 @@ class Calls:
             return lambda args, kwargs: tuple(args[0]) if short == "Size" else Instance("ModuleList")
         return None
 
+    def second_order_step(self, emit: Emit, optimizer: Any, closure: Value, invoke: Callable[[Value], Value]) -> Value:
+        """`optimizer.step(closure)` of `LBFGS`."""
+        return lbfgs.step(self._trace, self._dtype, self.gradients, self.branches, emit, optimizer, closure, invoke)
+
     def custom(self, emit: Emit, kind: ClassValue, args: tuple[Value, ...]) -> Value:
         """`F.apply(*args)` of a `torch.autograd.Function` of the program."""
         return custom_functions.called(self._trace, self._dtype, self._invoke, self.branches, emit, kind, args)
@@ -180,6 +198,10 @@ class Calls:
             kwargs = {**kwargs, "dim": _softmax_axis(name, args[0])}
         inside = _INPLACE in kwargs and bool(kwargs[_INPLACE])
         kwargs = {key: value for key, value in kwargs.items() if key != _INPLACE}
+        if self.takes_derivatives and operation.name == "nn.functional.dropout" and not inside:
+            value = self._dropped(emit, args, kwargs)
+            if value is not None:
+                return value
         if "out" in kwargs and is_tensor(kwargs["out"]):
             return self._into(emit, name, args, kwargs)
         flags = {argument.name: index for index, argument in enumerate(operation.signatures[0].arguments)}
@@ -190,6 +212,17 @@ class Calls:
         if inside and args and is_tensor(args[0]) and is_tensor(value):
             return inplace.write(self._trace, emit, args[0], value, name)
         return value
+
+    def _dropped(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
+        """`dropout(x, p, training)` as PyTorch computes it on the CPU: a mask, which is drawn, times x, which is differentiated."""
+        options = {**dict(zip(("input", "p", "training"), args, strict=False)), **kwargs}
+        x: Any = options.get("input")
+        p = options.get("p", 0.5)
+        is_right = is_tensor(x) and isinstance(p, float | int) and 0 < p < 1 and is_floating(example(x))
+        if not is_right or not options.get("training", True) or not options.keys() <= {"input", "p", "training"}:
+            return None
+        mask = emit("dropout", fixed(_dropout_mask_like, p), (x,), {}, random=True)
+        return emit("dropout", torch.mul, (x, mask), {})
 
     def _list_members(self, name: str, args: tuple[Value, ...]) -> tuple[Value, ...]:
         """A list's members, where an operation takes a list and is given what a step gave as several tensors."""
@@ -226,8 +259,10 @@ class Calls:
             )
         if isinstance(owner, list | tuple) and name in python_containers.LIST_METHODS:
             return python_containers.list_method(
-                functools.partial(self.builtins.items, emit), self._invoke, owner, name, args, kwargs
+                functools.partial(self.builtins.items, emit), self._invoke, owner, name, args, kwargs, self._trace.budget.spend
             )
+        if isinstance(owner, sets.Distinct):
+            return sets.method(functools.partial(self.builtins.items, emit), self._trace.budget.spend, owner, name, args)
         if isinstance(owner, containers.Record) and name in ("_replace", "_asdict"):
             return containers.renewed(owner, name, kwargs)
         if isinstance(owner, tuple) and name == "numel" and not args:
@@ -235,6 +270,8 @@ class Calls:
         if isinstance(owner, dict):
             return python_containers.dict_method(functools.partial(self.builtins.items, emit), owner, name, args, kwargs)
         if isinstance(owner, str):
+            if name == "join":
+                args = tuple(self.builtins.items(emit, value) for value in args)
             return formatting.method(owner, name, args, kwargs)
         if (
             static.is_number(owner) and name == "item" and not args
@@ -308,39 +345,11 @@ class Calls:
             raise Refusal("`nn.Parameter` holds a tensor.", "Write `nn.Parameter(torch.zeros(3))`.")
         return Weight(emit("detach", torch.Tensor.detach, (value,), {}), trained=bool(kwargs.get("requires_grad", True)))
 
-    def _clipped(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        """`clip_grad_norm_(gradients, max_norm)`: gradients scaled to a norm of at most `max_norm`; gives their norm before."""
-        values = [args[0]] if is_tensor(args[0]) else self.builtins.items(emit, args[0])
-        if self.gradients.last is not None:  # of weights it is their gradients that are clipped; of gradients, they themselves
-            values = [value for value in self.gradients.grads(emit, values) if is_tensor(value)]
-        if not values:  # a generator that was gone through before
-            return self._new_tensor(emit, "tensor", (0.0,), {}) if name == "clip_grad_norm_" else None
-        bound = args[1] if len(args) > 1 else next(iter(kwargs.values()))
-        seen = len(self._trace.overwritten)
-        try:
-            return self._scaled(emit, name, values, bound, args, kwargs)
-        finally:
-            del self._trace.overwritten[seen:]  # PyTorch does it under `no_grad`; here a derivative passes it
-
-    def _scaled(
-        self, emit: Emit, name: str, values: list[Value], bound: Value, args: tuple[Value, ...], kwargs: dict[str, Value]
-    ) -> Value:
-        if name == "clip_grad_value_":
-            for value in values:
-                inplace.write(self._trace, emit, value, emit("clamp", torch.clamp, (value, -bound, bound), {}), name)
-            return None
-        order = kwargs.get("norm_type", args[2] if len(args) > 2 else 2.0)
-        norms = [emit("linalg.vector_norm", torch.linalg.vector_norm, (value, order), {}) for value in values]
-        total = emit("linalg.vector_norm", torch.linalg.vector_norm, (emit("stack", torch.stack, (norms,), {}), order), {})
-        scale = emit("clamp", _clip_coefficient, (total, bound), {})
-        for value in values:
-            inplace.write(self._trace, emit, value, emit("*", torch.mul, (value, scale), {}), name)
-        return total
-
     def _math(
         self, emit: Emit, short: str, meant: str, foreign: bool, args: tuple[Value, ...], kwargs: dict[str, Value]
     ) -> Value:
         flat = args[0] if short == "prod" and args and isinstance(args[0], list | tuple) else args
+        self._trace.budget.spend(1 + sum(len(value) if isinstance(value, list | tuple) else 1 for value in args) // 4)
         if args and not kwargs and all(static.is_number(value) for value in flat):
             return plain.number(short, args)
         if foreign:
@@ -357,9 +366,9 @@ def _softmax_axis(name: str, tensor: Any) -> int:
     return 0 if example(tensor).ndim in (0, 1, 3) else 1
 
 
-def _clip_coefficient(total: torch.Tensor, bound: float) -> torch.Tensor:
-    """PyTorch's factor: max_norm / (norm + 1e-6), at most 1."""
-    return torch.clamp(bound / (total + 1e-6), max=1.0)
+def _dropout_mask_like(p: float, tensor: torch.Tensor) -> torch.Tensor:
+    """What `dropout` multiplies by: 1 / (1 - p), or 0 with the probability p."""
+    return torch.empty_like(tensor).bernoulli_(1 - p).div_(1 - p)
 
 
 def _detached(emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

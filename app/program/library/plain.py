@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -14,11 +15,13 @@ from app.program.library import vocabulary
 from app.program.library.factories import PYTHON_DTYPES, Device, dtype_of
 from app.program.modules.layers import LayerValue
 from app.program.packages import formatting
+from app.program.packages.python_containers import Deque
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
+from app.program.semantics.sets import Distinct
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, DefaultDict, Instance, Iterator, Named, Partial
+from app.program.semantics.values import VIEWS, ClassValue, DefaultDict, Instance, Iterator, Named, Partial, plain_member
 
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 Items = Callable[[Emit, Value], list[Value]]
@@ -35,7 +38,28 @@ _TYPES: Final[dict[str, Any]] = {
     "tuple": tuple,
     "dict": dict,
     "complex": complex,
+    "set": Distinct,
+    "frozenset": Distinct,
+    "deque": Deque,
+    "defaultdict": DefaultDict,
+    "OrderedDict": dict,
+    "Counter": Counter,
+    "range": range,
+    "slice": slice,
+    "NoneType": type(None),
+    "object": object,
+    "Iterator": Iterator,
+    "Iterable": (list, tuple, dict, str, range, Distinct, Iterator, *VIEWS),
+    "Sequence": (list, tuple, str, range),
+    "Mapping": dict,
+    "Number": (int, float, complex),
+    "Real": (int, float),
+    "Integral": int,
+    "integer": (),
+    "floating": (),
 }
+# Of Python's lists these are none, though they are lists here.
+_NO_LISTS: Final = (Deque,)
 # NumPy's functions on plain numbers that math has under another name.
 NUMPY: Final = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "power": "pow", "absolute": "fabs", "abs": "fabs",
@@ -182,6 +206,8 @@ class Plain:
             return Named("torch.Tensor")
         if isinstance(value, Instance | LayerValue):
             return Named(f"torch.nn.{value.kind if isinstance(value, Instance) else value.name}")
+        if value is None:
+            return Named("NoneType")
         for name, kind in _TYPES.items():
             if type(value) is kind:
                 return PYTHON_DTYPES.get(name, Named(name))
@@ -204,8 +230,11 @@ class Plain:
             return isinstance(value, LayerValue) and value.name == layer
         if vocabulary.container_name(kind.path):
             return isinstance(value, Instance) and value.kind == vocabulary.container_name(kind.path)
-        if short in _TYPES:
-            return isinstance(value, _TYPES[short])
+        name = short.rpartition(".")[2]
+        if name in _TYPES:
+            return _is_of_type(plain_member(value), name)
+        if vocabulary.is_exception(kind.path):
+            return False
         raise Refusal(f"`{kind.path}` is no type here.", "Use `torch.Tensor`, `int`, `float`, `nn.Linear`…")
 
     def _object(self, what: str, args: tuple[Value, ...]) -> tuple[Instance, str]:
@@ -262,6 +291,12 @@ class Plain:
         return groups
 
 
+def _is_of_type(value: Value, name: str) -> bool:
+    if name in ("list", "Sequence") and isinstance(value, _NO_LISTS):
+        return False
+    return isinstance(value, _TYPES[name])
+
+
 def _extends(kind: ClassValue, other: ClassValue) -> bool:
     stack, seen = [kind], set[int]()
     while stack:
@@ -284,6 +319,9 @@ def number(short: str, args: tuple[Value, ...]) -> Value:
         if not all(isinstance(value, int) and 0 <= value <= 100 for value in args):
             raise Refusal(f"`{short}` is for integers up to 100 here.", "Use `lgamma`.")
         return static.bounded(static.computed(getattr(math, short), *args, what=f"`{short}`"))
+    if short in ("gcd", "lcm"):
+        join = functools.partial(static.computed, getattr(math, short), what=f"`{short}`")
+        return functools.reduce(lambda left, right: static.bounded(join(left, right)), args)
     if short == "isclose":
         return static.computed(math.isclose, *args, what="`isclose`")
     return static.bounded(static.computed(static.MATH[short], *args, what=f"`{short}`"))

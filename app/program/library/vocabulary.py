@@ -88,6 +88,7 @@ _PYTHON: Final = (
     "iter",
     "set",
     "frozenset",
+    "NoneType",
     "id",
     "repr",
 )
@@ -110,7 +111,7 @@ _FUNCTIONS: Final = (
     "itertools.permutations", "itertools.chain", "itertools.accumulate", "OrderedDict", "partial", "reduce",
 )  # fmt: skip
 _GRADIENTS: Final = re.compile(
-    r"(func\.(grad|grad_and_value|vjp|jvp|jacrev|jacfwd|hessian|vmap|functional_call|linearize)|vmap|autograd\.grad"
+    r"(func\.(grad|grad_and_value|vjp|jvp|jacrev|jacfwd|hessian|vmap|functional_call|stack_module_state|linearize)|vmap|autograd\.grad"
     r"|autograd\.backward|autograd\.functional\.(jacobian|hessian|vjp|jvp|hvp|vhp)|autograd\.Variable|autograd\.forward_ad\.\w+)"
 )
 _CALLED: Final = re.compile(
@@ -246,7 +247,7 @@ def is_custom_base(path: str) -> bool:
 # Python's classes that a class of the program may extend, and what is read of them (`ClassValue.builtin`).
 _EXTENDED: Final[dict[str, str]] = {
     "object": "", "ABC": "", "Protocol": "", "Generic": "", "Dataset": "", "IterableDataset": "", "Enum": "Enum", "IntEnum": "int or str Enum",
-    "StrEnum": "int or str Enum", "Optimizer": "Optimizer", "str": "str", "int": "int", **{
+    "StrEnum": "StrEnum", "Optimizer": "Optimizer", "str": "str", "int": "int", **{
         name: name
         for name, kind in vars(builtins).items()
         if isinstance(kind, type) and issubclass(kind, Exception)

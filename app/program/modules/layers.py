@@ -70,6 +70,8 @@ class LayerValue:
         hooks, pre_hooks: functions that each call of it goes through, after and before its `forward`.
         seen: batches whose mean and variance its buffers do not hold yet.
         batches: how many they hold.
+        computed: weights that are computed from others at each call, by name: what is asked how (`modules/reparametrized.py`).
+        backward_hooks: functions that a backward pass through it calls.
         is_shared: the program has its buffers under names of its own, so that they are brought up to date at every call.
     """
 
@@ -84,6 +86,8 @@ class LayerValue:
     seen: list[fx.Node] = field(default_factory=list)
     batches: int = 0
     is_shared: bool = False
+    computed: dict[str, Any] = field(default_factory=dict)
+    backward_hooks: list[Value] = field(default_factory=list)
 
 
 def constructed(emit: Emit, spread: Spread, name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> LayerValue:
@@ -201,31 +205,44 @@ def call_layer(
     """`layer(*args, **kwargs)`: the step or steps of its `forward`."""
     if layer.name == "Identity" and args:
         return args[0]
+    of_name = functools.partial(_tensor, layer, tensor_of, computed_weights(emit, layer, tensor_of))
     row = LAYERS.get(layer.name)
     if row is None or getattr(layer.skeleton, "padding_mode", "zeros") != "zeros" or getattr(layer.skeleton, "max_norm", None):
-        return _whole(emit, layer, tensor_of, args, kwargs)
+        return _whole(emit, layer, of_name, args, kwargs)
     if kwargs and len(args) < row.inputs:
         named = list(kwargs.values())
         args = (*args, *named)
     if len(args) != row.inputs:
         output = layer.name.startswith("ConvTranspose") and len(args) > 1
         if output:
-            return _whole(emit, layer, tensor_of, args, kwargs)
+            return _whole(emit, layer, of_name, args, kwargs)
         raise Refusal(f"`nn.{layer.name}` is called with {row.inputs} tensor{'s' * (row.inputs > 1)}, not {len(args)}.")
-    values = [_attribute(layer, option, tensor_of) for option in row.options]
-    keywords = {key: _attribute(layer, option, tensor_of) for key, option in row.keywords}
+    values = [_attribute(layer, option, of_name) for option in row.options]
+    keywords = {key: _attribute(layer, option, of_name) for key, option in row.keywords}
     if getattr(layer.skeleton, "inplace", False):
         keywords["inplace"] = True
     return operation(emit, row.function, (*args, *values), {key: v for key, v in keywords.items() if v is not None})
 
 
-def _attribute(layer: LayerValue, name: str, tensor_of: Callable[[Weight], fx.Node]) -> Value:
+def computed_weights(emit: Emit, layer: LayerValue, tensor_of: Callable[[Weight], fx.Node]) -> dict[str, Value]:
+    """Name → the tensor of each weight that is computed from others."""
+    return {
+        name: rule.call(emit, layer, [tensor_of(layer.weights[source]) for source in rule.sources])
+        for name, rule in layer.computed.items()
+    }
+
+
+def _tensor(layer: LayerValue, tensor_of: Callable[[Weight], fx.Node], computed: Mapping[str, Value], name: str) -> Value:
+    return computed[name] if name in computed else tensor_of(layer.weights[name])
+
+
+def _attribute(layer: LayerValue, name: str, of_name: Callable[[str], Value]) -> Value:
     if name.startswith("'"):
         return name.strip("'")
-    if name in layer.weights:
+    if name in layer.weights or name in layer.computed:
         if name in ("running_mean", "running_var") and _batch_statistics(layer):
             return None  # they would only be updated, which no output shows
-        return tensor_of(layer.weights[name])
+        return of_name(name)
     if name in layer.tensor_options:
         return layer.tensor_options[name]
     if name == "training":
@@ -244,12 +261,14 @@ def _batch_statistics(layer: LayerValue) -> bool:
 
 
 def _whole(
-    emit: Emit, layer: LayerValue, tensor_of: Callable[[Weight], fx.Node], args: tuple[Value, ...], kwargs: Mapping[str, Value]
+    emit: Emit, layer: LayerValue, of_name: Callable[[str], Value], args: tuple[Value, ...], kwargs: Mapping[str, Value]
 ) -> Value:
-    tensors = [tensor_of(weight) for weight in layer.weights.values()]
+    sources = {source for rule in layer.computed.values() for source in rule.sources}
+    names = [*(name for name in layer.weights if name not in sources), *layer.computed]
+    tensors = list(map(of_name, names))
     plain = [_argument(value) for value in args]
     named = {key: _argument(value) for key, value in kwargs.items()}
-    target = fixed(run_whole, layer.skeleton, tuple(layer.weights), layer.training, tuple(named))
+    target = fixed(run_whole, layer.skeleton, tuple(names), layer.training, tuple(named))
     return emit(f"nn.{layer.name}", target, (tensors, *plain, *named.values()), {}, random=True)
 
 

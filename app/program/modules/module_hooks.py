@@ -13,8 +13,11 @@ from app.program.semantics.values import Instance
 
 Module = LayerValue | Instance
 Invoke = Callable[[Value, tuple[Value, ...]], Value]
-REGISTER: Final = {"register_forward_hook": "hooks", "register_forward_pre_hook": "pre_hooks"}
-_BACKWARD: Final = ("register_full_backward_hook", "register_backward_hook", "register_full_backward_pre_hook")
+REGISTER: Final = {
+    "register_forward_hook": "hooks", "register_forward_pre_hook": "pre_hooks", "register_full_backward_hook": "backward_hooks",
+    "register_backward_hook": "backward_hooks",
+}  # fmt: skip
+_OTHERS: Final = ("register_full_backward_pre_hook",)
 _LIMIT: Final = 64  # of one module, each a function that is read at every call; pasted programs have 2 at most
 
 
@@ -28,11 +31,8 @@ class ModuleHandle:
 
 def register(module: Module, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> ModuleHandle:
     """`module.NAME(function)`. Raises a refusal for hooks of another kind."""
-    if name in _BACKWARD:
-        raise Refusal(
-            f"`.{name}()` is not in the language.",
-            "Hook the tensor: `y = layer(x)`, then `y.register_hook(f)`; `f` takes and returns the gradient of `y`.",
-        )
+    if name in _OTHERS:
+        raise Refusal(f"`.{name}()` is not in the language.", "Write `.register_full_backward_hook(f)`, or hook the tensor.")
     if len(args) != 1 or any(kwargs.values()):
         raise Refusal(f"`.{name}()` takes one function here, and no options.", "Write `layer.register_forward_hook(f)`.")
     hooks: list[Value] = getattr(module, REGISTER[name])
@@ -43,7 +43,7 @@ def register(module: Module, name: str, args: tuple[Value, ...], kwargs: dict[st
 
 
 def is_registration(name: str) -> bool:
-    return name in REGISTER or name in _BACKWARD
+    return name in REGISTER or name in _OTHERS
 
 
 def removed(handle: ModuleHandle, name: str) -> None:
@@ -53,13 +53,36 @@ def removed(handle: ModuleHandle, name: str) -> None:
     handle.hooks[:] = [hook for hook in handle.hooks if hook is not handle.function]
 
 
-def called(module: Module, args: tuple[Value, ...], invoke: Invoke, forward: Callable[[tuple[Value, ...]], Value]) -> Value:
-    """`module(*args)` through its hooks; `forward` is the call without them."""
+def is_hooked(module: Module) -> bool:
+    """Whether a call of it goes through functions of the program."""
+    return bool(module.hooks or module.pre_hooks or module.backward_hooks)
+
+
+def called(
+    module: Module,
+    args: tuple[Value, ...],
+    invoke: Invoke,
+    forward: Callable[[tuple[Value, ...]], Value],
+    copy: Callable[[Value], Value],
+    watch: Callable[[tuple[Value, ...], Value], None],
+) -> Value:
+    """`module(*args)` through its hooks.
+
+    Arguments:
+        forward: the call without them.
+        copy: gives tensors on, as steps of their own: the gradient of such a copy is that through this module alone.
+        watch: notes that a backward pass between these inputs and outputs calls the module's hooks.
+    """
     for hook in list(module.pre_hooks):
         changed = invoke(hook, (module, args))
         if changed is not None:
             args = changed if isinstance(changed, tuple) else (changed,)
+    if module.backward_hooks:
+        args = copy(args)
     output = forward(args)
+    if module.backward_hooks:
+        output = copy(output)
+        watch(args, output)
     for hook in list(module.hooks):
         changed = invoke(hook, (module, args, output))
         output = output if changed is None else changed

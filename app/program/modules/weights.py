@@ -21,7 +21,7 @@ from app.program.semantics.values import Instance
 
 Module = LayerValue | Instance
 # Members of a list that take their names from its own (`layers.0.weight`).
-_LISTED = 1000
+LISTED = 1000
 # Modules within modules; one that holds itself ends here.
 _NESTED = 32
 
@@ -133,7 +133,7 @@ class Weights:
                 value.parent = (owner, key)
                 self.adopted.append(value)
         elif isinstance(value, list | tuple):
-            for index, member in enumerate(value[:_LISTED]):
+            for index, member in enumerate(value[:LISTED]):
                 if not isinstance(member, list | tuple):
                     self.adopt(member, owner, f"{key}.{index}")
 

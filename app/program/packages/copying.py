@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,26 +12,51 @@ from torch import fx
 
 from app.program.differentiation.optimizers import OptimizerValue
 from app.program.differentiation.schedules import SchedulerValue
+from app.program.library.containers import Record
 from app.program.library.inplace import write
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, named_weights
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, Value, is_tensor
+from app.program.semantics.sets import Distinct
 from app.program.semantics.static import NESTING_LIMIT, members_in, named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import Inert, Instance
 
 
-def copied(emit: Emit, weights: Weights, value: Value) -> Value:
-    """`copy.deepcopy(value)`: modules get weights of their own, which begin as those of the original are."""
-    members_in(value)
-    return _copied(emit, weights, value, 0)
+def copied(emit: Emit, weights: Weights, value: Value, spend: Callable[[int], None]) -> Value:
+    """`copy.deepcopy(value)`: modules get weights of their own, which begin as those of the original are.
+
+    What stands in several places is copied once, as Python does.
+    """
+    spend(2 * members_in(value))
+    known: dict[int, tuple[Value, Value]] = {}  # by `id`: each value, so that no other takes its place, and its copy
+
+    def copy_of(member: Value, depth: int) -> Value:
+        if id(member) not in known:
+            spend(1)
+            known[id(member)] = member, _copied(emit, weights, member, depth, copy_of)
+        return known[id(member)][1]
+
+    return copy_of(value, 0)
 
 
-def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
+def shallow(value: Value, spend: Callable[[int], None]) -> Value:
+    """`copy.copy(value)`: another list, dict, set or object with the same members."""
+    if isinstance(value, Instance):
+        return dataclasses.replace(value, own=dict(value.own), hooks=list(value.hooks), pre_hooks=list(value.pre_hooks))
+    if isinstance(value, list | dict):
+        spend(1 + len(value) // 8)
+        return copy.copy(value)
+    if isinstance(value, LayerValue):
+        return dataclasses.replace(value, weights=dict(value.weights), hooks=list(value.hooks), pre_hooks=list(value.pre_hooks))
+    return Distinct(value) if isinstance(value, Distinct) else value
+
+
+def _copied(emit: Emit, weights: Weights, value: Value, depth: int, copy_of: Callable[[Value, int], Value]) -> Value:
     if depth > NESTING_LIMIT:
         raise Refusal("This is nested too deeply to be copied.")
-    again: Callable[[Any], Any] = lambda member: _copied(emit, weights, member, depth + 1)  # noqa: E731
+    again: Callable[[Any], Any] = lambda member: copy_of(member, depth + 1)  # noqa: E731
     if is_tensor(value):
         return emit("clone", torch.clone, (value,), {})
     if isinstance(value, Weight):
@@ -37,10 +64,11 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
     if isinstance(value, LayerValue):
         layer = LayerValue(value.name, value.skeleton, {}, value.tensor_options, training=value.training)
         layer.hooks, layer.pre_hooks = list(value.hooks), list(value.pre_hooks)
-        layer.seen, layer.batches = list(value.seen), value.batches
+        layer.seen, layer.batches, layer.computed = list(value.seen), value.batches, dict(value.computed)
         for key, weight in value.weights.items():
-            layer.weights[key] = _weight(emit, weights, weight)
-            layer.weights[key].parent = (layer, key)
+            layer.weights[key] = again(weight)
+            if layer.weights[key].parent is None:
+                layer.weights[key].parent = (layer, key)
         return layer
     if isinstance(value, Instance):
         instance = Instance(value.kind, training=value.training, hooks=list(value.hooks), pre_hooks=list(value.pre_hooks))
@@ -52,18 +80,33 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int) -> Value:
             for key in value.layer.weights:  # the object's own are those of the layer
                 instance.layer.weights[key] = instance.own[key]
         return instance
-    if isinstance(value, list):
-        return [again(member) for member in value]
+    if isinstance(value, list | dict | Distinct):
+        return _filled(value, again)
     if isinstance(value, tuple):
-        return tuple(again(member) for member in value)
-    if isinstance(value, dict):
-        return {key: again(member) for key, member in value.items()}
+        members = tuple(again(member) for member in value)
+        if not isinstance(value, Record):
+            return members
+        record = Record(members)
+        record.fields = value.fields
+        return record
     if isinstance(value, OptimizerValue | SchedulerValue):
         raise Refusal(
             f"{named(value).capitalize()} is not copied here: PyTorch's copy changes copies of the weights, which no model has.",
             "Construct another over the weights that it is to change: `optim.SGD(copied.parameters(), lr=0.01)`.",
         )
     return value
+
+
+def _filled(value: Value, again: Callable[[Any], Any]) -> Value:
+    """A container of the same kind with copies of the members."""
+    if isinstance(value, Distinct):
+        return Distinct(map(again, value))
+    other = copy.copy(value)
+    if isinstance(value, dict):
+        other.update({key: again(member) for key, member in value.items()})
+    else:
+        other[:] = [again(member) for member in value]
+    return other
 
 
 def _weight(emit: Emit, weights: Weights, weight: Weight) -> Weight:

@@ -1,18 +1,19 @@
-"""`torch.utils.data` in a program: a TensorDataset, and the batches that a DataLoader gives of it in order."""
+"""`torch.utils.data` in a program: a TensorDataset, and the batches that a DataLoader gives of it, in order or shuffled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any
 
 import torch
 
 from app.program.reading.source import Refusal
-from app.program.semantics import static
+from app.program.semantics import static, values
 from app.program.semantics.graph_values import Emit, Value, example, is_tensor
-
-_IN_ORDER: Final = "The order that PyTorch shuffles in belongs to its own generator: write `shuffle=False`."
+from app.program.semantics.trace import Trace
+from app.program.semantics.values import special
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +36,135 @@ def dataset(args: tuple[Value, ...]) -> Dataset:
     return Dataset(args)
 
 
-class Batches(list):  # type: ignore[type-arg]
-    """The batches of a DataLoader, with the data that they are of."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a loader asks of who reads the program.
 
-    dataset: Value = None
-    batch_size: int = 1
-    has_generator: bool = False
+    Attributes:
+        items: the members of what has no length of its own.
+        invoke: (function, arguments) → what a function of the program gives.
+        numbers: the plain numbers in a tensor.
+    """
+
+    items: Callable[[Emit, Value], list[Value]]
+    invoke: Callable[[Value, tuple[Value, ...]], Value]
+    numbers: Callable[[Emit, Value], list[int]]
+
+
+@dataclass(slots=True, eq=False)
+class Batches:
+    """A DataLoader.
+
+    Attributes:
+        dataset: what it goes through: a tensor, a Dataset, a list, or an object of the program.
+        count: members of the dataset; None where that has no length.
+        collate: the function of the program that joins the members of a batch, or None.
+        stream: the generator that the order is drawn from, "" for PyTorch's own.
+    """
+
+    dataset: Value
+    batch_size: int
+    count: int | None
+    is_shuffled: bool
+    drops_last: bool
+    collate: Value
+    has_generator: bool
+    stream: str
+    reading: Reading
+
+    def __len__(self) -> int:
+        if self.count is None:
+            raise Refusal(
+                "This dataset has no length, so its loader has none.", "Give its class `__len__`.", raises="TypeError"
+            )
+        return self.count // self.batch_size if self.drops_last else -(-self.count // self.batch_size)
+
+    def epoch(self, emit: Emit) -> Generator[Value]:
+        """The batches, each when it is taken; a shuffled order is drawn before the first."""
+        if self.count is None:
+            yield from self._cut(emit, self.reading.items(emit, self.dataset))
+            return
+        order = None
+        if self.is_shuffled:
+            name = _permutation_of if self.has_generator else permutation
+            order = emit("DataLoader", name, (self.count,), {}, random=True)
+        stop = self.count - self.count % self.batch_size if self.drops_last else self.count
+        is_rows = self.collate is None and (is_tensor(self.dataset) or isinstance(self.dataset, Dataset))
+        numbers = None if order is None or is_rows else self.reading.numbers(emit, order)
+        for start in range(0, stop, self.batch_size):
+            size = min(self.batch_size, stop - start)
+            if is_rows:
+                yield self._rows(emit, order, start, size)
+            else:
+                where = range(start, start + size) if numbers is None else numbers[start : start + size]
+                yield self._joined(emit, [self._member(emit, index) for index in where])
+        if self.is_shuffled and self.has_generator:  # RandomSampler draws another order, of which it takes nothing
+            emit("DataLoader", _permutation_of, (self.count,), {}, random=True)
+
+    def _rows(self, emit: Emit, order: Value, start: int, size: int) -> Value:
+        tensors = self.dataset.tensors if isinstance(self.dataset, Dataset) else (self.dataset,)
+        if order is None:
+            parts = [emit("[]", torch.narrow, (tensor, 0, start, size), {}) for tensor in tensors]
+        else:
+            where = emit("[]", torch.narrow, (order, 0, start, size), {})
+            parts = [emit("[]", torch.index_select, (tensor, 0, where), {}) for tensor in tensors]
+        return parts if isinstance(self.dataset, Dataset) else parts[0]
+
+    def _member(self, emit: Emit, index: int) -> Value:
+        if isinstance(self.dataset, Dataset):
+            return tuple(emit("[]", torch.select, (tensor, 0, index), {}) for tensor in self.dataset.tensors)
+        if is_tensor(self.dataset):
+            return emit("[]", torch.select, (self.dataset, 0, index), {})
+        getter = special(self.dataset, "__getitem__")
+        return self.dataset[index] if getter is None else self.reading.invoke(getter, (index,))
+
+    def _cut(self, emit: Emit, members: Sequence[Value]) -> Generator[Value]:
+        for start in range(0, len(members), self.batch_size):
+            batch = list(members[start : start + self.batch_size])
+            if len(batch) == self.batch_size or not self.drops_last:
+                yield self._joined(emit, batch)
+
+    def _joined(self, emit: Emit, members: list[Value]) -> Value:
+        return _collated(emit, members) if self.collate is None else self.reading.invoke(self.collate, (members,))
+
+
+def epoch(trace: Trace, emit: Emit, loader: Batches) -> values.Iterator:
+    """The batches of a loop over a DataLoader, which begins with a number drawn for its workers, whether it has any."""
+    with _drawing(trace, loader):
+        _begin(trace, emit, loader)
+    return values.Iterator(_drawn(trace, emit, loader))
+
+
+def _drawn(trace: Trace, emit: Emit, loader: Batches) -> Generator[Value]:
+    batches, end = loader.epoch(emit), object()
+    while True:
+        with _drawing(trace, loader):
+            batch = next(batches, end)
+        if batch is end:
+            return
+        yield batch
+
+
+@contextmanager
+def _drawing(trace: Trace, loader: Batches) -> Generator[None]:
+    """What is drawn here comes from the loader's own generator."""
+    outer, trace.randomness.stream = trace.randomness.stream, loader.stream
+    try:
+        yield
+    finally:
+        trace.randomness.stream = outer
+
+
+def _begin(trace: Trace, emit: Emit, loader: Batches) -> None:
+    """Draws the number of a loader: what is drawn later comes after it."""
+    randomness = trace.randomness
+    if (loader.has_generator and not loader.is_shuffled) or randomness.begun_anew is not None:  # what comes then is refused
+        return
+    is_first = not randomness.streams
+    node = emit("DataLoader", base_seed, (), {}, random=True, initial=True)
+    if is_first:
+        randomness.streams.clear()
+        randomness.of_loaders.append(node)
 
 
 def base_seed() -> torch.Tensor:
@@ -48,45 +172,47 @@ def base_seed() -> torch.Tensor:
     return torch.empty((), dtype=torch.int64).random_()
 
 
-def batches(emit: Emit, own: Callable[[Value], list[Value]], args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Batches:
-    """`DataLoader(dataset, batch_size=1, shuffle=False, drop_last=False)`: its batches.
+def permutation(count: int) -> torch.Tensor:
+    """The order of a shuffled epoch, from a seed that PyTorch draws for it (`RandomSampler`)."""
+    generator = torch.Generator()
+    generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
+    return torch.randperm(count, generator=generator)
 
-    Arguments:
-        own: the members of a list, or of a dataset of the program's own.
-    """
+
+def _permutation_of(count: int) -> torch.Tensor:
+    """The order of a shuffled epoch, from the loader's own generator."""
+    return torch.randperm(count)
+
+
+def _like_an_order(count: int) -> torch.Tensor:
+    return torch.empty(count, dtype=torch.int64)
+
+
+for _function in (permutation, _permutation_of):  # what stands for them while a program is read on tensors without values
+    _function.abstract, _function.draws = _like_an_order, True  # type: ignore[attr-defined]
+
+
+def batches(
+    reading: Reading, length: Callable[[Value], int | None], stream: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]
+) -> Batches:
+    """`DataLoader(dataset, batch_size=1, shuffle=False, collate_fn=None, drop_last=False, generator=None)`."""
     options = dict(zip(("dataset", "batch_size", "shuffle"), args, strict=False)) | dict(kwargs)
-    held = options.get("dataset")
+    held: Any = options.get("dataset")
     size = static.integer(options.get("batch_size", 1), "`batch_size`")
     if size < 1:
         raise Refusal("`batch_size` is at least 1.")
-    if options.get("shuffle") or options.get("sampler") is not None:
-        raise Refusal("`DataLoader` goes through its data in order here.", _IN_ORDER)
-    if options.get("collate_fn") is not None:
+    if options.get("sampler") is not None or options.get("batch_sampler") is not None:
         raise Refusal(
-            "`DataLoader` joins the members of a batch as PyTorch does here.",
-            "Leave `collate_fn` out, and join them in the loop.",
+            "`DataLoader` goes through its data in order, or shuffled, here.", "Write `shuffle=True`, or leave it out."
         )
-    loader = Batches()
-    loader.dataset, loader.batch_size = held, size
-    loader.has_generator = options.get("generator") is not None
-    if is_tensor(held):
-        loader += [batch[0] for batch in _cut(emit, Dataset((held,)), size, options)]
-    elif isinstance(held, Dataset):
-        loader += _cut(emit, held, size, options)
-    else:
-        members = own(held)
-        stop = len(members) - len(members) % size if options.get("drop_last") else len(members)
-        loader += [_collated(emit, members[start : min(start + size, stop)]) for start in range(0, stop, size)]
-    return loader
-
-
-def _cut(emit: Emit, held: Dataset, size: int, options: Mapping[str, Value]) -> list[Value]:
-    stop = held.length - held.length % size if options.get("drop_last") else held.length
-    static.check_length(-(-stop // size))
-    return [
-        [emit("[]", torch.narrow, (tensor, 0, start, min(size, stop - start)), {}) for tensor in held.tensors]
-        for start in range(0, stop, size)
-    ]
+    count = held.length if isinstance(held, Dataset) else example(held).extent(0) if is_tensor(held) else length(held)
+    if count is not None:
+        static.check_length(-(-count // size))
+    has_generator = options.get("generator") is not None
+    return Batches(
+        held, size, count, bool(options.get("shuffle")), bool(options.get("drop_last")), options.get("collate_fn"),
+        has_generator, stream if has_generator else "", reading,
+    )  # fmt: skip
 
 
 def _collated(emit: Emit, members: list[Value]) -> Value:

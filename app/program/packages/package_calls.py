@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from app.program.classes.special_methods import is_object
 from app.program.differentiation import nesting
 from app.program.library import attributes, plain, vocabulary
 from app.program.library.builtins import Builtins
@@ -19,7 +20,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import CHECKED, Begun, Inert, Named
+from app.program.semantics.values import CHECKED, Begun, Inert, Named, special
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 
@@ -55,8 +56,10 @@ class Packages:
         """What stands beside PyTorch's operations: limits of dtypes, copies, einops, functions that give what they are given."""
         if short in ("finfo", "iinfo", "np.finfo", "np.iinfo"):
             return lambda args, kwargs: plain.limits(short, args, self._dtype)
-        if short in ("copy.deepcopy", "copy.copy", "deepcopy"):
-            return lambda args, kwargs: copying.copied(emit, self._weights, args[0])
+        if short in ("copy.deepcopy", "deepcopy"):
+            return lambda args, kwargs: copying.copied(emit, self._weights, args[0], self._trace.budget.spend)
+        if short == "copy.copy":
+            return lambda args, kwargs: copying.shallow(args[0], self._trace.budget.spend)
         if short in einops_patterns.NAMES:
             return lambda args, kwargs: einops_patterns.call(emit, short, args, kwargs)
         if short in vocabulary.SAME:
@@ -96,9 +99,20 @@ class Packages:
             return lambda args, kwargs: (
                 datasets.dataset(args)
                 if short.endswith("Dataset")
-                else datasets.batches(emit, functools.partial(self._builtins.items, emit), args, kwargs)
+                else datasets.batches(self._loading(), self._length, self._trace.randomness.stream, args, kwargs)
             )
         return None
+
+    def _loading(self) -> datasets.Reading:
+        return datasets.Reading(
+            self._builtins.items, lambda function, values: self._invoke(function, values, {}), self._builtins.numbers
+        )
+
+    def _length(self, value: Value) -> int | None:
+        """Of a dataset of the program; None where it has none."""
+        if is_object(value) and special(value, "__len__") is None:
+            return None
+        return self._builtins.table["len"](lambda *_: None, (value,), {})  # type: ignore[no-any-return]
 
     def _containers(self, emit: Emit) -> Containers:
         items, stream = self._builtins.items, self._builtins.stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import itertools
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
@@ -14,7 +15,7 @@ import torch
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
-from app.program.semantics.values import AUTO, ClassValue, Distinct, Instance, Iterator
+from app.program.semantics.values import AUTO, ClassValue, Instance, Iterator
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -33,6 +34,11 @@ class Deque(list):  # type: ignore[type-arg]
     """`collections.deque`: a list that drops what is too much on its other side."""
 
     limit: int | None = None
+
+    def __copy__(self) -> Deque:
+        other = Deque(self)
+        other.limit = self.limit
+        return other
 
     def append(self, member: Any) -> None:
         super().append(member)
@@ -64,7 +70,7 @@ class Deque(list):  # type: ignore[type-arg]
 
 
 _CHANGING: Final = ("append", "extend", "insert", "pop", "reverse", "clear", "appendleft", "extendleft", "popleft", "rotate")
-LIST_METHODS: Final = (*_CHANGING, "remove", "index", "count", "copy", "sort", "add", "update", "union", "discard")
+LIST_METHODS: Final = (*_CHANGING, "remove", "index", "count", "copy", "sort")
 
 
 def list_method(
@@ -74,8 +80,11 @@ def list_method(
     name: str,
     args: tuple[Value, ...],
     kwargs: dict[str, Value],
+    spend: Callable[[int], None],
 ) -> Value:
-    """`owner.name(*args)` of a list, a tuple, a deque or a set, which is a list of distinct members here."""
+    """`owner.name(*args)` of a list, a tuple or a deque. `spend` counts what goes through it."""
+    if name not in ("append", "pop", "popleft"):
+        spend(1 + len(owner) // 8)
     if name == "sort" and isinstance(owner, list):
         owner[:] = static.sorted_by(lambda member: invoke(kwargs["key"], (member,), {}), owner, kwargs)
         return None
@@ -94,15 +103,7 @@ def list_method(
     if isinstance(owner, tuple):
         raise Refusal(f"A tuple has no `.{name}()`.", "Make a list of it: `list(values)`.", raises="AttributeError")
     if name == "copy":
-        return list(owner)
-    if name == "discard" and len(args) == 1:
-        owner[:] = [member for member in owner if not _is_same(member, args[0])]
-        return None
-    if name in ("add", "update", "union") and len(args) == 1:
-        held = Distinct(owner) if name == "union" else owner
-        held += [m for m in ([args[0]] if name == "add" else items(args[0])) if not any(_is_same(m, other) for other in held)]
-        static.check_length(len(held))
-        return held if name == "union" else None
+        return copy.copy(owner)
     if name in ("extend", "extendleft") and len(args) == 1:
         args = (items(args[0]),)
     static.check_length(len(owner) + (len(args[0]) if name in ("extend", "extendleft") and args else 1))
@@ -126,7 +127,7 @@ def dict_method(
     if isinstance(owner, Counter) and name in ("update", "subtract"):
         return counted(items, owner, name, args, kwargs)
     if name in ("keys", "values", "items") and not args:
-        return [tuple(pair) for pair in owner.items()] if name == "items" else list(getattr(owner, name)())
+        return getattr(owner, name)()  # what the dict holds when they are gone through
     if name == "get" and args:
         return owner.get(args[0], args[1] if len(args) > 1 else None)
     if name == "pop" and len(args) == 1 and args[0] not in owner:
@@ -141,7 +142,7 @@ def dict_method(
     if name == "most_common" and all(isinstance(count, int) for count in owner.values()):
         return sorted(owner.items(), key=lambda pair: -pair[1])[: args[0] if args else None]
     if name == "copy":
-        return dict(owner)
+        return copy.copy(owner)
     if name == "clear":
         return owner.clear()
     if name == "popitem" and owner:

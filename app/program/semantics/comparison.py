@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from typing import Final
 
 import torch
 
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Value
+from app.program.semantics.graph_values import Value, is_tensor
+from app.program.semantics.sets import Distinct
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, Iterator, Named
+from app.program.semantics.values import VIEWS, ClassValue, Iterator, Named
 
 SYMBOLS: Final[dict[type[ast.AST], str]] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.MatMult: "@",
@@ -20,25 +21,39 @@ SYMBOLS: Final[dict[type[ast.AST], str]] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
 }  # fmt: skip
 
+# What is the same where it is one object.
+_OF_ONE: Final = (Named, ClassValue, torch.dtype)
 
-def compared(operate: Callable[[str, Value, Value], Value], operation: ast.cmpop, left: Value, right: Value) -> Value:
-    """`left operation right`; `operate` does those that tensors know too."""
+
+def compared(
+    operate: Callable[[str, Value, Value], Value],
+    operation: ast.cmpop,
+    left: Value,
+    right: Value,
+    spend: Callable[[int], None] = lambda amount: None,
+) -> Value:
+    """`left operation right`; `operate` does those that tensors know too. `spend`: counts what looking through a list costs."""
     if isinstance(operation, ast.Is | ast.IsNot | ast.Eq | ast.NotEq) and (_is_type(left) or _is_type(right)):
         return _is_same_type(left, right) == isinstance(operation, ast.Is | ast.Eq)
-    if isinstance(operation, ast.In | ast.NotIn) and _is_type(left) and isinstance(right, list | tuple):
+    if isinstance(operation, ast.In | ast.NotIn) and isinstance(left, _OF_ONE) and isinstance(right, list | tuple):
         return any(_is_same_type(left, kind) for kind in right) == isinstance(operation, ast.In)
     if isinstance(operation, ast.Is | ast.IsNot):
-        if not any(value is None or isinstance(value, bool) for value in (left, right)):
-            raise Refusal("`is` compares with None only.", "Write `==`.")
+        if not any(value is None or isinstance(value, bool | torch.dtype | list | dict) for value in (left, right)):
+            raise Refusal("`is` compares with None, types, dtypes, lists and dicts only.", "Write `==`.")
         return (left is right) == isinstance(operation, ast.Is)
     if isinstance(operation, ast.In | ast.NotIn):
         if isinstance(left, str) and isinstance(right, str):
             return (left in right) == isinstance(operation, ast.In)
         if isinstance(right, Iterator):  # it is gone through until the value comes
             return any(_is_in(left, member) for member in right) == isinstance(operation, ast.In)
+        if isinstance(right, dict | Distinct | KeysView) and _is_hashable(left):
+            return (left in right) == isinstance(operation, ast.In)
+        if isinstance(right, VIEWS):
+            right = list(right)
         if not isinstance(right, list | tuple | range | dict):
             raise Refusal("`in` looks into plain lists only.", "Write `(x == y).any()` for tensors.")
         static.plain([left, list(right) if isinstance(right, dict) else right])
+        spend(1 if isinstance(right, range) else 1 + len(right) // 8)
         holds = _is_in_range(left, right) if isinstance(right, range) else left in right
         return holds == isinstance(operation, ast.In)
     symbol = SYMBOLS[type(operation)]
@@ -65,6 +80,10 @@ def _is_in(left: Value, member: Value) -> bool:
 def _is_type(value: Value) -> bool:
     """Whether a value is the name of a type or a class, as `type(x)` gives it."""
     return isinstance(value, Named | ClassValue)
+
+
+def _is_hashable(value: Value) -> bool:
+    return value is None or isinstance(value, str | int | float | complex | tuple | torch.dtype) or is_tensor(value)
 
 
 def _is_same_type(left: Value, right: Value) -> bool:

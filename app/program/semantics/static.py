@@ -122,8 +122,6 @@ def _is_list(value: object) -> bool:
 
 
 def _lists(symbol: str, left: Any, right: Any) -> Any:
-    if type(left).__name__ == "Distinct" and type(right).__name__ == "Distinct" and symbol in _SETS:
-        return _of_sets(symbol, left, right)
     if symbol == "+" and type(left) is type(right) and not isinstance(left, range):
         check_length(len(left) + len(right))
         return left + right
@@ -139,19 +137,6 @@ def _lists(symbol: str, left: Any, right: Any) -> Any:
         f"`{symbol}` does not work on {named(left)} and {named(right)}.",
         "Make a tensor of the list: `tensor([1.0, 2.0])` or `stack(list)`.",
     )
-
-
-_SETS: Final = ("&", "|", "-", "^", "<", "<=", ">", ">=", "==", "!=")
-
-
-def _of_sets(symbol: str, left: list[Any], right: list[Any]) -> Any:
-    """An operator on two sets."""
-    if symbol in COMPARISONS:
-        return OPERATORS[symbol](set(left), set(right))
-    check_length(len(left) + len(right))
-    members = [m for m in left if (m in right) == (symbol == "&") or symbol == "|"]
-    members += [m for m in right if m not in left and symbol in ("|", "^")]
-    return type(left)(sorted(members) if all(type(m) is int for m in members) else members)
 
 
 def check_length(count: int) -> int:
@@ -243,7 +228,8 @@ _KINDS: Final = {
     "FunctionValue": "a function", "ClassValue": "a class", "Instance": "an object", "LayerValue": "a module", "Method": "a method",
     "DistributionValue": "a distribution", "Transformed": "a function", "Partial": "a function", "MultiOutput": "several tensors",
     "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
-    "Iterator": "a generator",
+    "Iterator": "a generator", "Distinct": "a set", "dict_keys": "the keys of a dict", "dict_values": "the values of a dict",
+    "dict_items": "the items of a dict", "ContextValue": "what a `with` enters",
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter, deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, ItemsView, Iterable, KeysView, ValuesView
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -113,6 +113,7 @@ class Instance:
         training: as `train()` and `eval()` set it.
         parent: the module that holds it (None for a name of the program) and its name there.
         hooks, pre_hooks: functions that each call of it goes through, after and before its `forward`.
+        backward_hooks: functions that a backward pass through it calls.
         layer: the module of PyTorch that it is besides, where its class extends one.
     """
 
@@ -123,6 +124,7 @@ class Instance:
     hooks: list[Any] = field(default_factory=list)
     pre_hooks: list[Any] = field(default_factory=list)
     layer: Any = None
+    backward_hooks: list[Any] = field(default_factory=list)
 
     @property
     def is_module(self) -> bool:
@@ -150,9 +152,15 @@ def special(value: object, name: str) -> Method | None:
     return None if function is MISSING or function is None else Method(value, name, function)
 
 
+# Enums whose members are numbers or strings.
+PLAIN_ENUMS: Final = ("int or str Enum", "StrEnum")
+# Python's views of a dict: what they show is what it holds when they are looked at.
+VIEWS: Final = (KeysView, ValuesView, ItemsView)
+
+
 def plain_member(value: Any) -> Any:
     """The number or string that a member of an `IntEnum` or a `(str, Enum)` is; any other value itself."""
-    if isinstance(value, Instance) and isinstance(value.kind, ClassValue) and value.kind.builtin == "int or str Enum":
+    if isinstance(value, Instance) and isinstance(value.kind, ClassValue) and value.kind.builtin in PLAIN_ENUMS:
         return value.own["value"]
     return value
 
@@ -206,22 +214,6 @@ AUTO: Final = Inert("a number that Enum gives")
 
 # What `gradcheck` gives: it can be printed and asserted.
 CHECKED: Final = Foreign("torch.autograd.gradcheck", silent=True)
-
-
-class Distinct(list):  # type: ignore[type-arg]
-    """A set: its members once each; whole numbers in Python's order, others, which have none, as they came."""
-
-
-def distinct(members: Iterable[Any]) -> Distinct:
-    """The set of plain values and objects. Raises a refusal for what has no place in one."""
-    known: dict[Any, None] = {}
-    for member in members:
-        if isinstance(member, list | dict):
-            raise Refusal("A set holds plain values and objects.", "Use a list.", raises="TypeError")
-        known[member] = None
-    if all(type(member) is int for member in known):
-        return Distinct(set(known))
-    return Distinct(known)
 
 
 class DefaultDict(dict):  # type: ignore[type-arg]
