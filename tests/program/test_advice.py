@@ -38,7 +38,7 @@ ADVICE = [
     ("torch.func.grad(lambda a: a)(x)", "jacrev", "torch.func.jacrev(lambda a: a)(x)"),
     ("torch.func.grad(x)", "lambda x:", "torch.func.grad(lambda x: x.sum())(x)"),
     ("torch.func.jvp(torch.sin, x, x)", "(x,), (v,)", "torch.func.jvp(torch.sin, (x,), (x,))[1]"),
-    ("torch.func.grad(lambda a: F.alpha_dropout(a).sum())(x)", "rand_like(x) > p", "m = (torch.rand_like(x) > 0.5) / 0.5\ntorch.func.grad(lambda a: (a * m).sum())(x)"),
+    ("torch.func.grad(lambda a: F.alpha_dropout(a, training=True).sum())(x)", "rand_like(x) > p", "m = (torch.rand_like(x) > 0.5) / 0.5\ntorch.func.grad(lambda a: (a * m).sum())(x)"),
     ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\nA.apply(x)", "def backward(ctx, grad)",
      "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\nA.apply(x)"),
     ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\ntorch.autograd.gradcheck(A.apply, (x,))", "check",

@@ -122,8 +122,26 @@ def loaded(trace: Trace, emit: Emit, weights: Weights, module: LayerValue | Inst
         raise Refusal(f"A `state_dict` is a dict of tensors, not {named(state)}.", "Send the weights with the query.")
     for name, weight in named_weights(module):
         if is_tensor(state.get(name)):
-            begin(trace, emit, weights, weight, emit("detach", torch.Tensor.detach, (state[name],), {}), ".load_state_dict()")
+            value = emit("detach", torch.Tensor.detach, (state[name],), {})
+            if weight.node is not None and _is_used(weight.node):
+                _copy_into(trace, emit, weight.node, value)
+            else:
+                begin(trace, emit, weights, weight, value, ".load_state_dict()")
     return None
+
+
+def _is_used(node: fx.Node) -> bool:
+    """Whether the program computed with a weight, or changed it: what is loaded then is a write, not what it begins with."""
+    cell = node.meta.get("cell")
+    return bool(node.users) or (cell is not None and cell.root.writes > 0)
+
+
+def _copy_into(trace: Trace, emit: Emit, node: fx.Node, value: fx.Node) -> None:
+    enabled, trace.grad_enabled = trace.grad_enabled, False
+    try:
+        write(trace, emit, node, emit("clone", torch.clone, (value,), {}), ".load_state_dict()")
+    finally:
+        trace.grad_enabled = enabled
 
 
 def begin(trace: Trace, emit: Emit, weights: Weights, weight: Weight, value: fx.Node, what: str) -> None:
