@@ -12,7 +12,18 @@ from app.program.modules.layers import LayerValue, Weight
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value
 from app.program.semantics.static import named
-from app.program.semantics.values import ClassValue, DefaultDict, FunctionValue, Instance, Method, Named, Super, special
+from app.program.semantics.values import (
+    MISSING,
+    ClassValue,
+    DefaultDict,
+    FunctionValue,
+    Instance,
+    Iterator,
+    Method,
+    Named,
+    Super,
+    special,
+)
 
 # Methods of modules that a class of the program may have of its own, with `super()` for what PyTorch does.
 _OF_MODULES = (
@@ -28,6 +39,8 @@ _OF_MODULES = (
     "requires_grad_",
 )
 
+_OF_SCALERS = ("unscale_", "update", "load_state_dict")
+
 
 class Reading(Protocol):
     """What is asked of who reads the program."""
@@ -40,6 +53,8 @@ class Reading(Protocol):
     def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value: ...
 
     def invoke(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value: ...
+
+    def method(self, node: ast.AST, owner: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value: ...
 
     def module_method(
         self, node: ast.AST, owner: Any, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
@@ -130,3 +145,22 @@ def name_of(owner: Value) -> str:
     if isinstance(owner, Named):
         return owner.path.rpartition(".")[2]
     raise Refusal(f"{named(owner).capitalize()} has no `__name__`.", "Classes and functions have one.")
+
+
+def scaled(reader: Reading, node: ast.AST, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    """A method of `GradScaler`, which scales by 1 here: `scaler.scale(loss)` is the loss, `scaler.step(optimizer)` its step."""
+    if name == "scale" and args:
+        return args[0]
+    if name == "step" and args:
+        return reader.method(node, args[0], "step", args[1:], kwargs)
+    return {"get_scale": 1.0, "is_enabled": False, "state_dict": {}}.get(name, None if name in _OF_SCALERS else MISSING)
+
+
+def sent(members: Iterator, name: str, args: tuple[Value, ...]) -> Value:
+    """`generator.send(value)`, `generator.close()`."""
+    if name == "close":
+        return members.close()
+    try:
+        return members.send(args[0] if args else None)
+    except StopIteration:
+        raise Refusal("The generator has nothing left to give.", "Use `for`.", raises="StopIteration") from None

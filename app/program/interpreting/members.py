@@ -33,6 +33,7 @@ from app.program.semantics.sets import Distinct
 from app.program.semantics.static import named
 from app.program.semantics.values import (
     MISSING,
+    SCALER,
     ClassValue,
     Foreign,
     FunctionValue,
@@ -231,11 +232,12 @@ class Members(State):
             case Foreign():
                 return self.foreign(node, Foreign(f"{owner.path}.{name}", owner.silent), args, kwargs)
             case Inert():
-                return self._inert_method(node, owner, name)
+                scaled = extension.scaled(self, node, name, args, kwargs) if owner is SCALER else MISSING
+                return self._inert_method(node, owner, name) if scaled is MISSING else scaled
             case ModuleHandle():
                 return module_hooks.removed(owner, name)
             case Iterator() if name in ("send", "close"):
-                return self._sent(owner, name, args)
+                return extension.sent(owner, name, args)
             case Parser():
                 return owner.call(name, args, kwargs)
             case Handle():
@@ -318,15 +320,6 @@ class Members(State):
 
     def _number(self, node: ast.AST, value: Value) -> Value:
         return self.reads.number(self.emitter(node), value) if is_tensor(value) else value
-
-    def _sent(self, members: Iterator, name: str, args: tuple[Value, ...]) -> Value:
-        """`generator.send(value)`, `generator.close()`."""
-        if name == "close":
-            return members.close()
-        try:
-            return members.send(args[0] if args else None)
-        except StopIteration:
-            raise Refusal("The generator has nothing left to give.", "Use `for`.", raises="StopIteration") from None
 
     def _removed(self, handle: Handle, name: str) -> None:
         if name != "remove":

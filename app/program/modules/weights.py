@@ -6,6 +6,7 @@ A weight that is not sent is a leaf all the same: its first value is part of the
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,7 @@ class Weights:
         self._of_node: dict[fx.Node, Weight] = {}
         self.adopted: list[Any] = []
         self.hung: set[fx.Node] = set()
+        self._holders: dict[str, Weight] = {}
 
     def tensor_of(self, weight: Weight) -> fx.Node:
         """The tensor that the program computes with. Raises `shape_mismatch` where what was sent does not fit."""
@@ -69,10 +71,13 @@ class Weights:
     def name_of(self, weight: Weight) -> str:
         """The name that a weight is sent under."""
         names = self._names(weight)
-        return next((name for name in names if name in self.initial or name in self._sent), names[0])
+        own = next((name for name, holder in self._holders.items() if holder is weight), None)
+        return own or next((name for name in names if name in self.initial or name in self._sent), names[0])
 
     def _resolved(self, weight: Weight) -> fx.Node:
         names = self._names(weight)
+        if weight.parent is not None and weight.parent[0] is None and not weight.tied:
+            names = [self._own_name(names[0], weight)]
         for name in names:
             if name in self._sent:
                 leaf = self._sent[name]
@@ -93,6 +98,14 @@ class Weights:
         self.initial[name] = weight
         weight.first = self._trace.now(weight.initial)
         return weight.initial
+
+    def _own_name(self, name: str, weight: Weight) -> str:
+        """A name of the program that several weights had one after the other, as a local one of a function, is that of the first alone."""
+        for number in itertools.count():
+            own = f"{name}.{number}" if number else name
+            if self._holders.setdefault(own, weight) is weight:
+                return own
+        return name
 
     def _names(self, weight: Weight) -> list[str]:
         """The names that a weight may be sent by, the one that it is called by first; those of places that it is tied to last."""

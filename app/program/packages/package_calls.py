@@ -20,7 +20,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import CHECKED, Begun, Inert, Named, special
+from app.program.semantics.values import CHECKED, SCALER, Begun, Named, special
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 
@@ -32,6 +32,11 @@ def _is_array(value: list[Value] | tuple[Value, ...], name: str, position: int) 
         or (isinstance(value, list) and name not in ("einsum", "split", "array_split"))
         or name in ("multiply", "add", "subtract", "divide", "dot")
     )
+
+
+def _subsequent_mask(size: int) -> torch.Tensor:
+    """-inf above the diagonal, 0 elsewhere."""
+    return torch.full((size, size), -torch.inf).triu(1)
 
 
 class Packages:
@@ -88,7 +93,9 @@ class Packages:
                 lambda value, part: self._invoke(part, (value,), {}), self._builtins.items(emit, args[0]), args[2]
             )
         if short in ("cuda.amp.GradScaler", "amp.GradScaler", "GradScaler"):
-            return lambda args, kwargs: Inert("a scaler")
+            return lambda args, kwargs: SCALER
+        if short == "nn.Transformer.generate_square_subsequent_mask":
+            return lambda args, kwargs: emit("generate_square_subsequent_mask", _subsequent_mask, (args[0],), {})
         if short == "dataclasses.field":
             return lambda args, kwargs: (
                 Begun(kwargs["default_factory"]) if "default_factory" in kwargs else kwargs.get("default")

@@ -212,6 +212,10 @@ class Foreign:
 AUTO: Final = Inert("a number that Enum gives")
 
 
+# `torch.amp.GradScaler()`: here nothing underflows, so that it scales by 1.
+SCALER: Final = Inert("a scaler")
+
+
 # What `gradcheck` gives: it can be printed and asserted.
 CHECKED: Final = Foreign("torch.autograd.gradcheck", silent=True)
 
