@@ -13,7 +13,7 @@ import torch
 from app.program.interpreting.assigning import Assigning
 from app.program.library import attributes as tensors
 from app.program.library.containers import is_key
-from app.program.packages import arrays, datasets, imports
+from app.program.packages import datasets, imports, numpy_arrays
 from app.program.reading.source import Refusal
 from app.program.semantics import static, values
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
@@ -63,7 +63,7 @@ class Displays(Assigning):
         if isinstance(index, MultiOutput) and index.operation in ("where", "nonzero"):
             index = tuple(self.builtins.items(self.emitter(node), index))
         if is_tensor(owner):
-            return arrays.of_operands(tensors.indexed(self.emitter(node), owner, index), owner)
+            return numpy_arrays.of_operands(tensors.indexed(self.emitter(node), owner, index), owner)
         if isinstance(owner, MultiOutput):
             return self._of_outputs(node, owner, index)
         if isinstance(owner, dict):

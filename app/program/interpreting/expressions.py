@@ -15,7 +15,7 @@ from app.program.interpreting.displays import Displays, yield_inside
 from app.program.interpreting.prints import print_gradients
 from app.program.library import attributes as tensors
 from app.program.library import builtins, containers, factories, left_out_names, lookup, vocabulary
-from app.program.packages import arrays, formatting
+from app.program.packages import formatting, numpy_arrays
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
@@ -265,7 +265,7 @@ class Reader(Displays):
                     )
             if symbol == "@":
                 left, right = tensors.matched(self.emitter(node), left, right)
-            return arrays.of_operands(self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {}), left, right)
+            return numpy_arrays.of_operands(self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {}), left, right)
         if isinstance(left, MultiOutput) or isinstance(right, MultiOutput):
             # Refused there, with the names to take.
             return self._emit(node, symbol, static.OPERATORS[symbol], (left, right), {})
@@ -290,7 +290,7 @@ class Reader(Displays):
         if special_methods.is_object(value):
             return special_methods.unary(self._invoker(node), symbol, value)
         if is_tensor(value):
-            return arrays.of_operands(self._emit(node, f"{symbol}x", static.UNARY[symbol], (value,), {}), value)
+            return numpy_arrays.of_operands(self._emit(node, f"{symbol}x", static.UNARY[symbol], (value,), {}), value)
         if not static.is_number(value):
             raise Refusal(f"`{symbol}` does not work on {named(value)}.")
         return static.computed(static.UNARY[symbol], value, what=f"`{symbol}`")

@@ -24,7 +24,7 @@ from app.program.modules import module_hooks, running_statistics
 from app.program.modules.layers import LayerValue, Weight, computed_weights
 from app.program.modules.module_hooks import ModuleHandle
 from app.program.modules.weights import leaf_of, named_weights, set_training, submodules
-from app.program.packages import arrays, copying, datasets
+from app.program.packages import copying, datasets, numpy_arrays
 from app.program.packages.python_containers import Parser
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -115,7 +115,7 @@ class Members(State):
             return (weight.trained and not weight.frozen) or name == "is_leaf"
         if name in ("requires_grad", "is_leaf", "grad_fn"):
             return self.leave_out(node, f".{name}", self.trace.is_live(owner))
-        return arrays.of_operands(tensors.attribute(self.emitter(node), owner, name), owner)
+        return numpy_arrays.of_operands(tensors.attribute(self.emitter(node), owner, name), owner)
 
     def _plain_attribute(self, owner: Value, name: str) -> Value:
         if isinstance(owner, factories.Device) and name in ("type", "index"):

@@ -12,7 +12,7 @@ from torch import fx
 from app.program.library import factories
 from app.program.library.factories import DEVICE, NEW, PYTHON_DTYPES, TORCH_DTYPES, dtype_of, keywords_of
 from app.program.library.lookup import call, lookup_method, nearest
-from app.program.packages import arrays
+from app.program.packages import numpy_arrays
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
@@ -64,7 +64,7 @@ def attribute(emit: Emit, tensor: fx.Node, name: str) -> Value:
     value = example(tensor)
     if name == "shape":
         return value.sizes
-    if name == "size" and arrays.is_array(tensor):
+    if name == "size" and numpy_arrays.is_array(tensor):
         return value.numel()
     if name in ("ndim", "dtype"):
         return value.ndim if name == "ndim" else value.dtype

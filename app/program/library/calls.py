@@ -22,7 +22,7 @@ from app.program.library.reads import Reads
 from app.program.modules import initial, reparametrized
 from app.program.modules.layers import Weight, constructed
 from app.program.modules.weights import Weights
-from app.program.packages import arrays, formatting, python_containers
+from app.program.packages import formatting, numpy_arrays, python_containers
 from app.program.packages.package_calls import Packages
 from app.program.reading.source import Refusal
 from app.program.semantics import sets, static
@@ -282,11 +282,11 @@ class Calls:
         )
 
     def _tensor_method(self, emit: Emit, owner: Any, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        if arrays.is_array(owner):
-            value = arrays.method(functools.partial(self.operation, emit), owner, name, args, kwargs)
-            return arrays.marked(self._method_of(emit, owner, name, args, kwargs) if value is None else value)
+        if numpy_arrays.is_array(owner):
+            value = numpy_arrays.method(functools.partial(self.operation, emit), owner, name, args, kwargs)
+            return numpy_arrays.marked(self._method_of(emit, owner, name, args, kwargs) if value is None else value)
         value = self._method_of(emit, owner, name, args, kwargs)
-        return arrays.marked(value) if name == "numpy" else value
+        return numpy_arrays.marked(value) if name == "numpy" else value
 
     def _method_of(self, emit: Emit, owner: Any, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         if name == "item" and not args:
@@ -330,7 +330,7 @@ class Calls:
                 )
             return Weight(value, typed="dtype" in kwargs)
         # `torch.from_numpy(a)` shows the memory of an array, and is a tensor
-        return emit("detach", torch.Tensor.detach, (value,), {}) if arrays.is_array(value) else value
+        return emit("detach", torch.Tensor.detach, (value,), {}) if numpy_arrays.is_array(value) else value
 
     def _stacked(self, emit: Emit, value: Value) -> Value:
         """`torch.tensor([x, y])` of tensors: `stack`."""

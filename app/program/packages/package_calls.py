@@ -14,7 +14,7 @@ from app.program.library import attributes, plain, vocabulary
 from app.program.library.builtins import Builtins
 from app.program.library.lookup import lookup
 from app.program.modules.weights import Weights
-from app.program.packages import arrays, copying, datasets, einops_patterns
+from app.program.packages import copying, datasets, einops_patterns, numpy_arrays
 from app.program.packages.python_containers import Containers
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -160,7 +160,7 @@ class Packages:
                 else a
                 for i, a in enumerate(args)
             )
-            return arrays.marked(self._operation(emit, operation, *plain.numpy_arguments(name, stacked, kwargs)))
+            return numpy_arrays.marked(self._operation(emit, operation, *plain.numpy_arguments(name, stacked, kwargs)))
 
         return called
 
@@ -168,4 +168,4 @@ class Packages:
         """`np.array(x)`: NumPy asks every tensor for its numbers, and those that require grad refuse."""
         for tensor in nesting.leaves([list(args), kwargs]) if self._trace.grad_enabled else ():
             attributes.refuse_as_numpy(self._trace.now(tensor))
-        return arrays.marked(self._make(emit, maker, args, kwargs))
+        return numpy_arrays.marked(self._make(emit, maker, args, kwargs))
