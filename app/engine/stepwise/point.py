@@ -238,7 +238,9 @@ class _Registers:
         self._output = self._nodes[-1].args[0]
 
     def _step(self, node: fx.Node) -> tuple[Any, ...]:
-        args, kwargs = (_with_wide_dtypes(node.args), _with_wide_dtypes(node.kwargs)) if self._wide else (node.args, node.kwargs)
+        args, kwargs = (
+            (_with_wide_dtypes(node.args), _with_wide_dtypes(node.kwargs)) if self._wide else (node.args, node.kwargs)
+        )
         if any(_holds_node(argument) for argument in args if not isinstance(argument, fx.Node)):
             read: Callable[[list[Any]], Any] = partial(self._filled, args)
         else:
