@@ -71,3 +71,28 @@ def test_a_last_seed_that_is_not_known_is_asked_for() -> None:
 def test_the_seed_of_the_query_is_before_that_of_the_text() -> None:
     one, two = (results(program="torch.manual_seed(3)\ntorch.rand(2)", seed=seed)["outputs"]["output"] for seed in (3, 4))
     assert not np.array_equal(one, two)
+
+
+_LOADER = "from torch.utils.data import DataLoader\n"
+_READING = (
+    "l = torch.randperm(7).tolist()\ntorch.tensor(l)",
+    "n = 0\nfor i in range(20):\n    if torch.rand(()) < 0.5:\n        n += 2 ** i\ntorch.tensor(n)",
+    "w = nn.Linear(1, 1).weight\ntorch.tensor(1.0 if w.item() > 0 else 2.0)",
+    _LOADER + "torch.cat([b for b in DataLoader([0.0, 1.0, 2.0, 3.0, 4.0], batch_size=2, shuffle=True)])",
+)
+
+
+@pytest.mark.parametrize("text", _READING)
+def test_numbers_that_are_read_of_what_is_drawn_are_those_of_the_seed(text: str) -> None:
+    *lines, last = text.split("\n")
+    names: dict[str, object] = {"torch": torch, "nn": torch.nn}
+    before = torch.get_default_dtype()
+    for seed in (1, 2, 3, 1):  # one worker answers all of them
+        torch.set_default_dtype(torch.float64)
+        try:
+            torch.manual_seed(seed)
+            exec("\n".join(lines), names)  # noqa: S102 (a text of this file)
+            wanted = eval(last, names).numpy()  # noqa: S307 (the same)
+        finally:
+            torch.set_default_dtype(before)
+        np.testing.assert_array_equal(results(program=text, seed=seed)["outputs"]["output"], wanted)

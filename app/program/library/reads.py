@@ -99,6 +99,8 @@ class Reads:
         tensor: Tensor = self.trace.now(node).meta["val"]
         if isinstance(tensor, FakeTensor):
             raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
+        if self.trace.drawing:  # of another seed it may be another number
+            self.trace.static = False
         return tensor.detach()
 
     def _note(self, node: fx.Node, value: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
+from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -44,8 +45,11 @@ STEP_LIMIT: Final = 2_000  # of a program, unrolled: 0.15 s to build where each 
 VIEW_LIMIT: Final = 64
 # Of one step's results: 16 GiB of float64, more than a worker has; above, sizes overflow PyTorch's own arithmetic.
 ELEMENT_LIMIT: Final = 1 << 31
-# Only the values decide these shapes: the caller builds again, on real tensors.
-DYNAMIC: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+DYNAMIC: Final = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)  # the caller builds again, on real tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,9 +87,9 @@ class Trace:
         self.static = True
         self.grad_enabled = True
         self.outputs: tuple[str, ...] = ()
-        self.steps = 0
+        self.steps, self.has_written = 0, False
+        self.has_fakes = detect_fake_mode() is not None  # a program without inputs may be read on real tensors, and is static
         self.overwritten: list[Overwrite] = []
-        self.has_written = False
         self._memory: list[tuple[fx.Node, fx.Node]] = []
         self._picked: dict[tuple[fx.Node, int], Value] = {}
         self._detached: dict[fx.Node, fx.Node] = {}
@@ -288,10 +292,8 @@ class Trace:
         """Whether a derivative may lead to this tensor."""
         return bool(self.now(identity).meta["live"])
 
-    # Gives the tensor of a weight.
-    read: Callable[[Value], Value] = staticmethod(lambda value: value)
-    # Line, column and text of the statement that is being read.
-    place: tuple[int, int, str] = (1, 1, "")
+    read: Callable[[Value], Value] = staticmethod(lambda value: value)  # gives the tensor of a weight
+    place: tuple[int, int, str] = (1, 1, "")  # line, column and text of the statement that is being read
 
     def pick(self, outputs: MultiOutput, index: int) -> Value:
         """One of several outputs; its node carries the step of the call that made it."""
@@ -327,7 +329,7 @@ class Trace:
     def _execute(
         self, step: Step, target: Callable[..., Any], args: Any, kwargs: dict[str, Any], usage: Callable[[], str] | None
     ) -> Any:
-        if self.static:
+        if self.static and self.has_fakes:
             target = getattr(target, "abstract", target)
         tensors = argument_tensors(args, kwargs)
         versions = [tensor._version for tensor in tensors]
