@@ -138,10 +138,12 @@ def _is_used(node: fx.Node) -> bool:
 
 def _copy_into(trace: Trace, emit: Emit, node: fx.Node, value: fx.Node) -> None:
     enabled, trace.grad_enabled = trace.grad_enabled, False
+    seen = len(trace.overwritten)
     try:
         write(trace, emit, node, emit("clone", torch.clone, (value,), {}), ".load_state_dict()")
     finally:
         trace.grad_enabled = enabled
+        del trace.overwritten[seen:]  # a model that was used under `no_grad` alone may be loaded into before a `backward()`
 
 
 def begin(trace: Trace, emit: Emit, weights: Weights, weight: Weight, value: fx.Node, what: str) -> None:
