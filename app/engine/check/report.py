@@ -21,7 +21,7 @@ from app.engine.check.conventions import convention
 from app.engine.check.finite_differences import Budget, Numeric
 from app.engine.check.judgement import Verdict, of_autodiff, of_client, tolerances_of_all
 from app.engine.check.mistakes.case import Case
-from app.engine.check.mistakes.hypotheses import explanations
+from app.engine.check.mistakes.hypotheses import explanations_at
 from app.engine.check.mistakes.own_backwards import wrong_backwards
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
 from app.engine.explain.report import number
@@ -110,8 +110,7 @@ def _report(
     claims: list[dict[str, Any]] = []
     if agrees is False and wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
         levels = tolerances_of_all(verdict, ours, 0.0 if precision is None else precision.eps)
-        cases = (Case(name, ours.reshape(shape), wide, level, objective, seed) for level in levels)
-        claims = next((claims for case in cases if (claims := explanations(case))), [])
+        claims = explanations_at(Case(name, ours.reshape(shape), wide, levels[0], objective, seed), levels)
     if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):
         backwards = wrong_backwards(objective.point, name, seed)
         claim = None if backwards else convention(objective.point) or disagreement(objective.point, name)

@@ -50,6 +50,7 @@ class Case:
         objective: of which they are.
         seed: of the query.
         memory: what hypotheses found out and share.
+        loosest: the largest `relative` under which the two are compared again where nothing fits.
     """
 
     name: str
@@ -59,7 +60,9 @@ class Case:
     objective: Differentiated
     seed: int | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    loosest: float = 0.0
     _spent: list[int] = field(default_factory=lambda: [0])
+    _nearly: list[bool] = field(default_factory=lambda: [False])
 
     @cached_property
     def trace(self) -> StepTrace:
@@ -71,8 +74,18 @@ class Case:
             return False
         size = a.abs()
         largest = float(size.max())
-        tolerance = self.relative * (size + _OWN * largest)
-        return 0 < largest < float("inf") and bool(((a - b).abs() <= tolerance).all())
+        if not 0 < largest < float("inf"):
+            return False
+        apart, allowed = (a - b).abs(), size + _OWN * largest
+        if bool((apart <= self.relative * allowed).all()):
+            return True
+        self._nearly[0] |= bool((apart <= self.loosest * allowed).all())
+        return False
+
+    @property
+    def may_fit_loosely(self) -> bool:
+        """Whether something that was compared so far differs by no more than the loosest comparison allows."""
+        return self._nearly[0]
 
     def fits(self, changed: Tensor | None) -> bool:
         """Whether a changed derivative is what the client has, and ours is not."""

@@ -5,7 +5,7 @@ Nothing is claimed of a derivative that is zero, or of one element where any num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -25,6 +25,20 @@ def explanations(case: Case) -> list[dict[str, Any]]:
     claims = _claims(case, HYPOTHESES) or _claims(case, LAST)
     claims.sort(key=lambda claim: claim.rank)
     return [claim.as_json() for claim in {claim.message: claim for claim in claims}.values()][:_LISTED]
+
+
+def explanations_at(case: Case, levels: Sequence[float]) -> list[dict[str, Any]]:
+    """Those at the first of the levels, strictest first, at which some fit; the derivatives under hypotheses are the same at all of them.
+
+    Arguments:
+        levels: what two equal derivatives may differ by, relative to an element, in rising order.
+    """
+    for level in levels:
+        at_level = Case(case.name, case.ours, case.expected, level, case.objective, case.seed, loosest=levels[-1])
+        claims = explanations(at_level)
+        if claims or not at_level.may_fit_loosely:
+            return claims
+    return []
 
 
 def _claims(case: Case, table: tuple[Callable[[Case], Iterator[Claim]], ...]) -> list[Claim]:
