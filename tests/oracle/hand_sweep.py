@@ -82,6 +82,19 @@ def complaint_of_right(one: Derivation, dtype: torch.dtype) -> str:
     return "" if report["agrees"] is True and "likely" not in report else f"{report['agrees']}: {report['worst'][:1]}"
 
 
+def complaint_of_steps(one: Derivation, dtype: torch.dtype) -> str:
+    """The same where the formula is computed in this dtype from its first step on: it may be beyond telling, but is not wrong."""
+    inputs: dict[str, Any] = {name: as_dtype(tensor, dtype) for name, tensor in one.inputs.items()}
+    try:
+        believed = one.right(**inputs).contiguous()
+    except NotImplementedError:
+        return ""  # PyTorch lacks some step in this dtype
+    if not bool(torch.isfinite(believed.abs()).all()):
+        return ""
+    report: dict[str, Any] = checked(one.text, {one.wrt: believed}, one.kind, None, (one.wrt,), **inputs)[one.wrt]
+    return f"{report['worst'][:1]}" if report["agrees"] is False else ""
+
+
 def complaint_of_wrong(one: Derivation, mistake: str, dtype: torch.dtype) -> str:
     """The same with this mistake."""
     formula, codes = one.wrong[mistake]
@@ -100,6 +113,7 @@ def complaints(step: int, dtypes: tuple[torch.dtype, ...]) -> Iterator[str]:
         for dtype in dtypes:
             if possible(one, dtype):
                 said = [("right", complaint_of_right(one, dtype))]
+                said += [("by steps", complaint_of_steps(one, dtype))] if dtype in HALVES else []
                 said += [(mistake, complaint_of_wrong(one, mistake, dtype)) for mistake in one.wrong]
                 yield from (f"{title}, {what}, {dtype}: {words}" for what, words in said if words)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from app.engine.check.objective import Curvature, Differentiated, Objective
 from app.engine.stepwise.point import REFUSALS, Point, step_of
-from app.engine.stepwise.trace import StepTrace, VjpRule, trace_steps
+from app.engine.stepwise.trace import StepRecord, StepTrace, VjpRule, step_vjp, trace_steps
 from app.program.function import Function
 
 _ROWS: Final = 64  # a Jacobian of more rows is not differentiated again under a hypothesis
@@ -63,6 +63,7 @@ class Case:
     loosest: float = 0.0
     _spent: list[int] = field(default_factory=lambda: [0])
     _nearly: list[bool] = field(default_factory=lambda: [False])
+    _plain: dict[tuple[int, fx.Node], tuple[Sequence[Tensor | None], Sequence[Tensor | None]]] = field(default_factory=dict)
 
     @cached_property
     def trace(self) -> StepTrace:
@@ -127,14 +128,30 @@ class Case:
             return None
         where = dict(zip(objective.point.function.outputs, trace.outputs, strict=True))
         leaf, rows = trace.leaves[self.name], []
+        if not self._plain and override:
+            self.under({})
         try:
-            for row in objective.rows:
-                derivative = trace.backward({where[name]: cotangent for name, cotangent in row.items()}, override).get(leaf)
+            for number, row in enumerate(objective.rows):
+                rules = dict.fromkeys((record.node for record in trace.records), self._remembered(number)) | dict(override)
+                derivative = trace.backward({where[name]: cotangent for name, cotangent in row.items()}, rules).get(leaf)
                 rows.append(torch.zeros_like(trace.values[leaf]) if derivative is None else derivative.detach())
             stacked = torch.stack(rows).reshape(self.ours.shape)
         except REFUSALS:
             return None  # the rule's shapes do not fit there
         return stacked.conj().resolve_conj() if objective.conjugate and stacked.is_complex() else stacked
+
+    def _remembered(self, row: int) -> VjpRule:
+        """Each step's own rule; of a row in which nothing was changed on the way to a step, what it gave there."""
+
+        def rule(record: StepRecord, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+            known = self._plain.get((row, record.node))
+            if known is not None and _are_equal(known[0], cotangents):
+                return known[1]
+            gradients = step_vjp(record, cotangents)
+            self._plain.setdefault((row, record.node), (cotangents, gradients))
+            return gradients
+
+        return rule
 
     def of_program(self, function: Function) -> Tensor | None:
         """The derivative of another program at the same inputs; None where it has none of the same shape."""
@@ -147,6 +164,11 @@ class Case:
             return other.derivative()[self.name].reshape(self.ours.shape)
         except REFUSALS:
             return None
+
+
+def _are_equal(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 
 
 def moved_to(objective: Differentiated, point: Point) -> Differentiated:
