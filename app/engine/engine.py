@@ -25,7 +25,7 @@ from app.engine.notes import Notes
 from app.engine.planning import plan as planning
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared, Preparer
-from app.engine.planning.whole_numbers import WholeNumbers, computes_whole_numbers, promoted, rounded_integers
+from app.engine.planning.whole_numbers import WholeNumbers, computes_whole_numbers, promoted, rounded_integers, turned_back
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
 from app.errors import PullbackError
@@ -173,6 +173,8 @@ class Engine:
                 "Gradients of complex tensors follow PyTorch's convention, the conjugate Wirtinger derivative: a step against the "
                 "gradient lowers a real loss. The Jacobian of a holomorphic function is ∂f/∂z, so jvp = J·t and vjp = Jᴴ·v.",
             )
+        for operation, sentence in turned_back(prepared.function):
+            notes.say("rounded", sentence, operation)
         for operation, sentence in prepared.conventions:
             notes.say("convention", sentence, operation)
         if prepared.wrt and (needs or "explain" in query.want):

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from app.catalogue.facts import operations_with
+from app.catalogue.facts import operations_with, sentence, values
 from app.engine.explain.evidence import Evidence, weights
 from app.engine.explain.expression_text import called
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of, shown
+from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value, is_written
 from app.engine.stepwise.one_sided import Marks
 from app.engine.stepwise.point import Ref, all_finite, name_of
@@ -100,6 +101,9 @@ def _first_broken(evidence: Evidence, cotangents: dict[Ref, Tensor], name: str, 
     unused = [c for c in broken.incoming if c is not None and c.shape == bad.shape and not bool((c[bad] != 0).any())]
     operation = operation_of(record.node)
     if _is_arbitrary(record, bad, trace.values[parent]):
+        if is_degenerate(record.node, trace.values[parent], [o.detach() for o in record.outputs]):
+            reason = sentence(values("degenerate")[name_of(record.node)])
+            return Finding("singular", reason, record.node, instead_of(trace, record, "singular", name, parent), mask)
         reason = (
             f"The vectors of `{operation}` are determined up to a factor e^(i phi), and what depends on it has no derivative."
         )

@@ -41,7 +41,15 @@ def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | Non
     if narrow is not None:
         findings = evidence.checked[name] = _with_narrow(evidence, narrow, name, findings)
     findings.sort(key=lambda finding: ORDER.index(finding.verdict))
-    rest = [
+    if all(finding.verdict == "differentiable" for finding in findings):
+        findings = _with_zero(evidence, narrow, name, findings)
+    return [*(findings or [Finding("differentiable", "")]), *_other_ends(name, ends, findings)]
+
+
+def _other_ends(name: str, ends: list[Finding], findings: list[Finding]) -> list[Finding]:
+    """Paths that end, beside others that do not."""
+    said = [finding.node for finding in findings if finding.verdict == "disconnected"]
+    return [
         Finding(
             "differentiable",
             f"One of the paths from `{name}` ends here, the others do not: {cut.reason}",
@@ -49,16 +57,17 @@ def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | Non
             cut.instead,
         )
         for cut in ends[:_PARTIAL]
-        if name_of(cut.node) not in SHAPE_ONLY  # type: ignore[arg-type]
-        and cut.node not in [finding.node for finding in findings if finding.verdict == "disconnected"]
+        if cut.node not in said and cut.node is not None and name_of(cut.node) not in SHAPE_ONLY
     ]
-    if all(finding.verdict == "differentiable" for finding in findings):
-        nothing = zero(evidence, name)
-        if narrow is not None:  # it can be zero in what was sent alone, and in float64 alone
-            there = zero(narrow, name)
-            nothing = there and (nothing or there)
-        findings = findings if nothing is None else [nothing, *findings]
-    return [*(findings or [Finding("differentiable", "")]), *rest]
+
+
+def _with_zero(evidence: Evidence, narrow: Evidence | None, name: str, findings: list[Finding]) -> list[Finding]:
+    """The findings, before them why the gradient is zero, where it is: it can be so in the sent dtype alone, and in float64 alone."""
+    nothing = zero(evidence, name)
+    if narrow is not None:
+        there = zero(narrow, name)
+        nothing = there and (nothing or there)
+    return findings if nothing is None else [nothing, *findings]
 
 
 def _without_derivative(trace: StepTrace, name: str, ends: list[Finding]) -> list[Finding] | None:

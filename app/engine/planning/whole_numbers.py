@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from app.catalogue.dtypes import dtype_name
 from app.catalogue.operator_mode import OperatorMode
 from app.engine.planning.build import leaves_of
 from app.program.errors import tensors_in
@@ -82,6 +83,27 @@ _GROWING_WHERE: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "mse_loss": ("reduction", (0, 2)),  # none, and the sum
     "_embedding_bag_forward_only": ("mode", (0,)),  # the sum
 }
+
+
+# What PyTorch computes in floating point of whole numbers, and turns back into whole ones (torch/masked/_ops.py of 2.13.0).
+_TURNED_BACK: Final[Mapping[str, str]] = {
+    "masked.median": "in float32, which holds them exactly up to 2^24 alone",
+    "masked.logsumexp": "in floating point, and cuts what stands behind the point off",
+}
+
+
+def turned_back(function: Function) -> list[tuple[str, str]]:
+    """(operation, sentence) of each step that is given whole numbers and gives whole numbers that were floating in between."""
+    said: dict[str, str] = {}
+    if not _TURNED_BACK.keys() & function.operations():
+        return []
+    for node in function.pattern.nodes:
+        step, value = node.meta.get("step"), node.meta.get("val")
+        how = None if step is None else _TURNED_BACK.get(step.operation)
+        if how is not None and isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex():
+            back = f"and gives the result as {dtype_name(value.dtype)}. Send floating numbers."
+            said[step.operation] = f"PyTorch computes `{step.operation}` of whole numbers {how}, {back}"
+    return list(said.items())
 
 
 def promoted(query: Query, leaves: Mapping[str, Tensor]) -> list[str]:

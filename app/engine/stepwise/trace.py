@@ -21,6 +21,9 @@ from app.program.semantics.graph_values import mapped
 # What PyTorch raises where a step has no derivative formula.
 _NO_FORMULA: Final = (RuntimeError, NotImplementedError)
 
+# And where its formula solves with a singular matrix: a class that torch.linalg has without naming it among its own.
+_UNSOLVABLE: Final[type[RuntimeError]] = vars(torch.linalg)["LinAlgError"]
+
 # Steps that write into their first tensor; where they write all of it, nothing of it is left, and no derivative leads there.
 _WRITING: Final = operations_with("overwrites") | {"copy_"}
 
@@ -123,7 +126,8 @@ def step_vjp(record: StepRecord, cotangents: Sequence[Tensor | None]) -> list[Te
     try:
         gradients = torch.autograd.grad(outputs, inputs, outgrads, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
-        if not depends_on_phase(error):
+        # A rule may solve with the eigenvectors, which a defective matrix has too few of.
+        if not depends_on_phase(error) and not isinstance(error, _UNSOLVABLE):
             raise
         gradients = tuple(torch.full_like(x, torch.nan) for x in inputs)  # there is none
     for j, gradient in zip(at, gradients, strict=True):

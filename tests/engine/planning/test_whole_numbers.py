@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
+import torch
 
 from app.engine.planning.whole_numbers import WholeNumbers
+from app.engine.tensors import from_torch
 from app.limits import Limits
 from app.query import Query
 from app.road import Request, Road
@@ -167,3 +169,18 @@ def test_a_recipe_of_outputs_beside_a_derivative_is_kept_from_those_alone_that_m
         query = Query(program=program, inputs={"x": data(numbers)}, want=("outputs", "gradient"))
         ENGINE.answer(query)
         assert (ENGINE.recipe(query, None) is not None) == has_recipe, program
+
+
+@pytest.mark.parametrize(
+    ("operation", "numbers", "is_noted"),
+    [
+        ("masked.median", [16777217, 16777217, 1], True),
+        ("masked.logsumexp", [1, 2, 3], True),
+        ("masked.amax", [16777217, 1], False),
+        ("masked.median", [1.0, 2.0], False),
+    ],
+)
+def test_whole_numbers_that_are_floating_in_between_are_noted(operation: str, numbers: list[float], is_noted: bool) -> None:
+    x = torch.tensor(numbers, dtype=torch.float64 if isinstance(numbers[0], float) else torch.int64)
+    answer = ENGINE.answer(Query(operation=operation, inputs={"input": from_torch(x)}, parameters={"dim": 0}))
+    assert ("rounded" in [note.code for note in answer.notes]) == is_noted

@@ -42,6 +42,8 @@ _STOPPED: Final = (
     "There are more elements than were looked at one by one: of the others differences cannot tell, and they may be alike."
 )
 _HOOK: Final = "register_hook"
+# Operation → the argument that names rows which get no gradient (docs.pytorch.org: nn.functional.embedding, `padding_idx`).
+_WITHHELD: Final = {"embedding": "padding_idx", "embedding_bag": "padding_idx"}
 _MULTIPLIED: Final = "Multiply what `backward` returns by the gradient that it is given."
 # Of the derivative: a rule that is off by less is right, and its numbers have lost digits; 5e-4 to 4e-3 give the same reports (measured).
 _LOST: Final = 1e-3
@@ -314,8 +316,7 @@ def _wrong(
     leaf = evidence.trace.point.leaves[name]
     mask = torch.zeros(leaf.numel(), dtype=torch.bool, device=leaf.device)
     mask[list(seen)] = True
-    mask = mask.reshape(leaf.shape)
-    taken = evidence.gradient.get(name)
+    mask, taken = mask.reshape(leaf.shape), evidence.gradient.get(name)
     if cut is not None:
         reason = f"A path from `{name}` is not in PyTorch's derivative, though the value moves with it: {cut.reason}"
         return Finding("disconnected", reason, cut.node, cut.instead, mask)
@@ -323,6 +324,8 @@ def _wrong(
         return Finding("differentiable", _UNKNOWN)
     verdict = "kink" if record in evidence.steps else "singular"
     operation = operation_of(record.node)
+    if (argument := _WITHHELD.get(name_of(record.node))) and record.node.kwargs.get(argument) is not None:
+        return _withheld(record, argument, verdict, mask, taken)
     if not settles:
         between = all(line.sides is not None and line.sides.between(line.pytorch) for line in seen.values())
         reason = f"The one-sided derivatives differ here, because of `{operation}`. PyTorch's number is "
@@ -355,6 +358,12 @@ def _wrong(
         where = f"at element {mask.nonzero().tolist()[0]} " if leaf.ndim else ""
         reason += f" PyTorch gives {float(taken[mask][0]):.6g} {where}where the derivative is {float(own[mask][0]):.6g}."
     return Finding(verdict, reason, record.node, instead_of(evidence.trace, record, verdict, name), mask, taken, own)
+
+
+def _withheld(record: StepRecord, argument: str, verdict: str, mask: Tensor, taken: Tensor | None) -> Finding:
+    operation = operation_of(record.node)
+    reason = f"`{operation}` gives what `{argument}` names no gradient on purpose, although its value moves with it: it is not trained."
+    return Finding(verdict, reason, record.node, f"Leave out `{argument}` where the gradient should pass.", mask, taken)
 
 
 def _is_linear(record: StepRecord) -> bool:

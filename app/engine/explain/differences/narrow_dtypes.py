@@ -38,7 +38,9 @@ def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Ite
         elements = ~known if finding.mask is None else finding.mask & ~known
         if gradient is not None and not bool((elements & ~torch.isfinite(gradient)).any()):
             # A value overflows, and PyTorch's derivative is a number all the same.
-            finding = replace(finding, verdict="differentiable")
+            finding = replace(
+                finding, verdict="differentiable", reason=finding.reason.replace(", so there is no derivative", "")
+            )
         if bool(elements.any()):
             words = f"In {dtype_name(dtype)}: {finding.reason[0].lower()}{finding.reason[1:]} In float64 it is finite."
             yield replace(finding, reason=words, mask=elements, instead=finding.instead or _WIDER)

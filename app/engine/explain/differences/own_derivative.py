@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from app.catalogue.facts import operations_with
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.findings import Finding
-from app.engine.stepwise.point import all_finite
+from app.engine.stepwise.point import all_finite, name_of
 from app.engine.stepwise.quotients import OneSided
 
 
@@ -21,6 +22,8 @@ def with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
     values = lines.evidence.trace.values
     if (
         finding.verdict != "singular"
+        # Single vectors are what the factorisation makes of them: their differences say nothing of a function.
+        or (finding.node is not None and name_of(finding.node) in operations_with("phase"))
         or gradient is None
         or leaf.is_complex()
         or not all_finite([values[r] for r in lines.refs])
