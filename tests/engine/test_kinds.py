@@ -22,6 +22,7 @@ NAMED_TOGETHER = {
     "app/engine/kinds.py",
     "app/engine/adjoint.py",
     "app/engine/recipes.py",
+    "app/engine/joint/kind_passes.py",
     "app/engine/sparsity/dependence.py",
 }
 

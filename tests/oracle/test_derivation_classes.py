@@ -76,5 +76,6 @@ def test_every_mixture_at_tied_order_statistics(count: int, rank: int) -> None:
 def test_what_goes_round_within_a_last_bit_is_no_kink(point: float) -> None:
     for believed in (None, [1e3], [-5.0]):
         verdict = checked("sin(x / 3).sum()", None if believed is None else {"x": believed}, x=[point])["x"]
-        assert verdict["agrees"] is not True, verdict
+        # At 3e17 a third is a number of float64, and exact numbers show that PyTorch is right there.
+        assert verdict["agrees"] is not True or (believed is None and point == 3e17), verdict
         assert "kinks" not in verdict

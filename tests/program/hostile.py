@@ -167,10 +167,10 @@ HOSTILE: Final[list[tuple[str, str]]] = (
 
 # Those that mean something harmless: they are answered.
 HARMLESS: Final = frozenset([
-    'id(x)', '{x}', '{a for a in x}', "int('12')",
+    'id(x)', "int('12')",
     'x.a = 1\nx', 'for i in range(3):\n    x\nelse:\n    x\nx', 'class A(nn.Linear): pass\nA(3, 2)(x)',
     'import os\nx', 'from os import system\nx', 'import\xa0os\nx', 'if n: import os\nx', 'def f(x):\n    import os\n    return x',
-    "getattr(x, 'data')", "hasattr(x, 'a')", 'iter(x)', 'callable(x)', 'set([1])', 'frozenset([1])', 'torch.compile(x)', '{1, 2}',
+    "getattr(x, 'data')", "hasattr(x, 'a')", 'iter(x)', 'callable(x)', 'torch.compile(x)',
     "f = getattr\nf(x, 'data')", 'torch.optim.SGD([x]).step()\nx * 2', 'torch.compile(lambda a: a)(x)', 'import torch; import os; x',
     'import torch, os\nx', 'import torch\nx', 'import numpy as np\nx', 'from torch import *\nx', 'isinstance(x, int)', 'map(relu, [x])',
     'torch.manual_seed(0)\nx', 'torch.use_deterministic_algorithms(True)\nx', 'torch.set_default_dtype(torch.float32)\nx',
@@ -187,6 +187,7 @@ HARMLESS: Final = frozenset([
     'class A(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.a = self\n        self.w = nn.Parameter(x)\n    def forward(self, x): return x * self.a.a.w\nA()(x)',
     'nn.Linear(3, 2, device=x)(x)', 'x[x] = 1\nx', 'x.uniform_(1, 0)',
     'torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(lambda a: a ** 5))))(x)',
+    'torch.func.hessian(torch.func.hessian(lambda a: (a ** 5).sum()))(x)', 'torch.func.grad(lambda a: F.dropout(a).sum())(x)',
     'torch.distributions.Categorical(x).log_prob(9)', 'float(x.sum().item() * 1e400)', 'a, *b, *c = x\na', '(a, *b), c = x\na',
     "x if 0.5 in range(10**12) else w", "x if 'a' in range(10**12) else w", "x * round(5, -10**9)",
     "x = x + 1\n" * 1_600, ">>> x\n1\n" * 1_500, " < ".join(["x.sum()"] * 500),

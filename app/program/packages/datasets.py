@@ -176,7 +176,7 @@ def permutation(count: int) -> torch.Tensor:
     """The order of a shuffled epoch, from a seed that PyTorch draws for it (`RandomSampler`)."""
     generator = torch.Generator()
     generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(count, generator=generator, device=generator.device)
 
 
 def _permutation_of(count: int) -> torch.Tensor:
