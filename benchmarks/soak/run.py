@@ -78,7 +78,7 @@ class Ending:
 class Client(threading.Thread):
     """One client, at an address of its own: a query after the other, until `until`; one in `1 / share` is another's, a hostile one's.
 
-    `kills`: when workers were killed, up to now.
+    `killer`: who kills workers beside it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Client(threading.Thread):
         pause_s: float,
         until: float,
         outcome: Outcome,
-        kills: Sequence[float],
+        killer: watch.Killer,
     ) -> None:
         super().__init__(daemon=True)
         self._address = f"127.0.1.{number % 250 + 1}"
@@ -101,7 +101,7 @@ class Client(threading.Thread):
         self._pause_s = pause_s
         self._until = until
         self._outcome = outcome
-        self._kills = kills
+        self._killer = killer
         self._connection: http.client.HTTPConnection | None = None
 
     def run(self) -> None:
@@ -136,7 +136,7 @@ class Client(threading.Thread):
 
     def _was_killed_twice(self, code: str, start: float) -> bool:
         """Two workers died under a query, as the killer has killed two since its `start`: it is counted, and no fault of the server's."""
-        was = code == "worker_crashed" and sum(kill >= start for kill in tuple(self._kills)) >= 2
+        was = code == "worker_crashed" and self._killer.since(start) >= 2
         with self._outcome.lock:
             self._outcome.killed_twice += was
         return was
@@ -215,7 +215,7 @@ def soak(
         descriptors = watch.descriptors(process.pid)
         until = time.monotonic() + seconds
         killer = watch.Killer(process.pid, kill_every_s)
-        threads = [Client(number, port, cases, share, pause_s, until, outcome, killer.times) for number in range(clients)]
+        threads = [Client(number, port, cases, share, pause_s, until, outcome, killer) for number in range(clients)]
         cpu = watch.Cpu(process.pid)
         for thread in (*threads, *([killer] if kill_every_s else [])):
             thread.start()

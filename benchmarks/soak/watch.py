@@ -130,15 +130,21 @@ class Killer(threading.Thread):
         self.times: list[float] = []
         self._front = front
         self._every_s = every_s
+        self._killing = threading.Lock()
         self._end = threading.Event()
 
     def run(self) -> None:
         while not self._end.wait(self._every_s):
             victims = workers(self._front)
             if victims:
-                with contextlib.suppress(ProcessLookupError):
+                with self._killing, contextlib.suppress(ProcessLookupError):
                     os.kill(random.choice(victims), signal.SIGKILL)
                     self.times.append(time.monotonic())
+
+    def since(self, start: float) -> int:
+        """How many it has killed since then. One whose end a client has already heard of is among them."""
+        with self._killing:
+            return sum(kill >= start for kill in self.times)
 
     def end(self) -> None:
         self._end.set()
