@@ -13,6 +13,7 @@ from app.program.classes import contexts
 from app.program.interpreting.definitions import Definitions, Left, Returned
 from app.program.interpreting.expressions import Reader
 from app.program.reading.source import RaisedError, Refusal
+from app.program.semantics import static
 from app.program.semantics.comparison import compared
 from app.program.semantics.graph_values import Value, example
 from app.program.semantics.values import ClassValue, Instance, Named
@@ -203,7 +204,7 @@ class Blocks(Definitions):
         return fits and all(map(self._fits, patterns[before + 1 :], values[len(values) - after :]))
 
     def _fits_keys(self, pattern: ast.MatchMapping, value: dict[Any, Value]) -> bool:
-        keys = [self.reader.value(key) for key in pattern.keys]
+        keys = [static.key(self.reader.value(key), self.reader.trace.budget.spend) for key in pattern.keys]
         if any(key not in value for key in keys):
             return False
         if pattern.rest is not None:

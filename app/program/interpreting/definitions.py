@@ -12,6 +12,7 @@ from app.program.interpreting.expressions import Reader
 from app.program.library import vocabulary
 from app.program.packages import imports
 from app.program.reading.source import Refusal
+from app.program.semantics import static
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
@@ -166,7 +167,7 @@ class Definitions:
         if kind.fields is not None:
             self._limit(statement, kind)
         if kind.builtin in ENUMS:
-            object.__setattr__(kind, "members", enumerated(kind, bases))
+            object.__setattr__(kind, "members", enumerated(kind, bases, reader.trace.budget.spend))
         value: Value = kind
         for decorator in reversed(around):
             value = self._decorated(decorator, value)
@@ -211,7 +212,7 @@ def is_abstract(path: str | None) -> bool:
     return path is not None and path.rpartition(".")[2] == "ABCMeta"
 
 
-def enumerated(kind: ClassValue, bases: Sequence[ClassValue]) -> dict[str, Instance]:
+def enumerated(kind: ClassValue, bases: Sequence[ClassValue], spend: Callable[[int], None]) -> dict[str, Instance]:
     """The members of an `Enum`, which take the places of their values among the class's attributes."""
     members: dict[str, Instance] = {}
     count = 0
@@ -222,6 +223,7 @@ def enumerated(kind: ClassValue, bases: Sequence[ClassValue]) -> dict[str, Insta
             value = name.lower() if kind.builtin == "StrEnum" else count + 1
         if isinstance(value, int):
             count = value
+        static.counted(value, spend)
         known = next(
             (
                 member

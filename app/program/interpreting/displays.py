@@ -135,10 +135,10 @@ class Displays(Assigning):
         return result
 
     def _set(self, node: ast.Set) -> Distinct:
-        return Distinct(self._members(node.elts))
+        return Distinct(self._members(node.elts), self.trace.budget.spend)
 
     def _set_comprehension(self, node: ast.SetComp) -> Distinct:
-        return Distinct(self._comprehension(node))
+        return Distinct(self._comprehension(node), self.trace.budget.spend)
 
     def _generator(self, node: ast.GeneratorExp) -> values.Iterator:
         """Its first clause is read at once, all else when a member is taken, with the names as they are then."""

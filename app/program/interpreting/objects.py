@@ -22,6 +22,7 @@ from app.program.modules.layers import LayerValue, call_layer
 from app.program.packages import imports
 from app.program.packages.python_containers import Getter
 from app.program.reading.source import RaisedError, Refusal
+from app.program.semantics import static
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
@@ -102,15 +103,8 @@ class Objects(Members):
         answers = function.answers
         if answers is None:
             return self.run(function, args, kwargs)
-        key = (args, tuple(kwargs.items()))
-        try:
-            hash(key)
-        except TypeError:
-            raise Refusal(
-                f"`{function.name}` keeps its answers, and these arguments cannot be looked up.",
-                "Give tuples for lists, or leave out `lru_cache`.",
-                raises="TypeError",
-            ) from None
+        problem = f"`{function.name}` keeps its answers (`lru_cache`), and these arguments cannot be looked up."
+        key = static.key((args, tuple(kwargs.items())), self.trace.budget.spend, problem)
         if key not in answers:
             answers[key] = self.run(function, args, kwargs)
         return answers[key]
@@ -310,6 +304,7 @@ class Objects(Members):
 
     def _member(self, kind: ClassValue, args: tuple[Value, ...]) -> Instance:
         """`Color("red")` of an `Enum`: the member of that value."""
+        static.counted(args, self.trace.budget.spend)
         for member in (kind.members or {}).values():
             if args and (member is args[0] or (type(args[0]) is type(member.own["value"]) and args[0] == member.own["value"])):
                 return member

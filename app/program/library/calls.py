@@ -268,7 +268,9 @@ class Calls:
         if isinstance(owner, tuple) and name == "numel" and not args:
             return functools.reduce(functools.partial(static.binary, "*"), owner, 1)
         if isinstance(owner, dict):
-            return python_containers.dict_method(functools.partial(self.builtins.items, emit), owner, name, args, kwargs)
+            return python_containers.dict_method(
+                functools.partial(self.builtins.items, emit), owner, name, args, kwargs, self._trace.budget.spend
+            )
         if isinstance(owner, str):
             if name == "join":
                 args = tuple(self.builtins.items(emit, value) for value in args)

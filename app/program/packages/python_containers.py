@@ -121,9 +121,16 @@ def _is_same(member: Value, value: Value) -> bool:
 
 
 def dict_method(
-    items: Callable[[Value], list[Value]], owner: dict[Any, Value], name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    items: Callable[[Value], list[Value]],
+    owner: dict[Any, Value],
+    name: str,
+    args: tuple[Value, ...],
+    kwargs: dict[str, Value],
+    spend: Callable[[int], None],
 ) -> Value:
-    """`owner.name(*args)` of a dict."""
+    """`owner.name(*args)` of a dict. `spend` counts what goes through it."""
+    if name in ("get", "pop", "setdefault") and args:
+        static.key(args[0], spend)
     if isinstance(owner, Counter) and name in ("update", "subtract"):
         return counted(items, owner, name, args, kwargs)
     if name in ("keys", "values", "items") and not args:
@@ -135,7 +142,7 @@ def dict_method(
     if name in ("pop", "setdefault") and args:
         return static.computed(lambda: getattr(owner, name)(*args), what=f"`.{name}()`")
     if name == "update":
-        more = dict(args[0]) if args and isinstance(args[0], dict) else dict(items(args[0])) if args else {}
+        more = args[0] if args and isinstance(args[0], dict) else _entries(items(args[0]) if args else [], spend)
         static.check_length(len(owner) + len(more) + len(kwargs))
         owner.update({**more, **kwargs})
         return None
@@ -148,6 +155,16 @@ def dict_method(
     if name == "popitem" and owner:
         return owner.popitem()
     raise Refusal(f"A dict has no `.{name}()` here.")
+
+
+def _entries(pairs: Iterable[Value], spend: Callable[[int], None]) -> dict[Any, Value]:
+    """The dict of these pairs of a key and a value."""
+    entries: dict[Any, Value] = {}
+    for pair in pairs:
+        if not isinstance(pair, list | tuple | str) or len(pair) != 2:
+            raise Refusal("A dict is made of pairs of a key and a value.", "Write `{key: value}`.", raises="ValueError")
+        entries[static.key(pair[0], spend)] = pair[1]
+    return entries
 
 
 def counted(

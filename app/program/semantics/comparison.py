@@ -47,7 +47,7 @@ def compared(
         if isinstance(right, Iterator):  # it is gone through until the value comes
             return any(_is_in(left, member) for member in right) == isinstance(operation, ast.In)
         if isinstance(right, dict | Distinct | KeysView) and _is_hashable(left):
-            return (left in right) == isinstance(operation, ast.In)
+            return (static.key(left, spend) in right) == isinstance(operation, ast.In)
         if isinstance(right, VIEWS):
             right = list(right)
         if not isinstance(right, list | tuple | range | dict):

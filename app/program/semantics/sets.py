@@ -20,17 +20,18 @@ class Distinct:
 
     __slots__ = ("_members",)
 
-    def __init__(self, members: Iterable[Any] = ()) -> None:
+    def __init__(self, members: Iterable[Any] = (), spend: Callable[[int], None] = lambda amount: None) -> None:
         self._members: set[Any] | dict[Any, None] = set()
         for member in members:
-            self.add(member)
+            self.add(member, spend)
 
-    def add(self, member: Any) -> None:
-        """Raises a refusal for what has no place in a set."""
+    def add(self, member: Any, spend: Callable[[int], None] = lambda amount: None) -> None:
+        """Raises a refusal for what has no place in a set. `spend`: counts what its hash goes through."""
         if isinstance(member, list | dict | Distinct | slice):
             raise Refusal("A set holds plain values and objects.", "Write tuples for lists.", raises="TypeError")
         if isinstance(member, Instance) and special(member, "__eq__") is not None:
             raise Refusal("A set of objects with an `__eq__` of their own is not in the language.", "Use a list.")
+        static.key(member, spend)
         if isinstance(self._members, set):
             if _has_order(member):
                 self._members.add(member)
@@ -87,6 +88,9 @@ def _has_order(member: Any) -> bool:
 
 def operated(symbol: str, left: Any, right: Any, spend: Callable[[int], None]) -> Any:
     """An operator on two sets, or views of dicts."""
+    for value in (left, right):
+        for member in value:
+            static.key(member, spend)
     sets = [value if isinstance(value, Distinct) else Distinct(value) for value in (left, right)]
     spend(1 + (len(sets[0]) + len(sets[1])) // 4)
     return sets[0].combined(symbol, sets[1])
@@ -97,6 +101,8 @@ def method(
 ) -> Value:
     """`owner.name(*args)` of a set."""
     spend(1)
+    if name in ("add", "discard", "remove") and args and not isinstance(args[0], Distinct):
+        static.key(args[0], spend)
     if name in ("add", "discard") and len(args) == 1:
         static.check_length(len(owner) + 1)
         return getattr(owner, name)(args[0])

@@ -167,6 +167,29 @@ def members_in(value: Any) -> int:
     return seen
 
 
+def counted(value: Any, spend: Callable[[int], None]) -> None:
+    """Counts what a hash of `value`, or a comparison with it, goes through; refused where too many or too deep."""
+    if isinstance(value, list | tuple | dict):
+        spend(members_in(value) // 8)
+
+
+def key(value: Any, spend: Callable[[int], None] = lambda amount: None, problem: str = "") -> Any:
+    """`value`, which is about to be hashed or compared: both walk all that it holds by recursion, so that is counted first.
+
+    Raises a refusal where it is nested too deep, holds too much, or has no hash; then in the words of `problem`.
+    """
+    counted(value, spend)
+    try:
+        hash(value)
+    except TypeError:
+        raise Refusal(
+            problem or f"{named(value).capitalize()} is no key of a dict and no member of a set.",
+            "Give tuples for lists.",
+            raises="TypeError",
+        ) from None
+    return value
+
+
 def plain(value: Any) -> None:
     """Refuse a value that is not made of plain numbers and strings."""
     members_in(value)

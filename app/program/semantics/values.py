@@ -172,7 +172,7 @@ class Named:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Partial:
     """`functools.partial(f, …)`."""
 
@@ -276,7 +276,7 @@ class ContextValue:
     members: Iterator | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Begun:
     """`dataclasses.field(default_factory=f)`: `f()` gives a field its first value."""
 
