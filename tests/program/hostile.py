@@ -143,6 +143,14 @@ _TUPLES = [
     )
 ]  # fmt: skip
 
+_CLASSES_OF_ERRORS = [
+    f"import contextlib\nt = (KeyError, KeyError)\nfor i in range(40):\n    t = (t, t)\n{use}\nx + 'a'"
+    for use in (
+        "with contextlib.suppress((t, ValueError)):\n    raise ValueError",
+        "try:\n    raise ValueError\nexcept t:\n    x = w\nexcept ValueError:\n    x = x",
+    )
+]
+
 
 def _deep() -> list[tuple[str, str]]:
     """Texts that are deep, long or not text at all."""
@@ -176,7 +184,7 @@ def _deep() -> list[tuple[str, str]]:
 HOSTILE: Final[list[tuple[str, str]]] = (
     [
         (text if len(text) < 60 else f"{text[:57]}...", text)
-        for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_ENDLESS, *_SHADOWS, *_SIZES, *_TUPLES)
+        for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_ENDLESS, *_SHADOWS, *_SIZES, *_TUPLES, *_CLASSES_OF_ERRORS)
     ]
     + _deep()
     + SYNTAX

@@ -152,9 +152,21 @@ def _of_generator(members: Iterator) -> tuple[Value, Entered]:
 
 
 def is_of(kind: Value, error: RaisedError) -> bool:
-    """Whether `except kind` takes an error: it is of that class, or of one below it."""
-    if isinstance(kind, tuple):
-        return any(is_of(each, error) for each in kind)
+    """Whether `except kind` takes an error: it is of that class, or of one of those in a tuple, or below one of these."""
+    stack, seen = [kind], set[int]()
+    while stack:
+        each = stack.pop()
+        if id(each) in seen:  # a tuple may hold another one many times over
+            continue
+        seen.add(id(each))
+        if isinstance(each, tuple):
+            stack += each
+        elif _is_of_class(each, error):
+            return True
+    return False
+
+
+def _is_of_class(kind: Value, error: RaisedError) -> bool:
     if isinstance(kind, ClassValue):
         return error.instance is not None and kind in error.instance.kind.order
     if not isinstance(kind, Named):
