@@ -151,6 +151,15 @@ _CLASSES_OF_ERRORS = [
     )
 ]
 
+_COPIES = [
+    f"l = [0] * 9999\nh = []\n{line}\nx + 'a'"
+    for line in (
+        "h = list(zip(*[l] * 9999))", "h = list(zip(*[l] * 9999, strict=True))", "h = list(map(lambda *a: a, *[l] * 9999))",
+        "h = list(itertools.zip_longest(*[l] * 9999))",
+        "for i in range(9000):\n    h.append(list(itertools.product(l[:70], l[:70])))",
+    )
+]  # fmt: skip
+
 
 def _deep() -> list[tuple[str, str]]:
     """Texts that are deep, long or not text at all."""
@@ -184,7 +193,18 @@ def _deep() -> list[tuple[str, str]]:
 HOSTILE: Final[list[tuple[str, str]]] = (
     [
         (text if len(text) < 60 else f"{text[:57]}...", text)
-        for text in (*_IMPORTS, *_DUNDERS, *_BUILTINS, *_SYNTAX, *_ENDLESS, *_SHADOWS, *_SIZES, *_TUPLES, *_CLASSES_OF_ERRORS)
+        for text in (
+            *_IMPORTS,
+            *_DUNDERS,
+            *_BUILTINS,
+            *_SYNTAX,
+            *_ENDLESS,
+            *_SHADOWS,
+            *_SIZES,
+            *_TUPLES,
+            *_CLASSES_OF_ERRORS,
+            *_COPIES,
+        )
     ]
     + _deep()
     + SYNTAX

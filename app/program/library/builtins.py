@@ -29,6 +29,7 @@ from app.program.semantics.values import (
     Method,
     Named,
     Partial,
+    charged,
     plain_member,
     special,
 )
@@ -162,8 +163,9 @@ class Builtins:
             members = [self.items(emit, value) for value in args]
             if len(set(map(len, members))) > 1:
                 raise Refusal("`zip(strict=True)` takes as many of each.", "Leave `strict` out.", raises="ValueError")
-            return Iterator(zip(*members, strict=True))
-        return Iterator(zip(*(self.stream(emit, value) for value in args), strict=False))
+            return Iterator(charged(zip(*members, strict=True), len(args), self._trace.budget.spend))
+        groups = zip(*(self.stream(emit, value) for value in args), strict=False)
+        return Iterator(charged(groups, len(args), self._trace.budget.spend))
 
     def _enumerate(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Iterator:
         start = static.integer(kwargs.get("start", args[1] if len(args) > 1 else 0), "`start`")

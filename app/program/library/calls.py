@@ -68,7 +68,7 @@ class Calls:
         )
         self.transforms = Transforms(trace, dtype, weights, invoke)
         self.distributions = Distributions(lambda: self.is_trying())
-        self._plain = plain.Plain(invoke, self.builtins.items, self.builtins.stream)
+        self._plain = plain.Plain(invoke, self.builtins.items, self.builtins.stream, trace.budget.spend)
         self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
         self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights

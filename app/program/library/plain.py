@@ -21,7 +21,17 @@ from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.sets import Distinct
 from app.program.semantics.static import named
-from app.program.semantics.values import VIEWS, ClassValue, DefaultDict, Instance, Iterator, Named, Partial, plain_member
+from app.program.semantics.values import (
+    VIEWS,
+    ClassValue,
+    DefaultDict,
+    Instance,
+    Iterator,
+    Named,
+    Partial,
+    charged,
+    plain_member,
+)
 
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 Items = Callable[[Emit, Value], list[Value]]
@@ -113,8 +123,10 @@ def limits(short: str, args: tuple[Value, ...], default: torch.dtype) -> torch.f
 class Plain:
     """Functions that take functions, and questions about plain values."""
 
-    def __init__(self, invoke: Invoke, items: Items, stream: Callable[[Emit, Value], Iterator]) -> None:
-        self._invoke, self._items, self._stream = invoke, items, stream
+    def __init__(
+        self, invoke: Invoke, items: Items, stream: Callable[[Emit, Value], Iterator], spend: Callable[[int], None]
+    ) -> None:
+        self._invoke, self._items, self._stream, self._spend = invoke, items, stream, spend
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": self._defaultdict,
@@ -147,7 +159,7 @@ class Plain:
         if len(args) < 2:
             raise Refusal("`map` takes a function and lists.")
         groups = zip(*(self._stream(emit, v) for v in args[1:]), strict=False)
-        return Iterator(self._invoke(args[0], group, {}) for group in groups)
+        return Iterator(self._invoke(args[0], group, {}) for group in charged(groups, len(args), self._spend))
 
     def _filter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         if len(args) != 2:
@@ -288,6 +300,7 @@ class Plain:
             groups.append(group)
             held += len(group) if isinstance(group, tuple) else 1
             static.check_length(held)
+        self._spend(held // 8)
         return groups
 
 

@@ -15,7 +15,7 @@ import torch
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
-from app.program.semantics.values import AUTO, ClassValue, Instance, Iterator
+from app.program.semantics.values import AUTO, ClassValue, Instance, Iterator, charged
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -254,7 +254,7 @@ class Containers:
         items: Callable[[Value], list[Value]],
         stream: Callable[[Value], Iterator],
         operate: Callable[..., Value],
-        spend: Callable[[], None],
+        spend: Callable[[int], None],
     ) -> None:
         self._invoke, self._items, self._stream, self._operate, self._spend = invoke, items, stream, operate, spend
 
@@ -327,7 +327,7 @@ class Containers:
 
         def counted() -> Generator[Value]:
             for member in members:
-                self._spend()
+                self._spend(1)
                 yield member
 
         return Iterator(counted())
@@ -342,7 +342,8 @@ class Containers:
         return Iterator(member for group in self._stream(args[0]) for member in self._stream(group))
 
     def _zip_longest(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(itertools.zip_longest(*map(self._stream, args), fillvalue=kwargs.get("fillvalue")))
+        groups = itertools.zip_longest(*map(self._stream, args), fillvalue=kwargs.get("fillvalue"))
+        return Iterator(charged(groups, len(args), self._spend))
 
     def _takewhile(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         return Iterator(itertools.takewhile(lambda member: bool(self._invoke(args[0], (member,), {})), self._stream(args[1])))

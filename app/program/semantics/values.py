@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter, deque
-from collections.abc import Generator, ItemsView, Iterable, KeysView, ValuesView
+from collections.abc import Callable, Generator, ItemsView, Iterable, KeysView, ValuesView
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -14,6 +14,8 @@ from app.program.semantics.scopes import Scope
 
 # Classes above one class, of which each keeps the order, so that a long tower would hold much memory. Pasted programs have 6 in all at most.
 CLASSES_ABOVE: Final = 200
+# Members that cost as much as one evaluated expression where a list of them is made.
+WIDE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,6 +261,23 @@ class Iterator:
 
     def _raised(self, error: Exception) -> Any:
         raise error
+
+
+def charged(groups: Iterable[Any], width: int, spend: Callable[[int], None]) -> Iterable[Any]:
+    """`groups`, each of `width` members (`zip(*lists)`).
+
+    Wide ones count as lists of that length do, and so does each list that is gone through.
+    """
+    if width < WIDE:
+        return groups
+    spend(width)
+    return _charged(groups, width // WIDE, spend)
+
+
+def _charged(groups: Iterable[Any], cost: int, spend: Callable[[int], None]) -> Generator[Any]:
+    for group in groups:
+        spend(cost)
+        yield group
 
 
 @dataclass(frozen=True, slots=True, eq=False)
