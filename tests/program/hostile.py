@@ -157,6 +157,10 @@ _COPIES = [
         "h = list(zip(*[l] * 9999))", "h = list(zip(*[l] * 9999, strict=True))", "h = list(map(lambda *a: a, *[l] * 9999))",
         "h = list(itertools.zip_longest(*[l] * 9999))",
         "for i in range(9000):\n    h.append(list(itertools.product(l[:70], l[:70])))",
+        *(
+            f"s = 'ab' * 4990\nfor i in range(9000):\n    h.append({text})"
+            for text in ("list(s)", "s.split('a')", "s.upper()", "f'{s}{i}'", "'%s%d' % (s, i)", "s[1:]", "'{}!'.format(s)")
+        ),
     )
 ]  # fmt: skip
 

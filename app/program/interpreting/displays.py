@@ -86,7 +86,7 @@ class Displays(Assigning):
         if isinstance(owner, datasets.Dataset):
             return tuple(self.item(node, tensor, index) for tensor in owner.tensors)
         if isinstance(owner, str) and isinstance(index, int | slice):
-            return static.computed(lambda: owner[index], what="An index")
+            return self.builtins.of_text(static.computed(lambda: owner[index], what="An index"))
         return self.held_item(node, owner, index)
 
     def _missing(self, node: ast.AST, owner: DefaultDict) -> Value:

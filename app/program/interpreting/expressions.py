@@ -277,7 +277,7 @@ class Reader(Displays):
     def _binary(self, node: ast.BinOp) -> Value:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(node.op, ast.Mod) and isinstance(left, str):
-            return formatting.percent(left, right)
+            return self.builtins.of_text(formatting.percent(left, right))
         if isinstance(node.op, ast.BitXor) and any(tensors.is_floating_value(value) for value in (left, right)):
             raise Refusal("`^` is not a power in Python: it combines bits.", "Write `**`: `x**2`.")
         return self.operate(node, SYMBOLS[type(node.op)], left, right)
@@ -358,7 +358,7 @@ class Reader(Displays):
                 )
             elif isinstance(part, ast.Constant):
                 parts.append(str(part.value))
-        return formatting.joined(parts)
+        return self.builtins.of_text(formatting.joined(parts))
 
     def emitter(self, node: ast.AST) -> Callable[..., Value]:
         """Adds steps at the place of `node`."""

@@ -106,8 +106,14 @@ class Builtins:
             self._trace.budget.spend(1 + len(value) // 8)
             return list(value)
         if isinstance(value, str):
-            return list(value)
+            return list(self.of_text(value))
         raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
+
+    def of_text(self, value: Value) -> Value:
+        """What a text was made into, another text or a list of texts, which costs what a list of its length costs."""
+        if isinstance(value, str | list | tuple):
+            self._trace.budget.spend(len(value) // 8)
+        return value
 
     def _of_object(self, value: Value) -> Value:
         """The members of an object of the program, one at a time."""

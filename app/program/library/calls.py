@@ -274,7 +274,7 @@ class Calls:
         if isinstance(owner, str):
             if name == "join":
                 args = tuple(self.builtins.items(emit, value) for value in args)
-            return formatting.method(owner, name, args, kwargs)
+            return self.builtins.of_text(formatting.method(owner, name, args, kwargs))
         if (
             static.is_number(owner) and name == "item" and not args
         ):  # NumPy's numbers have it: `np.finfo(np.float32).eps.item()`
