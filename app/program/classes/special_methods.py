@@ -84,11 +84,19 @@ def plain_equal(invoke: Invoke, left: Value, right: Value) -> bool:
     return bool(left == right)
 
 
-def compared(invoke: Invoke, operation: ast.cmpop, left: Value, right: Value, members: Callable[[], Any]) -> Value | None:
+def compared(
+    invoke: Invoke,
+    operation: ast.cmpop,
+    left: Value,
+    right: Value,
+    members: Callable[[], Any],
+    holds: Callable[[Value], bool],
+) -> Value | None:
     """`in`, `not in`, `is` and `is not`, where one side is an object; None where the comparison is another.
 
     Arguments:
         members: what a loop over `right` goes through.
+        holds: whether a condition on a value holds, as what `__contains__` gives is one.
     """
     if isinstance(operation, ast.Is | ast.IsNot) and is_object(left) and is_object(right):
         return (left is right) == isinstance(operation, ast.Is)
@@ -96,7 +104,7 @@ def compared(invoke: Invoke, operation: ast.cmpop, left: Value, right: Value, me
         return None
     function = special(right, "__contains__")
     if function is not None:
-        return bool(invoke(function, (left,))) == isinstance(operation, ast.In)
+        return holds(invoke(function, (left,))) == isinstance(operation, ast.In)
     return any(plain_equal(invoke, left, member) for member in members()) == isinstance(operation, ast.In)
 
 

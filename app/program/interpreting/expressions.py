@@ -309,7 +309,12 @@ class Reader(Displays):
 
     def _compared(self, node: ast.Compare, operation: ast.cmpop, left: Value, right: Value) -> Value:
         result = special_methods.compared(
-            self._invoker(node), operation, left, right, lambda: self.builtins.stream(self.emitter(node), right)
+            self._invoker(node),
+            operation,
+            left,
+            right,
+            lambda: self.builtins.stream(self.emitter(node), right),
+            functools.partial(self.holds, node),
         )
         if result is not None:
             return result

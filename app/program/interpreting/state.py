@@ -71,7 +71,7 @@ class State:
         self.calls = Calls(trace, scope, dtype, device, self.weights, self._apply_anywhere)
         self.calls.takes_derivatives = any(word in line for line in source.lines for word in _DERIVATIVES)
         self.builtins = self.calls.builtins
-        self.builtins.trying = self._try_more
+        self.builtins.trying, self.builtins.holds = self._try_more, self._holds_anywhere
         self.calls.is_trying = self.calls.gradients.leaves.is_trying = lambda: self.trying > 0
         self.reads = self.calls.reads
         self.defined: list[tuple[str, Any]] = []
@@ -87,8 +87,15 @@ class State:
     def _apply_anywhere(self, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         return self.invoke(self.statement or ast.Pass(lineno=1, col_offset=0), function, args, kwargs)
 
+    def _holds_anywhere(self, value: Value) -> bool:
+        return self.holds(self.statement or ast.Pass(lineno=1, col_offset=0), value)
+
     def _try_more(self, change: int) -> None:
         self.trying += change
+
+    def holds(self, node: ast.AST, value: Value) -> bool:
+        """Whether a condition on `value` holds; on a tensor it is a branch."""
+        raise NotImplementedError
 
     def invoke(self, node: ast.AST, function: Value, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`function(*args, **kwargs)`."""

@@ -65,6 +65,7 @@ class Builtins:
         # Notes, by 1 and -1, that what is raised from here on is taken; set by who reads the program.
         self._identities: dict[int, tuple[int, Value]] = {}  # each with its object, so that no other takes its place
         self.trying: Callable[[int], None] = lambda change: None
+        self.holds: Callable[[Value], bool] = bool  # whether a condition on a value holds; set by the same
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,

@@ -129,6 +129,7 @@ class Packages:
             lambda value: stream(emit, value),
             functools.partial(self._builtins.operate, emit),
             self._trace.budget.spend,
+            lambda value: self._builtins.holds(value),
         )
 
     def _same(self, emit: Emit, operation: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

@@ -246,7 +246,7 @@ def _bisected(name: str, args: tuple[Value, ...]) -> Value:
 
 
 class Containers:
-    """Makes them; `items` and `stream` go through values, `operate` is an operator on any two of them."""
+    """Makes them; `items` and `stream` go through values, `operate` is an operator on any two of them, `holds` a condition on one."""
 
     def __init__(
         self,
@@ -255,8 +255,10 @@ class Containers:
         stream: Callable[[Value], Iterator],
         operate: Callable[..., Value],
         spend: Callable[[int], None],
+        holds: Callable[[Value], bool],
     ) -> None:
         self._invoke, self._items, self._stream, self._operate, self._spend = invoke, items, stream, operate, spend
+        self._holds = holds
 
     def resolve(self, short: str) -> Called | None:
         """What a call of one of their names does, or None."""
@@ -346,7 +348,8 @@ class Containers:
         return Iterator(charged(groups, len(args), self._spend))
 
     def _takewhile(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(itertools.takewhile(lambda member: bool(self._invoke(args[0], (member,), {})), self._stream(args[1])))
+        test = lambda member: self._holds(self._invoke(args[0], (member,), {}))  # noqa: E731
+        return Iterator(itertools.takewhile(test, self._stream(args[1])))
 
 
 def is_container(path: str) -> bool:

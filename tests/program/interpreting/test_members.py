@@ -20,6 +20,14 @@ a.x = 2 * x
 return first + a.s
 """
 
+# What `__contains__` gives is a tensor, which is true or not by its number.
+CONTAINS = """\
+class Below:
+    def __contains__(self, value):
+        return value < 0
+return x * (10 * (x in Below()) + (x not in Below()))
+"""
+
 
 @pytest.mark.parametrize(
     ("program", "expected"),
@@ -27,6 +35,7 @@ return first + a.s
         ("x * (hasattr([1], 'foo') + hasattr({}, 'shape') + hasattr('s', 'append'))", 0.0),
         ("x * (hasattr([1], 'append') + hasattr({}, 'items') + hasattr('s', 'upper'))", 9.0),
         (CACHED, 6.0),
+        (CONTAINS, 3.0),
     ],
 )
 def test_attributes_are_those_that_python_has(program: str, expected: float) -> None:

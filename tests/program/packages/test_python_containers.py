@@ -44,3 +44,9 @@ def test_a_parser_that_is_given_words_is_refused() -> None:
 def test_a_counter_counts(lines: str, expected: float) -> None:
     (value,) = answer(f"from collections import Counter\n{lines}\nreturn x * k", tensors(x=1.0)).values()
     assert value.item() == expected
+
+
+def test_takewhile_ends_where_a_condition_on_a_tensor_fails() -> None:
+    text = "from itertools import takewhile\nreturn sum(takewhile(lambda v: v > 0, x))"
+    (value,) = answer(text, tensors(x=[1.5, 2.0, -2.0, 3.0])).values()
+    assert value.item() == 3.5
