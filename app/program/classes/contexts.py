@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import builtins
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +14,7 @@ from app.program.semantics.graph_values import Value
 from app.program.semantics.values import (
     ClassValue,
     ContextValue,
+    ErrorValue,
     Foreign,
     FunctionValue,
     Inert,
@@ -26,7 +26,6 @@ from app.program.semantics.values import (
 
 _NO_ERROR: Final = (None, None, None)  # what `__exit__` is given where the block ended without one
 _NO_GRAD: Final = {"no_grad": False, "inference_mode": False, "enable_grad": True}
-AN_ERROR: Final = Inert("an error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def _entered(reader: Any, node: ast.expr, value: Value) -> tuple[Value, Entered]
     def left(error: RaisedError | None) -> bool:
         if leave is None:
             return False
-        arguments = _NO_ERROR if error is None else (Named(error.raises), AN_ERROR, None)
+        arguments = _NO_ERROR if error is None else (Named(error.raises), value_of(error), None)
         answer = reader.invoke(node, leave, arguments, {})
         return error is not None and bool(reader.holds(node, answer))
 
@@ -151,6 +150,11 @@ def _of_generator(members: Iterator) -> tuple[Value, Entered]:
     return value, Entered(left, takes=True)
 
 
+def value_of(error: RaisedError) -> Value:
+    """What `except … as name` and `__exit__` are given."""
+    return ErrorValue("an error", error.raises, error) if error.instance is None else error.instance
+
+
 def is_of(kind: Value, error: RaisedError) -> bool:
     """Whether `except kind` takes an error: it is of that class, or of one of those in a tuple, or below one of these."""
     stack, seen = [kind], set[int]()
@@ -174,13 +178,7 @@ def _is_of_class(kind: Value, error: RaisedError) -> bool:
     name = kind.path.rpartition(".")[2]
     if kind.path.startswith(("np.", "numpy.")):
         return False
-    return name == error.raises or (name in vars(builtins) and issubclass(exception(error.raises), exception(name)))
-
-
-def exception(name: str) -> type[BaseException]:
-    """Python's exception of a name; PyTorch's own extend RuntimeError."""
-    kind = vars(builtins).get(name)
-    return kind if isinstance(kind, type) and issubclass(kind, BaseException) else RuntimeError
+    return vocabulary.is_below(error.raises, name)
 
 
 def grad_mode(path: str, args: tuple[Value, ...]) -> bool | None:

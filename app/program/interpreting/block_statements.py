@@ -12,11 +12,12 @@ from app.errors import PullbackError
 from app.program.classes import contexts
 from app.program.interpreting.definitions import Definitions, Left, Returned
 from app.program.interpreting.expressions import Reader
+from app.program.library import vocabulary
 from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import compared
 from app.program.semantics.graph_values import Value, example
-from app.program.semantics.values import ClassValue, Instance, Named
+from app.program.semantics.values import ClassValue, ErrorValue, Foreign, Instance, Named
 
 
 class Blocks(Definitions):
@@ -105,7 +106,7 @@ class Blocks(Definitions):
     def handling(self, handler: ast.ExceptHandler, error: RaisedError) -> Iterator[None]:
         """Around the lines of a handler: its name stands for the error, and `raise` alone raises it again."""
         if handler.name is not None:
-            self.reader.scope.bind(handler.name, contexts.AN_ERROR if error.instance is None else error.instance)
+            self.reader.scope.bind(handler.name, contexts.value_of(error))
         self._handled.append(error)
         try:
             yield
@@ -127,15 +128,22 @@ class Blocks(Definitions):
         reader = self.reader
         if statement.exc is None and self._handled:
             raise self._handled[-1]
+        value: Value = Named("RuntimeError") if statement.exc is None else self._raised(statement.exc)
+        if isinstance(value, ErrorValue) and value.error is not None:
+            raise value.error
+        if isinstance(value, ClassValue):
+            value = reader.invoke(statement, value, (), {})
+        instance = value if isinstance(value, Instance) and isinstance(value.kind, ClassValue) else None
+        match value:
+            case Instance(kind=ClassValue() as kind):
+                name = kind.builtin or "Exception"
+            case ErrorValue():
+                name = value.raises
+            case Named() | Foreign():
+                name = value.path.rpartition(".")[2]
+            case _:
+                name = "TypeError"  # Python's of what is no exception
         text = self.source.excerpt(statement)
-        called = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
-        name = "Exception" if called is None else (reader.dotted(called) or "Exception").rpartition(".")[2]
-        instance = None
-        kind = reader.scope.get(called.id) if isinstance(called, ast.Name) else None
-        if isinstance(kind, ClassValue) and statement.exc is not None:
-            value = reader.value(statement.exc)
-            instance = value if isinstance(value, Instance) else Instance(kind)
-            name = kind.builtin or "Exception"
         refusal = Refusal(
             f"The program ends here with an error of its own: `{text}`.", "Send inputs that do not lead here.", raises=name
         )
@@ -143,6 +151,18 @@ class Blocks(Definitions):
         if isinstance(error, RaisedError):
             error.instance = instance
         raise error
+
+    def _raised(self, node: ast.expr) -> Value:
+        """What `raise node` raises: an exception, or its class. What Python's own are called with shows in texts alone."""
+        reader = self.reader
+        called = node.func if isinstance(node, ast.Call) else node
+        path = reader.dotted(called)
+        if path is not None and (
+            "." in path or vocabulary.exception(path) is not RuntimeError or vocabulary.is_exception(path)
+        ):
+            return Named(path)
+        value = reader.value(called)
+        return reader.value(node) if called is not node and not isinstance(value, Named | Foreign) else value
 
     def fix_shapes(self) -> None:
         """What raises hangs on shapes: what is read here holds for the tensors that came, and no others."""

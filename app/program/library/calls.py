@@ -30,7 +30,7 @@ from app.program.semantics.graph_values import Emit, MultiOutput, Value, example
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import ClassValue, ContextValue, Instance, Iterator
+from app.program.semantics.values import ClassValue, ContextValue, ErrorValue, Instance, Iterator
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -78,6 +78,8 @@ class Calls:
         short = vocabulary.spelled(name)
         if vocabulary.is_context(name):
             return lambda args, kwargs: ContextValue(name, (*args, *kwargs.values()))
+        if vocabulary.is_exception(name):
+            return lambda args, kwargs: ErrorValue("an error", name.rpartition(".")[2])
         if name in self.builtins.table:
             return functools.partial(self.builtins.table[name], emit)
         special = self._special(short, emit) or self._packages.resolve(short, emit)

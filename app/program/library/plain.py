@@ -25,6 +25,7 @@ from app.program.semantics.values import (
     VIEWS,
     ClassValue,
     DefaultDict,
+    ErrorValue,
     Instance,
     Iterator,
     Named,
@@ -220,6 +221,8 @@ class Plain:
             return Named(f"torch.nn.{value.kind if isinstance(value, Instance) else value.name}")
         if value is None:
             return Named("NoneType")
+        if isinstance(value, ErrorValue):
+            return Named(value.raises)
         for name, kind in _TYPES.items():
             if type(value) is kind:
                 return PYTHON_DTYPES.get(name, Named(name))
@@ -246,7 +249,10 @@ class Plain:
         if name in _TYPES:
             return _is_of_type(plain_member(value), name)
         if vocabulary.is_exception(kind.path):
-            return False
+            if isinstance(value, ErrorValue):
+                return vocabulary.is_below(value.raises, name)
+            above = value.kind.builtin if isinstance(value, Instance) and isinstance(value.kind, ClassValue) else None
+            return above is not None and vocabulary.is_exception(above) and vocabulary.is_below(above, name)
         raise Refusal(f"`{kind.path}` is no type here.", "Use `torch.Tensor`, `int`, `float`, `nn.Linear`…")
 
     def _object(self, what: str, args: tuple[Value, ...]) -> tuple[Instance, str]:

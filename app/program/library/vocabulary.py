@@ -230,6 +230,17 @@ def is_context(path: str) -> bool:
     return short in _INERT_CONTEXTS or short in _CONTEXTS
 
 
+def exception(name: str) -> type[BaseException]:
+    """Python's exception of a name; PyTorch's own extend RuntimeError."""
+    kind = vars(builtins).get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseException) else RuntimeError
+
+
+def is_below(name: str, above: str) -> bool:
+    """Whether an exception of a name is of the class `above`, or of one below it."""
+    return name == above or (above in vars(builtins) and issubclass(exception(name), exception(above)))
+
+
 def is_exception(name: str) -> bool:
     """Whether it is the name of one of Python's exceptions, or of PyTorch's."""
     kind = vars(builtins).get(name)

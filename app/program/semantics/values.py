@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from app.program.reading.source import Refusal
+from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics.scopes import Scope
 
 # Classes above one class, of which each keeps the order, so that a long tower would hold much memory. Pasted programs have 6 in all at most.
@@ -196,6 +196,19 @@ class Inert:
     """What means nothing here and may stand all the same: an optimizer, a device, what an ignored line gave."""
 
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorValue(Inert):
+    """An exception of Python's or PyTorch's own as a value: `ValueError("…")`, and what `except … as error` names.
+
+    Attributes:
+        raises: the name of its class.
+        error: what was raised, where it was.
+    """
+
+    raises: str
+    error: RaisedError | None = None
 
 
 @dataclass(frozen=True, slots=True)
