@@ -225,6 +225,15 @@ def test_head_where_get_is(keyed: httpx.Client, path: str) -> None:
     assert head_reply.headers["content-type"] == get_reply.headers["content-type"]
 
 
+@pytest.mark.parametrize("path", ["/v1/operations", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_slash_at_the_end_leads_to_the_page(keyed: httpx.Client, path: str, method: str) -> None:
+    reply = keyed.request(method, path + "/?a=b")
+    assert (reply.status_code, reply.headers["location"], reply.content) == (307, f"{keyed.base_url}{path}?a=b", b"")
+    assert reply.headers["x-request-id"]
+    assert keyed.get(path + "//", follow_redirects=True).status_code == 200
+
+
 @pytest.mark.parametrize(
     "path", ["/v1", "/v1/query/", "/v1/nothing", "/%2e%2e/etc/passwd", "/v1/operations/a/b", "/docs/assets/none"]
 )

@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
+from starlette.datastructures import URL
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import CODES, PullbackError
@@ -112,6 +114,8 @@ class Middleware:
         endpoint = self._endpoints.get(exchange.path)
         if exchange.path in self._probes:
             await self._probe(exchange, self._probes[exchange.path])
+        elif exchange.path.endswith("/") and exchange.path.rstrip("/") in self._probes:
+            await self._redirect(exchange, receive)
         elif endpoint is None:
             await self._elsewhere(exchange, receive)
         elif exchange.method == "POST":
@@ -125,6 +129,11 @@ class Middleware:
         else:
             refusal = http_refusals.method_not_allowed(exchange.method, PAGE_METHODS)
             await exchange.refuse(refusal, [(b"allow", PAGE_METHODS.encode())])
+
+    async def _redirect(self, exchange: Exchange, receive: Receive) -> None:
+        """To the address without the slashes at its end, as the pages do."""
+        scope = {**exchange.scope, "path": exchange.path.rstrip("/")}
+        await RedirectResponse(URL(scope=scope))(scope, receive, exchange.send_watched)
 
     async def _elsewhere(self, exchange: Exchange, receive: Receive) -> None:
         """A foreign protocol's address, or a page."""
