@@ -10,7 +10,7 @@ import pytest
 from app.front.http.http_refusals import HEADER_BYTES_LIMIT, HEADER_COUNT_LIMIT
 from tests.front.conftest import KEY
 from tests.front.raw import head, line
-from tests.pool.queries import SMALL
+from tests.pool.queries import SMALL, metric
 from tests.server import Server
 
 
@@ -215,6 +215,15 @@ def test_other_verbs_at_a_page(keyed: httpx.Client, method: str, path: str) -> N
     reply = keyed.request(method, path)
     assert (reply.status_code, code_of(reply)) == (405, "method_not_allowed")
     assert reply.headers["allow"] == "GET, HEAD"
+
+
+def test_a_verb_refused_at_a_page_counts_as_no_refusal(keyed: httpx.Client) -> None:
+    name = 'pullback_refusals_total{code="method_not_allowed"}'
+    before = metric(keyed, name)
+    assert {keyed.post(path).status_code for path in ("/health/live", "/health/ready", "/v1/operations")} == {405}
+    assert metric(keyed, name) == before
+    assert keyed.get("/v1/query").status_code == 405
+    assert metric(keyed, name) == before + 1
 
 
 @pytest.mark.parametrize("path", ["/v1/operations", "/v1/operations/exp", "/health/live", "/metrics", "/docs", "/openapi.json"])

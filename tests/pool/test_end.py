@@ -57,6 +57,10 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         assert late.response()[0] == 200
         assert server.process.wait(END_LIMIT_S) == 0
         assert wait_until_gone(processes) == []
+        lines = [orjson.loads(text) for text in server.log.read_text().splitlines() if '"event":"request"' in text]
+        codes = {(each["path"], each["status"]): each.get("code") for each in lines}
+        assert codes["/v1/query", 503] == "draining"
+        assert codes["/health/ready", 503] is None, "not ready is an answer"
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:

@@ -124,11 +124,17 @@ class Middleware:
             await exchange.refuse(http_refusals.method_not_allowed(exchange.method, "POST"), [(b"allow", b"POST")])
 
     async def _probe(self, exchange: Exchange, body: Callable[[], bytes]) -> None:
-        if exchange.method in ("GET", "HEAD"):
-            await exchange.respond(200, JSON.encode(), body())
+        try:
+            if exchange.method not in ("GET", "HEAD"):
+                raise http_refusals.method_not_allowed(exchange.method, PAGE_METHODS)
+            content = body()
+        except PullbackError as error:
+            allowed = [(b"allow", PAGE_METHODS.encode())] if error.code == "method_not_allowed" else []
+            await exchange.refuse(error, allowed)
+            # As of every page: not ready is what was asked, every few seconds, and no query that was refused.
+            exchange.code = ""
         else:
-            refusal = http_refusals.method_not_allowed(exchange.method, PAGE_METHODS)
-            await exchange.refuse(refusal, [(b"allow", PAGE_METHODS.encode())])
+            await exchange.respond(200, JSON.encode(), content)
 
     async def _redirect(self, exchange: Exchange, receive: Receive) -> None:
         """To the address without the slashes at its end, as the pages do."""
