@@ -109,12 +109,15 @@ def _hermitian(A: Tensor, upper: bool) -> Tensor:  # noqa: N803
     """The matrix that a function sees which reads one triangle of `A` alone; its derivative is spread over both.
 
     PyTorch's reverse mode does that too. Its forward mode takes the tangent as it is, and so contradicts it where the tangent is not
-    Hermitian: `linalg.cholesky`, `linalg.eigh`.
+    Hermitian: `linalg.cholesky`, `linalg.eigh`. Where the entry that is not read is infinite or NaN, the other has all of the derivative.
     """
     if not is_differentiated(A):
         return A
     mirrored = A.triu() + A.triu(1).mH if upper else A.tril() + A.tril(-1).mH
-    symmetric = (A + A.mH) / 2
+    everywhere = torch.ones_like(A, dtype=torch.bool)
+    unread = everywhere.tril(-1) if upper else everywhere.triu(1)
+    half = torch.where(unread & ~torch.isfinite(A), A.mH, A) / 2
+    symmetric = half + half.mH
     whole: Tensor = mirrored.detach() + (symmetric - symmetric.detach())
     return whole
 

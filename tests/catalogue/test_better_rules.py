@@ -210,6 +210,38 @@ def test_values_come_from_the_triangle_that_is_read(name: str, option: dict[str,
     assert all(torch.equal(one, other) for one, other in values)
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("name", "option"), [
+    ("linalg.cholesky", {}), ("linalg.cholesky", {"upper": True}), ("linalg.eigh", {}), ("linalg.eigh", {"UPLO": "U"}),
+])  # fmt: skip
+def test_what_stands_in_the_triangle_that_is_not_read_spoils_nothing(name: str, option: dict[str, Any], odd: float) -> None:
+    is_upper = bool(option)
+    read, unread = ((0, 1), (1, 0)) if is_upper else ((1, 0), (0, 1))
+    a = torch.tensor([[3.0, 0.5], [0.5, 2.0]], dtype=torch.float64)
+    spoilt = a.clone()
+    spoilt[unread] = odd
+
+    def first(a: Tensor) -> Tensor:
+        result = better_rules.BETTER[name](a, **option)
+        value: Tensor = (result if isinstance(result, Tensor) else result[0]).sum()
+        return value**2 + (0 if isinstance(result, Tensor) else result[1][0, 0] ** 2)
+
+    right = grad(first)(a)
+    right[read] += right[unread]
+    right[unread] = 0.0
+    leaf = spoilt.clone().requires_grad_()
+    value = first(leaf)
+    assert torch.equal(value.detach(), first(spoilt))
+    torch.testing.assert_close(torch.autograd.grad(value, leaf)[0], right)
+    torch.testing.assert_close(jacfwd(first)(spoilt), right)
+    torch.testing.assert_close(vmap(grad(first))(torch.stack([a, spoilt]))[1], right)
+
+
+def test_infinity_stays_infinity_where_a_derivative_is_wanted() -> None:
+    x = torch.tensor([-1e200], dtype=torch.float64)
+    assert better_rules.log_ndtr(x.clone().requires_grad_()).tolist() == better_rules.log_ndtr(x).tolist() == [-torch.inf]
+
+
 # Point, value and first derivative in 60 digits (mpmath), far out where PyTorch's own has lost half of its digits or all.
 FAR_OUT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], list[float], list[float]]] = {
     "erfcx": (

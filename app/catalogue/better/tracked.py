@@ -28,5 +28,8 @@ def is_nested_forward() -> bool:
 
 def with_value(differentiable: Tensor, value: Tensor) -> Tensor:
     """The derivative of the one with the value of the other."""
-    same: Tensor = differentiable + (value - differentiable).detach()
+    with torch.no_grad():
+        # Infinity less infinity is NaN.
+        rest = torch.where(value == differentiable, 0.0, value - differentiable)
+    same: Tensor = differentiable + rest.detach()
     return same
