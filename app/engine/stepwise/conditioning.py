@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from app.catalogue.facts import values
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, measured_steps
 from app.engine.stepwise.point import name_of
+from app.engine.stepwise.read_triangles import hermitian
 from app.program.function import Function
 
 # Rounds of the power method for a norm: a lower estimate, of normal matrices of up to 200 rows within a tenth (measured), so that no
@@ -26,7 +27,8 @@ EVEN: Final = 1e3
 _OF_DISTRIBUTIONS: Final[Mapping[str, int]] = {"MultivariateNormal": 1, "Wishart": 1}
 # What they are asked, as steps are called.
 _ASKING: Final = ("log_prob", "rsample", "entropy", "kl_divergence", *_OF_DISTRIBUTIONS)
-_TRIANGLES: Final = "scale_tril"
+# How they name it.
+_COVARIANCE, _PRECISION, _TRIANGLES = _NAMES = ("covariance_matrix", "precision_matrix", "scale_tril")
 
 
 def ill_conditioned_steps(
@@ -59,12 +61,7 @@ def _matrix_of(node: fx.Node) -> fx.Node | None:
     """Where the matrix of a step comes from; None where it has none that is inverted or factorised."""
     name = name_of(node)
     if name in _ASKING:
-        matrices = (
-            matrix
-            for index, (arguments, options) in _distributions(node.args)
-            for matrix in (*arguments[index : index + 1], *(m for name, m in options if name.endswith(("_matrix", _TRIANGLES))))
-        )
-        return next((matrix for matrix in matrices if isinstance(matrix, fx.Node)), None)
+        return _named_matrix(node)[1]
     tensors = [arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, fx.Node)]
     if name == "matrix_power":
         exponent = node.args[1] if len(node.args) > 1 else node.kwargs.get("n")
@@ -96,6 +93,17 @@ def _distributions(value: Any) -> Iterator[tuple[int, tuple[Any, Any]]]:
         yield from _distributions(member)
 
 
+def _named_matrix(node: fx.Node) -> tuple[str, fx.Node | None]:
+    """The matrix that a step which asks a distribution factorises, and its name among that one's options."""
+    matrices = (
+        (name, matrix)
+        for index, (arguments, options) in _distributions(node.args)
+        for name, matrix in (*((_COVARIANCE, own) for own in arguments[index : index + 1]), *options)
+    )
+    named = ((name, own) for name, own in matrices if name in _NAMES and isinstance(own, fx.Node))
+    return next(named, (_COVARIANCE, None))
+
+
 def _of_inverse(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     """By the norms of the matrix and, from one factorisation, of its inverse."""
     return _if_bad(_condition(_equilibrated(_square(node, matrix))), matrix)
@@ -125,8 +133,11 @@ def _of_columns(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[f
 
 
 def _of_distribution(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
-    is_triangle = any(name == _TRIANGLES for _, (_, options) in _distributions(node.args) for name, _ in options)
-    return _of_inverse(node, matrix, result, passed) if is_triangle else _of_symmetric(node, matrix, result, passed)
+    """Of a covariance the lower triangle is read; of a precision, which is turned by half a circle before, the upper one."""
+    name, _ = _named_matrix(node)
+    if name == _TRIANGLES:
+        return _of_inverse(node, matrix.tril(), result, passed)
+    return _of_symmetric(node, hermitian(matrix, upper=name == _PRECISION), result, passed)
 
 
 def _square(node: fx.Node, matrix: Tensor) -> Tensor:

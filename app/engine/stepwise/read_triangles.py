@@ -27,7 +27,7 @@ class _Option(NamedTuple):
         return self.default if isinstance(value, fx.Node) else value
 
 
-def _hermitian(matrix: Tensor, *, upper: bool) -> Tensor:
+def hermitian(matrix: Tensor, *, upper: bool) -> Tensor:
     """The matrix whose other triangle is this one's, mirrored; a diagonal is taken for real."""
     triangle = matrix.triu(1) if upper else matrix.tril(-1)
     diagonal = torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1).real.to(matrix.dtype))
@@ -35,15 +35,15 @@ def _hermitian(matrix: Tensor, *, upper: bool) -> Tensor:
 
 
 def _by_option(upper: _Option) -> Read:
-    return lambda matrix, node: _hermitian(matrix, upper=bool(upper.of(node)))
+    return lambda matrix, node: hermitian(matrix, upper=bool(upper.of(node)))
 
 
 def _of_eigh(matrix: Tensor, node: fx.Node) -> Tensor:
-    return _hermitian(matrix, upper=str(_UPLO.of(node)).upper() == "U")
+    return hermitian(matrix, upper=str(_UPLO.of(node)).upper() == "U")
 
 
 def _of_pinv(matrix: Tensor, node: fx.Node) -> Tensor:
-    return _hermitian(matrix, upper=False) if _HERMITIAN.of(node) else matrix
+    return hermitian(matrix, upper=False) if _HERMITIAN.of(node) else matrix
 
 
 def _triangular(upper: _Option, unit: _Option) -> Read:

@@ -42,6 +42,24 @@ def test_only_the_triangle_that_is_read_is_judged(text: str, is_upper: bool) -> 
     assert expected == [not is_upper, is_upper]
 
 
+@pytest.mark.parametrize(("name", "is_upper"), [("covariance_matrix", False), ("precision_matrix", True)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        "torch.distributions.MultivariateNormal(zeros(2), {}).log_prob(ones(2))",
+        "torch.distributions.Wishart(tensor(3.), {}).log_prob(eye(2))",
+    ],
+)
+def test_of_a_distribution_too(made: str, name: str, is_upper: bool) -> None:
+    text = made.format(f"{name}=a, validate_args=False")
+    noted = []
+    for lower, upper in ((BAD, GOOD), (GOOD, BAD)):
+        leaf = torch.tensor(mixed(lower, upper), dtype=torch.float64)
+        query = Query(program=text, inputs={"a": from_torch(leaf)}, want=("vjp",))
+        noted.append("ill_conditioned" in [note.code for note in ENGINE.answer(query).notes])
+    assert noted == [not is_upper, is_upper]
+
+
 @pytest.mark.parametrize("is_upper", [True, False])
 def test_of_a_triangular_system_the_other_triangle_says_nothing(is_upper: bool) -> None:
     bad = torch.eye(40, dtype=torch.float64) - torch.ones(40, 40, dtype=torch.float64).triu(1)  # its inverse grows like 2^n
@@ -54,6 +72,19 @@ def test_of_a_triangular_system_the_other_triangle_says_nothing(is_upper: bool) 
         )
         noted.append("ill_conditioned" in [note.code for note in ENGINE.answer(query).notes])
     assert noted == [is_upper, not is_upper]
+
+
+def test_of_the_factor_of_a_distribution_the_lower_triangle() -> None:
+    bad = torch.eye(40, dtype=torch.float64) - torch.ones(40, 40, dtype=torch.float64).tril(-1)  # its inverse grows like 2^n
+    noted = []
+    for matrix in (bad, bad.mT.contiguous()):
+        query = Query(
+            program="torch.distributions.MultivariateNormal(zeros(40), scale_tril=a, validate_args=False).log_prob(ones(40))",
+            inputs={"a": from_torch(matrix)},
+            want=("vjp",),
+        )
+        noted.append("ill_conditioned" in [note.code for note in ENGINE.answer(query).notes])
+    assert noted == [True, False]
 
 
 @pytest.mark.parametrize(
