@@ -44,14 +44,14 @@ def test_only_the_triangle_that_is_read_is_judged(text: str, is_upper: bool) -> 
 
 @pytest.mark.parametrize(("name", "is_upper"), [("covariance_matrix", False), ("precision_matrix", True)])
 @pytest.mark.parametrize(
-    "made",
+    "asked",
     [
         "torch.distributions.MultivariateNormal(zeros(2), {}).log_prob(ones(2))",
         "torch.distributions.Wishart(tensor(3.), {}).log_prob(eye(2))",
     ],
 )
-def test_of_a_distribution_too(made: str, name: str, is_upper: bool) -> None:
-    text = made.format(f"{name}=a, validate_args=False")
+def test_of_a_distribution_too(asked: str, name: str, is_upper: bool) -> None:
+    text = asked.format(f"{name}=a, validate_args=False")
     noted = []
     for lower, upper in ((BAD, GOOD), (GOOD, BAD)):
         leaf = torch.tensor(mixed(lower, upper), dtype=torch.float64)
