@@ -275,3 +275,33 @@ def test_what_is_seen_around_a_point_is_looked_for_once_by_explain_and_check() -
     alone = Points(apart.function, leaves)
     check(alone, ("x", "w"), None, {}, None, "gradient")
     assert shared.wide.forwards - looked < alone.wide.forwards
+
+
+@pytest.mark.parametrize(
+    ("text", "x", "dtype"),
+    [
+        ("softmax(x, -1)", [0.09130859375, 1.390625, -0.6875, -0.50390625, 0.1923828125, 0.71484375], torch.bfloat16),
+        (
+            "F.layer_norm(x, (8,))",
+            [1.2646484375, 0.0910034, 0.49609375, 0.35058594, -0.48413086, 1.0996094, 0.5234375, -0.3776855],
+            torch.float16,
+        ),
+        ("F.layer_norm(x, (64,))", torch.randn(16, 64, generator=torch.Generator().manual_seed(0)).tolist(), torch.bfloat16),
+    ],
+)
+def test_what_is_smooth_has_no_kink_in_half_precision(text: str, x: Any, dtype: torch.dtype) -> None:
+    """Elements whose gradient cancels are off by more than 5 % in these dtypes, and it changes by as much over some roundings."""
+    report = explained(text, x=torch.tensor(x, dtype=dtype))
+    assert (report["inputs"]["x"]["verdict"], report["outputs"]["output"]["verdict"]) == ("differentiable", "differentiable")
+
+
+def test_a_product_that_cancels_beside_a_kink_is_not_on_it() -> None:
+    """`relu` takes the same branch in bfloat16 as in float64 there."""
+    numbers = torch.Generator().manual_seed(0)
+    x, w, v = (torch.randn(*shape, generator=numbers).bfloat16() for shape in ((8, 8), (8, 8), (8, 3)))
+    assert explained("(relu(x @ w) @ v).sum()", x=x, w=w, v=v)["inputs"]["x"]["verdict"] == "differentiable"
+
+
+@pytest.mark.parametrize("text", ["x * (x > 0.1)", "where(x > 0.1, x, -x)", "relu(x - 0.1)"])
+def test_a_kink_within_half_precision(text: str) -> None:
+    assert explained(text, x=torch.tensor([0.1, 0.5]).bfloat16())["inputs"]["x"]["verdict"] == "kink"

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from app.catalogue.dtypes import dtype_name
+from app.catalogue.facts import instead
 from app.engine.explain.evidence import Evidence, gradient_at, weights
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import singular
 from app.engine.stepwise.one_sided import random_like
+from app.engine.stepwise.point import name_of
 from app.engine.stepwise.trace import StepRecord, step_vjp
 from app.engine.tensors import is_differentiable
 
@@ -23,6 +25,8 @@ _APART: Final = 0.05
 # Neighbours of the point, so many roundings of its dtype away: beyond what a constant and a few steps are rounded by. At a kink the
 # gradients of the near and the far ones of one side are alike, of what is only steep they are not.
 _ROUNDINGS: Final = (4.0, 16.0)
+# Of what the gradient changes by between the far ones, a kink makes nearly all between the near ones; a slope makes a quarter, 4 of 16.
+_AT_ONCE: Final = 0.8
 _WIDER: Final = "Send the numbers as float64."
 
 
@@ -49,14 +53,14 @@ def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Ite
         return
     mask = mask & ~known
     record = _other_branch(wide, narrow, name)
-    taken = narrow.gradient.get(name)
-    operation = "the function" if record is None else f"`{operation_of(record.node)}`"
+    if record is None:
+        return
     words = (
-        f"In {dtype_name(dtype)} the point cannot be told from a kink of {operation}: the one-sided derivatives differ there, and rounding "
-        "decides which PyTorch takes. In float64 the point is beside it."
+        f"In {dtype_name(dtype)} the point cannot be told from a kink of `{operation_of(record.node)}`: the one-sided derivatives differ "
+        "there, and rounding decides which PyTorch takes. In float64 the point is beside it."
     )
-    way = None if record is None else instead_of(wide.trace, record, "kink", name)
-    yield Finding("kink", words, None if record is None else record.node, way or _WIDER, mask, taken)
+    way = instead_of(wide.trace, record, "kink", name)
+    yield Finding("kink", words, record.node, way or _WIDER, mask, narrow.gradient.get(name))
 
 
 def _at_a_kink(wide: Evidence, narrow: Evidence, name: str) -> Tensor | None:
@@ -85,17 +89,28 @@ def _at_a_kink(wide: Evidence, narrow: Evidence, name: str) -> Tensor | None:
         largest = reduce(torch.maximum, (g.abs() for g in at.values()))
         alike = [(at[s * near] - at[s * far]).abs() <= _APART * largest for s in (1.0, -1.0)]
         low, high = torch.minimum(at[far], at[-far]), torch.maximum(at[far], at[-far])
+        at_once = (at[near] - at[-near]).abs() > _AT_ONCE * (high - low)
         is_between = (ours >= low - _APART * largest) & (ours <= high + _APART * largest)
-        is_kink |= alike[0] & alike[1] & (high - low > _APART * largest) & is_between
+        is_kink |= alike[0] & alike[1] & at_once & (high - low > _APART * largest) & is_between
     return is_off & is_kink
 
 
 def _other_branch(wide: Evidence, narrow: Evidence, name: str) -> StepRecord | None:
-    """The first step whose own rule gives something else in the sent dtype."""
+    """The first step that bends, or comes after a comparison, and whose own rule gives something else in the sent dtype.
+
+    Those of smooth steps do too where numbers cancel, as in a product of matrices.
+    """
     records = {record.node: record for record in narrow.trace.records}
+    flips = False
     for record in wide.trace.records:
         other = records.get(record.node)
-        if other is None or not any(name in wide.trace.live[parent] for parent in record.parents):
+        if other is None:
+            continue
+        flips |= any(
+            not is_differentiable(a.dtype) and not torch.equal(a, b) for a, b in zip(record.outputs, other.outputs, strict=True)
+        )
+        bends = flips or record in wide.steps or instead("kink", name_of(record.node)) is not None
+        if not bends or not any(name in wide.trace.live[parent] for parent in record.parents):
             continue
         rows = zip(_rows(record), _rows(other), strict=True)
         if any(a is not None and b is not None and _are_apart(a, b) for a, b in rows):
