@@ -386,6 +386,7 @@ class Reader(Displays):
         kwargs: dict[str, Value],
         **more: Any,
     ) -> Value:
+        self.settle()
         self.trace.place = self._place(node)
         target = rightly(target, examples_of(args), examples_of([*kwargs.values()])) if target in POWERS else target
         call = functools.partial(self.trace.call, Step(*self.trace.place, operation), target, args, kwargs, **more)

@@ -14,6 +14,8 @@ from app.program.interpreting.displays import yield_inside
 from app.program.interpreting.objects import yields
 from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics.graph_values import Value
+from app.program.semantics.scopes import Scope
+from app.program.semantics.values import FunctionValue
 
 Ended = Returned | Left | None
 # Gives the members; is sent what `x = yield y` gives; ends with how the statements were left.
@@ -26,6 +28,29 @@ class Generators:
     def __init__(self, blocks: Blocks, assigned: Callable[[ast.Assign, Value], None]) -> None:
         self._blocks, self._assigned = blocks, assigned
         self._reader, self._source = blocks.reader, blocks.source
+
+    def yielded(self, function: FunctionValue, scope: Scope) -> Generator[Value, Value, Value]:
+        """What a generator function yields, one at a time; `with torch.no_grad()` inside it holds outside too, as in Python."""
+        reader, body = self._reader, function.node.body
+        steps = self.block(body if isinstance(body, list) else [ast.copy_location(ast.Expr(body), body)])
+        resume: Callable[[], Value] = functools.partial(next, steps)
+        trying = 0  # of its own `try` blocks that are open
+        while True:
+            reader.check_depth(function)
+            outside = reader.trying
+            reader.trying += trying
+            try:
+                with reader.running(function, scope):
+                    try:
+                        member = resume()
+                    except StopIteration as end:
+                        return getattr(end.value, "value", None)
+            finally:
+                trying, reader.trying = reader.trying - outside, outside
+            try:
+                resume = functools.partial(steps.send, (yield member))
+            except RaisedError as error:
+                resume = functools.partial(steps.throw, error)
 
     def block(self, body: Sequence[ast.stmt]) -> Steps:
         """Statements one after the other; what one of them cannot be is kept, and the reading goes on."""

@@ -21,7 +21,7 @@ from app.program.modules import module_hooks, running_statistics
 from app.program.modules.layers import LayerValue, call_layer
 from app.program.packages import imports
 from app.program.packages.python_containers import Getter
-from app.program.reading.source import RaisedError, Refusal
+from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
@@ -44,6 +44,7 @@ from app.program.semantics.values import (
 
 # Of the budget of evaluated expressions: an attribute that is not there has the nearest names looked for, which takes half a millisecond.
 _NEAREST = 100
+_CLOSURES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.GeneratorExp)  # what reads names later
 
 
 class Objects(Members):
@@ -187,12 +188,12 @@ class Objects(Members):
         return self._called(node, module, args, kwargs)
 
     def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        self._check_depth(function)
+        self.check_depth(function)
         scope = Scope(function.scope, self._bound(function, args, kwargs))
         if yields(function.node):
-            members = Iterator(self._yielded(function, scope))
+            members = Iterator(self.yielded(function, scope), self.dropped.append)
             return ContextValue(function.name, members=members) if function.role == "context" else members
-        with self._running(function, scope):
+        with self.running(function, scope):
             if isinstance(function.node, ast.Lambda):
                 return self.value(function.node.body)
             enabled = self.trace.grad_enabled
@@ -200,9 +201,11 @@ class Objects(Members):
                 return self.body(function.node.body)
             finally:
                 self.trace.grad_enabled = enabled
+                if any(isinstance(value, Iterator) for value in scope.own.values()):
+                    _let_go(function.node, scope)
 
     @contextmanager
-    def _running(self, function: FunctionValue, scope: Scope) -> Generator[None]:
+    def running(self, function: FunctionValue, scope: Scope) -> Generator[None]:
         """While lines of `function` are read: its names, and what its decorator says of derivatives."""
         outside, enabled, statement = self.scope, self.trace.grad_enabled, self.statement
         self.stack.append(function)
@@ -217,30 +220,7 @@ class Objects(Members):
                 self.trace.grad_enabled = enabled
             self.stack.pop()
 
-    def _yielded(self, function: FunctionValue, scope: Scope) -> Generator[Value, Value, Value]:
-        """What a generator function yields, one at a time; `with torch.no_grad()` inside it holds outside too, as in Python."""
-        body = function.node.body
-        steps = self.generator_body(body if isinstance(body, list) else [ast.copy_location(ast.Expr(body), body)])
-        resume: Callable[[], Value] = functools.partial(next, steps)
-        trying = 0  # of its own `try` blocks that are open
-        while True:
-            self._check_depth(function)
-            outside = self.trying
-            self.trying += trying
-            try:
-                with self._running(function, scope):
-                    try:
-                        member = resume()
-                    except StopIteration as end:
-                        return getattr(end.value, "value", None)
-            finally:
-                trying, self.trying = self.trying - outside, outside
-            try:
-                resume = functools.partial(steps.send, (yield member))
-            except RaisedError as error:
-                resume = functools.partial(steps.throw, error)
-
-    def _check_depth(self, function: FunctionValue) -> None:
+    def check_depth(self, function: FunctionValue) -> None:
         if len(self.stack) >= CALL_DEPTH:
             if function in self.stack:
                 raise Refusal(f"`{function.name}` calls itself more than {CALL_DEPTH} deep.", "Use a `for` loop.")
@@ -372,6 +352,14 @@ def yields(function: Any) -> bool:
         if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
             stack += ast.iter_child_nodes(node)
     return False
+
+
+def _let_go(node: ast.AST, scope: Scope) -> None:
+    """At the end of a function: its generators, as Python counts who holds them; a scope and the functions in it hold one another."""
+    inner = [part for part in ast.walk(node) if part is not node and isinstance(part, _CLOSURES)]
+    kept = {name.id for part in inner for name in ast.walk(part) if isinstance(name, ast.Name)}
+    for name in [name for name, value in scope.own.items() if isinstance(value, Iterator) and name not in kept]:
+        scope.unbind(name)
 
 
 def _holder(kind: ClassValue, function: Any) -> ClassValue | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from app.errors import PullbackError
 from app.program.library.calls import Calls
 from app.program.modules.layers import Weight
 from app.program.modules.weights import Weights
-from app.program.reading.source import Refusal, Source
+from app.program.reading.source import RaisedError, Refusal, Source
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import Unreadable
+from app.program.semantics.values import Unreadable, close
 
 # Calls within calls; each takes about fifteen of Python's own frames, of which there are a thousand.
 CALL_DEPTH = 30
@@ -41,13 +42,14 @@ class State:
         weights: the parameters of modules.
         trying: how many `try` blocks with an `except` are being read.
         attributes: what the program hung on tensors by names of its own (`w.g = …`).
+        dropped: generators that nothing holds any more, at a `yield` of theirs; they are ended as soon as the next thing is read.
         printed: (line, column, text) and a tensor → its gradient as it was printed there last.
     """
 
     # Set by who reads the parts that this one needs: expressions, bodies of functions, and those of generators, which give what they yield.
     value: Callable[[ast.expr], Value]
     body: Callable[[list[ast.stmt]], Any]
-    generator_body: Callable[[list[ast.stmt]], Generator[Any, Any, Any]]
+    yielded: Callable[[Any, Scope], Generator[Value, Value, Value]]
     emitter: Callable[[ast.AST], Callable[..., Value]]
 
     def __init__(
@@ -81,6 +83,7 @@ class State:
         self.stars: list[str] = []
         self.trying = 0
         self.attributes: dict[tuple[fx.Node, str], Value] = {}
+        self.dropped: list[Generator[Any, Any, Any]] = []
         self._places: dict[tuple[ast.AST, ast.AST], tuple[int, int, str]] = {}
         self.printed: dict[tuple[tuple[int, int, str], fx.Node], Any] = {}
 
@@ -109,7 +112,14 @@ class State:
             raise DependentError("bad_program", "An earlier line of the program cannot be read.")
         return value
 
+    def settle(self) -> None:
+        """Ends the generators that were dropped; what they raise then is lost, as in Python."""
+        while self.dropped and not self.problems and self.lost is None:
+            with suppress(RaisedError):
+                close(self.dropped.pop(0))
+
     def charge(self, node: ast.AST) -> None:
+        self.settle()
         try:
             self.trace.budget.spend()
         except Refusal as refusal:

@@ -38,7 +38,7 @@ class Runner(Blocks):
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader)
         reader.body = self._body
-        reader.generator_body = Generators(self, self._assign_value).block
+        reader.yielded = Generators(self, self._assign_value).yielded
         self._handlers = {
             ast.Assign: self._assign, ast.AugAssign: self._augmented, ast.AnnAssign: self._annotated, ast.Expr: self._bare,
             ast.If: self._condition, ast.For: self._loop, ast.While: self._while, ast.Return: self._returned, ast.Import: self._import,
@@ -52,6 +52,7 @@ class Runner(Blocks):
         for index, statement in enumerate(body):
             try:
                 left = self._statement(statement)
+                self.reader.settle()
             except Refusal as refusal:
                 self.failed(statement, self.source.refused(refusal, statement))
                 continue
@@ -66,7 +67,7 @@ class Runner(Blocks):
 
     def failed(self, statement: ast.stmt, error: PullbackError) -> None:
         reader = self.reader
-        if isinstance(error, RaisedError) and reader.trying and not reader.problems:
+        if isinstance(error, RaisedError) and (reader.trying or error.raises == "GeneratorExit") and not reader.problems:
             raise error  # a `try` around it may take it
         if isinstance(error, DependentError):
             reader.lost = reader.lost or error

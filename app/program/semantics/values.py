@@ -242,12 +242,19 @@ class DefaultDict(dict):  # type: ignore[type-arg]
 
 
 class Iterator:
-    """What gives its members one at a time, once: a generator expression, `zip`, `map`, `iter(values)`, `net.parameters()`."""
+    """What gives its members one at a time, once: a generator expression, `zip`, `map`, `iter(values)`, `net.parameters()`.
 
-    __slots__ = ("_source",)
+    `dropped` is given a generator that stands at a `yield` when nothing of the program holds it any more.
+    """
 
-    def __init__(self, source: Iterable[Any]) -> None:
-        self._source = iter(source)
+    __slots__ = ("_dropped", "_source")
+
+    def __init__(self, source: Iterable[Any], dropped: Callable[[Any], None] | None = None) -> None:
+        self._source, self._dropped = iter(source), dropped
+
+    def __del__(self) -> None:
+        if self._dropped is not None and isinstance(self._source, Generator) and self._source.gi_suspended:  # type: ignore[attr-defined]
+            self._dropped(self._source)
 
     def __iter__(self) -> Iterator:
         return self
@@ -269,7 +276,9 @@ class Iterator:
         return self._source.send(value) if isinstance(self._source, Generator) else next(self)
 
     def close(self) -> None:
-        """No member is given any more."""
+        """No member is given any more; a generator of the program leaves the `with` and `try` that it stands in."""
+        if isinstance(self._source, Generator):
+            close(self._source)
         self._source = iter(())
 
     def _raised(self, error: Exception) -> Any:
@@ -291,6 +300,21 @@ def _charged(groups: Iterable[Any], cost: int, spend: Callable[[int], None]) -> 
     for group in groups:
         spend(cost)
         yield group
+
+
+def close(generator: Generator[Any, Any, Any]) -> None:
+    """Ends a generator where it stands: its `__exit__` and `finally` run. Raises what they raise."""
+    error = RaisedError("bad_program", "A generator is closed here.")
+    error.raises = "GeneratorExit"
+    try:
+        generator.throw(error)
+    except StopIteration:
+        return
+    except RaisedError as other:
+        if other is not error:
+            raise
+        return
+    raise Refusal("A generator that is closed yields nothing more.", "Leave out `yield` there.", raises="RuntimeError")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
