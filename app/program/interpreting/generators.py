@@ -102,14 +102,17 @@ class Generators:
             raise reader.source.refused(yield_inside(), node)
         owner = reader.value(node.value)
         members = reader.located(node, lambda: reader.builtins.stream(reader.emitter(node), owner))
-        sent: Value = None
+        take: Callable[[], Value] = functools.partial(next, members)
         while True:
-            take = functools.partial(next, members) if sent is None else functools.partial(members.send, sent)
             try:
                 member = reader.located(node, take)
             except StopIteration as end:
                 return end.value
-            sent = yield reader.read(member)
+            try:
+                sent = yield reader.read(member)
+                take = functools.partial(next, members) if sent is None else functools.partial(members.send, sent)
+            except RaisedError as error:  # of a `with` around it, or of its end
+                take = functools.partial(members.throw, error)
 
     def _loop(self, statement: ast.For) -> Steps:
         reader = self._reader
