@@ -13,7 +13,7 @@ from app.program.classes import contexts
 from app.program.interpreting.definitions import Definitions, Left, Returned
 from app.program.interpreting.expressions import Reader
 from app.program.library import vocabulary
-from app.program.reading.source import RaisedError, Refusal
+from app.program.reading.source import RaisedError, Refusal, drops_errors
 from app.program.semantics import static
 from app.program.semantics.comparison import compared
 from app.program.semantics.graph_values import Value, example
@@ -59,15 +59,19 @@ class Blocks(Definitions):
 
     def _try(self, statement: ast.Try) -> Returned | Left | None:
         """The lines between `try` and `except`; where one of them raises in PyTorch too, those of the handler; and those of `finally`."""
-        if statement.handlers:
+        drops = drops_errors(statement)
+        if statement.handlers or drops:
             self.fix_shapes()
+        self.reader.trying += drops
         try:
             left = self._attempted(statement)
         except RaisedError:
+            self.reader.trying -= drops
             at_last = self.block(statement.finalbody)
             if at_last is None:
                 raise
             return at_last
+        self.reader.trying -= drops
         at_last = self.block(statement.finalbody)
         return left if at_last is None else at_last
 
@@ -112,6 +116,7 @@ class Blocks(Definitions):
             yield
         finally:
             self._handled.pop()
+        error.__traceback__ = None  # it is over: the lines that it came from hold what they named no longer
 
     def _takes(self, handler: ast.ExceptHandler, error: RaisedError) -> bool:
         """Whether `except …` is of the class that was raised, or of one above it."""

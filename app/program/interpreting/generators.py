@@ -12,7 +12,7 @@ from app.program.interpreting.block_statements import Blocks
 from app.program.interpreting.definitions import Left, Returned
 from app.program.interpreting.displays import yield_inside
 from app.program.interpreting.objects import yields
-from app.program.reading.source import RaisedError, Refusal
+from app.program.reading.source import RaisedError, Refusal, drops_errors
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
 from app.program.semantics.values import FunctionValue
@@ -166,13 +166,17 @@ class Generators:
         self._reader.trying += takes
 
     def _try(self, statement: ast.Try) -> Steps:
+        drops = drops_errors(statement)
+        self._begin(drops)
         try:
             left = yield from self._attempted(statement)
         except RaisedError:
+            self._reader.trying -= drops
             at_last = yield from self.block(statement.finalbody)
             if at_last is None:
                 raise
             return at_last
+        self._reader.trying -= drops
         at_last = yield from self.block(statement.finalbody)
         return left if at_last is None else at_last
 

@@ -67,7 +67,7 @@ class Runner(Blocks):
 
     def failed(self, statement: ast.stmt, error: PullbackError) -> None:
         reader = self.reader
-        if isinstance(error, RaisedError) and (reader.trying or error.raises == "GeneratorExit") and not reader.problems:
+        if isinstance(error, RaisedError) and (error.raises == "GeneratorExit" or (reader.trying and not reader.problems)):
             raise error  # a `try` around it may take it
         if isinstance(error, DependentError):
             reader.lost = reader.lost or error

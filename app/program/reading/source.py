@@ -121,6 +121,18 @@ class Source:
         return error
 
 
+def drops_errors(statement: ast.Try) -> bool:
+    """Whether a `return`, `break` or `continue` may leave its `finally`, so that an error goes no further."""
+    stack: list[ast.AST] = list(statement.finalbody)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Return | ast.Break | ast.Continue):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            stack += ast.iter_child_nodes(node)
+    return False
+
+
 def read(text: str) -> Source:
     """`text` as a checked tree.
 
@@ -153,6 +165,9 @@ def _read(text: str) -> Source:
     clean = cleaned(text)
     tree = _parse(clean.text, clean.margins)
     waits = "except" in clean.text and any(isinstance(node, ast.ExceptHandler) for node in ast.walk(tree))
+    waits = waits or (
+        "finally" in clean.text and any(isinstance(node, ast.Try) and drops_errors(node) for node in ast.walk(tree))
+    )
     waits = waits or "__exit__" in clean.text or "suppress" in clean.text
     source = Source(tree, tuple(clean.text.split("\n")), clean.margins, clean.ignored, waits=waits)
     _check(source)
