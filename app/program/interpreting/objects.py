@@ -357,8 +357,8 @@ def yields(function: Any) -> bool:
 def _let_go(node: ast.AST, scope: Scope) -> None:
     """At the end of a function: its generators, as Python counts who holds them; a scope and the functions in it hold one another."""
     inner = [part for part in ast.walk(node) if part is not node and isinstance(part, _CLOSURES)]
-    kept = {name.id for part in inner for name in ast.walk(part) if isinstance(name, ast.Name)}
-    for name in [name for name, value in scope.own.items() if isinstance(value, Iterator) and name not in kept]:
+    captured = {name.id for part in inner for name in ast.walk(part) if isinstance(name, ast.Name)}
+    for name in [name for name, value in scope.own.items() if isinstance(value, Iterator) and name not in captured]:
         scope.unbind(name)
 
 
