@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from app.catalogue.facts import operations_with, sentence, values
+from app.catalogue.facts import sentence, values
 from app.engine.stepwise.point import Point, name_of
+from app.engine.stepwise.read_triangles import taken_for_symmetric
 
 
 def may_read_a_triangle(point: Point, leaf: Tensor) -> bool:
     """Whether `leaf` is a matrix, and some step reads one triangle of a matrix."""
-    names = {name_of(node) for node in point.nodes}
     is_square = leaf.ndim >= 2 and leaf.shape[-1] == leaf.shape[-2]
-    return is_square and bool(names & operations_with("reads_triangle", "symmetric"))
+    return is_square and any(taken_for_symmetric(name_of(node), (node.args, node.kwargs)) for node in point.nodes)
 
 
 def mirrored(leaf: Tensor, indices: Iterable[int]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from app.catalogue.facts import values
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, measured_steps
 from app.engine.stepwise.point import name_of
-from app.engine.stepwise.read_triangles import hermitian
+from app.engine.stepwise.read_triangles import FACTORISING, distributions, hermitian
 from app.program.function import Function
 
 # Rounds of the power method for a norm: a lower estimate, of normal matrices of up to 200 rows within a tenth (measured), so that no
@@ -23,10 +23,8 @@ _ROUNDS: Final = 6
 _SCALINGS: Final = 12
 # Times so much the smallest row, or column, is not below the largest in a matrix that is left as it is; half of float32's digits.
 EVEN: Final = 1e3
-# Distributions that factorise a matrix → the index of that matrix among their arguments.
-_OF_DISTRIBUTIONS: Final[Mapping[str, int]] = {"MultivariateNormal": 1, "Wishart": 1}
-# What they are asked, as steps are called.
-_ASKING: Final = ("log_prob", "rsample", "entropy", "kl_divergence", *_OF_DISTRIBUTIONS)
+# What distributions that factorise a matrix are asked, as steps are called.
+_ASKING: Final = ("log_prob", "rsample", "entropy", "kl_divergence", *FACTORISING)
 # How they name it.
 _COVARIANCE, _PRECISION, _TRIANGLES = _NAMES = ("covariance_matrix", "precision_matrix", "scale_tril")
 
@@ -80,24 +78,11 @@ def _is_of_pivots(node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.int32
 
 
-def _distributions(value: Any) -> Iterator[tuple[int, tuple[Any, Any]]]:
-    """Those that factorise a matrix, in the arguments of a step that asks them (app/program/library/distributions.py).
-
-    Each as the index of its matrix, its arguments and its options.
-    """
-    if not isinstance(value, tuple | list):
-        return
-    if len(value) == 4 and value[0] == "distribution" and value[1] in _OF_DISTRIBUTIONS:
-        yield _OF_DISTRIBUTIONS[value[1]], (value[2], value[3])
-    for member in value:
-        yield from _distributions(member)
-
-
 def _named_matrix(node: fx.Node) -> tuple[str, fx.Node | None]:
     """The matrix that a step which asks a distribution factorises, and its name among that one's options."""
     matrices = (
         (name, matrix)
-        for index, (arguments, options) in _distributions(node.args)
+        for index, arguments, options in distributions(node.args)
         for name, matrix in (*((_COVARIANCE, own) for own in arguments[index : index + 1]), *options)
     )
     named = ((name, own) for name, own in matrices if name in _NAMES and isinstance(own, fx.Node))

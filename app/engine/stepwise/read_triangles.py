@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.facts import operations_with
 from app.engine.stepwise.point import name_of
 
 Read = Callable[[Tensor, fx.Node], Tensor]
@@ -76,9 +77,40 @@ _READS: Final[Mapping[str, Read]] = {
     "cholesky_solve": _factor(_Option("upper", 2, False)),
 }
 
+# Distributions that factorise a matrix → the index of their covariance among their arguments; its inverse stands after it.
+FACTORISING: Final[Mapping[str, int]] = {"MultivariateNormal": 1, "Wishart": 1}
+
 
 def as_read(node: fx.Node, matrix: Tensor) -> Tensor:
     """The matrix that a step computes with, of its matrix as it was sent; shapes [..., n, n] alone are read by a triangle."""
     read = _READS.get(name_of(node))
     is_square = matrix.ndim >= 2 and matrix.shape[-1] == matrix.shape[-2]
     return matrix if read is None or not is_square else read(matrix, node)
+
+
+def distributions(value: Any) -> Iterator[tuple[int, Any, Any]]:
+    """Those that factorise a matrix, in the arguments of a step that asks them (app/program/library/distributions.py).
+
+    Each as the index of its matrix, its arguments and its options.
+    """
+    if not isinstance(value, tuple | list):
+        return
+    if len(value) == 4 and value[0] == "distribution" and value[1] in FACTORISING:
+        yield FACTORISING[value[1]], value[2], value[3]
+    for member in value:
+        yield from distributions(member)
+
+
+def taken_for_symmetric(name: str, arguments: tuple[Any, Any]) -> list[Any]:
+    """Of the arguments of a step, as it is called, those that may be matrices of which it reads one triangle.
+
+    A distribution takes the Cholesky factor of its covariance, or of the inverse that it is given, whatever it is asked then; a factor
+    that is given (`scale_tril`) is no symmetric matrix.
+    """
+    args, kwargs = arguments
+    if name in operations_with("reads_triangle", "symmetric"):
+        return [*args, *kwargs.values()]
+    matrices: list[Any] = []
+    for index, positional, options in distributions(args):
+        matrices += [*positional[index : index + 2], *(matrix for option, matrix in options if option.endswith("_matrix"))]
+    return [matrix for matrix in matrices if matrix is not None]

@@ -147,6 +147,35 @@ def test_a_matrix_of_which_one_triangle_is_read() -> None:
     assert "one of its triangles" in report["note"]
 
 
+_MVN = "torch.distributions.MultivariateNormal"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{_MVN}(tensor([0.1, 0.2]), covariance_matrix=a).log_prob(tensor([1.0, 0.5]))",
+        f"{_MVN}(zeros(2), precision_matrix=a).entropy()",
+        f"torch.distributions.kl_divergence({_MVN}(zeros(2), a), {_MVN}(ones(2), eye(2)))",
+        f"torch.distributions.Independent({_MVN}(zeros(2), None, a), 0).log_prob(ones(2))",
+        "torch.distributions.Wishart(tensor(4.0), a).log_prob(eye(2))",
+    ],
+)
+def test_a_distribution_of_a_covariance_reads_one_triangle_of_it(text: str) -> None:
+    a = [[2.0, 0.5], [0.5, 1.0]]
+    report = checked(text, a=a)["a"]
+    assert report["agrees"]
+    assert "one of its triangles" in report["note"]
+
+
+@pytest.mark.parametrize(("times", "agrees"), [(1.0, True), (1.01, False)])
+def test_the_textbook_derivative_by_a_covariance_agrees(times: float, agrees: bool) -> None:
+    a, x = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64), torch.tensor([1.0, 0.5], dtype=torch.float64)
+    inverse = a.inverse()
+    right = (inverse @ torch.outer(x, x) @ inverse - inverse) / 2
+    text = f"{_MVN}(zeros(2), a).log_prob(x)"
+    assert checked(text, {"a": times * right}, a=a, x=x)["a"]["agrees"] is agrees
+
+
 def test_an_infinite_derivative_is_named() -> None:
     report = checked("sqrt(x).sum()", x=[0.0, 4.0])["x"]
     assert report["agrees"] is False

@@ -25,7 +25,8 @@ from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
-from app.engine.stepwise.point import REFUSALS, Ref, name_of
+from app.engine.stepwise.point import REFUSALS, Hole, Ref, name_of
+from app.engine.stepwise.read_triangles import taken_for_symmetric
 from app.engine.stepwise.trace import StepRecord, step_vjp
 from app.engine.tensors import is_differentiable
 from app.program.differentiation.custom_functions import APPLY
@@ -134,13 +135,14 @@ def constant_output(evidence: Evidence, ref: Ref) -> list[Finding]:
 def _by_convention(evidence: Evidence, name: str) -> bool:
     """Whether PyTorch's derivative is another than that of the value on purpose, so that differences prove nothing."""
     trace = evidence.trace
-    special = set(values("convention")) | set(values("reads_triangle"))
-    return any(
-        name_of(record.node) in special
-        and any(name in trace.live[p] for p in record.parents)
-        and trace.needed & set(record.refs())
-        for record in trace.records
-    )
+    special = values("convention")
+    for record in trace.records:
+        step = name_of(record.node)
+        half_read = {m.ref for m in taken_for_symmetric(step, trace.arguments[record.node]) if isinstance(m, Hole)}
+        parents = half_read.union(record.parents if step in special else ())
+        if any(name in trace.live[parent] for parent in parents) and trace.needed & set(record.refs()):
+            return True
+    return False
 
 
 def _constant(evidence: Evidence, name: str, refs: Sequence[Ref]) -> Finding | None:

@@ -178,3 +178,12 @@ def test_outputs_that_cancel_in_their_sum_are_not_constant(outputs: str) -> None
     assert sum(entry["verdict"] == "differentiable" for entry in report["outputs"].values()) + len(constant) == len(
         report["outputs"]
     )
+
+
+@pytest.mark.parametrize("matrix", ["covariance_matrix=a", "precision_matrix=a", "None, a", "scale_tril=linalg.cholesky(a)"])
+def test_the_rule_of_a_distribution_of_a_covariance_is_not_blamed(matrix: str) -> None:
+    mean = "h = m * 1.0\nh.register_hook(lambda g: 2 * g)\n"
+    text = f"{mean}torch.distributions.MultivariateNormal(h, {matrix}).log_prob(tensor([1.0, 0.5]))"
+    inputs = explained(text, a=[[2.0, 0.5], [0.5, 1.0]], m=[0.1, 0.2])["inputs"]
+    assert inputs["a"]["verdict"] == "differentiable"
+    assert inputs["m"]["verdict"] == "singular"  # what is no matrix is looked at as ever
