@@ -54,8 +54,8 @@ _BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to s
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
 _FEW_DIGITS = (
-    "Rounding loses digits of some elements in these steps: yours are what PyTorch gives in your arithmetic, and off by as much as "
-    "`max_error` says. Kind `precision` names the step."
+    "Rounding loses digits of some elements in these steps: yours are what PyTorch or a formula gives in your arithmetic, and off by as "
+    "much as `max_error` says, which a mistake of that size would be too. Kind `precision` names the step."
 )
 _AUTODIFF_WRONG = "PyTorch's own derivative is not what differences give at some elements; yours is."
 
@@ -266,7 +266,7 @@ def _lost(
     amounts: tuple[Tensor, Tensor, Tensor],
     precision: ClientPrecision,
 ) -> tuple[Reason | None, bool]:
-    """Why what rounding leaves of the derivative is too little to agree with; and whether it is no more than PyTorch has itself.
+    """Why what rounding leaves of the derivative is too little to agree with; and whether as much is lost in its arithmetic anyway.
 
     Arguments:
         amounts: what `believed` and `reference` differ by, what they may, and what rounding and printed digits are of that.

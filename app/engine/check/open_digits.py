@@ -35,6 +35,9 @@ _COUNTS: Final = 1e-3  # of the largest of its row: what is smaller may be round
 # by 0.24 of the doubt, which is some sixteen times as much, at most (500 derivations in half precision), and no element that counts is off
 # by a quarter. What lies off along the derivative itself, a factor, shrinks as the elements are more. A wrong one is off by more: by this.
 _TYPICAL, _TYPICAL_PART, _SURELY = 0.25, 0.25, 0.35
+# Units of a factor beyond that of PyTorch's own number, where that is more than `_UNITS`: another order of the same steps. Of 499 derivations
+# step by step in half precision none that was right lay beyond both.
+_BESIDE: Final = 2.0
 _HALF: Final = 1e-4  # eps of half precision is larger; a person's float32 may cancel where PyTorch's does not
 _TYPICAL_TOGETHER: Final = 0.1  # of the derivative
 
@@ -51,7 +54,7 @@ def is_open(
 ) -> bool | None:
     """Whether some element of `believed` is confirmed by nothing but that rounding could have made it, tensors of shape [rows, *input].
 
-    None where it is PyTorch's own number in the client's arithmetic, and has lost as much.
+    None where it has lost digits as PyTorch's own number in the client's arithmetic has, or a right derivation step by step in it.
 
     Arguments:
         ours: PyTorch's derivative in float64.
@@ -66,9 +69,12 @@ def is_open(
     is_unconfirmed = (by_rounding > allowed) | _are_scaled(believed, reference, by_rounding, precision)
     is_residue = (believed == 0) & (reference.abs() <= _RESIDUE * precision.eps * _largest_of_row(size))
     is_unconfirmed &= ~(_is_rounded(believed, reference, precision) | is_residue)
-    if not bool(is_unconfirmed.any()) or _is_typical(believed, reference, by_rounding, doubt, precision):
+    if not bool(is_unconfirmed.any()):
         return False
-    for own in _of_pytorch(objective, name, ours, precision):
+    of_pytorch = list(_of_pytorch(objective, name, ours, precision))
+    if _is_typical(believed, reference, by_rounding, doubt, precision, of_pytorch):
+        return None
+    for own in of_pytorch:
         units = torch.where(is_beneath, 0.0, _OF_PYTORCH)
         is_unconfirmed &= ~((believed - own).abs() <= units * _unit(_sizes(objective, own), precision))
     return True if bool(is_unconfirmed.any()) else None
@@ -87,22 +93,45 @@ def _are_scaled(believed: Tensor, reference: Tensor, by_rounding: Tensor, precis
     return telling & (abs(factor - 1) > max(_PART, _TOGETHER * precision.eps))
 
 
-def _is_typical(believed: Tensor, reference: Tensor, by_rounding: Tensor, doubt: Tensor, precision: ClientPrecision) -> bool:
-    """Whether `believed` is off as a right derivation in the client's arithmetic is, and a wrong one, small as its mistake may be, hardly is."""
+def _is_typical(
+    believed: Tensor,
+    reference: Tensor,
+    by_rounding: Tensor,
+    doubt: Tensor,
+    precision: ClientPrecision,
+    of_pytorch: list[Tensor],
+) -> bool:
+    """Whether `believed` is off as a right derivation in half precision is, and a wrong one, small as its mistake may be, hardly is.
+
+    Arguments:
+        of_pytorch: PyTorch's derivatives in the client's arithmetic. A factor that they do not have is a mistake rather than rounding.
+    """
+    if precision.eps <= _HALF:
+        return False
     largest = float(reference.abs().nan_to_num(0, 0, 0).max()) if reference.numel() else 0.0
     if not largest or not bool(torch.isfinite(by_rounding).all() & torch.isfinite(believed.abs()).all()):
         return False
     # Of the largest, for squares of 1e-200 are zero.
-    believed, reference, by_rounding, doubt = (of / largest for of in (believed, reference, by_rounding, doubt))
+    believed, reference, by_rounding, doubt, *of_pytorch = (
+        of / largest for of in (believed, reference, by_rounding, doubt, *of_pytorch)
+    )
     size = reference.abs().nan_to_num(0, 0, 0)
     whole = float(size.norm())
     # What is zero has no terms of that size that would cancel in every arithmetic alike.
     unit = torch.where(size > 0, _RESIDUE, _TOGETHER) * precision.eps * _largest_of_row(size)
     is_near = (by_rounding <= _TYPICAL * doubt) & ((by_rounding <= _TYPICAL_PART * size) | (by_rounding <= unit))
-    factor = float((reference.conj() / whole * ((believed - reference) / whole)).real.nan_to_num(0, 0, 0).sum())
+    own = max((abs(_along(derivative, reference)) for derivative in of_pytorch), default=0.0)
     counting = whole**4 / float(size.pow(4).sum())  # as many elements of equal size have such a sum
-    together = max(_PART, precision.eps, _TYPICAL * float(doubt.norm()) / whole / math.sqrt(counting))
-    return bool(is_near.all()) and float(by_rounding.norm()) <= _TYPICAL_TOGETHER * whole and abs(factor) <= together
+    together = max(precision.eps, _TYPICAL * float(doubt.norm()) / whole / math.sqrt(counting))
+    together = min(together, max(_UNITS * precision.eps, own + _BESIDE * precision.eps))
+    is_factor = abs(_along(believed, reference)) > together
+    return bool(is_near.all()) and float(by_rounding.norm()) <= _TYPICAL_TOGETHER * whole and not is_factor
+
+
+def _along(derivative: Tensor, reference: Tensor) -> float:
+    """What `derivative` lies off along `reference`, relative to it: factor less one."""
+    whole = float(reference.abs().nan_to_num(0, 0, 0).norm())
+    return float((reference.conj() / whole * ((derivative - reference) / whole)).real.nan_to_num(0, 0, 0).sum())
 
 
 def tolerance_with(doubt: Tensor, tolerance: Tensor, apart: Tensor, precision: ClientPrecision) -> Tensor:

@@ -100,6 +100,32 @@ def test_steps_that_round_one_by_one_agree_in_half_precision() -> None:
         assert checked(text, {"x": believed.clone().index_fill_(0, torch.tensor(6), 0.0)}, x=x)["x"]["agrees"] is False
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers", "dtype"),
+    [
+        ("x.sin().exp().tanh().sum()", [0.7], torch.bfloat16),
+        ("((x - 3) ** 2).exp().sum()", [1.5], torch.bfloat16),
+        ("(x * x + 1).log().sqrt().sum()", [1.3], torch.bfloat16),
+        ("(x + 300000).var()", [0.3, 1.2, -0.7], torch.float32),
+    ],
+)
+def test_a_factor_that_pytorch_does_not_have_is_no_rounding(text: str, numbers: list[float], dtype: torch.dtype) -> None:
+    x = torch.tensor(numbers, dtype=dtype)
+    right = _derivative(text, x.double())
+    assert checked(text, {"x": right}, x=x)["x"].get("note") is None
+    assert _verdict(text, x, right) is True
+    for factor in (0.94, 1.04, 1.06, 1.09):
+        assert _verdict(text, x, factor * right) is not True, factor
+
+
+def test_what_rounding_may_have_made_agrees_with_a_note() -> None:
+    """Two units of bfloat16 too much: so much is a right formula off by, and a mistake may be."""
+    text, x = "x.sin().exp().tanh().sum()", torch.tensor([0.7], dtype=torch.bfloat16)
+    report = checked(text, {"x": 1.02 * _derivative(text, x.double())}, x=x)["x"]
+    assert report["agrees"] is True
+    assert "a mistake of that size" in report["note"]
+
+
 @pytest.mark.parametrize(("factor", "agrees"), [(1.0, True), (0.5, False), (-1.0, False)])
 def test_derivatives_whose_squares_are_beneath_all_numbers(factor: float, agrees: bool) -> None:
     believed = torch.tensor([factor * 1.5e-150], dtype=torch.float64)
