@@ -158,6 +158,13 @@ _COPIES = [
         "h = list(itertools.zip_longest(*[l] * 9999))",
         "for i in range(9000):\n    h.append(list(itertools.product(l[:70], l[:70])))",
         *(
+            f"d = {{str(i): i for i in range(9000)}}\nfor i in range(900):\n    h.append({copied})"
+            for copied in (
+                "d.copy()", "{**d}", "dict(d)", "dict(**d)", "collections.OrderedDict(d)", "d | {}", "list(d.items())", "copy.copy(d)",
+                "{}.update(d)", "types.SimpleNamespace(**d)", "set(d)",
+            )
+        ),
+        *(
             f"s = 'ab' * 4990\nfor i in range(9000):\n    h.append({text})"
             for text in ("list(s)", "s.split('a')", "s.upper()", "f'{s}{i}'", "'%s%d' % (s, i)", "s[1:]", "'{}!'.format(s)")
         ),

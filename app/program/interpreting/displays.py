@@ -123,6 +123,7 @@ class Displays(Assigning):
                 inside = self.value(value)
                 if not isinstance(inside, dict):
                     raise Refusal(f"`**` takes a dict, not {named(inside)}.")
+                self.trace.budget.spend(1 + len(inside) // 8)
                 result |= inside
                 static.check_length(len(result))
                 continue

@@ -240,6 +240,7 @@ class Reader(Displays):
             value = self.value(keyword.value)
             if keyword.arg is None and not isinstance(value, dict):
                 raise Refusal(f"`**` takes a dict, not {named(value)}.")
+            self.trace.budget.spend(len(value) // 4 if keyword.arg is None else 0)
             for name, member in value.items() if keyword.arg is None else ((keyword.arg, value),):
                 if not isinstance(name, str) or name in kwargs:
                     raise Refusal(f"The argument `{name}` is given twice." if name in kwargs else "Arguments have names.")

@@ -201,7 +201,9 @@ class Builtins:
         raise Refusal("`next` has nothing left to give.", "Use `for`.", raises="StopIteration")
 
     def _distinct(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Distinct:
-        return Distinct(self.items(emit, args[0]) if args else [], self._trace.budget.spend)
+        members = self.items(emit, args[0]) if args else []
+        self._trace.budget.spend(len(members) // 8)
+        return Distinct(members, self._trace.budget.spend)
 
     def _identity(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> int:
         """`id(value)`: a number of its own for each object, no address."""

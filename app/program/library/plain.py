@@ -180,6 +180,7 @@ class Plain:
     def _dict(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
         entries: dict[Any, Value] = {}
         if args and isinstance(args[0], dict):
+            self._spend(1 + len(args[0]) // 8)
             entries |= args[0]
         elif args:
             for pair in self._items(emit, args[0]):

@@ -131,6 +131,8 @@ def dict_method(
     """`owner.name(*args)` of a dict. `spend` counts what goes through it."""
     if name in ("get", "pop", "setdefault") and args:
         static.key(args[0], spend)
+    if name in ("copy", "most_common"):
+        spend(1 + len(owner) // 8)
     if isinstance(owner, Counter) and name in ("update", "subtract"):
         return counted(items, owner, name, args, kwargs)
     if name in ("keys", "values", "items") and not args:
@@ -144,6 +146,7 @@ def dict_method(
     if name == "update":
         more = args[0] if args and isinstance(args[0], dict) else _entries(items(args[0]) if args else [], spend)
         static.check_length(len(owner) + len(more) + len(kwargs))
+        spend(1 + (len(more) + len(kwargs)) // 8)
         owner.update({**more, **kwargs})
         return None
     if name == "most_common" and all(isinstance(count, int) for count in owner.values()):

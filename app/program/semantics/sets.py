@@ -31,7 +31,8 @@ class Distinct:
             raise Refusal("A set holds plain values and objects.", "Write tuples for lists.", raises="TypeError")
         if isinstance(member, Instance) and special(member, "__eq__") is not None:
             raise Refusal("A set of objects with an `__eq__` of their own is not in the language.", "Use a list.")
-        static.key(member, spend)
+        if type(member) not in _NUMBERS:
+            static.key(member, spend)
         if isinstance(self._members, set):
             if _has_order(member):
                 self._members.add(member)
