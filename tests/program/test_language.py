@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional
 from torch import Tensor
 
+from app.errors import PullbackError
 from tests.program.building import answer, built, tensors
 
 X = torch.tensor([[0.5, -1.25, 2.0, 0.1], [1.5, 0.25, -0.75, 3.0], [-2.0, 0.6, 1.1, -0.4]], dtype=torch.float64)
@@ -353,3 +354,11 @@ def test_as_much_nesting_as_is_allowed_can_be_built() -> None:
 def test_many_steps_can_be_built() -> None:
     text = "for i in range(1990):\n    x = x + 1\nreturn x"
     torch.testing.assert_close(answer(text, {"x": X})["output"], X + 1990)
+
+
+@pytest.mark.parametrize(
+    "condition", ["str(x.dtype) == 'torch.float64'", "f'{x.shape}' != '[3]'", "len({str([1]), str([2])}) == 2"]
+)
+def test_texts_that_are_not_written_out_are_not_compared(condition: str) -> None:
+    with pytest.raises(PullbackError, match=r"Line 1.*not written out"):
+        answer(f"x * (2 if {condition} else 3)", tensors(x=1.0))

@@ -20,7 +20,7 @@ _METHODS: Final = (
     "ljust", "rjust", "center", "rsplit", "partition", "rpartition", "swapcase", "casefold",
 )  # fmt: skip
 # A text that holds tensors: it can be printed, and nothing else.
-TEXT: Final = Inert("a text")
+TEXT: Final = Inert(static.UNKNOWN_TEXT)
 
 
 def is_plain(value: Any) -> bool:

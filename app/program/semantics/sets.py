@@ -29,6 +29,10 @@ class Distinct:
         """Raises a refusal for what has no place in a set. `spend`: counts what its hash goes through."""
         if isinstance(member, list | dict | Distinct | slice):
             raise Refusal("A set holds plain values and objects.", "Write tuples for lists.", raises="TypeError")
+        if static.is_unknown_text(member):
+            raise Refusal(
+                "The text of a list or an object is not written out here, so a set does not hold it.", "Write tuples."
+            )
         if isinstance(member, Instance) and special(member, "__eq__") is not None:
             raise Refusal("A set of objects with an `__eq__` of their own is not in the language.", "Use a list.")
         if type(member) not in _NUMBERS:

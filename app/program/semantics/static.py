@@ -13,6 +13,7 @@ from app.program.semantics import sizes
 
 INTEGER_BITS: Final = 256  # a plain integer on the way to one of 64 bits: products of four of them; `9**9**9` would never end
 LENGTH_LIMIT: Final = 10_000  # of a list, and turns of all loops together: 10,000 additions of plain numbers take 0.06 s
+UNKNOWN_TEXT: Final = "a text"  # of what is no plain value: it is not written out
 TEXT_OF_A_NUMBER: Final = 100  # characters of what `int` and `float` read; longer ones are no number that a program uses
 NESTING_LIMIT: Final = 32  # of lists in lists: as deep as tensors go (RANK_LIMIT)
 
@@ -108,9 +109,19 @@ def _strings(symbol: str, left: Any, right: Any) -> Any:
         return text * count
     if symbol in COMPARISONS and isinstance(left, str) and isinstance(right, str):
         return OPERATORS[symbol](left, right)
+    if is_unknown_text(left) or is_unknown_text(right):
+        raise Refusal(
+            "A text of a tensor, a dtype, a list or an object is not written out here, so it is not compared.",
+            "Compare the value itself: `x.dtype == torch.float64`, `list(x.shape) == [3]`.",
+        )
     if symbol in ("==", "!="):
         return bool(OPERATORS[symbol](left, right)) if not _is_list(left) and not _is_list(right) else symbol == "!="
     raise Refusal(f"`{symbol}` on strings is not in the language.", "Strings can be compared with == and given to operations.")
+
+
+def is_unknown_text(value: object) -> bool:
+    """Whether it is the text of what is no plain value: `str(x)`."""
+    return getattr(value, "what", None) == UNKNOWN_TEXT
 
 
 def _is_text(value: object) -> bool:
@@ -252,7 +263,7 @@ _KINDS: Final = {
     "DistributionValue": "a distribution", "Transformed": "a function", "Partial": "a function", "MultiOutput": "several tensors",
     "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
     "Iterator": "a generator", "Distinct": "a set", "dict_keys": "the keys of a dict", "dict_values": "the values of a dict",
-    "dict_items": "the items of a dict", "ContextValue": "what a `with` enters",
+    "dict_items": "the items of a dict", "ContextValue": "what a `with` enters", "ErrorValue": "an error",
 }  # fmt: skip
 
 
