@@ -23,6 +23,8 @@ from app.program.semantics.trace import Trace
 
 # A module of indices that is run whole, so that no row of `LAYERS` names its function.
 _EMBEDDING_BAG: Final = "EmbeddingBag"
+# Signs that an integer zero behind them makes raise.
+_SIGNS: Final = {"//": "floor_divide", "%": "remainder"}
 
 
 @dataclass(slots=True)
@@ -80,8 +82,8 @@ class Reads:
         """
         nodes: list[fx.Node] = []
         fx.node.map_arg(arguments, nodes.append)
-        picks = operation.startswith("[]") and any(not example(node).is_floating_point() for node in nodes)
-        fails = picks or operation.startswith("distributions.") or _refuses_values(operation)
+        integers = any(not example(node).is_floating_point() for node in nodes)
+        fails = operation.startswith("distributions.") or _refuses_values(operation, integers)
         if fails and self.trace.static:
             raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
         line, column, text = self.trace.place
@@ -130,8 +132,17 @@ def _inputs_of(node: fx.Node) -> frozenset[str]:
 __all__ = ["Branch", "Reads"]
 
 
-def _refuses_values(operation: str) -> bool:
-    """Whether an operation, a method in place or a module of that name raises for some values, which an `except` may wait for."""
+def _refuses_values(operation: str, integers: bool) -> bool:
+    """Whether an operation, a sign, a method in place or a module of that name raises for some values, which an `except` may wait for.
+
+    `integers`: a tensor among its arguments is not of floating point.
+    """
+    if operation.startswith("[]"):
+        return integers
     name = short(operation).removesuffix("_")
-    called = short(LAYERS[name].function) if name in LAYERS else name
-    return called in operations_with("refuses_values") or name == _EMBEDDING_BAG
+    called = short(LAYERS[name].function) if name in LAYERS else _SIGNS.get(name.removesuffix("="), name)
+    return (
+        called in operations_with("refuses_values")
+        or (integers and called in operations_with("refuses_values", "integers"))
+        or name == _EMBEDDING_BAG
+    )

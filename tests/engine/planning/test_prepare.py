@@ -67,6 +67,9 @@ TRIED = {
     "try:\n    y = torch.linalg.cholesky(torch.diag(x - 2)).sum() * x\nexcept RuntimeError:\n    y = x * 2\nreturn y": ([1.0, 2, 3], [3.0, 4, 4.5]),
     "try:\n    y = torch.arange(5.0)[x.long()] * x\nexcept IndexError:\n    y = x * 2\nreturn y": ([1.0, 2, 9], [3.0, 4, 4]),
     "try:\n    y = F.one_hot(x.long(), 5) * 3.0\nexcept RuntimeError:\n    y = torch.zeros(3, 5)\nreturn y": ([1.0, 2, 9], [3.0, 4, 4]),
+    "try:\n    y = torch.arange(4.0, dtype=x.dtype).quantile(x)\nexcept RuntimeError:\n    y = x * 2\nreturn y": ([0.5, 2, 1], [0.5, 0.25, 1]),
+    "try:\n    y = x.long() // (x.long() - 2) * x\nexcept RuntimeError:\n    y = x * 2\nreturn y": ([1.0, 2, 3], [3.0, 4, 5]),
+    "try:\n    y = F.gaussian_nll_loss(x, x, x - 2, reduction='none')\nexcept ValueError:\n    y = x * 2\nreturn y": ([1.0, 2, 3], [3.0, 4, 5]),
 }  # fmt: skip
 
 
