@@ -16,7 +16,7 @@ from app.engine.computation import Computation
 from app.engine.stepwise.conditioning import ill_conditioned_steps
 from app.engine.stepwise.degenerate_points import degenerate_steps
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
-from app.engine.stepwise.overflow import first_overflow
+from app.engine.stepwise.overflow import first_overflow, hides_overflow
 from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
 from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.engine.tensors import SparseTensor, is_differentiable, is_narrow
@@ -117,9 +117,10 @@ def note_lost(computation: Computation) -> None:
     except REFUSALS:  # a step that insists on the dtype, or has no batching rule: then nothing is known
         return
     step = None if node is None else step_of(node)
-    if step is not None:
+    if node is not None and step is not None:
+        value = "a number within this step" if hides_overflow(node) else "a value here"
         words = (
-            f"Line {step.line}, `{step.text}`: a value here is infinite or NaN in the dtype that was sent, and finite in float64: the "
+            f"Line {step.line}, `{step.text}`: {value} is infinite or NaN in the dtype that was sent, and finite in float64: the "
             "derivatives through it may be wrong, even where they are finite. Send float64."
         )
         computation.notes.say("non_finite", words, f"{step.line}:{step.column}")

@@ -60,7 +60,7 @@ class GraphRunner:
         watched: Sequence[fx.Node] = (),
     ) -> None:
         self._dtype = dtype
-        self._look: Callable[[Any], None] | None = None
+        self._look: Callable[[Step | None, Any, Any], None] | None = None
         self._positions: dict[fx.Node, int] = {}
         self._first_plain: dict[fx.Node, int] = {}
         nodes = list(graph.nodes)
@@ -122,8 +122,8 @@ class GraphRunner:
         runner._blank, runner._program = blank, tuple(program)
         return runner
 
-    def shown_to(self, look: Callable[[Any], None]) -> GraphRunner:
-        """The same calls; what each gives is shown to `look` before the next."""
+    def shown_to(self, look: Callable[[Step | None, Any, Any], None]) -> GraphRunner:
+        """The same calls; each step, its arguments and what it gives are shown to `look` before the next."""
         runner = copy.copy(self)
         runner._look = look
         return runner
@@ -171,10 +171,11 @@ class GraphRunner:
         step: Step | None = None
         with floating_default(self._dtype):
             try:
-                for target, arguments, keywords, constants, register, done, step in self._program:  # noqa: B007
+                for target, arguments, keywords, constants, register, done, step in self._program:
                     values[register] = target(*arguments(values), **(constants if keywords is None else keywords(values)))
                     if look is not None:
-                        look(values[register])
+                        asked = arguments(values), constants if keywords is None else keywords(values)
+                        look(step, asked, values[register])
                     for free in done:
                         values[free] = None
             except Exception as error:

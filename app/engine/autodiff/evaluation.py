@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
+from app.catalogue.facts import operations_with, short
 from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
 from app.engine.errors import Attempt, no_derivative
 from app.engine.notes import Notes
@@ -41,15 +42,25 @@ def _why_apart(error: BaseException | None, results: object) -> str:
     return "An operation looks at values" if _LOOKS.search(str(error)) else "PyTorch refused to compute the passes together"
 
 
+def fourth_powers(value: Tensor) -> Tensor:
+    """Their sum: finite wherever no norm up to the fourth overflows, nor a sum of squares and its own square."""
+    return value.abs().square().square().sum()
+
+
 class StepSums:
-    """Of each floating tensor that a step gives its sum, which is finite only where all of it is. The tensors are not kept."""
+    """Of each floating tensor that a step gives its sum, which is finite only where all of it is. The tensors are not kept.
+
+    Of a step that hides an overflow within it, the sum of the fourth powers of what it is given too.
+    """
 
     def __init__(self) -> None:
         self._sums: list[Tensor] = []
 
-    def add(self, result: Any) -> None:
-        """What one more step gave."""
+    def add(self, step: Step | None, asked: Any, result: Any) -> None:
+        """What one more step was given and gave."""
         with torch.no_grad():
+            if step is not None and short(step.operation) in operations_with("hides_overflow"):
+                self._sums += [fourth_powers(value) for value in tensors_in(asked) if is_differentiable(value.dtype)]
             for value in tensors_in(result):
                 if is_differentiable(value.dtype):
                     # Above 65504 a sum of finite float16 would be infinite.

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with, short, values
+from app.engine.autodiff.evaluation import fourth_powers
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BOUNDS
 from app.engine.stepwise.conditioning import can_be_ill_conditioned
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, steps_with_test
+from app.engine.stepwise.overflow import hides_overflow
 from app.engine.stepwise.point import name_of
 from app.engine.stepwise.read_triangles import as_read
 from app.engine.tensors import is_differentiable, is_narrow
@@ -130,6 +132,17 @@ def _watch_overflow(function: Function, watched: dict[fx.Node, None], witnesses:
         if node.op == "call_function" and not is_bounded(node) and not all(value._is_view() for value in floating):
             watched[node] = None
             witnesses.append(partial(_total, node))
+        if hides_overflow(node):
+            watched.update(dict.fromkeys(node.all_input_nodes))
+            witnesses.append(partial(_total_of_powers, node))
+
+
+def _total_of_powers(node: fx.Node, results: Results, _: Sequence[Tensor]) -> Tensor:
+    """Of what a step is given: it is finite where none of that is so large that a number within the step overflows."""
+    floating = [
+        value for source in node.all_input_nodes for value in tensors_in(results[source]) if is_differentiable(value.dtype)
+    ]
+    return torch.stack([fourth_powers(value).to(torch.float64) for value in floating]).sum()
 
 
 def _total(node: fx.Node, results: Results, _: Sequence[Tensor]) -> Tensor:

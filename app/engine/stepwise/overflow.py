@@ -1,16 +1,22 @@
-"""Finds the first step that is infinite or NaN in the dtypes that were sent, and finite in float64."""
+"""Finds the first step that is infinite or NaN in the dtypes that were sent, or hides that it is within, and finite in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, fx
 
-from app.engine.stepwise.point import Point
+from app.catalogue.facts import operations_with
+from app.engine.autodiff.evaluation import fourth_powers
+from app.engine.stepwise.point import Point, name_of
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 from app.program.function import Function
+
+# Half of float16's digits: what is smaller beside the largest may be rounding.
+_ROUNDED: Final = torch.finfo(torch.float16).eps ** 0.5
 
 
 def first_overflow(
@@ -24,14 +30,24 @@ def first_overflow(
     Raises what PyTorch raises: of steps without a batching rule, of those that insist on their dtype.
     """
     nodes = [node for node in function.graph.nodes if node.op == "call_function"]
+    hiding = [node for node in nodes if hides_overflow(node)]
+    sources = {source for node in hiding for source in node.all_input_nodes}
 
     def broken(at: Mapping[str, Tensor]) -> list[Tensor]:
         point = Point(function, at, seed, wide=False)
-        return [_any(~torch.isfinite(v) for v in floating) for _, floating in _steps(point)]
+        placeholders = [node for node in function.graph.nodes if node.op == "placeholder"]
+        large = {n: _large([at[name]]) for n, name in zip(placeholders, function.leaves, strict=True) if n in sources}
+        flags = []
+        for node, floating in _steps(point):
+            if node in sources:
+                large[node] = _large(floating)
+            within = [large[source] for source in node.all_input_nodes] if node in hiding else []
+            flags.append(_any(mask for mask in (*within, *(~torch.isfinite(v) for v in floating))))
+        return flags
 
     def overflowing(at: Mapping[str, Tensor]) -> list[Tensor]:
         odd = {
-            n: [~torch.isfinite(v) for v in values]
+            n: [~torch.isfinite(v) | (v == 0 if n in hiding else False) for v in values]
             for n, values in _steps(Point(function, at, seed, wide=False))
             if n in suspects
         }
@@ -39,7 +55,8 @@ def first_overflow(
         for node, values in _steps(Point(function, at, seed)):
             if node in odd:
                 pairs = zip(values, odd[node], strict=True)
-                flags.append(_any(torch.isfinite(w) & mask for w, mask in pairs if w.shape == mask.shape))
+                differs = _is_something if node in hiding else torch.isfinite
+                flags.append(_any(differs(w) & mask for w, mask in pairs if w.shape == mask.shape))
         return flags
 
     with torch.no_grad():
@@ -48,6 +65,22 @@ def first_overflow(
             return None
         flags = _of_all(overflowing, leaves, batched)
         return next((node for node, flag in zip(suspects, flags, strict=True) if bool(flag.any())), None)
+
+
+def hides_overflow(node: fx.Node) -> bool:
+    """Whether a step may give 0 because a number within it is infinite."""
+    return name_of(node) in operations_with("hides_overflow")
+
+
+def _large(values: list[Tensor]) -> Tensor:
+    return _any(~torch.isfinite(fourth_powers(v)) for v in values if is_differentiable(v.dtype))
+
+
+def _is_something(wide: Tensor) -> Tensor:
+    """Which finite numbers of a step are none that rounding, or underflow, may make 0."""
+    size = wide.abs()
+    largest = size.amax() if size.numel() else size
+    return torch.isfinite(wide) & (size > _ROUNDED * largest) & (size > torch.finfo(torch.float32).tiny)
 
 
 def _of_all(measure: Callable[..., list[Tensor]], leaves: Mapping[str, Tensor], batched: Collection[str]) -> list[Tensor]:
