@@ -152,3 +152,8 @@ def is_differentiable(dtype: torch.dtype) -> bool:
 def is_narrow(dtype: torch.dtype) -> bool:
     """What is finite in float64 may be infinite in it."""
     return is_differentiable(dtype) and dtype not in (torch.float64, torch.complex128)
+
+
+def fourth_powers(value: Tensor) -> Tensor:
+    """Their sum: finite wherever no norm up to the fourth overflows, nor a sum of squares and its own square."""
+    return value.abs().square().square().sum()

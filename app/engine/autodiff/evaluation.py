@@ -17,7 +17,7 @@ from app.catalogue.facts import operations_with, short
 from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
 from app.engine.errors import Attempt, no_derivative
 from app.engine.notes import Notes
-from app.engine.tensors import is_differentiable, seed_generators
+from app.engine.tensors import fourth_powers, is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
 from app.program.graph_runner import GraphRunner
@@ -40,11 +40,6 @@ def _why_apart(error: BaseException | None, results: object) -> str:
     if _NO_RULE.search(str(error)):
         return "An operation has no batching rule"
     return "An operation looks at values" if _LOOKS.search(str(error)) else "PyTorch refused to compute the passes together"
-
-
-def fourth_powers(value: Tensor) -> Tensor:
-    """Their sum: finite wherever no norm up to the fourth overflows, nor a sum of squares and its own square."""
-    return value.abs().square().square().sum()
 
 
 class StepSums:

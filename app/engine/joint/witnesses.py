@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with, short, values
-from app.engine.autodiff.evaluation import fourth_powers
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BOUNDS
 from app.engine.stepwise.conditioning import can_be_ill_conditioned
@@ -23,7 +22,7 @@ from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, st
 from app.engine.stepwise.overflow import hides_overflow
 from app.engine.stepwise.point import name_of
 from app.engine.stepwise.read_triangles import as_read
-from app.engine.tensors import is_differentiable, is_narrow
+from app.engine.tensors import fourth_powers, is_differentiable, is_narrow
 from app.program.errors import tensors_in
 from app.program.function import Function
 from app.program.graph_runner import GraphRunner

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with
-from app.engine.autodiff.evaluation import fourth_powers
 from app.engine.stepwise.point import Point, name_of
-from app.engine.tensors import is_differentiable
+from app.engine.tensors import fourth_powers, is_differentiable
 from app.program.errors import tensors_in
 from app.program.function import Function
 
@@ -80,7 +79,8 @@ def _is_something(wide: Tensor) -> Tensor:
     """Which finite numbers of a step are none that rounding, or underflow, may make 0."""
     size = wide.abs()
     largest = size.amax() if size.numel() else size
-    return torch.isfinite(wide) & (size > _ROUNDED * largest) & (size > torch.finfo(torch.float32).tiny)
+    is_something: Tensor = torch.isfinite(wide) & (size > _ROUNDED * largest) & (size > torch.finfo(torch.float32).tiny)
+    return is_something
 
 
 def _of_all(measure: Callable[..., list[Tensor]], leaves: Mapping[str, Tensor], batched: Collection[str]) -> list[Tensor]:

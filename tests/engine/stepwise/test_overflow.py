@@ -52,7 +52,10 @@ def test_a_step_that_gives_zero_where_a_number_within_it_is_infinite(name: str) 
     small = torch.tensor([3.0, 2.0, -1.0, 0.5])
     large = {"x": small * 1e30}
     function = program(f"a = x * 1\n{HIDING[name]}", large)
-    for at, batched in ((large, ()), ({"x": torch.stack([small, small * 1e30])}, ("x",))):
+    points: list[tuple[dict[str, Tensor], tuple[str, ...]]] = [(large, ())]
+    if name != "batch_norm":  # whose batches PyTorch computes otherwise, without an overflow
+        points.append(({"x": torch.stack([small, small * 1e30])}, ("x",)))
+    for at, batched in points:
         node = first_overflow(function, at, None, batched)
         step = None if node is None else step_of(node)
         assert step is not None
