@@ -101,6 +101,8 @@ _HOOKS: Final = (
     case("h = x * 2\nh.register_hook(lambda g: g * 3)\nreturn (h * w).sum()", XW, {"x": S, "w": D}),
     case("h = x * 2\nh.register_hook(lambda g: g.clamp(-1, 1))\nreturn (h * w).sum()", XW, {"x": S, "w": D}, elements=[[1]]),
     case("h = x * 2\nh.register_hook(lambda g: g * 0)\nreturn (h * w).sum()", XW, {"x": (P, S), "w": D}),
+    case("h = x * 2\nh.register_hook(lambda g: g * 1.0001)\nreturn (h * w).sum()", XW, {"x": S, "w": D}, word="register_hook"),
+    case("h = x * x\nh.register_hook(lambda g: g.to(torch.bfloat16).to(g.dtype))\nreturn (h * w).sum()", XW, {"x": S, "w": D}),
     case("h = x * 2\nh.register_hook(lambda g: g + 0)\nreturn (h * w).sum()", XW, {"x": D, "w": D}),
     case("h = x * 2\nh.register_hook(lambda g: -g)\nreturn (h * w).sum()", XW, {"x": S, "w": D}),
     case("h = relu(x)\nh.register_hook(lambda g: g / g.norm())\nreturn (h * w).sum()", XW, {"x": S, "w": D}),
