@@ -109,8 +109,8 @@ def _other_branch(wide: Evidence, narrow: Evidence, name: str) -> StepRecord | N
         flips |= any(
             not is_differentiable(a.dtype) and not torch.equal(a, b) for a, b in zip(record.outputs, other.outputs, strict=True)
         )
-        bends = flips or record in wide.steps or instead("kink", name_of(record.node)) is not None
-        if not bends or not any(name in wide.trace.live[parent] for parent in record.parents):
+        may_be_kink = flips or record in wide.steps or instead("kink", name_of(record.node)) is not None
+        if not may_be_kink or not any(name in wide.trace.live[parent] for parent in record.parents):
             continue
         rows = zip(_rows(record), _rows(other), strict=True)
         if any(a is not None and b is not None and _are_apart(a, b) for a, b in rows):
