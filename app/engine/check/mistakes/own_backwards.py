@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.check.mistakes.hypotheses import explanations
 from app.engine.check.objective import Objective
+from app.engine.explain.differences.hook_effects import effect_of, is_hook
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS, Hole, Point, step_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, step_vjp, trace_steps
@@ -91,13 +92,19 @@ class _Own:
             expected, ours = believed[name], right[name][0]
             if _is_same(ours, expected):
                 continue
+            if is_hook(self.record.node):
+                listed.append(_of_hook(self.record, name))
+                continue
             case = Case(name, ours, expected, _RELATIVE, objective, self.seed)
             own = [*self._mistakes(case, rows)]
             fitting = [claim.as_json() for claim in own] or explanations(case) or [_nothing_fits(case).as_json()]
             where = (
                 f"The `backward` of `{self._title}`{self._place} does not give the derivative of its `forward` by `{name}`. "
             )
-            listed += [claim | {"message": where + claim["message"]} for claim in fitting]
+            whose = "Yours is here what it gives, ours that derivative. "
+            listed += [
+                claim | {"message": where + whose * ("ours" in claim["message"]) + claim["message"]} for claim in fitting
+            ]
         return listed
 
     def _gradients_of_backward(self, rows: dict[int, Tensor]) -> dict[str, Tensor]:
@@ -149,6 +156,13 @@ class _Own:
             return place_of(nodes[-1])
         returned = self.custom.returned
         return place_of(self.record.node) if returned is None else f" (line {returned.line}, `{returned.text}`)"
+
+
+def _of_hook(record: StepRecord, argument: str) -> dict[str, Any]:
+    effect = effect_of(record)
+    by = "" if argument == "tensor" else f" by `{argument}`"
+    text = f"The hook{place_of(record.node)} {effect.does}{by}: PyTorch's number is not the derivative of the function. {effect.instead}"
+    return Claim("wrong_backward", text, effect.factor).as_json()
 
 
 def _graph(custom: Custom) -> fx.Graph:

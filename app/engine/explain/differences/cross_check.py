@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with, sentence, values
+from app.engine.explain.differences.hook_effects import is_hook, of_hook
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.differences.own_derivative import own_derivatives, with_own_derivative
 from app.engine.explain.differences.step_rules import has_wrong_rule
@@ -42,7 +43,6 @@ _UNKNOWN: Final = (
 _STOPPED: Final = (
     "There are more elements than were looked at one by one: of the others differences cannot tell, and they may be alike."
 )
-_HOOK: Final = "register_hook"
 # Operation → the argument that names rows which get no gradient (docs.pytorch.org: nn.functional.embedding, `padding_idx`).
 _WITHHELD: Final = {"embedding": "padding_idx", "embedding_bag": "padding_idx"}
 _MULTIPLIED: Final = "Multiply what `backward` returns by the gradient that it is given."
@@ -328,6 +328,8 @@ def _wrong(
     operation = operation_of(record.node)
     if (argument := _WITHHELD.get(name_of(record.node))) and record.node.kwargs.get(argument) is not None:
         return _withheld(record, argument, verdict, mask, taken)
+    if is_hook(record.node) and settles and verdict == "singular":
+        return of_hook(record, mask, taken, None if leaf.is_complex() else own_derivatives(lines, name, seen))
     if not settles:
         between = all(line.sides is not None and line.sides.between(line.pytorch) for line in seen.values())
         reason = f"The one-sided derivatives differ here, because of `{operation}`. PyTorch's number is "
@@ -337,17 +339,14 @@ def _wrong(
             f"`{operation}` {_does(evidence, record)} exactly here, but the whole does not: it has a derivative, the same from both sides, "
             "and the number that PyTorch gives is wrong."
         )
-    elif not (custom := operation.endswith(APPLY)) and operation != _HOOK and (lost := _lost_digits(seen)) is not None:
+    elif not (custom := operation.endswith(APPLY)) and (lost := _lost_digits(seen)) is not None:
         reason = (
             f"The number that PyTorch's rule for `{operation}` gives and that of differences have about {lost} digits in common: the rule "
             "is right, and rounding takes the others."
         )
         return Finding("differentiable", reason, record.node, instead_of(evidence.trace, record, verdict, name), mask)
     else:
-        rule = (
-            f"the `backward` of `{operation.removesuffix(APPLY)}`" if custom
-            else f"what `{operation}` makes of the gradient" if operation == _HOOK else f"PyTorch's rule for `{operation}`"
-        )  # fmt: skip
+        rule = f"the `backward` of `{operation.removesuffix(APPLY)}`" if custom else f"PyTorch's rule for `{operation}`"
         means = "which is not the derivative of its `forward`" if custom else "which is wrong here"
         reason = f"Differences of the function settle at another number than {rule}, {means}."
     own = own_derivatives(lines, name, seen) if settles and not leaf.is_complex() else None

@@ -112,3 +112,28 @@ def test_nothing_is_said_of_a_right_one(forward: str, backward: str) -> None:
     entry = report(program(forward, backward))["x"]
     assert entry["agrees"] is True
     assert "likely" not in entry
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("g * 2", "multiplies the gradient by 2"),
+        ("g * 1.0001", "multiplies the gradient by 1.0001"),
+        ("-g", "turns the sign of the gradient"),
+        ("g * 0", "sets the gradient to zero"),
+        ("g + 2", "changes the gradient, and not by one factor"),
+    ],
+)
+def test_what_a_hook_does_is_said_in_words(hook: str, words: str) -> None:
+    entry = report(f"y = x * x\ny.register_hook(lambda g: {hook})\n(3 * y * x).sum()")["x"]
+    assert entry["agrees"] is False
+    message = entry["likely"]["message"]
+    assert message.startswith("The hook (line 2, ")
+    assert words in message
+    assert not any(word in message for word in ("forward", "Yours", "ours"))
+    assert "Leave the hook out" in message
+
+
+def test_whose_derivatives_are_compared_is_said_where_none_was_sent() -> None:
+    message = report(program(SAVED.format("x ** 2"), READ.format("g * x")))["x"]["likely"]["message"]
+    assert "Yours is here what it gives" in message

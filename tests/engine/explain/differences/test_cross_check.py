@@ -187,3 +187,20 @@ def test_the_rule_of_a_distribution_of_a_covariance_is_not_blamed(matrix: str) -
     inputs = explained(text, a=[[2.0, 0.5], [0.5, 1.0]], m=[0.1, 0.2])["inputs"]
     assert inputs["a"]["verdict"] == "differentiable"
     assert inputs["m"]["verdict"] == "singular"  # what is no matrix is looked at as ever
+
+
+@pytest.mark.parametrize("hook", ["g * 2", "g * 1.0001", "g + 2", "g * x"])
+def test_what_to_do_about_a_hook(hook: str) -> None:
+    entry = explained(f"y = x * x\ny.register_hook(lambda g: {hook})\n(3 * y).sum()", x=[0.3, 1.2])["inputs"]["x"]
+    assert entry["verdict"] == "singular"
+    assert entry["because"]["reason"].startswith("The hook ")
+    assert "Leave the hook out" in entry["instead"]
+
+
+def test_a_hook_that_rounds_is_right_for_a_cotangent_that_it_can_hold() -> None:
+    """The gradient that passes `y` is 3, in bfloat16 too."""
+    entry = explained("y = x * x\ny.register_hook(lambda g: g.bfloat16().to(g.dtype))\n(3 * y).sum()", x=[0.3, 1.2])["inputs"][
+        "x"
+    ]
+    assert entry["verdict"] == "differentiable"
+    assert "for a cotangent of ones" in entry["because"]["reason"]
