@@ -79,10 +79,6 @@ def _group(m: Tensor, w: Tensor, *, mean: bool = True, spread: bool = True) -> T
 MAP_W: Final = normal(2, 4, 3, seed=97)
 
 
-def _kalman(r: Tensor, p: Tensor, y: Tensor, m: Tensor) -> Any:
-    return p / (p + r), (y - m)
-
-
 _SOFT_DTW = "\n".join([
     "def soft(a, b, c):",
     "    return -logsumexp(stack([-a, -b, -c]), 0)",
@@ -183,7 +179,6 @@ def _cumprod(v: Tensor, w: Tensor) -> Tensor:
 
 
 ZEROS: Final = torch.tensor([1.5, 0.0, -2.0, 0.7], dtype=torch.float64)
-TWO_ZEROS: Final = torch.tensor([1.5, 0.0, -2.0, 0.0], dtype=torch.float64)
 
 
 def _without(v: Tensor) -> Tensor:
@@ -193,36 +188,6 @@ def _without(v: Tensor) -> Tensor:
 def _matern(x: Tensor, y: Tensor) -> Any:
     d = x[:, None] - y
     return d, d.abs() * math.sqrt(3) / 0.8
-
-
-def _quaternion(q: Tensor, p: Tensor, *, conjugate: bool = True) -> Tensor:
-    w, v = q[0], q[1:]
-    one = torch.ones(3, dtype=q.dtype)
-    dw = 2 * (w * p + torch.linalg.cross(v, p))
-    rows = 2 * (v.dot(p) * torch.eye(3, dtype=q.dtype) + torch.outer(p, v) - torch.outer(v, p) * (1 if conjugate else -1))
-    skew = torch.stack(
-        [torch.stack([0 * p[0], -p[2], p[1]]), torch.stack([p[2], 0 * p[0], -p[0]]), torch.stack([-p[1], p[0], 0 * p[0]])]
-    )
-    return torch.cat(
-        [
-            (dw * one).sum().reshape(1),
-            (
-                one
-                @ (
-                    rows
-                    - 2 * torch.outer(p, v)
-                    + 2 * torch.outer(v, p)
-                    + 2 * torch.outer(p, v)
-                    - 2 * torch.outer(v, p)
-                    - 2 * w * skew
-                )
-            ),
-        ]
-    )
-
-
-def _power_iteration(a: Tensor) -> Any:
-    return torch.linalg.svd(a)
 
 
 DYNAMICS: Final[dict[str, Derivation]] = {

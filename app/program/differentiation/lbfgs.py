@@ -11,7 +11,7 @@ from torch import Tensor, optim
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
 
 from app.program.differentiation.gradients import Gradients
-from app.program.differentiation.optimizers import OptimizerValue
+from app.program.differentiation.optimizers import OptimizerValue, written
 from app.program.differentiation.parts import Run, part
 from app.program.function import Branch
 from app.program.reading.source import Refusal
@@ -76,19 +76,10 @@ def _move(
 ) -> None:
     """The step itself: the weights, their gradients and what the optimizer keeps are those after it."""
     tensors = optimizer.tensors()
-    enabled, trace.grad_enabled = trace.grad_enabled, True
-    try:
-        updates = emit("optim.LBFGS", target, args, {}, exact=True)
-        results = [trace.pick(updates, index) for index in range(len(updates.values))]
-    finally:
-        trace.grad_enabled = False
-    try:
-        for index, tensor in enumerate(tensors):
-            trace.write(updates.node.meta["step"], tensor, results[index], complete=True)
-            gradients.assign(tensor, results[len(tensors) + index])
-        optimizer.history = results[2 * len(tensors) :]
-    finally:
-        trace.grad_enabled = enabled
+    others = written(trace, tensors, lambda: emit("optim.LBFGS", target, args, {}, exact=True))
+    for tensor, gradient in zip(tensors, others[: len(tensors)], strict=True):
+        gradients.assign(tensor, gradient)
+    optimizer.history = others[len(tensors) :]
 
 
 def _check_lines(closure: Value) -> None:

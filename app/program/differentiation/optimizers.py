@@ -141,19 +141,27 @@ def _stepped_together(
     states = [optimizer.states[t][1] if count else [None] * width for t in tensors]
     options = tuple((key, value) for key, value in group.items() if key != "params")
     target = fixed(stepped, optimizer.kind, count, options)
+    asked = tensors, [grad for _, grad in pairs], [list(s) for s in states]
+    others = written(trace, tensors, lambda: emit(f"optim.{optimizer.kind}", target, asked, {}))
+    for index, tensor in enumerate(tensors):
+        optimizer.states[tensor] = count + 1, others[index * width : (index + 1) * width]
+
+
+def written(trace: Trace, tensors: Sequence[fx.Node], update: Callable[[], Any]) -> list[Any]:
+    """Writes the first results of a step into these weights, under `no_grad`; derivatives pass through the step itself.
+
+    Returns the other results.
+    """
     enabled, trace.grad_enabled = trace.grad_enabled, True
     try:
-        updates = emit(f"optim.{optimizer.kind}", target, (tensors, [grad for _, grad in pairs], [list(s) for s in states]), {})
+        updates = update()
         results = [trace.pick(updates, index) for index in range(len(updates.values))]
-    finally:
         trace.grad_enabled = False
-    try:
         for index, tensor in enumerate(tensors):
             trace.write(updates.node.meta["step"], tensor, results[index], complete=True)
-            first = len(tensors) + index * width
-            optimizer.states[tensor] = count + 1, results[first : first + width]
     finally:
         trace.grad_enabled = enabled
+    return results[len(tensors) :]
 
 
 def stepped(
