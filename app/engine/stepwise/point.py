@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any, Final, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -18,8 +18,8 @@ from app.catalogue.facts import values
 from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
-from app.program.graph_runner import floating_default, getter
-from app.program.semantics.graph_values import mapped, mapped_nodes
+from app.program.graph_runner import floating_default, getter, keywords_getter
+from app.program.semantics.graph_values import mapped
 
 T = TypeVar("T")
 # One tensor of one node: a node with several outputs has several.
@@ -153,13 +153,23 @@ class Point:
             torch.set_rng_state(state[0])
             for device, own in zip(self._devices, state[1:], strict=True):
                 torch.cuda.set_rng_state(own, device)
+        if self.wide:
+            args, kwargs = _with_wide_dtypes((args, kwargs))
+        return self.target(node)(*args, **kwargs)
+
+    def target(self, node: fx.Node) -> Callable[..., Any]:
+        """What `node` calls here: in float64 its result is widened, and a cast casts to the widest dtype of its kind."""
+        call = cast(Callable[..., Any], node.target)
         if not self.wide:
-            return node.target(*args, **kwargs)  # type: ignore[operator]
-        args, kwargs = _with_wide_dtypes((args, kwargs))
-        cast = values("casts_to").get(name_of(node))
-        if cast is not None and isinstance(args[0], Tensor):
-            return args[0].to(DTYPES[cast])
-        return in_double(node.target(*args, **kwargs))  # type: ignore[operator]
+            return call
+        dtype = DTYPES.get(values("casts_to").get(name_of(node), ""))
+
+        def widened(*args: Any, **kwargs: Any) -> Any:
+            if dtype is not None and isinstance(args[0], Tensor):
+                return args[0].to(dtype)
+            return in_double(call(*args, **kwargs))
+
+        return widened
 
     def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:
         """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises.
@@ -228,48 +238,31 @@ class _Registers:
     """
 
     def __init__(self, point: Point) -> None:
-        self._wide = point.wide
-        self._nodes: tuple[fx.Node, ...] = tuple(point.function.graph.nodes)
-        self._of: dict[fx.Node, int] = {node: k for k, node in enumerate(n for n in self._nodes if n.op == "placeholder")}
+        nodes = list(point.function.graph.nodes)
+        self._of: dict[fx.Node, int] = {node: k for k, node in enumerate(n for n in nodes if n.op == "placeholder")}
         self._arity = len(self._of)
         self._blank: list[Any] = [_NOT_RUN] * self._arity
         self._values = self._blank
-        self._steps = [self._step(node) for node in self._nodes if node.op == "call_function"]
-        self._output = self._nodes[-1].args[0]
+        self._steps = [self._step(point, node) for node in nodes if node.op == "call_function"]
+        self._outputs = getter(nodes[-1].args[0], self._of, self._blank)
 
-    def _step(self, node: fx.Node) -> tuple[Any, ...]:
-        args, kwargs = (
-            (_with_wide_dtypes(node.args), _with_wide_dtypes(node.kwargs)) if self._wide else (node.args, node.kwargs)
-        )
-        if any(_holds_node(argument) for argument in args if not isinstance(argument, fx.Node)):
-            read: Callable[[list[Any]], Any] = partial(self._filled, args)
-        else:
-            read = getter(args, self._of, self._blank)
-        keywords = partial(self._filled, kwargs) if _holds_node(kwargs) else None
-        dtype = values("casts_to").get(name_of(node)) if self._wide else None
+    def _step(self, point: Point, node: fx.Node) -> tuple[Any, ...]:
+        args, kwargs = _with_wide_dtypes((node.args, node.kwargs)) if point.wide else (node.args, node.kwargs)
+        read, keywords = getter(args, self._of, self._blank), keywords_getter(kwargs, self._of)
         self._of[node] = register = len(self._blank)
         self._blank.append(_NOT_RUN)
-        return node, node.target, read, keywords, kwargs, None if dtype is None else DTYPES[dtype], register
-
-    def _filled(self, value: Any, registers: list[Any]) -> Any:
-        return mapped_nodes(value, lambda node: registers[self._of[node]])
+        return node, point.target(node), read, keywords, kwargs, register
 
     def run(self, leaves: Sequence[Tensor], held: Mapping[fx.Node, Any]) -> Sequence[Tensor]:
         """The outputs."""
         self._values = registers = self._blank.copy()
         registers[: self._arity] = leaves
-        for node, target, read, keywords, constants, dtype, register in self._steps:
+        for node, target, read, keywords, constants, register in self._steps:
             if node in held:
                 registers[register] = held[node]
-                continue
-            args = read(registers)
-            if dtype is not None and isinstance(args[0], Tensor):
-                registers[register] = args[0].to(dtype)
-                continue
-            result = target(*args, **(constants if keywords is None else keywords(registers)))
-            registers[register] = in_double(result) if self._wide else result
-        outputs: Sequence[Tensor] = self._filled(self._output, registers)
-        return outputs
+            else:
+                registers[register] = target(*read(registers), **(constants if keywords is None else keywords(registers)))
+        return self._outputs(registers)
 
     def results(self) -> Mapping[fx.Node, Any]:
         """What every step of the last run gave, as far as it came."""
@@ -277,12 +270,6 @@ class _Registers:
 
 
 _NOT_RUN: Final = object()
-
-
-def _holds_node(value: Any) -> bool:
-    seen: list[fx.Node] = []
-    mapped_nodes(value, seen.append)
-    return bool(seen)
 
 
 def _with_wide_dtypes(arguments: Any) -> Any:
