@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from app.catalogue.facts import operations_with
+from app.catalogue.facts import values
 from app.engine.stepwise.point import name_of
 
 Read = Callable[[Tensor, fx.Node], Tensor]
@@ -108,7 +108,7 @@ def taken_for_symmetric(name: str, arguments: tuple[Any, Any]) -> list[Any]:
     that is given (`scale_tril`) is no symmetric matrix.
     """
     args, kwargs = arguments
-    if name in operations_with("reads_triangle", "symmetric"):
+    if name in values("reads_triangle"):
         return [*args, *kwargs.values()]
     matrices: list[Any] = []
     for index, positional, options in distributions(args):

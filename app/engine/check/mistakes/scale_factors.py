@@ -19,8 +19,6 @@ from app.engine.tensors import is_differentiable
 from app.program.semantics.graph_values import mapped
 
 _DEGREE: Final = math.pi / 180  # in radians
-# Sums of something else than the elements of their input: squares, or products with another's.
-_NOT_OF_ALL: Final = frozenset({"norm", "matmul", "einsum"})
 # Two elements that have a factor to four digits have it by no chance: of two that differ otherwise, one pair in ten thousand would.
 _TELLING: Final = 1e-4
 _ALIKE: Final = 0.03  # of a factor: nearer ones are the same where numbers hold two digits, as in bfloat16; chosen
@@ -206,7 +204,7 @@ def _totals(trace: StepTrace) -> Iterator[Factor]:
     """A sum in the program, taken as a mean."""
     for record in trace.records:
         function = name_of(record.node)
-        is_sum = function in operations_with("reduces", "sum") - _NOT_OF_ALL or (
+        is_sum = function in operations_with("reduces", "sum") or (
             function in operations_with("loss") and argument_of(record.node, "reduction", "") == "sum"
         )
         if not is_sum or not record.inputs or not record.outputs[0].numel():
