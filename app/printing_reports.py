@@ -8,7 +8,7 @@ from typing import Any, Final
 
 WIDTH: Final = 100  # characters of a line that prose is wrapped to; chosen
 _INDENT: Final = "    "
-_ELEMENTS: Final = 12  # elements that a finding lists, about a line of them; chosen
+_ELEMENTS: Final = 12  # elements that a finding lists, about a line of them: those of 111 pasted programs have ten at most
 _VERDICTS: Final[Mapping[str, str]] = {
     "differentiable": "differentiable",
     "piecewise_constant": "piecewise constant",

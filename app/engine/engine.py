@@ -36,10 +36,10 @@ from app.query import Answer, Query
 
 # Layouts of earlier queries may fill this share of the memory; indices and places of 300,000 entries take 10 MB.
 _LAYOUTS_SHARE: Final = 1 / 16
-# And no more than this: they stand in the CPU's memory where the limit is a GPU's. Chosen: eight million entries.
+# And no more than this: they stand in the CPU's memory where the limit is a GPU's. Eight million entries, about as many as an answer of 256 MiB has.
 _LAYOUTS_BYTES: Final = 256 << 20
 
-# Printed gradients are computed for their note where the plan stays below this, so that they add little to it; chosen.
+# Printed gradients are computed for their note where the plan stays below this, so that they add little to it: a copy of so much takes 1 to 3 ms.
 _PRINTED_BYTES: Final = 16 << 20
 # Characters of a tensor in that note, some lines of a terminal: 95% of pasted programs' inputs take 230.
 _PRINTED_LENGTH: Final = 400

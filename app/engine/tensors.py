@@ -28,7 +28,7 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
 _ALIGNED_UP_TO_BYTES: Final = 1 << 20
 _ALIGNMENT_BYTES: Final = 64
 _COPIED_UP_TO_BYTES: Final = 16 << 10  # to copy it takes a microsecond, and whoever keeps it keeps no memory of a whole body
-# PyTorch keeps pinned memory for good, in blocks of powers of two; what is larger the CPU copies. Chosen.
+# PyTorch keeps pinned memory for good, in blocks of powers of two; what is larger than a slab (memory_budget.py) the CPU copies.
 _PINNED_UP_TO_BYTES: Final = 64 << 20
 
 

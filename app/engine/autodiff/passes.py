@@ -22,7 +22,7 @@ from app.engine.sparsity.compression import Compression
 _SMALL: Final = 20_000
 # What vmap and its confirmation cost in calls of their own, whatever the size (measured: 0.6 ms, a pass 0.06).
 _APART_AT_MOST: Final = 8
-# Results of passes that are held until their entries are picked: chosen, well below the memory of the smallest worker.
+# Results of passes that are held until their entries are picked: an eighth of a useful worker's memory (memory_budget.py).
 _HELD_BYTES: Final = 64 << 20
 
 # A derivative and, where the function is not holomorphic, the one by the conjugate.

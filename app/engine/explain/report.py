@@ -20,7 +20,7 @@ from app.engine.stepwise.point import REFUSALS, Points, step_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.program.function import Function
 
-# A report lists so many places of elements and says that there are more: a screen full. Chosen.
+# A report lists so many places of elements and says that there are more: a screen full; those of 111 pasted programs list ten at most.
 _ELEMENTS: Final = 50
 
 

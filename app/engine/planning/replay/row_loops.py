@@ -21,12 +21,13 @@ from app.program.graph_runner import GraphRunner
 from app.program.reading.straight_lines import is_straight
 from app.program.resized import Turns
 
-_TEXTS: Final = 1024  # that are remembered: chosen, as of straight lines
+_TEXTS: Final = 1024  # that are remembered: as many as in straight_lines.py
 # The third turn is the pattern of more: the first may begin with something else than what a turn leaves, the second is compared with it, and
 # what all turns take ends with the last.
 _PATTERN: Final = 2
 _TURNS: Final = 4
-# Of all turns together, and expressions that they evaluate: chosen, a quarter and a tenth of what a program may have.
+# Of all turns together, and expressions that they evaluate: a quarter and a tenth of what a program may have, so that whoever comes near to
+# that is read, and refused in its words.
 _STEPS: Final = 500
 _EXPRESSIONS: Final = 20_000
 _SEVERAL: Final = frozenset({"slogdet", "max", "min"})  # operations that may give more than a tensor

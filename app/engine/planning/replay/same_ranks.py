@@ -16,7 +16,7 @@ from app.query import Query, TensorData
 
 # Of all graphs, which the signatures of Preparer mostly share: as many as there.
 _BYTES_LIMIT: Final = 32 << 20
-# Of one text: as many lengths of its loops are kept. Chosen: to look which holds takes some µs.
+# Of one text: as many lengths of its loops are kept. To look which holds takes some 14 µs for each (measured, of a program with ten questions).
 _READINGS: Final = 8
 
 
