@@ -28,14 +28,8 @@ ROOT = Path(__file__).parents[2]
 ALL = tuple(operations().values())
 TAGS = ("pointwise", "reduction", "view", "random", "dynamic_shape")
 COMPOSITES = (
-    "cross_entropy",
-    "grid_sample",
-    "affine_grid",
-    "interpolate",
-    "scaled_dot_product_attention",
-    "normalize",
-    "embedding",
-)
+    "cross_entropy", "grid_sample", "affine_grid", "interpolate", "scaled_dot_product_attention", "normalize", "embedding",
+)  # fmt: skip
 
 
 def test_there_are_at_least_550_operations() -> None:

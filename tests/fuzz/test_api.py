@@ -19,11 +19,9 @@ from app.front.openapi.example_queries import examples
 from tests.server import Server
 
 CHECKS: Final = [
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_headers_conformance,
+    checks.status_code_conformance, checks.content_type_conformance, checks.response_headers_conformance,
     checks.response_schema_conformance,
-]
+]  # fmt: skip
 BROKEN: Final = ("internal", "worker_crashed")
 # The same cases on every run, so that a failure is one of the change at hand.
 SETTINGS: Final = settings(

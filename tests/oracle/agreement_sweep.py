@@ -43,25 +43,19 @@ CUTS: Final = (0j, -1 + 0j, 1 + 0j, 1j, -2 + 1e-12j, 0.3 - 0.4j)
 PASTES: Final = (
     "h = x * 2\ny = h.detach() * w\nloss = (y * x).sum()\nloss.backward()\nprint(x.grad)",
     "p = torch.softmax(x, 0)\nloss = -(w * torch.log(p)).sum()\nloss",
-    "d = x - w\ndist = torch.sqrt((d ** 2).sum())\nloss = dist * 2\nloss",
-    "d = x - x\ndist = d.norm()\ndist + x.sum()",
-    "m = (x > 0).float()\ny = m * x\nz = y + (1 - m) * 0.1 * x\nz.sum()",
-    "i = x.argmax()\ny = x[i]\n(y * w).sum()",
-    "y = x.clone()\ny[y < 0] = 0\nloss = (y * w).sum()\nloss",
-    "q = torch.round(x)\ny = x + (q - x).detach()\n(y ** 2).sum()",
+    "d = x - w\ndist = torch.sqrt((d ** 2).sum())\nloss = dist * 2\nloss", "d = x - x\ndist = d.norm()\ndist + x.sum()",
+    "m = (x > 0).float()\ny = m * x\nz = y + (1 - m) * 0.1 * x\nz.sum()", "i = x.argmax()\ny = x[i]\n(y * w).sum()",
+    "y = x.clone()\ny[y < 0] = 0\nloss = (y * w).sum()\nloss", "q = torch.round(x)\ny = x + (q - x).detach()\n(y ** 2).sum()",
     "mu = x.mean()\nvar = ((x - mu) ** 2).mean()\nz = (x - mu) / torch.sqrt(var + 1e-5)\n(z * w).sum()",
     "mu = x.mean()\nvar = ((x - mu) ** 2).mean()\nz = (x - mu) / torch.sqrt(var)\n(z * w).sum()",
     "a = torch.exp(x)\nb = a / a.sum()\nc = torch.where(b > 0.1, b, torch.zeros_like(b))\nc.sum()",
     "s = torch.zeros(1)\nfor i in range(3):\n    s = s + torch.relu(x[i]) * w[i]\ns.sum()",
     "y = torch.where(x == 0, torch.zeros_like(x), torch.sin(x) / x)\n(y * w).sum()",
-    "y = torch.clamp(x, min=0, max=0)\n(y + x * w).sum()",
-    "n = x / x.norm()\ncos = (n * w / w.norm()).sum()\n1 - cos",
-    "h = torch.tanh(w * x)\nh = h * h.sign()\nh.sum()",
-    "u, s, v = torch.svd(torch.outer(x, w))\ns[0]",
-    "A = torch.diag(x) + torch.outer(w, w)\ntorch.linalg.det(A)",
-    "A = torch.outer(x, x)\ntorch.linalg.det(A) + x.sum()",
+    "y = torch.clamp(x, min=0, max=0)\n(y + x * w).sum()", "n = x / x.norm()\ncos = (n * w / w.norm()).sum()\n1 - cos",
+    "h = torch.tanh(w * x)\nh = h * h.sign()\nh.sum()", "u, s, v = torch.svd(torch.outer(x, w))\ns[0]",
+    "A = torch.diag(x) + torch.outer(w, w)\ntorch.linalg.det(A)", "A = torch.outer(x, x)\ntorch.linalg.det(A) + x.sum()",
     "k = x.floor()\nf = x - k\n(f * w + k).sum()",
-)
+)  # fmt: skip
 
 
 def every() -> Iterator[AskedPoint]:

@@ -35,18 +35,8 @@ DTYPES: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 HALVES: Final = (torch.float16, torch.bfloat16)
 # PyTorch has no kernels of these in half precision, or the formulas have none.
 _WIDE: Final = (
-    "linalg.",
-    "fft.",
-    "det(",
-    "inverse(",
-    "matrix_exp",
-    "quantile",
-    "cdist",
-    "distributions.",
-    "lgamma",
-    "logdet",
-    "bessel",
-)
+    "linalg.", "fft.", "det(", "inverse(", "matrix_exp", "quantile", "cdist", "distributions.", "lgamma", "logdet", "bessel",
+)  # fmt: skip
 _FACTORIES: Final = ("eye(", "ones(")
 _LARGE: Final = 0.1  # a mistake that changes the derivative by less of its largest element may be rounding in half precision
 

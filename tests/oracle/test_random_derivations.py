@@ -19,18 +19,9 @@ from tests.oracle.programs import SIZE, program
 # A hundred of each, ten in a test: about 50 ms each, more where a mistake is looked for.
 GROUPS, TOGETHER = 10, 10
 KINDS = (
-    "float64",
-    "float32",
-    "float32 as plain numbers",
-    "six digits",
-    "four digits",
-    "four digits in float32",
-    "central differences",
-    "eight digits",
-    "seventeen digits",
-    "six decimals",
-    "eight digits of float32",
-)
+    "float64", "float32", "float32 as plain numbers", "six digits", "four digits", "four digits in float32",
+    "central differences", "eight digits", "seventeen digits", "six decimals", "eight digits of float32",
+)  # fmt: skip
 MISTAKES = ("sign", "scale", "zero", "add", "all signs", "factor", "noise")
 # A factor and a sign have names, which are among those that fit; a single element that is off has none.
 NAMES: dict[str, str] = {"all signs": "sign", "factor": "constant_factor"}

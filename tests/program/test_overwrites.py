@@ -11,29 +11,18 @@ from tests.engine.asking import arrays, ask
 
 X = [0.5, 1.25, 2.0]
 PROGRAMS = [
-    "y = x.exp()\ny += 1\ny.sum()",
-    "y = x * 2\ny += 1\ny.sum()",
-    "y = x.exp()\nz = y * y\ny.mul_(2)\n(z + y).sum()",
-    "y = x ** 2\ny[0] = 0\ny.sum()",
-    "y = x.sigmoid()\nr = y[0:2]\nr.zero_()\ny.sum()",
-    "y = x * 1\nz = y ** 2\ny.add_(1)\nz.sum()",
-    "y = x * 1\nz = y + 2\ny.add_(1)\nz.sum()",
-    "y = torch.relu(x)\ny *= 2\ny.sum()",
-    "y = F.relu(x * 2, inplace=True)\ny.sum()",
-    "y = x.clone()\ny.relu_()\ny.sum()",
-    "y = x.tanh().mul_(2)\ny.sum()",
-    "y = x.clone()\ny *= x\ny *= x\ny.sum()",
-    "a = x.sqrt()\na.clamp_(max=1)\na.sum()",
-    "y = x.softmax(0)\ny[y > 0.5] = 0\ny.sum()",
-    "y = x.exp()\ny += 1\n(x * 2).sum()",
-    "w = torch.ones(3)\ny = x * w\nw += 1\ny.sum()",
-    "w = torch.ones(3)\ny = x + w\nw += 1\ny.sum()",
-    "y = x / x.norm()\ny /= y.norm()\ny.sum()",
-    "y = x.clone()\ny /= y.norm()\ny.sum()",
+    "y = x.exp()\ny += 1\ny.sum()", "y = x * 2\ny += 1\ny.sum()", "y = x.exp()\nz = y * y\ny.mul_(2)\n(z + y).sum()",
+    "y = x ** 2\ny[0] = 0\ny.sum()", "y = x.sigmoid()\nr = y[0:2]\nr.zero_()\ny.sum()",
+    "y = x * 1\nz = y ** 2\ny.add_(1)\nz.sum()", "y = x * 1\nz = y + 2\ny.add_(1)\nz.sum()",
+    "y = torch.relu(x)\ny *= 2\ny.sum()", "y = F.relu(x * 2, inplace=True)\ny.sum()", "y = x.clone()\ny.relu_()\ny.sum()",
+    "y = x.tanh().mul_(2)\ny.sum()", "y = x.clone()\ny *= x\ny *= x\ny.sum()", "a = x.sqrt()\na.clamp_(max=1)\na.sum()",
+    "y = x.softmax(0)\ny[y > 0.5] = 0\ny.sum()", "y = x.exp()\ny += 1\n(x * 2).sum()",
+    "w = torch.ones(3)\ny = x * w\nw += 1\ny.sum()", "w = torch.ones(3)\ny = x + w\nw += 1\ny.sum()",
+    "y = x / x.norm()\ny /= y.norm()\ny.sum()", "y = x.clone()\ny /= y.norm()\ny.sum()",
     "y = torch.zeros(3)\ny[0] = x[0]\ny[1] = y[0] * x[1]\ny[2] = y[1] * x[2]\ny.sum()",
     "y = torch.zeros(3)\ny[0] = x[0]\ny[1] = y[0].clone() * x[1]\ny.sum()",
     "y = x.view(1, 3).expand(2, 3).clone()\nz = y @ y.T\ny[0] = 0\nz.sum()",
-]
+]  # fmt: skip
 
 
 def _by_pytorch(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:

@@ -92,22 +92,9 @@ def _one(kind: str, a: Term) -> Term:
 
 
 ONE = [
-    "tanh",
-    "method",
-    "F",
-    "softmax",
-    "sum",
-    "keep",
-    "clamp",
-    "negative",
-    "row",
-    "part",
-    "flip",
-    "maximum",
-    "minimum",
-    "divide",
-    "square",
-]
+    "tanh", "method", "F", "softmax", "sum", "keep", "clamp", "negative", "row", "part", "flip", "maximum", "minimum",
+    "divide", "square",
+]  # fmt: skip
 ONE += ["matrix", "comprehension", "stack", "abs", "cast"]
 
 

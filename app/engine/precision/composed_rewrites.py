@@ -292,15 +292,6 @@ def _of_arc_cosines(node: fx.Node) -> Iterator[Rewrite]:
 
 
 COMPOSED: Final[tuple[Matcher, ...]] = (
-    _of_softmax_by_hand,
-    _of_logarithms_of_sums,
-    _of_variances,
-    _of_hyperbolic_functions,
-    _of_a_root_and_its_base,
-    _of_reciprocals,
-    _of_powers,
-    _of_powers_near_one,
-    _of_fractions_near_one,
-    _of_exponentials_of_logarithms,
-    _of_arc_cosines,
-)
+    _of_softmax_by_hand, _of_logarithms_of_sums, _of_variances, _of_hyperbolic_functions, _of_a_root_and_its_base,
+    _of_reciprocals, _of_powers, _of_powers_near_one, _of_fractions_near_one, _of_exponentials_of_logarithms, _of_arc_cosines,
+)  # fmt: skip

@@ -365,15 +365,6 @@ def _of_length(node: Any) -> Any:
 
 
 IDENTITIES: Final[tuple[Matcher, ...]] = (
-    _of_addition_theorems,
-    _of_products_of_waves,
-    _of_shared_factors,
-    _of_inverses,
-    _of_arguments_near_one,
-    _of_inverse_functions_by_hand,
-    _of_what_cancels,
-    _of_squares_multiplied_out,
-    _of_cosine_distances,
-    _of_tails,
-    _of_spread,
-)
+    _of_addition_theorems, _of_products_of_waves, _of_shared_factors, _of_inverses, _of_arguments_near_one,
+    _of_inverse_functions_by_hand, _of_what_cancels, _of_squares_multiplied_out, _of_cosine_distances, _of_tails, _of_spread,
+)  # fmt: skip

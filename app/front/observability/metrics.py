@@ -20,25 +20,8 @@ from app.pool.pool import Pool
 Labelled = TypeVar("Labelled", CounterMetricFamily, GaugeMetricFamily)
 # Seconds; from a small query to the longest deadline.
 _BUCKETS: Final = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    100.0,
-)
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0,
+)  # fmt: skip
 _BOUNDS: Final = (*map(str, _BUCKETS), "+Inf")
 
 

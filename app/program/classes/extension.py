@@ -27,17 +27,9 @@ from app.program.semantics.values import (
 
 # Methods of modules that a class of the program may have of its own, with `super()` for what PyTorch does.
 _OF_MODULES = (
-    "train",
-    "eval",
-    "parameters",
-    "named_parameters",
-    "state_dict",
-    "to",
-    "load_state_dict",
-    "zero_grad",
-    "apply",
+    "train", "eval", "parameters", "named_parameters", "state_dict", "to", "load_state_dict", "zero_grad", "apply",
     "requires_grad_",
-)
+)  # fmt: skip
 
 _OF_SCALERS = ("unscale_", "update", "load_state_dict")
 

@@ -26,18 +26,8 @@ from app.program.semantics.values import FunctionValue, Method, Named
 
 # Calls that keep or show what they are given, and give nothing.
 _KEEPING: Final = (
-    "append",
-    "extend",
-    "update",
-    "add",
-    "insert",
-    "__setitem__",
-    "copy_",
-    "add_scalar",
-    "info",
-    "debug",
-    "write",
-)
+    "append", "extend", "update", "add", "insert", "__setitem__", "copy_", "add_scalar", "info", "debug", "write",
+)  # fmt: skip
 _OWN: Final = "of_hook"  # marks the steps of which a hook's own is made
 _LIMIT: Final = 64  # hooks of one program, each a function that is read at every backward pass; pasted ones have 2 at most
 

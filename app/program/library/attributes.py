@@ -25,21 +25,10 @@ _INSTEAD: Final[dict[str, str]] = {
     "is_cuda": "All tensors are on the worker's device.", "storage": "Use indexing.", "data_ptr": "Use indexing.", "stride": "Use indexing.",
 }  # fmt: skip
 # Methods that mean nothing here: the tensor itself.
-NOTHING: Final = frozenset(
-    {
-        "requires_grad_",
-        "retain_grad",
-        "cuda",
-        "cpu",
-        "pin_memory",
-        "share_memory_",
-        "coalesce",
-        "rename",
-        "refine_names",
-        "mps",
-        "xpu",
-    }
-)
+NOTHING: Final = frozenset({
+    "requires_grad_", "retain_grad", "cuda", "cpu", "pin_memory", "share_memory_", "coalesce", "rename", "refine_names",
+    "mps", "xpu",
+})  # fmt: skip
 # What `x.type()` calls a tensor.
 _TYPE_NAMES: Final = {
     torch.float64: "Double", torch.float32: "Float", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.int64: "Long", torch.int32: "Int",

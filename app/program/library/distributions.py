@@ -31,16 +31,8 @@ _TRANSFORMS: Final = frozenset(
      "SoftmaxTransform", "SoftplusTransform", "StackTransform", "StickBreakingTransform", "TanhTransform"}
 )  # fmt: skip
 _ANSWERS: Final = (
-    "log_prob",
-    "cdf",
-    "icdf",
-    "entropy",
-    "perplexity",
-    "enumerate_support",
-    "log_abs_det_jacobian",
-    "inv",
-    "forward",
-)
+    "log_prob", "cdf", "icdf", "entropy", "perplexity", "enumerate_support", "log_abs_det_jacobian", "inv", "forward",
+)  # fmt: skip
 _DRAWN: Final = ("sample", "rsample", "sample_n")
 _ATTRIBUTES: Final = frozenset(
     {"mean", "mode", "variance", "stddev", "batch_shape", "event_shape", "loc", "scale", "probs", "logits", "rate", "concentration",

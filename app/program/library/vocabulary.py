@@ -70,40 +70,14 @@ _CONTEXTS: Final = (
 _EXCEPTIONS: Final = ("linalg.LinAlgError", "OutOfMemoryError", "cuda.OutOfMemoryError")
 _DTYPES: Final = {f"np.{name}": dtype for name, dtype in factories.DTYPES.items()}
 _PYTHON: Final = (
-    "isinstance",
-    "getattr",
-    "setattr",
-    "hasattr",
-    "dict",
-    "map",
-    "filter",
-    "divmod",
-    "slice",
-    "str",
-    "type",
-    "object",
-    "super",
-    "callable",
-    "next",
-    "iter",
-    "set",
-    "frozenset",
-    "NoneType",
-    "id",
-    "repr",
-)
+    "isinstance", "getattr", "setattr", "hasattr", "dict", "map", "filter", "divmod", "slice", "str", "type", "object",
+    "super", "callable", "next", "iter", "set", "frozenset", "NoneType", "id", "repr",
+)  # fmt: skip
 # Calls that give what they are given: they change how a program runs, not what it computes.
 SAME: Final = (
-    "jit.script",
-    "jit.trace",
-    "compile",
-    "nn.DataParallel",
-    "nn.parallel.DistributedDataParallel",
-    "jit.freeze",
-    "jit.optimize_for_inference",
-    "typing.cast",
-    "nn.SyncBatchNorm.convert_sync_batchnorm",
-)
+    "jit.script", "jit.trace", "compile", "nn.DataParallel", "nn.parallel.DistributedDataParallel", "jit.freeze",
+    "jit.optimize_for_inference", "typing.cast", "nn.SyncBatchNorm.convert_sync_batchnorm",
+)  # fmt: skip
 _FUNCTIONS: Final = (
     "functools.partial", "functools.reduce", "collections.OrderedDict", "collections.defaultdict", "collections.namedtuple", "namedtuple",
     "itertools.product",

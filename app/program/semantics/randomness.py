@@ -11,13 +11,8 @@ from app.program.reading.source import Refusal
 
 # Calls that seed; on a generator of the program's own the method of that name.
 SEEDING: Final = (
-    "manual_seed",
-    "random.manual_seed",
-    "cuda.manual_seed",
-    "cuda.manual_seed_all",
-    "manual_seed_all",
-    "seed_everything",
-)
+    "manual_seed", "random.manual_seed", "cuda.manual_seed", "cuda.manual_seed_all", "manual_seed_all", "seed_everything",
+)  # fmt: skip
 
 
 @dataclass(slots=True)

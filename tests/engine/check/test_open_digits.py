@@ -11,14 +11,9 @@ from torch import Tensor
 from tests.engine.building import checked, normal, program
 
 PROGRAMS: Final = (
-    "x.var()",
-    "softmax(x, 0)[0]",
-    "(x ** 2).mean()",
-    "logsumexp(x, 0)",
-    "F.layer_norm(x, (6,)).pow(3).sum()",
-    "(x + 10).var()",
-    "x.std() * x.norm()",
-)
+    "x.var()", "softmax(x, 0)[0]", "(x ** 2).mean()", "logsumexp(x, 0)", "F.layer_norm(x, (6,)).pow(3).sum()",
+    "(x + 10).var()", "x.std() * x.norm()",
+)  # fmt: skip
 HALVES: Final = (torch.float16, torch.bfloat16)
 
 

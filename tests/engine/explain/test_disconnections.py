@@ -122,13 +122,9 @@ _UNARY = (
     "floor({a}) + 0.5", "softmax({a}, 0)", "abs({a})", "clamp({a}, -0.5, 0.5)", "log({a} ** 2 + 0.1)",
 )  # fmt: skip
 _BINARY = (
-    "{a} + {b}",
-    "{a} * {b}",
-    "where({a} > {b}, {a}, {b})",
-    "maximum({a}, {b})",
-    "{a} - {b}.detach()",
+    "{a} + {b}", "{a} * {b}", "where({a} > {b}, {a}, {b})", "maximum({a}, {b})", "{a} - {b}.detach()",
     "where({a} > 0, {b}, 0 * {b})",
-)
+)  # fmt: skip
 
 
 @st.composite

@@ -100,19 +100,8 @@ _MOVES: Final = (
 
 
 _SAME: Final = (
-    "detach",
-    "clone",
-    "alias",
-    "_to_copy",
-    "contiguous",
-    "lift_fresh",
-    "to",
-    "view_as",
-    "copy",
-    "positive",
-    "_conj",
-    "real",
-)
+    "detach", "clone", "alias", "_to_copy", "contiguous", "lift_fresh", "to", "view_as", "copy", "positive", "_conj", "real",
+)  # fmt: skip
 
 
 MOVES: Final[dict[str, Rule]] = {

@@ -17,19 +17,10 @@ Rule = Callable[[Call], list[Pattern | None]]
 # Operators whose result is a plain number or truth value: a branch or an index of the program.
 READS_VALUES: Final = frozenset({"_local_scalar_dense", "item", "is_nonzero", "equal", "allclose"})
 # Results that take only shape and dtype from their arguments.
-SHAPE_ALONE: Final = frozenset(
-    {
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-        "new_empty_strided",
-    }
-)
+SHAPE_ALONE: Final = frozenset({
+    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty",
+    "new_empty_strided",
+})  # fmt: skip
 
 
 def zero(call: Call) -> list[Pattern | None]:

@@ -14,36 +14,18 @@ from app.query import Query
 from tests.engine.planning.replay.test_same_ranks import anew, assert_the_same, parts
 
 POINTWISE = [
-    "x + y",
-    "x - y",
-    "x * y",
-    "x / y",
-    "2 + x",
-    "2 - x",
-    "2 * x",
-    "x - 2",
-    "x / 3",
-    "x ** 2",
-    "x.pow(0.5)",
-    "-x",
+    "x + y", "x - y", "x * y", "x / y", "2 + x", "2 - x", "2 * x", "x - 2", "x / 3", "x ** 2", "x.pow(0.5)", "-x",
     "x + x.T.T * 2.5",
-]
+]  # fmt: skip
 ALONE = [
     "torch.tanh(x)", "x.exp()", "F.relu(x)", "F.gelu(x)", "x.sigmoid()", "x.abs().sqrt()", "torch.erf(x)", "x.sum()", "x.mean()", "x.norm()",
     "torch.log1p(x.abs())", "x.sum(dim=0)", "x.sum(1, keepdim=True)", "x.mean((0, 1))", "torch.softmax(x, 0)", "x.log_softmax(dim=-1)",
 ]  # fmt: skip
 PRODUCTS = ["x @ y.T", "x @ y[0]", "x[0] @ y.T", "x[0] @ y[0]", "torch.matmul(x.t(), y)", "F.linear(x, y, x[:, 0])", "x.T @ x"]
 VIEWS = [
-    "x.t()",
-    "x.transpose(0, 1)",
-    "x.unsqueeze(0)",
-    "x[0]",
-    "x[:, 1:]",
-    "x[..., None, -1]",
-    "x.view(len(x), 1, -1)",
-    "x.permute(1, 0)",
-    "x[:, 1:] * 2",
-]
+    "x.t()", "x.transpose(0, 1)", "x.unsqueeze(0)", "x[0]", "x[:, 1:]", "x[..., None, -1]", "x.view(len(x), 1, -1)",
+    "x.permute(1, 0)", "x[:, 1:] * 2",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("expression", POINTWISE + ALONE + PRODUCTS + VIEWS)

@@ -85,14 +85,13 @@ def test_operations_are_the_same_for_other_shapes(part: int) -> None:
 
 
 STRAIGHT = [
-    "return (x @ x.T).tanh().sum()",
-    "p = softmax(x, dim=-1)\nreturn -(p * log(p + 2)).sum()",
+    "return (x @ x.T).tanh().sum()", "p = softmax(x, dim=-1)\nreturn -(p * log(p + 2)).sum()",
     "y = x[1:] - x[:-1] ** 2\nreturn 100 * (y * y).mean(dim=0)",
     "h = F.relu(x @ x.mT - 1.5)\nreturn nn.functional.mse_loss(h, h.mean(dim=0, keepdim=True) + h * 0)",
     "torch.logsumexp(x[..., 0], 0) + torch.max(x)",
     "a = x.unsqueeze(0)\nb = a.transpose(0, 1).squeeze()\nreturn b.norm() + torch.einsum('ij,ij->', x, x)",
     "return torch.where(x > 0, x, x.exp()).flatten()",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", STRAIGHT)
