@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.engine.building import normal
+from tests.oracle.written_out import hot, soft
 
 Formula = Callable[..., Tensor]
 
@@ -25,29 +26,13 @@ class Form:
     wrong: Mapping[str, Formula]
 
 
-def hot(k: Tensor, like: Tensor) -> Tensor:
-    rows: Tensor = torch.eye(like.shape[-1], dtype=like.dtype)[k]
-    return rows
-
-
 def _spd(n: int, seed: int) -> Tensor:
     a = normal(n, n, seed=seed)
     return a @ a.mT / n + torch.eye(n, dtype=torch.float64)
 
 
-def soft(z: Tensor) -> Tensor:
-    e = (z - z.amax(-1, keepdim=True)).exp()
-    return e / e.sum(-1, keepdim=True)
-
-
 def soft_vjp(p: Tensor, g: Tensor) -> Tensor:
     return p * (g - (p * g).sum(-1, keepdim=True))
-
-
-def inv(a: Tensor) -> Tensor:
-    """In the dtype of `a`: LAPACK has no half precision, and a person would widen there too."""
-    inverse: Tensor = torch.linalg.inv(a.double())
-    return inverse.to(a.dtype)
 
 
 def _ln(x: Tensor, c: Tensor, *, mean: bool = True, spread: bool = True) -> Tensor:

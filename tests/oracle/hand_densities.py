@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.engine.building import normal
 from tests.oracle.hand_derivation import Derivation
+from tests.oracle.written_out import below, density
 
 V, U, M = normal(5, seed=61), normal(5, seed=62), normal(5, seed=63)
 POS, SHAPE, RATE = V.abs() + 0.4, U.abs() + 0.7, M.abs() + 0.5
@@ -27,14 +28,6 @@ VOL: Final = torch.tensor([0.2, 0.3, 0.25, 0.4], dtype=torch.float64)
 def digamma(v: Tensor) -> Tensor:
     """Half precision lacks it."""
     return torch.digamma(v.double()).to(v.dtype)
-
-
-def density(v: Tensor) -> Tensor:
-    return (-v * v / 2).exp() / math.sqrt(2 * math.pi)
-
-
-def below(v: Tensor) -> Tensor:
-    return 0.5 * (1 + torch.erf(v / math.sqrt(2)))
 
 
 def _d1(s: Tensor, v: Tensor) -> Tensor:

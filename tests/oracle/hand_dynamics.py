@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.engine.building import normal
 from tests.oracle.hand_derivation import Derivation
+from tests.oracle.written_out import sig
 
 V, U, W = normal(5, seed=71), normal(5, seed=72), normal(5, seed=73)
 POS: Final = V.abs() + 0.4
@@ -31,10 +32,6 @@ def grad(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(f(leaf).sum(), leaf)
     return slope
-
-
-def sig(v: Tensor) -> Tensor:
-    return 1 / (1 + (-v).exp())
 
 
 _LSTM = "i, f, o, g = sigmoid(z[0]), sigmoid(z[1]), sigmoid(z[2]), tanh(z[3])\nreturn (o * tanh(f * c + i * g)).sum()"

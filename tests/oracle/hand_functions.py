@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.engine.building import normal
 from tests.oracle.hand_derivation import Derivation
+from tests.oracle.written_out import below, density, sig
 
 V, U, D = normal(5, seed=5), normal(5, seed=7), normal(5, seed=8)
 POS: Final = V.abs() + 0.3
@@ -17,18 +18,6 @@ UNIT: Final = torch.tanh(V) * 0.8
 M, N = normal(4, 3, seed=9), normal(4, 3, seed=10)
 P: Final = normal(2, seed=11)
 _R: Final = math.sqrt(2 / math.pi)
-
-
-def phi(v: Tensor) -> Tensor:
-    return (-v * v / 2).exp() / math.sqrt(2 * math.pi)
-
-
-def cdf(v: Tensor) -> Tensor:
-    return 0.5 * (1 + torch.erf(v / math.sqrt(2)))
-
-
-def sig(v: Tensor) -> Tensor:
-    return 1 / (1 + (-v).exp())
 
 
 def back(v: Tensor) -> Tensor:
@@ -123,16 +112,16 @@ def _newton(v: Tensor) -> Tensor:
 S: Final = torch.tensor([92.0, 100.0, 121.0], dtype=torch.float64)
 HALF: Final = torch.sigmoid(V)
 FUNCTIONS: Final[dict[str, Derivation]] = {
-    "gelu erf": Derivation("(F.gelu(v) * u).sum()", {"v": V, "u": U}, "v", lambda v, u: u * (cdf(v) + v * phi(v)), {
-        "no x phi": (lambda v, u: u * cdf(v), "wrong_rule"),
-        "no cdf": (lambda v, u: u * v * phi(v), "?"),
-        "forward": (lambda v, u: u * v * cdf(v), "? wrong_rule"),
+    "gelu erf": Derivation("(F.gelu(v) * u).sum()", {"v": V, "u": U}, "v", lambda v, u: u * (below(v) + v * density(v)), {
+        "no x phi": (lambda v, u: u * below(v), "wrong_rule"),
+        "no cdf": (lambda v, u: u * v * density(v), "?"),
+        "forward": (lambda v, u: u * v * below(v), "? wrong_rule"),
         "tanh one": (lambda v, u: u * _gelu_tanh(v) * 1.0, "? wrong_rule"),
-        "no u": (lambda v, u: cdf(v) + v * phi(v), "missing_term missing_factor wrong_rule ?"),
+        "no u": (lambda v, u: below(v) + v * density(v), "missing_term missing_factor wrong_rule ?"),
     }),
     "gelu tanh": Derivation("F.gelu(v, approximate='tanh').sum()", {"v": V}, "v", _gelu_tanh, {
         "cube": (_gelu_tanh_wrong, "? wrong_rule"),
-        "erf": (lambda v: cdf(v) + v * phi(v), "? wrong_rule"),
+        "erf": (lambda v: below(v) + v * density(v), "? wrong_rule"),
         "gate": (lambda v: 0.5 * (1 + torch.tanh(_R * (v + 0.044715 * v**3))), "? wrong_rule"),
     }),
     "gelu written out": Derivation(
@@ -545,10 +534,10 @@ FUNCTIONS: Final[dict[str, Derivation]] = {
         "unit": (lambda m: m / m.norm(dim=1, keepdim=True), "? missing_activation_derivative"),
     }),
     "delta": Derivation("t = 0.2449489742783178\nd = (log(s / 100) + 0.06) / t\nreturn (s * special.ndtr(d) - 97.04455335485082 * special.ndtr(d - t)).sum()",
-        {"s": S}, "s", lambda s: cdf(_black_scholes(s)[0]), {
-        "d2": (lambda s: cdf(_black_scholes(s)[1]), "?"),
-        "put": (lambda s: cdf(_black_scholes(s)[0]) - 1, "?"),
-        "density": (lambda s: phi(_black_scholes(s)[0]), "?"),
+        {"s": S}, "s", lambda s: below(_black_scholes(s)[0]), {
+        "d2": (lambda s: below(_black_scholes(s)[1]), "?"),
+        "put": (lambda s: below(_black_scholes(s)[0]) - 1, "?"),
+        "density": (lambda s: density(_black_scholes(s)[0]), "?"),
     }),
     "logistic map": Derivation("x = v\nfor k in range(3):\n    x = 3.2 * x * (1 - x)\nreturn x.sum()", {"v": HALF}, "v", _logistic_map, {
         "one step": (lambda v: 3.2 * (1 - 2 * v), "?"),

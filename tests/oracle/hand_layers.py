@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.engine.building import normal
 from tests.oracle.hand_derivation import Derivation
+from tests.oracle.written_out import sig, soft
 
 X, C = normal(5, 4, seed=51), normal(5, 4, seed=52)
 G, H = normal(4, seed=53), normal(4, seed=54)
@@ -26,15 +27,6 @@ CELL, HID = normal(3, seed=80), normal(3, seed=81)
 GATES: Final = normal(12, seed=82)
 REC: Final = normal(3, 3, seed=83) * 0.5
 STEPS: Final = normal(3, 3, seed=84)
-
-
-def sig(v: Tensor) -> Tensor:
-    return 1 / (1 + (-v).exp())
-
-
-def soft(z: Tensor, axis: int = -1) -> Tensor:
-    e = (z - z.amax(axis, keepdim=True)).exp()
-    return e / e.sum(axis, keepdim=True)
 
 
 def _normed(x: Tensor, axes: tuple[int, ...], eps: float = 1e-5) -> tuple[Tensor, Tensor]:

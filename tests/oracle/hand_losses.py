@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.engine.building import normal
 from tests.oracle.hand_derivation import Derivation
+from tests.oracle.written_out import hot, sig, soft
 
 X, Y, W = normal(6, 4, seed=31), normal(6, 3, seed=32), normal(4, 3, seed=33)
 A, Q = normal(3, 3, seed=34), normal(6, 3, seed=35)
@@ -21,20 +22,6 @@ SIDE: Final = 2 * B - 1
 CLASS: Final = torch.tensor([0.5, 2.0, 1.5], dtype=torch.float64)
 MAP: Final = normal(2, 3, 4, seed=39)
 MAP_K: Final = torch.tensor([[0, 2, 1, 1], [2, 2, 0, 1]])
-
-
-def sig(v: Tensor) -> Tensor:
-    return 1 / (1 + (-v).exp())
-
-
-def soft(z: Tensor, axis: int = -1) -> Tensor:
-    e = (z - z.amax(axis, keepdim=True)).exp()
-    return e / e.sum(axis, keepdim=True)
-
-
-def hot(k: Tensor, z: Tensor) -> Tensor:
-    rows: Tensor = torch.eye(z.shape[-1], dtype=z.dtype)[k]
-    return rows
 
 
 def wide(function: object, *tensors: Tensor) -> Tensor:

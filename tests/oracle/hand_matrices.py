@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.engine.building import normal
 from tests.oracle.hand_derivation import Derivation
+from tests.oracle.written_out import inv, sig, soft
 
 A, B = normal(3, 3, seed=101) + 2 * torch.eye(3, dtype=torch.float64), normal(3, 3, seed=102)
 S: Final = B @ B.T / 3 + torch.eye(3, dtype=torch.float64)
@@ -22,23 +23,9 @@ Z, ZW = torch.complex(normal(3, seed=112), normal(3, seed=113)), torch.complex(n
 LABELS: Final = torch.tensor([1.0, 0, 1, 1, 0, 0], dtype=torch.float64)
 
 
-def inv(a: Tensor) -> Tensor:
-    inverse: Tensor = torch.linalg.inv(a.double())
-    return inverse.to(a.dtype)
-
-
 def det(a: Tensor) -> Tensor:
     value: Tensor = torch.linalg.det(a.double())
     return value.to(a.dtype)
-
-
-def sig(v: Tensor) -> Tensor:
-    return 1 / (1 + (-v).exp())
-
-
-def soft(v: Tensor) -> Tensor:
-    e = (v - v.max()).exp()
-    return e / e.sum()
 
 
 def _eye(v: Tensor) -> Tensor:

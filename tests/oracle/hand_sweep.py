@@ -18,6 +18,7 @@ from tests.oracle.hand_functions import FUNCTIONS
 from tests.oracle.hand_layers import LAYERS
 from tests.oracle.hand_losses import LOSSES
 from tests.oracle.hand_matrices import MATRICES
+from tests.oracle.written_out import as_dtype
 
 DERIVATIONS: Final[dict[str, Derivation]] = {
     f"{kind}: {title}": one
@@ -39,13 +40,6 @@ _WIDE: Final = (
 )  # fmt: skip
 _FACTORIES: Final = ("eye(", "ones(")
 _LARGE: Final = 0.1  # a mistake that changes the derivative by less of its largest element may be rounding in half precision
-
-
-def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floating tensors in this dtype, complex ones in its kin; others as they are."""
-    if tensor.is_complex():
-        return tensor.to(torch.complex64 if dtype == torch.float32 else torch.complex128)
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def possible(one: Derivation, dtype: torch.dtype) -> bool:
