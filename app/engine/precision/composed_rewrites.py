@@ -22,6 +22,7 @@ from app.engine.precision.shapes import (
     factors,
     is_call,
     number,
+    rank,
     ratio,
     same,
     square,
@@ -46,7 +47,7 @@ def _of_softmax_by_hand(node: fx.Node) -> Iterator[Rewrite]:
         w = call(total.args[0], "exp") if is_call(total, "sum") else None
         if z is not None and w is not None and same(z, w):
             dims, keepdim = axes_of(total)
-            axis = dims if isinstance(dims, int) and keepdim else 0 if dims is None and _rank(z) == 1 else None
+            axis = dims if isinstance(dims, int) and keepdim else 0 if dims is None and rank(z) == 1 else None
             if axis is not None:
                 yield Rewrite(node, (z,), lambda x: torch.log_softmax(x, axis), f"log_softmax({{0}}, dim={axis!r})")
     for name, base in (("log2", 2), ("log10", 10)):
@@ -59,11 +60,6 @@ def _of_softmax_by_hand(node: fx.Node) -> Iterator[Rewrite]:
                 lambda z, by=by: torch.log_softmax(z, dims) / by,
                 f"log_softmax({{0}}, dim={dims!r}) / {by}",
             )
-
-
-def _rank(node: Any) -> int:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return value.dim() if isinstance(value, Tensor) else 1
 
 
 def _of_logarithms_of_sums(node: fx.Node) -> Iterator[Rewrite]:
@@ -85,7 +81,7 @@ def _of_logarithms_of_sums(node: fx.Node) -> Iterator[Rewrite]:
             else:
                 yield Rewrite(node, (z,), lambda x: _F.logsigmoid(-x), "nn.functional.logsigmoid(-{0})")
     if is_call(inner, "mean") and (z := call(inner.args[0], "exp")) is not None and axes_of(inner)[0] is None:
-        count, axes = _elements(z), tuple(range(_rank(z)))
+        count, axes = _elements(z), tuple(range(rank(z)))
         if count:
             yield Rewrite(
                 node,

@@ -23,6 +23,7 @@ from app.engine.precision.shapes import (
     factors,
     is_call,
     number,
+    rank,
     ratio,
     same,
     square,
@@ -57,7 +58,7 @@ def _of_exponentials(node: fx.Node) -> Iterator[Rewrite]:
         return
     if is_call(inner, "sum") and (z := call(inner.args[0], "exp")) is not None:
         dims, keepdim = axes_of(inner)
-        axes = tuple(range(_rank(z))) if dims is None else dims
+        axes = tuple(range(rank(z))) if dims is None else dims
         text = f"logsumexp({{0}}, dim={axes!r}" + (", keepdim=True)" if keepdim else ")")
         yield Rewrite(node, (z,), lambda x: torch.logsumexp(x, axes, keepdim), text)
     for a, b in terms(inner):
@@ -219,9 +220,9 @@ def _of_ratios(node: fx.Node) -> Iterator[Rewrite]:
     z = call(top, "exp")
     if z is not None and is_call(bottom, "sum") and (w := call(bottom.args[0], "exp")) is not None and same(z, w):
         dims, keepdim = axes_of(bottom)
-        if isinstance(dims, int) and (keepdim or _rank(z) == 1):
+        if isinstance(dims, int) and (keepdim or rank(z) == 1):
             yield Rewrite(node, (z,), lambda x: torch.softmax(x, dims), f"softmax({{0}}, dim={dims!r})")
-        elif dims is None and _rank(z) == 1:
+        elif dims is None and rank(z) == 1:
             yield Rewrite(node, (z,), lambda x: torch.softmax(x, 0), "softmax({0}, dim=0)")
     if number(top) == 1:
         for one, other in terms(bottom):
@@ -325,11 +326,6 @@ def _third(product: Any, a: Any) -> Any:
             if len(rest) == 1 and len(members) == 3:
                 return rest[0]
     return None
-
-
-def _rank(node: Any) -> int:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return value.dim() if isinstance(value, Tensor) else 1
 
 
 MATCHERS: Final[tuple[Matcher, ...]] = (

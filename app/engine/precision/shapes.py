@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from app.engine.stepwise.point import argument_of, name_of
 
@@ -21,6 +21,12 @@ def call(node: Any, name: str) -> Any:
 
 def number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def rank(node: Any) -> int:
+    """How many axes its value has; 1 where that is not known."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value.dim() if isinstance(value, Tensor) else 1
 
 
 def same(a: Any, b: Any) -> bool:

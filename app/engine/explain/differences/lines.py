@@ -124,7 +124,7 @@ class Lines:
             reach: how many times `direction` is as large as the other elements, or as 1.
         """
         gradient = self.gradient(name)
-        ours = 0.0 if gradient is None else _real((gradient.conj() * direction)[direction != 0].sum())
+        ours = 0.0 if gradient is None else float((gradient.conj() * direction)[direction != 0].sum().real)
         rise = self._rise(name, direction)
         noise, terms, size = self._noise(name, direction)
         floor = _NEGLIGIBLE * size / max(reach, 1.0)
@@ -179,7 +179,7 @@ class Lines:
                     return math.nan
                 moved = torch.where(output == base, 0, output - base)
                 finite = torch.isfinite(base)  # what is not finite at the point is another finding
-                total += _real((self._weights[ref].conj() * moved)[finite].sum())
+                total += float((self._weights[ref].conj() * moved)[finite].sum().real)
             return total
 
         return rise
@@ -244,10 +244,6 @@ def _written_behind(graph: fx.Graph) -> set[fx.Node]:
         elif node in behind and node.target is not torch.Tensor.detach:
             behind.update(node.all_input_nodes)
     return behind
-
-
-def _real(number: Tensor) -> float:
-    return float(number.real if number.is_complex() else number)
 
 
 def _power_of_two(size: float) -> float:

@@ -31,7 +31,7 @@ def _is_wrong(trace: StepTrace, record: StepRecord, number: int) -> bool:
     ]
     rows = step_vjp(record, cotangents)
     moves = {j: _direction(t, 40 * number + j) for j, t in enumerate(record.inputs) if rows[j] is not None}
-    ours = sum(_real((row.conj() * moves[j]).sum()) for j, row in enumerate(rows) if row is not None)
+    ours = sum(float((row.conj() * moves[j]).sum().real) for j, row in enumerate(rows) if row is not None)
     inputs = [tensor.detach() for tensor in record.inputs]
     noise = sum(
         torch.finfo(o.dtype).eps * float((c * o.detach()).abs().sum())
@@ -50,7 +50,7 @@ def _is_wrong(trace: StepTrace, record: StepRecord, number: int) -> bool:
             if cotangent is not None:
                 if output.shape != base.shape:
                     return math.nan
-                total += _real((cotangent.conj() * (output - base.detach())).sum())
+                total += float((cotangent.conj() * (output - base.detach())).sum().real)
         return total
 
     return math.isfinite(ours) and sides(rise, 4 * noise, _STEPS).agree(ours) is False
@@ -61,7 +61,3 @@ def _direction(tensor: Tensor, number: int) -> Tensor:
     scale = scale_of(tensor).clamp(min=torch.finfo(tensor.dtype).tiny)
     turn = random_like(tensor, number)
     return (torch.exp2(torch.floor(torch.log2(scale))) * (turn / turn.abs())).to(tensor.dtype)
-
-
-def _real(number: Tensor) -> float:
-    return float(number.real if number.is_complex() else number)

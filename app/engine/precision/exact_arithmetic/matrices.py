@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from torch import Tensor
 
-from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, Rule, as_numbers, divided, scalar
+from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, Rule, as_numbers, divided, log, scalar
 
 
 def _matmul(func: Any, result: Any, a: Any, b: Any, *_: Any, **__: Any) -> Numbers:
@@ -42,11 +42,7 @@ def _det(func: Any, result: Any, a: Any) -> Any:
 def _slogdet(func: Any, result: Any, a: Any) -> Any:
     lu = _like(result[2], _numbers_of_both(a), result[3])
     sizes = np.abs(np.diagonal(lu, axis1=-2, axis2=-1))
-    return None, np.asarray(np.sum(np.frompyfunc(_log, 1, 1)(sizes), axis=-1), dtype=object), lu
-
-
-def _log(size: Any) -> Any:
-    return -MP.inf if size == 0 else MP.log(size)
+    return None, np.asarray(np.sum(np.frompyfunc(log, 1, 1)(sizes), axis=-1), dtype=object), lu
 
 
 def _exponential(func: Any, result: Any, a: Any) -> Numbers:

@@ -50,6 +50,10 @@ def scalar(x: Any) -> Any:
     return MP.mpf(x) if isinstance(x, int | float) else x
 
 
+def log(x: Any) -> Any:
+    return -MP.inf if x == 0 else MP.log(x)
+
+
 def as_numbers(x: Any) -> Any:
     """The exact numbers of any argument: those that it carries, or its own."""
     if isinstance(x, Carrier):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, Rule, as_numbers, divided, guarded, plain, scalar
+from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, Rule, as_numbers, divided, guarded, log, plain, scalar
 
 # Bits before the point beyond which these would take minutes: exp(1e700000) within a sigmoid, the series of a Bessel function, 1.5 to the
 # power of a number that has ten thousand digits. Float64 has 1,024.
@@ -43,10 +43,6 @@ def _polygamma(n: Any, x: Any) -> Any:
     return MP.polygamma(int(n), x)
 
 
-def _log(x: Any) -> Any:
-    return -MP.inf if x == 0 else MP.log(x)
-
-
 def _log1p(x: Any) -> Any:
     # mpmath's own log1p keeps the digits of a small x.
     return -MP.inf if x == -1 else MP.log1p(x)
@@ -74,17 +70,17 @@ def _ndtr(x: Any) -> Any:
 
 
 def _xlogy(x: Any, y: Any) -> Any:
-    return MP.mpf(0) if x == 0 else x * _log(y)
+    return MP.mpf(0) if x == 0 else x * log(y)
 
 
 _UNARY: Final[dict[str, Callable[[Any], Any]]] = {
     "neg": operator.neg, "abs": abs, "exp": MP.exp, "exp2": lambda x: MP.mpf(2) ** x, "expm1": MP.expm1, "special_expm1": MP.expm1,
-    "log": _log, "log2": lambda x: _log(x) / MP.log(2), "log10": lambda x: _log(x) / MP.log(10), "log1p": _log1p,
+    "log": log, "log2": lambda x: log(x) / MP.log(2), "log10": lambda x: log(x) / MP.log(10), "log1p": _log1p,
     "sqrt": MP.sqrt, "rsqrt": lambda x: divided(MP.mpf(1), MP.sqrt(x)), "reciprocal": lambda x: divided(MP.mpf(1), x),
     "sin": MP.sin, "cos": MP.cos, "tan": MP.tan, "asin": MP.asin, "acos": MP.acos, "atan": MP.atan,
     "sinh": MP.sinh, "cosh": MP.cosh, "tanh": MP.tanh, "asinh": MP.asinh, "acosh": MP.acosh, "atanh": MP.atanh,
     "sigmoid": _sigmoid, "erf": MP.erf, "erfc": MP.erfc, "erfinv": MP.erfinv, "lgamma": lambda x: MP.re(MP.loggamma(x)), "digamma": MP.digamma,
-    "special_ndtr": _ndtr, "special_log_ndtr": lambda x: _log(_ndtr(x)), "special_i0": lambda x: MP.besseli(0, x),
+    "special_ndtr": _ndtr, "special_log_ndtr": lambda x: log(_ndtr(x)), "special_i0": lambda x: MP.besseli(0, x),
     "i0": lambda x: MP.besseli(0, x), "special_i1": lambda x: MP.besseli(1, x), "special_erfcx": lambda x: MP.exp(x * x) * MP.erfc(x),
     "special_entr": lambda x: -_xlogy(x, x), "sign": _sign, "sgn": _sign, "floor": MP.floor, "ceil": MP.ceil,
     "trunc": lambda x: MP.floor(x) if x >= 0 else MP.ceil(x), "round": MP.nint, "relu": lambda x: max(x, MP.mpf(0)),
