@@ -58,7 +58,7 @@ class Investigation:
                 blame = self.of_value(steepest)
                 if blame is not None:
                     return blame
-            return Blame(record.node, self._backward_reason(record, leaf, share))
+            return Blame(record.node, self._backward_reason(leaf, share))
         return None
 
     def of_value(self, ref: Ref) -> Blame | None:
@@ -142,7 +142,7 @@ class Investigation:
             f"It magnifies the rounding of what it is given ({dtype_name(self._dtype)} keeps {self._whole:.1f} digits): {went}."
         )
 
-    def _backward_reason(self, record: StepRecord, leaf: Ref, digits: float) -> str:
+    def _backward_reason(self, leaf: Ref, digits: float) -> str:
         values, reference = self._run.cotangents[leaf], self._reference.cotangents[leaf]
         if not np.isfinite(values).all() and _all_finite(reference):
             most = largest(reference)

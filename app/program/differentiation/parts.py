@@ -134,9 +134,7 @@ class Gradient:
     run: Run
     __name__: ClassVar[str] = "gradient"
 
-    def __call__(
-        self, inputs: list[Tensor], free: list[Tensor], cotangents: list[Tensor] | None, ones: bool = True
-    ) -> tuple[Tensor, ...]:
+    def __call__(self, inputs: list[Tensor], free: list[Tensor], cotangents: list[Tensor] | None) -> tuple[Tensor, ...]:
         outputs, vjp, *_ = torch.func.vjp(lambda *xs: self.run(*xs, *free), *inputs)
         if cotangents is None:
             cotangents = [torch.ones_like(output) for output in outputs]

@@ -228,25 +228,20 @@ class Transforms:
 
     # `torch.autograd.functional`, whose results are cut off unless `create_graph=True`.
 
-    def _taken(self, emit: Emit, args: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...], bool]:
-        function, inputs = args[0], args[1]
-        is_tuple = isinstance(inputs, tuple | list)
-        return function, tuple(inputs) if is_tuple else (inputs,), is_tuple
-
     def _loose(self, emit: Emit, value: Value, kwargs: Mapping[str, Value]) -> Value:
         if kwargs.get("create_graph"):
             return value
         return nesting.each(value, lambda node: emit("detach", torch.Tensor.detach, (node,), {}))
 
     def _jacobian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, is_tuple = self._taken(emit, args)
+        function, primals, is_tuple = _taken(args)
         own, inputs = self._begun(emit, primals)
         result = self._invoke(function, own, {})
         rows = [tuple(row) if is_tuple else row[0] for row in self._blocks(emit, "jacrev", inputs, self._ended(result))]
         return self._loose(emit, nesting.rebuilt(result, iter(rows)), kwargs)
 
     def _hessian(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, is_tuple = self._taken(emit, args)
+        function, primals, is_tuple = _taken(args)
         own, inputs = self._begun(emit, primals)
         result = self._invoke(function, own, {})
         if not is_tensor(result) or not example(result).is_single():
@@ -255,7 +250,7 @@ class Transforms:
         return self._loose(emit, tuple(map(tuple, rows)) if is_tuple else rows[0][0], kwargs)
 
     def _old_vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, is_tuple = self._taken(emit, args)
+        function, primals, is_tuple = _taken(args)
         result, vjp = self._vjp(emit, (function, *primals), {})
         weights = args[2] if len(args) > 2 else kwargs.get("v")
         if weights is None:
@@ -264,13 +259,13 @@ class Transforms:
         return self._loose(emit, (result, gradients if is_tuple else gradients[0]), kwargs)
 
     def _old_jvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, _ = self._taken(emit, args)
+        function, primals, _ = _taken(args)
         tangents = args[2] if len(args) > 2 else kwargs.get("v")
         result = self._jvp(emit, (function, primals, tangents if isinstance(tangents, tuple | list) else (tangents,)), {})
         return self._loose(emit, result, kwargs)
 
     def _hvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, is_tuple = self._taken(emit, args)
+        function, primals, is_tuple = _taken(args)
         direction = args[2] if len(args) > 2 else kwargs.get("v")
         own, inputs = self._begun(emit, primals)
         result = self._invoke(function, own, {})
@@ -363,3 +358,10 @@ class Transforms:
         finally:
             for name, node in before.items():
                 weights[name].node = node
+
+
+def _taken(args: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...], bool]:
+    """A function, what it is differentiated by, and whether that is a tuple."""
+    function, inputs = args[0], args[1]
+    is_tuple = isinstance(inputs, tuple | list)
+    return function, tuple(inputs) if is_tuple else (inputs,), is_tuple

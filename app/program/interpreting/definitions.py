@@ -167,7 +167,7 @@ class Definitions:
         if kind.fields is not None:
             self._limit(statement, kind)
         if kind.builtin in ENUMS:
-            object.__setattr__(kind, "members", enumerated(kind, bases, reader.trace.budget.spend))
+            object.__setattr__(kind, "members", enumerated(kind, reader.trace.budget.spend))
         value: Value = kind
         for decorator in reversed(around):
             value = self._decorated(decorator, value)
@@ -212,7 +212,7 @@ def is_abstract(path: str | None) -> bool:
     return path is not None and path.rpartition(".")[2] == "ABCMeta"
 
 
-def enumerated(kind: ClassValue, bases: Sequence[ClassValue], spend: Callable[[int], None]) -> dict[str, Instance]:
+def enumerated(kind: ClassValue, spend: Callable[[int], None]) -> dict[str, Instance]:
     """The members of an `Enum`, which take the places of their values among the class's attributes."""
     members: dict[str, Instance] = {}
     count = 0

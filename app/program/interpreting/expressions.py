@@ -202,7 +202,7 @@ class Reader(Displays):
                     self._seeded(node, dotted)
                 return self.leave_out(node, dotted, quiet.value)
             if dotted == "super" or (dotted.endswith(".Module.__init__") and node.args):  # `nn.Module.__init__(self)`
-                return self.super_of(node) if dotted == "super" else None
+                return self.super_of() if dotted == "super" else None
             if dotted in ("getattr", "hasattr"):
                 return self.read(self.asked(dotted, node, self.arguments(node)[0]))
             # What cannot be called is reported before what stands in it.

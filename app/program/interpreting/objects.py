@@ -331,7 +331,7 @@ class Objects(Members):
             return containers.called(instance, lambda part, part_args: self.invoke(node, part, part_args, {}), args)
         raise Refusal(f"`{instance.kind.name}` has no `forward`.", "Give the class `def forward(self, x): …`.")
 
-    def super_of(self, node: ast.Call) -> Super:
+    def super_of(self) -> Super:
         """`super()`, or `super(Net, self)`, inside a method."""
         instance = self.scope.get("self")
         running = self.stack[-1] if self.stack else None

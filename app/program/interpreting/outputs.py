@@ -150,10 +150,10 @@ def _nameless(last: ast.stmt) -> ast.expr:
 def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     """A function of the program on the inputs and parameters of its arguments' names."""
     if isinstance(function, ClassValue) and function.custom:
-        arguments = _arguments_of(reader, last, function.find("forward"), instance=function.find("setup_context") is MISSING)
+        arguments = _arguments_of(reader, function.find("forward"), instance=function.find("setup_context") is MISSING)
         return reader.located(last, lambda: reader.method(last, function, "apply", tuple(arguments.values()), {}))
     if isinstance(function, ClassValue):
-        function = reader.invoke(last, function, (), _arguments_of(reader, last, function.find("__init__"), instance=True))
+        function = reader.invoke(last, function, (), _arguments_of(reader, function.find("__init__"), instance=True))
     if isinstance(function, LayerValue):
         return reader.invoke(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
     forward = (
@@ -161,11 +161,11 @@ def _called(reader: Reader, last: ast.stmt, function: Value) -> Value:
     )
     if not isinstance(forward, FunctionValue):
         return reader.invoke(last, function, tuple(reader.scope[name] for name in reader.tensors), {})
-    arguments = _arguments_of(reader, last, forward, instance=isinstance(function, Instance))
+    arguments = _arguments_of(reader, forward, instance=isinstance(function, Instance))
     return reader.located(last, lambda: reader.invoke(last, function, (), arguments))
 
 
-def _arguments_of(reader: Reader, last: ast.stmt, function: Any, *, instance: bool) -> dict[str, Value]:
+def _arguments_of(reader: Reader, function: Any, *, instance: bool) -> dict[str, Value]:
     if not isinstance(function, FunctionValue):
         return {}
     spec = function.node.args

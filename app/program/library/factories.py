@@ -172,7 +172,7 @@ def new_tensor(
     if device is not None and device.type != "cpu":
         keywords["device"] = device
     if real and name != "tensor":
-        _check_size(name, emit, factory, args, keywords)
+        _check_size(name, factory, args, keywords)
     return emit(name, factory.make, args, keywords, random=factory.random)
 
 
@@ -223,7 +223,7 @@ def _check_plain(name: str, values: tuple[Value, ...]) -> None:
             )
 
 
-def _check_size(name: str, emit: Emit, factory: Factory, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+def _check_size(name: str, factory: Factory, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     try:
         with aside():
             plain, named = sizes.plain((args, keywords))
