@@ -1,343 +1,195 @@
-"""Better formulas for what loses digits: shapes of a few steps, what to write instead, and how to compute it.
+"""Better formulas for what loses digits: what a step is, in the language of patterns.py, and what to write instead.
 
-Sources: N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., chapters 1 and 27; W. Kahan's expm1 and log1p;
-PyTorch's own fused functions. None is recommended by its shape alone: the report tries each and keeps what proves better.
+Sources: N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., chapters 1 and 27; W. Kahan's expm1 and log1p, and "Branch
+cuts for complex elementary functions" (1987); M. Abramowitz and I. Stegun, "Handbook of Mathematical Functions", 4.3.34 to 4.3.37, 4.4.34 and
+4.6.20 to 4.6.22; PyTorch's own fused functions. None is recommended by its shape alone: the report tries each and keeps what proves better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from functools import cache, lru_cache
+from typing import Final
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
-from app.engine.precision.composed_rewrites import COMPOSED
+from app.engine.precision import written_rewrites as written
 from app.engine.precision.formula import Matcher, Rewrite
-from app.engine.precision.identity_rewrites import IDENTITIES
-from app.engine.precision.shapes import (
-    axes_of,
-    call,
-    difference,
-    exp_minus,
-    factors,
-    is_call,
-    number,
-    rank,
-    ratio,
-    same,
-    square,
-    terms,
-    under_root,
-)
+from app.engine.precision.patterns import Formula
+from app.engine.stepwise.point import name_of
 
-_F: Final = torch.nn.functional
+_OPERATIONS_KNOWN: Final = 1024  # names of steps, twice as many as the catalogue has
+# A formula; several of which the first that fits is taken; or what no formula says.
+_Entry = str | tuple[str, ...] | Matcher
+
+FORMULAS: Final[tuple[_Entry, ...]] = (
+    # Softmax and sums of exponentials.
+    written.of_softmax,
+    written.of_log_sums,
+    "log(exp(x) + exp(y)) → logaddexp(x, y)",
+    ("log(1 + exp(x)) → nn.functional.softplus(x, threshold=40.0)", "log(1 + x) → log1p(x)"),
+    ("log(1 - sigmoid(x)) → nn.functional.logsigmoid(-x)", "log(1 - exp(x)) → log(-expm1(x))", "log(1 - x) → log1p(-x)"),
+    # Logarithms.
+    "log(sigmoid(x)) → nn.functional.logsigmoid(x)",
+    "log(ndtr(x)) → special.log_ndtr(x)",
+    written.of_log_products,
+    "log(exp(x)) → x",
+    "log(cosh(x)) → logaddexp(x, -x) - 0.6931471805599453",
+    "log(det(x)) → logdet(x)",
+    "log(x / y) → log(x) - log(y)",
+    # Differences.
+    "exp(x) - 1 → expm1(x)",
+    "1 - cos(x) → 2 * sin(x / 2) ** 2",
+    "1 - erf(x) → erfc(x)",
+    "1 - sigmoid(x) → sigmoid(-x)",
+    "1 - exp(x) → -expm1(x)",
+    "1 - ndtr(x) → special.ndtr(-x)",
+    "1 - tanh(x) ** 2 → cosh(x) ** -2",
+    "1 - cos(x) ** 2 → sin(x) ** 2",
+    "1 - sin(x) ** 2 → cos(x) ** 2",
+    "1 - tanh(x) → 2 * sigmoid(-2 * x)",
+    "x ** 2 - y ** 2 → (x - y) * (x + y)",
+    "1 - x ** 2 → (1 - x) * (1 + x)",
+    written.of_mean_squares,
+    "sum(x ** 2) - sum(x) ** 2 / n → ((x - x.mean()) ** 2).sum()",
+    ("(s + y) ** 0.5 - y ** 0.5 → s / (sqrt(y + s) + sqrt(y))", "x ** 0.5 - y ** 0.5 → (x - y) / (sqrt(x) + sqrt(y))"),
+    "lgamma(1 + x) - lgamma(x) → log(x)",
+    ("log(s + y) - log(y) → log1p(s / y)", "log(x) - log(y) → log1p((x - y) / y)"),
+    "exp(x) - exp(y) → exp(y) * expm1(x - y)",
+    # Ratios and products of exponentials.
+    written.of_softmax_ratios,
+    "1 / (1 + exp(-x)) → sigmoid(x)",
+    "exp(x) / (1 + exp(x)) → sigmoid(x)",
+    "(exp(x) - exp(-x)) / (exp(x) + exp(-x)) → tanh(x)",
+    "(exp(x) - exp(-x)) / 2 → sinh(x)",
+    "0.5 * (exp(x) - exp(-x)) → sinh(x)",
+    "0.5 * (1 + erf(x)) → 0.5 * erfc(-x)",
+    # Norms, losses, roots of quadratics.
+    "(x ** 2 + y ** 2) ** 0.5 → hypot(x, y)",
+    "sum(x ** 2) ** 0.5 → x.abs().max().detach() * sqrt(((x / x.abs().max().detach()) ** 2).sum())",
+    "binary_cross_entropy(sigmoid(x), y) → nn.functional.binary_cross_entropy_with_logits(x, y)",
+    "log10(1 + x) → log1p(x) / 2.302585092994046",
+    "log2(1 + x) → log1p(x) / 0.6931471805599453",
+    *(f"(sqrt(m := b ** 2 - {ac}) + -b) / (2 * a) → 2 * c / (-b - sqrt(m))" for ac in written.FOUR_A_C),
+    *(f"(-b - sqrt(m := b ** 2 - {ac})) / (2 * a) → 2 * c / (-b + sqrt(m))" for ac in written.FOUR_A_C),
+    # Compositions.
+    "log1p(exp(x)) → nn.functional.softplus(x, threshold=40.0)",
+    ("log(1 / (1 + exp(-x))) → nn.functional.logsigmoid(x)", "log(1 / (1 + exp(x))) → nn.functional.logsigmoid(-x)"),
+    written.of_log_means,
+    "log(erfc(x)) → special.log_ndtr(-x * 1.4142135623730951) + 0.6931471805599453",
+    written.of_long_sums,
+    written.of_variances,
+    "mean(x * y) - mean(x) * mean(y) → ((x - x.mean()) * (y - y.mean())).mean()",
+    "cosh(x) - sinh(x) → exp(-x)",
+    "cosh(x) - 1 → 2 * sinh(x / 2) ** 2",
+    "sinh(x) / cosh(x) → tanh(x)",
+    "exp(x) / exp(y) → exp(x - y)",
+    (
+        "sqrt(m := s + q ** 2) - q → s / (sqrt(m) + q)",
+        "sqrt(m := s + 1) - (q := 1) → s / (sqrt(m) + q)",
+        "sqrt(m := q ** 2 - s) - q → -s / (sqrt(m) + q)",
+        "sqrt(m := 1 - s) - (q := 1) → -s / (sqrt(m) + q)",
+        "q - sqrt(m := s + q ** 2) → -s / (sqrt(m) + q)",
+        "(q := 1) - sqrt(m := s + 1) → -s / (sqrt(m) + q)",
+        "q - sqrt(m := q ** 2 - s) → s / (sqrt(m) + q)",
+        "(q := 1) - sqrt(m := 1 - s) → s / (sqrt(m) + q)",
+    ),
+    ("1 / (p := s + q) - 1 / q → -s / (p * q)", "1 / p - 1 / q → (q - p) / (p * q)"),
+    "prod(x) ** y → exp(y * log(x).sum())",
+    # What is added to 1, or taken from it.
+    written.of_powers_of_numbers,
+    "d ** y - 1 → expm1(y * log(d))",
+    "1 - d ** y → -expm1(y * log(d))",
+    "(1 + d) ** y → exp(y * log1p(d))",
+    "(1 - d) ** y → exp(y * log1p(-d))",
+    "1 / (1 + d) - 1 → -d / (1 + d)",
+    "1 - 1 / (1 + d) → d / (1 + d)",
+    "exp(log(x) + log(y)) → x * y",
+    "exp(log(x) - log(y)) → x / y",
+    "log(exp(x) / (1 + exp(x))) → nn.functional.logsigmoid(x)",
+    "acos(1 - x) → 2 * asin(sqrt(x / 2))",
+    # Addition theorems.
+    ("sin(d + q) - sin(q) → 2 * cos(q + d / 2) * sin(d / 2)", "sin(p) - sin(q) → 2 * cos((p + q) / 2) * sin((p - q) / 2)"),
+    ("cos(d + q) - cos(q) → -2 * sin(q + d / 2) * sin(d / 2)", "cos(p) - cos(q) → -2 * sin((p + q) / 2) * sin((p - q) / 2)"),
+    ("atan(p := s + q) - atan(q) → atan(s / (1 + p * q))", "atan(p) - atan(q) → atan((p - q) / (1 + p * q))"),
+    "sigmoid(p) - sigmoid(q) → -sigmoid(p) * sigmoid(-q) * expm1(q - p)",
+    "erf(p) - erf(q) → erfc(q) - erfc(p)",
+    "erf(p) - erf(q) → erfc(-p) - erfc(-q)",
+    "tan(x) - sin(x) → 2 * tan(x) * sin(x / 2) ** 2",
+    "cos(x) ** 2 - sin(x) ** 2 → cos(2 * x)",
+    "sin(x) * cos(y) - cos(x) * sin(y) → sin(x - y)",
+    # What two terms share.
+    "x * log(p) - x * log(q) → x * log1p((p - q) / q)",
+    "(s + a) ** 2 - a ** 2 → s * (2 * a + s)",
+    "ndtr(p) - ndtr(q) → 0.5 * (erfc(q * 0.7071067811865476) - erfc(p * 0.7071067811865476))",
+    "ndtr(p) - ndtr(q) → 0.5 * (erfc(-p * 0.7071067811865476) - erfc(-q * 0.7071067811865476))",
+    # Functions and their inverses.
+    *(f"{outer}({inner}(x)) → x" for outer, inner in written.INVERSES.items()),
+    "log(sigmoid(x) / (1 - sigmoid(x))) → x",
+    "log(q / (1 - q)) → log(q) - log1p(-q)",
+    "log(q / (1 - q)) → log1p((2 * q - 1) / (1 - q))",
+    "log(sigmoid(x)) - log(1 - sigmoid(x)) → x",
+    "log(q) - log(1 - q) → log(q) - log1p(-q)",
+    "log(q) - log(1 - q) → log1p((2 * q - 1) / (1 - q))",
+    "acosh(1 + x) → 2 * asinh(sqrt(x / 2))",
+    "atanh(1 - x) → (log(2 - x) - log(x)) / 2",
+    "asin(1 - x) → 1.5707963267948966 - 2 * asin(sqrt(x / 2))",
+    "x ** 2 - 1 → (x - 1) * (x + 1)",
+    "cos(x) - 1 → -2 * sin(x / 2) ** 2",
+    "log((1 + x) / (1 - x)) → 2 * atanh(x)",
+    "log(x + sqrt(x ** 2 - 1)) → acosh(x)",
+    "log(x + sqrt(1 + x ** 2)) → asinh(x)",
+    "log(cosh(x)) → log1p(2 * sinh(x / 2) ** 2)",
+    "(exp(x) - 1) / (1 + exp(x)) → tanh(x / 2)",
+    "(1 - exp(x)) / (1 + exp(x)) → -tanh(x / 2)",
+    "2 * sigmoid(x) - 1 → tanh(x / 2)",
+    # What cancels.
+    "(d + a) - a → d",
+    "1 / q - 1 / (p := s + q) → s / (q * p)",
+    written.of_squares_multiplied_out,
+    written.of_cosine_distances,
+    # Flat tails: what PyTorch has as (1 + erf(x / sqrt(2))) / 2 has no digits left in the lower one, and a sigmoid's derivative none either.
+    "1 + erf(x) → erfc(-x)",
+    "k + k * erf(x) → k * erfc(-x)",
+    "k - k * erf(x) → k * erfc(x)",
+    written.of_half_angles,
+    "ndtr(x) → 0.5 * erfc(-x * 0.7071067811865476)",
+    "1 - ndtr(x) → 0.5 * erfc(x * 0.7071067811865476)",
+    "sigmoid(x) → exp(nn.functional.logsigmoid(x))",
+    "1 / (1 + exp(-x)) → exp(nn.functional.logsigmoid(x))",
+    "exp(x) / (1 + exp(x)) → exp(nn.functional.logsigmoid(x))",
+    "tanh(x) → 1 - 2 * exp(nn.functional.logsigmoid(-2 * x))",
+    "tanh(x) → 2 * exp(nn.functional.logsigmoid(2 * x)) - 1",
+    # Numbers far from zero lose the digits that their mean has in common with them.
+    "var(x) → (x - x.reshape(-1)[0].detach()).var()",
+    "std(x) → (x - x.reshape(-1)[0].detach()).std()",
+)
 
 
 def rewrites(graph: fx.Graph) -> list[Rewrite]:
     """Every better formula that fits some step of `graph`, in the order of the steps."""
-    return [rewrite for node in graph.nodes if node.op == "call_function" for match in MATCHERS for rewrite in match(node)]
+    return [rewrite for node in graph.nodes if node.op == "call_function" for rewrite in _of(node)]
 
 
-def _axes_text(dims: Any, keepdim: bool) -> str:
-    return "" if dims is None else f", dim={dims!r}" + (", keepdim=True" if keepdim else "")
-
-
-def _of_softmax(node: fx.Node) -> Iterator[Rewrite]:
-    inner = call(node, "log")
-    if inner is not None and is_call(inner, "softmax"):
-        dims, _ = axes_of(inner)
-        if dims is not None:
-            yield Rewrite(node, (inner.args[0],), lambda z: torch.log_softmax(z, dims), f"log_softmax({{0}}, dim={dims!r})")
-
-
-def _of_exponentials(node: fx.Node) -> Iterator[Rewrite]:
-    """log of a sum of exponentials, of 1 + x, of 1 − x."""
-    inner = call(node, "log")
-    if inner is None:
-        return
-    if is_call(inner, "sum") and (z := call(inner.args[0], "exp")) is not None:
-        dims, keepdim = axes_of(inner)
-        axes = tuple(range(rank(z))) if dims is None else dims
-        text = f"logsumexp({{0}}, dim={axes!r}" + (", keepdim=True)" if keepdim else ")")
-        yield Rewrite(node, (z,), lambda x: torch.logsumexp(x, axes, keepdim), text)
-    for a, b in terms(inner):
-        x, y = call(a, "exp"), call(b, "exp")
-        if x is not None and y is not None:
-            yield Rewrite(node, (x, y), torch.logaddexp, "logaddexp({0}, {1})")
-        if number(a) == 1 and y is not None:
-            yield Rewrite(node, (y,), lambda x: _F.softplus(x, threshold=40.0), "nn.functional.softplus({0}, threshold=40.0)")
-        elif number(a) == 1:
-            yield Rewrite(node, (b,), torch.log1p, "log1p({0})")
-    pair = difference(inner)
-    if pair is not None and number(pair[0]) == 1:
-        z = call(pair[1], "sigmoid")
-        if z is not None:
-            yield Rewrite(node, (z,), lambda x: _F.logsigmoid(-x), "nn.functional.logsigmoid(-{0})")
-        elif (e := call(pair[1], "exp")) is not None:
-            yield Rewrite(node, (e,), lambda x: torch.log(-torch.expm1(x)), "log(-expm1({0}))")
+def _of(node: fx.Node) -> Iterator[Rewrite]:
+    for entry in _entries(name_of(node)):
+        if callable(entry):
+            yield from entry(node)
         else:
-            yield Rewrite(node, (pair[1],), lambda x: torch.log1p(-x), "log1p(-{0})")
+            rewrite = next((each for formula in entry if (each := formula.of(node)) is not None), None)
+            if rewrite is not None:
+                yield rewrite
 
 
-def _of_logarithms(node: fx.Node) -> Iterator[Rewrite]:
-    """log of a sigmoid, a normal distribution, a product, an exponential, cosh, a determinant, a ratio."""
-    inner = call(node, "log")
-    if inner is None:
-        return
-    if (z := call(inner, "sigmoid")) is not None:
-        yield Rewrite(node, (z,), _F.logsigmoid, "nn.functional.logsigmoid({0})")
-    if (z := call(inner, "ndtr")) is not None:
-        yield Rewrite(node, (z,), torch.special.log_ndtr, "special.log_ndtr({0})")
-    if is_call(inner, "prod"):
-        dims, keepdim = axes_of(inner)
-        yield Rewrite(
-            node,
-            (inner.args[0],),
-            lambda x: _summed(torch.log(x), dims, keepdim),
-            f"log({{0}}).sum({_axes_text(dims, keepdim)[2:]})",
-        )
-    if (z := call(inner, "exp")) is not None:
-        yield Rewrite(node, (z,), lambda x: x * 1, "{0}")
-    if (z := call(inner, "cosh")) is not None:
-        yield Rewrite(
-            node, (z,), lambda x: torch.logaddexp(x, -x) - 0.6931471805599453, "logaddexp({0}, -{0}) - 0.6931471805599453"
-        )
-    if (z := call(inner, "det")) is not None:
-        yield Rewrite(node, (z,), torch.logdet, "logdet({0})")
-    fraction = ratio(inner)
-    if fraction is not None:
-        yield Rewrite(node, fraction, lambda a, b: _log(a) - _log(b), "log({0}) - log({1})")
-
-
-def _summed(x: Tensor, dims: Any, keepdim: bool) -> Tensor:
-    return x.sum() if dims is None else x.sum(dims, keepdim=keepdim)
-
-
-def _log(x: Any) -> Tensor:
-    return torch.log(x if isinstance(x, Tensor) else torch.tensor(x))
-
-
-def _of_differences(node: fx.Node) -> Iterator[Rewrite]:
-    pair = difference(node)
-    if pair is None:
-        return
-    a, b = pair
-    if number(b) == 1 and (z := call(a, "exp")) is not None:
-        yield Rewrite(node, (z,), torch.expm1, "expm1({0})")
-    if number(a) == 1:
-        yield from _from_one(node, b)
-    yield from _of_squares(node, a, b)
-    x, y = under_root(a), under_root(b)
-    if x is not None and y is not None:
-        yield from _of_roots(node, x, y)
-    x, y = call(a, "lgamma"), call(b, "lgamma")
-    if x is not None and y is not None and any(number(one) == 1 and same(other, y) for one, other in terms(x)):
-        yield Rewrite(node, (y,), torch.log, "log({0})")
-    x, y = call(a, "log"), call(b, "log")
-    if x is not None and y is not None:
-        step = next((d for d, base in terms(x) if same(base, y)), None)
-        if step is not None:
-            yield Rewrite(node, (step, y), lambda d, q: torch.log1p(d / q), "log1p({0} / {1})")
-        else:
-            yield Rewrite(node, (x, y), lambda p, q: torch.log1p((p - q) / q), "log1p(({0} - {1}) / {1})")
-    x, y = call(a, "exp"), call(b, "exp")
-    if x is not None and y is not None:
-        yield Rewrite(node, (x, y), lambda p, q: torch.exp(q) * torch.expm1(p - q), "exp({1}) * expm1({0} - {1})")
-
-
-def _from_one(node: fx.Node, b: Any) -> Iterator[Rewrite]:
-    """1 − cos, 1 − erf, 1 − sigmoid, 1 − tanh², 1 − exp, 1 − sqrt."""
-    if (z := call(b, "cos")) is not None:
-        yield Rewrite(node, (z,), lambda x: 2 * torch.sin(x / 2) ** 2, "2 * sin({0} / 2) ** 2")
-    if (z := call(b, "erf")) is not None:
-        yield Rewrite(node, (z,), torch.erfc, "erfc({0})")
-    if (z := call(b, "sigmoid")) is not None:
-        yield Rewrite(node, (z,), lambda x: torch.sigmoid(-x), "sigmoid(-{0})")
-    if (z := call(b, "exp")) is not None:
-        yield Rewrite(node, (z,), lambda x: -torch.expm1(x), "-expm1({0})")
-    if (z := call(b, "ndtr")) is not None:
-        yield Rewrite(node, (z,), lambda x: torch.special.ndtr(-x), "special.ndtr(-{0})")
-    base = square(b)
-    if base is not None and (z := call(base, "tanh")) is not None:
-        yield Rewrite(node, (z,), lambda x: torch.cosh(x) ** -2, "cosh({0}) ** -2")
-    if base is not None and (z := call(base, "cos")) is not None:
-        yield Rewrite(node, (z,), lambda x: torch.sin(x) ** 2, "sin({0}) ** 2")
-    if base is not None and (z := call(base, "sin")) is not None:
-        yield Rewrite(node, (z,), lambda x: torch.cos(x) ** 2, "cos({0}) ** 2")
-    if (z := call(b, "tanh")) is not None:
-        yield Rewrite(node, (z,), lambda x: 2 * torch.sigmoid(-2 * x), "2 * sigmoid(-2 * {0})")
-
-
-def _of_squares(node: fx.Node, a: Any, b: Any) -> Iterator[Rewrite]:
-    """E[x²] − E[x]² as the mean of squared deviations, a² − b² as a product."""
-    x, y = square(a), square(b)
-    if x is not None and y is not None:
-        yield Rewrite(node, (x, y), lambda p, q: (p - q) * (p + q), "({0} - {1}) * ({0} + {1})")
-    if number(a) == 1 and y is not None:
-        yield Rewrite(node, (y,), lambda q: (1 - q) * (1 + q), "(1 - {0}) * (1 + {0})")
-    if is_call(a, "mean") and y is not None and is_call(y, "mean"):
-        inner = square(a.args[0])
-        dims, keepdim = axes_of(a)
-        if inner is not None and same(inner, y.args[0]) and axes_of(y)[0] == dims:
-            yield _deviations(node, inner, dims, keepdim)
-    root = ratio(b)
-    if is_call(a, "sum") and root is not None and (total := square(root[0])) is not None and is_call(total, "sum"):
-        inner = square(a.args[0])  # Σx² − (Σx)²/n
-        if inner is not None and same(inner, total.args[0]) and axes_of(a)[0] is None:
-            yield Rewrite(node, (inner,), lambda v: ((v - v.mean()) ** 2).sum(), "(({0} - {0}.mean()) ** 2).sum()")
-
-
-def _deviations(node: fx.Node, x: Any, dims: Any, keepdim: bool) -> Rewrite:
-    if dims is None:
-        return Rewrite(node, (x,), lambda v: ((v - v.mean()) ** 2).mean(), "(({0} - {0}.mean()) ** 2).mean()")
-    tail = ", keepdim=True" if keepdim else ""
-    return Rewrite(
-        node,
-        (x,),
-        lambda v: ((v - v.mean(dims, keepdim=True)) ** 2).mean(dims, keepdim=keepdim),
-        f"(({{0}} - {{0}}.mean({dims!r}, keepdim=True)) ** 2).mean({dims!r}{tail})",
+@cache
+def _read() -> tuple[tuple[Formula, ...] | Matcher, ...]:
+    return tuple(
+        entry if callable(entry) else tuple(map(Formula, (entry,) if isinstance(entry, str) else entry)) for entry in FORMULAS
     )
 
 
-def _of_roots(node: fx.Node, x: Any, y: Any) -> Iterator[Rewrite]:
-    """√p − √q = (p − q) / (√p + √q), the difference written out where p is q plus something."""
-    for step, base in terms(x):
-        if same(base, y):
-            yield Rewrite(
-                node, (step, y), lambda d, q: d / (torch.sqrt(q + d) + torch.sqrt(q)), "{0} / (sqrt({1} + {0}) + sqrt({1}))"
-            )
-            return
-    yield Rewrite(node, (x, y), lambda p, q: (p - q) / (torch.sqrt(p) + torch.sqrt(q)), "({0} - {1}) / (sqrt({0}) + sqrt({1}))")
-
-
-def _of_ratios(node: fx.Node) -> Iterator[Rewrite]:
-    """exp(z)/Σexp(z), 1/(1 + exp(−x)), tanh and sinh by exponentials, a/√(a² + b²), powers over powers."""
-    fraction = ratio(node)
-    if fraction is None:
-        return
-    top, bottom = fraction
-    z = call(top, "exp")
-    if z is not None and is_call(bottom, "sum") and (w := call(bottom.args[0], "exp")) is not None and same(z, w):
-        dims, keepdim = axes_of(bottom)
-        if isinstance(dims, int) and (keepdim or rank(z) == 1):
-            yield Rewrite(node, (z,), lambda x: torch.softmax(x, dims), f"softmax({{0}}, dim={dims!r})")
-        elif dims is None and rank(z) == 1:
-            yield Rewrite(node, (z,), lambda x: torch.softmax(x, 0), "softmax({0}, dim=0)")
-    if number(top) == 1:
-        for one, other in terms(bottom):
-            negated = call(call(other, "exp"), "neg")
-            if number(one) == 1 and negated is not None:
-                yield Rewrite(node, (negated,), torch.sigmoid, "sigmoid({0})")
-    for one, other in terms(bottom):
-        w = call(other, "exp")
-        if number(one) == 1 and z is not None and w is not None and same(z, w):
-            yield Rewrite(node, (z,), torch.sigmoid, "sigmoid({0})")
-    up, down = exp_minus(top), _exp_plus(bottom)
-    if up is not None and down is not None and same(up, down):
-        yield Rewrite(node, (up,), torch.tanh, "tanh({0})")
-    if up is not None and number(bottom) == 2:
-        yield Rewrite(node, (up,), torch.sinh, "sinh({0})")
-
-
-def _exp_plus(node: Any) -> Any:
-    for a, b in terms(node):
-        x, y = call(a, "exp"), call(call(b, "exp"), "neg")
-        if x is not None and y is not None and same(x, y):
-            return x
-    return None
-
-
-def _of_products(node: fx.Node) -> Iterator[Rewrite]:
-    for a, b in factors(node):
-        up = exp_minus(b)
-        if number(a) == 0.5 and up is not None:
-            yield Rewrite(node, (up,), torch.sinh, "sinh({0})")
-        pair = difference(b)  # 0.5 * (1 − erf(x/√2)) and the like keep their factor: the difference is met by itself
-        if pair is None and number(a) == 0.5:
-            for one, other in terms(b):
-                if number(one) == 1 and (z := call(other, "erf")) is not None:
-                    yield Rewrite(node, (z,), lambda x: 0.5 * torch.erfc(-x), "0.5 * erfc(-{0})")
-
-
-def _of_norms(node: fx.Node) -> Iterator[Rewrite]:
-    inner = call(node, "sqrt")
-    if inner is None:
-        return
-    for a, b in terms(inner):
-        x, y = square(a), square(b)
-        if x is not None and y is not None:
-            yield Rewrite(node, (x, y), torch.hypot, "hypot({0}, {1})")
-            return
-    if is_call(inner, "sum") and (x := square(inner.args[0])) is not None and axes_of(inner)[0] is None:
-        yield Rewrite(
-            node,
-            (x,),
-            lambda v: v.abs().max().detach() * torch.sqrt(((v / v.abs().max().detach()) ** 2).sum()),
-            "{0}.abs().max().detach() * sqrt((({0} / {0}.abs().max().detach()) ** 2).sum())",
-        )
-
-
-def _of_losses(node: fx.Node) -> Iterator[Rewrite]:
-    if is_call(node, "binary_cross_entropy") and (z := call(node.args[0], "sigmoid")) is not None and not node.kwargs:
-        yield Rewrite(
-            node,
-            (z, node.args[1]),
-            _F.binary_cross_entropy_with_logits,
-            "nn.functional.binary_cross_entropy_with_logits({0}, {1})",
-        )
-    if is_call(node, "log10", "log2"):
-        for one, other in terms(node.args[0]):
-            if number(one) == 1:
-                factor = 2.302585092994046 if is_call(node, "log10") else 0.6931471805599453
-                yield Rewrite(node, (other,), lambda x, f=factor: torch.log1p(x) / f, f"log1p({{0}}) / {factor}")
-
-
-def _of_quadratics(node: fx.Node) -> Iterator[Rewrite]:
-    """(−b ± √(b² − 4ac)) / 2a with the sign that cancels, as 2c / (−b ∓ √(b² − 4ac))."""
-    fraction = ratio(node)
-    if fraction is None:
-        return
-    halves = [a for two, a in factors(fraction[1]) if number(two) == 2]
-    minus = difference(fraction[0])
-    pairs = [(root, rest, -1) for root, rest in terms(fraction[0])] + ([] if minus is None else [(minus[1], minus[0], 1)])
-    for root, rest, sign in pairs:
-        inner, b = call(root, "sqrt"), call(rest, "neg")
-        pair = None if inner is None else difference(inner)
-        if b is None or pair is None or not same(square(pair[0]), b):
-            continue
-        for a in halves:
-            c = _third(pair[1], a)
-            if c is not None:
-                yield Rewrite(
-                    node,
-                    (b, inner, c),
-                    lambda p, d, q, s=sign: 2 * q / (-p + s * torch.sqrt(d)),
-                    f"2 * {{2}} / (-{{0}} {'+' if sign > 0 else '-'} sqrt({{1}}))",
-                )
-
-
-def _third(product: Any, a: Any) -> Any:
-    """c of 4·a·c, in any order of the factors."""
-    for x, y in factors(product):
-        for p, q in factors(x):
-            members = [p, q, y]
-            rest = [m for m in members if number(m) != 4 and not same(m, a)]
-            if len(rest) == 1 and len(members) == 3:
-                return rest[0]
-    return None
-
-
-MATCHERS: Final[tuple[Matcher, ...]] = (
-    _of_softmax,
-    _of_exponentials,
-    _of_logarithms,
-    _of_differences,
-    _of_ratios,
-    _of_products,
-    _of_norms,
-    _of_losses,
-    _of_quadratics,
-    *COMPOSED,
-    *IDENTITIES,
-)
+@lru_cache(_OPERATIONS_KNOWN)
+def _entries(name: str) -> tuple[tuple[Formula, ...] | Matcher, ...]:
+    """Those that may replace a step of this name."""
+    of_name = (entry if callable(entry) else tuple(each for each in entry if name in each.roots) for entry in _read())
+    return tuple(entry for entry in of_name if entry)

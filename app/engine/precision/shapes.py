@@ -29,6 +29,12 @@ def rank(node: Any) -> int:
     return value.dim() if isinstance(value, Tensor) else 1
 
 
+def elements(node: Any) -> int | None:
+    """How many elements its value has; None where that is not known."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return value.numel() if isinstance(value, Tensor) else None
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two expressions are written alike."""
     if a is b:
@@ -51,6 +57,13 @@ def terms(node: Any) -> Iterator[tuple[Any, Any]]:
         a, b = node.args
         yield a, b
         yield b, a
+
+
+def summands(node: Any) -> list[Any]:
+    """a, b, c of a + b + c."""
+    if is_call(node, "add") and len(node.args) == 2 and not node.kwargs:
+        return [*summands(node.args[0]), *summands(node.args[1])]
+    return [node]
 
 
 def factors(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -113,15 +126,6 @@ def square(node: Any) -> Any:
         if same(a, b):
             return a
     return call(node, "square")
-
-
-def exp_minus(node: Any) -> Any:
-    """x of exp(x) − exp(−x)."""
-    pair = difference(node)
-    if pair is None:
-        return None
-    x, negated = call(pair[0], "exp"), call(call(pair[1], "exp"), "neg")
-    return x if x is not None and negated is not None and same(x, negated) else None
 
 
 def axes_of(node: fx.Node) -> tuple[Any, bool]:
