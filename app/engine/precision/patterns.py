@@ -75,10 +75,10 @@ class Formula:
     @cached_property
     def _written(self) -> tuple[str, tuple[str, ...]]:
         """The right side with holes in the place of names, and these, in the order of their numbers."""
-        places = [node for node in ast.walk(self._sides[1]) if isinstance(node, ast.Name) and len(node.id) == 1]
-        order = sorted({node.id for node in places})
+        holes = [node for node in ast.walk(self._sides[1]) if isinstance(node, ast.Name) and len(node.id) == 1]
+        order = sorted({node.id for node in holes})
         text = self.text.split(_ARROW)[1]
-        for node in sorted(places, key=lambda node: node.col_offset, reverse=True):
+        for node in sorted(holes, key=lambda node: node.col_offset, reverse=True):
             text = f"{text[: node.col_offset]}{{{order.index(node.id)}}}{text[node.end_col_offset :]}"
         return text, tuple(order)
 

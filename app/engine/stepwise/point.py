@@ -164,12 +164,12 @@ class Point:
             return call
         dtype = DTYPES.get(values("casts_to").get(name_of(node), ""))
 
-        def widened(*args: Any, **kwargs: Any) -> Any:
+        def in_float64(*args: Any, **kwargs: Any) -> Any:
             if dtype is not None and isinstance(args[0], Tensor):
                 return args[0].to(dtype)
             return in_double(call(*args, **kwargs))
 
-        return widened
+        return in_float64
 
     def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:
         """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises.
