@@ -129,7 +129,9 @@ class Settings(BaseSettings):
         (), description="Names, comma-separated, that `Host` may have where the server listens on loopback; its own always may."
     )
     functions_folder: str | None = Field(None, description="Folder of kept functions, one `NAME.py` each.")
-    engine: Literal["local", "ray"] = Field("local", description="Who holds the workers: `local`, this machine. `ray`, a Ray cluster, is refused so far.")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="Who holds the workers: this machine; `ray` is refused so far."
+    )
     log_format: Literal["json", "text"] = Field("json", description="One line a request, as JSON or as text.")
 
     @field_validator("api_keys", "allowed_origins", "allowed_hosts", mode="before")

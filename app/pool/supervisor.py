@@ -38,8 +38,7 @@ _FORKSERVER_TRIES: Final = 3
 _WORKER_TRIES: Final = 6
 # How long the verdict on a death waits for the exit status.
 _STATUS_LIMIT_S: Final = 0.25
-# That reaping killed workers may take: of 1 GiB 32 ms (measured). One in the kernel's hands must not hold the end.
-_STOP_LIMIT_S: Final = 2.0
+_STOP_LIMIT_S: Final = 2.0  # for reaping killed workers: 1 GiB takes 32 ms (measured), but the kernel may hold one
 
 
 class WorkerObserver(Protocol):
