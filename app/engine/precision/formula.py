@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from torch import Tensor, fx
 
-from app.engine.explain.expression_text import call_text, written
+from app.engine.explain.expression_text import TooLongError, call_text, written
 from app.engine.stepwise.point import Interpreter, Point, Ref, step_of
 from app.engine.stepwise.trace import StepTrace
 
@@ -64,8 +64,15 @@ def used(graph: fx.Graph, by_root: Mapping[fx.Node, Rewrite]) -> tuple[Rewrite, 
 
 def formula_text(trace: StepTrace, choice: Sequence[Rewrite]) -> str:
     """What to write: for the step where it is one, else for the right-hand side of the first line that depends on all of them."""
-    if len(choice) == 1:
-        return _text(trace, choice[0], {})
+    try:
+        text = _of_a_line(trace, choice) if len(choice) > 1 else ""
+    except TooLongError:
+        text = ""
+    return text or "; ".join(_text(trace, rewrite, {}) for rewrite in choice)
+
+
+def _of_a_line(trace: StepTrace, choice: Sequence[Rewrite]) -> str:
+    """The right-hand side of the first line that depends on all of them; nothing where none does."""
     by_root = {rewrite.root: rewrite for rewrite in choice}
     reach: dict[fx.Node, set[fx.Node]] = {}
     named: dict[Ref, str] = {}
@@ -81,7 +88,7 @@ def formula_text(trace: StepTrace, choice: Sequence[Rewrite]) -> str:
         step = step_of(node)
         if len(reach[node]) == len(by_root) and step is not None and line in (None, step.line):
             line, text = step.line, named[node, 0] if node in by_root else call_text(trace, node, named)
-    return text or "; ".join(_text(trace, rewrite, {}) for rewrite in choice)
+    return text
 
 
 _CALL: Final = re.compile(r"[\w.]+\([^()]*\)")
