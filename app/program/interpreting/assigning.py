@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from app.program.library import inplace
 from app.program.library.containers import is_key
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import LISTED, leaf_of
+from app.program.reading.names import bound_names
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value, is_tensor
@@ -138,21 +138,9 @@ class Assigning(Objects):
             refusal = Refusal(f"`.{name}` of {named(owner)} cannot be assigned to.", f"Assign to a name: `{name} = …`.")
             raise self.source.refused(refusal, target)
 
-    def bound_names(self, node: Any) -> list[str]:
-        """The names that a statement, which could not be read, would have bound."""
-        bound: list[str] = []
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                bound.append(part.id)
-            elif isinstance(part, ast.FunctionDef | ast.ClassDef):
-                bound.append(part.name)
-            elif isinstance(part, ast.alias):
-                bound.append((part.asname or part.name).partition(".")[0])
-        return bound
-
     def poison(self, node: ast.stmt) -> None:
         """Names that `node` would have bound are unreadable from here on; so is what it would have written into."""
-        for name in self.bound_names(node):
+        for name in bound_names([node]):
             self.scope.bind(name, UNREADABLE)
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         for target in targets:

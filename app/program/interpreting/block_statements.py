@@ -81,14 +81,14 @@ class Blocks(Definitions):
             reader.leave_out(statement, "try … finally", None)
             left = self.block(statement.body)
             return self.block(statement.orelse) if left is None else left
-        outside = reader.scope, list(reader.stack), reader.trace.grad_enabled
+        outside = reader.scope, list(reader.stack)
         reader.trying += 1
         raised: RaisedError
         try:
             left = self.block(statement.body)
         except RaisedError as error:
             raised = error
-            reader.scope, reader.stack[:], reader.trace.grad_enabled = outside
+            reader.scope, reader.stack[:] = outside
             handler = self.handler_of(statement, error)
             if handler is None:
                 raise
@@ -108,14 +108,17 @@ class Blocks(Definitions):
 
     @contextmanager
     def handling(self, handler: ast.ExceptHandler, error: RaisedError) -> Iterator[None]:
-        """Around the lines of a handler: its name stands for the error, and `raise` alone raises it again."""
+        """Around the lines of a handler: its name stands for the error there alone, and `raise` alone raises it again."""
+        scope = self.reader.scope
         if handler.name is not None:
-            self.reader.scope.bind(handler.name, contexts.value_of(error))
+            scope.bind(handler.name, contexts.value_of(error))
         self._handled.append(error)
         try:
             yield
         finally:
             self._handled.pop()
+            if handler.name is not None:
+                scope.unbind(handler.name)
         error.__traceback__ = None  # it is over: the lines that it came from hold what they named no longer
 
     def _takes(self, handler: ast.ExceptHandler, error: RaisedError) -> bool:

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from app.program.interpreting.assigning import Assigning
 from app.program.library import attributes as tensors
 from app.program.library.containers import is_key
-from app.program.packages import datasets, imports, numpy_arrays
+from app.program.packages import datasets, formatting, imports, numpy_arrays
 from app.program.reading.source import Refusal
 from app.program.semantics import static, values
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor, item_of
@@ -90,9 +88,7 @@ class Displays(Assigning):
         return self.held_item(node, owner, index)
 
     def _missing(self, node: ast.AST, owner: DefaultDict) -> Value:
-        """What a `defaultdict` begins a key with; the words float, int and bool are dtypes where they are not called."""
-        if isinstance(owner.factory, torch.dtype):
-            return {torch.float64: 0.0, torch.int64: 0, torch.bool: False}.get(owner.factory, 0)
+        """What a `defaultdict` begins a key with."""
         return None if owner.factory is None else self.invoke(node, owner.factory, (), {})
 
     def _of_outputs(self, node: ast.AST, owner: MultiOutput, index: Value) -> Value:
@@ -130,10 +126,22 @@ class Displays(Assigning):
             name = self.value(key)
             if not is_key(name):
                 raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
-            if name in result:
-                raise Refusal(f'The key "{name}" stands twice.' if isinstance(name, str) else "A key stands twice.")
             result[name] = self.value(value)
         return result
+
+    def _joined(self, node: ast.JoinedStr) -> Value:
+        """An f-string: a name of a module, a key, a text that is printed."""
+        parts: list[Value] = []
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue):
+                spec = "" if part.format_spec is None else self.value(part.format_spec)
+                value = self.value(part.value)
+                parts.append(
+                    formatting.formatted(value, spec if isinstance(spec, str) else "", "r" if part.conversion == 114 else "")
+                )
+            elif isinstance(part, ast.Constant):
+                parts.append(str(part.value))
+        return self.builtins.of_text(formatting.joined(parts))
 
     def _set(self, node: ast.Set) -> Distinct:
         return Distinct(self._members(node.elts), self.trace.budget.spend)

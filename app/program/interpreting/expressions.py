@@ -103,10 +103,12 @@ class Reader(Displays):
             value = self.read(self.scope[name])
             constant = vocabulary.constant(value.path) if isinstance(value, Named) else None
             return value if constant is None else constant
+        if self.scope.is_unbound(name):
+            raise self._unknown(name)
         starred = self._starred(name)
         if starred is not None:
             return Named(starred)
-        if name in static.CONSTANTS:
+        if name in static.CONSTANTS and name not in self.scope.program().unbound:  # `except … as e` ends with no `e`
             return static.CONSTANTS[name]
         if name == "__name__":
             return "__main__"
@@ -118,6 +120,12 @@ class Reader(Displays):
         raise left_out_names.refused(name) or self._unknown(name)
 
     def _unknown(self, name: str) -> Refusal:
+        if self.scope.is_unbound(name):
+            return Refusal(
+                f"`{name}` is assigned in this function, so it is the function's own, and it has no value yet where it is read.",
+                f"Write `global {name}` or `nonlocal {name}` before, or give the function's own another name.",
+                raises="UnboundLocalError",
+            )
         near = lookup.nearest(name, tuple(key for key in self.scope if key.isidentifier()))
         inputs = ", ".join(sorted(self.inputs)) or "none"
         fix = f"Nearest names: {', '.join(near)}." if near else "Send it as an input or a parameter, or assign it before."
@@ -351,20 +359,6 @@ class Reader(Displays):
         value = self.value(node.value)
         self.scope.body().bind(node.target.id, value)
         return value
-
-    def _joined(self, node: ast.JoinedStr) -> Value:
-        """An f-string: a name of a module, a key, a text that is printed."""
-        parts: list[Value] = []
-        for part in node.values:
-            if isinstance(part, ast.FormattedValue):
-                spec = "" if part.format_spec is None else self.value(part.format_spec)
-                value = self.value(part.value)
-                parts.append(
-                    formatting.formatted(value, spec if isinstance(spec, str) else "", "r" if part.conversion == 114 else "")
-                )
-            elif isinstance(part, ast.Constant):
-                parts.append(str(part.value))
-        return self.builtins.of_text(formatting.joined(parts))
 
     def emitter(self, node: ast.AST) -> Callable[..., Value]:
         """Adds steps at the place of `node`."""

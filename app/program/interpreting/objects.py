@@ -17,6 +17,7 @@ from app.program.differentiation.transforms import Transformed
 from app.program.interpreting.members import Members
 from app.program.interpreting.state import CALL_DEPTH
 from app.program.library import containers, vocabulary
+from app.program.library.factories import PYTHON_NAMES
 from app.program.modules import module_hooks, running_statistics
 from app.program.modules.layers import LayerValue, call_layer
 from app.program.packages import imports
@@ -74,20 +75,20 @@ class Objects(Members):
                 return self.method(node, function.owner, function.name, args, kwargs)
             case Named(path="getattr" | "hasattr" as path):
                 return self.asked(path, node, args)
+            case torch.dtype() if function in PYTHON_NAMES:
+                return self.invoke(node, Named(PYTHON_NAMES[function]), args, kwargs)
             case Named():
                 return self.calls.resolve(function.path, self.emitter(node))(args, kwargs)
             case Getter() | Partial():
                 return self._completed(node, function, args, kwargs)
             case Transformed():
                 return self.calls.transforms.invoke(self.emitter(node), function, args, kwargs)
-            case LayerValue() if module_hooks.is_hooked(function):
+            case LayerValue() | Instance() if module_hooks.is_hooked(function):
                 return self.hooked(node, function, args, kwargs)
             case LayerValue():
                 return self.called_layer(node, function, args, kwargs)
             case ClassValue():
                 return self._instance(node, function, args, kwargs)
-            case Instance() if module_hooks.is_hooked(function):
-                return self.hooked(node, function, args, kwargs)
             case Instance():
                 return self.unhooked(node, function, args, kwargs)
             case Foreign():
@@ -189,18 +190,16 @@ class Objects(Members):
 
     def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         self.check_depth(function)
-        scope = Scope(function.scope, self._bound(function, args, kwargs))
+        scope = Scope(function.scope, self._bound(function, args, kwargs), names=self.source.own_names(function.node))
         if yields(function.node):
             members = Iterator(self.yielded(function, scope), self.dropped.append)
             return ContextValue(function.name, members=members) if function.role == "context" else members
         with self.running(function, scope):
             if isinstance(function.node, ast.Lambda):
                 return self.value(function.node.body)
-            enabled = self.trace.grad_enabled
             try:
                 return self.body(function.node.body)
             finally:
-                self.trace.grad_enabled = enabled
                 if any(isinstance(value, Iterator) for value in scope.own.values()):
                     _let_go(function.node, scope)
 

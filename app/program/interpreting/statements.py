@@ -21,7 +21,7 @@ from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.sets import Distinct
-from app.program.semantics.values import Instance, Named
+from app.program.semantics.values import ClassValue, Instance, Named
 
 _PROBLEM_LIMIT: Final = 50  # refusals in one answer: more than a person mends before asking again; chosen
 # What ends the reading at once: the rest of the text would say nothing more.
@@ -131,6 +131,8 @@ class Runner(Blocks):
         else:
             left = reader.value(_loaded(target))
         right = reader.value(statement.value)
+        if isinstance(left, list) and symbol == "+" and not isinstance(right, list):
+            right = reader.located(statement, lambda: reader.builtins.items(reader.emitter(statement), right))
 
         def changed() -> Value:
             if special_methods.is_object(left):
@@ -139,7 +141,7 @@ class Runner(Blocks):
             value = reader.operate(statement, symbol, left, right)
             if not is_tensor(left) or symbol == "@":
                 return value
-            if isinstance(target, ast.Subscript):
+            if isinstance(target, ast.Subscript) and is_tensor(owner):
                 return inplace.fitted(reader.emitter(statement), left, value, symbol)
             return inplace.write(reader.trace, reader.emitter(statement), left, value, symbol)
 
@@ -154,7 +156,8 @@ class Runner(Blocks):
             left.replace(value)
             value = left
         if isinstance(target, ast.Subscript):
-            reader.assign_item(target, owner, index, value)
+            if value is not left or not isinstance(owner, Instance) or isinstance(owner.kind, ClassValue):
+                reader.assign_item(target, owner, index, value)
         elif value is not left:
             reader.assign(target, value)
         self._assigned(target)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import Callable, Generator, ItemsView, KeysView, Mapping, ValuesView
 from itertools import islice
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from app.program.classes import special_methods
 from app.program.library import containers
 from app.program.library.attributes import members
+from app.program.library.ordering import Ordering
 from app.program.library.reads import Reads
 from app.program.packages import datasets
+from app.program.packages.python_containers import Deque
 from app.program.reading.source import Refusal
 from app.program.semantics import sets, static
 from app.program.semantics.graph_values import Emit, MultiOutput, Value, example, is_tensor
@@ -22,6 +24,7 @@ from app.program.semantics.sets import Distinct
 from app.program.semantics.static import LENGTH_LIMIT, length, named
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import (
+    VIEWS,
     ClassValue,
     FunctionValue,
     Instance,
@@ -30,7 +33,6 @@ from app.program.semantics.values import (
     Named,
     Partial,
     charged,
-    plain_member,
     special,
 )
 
@@ -42,6 +44,7 @@ def parts_of(outputs: MultiOutput) -> str:
 
 _HELD: Final = (list, tuple, dict, str, range, Distinct, KeysView, ItemsView, ValuesView)
 _SETS: Final = (Distinct, KeysView, ItemsView)
+_CHANGING: Final = (dict, Distinct, Deque, *VIEWS)  # what Python refuses to go on through where it has grown or shrunk
 _OF_SETS: Final = ("&", "|", "-", "^", *static.COMPARISONS)
 # Other values that are called; the words float, int and bool, which are dtypes, are classes.
 _CALLED: Final = ("LayerValue", "Transformed", "Getter")
@@ -66,6 +69,7 @@ class Builtins:
         self._identities: dict[int, tuple[int, Value]] = {}  # each with its object, so that no other takes its place
         self.trying: Callable[[int], None] = lambda change: None
         self.holds: Callable[[Value], bool] = bool  # whether a condition on a value holds; set by the same
+        self.ordering = Ordering(reads, invoke, self.operate, lambda value: self.holds(value))
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
@@ -132,7 +136,29 @@ class Builtins:
             return datasets.epoch(self._trace, emit, value)
         if isinstance(value, Iterator):
             return value
+        if isinstance(value, _CHANGING):
+            return Iterator(self._unchanged(value))
         return Iterator(value if type(value) is list else self.items(emit, value))
+
+    def _unchanged(self, value: Any) -> Generator[Value]:
+        """The members of what may not grow or shrink while a loop goes through it."""
+        self._trace.budget.spend(1 + len(value) // 8)
+        end = object()
+        size, members = len(value), iter(value)
+        while True:
+            try:
+                member = next(members, end) if len(value) == size else None
+            except RuntimeError:  # other keys, as many
+                size = -1
+            if len(value) != size:
+                raise Refusal(
+                    f"{named(value).capitalize()} is changed by the loop that goes through it, and Python refuses to go on.",
+                    "Go through a copy: `for key in list(values):`.",
+                    raises="RuntimeError",
+                )
+            if member is end:
+                return
+            yield member
 
     def numbers(self, emit: Emit, tensor: Value) -> list[int]:
         """The plain numbers in a tensor, as they are here."""
@@ -215,9 +241,7 @@ class Builtins:
 
     def _sorted(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> list[Value]:
         (value,) = _arguments("sorted", args, {k: v for k, v in kwargs.items() if k not in ("reverse", "key")}, 1)
-        if is_tensor(value):
-            raise Refusal("`sorted` is for plain numbers.", "Write `sort(x).values`.")
-        return static.sorted_by(lambda member: self._invoke(kwargs["key"], (member,), {}), self.items(emit, value), kwargs)
+        return self.ordering.ordered(emit, self.items(emit, value), kwargs)
 
     def _sum(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):
@@ -257,46 +281,18 @@ class Builtins:
         return value
 
     def _extreme(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-        if not args or is_tensor(args[0]):
+        several = len(args) > 2 and all(map(is_tensor, args))  # `max(a, b, c)` is Python's: PyTorch's takes two
+        if not args or (is_tensor(args[0]) and not several and "key" not in kwargs):
             return self._of_tensor(name, emit, args, kwargs)
         _arguments(name, (), {k: v for k, v in kwargs.items() if k not in ("key", "default")}, 0)
         values = self.items(emit, args[0]) if len(args) == 1 else list(args)
         if not values and "default" in kwargs:
             return kwargs["default"]
-        if kwargs.get("key") is not None:
-            return self._by_key(name, emit, values, kwargs["key"])
-        if any(is_tensor(value) for value in values):
-            return functools.reduce(functools.partial(self._larger, name, emit), values)
-        keys = list(map(plain_member, values))
-        static.plain(keys)
-        pick: Callable[..., Any] = max if name == "max" else min
-        return values[static.computed(lambda: pick(range(len(keys)), key=keys.__getitem__), what=f"`{name}`")]
-
-    def _by_key(self, name: str, emit: Emit, values: list[Value], key: Value) -> Value:
-        """`max(scores, key=scores.get)`: the first member of the largest key."""
-        keys = [self._invoke(key, (value,), {}) for value in values]
-        keys = [self._reads.number(emit, k) if is_tensor(k) else k for k in keys]
-        static.plain(keys)
-        pick: Callable[..., Any] = max if name == "max" else min
-        return values[static.computed(lambda: pick(range(len(keys)), key=keys.__getitem__), what=f"`{name}`")]
-
-    def _larger(self, name: str, emit: Emit, left: Value, right: Value) -> Value:
-        """Python's choice between two, one of them a tensor: the first where they are equal."""
-        if is_tensor(left) and is_tensor(right):
-            return emit(f"{name}imum", torch.maximum if name == "max" else torch.minimum, (left, right), {})
-        if not (is_tensor(left) or is_tensor(right)):
-            return max(left, right) if name == "max" else min(left, right)
-        for value in (left, right):
-            if not is_tensor(value) and not static.is_number(value):
-                raise Refusal(f"`{name}` does not work on a tensor and {named(value)}.")
-        better = "gt" if name == "max" else "lt"
-        if is_tensor(right):
-            return emit("where", _chosen, (better, right, left, right, left), {})
-        return emit("where", _chosen_last, (better, right, left), {})
+        return self.ordering.extreme(emit, name, values, kwargs.get("key"))
 
     def _of_tensor(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if len(args) == 2 and not kwargs and static.is_number(args[1]) and self._is_bound(args[0], args[1]):
-            return self._larger(name, emit, *args)
+            return self.ordering.larger(name, emit, *args)
         return self._operation(emit, name, args, kwargs)
 
     def _is_bound(self, tensor: Value, value: Value) -> bool:
@@ -308,8 +304,7 @@ class Builtins:
             return self._operation(emit, name, args, kwargs)
         stops = name == "any"
         for member in self.stream(emit, _arguments(name, args, kwargs, 1)[0]):
-            static.plain([member])
-            if bool(member) == stops:
+            if self.holds(member) == stops:
                 return stops
         return not stops
 
@@ -339,15 +334,16 @@ class Builtins:
     def _cast(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if name == "complex" and len(args) == 2 and any(is_tensor(value) for value in args):
             return self._operation(emit, "complex", args, kwargs)
-        function = special(args[0], f"__{name}__") if args else None
+        args = args or (0,)
+        function = special(args[0], f"__{name}__")
         if function is not None:
             args = (self._invoke(function, (), {}),)
         if len(args) == 1 and (is_tensor(args[0]) or isinstance(args[0], MultiOutput)):
             if isinstance(args[0], MultiOutput):
                 raise Refusal(f"`{args[0].operation}` gives several tensors.", f"Take {parts_of(args[0])} first.")
             return static.cast(name, self._reads.number(emit, args[0]))
-        if name == "bool" and len(args) <= 1 and (not args or isinstance(args[0], _HELD) or args[0] is None):
-            return bool(args and args[0])
+        if name == "bool" and len(args) == 1 and not static.is_number(args[0]):
+            return self.holds(args[0])
         if name == "complex" and len(args) == 2:
             return static.computed(complex, *args, what="`complex`")
         return static.cast(name, _arguments(name, args, kwargs, 1)[0])
@@ -360,16 +356,6 @@ def _is_callable(value: Value) -> bool:
         isinstance(value, FunctionValue | ClassValue | Named | Method | Partial | torch.dtype)
         or type(value).__name__ in _CALLED
     )
-
-
-def _chosen(better: str, a: Tensor, b: float, first: Tensor, second: float) -> Tensor:
-    return torch.where(getattr(torch, better)(a, b), first, torch.as_tensor(second, dtype=a.dtype, device=a.device))
-
-
-def _chosen_last(better: str, bound: float, tensor: Tensor) -> Tensor:
-    """`max(x, 0)`: 0 only where it is larger than x."""
-    other = torch.as_tensor(bound, dtype=tensor.dtype, device=tensor.device)
-    return torch.where(getattr(torch, better)(other, tensor), other, tensor)
 
 
 def _arguments(name: str, args: tuple[Value, ...], kwargs: Mapping[str, Value], most: int) -> tuple[Value, ...]:

@@ -68,7 +68,7 @@ class Calls:
         )
         self.transforms = Transforms(trace, dtype, weights, invoke)
         self.distributions = Distributions(lambda: self.is_trying())
-        self._plain = plain.Plain(invoke, self.builtins.items, self.builtins.stream, trace.budget.spend)
+        self._plain = plain.Plain(invoke, self.builtins, trace.budget.spend)
         self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
         self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
@@ -261,7 +261,13 @@ class Calls:
             )
         if isinstance(owner, list | tuple) and name in python_containers.LIST_METHODS:
             return python_containers.list_method(
-                functools.partial(self.builtins.items, emit), self._invoke, owner, name, args, kwargs, self._trace.budget.spend
+                functools.partial(self.builtins.items, emit),
+                functools.partial(self.builtins.ordering.ordered, emit),
+                owner,
+                name,
+                args,
+                kwargs,
+                self._trace.budget.spend,
             )
         if isinstance(owner, sets.Distinct):
             return sets.method(functools.partial(self.builtins.items, emit), self._trace.budget.spend, owner, name, args)

@@ -22,6 +22,8 @@ DTYPES: Final[dict[str, torch.dtype]] = CONTRACT_DTYPES | {
 # `torch.float` and `torch.int` are 32 bits wide; the bare words are Python's.
 TORCH_DTYPES: Final = DTYPES | {"float": torch.float32, "int": torch.int32}
 PYTHON_DTYPES: Final = DTYPES | {"float": torch.float64, "int": torch.int64}
+# Which of Python's types a dtype is where it is called, or asked for by `isinstance`: their words are dtypes as values.
+PYTHON_NAMES: Final = {torch.float64: "float", torch.int64: "int", torch.bool: "bool", torch.complex128: "complex"}
 
 
 class Device:

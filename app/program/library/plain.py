@@ -12,7 +12,8 @@ from typing import Any, Final
 import torch
 
 from app.program.library import vocabulary
-from app.program.library.factories import PYTHON_DTYPES, Device, dtype_of
+from app.program.library.builtins import Builtins
+from app.program.library.factories import PYTHON_DTYPES, PYTHON_NAMES, Device, dtype_of
 from app.program.modules.layers import LayerValue
 from app.program.packages import formatting
 from app.program.packages.python_containers import Deque
@@ -35,7 +36,6 @@ from app.program.semantics.values import (
 )
 
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
-Items = Callable[[Emit, Value], list[Value]]
 _COMBINED: Final[dict[str, Callable[..., Any]]] = {
     "itertools.product": itertools.product, "itertools.combinations": itertools.combinations, "itertools.permutations": itertools.permutations,
     "itertools.chain": itertools.chain,
@@ -124,10 +124,9 @@ def limits(short: str, args: tuple[Value, ...], default: torch.dtype) -> torch.f
 class Plain:
     """Functions that take functions, and questions about plain values."""
 
-    def __init__(
-        self, invoke: Invoke, items: Items, stream: Callable[[Emit, Value], Iterator], spend: Callable[[int], None]
-    ) -> None:
-        self._invoke, self._items, self._stream, self._spend = invoke, items, stream, spend
+    def __init__(self, invoke: Invoke, builtins: Builtins, spend: Callable[[int], None]) -> None:
+        self._invoke, self._items, self._stream, self._spend = invoke, builtins.items, builtins.stream, spend
+        self._holds = lambda value: builtins.holds(value)
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": self._defaultdict,
@@ -169,12 +168,7 @@ class Plain:
 
     def _passed(self, test: Value, members: Iterator) -> Generator[Value]:
         for member in members:
-            verdict = member if test is None else self._invoke(test, (member,), {})
-            if is_tensor(verdict):
-                raise Refusal(
-                    "`filter` on tensors is not in the language.", "Write `x[mask]`, or a list comprehension with `if`."
-                )
-            if verdict:
+            if self._holds(member if test is None else self._invoke(test, (member,), {})):
                 yield member
 
     def _dict(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> dict[str, Value]:
@@ -233,7 +227,7 @@ class Plain:
         if isinstance(kind, ClassValue):
             return isinstance(value, Instance) and isinstance(value.kind, ClassValue) and _extends(value.kind, kind)
         if isinstance(kind, torch.dtype):  # the words float, int and bool are dtypes where they are not called
-            kind = Named({torch.float64: "float", torch.int64: "int", torch.bool: "bool"}.get(kind, ""))
+            kind = Named(PYTHON_NAMES.get(kind, ""))
         if not isinstance(kind, Named):
             raise Refusal(f"{named(kind).capitalize()} is no type here.", "Use `torch.Tensor`, `int`, `float`, `nn.Linear`…")
         short = vocabulary.spelled(kind.path)

@@ -75,7 +75,7 @@ LIST_METHODS: Final = (*_CHANGING, "remove", "index", "count", "copy", "sort")
 
 def list_method(
     items: Callable[[Value], list[Value]],
-    invoke: Invoke,
+    ordered: Callable[[list[Value], dict[str, Value]], list[Value]],
     owner: Any,
     name: str,
     args: tuple[Value, ...],
@@ -86,7 +86,7 @@ def list_method(
     if name not in ("append", "pop", "popleft"):
         spend(1 + len(owner) // 8)
     if name == "sort" and isinstance(owner, list):
-        owner[:] = static.sorted_by(lambda member: invoke(kwargs["key"], (member,), {}), owner, kwargs)
+        owner[:] = ordered(list(owner), kwargs)
         return None
     if kwargs:
         raise Refusal(f"`.{name}()` takes no keyword arguments.")

@@ -11,6 +11,7 @@ from typing import Any, Final
 from app.errors import PullbackError
 from app.program.reading.cleaning import cleaned
 from app.program.reading.grammar import children, refused_of
+from app.program.reading.names import bound_names
 
 TEXT_LIMIT_BYTES: Final = 16 << 10  # of a program, some 400 lines: twice the longest of 768 pasted ones (8.3 kB; 99%: 3.2)
 # Of nested expressions: as Python's own parser allows for parentheses (200) with room for what stands between.
@@ -75,6 +76,7 @@ class Source:
     unreadable: set[int] = field(default_factory=set)
     waits: bool = False
     _excerpts: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    _own_names: dict[ast.AST, frozenset[str]] = field(default_factory=dict)
 
     def place(self, node: ast.AST) -> tuple[int, int]:
         """Line and column of `node`, from 1, as an editor counts them."""
@@ -83,6 +85,13 @@ class Source:
         text = self.lines[line - 1] if line <= len(self.lines) else ""
         column = offset if text.isascii() else len(text.encode()[:offset].decode(errors="replace"))
         return line, column + 1 + (self.margins[line - 1] if line <= len(self.margins) else 0)
+
+    def own_names(self, function: ast.FunctionDef | ast.Lambda) -> frozenset[str]:
+        """The names that the lines of a function bind."""
+        if function not in self._own_names:  # each call of it asks
+            body = function.body if isinstance(function, ast.FunctionDef) else []
+            self._own_names[function] = bound_names(body)
+        return self._own_names[function]
 
     def excerpt(self, node: ast.stmt | ast.expr) -> str:
         """The words of `node` on one line, shortened; of a `for` or `if` its head."""

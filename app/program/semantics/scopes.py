@@ -14,31 +14,50 @@ class Scope(Mapping[str, Any]):
         outer: the body around this one, by the text; None for the program itself.
         elsewhere: names that `global` and `nonlocal` send to another scope.
         inner: a comprehension's: `:=` binds in the body around it.
+        unbound: names that were bound here and are not any more.
+        names: what a function binds somewhere: until it does, these are no names of the bodies around it.
     """
 
-    __slots__ = ("elsewhere", "inner", "outer", "own")
+    __slots__ = ("elsewhere", "inner", "names", "outer", "own", "unbound")
 
-    def __init__(self, outer: Scope | None = None, own: dict[str, Any] | None = None, *, inner: bool = False) -> None:
+    def __init__(
+        self,
+        outer: Scope | None = None,
+        own: dict[str, Any] | None = None,
+        *,
+        inner: bool = False,
+        names: frozenset[str] = frozenset(),
+    ) -> None:
         self.own: dict[str, Any] = {} if own is None else own
         self.outer = outer
         self.elsewhere: dict[str, Scope] = {}
         self.inner = inner
+        self.names = names
+        self.unbound: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.own:
-                return scope.own[name]
-            scope = scope.outer
-        raise KeyError(name)
+        scope = self._of(name)
+        if scope is None or name not in scope.own:
+            raise KeyError(name)
+        return scope.own[name]
 
     def __contains__(self, name: object) -> bool:
+        scope = self._of(name)
+        return scope is not None and name in scope.own
+
+    def _of(self, name: object) -> Scope | None:
+        """The scope whose name it is, bound there or, of a function, not yet."""
         scope: Scope | None = self
         while scope is not None:
-            if name in scope.own:
-                return True
-            scope = scope.outer
-        return False
+            if name in scope.own or name in scope.names:
+                return scope
+            scope = scope.elsewhere.get(name, scope.outer)  # type: ignore[call-overload]
+        return None
+
+    def is_unbound(self, name: str) -> bool:
+        """Whether a function around here binds `name` and has not yet, while a body around that one has."""
+        scope = self._of(name)
+        return scope is not None and name not in scope.own and any(name in outer.own for outer in scope.chain())
 
     def __iter__(self) -> Iterator[str]:
         seen: dict[str, None] = {}
@@ -55,7 +74,9 @@ class Scope(Mapping[str, Any]):
         self.elsewhere.get(name, self).own[name] = value
 
     def unbind(self, name: str) -> None:
-        self.elsewhere.get(name, self).own.pop(name, None)
+        holder = self.elsewhere.get(name, self)
+        holder.own.pop(name, None)
+        holder.unbound.add(name)
 
     def chain(self) -> Iterator[Scope]:
         """This scope and those around it."""

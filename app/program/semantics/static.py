@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from app.program.reading.source import Refusal
@@ -299,26 +299,6 @@ def length(value: Sequence[Any] | range) -> int:
         count = (value.stop - value.start + value.step - (1 if value.step > 0 else -1)) // value.step
         return max(count, 0)
     return len(value)
-
-
-def ordered(values: Iterable[Any], reverse: bool = False) -> list[Any]:
-    """Python's `sorted`, on plain numbers or strings."""
-    members = list(values)
-    plain(members)
-    result: list[Any] = computed(lambda m: sorted(m, reverse=reverse), members, what="`sorted`")
-    return result
-
-
-def sorted_by(key: Callable[[Any], Any], values: Sequence[Any], options: Mapping[str, Any]) -> list[Any]:
-    """Python's `sorted(values, **options)`; `key` is called where the options have one."""
-    if options.get("key") is None:
-        return ordered(values, bool(options.get("reverse", False)))
-    keys = [key(member) for member in values]
-    plain(keys)
-    order = computed(
-        lambda: sorted(range(len(keys)), key=keys.__getitem__, reverse=bool(options.get("reverse"))), what="`sorted`"
-    )
-    return [values[index] for index in order]
 
 
 def cast(kind: str, value: Any) -> Any:
