@@ -152,7 +152,7 @@ def _of_generator(members: Iterator) -> tuple[Value, Entered]:
 
 def value_of(error: RaisedError) -> Value:
     """What `except … as name` and `__exit__` are given."""
-    return ErrorValue("an error", error.raises, error) if error.instance is None else error.instance
+    return ErrorValue("an error", error.raises, error.arguments, error) if error.instance is None else error.instance
 
 
 def is_of(kind: Value, error: RaisedError) -> bool:

@@ -7,7 +7,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from app.program.library import containers
+from app.program.library import containers, vocabulary
+from app.program.library.builtins import ended
 from app.program.modules.layers import LayerValue, Weight
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value
@@ -66,6 +67,8 @@ def above(reader: Reading, node: ast.AST, asked: Super, name: str, args: tuple[V
             _extend_optimizer(reader, node, instance, *args, **kwargs)
         elif instance.is_module and builtin:
             extend_layer(reader, node, instance, args, kwargs)
+        elif "args" in instance.own and vocabulary.is_exception(builtin):
+            instance.own["args"] = args
         return None
     if name in ("forward", "__call__") and instance.layer is not None:
         return reader.invoke(node, instance.layer, args, kwargs)
@@ -154,5 +157,5 @@ def sent(members: Iterator, name: str, args: tuple[Value, ...]) -> Value:
         return members.close()
     try:
         return members.send(args[0] if args else None)
-    except StopIteration:
-        raise Refusal("The generator has nothing left to give.", "Use `for`.", raises="StopIteration") from None
+    except StopIteration as end:
+        raise ended(end.value) from None

@@ -92,6 +92,7 @@ def refusal(step: Step, write: Step) -> Refusal:
         "refuses to differentiate that.",
         "Make a new tensor: `y = y + 1` in the place of `y += 1`; or write into a copy: `y = y.clone()` before.",
         code="operation_failed",
+        raises="RuntimeError",
     )
 
 

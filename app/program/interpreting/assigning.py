@@ -11,7 +11,7 @@ from app.program.library import inplace
 from app.program.library.containers import is_key
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import LISTED, leaf_of
-from app.program.reading.names import bound_names
+from app.program.reading.bound_names import bound_names
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value, is_tensor
@@ -57,7 +57,10 @@ class Assigning(Objects):
                 rest = list(parts[before : len(parts) - after])
                 parts = [*parts[:before], rest, *parts[len(parts) - after :]]
         if len(parts) != len(target.elts):
-            refusal = Refusal(f"{len(target.elts)} names stand on the left, and there are {len(parts)} values on the right.")
+            refusal = Refusal(
+                f"{len(target.elts)} names stand on the left, and there are {len(parts)} values on the right.",
+                raises="ValueError",
+            )
             raise self.source.refused(refusal, target)
         for name, part in zip(target.elts, parts, strict=True):
             self.assign(name.value if isinstance(name, ast.Starred) else name, part)
@@ -90,7 +93,12 @@ class Assigning(Objects):
             self.located(target, lambda: self.invoke(target, setter, (index, value), {}))
             return
         what = "There is no such place to assign to." if isinstance(owner, list | dict) else None
-        raise self.source.refused(Refusal(what or f"{named(owner).capitalize()} cannot be assigned into."), target)
+        raises = "TypeError" if isinstance(owner, tuple | str) or static.is_number(owner) or owner is None else None
+        if isinstance(owner, list) and isinstance(index, int):
+            raises = "IndexError"
+        raise self.source.refused(
+            Refusal(what or f"{named(owner).capitalize()} cannot be assigned into.", raises=raises), target
+        )
 
     def _assign_attribute(self, target: ast.Attribute, value: Value) -> None:
         owner, name = self.value(target.value), target.attr

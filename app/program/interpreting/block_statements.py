@@ -153,7 +153,10 @@ class Blocks(Definitions):
                 name = "TypeError"  # Python's of what is no exception
         text = self.source.excerpt(statement)
         refusal = Refusal(
-            f"The program ends here with an error of its own: `{text}`.", "Send inputs that do not lead here.", raises=name
+            f"The program ends here with an error of its own: `{text}`.",
+            "Send inputs that do not lead here.",
+            raises=name,
+            arguments=value.arguments if isinstance(value, ErrorValue) else (),
         )
         error = self.source.refused(refusal, statement)
         if isinstance(error, RaisedError):
@@ -161,16 +164,29 @@ class Blocks(Definitions):
         raise error
 
     def _raised(self, node: ast.expr) -> Value:
-        """What `raise node` raises: an exception, or its class. What Python's own are called with shows in texts alone."""
+        """What `raise node` raises: an exception, or its class."""
         reader = self.reader
-        called = node.func if isinstance(node, ast.Call) else node
-        path = reader.dotted(called)
-        if path is not None and (
-            "." in path or vocabulary.exception(path) is not RuntimeError or vocabulary.is_exception(path)
+        path = reader.dotted(node.func if isinstance(node, ast.Call) else node)
+        if path is None or (
+            "." not in path and vocabulary.exception(path) is RuntimeError and not vocabulary.is_exception(path)
         ):
+            value = reader.value(node)
+            return value if not isinstance(value, Foreign) else Named(value.path)
+        if not isinstance(node, ast.Call):
             return Named(path)
-        value = reader.value(called)
-        return reader.value(node) if called is not node and not isinstance(value, Named | Foreign) else value
+        arguments = self.known(lambda: reader.arguments(node))
+        return ErrorValue("an error", path.rpartition(".")[2], None if arguments is None else arguments[0])
+
+    def known(self, read: Callable[[], Any]) -> Any:
+        """What `read` gives of a text that is shown; None where the language has no words for it."""
+        reader = self.reader
+        before = len(reader.problems), reader.lost
+        try:
+            return read()
+        except (PullbackError, Refusal):
+            del reader.problems[before[0] :]
+            reader.lost = before[1]
+            return None
 
     def fix_shapes(self) -> None:
         """What raises hangs on shapes: what is read here holds for the tensors that came, and no others."""

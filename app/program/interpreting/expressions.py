@@ -15,7 +15,7 @@ from app.program.interpreting.displays import Displays, yield_inside
 from app.program.interpreting.prints import print_gradients
 from app.program.library import attributes as tensors
 from app.program.library import builtins, containers, factories, left_out_names, lookup, vocabulary
-from app.program.packages import formatting, numpy_arrays
+from app.program.packages import files, formatting, numpy_arrays
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
@@ -120,16 +120,8 @@ class Reader(Displays):
         raise left_out_names.refused(name) or self._unknown(name)
 
     def _unknown(self, name: str) -> Refusal:
-        if self.scope.is_unbound(name):
-            return Refusal(
-                f"`{name}` is assigned in this function, so it is the function's own, and it has no value yet where it is read.",
-                f"Write `global {name}` or `nonlocal {name}` before, or give the function's own another name.",
-                raises="UnboundLocalError",
-            )
-        near = lookup.nearest(name, tuple(key for key in self.scope if key.isidentifier()))
-        inputs = ", ".join(sorted(self.inputs)) or "none"
-        fix = f"Nearest names: {', '.join(near)}." if near else "Send it as an input or a parameter, or assign it before."
-        return Refusal(f"The name `{name}` is not defined; the inputs and parameters are: {inputs}.", fix)
+        takes = any("NameError" in line for line in self.source.lines)  # else it is an input that was not sent
+        return lookup.undefined(name, self.scope, self.inputs, taken=takes and not self.stars)
 
     def _starred(self, name: str) -> str | None:
         """The whole name of what `from torch.distributions import *` brought."""
@@ -208,6 +200,8 @@ class Reader(Displays):
                     self.trace.grad_enabled = self.truth(node.args[0])
                 elif vocabulary.spelled(dotted) in SEEDING:
                     self._seeded(node, dotted)
+                elif dotted in files.NAMES:
+                    return self.leave_out(node, dotted, files.called(self, node, dotted))
                 return self.leave_out(node, dotted, quiet.value)
             if dotted == "super" or (dotted.endswith(".Module.__init__") and node.args):  # `nn.Module.__init__(self)`
                 return self.super_of() if dotted == "super" else None
@@ -317,6 +311,11 @@ class Reader(Displays):
         return result
 
     def _compared(self, node: ast.Compare, operation: ast.cmpop, left: Value, right: Value) -> Value:
+        if isinstance(operation, ast.In | ast.NotIn) and is_tensor(right):  # PyTorch: whether any element is equal
+            same = self.operate(node, "==", left, right)
+            return self.holds(node, self.calls.operation(self.emitter(node), "any", (same,), {})) == isinstance(
+                operation, ast.In
+            )
         result = special_methods.compared(
             self._invoker(node),
             operation,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 from app.errors import PullbackError
 from app.program.classes import contexts
@@ -25,8 +26,14 @@ Steps = Generator[Value, Value, Ended]
 class Generators:
     """Runs statements that hold a `yield`; all others are run at once, as everywhere."""
 
-    def __init__(self, blocks: Blocks, assigned: Callable[[ast.Assign, Value], None]) -> None:
-        self._blocks, self._assigned = blocks, assigned
+    def __init__(
+        self,
+        blocks: Blocks,
+        assigned: Callable[[ast.Assign, Value], None],
+        held: Callable[[ast.AugAssign], Any],
+        augment: Callable[[ast.AugAssign, Any, Value], None],
+    ) -> None:
+        self._blocks, self._assigned, self._held, self._augment = blocks, assigned, held, augment
         self._reader, self._source = blocks.reader, blocks.source
 
     def yielded(self, function: FunctionValue, scope: Scope) -> Generator[Value, Value, Value]:
@@ -79,6 +86,10 @@ class Generators:
                 return None
             case ast.Assign():
                 self._assigned(statement, (yield from self._value(statement.value)))
+                return None
+            case ast.AugAssign():
+                held = self._held(statement)
+                self._augment(statement, held, (yield from self._value(statement.value)))
                 return None
             case ast.Return(value=ast.expr() as value):
                 return Returned((yield from self._value(value)), value)

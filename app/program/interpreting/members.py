@@ -26,6 +26,7 @@ from app.program.modules.module_hooks import ModuleHandle
 from app.program.modules.weights import leaf_of, named_weights, set_training, submodules
 from app.program.packages import copying, datasets, numpy_arrays
 from app.program.packages.python_containers import Parser
+from app.program.packages.random_numbers import Stream
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import MultiOutput, Value, example, is_tensor
@@ -34,7 +35,9 @@ from app.program.semantics.static import named
 from app.program.semantics.values import (
     MISSING,
     SCALER,
+    STEP,
     ClassValue,
+    ErrorValue,
     Foreign,
     FunctionValue,
     Inert,
@@ -98,7 +101,7 @@ class Members(State):
         if static.is_number(owner) and name in ("real", "imag"):
             return getattr(owner, name)
         if isinstance(owner, Inert):
-            return owner
+            return owner.attribute(name) if isinstance(owner, ErrorValue) else owner
         if isinstance(owner, OptimizerValue) and name == "param_groups":
             return owner.groups
         if isinstance(owner, Foreign):
@@ -111,10 +114,12 @@ class Members(State):
         if (owner, name) in self.attributes:
             return self.attributes[owner, name]
         weight = self.weights.weight_of(owner)
-        if name in ("requires_grad", "is_leaf") and weight is not None:
-            return (weight.trained and not weight.frozen) or name == "is_leaf"
-        if name in ("requires_grad", "is_leaf", "grad_fn"):
-            return self.leave_out(node, f".{name}", self.trace.is_live(owner))
+        if name == "requires_grad":
+            live = self.trace.is_live(owner) if weight is None else weight.trained and not weight.frozen
+            return self.leave_out(node, ".requires_grad", live) if weight is None else live
+        if name in ("is_leaf", "grad_fn"):
+            is_leaf = weight is not None or owner.op == "placeholder" or not self.trace.is_live(owner)
+            return is_leaf if name == "is_leaf" else self.leave_out(node, ".grad_fn", None if is_leaf else STEP)
         return numpy_arrays.of_operands(tensors.attribute(self.emitter(node), owner, name), owner)
 
     def _plain_attribute(self, owner: Value, name: str) -> Value:
@@ -129,11 +134,12 @@ class Members(State):
         if isinstance(owner, containers.Record) and name in owner.fields:
             return self.read(owner[owner.fields.index(name)])
         has_it = hasattr(type(owner), name) or (isinstance(owner, Distinct) and hasattr(set, name)) or name == "most_common"
-        if isinstance(owner, list | dict | tuple | str | Distinct) and not name.startswith("_") and has_it:
+        if has_it and isinstance(owner, list | dict | tuple | str | Distinct) and not name.startswith("_"):
             return Method(owner, name)
         if isinstance(owner, Named | FunctionValue):
             raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", "Call it: it is a function.")
-        raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.")
+        raises = "AttributeError" if static.is_python(owner) and not hasattr(owner, name) else None
+        raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", raises=raises)
 
     def _instance_attribute(self, instance: Instance, name: str) -> Value:
         if name in instance.own:
@@ -240,6 +246,10 @@ class Members(State):
                 return extension.sent(owner, name, args)
             case Parser():
                 return owner.call(name, args, kwargs)
+            case list() | range() | Iterator() | datasets.Batches() if name in datasets.OF_BARS:
+                return self.leave_out(node, f".{name}()", None)
+            case Stream():
+                return owner.call(name, args, kwargs, self.calls.packages.arrays(self.emitter(node)))
             case Handle():
                 return self._removed(owner, name)
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)
@@ -293,7 +303,8 @@ class Members(State):
         """`optimizer.step()`, `optimizer.zero_grad()`, `scheduler.step()`."""
         if isinstance(owner, SchedulerValue):
             if name == "step":
-                return schedules.advanced(owner, tuple(self._number(node, value) for value in args))
+                emit = self.emitter(node)
+                return schedules.advanced(owner, tuple(self.reads.number(emit, v) if is_tensor(v) else v for v in args))
             if name == "get_last_lr":
                 return [group["lr"] for group in owner.optimizer.groups]
         elif name == "step":
@@ -317,9 +328,6 @@ class Members(State):
         elif name in ("state_dict", "load_state_dict"):
             return self.leave_out(node, f".{name}()", None)
         raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
-
-    def _number(self, node: ast.AST, value: Value) -> Value:
-        return self.reads.number(self.emitter(node), value) if is_tensor(value) else value
 
     def _removed(self, handle: Handle, name: str) -> None:
         if name != "remove":

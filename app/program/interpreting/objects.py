@@ -98,6 +98,7 @@ class Objects(Members):
         raise Refusal(
             f"{named(function).capitalize()} cannot be called.",
             "Call operations, methods, modules, and functions of the program.",
+            raises="TypeError" if static.is_python(function) else None,
         )
 
     def _remembered(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
@@ -148,7 +149,7 @@ class Objects(Members):
                     self.calls.resolve(path, self.emitter(node))
                 value = Named(path) if constant is None else constant
             else:
-                value = self.attribute_of(node, owner, attribute)
+                value = self._tried(node, owner, attribute)
         except (Refusal, PullbackError):
             self.trace.budget.spend(_NEAREST)
             if name == "hasattr":
@@ -157,6 +158,14 @@ class Objects(Members):
                 return args[2]
             raise
         return True if name == "hasattr" else value
+
+    def _tried(self, node: ast.AST, owner: Value, attribute: str) -> Value:
+        """`owner.attribute`; what a `__getattr__` of the program raises is raised here."""
+        self.trying += 1
+        try:
+            return self.attribute_of(node, owner, attribute)
+        finally:
+            self.trying -= 1
 
     def called_layer(self, node: ast.AST, layer: LayerValue, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         emit = self.emitter(node)
@@ -234,23 +243,25 @@ class Objects(Members):
         if spec.vararg is not None:
             bound[spec.vararg.arg] = tuple(rest)
         elif rest:
-            raise Refusal(f"`{function.name}` takes {len(positional)} arguments, and is given {len(args)}.")
+            raise Refusal(f"`{function.name}` takes {len(positional)} arguments, and is given {len(args)}.", raises="TypeError")
         others: dict[str, Value] = {}
         known = {*positional, *(argument.arg for argument in spec.kwonlyargs)}
         for name, value in kwargs.items():
             if name in bound and name in known:
-                raise Refusal(f"`{function.name}` is given `{name}` twice.")
+                raise Refusal(f"`{function.name}` is given `{name}` twice.", raises="TypeError")
             if name in known:
                 bound[name] = value
             elif spec.kwarg is not None:
                 others[name] = value
             else:
-                raise Refusal(f"`{function.name}` has no argument `{name}`.", f"Its arguments are {', '.join(sorted(known))}.")
+                text = f"`{function.name}` has no argument `{name}`."
+                raise Refusal(text, f"Its arguments are {', '.join(sorted(known))}.", raises="TypeError")
         if spec.kwarg is not None:
             bound[spec.kwarg.arg] = others
         for name in (*positional, *(argument.arg for argument in spec.kwonlyargs)):
             if name not in bound and name not in function.defaults:
-                raise Refusal(f"`{function.name}` needs the argument `{name}`.", f"Give it: `{function.name}(…, {name}=…)`.")
+                fix = f"Give it: `{function.name}(…, {name}=…)`."
+                raise Refusal(f"`{function.name}` needs the argument `{name}`.", fix, raises="TypeError")
             bound.setdefault(name, function.defaults.get(name))
         return bound
 
@@ -262,6 +273,8 @@ class Objects(Members):
         if kind.members is not None:
             return self._member(kind, args)
         instance = Instance(kind)
+        if vocabulary.is_exception(kind.builtin):
+            instance.own["args"] = args
         start = kind.find("__init__")
         if start is not MISSING:
             self.weights.constructing += 1
@@ -278,7 +291,7 @@ class Objects(Members):
         elif kind.module and kind.builtin:
             extension.extend_layer(self, node, instance, args, kwargs)
         elif (args or kwargs) and not kind.builtin:
-            raise Refusal(f"`{kind.name}` takes no arguments.", "Give the class an `__init__`.")
+            raise Refusal(f"`{kind.name}` takes no arguments.", "Give the class an `__init__`.", raises="TypeError")
         return instance
 
     def _member(self, kind: ClassValue, args: tuple[Value, ...]) -> Instance:

@@ -10,7 +10,7 @@ from app.errors import PullbackError
 from app.program.differentiation.optimizers import OptimizerValue
 from app.program.differentiation.schedules import SchedulerValue
 from app.program.interpreting.definitions import Returned
-from app.program.interpreting.expressions import Reader
+from app.program.interpreting.expressions import SHOWN, Reader
 from app.program.interpreting.statements import Runner, is_text
 from app.program.library import vocabulary
 from app.program.modules.layers import LayerValue
@@ -67,7 +67,7 @@ def _last(reader: Reader, statement: ast.Expr) -> Returned | None:
     value = reader.value(statement.value)
     if isinstance(value, Named):
         raise reader.source.refused(vocabulary.not_called(value), statement)
-    return None if isinstance(value, Inert) else Returned(value, statement.value)
+    return None if isinstance(value, Inert) or value is SHOWN else Returned(value, statement.value)
 
 
 def _refuse_problems(reader: Reader, last: PullbackError | None = None) -> None:

@@ -43,6 +43,7 @@ class State:
         trying: how many `try` blocks with an `except` are being read.
         attributes: what the program hung on tensors by names of its own (`w.g = …`).
         dropped: generators that nothing holds any more, at a `yield` of theirs; they are ended as soon as the next thing is read.
+        saved: path → what the program saved there.
         printed: (line, column, text) and a tensor → its gradient as it was printed there last.
     """
 
@@ -83,6 +84,7 @@ class State:
         self.stars: list[str] = []
         self.trying = 0
         self.attributes: dict[tuple[fx.Node, str], Value] = {}
+        self.saved: dict[str, Value] = {}
         self.dropped: list[Generator[Any, Any, Any]] = []
         self._places: dict[tuple[ast.AST, ast.AST], tuple[int, int, str]] = {}
         self.printed: dict[tuple[tuple[int, int, str], fx.Node], Any] = {}

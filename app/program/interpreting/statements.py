@@ -38,7 +38,7 @@ class Runner(Blocks):
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader)
         reader.body = self._body
-        reader.yielded = Generators(self, self._assign_value).yielded
+        reader.yielded = Generators(self, self._assign_value, self.held, self.augment).yielded
         self._handlers = {
             ast.Assign: self._assign, ast.AugAssign: self._augmented, ast.AnnAssign: self._annotated, ast.Expr: self._bare,
             ast.If: self._condition, ast.For: self._loop, ast.While: self._while, ast.Return: self._returned, ast.Import: self._import,
@@ -124,13 +124,21 @@ class Runner(Blocks):
 
     def _augmented(self, statement: ast.AugAssign) -> None:
         """`x += y` writes into a tensor, as Python and PyTorch do; a list grows in place."""
+        held = self.held(statement)
+        self.augment(statement, held, self.reader.value(statement.value))
+
+    def held(self, statement: ast.AugAssign) -> tuple[Value, Value, Value]:
+        """What stands left of `+=`; of a member also what holds it, and where."""
+        reader, target = self.reader, statement.target
+        if not isinstance(target, ast.Subscript):
+            return reader.value(_loaded(target)), None, None
+        owner, index = reader.value(target.value), reader.value(target.slice)
+        return reader.located(target, lambda: reader.item(target, owner, index)), owner, index
+
+    def augment(self, statement: ast.AugAssign, held: tuple[Value, Value, Value], right: Value) -> None:
+        """`held += right`."""
         reader, target, symbol = self.reader, statement.target, SYMBOLS[type(statement.op)]
-        if isinstance(target, ast.Subscript):
-            owner, index = reader.value(target.value), reader.value(target.slice)
-            left = reader.located(target, lambda: reader.item(target, owner, index))
-        else:
-            left = reader.value(_loaded(target))
-        right = reader.value(statement.value)
+        left, owner, index = held
         if isinstance(left, list) and symbol == "+" and not isinstance(right, list):
             right = reader.located(statement, lambda: reader.builtins.items(reader.emitter(statement), right))
 
@@ -216,18 +224,14 @@ class Runner(Blocks):
     def _assert(self, statement: ast.Assert) -> None:
         """Checked where it is known without tensors."""
         reader = self.reader
-        before = len(reader.problems), reader.lost
-        try:
-            value = reader.value(statement.test)
-        except PullbackError:
-            value = None
-            del reader.problems[before[0] :]
-            reader.lost = before[1]
+        value = self.known(lambda: reader.value(statement.test))
         if is_tensor(value) and reader.trying:  # an `except` may take what does not hold
             value = reader.holds(statement, value)
         if isinstance(value, bool) and not value:
             text = self.source.excerpt(statement)
             refusal = Refusal(f"This does not hold: `{text}`.", "Send inputs for which it holds.", raises="AssertionError")
+            message = statement.msg
+            refusal.arguments = () if message is None else self.known(lambda: (reader.value(message),))
             raise self.source.refused(refusal, statement)
         reader.leave_out(statement, "assert", None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator, ItemsView, KeysView, Mapping, ValuesView
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import fx
@@ -13,9 +13,9 @@ from torch import fx
 from app.program.classes import special_methods
 from app.program.library import containers
 from app.program.library.attributes import members
-from app.program.library.ordering import Ordering
 from app.program.library.reads import Reads
 from app.program.packages import datasets
+from app.program.packages.ordering import Ordering
 from app.program.packages.python_containers import Deque
 from app.program.reading.source import Refusal
 from app.program.semantics import sets, static
@@ -34,7 +34,19 @@ from app.program.semantics.values import (
     Partial,
     charged,
     special,
+    unchanged,
 )
+
+
+def _is_single(value: Value) -> bool:
+    """Whether it is a value of Python's that holds no others."""
+    return value is None or static.is_number(value) or isinstance(value, FunctionValue)
+
+
+def ended(value: Value) -> Refusal:
+    """What `next` raises of a generator that returned `value`."""
+    arguments = () if value is None else (value,)
+    return Refusal("`next` has nothing left to give.", "Use `for`.", raises="StopIteration", arguments=arguments)
 
 
 def parts_of(outputs: MultiOutput) -> str:
@@ -74,7 +86,7 @@ class Builtins:
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
             "pow": self._pow,
-            "iter": lambda emit, args, kwargs: self.stream(emit, args[0]), "next": self._next, "set": self._distinct,
+            "iter": self._iter, "next": self._next, "set": self._distinct,
             "frozenset": self._distinct, "id": self._identity, "callable": lambda emit, args, kwargs: _is_callable(args[0]),
             **{name: functools.partial(self._extreme, name) for name in ("min", "max")},
             **{name: functools.partial(self._truth, name) for name in ("all", "any")},
@@ -112,7 +124,9 @@ class Builtins:
             return list(value)
         if isinstance(value, str):
             return list(self.of_text(value))
-        raise Refusal(f"{named(value).capitalize()} cannot be gone through.", "Use `range(n)`, a list, a tuple or a tensor.")
+        raises = "TypeError" if _is_single(value) else None
+        text = f"{named(value).capitalize()} cannot be gone through."
+        raise Refusal(text, "Use `range(n)`, a list, a tuple or a tensor.", raises=raises)
 
     def of_text(self, value: Value) -> Value:
         """What a text was made into, another text or a list of texts, which costs what a list of its length costs."""
@@ -137,28 +151,9 @@ class Builtins:
         if isinstance(value, Iterator):
             return value
         if isinstance(value, _CHANGING):
-            return Iterator(self._unchanged(value))
+            self._trace.budget.spend(1 + len(value) // 8)
+            return Iterator(unchanged(value, named(value)))
         return Iterator(value if type(value) is list else self.items(emit, value))
-
-    def _unchanged(self, value: Any) -> Generator[Value]:
-        """The members of what may not grow or shrink while a loop goes through it."""
-        self._trace.budget.spend(1 + len(value) // 8)
-        end = object()
-        size, members = len(value), iter(value)
-        while True:
-            try:
-                member = next(members, end) if len(value) == size else None
-            except RuntimeError:  # other keys, as many
-                size = -1
-            if len(value) != size:
-                raise Refusal(
-                    f"{named(value).capitalize()} is changed by the loop that goes through it, and Python refuses to go on.",
-                    "Go through a copy: `for key in list(values):`.",
-                    raises="RuntimeError",
-                )
-            if member is end:
-                return
-            yield member
 
     def numbers(self, emit: Emit, tensor: Value) -> list[int]:
         """The plain numbers in a tensor, as they are here."""
@@ -168,7 +163,7 @@ class Builtins:
         (value,) = _arguments("len", args, kwargs, 1)
         if is_tensor(value):
             if example(value).ndim == 0:
-                raise Refusal("A 0-d tensor has no length.")
+                raise Refusal("A 0-d tensor has no length.", raises="TypeError")
             return example(value).size(0)
         if isinstance(value, MultiOutput):
             return len(value.values)
@@ -185,7 +180,8 @@ class Builtins:
             return len(set(map(id, value.members.values())))
         if function is None and containers.is_sequence(value):
             return len(containers.held(value))
-        raise Refusal(f"{named(value).capitalize()} has no length.")
+        raises = "TypeError" if _is_single(value) or isinstance(value, Iterator) else None
+        raise Refusal(f"{named(value).capitalize()} has no length.", "Make a list of it: `list(values)`.", raises=raises)
 
     def _range(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> range:
         return static.span(*_arguments("range", args, kwargs, 3))
@@ -217,14 +213,34 @@ class Builtins:
         function = special(args[0], "__next__") if args else None
         if function is not None:
             return self._invoke(function, (), {})
+        value = None
         if args and isinstance(args[0], Iterator):
-            for member in args[0]:
-                return member
-        elif args and isinstance(args[0], list | tuple) and args[0]:
-            return args[0][0]
+            try:
+                return next(args[0])
+            except StopIteration as end:
+                value = end.value
+        elif args and static.is_python(args[0]):
+            raise Refusal(
+                f"`next` takes from an iterator, not from {named(args[0])}.", "Write `iter(values)`.", raises="TypeError"
+            )
         if len(args) == 2:
             return args[1]
-        raise Refusal("`next` has nothing left to give.", "Use `for`.", raises="StopIteration")
+        raise ended(value)
+
+    def _iter(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Iterator:
+        """`iter(values)`, or `iter(function, end)`: what it gives until that is `end`."""
+        if len(args) != 2:
+            return self.stream(emit, *_arguments("iter", args, kwargs, 1))
+        function, end = args
+        return Iterator(self._until(emit, function, end))
+
+    def _until(self, emit: Emit, function: Value, end: Value) -> Generator[Value]:
+        while True:
+            member = self._invoke(function, (), {})
+            static.plain([member, end])
+            if member == end:
+                return
+            yield member
 
     def _distinct(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Distinct:
         members = self.items(emit, args[0]) if args else []
@@ -274,6 +290,10 @@ class Builtins:
             static.check_length(len(left) + len(right))
             spend(1 + (len(left) + len(right)) // 4)
             return left | right
+        if isinstance(left, dict) and isinstance(right, dict) and symbol in ("==", "!="):
+            spend(1 + (len(left) + len(right)) // 8)
+            static.plain([*left.values(), *right.values()])
+            return (left == right) == (symbol == "==")
         if isinstance(left, _SETS) and isinstance(right, _SETS) and symbol in _OF_SETS:
             return sets.operated(symbol, left, right, spend)
         value = static.binary(symbol, left, right)
@@ -281,8 +301,8 @@ class Builtins:
         return value
 
     def _extreme(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-        several = len(args) > 2 and all(map(is_tensor, args))  # `max(a, b, c)` is Python's: PyTorch's takes two
-        if not args or (is_tensor(args[0]) and not several and "key" not in kwargs):
+        of_tensors = len(args) > 2 and all(map(is_tensor, args))  # `max(a, b, c)` is Python's: PyTorch's takes two
+        if not args or (is_tensor(args[0]) and not of_tensors and "key" not in kwargs):
             return self._of_tensor(name, emit, args, kwargs)
         _arguments(name, (), {k: v for k, v in kwargs.items() if k not in ("key", "default")}, 0)
         values = self.items(emit, args[0]) if len(args) == 1 else list(args)
@@ -327,8 +347,8 @@ class Builtins:
         return self._operation(emit, "round", tuple(positional), kwargs)
 
     def _pow(self, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-        if len(args) == 2 and all(static.is_number(value) for value in args):
-            return static.binary("**", *args)
+        if len(args) in (2, 3) and all(static.is_number(value) for value in args):
+            return static.binary("**", *args) if len(args) == 2 else static.computed(pow, *args, what="`pow`")
         return self._operation(emit, "pow", args, kwargs)
 
     def _cast(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
@@ -344,6 +364,9 @@ class Builtins:
             return static.cast(name, self._reads.number(emit, args[0]))
         if name == "bool" and len(args) == 1 and not static.is_number(args[0]):
             return self.holds(args[0])
+        if name == "int" and len(args) == 2 and isinstance(args[0], str):
+            static.check_length(len(args[0]))
+            return static.bounded(static.computed(int, *args, what="`int`"))
         if name == "complex" and len(args) == 2:
             return static.computed(complex, *args, what="`complex`")
         return static.cast(name, _arguments(name, args, kwargs, 1)[0])

@@ -69,7 +69,7 @@ class Calls:
         self.transforms = Transforms(trace, dtype, weights, invoke)
         self.distributions = Distributions(lambda: self.is_trying())
         self._plain = plain.Plain(invoke, self.builtins, trace.budget.spend)
-        self._packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
+        self.packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
         self._invoke = invoke
         self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
 
@@ -79,10 +79,10 @@ class Calls:
         if vocabulary.is_context(name):
             return lambda args, kwargs: ContextValue(name, (*args, *kwargs.values()))
         if vocabulary.is_exception(name):
-            return lambda args, kwargs: ErrorValue("an error", name.rpartition(".")[2])
+            return lambda args, kwargs: ErrorValue("an error", name.rpartition(".")[2], args)
         if name in self.builtins.table:
             return functools.partial(self.builtins.table[name], emit)
-        special = self._special(short, emit) or self._packages.resolve(short, emit)
+        special = self._special(short, emit) or self.packages.resolve(short, emit)
         if special is not None:
             takes_streams = short.rpartition(".")[2] in self._plain.table or python_containers.is_container(short)
             return special if takes_streams else functools.partial(self._listed, emit, special)
@@ -287,6 +287,8 @@ class Calls:
             static.is_number(owner) and name == "item" and not args
         ):  # NumPy's numbers have it: `np.finfo(np.float32).eps.item()`
             return owner
+        if static.is_number(owner) and name in ("bit_length", "bit_count", "is_integer", "conjugate") and not args:
+            return static.computed(lambda: getattr(owner, name)(), what=f"`.{name}()`")
         raise Refusal(
             f"{named(owner).capitalize()} has no `.{name}()` here.", "Methods belong to tensors; `tensor(2.0)` makes one."
         )

@@ -7,7 +7,7 @@ from typing import Final
 
 from app.program.modules.layer_table import CONTAINERS
 from app.program.modules.layers import LayerValue, Weight
-from app.program.modules.weights import Weights, members, named_weights, submodules
+from app.program.modules.weights import Weights, members, named_submodules, named_weights
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value, is_tensor
@@ -144,9 +144,9 @@ def method(
         return Iterator([value for _, value in values] if name in ("parameters", "buffers") else values)
     if name in ("children", "named_children", "modules", "named_modules"):
         held = [pair for pair in members(module) if isinstance(pair[1], Instance | LayerValue)]
-        if name == "modules":
-            return Iterator(list(submodules(module)))
-        return Iterator(held if name == "named_children" else [part for _, part in held])
+        if name.endswith("modules"):
+            held = list(named_submodules(module))
+        return Iterator(held if name.startswith("named") else [part for _, part in held])
     if isinstance(module, Instance):
         return _changed(weights, module, name, args, kwargs)
     raise Refusal(f"`nn.{module.name}` has no `.{name}()` here.")

@@ -26,6 +26,13 @@ PYTHON_DTYPES: Final = DTYPES | {"float": torch.float64, "int": torch.int64}
 PYTHON_NAMES: Final = {torch.float64: "float", torch.int64: "int", torch.bool: "bool", torch.complex128: "complex"}
 
 
+# PyTorch's old names of dtypes, where they are not called: `x.type(torch.DoubleTensor)`.
+TENSOR_TYPES: Final = {
+    "FloatTensor": "float32", "DoubleTensor": "float64", "HalfTensor": "float16", "LongTensor": "int64", "IntTensor": "int32",
+    "BoolTensor": "bool", "ByteTensor": "uint8",
+}  # fmt: skip
+
+
 class Device:
     """Where all tensors are; `x.device` gives it, and giving it to a maker changes nothing."""
 
@@ -127,6 +134,8 @@ def dtype_of(value: Value) -> torch.dtype:
         return value
     if isinstance(value, str) and value.removeprefix("torch.") in TORCH_DTYPES:
         return TORCH_DTYPES[value.removeprefix("torch.")]
+    if isinstance(value, str) and value.removeprefix("torch.") in TENSOR_TYPES:
+        return TORCH_DTYPES[TENSOR_TYPES[value.removeprefix("torch.")]]
     raise Refusal(f"{static.named(value).capitalize()} is not a dtype.", f"Use one of {', '.join(sorted(DTYPES))}.")
 
 

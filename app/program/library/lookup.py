@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from app.program.library.factories import FACTORIES, keywords_of
 from app.program.modules.layer_table import CONTAINERS, LAYERS, WHOLE
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, Value, is_tensor
+from app.program.semantics.scopes import Scope
 from app.program.semantics.static import nearest as static_nearest
 
 # Under these prefixes people also write what stands elsewhere (`F.exp`).
@@ -172,3 +174,17 @@ def nearest(name: str, others: tuple[str, ...] = ()) -> list[str]:
     short = name.rpartition(".")[2]
     close = difflib.get_close_matches(short, (*others, *FACTORIES), n=2, cutoff=0.6)
     return list(dict.fromkeys([*close, *near_operations(name)]))[:4]
+
+
+def undefined(name: str, scope: Scope, inputs: Iterable[str], *, taken: bool) -> Refusal:
+    """The refusal of a name that means nothing where it is read; `taken`: an `except` of the program may take Python's error."""
+    if scope.is_unbound(name):
+        return Refusal(
+            f"`{name}` is assigned in this function, so it is the function's own, and it has no value yet where it is read.",
+            f"Write `global {name}` or `nonlocal {name}` before, or give the function's own another name.",
+            raises="UnboundLocalError",
+        )
+    near = nearest(name, tuple(key for key in scope if key.isidentifier()))
+    text = f"The name `{name}` is not defined; the inputs and parameters are: {', '.join(sorted(inputs)) or 'none'}."
+    fix = f"Nearest names: {', '.join(near)}." if near else "Send it as an input or a parameter, or assign it before."
+    return Refusal(text, fix, raises="NameError" if taken and not hasattr(builtins, name) else None)

@@ -35,10 +35,12 @@ from app.program.semantics.values import (
     plain_member,
 )
 
+# Python's functions between numbers and texts.
+_TEXTS: Final[dict[str, Callable[..., Any]]] = {"ord": ord, "chr": chr, "bin": bin, "hex": hex, "oct": oct, "repr": repr}
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
 _COMBINED: Final[dict[str, Callable[..., Any]]] = {
     "itertools.product": itertools.product, "itertools.combinations": itertools.combinations, "itertools.permutations": itertools.permutations,
-    "itertools.chain": itertools.chain,
+    "itertools.combinations_with_replacement": itertools.combinations_with_replacement,
 }  # fmt: skip
 _TYPES: Final[dict[str, Any]] = {
     "int": int,
@@ -126,13 +128,14 @@ class Plain:
 
     def __init__(self, invoke: Invoke, builtins: Builtins, spend: Callable[[int], None]) -> None:
         self._invoke, self._items, self._stream, self._spend = invoke, builtins.items, builtins.stream, spend
-        self._holds = lambda value: builtins.holds(value)
+        self._holds: Callable[[Value], bool] = lambda value: builtins.holds(value)
         self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": self._defaultdict,
             "isinstance": self._isinstance, "setattr": self._setattr, "divmod": self._divmod, "slice": self._slice, "str": self._str,
             "type": self._type, "namedtuple": self._namedtuple,
-            "accumulate": self._accumulate, **{name: functools.partial(self._combined, name) for name in _COMBINED},
+            "issubclass": self._issubclass,
+            **{name: functools.partial(self._text, name) for name in _TEXTS}, **{name: functools.partial(self._combined, name) for name in _COMBINED},
         }  # fmt: skip
 
     def _partial(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Partial:
@@ -148,12 +151,6 @@ class Plain:
         if not values:
             raise Refusal("`reduce` of nothing has no value.", "Give a start as the third argument.")
         return functools.reduce(lambda left, right: self._invoke(args[0], (left, right), {}), values)
-
-    def _accumulate(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
-        values = self._items(emit, args[0])
-        if len(args) < 2:
-            raise Refusal("`accumulate` takes a function here.", "Write `torch.cumsum(x, 0)`.")
-        return list(itertools.accumulate(values, lambda left, right: self._invoke(args[1], (left, right), {})))
 
     def _map(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         if len(args) < 2:
@@ -187,6 +184,18 @@ class Plain:
         if len(args) != 2:
             raise Refusal("`isinstance` takes a value and a type.")
         return any(self._is(args[0], kind) for kind in (args[1] if isinstance(args[1], tuple) else (args[1],)))
+
+    def _issubclass(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
+        """`issubclass(Net, nn.Module)`: what an object of the first is, it is."""
+        if len(args) != 2 or not isinstance(args[0], ClassValue):
+            raise Refusal("`issubclass` takes a class of the program and another.", "Ask an object with `isinstance`.")
+        kind = args[0]
+        return self._isinstance(emit, (Instance(kind), args[1]), {})
+
+    def _text(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        if len(args) != 1 or not formatting.is_plain(args[0]):
+            raise Refusal(f"`{name}` does not work on {named(args[0]) if args else 'nothing'} here.")
+        return static.computed(_TEXTS[name], args[0], what=f"`{name}`")
 
     def _namedtuple(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> ClassValue:
         """`namedtuple("Point", ["x", "y"])`, or `"x y"`."""
@@ -285,9 +294,9 @@ class Plain:
             return ""
         if isinstance(args[0], Device):
             return args[0].type
-        return str(args[0]) if len(args) == 1 and formatting.is_plain(args[0]) else formatting.TEXT
+        return formatting.text_of(args[0])
 
-    def _combined(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> list[Value]:
+    def _combined(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
         counts = [value for value in (*args, *kwargs.values()) if isinstance(value, int)]
         lists = [self._items(emit, value) for value in args if not isinstance(value, int)]
         limit = static.LENGTH_LIMIT + 1
@@ -302,7 +311,7 @@ class Plain:
             held += len(group) if isinstance(group, tuple) else 1
             static.check_length(held)
         self._spend(held // 8)
-        return groups
+        return Iterator(groups)
 
 
 def _is_of_type(value: Value, name: str) -> bool:

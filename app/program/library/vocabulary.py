@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
-from app.program.packages import imports, python_containers
+from app.program.packages import files, imports, python_containers
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.values import Inert, Named
@@ -30,13 +30,13 @@ _SPELLINGS: Final = (
 # Calls that mean nothing here, and what stands in their place.
 _IGNORED: Final[dict[str, Any]] = {
     "print": None, "manual_seed": Inert("a generator"), "cuda.manual_seed": None, "cuda.manual_seed_all": None, "random.manual_seed": None,
-    "np.random.seed": None, "random.seed": None, "seed_everything": None, "cuda.empty_cache": None, "cuda.synchronize": None,
+    "seed_everything": None, "cuda.empty_cache": None, "cuda.synchronize": None,
     "set_printoptions": None, "np.set_printoptions": None, "autograd.set_detect_anomaly": None, "set_num_threads": None,
     "use_deterministic_algorithms": None, "set_default_dtype": None, "set_float32_matmul_precision": None, "set_default_device": None,
     "set_default_tensor_type": None, "warnings.filterwarnings": None, "display": None, "cuda.is_available": False,
     "backends.mps.is_available": False, "cuda.device_count": 0, "device": factories.DEVICE, "Generator": Inert("a generator"),
     "set_grad_enabled": None, "save": None, "time.time": 0.0, "time.perf_counter": 0.0, "time.process_time": 0.0, "time.sleep": None,
-    "load": Inert("a file"), "warnings.simplefilter": None, "warnings.warn": None, "cuda.max_memory_allocated": 0, "cuda.set_device": None,
+    "load": files.FILE, "warnings.simplefilter": None, "warnings.warn": None, "cuda.max_memory_allocated": 0, "cuda.set_device": None,
     "cuda.reset_peak_memory_stats": None, "_dynamo.reset": None, "cuda.current_device": 0, "backends.cuda.enable_flash_sdp": None,
     "autograd.set_grad_enabled": None, "manual_seed_all": None, "utils.tensorboard.SummaryWriter": Inert("a log"),
     "accelerator.is_available": False, "accelerator.current_accelerator": Inert("a device"), "backends.mps.is_built": False,
@@ -71,7 +71,7 @@ _EXCEPTIONS: Final = ("linalg.LinAlgError", "OutOfMemoryError", "cuda.OutOfMemor
 _DTYPES: Final = {f"np.{name}": dtype for name, dtype in factories.DTYPES.items()}
 _PYTHON: Final = (
     "isinstance", "getattr", "setattr", "hasattr", "dict", "map", "filter", "divmod", "slice", "str", "type", "object",
-    "super", "callable", "next", "iter", "set", "frozenset", "NoneType", "id", "repr",
+    "super", "callable", "next", "iter", "set", "frozenset", "NoneType", "id", "repr", "issubclass", "ord", "chr", "bin", "hex", "oct",
 )  # fmt: skip
 # Calls that give what they are given: they change how a program runs, not what it computes.
 SAME: Final = (
@@ -82,7 +82,7 @@ _FUNCTIONS: Final = (
     "functools.partial", "functools.reduce", "collections.OrderedDict", "collections.defaultdict", "collections.namedtuple", "namedtuple",
     "itertools.product",
     "itertools.combinations",
-    "itertools.permutations", "itertools.chain", "itertools.accumulate", "OrderedDict", "partial", "reduce",
+    "itertools.permutations", "itertools.combinations_with_replacement", "OrderedDict", "partial", "reduce",
 )  # fmt: skip
 _GRADIENTS: Final = re.compile(
     r"(func\.(grad|grad_and_value|vjp|jvp|jacrev|jacfwd|hessian|vmap|functional_call|stack_module_state|linearize)|vmap|autograd\.grad"
@@ -93,11 +93,6 @@ _CALLED: Final = re.compile(
 )
 
 
-# PyTorch's old names of dtypes, where they are not called: `x.type(torch.DoubleTensor)`.
-_TENSOR_TYPES: Final = {
-    "FloatTensor": "float32", "DoubleTensor": "float64", "HalfTensor": "float16", "LongTensor": "int64", "IntTensor": "int32",
-    "BoolTensor": "bool", "ByteTensor": "uint8",
-}  # fmt: skip
 NUMPY_NAMES: Final = ("array", "asarray", "zeros", "ones", "full", "eye", "arange", "linspace", "float32", "float64", "int64")
 
 
@@ -119,8 +114,8 @@ def constant(path: str) -> Any:
         return _DTYPES[short]
     if root == "torch" and rest in factories.TORCH_DTYPES:
         return factories.TORCH_DTYPES[rest]
-    if root == "torch" and rest in _TENSOR_TYPES:
-        return factories.TORCH_DTYPES[_TENSOR_TYPES[rest]]
+    if root == "torch" and rest in factories.TENSOR_TYPES:
+        return factories.TORCH_DTYPES[factories.TENSOR_TYPES[rest]]
     if short in ("np.newaxis", "np.euler_gamma"):
         return None if short == "np.newaxis" else 0.5772156649015329
     if short in ("backends.cudnn.deterministic", "backends.cudnn.benchmark"):

@@ -99,6 +99,10 @@ class Weights:
         weight.first = self._trace.now(weight.initial)
         return weight.initial
 
+    def is_sent(self, weight: Weight) -> bool:
+        """Whether the query has a value for a weight by one of the names that it has now."""
+        return any(name in self._sent for name in self._names(weight))
+
     def _own_name(self, name: str, weight: Weight) -> str:
         """A name of the program that several weights had one after the other, as a local one of a function, is that of the first alone."""
         for number in itertools.count():
@@ -244,14 +248,23 @@ def named_weights(module: Module, prefix: str = "") -> Iterator[tuple[str, Weigh
     yield from weights
 
 
+def named_submodules(module: Module, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    """The module and every module in it, each once and before what it holds, by PyTorch's names."""
+    seen: set[int] = set()
+    stack: list[tuple[str, Module]] = [(prefix, module)]
+    while stack:
+        path, held = stack.pop()
+        if id(held) in seen:
+            continue
+        seen.add(id(held))
+        yield path, held
+        parts = [(key, part) for key, part in members(held) if isinstance(part, LayerValue | Instance)]
+        stack += [(f"{path}.{key}" if path else key, part) for key, part in reversed(parts)]
+
+
 def submodules(module: Module) -> Iterator[Module]:
-    """The module and every module in it, each once."""
-    seen: list[Module] = [module]
-    for held in seen:
-        yield held
-        for _, member in members(held):
-            if isinstance(member, LayerValue | Instance) and not any(member is other for other in seen):
-                seen.append(member)
+    """The module and every module in it."""
+    return (held for _, held in named_submodules(module))
 
 
 def set_training(module: Module, training: bool) -> None:

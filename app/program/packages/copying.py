@@ -110,7 +110,8 @@ def _filled(value: Value, again: Callable[[Any], Any]) -> Value:
 
 
 def _weight(emit: Emit, weights: Weights, weight: Weight) -> Weight:
-    source = weight.initial if weights.constructing or weight.node is None else weight.node
+    is_known = weight.node is not None or weights.is_sent(weight)
+    source = weights.tensor_of(weight) if is_known and not weights.constructing else weight.initial
     return Weight(emit("clone", torch.clone, (source,), {}), trained=weight.trained)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -14,6 +14,11 @@ from app.program.semantics import static, values
 from app.program.semantics.graph_values import Emit, Value, example, is_tensor
 from app.program.semantics.trace import Trace
 from app.program.semantics.values import special
+
+# Methods of what `tqdm(values)` gives, which is those values here.
+OF_BARS: Final = (
+    "set_postfix", "set_description", "set_postfix_str", "set_description_str", "update", "refresh", "write", "close",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
+
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.values import Inert
+from app.program.semantics.values import ClassValue, ErrorValue, Inert, Instance
 
 # Widths of more than three digits would make texts of megabytes.
 _SPEC: Final = re.compile(r"(?:.?[<>=^])?[+\- ]?#?0?\d{0,3}[_,]?(?:\.\d{1,2})?[bcdeEfFgGnosxX%]?")
@@ -27,10 +29,29 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, int | float | complex | str | bool) or value is None
 
 
+def text_of(value: Any) -> Any:
+    """`str(value)`; `TEXT` where that is not written out here."""
+    if isinstance(value, torch.dtype) or is_plain(value):
+        return str(value)
+    if isinstance(value, Instance) and isinstance(value.kind, ClassValue) and isinstance(value.own.get("args"), tuple):
+        raises, arguments = value.kind.builtin, value.own["args"]  # an exception of the program
+    elif isinstance(value, ErrorValue) and value.arguments is not None:
+        raises, arguments = value.raises, value.arguments
+    else:
+        return TEXT
+    if len(arguments) != 1:
+        return TEXT if arguments else ""
+    if raises == "KeyError":
+        return repr(arguments[0]) if is_plain(arguments[0]) else TEXT
+    return text_of(arguments[0])
+
+
 def formatted(value: Any, spec: str, conversion: str = "") -> Any:
     """`f"{value:spec}"`; `TEXT` where the value is no plain one."""
     if not is_plain(value):
-        return TEXT
+        value = text_of(value)
+        if value is TEXT:
+            return TEXT
     if not _SPEC.fullmatch(spec):
         raise Refusal(f"The format `{spec[:20]}` is not in the language.", "Write a format like `.3f`.")
     text = repr(value) if conversion == "r" else value

@@ -47,6 +47,8 @@ def bound(path: str) -> Any:
 
 def called(foreign: Foreign, args: Iterable[Any]) -> Foreign:
     """What a call of a package's function gives. Raises a refusal where it is given what the program computes with."""
+    if foreign.path in _HARMLESS:
+        return Foreign(f"{foreign.path}(…)", silent=True)
     if not foreign.silent and (foreign.path.partition(".")[0] in _REACHING or any(map(_is_of_program, args))):
         raise unknown(foreign)
     return Foreign(f"{foreign.path}(…)", foreign.silent)
@@ -57,6 +59,8 @@ _REACHING: Final = frozenset(
     {"os", "sys", "subprocess", "shutil", "socket", "pickle", "ctypes", "importlib", "builtins", "pathlib", "multiprocessing", "threading",
      "signal", "io", "tempfile", "marshal", "code", "codecs", "inspect", "types", "requests", "urllib"}
 )  # fmt: skip
+# Of these the calls that only prepare what is never reached here.
+_HARMLESS: Final = ("os.makedirs", "os.mkdir", "sys.path.append", "sys.path.insert", "sys.stdout.flush")
 
 
 def unknown(foreign: Foreign) -> Refusal:

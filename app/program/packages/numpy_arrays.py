@@ -40,6 +40,8 @@ def method(operation: Operation, array: Any, name: str, args: tuple[Value, ...],
     """`array.name(…)` where NumPy means something else than PyTorch; None for every other method."""
     if name in _INSTEAD:
         raise Refusal(f"`.{name}()` of an array is not in the language.", _INSTEAD[name])
+    if name in ("mean", "std", "var") and not (example(array).is_floating_point() or example(array).is_complex()):
+        array = operation("mul", (array, 1.0), {})
     if name in ("std", "var"):
         return _spread(operation, array, name, args, kwargs)
     if name in ("repeat", "cumsum", "cumprod"):
@@ -55,7 +57,7 @@ def method(operation: Operation, array: Any, name: str, args: tuple[Value, ...],
         return operation("round", (array,), {"decimals": args[0]})
     if name in _RENAMED:
         return operation(_RENAMED[name], (array, *args), kwargs)
-    return None
+    return operation("mean", (array, *args), kwargs) if name == "mean" else None
 
 
 def _spread(operation: Operation, array: Value, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

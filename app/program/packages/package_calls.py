@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import torch
 
 from app.program.classes.special_methods import is_object
 from app.program.differentiation import nesting
-from app.program.library import attributes, plain, vocabulary
+from app.program.library import attributes, inplace, plain, vocabulary
 from app.program.library.builtins import Builtins
 from app.program.library.lookup import lookup
 from app.program.modules.weights import Weights
-from app.program.packages import copying, datasets, einops_patterns, numpy_arrays
+from app.program.packages import copying, datasets, einops_patterns, numpy_arrays, random_numbers
+from app.program.packages.itertools_functions import Itertools
 from app.program.packages.python_containers import Containers
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import CHECKED, SCALER, Begun, Named, special
+from app.program.semantics.values import CHECKED, SCALER, Begun, Inert, Named, special
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 
@@ -37,6 +39,10 @@ def _is_array(value: list[Value] | tuple[Value, ...], name: str, position: int) 
 def _subsequent_mask(size: int) -> torch.Tensor:
     """-inf above the diagonal, 0 elsewhere."""
     return torch.full((size, size), -torch.inf).triu(1)
+
+
+# `tqdm(total=n)`.
+BAR: Final = Inert("a progress bar")
 
 
 class Packages:
@@ -56,6 +62,7 @@ class Packages:
         self._trace, self._dtype, self._weights, self._invoke = trace, dtype, weights, invoke
         self._operation, self._make, self._stacked = operation, make, stacked
         self._builtins = builtins
+        self._streams: dict[str, random_numbers.Stream] = {}
 
     def resolve(self, short: str, emit: Emit) -> Called | None:
         """What stands beside PyTorch's operations: limits of dtypes, copies, einops, functions that give what they are given."""
@@ -70,7 +77,9 @@ class Packages:
         if short in vocabulary.SAME:
             return lambda args, kwargs: args[0] if args else Named("compile")
         if short in ("tqdm.tqdm", "tqdm.trange", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.std.tqdm", "tqdm.auto.trange"):
-            return lambda args, kwargs: static.span(*args) if short.endswith("trange") else (args or (*kwargs.values(), []))[0]
+            return lambda args, kwargs: (
+                static.span(*args) if short.endswith("trange") else args[0] if args else kwargs.get("iterable", BAR)
+            )
         if short in ("allclose", "equal"):
             return functools.partial(self._same, emit, "isclose" if short == "allclose" else "eq")
         if short == "nn.utils.parameters_to_vector":
@@ -79,9 +88,12 @@ class Packages:
             return lambda args, kwargs: self._trace.grad_enabled
         if short in ("is_tensor", "get_default_dtype"):
             return lambda args, kwargs: is_tensor(args[0]) if short == "is_tensor" else self._dtype
+        drawing = random_numbers.resolved(self._streams, short, self.arrays(emit))
+        if drawing is not None:
+            return drawing
         if short.startswith("np."):
             return self._of_numpy(short.removeprefix("np."), emit)
-        return self._of_training(short, emit) or self._containers(emit).resolve(short)
+        return self._of_training(short, emit) or self._python(emit, short)
 
     def _of_training(self, short: str, emit: Emit) -> Called | None:
         """What stands around a model: checkpoints, scalers, checks, data."""
@@ -96,6 +108,8 @@ class Packages:
             return lambda args, kwargs: SCALER
         if short == "nn.Transformer.generate_square_subsequent_mask":
             return lambda args, kwargs: emit("generate_square_subsequent_mask", _subsequent_mask, (args[0],), {})
+        if short in ("contextlib.contextmanager", "contextmanager"):
+            return lambda args, kwargs: replace(args[0], role="context")
         if short == "dataclasses.field":
             return lambda args, kwargs: (
                 Begun(kwargs["default_factory"]) if "default_factory" in kwargs else kwargs.get("default")
@@ -121,16 +135,14 @@ class Packages:
             return None
         return self._builtins.table["len"](lambda *_: None, (value,), {})  # type: ignore[no-any-return]
 
-    def _containers(self, emit: Emit) -> Containers:
-        items, stream = self._builtins.items, self._builtins.stream
-        return Containers(
-            self._invoke,
-            lambda value: items(emit, value),
-            lambda value: stream(emit, value),
-            functools.partial(self._builtins.operate, emit),
-            self._trace.budget.spend,
-            lambda value: self._builtins.holds(value),
+    def _python(self, emit: Emit, short: str) -> Called | None:
+        """Python's containers, and the functions of `itertools`."""
+        items, operate = functools.partial(self._builtins.items, emit), functools.partial(self._builtins.operate, emit)
+        stream = functools.partial(self._builtins.stream, emit)
+        over = Itertools(
+            self._invoke, items, stream, operate, self._trace.budget.spend, lambda value: self._builtins.holds(value)
         )
+        return over.resolve(short) or Containers(self._invoke, items, operate).resolve(short)
 
     def _same(self, emit: Emit, operation: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`torch.allclose(a, b)`, `torch.equal(a, b)`: one truth value, which a condition follows."""
@@ -144,7 +156,7 @@ class Packages:
         if name in plain.NUMPY_ARRAYS:
             return functools.partial(self._array, emit, plain.NUMPY_ARRAYS[name])
         operation = plain.NUMPY_OPERATIONS.get(name, name)
-        if name.startswith("random.") or lookup(operation) is None:
+        if lookup(operation) is None:
             return None
 
         def called(args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
@@ -164,6 +176,14 @@ class Packages:
             return numpy_arrays.marked(self._operation(emit, operation, *plain.numpy_arguments(name, stacked, kwargs)))
 
         return called
+
+    def arrays(self, emit: Emit) -> random_numbers.Arrays:
+        """What NumPy's generators make of arrays."""
+        return random_numbers.Arrays(
+            lambda numbers: self._array(emit, "tensor", (numbers,), {}),
+            lambda array, places: numpy_arrays.marked(attributes.indexed(emit, array, places)),
+            lambda array, value: inplace.set_item(self._trace, emit, array, slice(None), value),
+        )
 
     def _array(self, emit: Emit, maker: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`np.array(x)`: NumPy asks every tensor for its numbers, and those that require grad refuse."""

@@ -1,21 +1,21 @@
-"""Python's containers beside lists and dicts: `deque`, `Counter`, `SimpleNamespace`, and the functions of `itertools` and `operator`."""
+"""Python's containers beside lists and dicts: `deque`, `Counter`, `SimpleNamespace`, and the functions of `operator`."""
 
 from __future__ import annotations
 
 import bisect
 import copy
-import itertools
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 
+from app.program.packages import itertools_functions
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
-from app.program.semantics.values import AUTO, ClassValue, Instance, Iterator, charged
+from app.program.semantics.values import AUTO, ClassValue, Instance
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -249,19 +249,10 @@ def _bisected(name: str, args: tuple[Value, ...]) -> Value:
 
 
 class Containers:
-    """Makes them; `items` and `stream` go through values, `operate` is an operator on any two of them, `holds` a condition on one."""
+    """Makes them; `items` goes through values, `operate` is an operator on any two of them."""
 
-    def __init__(
-        self,
-        invoke: Invoke,
-        items: Callable[[Value], list[Value]],
-        stream: Callable[[Value], Iterator],
-        operate: Callable[..., Value],
-        spend: Callable[[int], None],
-        holds: Callable[[Value], bool],
-    ) -> None:
-        self._invoke, self._items, self._stream, self._operate, self._spend = invoke, items, stream, operate, spend
-        self._holds = holds
+    def __init__(self, invoke: Invoke, items: Callable[[Value], list[Value]], operate: Callable[..., Value]) -> None:
+        self._invoke, self._items, self._operate = invoke, items, operate
 
     def resolve(self, short: str) -> Called | None:
         """What a call of one of their names does, or None."""
@@ -280,8 +271,6 @@ class Containers:
             return lambda args, kwargs: AUTO
         if root == "operator":
             return self._operator(name)
-        if root in ("itertools", "itertools.chain"):
-            return getattr(self, f"_{name}", None)
         return None
 
     def _deque(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Deque:
@@ -314,46 +303,6 @@ class Containers:
     def _astuple(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[Value, ...]:
         return tuple(_fields(args).values())
 
-    def _islice(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        bounds = [None if bound is None else static.integer(bound, "A bound of `islice`") for bound in args[1:]]
-        return Iterator(static.computed(lambda: itertools.islice(self._stream(args[0]), *bounds), what="`islice`"))
-
-    def _count(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return self._endless(itertools.count(*args, **kwargs))
-
-    def _repeat(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return self._endless(itertools.repeat(*args, **kwargs))
-
-    def _cycle(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return self._endless(itertools.cycle(self._items(args[0])))
-
-    def _endless(self, members: Iterable[Value]) -> Iterator:
-        """Each member counts as an expression, as nothing else may end who goes through them (`-1 in count()`)."""
-
-        def counted() -> Generator[Value]:
-            for member in members:
-                self._spend(1)
-                yield member
-
-        return Iterator(counted())
-
-    def _pairwise(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(itertools.pairwise(self._stream(args[0])))
-
-    def _starmap(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(self._invoke(args[0], tuple(self._items(group)), {}) for group in self._stream(args[1]))
-
-    def _from_iterable(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        return Iterator(member for group in self._stream(args[0]) for member in self._stream(group))
-
-    def _zip_longest(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        groups = itertools.zip_longest(*map(self._stream, args), fillvalue=kwargs.get("fillvalue"))
-        return Iterator(charged(groups, len(args), self._spend))
-
-    def _takewhile(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Iterator:
-        test = lambda member: self._holds(self._invoke(args[0], (member,), {}))  # noqa: E731
-        return Iterator(itertools.takewhile(test, self._stream(args[1])))
-
 
 def is_container(path: str) -> bool:
     """Whether a name is one of them."""
@@ -373,5 +322,5 @@ def is_container(path: str) -> bool:
         in ("enum.auto", "auto", "argparse.ArgumentParser", "bisect.bisect", "bisect.bisect_left", "bisect.bisect_right")
         or path in ("dataclasses.replace", "dataclasses.asdict", "dataclasses.astuple")
         or (root == "operator" and (name in _OPERATORS or name in ("neg", "itemgetter", "attrgetter")))
-        or (root in ("itertools", "itertools.chain") and hasattr(Containers, f"_{name}"))
+        or itertools_functions.is_known(path)
     )

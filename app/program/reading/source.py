@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from app.errors import PullbackError
+from app.program.reading.bound_names import bound_names
 from app.program.reading.cleaning import cleaned
 from app.program.reading.grammar import children, refused_of
-from app.program.reading.names import bound_names
 
 TEXT_LIMIT_BYTES: Final = 16 << 10  # of a program, some 400 lines: twice the longest of 768 pasted ones (8.3 kB; 99%: 3.2)
 # Of nested expressions: as Python's own parser allows for parentheses (200) with room for what stands between.
@@ -35,11 +35,15 @@ class Refusal(Exception):  # noqa: N818 (it is no error yet: PullbackError is)
         expected: str | None = None,
         given: Any = None,
         raises: str | None = None,
+        arguments: tuple[Any, ...] | None = None,
     ) -> None:
-        """`raises`: Python's name of the exception that the same line raises in PyTorch, where it does: an `except` may take it."""
+        """`raises`: Python's name of the exception that the same line raises in PyTorch, where it does: an `except` may take it.
+
+        `arguments`: those that it has there, where they are known.
+        """
         super().__init__(detail)
         self.detail, self.fix, self.code, self.expected, self.given = detail, fix, code, expected, given
-        self.raises = raises
+        self.raises, self.arguments = raises, arguments
 
 
 class RaisedError(PullbackError):
@@ -48,10 +52,12 @@ class RaisedError(PullbackError):
     Attributes:
         raises: Python's name of the exception.
         instance: the object of the program that was raised, where it was one of its own.
+        arguments: what Python's own exception has as its `args`; None where that is not known.
     """
 
     raises: str
     instance: Any = None
+    arguments: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ class Source:
             fix=refusal.fix,
         )
         if isinstance(error, RaisedError) and refusal.raises is not None:
-            error.raises = refusal.raises
+            error.raises, error.arguments = refusal.raises, refusal.arguments
         return error
 
 

@@ -23,6 +23,8 @@ SYMBOLS: Final[dict[type[ast.AST], str]] = {
 
 # What is the same where it is one object.
 _OF_ONE: Final = (Named, ClassValue, torch.dtype)
+# Values that a name holds, and nothing makes anew of themselves.
+_OF_PROGRAM: Final = ("FunctionValue", "Instance", "LayerValue", "Iterator", "Distinct")
 
 
 def compared(
@@ -38,7 +40,8 @@ def compared(
     if isinstance(operation, ast.In | ast.NotIn) and isinstance(left, _OF_ONE) and isinstance(right, list | tuple):
         return any(_is_same_type(left, kind) for kind in right) == isinstance(operation, ast.In)
     if isinstance(operation, ast.Is | ast.IsNot):
-        if not any(value is None or isinstance(value, bool | torch.dtype | list | dict) for value in (left, right)):
+        known = [value is None or isinstance(value, bool | torch.dtype | list | dict) for value in (left, right)]
+        if not any(known) and not all(type(value).__name__ in _OF_PROGRAM for value in (left, right)):
             raise Refusal("`is` compares with None, types, dtypes, lists and dicts only.", "Write `==`.")
         return (left is right) == isinstance(operation, ast.Is)
     if isinstance(operation, ast.In | ast.NotIn):
@@ -59,7 +62,8 @@ def compared(
     symbol = SYMBOLS[type(operation)]
     if any(value is None or isinstance(value, torch.dtype) for value in (left, right)):
         if symbol not in ("==", "!="):
-            raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
+            raises = "TypeError" if static.is_python(left) and static.is_python(right) else None
+            raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.", raises=raises)
         return (left is right) == (symbol == "==")
     return operate(symbol, left, right)
 

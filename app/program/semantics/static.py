@@ -39,6 +39,11 @@ MATH: Final[dict[str, Callable[..., Any]]] = {
 CONSTANTS: Final[dict[str, float]] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "tau": math.tau}
 
 
+def is_python(value: object) -> bool:
+    """Whether it is a value of Python's own: what an operator or a call of it refuses, Python refuses too."""
+    return value is None or isinstance(value, (*Number, str, list, tuple, dict, range))
+
+
 def is_number(value: object) -> bool:
     return isinstance(value, Number)
 
@@ -60,7 +65,7 @@ def binary(symbol: str, left: Any, right: Any) -> Any:
     if isinstance(left, list | tuple | range) or isinstance(right, list | tuple | range):
         return _lists(symbol, left, right)
     if not (is_number(left) and is_number(right)):
-        raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.")
+        raise _misfit(symbol, left, right)
     if symbol == "**" and isinstance(left, int) and isinstance(right, int) and right > 0:
         _check_power(left, right)
     if symbol == "<<" and isinstance(right, int) and right > INTEGER_BITS:
@@ -74,7 +79,10 @@ def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
         return sizes.computed(function, *values) if sizes.holds(values) else function(*values)
     except ZeroDivisionError as error:
         raise Refusal(
-            "This divides a plain number by zero.", "Write `inf` or `nan` if that is meant.", raises="ZeroDivisionError"
+            "This divides a plain number by zero.",
+            "Write `inf` or `nan` if that is meant.",
+            raises="ZeroDivisionError",
+            arguments=error.args,
         ) from error
     except OverflowError as error:
         raise Refusal(
@@ -82,7 +90,9 @@ def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
         ) from error
     except (TypeError, ValueError, LookupError) as error:
         raise Refusal(
-            f"{what} does not work on {', '.join(named(v) for v in values)}: {str(error)[:100]}.", raises=type(error).__name__
+            f"{what} does not work on {', '.join(named(v) for v in values)}: {str(error)[:100]}.",
+            raises=type(error).__name__,
+            arguments=error.args if isinstance(error, ValueError) else None,
         ) from error
 
 
@@ -116,7 +126,15 @@ def _strings(symbol: str, left: Any, right: Any) -> Any:
         )
     if symbol in ("==", "!="):
         return bool(OPERATORS[symbol](left, right)) if not _is_list(left) and not _is_list(right) else symbol == "!="
+    if is_python(left) and is_python(right) and symbol != "%":
+        raise _misfit(symbol, left, right)
     raise Refusal(f"`{symbol}` on strings is not in the language.", "Strings can be compared with == and given to operations.")
+
+
+def _misfit(symbol: str, left: Any, right: Any) -> Refusal:
+    """The refusal of an operator; a `TypeError` of Python's, where both are values of its own."""
+    raises = "TypeError" if is_python(left) and is_python(right) else None
+    return Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.", raises=raises)
 
 
 def is_unknown_text(value: object) -> bool:
@@ -144,10 +162,9 @@ def _lists(symbol: str, left: Any, right: Any) -> Any:
     if symbol in COMPARISONS:
         plain([left, right])
         return computed(OPERATORS[symbol], left, right, what=f"`{symbol}`")
-    raise Refusal(
-        f"`{symbol}` does not work on {named(left)} and {named(right)}.",
-        "Make a tensor of the list: `tensor([1.0, 2.0])` or `stack(list)`.",
-    )
+    refusal = _misfit(symbol, left, right)
+    refusal.fix = "Make a tensor of the list: `tensor([1.0, 2.0])` or `stack(list)`."
+    raise refusal
 
 
 def check_length(count: int) -> int:
@@ -264,6 +281,7 @@ _KINDS: Final = {
     "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
     "Iterator": "a generator", "Distinct": "a set", "dict_keys": "the keys of a dict", "dict_values": "the values of a dict",
     "dict_items": "the items of a dict", "ContextValue": "what a `with` enters", "ErrorValue": "an error",
+    "Stream": "a generator of random numbers", "Batches": "a data loader",
 }  # fmt: skip
 
 

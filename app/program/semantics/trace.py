@@ -220,24 +220,18 @@ class Trace:
         old = self.now(identity)
         self.has_written = True
         if questions.asked(old, aliases.overlaps):
-            raise Refusal(
-                "PyTorch refuses to write into this tensor: `expand` shows one place in memory as several elements.",
+            raise _unwritable(
+                "this tensor: `expand` shows one place in memory as several elements.",
                 "Take a copy first: `x = x.clone()`.",
-                code="operation_failed",
             )
         plain = not self.grad_enabled or any(view.detached for view in cell.views)
         if not plain and self.is_live(identity) and any(view.pick is not None for view in cell.views):
-            raise Refusal(
-                "PyTorch refuses to write into one of several views that one call gave (`chunk`, `split`, `unbind`, a loop over rows).",
+            raise _unwritable(
+                "one of several views that one call gave (`chunk`, `split`, `unbind`, a loop over rows).",
                 "Write through an index: `y[:, :2] *= 2`, or take a copy: `a = a.clone()`.",
-                code="operation_failed",
             )
         if cell.root.leaf and not plain:
-            raise Refusal(
-                "PyTorch refuses to write into a leaf that requires grad.",
-                "Write into a copy, `y = x.clone()`, or inside `with torch.no_grad():`.",
-                code="operation_failed",
-            )
+            raise _unwritable("a leaf that requires grad.", "Write into a copy, `y = x.clone()`, or under `torch.no_grad()`.")
         node = self.now(value)
         root = cell.root
         if not any(view.unversioned for view in cell.views):
@@ -398,3 +392,7 @@ class Trace:
             view_cell.version = cell.root.writes
             cell.root.members.append(view_cell)
             return
+
+
+def _unwritable(what: str, fix: str) -> Refusal:
+    return Refusal(f"PyTorch refuses to write into {what}", fix, code="operation_failed", raises="RuntimeError")

@@ -204,11 +204,19 @@ class ErrorValue(Inert):
 
     Attributes:
         raises: the name of its class.
+        arguments: what it was made with; None where that is not known.
         error: what was raised, where it was.
     """
 
     raises: str
+    arguments: tuple[Any, ...] | None = None
     error: RaisedError | None = None
+
+    def attribute(self, name: str) -> Any:
+        """`error.args`, and `stop.value` of what a generator returned; nothing is known of others."""
+        if self.arguments is None or name not in ("args", "value"):
+            return self
+        return self.arguments if name == "args" else next(iter(self.arguments), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +235,8 @@ class Foreign:
 AUTO: Final = Inert("a number that Enum gives")
 
 
+# `x.grad_fn` of what has one.
+STEP: Final = Inert("a step of autograd")
 # `torch.amp.GradScaler()`: here nothing underflows, so that it scales by 1.
 SCALER: Final = Inert("a scaler")
 
@@ -273,7 +283,11 @@ class Iterator:
 
     def send(self, value: Any) -> Any:
         """The next member of a generator of the program, where `x = yield y` gives it `value`."""
-        return self._source.send(value) if isinstance(self._source, Generator) else next(self)
+        if isinstance(self._source, Generator):
+            return self._source.send(value)
+        if value is not None:
+            raise Refusal("Only generators take what is sent to them.", "Write `next(values)`.", raises="AttributeError")
+        return next(self)
 
     def close(self) -> None:
         """No member is given any more; a generator of the program leaves the `with` and `try` that it stands in."""
@@ -300,6 +314,25 @@ def _charged(groups: Iterable[Any], cost: int, spend: Callable[[int], None]) -> 
     for group in groups:
         spend(cost)
         yield group
+
+
+def unchanged(value: Any, what: str) -> Generator[Any]:
+    """The members of what may not grow or shrink while a loop goes through it; `what` it is, in words."""
+    end, size, members = object(), len(value), iter(value)
+    while True:
+        try:
+            member = next(members, end) if len(value) == size else None
+        except RuntimeError:  # other keys, as many
+            size = -1
+        if len(value) != size:
+            raise Refusal(
+                f"The loop that goes through {what} changes it, and Python refuses to go on.",
+                "Go through a copy: `for member in list(values):`.",
+                raises="RuntimeError",
+            )
+        if member is end:
+            return
+        yield member
 
 
 def close(generator: Generator[Any, Any, Any]) -> None:

@@ -55,7 +55,7 @@ class Ordering:
         return keys
 
     def _compared(self, emit: Emit, left: Value, right: Value) -> int:
-        return self._holds(self._operate(emit, ">", left, right)) - self._holds(self._operate(emit, "<", left, right))
+        return self._holds(self._operate(emit, "<", right, left)) - self._holds(self._operate(emit, "<", left, right))
 
     def _plain(self, emit: Emit, key: Value) -> Value:
         """A key as plain values: of a tensor the number in it."""

@@ -1,0 +1,35 @@
+"""What a program saves is what it loads, as it was when it was saved."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.program.building import answer, tensors
+
+BEGIN = "import torch\nmodel = torch.nn.Linear(1, 1)\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("torch.save(x, 'a.pt')\nx += 5\nreturn torch.load('a.pt')", 2.0),
+        (
+            "torch.save({'epoch': 3, 'x': [x]}, f='a.pt')\nsaved = torch.load('a.pt', map_location='cpu')\nreturn saved['x'][0] * saved['epoch']",
+            6.0,
+        ),
+        ("torch.save(x, 'a.pt')\na = torch.load('a.pt')\na += 1\nreturn torch.load('a.pt')", 2.0),
+        ("torch.save(x, 'a.pt')\ntorch.save(x * 2, 'a.pt')\nreturn torch.load('a.pt')", 4.0),
+        (
+            f"{BEGIN}torch.save(model.state_dict(), 'best.pt')\nwith torch.no_grad():\n    model.weight.fill_(50.0)\n"
+            "model.load_state_dict(torch.load('best.pt'))\nreturn model(x[None])[0]",
+            7.0,
+        ),
+        (f"{BEGIN}torch.save(model, 'm.pt')\nother = torch.load('m.pt', weights_only=False)\nreturn other(x[None])[0]", 7.0),
+    ],
+)
+def test_what_was_saved_is_loaded(lines: str, expected: float) -> None:
+    sent = tensors(x=2.0) | (
+        {"model.weight": tensors(w=[[3.0]])["w"], "model.bias": tensors(b=[1.0])["b"]} if "model" in lines else {}
+    )
+    (value,) = answer(lines, sent).values()
+    assert value.item() == expected
