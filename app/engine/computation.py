@@ -16,6 +16,7 @@ from app.engine.autodiff.layout_cache import LayoutCache
 from app.engine.errors import no_derivative
 from app.engine.notes import Notes
 from app.engine.planning.prepare import Prepared
+from app.engine.stepwise.bounds import BoundedStep, bounded_steps
 from app.engine.stepwise.point import Points
 from app.engine.tensors import is_narrow
 from app.limits import Limits
@@ -51,7 +52,17 @@ class Computation:
             self.query.seed,
             self.notes,
             is_watched=bool(prepared.wrt) and self.may_overflow,
+            watched=[node for step in self.bounded_steps or () for node in (step.matrix, step.node)],
         )
+
+    @cached_property
+    def bounded_steps(self) -> list[BoundedStep] | None:
+        """The steps of linear algebra that may be noted, which the forward remembers; None where it cannot, or one has no bound."""
+        prepared = self.prepared
+        if not prepared.wrt or prepared.samples is not None or not prepared.function.has_steps_of_pattern:
+            return None
+        steps = bounded_steps(prepared.function, prepared.function.pattern, prepared.wrt)
+        return None if steps is None or any("sized" in step.node.meta for step in steps) else steps
 
     @cached_property
     def may_overflow(self) -> bool:

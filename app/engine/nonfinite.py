@@ -159,6 +159,8 @@ def note_degenerate(computation: Computation, *, of_one: bool) -> None:
     Arguments:
         of_one: all derivatives that are wanted are of one output.
     """
+    if _is_excluded_by_bounds(computation):
+        return
     query, prepared = computation.query, computation.prepared
     batched = [name for name in computation.leaves if query.is_batched(name)]
     outputs = (prepared.of,) if of_one and prepared.of else None
@@ -174,6 +176,19 @@ def note_degenerate(computation: Computation, *, of_one: bool) -> None:
                 'through it may be lost, more than half of those that its dtype has. "precision" says how many are right.'
             )
             _say_at_step(computation, node, "ill_conditioned", words)
+
+
+def _is_excluded_by_bounds(computation: Computation) -> bool:
+    """Whether bounds of what the steps gave in the forward exclude all such notes: else all steps are run again."""
+    steps = computation.bounded_steps
+    if not steps:
+        return steps is not None
+    results = computation.evaluation.results
+    try:
+        with torch.no_grad():
+            return bool(results) and all(math.isfinite(step.bound(results).item()) for step in steps)
+    except REFUSALS:  # of a matrix that is empty, or of whole numbers
+        return False
 
 
 def _say_at_step(computation: Computation, node: fx.Node, code: str, words: str) -> None:

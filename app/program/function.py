@@ -119,9 +119,10 @@ class Printed:
 
 
 class CopiedGraph(Protocol):
-    """A graph that is copied when it is looked at, and the one that it is copied from."""
+    """A graph that is copied when it is looked at, and the one that it is copied from; whether it has more steps than that one."""
 
     pattern: fx.Graph
+    is_longer: bool
 
     @property
     def graph(self) -> fx.Graph: ...
@@ -190,6 +191,11 @@ class Function:
     def pattern(self) -> fx.Graph:
         """A graph of the same steps, in which sizes among their arguments may be others."""
         return self.held_graph if isinstance(self.held_graph, fx.Graph) else self.held_graph.pattern
+
+    @property
+    def has_steps_of_pattern(self) -> bool:
+        """Whether it runs each step of `pattern` once."""
+        return isinstance(self.held_graph, fx.Graph) or not self.held_graph.is_longer
 
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""

@@ -122,6 +122,19 @@ class GraphRunner:
         runner._blank, runner._program = blank, tuple(program)
         return runner
 
+    def watching(self, nodes: Sequence[fx.Node]) -> GraphRunner:
+        """The same calls; what these nodes give, inputs and steps that are run, comes behind the outputs."""
+        runner = copy.copy(self)
+        watched = tuple([self._registers[node] for node in nodes])
+        runner._outputs = self._outputs + watched
+        runner._program = tuple(
+            [
+                (*line, tuple([each for each in done if each not in watched]), step) if done else (*line, done, step)
+                for *line, done, step in self._program
+            ]
+        )
+        return runner
+
     def shown_to(self, look: Callable[[Step | None, Any, Any], None]) -> GraphRunner:
         """The same calls; each step, its arguments and what it gives are shown to `look` before the next."""
         runner = copy.copy(self)

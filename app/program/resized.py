@@ -23,6 +23,8 @@ class ResizedGraph:
         pattern: the graph that it is a copy of.
     """
 
+    is_longer = False
+
     def __init__(self, pattern: fx.Graph, arguments: Mapping[fx.Node, Arguments]) -> None:
         self.pattern, self._arguments = pattern, arguments
 
@@ -70,6 +72,8 @@ class LongerGraph:
     Attributes:
         pattern: the graph that it is a copy of, but for these turns.
     """
+
+    is_longer = True
 
     def __init__(self, pattern: fx.Graph, turns: Turns, more: int) -> None:
         self.pattern, self._turns, self._more = pattern, turns, more

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with, short
 from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
@@ -78,9 +78,11 @@ class Evaluation:
         inputs: those leaves, each requiring grad.
         outputs: name → value, from the one forward; run when first read.
         step_sums: of that forward, where it is watched.
+        results: what the steps of `watched` gave in it.
 
     Arguments:
         is_watched: whether a step overflows may have to be said.
+        watched: inputs and steps of the Function's graph, or of its pattern, that are run.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Evaluation:
         notes: Notes,
         *,
         is_watched: bool = False,
+        watched: Sequence[fx.Node] = (),
     ) -> None:
         self.function = function
         self.wrt = tuple(wrt)
@@ -102,7 +105,9 @@ class Evaluation:
             self.leaves[name] = leaves[name].detach().requires_grad_()
         self.inputs = tuple(self.leaves[name] for name in wrt)
         self.step_sums: StepSums | None = None
+        self.results: dict[fx.Node, Any] = {}
         self._is_watched = is_watched
+        self._watched = watched
         self._outputs: dict[str, Tensor] | None = None
 
     @property
@@ -112,7 +117,12 @@ class Evaluation:
             if self._is_watched and isinstance(call, GraphRunner):
                 self.step_sums = StepSums()
                 call = call.shown_to(self.step_sums.add)
-            self._outputs = dict(zip(self.function.outputs, self.run(self.leaves, call), strict=True))
+            if self._watched and isinstance(call, GraphRunner):
+                call = call.watching(self._watched)
+            names = self.function.outputs
+            results = self.run(self.leaves, call)
+            self._outputs = dict(zip(names, results[: len(names)], strict=True))
+            self.results = dict(zip(self._watched, results[len(names) :], strict=False))
         return self._outputs
 
     def run(self, leaves: Mapping[str, Tensor], call: Callable[..., tuple[Tensor, ...]] | None = None) -> tuple[Tensor, ...]:

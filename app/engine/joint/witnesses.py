@@ -6,22 +6,18 @@ it, a recipe may answer; where it does not, the whole road decides.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
-from app.catalogue.facts import operations_with, short, values
+from app.catalogue.facts import operations_with
 from app.engine.planning.prepare import Prepared
-from app.engine.stepwise.bounds import BOUNDS
-from app.engine.stepwise.conditioning import can_be_ill_conditioned
-from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, steps_with_test
+from app.engine.stepwise.bounds import BoundedStep, bounded_steps
 from app.engine.stepwise.overflow import hides_overflow
 from app.engine.stepwise.point import name_of
-from app.engine.stepwise.read_triangles import as_read
 from app.engine.tensors import fourth_powers, is_differentiable, is_narrow
 from app.program.errors import tensors_in
 from app.program.function import Function
@@ -71,10 +67,11 @@ def watch(query: Query, prepared: Prepared, *, is_binary: bool) -> Watch | None:
     watched: dict[fx.Node, None] = {}
     witnesses: list[Witness] = []
     if prepared.wrt:
-        called = {short(name) for name in function.operations()}
-        noted = (called & values("degenerate").keys()) | can_be_ill_conditioned(function)
-        if not noted <= BOUNDS.keys() or (noted and not _bound_matrices(function, prepared.wrt, watched, witnesses)):
+        matrices = bounded_steps(function, function.graph, prepared.wrt)
+        if matrices is None:
             return None
+        watched.update(dict.fromkeys(node for step in matrices for node in (step.matrix, step.node)))
+        witnesses += [partial(_bounded, step) for step in matrices]
         may_overflow = _may_overflow(query, prepared)  # a finite number that came may be infinite there
         steps = [node for node in function.graph.nodes if node.op == "call_function"]
         if "outputs" not in query.want and (is_binary or may_overflow or not all(map(is_bounded, steps))):
@@ -93,29 +90,13 @@ def is_bounded(node: fx.Node) -> bool:
     return name_of(node) in operations_with("bounded") and is_plain and real
 
 
-def _bound_matrices(function: Function, wrt: Sequence[str], watched: dict[fx.Node, None], witnesses: list[Witness]) -> bool:
-    """A witness for each step of linear algebra that may be noted; False where one's matrix is floating by no step."""
-    nodes, passed = steps_with_test(BOUNDS, function, wrt)
-    for node in nodes:
-        if node.target is operator.getitem:  # of a result with several members
-            continue
-        bound, matrix = BOUNDS[name_of(node)], first_argument(node)
-        if not isinstance(matrix, fx.Node):
-            return False
-        watched.update(dict.fromkeys((matrix, node)))
-        witnesses.append(partial(_bounded, bound, node, matrix, passed))
-    return True
-
-
 def _total_of_output(index: int, _: Results, outputs: Sequence[Tensor]) -> Tensor:
     """Of an output of which derivatives are wanted alone: one that is NaN carries a note, however finite these are."""
     return outputs[index].sum()
 
 
-def _bounded(
-    bound: MatrixTest, node: fx.Node, matrix: fx.Node, passed: Collection[fx.Node], results: Results, _: Sequence[Tensor]
-) -> Tensor:
-    return bound(node, as_read(node, results[matrix]), results[node], passed)
+def _bounded(step: BoundedStep, results: Results, _: Sequence[Tensor]) -> Tensor:
+    return step.bound(results)
 
 
 def _may_overflow(query: Query, prepared: Prepared) -> bool:

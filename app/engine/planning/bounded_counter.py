@@ -90,6 +90,11 @@ class BoundedCounter(Counter):
     has_read = False
     needed = 0
 
+    def restart(self) -> None:
+        """Begins anew."""
+        self.flops, self.bytes, self.largest, self.scratch = 0.0, 0, 0, (0, 0, 0)
+        self.has_read, self.needed = False, 0
+
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rule = _rule(func)
         if rule is _Rule.VIEW:
@@ -101,18 +106,18 @@ class BoundedCounter(Counter):
         if rule is _Rule.INDEXED and _has_masks(args):
             rule = _Rule.READING
         if rule is _Rule.BROADCAST:
-            self._check(math.prod(_broadcast(_shapes(sent))) * len(func._schema.returns))
+            self.check(math.prod(_broadcast(_shapes(sent))) * len(func._schema.returns))
         elif rule is _Rule.PRODUCT:
-            self._check(_PRODUCTS[func.overloadpacket](*args))
+            self.check(_PRODUCTS[func.overloadpacket](*args))
         elif rule is _Rule.MAKER:
-            self._check(_MAKERS[func.overloadpacket](*args))
+            self.check(_MAKERS[func.overloadpacket](*args))
         elif rule is _Rule.READING:
             self.has_read = True
-            self._check(_bound(_shapes(sent)))
+            self.check(_bound(_shapes(sent)))
         elif rule is _Rule.NEVER:
             raise UnboundedError(str(func))
         elif rule is not _Rule.SHAPES or not self.fits(_bound(_shapes(sent))):
-            self._check(
+            self.check(
                 sum(map(math.prod, _shapes(sent)))
             )  # a view of little (`expand`) may be copied on the way to a small result
             shapes = self._asked(func, args, kwargs)
@@ -121,29 +126,13 @@ class BoundedCounter(Counter):
             raise UnboundedError(str(func))
         return result
 
-    def check_broadcast(self, sent: Any, results: int = 1) -> None:
-        """Raises UnboundedError where so many results of these, broadcast together, may be much."""
-        if not self._fits_at_a_glance(sent):
-            self._check(math.prod(_broadcast(_shapes(sent))) * results)
-
-    def check_elements(self, elements: int) -> None:
-        """Raises UnboundedError where so many elements are much."""
-        self._check(elements)
-
-    def fits_by_shapes(self, sent: Any) -> bool:
-        """Whether what an operator without sizes among its arguments makes of these is little, whatever it does."""
-        return self.fits(_bound(_shapes(sent)))
-
-    def check_product(self, func: Any, matrices: Any) -> None:
-        """Raises UnboundedError where the product of matrices that the operator `func` makes may be much."""
-        self._check(_PRODUCTS[func.overloadpacket](*matrices))
-
     def fits(self, elements: int) -> bool:
         """Whether so many elements more are little."""
         needed = self.bytes + elements * _WIDEST
         if needed > SMALL_BYTES:
             return False
-        self.needed = max(self.needed, needed)
+        if needed > self.needed:
+            self.needed = needed
         return True
 
     def _fits_at_a_glance(self, sent: Any) -> bool:
@@ -156,7 +145,8 @@ class BoundedCounter(Counter):
                 return False
         return elements > 0 and self.fits(elements)
 
-    def _check(self, elements: int) -> None:
+    def check(self, elements: int) -> None:
+        """Raises UnboundedError where so many elements more are much."""
         if not self.fits(elements):
             raise UnboundedError
 
@@ -170,7 +160,7 @@ class BoundedCounter(Counter):
         except NotImplementedError:
             raise UnboundedError(str(func)) from None
         shapes = _shapes(result)
-        self._check(sum(map(math.prod, shapes)))
+        self.check(sum(map(math.prod, shapes)))
         return shapes
 
 

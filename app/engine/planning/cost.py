@@ -53,6 +53,25 @@ class StepCounts(Protocol):
     def scratch(self) -> tuple[int, int, int]: ...
 
 
+class Outline:
+    """Shape and dtype of a tensor: all that is asked of it where the numbers in it have no say."""
+
+    __slots__ = ("dtype", "elements", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.elements = math.prod(shape)
+
+    def numel(self) -> int:
+        return self.elements
+
+    def element_size(self) -> int:
+        return self.dtype.itemsize
+
+
+_SIZED: Final = (Tensor, Outline)
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Of one forward.
@@ -129,7 +148,7 @@ def _flops_with_sum(product: Any) -> Callable[..., Any]:
 _FLOPS_OF_SUMS: Final = {_aten.addmm: _flops_with_sum(_aten.mm), _aten.baddbmm: _flops_with_sum(_aten.bmm)}
 
 
-class _Facts(NamedTuple):
+class CallFacts(NamedTuple):
     """What the cost of an operator's calls is reckoned from: looked up once, for a plan of small tensors costs by the calls alone.
 
     Attributes:
@@ -151,12 +170,13 @@ class _Facts(NamedTuple):
 
 
 @cache
-def _facts(func: Any) -> _Facts:
+def call_facts(func: Any) -> CallFacts:
+    """Of the operator `func`."""
     name = func.overloadpacket.__name__
     is_cubic = _CUBIC.search(name) is not None
     rule = flop_registry.get(func.overloadpacket)
     of_shapes = _FLOPS_OF_SUMS.get(func.overloadpacket, getattr(rule, "__wrapped__", None))
-    return _Facts(
+    return CallFacts(
         func.is_view,
         rule,
         of_shapes,
@@ -236,7 +256,7 @@ class Counter(OperatorMode):
         self.scratch = (0, 0, 0)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        facts = _facts(func)
+        facts = call_facts(func)
         if facts.check is not None:
             facts.check(args, kwargs)
         out = func(*args, **kwargs) if self.run is None else self.run(func, args, kwargs)
@@ -244,15 +264,14 @@ class Counter(OperatorMode):
             self._count(facts, args, kwargs, out)
         return out
 
-    def count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """Counts a call of the operator `func` that gave `out`."""
-        facts = _facts(func)
+    def count(self, facts: CallFacts, args: tuple[Any, ...], out: Any) -> None:
+        """Counts a call of the operator of these facts that gave `out`: of tensors, or of their outlines."""
         if not facts.is_view:
-            self._count(facts, args, kwargs, out)
+            self._count(facts, args, {}, out)
 
-    def _count(self, facts: _Facts, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _count(self, facts: CallFacts, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         members = out if isinstance(out, tuple | list) else ()
-        results = [out] if isinstance(out, Tensor) else [t for t in members if isinstance(t, Tensor)]
+        results: list[Any] = [out] if isinstance(out, _SIZED) else [t for t in members if isinstance(t, _SIZED)]
         if not results:  # it asks for a fake's device or the like
             return
         most, largest = 0, 0
@@ -264,7 +283,7 @@ class Counter(OperatorMode):
             largest = size if size > largest else largest
         self.largest = largest if largest > self.largest else self.largest
         for value in args:
-            if isinstance(value, Tensor):
+            if isinstance(value, _SIZED):
                 elements = value.numel()
                 size = elements * value.element_size()
                 most = elements if elements > most else most
@@ -274,8 +293,7 @@ class Counter(OperatorMode):
             largest = max(largest, _INDEX_BYTES * most)
         running, deriving = _layout_bytes(args, results) if facts.lays_out else (0, 0)
         first, reverse, forward = facts.scratch
-        scratch = running + int(first * largest), deriving + int(reverse * largest), deriving + int(forward * largest)
-        self.scratch = tuple(map(max, self.scratch, scratch))  # type: ignore[assignment]
+        self._widen(running + int(first * largest), deriving + int(reverse * largest), deriving + int(forward * largest))
 
     def add(self, step: StepCounts) -> None:
         """Counts what another counter has counted of a step."""
@@ -283,7 +301,11 @@ class Counter(OperatorMode):
         self.bytes += step.bytes
         if step.largest > self.largest:
             self.largest = step.largest
-        (a, b, c), (first, reverse, forward) = self.scratch, step.scratch
+        self._widen(*step.scratch)
+
+    def _widen(self, first: int, reverse: int, forward: int) -> None:
+        """Scratch memory that one more step takes."""
+        a, b, c = self.scratch
         if first > a or reverse > b or forward > c:
             self.scratch = max(a, first), max(b, reverse), max(c, forward)
 
@@ -294,11 +316,11 @@ class Counter(OperatorMode):
         return Cost(self.flops, self.bytes, live, self.largest, *self.scratch)
 
 
-def _flops(facts: _Facts, args: Any, kwargs: Any, out: Any, most: float) -> float:
+def _flops(facts: CallFacts, args: Any, kwargs: Any, out: Any, most: float) -> float:
     """`most`: elements of the largest tensor, where no rule tells."""
     if facts.flops is not None:
         try:
-            if facts.flops_of_shapes is not None and not kwargs and all(isinstance(value, Tensor) for value in (*args, out)):
+            if facts.flops_of_shapes is not None and not kwargs and all(isinstance(value, _SIZED) for value in (*args, out)):
                 return float(facts.flops_of_shapes(*[value.shape for value in args], out_shape=out.shape))
             return float(facts.flops(*args, **kwargs, out_val=out))
         except (TypeError, ValueError, AssertionError, IndexError):
@@ -353,7 +375,7 @@ def value_bytes(node: fx.Node, value: Any) -> int:
     """Of the value of a step; what a member of another value shows is that one's."""
     if node.target is operator.getitem:
         return 0
-    if isinstance(value, Tensor):
+    if isinstance(value, _SIZED):
         return value.numel() * value.element_size()
     members = value if isinstance(value, tuple | list) else (value,)
-    return sum(member.numel() * member.element_size() for member in members if isinstance(member, Tensor))
+    return sum(member.numel() * member.element_size() for member in members if isinstance(member, _SIZED))

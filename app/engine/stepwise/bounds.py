@@ -7,15 +7,19 @@ degenerate_points.py and conditioning.py decide, which take ten times as long.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Any, Final
+import operator
+from collections.abc import Collection, Mapping
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
-from app.engine.stepwise.conditioning import EVEN
-from app.engine.stepwise.degenerate_points import TESTS, MatrixTest
+from app.catalogue.facts import short, values
+from app.engine.stepwise.conditioning import EVEN, can_be_ill_conditioned
+from app.engine.stepwise.degenerate_points import TESTS, MatrixTest, first_argument, steps_with_test
 from app.engine.stepwise.point import name_of
+from app.engine.stepwise.read_triangles import as_read
+from app.program.function import Function
 
 # Of what begins a note: its estimate and this bound are rounded apart.
 _MARGIN: Final = 0.5
@@ -72,3 +76,35 @@ BOUNDS: Final[dict[str, MatrixTest]] = {
     "qr": _of_columns,
     "pinv": _of_pseudoinverse,
 }
+
+
+class BoundedStep(NamedTuple):
+    """A step of linear algebra that has a bound.
+
+    Attributes:
+        matrix: the step, or the input, that its matrix comes from.
+        passed: the steps that a derivative passes.
+    """
+
+    node: fx.Node
+    matrix: fx.Node
+    passed: Collection[fx.Node]
+
+    def bound(self, results: Mapping[fx.Node, Any]) -> Tensor:
+        """By what its matrix and it itself gave."""
+        test = BOUNDS[name_of(self.node)]
+        return test(self.node, as_read(self.node, results[self.matrix]), results[self.node], self.passed)
+
+
+def bounded_steps(function: Function, graph: fx.Graph, wrt: Collection[str]) -> list[BoundedStep] | None:
+    """The steps of a graph of `function` that may be noted beside derivatives by `wrt`; None where one of them has no bound."""
+    noted = ({short(name) for name in function.operations()} & values("degenerate").keys()) | can_be_ill_conditioned(function)
+    if not noted <= BOUNDS.keys():
+        return None
+    nodes, passed = steps_with_test(BOUNDS, function, wrt, graph=graph) if noted else ([], ())
+    steps = [
+        (node, first_argument(node)) for node in nodes if node.target is not operator.getitem
+    ]  # of a result with several members
+    if not all(isinstance(matrix, fx.Node) for _, matrix in steps):
+        return None
+    return [BoundedStep(node, matrix, passed) for node, matrix in steps]

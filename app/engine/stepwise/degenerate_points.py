@@ -78,13 +78,21 @@ def measured_steps(
 
 
 def steps_with_test(
-    tests: Collection[str], function: Function, wrt: Collection[str] | None = None, outputs: Collection[str] | None = None
+    tests: Collection[str],
+    function: Function,
+    wrt: Collection[str] | None = None,
+    outputs: Collection[str] | None = None,
+    graph: fx.Graph | None = None,
 ) -> tuple[list[fx.Node], Collection[fx.Node]]:
-    """The steps that call one of `tests`, and all that a derivative of these outputs by these leaves passes (None: of all of them)."""
+    """The steps that call one of `tests`, and all that a derivative of these outputs by these leaves passes (None: of all of them).
+
+    `graph`: of the same steps, where it is not the Function's own.
+    """
     if names_called(function.pattern).isdisjoint(tests):
         return [], ()
-    passed = _passed(function.graph, _chosen(function.leaves, wrt), _chosen(function.outputs, outputs))
-    return [node for node in function.graph.nodes if node in passed and name_of(node) in tests], passed
+    graph = graph or function.graph
+    passed = _passed(graph, _chosen(function.leaves, wrt), _chosen(function.outputs, outputs))
+    return [node for node in graph.nodes if node in passed and name_of(node) in tests], passed
 
 
 def is_degenerate(node: fx.Node, matrix: Tensor, outputs: Sequence[Tensor]) -> bool:

@@ -94,8 +94,9 @@ class Size:
             known: by `id`, numbers that were computed for these tensors already, and in the end this one and those it comes of.
         """
         known = {} if known is None else known
-        if id(self) in known:
-            return known[id(self)]
+        value = known.get(id(self))
+        if value is not None:
+            return value
         operands = [
             operand.of(values, known) if type(operand) is Size else values[operand] if type(operand) is fx.Node else operand
             for operand in self.operands

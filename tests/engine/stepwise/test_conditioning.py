@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torch import Tensor
 
+from app.engine.stepwise.point import Point
 from tests.engine.asking import array, ask
 
 Matrix = NDArray[np.floating[Any]]
@@ -162,3 +164,25 @@ def test_scaled_rows_and_columns_lose_as_many_digits_as_the_matrix_between_them(
 def test_powers_and_other_distributions_have_no_matrix_to_invert() -> None:
     assert not noted("linalg.matrix_power(A, 2).sum()", with_condition(1e12), "float64")
     assert not noted("torch.distributions.Normal(A, 1.0).log_prob(ones(3)).sum()", with_condition(1e12), "float64")
+
+
+@pytest.mark.parametrize("want", ["gradient", "jvp"])
+def test_steps_are_run_again_only_where_a_bound_excludes_no_note(want: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = 0
+    run = Point.run
+
+    def counted(point: Point, leaves: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        nonlocal runs
+        runs += 1
+        return run(point, leaves)
+
+    monkeypatch.setattr(Point, "run", counted)
+    program = "y = x @ x.T\nreturn (torch.linalg.inv(y + torch.zeros(len(y), len(y))) * 2).sum()"
+    for size in (2, 3):
+        for apart in (1.0, 1e-5, 0.5):
+            x = np.eye(size) * apart + 1
+            sent = {"tangent": {"x": np.eye(size)}} if want == "jvp" else {}
+            runs = 0
+            answer = ask(want=[want], program=program, inputs={"x": x}, **sent)
+            assert [note.code == "ill_conditioned" for note in answer.notes] == [True] * (apart == 1e-5)
+            assert bool(runs) == (apart == 1e-5)

@@ -1,8 +1,7 @@
-"""How steps of one kernel each are run and counted as a mode would count them."""
+"""What calls of one kernel each give, and how they are counted as a mode would count them: by the geometries of their tensors alone."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,274 +11,325 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from app.engine.planning.bounded_counter import BoundedCounter
+from app.engine.planning.cost import CallFacts, call_facts
+from app.engine.planning.replay.geometries import Geometry, geometries, geometry, on_zeros, row_major, stand_as_one
 
-# Runs a step: (counter, its arguments, its keywords) → its result, or NotImplemented where a mode has to look on this time. Raises
-# UnboundedError before it makes much.
+# Counts a step: (counter, its arguments with geometries in the place of tensors, its keywords) → the geometry of its result, of several
+# their tuple; or NotImplemented, before anything is counted, where a mode has to look on. Raises UnboundedError before it counts much.
 Direct = Callable[[BoundedCounter, Any, Any], Any]
 
 _aten: Final = torch.ops.aten
-# By the ranks of the two tensors.
-_PRODUCTS: Final[dict[tuple[int, int], Any]] = {(2, 2): _aten.mm.default, (2, 1): _aten.mv.default, (1, 1): _aten.dot.default}
-
 _MAKERS: Final[dict[Any, Any]] = {
     torch.ones: _aten.ones.default, torch.zeros: _aten.zeros.default, torch.eye: _aten.eye.default,
 }  # fmt: skip
 # What `conv2d` takes behind its tensors, and what it takes where that is left out.
 _CONVOLUTION: Final[dict[str, Any]] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+_SAME_DTYPES: Final = (torch.float64, torch.float32)  # of narrower ones kernels give sums in a wider dtype
+_CALLED: Final = (
+    _aten.addmm.default, _aten.bmm.default, _aten.clone.default, _aten._unsafe_view.default, _aten.squeeze_.dim, _aten.masked_fill.Scalar,
+    _aten.native_layer_norm.default, _aten.mse_loss.default, _aten.trace.default, _aten.convolution.default,
+    _aten.max_pool2d_with_indices.default,
+)  # fmt: skip
+_ADDMM, _BMM, _CLONE, _UNSAFE_VIEW, _SQUEEZE, _MASKED_FILL, _LAYER_NORM, _MSE_LOSS, _TRACE, _CONVOLVE, _MAX_POOL = map(
+    call_facts, _CALLED
+)
 
 
-def counted(target: Any, func: Any) -> Direct:
-    """Of a kernel whose result is no larger than its first two arguments broadcast together."""
+def _counted(counter: BoundedCounter, facts: CallFacts, args: Any, result: Geometry) -> Geometry:
+    counter.check(result.elements)
+    counter.count(facts, args, result)
+    return result
+
+
+def pointwise(func: Any, dtype: torch.dtype) -> Direct:
+    """Of tensors and numbers, broadcast together."""
+    facts = call_facts(func)
 
     def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        counter.check_broadcast(args[:2])
-        result = target(*args, **kwargs)
-        counter.count(func, args, {}, result)
-        return result
+        result = _together([value for value in args if type(value) is Geometry], dtype)
+        return NotImplemented if result is None else _counted(counter, facts, args, result)
 
     return run
 
 
+def _together(values: list[Geometry], dtype: torch.dtype) -> Geometry | None:
+    """What is pointwise of these; None where its strides are not plain to see.
+
+    Of tensors that stand row by row a result does, whatever is broadcast; and where all stand alike, without a gap, it stands as they do.
+    """
+    first = values[0]
+    if all(value is first for value in values) and not first.is_row_major:
+        stands_alike = 1 not in first.shape and _is_without_gaps(first)
+        return geometry(first.shape, first.strides, dtype) if stands_alike else None
+    shape: tuple[int, ...] | None = first.shape
+    for value in values:
+        if not (value.is_row_major and value.elements):
+            return None
+        if value.shape != shape and shape is not None:
+            shape = broadcast(shape, value.shape)
+    return None if shape is None else row_major(shape, dtype)
+
+
+def _is_without_gaps(value: Geometry) -> bool:
+    axes = sorted(zip(value.strides, value.shape, strict=True), reverse=True)
+    strides, shape = (tuple([axis[part] for axis in axes]) for part in (0, 1))
+    return 0 not in shape and bool(strides) and strides[-1] == 1 and stand_as_one(shape, strides)
+
+
+def broadcast(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape of two together; None where they do not fit."""
+    if len(one) < len(other):
+        one, other = other, one
+    extents = list(one)
+    for index, extent in enumerate(other, len(one) - len(other)):
+        if extents[index] == 1:
+            extents[index] = extent
+        elif extent not in (1, extents[index]):
+            return None
+    return tuple(extents)
+
+
+def alike(func: Any, dtype: torch.dtype) -> Direct:
+    """Of one tensor that stands row by row, and of plain values; the result has its shape."""
+    facts = call_facts(func)
+
+    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
+        if not args[0].is_row_major or not args[0].elements:
+            return NotImplemented
+        return _counted(counter, facts, args, row_major(args[0].shape, dtype))
+
+    return run
+
+
+def reduced(func: Any, dtype: torch.dtype) -> Direct:
+    """Along axes, by default along all of them."""
+    facts = call_facts(func)
+
+    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
+        shape = _without_axes(*args, **kwargs)
+        return NotImplemented if shape is None else _counted(counter, facts, args, row_major(shape, dtype))
+
+    return run
+
+
+def _without_axes(data: Geometry, dim: Any = None, keepdim: bool = False) -> tuple[int, ...] | None:
+    """None where strides are not plain to see, or there is no such axis."""
+    if not data.is_row_major or not data.elements:
+        return None
+    shape, rank = data.shape, len(data.shape)
+    dims = [] if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    axes = {axis % rank for axis in dims if rank and -rank <= axis < rank}
+    if len(axes) < len(dims) or not isinstance(keepdim, bool):
+        return None
+    if not dims:
+        axes = set(range(rank))
+    extents = [1 if axis in axes else extent for axis, extent in enumerate(shape) if keepdim or axis not in axes]
+    return tuple(extents)
+
+
+def _product(func: Any) -> Direct:
+    facts = call_facts(func)
+
+    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
+        left, right = args
+        if left.shape[-1] != right.shape[0] or left.dtype != right.dtype:
+            return NotImplemented
+        return _counted(counter, facts, args, row_major((*left.shape[:-1], *right.shape[1:]), left.dtype))
+
+    return run
+
+
+_MATRICES: Final = _product(_aten.mm.default)
+
+
 def _linear(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     data, weight, bias = args
-    product = bias, data, weight.t()
-    counter.check_product(_aten.addmm.default, product)
-    result = functional.linear(data, weight, bias)
-    counter.count(_aten.addmm.default, product, {}, result)
-    return result
+    (rows, inner), (outer, other) = data.shape, weight.shape
+    if inner != other or bias.shape[0] != outer or not data.dtype == weight.dtype == bias.dtype:
+        return NotImplemented
+    turned = geometry((inner, outer), weight.strides[::-1], weight.dtype)
+    return _counted(counter, _ADDMM, (bias, data, turned), row_major((rows, outer), data.dtype))
 
 
 def _linear_of_stack(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """A stack of matrices that stand one behind the other is multiplied as one matrix."""
     data, weight, bias = args
-    if not (data.is_contiguous() and bias.is_contiguous() and data.numel()):
+    if not (data.is_row_major and bias.is_row_major and data.elements):
         return NotImplemented
-    flat = data.view(-1, data.shape[-1])
-    product = bias, flat, weight.t()
-    counter.check_product(_aten.addmm.default, product)
-    result = functional.linear(data, weight, bias)
-    counter.count(_aten.addmm.default, product, {}, result.view(-1, result.shape[-1]))
-    return result
+    result = _linear(counter, (_as_one(data), weight, bias), kwargs)
+    return result if result is NotImplemented else row_major((*data.shape[:2], result.shape[1]), data.dtype)
+
+
+def _as_one(stack: Geometry) -> Geometry:
+    """Matrices that stand one behind the other, as one."""
+    return row_major((math.prod(stack.shape[:-1]), stack.shape[-1]), stack.dtype)
 
 
 def _product_of_stack(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """As above, without a bias: the flat product is shown as a stack by what a mode counts as a tensor of its own."""
     data, matrix = args
-    if not data.is_contiguous() or not data.numel():
-        return NotImplemented
-    product = data.view(-1, data.shape[-1]), matrix
-    counter.check_product(_aten.mm.default, product)
-    result = torch.matmul(data, matrix)
-    flat = result.view(-1, result.shape[-1])
-    counter.count(_aten.mm.default, product, {}, flat)
-    _count_unsafe_view(counter, flat, result)
-    return result
+    flat = _MATRICES(counter, (_as_one(data), matrix), kwargs) if data.is_row_major and data.elements else NotImplemented
+    if flat is NotImplemented:
+        return flat
+    return _count_unsafe_view(counter, flat, row_major((*data.shape[:2], flat.shape[1]), flat.dtype))
 
 
 def _product_of_stacks(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """Two stacks of as many matrices, each shown with one axis for the stack."""
     left, right = args
-    if left.shape[:-2] != right.shape[:-2] or not (left.numel() and right.numel()):
+    are_fit = left.shape[:-2] == right.shape[:-2] and left.shape[-1] == right.shape[-2] and left.dtype == right.dtype
+    if not (are_fit and left.elements and right.elements):
         return NotImplemented
-    product = _flat_stack(counter, left), _flat_stack(counter, right)
-    counter.check_product(_aten.bmm.default, product)
-    result = torch.matmul(left, right)
-    flat = result.view(-1, *result.shape[-2:])
-    counter.count(_aten.bmm.default, product, {}, flat)
-    _count_unsafe_view(counter, flat, result)
-    return result
+    flats = _flat_stack(counter, left), _flat_stack(counter, right)
+    shape = left.shape[-2], right.shape[-1]
+    flat = _counted(counter, _BMM, flats, row_major((flats[0].shape[0], *shape), left.dtype))
+    return _count_unsafe_view(counter, flat, row_major((*left.shape[:-2], *shape), left.dtype))
 
 
-def _flat_stack(counter: BoundedCounter, stack: Tensor) -> Tensor:
-    if _stands_as_one(stack):
-        return stack.view(-1, *stack.shape[-2:])
-    counter.check_broadcast((stack,))
-    copied = stack.contiguous()
-    counter.count(_aten.clone.default, (stack,), {}, copied)
-    flat = copied.view(-1, *stack.shape[-2:])
-    _count_unsafe_view(counter, copied, flat)
+def _flat_stack(counter: BoundedCounter, stack: Geometry) -> Geometry:
+    flat = row_major((math.prod(stack.shape[:-2]), *stack.shape[-2:]), stack.dtype)
+    if not stand_as_one(stack.shape[:-2], stack.strides[:-2]):
+        copied = _counted(counter, _CLONE, (stack,), row_major(stack.shape, stack.dtype))
+        _count_unsafe_view(counter, copied, flat)
     return flat
 
 
-def _stands_as_one(stack: Tensor) -> bool:
-    """Whether the axes of a stack that is not empty can be seen as one, as `view` has it; its refusal would take 0.1 ms."""
-    axes = [axis for axis in zip(stack.shape[:-2], stack.stride()[:-2], strict=True) if axis[0] != 1]
-    return all(outer[1] == inner[0] * inner[1] for outer, inner in itertools.pairwise(axes))
+def _count_unsafe_view(counter: BoundedCounter, flat: Geometry, result: Geometry) -> Geometry:
+    return _counted(counter, _UNSAFE_VIEW, (flat, result.shape), result)
 
 
-def _count_unsafe_view(counter: BoundedCounter, flat: Tensor, result: Tensor) -> None:
-    counter.check_elements(flat.numel())
-    counter.count(_aten._unsafe_view.default, (flat, result.shape), {}, result)
-
-
-def product(target: Any, left_rank: int, right_rank: int) -> Direct | None:
-    """Of matrices or stacks of them, by their ranks."""
-    func = _PRODUCTS.get((left_rank, right_rank))
-
-    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        counter.check_product(func, args)
-        result = target(*args)
-        counter.count(func, args, {}, result)
+def _product_of_row(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
+    """`v @ m` is a row times a matrix, its first axis taken off in place."""
+    vector, matrix = args
+    row = geometry((1, *vector.shape), (vector.shape[0] * vector.strides[0], *vector.strides), vector.dtype)
+    result = _MATRICES(counter, (row, matrix), kwargs)
+    if result is NotImplemented:
         return result
-
-    def run_row(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        """`v @ m` is a row times a matrix, its first axis taken off in place."""
-        row = args[0].unsqueeze(0), args[1]
-        counter.check_product(_aten.mm.default, row)
-        result = target(*args)
-        counter.count(_aten.mm.default, row, {}, result.unsqueeze(0))
-        counter.count(_aten.squeeze_.dim, (result, 0), {}, result)
-        return result
-
-    if func is not None:
-        return run
-    if left_rank == right_rank >= 3:
-        return _product_of_stacks
-    return _product_of_stack if (left_rank, right_rank) == (3, 2) else run_row if (left_rank, right_rank) == (1, 2) else None
+    counter.count(_SQUEEZE, (result, 0), result)
+    return row_major(result.shape[1:], result.dtype)
 
 
+# By the ranks of the tensors.
+PRODUCTS: Final[dict[tuple[int, int], Direct]] = {
+    (2, 2): _MATRICES, (2, 1): _product(_aten.mv.default), (1, 1): _product(_aten.dot.default),
+    (1, 2): _product_of_row, (3, 2): _product_of_stack,
+}  # fmt: skip
 LINEAR: Final[dict[tuple[int, ...], Direct]] = {(2, 2, 1): _linear, (3, 2, 1): _linear_of_stack}
+
+
+def product(left_rank: int, right_rank: int) -> Direct | None:
+    """Of matrices or stacks of them, by their ranks."""
+    return _product_of_stacks if left_rank == right_rank >= 3 else PRODUCTS.get((left_rank, right_rank))
 
 
 def layer_norm(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """`layer_norm(x, shape, weight, bias, eps)`, of which each of the last three may be missing."""
     data, shape, weight, bias, eps = _layer_norm_arguments(*args, **kwargs)
-    counter.check_broadcast([tensor for tensor in (data, weight, bias) if tensor is not None], 3)
-    result = torch.native_layer_norm(data, shape, weight, bias, eps)
-    counter.count(_aten.native_layer_norm.default, (data, shape, weight, bias, eps), {}, result)
-    return result[0]
+    tensors = [tensor for tensor in (data, weight, bias) if tensor is not None]
+    extents = tuple(shape)
+    are_plain = all(tensor.is_row_major and tensor.dtype in _SAME_DTYPES and tensor.dtype == data.dtype for tensor in tensors)
+    are_of_shape = all(tensor.shape == extents for tensor in tensors[1:])
+    cut = len(data.shape) - len(extents)
+    if not (are_plain and are_of_shape and extents and cut >= 0 and data.shape[cut:] == extents and data.elements):
+        return NotImplemented
+    counter.check(3 * data.elements)
+    sums = row_major((*data.shape[:cut], *[1] * len(extents)), data.dtype)
+    result = row_major(data.shape, data.dtype)
+    counter.count(_LAYER_NORM, (data, shape, weight, bias, eps), (result, sums, sums))
+    return result
 
 
 def _layer_norm_arguments(
-    input: Tensor,  # noqa: A002  # PyTorch's name
+    input: Geometry,  # noqa: A002  # PyTorch's name
     normalized_shape: list[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    weight: Geometry | None = None,
+    bias: Geometry | None = None,
     eps: float = 1e-5,
-) -> tuple[Tensor, list[int], Tensor | None, Tensor | None, float]:
+) -> tuple[Geometry, list[int], Geometry | None, Geometry | None, float]:
     return input, normalized_shape, weight, bias, eps
 
 
 def masked(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """`masked_fill(x, mask, number)`."""
-    counter.check_broadcast(args[:2])
-    result = torch.masked_fill(*args)
-    counter.count(_aten.masked_fill.Scalar, args, {}, result)
-    return result
+    data, mask, _ = args
+    shape = broadcast(data.shape, mask.shape)
+    if shape is None or 0 in shape:
+        return NotImplemented
+    return _counted(counter, _MASKED_FILL, args, row_major(shape, data.dtype))
 
 
 def contiguous(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """`x.contiguous()`."""
     (data,) = args
-    if data.is_contiguous():
-        return data
-    counter.check_broadcast(args)
-    result = data.contiguous()
-    counter.count(_aten.clone.default, args, {}, result)
-    return result
+    return data if data.is_row_major else _counted(counter, _CLONE, args, row_major(data.shape, data.dtype))
 
 
 def mse_loss(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """The mean of squared differences of two tensors of one shape."""
-    if args[0].shape != args[1].shape or not counter.fits_by_shapes(args):
+    if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
         return NotImplemented
-    result = functional.mse_loss(*args)
-    counter.count(_aten.mse_loss.default, args, {}, result)
-    return result
+    return _counted(counter, _MSE_LOSS, args, row_major((), args[0].dtype))
 
 
-def log_sum_exp(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
-    """Along axes."""
-    return counted(node.target, _aten.logsumexp.default) if _has_one_of(node, 1, "dim", ("dim", "keepdim")) else None
-
-
-def triangle(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
-    """`tril` and `triu`."""
-    is_plain = len(tensors) == 1 and not node.kwargs
-    lower = node.target in (torch.tril, Tensor.tril)
-    return counted(node.target, _aten.tril.default if lower else _aten.triu.default) if is_plain else None
-
-
-def trace(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
+def trace(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """Of a matrix."""
-
-    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        if not counter.fits_by_shapes(args):
-            return NotImplemented
-        result = torch.trace(*args)
-        counter.count(_aten.trace.default, args, {}, result)
-        return result
-
-    return run if len(node.args) == 1 and not node.kwargs else None
-
-
-def reshaped(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
-    """`flatten` and `reshape` show what stands row by row in another shape."""
-    target: Any = node.target
-
-    def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        return target(*args) if args[0].is_contiguous() else NotImplemented
-
-    return run if len(tensors) == 1 and not node.kwargs else None
+    return _counted(counter, _TRACE, args, row_major((), args[0].dtype))
 
 
 def maker(node: fx.Node) -> Direct | None:
     """`ones`, `zeros` and `eye` of sizes that they are handed."""
     target: Any = node.target
-    func = _MAKERS.get(target)
+    if target not in _MAKERS or not node.args or not node.kwargs.keys() <= {"dtype"}:
+        return None
+    facts, dtype = call_facts(_MAKERS[target]), node.meta["val"].dtype
 
     def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-        extents = args[0] if isinstance(args[0], list | tuple) else args
+        extents = tuple(args[0]) if isinstance(args[0], list | tuple) else args
         if not all(type(extent) is int and extent >= 0 for extent in extents):
             return NotImplemented
-        counter.check_elements(extents[0] ** 2 if target is torch.eye and len(extents) == 1 else math.prod(extents))
-        result = target(*args, **kwargs)
-        counter.count(func, (extents,), {}, result)
-        return result
+        shape = extents * 2 if target is torch.eye and len(extents) == 1 else extents
+        return _counted(counter, facts, (extents,), row_major(shape, dtype))
 
-    return run if func is not None and node.args and node.kwargs.keys() <= {"dtype"} else None
+    return run
 
 
-def convolution(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
+def convolution(node: fx.Node, ranks: list[int]) -> Direct | None:
     """`conv2d` of a batch."""
-    ranks = [tensor.dim() for tensor in tensors]
-    plain = node.args[len(tensors) :]
+    plain = node.args[len(ranks) :]
     are_plain = ranks in ([4, 4], [4, 4, 1]) and all(map(_is_pair, (*plain, *node.kwargs.values())))
     return _convolution if are_plain and len(plain) <= len(_CONVOLUTION) and node.kwargs.keys() <= _CONVOLUTION.keys() else None
 
 
 def _convolution(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-    data, weight, *rest = args
+    """PyTorch says of zeros how large it is, and how it stands."""
+    data, weight, *rest = on_zeros(args)
     bias = rest.pop(0) if rest and isinstance(rest[0], Tensor) else None
     options = _CONVOLUTION | dict(zip(_CONVOLUTION, rest, strict=False)) | kwargs
     stride, padding, dilation = [_pair(options[name]) for name in ("stride", "padding", "dilation")]
     around = [extent + 2 * added for extent, added in zip(data.shape[2:], padding, strict=True)]
-    if not (counter.fits(data.shape[0] * weight.shape[0] * math.prod(around)) and counter.fits(_elements(args))):
-        return NotImplemented  # no result is larger; PyTorch says how large it is
-    result = functional.conv2d(*args, **kwargs)
+    elements = sum([value.elements for value in args if isinstance(value, Geometry)])
+    if not (counter.fits(data.shape[0] * weight.shape[0] * math.prod(around)) and counter.fits(elements)):
+        return NotImplemented  # no result is larger
+    result = functional.conv2d(data, weight, bias, stride, padding, dilation, options["groups"])
     sent = data, weight, bias, stride, padding, dilation, False, [0, 0], options["groups"]
-    counter.count(_aten.convolution.default, sent, {}, result)
-    return result
+    counter.count(_CONVOLVE, sent, result)
+    return geometries(result)
 
 
-def max_pool(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
+def max_pool(node: fx.Node, ranks: list[int]) -> Direct | None:
     """`max_pool2d` with a window and steps."""
-    is_plain = len(tensors) == 1 and tensors[0].dim() in (3, 4) and 1 < len(node.args) <= 3 and not node.kwargs
+    is_plain = ranks in ([3], [4]) and 1 < len(node.args) <= 3 and not node.kwargs
     return _max_pool if is_plain and all(map(_is_pair, node.args[1:])) else None
 
 
 def _max_pool(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-    if not counter.fits(2 * args[0].numel()):  # the largest, and where they stand
-        return NotImplemented
     data, window, *stride = args
-    sent = (data, _pair(window), *map(_pair, stride))
+    if not counter.fits(2 * data.elements):  # the largest, and where they stand
+        return NotImplemented
+    sent = (data.tensor, _pair(window), *map(_pair, stride))
     result = torch._C._nn.max_pool2d_with_indices(*sent)
-    counter.count(_aten.max_pool2d_with_indices.default, sent, {}, result)
-    return result[0]
-
-
-def _elements(args: Any) -> int:
-    return sum([value.numel() for value in args if isinstance(value, Tensor)])
+    counter.count(_MAX_POOL, sent, result)
+    return geometries(result[0])
 
 
 def _is_pair(value: Any) -> bool:
@@ -291,11 +341,3 @@ def _is_pair(value: Any) -> bool:
 def _pair(value: Any) -> list[int]:
     parts = list(value) if isinstance(value, list | tuple) else [value]
     return parts * 2 if len(parts) == 1 else parts
-
-
-def _has_one_of(node: fx.Node, position: int, name: str, names: tuple[str, ...]) -> bool:
-    """It has an argument of whole numbers at a position or by a name, and no keywords but `names`."""
-    value = node.args[position] if position < len(node.args) else node.kwargs.get(name)
-    parts = value if isinstance(value, list | tuple) else (value,)
-    is_one = len(parts) > 0 and all(type(part) is int for part in parts)
-    return is_one and node.kwargs.keys() <= set(names) and len(node.args) <= position + 2

@@ -1,8 +1,8 @@
-"""Steps that are known to be one call of one kernel: they are counted by their tensors, with no mode that looks on.
+"""Steps that are known to be one call of one kernel: they are counted by the geometries of their tensors, and nothing is run.
 
-A mode sees each operator by a call of Python, which takes 15 µs where the operator takes 2. What a step calls must not hang on sizes:
-so only what PyTorch passes to one kernel as it stands is listed here, of real floating tensors. That the counts are those that a mode
-makes is tested over random programs.
+A mode sees each operator by a call of Python, which takes 15 µs where the operator takes 2, or 20 where it has not run for a millisecond.
+What a step calls must not hang on sizes: so only what PyTorch passes to one kernel as it stands is listed here, of real floating tensors.
+That the counts are those that a mode makes is tested over random programs.
 """
 
 from __future__ import annotations
@@ -15,24 +15,10 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from app.engine.planning.replay import counted_kernels
-from app.engine.planning.replay.counted_kernels import Direct, counted
+from app.engine.planning.replay import counted_kernels, views
+from app.engine.planning.replay.counted_kernels import Direct, alike, pointwise, reduced
 
 _aten: Final = torch.ops.aten
-_VIEWS: Final = frozenset(
-    {
-        *(torch.t, torch.transpose, torch.permute, torch.unsqueeze, torch.unbind),
-        *(
-            torch.Tensor.t,
-            torch.Tensor.transpose,
-            torch.Tensor.permute,
-            torch.Tensor.unsqueeze,
-            torch.Tensor.view,
-            torch.Tensor.unbind,
-        ),
-        *(torch.split, torch.chunk, torch.Tensor.split, torch.Tensor.chunk),
-    }
-)
 # Of one kernel each, of two tensors, or of a tensor and a number.
 _POINTWISE: Final[dict[Any, Any]] = {
     operator.add: _aten.add.Tensor, operator.sub: _aten.sub.Tensor, operator.mul: _aten.mul.Tensor, operator.truediv: _aten.div.Tensor,
@@ -53,10 +39,13 @@ _ALONE: Final[dict[Any, Any]] = {
     torch.Tensor.norm: _aten.linalg_vector_norm.default,
 }  # fmt: skip
 # Of one tensor, along an axis.
-_ALONG: Final[dict[Any, Any]] = {
-    torch.softmax: _aten._softmax.default, torch.Tensor.softmax: _aten._softmax.default, torch.log_softmax: _aten._log_softmax.default,
-    torch.Tensor.log_softmax: _aten._log_softmax.default, torch.sum: _aten.sum.dim_IntList, torch.Tensor.sum: _aten.sum.dim_IntList,
-    torch.mean: _aten.mean.dim, torch.Tensor.mean: _aten.mean.dim,
+_ALONG: Final[dict[Any, tuple[Any, Any]]] = {
+    function: (func, kind)
+    for name, func, kind in (
+        ("softmax", _aten._softmax.default, alike), ("log_softmax", _aten._log_softmax.default, alike),
+        ("sum", _aten.sum.dim_IntList, reduced), ("mean", _aten.mean.dim, reduced), ("logsumexp", _aten.logsumexp.default, reduced),
+    )
+    for function in (getattr(torch, name), getattr(Tensor, name))
 }  # fmt: skip
 _AXES: Final = frozenset({"dim", "keepdim"})
 _COMPARISONS: Final[dict[Any, Any]] = {
@@ -66,30 +55,26 @@ _COMPARISONS: Final[dict[Any, Any]] = {
 _MATMULS: Final = (operator.matmul, torch.matmul, torch.Tensor.matmul)
 _MASKING: Final = (torch.masked_fill, torch.Tensor.masked_fill)
 _POWERS: Final = (operator.pow, torch.pow, torch.Tensor.pow)
+_TRIANGLES: Final[dict[Any, Any]] = {
+    torch.tril: _aten.tril.default, Tensor.tril: _aten.tril.default, torch.triu: _aten.triu.default, Tensor.triu: _aten.triu.default,
+}  # fmt: skip
+# Of tensors alone, and of how many.
+_WHOLE: Final[dict[Any, tuple[int, Direct]]] = {
+    Tensor.contiguous: (1, counted_kernels.contiguous), functional.mse_loss: (2, counted_kernels.mse_loss),
+    torch.trace: (1, counted_kernels.trace), Tensor.trace: (1, counted_kernels.trace),
+}  # fmt: skip
 # What these are handed besides tensors is theirs to judge.
-_WITH_OPTIONS: Final[dict[Any, Callable[[fx.Node, list[Tensor]], Direct | None]]] = {
-    functional.layer_norm: lambda node, tensors: counted_kernels.layer_norm if len(node.args) + len(node.kwargs) <= 5 else None,
-    functional.gelu: lambda node, tensors: counted(node.target, _aten.gelu.default) if node.kwargs.keys() <= {"approximate"} else None,
-    functional.conv2d: counted_kernels.convolution,
-    torch.conv2d: counted_kernels.convolution,
-    functional.max_pool2d: counted_kernels.max_pool,
-    functional.mse_loss: lambda node, tensors: counted_kernels.mse_loss if len(node.args) == 2 and not node.kwargs else None,
-    torch.logsumexp: counted_kernels.log_sum_exp,
-    Tensor.logsumexp: counted_kernels.log_sum_exp,
-    **dict.fromkeys((torch.flatten, torch.reshape, Tensor.flatten, Tensor.reshape), counted_kernels.reshaped),
-    **dict.fromkeys((torch.tril, torch.triu, Tensor.tril, Tensor.triu), counted_kernels.triangle),
-    Tensor.contiguous: lambda node, tensors: counted_kernels.contiguous if len(node.args) == 1 and not node.kwargs else None,
-    torch.trace: counted_kernels.trace,
-    Tensor.trace: counted_kernels.trace,
+_OF_WINDOWS: Final[dict[Any, Callable[[fx.Node, list[int]], Direct | None]]] = {
+    functional.conv2d: counted_kernels.convolution, torch.conv2d: counted_kernels.convolution, functional.max_pool2d: counted_kernels.max_pool,
 }  # fmt: skip
 
 
 def direct(node: fx.Node) -> Direct | None:
-    """How the step of `node` is run directly, whatever the sizes of its tensors; None where a mode has to look on."""
+    """How the step of `node` is counted, whatever the sizes of its tensors; None where a mode has to look on."""
     args, target = node.args, node.target
     tensors = [value.meta["val"] for value in args if isinstance(value, fx.Node)]
     if target is operator.getitem and tensors and not isinstance(tensors[0], Tensor):
-        return lambda _, args, kwargs: args[0][args[1]]
+        return views.MEMBER
     if target in _MASKING:
         return counted_kernels.masked if len(args) == 3 and not node.kwargs and _are_plain_mask_and_number(args) else None
     if not node.all_input_nodes:
@@ -98,30 +83,56 @@ def direct(node: fx.Node) -> Direct | None:
         return None
     if not isinstance(args[0], fx.Node):
         is_number = isinstance(args[0], int | float) and len(args) == 2 and not node.kwargs
-        return counted(target, _AFTER_NUMBER[target]) if is_number and target in _AFTER_NUMBER else None
-    if (target in _VIEWS and len(tensors) == 1) or (target is operator.getitem and _is_plain_index(args[1])):
-        return lambda _, args, kwargs: target(*args, **kwargs)
-    if target in _ALONG and (len(args) > 1 or node.kwargs):
-        plain = len(tensors) == 1 and len(args) <= 3 and all(map(_is_axis, args[1:])) and node.kwargs.keys() <= _AXES
-        return counted(target, _ALONG[target]) if plain else None
-    if target in _WITH_OPTIONS:
-        return _WITH_OPTIONS[target](node, tensors)
-    return None if node.kwargs else _of_arguments(target, args, tensors)
+        return pointwise(_AFTER_NUMBER[target], node.meta["val"].dtype) if is_number and target in _AFTER_NUMBER else None
+    if len(node.all_input_nodes) == 1:
+        if target in views.VIEWS:
+            return views.VIEWS[target]
+        if target is operator.getitem and _is_plain_index(args[1]):
+            return views.INDEXED
+    return _of_options(node, tensors) or (None if node.kwargs else _of_arguments(node, tensors))
 
 
-def _of_arguments(target: Any, args: tuple[Any, ...], tensors: list[Tensor]) -> Direct | None:
+def _of_options(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
+    """As `direct`, of a step that takes more than tensors."""
+    args, kwargs, target = node.args, node.kwargs, node.target
+    dtype: Any = getattr(node.meta["val"], "dtype", None)  # of tensors in a tuple there are more
+    is_of_one = len(tensors) == 1 == len(node.all_input_nodes)
+    if target in _ALONG and (len(args) > 1 or kwargs):
+        is_plain = is_of_one and len(args) <= 3 and all(map(_is_axis, args[1:])) and kwargs.keys() <= _AXES
+        func, kind = _ALONG[target]
+        return kind(func, dtype) if is_plain else None
+    if target in _TRIANGLES:
+        return alike(_TRIANGLES[target], dtype) if is_of_one and not kwargs else None
+    if target is functional.layer_norm:
+        return counted_kernels.layer_norm if len(args) + len(kwargs) <= 5 else None
+    if target is functional.gelu:
+        return pointwise(_aten.gelu.default, dtype) if kwargs.keys() <= {"approximate"} else None
+    if target in _OF_WINDOWS:
+        return _OF_WINDOWS[target](node, [tensor.dim() for tensor in tensors])
+    return None
+
+
+def _of_arguments(node: fx.Node, tensors: list[Tensor]) -> Direct | None:
     """As `direct`, of a step without keywords whose first argument is a tensor."""
+    args, target = node.args, node.target
+    are_alone = len(args) == len(tensors)
     if target is functional.linear:
-        return counted_kernels.LINEAR.get(tuple([tensor.dim() for tensor in tensors])) if len(args) == len(tensors) else None
+        return counted_kernels.LINEAR.get(tuple([tensor.dim() for tensor in tensors])) if are_alone else None
     if target in _MATMULS:
-        return counted_kernels.product(target, tensors[0].dim(), tensors[1].dim()) if len(tensors) == 2 else None
-    if target in _POWERS and len(args) == 2 and len(tensors) == 1 and isinstance(args[1], int | float):
-        return counted(target, _aten.pow.Tensor_Scalar)
-    if target in _COMPARISONS and len(args) == 2 and len(tensors) == 1 and isinstance(args[1], int | float):
-        return counted(target, _COMPARISONS[target])
+        return counted_kernels.product(tensors[0].dim(), tensors[1].dim()) if are_alone and len(tensors) == 2 else None
+    if target in _WHOLE:
+        count, rule = _WHOLE[target]
+        return rule if are_alone and len(tensors) == count else None
+    value = node.meta["val"]
+    if target in _ALONE:
+        kind = reduced if value.dim() == 0 else pointwise
+        return kind(_ALONE[target], value.dtype) if len(args) == 1 else None
     if target in _POINTWISE and all(isinstance(value, fx.Node | int | float) for value in args):
-        return counted(target, _POINTWISE[target])
-    return counted(target, _ALONE[target]) if target in _ALONE and len(args) == 1 else None
+        return pointwise(_POINTWISE[target], value.dtype)
+    if len(args) == 2 and len(tensors) == 1 and isinstance(args[1], int | float):
+        func = _aten.pow.Tensor_Scalar if target in _POWERS else _COMPARISONS.get(target)
+        return None if func is None else pointwise(func, value.dtype)
+    return None
 
 
 def _is_plain_index(index: Any) -> bool:

@@ -1,70 +1,103 @@
-"""Shapes, strides and dtypes of small tensors, each kept once, and for each a tensor of zeros that has them and owns no memory."""
+"""Shapes, strides and dtypes of small tensors, each kept once; and where a call needs a tensor, zeros that own no memory."""
 
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from app.engine.planning.bounded_counter import SMALL_BYTES, UnboundedError
+from app.engine.planning.cost import Outline
 
 # 4 MB, 256 plans of the median pasted program (16 steps), 30 of the largest 5% (135); beyond, all are forgotten: some µs a step.
 _LIMIT: Final = 4096
 
 
-class Geometry:
-    """All of a tensor but its numbers and where they stand; compared by identity.
+class Geometry(Outline):
+    """All of a tensor but its numbers and where they stand; equal ones are one object.
 
     Attributes:
-        tensor: zeros with this geometry, which share their memory with those of all others: nobody may write into it.
         form: rank and dtype.
+        is_row_major: its elements stand one behind the other, the last axis first.
     """
 
-    __slots__ = ("form", "tensor")
+    __slots__ = ("_zeros", "form", "is_row_major", "strides")
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.form = tensor.dim(), tensor.dtype
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> None:
+        super().__init__(shape, dtype)
+        self.strides = strides
+        self.form = len(shape), dtype
+        self.is_row_major = strides == row_major_strides(shape) or _stands_row_by_row(shape, strides)
+        self._zeros: Tensor | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """Zeros with this geometry, which share their memory with those of all others: nobody may write into it.
+
+        Raises UnboundedError where it spans more memory than small computations take.
+        """
+        if self._zeros is None:
+            zeros = _zeros(self.dtype)
+            last = sum([(extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True)])
+            if self.elements and last >= zeros.numel():
+                raise UnboundedError(f"a tensor over {last + 1} elements")
+            self._zeros = zeros.as_strided(self.shape, self.strides)
+        return self._zeros
 
 
 _known: dict[Any, Geometry] = {}
 
 
-def geometry(tensor: Tensor) -> Geometry:
-    """Of a small tensor. Raises UnboundedError where it spans more memory than small computations take."""
-    shape, strides, dtype = tensor.shape, tensor.stride(), tensor.dtype
+def geometry(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Geometry:
     key = dtype, shape, strides
     known = _known.get(key)
-    if known is None:
-        zeros = _zeros(dtype)
-        span = 1 + sum([(extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)]) if tensor.numel() else 0
-        if span > zeros.numel():
-            raise UnboundedError(f"a tensor over {span} elements")
-        known = _keep(key, Geometry(zeros.as_strided(shape, strides)))
-    return known
+    return _keep(key, Geometry(shape, strides, dtype)) if known is None else known
 
 
-def contiguous(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
-    """Of an input, as it comes: row by row."""
+def row_major(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
+    """As an input comes, and as most kernels give their results."""
     key = dtype, shape
     known = _known.get(key)
-    return _keep(key, geometry(torch.empty(shape, dtype=dtype))) if known is None else known
+    return _keep(key, geometry(shape, row_major_strides(shape), dtype)) if known is None else known
+
+
+def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides = []
+    stride = 1
+    for extent in reversed(shape):
+        strides.append(stride)
+        stride *= extent or 1
+    return tuple(reversed(strides))
 
 
 def geometries(value: Any) -> Any:
     """Of a tensor; of a tuple or list of tensors a tuple, with None for what is no tensor."""
     if isinstance(value, Tensor):
-        return geometry(value)
+        return geometry(tuple(value.shape), value.stride(), value.dtype)
     return tuple(map(geometries, value)) if isinstance(value, list | tuple) else None
 
 
-def tensors(value: Any) -> Any:
-    """Zeros with these geometries, in their tuple."""
-    if isinstance(value, Geometry):
-        return value.tensor
-    return tuple(map(tensors, value)) if isinstance(value, tuple) else None
+def sketched(arguments: Any) -> Any:
+    """Arguments of a call, with geometries in the place of tensors."""
+    return _replaced(arguments, Tensor, geometries)
+
+
+def on_zeros(arguments: Any) -> Any:
+    """Arguments of a call, with zeros in the place of geometries."""
+    return _replaced(arguments, Geometry, lambda known: known.tensor)
+
+
+def _replaced(value: Any, kind: type, replace: Any) -> Any:
+    if isinstance(value, kind):
+        return replace(value)
+    if isinstance(value, tuple | list):
+        return type(value)([_replaced(member, kind, replace) for member in value])
+    if isinstance(value, dict):
+        return {name: _replaced(member, kind, replace) for name, member in value.items()}
+    return value
 
 
 def forms(value: Any) -> Any:
@@ -72,6 +105,20 @@ def forms(value: Any) -> Any:
     if isinstance(value, Geometry):
         return value.form
     return tuple(map(forms, value)) if isinstance(value, tuple) else None
+
+
+def stand_as_one(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether axes of a tensor that is not empty can be seen as one, as `view` has it."""
+    axes = [axis for axis in zip(shape, strides, strict=True) if axis[0] != 1]
+    return all(outer[1] == inner[0] * inner[1] for outer, inner in pairwise(axes))
+
+
+def _stands_row_by_row(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """As PyTorch has `is_contiguous`: the stride of an axis with one member says nothing."""
+    if 0 in shape:
+        return True
+    last = next((stride for extent, stride in zip(reversed(shape), reversed(strides), strict=True) if extent != 1), 1)
+    return last == 1 and stand_as_one(shape, strides)
 
 
 def _keep(key: Any, known: Geometry) -> Geometry:

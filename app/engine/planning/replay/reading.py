@@ -25,7 +25,7 @@ from app.engine.planning.cost import Lifetimes, value_bytes
 from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
-from app.engine.planning.replay.geometries import contiguous, geometries
+from app.engine.planning.replay.geometries import geometries, row_major
 from app.engine.planning.replay.row_loops import Loop, RowLoop, loop_of
 from app.engine.planning.replay.step_costs import Call
 from app.engine.planning.replay.step_values import ByRegister, filler, form, tensor_bytes
@@ -34,6 +34,7 @@ from app.program.errors import REFUSALS
 from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
 from app.program.resized import Arguments, repeated, resized
 from app.program.semantics import sizes
+from app.program.semantics.graph_values import mapped_call
 from app.program.semantics.questions import Answered, answered, are_answered_alike, compared_with, shares_memory
 from app.program.semantics.sizes import Size
 
@@ -73,8 +74,8 @@ class _Registers:
     """What the steps have given so far.
 
     Attributes:
-        values: by register: the tensors; where numbers have no say, zeros in the place of them.
-        geometries, bytes: by register, of `values`.
+        values: by register: the tensors, where numbers have a say; plain arguments.
+        geometries, bytes: by register, of what the steps give; plain arguments among the former, too.
         arguments: of nodes whose arguments come of sizes.
         numbers: the sizes that were computed.
     """
@@ -159,7 +160,7 @@ class _Steps:
         What draws weights and what else hangs on no input runs once: a plan looks at sizes alone.
         """
         if self._constants is None:
-            registers = _Registers(self._blank, [None] * len(self._blank), [0] * len(self._blank))
+            registers = _Registers(self._blank, self._blank, [0] * len(self._blank))
             if not self._all_ran(self._constant_steps, registers, counter):
                 return None
             constants = _Constants(registers, counter.flops, counter.bytes, counter.largest, counter.scratch)
@@ -169,18 +170,15 @@ class _Steps:
             registers = self._constants.registers.copy()
             _, counter.flops, counter.bytes, counter.largest, counter.scratch = self._constants
         leaves = self._leaves
-        known = [contiguous(shapes[leaf.name], leaf.dtype) for leaf in leaves]
-        registers.geometries[: len(leaves)] = known
+        registers.geometries[: len(leaves)] = [row_major(tuple(shapes[leaf.name]), leaf.dtype) for leaf in leaves]
         if self._reads_values:
             values = real({leaf.name: leaf.dtype for leaf in leaves})
             registers.values[: len(leaves)] = [values[leaf.name] for leaf in leaves]
-        else:
-            registers.values[: len(leaves)] = [one.tensor for one in known]
         return registers if self._all_ran(self._steps, registers, counter) and not counter.has_read else None
 
     def _all_ran(self, steps: list[_Step], registers: _Registers, counter: BoundedCounter) -> bool:
         """Whether each step gives, into its register, what has the form that it had."""
-        known, values, geometries_, sizes_ = step_costs.known, registers.values, registers.geometries, registers.bytes
+        known, geometries_, sizes_ = step_costs.known, registers.geometries, registers.bytes
         for step in steps:
             if step.call is None:
                 if not self._ran_on_values(step, registers, counter):
@@ -190,38 +188,35 @@ class _Steps:
             key = step.call, numbers, step.reads(geometries_)
             cost = known.get(key)
             if cost is None:
-                cost = step_costs.learn(key, step.run, step.node, *self._arguments(step, registers))
+                cost = step_costs.learn(key, step.run, step.node, *self._arguments(step, registers, geometries_))
             if cost.form != step.form:
                 return False
             if counter.bytes + cost.needed <= SMALL_BYTES:
                 counter.add(cost)
             else:  # it may fit, on a closer look
-                step_costs.run(step.run, step.node, counter, *self._arguments(step, registers))
-            register = step.register
-            values[register], geometries_[register], sizes_[register] = cost.tensors, cost.geometry, cost.value_bytes
+                step_costs.reckon(step.run, step.node, counter, *self._arguments(step, registers, geometries_))
+            geometries_[step.register], sizes_[step.register] = cost.geometry, cost.value_bytes
         return True
 
     def _resized(self, step: _Step, registers: _Registers) -> tuple[Any, ...]:
         """The numbers among the arguments of a step that come of sizes."""
-        values = ByRegister(registers.values, self._registers)
+        values = self.by_node(registers)
         numbers = [size.of(values, registers.numbers) for size in step.numbers]
         registers.arguments[step.node] = step.filled(numbers)
         return tuple(numbers)
 
-    def _arguments(self, step: _Step, registers: _Registers) -> Arguments:
-        """With values, or zeros, in the place of nodes."""
+    def _arguments(self, step: _Step, registers: _Registers, known: list[Any]) -> Arguments:
+        """With values, or geometries, in the place of nodes; `known`: by register."""
         if step.numbers:
-            arguments: Arguments = fx.map_arg(
-                registers.arguments[step.node], ByRegister(registers.values, self._registers).__getitem__
-            )
-            return arguments
-        return step.arguments(registers.values), step.node.kwargs if step.keywords is None else step.keywords(registers.values)
+            own = self._registers
+            return mapped_call(registers.arguments[step.node], lambda node: known[own[node]])
+        return step.arguments(known), step.node.kwargs if step.keywords is None else step.keywords(known)
 
     def _ran_on_values(self, step: _Step, registers: _Registers, counter: BoundedCounter) -> bool:
         """Whether a step on values gives, into its register, what has the form that it had."""
         if step.numbers:
             self._resized(step, registers)
-        value = step_costs.run(step.run, step.node, counter, *self._arguments(step, registers))
+        value = step_costs.run(step.run, step.node, counter, *self._arguments(step, registers, registers.values))
         if form(value) != step.form:
             return False
         register = step.register
@@ -249,7 +244,7 @@ class _Steps:
 
     def by_node(self, registers: _Registers) -> Mapping[fx.Node, Any]:
         """Values, or zeros in the place of them."""
-        return ByRegister(registers.values, self._registers)
+        return ByRegister(registers.values, registers.geometries, self._registers)
 
 
 class Reading:
@@ -319,7 +314,7 @@ class Reading:
         if not questions:
             return True
         names = zip(self._placeholders, self.built.leaves, strict=True)
-        inputs = {node: contiguous(shapes[leaf.name], leaf.dtype).tensor for node, leaf in names}
+        inputs = {node: row_major(tuple(shapes[leaf.name]), leaf.dtype).tensor for node, leaf in names}
         return are_answered_alike(questions, inputs, {})
 
     def run(self, shapes: Shapes, real: Real, more: int = 0) -> Built | None:

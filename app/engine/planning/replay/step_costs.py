@@ -15,7 +15,7 @@ from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError
 from app.engine.planning.cost import value_bytes
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
-from app.engine.planning.replay.geometries import forms, geometries, tensors
+from app.engine.planning.replay.geometries import forms, geometries, on_zeros, sketched
 from app.program.modules.layers import run_whole
 from app.program.resized import Arguments
 from app.program.semantics.sizes import Size
@@ -58,13 +58,12 @@ class StepCost(NamedTuple):
     """What a step gives for tensors of some geometries.
 
     Attributes:
-        geometry: of its results; tensors: zeros with them; form: their ranks and dtypes.
+        geometry: of its results; form: their ranks and dtypes.
         flops, bytes, largest, scratch: as a Counter counts them; needed: as a BoundedCounter.
         value_bytes: of the results together.
     """
 
     geometry: Any
-    tensors: Any
     form: Any
     flops: float
     bytes: int
@@ -84,6 +83,7 @@ class Call:
 
 
 _calls: WeakValueDictionary[Any, Call] = WeakValueDictionary()
+_TRIAL: Final = BoundedCounter()  # to make another for each step takes longer than to count a small one
 # By a call, the numbers in it that come of sizes, and the geometries of its tensors.
 known: dict[Any, StepCost] = {}
 
@@ -187,16 +187,30 @@ def _plain(value: Any, positions: dict[fx.Node, int]) -> Any:
     raise TypeError(str(kind))
 
 
+def _are_few(geometries_: Any) -> bool:
+    return not isinstance(geometries_, tuple) or _members(geometries_) <= _MEMBERS
+
+
 def _members(key: Any) -> int:
     return sum(map(_members, key)) if isinstance(key, tuple) else 1
 
 
 def run(directly: Direct | None, node: fx.Node, counter: BoundedCounter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a step gives, counted; `directly`: how it is run without a mode, where it can be."""
+    """What a step gives of these tensors, counted; `directly`: how it is counted without a mode, where it can be."""
+    if directly is not None and directly(counter, sketched(args), sketched(kwargs)) is not NotImplemented:
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+    with counter:
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def reckon(directly: Direct | None, node: fx.Node, counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
+    """The geometry of what a step gives, counted; geometries stand in the place of tensors."""
     result = NotImplemented if directly is None else directly(counter, args, kwargs)
     if result is NotImplemented:
+        args, kwargs = on_zeros(args), on_zeros(kwargs)
         with counter:
             result = node.target(*args, **kwargs)  # type: ignore[operator]
+        result = geometries(result)
     return result
 
 
@@ -205,19 +219,19 @@ def learn(key: Any, directly: Direct | None, node: fx.Node, args: tuple[Any, ...
 
     Arguments:
         key: its call, the numbers in it that come of sizes, and the geometries of its tensors.
-        args, kwargs: as it is called, with zeros in the place of tensors.
+        args, kwargs: as it is called, with geometries in the place of tensors.
 
     Raises:
         UnboundedError: it may make much, or reads a number; whatever PyTorch has against the call.
     """
-    trial = BoundedCounter()
-    result = run(directly, node, trial, args, kwargs)
+    trial = _TRIAL
+    trial.restart()
+    geometry = reckon(directly, node, trial, args, kwargs)
     if trial.has_read:
         raise UnboundedError(str(node.target))
-    geometry = geometries(result)
     counts = trial.flops, trial.bytes, trial.largest, trial.scratch, trial.needed
-    cost = StepCost(geometry, tensors(geometry), forms(geometry), *counts, value_bytes(node, result))
-    if _members(cost.geometry) <= _MEMBERS and _members(key[2]) <= _MEMBERS:
+    cost = StepCost(geometry, forms(geometry), *counts, value_bytes(node, geometry))
+    if _are_few(cost.geometry) and _are_few(key[2]):
         if len(known) >= _LIMIT:
             known.clear()
         known[key] = cost

@@ -1,16 +1,21 @@
-"""Steps that are run without a mode cost what a mode counts, for whatever sizes and strides."""
+"""Steps that are counted without a mode cost what a mode counts, for whatever sizes and strides."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 import torch
+from torch import fx
 
+from app.engine.planning.bounded_counter import BoundedCounter
 from app.engine.planning.replay.direct_steps import direct
+from app.engine.planning.replay.geometries import Geometry, geometries, on_zeros
 from app.engine.planning.replay.same_ranks import SameRanks
 from app.protocols.native import native_query
 from app.query import Query
+from tests.engine.planning.replay.random_steps import program
 from tests.engine.planning.replay.test_same_ranks import anew, assert_the_same, parts
 
 POINTWISE = [
@@ -68,3 +73,43 @@ def test_what_would_make_much_is_left_to_fakes(text: str) -> None:
     known.learn(query(2), parts(query(2))[0], first)
     assert known.built(query(3), *parts(query(3))) is not None
     assert known.built(query(500), *parts(query(500))) is None
+
+
+def described(value: Any) -> Any:
+    """Shape, strides and dtype, without the strides that say nothing."""
+    if isinstance(value, tuple):
+        return tuple(map(described, value))
+    assert isinstance(value, Geometry)
+    strides = [stride for stride, extent in zip(value.strides, value.shape, strict=True) if extent != 1]
+    return value.shape, value.elements and strides, value.dtype, value.is_row_major
+
+
+def is_counted(node: fx.Node) -> bool:
+    """Whether a step is counted by geometries: then as a mode counts it, and its result is where PyTorch puts it."""
+    rule, counter, watching = direct(node), BoundedCounter(), BoundedCounter()
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: geometries(source.meta["val"]))
+    result = NotImplemented if rule is None else rule(counter, args, kwargs)
+    if result is NotImplemented:
+        return False
+    args, kwargs = on_zeros(args), on_zeros(kwargs)
+    with watching, torch.no_grad():
+        seen = node.target(*args, **kwargs)  # type: ignore[operator]
+    counts = [(each.flops, each.bytes, each.largest, each.scratch) for each in (counter, watching)]
+    assert counts[0] == counts[1], (str(node.target), args, counts)
+    assert described(result) == described(geometries(seen)), (str(node.target), args)
+    return True
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_each_step_is_counted_as_a_mode_counts_it(part: int) -> None:
+    rng, count = random.Random(100 + part), 0
+    for _ in range(4):
+        shapes = {name: tuple(rng.choice((1, 2, 3, 4)) for _ in range(rng.choice((1, 2, 2, 3)))) for name in "xy"}
+        inputs = {name: torch.rand(shape, dtype=torch.float64).tolist() for name, shape in shapes.items()}
+
+        def built(text: str, inputs: dict[str, Any] = inputs) -> Any:
+            return anew(native_query.query({"program": text, "inputs": inputs, "seed": 0}))
+
+        function = built(program(rng, ("x", "y"), lambda text, built=built: built(text) is not None)).function  # type: ignore[misc]
+        count += sum(is_counted(node) for node in function.graph.nodes if node.op == "call_function")
+    assert count > 15
