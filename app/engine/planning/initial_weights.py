@@ -13,6 +13,7 @@ from torch import Tensor
 from app.bounded_cache import BoundedCache
 from app.engine.errors import translating_errors
 from app.engine.planning.build import COPIES, Built, function_bytes
+from app.engine.planning.replay.reading import Reading
 from app.engine.planning.value_sizes import LimitedCounter
 from app.engine.tensors import from_torch, seed_generators
 from app.errors import PullbackError
@@ -49,6 +50,8 @@ class WeightFiller:
 
     Arguments:
         read: a query's Function, read but not planned.
+        reading: what was read for other shapes, and may hold for these.
+        runs: whether what was read for other shapes, with the steps of a reading, holds for these; if so it is not run again.
         leaves: a query's tensors, as one sample of it sees them.
         memory_bytes: that a query may take.
     """
@@ -57,10 +60,13 @@ class WeightFiller:
         self,
         functions: Functions,
         read: Callable[[Query], Built],
+        reading: Callable[[Query], Reading | None],
+        runs: Callable[[Query, Reading], bool],
         leaves: Callable[[Query, Mapping[str, torch.dtype]], Mapping[str, Tensor]],
         memory_bytes: int,
     ) -> None:
         self._functions, self._read, self._leaves, self._memory_bytes = functions, read, leaves, memory_bytes
+        self._reading, self._runs = reading, runs
         self._known: BoundedCache[Any, Unsent | None] = BoundedCache(_BYTES_LIMIT, _bytes)
         self._drawn: BoundedCache[tuple[Initial, int], Mapping[str, TensorData]] = BoundedCache(_DRAWN_BYTES, _bytes_of_weights)
 
@@ -83,6 +89,9 @@ class WeightFiller:
             query = self._seeded(query, int(seeded[1]), is_one=len(set(_SEEDINGS.findall(text))) == 1)
         if not _MENTIONS.search(text) or is_straight(text):
             return query, None
+        ahead = self._ahead(query)
+        if ahead is not None:
+            return ahead
         unsent = self._unsent(query)
         if unsent is None:
             return query, None
@@ -121,19 +130,42 @@ class WeightFiller:
             self._drawn.keep((initial, seed), weights)
         return weights
 
+    def _ahead(self, query: Query) -> tuple[Query, Initial] | None:
+        """As `completed`, of a program with weights that hang on no input, which was read for other shapes: its steps run once, with them."""
+        alone = self._for_outputs(query)
+        key = _key(alone)
+        reading = None if key in self._known else self._reading(alone)
+        initial = None if reading is None else reading.built.function.initial
+        if reading is None or initial is None or not initial.fixed or (initial.random and query.seed is None):
+            return None
+        unsent = _unsent(reading.built)
+        full = replace(query, inputs={**query.inputs, **self._initialised(query, unsent, initial)})
+        if not self._runs(full, reading):
+            return None
+        self._known.keep(key, unsent)
+        return full, initial
+
     def _unsent(self, query: Query) -> Unsent | None:
         alone = self._for_outputs(query)
-        key = (
-            alone.wrt, query.program, query.function, query.dtype, query.seed is None, query.batched, repr(query.parameters),
-            tuple((name, _signature(value)) for name, value in query.inputs.items()),
-        )  # fmt: skip
+        key = _key(alone)
         if key in self._known:
             return self._known[key]
         built = self._read(alone)
-        unsent = Unsent(built, {leaf.name: leaf.dtype for leaf in built.leaves}) if built.function.initial is not None else None
+        unsent = _unsent(built) if built.function.initial is not None else None
         if built.function.static:
             self._known.keep(key, unsent)
         return unsent
+
+
+def _unsent(built: Built) -> Unsent:
+    return Unsent(built, {leaf.name: leaf.dtype for leaf in built.leaves})
+
+
+def _key(alone: Query) -> Any:
+    return (
+        alone.wrt, alone.program, alone.function, alone.dtype, alone.seed is None, alone.batched, repr(alone.parameters),
+        tuple((name, _signature(value)) for name, value in alone.inputs.items()),
+    )  # fmt: skip
 
 
 def _bytes(unsent: Unsent | None) -> int:

@@ -98,10 +98,13 @@ class BoundedStep(NamedTuple):
 
 def bounded_steps(function: Function, graph: fx.Graph, wrt: Collection[str]) -> list[BoundedStep] | None:
     """The steps of a graph of `function` that may be noted beside derivatives by `wrt`; None where one of them has no bound."""
-    noted = ({short(name) for name in function.operations()} & values("degenerate").keys()) | can_be_ill_conditioned(function)
+    degenerate = {short(name) for name in function.operations()} & values("degenerate").keys()
+    noted = degenerate | can_be_ill_conditioned(function)
+    if not noted:
+        return []
     if not noted <= BOUNDS.keys():
         return None
-    nodes, passed = steps_with_test(BOUNDS, function, wrt, graph=graph) if noted else ([], ())
+    nodes, passed = steps_with_test(BOUNDS, function, wrt, graph=graph)
     steps = [
         (node, first_argument(node)) for node in nodes if node.target is not operator.getitem
     ]  # of a result with several members

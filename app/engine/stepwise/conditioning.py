@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from app.catalogue.facts import values
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, measured_steps
-from app.engine.stepwise.point import name_of
+from app.engine.stepwise.point import name_of, names_called
 from app.engine.stepwise.read_triangles import FACTORISING, distributions, hermitian
 from app.program.function import Function
 
@@ -48,6 +48,8 @@ def ill_conditioned_steps(
 
 def can_be_ill_conditioned(function: Function) -> frozenset[str]:
     """Names of the steps whose matrix decides by its numbers of a word beside the answer."""
+    if names_called(function.pattern).isdisjoint(_tests()):
+        return frozenset()
     return frozenset(
         name_of(node)
         for node in function.pattern.nodes

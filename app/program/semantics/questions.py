@@ -58,7 +58,7 @@ def are_answered_alike(questions: Iterable[Answered], values: Mapping[fx.Node, A
     """Whether other tensors give every answer.
 
     Arguments:
-        values: of all nodes that the questions are about.
+        values: of all nodes that the questions are about: tensors, or what has their shape and strides.
         numbers: by `id`, sizes that were computed for these tensors already, and in the end all that were.
     """
     for node, question, others, answer in questions:
@@ -102,7 +102,8 @@ def shares_memory(tensor: Tensor, other: Tensor) -> bool:
 
 def single_axes(value: Any) -> tuple[bool, ...] | None:
     """Which axes have one member: they decide what is a view and what a copy."""
-    return tuple([extent == 1 for extent in value.shape]) if isinstance(value, Tensor) else None
+    shape = getattr(value, "shape", None)
+    return None if shape is None else tuple([extent == 1 for extent in shape])
 
 
 class Example:

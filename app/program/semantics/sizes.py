@@ -229,7 +229,10 @@ def extent(node: fx.Node, axis: int) -> Any:
 
 def numel(node: fx.Node) -> Any:
     """How many elements the tensor of `node` has."""
-    return _of_node(Tensor.numel, node)
+    return _of_node(_NUMEL, node)
+
+
+_NUMEL: Final = operator.methodcaller("numel")
 
 
 @functools.cache

@@ -181,7 +181,7 @@ def test_steps_are_run_again_only_where_a_bound_excludes_no_note(want: str, monk
     for size in (2, 3):
         for apart in (1.0, 1e-5, 0.5):
             x = np.eye(size) * apart + 1
-            sent = {"tangent": {"x": np.eye(size)}} if want == "jvp" else {}
+            sent: dict[str, Any] = {"tangent": {"x": np.eye(size)}} if want == "jvp" else {}
             runs = 0
             answer = ask(want=[want], program=program, inputs={"x": x}, **sent)
             assert [note.code == "ill_conditioned" for note in answer.notes] == [True] * (apart == 1e-5)

@@ -24,7 +24,7 @@ _MAKERS: Final[dict[Any, Any]] = {
 }  # fmt: skip
 # What `conv2d` takes behind its tensors, and what it takes where that is left out.
 _CONVOLUTION: Final[dict[str, Any]] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_SAME_DTYPES: Final = (torch.float64, torch.float32)  # of narrower ones kernels give sums in a wider dtype
+SAME_DTYPES: Final = (torch.float64, torch.float32)  # of narrower ones kernels give sums in a wider dtype
 _CALLED: Final = (
     _aten.addmm.default, _aten.bmm.default, _aten.clone.default, _aten._unsafe_view.default, _aten.squeeze_.dim, _aten.masked_fill.Scalar,
     _aten.native_layer_norm.default, _aten.mse_loss.default, _aten.trace.default, _aten.convolution.default,
@@ -35,7 +35,8 @@ _ADDMM, _BMM, _CLONE, _UNSAFE_VIEW, _SQUEEZE, _MASKED_FILL, _LAYER_NORM, _MSE_LO
 )
 
 
-def _counted(counter: BoundedCounter, facts: CallFacts, args: Any, result: Geometry) -> Geometry:
+def counted(counter: BoundedCounter, facts: CallFacts, args: Any, result: Geometry) -> Geometry:
+    """The result of a call, counted. Raises UnboundedError where it may be much."""
     counter.check(result.elements)
     counter.count(facts, args, result)
     return result
@@ -47,7 +48,7 @@ def pointwise(func: Any, dtype: torch.dtype) -> Direct:
 
     def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
         result = _together([value for value in args if type(value) is Geometry], dtype)
-        return NotImplemented if result is None else _counted(counter, facts, args, result)
+        return NotImplemented if result is None else counted(counter, facts, args, result)
 
     return run
 
@@ -96,7 +97,7 @@ def alike(func: Any, dtype: torch.dtype) -> Direct:
     def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
         if not args[0].is_row_major or not args[0].elements:
             return NotImplemented
-        return _counted(counter, facts, args, row_major(args[0].shape, dtype))
+        return counted(counter, facts, args, row_major(args[0].shape, dtype))
 
     return run
 
@@ -107,7 +108,7 @@ def reduced(func: Any, dtype: torch.dtype) -> Direct:
 
     def run(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
         shape = _without_axes(*args, **kwargs)
-        return NotImplemented if shape is None else _counted(counter, facts, args, row_major(shape, dtype))
+        return NotImplemented if shape is None else counted(counter, facts, args, row_major(shape, dtype))
 
     return run
 
@@ -134,7 +135,7 @@ def _product(func: Any) -> Direct:
         left, right = args
         if left.shape[-1] != right.shape[0] or left.dtype != right.dtype:
             return NotImplemented
-        return _counted(counter, facts, args, row_major((*left.shape[:-1], *right.shape[1:]), left.dtype))
+        return counted(counter, facts, args, row_major((*left.shape[:-1], *right.shape[1:]), left.dtype))
 
     return run
 
@@ -148,7 +149,7 @@ def _linear(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     if inner != other or bias.shape[0] != outer or not data.dtype == weight.dtype == bias.dtype:
         return NotImplemented
     turned = geometry((inner, outer), weight.strides[::-1], weight.dtype)
-    return _counted(counter, _ADDMM, (bias, data, turned), row_major((rows, outer), data.dtype))
+    return counted(counter, _ADDMM, (bias, data, turned), row_major((rows, outer), data.dtype))
 
 
 def _linear_of_stack(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
@@ -182,20 +183,20 @@ def _product_of_stacks(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
         return NotImplemented
     flats = _flat_stack(counter, left), _flat_stack(counter, right)
     shape = left.shape[-2], right.shape[-1]
-    flat = _counted(counter, _BMM, flats, row_major((flats[0].shape[0], *shape), left.dtype))
+    flat = counted(counter, _BMM, flats, row_major((flats[0].shape[0], *shape), left.dtype))
     return _count_unsafe_view(counter, flat, row_major((*left.shape[:-2], *shape), left.dtype))
 
 
 def _flat_stack(counter: BoundedCounter, stack: Geometry) -> Geometry:
     flat = row_major((math.prod(stack.shape[:-2]), *stack.shape[-2:]), stack.dtype)
     if not stand_as_one(stack.shape[:-2], stack.strides[:-2]):
-        copied = _counted(counter, _CLONE, (stack,), row_major(stack.shape, stack.dtype))
+        copied = counted(counter, _CLONE, (stack,), row_major(stack.shape, stack.dtype))
         _count_unsafe_view(counter, copied, flat)
     return flat
 
 
 def _count_unsafe_view(counter: BoundedCounter, flat: Geometry, result: Geometry) -> Geometry:
-    return _counted(counter, _UNSAFE_VIEW, (flat, result.shape), result)
+    return counted(counter, _UNSAFE_VIEW, (flat, result.shape), result)
 
 
 def _product_of_row(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
@@ -227,7 +228,7 @@ def layer_norm(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     data, shape, weight, bias, eps = _layer_norm_arguments(*args, **kwargs)
     tensors = [tensor for tensor in (data, weight, bias) if tensor is not None]
     extents = tuple(shape)
-    are_plain = all(tensor.is_row_major and tensor.dtype in _SAME_DTYPES and tensor.dtype == data.dtype for tensor in tensors)
+    are_plain = all(tensor.is_row_major and tensor.dtype in SAME_DTYPES and tensor.dtype == data.dtype for tensor in tensors)
     are_of_shape = all(tensor.shape == extents for tensor in tensors[1:])
     cut = len(data.shape) - len(extents)
     if not (are_plain and are_of_shape and extents and cut >= 0 and data.shape[cut:] == extents and data.elements):
@@ -255,25 +256,25 @@ def masked(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     shape = broadcast(data.shape, mask.shape)
     if shape is None or 0 in shape:
         return NotImplemented
-    return _counted(counter, _MASKED_FILL, args, row_major(shape, data.dtype))
+    return counted(counter, _MASKED_FILL, args, row_major(shape, data.dtype))
 
 
 def contiguous(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """`x.contiguous()`."""
     (data,) = args
-    return data if data.is_row_major else _counted(counter, _CLONE, args, row_major(data.shape, data.dtype))
+    return data if data.is_row_major else counted(counter, _CLONE, args, row_major(data.shape, data.dtype))
 
 
 def mse_loss(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """The mean of squared differences of two tensors of one shape."""
     if args[0].shape != args[1].shape or args[0].dtype != args[1].dtype:
         return NotImplemented
-    return _counted(counter, _MSE_LOSS, args, row_major((), args[0].dtype))
+    return counted(counter, _MSE_LOSS, args, row_major((), args[0].dtype))
 
 
 def trace(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
     """Of a matrix."""
-    return _counted(counter, _TRACE, args, row_major((), args[0].dtype))
+    return counted(counter, _TRACE, args, row_major((), args[0].dtype))
 
 
 def maker(node: fx.Node) -> Direct | None:
@@ -288,7 +289,7 @@ def maker(node: fx.Node) -> Direct | None:
         if not all(type(extent) is int and extent >= 0 for extent in extents):
             return NotImplemented
         shape = extents * 2 if target is torch.eye and len(extents) == 1 else extents
-        return _counted(counter, facts, (extents,), row_major(shape, dtype))
+        return counted(counter, facts, (extents,), row_major(shape, dtype))
 
     return run
 

@@ -7,6 +7,7 @@ That the counts are those that a mode makes is tested over random programs.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,6 +17,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from app.engine.planning.replay import counted_kernels, views
+from app.engine.planning.replay.attention import attention
 from app.engine.planning.replay.counted_kernels import Direct, alike, pointwise, reduced
 
 _aten: Final = torch.ops.aten
@@ -75,6 +77,8 @@ def direct(node: fx.Node) -> Direct | None:
     tensors = [value.meta["val"] for value in args if isinstance(value, fx.Node)]
     if target is operator.getitem and tensors and not isinstance(tensors[0], Tensor):
         return views.MEMBER
+    if isinstance(target, functools.partial):
+        return attention(node)
     if target in _MASKING:
         return counted_kernels.masked if len(args) == 3 and not node.kwargs and _are_plain_mask_and_number(args) else None
     if not node.all_input_nodes:

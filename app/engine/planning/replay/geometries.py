@@ -33,6 +33,9 @@ class Geometry(Outline):
         self.is_row_major = strides == row_major_strides(shape) or _stands_row_by_row(shape, strides)
         self._zeros: Tensor | None = None
 
+    def stride(self) -> tuple[int, ...]:
+        return self.strides
+
     @property
     def tensor(self) -> Tensor:
         """Zeros with this geometry, which share their memory with those of all others: nobody may write into it.
@@ -88,6 +91,18 @@ def sketched(arguments: Any) -> Any:
 def on_zeros(arguments: Any) -> Any:
     """Arguments of a call, with zeros in the place of geometries."""
     return _replaced(arguments, Geometry, lambda known: known.tensor)
+
+
+def on_identities(arguments: Any) -> Any:
+    """Arguments of a call, with matrices of ones on the diagonal, and zeros elsewhere, in the place of geometries."""
+    return _replaced(arguments, Geometry, _identities)
+
+
+def _identities(known: Geometry) -> Tensor:
+    if len(known.shape) < 2:
+        return known.tensor
+    tensor = torch.empty_strided(known.shape, known.strides, dtype=known.dtype)
+    return tensor.copy_(torch.eye(*known.shape[-2:], dtype=known.dtype).expand(known.shape))
 
 
 def _replaced(value: Any, kind: type, replace: Any) -> Any:

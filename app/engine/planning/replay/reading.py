@@ -243,7 +243,7 @@ class _Steps:
         return are_whole and counter.bytes + needed <= SMALL_BYTES
 
     def by_node(self, registers: _Registers) -> Mapping[fx.Node, Any]:
-        """Values, or zeros in the place of them."""
+        """Values, or geometries in the place of them."""
         return ByRegister(registers.values, registers.geometries, self._registers)
 
 
@@ -282,6 +282,15 @@ class Reading:
     def _loop(self) -> Loop | None:
         return None if self._row_loop is None else loop_of(self.built.function, self._row_loop)
 
+    def has_steps_of(self, other: Reading) -> bool:
+        """Whether the same steps stand in both, of which the same was asked: of a program with its weights, and without them."""
+        return self._described_steps == other._described_steps
+
+    @cached_property
+    def _described_steps(self) -> list[Any]:
+        steps = [node for node in self.built.function.graph.nodes if node.op == "call_function" and node not in self._constant]
+        return [(node.name, form(node.meta["val"]), list(node.meta.get("asked", {}).values())) for node in steps]
+
     def is_like(self, other: Reading) -> bool:
         """Whether the same steps stand in both, with the same answers to what was asked: then they hold for the same sizes."""
         are_as_many = len(self.built.function.graph.nodes) == len(other.built.function.graph.nodes)
@@ -314,7 +323,7 @@ class Reading:
         if not questions:
             return True
         names = zip(self._placeholders, self.built.leaves, strict=True)
-        inputs = {node: row_major(tuple(shapes[leaf.name]), leaf.dtype).tensor for node, leaf in names}
+        inputs = {node: row_major(tuple(shapes[leaf.name]), leaf.dtype) for node, leaf in names}
         return are_answered_alike(questions, inputs, {})
 
     def run(self, shapes: Shapes, real: Real, more: int = 0) -> Built | None:

@@ -52,19 +52,24 @@ class SameRanks:
     def __init__(self) -> None:
         self._known: BoundedCache[Any, tuple[_Learnt, ...]] = BoundedCache(_BYTES_LIMIT, _bytes)
 
-    def built(self, query: Query, shapes: Shapes, real: Real) -> Built | None:
-        """The Function for these shapes, with their own cost and outputs; None where it has to be built."""
+    def built(self, query: Query, shapes: Shapes, real: Real, like: Reading | None = None) -> Built | None:
+        """The Function for these shapes, with their own cost and outputs; None where it has to be built, or has not the steps of `like`."""
         if not is_small(shapes.values()):
             return None
         known = self._known.get(_key(query, shapes), ())
         for learnt in known:
             if learnt.reading.is_of(shapes):
-                return learnt.reading.run(shapes, real)
-        for learnt in known:
+                return learnt.reading.run(shapes, real) if like is None or learnt.reading.has_steps_of(like) else None
+        for learnt in known if like is None else ():
             more = learnt.reading.more_turns(shapes)
             if more:
                 return learnt.reading.run(shapes, real, more)
         return None
+
+    def reading(self, query: Query, shapes: Shapes) -> Reading | None:
+        """What was read for other shapes, and holds for these as far as the inputs alone say it."""
+        known = self._known.get(_key(query, shapes), ()) if is_small(shapes.values()) else ()
+        return next((learnt.reading for learnt in known if learnt.reading.is_of(shapes)), None)
 
     def learn(self, query: Query, shapes: Shapes, built: Built) -> None:
         """Keep what was built, where it holds for other shapes."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional
 
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError
 from app.engine.planning.cost import value_bytes
+from app.engine.planning.replay.attention import is_self_attention
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
-from app.engine.planning.replay.geometries import forms, geometries, on_zeros, sketched
+from app.engine.planning.replay.geometries import forms, geometries, on_identities, on_zeros, sketched
 from app.program.modules.layers import run_whole
 from app.program.resized import Arguments
 from app.program.semantics.sizes import Size
@@ -50,6 +51,13 @@ _WATCHED: Final = frozenset(
         *(torch.cat, torch.stack, torch.diag, torch.einsum, torch.conv1d, torch.conv2d, torch.conv3d),
         *(getattr(torch, name) for name in _OF_BOTH),
         *(getattr(Tensor, name) for name in (*_OF_BOTH, *_OF_TENSORS)),
+    }
+)  # fmt: skip
+# Of numbers these refuse singular matrices, in the words that the computation has for them, and nothing else: planned on the identity.
+_OF_REGULAR_MATRICES: Final = frozenset(
+    {
+        *(torch.linalg.inv, torch.inverse, Tensor.inverse, torch.linalg.solve, torch.linalg.cholesky, Tensor.cholesky, torch.cholesky),
+        *(torch.linalg.det, torch.det, Tensor.det, torch.linalg.slogdet, torch.slogdet, Tensor.slogdet, torch.logdet, Tensor.logdet),
     }
 )  # fmt: skip
 
@@ -116,7 +124,7 @@ def _is_watched(node: fx.Node) -> bool:
     """Of floating tensors, or of the truth values that comparing them gives."""
     values = [source.meta["val"] for source in node.all_input_nodes]
     return (
-        node.target in _WATCHED
+        (node.target in _WATCHED or node.target in _OF_REGULAR_MATRICES)
         and (node.target is not operator.getitem or isinstance(values[0], Tensor))
         and not any(isinstance(index, fx.Node) for index in _index(node))
         and all(_is_floating(value) or (isinstance(value, Tensor) and value.dtype is torch.bool) for value in values)
@@ -125,21 +133,10 @@ def _is_watched(node: fx.Node) -> bool:
 
 
 def _attention(node: fx.Node) -> Any:
-    """What stands for PyTorch's own attention of a tensor to itself, without dropout; it asks whether two of its tensors are one, and they are.
-
-    None where the node is none of it.
-    """
-    target = node.target
-    if not (
-        isinstance(target, functools.partial) and target.func is run_whole and type(target.args[0]) is nn.MultiheadAttention
-    ):
+    """What stands for PyTorch's own attention of a tensor to itself; None where the node is none of it."""
+    if not (is_self_attention(node) and _is_of_tensors(node.meta["val"])):
         return None
-    skeleton, *more = target.args
-    _weights, *values = node.args
-    of_one = len({value for value in values if isinstance(value, fx.Node)}) == 1 and not node.kwargs and not target.keywords
-    tensors = [source.meta["val"] for source in node.all_input_nodes]
-    if skeleton.dropout or not (of_one and all(map(_is_floating, tensors)) and _is_of_tensors(node.meta["val"])):
-        return None
+    skeleton, *more = cast("functools.partial[Any]", node.target).args
     options = [(name, type(value), value) for name, value in vars(skeleton).items() if type(value) in _PLAIN]
     present = [name for name, _ in skeleton.named_parameters()]
     return run_whole, tuple(options), tuple(present), *more
@@ -207,7 +204,8 @@ def reckon(directly: Direct | None, node: fx.Node, counter: BoundedCounter, args
     """The geometry of what a step gives, counted; geometries stand in the place of tensors."""
     result = NotImplemented if directly is None else directly(counter, args, kwargs)
     if result is NotImplemented:
-        args, kwargs = on_zeros(args), on_zeros(kwargs)
+        plain = on_identities if node.target in _OF_REGULAR_MATRICES else on_zeros
+        args, kwargs = plain(args), plain(kwargs)
         with counter:
             result = node.target(*args, **kwargs)  # type: ignore[operator]
         result = geometries(result)

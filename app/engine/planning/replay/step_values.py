@@ -7,14 +7,13 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from app.engine.planning.replay.geometries import on_zeros
 from app.program.resized import Arguments
 from app.program.semantics import sizes
 from app.program.semantics.sizes import Size
 
 
 class ByRegister(Mapping[fx.Node, Any]):
-    """The values of nodes, as far as they were computed; of others zeros, by their geometries."""
+    """The values of nodes, as far as they were computed; of others their geometries."""
 
     def __init__(self, values: list[Any], geometries: list[Any], registers: dict[fx.Node, int]) -> None:
         self._values, self._geometries, self._registers = values, geometries, registers
@@ -22,7 +21,7 @@ class ByRegister(Mapping[fx.Node, Any]):
     def __getitem__(self, node: fx.Node) -> Any:
         register = self._registers[node]
         value = self._values[register]
-        return on_zeros(self._geometries[register]) if value is None else value
+        return self._geometries[register] if value is None else value
 
     def __iter__(self) -> Iterator[fx.Node]:
         return iter(self._registers)

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from app.engine.planning.bounded_counter import BoundedCounter
+from app.engine.planning.replay.attention import is_self_attention
 from app.engine.planning.replay.direct_steps import direct
 from app.engine.planning.replay.geometries import Geometry, geometries, on_zeros
 from app.engine.planning.replay.same_ranks import SameRanks
@@ -113,3 +114,13 @@ def test_each_step_is_counted_as_a_mode_counts_it(part: int) -> None:
         function = built(program(rng, ("x", "y"), lambda text, built=built: built(text) is not None)).function  # type: ignore[misc]
         count += sum(is_counted(node) for node in function.graph.nodes if node.op == "call_function")
     assert count > 15
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8), (1, 5, 8), (5, 1, 8), (1, 1, 8)])
+@pytest.mark.parametrize("options", ["batch_first=True", "batch_first=False", "bias=False", "add_zero_attn=True"])
+def test_attention_is_counted_as_a_mode_counts_it(options: str, shape: tuple[int, ...]) -> None:
+    text = f"a, w = nn.MultiheadAttention(8, 2, {options})(x, x, x)\nreturn a, w"
+    built = anew(native_query.query({"program": text, "inputs": {"x": torch.rand(shape).tolist()}, "seed": 0}))
+    assert built is not None
+    (step,) = [node for node in built.function.graph.nodes if is_self_attention(node)]
+    assert is_counted(step) == ("batch" in options)
