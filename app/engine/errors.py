@@ -14,7 +14,7 @@ from app.catalogue.dtypes import dtype_name
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
-from app.program.errors import REFUSALS, is_memory, is_shapes, sentence
+from app.program.errors import REFUSALS, is_memory, is_shapes, sentence, way_out
 from app.program.function import Step
 from app.program.graph_runner import step_of
 
@@ -66,9 +66,12 @@ def translated(
     if isinstance(error, UnsafeValuesError):
         return _unsafe(error, at and error.place(inputs, parameters), what, step)
     if step is None:
-        return PullbackError(code, f"PyTorch refused{f' `{what}`' if what else ''}: {sentence(error)}.", at=at)
+        return PullbackError(
+            code, f"PyTorch refused{f' `{what}`' if what else ''}: {sentence(error)}.", at=at, fix=way_out(error)
+        )
     place = f"Line {step.line}, column {step.column}: `{step.operation}` failed"
-    return PullbackError(code, f"{place}, and PyTorch said: {sentence(error)}.", at=f"{step.line}:{step.column}")
+    detail = f"{place}, and PyTorch said: {sentence(error)}."
+    return PullbackError(code, detail, at=f"{step.line}:{step.column}", fix=way_out(error))
 
 
 def _unsafe(error: UnsafeValuesError, at: str | None, what: str | None, step: Step | None) -> PullbackError:

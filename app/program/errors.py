@@ -32,6 +32,15 @@ _MEMORY: Final = re.compile(
     r"|CU[A-Z]+(_STATUS)?_(ALLOC_FAILED|INSUFFICIENT_RESOURCES)",
     re.I,
 )
+# What to send instead, where PyTorch's message tells: what is no matter of shapes, though its words are of one.
+_NO_INDEX: Final = re.compile(r"index -?\d+ is out of bounds for dimension \d+ with size (\d+)")
+_WAYS_OUT: Final = (
+    (re.compile(r"Class values must be smaller"), "Send classes from 0 to num_classes - 1, or a larger num_classes."),
+    (
+        re.compile(r"reduction dim.*numel\(\) == 0|non-zero size"),
+        "Send a tensor with an element along the axis that is reduced.",
+    ),
+)
 # Lines that speak of PyTorch's inside: C++ stacks, source paths, advice on debugging.
 _INSIDE: Final = re.compile(
     r"^(Exception raised from|frame #|C\+\+ CapturedTraceback|Traceback|  File |For debugging|Compile with|#\d)", re.M
@@ -73,6 +82,19 @@ def is_memory(error: BaseException) -> bool:
 def is_shapes(error: BaseException) -> bool:
     """Whether PyTorch's message is about shapes that do not fit together."""
     return not isinstance(error, TypeError) and bool(_SHAPES.search(str(error)))
+
+
+def way_out(error: BaseException) -> str | None:
+    """What to send instead, where PyTorch's message tells."""
+    message = str(error)
+    if outside := _NO_INDEX.search(message):
+        extent = int(outside[1])
+        return (
+            f"Take indices from 0 to {extent - 1}."
+            if extent
+            else "That axis is empty: send one with elements, or take nothing of it."
+        )
+    return next((advice for pattern, advice in _WAYS_OUT if pattern.search(message)), None)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -134,7 +156,7 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
     expected = usage() if usage and isinstance(error, TypeError) else None
     return Refusal(
         f"`{operation}` was given {received}, and PyTorch refused: {sentence(error)}.",
-        _advice(operation, members, code),
+        way_out(error) or _advice(operation, members, code),
         code=code,
         expected=expected,
         given=received,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.errors import PullbackError
 from app.limits import Limits
+from app.query import Want
 from tests.engine.asking import array, ask, results, whole
 
 X = [0.3, -1.2, 2.0]
@@ -345,3 +346,19 @@ def test_the_way_out_of_an_input_without_a_derivative_is_another_than_what_was_w
     with pytest.raises(PullbackError) as refused:
         ask(want=("explain", "check", "gradient"), program=program, inputs=inputs)
     assert '"explain" alone' in str(refused.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("program", "fix"),
+    [
+        ("x.gather(0, k + 2)", "indices from 0 to 2"),
+        ("x.index_copy(0, k[:1] + 9, x[:1])", "indices from 0 to 2"),
+        ("F.one_hot(k, 1)", "larger num_classes"),
+        ("x[x > 99].max()", "an element along the axis"),
+    ],
+)
+@pytest.mark.parametrize("want", ["outputs", "vjp"])
+def test_the_way_out_of_a_value_that_does_not_fit_is_no_other_shape(program: str, fix: str, want: Want) -> None:
+    with pytest.raises(PullbackError) as refused:
+        ask(want=(want,), program=program, inputs={"x": [1.0, 2.0, 3.0], "k": [0, 1]})
+    assert fix in str(refused.value.fix), refused.value.fix

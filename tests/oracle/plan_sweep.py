@@ -35,6 +35,7 @@ from app.engine.planning.plan import Plan
 from app.engine.tensors import from_torch, is_differentiable, to_torch
 from app.errors import PullbackError
 from app.limits import Limits
+from app.pool.linux import keep_buffers
 from app.program.functions import load as load_functions
 from app.protocols.native import bodies
 from app.query import FLOATING_DTYPES, MATRICES, Format, Query, TensorData, Want
@@ -285,8 +286,9 @@ def in_child(work: Callable[[], Growth | str]) -> Growth | str:
 
 
 def warm() -> None:
-    """What PyTorch imports at its first plan and derivative is a worker's, not a query's."""
+    """What PyTorch imports at its first plan and derivative is a worker's, not a query's; malloc keeps what it does there."""
     torch.set_num_threads(1)
+    keep_buffers()
     engine = _engine()
     for kind in KINDS:
         for size in (2, 10_000):

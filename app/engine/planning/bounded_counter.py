@@ -92,7 +92,7 @@ class BoundedCounter(Counter):
 
     def restart(self) -> None:
         """Begins anew."""
-        self.flops, self.bytes, self.largest, self.scratch = 0.0, 0, 0, (0, 0, 0)
+        self.flops, self.bytes, self.largest, self.scratch = 0.0, 0, 0, (0, 0, 0, 0)
         self.has_read, self.needed = False, 0
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -30,6 +30,11 @@ _CUBIC_FACTOR: Final = 4.0  # of them the middle: a QR takes some 2, an SVD with
 _WITHIN: Final = 2
 
 
+# Bytes: while a step runs, in reverse mode, in forward mode, and in reverse mode of the same step in float64.
+Scratch = tuple[int, int, int, int]
+# By which the elements of a dtype are narrower than those of float64 and complex128.
+WIDENING: Final = {torch.float16: 4, torch.bfloat16: 4, torch.float32: 2, torch.complex64: 2}
+
 Key = TypeVar("Key")
 KeyOf = TypeVar("KeyOf", contravariant=True)
 
@@ -50,7 +55,7 @@ class StepCounts(Protocol):
     @property
     def largest(self) -> int: ...
     @property
-    def scratch(self) -> tuple[int, int, int]: ...
+    def scratch(self) -> Scratch: ...
 
 
 class Outline:
@@ -82,7 +87,7 @@ class Cost:
         live_bytes: what is held at most at a time where nothing is kept for a backward.
         largest_bytes: of the largest tensor that a step makes.
         scratch_bytes: the most that one step takes for itself while it runs; backward_scratch_bytes: while it is differentiated in reverse
-            mode; forward_mode_scratch_bytes: in forward mode, or a second time.
+            mode; forward_mode_scratch_bytes: in forward mode, or a second time; wide_scratch_bytes: in reverse mode, in float64.
     """
 
     flops: float
@@ -92,6 +97,7 @@ class Cost:
     scratch_bytes: int = 0
     backward_scratch_bytes: int = 0
     forward_mode_scratch_bytes: int = 0
+    wide_scratch_bytes: int = 0
 
 
 # Scratch memory of kernels, in multiples of the largest tensor that they read or make, forward and backward: measured as the growth of a
@@ -202,19 +208,28 @@ def scratch_factors(name: str) -> tuple[float, float, float]:
 _CHANNELS: Final = 16
 
 
-def _layout_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int]:
-    """What a convolution lays out anew for its kernel, while it runs and for its derivatives."""
+# Where runs follow each other, as those of `check`, malloc leaves freed windows behind that are smaller than what it gives back at once
+# (app/pool/linux.py), as what is kept stands above them: measured, 4 to 13 times the windows of a `conv3d` that has 19 MB of them.
+_LEFT_BEHIND: Final = 10
+_FREED_AT_ONCE_BYTES: Final = 32 << 20
+
+
+def _layout_bytes(args: Any, outputs: list[Tensor]) -> tuple[int, int, int]:
+    """What a convolution lays out anew for its kernel: while it runs, for its derivatives, and for these in float64, again and again."""
     data, weight, transposed = args[0], args[1], args[6]
     if not outputs:
-        return 0, 0
-    columns = 0 if data.dtype == torch.float32 else _columns_bytes(data, weight, outputs[0], args[8], transposed=transposed)
+        return 0, 0, 0
+    windows = _columns_bytes(data, weight, outputs[0], args[8], transposed=transposed)
+    wide = windows * WIDENING.get(data.dtype, 1)
+    wide += _LEFT_BEHIND * min(wide, _FREED_AT_ONCE_BYTES)
+    columns = 0 if data.dtype == torch.float32 else windows
     if data.is_cuda or not _is_blocked(data.dtype):
-        return columns, columns
+        return columns, columns, wide
     read, blocks = _blocked_bytes(data), _blocked_bytes(outputs[0])
     if transposed:
-        return max(columns, read + blocks), max(columns, read)
+        return max(columns, read + blocks), max(columns, read), wide
     # What has fewer channels than a block is read as it stands.
-    return max(columns, blocks + (read if data.shape[1] >= _CHANNELS else 0)), max(columns, read + blocks)
+    return max(columns, blocks + (read if data.shape[1] >= _CHANNELS else 0)), max(columns, read + blocks), wide
 
 
 def _columns_bytes(data: Tensor, weight: Tensor, output: Tensor, groups: int, *, transposed: bool) -> int:
@@ -253,7 +268,7 @@ class Counter(OperatorMode):
         self.flops = 0.0
         self.bytes = 0
         self.largest = 0
-        self.scratch = (0, 0, 0)
+        self.scratch: Scratch = (0, 0, 0, 0)
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         facts = call_facts(func)
@@ -291,9 +306,11 @@ class Counter(OperatorMode):
         self.flops += most if facts.flops is None and not facts.is_cubic else _flops(facts, args, kwargs, out, float(most))
         if facts.is_of_indices:
             largest = max(largest, _INDEX_BYTES * most)
-        running, deriving = _layout_bytes(args, results) if facts.lays_out else (0, 0)
+        running, deriving, wide = _layout_bytes(args, results) if facts.lays_out else (0, 0, 0)
         first, reverse, forward = facts.scratch
-        self._widen(running + int(first * largest), deriving + int(reverse * largest), deriving + int(forward * largest))
+        formula = int(reverse * largest)
+        wide += formula * WIDENING.get(results[0].dtype, 1)
+        self._widen(running + int(first * largest), deriving + formula, deriving + int(forward * largest), wide)
 
     def add(self, step: StepCounts) -> None:
         """Counts what another counter has counted of a step."""
@@ -303,11 +320,11 @@ class Counter(OperatorMode):
             self.largest = step.largest
         self._widen(*step.scratch)
 
-    def _widen(self, first: int, reverse: int, forward: int) -> None:
+    def _widen(self, first: int, reverse: int, forward: int, wide: int) -> None:
         """Scratch memory that one more step takes."""
-        a, b, c = self.scratch
-        if first > a or reverse > b or forward > c:
-            self.scratch = max(a, first), max(b, reverse), max(c, forward)
+        a, b, c, d = self.scratch
+        if first > a or reverse > b or forward > c or wide > d:
+            self.scratch = max(a, first), max(b, reverse), max(c, forward), max(d, wide)
 
     def cost(self, live: int) -> Cost:
         """What the steps of a graph cost, which ran under this counter; `live`: bytes of their values that are held at most at a time."""

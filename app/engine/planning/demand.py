@@ -124,7 +124,7 @@ class Demand:
         order: 2 where it differentiates a derivative.
         working: bytes that it makes of its result on the way there, besides what `bytes` says.
         copies: of all intermediates, in float64, that it holds at a time beside its result.
-        looks: of the inputs, and as often of the largest tensor among steps and outputs, in float64, that it holds at a time.
+        looks: of the inputs, and of the largest tensor among steps and outputs, in float64, that it holds at a time.
         vectors: what its derivative is multiplied by.
         patterns: entries of patterns that it holds at least, of one sample at a time.
         by_outputs: its patterns are those of the outputs, which can be followed while the Function is built.
@@ -140,7 +140,7 @@ class Demand:
     derives: bool = True
     instead: str = SMALLER
     copies: int = 0
-    looks: Callable[[Sizes], int] = lambda sizes: 0
+    looks: Callable[[Sizes], tuple[int, int]] = lambda sizes: (0, 0)
     order: int = 1
     working: Callable[[Sizes], int] = lambda sizes: 0
     vectors: MultipliedBy = "nothing"

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from app.catalogue.facts import operations_with, short, values
-from app.engine.planning.cost import Cost
+from app.engine.planning.cost import WIDENING, Cost
 from app.engine.planning.demand import SMALLER, Demand, Method, Result, Sizes
 from app.errors import PullbackError
 from app.limits import Limits
@@ -179,11 +179,15 @@ def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int
     Where no output can carry a derivative they have nothing to look at but one run of their own.
     """
     copies = max((demand.copies for demand in demands.values()), default=0) if sizes.differentiable else 0
-    looks = max((demand.looks(sizes) for demand in demands.values()), default=0)
-    looks = looks if sizes.differentiable else min(looks, 1)
-    wide = max(1, 8 // sizes.width)
+    looks = [demand.looks(sizes) for demand in demands.values()]
+    of_inputs, of_largest = (
+        max(counts) if sizes.differentiable else min(max(counts), 1) for counts in zip(*looks, strict=True)
+    )
+    if not of_largest:
+        return 0
+    wide = max(WIDENING.get(result.dtype, 1) for result in (*sizes.wrt, *sizes.outputs))
     largest = max(one.largest_bytes, sizes.differentiable_bytes, sizes.wrt_bytes)
-    return wide * (copies * one.bytes + looks * (largest + sizes.wrt_bytes))
+    return wide * (copies * one.bytes + of_largest * largest + of_inputs * sizes.wrt_bytes) + one.wide_scratch_bytes
 
 
 def _method(demands: Mapping[str, Demand], sizes: Sizes) -> Method:

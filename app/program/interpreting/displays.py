@@ -101,8 +101,11 @@ class Displays(Assigning):
     def _slice(self, node: ast.Slice) -> slice:
         parts = [None if part is None else self.value(part) for part in (node.lower, node.upper, node.step)]
         for part in parts:
-            is_whole = isinstance(part, int) and (is_size(part) or abs(part) < 1 << 63)
-            if not (part is None or is_tensor(part) or is_whole):
+            if isinstance(part, int) and not is_size(part) and abs(part) >> 63:
+                raise Refusal(
+                    "A bound of a slice has at most 63 bits.", "Leave the bound out, as in `x[:n]`: an axis ends before it."
+                )
+            if not (part is None or is_tensor(part) or isinstance(part, int)):
                 raise Refusal(f"A slice is made of integers, not of {named(part)}.", "Write `n // 2` in the place of `n / 2`.")
         return slice(*parts)
 

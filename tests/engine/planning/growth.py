@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.pool.linux import keep_buffers
 from tests.engine.asking import ask
 
 RNG = np.random.default_rng(0)
@@ -56,6 +57,18 @@ QUERIES: Mapping[str, dict[str, Any]] = {
         "parameters": {"scale": 0.1, "zero_point": 0, "quant_min": 0, "quant_max": 255}, "want": ["check"],
     },
     "check of a program": {"program": CHAIN, "inputs": {"x": RNG.normal(size=100_000)}, "want": ["check"]},
+    "explain of complex numbers": {
+        "operation": "asinh", "want": ["explain"],
+        "inputs": {"input": (RNG.normal(size=100_000) + 1j * RNG.normal(size=100_000)).astype(np.complex64)},
+    },
+    "explain of more than is sent": {
+        "operation": "igamma", "want": ["explain"],
+        "inputs": {"input": RNG.uniform(0.5, 2, size=(60_000, 1)).astype(np.float16), "other": np.array([0.5, 1, 2], np.float16)},
+    },
+    "check of windows": {
+        "operation": "nn.functional.conv3d", "want": ["check"],
+        "inputs": {name: RNG.normal(size=(7, 7, *side)).astype(np.float16) for name, side in (("input", (10,) * 3), ("weight", (5, 5, 9)))},
+    },
     "precision of a program": {"program": CHAIN, "inputs": {"x": RNG.normal(size=10_000)}, "want": ["precision"]},
     "precision": {"program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=100_000)}, "want": ["precision"]},
     "asin, vjp": {"operation": "asin", "inputs": {"input": RNG.uniform(-0.5, 0.5, 1_000_000)}, "want": ["vjp"]},
@@ -105,6 +118,7 @@ def grown(query: dict[str, Any]) -> dict[str, int]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    keep_buffers()
     # What PyTorch imports at its first plan on fakes and its first derivatives is a worker's, not a query's.
     ask(program="tanh(x).sum()", inputs={"x": np.ones(100_000)}, want=["gradient", "jvp"])
     ask(program="tanh(x).sum()", inputs={"x": np.ones(2)}, want=["check", "explain"])

@@ -48,8 +48,9 @@ class Exchange:
             return None
         tied = (leaf.reshape(-1) == values[counts.argmax()]).nonzero().reshape(-1)
         generator = torch.Generator().manual_seed(len(tied))
-        derivatives = []
-        for shift in _SHIFTS * _ORDERS:
+        shifts = _SHIFTS * _ORDERS
+        derivatives: Tensor | None = None
+        for number, shift in enumerate(shifts):
             one, other = (torch.randperm(len(tied), generator=generator, device="cpu").to(leaf.device) for _ in range(2))
             first, second = (_derivative(objective, name, tied, order, shift) for order in (one, one[other]))
             if first is None or second is None:
@@ -59,8 +60,10 @@ class Exchange:
             if bool(((exchanged - second).abs() > _ALIKE * first.abs().amax()).any()):
                 return None
             first[:, tied] = first[:, tied].sort(1, descending=True).values
-            derivatives.append(first)
-        return cls(tied, torch.stack(derivatives))
+            if derivatives is None:  # filled, not stacked: each may be large
+                derivatives = first.new_empty(len(shifts), *first.shape)
+            derivatives[number] = first
+        return None if derivatives is None else cls(tied, derivatives)
 
     def contains(self, row: int, expected: Tensor, doubt: Tensor) -> bool | None:
         """Whether `expected` [elements] is a mixture of the permutations, in one row; None where several kinds of them leave that open.

@@ -21,7 +21,7 @@ from torch import fx
 
 from app.engine.planning.bounded_counter import SMALL_BYTES, BoundedCounter, UnboundedError
 from app.engine.planning.build import Built, Leaf, Real, function_bytes
-from app.engine.planning.cost import Lifetimes, value_bytes
+from app.engine.planning.cost import Lifetimes, Scratch, value_bytes
 from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
@@ -98,7 +98,7 @@ class _Constants(NamedTuple):
     flops: float
     bytes: int
     largest: int
-    scratch: tuple[int, int, int]
+    scratch: Scratch
 
 
 class _Steps:

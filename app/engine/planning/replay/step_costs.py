@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError
-from app.engine.planning.cost import value_bytes
+from app.engine.planning.cost import Scratch, value_bytes
 from app.engine.planning.replay.attention import is_self_attention
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
@@ -76,7 +76,7 @@ class StepCost(NamedTuple):
     flops: float
     bytes: int
     largest: int
-    scratch: tuple[int, int, int]
+    scratch: Scratch
     needed: int
     value_bytes: int
 
