@@ -121,8 +121,12 @@ def _looked_at(samples: int, batched: Sequence[Tensor]) -> list[int]:
     between = random.Random(samples).randrange(1, samples)  # noqa: S311 - a choice, no secret
     chosen = {between, samples - 1}
     for leaf in batched:
-        if is_differentiable(leaf.dtype):
-            unusual = torch.nonzero(~leaf.detach().reshape(samples, -1).isfinite().all(1))
+        if is_differentiable(leaf.dtype) and leaf.numel():
+            numbers = torch.view_as_real(leaf.detach()) if leaf.is_complex() else leaf.detach()
+            ends = torch.aminmax(
+                numbers.reshape(samples, -1), dim=1
+            )  # NaN is passed on; truth values of all numbers would take memory
+            unusual = torch.nonzero(~(ends.min.isfinite() & ends.max.isfinite()))
             chosen.update(unusual[:1].flatten().tolist())
     return sorted(chosen - {0})
 

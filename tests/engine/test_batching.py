@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.engine.batching import _looked_at
+from app.engine.planning.cost import Counter
 from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.query import Answer, Query, SparseData, TensorData
@@ -123,3 +126,15 @@ def test_not_a_number_in_one_sample(program: str, where: int) -> None:
         np.testing.assert_allclose(
             rows, results(program=program, inputs={"x": sample}, want=("vjp",))["vjp"]["x"], 1e-12, 1e-12
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_the_first_sample_that_is_not_finite_is_looked_at_without_a_copy_of_the_batch(
+    dtype: torch.dtype, number: float
+) -> None:
+    leaf = torch.zeros(8, 1000, dtype=dtype)
+    leaf[3, 7] = leaf[5, 0] = number
+    with Counter() as counter:
+        assert 3 in _looked_at(8, [leaf])
+    assert counter.largest < 1000

@@ -157,6 +157,7 @@ _COPIES = [
         "h = list(zip(*[l] * 9999))", "h = list(zip(*[l] * 9999, strict=True))", "h = list(map(lambda *a: a, *[l] * 9999))",
         "h = list(itertools.zip_longest(*[l] * 9999))",
         "for i in range(9000):\n    h.append(list(itertools.product(l[:70], l[:70])))",
+        "for i in range(9000):\n    h = (l + [1]).index(1)", "for i in range(9000):\n    h = l.count(1)",
         *(
             f"d = {{str(i): i for i in range(9000)}}\nfor i in range(900):\n    h.append({copied})"
             for copied in (

@@ -50,3 +50,8 @@ def test_takewhile_ends_where_a_condition_on_a_tensor_fails() -> None:
     text = "from itertools import takewhile\nreturn sum(takewhile(lambda v: v > 0, x))"
     (value,) = answer(text, tensors(x=[1.5, 2.0, -2.0, 3.0])).values()
     assert value.item() == 3.5
+
+
+def test_a_list_is_searched_up_to_the_place() -> None:
+    (value,) = answer("y = [1, 3, x]\ny.remove(3)\nreturn x * (y.index(1) + len(y))", tensors(x=1.0)).values()
+    assert value.item() == 2.0
