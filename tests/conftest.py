@@ -6,7 +6,10 @@ import gc
 import os
 import re
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -38,10 +41,24 @@ def pytest_collection() -> Generator[None, object, object]:
     """Imports and 16,000 tests are no garbage: to look through them again and again was a third of the collection, and went on afterwards."""
     gc.disable()
     try:
-        return (yield)
+        with _one_compiles():
+            return (yield)
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def _one_compiles() -> Iterator[None]:
+    """After an installation one process imports first, and leaves bytecode to those beside it: each would compile for 12 s of CPU time."""
+    jax = find_spec("jax")  # what tests alone import
+    with Path(__file__).open() as file:
+        if jax is not None and jax.cached and not Path(jax.cached).exists():
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                flock(file, LOCK_SH)
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)
