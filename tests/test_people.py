@@ -14,9 +14,9 @@ from tests.program.written_programs import CASES, differences, named
 from tests.server import Server
 
 ASKED = [name for name, case in CASES.items() if case.wrt]
-# Those that loop are two thirds of the time, and most of them end at the same bound: every third here, each in program/test_hostile.py.
+# Those that loop are two thirds of the time, and most of them end at the same bound: every twelfth here, each in program/test_hostile.py.
 LOOPING = [text for _, text in HOSTILE if "for " in text or "while " in text]
-SENT = [text for _, text in HOSTILE if text not in set(LOOPING) - set(LOOPING[::3])]
+SENT = [text for _, text in HOSTILE if text not in set(LOOPING) - set(LOOPING[::12])]
 WITHOUT_GRADIENT = ("disconnected", "piecewise_constant", "not_differentiable")
 
 
@@ -105,7 +105,7 @@ def test_the_fisher_matrix_of_a_gaussian_mean(server: Server) -> None:
 
 def test_no_hostile_program_brings_the_server_down(server: Server) -> None:
     """Every text is refused with a code of its own, or answered where it is harmless, and the next query is answered."""
-    assert len(SENT) >= 600
+    assert len(SENT) >= 900
     for text in SENT:
         # Beyond its timeout a query is answered 504, which none may be: a guard. What they cost is held where CPU time is measured.
         inputs = {k: tensor(v) for k, v in INPUTS.items()}

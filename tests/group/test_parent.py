@@ -50,8 +50,9 @@ def monitoring_port() -> int:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, monitoring_port: int) -> Iterator[Server]:
-    """Two fronts with a worker each; each test leaves them able to answer."""
-    settings = {**TWO, "PULLBACK_METRICS_PORT": str(monitoring_port)}
+    """Two fronts with a worker each; each test leaves them able to answer, but the one that ends them."""
+    limits = {"PULLBACK_DRAIN_TIMEOUT_S": "280", "PULLBACK_BODY_TIMEOUT_S": "280"}
+    settings = {**TWO, **limits, "PULLBACK_METRICS_PORT": str(monitoring_port)}
     with serving(tmp_path_factory.mktemp("two") / "log.txt", **settings) as running:
         yield running
 
@@ -190,13 +191,16 @@ def test_a_front_that_is_killed_under_load_loses_its_own_connections_alone(two: 
         assert len(set(clients.fronts)) == 2
 
 
-def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:
-    """One query is computed then, and of another the body is still coming, for as long as the test has others refused."""
-    limits = {"PULLBACK_DRAIN_TIMEOUT_S": "280", "PULLBACK_BODY_TIMEOUT_S": "280"}
-    with serving(tmp_path / "log.txt", **TWO, **limits) as server, ThreadPoolExecutor(1) as threads, line(server.port) as late:
+def test_sigterm_drains_all_of_them(two: Server) -> None:
+    """One query is computed then, and of another the body is still coming, for as long as the test has others refused.
+
+    The last test that asks `two`, so that it may end it.
+    """
+    server = two
+    with ThreadPoolExecutor(1) as threads, line(server.port) as late:
         wait_until_all_idle(server)
+        wait_for(lambda: len(family(server.process.pid)) == 7)  # without those that stood by for light work
         processes = family(server.process.pid)
-        assert len(processes) == 7
         (running,) = at_work(server, threads, 1)
         late.send(head(Content_Type="application/json", Transfer_Encoding="chunked", Expect="100-continue"))
         assert late.response()[0] == 100
