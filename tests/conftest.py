@@ -20,6 +20,8 @@ from xdist.scheduler import LoadFileScheduling
 from tests.server import Server, serving
 
 _LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_people.py")
+# New ones after which garbage is looked for: with Python's 700 that was a tenth of the time of reading and differentiating programs, a third so.
+_OBJECTS: Final = 10_000
 # A parameter that is a server, or a warm process, of a room (tests/*/conftest.py).
 _SERVER_OF_A_ROOM: Final = re.compile(r"\b(strict|keyed|impatient|pair|speaking|guarded): |\broad: Forking\b")
 
@@ -45,6 +47,7 @@ def pytest_collection() -> Generator[None, object, object]:
             return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(_OBJECTS)
         gc.enable()
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import orjson
-import pytest
 
 from app.catalogue.entry import Operation
-from app.catalogue.read import operations
 from app.engine.engine import Engine
 from app.limits import Limits
 from app.program.functions import load
 from app.protocols.native import bodies
-from app.query import Answer
+from app.query import Answer, TensorData
 from tests.browser_numbers import as_a_browser_sends
+from tests.many import assert_of_every_operation
 
-ALL = tuple(operations().values())
 LIMITS = Limits()
 # Operation → why one of its outputs is empty, or why its example wants no derivative although it has one.
 EMPTY = {"linalg.lstsq": "residuals and singular values, as the driver has it"}
@@ -30,8 +30,7 @@ def ask(body: object) -> Answer:
     return ENGINE.answer(bodies.read(memoryview(orjson.dumps(body)), "application/json", None, LIMITS))
 
 
-@pytest.mark.parametrize("operation", ALL, ids=lambda operation: operation.name)
-def test_example_is_answered(operation: Operation) -> None:
+def _assert_answered(operation: Operation) -> None:
     assert operation.example["operation"] == operation.name
     results = ask(operation.example).results
     assert set(results) == set(operation.example["want"])
@@ -41,11 +40,15 @@ def test_example_is_answered(operation: Operation) -> None:
     assert ("vjp" in results) == (operation.order > 0) or operation.name in NOT_DIFFERENTIATED
     for gradient in results.get("vjp", {}).values():
         assert gradient.shape.count(0) == 0
+    _assert_the_same_from_a_browser(operation, results["outputs"])
 
 
-@pytest.mark.parametrize("operation", ALL, ids=lambda operation: operation.name)
-def test_example_survives_a_browser(operation: Operation) -> None:
-    first, again = ask(operation.example).results["outputs"], ask(as_a_browser_sends(operation.example)).results["outputs"]
+def test_every_example_is_answered_and_survives_a_browser() -> None:
+    assert_of_every_operation(_assert_answered)
+
+
+def _assert_the_same_from_a_browser(operation: Operation, first: Mapping[str, TensorData]) -> None:
+    again = ask(as_a_browser_sends(operation.example)).results["outputs"]
     assert {name: (t.dtype, t.shape) for name, t in first.items()} == {name: (t.dtype, t.shape) for name, t in again.items()}
     for name, tensor in first.items():
         if tensor.dtype != "bfloat16":

@@ -384,6 +384,7 @@ def main(arguments: Sequence[str]) -> None:
     for name in chosen.operations:
         plain(name)  # once for all children
     gc.freeze()
+    gc.set_threshold(10_000)  # as tests/conftest.py has it
     gc.enable()
     checked = partial(run, chosen.operations, chosen.seed, chosen.count)
     unchecked = partial(run, chosen.unchecked, chosen.seed, _UNCHECKED_COUNT)

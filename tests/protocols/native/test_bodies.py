@@ -16,12 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.catalogue.read import operations
+from app.catalogue.entry import Operation
 from app.errors import PullbackError
 from app.limits import Limits
 from app.protocols.native import bodies
 from app.protocols.native.bodies import JSON, SAFETENSORS
 from app.query import DTYPE_BYTES, WANTS, Answer, Note, Query, TensorData
+from tests.many import assert_of_every_operation
 
 LIMITS = Limits()
 
@@ -512,9 +513,11 @@ def test_an_answers_file_is_a_querys_file(tensors: dict[str, TensorData]) -> Non
     assert read(len(text).to_bytes(8, "little") + text + body[8 + length :], SAFETENSORS).inputs == tensors
 
 
-@pytest.mark.parametrize("name", list(operations()))
-def test_the_example_of_every_operation_is_read(name: str) -> None:
-    operation = operations()[name]
+def test_the_example_of_every_operation_is_read() -> None:
+    assert_of_every_operation(_assert_example_is_read)
+
+
+def _assert_example_is_read(operation: Operation) -> None:
     query = read(operation.example)
     kinds = {(argument.name, argument.kind) for signature in operation.signatures for argument in signature.arguments}
     for argument, value in query.inputs.items():
