@@ -12,19 +12,21 @@ PACKAGES := pyproject.toml constraints.txt app/__init__.py
 
 export PULLBACK_PORT ?= 8000
 
-.PHONY: run test test-cuda-build lint side-by-side browser openapi map constraints peers clean
+.PHONY: run test test-cuda-build lint side-by-side serial browser openapi map constraints peers clean
 
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
 
-# Most tests side by side, in one process more than there are cores (tests/conftest.py); then the few that compare CPU times, fill
-# queues or a container, or soak, with the machine to themselves. What has one core only, the installation and mypy, runs beside what can
-# use the other.
+# Most tests side by side, in one process more than there are cores (tests/conftest.py); then, one after the other, the few that compare
+# CPU times, fill queues or a container, or soak. They leave a core to mypy; the others would have to share theirs with it.
 # A torch of one thread in each, as workers have it: on two cores two of many threads take turns at nothing.
 test: export OMP_NUM_THREADS = 1
 test:
 	@$(MAKE) --jobs=2 --no-print-directory $(VENV)/.dev browser
-	@$(MAKE) --jobs=2 --no-print-directory lint side-by-side
+	@$(MAKE) --no-print-directory side-by-side
+	@$(MAKE) --jobs=2 --no-print-directory lint serial
+
+serial: $(VENV)/.dev
 	$(BIN)/pytest -m serial
 
 side-by-side: $(VENV)/.dev
