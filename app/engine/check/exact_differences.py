@@ -26,7 +26,7 @@ _RATIO: Final = 64  # of these two steps
 # Where the two sides differ by more there is a kink.
 _SIDES: Final = 1e-7
 # A quotient of so many right digits is enough; where a huge value beside it takes them, as 1e200 does, it is taken in more.
-_RIGHT, _MOST_DIGITS = 16, 600
+_RIGHT, _MOST_DIGITS = 16, 720  # the square of the least float64 needs 650 beside 1
 _KINK: Final = 1e-6  # a side whose quotient is another than at the smallest step, and stays so: its branch is another
 # Of its distance to the smallest step's: two steps agree far better with each other than with that; at an eighth verdicts are the same.
 _STAYS: Final = 0.1
@@ -72,7 +72,7 @@ class ExactDifferences:
                     left, right = (self._side(base, coordinate[0], sign * MP.mpf(scale)) for sign in (-1, 1))
                     rounding = [abs(value) * MP.mpf(10) ** -digits / (_STEP * scale) for value in base]
                     noise = max(rounding, default=0) * MP.mpf(10) ** _RIGHT
-                if left is None or right is None or all(abs(value) >= noise or noise == 0 for value in (*left, *right)):
+                if left is None or right is None or all(abs(value) > noise for value in (*left, *right)):
                     break
         except (*REFUSALS, TooLongError, NotImplementedError, AttributeError):
             self.possible = False  # some call cannot be made on tensors that carry more than PyTorch knows of
@@ -98,8 +98,8 @@ class ExactDifferences:
                 [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale), base, strict=True)]
                 for step in (_FINE, _NEARER)
             )
-            same = [  # and a quotient that grows with each step is that of a jump; beside a pole it stands still again within the last bit
-                not _is_apart(a, b) and (abs(n) <= _JUMPS * abs(b) or not _is_apart(c, n))
+            same = [  # and a quotient that grows with each step is that of a jump; within the last bit it stands still beside a pole
+                not _is_apart(a, b) and (abs(n) <= _JUMPS * abs(b) or abs(n) <= _JUMPS * abs(c))
                 for a, b, c, n in zip(own, columns[2], columns[0], nearer, strict=True)
             ]
             columns = [[n if alike else c for c, n, alike in zip(column, nearer, same, strict=True)] for column in columns]

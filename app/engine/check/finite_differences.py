@@ -34,6 +34,9 @@ _CLEARLY: Final = 100.0  # the sides of abs and relu differ by 1e6 times their d
 _LARGER: Final = 64.0  # times the eps of the arithmetic: no longer a matter of single bits, and still small
 # Forwards, of which the quickest counts: the first reads code and memory, and others may wait for the machine.
 _TIMED: Final = 3
+_TOO_FAST: Final = (
+    8.0  # two steps further, which are 30 times as small at least: the quotients of a bounded function grow by as much
+)
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
 _OF_PYTHON: Final = (torch.float64, torch.complex128)  # of the precision of Python's own numbers
@@ -153,6 +156,7 @@ class Numeric:
         (l_at, l_doubt, _), (r_at, r_doubt, _), (value, doubt, _) = line.settled(
             rounding := self._rounding(name, coordinate, own)
         )
+        doubt = torch.where(_is_too_fast(line.central, rounding / line.steps[:, None]), torch.inf, doubt)
         differences.value[coordinate], differences.doubt[coordinate] = value, doubt
         apart = (r_at - l_at).abs()
         infinite = [_infinities(side, rounding / line.steps[:, None]) for side in (line.behind, line.ahead)]
@@ -257,6 +261,12 @@ class Numeric:
             return self._objective.values(leaves), by
         except REFUSALS:
             return None
+
+
+def _is_too_fast(column: Tensor, noise: Tensor) -> Tensor:
+    """Rows whose quotients still grow at the last steps, by no rounding: of a function that is too fast for them, as sin at 1e160."""
+    sizes, noise = column.abs(), noise.expand_as(column)
+    return (sizes[-1] > _TOO_FAST * sizes[-3]) & (sizes[-1] > _TOO_FAST * noise[-1])
 
 
 def _infinities(column: Tensor, noise: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,10 +14,15 @@ from app.engine.explain.expression_text import called
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of, shown
 from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value, is_written
-from app.engine.stepwise.one_sided import Marks
-from app.engine.stepwise.point import Ref, all_finite, name_of
+from app.engine.stepwise.one_sided import FINE, Marks, displaced, random_direction
+from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
 from app.engine.tensors import is_differentiable
+
+# Of a jump, what an element's rounding changes the outputs by: the nearest look from both sides is some 5000 roundings apart.
+_STEEP: Final = 1e-3
+
+_POLE: Final = 8.0  # times what the outputs are apart so far away; chosen, 1e6 and more at the poles that were looked at
 
 
 def singular(evidence: Evidence, name: str) -> Iterator[Finding]:
@@ -180,7 +186,33 @@ def jumps(evidence: Evidence, name: str) -> Iterator[Finding]:
         mask = None if mask is None else mask & torch.isfinite(gradient)
         if mask is None or not bool(mask.any()):
             return  # said already, with the step that broke the derivative
+    if gradient is not None and mask is not None and bool(mask.any()):
+        mask = mask & ~_is_too_steep(evidence, name, gradient)
+        if not bool(mask.any()):
+            return
     yield at_step(trace, record, verdict, reason, kinds[0], name, mask, _taken(evidence, name, verdict))
+
+
+def _is_too_steep(evidence: Evidence, name: str, gradient: Tensor) -> Tensor:
+    """Elements beside a pole, as pi / 2 of tan: steps to both sides of it look like a jump, and are nothing beside the value itself.
+
+    Their last bits change the outputs at their finite gradient by as much as these seem to jump.
+    """
+    trace, point = evidence.trace, evidence.trace.point
+    leaf = point.leaves[name]
+    by = random_direction(leaf, 100)
+    try:
+        with torch.no_grad():
+            right, left = (point.run({name: displaced(leaf, side * FINE[1], by)}) for side in (1, -1))
+    except REFUSALS:
+        return torch.zeros_like(leaf, dtype=torch.bool)
+    gap, size = 0.0, 0.0
+    for k, (ref, a, b) in enumerate(zip(trace.outputs, right, left, strict=True)):
+        if a.shape == b.shape == trace.values[ref].shape and is_differentiable(a.dtype):
+            gap += float((weights(a, k) * (a - b)).abs().nan_to_num(0, 0, 0).sum())
+            size += float((weights(a, k) * trace.values[ref]).abs().nan_to_num(0, 0, 0).sum())
+    by_a_bit = gradient.abs() * leaf.abs() * torch.finfo(leaf.dtype).eps
+    return torch.isfinite(gradient) & (by_a_bit > _STEEP * gap) & (size > _POLE * gap)
 
 
 def kinks(evidence: Evidence, name: str) -> Iterator[Finding]:

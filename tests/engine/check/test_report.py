@@ -24,6 +24,8 @@ RIGHT: dict[str, tuple[str, dict[str, Any]]] = {
     "near the edge of sqrt": ("sqrt(x).sum()", {"x": [1e-10, 1.0]}),
     "tiny": ("(x ** 3).sum()", {"x": [1e-9, -2e-9]}),
     "huge": ("log(x).sum()", {"x": [1e15, 1e3]}),
+    "far out on a wave": ("(sin(x) * w).sum()", {"x": [1e20, 1e22, 3e24], "w": [1.0, 2.0, 3.0]}),
+    "beside one": ("log(cosh(x)).sum()", {"x": [1e-160, -1e-300]}),
     "steep": ("sin(1000.0 * x).sum()", {"x": normal(3)}),
     "zero gradient": ("(x * 0).sum()", {"x": normal(3)}),
     "flat": ("round(x).sum()", {"x": [0.3, 1.8]}),
@@ -55,6 +57,11 @@ def test_the_shape_of_the_verdict() -> None:
         {"autodiff": 6.0, "numeric": 6.0, "expected": 7.0}
     )
     assert report["checked"] == "all"
+
+
+def test_waves_that_no_step_can_follow_contradict_nothing() -> None:
+    report = checked("sin(x)", x=1e160)["x"]
+    assert (report["agrees"], report["reason"]) == (None, Reason.UNSETTLED.value)
 
 
 def test_at_most_five_elements_are_listed() -> None:

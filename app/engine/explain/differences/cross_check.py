@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with, sentence, values
+from app.engine.explain.differences.conventions import by_convention, said_of_convention
+from app.engine.explain.differences.domain_ends import at_ends, from_inside, inner_side
 from app.engine.explain.differences.hook_effects import is_hook, of_hook
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.differences.own_derivative import own_derivatives, with_own_derivative
@@ -26,8 +28,7 @@ from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
-from app.engine.stepwise.point import REFUSALS, Hole, Ref, name_of
-from app.engine.stepwise.read_triangles import taken_for_symmetric
+from app.engine.stepwise.point import REFUSALS, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, step_vjp
 from app.engine.tensors import is_differentiable
 from app.program.differentiation.custom_functions import APPLY
@@ -55,8 +56,10 @@ def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) ->
     trace = evidence.trace
     refs = tuple(ref for ref in dict.fromkeys(trace.outputs) if name in trace.live[ref])
     leaf = trace.values[trace.leaves[name]]
-    if not evidence.directions or not refs or not leaf.numel() or _by_convention(evidence, name):
+    if not evidence.directions or not refs or not leaf.numel():
         return list(findings)
+    if (special := by_convention(evidence, name)) is not None:
+        return [*findings, *said_of_convention(Lines(evidence, refs), name, special)]
     if not findings and (flat := _constant(evidence, name, refs)) is not None:
         return [flat]
     lines = Lines(evidence, refs)
@@ -90,20 +93,26 @@ def _is_degenerate(record: StepRecord) -> bool:
 
 
 def _on_its_own_elements(lines: Lines, name: str, finding: Finding) -> Finding:
-    """A finding of a jump or an infinite derivative without those elements along which the whole is smooth, if others are left.
+    """A finding of a jump, an infinite derivative or an end without those elements along which the whole is smooth, if others are left.
 
     The rank of a matrix jumps, and not with each of its rows.
     """
     gradient = lines.gradient(name)
     mask = finding.mask
-    if finding.verdict != "singular" or mask is None or gradient is None or int(mask.sum()) > _SUSPICIOUS:
+    ends = finding.verdict == "kink" and any(
+        r.node is finding.node and _does(lines.evidence, r) == "ends" for r in lines.evidence.steps
+    )
+    if (finding.verdict != "singular" and not ends) or mask is None or gradient is None or int(mask.sum()) > _SUSPICIOUS:
         return finding
     stays = mask.clone().reshape(-1)
+    seen: dict[int, Seen] = {}
     for index in (mask & torch.isfinite(gradient)).reshape(-1).nonzero().reshape(-1).tolist():
         if lines.forwards_left < ONE_ELEMENT:
             return finding
-        stays[index] = _worse(lines, name, index).agrees is not True
-    return replace(finding, mask=stays.reshape(mask.shape)) if bool(stays.any()) else finding
+        seen[index] = lines.worse(name, index)
+        stays[index] = seen[index].agrees is not True
+    finding = replace(finding, mask=stays.reshape(mask.shape)) if bool(stays.any()) else finding
+    return from_inside(lines, name, finding, seen) if ends else finding
 
 
 def cross_checked_output(evidence: Evidence, ref: Ref) -> list[Finding]:
@@ -128,21 +137,10 @@ def constant_output(evidence: Evidence, ref: Ref) -> list[Finding]:
     """Of one output, whether it is constant between its jumps in all inputs, whatever the others are."""
     trace = evidence.trace
     names = sorted(trace.live[ref])
-    flat = [evidence.directions and not _by_convention(evidence, name) and _constant(evidence, name, (ref,)) for name in names]
+    flat = [
+        evidence.directions and by_convention(evidence, name) is None and _constant(evidence, name, (ref,)) for name in names
+    ]
     return [finding for finding in flat[:1] if finding and all(flat)]
-
-
-def _by_convention(evidence: Evidence, name: str) -> bool:
-    """Whether PyTorch's derivative is another than that of the value on purpose, so that differences prove nothing."""
-    trace = evidence.trace
-    special = values("convention")
-    for record in trace.records:
-        step = name_of(record.node)
-        half_read = {m.ref for m in taken_for_symmetric(step, trace.arguments[record.node]) if isinstance(m, Hole)}
-        parents = half_read.union(record.parents if step in special else ())
-        if any(name in trace.live[parent] for parent in parents) and trace.needed & set(record.refs()):
-            return True
-    return False
 
 
 def _constant(evidence: Evidence, name: str, refs: Sequence[Ref]) -> Finding | None:
@@ -192,7 +190,7 @@ def _looked_at(lines: Lines, name: str, known: Tensor, blamed: Set[fx.Node | Non
     for index in indices if few else indices[:_SUSPICIOUS]:
         if lines.forwards_left < ONE_ELEMENT:
             break
-        seen[index] = _worse(lines, name, index)
+        seen[index] = lines.worse(name, index)
     unknown = False
     if not few:
         others = (rest & ~moved.reshape(-1)).reshape(known.shape)
@@ -206,19 +204,10 @@ def _looked_at(lines: Lines, name: str, known: Tensor, blamed: Set[fx.Node | Non
                 if index is None:
                     unknown = True
                 else:
-                    seen[index] = _worse(lines, name, index)
+                    seen[index] = lines.worse(name, index)
     yield from _findings(lines, name, seen, suspects, unknown, blamed)
     if len(seen) < len(indices) and any(line.agrees is False for line in seen.values()):
         yield Finding("differentiable", _STOPPED)
-
-
-def _worse(lines: Lines, name: str, index: int) -> Seen:
-    """Of an element, or of the real and the imaginary part of one, the line that agrees less."""
-    seen = lines.element(name, index)
-    if lines.evidence.trace.point.leaves[name].is_complex() and seen.agrees is not False:
-        other = lines.element(name, index, imaginary=True)
-        return other if other.agrees is not True else seen
-    return seen
 
 
 def _step_seen_on(lines: Lines, name: str, number: int, mask: Tensor) -> int | None:
@@ -259,6 +248,9 @@ def _findings(
 ) -> Iterator[Finding]:
     wrong: dict[tuple[StepRecord | None, fx.Node | None, bool], list[int]] = {}
     cut_at: dict[fx.Node | None, Finding | None] = {}
+    ended = {index: line for index, line in seen.items() if inner_side(line) is not None}
+    seen = {index: line for index, line in seen.items() if index not in ended}
+    yield from at_ends(lines, name, ended)
     for index, line in seen.items():
         if line.agrees is False and line.sides is not None:
             why = _blame(lines.evidence, name, index, suspects)
@@ -298,7 +290,7 @@ def _blame(
         if (
             any(name in trace.live[p] for p in record.parents)
             and trace.needed & set(record.refs())
-            and has_wrong_rule(trace, record)
+            and has_wrong_rule(trace, record, evidence.weighted)
         ):
             return record, None
     floating = {ref for ref in trace.outputs if is_differentiable(trace.values[ref].dtype)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 
@@ -54,12 +54,14 @@ class Seen:
         pytorch: the derivative along it that PyTorch gives; not finite where its gradient is not.
         sides: those of the Function; None where `pytorch` was confirmed at once.
         floor: a difference between the two that is nothing beside the values.
+        end: 1.0 or -1.0 where the Function has no value on that side, however near, and has one on the other.
     """
 
     direction: Tensor
     pytorch: float
     sides: Sides | None
     floor: float = 0.0
+    end: float | None = None
 
     @property
     def unit(self) -> float:
@@ -139,8 +141,19 @@ class Lines:
         seen = Seen(direction, ours, sides(rise, noise, [*far, *steps]), floor)
         if far and seen.agrees is False:  # what is far from the point may be of another branch, and only confirms
             seen = Seen(direction, ours, sides(rise, noise, steps), floor)
-        if ours == 0 and seen.agrees is False and _tends_to_zero(rise, noise, steps):
+        if seen.agrees is False and (
+            _is_rounded_to(ours, seen.sides, direction) or (ours == 0 and _tends_to_zero(rise, noise, steps))
+        ):
             return Seen(direction, ours, None)
+        outside = [sign for sign in (1.0, -1.0) if all(math.isnan(rise(sign * h)) for h in steps)]
+        return replace(seen, end=outside[0]) if len(outside) == 1 else seen
+
+    def worse(self, name: str, index: int) -> Seen:
+        """Of an element, or of the real and the imaginary part of one, the line that agrees less."""
+        seen = self.element(name, index)
+        if self.evidence.trace.point.leaves[name].is_complex() and seen.agrees is not False:
+            other = self.element(name, index, imaginary=True)
+            return other if other.agrees is not True else seen
         return seen
 
     def element(self, name: str, index: int, *, imaginary: bool = False) -> Seen:
@@ -184,6 +197,10 @@ class Lines:
 
         return rise
 
+    def moved(self, name: str, direction: Tensor, by: float) -> dict[Ref, Tensor] | None:
+        """The outputs where the input is moved; None where that is refused."""
+        return self._run(name, self.evidence.trace.point.leaves[name] + by * direction)
+
     def _run(self, name: str, leaf: Tensor) -> dict[Ref, Tensor] | None:
         self.forwards_left -= 1
         trace = self.evidence.trace
@@ -200,7 +217,7 @@ class Lines:
         Stability of Numerical Algorithms, 2nd ed., section 3.3).
         """
         trace = self.evidence.trace
-        if self._run(name, trace.point.leaves[name] + _FIRST * direction) is None:
+        if all(self.moved(name, direction, by) is None for by in (_FIRST, -_FIRST)):
             return math.inf, 0.0, 0.0
         results, total, terms, size, eps = trace.point.results(), 0.0, 0.0, 0.0, 0.0
         for (node, k), value in trace.values.items():
@@ -210,19 +227,28 @@ class Lines:
             moved = list(tensors_in(results[node]))[k]
             if moved.shape != value.shape or cotangent.shape != value.shape:
                 continue
+            finfo = torch.finfo(value.dtype)
             share = cotangent.abs() * value.abs()
+            rounded = cotangent.abs() * value.abs().clamp(min=finfo.tiny)  # below it numbers lie as far apart as just above
             changed = (moved != value) & ~torch.isnan(value.abs())
             if bool(changed.any()):
-                share = share[changed]
+                share, rounded = share[changed], rounded[changed]
             elif name not in trace.depends[(node, k)]:
                 continue  # else it did not move for rounding: x + 1e20
-            total += float(share[torch.isfinite(share)].sum())
+            total += float(rounded[torch.isfinite(share)].sum())
             if (node, k) in self._base:
                 size += float(share[torch.isfinite(share)].sum())
             part = cotangent.abs() * (moved - value).abs()
             terms += float(part[torch.isfinite(part)].sum()) / _FIRST
-            eps = max(eps, torch.finfo(value.dtype).eps)
+            eps = max(eps, finfo.eps)
         return eps * total, terms, size
+
+
+def _is_rounded_to(ours: float, sides: Sides | None, direction: Tensor) -> bool:
+    """Whether both derivatives are `ours` but for what the gradient's dtype, whose least number is not zero, cannot hold: 1e-600."""
+    finfo = torch.finfo(direction.dtype)
+    apart = finfo.tiny * finfo.eps * float(direction.abs().sum())
+    return sides is not None and all(abs(side.value - ours) <= apart for side in (sides.left, sides.right))
 
 
 def _tends_to_zero(rise: Callable[[float], float], noise: float, steps: Sequence[float]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from app.engine.explain.evidence import weights
 from app.engine.stepwise.one_sided import random_like, scale_of
-from app.engine.stepwise.point import REFUSALS
+from app.engine.stepwise.point import REFUSALS, Ref
 from app.engine.stepwise.quotients import sides, steps_between
 from app.engine.stepwise.trace import StepRecord, StepTrace, step_vjp
 from app.engine.tensors import is_differentiable
@@ -20,21 +21,24 @@ _DIRECTIONS: Final = 2
 _STEPS: Final = steps_between(2.0**-6, 2.0**-48)
 
 
-def has_wrong_rule(trace: StepTrace, record: StepRecord) -> bool:
-    """Whether differences settle, along some direction, at another number than the step's own rule gives."""
-    return any(_is_wrong(trace, record, number) for number in range(_DIRECTIONS))
+def has_wrong_rule(trace: StepTrace, record: StepRecord, reached: Mapping[Ref, Tensor]) -> bool:
+    """Whether differences settle, along some direction, at another number than the step's own rule gives.
+
+    Arguments:
+        reached: the cotangents that reach the tensors: a rule that clips them is wrong for large ones alone.
+    """
+    random = [weights(o, k) if is_differentiable(o.dtype) and o.requires_grad else None for k, o in enumerate(record.outputs)]
+    own = [None if c is None else reached.get(ref) for c, ref in zip(random, record.refs(), strict=True)]
+    return any(_is_wrong(trace, record, cotangents, number) for cotangents in (random, own) for number in range(_DIRECTIONS))
 
 
-def _is_wrong(trace: StepTrace, record: StepRecord, number: int) -> bool:
-    cotangents = [
-        weights(o, k) if is_differentiable(o.dtype) and o.requires_grad else None for k, o in enumerate(record.outputs)
-    ]
+def _is_wrong(trace: StepTrace, record: StepRecord, cotangents: Sequence[Tensor | None], number: int) -> bool:
     rows = step_vjp(record, cotangents)
     moves = {j: _direction(t, 40 * number + j) for j, t in enumerate(record.inputs) if rows[j] is not None}
     ours = sum(float((row.conj() * moves[j]).sum().real) for j, row in enumerate(rows) if row is not None)
     inputs = [tensor.detach() for tensor in record.inputs]
     noise = sum(
-        torch.finfo(o.dtype).eps * float((c * o.detach()).abs().sum())
+        torch.finfo(o.dtype).eps * float((c.abs() * o.detach().abs().clamp(min=torch.finfo(o.dtype).tiny)).sum())
         for o, c in zip(record.outputs, cotangents, strict=True)
         if c is not None
     )
