@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with, sentence, values
-from app.engine.explain.differences.conventions import by_convention, said_of_convention
-from app.engine.explain.differences.domain_ends import at_ends, from_inside, inner_side
 from app.engine.explain.differences.hook_effects import is_hook, of_hook
+from app.engine.explain.differences.inner_sides import at_ends, from_inside, inner_side
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.differences.own_derivative import own_derivatives, with_own_derivative
+from app.engine.explain.differences.purposes import by_convention, said_of_convention
 from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import LARGE, Evidence, weights, weights_of
