@@ -46,6 +46,7 @@ _MISTAKES: Final[Mapping[str, str]] = {
     "off_by_one": "off by one",
     "wrong_variable": "another input",
     "gauss_newton": "the Gauss-Newton matrix",
+    "ignored_detach": "a derivative through what is detached",
     "cut_path": "a path that PyTorch does not follow",
     "piecewise_constant": "a function of jumps",
 }

@@ -10,7 +10,9 @@ from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import evidence_at
 from app.engine.explain.findings import called_step
 from app.engine.explain.verdicts import of_input
+from app.engine.stepwise.detached import is_detaching
 from app.engine.stepwise.point import Point, name_of
+from app.engine.stepwise.trace import trace_steps
 from app.engine.tensors import is_differentiable
 
 
@@ -31,3 +33,12 @@ def disagreement(point: Point, name: str) -> dict[str, Any] | None:
                     f"depends on it: {cut.reason}",
                 }
     return None
+
+
+def constant_path(point: Point, name: str) -> str | None:
+    """Which detached value that hangs on the input differences took as a constant, as the derivative does; None where none does."""
+    trace = point.once(trace_steps)
+    node = next((cut.node for cut in cuts(trace, name) if cut.node is not None and is_detaching(cut.node)), None)
+    if node is None:
+        return None
+    return f"{called_step(node)}What is detached there is a constant to PyTorch, and to these differences: a path from `{name}` ends in it."

@@ -26,6 +26,7 @@ _MOST_DIGITS, _FLOAT32_DIGITS = 9, 6
 # With one or two digits they are no printout that proves anything (0.5, 2, 12): meant as they stand, but for 0.012 and 0.000006, which
 # have so many places after the point that they are the rest of a printout of larger numbers.
 _FEWEST_DIGITS: Final = 3
+_BINARY: Final = 4  # decimals that one number of 5 ** 4 fits that is a whole number of sixteenths, as half precision has them
 ZERO_AS_PRINTED: Final = 5.1e-7  # half of the last of six decimals, as people print
 # A decimal of float64's last digit shows in numbers of fewer digits: of a random number that it fits has a chance of twice this times its
 # size in units of the last place, and all numbers together less than `_BY_CHANCE`.
@@ -70,8 +71,12 @@ class ClientPrecision:
         return torch.finfo(self.dtype).tiny
 
 
-def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tensor) -> ClientPrecision:
-    """From the dtypes of the inputs, of the steps of `point` that cast, and of `expected`, and from the digits of `expected`."""
+def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tensor, ours: Tensor) -> ClientPrecision:
+    """From the dtypes of the inputs, of the steps of `point` that cast, and of `expected`, and from the digits of `expected`.
+
+    Arguments:
+        ours: PyTorch's derivative in float64.
+    """
     dtypes = {tensor.dtype.to_real() for tensor in (*leaves.values(), expected) if is_differentiable(tensor.dtype)}
     dtypes |= {dtype.to_real() for node in point.nodes for dtype in _cast_by(node)}
     if not is_differentiable(expected.dtype) or not expected.numel():
@@ -87,11 +92,10 @@ def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tenso
     shown = sizes[(sizes > 0) & torch.isfinite(sizes)]
     if not shown.numel():
         return replace(_of(dtypes, leaves), zeros=not bool((sizes > 0).any()))
-    digits = _significant(shown)
-    if digits is None or digits >= _FLOAT32_DIGITS:
+    digits, decimals = _significant(shown), _decimals(shown)
+    if digits is None or digits >= _FLOAT32_DIGITS or _are_of_half(decimals, held, ours):
         # More digits than a person writes, and float32 (or less) holds them all: computed there, sent as plain numbers.
         dtypes |= held
-    decimals = _decimals(shown)
     if digits is not None and digits >= _FLOAT32_DIGITS:
         dtypes.add(torch.float32)
     precision = _of(dtypes, leaves)
@@ -117,6 +121,14 @@ def _cast_by(node: fx.Node) -> list[torch.dtype]:
     )  # `half` is the name of its dtype too
     dtypes = named + [member for member in tree_flatten((node.args, node.kwargs))[0] if isinstance(member, torch.dtype)]
     return [dtype for dtype in dtypes if is_differentiable(dtype)]
+
+
+def _are_of_half(decimals: int | None, held: set[torch.dtype], ours: Tensor) -> bool:
+    """Whether short decimals are numbers of half precision: 4.6875 and 9.375, where the derivative is none of these numbers."""
+    if decimals is None or decimals < _BINARY:
+        return False
+    numbers = (torch.view_as_real(ours.resolve_conj()) if ours.is_complex() else ours).detach().to("cpu", torch.float64)
+    return any(not torch.equal(numbers.to(dtype).to(torch.float64), numbers) for dtype in held - {torch.float32})
 
 
 def _half_of_last(sizes: Tensor, digits: int | None, decimals: int | None) -> Tensor:

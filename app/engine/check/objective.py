@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import Point, to_double
@@ -28,6 +28,7 @@ class Objective:
         lead: shape that the rows stand for: () for one, [k] for k cotangents, an output's shape for its Jacobian.
         conjugate: rows are those of a Jacobian ∂f/∂z, the conjugate of what reverse mode gives.
         combined: the rows are random combinations of a larger Jacobian's.
+        held: steps that keep these results where the values are taken at other leaves.
     """
 
     point: Point
@@ -36,6 +37,7 @@ class Objective:
     lead: tuple[int, ...]
     conjugate: bool = False
     combined: bool = False
+    held: Mapping[fx.Node, Any] = field(default_factory=dict)
     exact: ClassVar[bool] = True  # rows are sums of outputs, so they can be had in any arithmetic
 
     def values(self, leaves: Mapping[str, Tensor]) -> Tensor:
@@ -59,7 +61,8 @@ class Objective:
         moved = at or {}
         leaves = {name: moved.get(name, self.point.leaves[name]).detach().requires_grad_() for name in self.wrt}
         with torch.enable_grad():
-            outputs = self.outputs({**moved, **leaves})
+            # Not held: no derivative passes there, and what is held would not be rounded with the rest.
+            outputs = dict(zip(self.point.function.outputs, self.point.run({**moved, **leaves}), strict=True))
         columns: dict[str, list[Tensor]] = {name: [] for name in self.wrt}
         for row in self.rows:
             pairs = [(outputs[name], c) for name, c in row.items() if outputs[name].requires_grad]
@@ -91,7 +94,7 @@ class Objective:
 
     def outputs(self, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Output name → tensor, at other leaves."""
-        return dict(zip(self.point.function.outputs, self.point.run(leaves), strict=True))
+        return dict(zip(self.point.function.outputs, self.point.run(leaves, self.held), strict=True))
 
 
 def _paired(cotangent: Tensor, output: Tensor) -> Tensor:
@@ -154,6 +157,10 @@ class Curvature:
     @property
     def point(self) -> Point:
         return self.gradient_of.point
+
+    @property
+    def held(self) -> Mapping[fx.Node, Any]:
+        return self.gradient_of.held
 
     @property
     def rows(self) -> Sequence[Mapping[str, Tensor]]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from app.engine.check.agreement import WORST, Compared, compare
-from app.engine.check.autodiff_faults import disagreement
+from app.engine.check.autodiff_faults import constant_path, disagreement
 from app.engine.check.client_precision import client_precision
 from app.engine.check.conventions import convention
 from app.engine.check.finite_differences import Budget, Numeric
@@ -25,6 +25,7 @@ from app.engine.check.mistakes.hypotheses import explanations_at
 from app.engine.check.mistakes.own_backwards import wrong_backwards
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
 from app.engine.explain.report import number
+from app.engine.stepwise.detached import detached_values
 from app.engine.stepwise.point import Point, Points, to_double
 from app.engine.tensors import is_differentiable
 
@@ -55,17 +56,21 @@ def check(
         warnings.simplefilter("ignore")
         ask = _Ask(tuple(wrt), cotangents, of, kind)
         whole = points.widest(ask.objective)
+        # What a client derives is the program as it is written, in which what is detached is a constant.
+        written = replace(whole, held=detached_values(whole.point)) if expected else whole
         derivatives = {} if kind == "hessian" else whole.derivative()
         budgets = {name: Budget.of(whole) for name in ("first", "closer")}
-        numeric = Numeric(whole)
+        numeric: dict[int, Numeric] = {}  # of the last objective
         report: dict[str, Any] = {}
         for name in wrt:
-            objective: Differentiated = whole
+            objective: Differentiated = written if name in expected and written.held else whole
             if kind == "hessian" and not whole.point.leaves[name].is_complex():
-                objective = Curvature(whole, name)
-                numeric = Numeric(objective)
+                objective = Curvature(written if objective is written else whole, name)
             ours = derivatives[name] if name in derivatives else objective.derivative()[name]
-            report[name] = _report(objective, numeric, name, ours, expected.get(name), points.leaves, budgets, points.seed)
+            if id(objective) not in numeric:
+                numeric = {id(objective): Numeric(objective)}
+            believed = expected.get(name)
+            report[name] = _report(objective, numeric[id(objective)], name, ours, believed, points.leaves, budgets, points.seed)
         return report
 
 
@@ -95,7 +100,7 @@ def _report(
 ) -> dict[str, Any]:
     wide = None if expected is None else to_double(expected if is_differentiable(expected.dtype) else expected.double())
     believed = None if wide is None else _in_rows(objective, name, ours, wide)
-    precision = None if expected is None else client_precision(objective.point, leaves, expected)
+    precision = None if expected is None else client_precision(objective.point, leaves, expected, ours)
     compared = compare(objective, numeric, name, ours, believed, budgets["first"], budgets["closer"])
     if believed is not None and precision is not None:
         verdict = of_client(objective, numeric, name, compared, believed, precision)
@@ -107,6 +112,8 @@ def _report(
     report = _numbers(verdict, compared, shape) | {"agrees": agrees}
     if another_shape and wide is not None:
         report |= {"max_error": None, "shape": {"autodiff": list(shape), "expected": list(wide.shape)}}
+    if agrees is not False and objective.held and (note := constant_path(objective.point, name)) is not None:
+        report |= {"note": f"{report['note']} {note}" if "note" in report else note}
     claims: list[dict[str, Any]] = []
     if agrees is False and wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
         levels = tolerances_of_all(verdict, ours, 0.0 if precision is None else precision.eps)
@@ -114,6 +121,7 @@ def _report(
     if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):
         backwards = wrong_backwards(objective.point, name, seed)
         claim = None if backwards else convention(objective.point) or disagreement(objective.point, name)
+        claim = None if claim is not None and claim["code"] == "cut_path" and objective.held else claim
         claims = [*backwards, *claims]
         if claim is not None and (claim["code"] != "kink" or wide is None or _is_all_at_kinks(verdict)):
             claims = [claim, *claims]

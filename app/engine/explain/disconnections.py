@@ -11,6 +11,7 @@ from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import seen_at
+from app.engine.stepwise.detached import is_detaching
 from app.engine.stepwise.one_sided import random_direction
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for, writes
@@ -44,7 +45,7 @@ def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, 
     if function in _TAKING_OUT and record.node.target is torch.Tensor.detach:
         what, does = _TAKING_OUT[function]
         return what, f"`{operation}` {does}."
-    if function in operations_with("detaches") or record.node.target is torch.Tensor.detach:
+    if is_detaching(record.node):
         return "detach", f"`{operation}` takes the value out of the computation on purpose: no gradient passes it."
     if function in _OVERWRITING or writes(record.node):
         return "overwritten", f"`{operation}` overwrites all values, and nothing of `{name}` is left in them."

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.building import checked, normal
+from tests.engine.building import checked, normal, program
 from tests.oracle.test_derivations import wide
 
 X = normal(6)
@@ -70,3 +70,21 @@ def test_a_tiny_number_beside_a_large_one_that_saturates() -> None:
     text = "(1e5 * sigmoid(x)).sum()"
     assert checked(text, {"x": right}, x=x)["x"]["agrees"] is True
     assert checked(text, {"x": right * wide([1.0, 7.0])}, x=x)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        ("(9.81 * cos(x)).sum()", [0.5, -1.16, 1.9]),
+        ("(sin(x) * cos(3 * x)).sum()", [0.5, -1.16]),
+        ("(sin(x) ** 3).sum()", [-1.16]),
+    ],
+)
+def test_short_decimals_that_half_precision_holds_were_computed_in_it(text: str, x: list[float]) -> None:
+    """4.6875 and 9.375: where they are not the derivative, they are its rounding."""
+    leaves = wide(x)
+    live = leaves.to(torch.bfloat16).requires_grad_()
+    (right,) = torch.autograd.grad(program(text, {"x": live}).call(live)[0], live)
+    assert checked(text, {"x": right.double()}, x=leaves)["x"]["agrees"] is not False
+    assert checked(text, {"x": -right.double()}, x=leaves)["x"]["agrees"] is False
+    assert checked(text, {"x": (1.5 * right).double()}, x=leaves)["x"]["agrees"] is False

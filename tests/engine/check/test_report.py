@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
@@ -122,6 +122,42 @@ def test_a_path_that_autodiff_does_not_follow_is_named() -> None:
     assert report["agrees"] is False
     assert report["likely"]["code"] == "cut_path"
     assert "Line 2" in report["likely"]["message"]
+
+
+STRAIGHT: Final = "q = x + (torch.round(x) - x).detach()\n(q ** 2).sum()"
+TARGET: Final = "y = torch.tanh(w * x)\nwith torch.no_grad():\n    t = 2 * y\n((y - t) ** 2).sum()"
+RATIO: Final = "s = torch.exp(x)\ntorch.log(s / s.detach()).sum()"
+BESIDE: Final = "t = (x * 1).detach()\nt.mul_(2)\n(x * t).sum()"
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "through"),
+    [(STRAIGHT, [2.0, -6.0], None), (RATIO, [1.0, 1.0], [0.0, 0.0]), (BESIDE, [2.6, -6.4], [5.2, -12.8]), (TARGET, None, None)],
+)
+def test_what_the_program_detaches_is_a_constant(text: str, right: list[float] | None, through: list[float] | None) -> None:
+    inputs = {"x": torch.tensor([1.3, -3.2], dtype=torch.float64)}
+    if right is None:
+        inputs["w"] = torch.tensor([0.4, -0.2], dtype=torch.float64)
+        h = torch.tanh(inputs["w"] * inputs["x"])
+        right, through = (-2 * h * (1 - h**2) * inputs["w"]).tolist(), (2 * h * (1 - h**2) * inputs["w"]).tolist()
+    report = checked(text, {"x": right}, **inputs)["x"]
+    assert report["agrees"] is True
+    assert "constant to PyTorch" in report["note"]
+    assert checked(text, {"x": [1.1 * r for r in right]}, **inputs)["x"]["agrees"] is False
+    if through is not None:
+        assert checked(text, {"x": through}, **inputs)["x"]["agrees"] is False
+
+
+def test_a_derivative_through_what_is_detached_is_named() -> None:
+    report = checked(
+        "(x * torch.sin(x).detach()).sum()",
+        {"x": [0.3 * math.cos(0.3) + math.sin(0.3), 2 * math.cos(2) + math.sin(2)]},
+        x=[0.3, 2.0],
+    )["x"]
+    assert report["agrees"] is False
+    assert report["likely"]["code"] == "ignored_detach"
+    hessian = checked("(x * x.detach()).sum()", {"x": [[2.0, 0.0], [0.0, 2.0]]}, kind="hessian", x=[1.0, 2.0])["x"]
+    assert hessian["likely"]["code"] == "ignored_detach"
 
 
 def test_a_jump_is_named() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.explain.findings import operation_of
+from app.engine.stepwise.detached import is_detaching
 from app.engine.stepwise.point import name_of
 from app.program.function import Function
 
@@ -152,7 +153,15 @@ def _same(tensor: Tensor, *_: Any) -> Tensor:
     return tensor
 
 
-_SOURCES: Final = (_eps, _index, _degrees, _base, _reduction, _correction, _order, _transposition)
+def _detached(node: fx.Node) -> Iterator[Change]:
+    """A value that is detached, alone or with all others, differentiated like any other."""
+    if is_detaching(node):
+        text = f"The derivative is taken through `{operation_of(node)}`, where PyTorch ends it"
+        yield "ignored_detach", text, _with_target(_same)
+        yield "ignored_detach", text, _with_none_detached
+
+
+_SOURCES: Final = (_eps, _index, _degrees, _base, _reduction, _correction, _order, _transposition, _detached)
 
 
 def _with_argument(position: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
@@ -174,6 +183,12 @@ def _with_target(target: Callable[..., Any]) -> Callable[[fx.Graph, fx.Node], No
         node.target = target
 
     return change
+
+
+def _with_none_detached(graph: fx.Graph, node: fx.Node) -> None:
+    for other in graph.nodes:
+        if is_detaching(other):
+            other.target = _same
 
 
 def _with_scaled_argument(by: float) -> Callable[[fx.Graph, fx.Node], None]:

@@ -12,14 +12,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
-from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence, weights_of
+from app.engine.stepwise.detached import detached_values
 from app.engine.stepwise.one_sided import random_like
-from app.engine.stepwise.point import REFUSALS, Ref, name_of
+from app.engine.stepwise.point import REFUSALS, Ref
 from app.engine.stepwise.quotients import UNSETTLED, Sides, confirms, sides, steps_between
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
-from app.program.semantics.aliases import value_only
 
 # Steps in units of an element's own magnitude. At the first two that are tried a smooth function's central difference is right to 1e-10
 # already; down to 2^-48, some ten neighbouring numbers; of a zero, which has none, down to 2^-96.
@@ -104,17 +103,7 @@ class Lines:
         with torch.no_grad():
             outputs = dict(zip(trace.outputs, trace.point.run({}), strict=True))
         self._base = {ref: outputs[ref] for ref in self.refs}
-        written_behind = _written_behind(trace.point.function.graph)
-        # What is detached is a constant to whoever detached it.
-        self._held = {
-            node: result
-            for node, result in trace.point.results().items()
-            if node not in written_behind
-            and (
-                node.target is torch.Tensor.detach
-                or (node.op == "call_function" and name_of(node) in operations_with("detaches"))
-            )
-        }
+        self._held = detached_values(trace.point)
 
     def gradient(self, name: str) -> Tensor | None:
         return self._cotangents.get(self.evidence.trace.leaves[name])
@@ -261,15 +250,8 @@ def _tends_to_zero(rise: Callable[[float], float], noise: float, steps: Sequence
     return True
 
 
-def _written_behind(graph: fx.Graph) -> set[fx.Node]:
-    """What leads to values that are written where autograd does not look (`y.data[0] = 5`): the rest of `y` moves with it."""
-    behind: set[fx.Node] = set()
-    for node in reversed(graph.nodes):
-        if node.target is value_only:
-            behind.update(node.args[1:2])
-        elif node in behind and node.target is not torch.Tensor.detach:
-            behind.update(node.all_input_nodes)
-    return behind
+def _real(number: Tensor) -> float:
+    return float(number.real if number.is_complex() else number)
 
 
 def _power_of_two(size: float) -> float:
