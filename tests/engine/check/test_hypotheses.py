@@ -73,6 +73,38 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str, Tensor, str, float | None, s
 }  # fmt: skip
 
 
+S, A, V = normal(3, seed=4), normal(3, 3, seed=5), normal(3, seed=6)
+LOW = "F.cross_entropy(x @ w, k, label_smoothing=0.1)"
+Q = torch.softmax(S, 0)
+# Derivations of a program that lacks something, and what two derivatives differ by.
+MISTAKES |= {
+    "target left out": (MSE, {"x": X, "y": Y}, "x", 2 * X / 24, "left_out", None, "second operand of `-`"),
+    "number left out": ("((x - 1) ** 2).sum()", {"x": X}, "x", 2 * X, "left_out", None, "The 1 of `-`"),
+    "step left out": ("(relu(x) ** 2).sum()", {"x": X}, "x", 2 * X, "left_out", None, "relu` is left out"),
+    "other sign": ("((x - y) ** 2).sum()", {"x": X, "y": Y}, "x", 2 * (X + Y), "sign_of_term", None, "`+` is taken"),
+    "smoothing forgotten": (
+        LOW, {"x": X, "w": W, "k": K}, "w", X.T @ (P - torch.eye(4, dtype=torch.float64)[K]) / 8, "default_argument", None, "label_smoothing",
+    ),
+    "beta forgotten": ("F.softplus(x, beta=3).sum()", {"x": X}, "x", torch.sigmoid(X), "default_argument", None, "`beta`"),
+    "term of a likelihood": (
+        "torch.distributions.Normal(m, s).log_prob(x).sum()", {"s": S.abs(), "m": V, "x": S}, "s", (S - V) ** 2 / S.abs() ** 3,
+        "missing_term", None, "within",
+    ),
+    "sum of a softmax": ("(softmax(s, 0) * v).sum()", {"s": S, "v": V}, "s", Q * V, "wrong_rule", None, "divides by"),
+    "symmetric matrix": ("s @ a @ s", {"s": S, "a": A}, "s", 2 * A @ S, "symmetric_assumed", None, "taken as equal"),
+    "inverse without its transpose": (
+        "(linalg.solve(a, s) * v).sum()", {"s": S, "a": A, "v": V}, "s", torch.linalg.solve(A, V), "transposed_product", None, "inverse",
+    ),
+    "gradient of a product": (
+        "((a @ b) * c).sum()", {"a": A, "b": A + 1, "c": A.exp()}, "a", A.exp().T @ (A + 1).T, "transposed_product", None, "gradient",
+    ),
+    "determinant": ("linalg.det(a)", {"a": A}, "a", torch.linalg.inv(A).T, "elementwise_factor", None, "divided by the value of `linalg.det`"),
+    "not divided": ("((s ** 2 + 1) / (s + 9)).sum()", {"s": S}, "s", 2 * S - (S**2 + 1) / (S + 9), "elementwise_factor", None, "`+`"),
+    "p alone": ("-(v * log(softmax(s, 0))).sum()", {"s": S, "v": V}, "s", Q * V.sum(), "differs_by_term", None, "plus `v`"),
+    "a constant": ("(sin(s) * v).sum()", {"s": S, "v": V}, "s", V * S.cos() + 0.25, "differs_by_term", None, "0.25 in every element"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", MISTAKES)
 def test_the_mistake_is_named(case: str) -> None:
     text, inputs, name, believed, code, factor, words = MISTAKES[case]
@@ -88,6 +120,28 @@ def test_only_the_diagonal_of_a_jacobian() -> None:
     p = torch.softmax(x, -1)
     believed = torch.diag_embed((p * (1 - p)).reshape(-1)).reshape(2, 5, 2, 5)
     assert checked("softmax(x, -1)", {"x": believed}, kind="jacobian", x=x)["x"]["likely"]["code"] == "softmax_diagonal"
+
+
+@pytest.mark.parametrize(("believed", "words"), [(2 * A, "the mean"), (A, "the sum")])
+def test_a_hessian_that_is_not_symmetric(believed: Tensor, words: str) -> None:
+    likely = checked("s @ a @ s", {"s": believed}, kind="hessian", s=S, a=A)["s"]["likely"]
+    assert likely["code"] == "not_symmetric"
+    assert words in likely["message"]
+
+
+def test_the_first_is_no_neighbour_of_the_last() -> None:
+    """-1 and 0 are an index and the next, and the two ends."""
+    a = A + A.T
+    values, vectors = torch.linalg.eigh(a)
+    first = torch.outer(vectors[:, 0], vectors[:, 0])
+    assert "likely" not in checked("linalg.eigvalsh(a)[-1]", {"a": first}, a=a)["a"], values
+
+
+def test_two_halves_of_a_tie_are_no_symmetric_matrix() -> None:
+    x = torch.tensor([0.9, 1.5, 1.1, 0.5], dtype=torch.float64)
+    believed = torch.tensor([2.0, 0.0, 2.0, 0.0], dtype=torch.float64)
+    report = checked("minimum(2 * x, 2 * clamp(x, 0.8, 1.2)).sum()", {"x": believed}, x=x)["x"]
+    assert report.get("likely", {}).get("code") != "symmetric_assumed"
 
 
 def test_the_diagonal_as_a_vjp() -> None:

@@ -135,7 +135,7 @@ BESIDE: Final = "t = (x * 1).detach()\nt.mul_(2)\n(x * t).sum()"
     [(STRAIGHT, [2.0, -6.0], None), (RATIO, [1.0, 1.0], [0.0, 0.0]), (BESIDE, [2.6, -6.4], [5.2, -12.8]), (TARGET, None, None)],
 )
 def test_what_the_program_detaches_is_a_constant(text: str, right: list[float] | None, through: list[float] | None) -> None:
-    inputs = {"x": torch.tensor([1.3, -3.2], dtype=torch.float64)}
+    inputs: dict[str, Any] = {"x": torch.tensor([1.3, -3.2], dtype=torch.float64)}
     if right is None:
         inputs["w"] = torch.tensor([0.4, -0.2], dtype=torch.float64)
         h = torch.tanh(inputs["w"] * inputs["x"])

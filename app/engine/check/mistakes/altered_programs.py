@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeGuard
 
 import torch
@@ -26,12 +26,17 @@ Change = tuple[str, str, Callable[[fx.Graph, fx.Node], None]]
 
 def altered(case: Case) -> Iterator[Claim]:
     """Every change that gives the client's derivative."""
+    return programs_that_fit(case, _SOURCES)
+
+
+def programs_that_fit(case: Case, sources: Sequence[Callable[[fx.Node], Iterator[Change]]]) -> Iterator[Claim]:
+    """Every change of one step, of those that `sources` know, that gives the client's derivative."""
     function = case.objective.point.function
     nodes = [node for node in function.graph.nodes if node.op == "call_function"]
     if len(nodes) > _NODES:
         return
     for number, node in enumerate(nodes):
-        for source in _SOURCES:
+        for source in sources:
             for code, text, change in source(node):
                 program = _changed(function, number, change)
                 if program is not None and case.fits(case.of_program(program)):
@@ -50,7 +55,7 @@ def _changed(function: Function, number: int, change: Callable[[fx.Graph, fx.Nod
     return dataclasses.replace(function, held_graph=copy)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -58,10 +63,10 @@ def _eps(node: fx.Node) -> Iterator[Change]:
     """What is added, or kept as a margin, against division by zero."""
     if name_of(node) in ("add", "sub", "clamp", "clamp_min", "maximum"):
         for position, value in enumerate(node.args):
-            if _is_number(value) and 0 < abs(value) <= _SMALL:
+            if is_number(value) and 0 < abs(value) <= _SMALL:
                 yield "missing_eps", f"The {value:g} is forgotten", _with_argument(position, 0.0)
     for key, value in node.kwargs.items():
-        if key in ("eps", "min") and _is_number(value) and 0 < value <= _SMALL:
+        if key in ("eps", "min") and is_number(value) and 0 < value <= _SMALL:
             yield "missing_eps", f"The {key} of {value:g} is forgotten", _with_keyword(key, 0.0)
     if name_of(node) in ("layer_norm", "batch_norm", "instance_norm", "group_norm") and "eps" not in node.kwargs:
         position = {"layer_norm": 4, "group_norm": 4}.get(name_of(node), 7)
@@ -90,6 +95,8 @@ def _moved(index: Any, by: int) -> Any:
     if isinstance(index, bool) or index is None or index is Ellipsis:
         return index
     if isinstance(index, int):
+        if (index < 0) != (index + by < 0):
+            raise ValueError(index)  # the other end, which is no neighbour
         return index + by
     if isinstance(index, tuple):
         return tuple(_moved(member, by) for member in index)
@@ -118,13 +125,13 @@ def _degrees(node: fx.Node) -> Iterator[Change]:
 def _base(node: fx.Node) -> Iterator[Change]:
     for other, base in ((torch.log, "e"), (torch.log2, "2"), (torch.log10, "10")):
         if name_of(node) in ("log", "log2", "log10") and name_of(node) != other.__name__:
-            yield "log_base", f"The logarithm is taken to the base {base}", _with_target(other)
+            yield "log_base", f"The logarithm is taken to the base {base}", with_target(other)
 
 
 def _reduction(node: fx.Node) -> Iterator[Change]:
     for own, other in (("mean", torch.sum), ("sum", torch.mean)):
         if name_of(node) == own:
-            yield "wrong_reduction", f"A {other.__name__} is taken where the program has a {own}", _with_target(other)
+            yield "wrong_reduction", f"A {other.__name__} is taken where the program has a {own}", with_target(other)
 
 
 def _correction(node: fx.Node) -> Iterator[Change]:
@@ -146,7 +153,7 @@ def _order(node: fx.Node) -> Iterator[Change]:
 
 def _transposition(node: fx.Node) -> Iterator[Change]:
     if name_of(node) in ("T", "mT", "t", "transpose", "adjoint", "mH", "swapaxes"):
-        yield "transposed_product", "A transpose is forgotten", _with_target(_same)
+        yield "transposed_product", "A transpose is forgotten", with_target(_same)
 
 
 def _same(tensor: Tensor, *_: Any) -> Tensor:
@@ -157,7 +164,7 @@ def _detached(node: fx.Node) -> Iterator[Change]:
     """A value that is detached, alone or with all others, differentiated like any other."""
     if is_detaching(node):
         text = f"The derivative is taken through `{operation_of(node)}`, where PyTorch ends it"
-        yield "ignored_detach", text, _with_target(_same)
+        yield "ignored_detach", text, with_target(_same)
         yield "ignored_detach", text, _with_none_detached
 
 
@@ -178,7 +185,7 @@ def _with_keyword(key: str, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
     return change
 
 
-def _with_target(target: Callable[..., Any]) -> Callable[[fx.Graph, fx.Node], None]:
+def with_target(target: Callable[..., Any]) -> Callable[[fx.Graph, fx.Node], None]:
     def change(graph: fx.Graph, node: fx.Node) -> None:
         node.target = target
 

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import torch
 
-from app.engine.check.mistakes import rearrangements, scale_factors, second_order, step_mistakes
+from app.engine.check.mistakes import known_values, rearrangements, scale_factors, second_order, step_mistakes
 from app.engine.check.mistakes.altered_programs import altered
 from app.engine.check.mistakes.case import Case, Claim
+from app.engine.check.mistakes.left_out_steps import inner_term, left_out
 from app.engine.stepwise.point import REFUSALS
 
 _LISTED: Final = 6  # explanations in an answer; one more would help nobody
@@ -22,7 +23,7 @@ def explanations(case: Case) -> list[dict[str, Any]]:
     """All hypotheses that fit, as JSON, the likeliest first."""
     if not bool(torch.isfinite(case.expected).all() & torch.isfinite(case.ours).all()) or not case.expected.numel():
         return []
-    claims = _claims(case, HYPOTHESES) or _claims(case, LAST)
+    claims = _claims(case, HYPOTHESES) or _claims(case, FURTHER) or _claims(case, LAST)
     claims.sort(key=lambda claim: claim.rank)
     return [claim.as_json() for claim in {claim.message: claim for claim in claims}.values()][:_LISTED]
 
@@ -54,9 +55,12 @@ def _claims(case: Case, table: tuple[Callable[[Case], Iterator[Claim]], ...]) ->
 # In the order of simplicity, which is that of likelihood.
 HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     scale_factors.sign, scale_factors.known_factor, rearrangements.shape, rearrangements.transpose, rearrangements.missing_sum,
-    rearrangements.extra_sum, rearrangements.conjugate, second_order.gauss_newton, step_mistakes.softmax, step_mistakes.wrong_rules,
-    rearrangements.wrong_variable, step_mistakes.term, step_mistakes.statistics, step_mistakes.sign_of_term, step_mistakes.factor_of_step,
-    altered, step_mistakes.conjugate_of_step, rearrangements.parts, rearrangements.shifted,
+    rearrangements.extra_sum, rearrangements.conjugate, rearrangements.asymmetric, second_order.gauss_newton, step_mistakes.softmax,
+    step_mistakes.wrong_rules, rearrangements.wrong_variable, step_mistakes.term, step_mistakes.statistics, step_mistakes.sign_of_term,
+    step_mistakes.factor_of_step, altered, step_mistakes.conjugate_of_step, rearrangements.parts, rearrangements.shifted,
 )  # fmt: skip
-# Where none of these fits: what says less.
-LAST: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (scale_factors.any_factor, rearrangements.with_factor)
+# Where none of these fits: a program that lacks something, each a derivative of its own; and what says less.
+FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (inner_term, left_out)
+LAST: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
+    known_values.by_a_value, scale_factors.any_factor, rearrangements.with_factor,
+)  # fmt: skip

@@ -171,6 +171,20 @@ def wrong_variable(case: Case) -> Iterator[Claim]:
             yield Claim("wrong_variable", f"Yours is the derivative by `{other}`, not by `{case.name}`.")
 
 
+def asymmetric(case: Case) -> Iterator[Claim]:
+    """A Hessian that is not symmetric, of which the symmetric part, or twice that, is ours."""
+    ours, expected = case.ours, case.expected
+    if not isinstance(case.objective, Curvature) or ours.shape != expected.shape or ours.ndim % 2:
+        return
+    half = ours.ndim // 2
+    turned = expected.permute(*range(half, ours.ndim), *range(half))
+    if case.same(expected, turned):
+        return
+    for c, words in ((0.5, "the mean of yours and its transpose"), (1.0, "the sum of yours and its transpose")):
+        if case.same(c * (expected + turned), ours):
+            yield Claim("not_symmetric", f"Yours is not symmetric, as a Hessian is: ours is {words}.")
+
+
 def parts(case: Case) -> Iterator[Claim]:
     """A triangle or the diagonal alone, or both triangles added up."""
     ours = case.ours

@@ -89,7 +89,17 @@ def term(case: Case) -> Iterator[Claim]:
         for j, parent in enumerate(record.parents):
             others = any(case.name in case.trace.live[p] for k, p in enumerate(record.parents) if k != j)
             again = sum(parent in other.parents for other in case.trace.records) > 1
-            if case.name in case.trace.live[parent] and (others or again) and case.fits(case.under({record.node: dropped(j)})):
+            if case.name not in case.trace.live[parent] or not (others or again):
+                continue
+            rest = case.under({record.node: dropped(j)})
+            is_product = others and name_of(record.node) in operations_with("combines", "product")
+            if is_product and rest is not None and case.fits(2 * rest):
+                yield Claim(
+                    "symmetric_assumed",
+                    f"Two terms are taken as equal: yours is twice what is left where one argument of `{operation_of(record.node)}`"
+                    f"{place_of(record.node)} is treated as constant, as 2·A·x is for xᵗ·A·x of a symmetric A.",
+                )
+            if case.fits(rest):
                 what = (
                     f"one argument of `{operation_of(record.node)}`"
                     if len(record.parents) > 1

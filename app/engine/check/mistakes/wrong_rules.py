@@ -118,6 +118,8 @@ SLOPES: Final[dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]]] = {
     "one_minus_gate": ("is taken as 1 - σ(x)", lambda x, y: 1 - torch.sigmoid(x)),
     "gaussian": ("is taken as e^(-x²): the factor 2/√π is missing", lambda x, y: torch.exp(-x * x)),
     "negative_half": ("is taken as -y / 2, y its output: the exponent is not lowered", lambda x, y: -0.5 * y),
+    "without_root": ("is taken as 1 / (1 - x²): the root is missing", lambda x, y: 1 / (1 - x * x)),
+    "numerator": ("is taken as y, its output: the sum that it divides by depends on every input too", lambda x, y: y),
     "root_of_one_plus": ("is taken as 1/√(1 + x²)", lambda x, y: 1 / torch.sqrt(1 + x * x)),
 }  # fmt: skip
 
@@ -150,6 +152,25 @@ def transposed_product(record: StepRecord, cotangents: Row) -> Row:
         if candidate is not None and gradients[j] is not None and candidate.shape == record.inputs[j].shape:
             gradients[j] = candidate
     return gradients
+
+
+def transposed_gradient(record: StepRecord, cotangents: Row) -> Row:
+    """The rule of a product with the transpose of the gradient that comes to it, where that is square."""
+    (cotangent,) = cotangents
+    is_square = cotangent is not None and cotangent.ndim > 1 and cotangent.shape[-1] == cotangent.shape[-2]
+    return step_vjp(record, [cotangent.mT] if cotangent is not None and is_square else cotangents)
+
+
+def untransposed_inverse(record: StepRecord, cotangents: Row) -> Row:
+    """A⁻¹ where its transpose belongs, of an inverse or of the solution of a system."""
+    (cotangent,) = cotangents
+    a, output = record.inputs[0].detach(), record.outputs[0].detach()
+    if cotangent is None or a.shape[-1] != a.shape[-2] or a.is_complex():
+        return step_vjp(record, cotangents)
+    if len(record.inputs) == 1:
+        return [-(output @ cotangent @ output)]
+    by = torch.linalg.solve(a, cotangent)
+    return [-(by.unsqueeze(-1) * output.unsqueeze(-2) if by.ndim == 1 else by @ output.mT), by]
 
 
 def unflipped(record: StepRecord, cotangents: Row) -> Row:
@@ -258,6 +279,16 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "transposed_product",
         "A factor of the product `{op}` should be transposed in its derivative{at}: by A, A·B takes Bᵗ; by B, it takes Aᵗ.",
         transposed_product,
+    ),
+    "transposed_gradient": (
+        "transposed_product",
+        "The gradient that comes to the product `{op}` is transposed in its derivative{at}.",
+        transposed_gradient,
+    ),
+    "untransposed_inverse": (
+        "transposed_product",
+        "The inverse should be transposed in the derivative of `{op}`{at}: A⁻ᵗ·G, where A⁻¹·G was taken.",
+        untransposed_inverse,
     ),
     "unflipped": (
         "unflipped_kernel",
