@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.autograd.graph import Node
 
+from app.catalogue.facts import operations_with
 from app.engine.check.mistakes.altered_programs import Change, is_number, programs_that_fit, with_target
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.explain.findings import operation_of
@@ -17,7 +18,8 @@ from app.engine.stepwise.point import name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
 
 _SUMS: Final = {"add": (torch.sub, "-"), "sub": (torch.add, "+")}
-_PRODUCTS: Final = ("mul", "truediv", "div", "multiply", "divide")
+_PRODUCTS: Final = operations_with("combines", "product")
+_QUOTIENTS: Final = operations_with("wrong_rules", "unsquared_divisor")
 _EDGES: Final = 40  # of a step's own graph: its inner terms; `kl_divergence` of two Gaussians has some 20
 _FACTORS: Final = ((0.0, "missing_term", "A term is missing"), (-1.0, "sign_of_term", "The sign of one term is wrong"))
 _WHICH: Final = ("first", "second")
@@ -75,10 +77,10 @@ def _through(node: Node, edge: int, by: float) -> VjpRule:
 
 def _operand(node: fx.Node) -> Iterator[Change]:
     """One of the two operands of a sum or a product is not there, neither in the value nor in the derivative."""
-    if name_of(node) not in (*_SUMS, *_PRODUCTS) or len(node.args) != 2:
+    if name_of(node) not in (*_SUMS, *_PRODUCTS, *_QUOTIENTS) or len(node.args) != 2:
         return
     for gone, rest in ((1, node.args[0]), (0, node.args[1])):
-        if not isinstance(rest, fx.Node) or (gone == 0 and name_of(node) not in ("add", "sub", "mul", "multiply")):
+        if not isinstance(rest, fx.Node) or (gone == 0 and name_of(node) in _QUOTIENTS):
             continue
         own = node.args[gone]
         what = f"The {own:g}" if is_number(own) else f"The {_WHICH[gone]} operand"
@@ -97,7 +99,7 @@ def _step(node: fx.Node) -> Iterator[Change]:
     """A step that keeps the shape of its one tensor is not there."""
     if (
         len(node.all_input_nodes) != 1
-        or name_of(node) in (*_SUMS, *_PRODUCTS, "neg")
+        or name_of(node) in (*_SUMS, *_PRODUCTS, *_QUOTIENTS, "neg")
         or node.args[:1] != (node.all_input_nodes[0],)
     ):
         return
