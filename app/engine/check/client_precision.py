@@ -26,7 +26,8 @@ _MOST_DIGITS, _FLOAT32_DIGITS = 9, 6
 # With one or two digits they are no printout that proves anything (0.5, 2, 12): meant as they stand, but for 0.012 and 0.000006, which
 # have so many places after the point that they are the rest of a printout of larger numbers.
 _FEWEST_DIGITS: Final = 3
-_BINARY: Final = 4  # decimals that one number of 5 ** 4 fits that is a whole number of sixteenths, as half precision has them
+# Decimals of all numbers together: of 5 ** 4 with so many one is a whole number of sixteenths, as half precision has them.
+_BINARY: Final = 4
 ZERO_AS_PRINTED: Final = 5.1e-7  # half of the last of six decimals, as people print
 # A decimal of float64's last digit shows in numbers of fewer digits: of a random number that it fits has a chance of twice this times its
 # size in units of the last place, and all numbers together less than `_BY_CHANCE`.
@@ -93,7 +94,7 @@ def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tenso
     if not shown.numel():
         return replace(_of(dtypes, leaves), zeros=not bool((sizes > 0).any()))
     digits, decimals = _significant(shown), _decimals(shown)
-    if digits is None or digits >= _FLOAT32_DIGITS or _are_of_half(decimals, held, ours):
+    if digits is None or digits >= _FLOAT32_DIGITS or _are_of_half(shown, decimals, held, ours):
         # More digits than a person writes, and float32 (or less) holds them all: computed there, sent as plain numbers.
         dtypes |= held
     if digits is not None and digits >= _FLOAT32_DIGITS:
@@ -123,9 +124,10 @@ def _cast_by(node: fx.Node) -> list[torch.dtype]:
     return [dtype for dtype in dtypes if is_differentiable(dtype)]
 
 
-def _are_of_half(decimals: int | None, held: set[torch.dtype], ours: Tensor) -> bool:
+def _are_of_half(shown: Tensor, decimals: int | None, held: set[torch.dtype], ours: Tensor) -> bool:
     """Whether short decimals are numbers of half precision: 4.6875 and 9.375, where the derivative is none of these numbers."""
-    if decimals is None or decimals < _BINARY:
+    fractions = int((shown != shown.round()).sum())
+    if decimals is None or decimals < _FEWEST_DIGITS or decimals * fractions < _BINARY:
         return False
     numbers = (torch.view_as_real(ours.resolve_conj()) if ours.is_complex() else ours).detach().to("cpu", torch.float64)
     return any(not torch.equal(numbers.to(dtype).to(torch.float64), numbers) for dtype in held - {torch.float32})

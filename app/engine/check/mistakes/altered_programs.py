@@ -78,8 +78,8 @@ def _index(node: fx.Node) -> Iterator[Change]:
     """An index, a bound of a slice or a shift that is off by one."""
     if name_of(node) == "getitem":
         for by in (1, -1):
-            yield "off_by_one", "An index is off by one", _with_argument(1, _moved(node.args[1], by))
-            yield "off_by_one", "A slice is off by one", _with_argument(1, _slid(node.args[1], by))
+            yield "off_by_one", "An index is off by one", _with_index(_moved, by)
+            yield "off_by_one", "A slice is off by one", _with_index(_slid, by)
     if name_of(node) in ("roll", "diagonal", "triu", "tril", "select", "narrow"):
         for position, value in enumerate(node.args[1:], start=1):
             if isinstance(value, int) and not isinstance(value, bool):
@@ -174,6 +174,13 @@ _SOURCES: Final = (_eps, _index, _degrees, _base, _reduction, _correction, _orde
 def _with_argument(position: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
     def change(graph: fx.Graph, node: fx.Node) -> None:
         node.args = (*node.args[:position], value, *node.args[position + 1 :])
+
+    return change
+
+
+def _with_index(moved: Callable[[Any, int], Any], by: int) -> Callable[[fx.Graph, fx.Node], None]:
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        node.args = (node.args[0], moved(node.args[1], by))
 
     return change
 
