@@ -64,7 +64,7 @@ def _eps(node: fx.Node) -> Iterator[Change]:
     if name_of(node) in ("add", "sub", "clamp", "clamp_min", "maximum"):
         for position, value in enumerate(node.args):
             if is_number(value) and 0 < abs(value) <= _SMALL:
-                yield "missing_eps", f"The {value:g} is forgotten", _with_argument(position, 0.0)
+                yield "missing_eps", f"The {value:g} is forgotten", with_argument(position, 0.0)
     for key, value in node.kwargs.items():
         if key in ("eps", "min") and is_number(value) and 0 < value <= _SMALL:
             yield "missing_eps", f"The {key} of {value:g} is forgotten", _with_keyword(key, 0.0)
@@ -87,7 +87,7 @@ def _index(node: fx.Node) -> Iterator[Change]:
                     yield (
                         "off_by_one",
                         f"A shift or index of `{operation_of(node)}` is off by one",
-                        _with_argument(position, value + by),
+                        with_argument(position, value + by),
                     )
 
 
@@ -171,7 +171,7 @@ def _detached(node: fx.Node) -> Iterator[Change]:
 _SOURCES: Final = (_eps, _index, _degrees, _base, _reduction, _correction, _order, _transposition, _detached)
 
 
-def _with_argument(position: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
+def with_argument(position: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
     def change(graph: fx.Graph, node: fx.Node) -> None:
         node.args = (*node.args[:position], value, *node.args[position + 1 :])
 

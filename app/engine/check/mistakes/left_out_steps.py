@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.autograd.graph import Node
 
 from app.catalogue.facts import operations_with
-from app.engine.check.mistakes.altered_programs import Change, is_number, programs_that_fit, with_target
+from app.engine.check.mistakes.altered_programs import Change, is_number, programs_that_fit, with_argument, with_target
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import name_of
@@ -103,8 +103,8 @@ def _step(node: fx.Node) -> Iterator[Change]:
         or node.args[:1] != (node.all_input_nodes[0],)
     ):
         return
-    value, given = node.meta.get("val"), node.all_input_nodes[0].meta.get("val")
-    if isinstance(value, Tensor) and isinstance(given, Tensor) and value.shape == given.shape:
+    value, entering = node.meta.get("val"), node.all_input_nodes[0].meta.get("val")
+    if isinstance(value, Tensor) and isinstance(entering, Tensor) and value.shape == entering.shape:
         yield "left_out", f"`{operation_of(node)}` is left out", _replaced_by(0)
 
 
@@ -118,7 +118,7 @@ def _default(node: fx.Node) -> Iterator[Change]:
         if name in node.kwargs and not _is_same(node.kwargs[name], default):
             yield "default_argument", text, _without_keyword(name)
         elif 0 < position < len(node.args) and not _is_same(node.args[position], default):
-            yield "default_argument", text, _with_default(position, default)
+            yield "default_argument", text, with_argument(position, default)
 
 
 def _parameters(node: fx.Node) -> list[tuple[str, Any]]:
@@ -147,12 +147,5 @@ def _negated(graph: fx.Graph, node: fx.Node) -> None:
 def _without_keyword(name: str) -> Callable[[fx.Graph, fx.Node], None]:
     def change(graph: fx.Graph, node: fx.Node) -> None:
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != name}
-
-    return change
-
-
-def _with_default(position: int, default: Any) -> Callable[[fx.Graph, fx.Node], None]:
-    def change(graph: fx.Graph, node: fx.Node) -> None:
-        node.args = (*node.args[:position], default, *node.args[position + 1 :])
 
     return change
