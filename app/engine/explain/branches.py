@@ -65,6 +65,10 @@ def _reason(branch: Branch) -> str:
     margin = _margin(branch.node)
     if margin is None:
         return f"{words}; it flips where the condition does."
+    if margin == 0:
+        return (
+            f"{words}; the two sides are equal, so that the point lies where it flips, and the other branch may have another."
+        )
     return f"{words}; it flips where the two sides are equal, and they are {margin:.6g} apart."
 
 
