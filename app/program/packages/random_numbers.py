@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from app.program.packages.numpy_arrays import is_array
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value, example, is_tensor
@@ -83,8 +84,9 @@ class Stream:
         if name not in _KINDS[self._kind]:
             raise Refusal(f"`{written}` is not in the language.", "Draw with PyTorch (`torch.rand(3)`), or send the numbers.")
         if self._source is None:
-            raise Refusal(f"`{written}` draws other numbers in every run of Python.", "Seed it before: `random.seed(0)`.")
-        if args and is_tensor(args[0]) and name in ("choice", "permutation", "shuffle") and self._kind != "random":
+            how = f"{self._kind}.seed(0)" if self._kind != "np.random.default_rng" else "np.random.default_rng(0)"
+            raise Refusal(f"`{written}` draws other numbers in every run of Python.", f"Seed it before: `{how}`.")
+        if args and is_array(args[0]) and name in ("choice", "permutation", "shuffle") and self._kind != "random":
             drawn = "permutation" if name == "shuffle" else name
             taken = arrays.taken(args[0], self.call(drawn, (example(args[0]).extent(0), *args[1:]), kwargs, arrays))
             return taken if drawn == name else arrays.write(args[0], taken)
@@ -100,7 +102,7 @@ class Stream:
     def _check(self, written: str, options: dict[str, Value]) -> None:
         """Refuses what is no plain value, and what draws more numbers than a list holds, before it does."""
         members: Any = options.get("x", options.get("seq", options.get("population")))
-        if written.endswith("shuffle") and not isinstance(members, list):
+        if is_tensor(members) or (written.endswith("shuffle") and not isinstance(members, list)):
             raise Refusal(f"`{written}` is for lists here, not {named(members)}.", "Make one: `order = list(range(n))`.")
         of_members = self._kind == "random" and written.rpartition(".")[2] in _OF_MEMBERS
         static.plain([value for value in options.values() if not of_members or value is not members])

@@ -90,7 +90,7 @@ def computed(function: Callable[..., Any], *values: Any, what: str) -> Any:
         ) from error
     except (TypeError, ValueError, LookupError) as error:
         raise Refusal(
-            f"{what} does not work on {', '.join(named(v) for v in values)}: {str(error)[:100]}.",
+            f"{what} does not work on {', '.join(named(v) for v in values) or 'these values'}: {str(error)[:100]}.",
             raises=type(error).__name__,
             arguments=error.args if isinstance(error, ValueError) else None,
         ) from error
