@@ -22,6 +22,12 @@ PROGRAMS = [
     "y = torch.zeros(3)\ny[0] = x[0]\ny[1] = y[0] * x[1]\ny[2] = y[1] * x[2]\ny.sum()",
     "y = torch.zeros(3)\ny[0] = x[0]\ny[1] = y[0].clone() * x[1]\ny.sum()",
     "y = x.view(1, 3).expand(2, 3).clone()\nz = y @ y.T\ny[0] = 0\nz.sum()",
+    "y = x.clone()\ny[1:] *= x[:-1]\ny[0] **= 3\ny[:] /= x\n(y * y).sum()",
+    "y = x.clone()\nv = y[1:]\ny[None] *= x\ny[1:][1:] *= y[0].clone()\n(v * v).sum()",
+    "y = x * 2\ny[0] *= y[1]\ny.sum()",
+    "a = x.clone()\nheld = [a, a]\nheld[0] *= x\nheld[1] += 1\n(a * x).sum()",
+    "a = x.clone()\nheld = {'k': a}\nheld['k'] -= 0.1 * x**2\n(a * a).sum()",
+    "y = x.clone()\ny[[0, 2]] *= x[:2]\ny[x > 1] *= 3\n(y * y).sum()",
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from app.program.interpreting.state import DependentError
 from app.program.library import inplace, vocabulary
 from app.program.library.containers import is_key
 from app.program.reading.source import RaisedError, Refusal
-from app.program.semantics import static
+from app.program.semantics import aliases, static
 from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.sets import Distinct
@@ -149,8 +149,6 @@ class Runner(Blocks):
             value = reader.operate(statement, symbol, left, right)
             if not is_tensor(left) or symbol == "@":
                 return value
-            if isinstance(target, ast.Subscript) and is_tensor(owner):
-                return inplace.fitted(reader.emitter(statement), left, value, symbol)
             return inplace.write(reader.trace, reader.emitter(statement), left, value, symbol)
 
         value = reader.located(statement, changed)
@@ -164,7 +162,11 @@ class Runner(Blocks):
             left.replace(value)
             value = left
         if isinstance(target, ast.Subscript):
-            if value is not left or not isinstance(owner, Instance) or isinstance(owner.kind, ClassValue):
+            # The write has been where a view was written into, and where an object of the language's own answers by itself.
+            is_written = aliases.is_view(left, owner) or (
+                isinstance(owner, Instance) and not isinstance(owner.kind, ClassValue)
+            )
+            if value is not left or not is_written:
                 reader.assign_item(target, owner, index, value)
         elif value is not left:
             reader.assign(target, value)

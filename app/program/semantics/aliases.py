@@ -87,6 +87,11 @@ def cell_of(node: fx.Node) -> Cell:
     return cell
 
 
+def is_view(part: Any, whole: Any) -> bool:
+    """Whether both are tensors that show one memory."""
+    return isinstance(part, fx.Node) and isinstance(whole, fx.Node) and cell_of(part).root is cell_of(whole).root
+
+
 def without_unseen_writes(
     target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], copy: Callable[[fx.Node], fx.Node]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
