@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
+from app.catalogue.better.products import cumprod, prod
 from app.catalogue.better.running_sums import logcumsumexp
 from app.catalogue.better.ties import clamp, fmax, fmin, prelu
 from app.catalogue.better.tracked import is_batched, is_differentiated, is_nested_forward, with_value
@@ -271,7 +272,7 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "fmax": fmax, "fmin": fmin, "nn.functional.prelu": prelu,
     "scatter": scatter, "index_copy": index_copy, "put": put, "index_put": index_put,
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
-    "logcumsumexp": logcumsumexp,
+    "logcumsumexp": logcumsumexp, "cumprod": cumprod, "prod": prod,
 }  # fmt: skip
 
 # The formula of the derivative, in the words of PyTorch's own; X^H is the conjugate transpose.
@@ -295,6 +296,8 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     triangular_solve: "input: solve with A^H; A: -that @ solution^H by its triangle",
     erfcx: "(2 * x * erfcx(x) - 2 / sqrt(pi)) * grad",
     log_ndtr: "grad * exp(-x ** 2 / 2) / (sqrt(2 * pi) * ndtr(x))",
+    cumprod: "sum over i >= j of grad[i] * product of input[k] over k <= i, k != j",
+    prod: "grad * product of input[k] over k != j",
     logcumsumexp: "sum over i >= j of grad[i] * exp(input[j] - result[i])",
     matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
     _matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
