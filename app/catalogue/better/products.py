@@ -33,10 +33,8 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, dtype: to
         return torch.prod(input, dtype=dtype) if dim is None else torch.prod(input, dim, keepdim, dtype=dtype)
     if dim is None:
         x, dim, keepdim = x.reshape(-1), 0, False
-    if is_nested_forward():
-        products = cumprod(x, dim).narrow(dim, x.shape[dim] - 1, 1)
-    else:
-        products = _Prod.apply(x, dim)  # type: ignore[no-untyped-call]
+    last = x.shape[dim] - 1
+    products: Tensor = cumprod(x, dim).narrow(dim, last, 1) if is_nested_forward() else _Prod.apply(x, dim)  # type: ignore[no-untyped-call]
     return products if keepdim else products.squeeze(dim)
 
 
