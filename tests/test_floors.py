@@ -89,7 +89,10 @@ ROAD_IN_POOL: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 TORCH_ROOMS: Final = frozenset({"engine", "program", "road"})
 TORCH_MODULES: Final = frozenset(
     {"app.catalogue.better_rules", "app.catalogue.call", "app.catalogue.operator_mode"}
-    | {f"app.catalogue.better.{name}" for name in ("mixed_powers", "overwriting", "running_sums", "ties", "tracked")}
+    | {
+        f"app.catalogue.better.{name}"
+        for name in ("mixed_powers", "overwriting", "running_products", "running_sums", "ties", "tracked")
+    }
     | {f"app.catalogue.kernels.{name}" for name in ("checks", "cuda_checks", "guard")}
 )
 TORCH_LAZY: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
-from app.catalogue.better.products import cumprod, prod
+from app.catalogue.better.running_products import cumprod, prod
 from app.catalogue.better.running_sums import logcumsumexp
 from app.catalogue.better.ties import clamp, fmax, fmin, prelu
 from app.catalogue.better.tracked import is_batched, is_differentiated, is_nested_forward, with_value

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, jacrev, vmap
 
-from app.catalogue.better.products import cumprod, prod
+from app.catalogue.better.running_products import cumprod, prod
 from tests.engine.asking import arrays, ask
 
 # Forward mode compiles decompositions by it.
