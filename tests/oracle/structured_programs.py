@@ -36,7 +36,8 @@ MOVING: Final = (
     "nn.functional.embedding(torch.tensor([{any}]), {a}[:, None])[:, 0]", "torch.linalg.solve(torch.eye({n}) * 2 + 0.01, {a})",
 )  # fmt: skip
 WRITING: Final = (
-    "{y} = {a}.clone()\n{y}[::2] *= 3", "{y} = {a}.clone()\n{y}[1:] += {a}[:-1]", "{y} = {a}.clone()\n{y}.mul_({b})",
+    "{y} = {a}.clone()\n{y}[::2] *= 3", "{y} = {a}.clone()\n{y}[1:] *= {a}[:-1]", "{y} = [{a}.clone()] * 2\n{y}[0] *= {b}\n{y} = {y}[1]",
+    "{y} = {a}.clone()\n{y}[1:] += {a}[:-1]", "{y} = {a}.clone()\n{y}.mul_({b})",
     "{y} = {a}.clone()\nfor i in range(1, {n}):\n    {y}[i] = {y}[i] + 0.5 * {y}[i - 1]", "{y} = {a}.clone()\n{y}[{y} > 0] = 0.5",
     "{y} = torch.zeros({n})\n{y}[:2] = {a}[:2]\n{y}[2:] = {b}[2:]", "{y} = {a}.clone()\nv = {y}.view(2, -1)\nv[0] *= 2",
     "if {a}.sum() > 0:\n    {y} = {a}\nelse:\n    {y} = {a}.flip(0)", "{y} = {a}.clone()\n{y}[{y}.argmax()] = {b}[0]",
