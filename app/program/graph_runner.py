@@ -7,7 +7,6 @@ time included; where steps are looked at one by one, as in app/engine/stepwise, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
@@ -103,9 +102,15 @@ class GraphRunner:
         """The calls that are run."""
         return frozenset(self._positions)
 
+    def _twin(self) -> GraphRunner:
+        """Another of the same calls: `copy.copy` takes six times as long, 6 µs."""
+        twin = object.__new__(GraphRunner)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
     def with_arguments(self, arguments: Mapping[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]]) -> GraphRunner:
         """The same calls, those of some nodes with other arguments."""
-        runner = copy.copy(self)
+        runner = self._twin()
         blank, program = self._blank.copy(), list(self._program)
         for node, (args, kwargs) in arguments.items():
             if node not in self._positions:
@@ -124,7 +129,7 @@ class GraphRunner:
 
     def watching(self, nodes: Sequence[fx.Node]) -> GraphRunner:
         """The same calls; what these nodes give, inputs and steps that are run, comes behind the outputs."""
-        runner = copy.copy(self)
+        runner = self._twin()
         watched = tuple([self._registers[node] for node in nodes])
         runner._outputs = self._outputs + watched
         runner._program = tuple(
@@ -137,7 +142,7 @@ class GraphRunner:
 
     def shown_to(self, look: Callable[[Step | None, Any, Any], None]) -> GraphRunner:
         """The same calls; each step, its arguments and what it gives are shown to `look` before the next."""
-        runner = copy.copy(self)
+        runner = self._twin()
         runner._look = look
         return runner
 
@@ -151,7 +156,7 @@ class GraphRunner:
             handed_on: what the turn takes of the one before it → what it leaves in the place of it.
             rows: of that turn and each after it, its calls that take the row of its number, `x[t]`.
         """
-        runner = copy.copy(self)
+        runner = self._twin()
         blank = self._blank.copy()
         positions = [self._positions[node] for node in turn if node in self._positions]
         start = min(positions, default=0)

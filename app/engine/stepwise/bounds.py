@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -96,8 +96,20 @@ class BoundedStep(NamedTuple):
         return test(self.node, as_read(self.node, results[self.matrix]), results[self.node], self.passed)
 
 
-def bounded_steps(function: Function, graph: fx.Graph, wrt: Collection[str]) -> list[BoundedStep] | None:
-    """The steps of a graph of `function` that may be noted beside derivatives by `wrt`; None where one of them has no bound."""
+def bounded_steps(function: Function, graph: fx.Graph, wrt: Sequence[str]) -> list[BoundedStep] | None:
+    """The steps of a graph of `function` that may be noted beside derivatives by `wrt`; None where one of them has no bound.
+
+    Kept with the graph: each new shape asks for them.
+    """
+    meta = next(reversed(graph.nodes)).meta
+    known = meta.get("bounded_steps")
+    if known is None or known[0] is not graph or known[1] != wrt:  # what stands there was copied from another graph
+        meta["bounded_steps"] = known = graph, wrt, _bounded_steps(function, graph, wrt)
+    steps: list[BoundedStep] | None = known[2]
+    return steps
+
+
+def _bounded_steps(function: Function, graph: fx.Graph, wrt: Sequence[str]) -> list[BoundedStep] | None:
     degenerate = {short(name) for name in function.operations()} & values("degenerate").keys()
     noted = degenerate | can_be_ill_conditioned(function)
     if not noted:
@@ -105,9 +117,8 @@ def bounded_steps(function: Function, graph: fx.Graph, wrt: Collection[str]) -> 
     if not noted <= BOUNDS.keys():
         return None
     nodes, passed = steps_with_test(BOUNDS, function, wrt, graph=graph)
-    steps = [
-        (node, first_argument(node)) for node in nodes if node.target is not operator.getitem
-    ]  # of a result with several members
+    whole = [node for node in nodes if node.target is not operator.getitem]  # not a member of a result
+    steps = [(node, first_argument(node)) for node in whole]
     if not all(isinstance(matrix, fx.Node) for _, matrix in steps):
         return None
     return [BoundedStep(node, matrix, passed) for node, matrix in steps]

@@ -13,7 +13,7 @@ import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from torch import Tensor, fx
 
@@ -37,17 +37,19 @@ class _Reading:
     is_open = False
     has_sizes = False
     computed = 0
+    # By function and operands: what came of them, and the operands, so that their ids stay theirs.
+    known: ClassVar[dict[Any, tuple[Any, tuple[Any, ...]]]] = {}
 
 
 @contextmanager
 def unsettled() -> Iterator[Callable[[], bool]]:
     """While a program is read: sizes are settled where they decide; gives whether there were any. Elsewhere they are plain numbers."""
-    before = _Reading.is_open, _Reading.has_sizes, _Reading.computed
-    _Reading.is_open, _Reading.has_sizes, _Reading.computed = True, False, 0
+    before = _Reading.is_open, _Reading.has_sizes, _Reading.computed, _Reading.known
+    _Reading.is_open, _Reading.has_sizes, _Reading.computed, _Reading.known = True, False, 0, {}
     try:
         yield lambda: _Reading.has_sizes
     finally:
-        _Reading.is_open, _Reading.has_sizes, _Reading.computed = before
+        _Reading.is_open, _Reading.has_sizes, _Reading.computed, _Reading.known = before
 
 
 def is_size(value: object) -> bool:
@@ -248,7 +250,20 @@ def _of_node(question: Callable[[Tensor], int], node: fx.Node) -> Any:
 
 
 def computed(function: Callable[..., Any], *operands: Any) -> Any:
-    """`function(*operands)` of numbers, of which some are sizes: a size where that is an `int` or a `float`, else settled."""
+    """`function(*operands)` of numbers, of which some are sizes: a size where that is an `int` or a `float`, else settled.
+
+    Of the same operands it is the same: what a text asks again for each of its calls is one question.
+    """
+    key = function, *[id(operand) if type(operand) is Size else _exactly(operand) for operand in operands]
+    if key in _Reading.known:
+        return _Reading.known[key][0]
+    result = _computed(function, operands)
+    if _Reading.is_open:
+        _Reading.known[key] = result, operands
+    return result
+
+
+def _computed(function: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
     value = function(*[operand.value if type(operand) is Size else operand for operand in operands])
     is_long = type(value) is int and value.bit_length() > _BITS
     if is_long or _history(operands) > _HISTORY or _Reading.computed >= _NUMBERS_OF_A_READING:
