@@ -77,6 +77,7 @@ BY_OPERATION: dict[str, str] = {
     "app.engine.joint.operators": "ATen operators that a recording may hold",
     "app.engine.planning": "costs and sizes by ATen operator, and functions of PyTorch that the catalogue has not all",
     "app.engine.precision.exact_arithmetic": "rules by ATen operator",
+    "app.engine.precision.patterns": "calls of a whole tensor, as its patterns write them",
     "app.engine.precision.random_rounding": "ATen operators that round nothing",
     "app.engine.sparsity": "rules by ATen operator",
     "app.engine.check.mistakes.scale_factors": "of the facts those that one hypothesis leaves out",

@@ -180,12 +180,11 @@ def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int
     """
     copies = max((demand.copies for demand in demands.values()), default=0) if sizes.differentiable else 0
     looks = [demand.looks(sizes) for demand in demands.values()]
-    of_inputs, of_largest = (
-        max(counts) if sizes.differentiable else min(max(counts), 1) for counts in zip(*looks, strict=True)
-    )
+    most = max(of_inputs for of_inputs, _ in looks), max(of_largest for _, of_largest in looks)
+    of_inputs, of_largest = most if sizes.differentiable else (min(most[0], 1), min(most[1], 1))
     if not of_largest:
         return 0
-    wide = max(WIDENING.get(result.dtype, 1) for result in (*sizes.wrt, *sizes.outputs))
+    wide: int = max(WIDENING.get(result.dtype, 1) for result in (*sizes.wrt, *sizes.outputs))
     largest = max(one.largest_bytes, sizes.differentiable_bytes, sizes.wrt_bytes)
     return wide * (copies * one.bytes + of_largest * largest + of_inputs * sizes.wrt_bytes) + one.wide_scratch_bytes
 
