@@ -452,7 +452,7 @@ FUNCTIONS: Final[dict[str, Derivation]] = {
     "trapezoids": Derivation("trapezoid(v ** 2, dx=0.1)", {"v": V}, "v",
         lambda v: 0.2 * v * torch.tensor([0.5, 1, 1, 1, 0.5], dtype=v.dtype), {
         "ends": (lambda v: 0.2 * v, "?"),
-        "dx": (lambda v: 2 * v * torch.tensor([0.5, 1, 1, 1, 0.5], dtype=v.dtype), "constant_factor"),
+        "dx": (lambda v: 2 * v * torch.tensor([0.5, 1, 1, 1, 0.5], dtype=v.dtype), "default_argument"),
     }),
     "polynomial": Derivation("(1 + v * (2 + v * (-3 + v * 4))).sum()", {"v": V}, "v", _poly, {
         "last": (lambda v: 2 - 6 * v + 4 * v**2, "sign_of_term"),

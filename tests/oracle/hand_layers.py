@@ -397,9 +397,9 @@ LAYERS: Final[dict[str, Derivation]] = {
         "sum over rows": (lambda x, c: soft(x, 0) * (c - (soft(x, 0) * c).sum(1, keepdim=True)), "?"),
     }),
     "masked softmax": Derivation("(softmax(x.masked_fill(c > 0.5, float('-inf')), 1) * x).sum()", {"x": X, "c": C}, "x",
-        lambda x, c: (lambda p: p * (x - (p * x).sum(1, keepdim=True)) + p)(soft(x.masked_fill(c > 0.5, -1e9), 1)), {
+        lambda x, c: (lambda p: p * (x - (p * x).sum(1, keepdim=True)) + p)(soft(x.masked_fill(c > 0.5, -6e4), 1)), {
         "no mask": (lambda x, c: (lambda p: p * (x - (p * x).sum(1, keepdim=True)) + p)(soft(x, 1)), "?"),
-        "direct": (lambda x, c: (lambda p: p * (x - (p * x).sum(1, keepdim=True)))(soft(x.masked_fill(c > 0.5, -1e9), 1)), "missing_term"),
-        "softmax": (lambda x, c: soft(x.masked_fill(c > 0.5, -1e9), 1), "missing_term"),
+        "direct": (lambda x, c: (lambda p: p * (x - (p * x).sum(1, keepdim=True)))(soft(x.masked_fill(c > 0.5, -6e4), 1)), "missing_term"),
+        "softmax": (lambda x, c: soft(x.masked_fill(c > 0.5, -6e4), 1), "missing_term"),
     }),
 }  # fmt: skip

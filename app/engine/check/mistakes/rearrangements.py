@@ -225,7 +225,8 @@ def by_a_value(case: Case) -> Iterator[Claim]:
     for what, value in [*known, ("in every element", torch.ones_like(case.ours))]:
         c = _multiple(value, apart)
         is_number = not _varies(value)
-        if not c or is_number != (what == "in every element") or case.factor(value, case.ours) is not None:
+        is_ours = case.same(value, case.ours) or case.factor(value, case.ours) is not None  # a factor says it
+        if not c or is_ours or is_number != (what == "in every element"):
             continue
         if (is_number or case.elements(value) >= _ELEMENTS) and case.fits(case.ours + c * value):
             size = f"{abs(c):.6g} " if is_number else "" if abs(abs(c) - 1) <= case.relative else f"{abs(c):.6g} times "
