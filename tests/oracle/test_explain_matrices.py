@@ -39,6 +39,37 @@ CASES: dict[str, tuple[str, Any, str, list[list[int]] | None, str]] = {
 }  # fmt: skip
 
 
+# Singular, with a last pivot that is 0 on some processors and 1e-17 on others: the verdict is the same.
+ROUNDED = ([[1.0, 1.0], [1.0, 1.0]], [[0.1, 0.2], [0.3, 0.6]], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+DIVIDING = ("linalg.qr(x)[1]", "linalg.lu(x)[2]", "linalg.inv_ex(x)[0]", "logdet(x)", "linalg.pinv(x)", "linalg.cond(x)")
+
+
+@pytest.mark.parametrize("text", DIVIDING)
+def test_rounding_does_not_decide_whether_a_matrix_is_singular(text: str) -> None:
+    for x in ROUNDED:
+        entry = explained(text, x=x)["inputs"]["x"]
+        assert entry["verdict"] == "singular", (x, entry)
+        assert "cannot tell" not in str(entry)
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        ("linalg.inv(x)", [[0.1, 0.2], [0.3, 0.6]]),
+        ("linalg.solve(B=eye(2), A=x)", [[0.1, 0.2], [0.3, 0.6]]),
+        ("linalg.cholesky_ex(x)[0]", [[0.1, 0.3], [0.3, 0.9]]),
+    ],
+)
+def test_what_inverts_a_matrix_that_is_singular_to_rounding(text: str, x: Any) -> None:
+    entry = explained(text, x=x)["inputs"]["x"]
+    assert (entry["verdict"], "singular here" in entry["because"]["reason"]) == ("singular", True)
+
+
+def test_a_singular_matrix_that_no_derivative_passes_is_not_said() -> None:
+    assert explained("x.sum() + linalg.qr(x)[1].detach().sum()", x=RANK_1)["inputs"]["x"]["verdict"] == "differentiable"
+    assert explained("linalg.inv(x)", x=[[1.0, 0.0], [0.0, 1e-20]])["inputs"]["x"]["verdict"] == "differentiable"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_matrices(case: str) -> None:
     text, x, verdict, elements, word = CASES[case]

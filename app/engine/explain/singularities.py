@@ -12,6 +12,7 @@ from app.catalogue.facts import operations_with, sentence, values
 from app.engine.explain.evidence import Evidence, weights
 from app.engine.explain.expression_text import called
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of, shown
+from app.engine.stepwise.conditioning import is_singular, matrix_of
 from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value, is_written
 from app.engine.stepwise.one_sided import FINE, Marks, displaced, random_direction
@@ -21,6 +22,8 @@ from app.engine.tensors import is_differentiable
 
 # Of a jump, what an element's rounding changes the outputs by: the nearest look from both sides is some 5000 roundings apart.
 _STEEP: Final = 1e-3
+
+_SINGULAR: Final = "The matrix is singular here, to rounding: there is no derivative, and the numbers are rounding."
 
 _POLE: Final = 8.0  # times what the outputs are apart so far away; chosen, 1e6 and more at the poles that were looked at
 
@@ -78,6 +81,27 @@ def _is_computed_of(trace: StepTrace, undefined: Collection[Ref], name: str) -> 
     if broken is None or (is_written(trace, broken[0]) and not bool(torch.isnan(trace.values[broken[1]]).any())):
         return False
     return any(name in trace.live[parent] for parent in broken[0].parents)
+
+
+def singular_matrix(evidence: Evidence, name: str, refs: Collection[Ref]) -> Finding | None:
+    """A step between the input and `refs` whose matrix rounding alone tells from one that it has no derivative at: its numbers mean nothing.
+
+    An exact zero of a factorisation is 1e-17 on another machine.
+    """
+    trace = evidence.trace
+    needed = needed_for(trace, refs)
+    for record in trace.records:
+        if needed.isdisjoint(record.refs()) or not any(name in trace.live[parent] for parent in record.parents):
+            continue
+        source = matrix_of(record.node)
+        matrix = next(
+            (i for (node, _), i in zip(record.parents, record.inputs, strict=True) if node is source), record.inputs[0]
+        )
+        if is_degenerate(record.node, matrix.detach(), [o.detach() for o in record.outputs]):
+            return at_step(trace, record, "singular", sentence(values("degenerate")[name_of(record.node)]), "singular", name)
+        if is_singular(record.node, matrix.detach()):
+            return at_step(trace, record, "singular", _SINGULAR, "singular", name)
+    return None
 
 
 def singular_output(evidence: Evidence, ref: Ref) -> Iterator[Finding]:

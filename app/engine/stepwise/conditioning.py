@@ -12,8 +12,9 @@ from torch import Tensor, fx
 
 from app.catalogue.facts import values
 from app.engine.stepwise.degenerate_points import MatrixTest, first_argument, measured_steps
-from app.engine.stepwise.point import name_of, names_called
-from app.engine.stepwise.read_triangles import FACTORISING, distributions, hermitian
+from app.engine.stepwise.point import all_finite, name_of, names_called
+from app.engine.stepwise.read_triangles import FACTORISING, as_read, distributions, hermitian
+from app.engine.tensors import is_differentiable
 from app.program.function import Function
 
 # Rounds of the power method for a norm: a lower estimate, of normal matrices of up to 200 rows within a tenth (measured), so that no
@@ -43,7 +44,20 @@ def ill_conditioned_steps(
     through an inverse is off by up to κ·eps of itself (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., chapters 7, 9,
     10 and 14; measured beside mpmath, matrices scaled by 1e9 across rows and columns: by 0.01 to 10 times as much).
     """
-    return [step for step in measured_steps(_tests(), function, leaves, seed, batched, wrt, outputs, _matrix_of) if step[1] > 0]
+    tests = {name: _finite(test) for name, test in _tests().items()}  # of exactly singular ones PyTorch has its own words
+    return [step for step in measured_steps(tests, function, leaves, seed, batched, wrt, outputs, matrix_of) if step[1] > 0]
+
+
+def is_singular(node: fx.Node, matrix: Tensor) -> bool:
+    """Whether no digit is left of a derivative of the step `node` that divides by the smallest number of its matrix: κ·n·eps > 1."""
+    test = _tests().get(name_of(node))
+    if test not in _DIVIDING or matrix.ndim < 2 or not matrix.numel() or not is_differentiable(matrix.dtype):
+        return False
+    if not all_finite(matrix):
+        return False
+    with torch.no_grad():
+        condition = test(node, as_read(node, matrix), None, ()).max()
+        return float(condition) * matrix.shape[-1] * torch.finfo(matrix.dtype).eps > 1
 
 
 def can_be_ill_conditioned(function: Function) -> frozenset[str]:
@@ -53,11 +67,11 @@ def can_be_ill_conditioned(function: Function) -> frozenset[str]:
     return frozenset(
         name_of(node)
         for node in function.pattern.nodes
-        if node.op == "call_function" and name_of(node) in _tests() and _matrix_of(node) is not None
+        if node.op == "call_function" and name_of(node) in _tests() and matrix_of(node) is not None
     )
 
 
-def _matrix_of(node: fx.Node) -> fx.Node | None:
+def matrix_of(node: fx.Node) -> fx.Node | None:
     """Where the matrix of a step comes from; None where it has none that is inverted or factorised."""
     name = name_of(node)
     if name in _ASKING:
@@ -195,11 +209,13 @@ def _of_cofactors(node: fx.Node, matrix: Tensor, result: Any, passed: Collection
 
 
 def _if_bad(condition: Tensor, matrix: Tensor) -> Tensor:
-    """κ where it eats more than half of the digits, else 0; of an exactly singular matrix too, where PyTorch has its own words."""
-    is_bad = (condition * torch.finfo(matrix.dtype).eps ** 0.5 > 1) & torch.isfinite(condition)
-    return torch.where(is_bad, condition, 0)
+    """κ where it eats more than half of the digits, else 0; infinity where a pivot is exactly zero, which on another machine is 1e-17."""
+    is_bad = ~(condition * torch.finfo(matrix.dtype).eps ** 0.5 <= 1)
+    return torch.where(is_bad, condition.nan_to_num(torch.inf, torch.inf), 0)
 
 
+# Those of what has no derivative at a singular matrix: of the others a determinant has one, and what is degenerate says so itself.
+_DIVIDING: Final = (_of_inverse, _of_symmetric, _of_factor, _of_distribution)
 # The value of the fact `conditioned` → how κ is measured.
 _TESTS: Final[Mapping[str, MatrixTest]] = {
     "inverse": _of_inverse,
@@ -209,6 +225,10 @@ _TESTS: Final[Mapping[str, MatrixTest]] = {
     "pseudoinverse": _of_pseudoinverse,
     "cofactors": _of_cofactors,
 }
+
+
+def _finite(test: MatrixTest) -> MatrixTest:
+    return lambda *step: test(*step).nan_to_num(posinf=0.0)
 
 
 @cache

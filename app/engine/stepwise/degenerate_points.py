@@ -100,8 +100,10 @@ def is_degenerate(node: fx.Node, matrix: Tensor, outputs: Sequence[Tensor]) -> b
     test = TESTS.get(name_of(node))
     if test is None or not matrix.numel() or not is_differentiable(matrix.dtype):
         return False
+    passed = _passed(node.graph)
     with torch.no_grad():
-        return bool(test(node, as_read(node, matrix), outputs if len(outputs) > 1 else outputs[0], _passed(node.graph)).any())
+        result = outputs if len(outputs) > 1 else outputs[0]
+        return node in passed and bool(test(node, as_read(node, matrix), result, passed).any())
 
 
 def _chosen(names: Sequence[str], some: Collection[str] | None) -> list[int] | None:
@@ -145,7 +147,10 @@ def _is_less(smallest: Tensor, largest: Tensor, matrix: Tensor) -> Tensor:
 
 def _has_dependent_columns(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     pivots = result[1].diagonal(dim1=-2, dim2=-1).abs()
-    return _is_less(pivots.amin(-1), pivots.amax(-1), matrix)
+    size = torch.linalg.vector_norm(
+        result[1][..., : pivots.shape[-1]], dim=(-2, -1)
+    )  # the largest pivot may be far less: [[0.1, 1], …]
+    return _is_less(pivots.amin(-1), size, matrix)
 
 
 def _has_zero_pivot(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
@@ -180,8 +185,11 @@ def _has_repeated_eigenvalues(node: fx.Node, matrix: Tensor, result: Any, passed
 
 
 def _has_repeated_singular_values(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
-    sizes = result[1]
-    return (_repeats(sizes, matrix) | _is_less(sizes[..., -1], sizes[..., 0], matrix)) & _uses(node, passed, 0, 2)
+    """Or one that vanishes: its left and right vectors are then determined up to a sign each, where they are as many as they have numbers."""
+    sizes, (rows, columns) = result[1], matrix.shape[-2:]
+    left, right = (_uses(node, passed, member) for member in (0, 2))
+    free = (left and right) or (left and rows > columns) or (right and columns > rows)
+    return (_repeats(sizes, matrix) & (left or right)) | (_is_less(sizes[..., -1], sizes[..., 0], matrix) & free)
 
 
 def _has_lower_rank_than_asked(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:

@@ -7,14 +7,14 @@ not confirmed at once; for inputs of many elements five for each of two random l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import Tensor, fx
 
-from app.catalogue.facts import operations_with, sentence, values
+from app.catalogue.facts import operations_with
 from app.engine.explain.differences.hook_effects import is_hook, of_hook
 from app.engine.explain.differences.inner_sides import at_ends, from_inside, inner_side
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
@@ -23,9 +23,8 @@ from app.engine.explain.differences.purposes import by_convention, said_of_conve
 from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import LARGE, Evidence, weights, weights_of
-from app.engine.explain.findings import Finding, at_step, instead_of, operation_of
-from app.engine.explain.singularities import seen_at
-from app.engine.stepwise.degenerate_points import is_degenerate
+from app.engine.explain.findings import Finding, instead_of, operation_of
+from app.engine.explain.singularities import seen_at, singular_matrix
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
 from app.engine.stepwise.point import REFUSALS, Ref, name_of
@@ -58,8 +57,13 @@ def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) ->
     leaf = trace.values[trace.leaves[name]]
     if not evidence.directions or not refs or not leaf.numel():
         return list(findings)
+    if (matrix := singular_matrix(evidence, name, refs)) is not None:
+        others = [finding for finding in findings if finding.node is not matrix.node or finding.verdict == "singular"]
+        findings = others if any(finding.node is matrix.node for finding in others) else [matrix, *others]
     if (special := by_convention(evidence, name)) is not None:
         return [*findings, *said_of_convention(Lines(evidence, refs), name, special)]
+    if matrix is not None:
+        return findings
     if not findings and (flat := _constant(evidence, name, refs)) is not None:
         return [flat]
     lines = Lines(evidence, refs)
@@ -69,27 +73,7 @@ def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) ->
         known |= True if finding.mask is None else finding.mask
     findings = [with_own_derivative(lines, name, _on_its_own_elements(lines, name, finding)) for finding in findings]
     blamed = {finding.node for finding in findings}
-    return [*findings, *_of_factors(evidence, name, _looked_at(lines, name, known | ~torch.isfinite(leaf), blamed))]
-
-
-def _of_factors(evidence: Evidence, name: str, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Where differences cannot tell because a factorisation has no derivative here, that is said instead."""
-    trace = evidence.trace
-    for finding in findings:
-        record = None
-        if finding.reason == _UNKNOWN:
-            record = next(
-                (r for r in trace.records if any(name in trace.live[p] for p in r.parents) and _is_degenerate(r)), None
-            )
-        if record is None:
-            yield finding
-        else:
-            reason = sentence(values("degenerate")[name_of(record.node)])
-            yield at_step(trace, record, "singular", reason, "singular", name)
-
-
-def _is_degenerate(record: StepRecord) -> bool:
-    return bool(record.inputs) and is_degenerate(record.node, record.inputs[0].detach(), [o.detach() for o in record.outputs])
+    return [*findings, *_looked_at(lines, name, known | ~torch.isfinite(leaf), blamed)]
 
 
 def _on_its_own_elements(lines: Lines, name: str, finding: Finding) -> Finding:
