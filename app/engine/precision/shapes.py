@@ -11,12 +11,13 @@ from app.engine.stepwise.point import argument_of, name_of
 
 
 def is_call(node: Any, *names: str) -> bool:
-    return isinstance(node, fx.Node) and node.op == "call_function" and name_of(node) in names
+    """Whether it calls one of these with an argument by its place: one by its name (`sum(input=x)`) is not looked for."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and bool(node.args) and name_of(node) in names
 
 
 def call(node: Any, name: str) -> Any:
     """The argument of `name(argument)`; None where `node` is something else."""
-    return node.args[0] if is_call(node, name) and node.args else None
+    return node.args[0] if is_call(node, name) else None
 
 
 def number(value: Any) -> float | None:

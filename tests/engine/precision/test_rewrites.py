@@ -70,8 +70,18 @@ def test_a_formula_is_equal_to_what_it_replaces(text: str) -> None:
         ("x ** 2 - y ** 2 → x", "x * x - square(y)", True),
         ("sum(x ** 2) ** 0.5 → x", "(x ** 2).sum(0, keepdim=True).sqrt()", False),
         ("var(x) → x", "var(x, 0)", False),
+        ("sum(x ** 2) ** 0.5 → x", "sum(input=x ** 2).sqrt()", False),  # by its name it is not looked for
     ],
 )  # fmt: skip
 def test_a_pattern_fits_in_whichever_way_it_is_written(pattern: str, text: str, fits: bool) -> None:
     function = built(text, _inputs(text, POINTS[0]))
     assert (Formula(pattern).of([node for node in function.graph.nodes if node.op == "call_function"][-1]) is not None) == fits
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["log(softmax(input=x, dim=0))", "log(prod(input=x))", "log(mean(input=exp(x)))", "mean(input=x ** 2) - mean(input=x) ** 2",
+     "exp(x) / sum(input=exp(x))", "log(sum(input=exp(x)))", "1 - dot(input=x, tensor=x) / (x.norm() * x.norm())"],
+)  # fmt: skip
+def test_arguments_by_their_names_are_no_trouble(text: str) -> None:
+    assert rewrites(built(text, _inputs("x", POINTS[0])).graph) is not None
