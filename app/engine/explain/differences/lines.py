@@ -251,10 +251,6 @@ def _tends_to_zero(rise: Callable[[float], float], noise: float, steps: Sequence
     return True
 
 
-def _real(number: Tensor) -> float:
-    return float(number.real if number.is_complex() else number)
-
-
 def _power_of_two(size: float) -> float:
     return 2.0 ** max(-1022, min(1000, math.floor(math.log2(size)))) if 0 < size < math.inf else 1.0
 
