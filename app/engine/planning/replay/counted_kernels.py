@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from app.engine.planning.bounded_counter import BoundedCounter
 from app.engine.planning.cost import CallFacts, call_facts
-from app.engine.planning.replay.geometries import Geometry, geometries, geometry, on_zeros, row_major, stand_as_one
+from app.engine.planning.replay.geometries import (
+    Geometry,
+    geometries,
+    geometry,
+    on_zeros,
+    row_major,
+    row_major_strides,
+    stand_as_one,
+)
 
 # Counts a step: (counter, its arguments with geometries in the place of tensors, its keywords) → the geometry of its result, of several
 # their tuple; or NotImplemented, before anything is counted, where a mode has to look on. Raises UnboundedError before it counts much.
@@ -56,7 +64,8 @@ def pointwise(func: Any, dtype: torch.dtype) -> Direct:
 def _together(values: list[Geometry], dtype: torch.dtype) -> Geometry | None:
     """What is pointwise of these; None where its strides are not plain to see.
 
-    Of tensors that stand row by row a result does, whatever is broadcast; and where all stand alike, without a gap, it stands as they do.
+    Of tensors that stand row by row a result does; and where all stand alike, without a gap, it stands as they do. Where some are broadcast
+    the stride of an axis with one member has a say as well.
     """
     first = values[0]
     if all(value is first for value in values) and not first.is_row_major:
@@ -68,7 +77,10 @@ def _together(values: list[Geometry], dtype: torch.dtype) -> Geometry | None:
             return None
         if value.shape != shape and shape is not None:
             shape = broadcast(shape, value.shape)
-    return None if shape is None else row_major(shape, dtype)
+    are_broadcast = any(value.shape != shape for value in values)
+    if shape is None or (are_broadcast and any(value.strides != row_major_strides(value.shape) for value in values)):
+        return None
+    return row_major(shape, dtype)
 
 
 def _is_without_gaps(value: Geometry) -> bool:
@@ -167,9 +179,14 @@ def _as_one(stack: Geometry) -> Geometry:
 
 
 def _product_of_stack(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-    """As above, without a bias: the flat product is shown as a stack by what a mode counts as a tensor of its own."""
+    """As above, without a bias: the flat product is shown as a stack by what a mode counts as a tensor of its own.
+
+    Not where the stride of an axis with one member is another than the rest would make it: PyTorch's `should_fold` then takes it for a stack
+    (aten/src/ATen/native/LinearAlgebra.cpp).
+    """
     data, matrix = args
-    flat = _MATRICES(counter, (_as_one(data), matrix), kwargs) if data.is_row_major and data.elements else NotImplemented
+    is_one = data.is_row_major and data.elements and data.strides[0] == data.shape[1] * data.strides[1]
+    flat = _MATRICES(counter, (_as_one(data), matrix), kwargs) if is_one else NotImplemented
     if flat is NotImplemented:
         return flat
     return _count_unsafe_view(counter, flat, row_major((*data.shape[:2], flat.shape[1]), flat.dtype))

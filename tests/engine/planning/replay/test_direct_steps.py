@@ -101,6 +101,25 @@ def is_counted(node: fx.Node) -> bool:
     return True
 
 
+@pytest.mark.parametrize(
+    ("text", "shapes", "is_known"),
+    [
+        ("x + y", {"x": [(1, 3), (1, 1)], "y": [(3, 1, 1), (1, 7, 12)]}, False),  # a stride of an axis with one member decides
+        ("x + y", {"x": [(1, 3), (3, 1)], "y": [(3, 1, 1), (1, 1, 1)]}, True),
+        ("x @ y", {"x": [(1, 2, 3), (3, 3, 1)], "y": [(3, 2), (2, 1)]}, False),  # x.transpose(0, 1) of one sequence
+        ("x @ y", {"x": [(1, 2, 3), (6, 3, 1)], "y": [(3, 2), (2, 1)]}, True),
+    ],
+)
+def test_axes_with_one_member(text: str, shapes: dict[str, Any], is_known: bool) -> None:
+    inputs = {name: torch.rand(shape, dtype=torch.float64).tolist() for name, (shape, _) in shapes.items()}
+    built = anew(native_query.query({"program": f"return {text}", "inputs": inputs}))
+    assert built is not None
+    *placeholders, step, _ = built.function.graph.nodes
+    for node, (shape, strides) in zip(placeholders, shapes.values(), strict=True):
+        node.meta["val"] = torch.empty_strided(shape, strides, dtype=torch.float64)
+    assert is_counted(step) is is_known
+
+
 @pytest.mark.parametrize("part", range(2))
 def test_each_step_is_counted_as_a_mode_counts_it(part: int) -> None:
     rng, count = random.Random(100 + part), 0
