@@ -48,6 +48,7 @@ class ClientPrecision:
 
     Attributes:
         dtype: real, of the arithmetic in which it was computed: asked for by the dtypes, or seen in the numbers.
+        may_be: half precision, in which short decimals may have been computed; None where they were not, or surely were.
         leaves: the inputs as they were sent.
         half: half of the last digit that is written, shape of `expected`; None where it is not rounded so.
         coarse: half of the last digit of numbers written with one or two digits: too few to prove a derivative; None otherwise.
@@ -57,6 +58,7 @@ class ClientPrecision:
 
     dtype: torch.dtype
     leaves: Mapping[str, Tensor]
+    may_be: torch.dtype | None = None
     half: Tensor | None = None
     coarse: Tensor | None = None
     whole: Tensor | None = None
@@ -94,12 +96,14 @@ def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tenso
     if not shown.numel():
         return replace(_of(dtypes, leaves), zeros=not bool((sizes > 0).any()))
     digits, decimals = _significant(shown), _decimals(shown)
-    if digits is None or digits >= _FLOAT32_DIGITS or _are_of_half(shown, decimals, held, ours):
+    if digits is None or digits >= _FLOAT32_DIGITS:
         # More digits than a person writes, and float32 (or less) holds them all: computed there, sent as plain numbers.
         dtypes |= held
     if digits is not None and digits >= _FLOAT32_DIGITS:
         dtypes.add(torch.float32)
     precision = _of(dtypes, leaves)
+    if _may_be_of_half(shown, decimals, held, ours):
+        precision = replace(precision, may_be=_coarsest(held))
     if digits is None and not decimals:
         return precision
     if digits is not None and digits < _FLOAT32_DIGITS and bool((shown == shown.round()).all()):
@@ -124,8 +128,11 @@ def _cast_by(node: fx.Node) -> list[torch.dtype]:
     return [dtype for dtype in dtypes if is_differentiable(dtype)]
 
 
-def _are_of_half(shown: Tensor, decimals: int | None, held: set[torch.dtype], ours: Tensor) -> bool:
-    """Whether short decimals are numbers of half precision: 4.6875 and 9.375, where the derivative is none of these numbers."""
+def _may_be_of_half(shown: Tensor, decimals: int | None, held: set[torch.dtype], ours: Tensor) -> bool:
+    """Whether short decimals may be numbers of half precision: 4.6875 and 9.375, where the derivative is none of these numbers.
+
+    Or they are what a wrong formula gives of short numbers: 4.6875 is 3x² at 1.25.
+    """
     fractions = int((shown != shown.round()).sum())
     if decimals is None or decimals < _FEWEST_DIGITS or decimals * fractions < _BINARY:
         return False
@@ -166,7 +173,11 @@ def _half_of_whole(sizes: Tensor, digits: int, expected: Tensor) -> Tensor | Non
 
 
 def _of(dtypes: set[torch.dtype], leaves: Mapping[str, Tensor]) -> ClientPrecision:
-    return ClientPrecision(max(dtypes | {torch.float64}, key=lambda dtype: torch.finfo(dtype).eps), leaves)
+    return ClientPrecision(_coarsest(dtypes | {torch.float64}), leaves)
+
+
+def _coarsest(dtypes: set[torch.dtype]) -> torch.dtype:
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _significant(sizes: Tensor) -> int | None:

@@ -50,6 +50,10 @@ class Reason(StrEnum):
         "Your numbers are written with one or two digits. They agree as far as these go, which is not enough to prove a "
         "derivative."
     )
+    SHORT = (
+        "Your numbers are short decimals that half precision holds. If they were computed in it they agree as far as its digits go; if "
+        "not, they are wrong. Send them with their `dtype`, or in more digits."
+    )
     WHOLE = (
         "Your numbers are whole. They agree as far as a rounding to whole numbers goes, which is not enough to prove a "
         "derivative."

@@ -24,6 +24,7 @@ from app.engine.check.mistakes.case import Case
 from app.engine.check.mistakes.hypotheses import explanations_at
 from app.engine.check.mistakes.own_backwards import wrong_backwards
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
+from app.engine.check.reasons import Reason
 from app.engine.explain.report import number
 from app.engine.stepwise.detached import detached_values
 from app.engine.stepwise.point import Point, Points, to_double
@@ -104,6 +105,10 @@ def _report(
     compared = compare(objective, numeric, name, ours, believed, budgets["first"], budgets["closer"])
     if believed is not None and precision is not None:
         verdict = of_client(objective, numeric, name, compared, believed, precision)
+        if verdict.agrees is False and precision.may_be is not None:
+            narrow = replace(precision, dtype=precision.may_be, may_be=None)
+            other = of_client(objective, numeric, name, compared, believed, narrow)
+            verdict = verdict if other.agrees is False else replace(other, agrees=None, reason=Reason.SHORT, note=None)
     else:
         verdict = of_autodiff(objective, numeric, name, compared)
     shape = (*objective.lead, *objective.point.leaves[name].shape)

@@ -80,11 +80,22 @@ def test_a_tiny_number_beside_a_large_one_that_saturates() -> None:
         ("(sin(x) ** 3).sum()", [-1.16]),
     ],
 )
-def test_short_decimals_that_half_precision_holds_were_computed_in_it(text: str, x: list[float]) -> None:
-    """4.6875 and 9.375: where they are not the derivative, they are its rounding."""
+def test_short_decimals_that_half_precision_holds_may_have_been_computed_in_it(text: str, x: list[float]) -> None:
+    """4.6875 and 9.375: where they are not the derivative, they may be its rounding."""
     leaves = wide(x)
     live = leaves.to(torch.bfloat16).requires_grad_()
     (right,) = torch.autograd.grad(program(text, {"x": live}).call(live)[0], live)
     assert checked(text, {"x": right.double()}, x=leaves)["x"]["agrees"] is not False
     assert checked(text, {"x": -right.double()}, x=leaves)["x"]["agrees"] is False
     assert checked(text, {"x": (1.5 * right).double()}, x=leaves)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "x", "believed"),
+    [
+        ("(x ** 3 + 0.1 * x).sum()", [1.25], [4.6875]),
+        ("(0.503 * x ** 2).sum()", [0.5, 0.25, 0.0625], [0.5, 0.25, 0.0625]),
+    ],
+)
+def test_short_decimals_of_a_wrong_formula_do_not_agree(text: str, x: list[float], believed: list[float]) -> None:
+    assert checked(text, {"x": believed}, x=x)["x"]["agrees"] is not True

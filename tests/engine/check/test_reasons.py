@@ -27,6 +27,7 @@ CASES: Final[dict[Reason, tuple[str, Any, Any]]] = {
     Reason.BENEATH: ("sin(x).sum() * 1e-14 + 1.0", [1.0], [2.2e-10]),
     Reason.AS_DIFFERENCES: ("(exp(x) + 1e10).sum()", [1.0], [2.7183001]),
     Reason.COARSE: ("(x ** 2).sum()", [3.2e-6, 6.1e-6], [0.000006, 0.000012]),
+    Reason.SHORT: ("(x ** 3 + 0.01 * x).sum()", [1.25], [4.6875]),
     Reason.WHOLE: ("(x ** 3).sum()", [20.2803, 43.5083], [1234.0, 5679.0]),
     Reason.ZEROS: ("(x ** 3).sum()", [1e-5, 2e-4], [0.0, 0.0]),
 }
