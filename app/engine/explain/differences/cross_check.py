@@ -63,7 +63,7 @@ def cross_checked(evidence: Evidence, name: str, findings: Sequence[Finding]) ->
     if (special := by_convention(evidence, name)) is not None:
         return [*findings, *said_of_convention(Lines(evidence, refs), name, special)]
     if matrix is not None:
-        return findings
+        return list(findings)
     if not findings and (flat := _constant(evidence, name, refs)) is not None:
         return [flat]
     lines = Lines(evidence, refs)
