@@ -103,8 +103,8 @@ def every() -> Iterator[Case]:
 
 def one_of(count: int, cases: Iterator[Case], turn: int = 0) -> list[Case]:
     """About each `count`-th case, spread over all that tells them apart, in an order that is so too; `turn`: which of them."""
-    marked = [(zlib.crc32(case.title.encode()), case) for case in cases]
-    return [case for mark, case in sorted(marked) if mark % count == turn]
+    marked = ((zlib.crc32(case.title.encode()), case) for case in cases)
+    return [case for _, case in sorted(each for each in marked if each[0] % count == turn)]
 
 
 def _in_dtype(tensor: Tensor, dtype: str) -> Tensor:

@@ -22,8 +22,10 @@ def test_every_kind_form_and_dtype_is_asked_of_every_operation() -> None:
     assert len({case.title for case in cases}) == len(cases)
     assert {case.dtype for case in cases} == set(plan_sweep.DTYPES)
     assert {case.kind for case in cases} == set(KINDS)
-    parts = [plan_sweep.one_of(7, iter(cases), turn) for turn in range(7)]
-    assert sorted(case for part in parts for case in part) == sorted(cases)
+    few = cases[::50]  # of all it takes seconds
+    parts = [plan_sweep.one_of(7, iter(few), turn) for turn in range(7)]
+    assert all(parts)
+    assert sorted(case.title for part in parts for case in part) == sorted(case.title for case in few)
 
 
 def test_no_plan_of_the_sample_is_under_what_is_taken(tmp_path: Path) -> None:
