@@ -1,6 +1,6 @@
-"""`python -m tests.engine.planning.growth`: one JSON line a query, what its plan says and by how much a fresh process grew, in bytes.
+"""`python -m tests.engine.planning.growth`: what the plan of each query says and by how much a fresh process grew, in bytes, as JSON.
 
-A process of its own, because it forks for each query and so must have one thread.
+A process of its own, because it forks for each query and so must have one thread; and for what `large_programs` asks.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 
 from app.pool.linux import keep_buffers
 from tests.engine.asking import ask
+from tests.engine.planning import large_programs
+from tests.engine.planning.large_programs import memory
 
 RNG = np.random.default_rng(0)
 CHAIN = "for i in range(12):\n    x = abs(x * 1.01)\nreturn x.sum()"
@@ -92,34 +95,37 @@ QUERIES: Mapping[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def memory(line: str) -> int:
-    """Bytes of this process, by the line's name in `/proc/self/status`."""
-    with open("/proc/self/status") as status:
-        return next(int(text.split()[1]) * 1024 for text in status if text.startswith(line))
-
-
-def grown(query: dict[str, Any]) -> dict[str, int]:
-    """Of a child: `plan` and `taken`."""
+def in_child(work: Callable[[], object]) -> Any:
+    """What `work()` gives in a process forked for it."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        before = memory("RssAnon:")
-        plan = ask(**query).plan["peak_bytes"]
-        # Without the pages of libraries: how many of them are mapped at a touch hangs on what other processes have read.
-        taken = memory("VmHWM:") - memory("RssFile:") - memory("RssShmem:") - before
-        os.write(write, json.dumps({"plan": plan, "taken": taken, "files": memory("RssFile:")}).encode())
+        os.close(read)
+        with os.fdopen(write, "w") as pipe:
+            json.dump(work(), pipe)
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        result: dict[str, int] = json.loads(pipe.read())
+        result = json.loads(pipe.read())
     os.waitpid(child, 0)
     return result
 
 
+def grown(query: dict[str, Any]) -> dict[str, int]:
+    """`plan` and `taken`, of this process."""
+    before = memory("RssAnon:")
+    plan = ask(**query).plan["peak_bytes"]
+    # Without the pages of libraries: how many of them are mapped at a touch hangs on what other processes have read.
+    taken = memory("VmHWM:") - memory("RssFile:") - memory("RssShmem:") - before
+    return {"plan": plan, "taken": taken, "files": memory("RssFile:")}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    keep_buffers()
     # What PyTorch imports at its first plan on fakes and its first derivatives is a worker's, not a query's.
-    ask(program="tanh(x).sum()", inputs={"x": np.ones(100_000)}, want=["gradient", "jvp"])
     ask(program="tanh(x).sum()", inputs={"x": np.ones(2)}, want=["check", "explain"])
-    sys.stdout.write(json.dumps({name: grown(query) for name, query in QUERIES.items()}))
+    large = in_child(large_programs.all_asked)  # first: malloc gives back what each of them took
+    keep_buffers()
+    ask(program="tanh(x).sum()", inputs={"x": np.ones(100_000)}, want=["gradient", "jvp"])
+    growth = {name: in_child(partial(grown, query)) for name, query in QUERIES.items()}
+    sys.stdout.write(json.dumps({"growth": growth, "large": large}))

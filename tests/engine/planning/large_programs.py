@@ -1,21 +1,13 @@
-"""`python -m tests.engine.planning.large_programs`: programs whose memory is far above their text, and what asking for them took.
-
-A process of its own, because the peak of its memory is what is looked at.
-"""
+"""Programs whose memory is far above their text, and what asking for them took of a process of their own, whose peak is looked at."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from typing import Final
-
-import torch
 
 from app.errors import PullbackError
 from app.limits import Limits
 from tests.engine.asking import ask
-from tests.engine.planning.growth import memory
 
 LIMITS: Final = Limits(memory_bytes=256 << 20)
 # Asked one after the other, a kind each in turn: each reads the program anew.
@@ -81,6 +73,12 @@ PROGRAMS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
+def memory(line: str) -> int:
+    """Bytes of this process, by the line's name in `/proc/self/status`."""
+    with open("/proc/self/status") as status:
+        return next(int(text.split()[1]) * 1024 for text in status if text.startswith(line))
+
+
 def asked(program: str, kind: str) -> dict[str, int | str]:
     """The refusal's code and title, and by how many bytes this process grew at most; `answered` where there is none."""
     with open("/proc/self/clear_refs", "w") as peaks:  # 5: the peak of resident memory starts again (proc(5))
@@ -93,15 +91,11 @@ def asked(program: str, kind: str) -> dict[str, int | str]:
     return {"said": said, "taken": memory("VmHWM:") - memory("RssFile:") - memory("RssShmem:") - before}
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def all_asked() -> dict[str, dict[str, int | str]]:
+    """Of each program, twice."""
     ask(program="tanh(x).sum()", inputs={"x": [0.5] * 10_000}, want=["gradient", "jvp"])
-    sys.stdout.write(
-        json.dumps(
-            {
-                f"{name}, {kind}": asked(program, kind)
-                for place, (name, program) in enumerate(PROGRAMS.items())
-                for kind in ("outputs", KINDS[1 + place % (len(KINDS) - 1)])
-            }
-        )
-    )
+    return {
+        f"{name}, {kind}": asked(program, kind)
+        for place, (name, program) in enumerate(PROGRAMS.items())
+        for kind in ("outputs", KINDS[1 + place % (len(KINDS) - 1)])
+    }

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
+import pytest
 
 from app.engine.planning.cost import scratch_factors
 from app.pool.environment import SINGLE_THREADED
@@ -23,24 +25,26 @@ OTHER_SET_UP = 8 << 20
 SHARE = 0.8
 
 
-def test_a_plan_is_not_under_what_is_taken() -> None:
-    measured = subprocess.run(
+@pytest.fixture(scope="module")
+def measured() -> Any:
+    """What tests/engine/planning/growth.py says."""
+    done = subprocess.run(
         [sys.executable, "-m", "tests.engine.planning.growth"],
-        cwd=ROOT, env={**os.environ, **SINGLE_THREADED}, capture_output=True, check=True, timeout=280,
+        cwd=ROOT, env={**os.environ, **SINGLE_THREADED}, capture_output=True, check=True, timeout=560,
     )  # fmt: skip
-    growth = json.loads(measured.stdout)
+    return json.loads(done.stdout)
+
+
+def test_a_plan_is_not_under_what_is_taken(measured: Any) -> None:
+    growth = measured["growth"]
     assert len(growth) > 10
     set_up = {name: SET_UP if name.startswith(FACTORISATIONS) else OTHER_SET_UP for name in growth}
     under = {name: each for name, each in growth.items() if each["plan"] < SHARE * (each["taken"] - set_up[name])}
     assert not under, under
 
 
-def test_programs_that_would_take_too_much_are_refused_before_they_do() -> None:
-    asked = subprocess.run(
-        [sys.executable, "-m", "tests.engine.planning.large_programs"],
-        cwd=ROOT, env={**os.environ, **SINGLE_THREADED}, capture_output=True, check=True, timeout=280,
-    )  # fmt: skip
-    said = json.loads(asked.stdout)
+def test_programs_that_would_take_too_much_are_refused_before_they_do(measured: Any) -> None:
+    said = measured["large"]
     assert len(said) > 100
     not_refused = {name: each for name, each in said.items() if each["said"] not in ("too_costly", "result_too_large")}
     assert not not_refused, not_refused
