@@ -20,6 +20,7 @@ run: $(VENV)/.run
 # Most tests side by side, in one process more than there are cores (tests/conftest.py); then, one after the other, the few that compare
 # CPU times, fill queues or a container, or soak. They leave a core to mypy; the others would have to share theirs with it.
 # A torch of one thread in each, as workers have it: on two cores two of many threads take turns at nothing.
+# The ten slowest are listed at the end.
 test: export OMP_NUM_THREADS = 1
 test:
 	@$(MAKE) --jobs=2 --no-print-directory $(VENV)/.dev browser
@@ -30,7 +31,7 @@ serial: $(VENV)/.dev
 	$(BIN)/pytest -m serial
 
 side-by-side: $(VENV)/.dev
-	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10
 
 # The build of torch that carries CUDA, in an environment of its own, on a machine that need not have a GPU: start, query, kill,
 # explain. Some gigabytes, so it is no part of `make test`.
