@@ -20,12 +20,19 @@ from app.engine.cuda.cuda_recipe import CudaRecipe
 from app.engine.cuda.graphs import Recorder
 from app.engine.errors import constant_input, translating_errors
 from app.engine.kinds import KINDS, results
-from app.engine.nonfinite import note_degenerate, note_lost, note_nonfinite, note_overflow, note_undefined
+from app.engine.nonfinite import note_degenerate, note_lost, note_nonfinite, note_overflow, note_rounding_alone, note_undefined
 from app.engine.notes import Notes
 from app.engine.planning import plan as planning
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared, Preparer
-from app.engine.planning.whole_numbers import WholeNumbers, computes_whole_numbers, promoted, rounded_integers, turned_back
+from app.engine.planning.whole_numbers import (
+    WholeNumbers,
+    computes_whole_numbers,
+    may_wrap,
+    promoted,
+    rounded_integers,
+    turned_back,
+)
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
 from app.errors import PullbackError
@@ -128,30 +135,18 @@ class Engine:
                 f'`{name}` holds whole numbers beyond 2^53, taken as float64 and rounded. Send {{"data": …, "dtype": "int64"}} to keep them.',
                 f"inputs.{name}",
             )
-        if "outputs" not in query.want or not promoted(query, leaves):
+        is_floating = bool(promoted(query, leaves))
+        if "outputs" not in query.want or not (is_floating or may_wrap(query, computation.prepared.function)):
             yield
             return
         if query.want == ("outputs",):
-            with WholeNumbers(leaves) as watched:
+            with WholeNumbers(leaves, floating=is_floating) as watched:
                 yield
         else:  # the steps of derivatives are on the way to no output: the forward runs once more, watched
             yield
-            with WholeNumbers(leaves) as watched:
+            with WholeNumbers(leaves, floating=is_floating) as watched:
                 _results(_of_outputs_alone(computation))
-        if watched.overflows:
-            notes.say(
-                "rounded",
-                "Whole numbers are taken as float64 here, and on the way to the result one reaches 2^53, beyond which not every whole number "
-                'is a float64. Send {"data": …, "dtype": "int64"} to compute with whole numbers of 64 bits.',
-                "outputs",
-            )
-        if watched.cancels:
-            notes.say(
-                "rounded",
-                "A determinant of whole numbers is a whole number. It is computed by factors that are not, and they cancel here: more than "
-                "four of its sixteen digits are rounding. Rounding it to a whole number helps where it is below 2^53 and off by less than a half.",
-                "outputs",
-            )
+        _say_of_whole_numbers(watched, notes)
 
     def _answer(self, query: Query) -> Answer:
         query, initialised = self._preparer.completed(query)
@@ -186,6 +181,8 @@ class Engine:
         derivatives = {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives}
         note_nonfinite(computation, derivatives)
         note_undefined(computation, derivatives, of_one=needs == {"scalar"})
+        numbers = {kind: each for kind, each in derivatives.items() if not KINDS[kind].of_one_point}
+        note_rounding_alone(computation, numbers, lambda wide: _results(wide)[1])
         report = _reported(prepared.plan, computation.layouts, prepared.samples or 1, self._device)
         return Answer(_sent(tree), notes.all(), report)
 
@@ -211,6 +208,32 @@ def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:
             computation.query, replace(computation.prepared, wrt=wrt), computation.leaves, computation.notes, computation.limits,
             computation.layout_cache,
         )  # fmt: skip
+
+
+def _say_of_whole_numbers(watched: WholeNumbers, notes: Notes) -> None:
+    """Where whole numbers lost digits on the way to the outputs."""
+    if watched.wraps is not None:
+        bits = torch.iinfo(watched.wraps).bits
+        notes.say(
+            "overflow",
+            f"A step makes whole numbers that {name_of(watched.wraps)} cannot hold; PyTorch gives them modulo 2^{bits}, without a word. "
+            "Send floating numbers" + (", or a dtype of more bits." if bits < 64 else "."),
+            "outputs",
+        )
+    if watched.overflows:
+        notes.say(
+            "rounded",
+            "Whole numbers are taken as float64 here, and on the way to the result one reaches 2^53, beyond which not every whole number "
+            'is a float64. Send {"data": …, "dtype": "int64"} to compute with whole numbers of 64 bits.',
+            "outputs",
+        )
+    if watched.cancels:
+        notes.say(
+            "rounded",
+            "A determinant of whole numbers is a whole number. It is computed by factors that are not, and they cancel here: more than "
+            "four of its sixteen digits are rounding. Rounding it to a whole number helps where it is below 2^53 and off by less than a half.",
+            "outputs",
+        )
 
 
 def _of_outputs_alone(computation: Computation) -> Computation:

@@ -1,10 +1,11 @@
-"""Says of results where they are not finite and which step made them so first, and where a derivative's finite numbers are none."""
+"""Says of results where they are not finite and which step made them so first, and where a derivative's finite numbers are none, or rounding."""
 
 from __future__ import annotations
 
 import cmath
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -13,18 +14,28 @@ from torch import Tensor, fx
 from app.catalogue.dtypes import dtype_name
 from app.catalogue.facts import sentence, values
 from app.engine.computation import Computation
+from app.engine.notes import Notes
 from app.engine.stepwise.conditioning import ill_conditioned_steps
 from app.engine.stepwise.degenerate_points import degenerate_steps
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.overflow import first_overflow, hides_overflow
-from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of
+from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of, to_double
 from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.engine.tensors import SparseTensor, is_differentiable, is_narrow
+from app.errors import PullbackError
 from app.program.errors import tensors_in
-from app.program.function import Step
+from app.program.function import Function, Step
 
 # What the search for the step takes, in multiples of the plan: 2.7 to 3.2 measured of overflowing sums in float16.
 _TRACED: Final = 4
+_HALF: Final = (torch.float16, torch.bfloat16)
+# An error by more than half of the largest number of a derivative leaves no digit of any, even in base 2.
+_LOST: Final = 0.5
+# What float64 itself leaves of terms of size 1 to 1e5 that cancel; a zero beside it may be right.
+_DUST: Final = 1e-10
+# They run again where that adds little to the plan: at most some 10 ms of one core, and no more memory than a printed gradient's note takes.
+_AGAIN_FLOPS: Final = 1e7
+_AGAIN_BYTES: Final = 16 << 20
 
 
 def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> None:
@@ -232,3 +243,87 @@ def first_step(computation: Computation) -> Step | None:
 
 def _ones(trace: StepTrace) -> dict[Any, Tensor]:
     return {ref: torch.ones_like(trace.values[ref]) for ref in dict.fromkeys(trace.outputs) if trace.live[ref]}
+
+
+def note_rounding_alone(
+    computation: Computation, derivatives: Mapping[str, Any], results: Callable[[Computation], Any]
+) -> None:
+    """A note for each tensor in the tree `derivatives` of which half precision leaves no digit.
+
+    Where terms cancel (a saturated softmax, 1 − p of a p near 1), what is left of two or three digits is rounding alone, and looks like a
+    derivative.
+
+    Arguments:
+        derivatives: without reports on one point.
+        results: what computes such a tree.
+    """
+    prepared = computation.prepared
+    dtypes = _half_precision(computation)
+    is_costly = prepared.plan.flops > _AGAIN_FLOPS or prepared.plan.peak_bytes > _AGAIN_BYTES
+    if (
+        not derivatives or not dtypes or is_costly or prepared.function.random
+    ):  # what is drawn in another dtype is another number
+        return
+    query = replace(computation.query, want=tuple(derivatives))
+    wide = Computation(
+        query, replace(prepared, function=_steps_in_float64(prepared.function, computation.query.seed), patterns=None),
+        {name: to_double(leaf) for name, leaf in computation.leaves.items()}, Notes(), computation.limits, computation.layout_cache,
+    )  # fmt: skip
+    try:
+        right = results(wide)
+    except (*REFUSALS, PullbackError):  # a step that insists on the dtype: then nothing is known
+        return
+    for path, own, exact in _pairs(derivatives, right, ""):
+        if _is_lost(own, exact, dtypes, prepared.samples):
+            names = " and ".join(sorted(map(dtype_name, dtypes)))
+            computation.notes.say(
+                "rounded",
+                f"No digit of `{path}` is right: what {names} leaves of it is rounding alone. In float64 the same steps give other numbers, "
+                "from the same inputs. Send float64.",
+                path,
+            )
+
+
+def _half_precision(computation: Computation) -> set[torch.dtype]:
+    """The dtypes of half precision that inputs or steps have."""
+    steps = [value for node in computation.prepared.function.pattern.nodes for value in tensors_in(node.meta.get("val"))]
+    return {value.dtype for value in (*computation.leaves.values(), *steps)}.intersection(_HALF)
+
+
+def _steps_in_float64(function: Function, seed: int | None) -> Function:
+    """The same steps, each in float64 and complex128."""
+    leaves = function.leaves
+
+    def call(*tensors: Tensor) -> tuple[Tensor, ...]:
+        own = dict(zip(leaves, tensors, strict=True))
+        return tuple(Point(function, own, seed).run(own))
+
+    return replace(function, call=call)
+
+
+def _pairs(own: Any, right: Any, path: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The tensors of two trees that stand in the same place."""
+    if isinstance(own, Mapping):
+        for name, value in own.items():
+            if name in right:
+                yield from _pairs(value, right[name], f"{path}.{name}" if path else name)
+    elif isinstance(own, SparseTensor):
+        if isinstance(right, SparseTensor) and torch.equal(own.indices, right.indices):
+            yield path, own.values, right.values
+    elif isinstance(own, Tensor) and isinstance(right, Tensor) and own.shape == right.shape:
+        yield path, own, right
+
+
+def _is_lost(own: Tensor, right: Tensor, dtypes: set[torch.dtype], samples: int | None) -> bool:
+    """Whether no number is right, of a batch in one of its samples."""
+    if not own.numel():
+        return False
+    narrow = own.dtype if own.dtype in _HALF else next(iter(dtypes))
+    own, right = (tensor.detach().to(torch.complex128) for tensor in (own, right))
+    rows = samples if samples is not None and own.dim() and own.shape[0] == samples else 1
+    own, right = own.reshape(rows, -1), right.reshape(rows, -1)
+    size, error = right.abs().amax(1), (own - right).abs().amax(1)
+    # Numbers that finite ones of the dtype are apart near zero: what is smaller is zero in it.
+    least = torch.finfo(narrow).tiny * torch.finfo(narrow).eps
+    is_dust = (own == 0).all(1) & (size <= _DUST)
+    return bool((torch.isfinite(error) & torch.isfinite(size) & (error > _LOST * size) & (error > 2 * least) & ~is_dust).any())

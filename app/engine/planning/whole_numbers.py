@@ -1,8 +1,10 @@
-"""Whole numbers that were sent bare and are computed with in floating point: where digits of them, or of what is made of them, are lost.
+"""Whole numbers: where digits are lost of those that were sent bare and are computed with in floating point, and where others wrap around.
 
 A float64 holds every whole number up to 2^53. Sums and products of whole numbers are whole, so where one reaches beyond, it may be
 rounded: it is computed once more in whole numbers of 64 bits, and compared. What is no whole number by its nature (an exponential, a
 root) is not watched, but for what is made of a sum (a mean), or whole though it is computed by numbers that are not (a determinant).
+
+What has a dtype of whole numbers PyTorch computes modulo a power of two: the same in float64 says where it left the dtype.
 """
 
 from __future__ import annotations
@@ -85,6 +87,10 @@ _GROWING_WHERE: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
 }
 
 
+# Besides these, what leaves a dtype of whole numbers: the smallest has no opposite.
+_WRAPPING: Final = _GROWING | {"neg", "abs"}
+_POSITIONS: Final = frozenset({"index", "indices"})  # arguments that count elements; no numbers are computed of them
+
 # What PyTorch computes in floating point of whole numbers, and turns back into whole ones (torch/masked/_ops.py of 2.13.0).
 _TURNED_BACK: Final[Mapping[str, str]] = {
     "masked.median": "in float32, which holds them exactly up to 2^24 alone",
@@ -132,22 +138,27 @@ class WholeNumbers(OperatorMode):
 
     Attributes:
         computes: a step makes larger whole numbers where it is handed whole ones, whether these were or not.
+        wraps: the dtype of whole numbers whose range a step's result left, which PyTorch gives modulo a power of two.
         overflows: the result of one reached 2^53 and was rounded, or nobody can tell.
         cancels: a determinant of whole numbers is off by the rounding of its factors.
     """
 
-    def __init__(self, leaves: Mapping[str, Tensor]) -> None:
-        """`leaves`: of the query; these hold the whole numbers that were sent, however large."""
+    def __init__(self, leaves: Mapping[str, Tensor], *, floating: bool = True) -> None:
+        """`leaves`: of the query; these hold the whole numbers that were sent, however large. `floating`: in floating point too."""
         super().__init__()
+        self._floating = floating
         self._sent = {leaf.untyped_storage()._cdata for leaf in leaves.values()}
         self._exact: list[Tensor] = []  # beyond 2^53 and compared; kept, so that no other tensor takes their storages
         self.computes = False
         self.overflows = False
         self.cancels = False
+        self.wraps: torch.dtype | None = None
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        is_watched = not self.overflows and _grows(func, args, kwargs)
         values = [*args, *kwargs.values()]
+        if all(map(_holds_integers, tensors_in(values))):
+            return self._of_integers(func, args, kwargs)
+        is_watched = self._floating and not self.overflows and _grows(func, args, kwargs)
         # A plain float beyond is meant as it is: a size of its own, no count.
         plain = [value for value in values if isinstance(value, float)]
         computes = is_watched and all(value.is_integer() and abs(value) < _EXACT_INTEGERS for value in plain)
@@ -167,6 +178,17 @@ class WholeNumbers(OperatorMode):
             self._sent.update(tensor.untyped_storage()._cdata for tensor in self._exact)
         return result
 
+    def _of_integers(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if _name(func) not in _WRAPPING and not _grows(func, args, kwargs):
+            return func(*args, **kwargs)
+        self.computes = True
+        # In place an argument is its own result: it is computed with before.
+        wide = _of_floating(func, args, kwargs) if self.wraps is None else None
+        result = func(*args, **kwargs)
+        if wide is not None and isinstance(result, Tensor) and _is_wrapped(result, wide):
+            self.wraps = result.dtype
+        return result
+
     def _is_whole(self, tensor: Tensor) -> bool:
         """Whether it holds whole numbers that nothing has rounded yet."""
         if not tensor.dtype.is_floating_point or not tensor.numel():
@@ -174,6 +196,53 @@ class WholeNumbers(OperatorMode):
         if not bool((tensor == tensor.trunc()).all()):
             return False
         return tensor.untyped_storage()._cdata in self._sent or float(tensor.abs().max()) <= _EXACT_INTEGERS
+
+
+def is_integer(dtype: torch.dtype) -> bool:
+    """Whether it holds whole numbers; truth values are none."""
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def _holds_integers(tensor: Tensor) -> bool:
+    return is_integer(tensor.dtype)
+
+
+def _is_wrapped(result: Tensor, wide: Tensor) -> bool:
+    """Whether whole numbers are others than `wide`, in float64: by a multiple of 2^bits then, whatever that has rounded."""
+    if not _holds_integers(result) or wide.shape != result.shape:
+        return False
+    return bool(((wide - result).abs() > 2.0 ** (torch.iinfo(result.dtype).bits - 1)).any())
+
+
+def may_wrap(query: Query, function: Function) -> bool:
+    """Whether outputs alone are wanted, or outputs of whole numbers, and a step makes whole numbers of others: such may wrap around."""
+    pattern = function.pattern
+    outputs = [value for node in pattern.output_node().all_input_nodes for value in tensors_in(node.meta.get("val"))]
+    if "outputs" not in query.want or not (query.want == ("outputs",) or any(map(_holds_integers, outputs))):
+        return False
+    for node in pattern.nodes:
+        sources = [value for source in node.all_input_nodes for value in tensors_in(source.meta.get("val"))]
+        if sources and all(map(_holds_integers, (*sources, *tensors_in(node.meta.get("val"))))):
+            return True
+    return False
+
+
+def _of_floating(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """What `func` gives of the same numbers in float64; None where PyTorch has it for whole numbers alone."""
+    names = [argument.name for argument in func._schema.arguments]
+    named = {**dict(zip(names, args, strict=False)), **kwargs}
+    wide = {name: value if name in _POSITIONS else tree_map(_in_float64, value) for name, value in named.items()}
+    try:
+        result = func(*(wide[name] for name in names[: len(args)]), **{name: wide[name] for name in kwargs})
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    return result.to(torch.float64) if isinstance(result, Tensor) else None
+
+
+def _in_float64(value: Any) -> Any:
+    if isinstance(value, torch.dtype):
+        return torch.float64
+    return value.to(torch.float64) if isinstance(value, Tensor) else value
 
 
 def _is_exact(func: Any, args: Any, kwargs: Any, result: Any, reached: Sequence[Tensor]) -> bool:
@@ -253,13 +322,14 @@ def _unsigned(value: Any) -> Any:
 
 
 def computes_whole_numbers(query: Query, function: Function, leaves: Mapping[str, Tensor]) -> bool:
-    """Whether `function` can make whole numbers of whole ones that are sent bare, in floating point. Not for batched queries.
+    """Whether `function` can make whole numbers of whole ones: of those that are sent bare in floating point too. Not for batched queries.
 
     Its steps and their plain arguments say it, so that it holds for whatever `leaves` come next.
     """
-    if query.batched or not promoted(query, leaves):
+    is_floating = bool(promoted(query, leaves))
+    if query.batched or not (is_floating or may_wrap(query, function)):
         return False
-    with torch.no_grad(), WholeNumbers(leaves) as watched:
+    with torch.no_grad(), WholeNumbers(leaves, floating=is_floating) as watched:
         function.call(*(leaves[name] for name in function.leaves))
     return bool(watched.computes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 import torch
@@ -90,6 +91,45 @@ def test_what_reaches_beyond_is_noted(program: str, x: Any, noted: bool) -> None
     assert ("rounded" in codes) == noted
 
 
+# Program, its input in a dtype of whole numbers, and whether a result leaves it.
+WRAPPING: list[tuple[str, str, Any, bool]] = [
+    ("x.prod()", "int64", [2**62, 4], True),
+    ("x.prod()", "int64", [2**62, 1], False),
+    ("x.prod()", "int64", [2**62, 4, 0], False),
+    ("x.sum()", "int64", [2**62, 2**62], True),
+    ("x.sum()", "int64", [2**62, 2**62, -(2**62)], False),
+    ("x.sum()", "int64", [2**63 - 1, 0], False),
+    ("x + 1", "int64", [2**63 - 1], True),
+    ("x - 1 + 1", "int64", [2**63 - 1], False),
+    ("x * x", "int32", [65536], True),
+    ("x ** 2", "int32", [65536], True),
+    ("x ** 2", "int64", [65536], False),
+    ("x.sum()", "int32", [2**31 - 1, 1], False),  # the sum has 64 bits
+    ("x.cumprod(0)", "int64", [2**31, 2**31, 2], True),
+    ("x.cumsum(0)", "int64", [2**62, 2**62], True),
+    ("x.view(2, 2) @ x.view(2, 2)", "int64", [2**32, 1, 1, 2**32], True),
+    ("x.view(2, 2) @ x.view(2, 2)", "int64", [2**30, 1, 1, 2**30], False),
+    ("x @ x", "int64", [2**32, 0], True),
+    ("einsum('i,j->ij', x, x)", "int64", [2**32, 1], True),
+    ("-x", "int64", [-(2**63)], True),
+    ("abs(x)", "int8", [-128], True),
+    ("x - 1", "uint8", [0, 1], True),
+    ("x + x", "uint8", [127], False),
+    ("y = x.clone()\ny *= x\nreturn y", "int64", [2**32], True),
+    ("y = x.clone()\ny.index_add_(0, zeros(2).long(), x)\nreturn y", "int64", [2**62, 2**62], True),
+    ("(x * x).double()", "int64", [2**32], True),
+    ("x[x.argmax()] // 2", "int64", [2**62, 3], False),
+    ("x == x", "int64", [2**63 - 1], False),
+]
+
+
+@pytest.mark.parametrize(("program", "dtype", "x", "noted"), WRAPPING, ids=[f"{p} of {x}, {d}" for p, d, x, _ in WRAPPING])
+def test_what_wraps_around_is_noted(program: str, dtype: str, x: Any, noted: bool) -> None:
+    inputs = {"x": data(np.array(x, dtype=dtype), bare=False)}
+    notes = ENGINE.answer(Query(program=program, inputs=inputs, want=("outputs",))).notes
+    assert [note.code for note in notes] == ["overflow"] * noted
+
+
 @pytest.mark.parametrize("batch", [1, 3, 40])
 def test_a_sample_of_a_batch_is_noted_too(batch: int) -> None:
     x = [[3, 4]] * (batch - 1) + [[BIG, 1]]
@@ -104,12 +144,13 @@ def test_whole_numbers_of_64_bits_are_computed_with_as_they_are() -> None:
     assert int.from_bytes(bytes(answer.results["outputs"]["output"].data), "little") == BIG + 1
 
 
+@pytest.mark.parametrize("bare", [True, False])
 @pytest.mark.parametrize(
-    ("program", "has_recipe"), [("softmax(x, 0)", True), ("x.sort()[0]", True), ("x * x", False), ("x.sum()", False)]
+    ("program", "has_recipe"), [("softmax(x.double(), 0)", True), ("x.sort()[0]", True), ("x * x", False), ("x.sum()", False)]
 )
-def test_no_recipe_of_what_numbers_decide(program: str, has_recipe: bool) -> None:
+def test_no_recipe_of_what_numbers_decide(program: str, has_recipe: bool, bare: bool) -> None:
     """A recipe answers without looking; whether digits are lost hangs on the numbers."""
-    query = Query(program=program, inputs={"x": data([1, 2])}, want=("outputs",))
+    query = Query(program=program, inputs={"x": data([1, 2], bare=bare)}, want=("outputs",))
     ENGINE.answer(query)
     assert (ENGINE.recipe(query, None) is not None) == has_recipe
 
