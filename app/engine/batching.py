@@ -101,6 +101,9 @@ def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computat
     together = _like(alone, _vmapped(computation, axes, vectors, dims))
     tree = {kind: thinned(kind, value, first.layouts) if kind in MATRICES else value for kind, value in together.items()}
     certify_sample(values_of(tree, samples), 0, values_of(alone, None))
+    for index in _not_finite(samples, [leaf for name, leaf in computation.leaves.items() if axes[name]]) - {0}:
+        sample = single_results(_sample(computation, axes, index, Notes(), first.layouts.forms))
+        certify_sample(values_of(tree, samples), index, values_of(sample, None))
     confirm(_checks(computation), computation, axes, vectors, dims, together)
     computation.layouts = first.layouts
     return tree
@@ -114,12 +117,17 @@ def _like(alone: Tree, together: Any) -> Any:
 
 
 def _looked_at(samples: int, batched: Sequence[Tensor]) -> list[int]:
-    """Besides the first the samples that are computed alone: the last, one between, and the first that has NaN or infinity.
+    """Besides the first the samples that are computed alone: the last, one between, and all that have NaN or infinity.
 
     Where a kernel passes NaN on, the batching rule of the same operator may give zero (`logit` with `eps`).
     """
     between = random.Random(samples).randrange(1, samples)  # noqa: S311 - a choice, no secret
-    chosen = {between, samples - 1}
+    return sorted({between, samples - 1, *_not_finite(samples, batched)} - {0})
+
+
+def _not_finite(samples: int, batched: Sequence[Tensor]) -> set[int]:
+    """The samples that have NaN or infinity."""
+    chosen: set[int] = set()
     for leaf in batched:
         if is_differentiable(leaf.dtype) and leaf.numel():
             numbers = torch.view_as_real(leaf.detach()) if leaf.is_complex() else leaf.detach()
@@ -127,8 +135,8 @@ def _looked_at(samples: int, batched: Sequence[Tensor]) -> list[int]:
                 numbers.reshape(samples, -1), dim=1
             )  # NaN is passed on; truth values of all numbers would take memory
             unusual = torch.nonzero(~(ends.min.isfinite() & ends.max.isfinite()))
-            chosen.update(unusual[:1].flatten().tolist())
-    return sorted(chosen - {0})
+            chosen.update(unusual.flatten().tolist())
+    return chosen
 
 
 def _sample(

@@ -18,7 +18,7 @@ from app.engine.planning.cost import Counter
 from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.query import Answer, Query, SparseData, TensorData
-from tests.engine.asking import ENGINE, results
+from tests.engine.asking import ENGINE, array, ask, results
 from tests.op_db import Case, cases, differentiable_page
 
 SMALL = 40  # elements of all inputs
@@ -126,6 +126,19 @@ def test_not_a_number_in_one_sample(program: str, where: int) -> None:
         np.testing.assert_allclose(
             rows, results(program=program, inputs={"x": sample}, want=("vjp",))["vjp"]["x"], 1e-12, 1e-12
         )
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_not_a_number_behind_an_infinite_sample(form: Any) -> None:
+    """The batching rule of `logit` with `eps` gives infinity its zero, and NaN the same."""
+    x = np.full((40, 1), 0.3)
+    x[3], x[5] = np.inf, np.nan
+    jacobian = ask(program="x.logit(eps=0.1)", inputs={"x": x}, want=("jacobian",), batched=("x",), format=form).results[
+        "jacobian"
+    ]
+    block = jacobian["output"]["x"]
+    values = array(block.values if isinstance(block, SparseData) else block).reshape(-1)
+    assert np.isnan(values).nonzero()[0].tolist() == [5]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
