@@ -25,10 +25,16 @@ from app.engine.tensors import SparseTensor, is_differentiable, is_narrow
 from app.errors import PullbackError
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
+from app.query import MATRICES
 
 # What the search for the step takes, in multiples of the plan: 2.7 to 3.2 measured of overflowing sums in float16.
 _TRACED: Final = 4
 _HALF: Final = (torch.float16, torch.bfloat16)
+# Which passes an entry comes from hangs on the form; what is proved zero comes from none.
+_OTHER_FORMS: Final = (
+    ' As passes multiply zeros by infinity there, `"format": "dense"` may have NaN where this form has a number or a zero that is proved, '
+    "and the other way round."
+)
 # An error by more than half of the largest number of a derivative leaves no digit of any, even in base 2.
 _LOST: Final = 0.5
 # What float64 itself leaves of terms of size 1 to 1e5 that cancel; a zero beside it may be right.
@@ -46,7 +52,9 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
     step = first_step(computation) if computation.prepared.samples is None and _fits_again(computation) else None
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
-        computation.notes.say("non_finite", f"The derivative at `{path}` is infinite or NaN in places.{maker}", path)
+        is_structured = computation.query.format != "dense" and path.partition(".")[0] in MATRICES
+        words = f"The derivative at `{path}` is infinite or NaN in places.{maker}{_OTHER_FORMS if is_structured else ''}"
+        computation.notes.say("non_finite", words, path)
 
 
 def note_undefined(computation: Computation, derivatives: Mapping[str, Any], *, of_one: bool) -> None:

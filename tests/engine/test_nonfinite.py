@@ -176,6 +176,13 @@ def test_a_nan_of_one_sample_beside_its_derivative_is_named() -> None:
     assert not noted(answer)
 
 
+@pytest.mark.parametrize(("form", "says_so"), [("dense", False), ("sparse", True), ("auto", True)])
+def test_a_structured_form_says_that_another_may_have_nan_elsewhere(form: Any, says_so: bool) -> None:
+    """Dense passes make NaN of zeros beside the infinite derivative of sqrt at 0."""
+    answer = ask(program="cat([x, x.sqrt()])", inputs={"x": [0.0, 1.0]}, want=["jacobian"], format=form)
+    assert ("dense" in noted(answer)["jacobian.output.x"]) == says_so
+
+
 B, H = torch.bfloat16, torch.float16
 LSE, FIRST, KL = (
     "logsumexp(x, 0)",
