@@ -68,6 +68,8 @@ def test_what_inverts_a_matrix_that_is_singular_to_rounding(text: str, x: Any) -
 def test_a_singular_matrix_that_no_derivative_passes_is_not_said() -> None:
     assert explained("x.sum() + linalg.qr(x)[1].detach().sum()", x=RANK_1)["inputs"]["x"]["verdict"] == "differentiable"
     assert explained("linalg.inv(x)", x=[[1.0, 0.0], [0.0, 1e-20]])["inputs"]["x"]["verdict"] == "differentiable"
+    normal = "torch.distributions.MultivariateNormal(zeros(2, dtype=float64), linalg.cholesky_ex(eye(2, dtype=float64))[0])"
+    assert explained(f"{normal}.log_prob(x)", x=[[0.0, 1.0]] * 3)["inputs"]["x"]["verdict"] == "differentiable"
 
 
 @pytest.mark.parametrize("case", CASES)

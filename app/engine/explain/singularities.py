@@ -93,13 +93,12 @@ def singular_matrix(evidence: Evidence, name: str, refs: Collection[Ref]) -> Fin
     for record in trace.records:
         if needed.isdisjoint(record.refs()) or not any(name in trace.live[parent] for parent in record.parents):
             continue
-        source = matrix_of(record.node)
-        matrix = next(
-            (i for (node, _), i in zip(record.parents, record.inputs, strict=True) if node is source), record.inputs[0]
-        )
-        if is_degenerate(record.node, matrix.detach(), [o.detach() for o in record.outputs]):
+        outputs = [o.detach() for o in record.outputs]
+        if is_degenerate(record.node, record.inputs[0].detach(), outputs):
             return at_step(trace, record, "singular", sentence(values("degenerate")[name_of(record.node)]), "singular", name)
-        if is_singular(record.node, matrix.detach()):
+        source = matrix_of(record.node)
+        matrices = [i.detach() for (node, _), i in zip(record.parents, record.inputs, strict=True) if node is source]
+        if any(is_singular(record.node, matrix) for matrix in matrices):
             return at_step(trace, record, "singular", _SINGULAR, "singular", name)
     return None
 
