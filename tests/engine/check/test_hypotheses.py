@@ -34,6 +34,7 @@ def diagonal_only() -> Tensor:
 MISTAKES: dict[str, tuple[str, dict[str, Any], str, Tensor, str, float | None, str]] = {
     "sum instead of mean": (MSE, {"x": X, "y": Y}, "x", 24 * G, "constant_factor", 24.0, "number of elements: sum instead of mean"),
     "mean instead of sum": (SSE, {"x": X, "y": Y}, "x", G, "constant_factor", 1 / 24, "mean instead of sum"),
+    "no square on the way": ("(2 * x + y ** 2).sum()", {"x": X, "y": Y}, "x", torch.ones_like(X), "constant_factor", 0.5, "the factor 2 is missing"),
     "no 2 of the square": (MSE, {"x": X, "y": Y}, "x", G / 2, "constant_factor", 0.5, "the 2 from the derivative of a square"),
     "batch size": (MSE, {"x": X, "y": Y}, "x", 8 * G, "constant_factor", 8.0, "the batch size"),
     "over the batch": (LINEAR, {"x": X, "w": W, "b": B}, "b", PER.mean(0), "constant_factor", 1 / 8, "mean instead of sum"),

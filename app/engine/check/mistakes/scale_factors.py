@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,9 +89,10 @@ def signed(c: float) -> str:
 
 def factors_of(trace: StepTrace, name: str) -> list[Factor]:
     """Factors that a derivation with respect to the input `name` may be off by, the most telling first."""
-    sources = (_averages, _exponents, _twos, _constants, _bases, _corrections, _totals)
-    factors = [factor for source in sources for factor in source(trace)]
-    factors += [*_numbers(trace, name), *_sizes(trace, name)]
+    # A rule of a derivative has a say where the derivative passes the step.
+    passed = [record for record in trace.records if any(name in trace.live[parent] for parent in record.parents)]
+    factors = [*_averages(trace), *_exponents(passed), *_twos(passed), *_constants(trace), *_bases(passed)]
+    factors += [*_corrections(trace), *_totals(trace), *_numbers(trace, name), *_sizes(trace, name)]
     return [factor for factor in factors if factor.value > 0 and factor.value != 1]
 
 
@@ -102,7 +103,7 @@ def _averages(trace: StepTrace) -> Iterator[Factor]:
         if count is not None and count != 1:
             what = _called(trace, record, count)
             yield Factor(count, f"{what}: sum instead of mean", weak=False, node=record.node)
-            if _squares(trace):
+            if _squares(trace.records):
                 yield Factor(
                     count / 2,
                     f"half of {what}: sum instead of mean, and the 2 from the derivative of a square is missing",
@@ -216,9 +217,9 @@ def _totals(trace: StepTrace) -> Iterator[Factor]:
                 yield Factor(1 / size, f"one over {what}: mean instead of sum", weak=size != count, node=record.node)
 
 
-def _exponents(trace: StepTrace) -> Iterator[Factor]:
+def _exponents(records: Sequence[StepRecord]) -> Iterator[Factor]:
     """The n of n·xⁿ⁻¹."""
-    for record in trace.records:
+    for record in records:
         n = exponent_of(record)
         if n is not None and n not in (0, 1, 2):
             yield Factor(
@@ -252,9 +253,9 @@ def _constants(trace: StepTrace) -> Iterator[Factor]:
                 yield Factor(by, f"{word} {c:g} is there twice{place_of(record.node)}", True)
 
 
-def _bases(trace: StepTrace) -> Iterator[Factor]:
+def _bases(records: Sequence[StepRecord]) -> Iterator[Factor]:
     """Bases of logarithms and powers, and degrees."""
-    for record in trace.records:
+    for record in records:
         name, place = name_of(record.node), place_of(record.node)
         if name in ("log2", "log10"):
             base = 2 if name == "log2" else 10
@@ -286,17 +287,17 @@ def _corrections(trace: StepTrace) -> Iterator[Factor]:
             yield Factor(((n - 1) / n) ** power, f"n instead of n - 1 in `{name_of(record.node)}`", False)
 
 
-def _twos(trace: StepTrace) -> Iterator[Factor]:
-    square = _squares(trace)
+def _twos(records: Sequence[StepRecord]) -> Iterator[Factor]:
+    square = _squares(records)
     yield Factor(
         0.5, "the 2 from the derivative of a square is missing" if square else "a factor of 2 is missing", weak=not square
     )
     yield Factor(2.0, "one factor of 2 too many", weak=True)
 
 
-def _squares(trace: StepTrace) -> bool:
+def _squares(records: Sequence[StepRecord]) -> bool:
     others = operations_with("squares") - {"pow"}
-    return any(name_of(r.node) in others or exponent_of(r) in (2.0, 0.5, -0.5) for r in trace.records)
+    return any(name_of(r.node) in others or exponent_of(r) in (2.0, 0.5, -0.5) for r in records)
 
 
 def _numbers(trace: StepTrace, name: str) -> Iterator[Factor]:
