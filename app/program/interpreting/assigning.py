@@ -44,7 +44,7 @@ class Assigning(Objects):
         elif isinstance(target, ast.Subscript):
             self.assign_item(target, self.value(target.value), self.value(target.slice), value)
         elif isinstance(target, ast.Attribute):
-            self._assign_attribute(target, value)
+            self.assign_attribute(target, self.value(target.value), value)
         else:
             raise self.source.refused(Refusal("This cannot be assigned to.", "Assign to a name."), target)
 
@@ -100,8 +100,9 @@ class Assigning(Objects):
             Refusal(what or f"{named(owner).capitalize()} cannot be assigned into.", raises=raises), target
         )
 
-    def _assign_attribute(self, target: ast.Attribute, value: Value) -> None:
-        owner, name = self.value(target.value), target.attr
+    def assign_attribute(self, target: ast.Attribute, owner: Value, value: Value) -> None:
+        """`owner.name = value`."""
+        name = target.attr
         if isinstance(owner, Instance):
             setter = owner.kind.find(f"{name}.setter") if isinstance(owner.kind, ClassValue) else MISSING
             if isinstance(setter, FunctionValue):

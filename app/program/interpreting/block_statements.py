@@ -174,19 +174,8 @@ class Blocks(Definitions):
             return value if not isinstance(value, Foreign) else Named(value.path)
         if not isinstance(node, ast.Call):
             return Named(path)
-        arguments = self.known(lambda: reader.arguments(node))
+        arguments = reader.known(lambda: reader.arguments(node))
         return ErrorValue("an error", path.rpartition(".")[2], None if arguments is None else arguments[0])
-
-    def known(self, read: Callable[[], Any]) -> Any:
-        """What `read` gives of a text that is shown; None where the language has no words for it."""
-        reader = self.reader
-        before = len(reader.problems), reader.lost
-        try:
-            return read()
-        except (PullbackError, Refusal):
-            del reader.problems[before[0] :]
-            reader.lost = before[1]
-            return None
 
     def fix_shapes(self) -> None:
         """What raises hangs on shapes: what is read here holds for the tensors that came, and no others."""

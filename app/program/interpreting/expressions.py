@@ -145,6 +145,8 @@ class Reader(Displays):
             if not isinstance(value, Named):
                 return None
             root = value.path
+        elif self.scope.is_unbound(root):
+            return None
         elif self.stars:
             root = self._starred(root) or root
         return ".".join([root, *reversed(parts)])

@@ -43,7 +43,7 @@ class State:
         trying: how many `try` blocks with an `except` are being read.
         attributes: what the program hung on tensors by names of its own (`w.g = …`).
         dropped: generators that nothing holds any more, at a `yield` of theirs; they are ended as soon as the next thing is read.
-        saved: path → what the program saved there.
+        saved: path → what the program saved there; None: it saved what, or where, is not known.
         printed: (line, column, text) and a tensor → its gradient as it was printed there last.
     """
 
@@ -84,7 +84,7 @@ class State:
         self.stars: list[str] = []
         self.trying = 0
         self.attributes: dict[tuple[fx.Node, str], Value] = {}
-        self.saved: dict[str, Value] = {}
+        self.saved: dict[str | None, Value] = {}
         self.dropped: list[Generator[Any, Any, Any]] = []
         self._places: dict[tuple[ast.AST, ast.AST], tuple[int, int, str]] = {}
         self.printed: dict[tuple[tuple[int, int, str], fx.Node], Any] = {}
@@ -148,6 +148,16 @@ class State:
             return run()
         except Refusal as refusal:
             raise self.source.refused(refusal, node) from refusal.__cause__
+
+    def known(self, read: Callable[[], Any]) -> Any:
+        """What `read` gives where nothing else hangs on it; None where the language has no words for it."""
+        before = len(self.problems), self.lost
+        try:
+            return read()
+        except (PullbackError, Refusal):
+            del self.problems[before[0] :]
+            self.lost = before[1]
+            return None
 
     def leave_out(self, node: ast.AST, what: str, gives: Value) -> Value:
         """Notes that something means nothing here; `gives` stands in its place."""

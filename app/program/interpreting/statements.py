@@ -128,19 +128,22 @@ class Runner(Blocks):
         self.augment(statement, held, self.reader.value(statement.value))
 
     def held(self, statement: ast.AugAssign) -> tuple[Value, Value, Value]:
-        """What stands left of `+=`; of a member also what holds it, and where."""
+        """What stands left of `+=`; of a member or an attribute also what holds it, and where."""
         reader, target = self.reader, statement.target
-        if not isinstance(target, ast.Subscript):
-            return reader.value(_loaded(target)), None, None
-        owner, index = reader.value(target.value), reader.value(target.slice)
+        if isinstance(target, ast.Name):
+            return reader.value(ast.copy_location(ast.Name(target.id, ast.Load()), target)), None, None
+        owner = reader.value(target.value)
+        if isinstance(target, ast.Attribute):
+            return reader.located(target, lambda: reader.attribute_of(target, reader.read(owner), target.attr)), owner, None
+        index = reader.value(target.slice)
         return reader.located(target, lambda: reader.item(target, owner, index)), owner, index
 
     def augment(self, statement: ast.AugAssign, held: tuple[Value, Value, Value], right: Value) -> None:
         """`held += right`."""
         reader, target, symbol = self.reader, statement.target, SYMBOLS[type(statement.op)]
         left, owner, index = held
-        if isinstance(left, list) and symbol == "+" and not isinstance(right, list):
-            right = reader.located(statement, lambda: reader.builtins.items(reader.emitter(statement), right))
+        if isinstance(left, list) and symbol == "+" and type(right) is not type(left):
+            right = type(left)(reader.located(statement, lambda: reader.builtins.items(reader.emitter(statement), right)))
 
         def changed() -> Value:
             if special_methods.is_object(left):
@@ -153,9 +156,11 @@ class Runner(Blocks):
 
         value = reader.located(statement, changed)
         if isinstance(left, list) and isinstance(value, list):
-            left[:] = value
+            left.clear()
+            left.extend(value)  # a deque drops what is too much
             value = left
         elif isinstance(left, dict) and isinstance(value, dict):
+            left.clear()
             left.update(value)
             value = left
         elif isinstance(left, Distinct) and isinstance(value, Distinct):
@@ -168,6 +173,8 @@ class Runner(Blocks):
             )
             if value is not left or not is_written:
                 reader.assign_item(target, owner, index, value)
+        elif isinstance(target, ast.Attribute) and value is not left:
+            reader.assign_attribute(target, owner, value)
         elif value is not left:
             reader.assign(target, value)
         self._assigned(target)
@@ -226,14 +233,14 @@ class Runner(Blocks):
     def _assert(self, statement: ast.Assert) -> None:
         """Checked where it is known without tensors."""
         reader = self.reader
-        value = self.known(lambda: reader.value(statement.test))
+        value = reader.known(lambda: reader.value(statement.test))
         if is_tensor(value) and reader.trying:  # an `except` may take what does not hold
             value = reader.holds(statement, value)
         if isinstance(value, bool) and not value:
             text = self.source.excerpt(statement)
             refusal = Refusal(f"This does not hold: `{text}`.", "Send inputs for which it holds.", raises="AssertionError")
             message = statement.msg
-            refusal.arguments = () if message is None else self.known(lambda: (reader.value(message),))
+            refusal.arguments = () if message is None else reader.known(lambda: (reader.value(message),))
             raise self.source.refused(refusal, statement)
         reader.leave_out(statement, "assert", None)
 
@@ -290,11 +297,3 @@ def is_text(statement: ast.stmt) -> bool:
         and isinstance(statement.value, ast.Constant)
         and (isinstance(statement.value.value, str) or statement.value.value is Ellipsis)
     )
-
-
-def _loaded(target: ast.expr) -> ast.expr:
-    if isinstance(target, ast.Attribute):
-        return ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target)
-    if isinstance(target, ast.Name):
-        return ast.copy_location(ast.Name(target.id, ast.Load()), target)
-    return target

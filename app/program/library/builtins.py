@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Generator, ItemsView, KeysView, Mapping, ValuesView
 from itertools import islice
 from typing import Final
@@ -286,10 +287,11 @@ class Builtins:
     def combined(self, symbol: str, left: Value, right: Value) -> Value:
         """`left symbol right` of plain values; what copies a list costs as much as going through it."""
         spend = self._trace.budget.spend
-        if isinstance(left, dict) and isinstance(right, dict) and symbol == "|":
+        is_counters = isinstance(left, Counter) and isinstance(right, Counter)
+        if isinstance(left, dict) and isinstance(right, dict) and symbol in ("|+-&" if is_counters else "|"):
             static.check_length(len(left) + len(right))
             spend(1 + (len(left) + len(right)) // 4)
-            return left | right
+            return static.computed(static.OPERATORS[symbol], left, right, what=f"`{symbol}`")
         if isinstance(left, dict) and isinstance(right, dict) and symbol in ("==", "!="):
             spend(1 + (len(left) + len(right)) // 8)
             static.plain([*left.values(), *right.values()])

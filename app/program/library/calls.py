@@ -307,7 +307,7 @@ class Calls:
             return self.reads.numbers(emit, owner)
         if name in _BEGINNING and self.gradients.last is None:
             weight = self._weights.held_by(owner)
-            if weight is not None and self._begun(emit, weight, name, args, kwargs):
+            if weight is not None and not self._weights.is_used(weight) and self._begun(emit, weight, name, args, kwargs):
                 return owner
         if name.endswith("_") and not name.endswith("__"):
             value = inplace.method(self._trace, emit, owner, name, args, kwargs)

@@ -31,13 +31,16 @@ def initialise(
     if not is_tensor(tensor):
         raise Refusal(f"`nn.init.{name}` is given {named(tensor)}, not a weight.", "Give it `layer.weight`.")
     weight = weights.held_by(tensor)
-    initial = tensor if weight is None else weight.initial
+    begins = weight is not None and not weights.is_used(weight)
+    initial = weight.initial if weight is not None and begins else tensor
     keywords = {key: value for key, value in kwargs.items() if key != "generator"}
     enabled, trace.grad_enabled = trace.grad_enabled, False
     try:
-        value = emit(f"nn.init.{name}", fixed(begun, name), (initial, *options), keywords, random=True, initial=True)
+        value = emit(
+            f"nn.init.{name}", fixed(begun, name), (initial, *options), keywords, random=True, initial=weight is None or begins
+        )
         trace.write(value.meta["step"], initial, value)
-        if weight is not None:
+        if weight is not None and begins:
             weights.begin(weight)
     finally:
         trace.grad_enabled = enabled

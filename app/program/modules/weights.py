@@ -64,6 +64,13 @@ class Weights:
         if weight.first is not None:
             weight.first = self._trace.now(weight.initial)
 
+    def is_used(self, weight: Weight) -> bool:
+        """Whether the program computed with a weight, or changed it: what is written then is not what it begins with."""
+        if weight.node is None:
+            return False
+        first = weight.first or weight.node
+        return self._trace.now(weight.node) is not first or _is_read(first)
+
     def weight_of(self, node: fx.Node) -> Weight | None:
         """The weight that a tensor is, if it is one."""
         return self._of_node.get(node)
@@ -197,6 +204,11 @@ class Weights:
                     else "Leave it out: the program has no weights.",
                     given=name,
                 )
+
+
+def _is_read(node: fx.Node) -> bool:
+    """Whether a step takes it; that it is seen as `.data` is none."""
+    return any(user.target is not Tensor.detach or _is_read(user) for user in node.users)
 
 
 def leaf_of(trace: Trace, weights: Weights, scope: Scope, tensor: fx.Node) -> Weight | None:

@@ -16,6 +16,7 @@ from app.program.library.containers import Record
 from app.program.library.inplace import write
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, named_weights
+from app.program.packages.random_numbers import Stream
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.sets import Distinct
@@ -80,7 +81,7 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int, copy_of: Cal
             for key in value.layer.weights:  # the object's own are those of the layer
                 instance.layer.weights[key] = instance.own[key]
         return instance
-    if isinstance(value, list | dict | Distinct):
+    if isinstance(value, list | dict | Distinct | Stream):
         return _filled(value, again)
     if isinstance(value, tuple):
         members = tuple(again(member) for member in value)
@@ -98,7 +99,9 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int, copy_of: Cal
 
 
 def _filled(value: Value, again: Callable[[Any], Any]) -> Value:
-    """A container of the same kind with copies of the members."""
+    """A container of the same kind with copies of the members; a generator of the same numbers."""
+    if isinstance(value, Stream):
+        return copy.deepcopy(value)
     if isinstance(value, Distinct):
         return Distinct(map(again, value))
     other = copy.copy(value)
@@ -124,17 +127,11 @@ def loaded(trace: Trace, emit: Emit, weights: Weights, module: LayerValue | Inst
     for name, weight in named_weights(module):
         if is_tensor(state.get(name)):
             value = emit("detach", torch.Tensor.detach, (state[name],), {})
-            if weight.node is not None and _is_used(weight.node):
+            if weight.node is not None and weights.is_used(weight):
                 _copy_into(trace, emit, weight.node, value)
             else:
                 begin(trace, emit, weights, weight, value, ".load_state_dict()")
     return None
-
-
-def _is_used(node: fx.Node) -> bool:
-    """Whether the program computed with a weight, or changed it: what is loaded then is a write, not what it begins with."""
-    cell = node.meta.get("cell")
-    return bool(node.users) or (cell is not None and cell.root.writes > 0)
 
 
 def _copy_into(trace: Trace, emit: Emit, node: fx.Node, value: fx.Node) -> None:

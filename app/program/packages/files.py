@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-from contextlib import suppress
 from typing import Any, Final
 
-from app.errors import PullbackError
 from app.program.packages import copying
 from app.program.reading.source import Refusal
 from app.program.semantics.graph_values import Value
@@ -18,20 +16,27 @@ FILE: Final = Inert("a file")
 
 
 def called(reader: Any, node: ast.Call, name: str) -> Value:
-    """`torch.save(value, path)`, or `torch.load(path)`. What cannot be copied is saved for nobody here."""
+    """`torch.save(value, path)`, or `torch.load(path)`."""
     if not any("load(" in line for line in reader.source.lines):
         return None
-    with suppress(PullbackError, Refusal):
-        args, kwargs = reader.arguments(node)
-        names = ("f",) if name == "torch.load" else ("obj", "f")
-        options = {**dict(zip(names, args, strict=False)), **kwargs}
-        path = options.get("f")
-        if name == "torch.load":
-            return _copied(reader, node, reader.saved[path]) if path in reader.saved else FILE
-        if isinstance(path, str):
-            reader.saved.pop(path, None)
-            reader.saved[path] = _copied(reader, node, options.get("obj"))
-    return FILE if name == "torch.load" else None
+    args, kwargs = reader.known(lambda: reader.arguments(node)) or ((), {})
+    names = ("f",) if name == "torch.load" else ("obj", "f")
+    options = {**dict(zip(names, args, strict=False)), **kwargs}
+    path = options.get("f") if isinstance(options.get("f"), str) else None
+    if name == "torch.save":
+        # Under None what has no path here, or cannot be copied: nothing is known of what is loaded after that.
+        copied = None if path is None else reader.known(lambda: _copied(reader, node, options.get("obj")))
+        others = {} if path is None else {each: value for each, value in reader.saved.items() if each != path}
+        reader.saved = {**others, path if copied is not None else None: copied}
+        return None
+    if path is not None and path in reader.saved:
+        return _copied(reader, node, reader.saved[path])
+    if None in reader.saved:
+        raise Refusal(
+            "Before this line the program saves something that is not copied here, so that what it loads is not known.",
+            "Keep a copy: `best = copy.deepcopy(model.state_dict())`.",
+        )
+    return FILE
 
 
 def _copied(reader: Any, node: ast.Call, value: Value) -> Value:

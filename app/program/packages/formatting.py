@@ -49,7 +49,7 @@ def text_of(value: Any) -> Any:
 def formatted(value: Any, spec: str, conversion: str = "") -> Any:
     """`f"{value:spec}"`; `TEXT` where the value is no plain one."""
     if not is_plain(value):
-        value = text_of(value)
+        value = TEXT if conversion else text_of(value)
         if value is TEXT:
             return TEXT
     if not _SPEC.fullmatch(spec):

@@ -88,10 +88,20 @@ def _preferred(better: str, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _chosen(better: str, a: Tensor, b: float, first: Tensor, second: float) -> Tensor:
-    return torch.where(getattr(torch, better)(a, b), first, torch.as_tensor(second, dtype=a.dtype, device=a.device))
+    return torch.where(getattr(torch, better)(a, b), first, _beside(first, second))
 
 
 def _chosen_last(better: str, bound: float, tensor: Tensor) -> Tensor:
     """`max(x, 0)`: 0 only where it is larger than x."""
-    other = torch.as_tensor(bound, dtype=tensor.dtype, device=tensor.device)
+    other = _beside(tensor, bound)
     return torch.where(getattr(torch, better)(other, tensor), other, tensor)
+
+
+def _beside(tensor: Tensor, number: float) -> Tensor:
+    """A number as a tensor of the same dtype, or of one that holds it: `max(count, 0.5)`."""
+    dtype = tensor.dtype
+    if isinstance(number, float) and not dtype.is_floating_point:
+        dtype = torch.float64
+    elif type(number) is int and dtype == torch.bool:
+        dtype = torch.int64
+    return torch.as_tensor(number, dtype=dtype, device=tensor.device)

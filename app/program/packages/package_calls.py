@@ -183,6 +183,7 @@ class Packages:
             lambda numbers: self._array(emit, "tensor", (numbers,), {}),
             lambda array, places: numpy_arrays.marked(attributes.indexed(emit, array, places)),
             lambda array, value: inplace.set_item(self._trace, emit, array, slice(None), value),
+            self._trace.budget.spend,
         )
 
     def _array(self, emit: Emit, maker: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:

@@ -15,7 +15,7 @@ from app.program.packages import itertools_functions
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
-from app.program.semantics.values import AUTO, ClassValue, Instance
+from app.program.semantics.values import AUTO, ClassValue, Instance, Iterator
 
 Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 Invoke = Callable[[Value, tuple[Value, ...], dict[str, Value]], Value]
@@ -157,8 +157,20 @@ def dict_method(
         return copy.copy(owner)
     if name == "clear":
         return owner.clear()
+    last = bool(kwargs.get("last", args[-1] if len(args) == (name == "move_to_end") + 1 else True))
     if name == "popitem" and owner:
-        return owner.popitem()
+        key = next(reversed(owner) if last else iter(owner))
+        return key, owner.pop(key)
+    if name == "move_to_end" and args and static.key(args[0], spend) in owner:
+        spend(1 + len(owner) // 8)
+        moved = {args[0]: owner.pop(args[0])}
+        members = {**owner, **moved} if last else {**moved, **owner}
+        owner.clear()
+        return dict.update(owner, members)
+    if isinstance(owner, Counter) and name in ("total", "elements"):
+        static.plain(list(owner.values()))
+        total = static.check_length(owner.total())
+        return total if name == "total" else Iterator(owner.elements())
     raise Refusal(f"A dict has no `.{name}()` here.")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from app.program.packages.numpy_arrays import is_array
 from app.program.reading.source import Refusal
-from app.program.semantics import static
+from app.program.semantics import sizes, static
 from app.program.semantics.graph_values import Value, example, is_tensor
 from app.program.semantics.static import named
 
@@ -21,8 +21,8 @@ Called = Callable[[tuple[Value, ...], dict[str, Value]], Value]
 # What they draw, and the arguments by position.
 _PYTHON: Final = {
     "random": "", "uniform": "a b", "randint": "a b", "randrange": "start stop step", "gauss": "mu sigma", "normalvariate": "mu sigma",
-    "expovariate": "lambd", "betavariate": "alpha beta", "triangular": "low high mode", "choice": "seq", "choices": "population weights",
-    "sample": "population k", "shuffle": "x",
+    "expovariate": "lambd", "triangular": "low high mode", "choice": "seq", "choices": "population weights", "sample": "population k",
+    "shuffle": "x",
 }  # fmt: skip
 _NUMPY: Final = {
     "uniform": "low high size", "normal": "loc scale size", "standard_normal": "size", "random": "size", "choice": "a size replace p",
@@ -43,8 +43,6 @@ _MAKERS: Final = {
     "np.random.RandomState": "np.random",
     "np.random.default_rng": "np.random.default_rng",
 }
-# Arguments that say how many numbers are drawn, or among how many whole ones.
-_COUNTS: Final = ("size", "k", "a", "x")
 # They take members of any kind, and leave them as they are.
 _OF_MEMBERS: Final = ("choice", "choices", "sample", "shuffle")
 
@@ -57,30 +55,31 @@ class Arrays:
         of: numbers → an array of them.
         taken: `array[places]`.
         write: `array[:] = value`.
+        spend: counts what is drawn.
     """
 
     of: Callable[[Any], Value]
     taken: Callable[[Value, Value], Value]
     write: Callable[[Value, Value], None]
+    spend: Callable[[int], None]
 
 
 class Stream:
     """A generator of random numbers beside PyTorch's."""
 
     def __init__(self, kind: str, seed: Value = None) -> None:
-        self._kind, self._source = kind, None
-        if seed is not None:
-            self.seed(seed)
+        self._kind = kind
+        self.seed(seed)
 
-    def seed(self, seed: Value) -> None:
-        number = static.integer(seed, "A seed")
-        self._source = static.computed(_SEEDED[self._kind], number, what="The seed")
+    def seed(self, seed: Value = None) -> None:
+        """Begins anew; without a number as no other run of Python does."""
+        self._source = None if seed is None else _seeded(self._kind, seed)
 
     def call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value], arrays: Arrays) -> Value:
         """`random.name(…)`; `arrays` has what concerns arrays."""
         written = f"{self._kind}.{name}"
         if name == "seed" and self._kind != "np.random.default_rng":
-            return self.seed(args[0]) if args else None
+            return self.seed(*args, *kwargs.values())
         if name not in _KINDS[self._kind]:
             raise Refusal(f"`{written}` is not in the language.", "Draw with PyTorch (`torch.rand(3)`), or send the numbers.")
         if self._source is None:
@@ -93,22 +92,31 @@ class Stream:
         options = {**dict(zip(_KINDS[self._kind][name].split(), args, strict=False)), **kwargs}
         if name in ("rand", "randn"):
             options["size"] = args
-        self._check(written, options)
+        arrays.spend(self._cost(written, options))
+        args = tuple(value.settled() if sizes.is_size(value) else value for value in args)
         drawn = static.computed(lambda: getattr(self._source, name)(*args, **kwargs), what=f"`{written}`")
         if isinstance(drawn, np.ndarray):
             return arrays.of(drawn.tolist())
         return drawn.item() if isinstance(drawn, np.generic) else drawn
 
-    def _check(self, written: str, options: dict[str, Value]) -> None:
-        """Refuses what is no plain value, and what draws more numbers than a list holds, before it does."""
+    def _cost(self, written: str, options: dict[str, Value]) -> int:
+        """What the drawing counts. Refuses what is no plain value, and what draws more numbers than a list holds."""
+        name = written.rpartition(".")[2]
         members: Any = options.get("x", options.get("seq", options.get("population")))
-        if is_tensor(members) or (written.endswith("shuffle") and not isinstance(members, list)):
+        if is_tensor(members) or (name == "shuffle" and not isinstance(members, list)):
             raise Refusal(f"`{written}` is for lists here, not {named(members)}.", "Make one: `order = list(range(n))`.")
-        of_members = self._kind == "random" and written.rpartition(".")[2] in _OF_MEMBERS
-        static.plain([value for value in options.values() if not of_members or value is not members])
-        for count in map(options.get, _COUNTS):
-            sizes: Any = count if isinstance(count, list | tuple) and count is options.get("size") else (count,)
-            static.check_length(abs(math.prod(int(size) for size in sizes if isinstance(size, int))))
+        is_of_members = self._kind == "random" and name in _OF_MEMBERS
+        others = [value for value in options.values() if not is_of_members or value is not members]
+        static.plain(others)
+        size, among = options.get("size"), options.get("a" if name == "choice" else "x")
+        extents = [each for each in (size if isinstance(size, list | tuple) else [size]) if isinstance(each, int)]
+        counts = [math.prod(map(abs, extents)), *(abs(each) for each in (options.get("k"), among) if isinstance(each, int))]
+        through = [len(value) for value in (*others, *([members] if name == "shuffle" else [])) if isinstance(value, list)]
+        return 1 + (static.check_length(max(counts)) + sum(through)) // 8  # 0.3 to 1 µs for each, where an expression takes 4
+
+
+def _seeded(kind: str, seed: Value) -> Any:
+    return static.computed(_SEEDED[kind], static.integer(seed, "A seed"), what="The seed")
 
 
 def resolved(streams: dict[str, Stream], short: str, arrays: Arrays) -> Called | None:

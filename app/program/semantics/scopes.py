@@ -55,9 +55,9 @@ class Scope(Mapping[str, Any]):
         return None
 
     def is_unbound(self, name: str) -> bool:
-        """Whether a function around here binds `name` and has not yet, while a body around that one has."""
+        """Whether a function around here binds `name`, and has not yet."""
         scope = self._of(name)
-        return scope is not None and name not in scope.own and any(name in outer.own for outer in scope.chain())
+        return scope is not None and name not in scope.own
 
     def __iter__(self) -> Iterator[str]:
         seen: dict[str, None] = {}

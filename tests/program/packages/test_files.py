@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.errors import PullbackError
 from tests.program.building import answer, tensors
 
 BEGIN = "import torch\nmodel = torch.nn.Linear(1, 1)\n"
@@ -33,3 +34,9 @@ def test_what_was_saved_is_loaded(lines: str, expected: float) -> None:
     )
     (value,) = answer(lines, sent).values()
     assert value.item() == expected
+
+
+def test_what_is_loaded_after_what_was_not_copied_is_refused() -> None:
+    lines = "torch.save(x, 'a.pt')\ntorch.save(x * 2, f'{x}.pt')\nreturn torch.load('a.pt')"
+    with pytest.raises(PullbackError, match="what it loads is not known"):
+        answer(lines, tensors(x=2.0))

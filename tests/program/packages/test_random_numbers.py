@@ -15,6 +15,8 @@ BEGIN = "import random\nimport numpy as np\n"
     [
         ("random.random()", "every run"),
         ("np.random.default_rng().normal()", "every run"),
+        ("[random.seed(0), random.seed(), random.random()][2]", "every run"),
+        ("[np.random.RandomState(0).choice(9999) for _ in range(500)]", "evaluates more than"),
         ("np.random.RandomState(0).randn(10**5, 10**5)", "too long"),
         ("np.random.RandomState(0).normal(size=(10**5, 10**5))", "too long"),
         ("np.random.RandomState(0).permutation(10**9)", "too long"),
