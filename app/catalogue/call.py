@@ -135,6 +135,8 @@ def _plain(value: Any, kind: str) -> Any:
 class Drawing(OperatorMode):
     """Sees whether a kernel draws random numbers, so that dropout with `training: false` needs no seed."""
 
+    only_counts = True
+
     def __init__(self) -> None:
         super().__init__()
         self.seen = False

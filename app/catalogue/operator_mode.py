@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +14,15 @@ _exclude: Final = torch._C._SetExcludeDispatchKeyGuard
 
 
 class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Subclasses say in `dispatch` what they do with a call."""
+    """Subclasses say in `dispatch` what they do with a call.
+
+    Attributes:
+        times: how many calls one that is seen stands for.
+        only_counts: calls that another stands for need not be seen.
+    """
+
+    times: ClassVar[float] = 1
+    only_counts = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()  # type: ignore[no-untyped-call]
@@ -36,3 +45,13 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of `func(*args, **kwargs)`, or what is to stand in its place."""
         return func(*args, **kwargs)
+
+
+@contextmanager
+def standing_for(times: float) -> Iterator[None]:
+    """Each call that a mode sees here stands for so many."""
+    before, OperatorMode.times = OperatorMode.times, times
+    try:
+        yield
+    finally:
+        OperatorMode.times = before

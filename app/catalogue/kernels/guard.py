@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, get_kernel
 
-from app.catalogue.kernels import checks, cuda_checks
+from app.catalogue.kernels import checks, cuda_checks, recurrent
 from app.catalogue.kernels.checks import Check
 
 _DEVICES: Final = ("CPU", "CUDA")
@@ -35,12 +35,14 @@ class Fact:
         by_number: runs it where a tensor argument may be a plain number: the dispatcher hands that to Python without the 0-d tensor
             around it, and the kernel itself cannot be called so.
         keys: the dispatch keys that the check stands at.
+        around: runs it, handed what does and its arguments by their names.
     """
 
     kernel: str
     check: Check
     by_number: Callable[..., Tensor] | None = None
     keys: tuple[str, ...] = _DEVICES
+    around: Callable[[Callable[[Mapping[str, Any]], Any], Mapping[str, Any]], Any] | None = None
 
 
 def _divide(*, self: Any, other: Any, rounding_mode: str | None) -> Tensor:
@@ -99,7 +101,10 @@ FACTS: Final = (
     Fact("_linalg_eigvals", checks.finite("self", "A")),
     Fact("fractional_max_pool2d", checks.fractional_pool),
     Fact("fractional_max_pool3d", checks.fractional_pool),
-    *(Fact(f"{kind}.input", checks.recurrent, keys=_COMPOSITE) for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")),
+    *(
+        Fact(f"{kind}.input", checks.recurrent, keys=_COMPOSITE, around=recurrent.counted)
+        for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+    ),
     # These do not crash: they never end, or take minutes.
     Fact("binomial", checks.binomial),
     *(Fact(f"special_{name}", checks.polynomial, _evaluate(name)) for name in _POLYNOMIALS),
@@ -193,6 +198,8 @@ def _checked(fact: Fact, key: str) -> Callable[..., Any]:
         fact.check(arguments)
         if fact.by_number is not None and not all(isinstance(arguments[name], Tensor) for name in tensors):
             return fact.by_number(**arguments)
+        if fact.around is not None:
+            return fact.around(lambda each: kernel.call_boxed(keys, *[each[argument.name] for argument in declared]), arguments)
         return kernel.call_boxed(keys, *args, **kwargs)
 
     return checked

@@ -375,7 +375,8 @@ class _Attempt:
                 inputs = regrouped(self.query, leaves)
                 names = [name for name in self._followed if is_differentiable(dtypes[name])]
                 follower = Follower(leaves, names) if names else None
-                counter.run = None if follower is None else follower.run
+                if follower is not None:
+                    counter.run, counter.only_counts = follower.run, False
                 function, cost = measured(lambda: self._make(inputs), counter)
                 if counter.has_read and self.query.operation is not None:
                     raise UnboundedError  # what an operation reads within may be the same for all values; fakes know of some

@@ -264,6 +264,7 @@ class Counter(OperatorMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.only_counts = True
         self.run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any] | None = None
         self.flops = 0.0
         self.bytes = 0
@@ -293,7 +294,7 @@ class Counter(OperatorMode):
         for tensor in results:
             elements = tensor.numel()
             size = elements * tensor.element_size()
-            self.bytes += size
+            self.bytes += int(size * self.times)
             most = elements if elements > most else most
             largest = size if size > largest else largest
         self.largest = largest if largest > self.largest else self.largest
@@ -303,7 +304,8 @@ class Counter(OperatorMode):
                 size = elements * value.element_size()
                 most = elements if elements > most else most
                 largest = size if size > largest else largest
-        self.flops += most if facts.flops is None and not facts.is_cubic else _flops(facts, args, kwargs, out, float(most))
+        is_plain = facts.flops is None and not facts.is_cubic
+        self.flops += self.times * (most if is_plain else _flops(facts, args, kwargs, out, float(most)))
         if facts.is_of_indices:
             largest = max(largest, _INDEX_BYTES * most)
         running, deriving, wide = _layout_bytes(args, results) if facts.lays_out else (0, 0, 0)
