@@ -93,7 +93,7 @@ TORCH_MODULES: Final = frozenset(
         f"app.catalogue.better.{name}"
         for name in ("mixed_powers", "overwriting", "running_products", "running_sums", "ties", "tracked")
     }
-    | {f"app.catalogue.kernels.{name}" for name in ("checks", "cuda_checks", "guard")}
+    | {f"app.catalogue.kernels.{name}" for name in ("checks", "cuda_checks", "guard", "recurrent")}
 )
 TORCH_LAZY: Final = frozenset({"app.pool.worker", "app.pool.forkserver"})
 
