@@ -205,7 +205,7 @@ class Recipe:
                 continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
             cotangents = tuple([tensors[position] for position in product.cotangents]) or tuple(
-                [torch.ones_like(o) for o in of]
+                [torch.ones_like(o, memory_format=torch.contiguous_format) for o in of]
             )
             gradients = backward(of, cotangents, True, False, wrt, True, accumulate_grad=False)
             for variable, gradient in zip(wrt, gradients, strict=True):

@@ -35,7 +35,10 @@ def cotangents(
             "The cotangent is all ones, so this is the gradient of the sum.",
             "cotangent",
         )
-        return {name: torch.ones_like(value) for name, value in differentiable.items()}, None
+        # Laid out as one that is sent would be: the last bits of a matrix product may hang on it.
+        return {
+            name: torch.ones_like(value, memory_format=torch.contiguous_format) for name, value in differentiable.items()
+        }, None
     for name in sent:
         if name not in known:
             raise PullbackError(
