@@ -134,7 +134,8 @@ class Lines:
             _is_rounded_to(ours, seen.sides, direction) or (ours == 0 and _tends_to_zero(rise, noise, steps))
         ):
             return Seen(direction, ours, None)
-        beside = torch.finfo(direction.dtype).eps  # the number next to an element: asin has a value there at 1 - 2e-16, and none at 1
+        # The number next to an element: asin has a value there at 1 - 2e-16, and none at 1.
+        beside = torch.finfo(direction.dtype).eps
         outside = [sign for sign in (1.0, -1.0) if all(math.isnan(rise(sign * h)) for h in (*steps, beside))]
         return replace(seen, end=outside[0]) if len(outside) == 1 else seen
 
