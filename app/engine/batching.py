@@ -131,9 +131,8 @@ def _not_finite(samples: int, batched: Sequence[Tensor]) -> set[int]:
     for leaf in batched:
         if is_differentiable(leaf.dtype) and leaf.numel():
             numbers = torch.view_as_real(leaf.detach()) if leaf.is_complex() else leaf.detach()
-            ends = torch.aminmax(
-                numbers.reshape(samples, -1), dim=1
-            )  # NaN is passed on; truth values of all numbers would take memory
+            # It passes NaN on; truth values of all numbers would take memory.
+            ends = torch.aminmax(numbers.reshape(samples, -1), dim=1)
             unusual = torch.nonzero(~(ends.min.isfinite() & ends.max.isfinite()))
             chosen.update(unusual.flatten().tolist())
     return chosen

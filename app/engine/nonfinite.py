@@ -268,9 +268,8 @@ def note_rounding_alone(
     prepared = computation.prepared
     dtypes = _half_precision(computation)
     is_costly = prepared.plan.flops > _AGAIN_FLOPS or prepared.plan.peak_bytes > _AGAIN_BYTES
-    if (
-        not derivatives or not dtypes or is_costly or prepared.function.random
-    ):  # what is drawn in another dtype is another number
+    # What is drawn in another dtype is another number.
+    if not derivatives or not dtypes or is_costly or prepared.function.random:
         return
     query = replace(computation.query, want=tuple(derivatives))
     wide = Computation(

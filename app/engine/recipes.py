@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.bounded_cache import BoundedCache
+from app.engine.autodiff.cotangents import ones
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
 from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
@@ -204,9 +205,7 @@ class Recipe:
                 values += forward_values(product, self._function, leaves, tensors, wrt, structure[: len(outputs)])
                 continue
             of = tuple([outputs[index] for index in product.outputs]) or tuple([o for o in outputs if o.requires_grad])
-            cotangents = tuple([tensors[position] for position in product.cotangents]) or tuple(
-                [torch.ones_like(o, memory_format=torch.contiguous_format) for o in of]
-            )
+            cotangents = tuple([tensors[position] for position in product.cotangents]) or tuple([ones(o) for o in of])
             gradients = backward(of, cotangents, True, False, wrt, True, accumulate_grad=False)
             for variable, gradient in zip(wrt, gradients, strict=True):
                 structure.append(gradient is None)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.catalogue.better.running import Running
 from app.catalogue.better.tracked import is_differentiated, is_nested_forward
 
 
@@ -42,18 +43,10 @@ def _has_derivative(x: Tensor) -> bool:
     return (x.is_floating_point() or x.is_complex()) and x.dim() > 0 and x.numel() > 0 and is_differentiated(x)
 
 
-class _CumProd(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _CumProd(Running):
     @staticmethod
     def forward(x: Tensor, dim: int) -> Tensor:
         return torch.cumprod(x, dim)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-        ctx.save_for_forward(inputs[0], output)
-        ctx.dim = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:

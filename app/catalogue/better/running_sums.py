@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.catalogue.better.running import Running
 from app.catalogue.better.tracked import is_nested_forward
 
 # Too few digits for differences of logarithms as large as the input.
@@ -31,18 +32,10 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:  # noqa: A002
     return value
 
 
-class _LogCumSumExp(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _LogCumSumExp(Running):
     @staticmethod
     def forward(x: Tensor, dim: int) -> Tensor:
         return torch.logcumsumexp(x, dim)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-        ctx.save_for_forward(inputs[0], output)
-        ctx.dim = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:

@@ -17,6 +17,11 @@ from app.query import TensorData
 Vectors = dict[str, Tensor]
 
 
+def ones(output: Tensor) -> Tensor:
+    """The cotangent where none is sent, laid out as one that is sent: the last bits of a matrix product may hang on it."""
+    return torch.ones_like(output, memory_format=torch.contiguous_format)
+
+
 def cotangents(
     sent: Mapping[str, TensorData], differentiable: Mapping[str, Tensor], known: Mapping[str, Tensor], notes: Notes
 ) -> tuple[Vectors, int | None]:
@@ -35,10 +40,7 @@ def cotangents(
             "The cotangent is all ones, so this is the gradient of the sum.",
             "cotangent",
         )
-        # Laid out as one that is sent would be: the last bits of a matrix product may hang on it.
-        return {
-            name: torch.ones_like(value, memory_format=torch.contiguous_format) for name, value in differentiable.items()
-        }, None
+        return {name: ones(value) for name, value in differentiable.items()}, None
     for name in sent:
         if name not in known:
             raise PullbackError(
