@@ -17,6 +17,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from app.engine.joint import proofs
 from tests.server import Server, serving
 
 _LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_people.py")
@@ -24,6 +25,10 @@ _LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_peo
 _OBJECTS: Final = 10_000
 # A parameter that is a server, or a warm process, of a room (tests/*/conftest.py).
 _SERVER_OF_A_ROOM: Final = re.compile(r"\b(strict|keyed|impatient|pair|speaking|guarded): |\broad: Forking\b")
+
+
+# What a test's own process computes is proved as soon as its numbers are many enough; servers prove after as many runs as for users.
+proofs.PROVED_AFTER = 8
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -149,10 +149,10 @@ def test_garbage_behind_a_query_that_is_being_computed(server: Server) -> None:
 
 
 def test_pipelined_queries_are_answered_in_order(server: Server) -> None:
-    bodies = [orjson.dumps({"operation": "neg", "inputs": {"input": number}}) for number in range(200)]
+    bodies = [orjson.dumps({"operation": "neg", "inputs": {"input": number}}) for number in range(600)]
     with line(server.port) as raw:
         raw.send(b"".join(head(Content_Length=str(len(body))) + body for body in bodies))
-        assert [-raw.reply()[2]["outputs"]["output"]["data"] for _ in bodies] == list(range(200))
+        assert [-raw.reply()[2]["outputs"]["output"]["data"] for _ in bodies] == list(range(600))
 
 
 def test_chunked_queries_are_pipelined_too(server: Server, answer: object) -> None:

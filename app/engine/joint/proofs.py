@@ -7,8 +7,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-# Runs of one computation before it is proved: a proof takes as long as some 300 of them where they are brief, in time that is idle. Chosen.
-_PROVED_AFTER: Final = 8
+# Runs of one computation before it is proved: as many as take as long as a proof of a brief one (45 ms), so that what has been given away by
+# then is at most as much again. After 8, the ninth of queries that came every 25 ms waited 5 to 10 ms for a proof's first steps.
+PROVED_AFTER = 256
 _SETS: Final = 4  # of numbers that came, all different: enough to tell chance from rule with those that are made of them
 # Of a query, and of its quickest run where it is not brief: what is saved between PyTorch's calls is some 0.3 ms, and a step of a proof may
 # hold up a query for two such runs.
@@ -49,18 +50,18 @@ class Came:
 
     @property
     def is_enough(self) -> bool:
-        return self._runs >= _PROVED_AFTER and bool(self.sets)
+        return self._runs >= PROVED_AFTER and bool(self.sets)
 
     @property
     def is_too_long(self) -> bool:
         """What is computed takes so long that nothing is gained."""
-        return not self._is_brief and self._runs >= _PROVED_AFTER and self._seconds > _SECONDS_LIMIT
+        return not self._is_brief and self._runs >= PROVED_AFTER and self._seconds > _SECONDS_LIMIT
 
     def note(self, numbers: Any, seconds: float) -> bool:
         """One more has come, and was computed in so many seconds; whether its numbers are kept."""
         self._runs += 1
         self._seconds = min(self._seconds, seconds)
-        if self._runs <= _PROVED_AFTER - _SETS or len(self.sets) == _SETS:
+        if self._runs <= PROVED_AFTER - _SETS or len(self.sets) == _SETS:
             return False
         # Of a body that came as bytes a copy: its memory is used again.
         owned = tuple([bytes(part) if type(part) is memoryview else part for part in numbers])

@@ -79,7 +79,7 @@ class Rehearsal:
             return False
         if (asked, text) not in self._lessons:
             self._tell(asked, b'{"request_id":"",%b' % asked[1:], text)  # its client's id is nobody else's
-        self._keep(asked, meta, text).times[worker] = _TIMES  # it goes on learning by the queries themselves
+        self._keep(asked, meta, text).times[worker] += 1
         return True
 
     def learn(self, asked: bytes, meta: bytes, body: bytes) -> None:

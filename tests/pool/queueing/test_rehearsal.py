@@ -42,6 +42,13 @@ class TestTable:
         assert table.begin(2, 0.0) is None
         assert table.begin(3, 0.0) is not None
 
+    def test_who_answered_first_rehearses_what_only_comes_with_repetition(self) -> None:
+        table = Rehearsal()
+        table.note(1, JSON.text, META, (b"a",), REPLY)
+        assert table.begin(1, 0.0) is not None
+        assert table.begin(1, 0.0) is not None
+        assert table.begin(1, 0.0) is None
+
     def test_other_fronts_are_told_once_and_learn_the_same(self) -> None:
         sent = list[tuple[bytes, bytes, bytes]]()
         here = Rehearsal(lambda *lesson: sent.append(lesson))
