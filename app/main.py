@@ -21,6 +21,7 @@ from app.group.parent import Parent
 from app.machine.memory_budget import Budget, Machine, derive
 from app.pool import linux
 from app.pool.environment import COMMANDS
+from app.pool.handles.forkserver_process import ForkserverProcess
 from app.settings import Settings, checked_keys
 
 if TYPE_CHECKING:
@@ -87,10 +88,12 @@ def serve(settings: Settings) -> None:
 
 def _serve_alone(settings: Settings, budget: Budget, listeners: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
     """In this process."""
+    settled = budget.settled(settings)
+    started = _started(settled)
     from app.front.application import Application
     from app.front.server import Server
 
-    server = Server(Application(budget.settled(settings), budget), settings, on_ready)
+    server = Server(Application(settled, budget, started=started), settings, on_ready)
     server.run(sockets=list(listeners))
     if server.failure is not None:
         raise server.failure
@@ -103,12 +106,14 @@ def _serve_together(
     board = Board(budget.fronts)
 
     def run(index: int, line: Line) -> int:
+        settled = budget.settled(settings)
+        started = _started(settled)
         from app.front.application import Application
         from app.front.member_server import MemberServer
         from app.front.membership import Membership
 
         membership = Membership(index, board, line)
-        server = MemberServer(Application(budget.settled(settings), budget, membership), settings, membership)
+        server = MemberServer(Application(settled, budget, membership, started), settings, membership)
         server.run()
         if server.failure is not None:
             membership.tell_failure(server.failure)
@@ -119,6 +124,14 @@ def _serve_together(
         board.write(_STDOUT, LINE[settings.log_format](event_fields(event, facts, time.time())), _LINE_PATIENCE_S)
 
     Parent(board, listeners, run, note, on_ready).serve()
+
+
+def _started(settings: Settings) -> ForkserverProcess | None:
+    """The parent of the workers, which imports PyTorch while this process imports its own; None where the pool has to try again."""
+    try:
+        return ForkserverProcess(settings)
+    except OSError:
+        return None
 
 
 def _with_keys_of_file(settings: Settings) -> Settings:

@@ -21,6 +21,25 @@ def test_importing_the_front_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_parent_of_the_workers_starts_before_the_front_reads_its_packages() -> None:
+    """Both take as long as the packages that they read, so they read them at once."""
+    code = """
+import sys, app.main
+from app.settings import Settings
+class Started(BaseException):
+    pass
+def start(settings):
+    raise Started(settings.workers, [name for name in ("fastapi", "uvicorn", "numpy", "prometheus_client") if name in sys.modules])
+app.main.ForkserverProcess = start
+try:
+    app.main.serve(Settings(port=0, workers=2, fronts=1))
+except Started as started:
+    assert started.args == (2, []), started
+    sys.exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 7
+
+
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.invalid"])
 def test_without_a_key_it_stays_on_loopback(host: str) -> None:
     with pytest.raises(BadSettingsError, match="PULLBACK_API_KEYS"):

@@ -42,6 +42,7 @@ from app.front.pages import docs
 from app.group.counts import Counts
 from app.machine.memory_budget import Budget
 from app.pool import linux
+from app.pool.handles.forkserver_process import ForkserverProcess
 from app.pool.pool import Pool
 from app.pool.share import Share
 from app.protocols.registry import PROTOCOLS
@@ -56,13 +57,21 @@ class Application:
     Arguments:
         settings: settled by the budget.
         membership: where this is one of several fronts.
+        started: the first parent of its workers, where it was started before.
 
     Attributes:
         admission, direct_queries: while it runs.
     """
 
-    def __init__(self, settings: Settings, budget: Budget, membership: Membership | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        budget: Budget,
+        membership: Membership | None = None,
+        started: ForkserverProcess | None = None,
+    ) -> None:
         self._settings = settings
+        self._started = started
         self._membership = membership
         self._share: Share = membership or Share()
         self._recorder: RequestRecorder | None = None
@@ -118,7 +127,7 @@ class Application:
         gc.freeze()
         if not self._share.index:
             log.event("budget", **self._budget.facts())
-        pool.start()
+        pool.start(self._started)
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ from app.machine.cgroups import OomKills
 from app.machine.memory_budget import Machine
 from app.pool import refusals
 from app.pool.frames import META_LIMIT_BYTES, Buffer, Frame, Kind
+from app.pool.handles.forkserver_process import ForkserverProcess
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.job import Asked, Job, Result, WorkerReply, nobody_waits
 from app.pool.queueing.dispatch import Dispatch
@@ -35,8 +36,7 @@ from app.settings import Settings
 # While queries are open: how late a deadline is noticed. Chosen: small beside any timeout, and 200 turns of the loop a second.
 _TICK_S: Final = 0.005
 _ROUND_S: Final = 0.25  # a few times a second; a hang is told after seconds (supervisor.py)
-# A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
-_GRACE_S: Final = 0.02
+_GRACE_S: Final = 0.02  # a query that nobody waits for is worth a worker's life only if it goes on for longer than that
 _REHEARSE_S: Final = 0.01  # between two lessons, so that they take a small part of a core. Chosen.
 _LIVES: Final = 2  # one worker's death may be chance; of two it is guilty, and is refused from then on
 _TRIES: Final = 6  # with those that were another's fault; more would be many deaths in a row for one query. Chosen.
@@ -73,9 +73,9 @@ class Pool:
 
     # The life of the pool
 
-    def start(self) -> None:
-        """Start the forkserver and return; queries may come at once and wait."""
-        self.supervisor.start()
+    def start(self, started: ForkserverProcess | None = None) -> None:
+        """Start the forkserver where it is not `started`, and return; queries may come at once and wait."""
+        self.supervisor.start(started)
         self._loop.call_later(_ROUND_S, self._round)
 
     async def stop(self) -> None:

@@ -16,7 +16,8 @@ import orjson
 from app.errors import EXIT_SETTINGS, EXIT_WORKERS, ServiceError
 from app.pool import linux
 from app.pool.frames import Frame, Kind
-from app.pool.handles.forkserver_handle import START_LIMIT_S, ForkserverHandle, Lifeline
+from app.pool.handles.forkserver_handle import START_LIMIT_S, ForkserverHandle
+from app.pool.handles.forkserver_process import ForkserverProcess, Lifeline
 from app.pool.handles.worker_handle import WorkerHandle
 from app.pool.share import Share
 from app.pool.worker_slots import WorkerSlot, light_slot, worker_slots
@@ -104,16 +105,15 @@ class Supervisor:
 
     # The forkserver
 
-    def start(self) -> None:
-        """Start the forkserver; workers follow by themselves as soon as it is warm."""
+    def start(self, started: ForkserverProcess | None = None) -> None:
+        """Start the forkserver where it is not `started`; workers follow by themselves as soon as it is warm."""
         if self._stopping:
             return
         linux.adopt_orphans()
         try:
-            self._lifeline = self._lifeline or Lifeline()
-            self._forkserver = ForkserverHandle(
-                self._loop, self._settings, self._lifeline, self._forkserver_sent, self._forkserver_lost
-            )
+            started = started or ForkserverProcess(self._settings, self._lifeline)
+            self._lifeline = started.lifeline
+            self._forkserver = ForkserverHandle(self._loop, started, self._forkserver_sent, self._forkserver_lost)
         except OSError as error:
             self._observer.on_event("the forkserver cannot be started yet", level="error", error=str(error))
             self._loop.call_later(_RETRY_S, self.start)

@@ -1,39 +1,22 @@
-"""A forkserver handle: the front's side of the forkserver process: its channel, its pings, and the lifeline of all that it forks."""
+"""A forkserver handle: the front's side of the forkserver process: its channel and its pings."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import orjson
 
-from app.pool import linux
-from app.pool.environment import COMMANDS, environment
 from app.pool.frames import Frame, Kind, encode
 from app.pool.handles.channel import Channel
+from app.pool.handles.forkserver_process import ForkserverProcess
 from app.pool.worker_slots import WorkerSlot
-from app.settings import Settings
 
 # It imports PyTorch, which takes seconds; one from a cold disk or on a machine ten times slower must live. Chosen.
 START_LIMIT_S: Final = 120.0
 # It answers a ping in microseconds, as it does nothing else; a machine that swaps may need a second.
 _PING_LIMIT_S: Final = 4.0
-
-
-class Lifeline:
-    """A pipe whose writing end this process alone holds: whoever was given its reading end dies when this one does."""
-
-    def __init__(self) -> None:
-        self.reading, self._writing = os.pipe()
-
-    def cut(self) -> None:
-        os.close(self._writing)
-        os.close(self.reading)
 
 
 class ForkserverHandle:
@@ -45,37 +28,20 @@ class ForkserverHandle:
 
     Attributes:
         is_warm: it has said that it can fork; whoever hears that sets it.
-
-    Raises:
-        OSError: descriptors, processes or memory are used up.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        settings: Settings,
-        lifeline: Lifeline,
+        started: ForkserverProcess,
         on_frame: Callable[[Frame], None],
         on_lost: Callable[[], None],
     ) -> None:
         self.is_warm = False
         self._on_frame = on_frame
-        self._waits_since = time.monotonic()  # for its first word, then for its answer to a ping; 0 = for nothing
-        front_end, forkserver_end = socket.socketpair()
-        descriptors = (forkserver_end.fileno(), lifeline.reading)
-        with forkserver_end:
-            try:
-                linux.enlarge(front_end)
-                self._process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
-                    [*COMMANDS[settings.engine], str(os.getpid()), *map(str, descriptors)],
-                    pass_fds=descriptors,
-                    stdin=subprocess.DEVNULL,
-                    env=environment(settings),
-                )
-            except OSError:
-                front_end.close()
-                raise
-        self._channel = Channel(loop, front_end, self._received, on_lost)
+        self._waits_since = started.since  # for its first word, then for its answer to a ping; 0 = for nothing
+        self._process = started.process
+        self._channel = Channel(loop, started.connection, self._received, on_lost)
 
     @property
     def is_lost(self) -> bool:

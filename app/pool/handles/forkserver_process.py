@@ -1,0 +1,53 @@
+"""The forkserver's process, as it is started: before the front reads its own packages, so that both do at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+
+from app.pool import linux
+from app.pool.environment import COMMANDS, environment
+from app.settings import Settings
+
+
+class Lifeline:
+    """A pipe whose writing end this process alone holds: whoever was given its reading end dies when this one does."""
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe()
+
+    def cut(self) -> None:
+        os.close(self._writing)
+        os.close(self.reading)
+
+
+class ForkserverProcess:
+    """A forkserver that was just started, and what leads to it.
+
+    Attributes:
+        lifeline: its own and its children's; a new one where none is given.
+        since: when it was started, on the monotonic clock.
+
+    Raises:
+        OSError: descriptors, processes or memory are used up.
+    """
+
+    def __init__(self, settings: Settings, lifeline: Lifeline | None = None) -> None:
+        self.lifeline = lifeline or Lifeline()
+        self.since = time.monotonic()
+        self.connection, forkserver_end = socket.socketpair()
+        descriptors = (forkserver_end.fileno(), self.lifeline.reading)
+        with forkserver_end:
+            try:
+                linux.enlarge(self.connection)
+                self.process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
+                    [*COMMANDS[settings.engine], str(os.getpid()), *map(str, descriptors)],
+                    pass_fds=descriptors,
+                    stdin=subprocess.DEVNULL,
+                    env=environment(settings),
+                )
+            except OSError:
+                self.connection.close()
+                raise
