@@ -146,8 +146,24 @@ def test_not_a_number_behind_an_infinite_sample(form: Any) -> None:
 def test_the_first_sample_that_is_not_finite_is_looked_at_without_a_copy_of_the_batch(
     dtype: torch.dtype, number: float
 ) -> None:
-    leaf = torch.zeros(8, 1000, dtype=dtype)
+    leaf = torch.zeros(80, 1000, dtype=dtype)
     leaf[3, 7] = leaf[5, 0] = number
     with Counter() as counter:
-        assert 3 in _looked_at(8, [leaf])
-    assert counter.largest < 1000
+        assert 3 in _looked_at(80, [leaf])
+    assert counter.largest <= 16000  # bytes, of these two samples; truth values of all numbers take 80,000
+
+
+def test_of_samples_that_are_not_finite_alike_one_is_looked_at_and_each_place_in_one() -> None:
+    samples = 3000
+    alike = torch.zeros(samples, 3)
+    alike[:, 1] = math.nan
+    alike[7, 2] = math.inf
+    assert 7 in (looked := _looked_at(samples, [alike]))
+    assert len(looked) <= 4
+    scattered = torch.zeros(samples, 40)
+    scattered[torch.rand(samples, 40, generator=torch.Generator().manual_seed(0)) < 0.1] = math.nan
+    scattered[9, 5] = -math.inf
+    looked = _looked_at(samples, [scattered[:, :20], scattered[:, 20:]])
+    assert len(looked) < 100
+    assert bool(scattered[looked].isnan().any(0).all())
+    assert 9 in looked
