@@ -27,16 +27,17 @@ from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared, Preparer
 from app.engine.planning.whole_numbers import (
     WholeNumbers,
+    are_promoted,
     computes_whole_numbers,
-    may_wrap,
-    promoted,
     rounded_integers,
     turned_back,
+    whole_part,
 )
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
 from app.errors import PullbackError
 from app.limits import Limits
+from app.program.function import Function
 from app.program.functions import Functions
 from app.program.graph_runner import floating_default
 from app.query import Answer, Query
@@ -112,9 +113,7 @@ class Engine:
         if self._preparer.completed(query)[0] is not query:
             return None
         prepared = self._preparer.prepared(query)
-        if "outputs" in query.want and computes_whole_numbers(
-            query, prepared.function, self._preparer.leaves(query, prepared.dtypes)
-        ):
+        if computes_whole_numbers(query, prepared.function, self._preparer.leaves(query, prepared.dtypes)):
             return None  # whether it loses digits the numbers say
         if self._device == "cpu":
             return recipe(query, prepared, names)
@@ -127,7 +126,7 @@ class Engine:
 
     @contextmanager
     def _whole_numbers_watched(self, computation: Computation) -> Iterator[None]:
-        """Notes where whole numbers that were sent bare lose digits: in what was sent, or, where outputs are wanted, on the way to them."""
+        """Notes where whole numbers wrap around, and where those that were sent bare lose digits: as sent, or on the way to outputs."""
         query, leaves, notes = computation.query, computation.leaves, computation.notes
         for name in rounded_integers(query, leaves):
             notes.say(
@@ -135,18 +134,19 @@ class Engine:
                 f'`{name}` holds whole numbers beyond 2^53, taken as float64 and rounded. Send {{"data": …, "dtype": "int64"}} to keep them.',
                 f"inputs.{name}",
             )
-        is_floating = bool(promoted(query, leaves))
-        if "outputs" not in query.want or not (is_floating or may_wrap(query, computation.prepared.function)):
+        is_floating = are_promoted(query, leaves)
+        part = computation.prepared.function if is_floating else whole_part(computation.prepared.function)
+        if part is None:
             yield
             return
         if query.want == ("outputs",):
             with WholeNumbers(leaves, floating=is_floating) as watched:
                 yield
-        else:  # the steps of derivatives are on the way to no output: the forward runs once more, watched
+        else:  # the steps of derivatives are on the way to no output: those of the forward run once more, watched
             yield
             with WholeNumbers(leaves, floating=is_floating) as watched:
-                _results(_of_outputs_alone(computation))
-        _say_of_whole_numbers(watched, notes)
+                _results(_of_outputs_alone(computation, part))
+        _say_of_whole_numbers(watched, notes, "outputs" if "outputs" in query.want else query.want[0])
 
     def _answer(self, query: Query) -> Answer:
         query, initialised = self._preparer.completed(query)
@@ -210,15 +210,15 @@ def _results(computation: Computation) -> tuple[Computation, dict[str, Any]]:
         )  # fmt: skip
 
 
-def _say_of_whole_numbers(watched: WholeNumbers, notes: Notes) -> None:
-    """Where whole numbers lost digits on the way to the outputs."""
+def _say_of_whole_numbers(watched: WholeNumbers, notes: Notes, at: str) -> None:
+    """Where whole numbers lost digits on the way to the outputs, or to what is made `at`."""
     if watched.wraps is not None:
         bits = torch.iinfo(watched.wraps).bits
         notes.say(
             "overflow",
             f"A step makes whole numbers that {name_of(watched.wraps)} cannot hold; PyTorch gives them modulo 2^{bits}, without a word. "
             "Send floating numbers" + (", or a dtype of more bits." if bits < 64 else "."),
-            "outputs",
+            at,
         )
     if watched.overflows:
         notes.say(
@@ -236,10 +236,10 @@ def _say_of_whole_numbers(watched: WholeNumbers, notes: Notes) -> None:
         )
 
 
-def _of_outputs_alone(computation: Computation) -> Computation:
-    """The same query for its outputs; what it says of them is said already."""
+def _of_outputs_alone(computation: Computation, function: Function) -> Computation:
+    """The same query for the outputs of `function`; what it says of them is said already."""
     query = replace(computation.query, want=("outputs",), cotangent={}, tangent={}, expected={})
-    prepared = replace(computation.prepared, wrt=())
+    prepared = replace(computation.prepared, function=function, wrt=())
     return Computation(query, prepared, computation.leaves, Notes(), computation.limits, computation.layout_cache)
 
 

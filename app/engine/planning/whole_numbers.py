@@ -10,7 +10,7 @@ What has a dtype of whole numbers PyTorch computes modulo a power of two: the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map
 from app.catalogue.dtypes import dtype_name
 from app.catalogue.operator_mode import OperatorMode
 from app.engine.planning.build import leaves_of
+from app.engine.planning.whole_part import holds_integers, is_integer, whole_part
 from app.program.errors import tensors_in
 from app.program.function import Function
 from app.query import Query
@@ -87,8 +88,15 @@ _GROWING_WHERE: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
 }
 
 
-# Besides these, what leaves a dtype of whole numbers: the smallest has no opposite.
-_WRAPPING: Final = _GROWING | {"neg", "abs"}
+# Of what PyTorch has for whole numbers alone, the same in float64.
+_IN_FLOAT64: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "bitwise_left_shift": torch.ldexp,
+    "__lshift": torch.ldexp,
+    "__ilshift": torch.ldexp,
+    "lcm": lambda a, b: (a / torch.gcd(a.long(), b.long()).clamp(min=1) * b).abs(),
+}
+# Besides these, what leaves a dtype of whole numbers: the smallest has no opposite, and a cast may be to a narrower one.
+_WRAPPING: Final = _GROWING | {"neg", "abs", "_to_copy"} | _IN_FLOAT64.keys()
 _POSITIONS: Final = frozenset({"index", "indices"})  # arguments that count elements; no numbers are computed of them
 
 # What PyTorch computes in floating point of whole numbers, and turns back into whole ones (torch/masked/_ops.py of 2.13.0).
@@ -156,7 +164,7 @@ class WholeNumbers(OperatorMode):
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         values = [*args, *kwargs.values()]
-        if all(map(_holds_integers, tensors_in(values))):
+        if all(map(holds_integers, tensors_in(values))):
             return self._of_integers(func, args, kwargs)
         is_watched = self._floating and not self.overflows and _grows(func, args, kwargs)
         # A plain float beyond is meant as it is: a size of its own, no count.
@@ -179,7 +187,7 @@ class WholeNumbers(OperatorMode):
         return result
 
     def _of_integers(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if _name(func) not in _WRAPPING and not _grows(func, args, kwargs):
+        if (_name(func) not in _WRAPPING and not _grows(func, args, kwargs)) or _widens(args, kwargs):
             return func(*args, **kwargs)
         self.computes = True
         # In place an argument is its own result: it is computed with before.
@@ -198,37 +206,18 @@ class WholeNumbers(OperatorMode):
         return tensor.untyped_storage()._cdata in self._sent or float(tensor.abs().max()) <= _EXACT_INTEGERS
 
 
-def is_integer(dtype: torch.dtype) -> bool:
-    """Whether it holds whole numbers; truth values are none."""
-    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
-
-
-def _holds_integers(tensor: Tensor) -> bool:
-    return is_integer(tensor.dtype)
-
-
 def _is_wrapped(result: Tensor, wide: Tensor) -> bool:
     """Whether whole numbers are others than `wide`, in float64: by a multiple of 2^bits then, whatever that has rounded."""
-    if not _holds_integers(result) or wide.shape != result.shape:
+    if not holds_integers(result) or wide.shape != result.shape:
         return False
     return bool(((wide - result).abs() > 2.0 ** (torch.iinfo(result.dtype).bits - 1)).any())
 
 
-def may_wrap(query: Query, function: Function) -> bool:
-    """Whether outputs alone are wanted, or outputs of whole numbers, and a step makes whole numbers of others: such may wrap around."""
-    pattern = function.pattern
-    outputs = [value for node in pattern.output_node().all_input_nodes for value in tensors_in(node.meta.get("val"))]
-    if "outputs" not in query.want or not (query.want == ("outputs",) or any(map(_holds_integers, outputs))):
-        return False
-    for node in pattern.nodes:
-        sources = [value for source in node.all_input_nodes for value in tensors_in(source.meta.get("val"))]
-        if sources and all(map(_holds_integers, (*sources, *tensors_in(node.meta.get("val"))))):
-            return True
-    return False
-
-
 def _of_floating(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """What `func` gives of the same numbers in float64; None where PyTorch has it for whole numbers alone."""
+    if _name(func) in _IN_FLOAT64:
+        pair = [torch.as_tensor(value).to(torch.float64) for value in args[:2]]
+        return _IN_FLOAT64[_name(func)](*pair)
     names = [argument.name for argument in func._schema.arguments]
     named = {**dict(zip(names, args, strict=False)), **kwargs}
     wide = {name: value if name in _POSITIONS else tree_map(_in_float64, value) for name, value in named.items()}
@@ -237,6 +226,17 @@ def _of_floating(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     except (RuntimeError, NotImplementedError, TypeError):
         return None
     return result.to(torch.float64) if isinstance(result, Tensor) else None
+
+
+def _widens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether it is a cast to a dtype that holds what it is given, or to one of other numbers."""
+    dtype = kwargs.get("dtype")
+    if not isinstance(dtype, torch.dtype) or not isinstance(args[0], Tensor):
+        return False
+    if not is_integer(dtype):
+        return True
+    to, of = torch.iinfo(dtype), torch.iinfo(args[0].dtype)
+    return to.min <= of.min and of.max <= to.max
 
 
 def _in_float64(value: Any) -> Any:
@@ -321,16 +321,22 @@ def _unsigned(value: Any) -> Any:
     return value.abs() if isinstance(value, Tensor) and value.dtype.is_floating_point else value
 
 
+def are_promoted(query: Query, leaves: Mapping[str, Tensor]) -> bool:
+    """Whether digits may be lost of outputs that are wanted: bare whole numbers are taken as floating."""
+    return "outputs" in query.want and bool(promoted(query, leaves))
+
+
 def computes_whole_numbers(query: Query, function: Function, leaves: Mapping[str, Tensor]) -> bool:
     """Whether `function` can make whole numbers of whole ones: of those that are sent bare in floating point too. Not for batched queries.
 
     Its steps and their plain arguments say it, so that it holds for whatever `leaves` come next.
     """
-    is_floating = bool(promoted(query, leaves))
-    if query.batched or not (is_floating or may_wrap(query, function)):
+    is_floating = are_promoted(query, leaves)
+    part = function if is_floating else whole_part(function, of_inputs=True)
+    if query.batched or part is None:
         return False
     with torch.no_grad(), WholeNumbers(leaves, floating=is_floating) as watched:
-        function.call(*(leaves[name] for name in function.leaves))
+        part.call(*(leaves[name] for name in function.leaves))
     return bool(watched.computes)
 
 

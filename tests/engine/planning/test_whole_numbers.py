@@ -120,6 +120,16 @@ WRAPPING: list[tuple[str, str, Any, bool]] = [
     ("(x * x).double()", "int64", [2**32], True),
     ("x[x.argmax()] // 2", "int64", [2**62, 3], False),
     ("x == x", "int64", [2**63 - 1], False),
+    ("x << 3", "int64", [2**61], True),
+    ("x.bitwise_left_shift(3)", "int32", [2**29], True),
+    ("(x << 3) >> 3", "int64", [2**59], False),
+    ("lcm(x, x - 1)", "int64", [2**40], True),
+    ("lcm(x, x * 0)", "int64", [2**40], False),
+    ("x.to(torch.int8)", "int64", [300], True),
+    ("x.to(torch.uint8)", "int64", [-1], True),
+    ("x.int()", "int64", [2**31 - 1], False),
+    ("x.long()", "int32", [2**31 - 1], False),
+    ("x.float()", "int64", [2**62], False),
 ]
 
 
@@ -128,6 +138,42 @@ def test_what_wraps_around_is_noted(program: str, dtype: str, x: Any, noted: boo
     inputs = {"x": data(np.array(x, dtype=dtype), bare=False)}
     notes = ENGINE.answer(Query(program=program, inputs=inputs, want=("outputs",))).notes
     assert [note.code for note in notes] == ["overflow"] * noted
+
+
+# Program of x and n, the whole numbers n, and whether they wrap around on the way to a derivative by x.
+BESIDE_DERIVATIVES: list[tuple[str, list[int], bool]] = [
+    ("(n * n).sum().to(x.dtype) * x[0]", [2**32, 1], True),
+    ("(n * n).sum() * x[0]", [2**31, 1], False),
+    ("x[(n[0] * n[1]) % 2] ** 2", [2**40, 2**40], True),
+    ("where(n * n > 0, x, -x).sum()", [2**32, 1], True),
+    ("arange(1, 25).prod() * x.sum() + n[0]", [1, 1], True),
+    ("arange(1, 20).prod() * x.sum() + n[0]", [1, 1], False),
+    ("m = n * n\nreturn (x * n).sum()", [2**32, 1], False),
+    ("x[n[0]] * n[1]", [1, 2**62], False),
+    ("k = x.argsort() + n\nreturn (k * x).sum()", [2**63 - 1, 2**63 - 1], True),
+]
+
+
+@pytest.mark.parametrize("want", [("gradient",), ("outputs", "gradient"), ("jacobian",), ("hessian",)])
+@pytest.mark.parametrize("batch", [0, 2])
+@pytest.mark.parametrize(("program", "n", "noted"), BESIDE_DERIVATIVES, ids=[program for program, _, _ in BESIDE_DERIVATIVES])
+def test_what_wraps_around_on_the_way_to_a_derivative_is_noted(
+    program: str, n: list[int], noted: bool, batch: int, want: tuple[Any, ...]
+) -> None:
+    x = np.array([0.5, 2.0])
+    inputs = (
+        {"x": data(np.stack([x] * batch)), "n": data(np.stack([np.ones(2, int), n]))} if batch else {"x": data(x), "n": data(n)}
+    )
+    query = Query(program=program, inputs=inputs, want=want, wrt=("x",), batched=("x", "n") if batch else ())
+    assert ("overflow" in [note.code for note in ENGINE.answer(query).notes]) == noted
+
+
+def test_a_recipe_of_derivatives_is_kept_from_those_alone_that_may_wrap_around() -> None:
+    for program, has_recipe in (("x[n[0]]", True), ("(n * n).sum() * x[0]", False), ("(arange(2) + 1) @ n * 1.0 * x[0]", False),
+                                ("((arange(2) + 1) * x).sum()", True)):  # fmt: skip
+        query = Query(program=program, inputs={"x": data([1.0, 2.0]), "n": data([0, 1])}, want=("gradient",), wrt=("x",))
+        ENGINE.answer(query)
+        assert (ENGINE.recipe(query, None) is not None) == has_recipe, program
 
 
 @pytest.mark.parametrize("batch", [1, 3, 40])
