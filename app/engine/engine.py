@@ -181,7 +181,7 @@ class Engine:
         derivatives = {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives}
         note_nonfinite(computation, derivatives)
         note_undefined(computation, derivatives, of_one=needs == {"scalar"})
-        numbers = {kind: each for kind, each in derivatives.items() if not KINDS[kind].of_one_point}
+        numbers = {kind: tree[kind] for kind in query.want if not KINDS[kind].of_one_point}
         note_rounding_alone(computation, numbers, lambda wide: _results(wide)[1])
         report = _reported(prepared.plan, computation.layouts, prepared.samples or 1, self._device)
         return Answer(_sent(tree), notes.all(), report)

@@ -205,6 +205,15 @@ ROUNDED: list[tuple[str, str, list[list[float]], torch.dtype, bool]] = [
     ("softmax(x, 0).sum() * 0", "gradient", [[1.0, 2.0, 3.0]], B, False),
     ("(x * 2.0 ** -20) @ (x * 2.0 ** -20)", "gradient", [[2.0**-8, 0.0]], H, False),  # zero, as 2^-47 is in it
     ("relu(x).sum()", "hessian", [[1.0, -1.0]], B, False),
+    # One of few numbers beside larger ones; of many one may be lost by ordinary rounding.
+    ("x[0] * 10000 + log_softmax(x[1:], 0)[0]", "gradient", [[1.0, 8.0, -8.0, -7.5]], B, True),
+    ("x[0] * 10000 + log_softmax(x[1:], 0)[0]", "gradient", [[1.0, 1.0, -0.5, 0.25]], B, False),
+    ("stack([x[0], log(1 + x[1])])", "outputs", [[1.0, 1e-4]], H, True),
+    ("stack([x[0], log1p(x[1])])", "outputs", [[1.0, 1e-4]], H, False),
+    ("cat([x[:1].expand(20), log(1 + x[1:])])", "outputs", [[1.0, 1e-4]], H, False),
+    ("x[0] - x[1]", "outputs", [[1.0, 1.0]], B, False),
+    ("argmax(x)", "outputs", [[1.0, 1.0]], B, False),
+    ("x ** 2", "outputs", [[300.0, 1.0]], H, False),  # infinite, as another note says
 ]
 
 
@@ -230,4 +239,6 @@ def test_of_structured_forms(form: Any) -> None:
 def test_of_one_sample_of_a_batch() -> None:
     x = torch.tensor([[1.0, -0.5, 0.25], [8.0, -8.0, -7.5], [1.0, 2.0, 3.0]], dtype=B)
     assert lost(LSE, "hessian", [x], batched=("x",)) == ["hessian.x.x"]
+    small = torch.tensor([[1.0, 1.0], [1.0, 1e-4]], dtype=H)
+    assert lost("stack([x[0], log(1 + x[1])])", "outputs", [small], batched=("x",)) == ["outputs.output"]
     assert not lost(LSE, "hessian", [x[::2]], batched=("x",))
