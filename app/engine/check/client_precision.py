@@ -73,6 +73,12 @@ class ClientPrecision:
         """Below this the arithmetic has no ordinary numbers."""
         return torch.finfo(self.dtype).tiny
 
+    @property
+    def last_decimal(self) -> float:
+        """What every number may be off by for the decimals that are written; zero where none are."""
+        half = self.half if self.half is not None else self.coarse
+        return float(half[half > 0].min()) if half is not None and bool((half > 0).any()) else 0.0
+
 
 def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tensor, ours: Tensor) -> ClientPrecision:
     """From the dtypes of the inputs, of the steps of `point` that cast, and of `expected`, and from the digits of `expected`.
@@ -96,14 +102,15 @@ def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tenso
     if not shown.numel():
         return replace(_of(dtypes, leaves), zeros=not bool((sizes > 0).any()))
     digits, decimals = _significant(shown), _decimals(shown)
+    halves = {dtype for dtype in held - {torch.float32} if not _is_held(ours, dtype)}
     if digits is None or digits >= _FLOAT32_DIGITS:
         # More digits than a person writes, and float32 (or less) holds them all: computed there, sent as plain numbers.
-        dtypes |= held
+        dtypes |= (held & {torch.float32}) | halves
     if digits is not None and digits >= _FLOAT32_DIGITS:
         dtypes.add(torch.float32)
     precision = _of(dtypes, leaves)
-    if _may_be_of_half(shown, decimals, held, ours):
-        precision = replace(precision, may_be=_coarsest(held))
+    if halves and _may_be_of_half(shown, decimals):
+        precision = replace(precision, may_be=_coarsest(halves))
     if digits is None and not decimals:
         return precision
     if digits is not None and digits < _FLOAT32_DIGITS and bool((shown == shown.round()).all()):
@@ -128,16 +135,20 @@ def _cast_by(node: fx.Node) -> list[torch.dtype]:
     return [dtype for dtype in dtypes if is_differentiable(dtype)]
 
 
-def _may_be_of_half(shown: Tensor, decimals: int | None, held: set[torch.dtype], ours: Tensor) -> bool:
-    """Whether short decimals may be numbers of half precision: 4.6875 and 9.375, where the derivative is none of these numbers.
+def _is_held(derivative: Tensor, dtype: torch.dtype) -> bool:
+    """Whether half precision has the derivative itself: numbers beside it are none that were rounded to its digits.
 
-    Or they are what a wrong formula gives of short numbers: 4.6875 is 3x² at 1.25.
+    They are what a wrong formula gives of short numbers: 4.96875 where 3x² is 4.6875 at 1.25.
     """
+    parts = torch.view_as_real(derivative.resolve_conj()) if derivative.is_complex() else derivative
+    numbers = parts.detach().to("cpu", torch.float64)
+    return torch.equal(numbers.to(dtype).to(torch.float64), numbers)
+
+
+def _may_be_of_half(shown: Tensor, decimals: int | None) -> bool:
+    """Whether short decimals, which half precision has, may be numbers of it: 4.6875 and 9.375."""
     fractions = int((shown != shown.round()).sum())
-    if decimals is None or decimals < _FEWEST_DIGITS or decimals * fractions < _BINARY:
-        return False
-    numbers = (torch.view_as_real(ours.resolve_conj()) if ours.is_complex() else ours).detach().to("cpu", torch.float64)
-    return any(not torch.equal(numbers.to(dtype).to(torch.float64), numbers) for dtype in held - {torch.float32})
+    return decimals is not None and decimals >= _FEWEST_DIGITS and decimals * fractions >= _BINARY
 
 
 def _half_of_last(sizes: Tensor, digits: int | None, decimals: int | None) -> Tensor:

@@ -202,6 +202,14 @@ def _of_pytorch(objective: Differentiated, name: str, ours: Tensor, precision: C
             yield narrow.to(ours.dtype)
 
 
+def is_near(objective: Differentiated, name: str, ours: Tensor, believed: Tensor, precision: ClientPrecision) -> bool:
+    """Whether rounding in an arithmetic that nobody named explains `believed`: the derivative, or PyTorch's own in it, and a last step or two."""
+    return any(
+        bool(((believed - own).abs() <= _BESIDE * _unit(_sizes(objective, own), precision)).all())
+        for own in (ours, *_of_pytorch(objective, name, ours, precision))
+    )
+
+
 def vanishes_in_float32(objective: Differentiated, name: str, ours: Tensor, precision: ClientPrecision) -> bool:
     """Whether PyTorch's derivative is zero everywhere where float32 computes it."""
     narrow = _of_pytorch(objective, name, ours, replace(precision, dtype=torch.float32))

@@ -24,6 +24,7 @@ from app.engine.check.mistakes.case import Case
 from app.engine.check.mistakes.hypotheses import explanations_at
 from app.engine.check.mistakes.own_backwards import wrong_backwards
 from app.engine.check.objective import Curvature, Differentiated, Objective, jacobian, weighted
+from app.engine.check.open_digits import is_near
 from app.engine.check.reasons import Reason
 from app.engine.explain.report import number
 from app.engine.stepwise.detached import detached_values
@@ -108,7 +109,8 @@ def _report(
         if verdict.agrees is False and precision.may_be is not None:
             narrow = replace(precision, dtype=precision.may_be, may_be=None)
             other = of_client(objective, numeric, name, compared, believed, narrow)
-            verdict = verdict if other.agrees is False else replace(other, agrees=None, reason=Reason.SHORT, note=None)
+            if other.agrees is not False and is_near(objective, name, ours, believed, narrow):
+                verdict = replace(other, agrees=None, reason=Reason.SHORT, note=None)
     else:
         verdict = of_autodiff(objective, numeric, name, compared)
     shape = (*objective.lead, *objective.point.leaves[name].shape)
@@ -122,7 +124,8 @@ def _report(
     claims: list[dict[str, Any]] = []
     if agrees is False and wide is not None and (another_shape or bool(verdict.off.any())) and not objective.combined:
         levels = tolerances_of_all(verdict, ours, 0.0 if precision is None else precision.eps)
-        claims = explanations_at(Case(name, ours.reshape(shape), wide, levels[0], objective, seed), levels)
+        written = 0.0 if precision is None else precision.last_decimal
+        claims = explanations_at(Case(name, ours.reshape(shape), wide, levels[0], objective, seed, written=written), levels)
     if agrees is False and _is_autodiff_in_question(verdict, compared) and (not claims or _is_all_at_kinks(verdict)):
         backwards = wrong_backwards(objective.point, name, seed)
         claim = None if backwards else convention(objective.point) or disagreement(objective.point, name)

@@ -99,3 +99,19 @@ def test_short_decimals_that_half_precision_holds_may_have_been_computed_in_it(t
 )
 def test_short_decimals_of_a_wrong_formula_do_not_agree(text: str, x: list[float], believed: list[float]) -> None:
     assert checked(text, {"x": believed}, x=x)["x"]["agrees"] is not True
+
+
+@pytest.mark.parametrize(
+    ("text", "x", "believed", "verdict"),
+    [
+        ("(x ** 3).sum()", [1.3, 0.7], [5.375, 1.5625], False),
+        ("(x ** 3).sum()", [1.25], [4.96875], False),
+        ("exp(x).sum()", [1.3, 0.4], [3.875, 1.5625], False),
+        ("exp(x).sum()", [1.3, 0.4], [3.671875, 1.4921875], True),
+        ("exp(x).sum()", [1.3, 0.4], [3.6875, 1.5], None),
+    ],
+)
+def test_half_precision_that_nobody_named_explains_its_own_rounding_and_no_more(
+    text: str, x: list[float], believed: list[float], verdict: bool | None
+) -> None:
+    assert checked(text, {"x": believed}, x=x)["x"]["agrees"] is verdict

@@ -187,3 +187,15 @@ def test_a_third_is_no_mean_of_what_is_no_sum(text: str) -> None:
     likely = checked(text, {"x": right / 3}, wrt=("x",), **inputs)["x"]["likely"]
     assert likely["code"] == "constant_factor"
     assert "mean instead of sum" not in likely["message"], likely
+
+
+@pytest.mark.parametrize(
+    "case", ["no 2 of the square", "mean instead of sum", "no sum over the batch", "diagonal of softmax", "flat"]
+)
+def test_a_mistake_is_named_by_numbers_as_they_are_printed(case: str) -> None:
+    """Three or four decimals, of which small elements hold one digit or none."""
+    text, inputs, name, believed, code, factor, words = MISTAKES[case]
+    printed = torch.tensor([float(f"{number:.4f}") for number in believed.reshape(-1).tolist()], dtype=torch.float64)
+    likely = checked(text, {name: printed.reshape(believed.shape)}, **inputs)[name]["likely"]
+    assert (likely["code"], likely.get("factor")) == (code, factor)
+    assert all(word in likely["message"] for word in words.split(", "))

@@ -19,6 +19,8 @@ _ROWS: Final = 64  # a Jacobian of more rows is not differentiated again under a
 _STEPS: Final = 64  # nor a longer program
 # Steps differentiated backwards under all hypotheses together: some 20 µs each, so about a second.
 _STEP_VJPS: Final = 40_000
+# Of a number: where printed decimals leave more of it open they show nothing, and other mistakes look alike.
+_SHOWS: Final = 0.01
 _OWN: Final = 1e-3  # of the tolerance of the largest element, for an element that is much smaller
 
 
@@ -51,6 +53,7 @@ class Case:
         seed: of the query.
         memory: what hypotheses found out and share.
         loosest: the largest `relative` under which the two are compared again where nothing fits.
+        written: half of the last decimal that every number of `expected` is written with; zero where they are not rounded so.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Case:
     seed: int | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     loosest: float = 0.0
+    written: float = 0.0
     _spent: list[int] = field(default_factory=lambda: [0])
     _nearly: list[bool] = field(default_factory=lambda: [False])
     _plain: dict[tuple[int, fx.Node], tuple[Sequence[Tensor | None], Sequence[Tensor | None]]] = field(default_factory=dict)
@@ -69,8 +73,14 @@ class Case:
     def trace(self) -> StepTrace:
         return self.objective.point.once(trace_steps)
 
-    def same(self, a: Tensor, b: Tensor) -> bool:
-        """Equal within the tolerance, and not because both are zero."""
+    @property
+    def blur(self) -> float:
+        """What a factor between the two is known to, relative to it."""
+        largest = float(self.expected.abs().max())
+        return self.relative + (self.written / largest if self.written <= _SHOWS * largest else 0.0)
+
+    def same(self, a: Tensor, b: Tensor, terms: int = 1) -> bool:
+        """Equal within the tolerance, and not because both are zero; of sums of so many `terms` that were written one by one."""
         if a.shape != b.shape or not a.numel():
             return False
         size = a.abs()
@@ -78,9 +88,10 @@ class Case:
         if not 0 < largest < float("inf"):
             return False
         apart, allowed = (a - b).abs(), size + _OWN * largest
-        if bool((apart <= self.relative * allowed).all()):
+        written = self.written * terms if self.written * terms <= _SHOWS * largest else 0.0
+        if bool((apart <= self.relative * allowed + written).all()):
             return True
-        self._nearly[0] |= bool((apart <= self.loosest * allowed).all())
+        self._nearly[0] |= bool((apart <= self.loosest * allowed + written).all())
         return False
 
     @property
@@ -101,7 +112,8 @@ class Case:
             return None
         scaled = a / size
         c = float((scaled.conj() * b).real.sum()) / float((scaled * scaled.conj()).real.sum()) / size
-        return c if c != 0 and abs(c - 1) > 10 * self.relative and self.same(c * a, b) else None
+        # Of the numbers that are written, whose rounding is in the factor too.
+        return c if c != 0 and abs(c - 1) > 10 * self.blur and self.same(c * a, b, terms=2) else None
 
     def elements(self, tensor: Tensor) -> int:
         """How many of its elements count: with one, every number is a factor."""
@@ -111,7 +123,8 @@ class Case:
     def confirming(self, c: float) -> int:
         """How many elements show the factor c each by itself, small ones too."""
         size = (c * self.ours).abs()
-        return int(((size > 0) & ((self.expected - c * self.ours).abs() <= self.relative * size)).sum())
+        allowed = self.relative * size + torch.where(self.written <= _SHOWS * size, self.written, 0.0)
+        return int(((size > 0) & ((self.expected - c * self.ours).abs() <= allowed)).sum())
 
     def under(self, override: Mapping[fx.Node, VjpRule]) -> Tensor | None:
         """The derivative where some steps go backwards by another rule; None where that is not to be had."""

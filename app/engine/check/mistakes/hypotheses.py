@@ -35,7 +35,9 @@ def explanations_at(case: Case, levels: Sequence[float]) -> list[dict[str, Any]]
         levels: what two equal derivatives may differ by, relative to an element, in rising order.
     """
     for level in levels:
-        at_level = Case(case.name, case.ours, case.expected, level, case.objective, case.seed, loosest=levels[-1])
+        at_level = Case(
+            case.name, case.ours, case.expected, level, case.objective, case.seed, loosest=levels[-1], written=case.written
+        )
         claims = explanations(at_level)
         if claims or not at_level.may_fit_loosely:
             return claims

@@ -60,8 +60,8 @@ def transpose(case: Case) -> Iterator[Claim]:
 def missing_sum(case: Case) -> Iterator[Claim]:
     """Theirs has an axis more; summed over it, it is ours."""
     for axis, summed in sums(case.expected, case.ours.shape):
-        if case.same(case.ours, summed):
-            size = case.expected.shape[axis]
+        size = case.expected.shape[axis]
+        if case.same(case.ours, summed, terms=size):
             yield Claim(
                 "missing_batch_sum",
                 f"A sum over {_axis(case, axis, size)} (size {size}) is missing: summed over it, yours is ours. `{case.name}` is shared "
@@ -117,7 +117,7 @@ def with_factor(case: Case) -> Iterator[Claim]:
         c = case.factor(a, b)
         if c is None or case.elements(a) < 3:
             continue
-        if abs(c + 1) <= 4 * case.relative:
+        if abs(c + 1) <= 4 * case.blur:
             yield Claim(code, f"{text}{' ours' if code != 'transpose' else ''} with the opposite sign.", -1.0)
         for known in explained(case, c):
             joined = f"{text}, times {c:.6g}" if code == "transpose" else f"{text} {times(c)} ours{signed(c)}"
@@ -229,7 +229,7 @@ def by_a_value(case: Case) -> Iterator[Claim]:
         if not c or is_ours or is_number != (what == "in every element"):
             continue
         if (is_number or case.elements(value) >= _ELEMENTS) and case.fits(case.ours + c * value):
-            size = f"{abs(c):.6g} " if is_number else "" if abs(abs(c) - 1) <= case.relative else f"{abs(c):.6g} times "
+            size = f"{abs(c):.6g} " if is_number else "" if abs(abs(c) - 1) <= case.blur else f"{abs(c):.6g} times "
             yield Claim("differs_by_term", f"Yours is ours {'plus' if c > 0 else 'minus'} {size}{what}.")
             return
 

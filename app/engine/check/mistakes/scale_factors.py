@@ -46,16 +46,16 @@ def known_factor(case: Case) -> Iterator[Claim]:
     proved = max(case.elements(case.ours), case.confirming(c)) > 1
     for known in explained(case, c):
         if proved or not known.weak:
-            yield Claim(
-                "constant_factor", f"Yours is {times(c)} ours{signed(c)}, {known.meaning}.", c, rank=2 if known.weak else 0
-            )
+            own = math.copysign(known.value, c)
+            text = f"Yours is {times(own)} ours{signed(own)}, {known.meaning}."
+            yield Claim("constant_factor", text, own, rank=2 if known.weak else 0)
 
 
 def any_factor(case: Case) -> Iterator[Claim]:
     c = case.factor(case.ours, case.expected)
-    if c is None or abs(c + 1) <= 10 * case.relative:
+    if c is None or abs(c + 1) <= 10 * case.blur:
         return
-    if max(case.elements(case.ours), case.confirming(c)) >= (2 if case.relative < _TELLING else 3):
+    if max(case.elements(case.ours), case.confirming(c)) >= (2 if case.blur < _TELLING else 3):
         yield Claim("constant_factor", f"Yours is {times(c)} ours{signed(c)}, everywhere.", c)
 
 
@@ -68,7 +68,7 @@ def explained(case: Case, c: float) -> list[Factor]:
     """The factors that are equal to |c|, the most telling first, each meaning once."""
     if "factors" not in case.memory:
         case.memory["factors"] = factors_of(case.trace, case.name)
-    near = [f for f in case.memory["factors"] if abs(abs(c) - f.value) <= min(4 * case.relative, _ALIKE) * f.value]
+    near = [f for f in case.memory["factors"] if abs(abs(c) - f.value) <= min(4 * case.blur, _ALIKE) * f.value]
     # A size that is equal by chance is no explanation beside one that the program has.
     chosen = [factor for factor in near if not factor.weak] or near
     return list({factor.meaning: factor for factor in reversed(chosen)}.values())[::-1]
