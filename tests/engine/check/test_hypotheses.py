@@ -199,3 +199,47 @@ def test_a_mistake_is_named_by_numbers_as_they_are_printed(case: str) -> None:
     likely = checked(text, {name: printed.reshape(believed.shape)}, **inputs)[name]["likely"]
     assert (likely["code"], likely.get("factor")) == (code, factor)
     assert all(word in likely["message"] for word in words.split(", "))
+
+
+def _terms(mean: float, spread: float, power: int = 1, correction: int = 0) -> Tensor:
+    """∂(layer_norm(x) · y).sum()/∂x with the terms of the mean and of the spread times a number."""
+    shifted, number = X - X.mean(-1, keepdim=True), 3 - correction
+    root = (shifted.square().sum(-1, keepdim=True) / number + 1e-5).sqrt()
+    by, out = Y / root**power, shifted / root
+    return by - mean * by.mean(-1, keepdim=True) - spread * out * (by * out).sum(-1, keepdim=True) / number
+
+
+V, N = normal(5), normal(5, seed=4)
+ORDER, E = torch.tensor([2, 0, 4, 1, 3]), torch.tensor([0, 2, 2, 1])
+Q = 0.1 + 0.8 * torch.sigmoid(V)
+LAYERS, TAKEN = "(layer_norm(x, (3,)) * y).sum()", "(embedding(e, x) * y).sum()"
+# Program, inputs, what is believed of the first, code, words of the message.
+OF_STEPS: dict[str, tuple[str, dict[str, Any], Tensor, str, str]] = {
+    "mean's term": (LAYERS, {"x": X, "y": Y}, _terms(0.0, 1.0), "missing_term", "that of the mean"),
+    "spread's term": (LAYERS, {"x": X, "y": Y}, _terms(1.0, 0.0), "missing_term", "that of the spread"),
+    "spread's sign": (LAYERS, {"x": X, "y": Y}, _terms(1.0, -1.0), "sign_of_term", "that of the spread"),
+    "not divided": (LAYERS, {"x": X, "y": Y}, _terms(1.0, 1.0, power=0), "wrong_rule", "not divided by σ"),
+    "by the variance": (LAYERS, {"x": X, "y": Y}, _terms(1.0, 1.0, power=2), "wrong_rule", "σ²"),
+    "n - 1": (LAYERS, {"x": X, "y": Y}, _terms(1.0, 1.0, correction=1), "variance_correction", "n - 1"),
+    "roll": ("(roll(x, 1, 0) * y).sum()", {"x": V, "y": N}, N.roll(1), "not_moved_back", "moved as they are"),
+    "permutation": ("(x[i] * y).sum()", {"x": V, "i": ORDER, "y": N}, N[ORDER], "not_moved_back", "moved as they are"),
+    "sort": ("(sort(x).values * y).sum()", {"x": V, "y": N}, N, "not_moved_back", "stays where it is"),
+    "copies": (TAKEN, {"x": X, "e": E, "y": Y[:4]}, torch.zeros_like(X).index_copy(0, E, Y[:4]), "copies_counted_once", "its last place"),
+    "mean of copies": (TAKEN, {"x": X, "e": E, "y": Y[:4]}, torch.zeros_like(X).index_add(0, E, Y[:4] / torch.tensor([[1], [2], [2], [1]])),
+        "copies_averaged", "the mean"),
+    "inside": ("exp(-x ** 2).sum()", {"x": V}, torch.exp(-V * V), "missing_activation_derivative", "inside `exp`"),
+    "lgamma": ("lgamma(x).sum()", {"x": 1 + Q}, torch.log(1 + Q), "wrong_rule", "ln x"),
+    "logit": ("logit(x).sum()", {"x": Q}, 1 / Q - 1 / (1 - Q), "wrong_rule", "the sum belongs"),
+    "silu": ("silu(x).sum()", {"x": V}, V * torch.sigmoid(V) * torch.sigmoid(-V), "wrong_rule", "the term σ(x)"),
+    "gelu": ("gelu(x).sum()", {"x": V}, torch.special.ndtr(V) + V * torch.exp(-V * V / 2), "wrong_rule", "1/√(2π)"),
+    "softplus": ("softplus(x).sum()", {"x": V}, torch.sigmoid(V) * torch.sigmoid(-V), "wrong_rule", "the logistic function"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OF_STEPS)
+def test_what_is_wrong_in_one_step_is_named(case: str) -> None:
+    text, inputs, believed, code, words = OF_STEPS[case]
+    name = next(iter(inputs))
+    report = checked(text, {name: believed}, **inputs)[name]
+    assert report["agrees"] is False
+    assert (report["likely"]["code"], words in report["likely"]["message"]) == (code, True), report["likely"]

@@ -1,4 +1,4 @@
-"""Wrong rules of steps that work along an axis: along another one, sums not turned round, a norm that is not divided by."""
+"""Wrong rules of steps that work along an axis: along another one, sums not turned round, a norm not divided by, terms of a normalisation."""
 
 from __future__ import annotations
 
@@ -94,3 +94,48 @@ def undivided_norm(record: StepRecord, cotangents: Row) -> Row:
             return step_vjp(record, cotangents)
         cotangent = cotangent.unsqueeze(axes)
     return [cotangent * x]
+
+
+def normalisation(*, mean: float = 1.0, variance: float = 1.0, power: int = 1, correction: int = 0) -> VjpRule:
+    """A normalisation's rule, by σ to the power `power`, its terms of the mean and of the spread times a number: 0 treats it as constant.
+
+    Arguments:
+        correction: what the number of elements is less by where the variance divides by it.
+    """
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        gradients = list(step_vjp(record, cotangents))
+        x, cotangent, name = record.inputs[0].detach(), cotangents[0], name_of(record.node)
+        if cotangent is None:
+            return gradients
+        weight = record.inputs[1].detach() if len(record.inputs) > 1 and name != "normalize" else None
+        if weight is not None and weight.numel() > 1:
+            per_element = name in ("layer_norm", "rms_norm")
+            cotangent = cotangent * (weight if per_element else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
+        axes = _normalised(record, name, x)
+        if name == "group_norm":
+            groups = (x.shape[0], int(argument_of(record.node, "num_groups", record.node.args[1])), -1)
+            x, cotangent, axes = x.reshape(groups), cotangent.reshape(groups), (2,)
+        eps = argument_of(record.node, "eps", None)
+        eps = eps if isinstance(eps, float) else torch.finfo(x.dtype).eps if name == "rms_norm" else 1e-5
+        is_centred = name not in ("rms_norm", "normalize")
+        shifted = x - x.mean(axes, keepdim=True) if is_centred else x
+        # A vector is divided by its length; other normalisations by the root of a mean.
+        number = 1 if name == "normalize" else shifted.numel() // shifted.sum(axes).numel() - correction
+        spread = (shifted.square().sum(axes, keepdim=True) / number + (0.0 if name == "normalize" else eps)).sqrt()
+        by, y = cotangent / spread**power, shifted / spread
+        gradient = by - variance * y * (by * y).sum(axes, keepdim=True) / number
+        gradient = gradient - mean * by.mean(axes, keepdim=True) if is_centred else gradient
+        return [gradient.reshape(record.inputs[0].shape), *gradients[1:]]
+
+    return rule
+
+
+def _normalised(record: StepRecord, name: str, x: Tensor) -> tuple[int, ...]:
+    """The axes over which a normalisation takes its statistics."""
+    if name in ("layer_norm", "rms_norm"):
+        over = argument_of(record.node, "normalized_shape", (x.shape[-1],))
+        return tuple(range(x.ndim - len(tuple(over)), x.ndim))
+    if name == "normalize":
+        return (int(argument_of(record.node, "dim", 1)),)
+    return (0, *range(2, x.ndim)) if name == "batch_norm" else tuple(range(2, x.ndim))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import torch
@@ -14,12 +14,14 @@ from app.engine.check.mistakes.scale_factors import batch_sizes, explained, sign
 from app.engine.check.objective import Curvature
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import REFUSALS, Ref
+from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
 
 _AXES: Final = 4  # permutations of more axes are not tried
 # Elements that must show it, each to so many digits: of a hundred values one fits three elements to three digits by a chance of 1e-7.
 _ELEMENTS: Final = 3
 _RELATIVE: Final = 1e-3
 _OF_ONE_NUMBER: Final = 1e-5  # one number that all elements are multiplied by is more easily another's by chance
+_MOVED: Final = 4096  # elements of a step whose places are followed: some milliseconds
 _SHIFTS: Final = (1, -1)  # off by one, either way: the mistake that is made
 
 
@@ -248,6 +250,87 @@ def _values(case: Case) -> Iterator[tuple[str, Tensor]]:
         ):  # along the last axes, or the first
             if spread.ndim <= len(shape) and all(n in (1, m) for n, m in zip(spread.shape[::-1], shape[::-1], strict=False)):
                 yield what, spread.detach().expand(shape)
+
+
+def moved(case: Case) -> Iterator[Claim]:
+    """Elements that a step moves or copies: not moved back, or moved the same way again; of several copies one alone, or their mean."""
+    for record in case.trace.records:
+        live = [j for j, parent in enumerate(record.parents) if case.name in case.trace.live[parent]]
+        sources = _sources(record, live[0]) if len(live) == 1 else None
+        if sources is None:
+            continue
+        what = f"`{operation_of(record.node)}`"
+        for code, text, share in (
+            ("not_moved_back", "moves elements{at}: their derivative must be moved back, and yours stays where it is", _unmoved),
+            ("not_moved_back", "moves elements{at}: their derivative must be moved back, and yours is moved as they are", _moved_again),
+            ("copies_counted_once", "takes an element more than once{at}: yours has its last place alone, where the sum belongs", _last),
+            ("copies_counted_once", "takes an element more than once{at}: yours has its first place alone, where the sum belongs", _first),
+            ("copies_averaged", "takes an element more than once{at}: yours has the mean of its places, where the sum belongs", _mean),
+        ):  # fmt: skip
+            if case.fits(case.under({record.node: _of_share(live[0], sources, share)})):
+                yield Claim(code, f"{what} {text.format(at=place_of(record.node))}.")
+                return
+
+
+def _sources(record: StepRecord, j: int) -> Tensor | None:
+    """Which element of its input each element of a step's first output is, flat, -1 for none; None where one is no copy.
+
+    A derivative of a copy has one entry in its row, a one: it takes numbers to themselves, and their squares to the squares.
+    """
+    x, y = record.inputs[j], record.outputs[0]
+    if not y.requires_grad or max(x.numel(), y.numel()) > _MOVED or y.is_complex():
+        return None
+    number = torch.arange(1, x.numel() + 1, dtype=x.dtype, device=x.device).reshape(x.shape)
+    cotangent = torch.zeros_like(y).requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(y, x, cotangent, create_graph=True, allow_unused=True)
+        if gradient is None or not gradient.requires_grad:
+            return None
+        of = [
+            torch.autograd.grad(gradient, cotangent, tangent, retain_graph=True)[0]
+            for tangent in (torch.ones_like(x), number.detach(), number.detach() ** 2)
+        ]
+    sources = (of[1].reshape(-1).round() - 1).long()
+    is_copy = torch.equal(of[1].square(), of[2]) and bool(((of[0] == 1) | (of[1] == 0)).all())
+    same_order = torch.equal(sources, torch.arange(x.numel(), device=sources.device))
+    return sources if is_copy and not same_order else None
+
+
+def _of_share(j: int, sources: Tensor, share: Callable[[Tensor, Tensor, Tensor], Tensor | None]) -> VjpRule:
+    def rule(record: StepRecord, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
+        own = gradients[j]
+        if cotangent is not None and own is not None:
+            other = share(cotangent.reshape(-1), sources, own.reshape(-1))
+            gradients[j] = own if other is None else other.reshape(own.shape)
+        return gradients
+
+    return rule
+
+
+def _unmoved(cotangent: Tensor, sources: Tensor, own: Tensor) -> Tensor | None:
+    return cotangent if cotangent.shape == own.shape else None
+
+
+def _moved_again(cotangent: Tensor, sources: Tensor, own: Tensor) -> Tensor | None:
+    return cotangent[sources] if cotangent.shape == own.shape and bool((sources >= 0).all()) else None
+
+
+def _last(cotangent: Tensor, sources: Tensor, own: Tensor) -> Tensor:
+    at = {source: index for index, source in enumerate(sources.tolist()) if source >= 0}
+    only = torch.zeros_like(own)
+    only[list(at)] = cotangent[list(at.values())]
+    return only
+
+
+def _first(cotangent: Tensor, sources: Tensor, own: Tensor) -> Tensor:
+    return _last(cotangent.flip(0), sources.flip(0), own)
+
+
+def _mean(cotangent: Tensor, sources: Tensor, own: Tensor) -> Tensor | None:
+    count = torch.bincount(sources[sources >= 0], minlength=own.numel())
+    # Of as many copies of each the mean is a factor of the whole, which another hypothesis explains.
+    return own / count.clamp(min=1) if bool((count != count[0]).any()) else None
 
 
 def _varies(value: Tensor) -> bool:

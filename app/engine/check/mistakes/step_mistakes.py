@@ -82,6 +82,30 @@ def _any_fits(case: Case, records: Sequence[StepRecord], rule: VjpRule) -> bool:
     return first and len(records) > 1 and case.fits(case.under({record.node: rule for record in records}))
 
 
+def inner_derivative(case: Case) -> Iterator[Claim]:
+    """All of the chain rule's factors of what stands inside a step are missing: e^(-x²) for its own derivative."""
+    maker = case.trace.maker
+    for record in case.trace.records:
+        inside: dict[fx.Node, VjpRule] = {}
+        step: StepRecord | None = record
+        while step is not None:
+            live = [j for j, parent in enumerate(step.parents) if case.name in case.trace.live[parent]]
+            if len(live) != 1 or (step is not record and step.inputs[live[0]].shape != step.outputs[0].shape):
+                break
+            if step is not record:
+                inside[step.node] = _passed(live[0])
+            step = maker.get(step.parents[live[0]])
+        if len(inside) > 1 and step is None and case.fits(case.under(inside)):
+            text = f"The derivative of what stands inside `{operation_of(record.node)}` is missing{place_of(record.node)}"
+            yield Claim("missing_activation_derivative", f"{text}: the chain rule multiplies by it.")
+            return
+
+
+def _passed(position: int) -> VjpRule:
+    """The derivative by one input taken as 1."""
+    return lambda record, cotangents: [cotangents[0] if j == position else None for j in range(len(record.inputs))]
+
+
 def term(case: Case) -> Iterator[Claim]:
     """One of the paths from the input to the output is treated as constant."""
     yield from _occurrences(case, 0.0)

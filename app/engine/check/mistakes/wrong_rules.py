@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn import grad as convolution_gradients
 
-from app.engine.check.mistakes.axis_rules import along_another_axis, not_turned_round, one_side, undivided_norm
+from app.engine.check.mistakes.axis_rules import along_another_axis, normalisation, not_turned_round, one_side, undivided_norm
 from app.engine.check.mistakes.loss_rules import first, lengths_constant, probability_alone
 from app.engine.stepwise.point import Hole, Ref, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, VjpRule, step_vjp
@@ -121,7 +123,46 @@ SLOPES: Final[dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]]] = {
     "without_root": ("is taken as 1 / (1 - x²): the root is missing", lambda x, y: 1 / (1 - x * x)),
     "numerator": ("is taken as y, its output: the sum that it divides by depends on every input too", lambda x, y: y),
     "root_of_one_plus": ("is taken as 1/√(1 + x²)", lambda x, y: 1 / torch.sqrt(1 + x * x)),
+    "reciprocal_of_one_minus": ("is taken as 1 / (1 - x)", lambda x, y: 1 / (1 - x)),
+    "reciprocal_of_one_minus_square": ("is taken as 1 / (1 - x²)", lambda x, y: 1 / (1 - x * x)),
+    "secant_squared": ("is taken as 1 / cos² x, the rule of tan", lambda x, y: torch.cos(x) ** -2),
+    "reciprocals_apart": ("is taken as 1/x - 1/(1 - x), where the sum belongs", lambda x, y: 1 / x - 1 / (1 - x)),
+    "logistic_slope": ("is taken as σ(x) (1 - σ(x)), that of the logistic function", lambda x, y: _logistic(torch.sigmoid(x))),
+    "exponential": ("is taken as eˣ", lambda x, y: torch.exp(x)),
+    "logarithm": ("is taken as ln x", lambda x, y: torch.log(x)),
+    "gamma": ("is taken as Γ(x), where the digamma function belongs", lambda x, y: torch.exp(y)),
+    "trigamma": ("is taken as the trigamma function, its second derivative", lambda x, y: torch.polygamma(1, x)),
+    "digamma_of_next": ("is taken as ψ(x + 1), where ψ(x) belongs", lambda x, y: torch.digamma(x + 1)),
+    "gate_constant": ("is taken as x σ'(x): the term σ(x) of the product rule is missing", lambda x, y: x * _logistic(torch.sigmoid(x))),
+    "gate_and_output": ("is taken as y + σ(x): the output has the factor 1 - σ(x) there", lambda x, y: y + torch.sigmoid(x)),
+    "gate_of_output": ("is taken as σ(x) + y (1 - y): 1 - σ(x) belongs there", lambda x, y: torch.sigmoid(x) + _logistic(y)),
+    "gaussian_gate_constant": ("is taken as x φ(x): the term Φ(x) of the product rule is missing", lambda x, y: x * _normal(x)),
+    "gaussian_without_input": ("is taken as Φ(x) + φ(x): φ(x) has the factor x", lambda x, y: torch.special.ndtr(x) + _normal(x)),
+    "gaussian_unscaled": (
+        "is taken as Φ(x) + x e^(-x²/2): the factor 1/√(2π) is missing",
+        lambda x, y: torch.special.ndtr(x) + x * torch.exp(-x * x / 2),
+    ),
+    "normal_density": ("is taken as φ(x), the normal density", lambda x, y: _normal(x)),
+    "half_exponent": ("is taken as 2/√π e^(-x²/2): the exponent is -x²", lambda x, y: 2 * math.sqrt(2) * _normal(x)),
+    "softplus_gate": ("is taken as tanh(softplus(x)): a term of the product rule is missing", lambda x, y: _mish_gate(x)),
+    "softplus_gate_alone": (
+        "is taken without σ(x), the derivative of the softplus inside",
+        lambda x, y: _mish_gate(x) + x * (1 - _mish_gate(x) ** 2),
+    ),
+    "output_below_zero": ("is taken as its output below zero", lambda x, y: torch.where(x > 0, 1.0, y)),
 }  # fmt: skip
+
+
+def _logistic(s: Tensor) -> Tensor:
+    return s * (1 - s)
+
+
+def _normal(x: Tensor) -> Tensor:
+    return torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def _mish_gate(x: Tensor) -> Tensor:
+    return torch.tanh(functional.softplus(x))
 
 
 def slope(name: str) -> VjpRule:
@@ -210,45 +251,6 @@ def without_mask_scaled(record: StepRecord, cotangents: Row) -> Row:
     return [cotangents[0] / (1 - p) if cotangents[0] is not None and p < 1 else None, *([None] * (len(record.inputs) - 1))]
 
 
-def scale_alone(record: StepRecord, cotangents: Row) -> Row:
-    """A normalisation's derivative with mean and spread treated as constants: 1/σ and the weight alone."""
-    gradients = list(step_vjp(record, cotangents))
-    x, cotangent = record.inputs[0].detach(), cotangents[0]
-    if cotangent is None:
-        return gradients
-    name = name_of(record.node)
-    axes = _normalised(record, name, x)
-    eps = argument_of(record.node, "eps", 1e-5)
-    eps = eps if isinstance(eps, float) else 1e-5
-    if name == "normalize":
-        spread = x.norm(dim=axes, keepdim=True)
-    elif name == "rms_norm":
-        spread = (x.square().mean(axes, keepdim=True) + eps).sqrt()
-    elif name == "group_norm":
-        groups = int(argument_of(record.node, "num_groups", 1))
-        grouped = x.reshape(x.shape[0], groups, -1)
-        wide = (grouped.var(-1, unbiased=False, keepdim=True) + eps).sqrt().expand_as(grouped)
-        spread = wide.reshape(x.shape)
-    else:
-        spread = (x.var(axes, unbiased=False, keepdim=True) + eps).sqrt()
-    weight = record.inputs[1].detach() if len(record.inputs) > 1 and name != "normalize" else None
-    by = cotangent / spread
-    if weight is not None and weight.numel() > 1:
-        by = by * (weight if name in ("layer_norm", "rms_norm") else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
-    gradients[0] = by
-    return gradients
-
-
-def _normalised(record: StepRecord, name: str, x: Tensor) -> tuple[int, ...]:
-    """The axes over which a normalisation takes its statistics."""
-    if name in ("layer_norm", "rms_norm"):
-        over = argument_of(record.node, "normalized_shape", (x.shape[-1],))
-        return tuple(range(x.ndim - len(tuple(over)), x.ndim))
-    if name == "normalize":
-        return (int(argument_of(record.node, "dim", 1)),)
-    return (0, *range(2, x.ndim)) if name == "batch_norm" else tuple(range(2, x.ndim))
-
-
 def unsquared_divisor(record: StepRecord, cotangents: Row) -> Row:
     """The quotient rule with the divisor where its square belongs."""
     gradients = list(step_vjp(record, cotangents))
@@ -308,7 +310,33 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
     "scale_alone": (
         "statistics_constant",
         "`{op}` is differentiated as a division by σ alone{at}: mean and σ depend on the input too.",
-        scale_alone,
+        normalisation(mean=0.0, variance=0.0),
+    ),
+    "mean_constant": (
+        "missing_term",
+        "A term is missing in the derivative of `{op}`{at}: that of the mean, which depends on the input too.",
+        normalisation(mean=0.0),
+    ),
+    "variance_constant": (
+        "missing_term",
+        "A term is missing in the derivative of `{op}`{at}: that of the spread, which depends on the input too.",
+        normalisation(variance=0.0),
+    ),
+    "variance_sign": (
+        "sign_of_term",
+        "The sign of one term is wrong in the derivative of `{op}`{at}: that of the spread is subtracted.",
+        normalisation(variance=-1.0),
+    ),
+    "undivided_spread": ("wrong_rule", "The derivative of `{op}` is not divided by σ{at}.", normalisation(power=0)),
+    "divided_by_variance": (
+        "wrong_rule",
+        "The derivative of `{op}` is divided by σ² where σ belongs{at}.",
+        normalisation(power=2),
+    ),
+    "unbiased_variance": (
+        "variance_correction",
+        "The variance of `{op}` is divided by n - 1 where n belongs{at}.",
+        normalisation(correction=1),
     ),
     "probability_alone": (
         "probability_alone",
