@@ -114,7 +114,7 @@ HALF: Final = torch.sigmoid(V)
 FUNCTIONS: Final[dict[str, Derivation]] = {
     "gelu erf": Derivation("(F.gelu(v) * u).sum()", {"v": V, "u": U}, "v", lambda v, u: u * (below(v) + v * density(v)), {
         "no x phi": (lambda v, u: u * below(v), "wrong_rule"),
-        "no cdf": (lambda v, u: u * v * density(v), "?"),
+        "no cdf": (lambda v, u: u * v * density(v), "? wrong_rule"),
         "forward": (lambda v, u: u * v * below(v), "? wrong_rule"),
         "tanh one": (lambda v, u: u * _gelu_tanh(v) * 1.0, "? wrong_rule"),
         "no u": (lambda v, u: below(v) + v * density(v), "missing_term missing_factor wrong_rule ?"),
@@ -244,7 +244,7 @@ FUNCTIONS: Final[dict[str, Derivation]] = {
     "lgamma": Derivation("(lgamma(p) * u).sum()", {"p": POS, "u": U}, "p", lambda p, u: u * torch.digamma(p.double()).to(p.dtype), {
         "log": (lambda p, u: u * p.log(), "? wrong_rule"),
         "sign": (lambda p, u: -u * torch.digamma(p.double()).to(p.dtype), "sign"),
-        "trigamma": (lambda p, u: u * torch.polygamma(1, p.double()).to(p.dtype), "?"),
+        "trigamma": (lambda p, u: u * torch.polygamma(1, p.double()).to(p.dtype), "? wrong_rule"),
     }),
     "erf": Derivation("(erf(v / 2) * u).sum()", {"v": V, "u": U}, "v", lambda v, u: u * (-v * v / 4).exp() / math.sqrt(math.pi), {
         "no half": (lambda v, u: 2 * u * (-v * v / 4).exp() / math.sqrt(math.pi), "constant_factor"),

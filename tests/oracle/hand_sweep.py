@@ -43,6 +43,7 @@ _FACTORIES: Final = ("eye(", "ones(")
 # changed. They are true wherever they are said, of mistakes too that have no name.
 TRUE_BY_ITSELF: Final = frozenset(
     {"differs_by_term", "elementwise_factor", "default_argument", "left_out", "missing_term", "transposed_product"}
+    | {"not_moved_back", "copies_counted_once", "copies_averaged"}
 )
 _LARGE: Final = 0.1  # a mistake that changes the derivative by less of its largest element may be rounding in half precision
 

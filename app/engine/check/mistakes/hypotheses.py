@@ -58,9 +58,9 @@ def _claims(case: Case, table: tuple[Callable[[Case], Iterator[Claim]], ...]) ->
 HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     scale_factors.sign, scale_factors.known_factor, rearrangements.shape, rearrangements.transpose, rearrangements.missing_sum,
     rearrangements.extra_sum, rearrangements.conjugate, rearrangements.asymmetric, second_order.gauss_newton, step_mistakes.softmax,
-    step_mistakes.wrong_rules, step_mistakes.inner_derivative, rearrangements.wrong_variable, rearrangements.moved, step_mistakes.term,
+    step_mistakes.wrong_rules, step_mistakes.inner_derivative, rearrangements.wrong_variable, step_mistakes.term,
     step_mistakes.statistics, step_mistakes.sign_of_term, step_mistakes.factor_of_step, altered, step_mistakes.conjugate_of_step,
-    rearrangements.parts, rearrangements.shifted,
+    rearrangements.parts, rearrangements.shifted, rearrangements.moved,
 )  # fmt: skip
 # Where none of these fits: a program that lacks something, each a derivative of its own; and what says less.
 FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (inner_term, left_out)
