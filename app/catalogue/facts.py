@@ -14,6 +14,12 @@ from typing import Any, Final
 import orjson
 
 FILE: Final = Path(__file__).with_name("facts.json")
+# Signs of the language, as Python's module `operator` calls them.
+OPERATORS: Final[dict[str, str]] = {
+    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul", "<": "lt", "<=": "le",
+    ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "-x": "neg", "+x": "pos",
+    "~x": "invert", "[]": "getitem", "[]=": "setitem",
+}  # fmt: skip
 
 
 @cache
@@ -66,5 +72,5 @@ def instead(what: str, operation: str) -> str | None:
 
 
 def short(name: str) -> str:
-    """A catalogue name without its namespace, as the rows are called."""
-    return name.rpartition(".")[2]
+    """A catalogue name without its namespace, or a sign's in words, as the rows are called."""
+    return OPERATORS.get(name) or name.rpartition(".")[2]

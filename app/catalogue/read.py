@@ -144,6 +144,12 @@ def search(text: str = "", differentiable: bool | None = None) -> list[Operation
 
 
 @cache
+def without_derivative() -> frozenset[str]:
+    """The operations that PyTorch has no derivative of, nor a formula that refuses."""
+    return frozenset(name for name, entry in _catalogue().raw().items() if not entry["order"] and not entry["formula"])
+
+
+@cache
 def _texts() -> dict[str, tuple[str, tuple[str, ...], str]]:
     return {
         name: (

@@ -18,11 +18,10 @@ from torch import Tensor, linalg
 from torch.nn import functional
 from torch.testing._internal.opinfo.core import OpInfo
 
-from app.catalogue.facts import instead, kinds_of_fact, operations_with, rows, sentence, short, values
+from app.catalogue.facts import OPERATORS, instead, kinds_of_fact, operations_with, rows, sentence, short, values
 from app.catalogue.introspect.opinfos import opinfos
 from app.catalogue.kernels.guard import install
 from app.catalogue.read import find, operations
-from app.engine.stepwise.point import OPERATORS
 from app.errors import PullbackError
 from app.query import DTYPE_BYTES
 from tests.op_db import SEED, tensors

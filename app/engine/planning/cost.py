@@ -29,7 +29,6 @@ _CUBIC_FACTOR: Final = 4.0  # of them the middle: a QR takes some 2, an SVD with
 # Tensors as large as the largest that a step made of several operators holds at a time (attention: scores, and their softmax).
 _WITHIN: Final = 2
 
-
 # Bytes: while a step runs, in reverse mode, in forward mode, and in reverse mode of the same step in float64.
 Scratch = tuple[int, int, int, int]
 # By which the elements of a dtype are narrower than those of float64 and complex128.
@@ -85,7 +84,7 @@ class Cost:
         flops: floating-point operations.
         bytes: of every intermediate together: what autograd may keep.
         live_bytes: what is held at most at a time where nothing is kept for a backward.
-        largest_bytes: of the largest tensor that a step makes.
+        largest_bytes: of the largest tensor that is made, be it within a step; largest_value_bytes: of the values of the largest step.
         scratch_bytes: the most that one step takes for itself while it runs; backward_scratch_bytes: while it is differentiated in reverse
             mode; forward_mode_scratch_bytes: in forward mode, or a second time; wide_scratch_bytes: in reverse mode, in float64.
     """
@@ -98,6 +97,7 @@ class Cost:
     backward_scratch_bytes: int = 0
     forward_mode_scratch_bytes: int = 0
     wide_scratch_bytes: int = 0
+    largest_value_bytes: int = 0
 
 
 # Scratch memory of kernels, in multiples of the largest tensor that they read or make, forward and backward: measured as the growth of a
@@ -140,7 +140,6 @@ _SPREADS: Final = frozenset({
     "adaptive_max_pool2d", "adaptive_max_pool3d", "_adaptive_avg_pool2d", "avg_pool2d", "avg_pool3d", "embedding", "repeat",
     "max_pool2d_with_indices", "max_pool3d_with_indices", "fractional_max_pool2d", "fractional_max_pool3d",
 })  # fmt: skip
-
 
 _aten: Final = torch.ops.aten
 
@@ -328,11 +327,11 @@ class Counter(OperatorMode):
         if first > a or reverse > b or forward > c or wide > d:
             self.scratch = max(a, first), max(b, reverse), max(c, forward), max(d, wide)
 
-    def cost(self, live: int) -> Cost:
-        """What the steps of a graph cost, which ran under this counter; `live`: bytes of their values that are held at most at a time."""
+    def cost(self, live: int, largest: int) -> Cost:
+        """What the steps of a graph cost, which ran under this counter; `live` bytes of values are held at a time, `largest` of one step."""
         # As much again for what a step needs for itself, and what a step makes within that is none of the graph's (attention's scores).
         live = min(self.bytes, live + max(live, _WITHIN * self.largest))
-        return Cost(self.flops, self.bytes, live, self.largest, *self.scratch)
+        return Cost(self.flops, self.bytes, live, self.largest, *self.scratch, largest)
 
 
 def _flops(facts: CallFacts, args: Any, kwargs: Any, out: Any, most: float) -> float:
@@ -358,7 +357,8 @@ def measured(build: Callable[[], Function], counter: Counter | None = None) -> t
     with counter or Counter() as counter, torch.no_grad():
         function = build()
     steps = {node: value_bytes(node, node.meta["val"]) for node in function.graph.nodes if node.op == "call_function"}
-    return function, counter.cost(Lifetimes(function.graph, {node: node for node in steps}).live_bytes(steps))
+    live = Lifetimes(function.graph, {node: node for node in steps}).live_bytes(steps)
+    return function, counter.cost(live, max(steps.values(), default=0))
 
 
 class Lifetimes(Generic[Key]):

@@ -52,6 +52,7 @@ class Sizes:
             when their patterns are known.
         method: of the whole Jacobian.
         differentiable_everywhere: every step is known to have a derivative at all points, so that none has to be looked at.
+        without_derivative: no step is known to have one.
     """
 
     wrt: tuple[Result, ...]
@@ -61,6 +62,17 @@ class Sizes:
     format: Format
     method: Method
     differentiable_everywhere: bool = False
+    without_derivative: bool = False
+
+    @cached_property
+    def is_differentiated(self) -> bool:
+        """There may be a derivative of some output by some input."""
+        return bool(self.differentiable) and bool(self.wrt) and not self.without_derivative
+
+    @cached_property
+    def elements(self) -> int:
+        """Of all tensors together, at least: of the inputs, and of an output that no other can be the same as."""
+        return self.columns + (self.outputs[0].elements if len(self.outputs) == 1 else 0)
 
     @property
     def dense(self) -> bool:

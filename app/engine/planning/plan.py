@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from app.catalogue.facts import operations_with, short, values
+from app.catalogue.read import without_derivative
 from app.engine.planning.cost import WIDENING, Cost
 from app.engine.planning.demand import SMALLER, Demand, Method, Result, Sizes
 from app.errors import PullbackError
@@ -81,6 +82,12 @@ def is_differentiable_everywhere(operations: frozenset[str]) -> bool:
     return operations_with("differentiable").issuperset(map(short, operations))
 
 
+@lru_cache(_OPERATIONS_KNOWN)
+def has_no_derivative(operations: frozenset[str]) -> bool:
+    """Whether there is one, and none of them has a derivative: nothing that they give depends differentiably on anything."""
+    return bool(operations) and without_derivative().issuperset(operations)
+
+
 def jacobian_method(wrt: Sequence[Result], outputs: Sequence[Result], operations: frozenset[str]) -> Method:
     """Whichever takes fewer passes: one for each input element in forward mode, one for each output element in reverse.
 
@@ -128,16 +135,20 @@ def make(
     rows = max(1, min(ROWS_AT_MOST, budget // per_row))
     by_rows = any(demand.by_rows for demand in demands.values()) or sizes.num_vectors > 1
     together = min(rows, max(passes - 1, 1)) if by_rows else 0
-    derives = any(demand.derives for demand in demands.values()) and bool(sizes.differentiable)
+    derives = any(demand.derives for demand in demands.values()) and sizes.is_differentiated
     # Cotangents or tangents of outputs that are views of less: `expand` makes nothing, and what is sent against it is whole.
-    vectors = sizes.differentiable_bytes
-    held = of_one + vectors if derives else one.live_bytes + one.scratch_bytes
+    held = of_one + sizes.differentiable_bytes if derives else one.live_bytes + one.scratch_bytes
     held += _report_bytes(demands, one, sizes)
     # The results count twice: as tensors, and as the bytes or text that they are sent as; and what is made of them before.
-    working = samples * sum(demand.working(sizes) for demand in demands.values())
+    blocks = _dense_blocks(demands, sizes)
+    is_thinned = bool(blocks) and not sizes.is_complex and samples * min(blocks) <= limits.result_bytes
+    at_once = _ALONE if blocks and not is_thinned and samples > 1 else samples
+    working = at_once * sum(demand.working(sizes) for demand in demands.values())
     patterns = PATTERN_BYTES * max(demand.patterns(sizes) for demand in demands.values())
-    confirmed = samples * _confirmation_bytes(demands, one, sizes, samples, limits) if samples > 1 and derives else 0
-    peak = patterns + confirmed + samples * (held + sizes.wrt_bytes) + max(together - 1, 0) * per_row + 2 * total + working
+    whole = min(sum(blocks), limits.result_bytes // samples) if is_thinned else 0
+    confirmed = at_once * _confirmation_bytes(demands, one, sizes, whole) if samples > 1 and derives else 0
+    inputs = samples * sizes.wrt_bytes
+    peak = patterns + confirmed + at_once * held + inputs + max(together - 1, 0) * per_row + 2 * total + working
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
     return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak)
@@ -157,20 +168,31 @@ _CONFIRMING_COPIES: Final = 5
 _CONFIRMED_IN: Final = 8  # bytes: half precision is confirmed in float64
 
 
-def _confirmation_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes, samples: int, limits: Limits) -> int:
+# Samples that are held where they are computed one by one: the first, from which the others take their form, and the latest.
+_ALONE: Final = 2
+
+
+def _dense_blocks(demands: Mapping[str, Demand], sizes: Sizes) -> list[int]:
+    """Bytes that each block of the matrices by their patterns would have if it were dense (thinning.py: where all are small they are)."""
+    rows = [row for d in demands.values() if d.patterns(sizes) for row in (sizes.differentiable if d.by_outputs else sizes.wrt)]
+    return [row.bytes * leaf.elements for row in rows for leaf in sizes.wrt]
+
+
+def _confirmation_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes, whole: int) -> int:
     """What confirms a sample of a batch: the other road's forward and backward, and the results beside theirs.
 
-    Where matrices by their patterns are wanted and few enough they are computed densely and thinned.
+    Arguments:
+        whole: bytes of the matrices by their patterns where they are computed densely and thinned; else 0.
     """
     wide = _CONFIRMED_IN // sizes.width if sizes.width < _NARROW else 1
-    whole = sizes.rows * sizes.columns * sizes.width
-    is_thinned = (
-        not sizes.dense and any(demand.by_rows for demand in demands.values()) and samples * whole <= limits.result_bytes
-    )
-    results = whole if is_thinned else sum(demand.bytes(sizes) for demand in demands.values()) if sizes.dense else 0
+    results = whole or (sum(demand.bytes(sizes) for demand in demands.values()) if sizes.dense else 0)
     ends = sizes.differentiable_bytes + sizes.wrt_bytes
-    derivatives = _derivative_bytes(demands, one, sizes) if sizes.dense or is_thinned else 0
-    return wide * (derivatives + _CONFIRMING_COPIES * (ends + results)) + (whole if is_thinned else 0)
+    derivatives = _derivative_bytes(demands, one, sizes) if sizes.dense or whole else 0
+    return wide * (derivatives + _CONFIRMING_COPIES * (ends + results)) + whole
+
+
+# Of what one of the operators of a step makes, while the step is run and differentiated: the scores of an attention, and their softmax.
+_LOOKED_WITHIN: Final = 4
 
 
 def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
@@ -178,15 +200,17 @@ def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int
 
     Where no output can carry a derivative they have nothing to look at but one run of their own.
     """
-    copies = max((demand.copies for demand in demands.values()), default=0) if sizes.differentiable else 0
+    copies = max((demand.copies for demand in demands.values()), default=0) if sizes.is_differentiated else 0
     looks = [demand.looks(sizes) for demand in demands.values()]
     most = max(of_inputs for of_inputs, _ in looks), max(of_largest for _, of_largest in looks)
-    of_inputs, of_largest = most if sizes.differentiable else (min(most[0], 1), min(most[1], 1))
+    of_inputs, of_largest = most if sizes.is_differentiated else (min(most[0], 1), min(most[1], 1))
     if not of_largest:
         return 0
     wide: int = max(WIDENING.get(result.dtype, 1) for result in (*sizes.wrt, *sizes.outputs))
-    largest = max(one.largest_bytes, sizes.differentiable_bytes, sizes.wrt_bytes)
-    return wide * (copies * one.bytes + of_largest * largest + of_inputs * sizes.wrt_bytes) + one.wide_scratch_bytes
+    largest = max(one.largest_value_bytes, sizes.differentiable_bytes, sizes.wrt_bytes)
+    within = max(one.largest_bytes - largest, 0)  # made by an operator within a step, and held while that runs
+    looked = copies * one.bytes + of_largest * largest + _LOOKED_WITHIN * within + of_inputs * sizes.wrt_bytes
+    return wide * looked + (one.wide_scratch_bytes if sizes.is_differentiated else wide * one.scratch_bytes)
 
 
 def _method(demands: Mapping[str, Demand], sizes: Sizes) -> Method:

@@ -184,6 +184,7 @@ class Preparer:
                 variables, [o for o in outputs if is_differentiable(o.dtype)], built.function.operations()
             ),
             differentiable_everywhere=planning.is_differentiable_everywhere(built.function.operations()),
+            without_derivative=planning.has_no_derivative(built.function.operations()),
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         spoken = conventions(built.function) if wrt else ()

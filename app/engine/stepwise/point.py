@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.call import DTYPES
-from app.catalogue.facts import values
+from app.catalogue.facts import short, values
 from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
@@ -32,12 +32,6 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
     torch.complex32: torch.complex128,
     torch.complex64: torch.complex128,
 }
-# Signs of the language, as Python's module `operator` calls them.
-OPERATORS: Final[dict[str, str]] = {
-    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "@": "matmul", "<": "lt", "<=": "le",
-    ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "&": "and", "|": "or", "^": "xor", "<<": "lshift", ">>": "rshift", "-x": "neg", "+x": "pos",
-    "~x": "invert", "[]": "getitem", "[]=": "setitem",
-}  # fmt: skip
 _CALLED: Final[WeakKeyDictionary[fx.Graph, tuple[int, frozenset[str]]]] = WeakKeyDictionary()
 # What PyTorch's public functions raise for values that they do not take.
 REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)
@@ -53,7 +47,7 @@ def name_of(node: fx.Node) -> str:
     """What `node` calls, without namespace and overload: `pinv` of `linalg.pinv`, `gt` of `>`, `index` of `aten.index.Tensor`."""
     step = step_of(node)
     if step is not None:
-        return OPERATORS.get(step.operation, step.operation.rpartition(".")[2])
+        return short(step.operation)
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 

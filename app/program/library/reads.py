@@ -140,7 +140,7 @@ def _refuses_values(operation: str, integers: bool) -> bool:
     if operation.startswith("[]"):
         return integers
     name = short(operation).removesuffix("_")
-    called = short(LAYERS[name].function) if name in LAYERS else _SIGNS.get(name.removesuffix("="), name)
+    called = _SIGNS.get(operation.removesuffix("=")) or (short(LAYERS[name].function) if name in LAYERS else name)
     return (
         called in operations_with("refuses_values")
         or (integers and called in operations_with("refuses_values", "integers"))

@@ -91,6 +91,17 @@ QUERIES: Mapping[str, dict[str, Any]] = {
     "fft, jacobian": {"operation": "fft.fft", "inputs": {"input": RNG.normal(size=1500)}, "want": ["jacobian"], "format": "dense"},
     "tanh, hessian": {"program": "(tanh(x @ x) * x).sum()", "inputs": {"x": RNG.normal(size=(35, 35))}, "want": ["hessian"], "format": "dense"},
     "log_softmax, gradient": {"program": "log_softmax(x, 1).sum()", "inputs": {"x": RNG.normal(size=(1000, 1000))}, "want": ["gradient"]},
+    "hessians of a batch, dense and thinned": {
+        "program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=(8, 900))}, "want": ["hessian"], "format": "diagonal", "batched": ("x",),
+    },
+    **{f"not far over: {name}": query for name, query in {
+        "hessians of a batch, one by one": {
+            "program": "tanh(x).sum()", "inputs": {"x": RNG.normal(size=(8, 150_000))}, "want": ["hessian"], "format": "diagonal", "batched": ("x",),
+        },
+        "explain of what has no derivative": {
+            "operation": "randn_like", "seed": 0, "inputs": {"input": RNG.normal(size=2_500_000)}, "want": ["explain"],
+        },
+    }.items()},
     "svd": {"operation": "linalg.svd", "inputs": {"A": RNG.normal(size=(500, 500))}, "want": ["vjp"]},
 }  # fmt: skip
 

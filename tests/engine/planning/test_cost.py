@@ -6,12 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from app.engine.planning.cost import scratch_factors
+from app.engine.explain.evidence import HUGE
+from app.engine.kinds import KINDS
+from app.engine.planning.cost import Cost, scratch_factors
+from app.engine.planning.demand import Result, Sizes
+from app.engine.planning.plan import is_differentiable_everywhere, make
 from app.pool.environment import SINGLE_THREADED
 from tests.engine.asking import ask
 from tests.engine.planning.large_programs import LIMITS
@@ -23,6 +29,7 @@ FACTORISATIONS = ("matrix_exp", "det", "cholesky", "eigh", "svd")
 SET_UP = 24 << 20
 OTHER_SET_UP = 8 << 20
 SHARE = 0.8
+OFTEN = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,13 @@ def test_a_plan_is_not_under_what_is_taken(measured: Any) -> None:
     assert not under, under
 
 
+def test_a_plan_is_not_far_over_what_is_taken(measured: Any) -> None:
+    growth = {name: each for name, each in measured["growth"].items() if name.startswith("not far over")}
+    assert len(growth) > 1
+    over = {name: each for name, each in growth.items() if each["plan"] > OFTEN * max(each["taken"], SET_UP)}
+    assert not over, over
+
+
 def test_programs_that_would_take_too_much_are_refused_before_they_do(measured: Any) -> None:
     said = measured["large"]
     assert len(said) > 100
@@ -58,3 +72,27 @@ def test_names_that_hold_the_name_of_a_factorisation_are_none() -> None:
         assert all(own < whole for own, whole in zip(scratch_factors(name), factorisation, strict=True)), name
     plan = ask(operation="sqrt", inputs={"input": np.ones((1000, 1000))}).plan
     assert plan["flops"] < 1e7
+
+
+def explain_bytes(elements: int, cost: Cost) -> int:
+    """What the plan of an `explain` says, of so many numbers and as many results."""
+    ends = [Result(name, (elements,), torch.float64) for name in ("x", "output")]
+    sizes = Sizes((ends[0],), (ends[1],), None, 1, "dense", "reverse")
+    limits = replace(LIMITS, memory_bytes=1 << 40)
+    return make(demands={"explain": KINDS["explain"].demand}, sizes=sizes, cost=cost, samples=1, limits=limits).peak_bytes
+
+
+def test_what_explain_looks_at_is_planned_and_no_more() -> None:
+    whole, within = (
+        Cost(1.0, 0, 0, 80 << 20, largest_value_bytes=80 << 20),
+        Cost(1.0, 0, 0, 80 << 20, largest_value_bytes=1 << 20),
+    )
+    assert 4 * explain_bytes(1000, within) < explain_bytes(1000, whole), (
+        "what an operator makes within a step is not looked at from all sides"
+    )
+    nothing = Cost(1.0, 0, 0)
+    assert explain_bytes(HUGE // 2 + 1, nothing) < explain_bytes(HUGE // 2, nothing) / 2, (
+        "beyond, nothing is looked at from the sides"
+    )
+    assert is_differentiable_everywhere(frozenset({"*", "@", "-", "[]", "nn.functional.linear"})), "signs are operations"
+    assert not is_differentiable_everywhere(frozenset({"*", "/"}))

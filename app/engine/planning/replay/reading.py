@@ -355,7 +355,7 @@ class Reading:
         return Built(
             function,
             tuple(Leaf(leaf.name, shapes[leaf.name], leaf.dtype) for leaf in self.built.leaves),
-            counter.cost(live),
+            counter.cost(live, max(registers.bytes)),
             tuple(values[node] for node in self._steps.outputs),
         )
 
