@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-WIDTH: Final = 100  # characters of a line that prose is wrapped to; chosen
+WIDTH: Final = 100  # characters of a line that prose is wrapped to: PEP 8's longest
 _INDENT: Final = "    "
 _ELEMENTS: Final = 12  # elements that a finding lists, about a line of them: those of 111 pasted programs have ten at most
 _VERDICTS: Final[Mapping[str, str]] = {

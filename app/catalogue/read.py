@@ -23,7 +23,9 @@ _PREFIXES: Final = (
     ("functional.", "nn.functional."),
     ("aten.", ""),
 )
-_NEAREST: Final = 4  # names that a refusal offers: what a line of a terminal holds; chosen
+_NEAREST: Final = (
+    4  # names that a refusal offers: nine in ten have 27 characters at most, so that they fit on a line and a half
+)
 SEARCH_LIMIT: Final = 128  # of a search, in characters: more than twice the longest name of an operation
 
 

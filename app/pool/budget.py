@@ -16,7 +16,7 @@ import numpy as np
 
 from app.pool import refusals
 
-# From here on who sends or reads slowly is held to a faster pace: early enough that a quarter is left while they go. Chosen.
+# From here on who sends or reads slowly is held to a faster pace: a quarter is left while they go.
 _PRESSED_SHARE: Final = 0.75
 # A small query finds room where large bodies and replies have taken all of theirs: a thousand of it in the largest queue.
 SMALL_BYTES: Final = 64 << 10

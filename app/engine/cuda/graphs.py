@@ -20,11 +20,11 @@ Replay: TypeAlias = Callable[[], Sequence[Tensor]]
 Record: TypeAlias = Callable[[Computation], Replay | None]
 
 _LOG = logging.getLogger("pullback.cuda")
-# Recording waits for the GPU, runs the computation four times and empties the allocator's cache: some ten runs. Chosen.
+# Recording waits for the GPU, runs the computation four times and empties the allocator's cache: some ten runs. Not measured on a GPU.
 _WORTH_RUNS: Final = 16
 # PyTorch's own advice for what is recorded with a backward: libraries set themselves up in the first runs.
 _WARM_RUNS: Final = 3
-# Each takes some kilobytes of the GPU for each kernel besides the memory that all share. Chosen.
+# Each takes some kilobytes of the GPU for each kernel besides the memory that all share. Not measured.
 _GRAPHS_LIMIT: Final = 64
 
 

@@ -8,7 +8,8 @@ from collections.abc import Hashable
 from typing import Any, Final
 
 _LIMIT: Final = 4096  # signatures that came once, and those that failed: 8 bytes and a dict's entry each
-# A try takes some milliseconds, a hundred times what it may save a query later. Chosen: numbers that happen to be unusual are so once or twice.
+# A try takes some milliseconds, a hundred times what it may save a query later. Where every other query has unusual numbers, one of sixteen is given
+# up that would have had a recipe.
 _TRIES: Final = 4
 
 

@@ -106,7 +106,7 @@ class Cost:
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (4, 4), "_logcumsumexp": (2, 24),
     "logcumsumexp": (2, 24), "cumprod": (2, 10),
-    "topk": (2, 3), "mode": (2, 3), "multinomial": (2, 2), "kthvalue": (1, 3), "logsumexp": (1, 3), "nanmedian": (3, 4), "renorm": (3, 3),
+    "topk": (2, 3), "mode": (2, 3), "multinomial": (2, 2), "kthvalue": (1, 3), "logsumexp": (1, 3), "nanmedian": (3, 4), "renorm": (3, 24),
     "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
     "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10),

@@ -193,6 +193,9 @@ def _confirmation_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes, 
 
 # Of what one of the operators of a step makes, while the step is run and differentiated: the scores of an attention, and their softmax.
 _LOOKED_WITHIN: Final = 4
+# Of inputs and of the largest tensor, where an output is floating and depends on them by no derivative (measured: 0.8 of what `heaviside` takes,
+# three times what `randn_like` does).
+_LOOKS_WITHOUT_DERIVATIVE: Final = (2, 5)
 
 
 def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
@@ -203,14 +206,15 @@ def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int
     copies = max((demand.copies for demand in demands.values()), default=0) if sizes.is_differentiated else 0
     looks = [demand.looks(sizes) for demand in demands.values()]
     most = max(of_inputs for of_inputs, _ in looks), max(of_largest for _, of_largest in looks)
-    of_inputs, of_largest = most if sizes.is_differentiated else (min(most[0], 1), min(most[1], 1))
+    few = _LOOKS_WITHOUT_DERIVATIVE if sizes.differentiable else (1, 1)
+    of_inputs, of_largest = most if sizes.is_differentiated else (min(most[0], few[0]), min(most[1], few[1]))
     if not of_largest:
         return 0
     wide: int = max(WIDENING.get(result.dtype, 1) for result in (*sizes.wrt, *sizes.outputs))
     largest = max(one.largest_value_bytes, sizes.differentiable_bytes, sizes.wrt_bytes)
     within = max(one.largest_bytes - largest, 0)  # made by an operator within a step, and held while that runs
     looked = copies * one.bytes + of_largest * largest + _LOOKED_WITHIN * within + of_inputs * sizes.wrt_bytes
-    return wide * looked + (one.wide_scratch_bytes if sizes.is_differentiated else wide * one.scratch_bytes)
+    return wide * looked + (one.wide_scratch_bytes if sizes.is_differentiated else 0)
 
 
 def _method(demands: Mapping[str, Demand], sizes: Sizes) -> Method:

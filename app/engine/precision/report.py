@@ -25,7 +25,7 @@ from app.engine.stepwise.trace import StepTrace, trace_steps
 from app.errors import PullbackError
 from app.program.function import Function
 
-_WORST: Final = 5  # elements that a report names: what a person looks at; chosen
+_WORST: Final = 5  # elements that a report names, as `check` does (check/agreement.py)
 # What ordinary rounding costs: a digit in a sum of a few thousand terms, a quarter of what the dtype holds in longer computations
 # (factorisations of the catalogue's examples lose up to 1.7 of the 7.2 digits of float32).
 _USUAL_LOSS: Final = 1.0

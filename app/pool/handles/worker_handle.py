@@ -26,7 +26,7 @@ from app.pool.worker_slots import WorkerSlot
 _DEPTH: Final = 4
 DEPTH_LIMIT: Final = 16
 _AHEAD_S: Final = 0.002
-# Of the newest answer in the moving mean: a few answers tell the pace. Chosen.
+# Of the newest answer in the moving mean: after eight answers a tenth of the old pace is left, 0.75^8.
 _PACE_WEIGHT: Final = 0.25
 # What a new worker does of itself, its memory made its own, takes some 10 ms; a slow machine may need a hundred times as long.
 _SETTLED_S: Final = 1.0

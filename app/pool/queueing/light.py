@@ -19,13 +19,13 @@ from app.pool.queueing.turns import Turns
 LIGHT_BYTES: Final = 256 << 10
 # Of CPU time, as all these: a small query or program takes 9 to 26 ms in a process that has computed nothing before.
 SLICE_S: Final = 0.06
-SLICES: Final = 3  # tries of one query on the light worker; what has not ended by then is no small one (chosen)
+SLICES: Final = 3  # tries of one query on the light worker: 180 ms of CPU time, seven times what the slowest small one takes
 # For a client that holds other workers too, while another waits who holds none: as long as a small query takes.
 _BRIEF_S: Final = 0.03
 # Where no other waits for it, the light worker is left for this long to one query; and the longest that a query may take to get its time.
 _LONE_S: Final = 2.0
 _HELD_LIMIT_S: Final = 10.0
-_IDLE_S: Final = 4.0  # after which its memory is given back: a fork costs 15 ms, so the pause need not be long (chosen)
+_IDLE_S: Final = 4.0  # after which its memory is given back: a fork of 15 ms every four seconds is 0.4 % of a core
 # Queries that have been long for the light worker and may be sent again; 16 bytes each, and what a dict adds.
 _KNOWN_LIMIT: Final = 4096
 

@@ -13,10 +13,10 @@ from app.pool.job import Job
 
 # With the time that a query waits before another is stopped for it, and that of a fork, less than a second.
 HEAVY_S: Final = 0.5
-# Times its time that a query may hold a worker without computing for as long: a machine twenty times slower. Chosen.
+# Times its time that a query may hold a worker without computing for as long: one of twenty on its core.
 _SLOWNESS: Final = 20
 # For other heavy queries: what is stopped twice has had 1.5 s for nothing; and each client's time is an eighth at most of what is left until
-# the deadline, so that what would all be answered one after the other still is. Chosen.
+# the deadline, so that what would all be answered one after the other still is.
 _STOPS: Final = 2
 _PART: Final = 8
 

@@ -23,7 +23,7 @@ from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.sets import Distinct
 from app.program.semantics.values import ClassValue, Instance, Named
 
-_PROBLEM_LIMIT: Final = 50  # refusals in one answer: more than a person mends before asking again; chosen
+_PROBLEM_LIMIT: Final = 50  # refusals in one answer: a screen full, more than a person mends before asking again
 # What ends the reading at once: the rest of the text would say nothing more.
 _FATAL: Final = ("too_costly", "out_of_memory", "result_too_large")
 

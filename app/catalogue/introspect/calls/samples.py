@@ -28,7 +28,7 @@ _DTYPES: Final = (torch.float64, torch.complex128, torch.int64, torch.bool, torc
 _DRAWN: Final = 16  # samples asked of one OpInfo
 # PyTorch's tests give these their first two tensors in the other order.
 _EXCHANGED: Final = ("nn.functional.embedding", "nn.functional.embedding_bag", "where")
-_ELEMENTS: Final = 3000  # of a sample that is called, so that thousands of calls take minutes; chosen
+_ELEMENTS: Final = 3000  # of a sample that is called, so that thousands of calls take minutes
 _SEED: Final = 42  # with which PyTorch's own tests run operations that draw
 REFUSALS: Final = (
     RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, ArithmeticError, PullbackError,
