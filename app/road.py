@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 import torch
@@ -201,7 +201,7 @@ class Road:
     def _read(
         self, request: Request, announce: Callable[[float], None], labels: dict[str, str], parts: TakenApart | None
     ) -> Reply:
-        message = _message(request, request.body, None if parts is None else parts.repetition.value)
+        message = _message(request, request.body, None if parts is None else parts.repetition)
         asked = registry.READINGS[request.endpoint](message, self._server)
         if isinstance(asked, Written):
             return _reply(asked, {}, labels)
@@ -284,9 +284,10 @@ class Road:
             pass
 
 
-def _message(request: Request, body: memoryview, value: dict[str, Any] | None = None) -> Message:
+def _message(request: Request, body: memoryview, repetition: Repetition | None = None) -> Message:
     headers = request.content_type, request.content_encoding, request.accept
-    return Message(request.endpoint, body, *headers, request.parameters, value)
+    known = () if repetition is None else (repetition.value, repetition.tensors)
+    return Message(request.endpoint, body, *headers, request.parameters, *known)
 
 
 def _name(query: Query) -> str:

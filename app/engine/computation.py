@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from app.engine.autodiff import products
@@ -17,6 +18,7 @@ from app.engine.errors import no_derivative
 from app.engine.notes import Notes
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BoundedStep, bounded_steps
+from app.engine.stepwise.overflow import step_dtypes
 from app.engine.stepwise.point import Points
 from app.engine.tensors import is_narrow
 from app.limits import Limits
@@ -67,8 +69,12 @@ class Computation:
     @cached_property
     def may_overflow(self) -> bool:
         """A step may be infinite that is finite in float64: something has a narrower dtype."""
-        steps = [node.meta["val"] for node in self.prepared.function.pattern.nodes if isinstance(node.meta.get("val"), Tensor)]
-        return any(is_narrow(value.dtype) for value in (*self.leaves.values(), *steps))
+        return any(map(is_narrow, self.dtypes))
+
+    @cached_property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """Of the leaves and of what the steps give."""
+        return step_dtypes(self.prepared.function.pattern).union([leaf.dtype for leaf in self.leaves.values()])
 
     @cached_property
     def points(self) -> Points:

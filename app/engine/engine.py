@@ -179,8 +179,8 @@ class Engine:
         if prepared.wrt and needs and not is_said:
             note_lost(computation)
         derivatives = {kind: tree[kind] for kind in query.want if KINDS[kind].demand.derives}
-        note_nonfinite(computation, derivatives)
-        note_undefined(computation, derivatives, of_one=needs == {"scalar"})
+        if note_nonfinite(computation, derivatives):
+            note_undefined(computation, of_one=needs == {"scalar"})
         numbers = {kind: tree[kind] for kind in query.want if not KINDS[kind].of_one_point}
         note_rounding_alone(computation, numbers, lambda wide: _results(wide)[1])
         report = _reported(prepared.plan, computation.layouts, prepared.samples or 1, self._device)

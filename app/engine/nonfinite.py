@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cmath
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -47,34 +47,37 @@ _AGAIN_FLOPS: Final = 1e7
 _AGAIN_BYTES: Final = 16 << 20
 
 
-def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> None:
-    """A note for each tensor in the tree `derivatives` that is not finite, naming the first step that made it."""
-    bad = [path for kind, tree in derivatives.items() for path, value in _leaves(tree, kind) if not _finite(value)]
+def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> bool:
+    """A note for each tensor in the tree `derivatives` that is not finite, naming the first step that made it.
+
+    Returns whether there is one that is finite.
+    """
+    paths = {path: _finite(value) for kind, tree in derivatives.items() for path, value in _leaves(tree, kind)}
+    bad = [path for path, is_finite in paths.items() if not is_finite]
     if not bad:
-        return
+        return bool(paths)
     step = first_step(computation) if computation.prepared.samples is None and _fits_again(computation) else None
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
         is_structured = computation.query.format != "dense" and path.partition(".")[0] in MATRICES
         words = f"The derivative at `{path}` is infinite or NaN in places.{maker}{_OTHER_FORMS if is_structured else ''}"
         computation.notes.say("non_finite", words, path)
+    return len(bad) < len(paths)
 
 
-def note_undefined(computation: Computation, derivatives: Mapping[str, Any], *, of_one: bool) -> None:
-    """A note for each output that is NaN where derivatives in the tree `derivatives` are finite: a function has none where it has no value.
+def note_undefined(computation: Computation, *, of_one: bool) -> None:
+    """A note for each output that is NaN, of derivatives that are finite: a function has none where it has no value.
 
     Arguments:
         of_one: all derivatives that are wanted are of one output.
     """
     prepared = computation.prepared
-    if not any(_finite(value) for kind, tree in derivatives.items() for _, value in _leaves(tree, kind)):
-        return
     try:
         outputs = _outputs_here(computation)
     except REFUSALS:  # a step without a batching rule: then nothing is known
         return
     for name, output in outputs.items():
-        if (name == prepared.of or not of_one) and bool(torch.isnan(output).any()):
+        if (name == prepared.of or not of_one) and not _finite(output) and bool(torch.isnan(output).any()):
             path = f"outputs.{name}"
             words = "is NaN in places: the function is not defined there, and a derivative of it, though finite, says nothing."
             computation.notes.say("non_finite", f"`{path}` {words}", path)
@@ -267,7 +270,7 @@ def note_rounding_alone(computation: Computation, numbers: Mapping[str, Any], re
         results: what computes such a tree.
     """
     prepared = computation.prepared
-    dtypes = _half_precision(computation)
+    dtypes = computation.dtypes.intersection(_HALF)
     is_costly = prepared.plan.flops > _AGAIN_FLOPS or prepared.plan.peak_bytes > _AGAIN_BYTES
     # What is drawn in another dtype is another number.
     if not numbers or not dtypes or is_costly or prepared.function.random:
@@ -298,12 +301,6 @@ def note_rounding_alone(computation: Computation, numbers: Mapping[str, Any], re
             )
 
 
-def _half_precision(computation: Computation) -> set[torch.dtype]:
-    """The dtypes of half precision that inputs or steps have."""
-    steps = [value for node in computation.prepared.function.pattern.nodes for value in tensors_in(node.meta.get("val"))]
-    return {value.dtype for value in (*computation.leaves.values(), *steps)}.intersection(_HALF)
-
-
 def _steps_in_float64(function: Function, seed: int | None) -> Function:
     """The same steps, each in float64 and complex128."""
     leaves = function.leaves
@@ -328,7 +325,7 @@ def _pairs(own: Any, right: Any, path: str) -> Iterator[tuple[str, Tensor, Tenso
         yield path, own, right
 
 
-def _lost(own: Tensor, right: Tensor, dtypes: set[torch.dtype], samples: int | None) -> tuple[int, int]:
+def _lost(own: Tensor, right: Tensor, dtypes: Collection[torch.dtype], samples: int | None) -> tuple[int, int]:
     """How many numbers have no right digit, and of how many: all where none has; 0 where they are few. Of a batch in the sample that has most.
 
     A tensor has none where its largest error is as large as its numbers; else each number is looked at, but for zeros.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from app.query import SparseData, TensorData
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 NAMES: Final[dict[torch.dtype, str]] = {dtype: name for name, dtype in DTYPES.items()}
+# Those that NumPy has and no mark conjugates: what is contiguous of them is handed on as it stands.
+_PLAIN_NAMES: Final = {dtype: NAMES[dtype] for dtype in (torch.float64, torch.float32, torch.int64, torch.bool)}
 # What a result of another dtype is sent as (PyTorch's unsigned 16 to 64 bit and float8 are not in the contract).
 _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
     torch.uint16: torch.int32,
@@ -59,9 +62,10 @@ def to_torch(data: TensorData, device: str) -> Tensor:
         return torch.empty(data.shape, dtype=dtype, device=device)
     shared = None if data.data.readonly or size <= _COPIED_UP_TO_BYTES else torch.frombuffer(data.data, dtype=dtype)
     if shared is None or (size <= _ALIGNED_UP_TO_BYTES and shared.data_ptr() % _ALIGNMENT_BYTES):
-        copied = torch.empty(size, dtype=torch.uint8, device="cpu")
-        copied.numpy().data[:] = data.data
-        shared = copied.view(dtype)
+        copied = torch.empty(data.shape, dtype=dtype, device="cpu")
+        array = copied.numpy() if dtype in _PLAIN_NAMES else copied.view(-1).view(torch.uint8).numpy()
+        array.reshape(-1).view(np.uint8)[:] = data.data
+        return copied if device == "cpu" else _to_gpu(copied, device)
     tensor = shared.view(data.shape)
     return tensor if device == "cpu" else _to_gpu(tensor, device)
 
@@ -127,6 +131,12 @@ def name_of(dtype: torch.dtype) -> str:
 
 def from_torch(tensor: Tensor) -> TensorData:
     """The bytes of `tensor`; they are shared with it where it is contiguous and on the CPU."""
+    name = _PLAIN_NAMES.get(tensor.dtype)
+    if name is not None and tensor.layout is torch.strided and tensor.is_cpu and tensor.is_contiguous():
+        tensor = tensor.detach()
+        if not (tensor.is_neg() or tensor._is_zerotensor()):
+            array = tensor.numpy()
+            return TensorData(name, array.shape, array.reshape(-1).view(np.uint8).data)
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.dtype not in NAMES:
         tensor = tensor.to(_WIDER.get(tensor.dtype, torch.float32))

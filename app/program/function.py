@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
+
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +130,24 @@ class CopiedGraph(Protocol):
     def graph(self) -> fx.Graph: ...
 
 
-_OPERATIONS: Final[WeakKeyDictionary[fx.Graph, tuple[int, frozenset[str]]]] = WeakKeyDictionary()
+class GraphFact(Generic[Fact]):
+    """What `reckon` says of a graph: looked up as long as it has as many nodes."""
+
+    def __init__(self, reckon: Callable[[fx.Graph], Fact]) -> None:
+        self._reckon = reckon
+        self._known: WeakKeyDictionary[fx.Graph, tuple[int, Fact]] = WeakKeyDictionary()
+
+    def __call__(self, graph: fx.Graph) -> Fact:
+        length = len(graph.nodes)
+        known = self._known.get(graph)
+        if known is None or known[0] != length:
+            self._known[graph] = known = length, self._reckon(graph)
+        return known[1]
 
 
-def _operations(graph: fx.Graph) -> frozenset[str]:
-    """Of a graph's steps; looked up as long as it has as many."""
-    length = len(graph.nodes)
-    known = _OPERATIONS.get(graph)
-    if known is None or known[0] != length:
-        names = frozenset(node.meta["step"].operation for node in graph.nodes if "step" in node.meta)
-        _OPERATIONS[graph] = known = length, names
-    return known[1]
+_operations: Final = GraphFact(
+    lambda graph: frozenset(node.meta["step"].operation for node in graph.nodes if "step" in node.meta)
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,9 @@ class GraphRunner:
             if node not in self._positions:
                 continue
             plain = [value for value in args if not isinstance(value, fx.Node)]
-            if not kwargs and not any(map(_holds_node, plain)):  # they stand in registers of their own, in their order
+            if not kwargs and True not in [
+                _holds_node(value) for value in plain if isinstance(value, _HOLDING)
+            ]:  # they stand in registers of their own, in their order
                 first = self._first_plain[node]
                 blank[first : first + len(plain)] = plain
                 continue

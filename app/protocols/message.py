@@ -13,7 +13,7 @@ from app.limits import Limits
 from app.protocols.elements import Array
 from app.protocols.json_numbers import finite_text, is_finite
 from app.protocols.models import Models
-from app.query import Answer, Query
+from app.query import Answer, Query, TensorData
 
 Buffer = bytes | bytearray | memoryview
 # Above this size reading and computing take so long that what is spent besides does not matter.
@@ -43,6 +43,7 @@ class Message:
         endpoint: its name in the protocol's routes.
         parameters: what the path said (`{model}` of a route), and the headers that the route names, by lower-case name.
         value: what the body spells, where that has been read already (`strict_json.plain_object`); whoever reads it may change it.
+        tensors: those of `value` that have been read already, by their paths (`inputs.x`).
     """
 
     endpoint: str
@@ -52,6 +53,7 @@ class Message:
     accept: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     value: dict[str, Any] | None = None
+    tensors: Mapping[str, TensorData] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,22 @@ class Repetition:
             tangents, each in the order of the body.
         names: of a binary body, its tensors' places in the query (`inputs.x`), in the order of `numbers`.
         value: of a body in JSON, what it spells, as `Message` has it.
+        heads: in the order of `numbers`, (path, dtype, shape, whether it is bare) of each tensor, where each is one as it stands.
     """
 
     signature: tuple[Any, ...]
     numbers: tuple[Numbers, ...]
     names: tuple[str, ...] | None = None
     value: dict[str, Any] | None = None
+    heads: tuple[tuple[str, str, tuple[int, ...], bool], ...] = ()
+
+    @property
+    def tensors(self) -> dict[str, TensorData]:
+        """As `Message` has them; whoever computes in place copies them first, for the numbers may be computed with once more."""
+        return {
+            path: TensorData(dtype, shape, memoryview(numbers).cast("B").toreadonly(), is_bare)
+            for (path, dtype, shape, is_bare), numbers in zip(self.heads, self.numbers, strict=False)
+        }
 
     def is_of(self, query: Query) -> bool:
         """Whether its numbers are those of the query's inputs, cotangents and tangents one by one, each of one dtype."""

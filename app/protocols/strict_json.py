@@ -26,7 +26,7 @@ _INTEGER_DIGITS_LIMIT: Final = 4300  # Python's own limit against quadratic conv
 # A number of which digits and exponent together reach float64's limit, 10^308, has an exponent of three digits or 200 digits at
 # least. All digits become 0 and E becomes e before these are searched for.
 _DIGITS: Final = bytes.maketrans(b"123456789E", b"000000000e")
-_EXPONENTS: Final = (b"000", b"+000")
+_EXPONENTS: Final = (b"e000", b"e+000")
 _LONG: Final = b"0" * 200  # the digits
 # Below this size searching the text (1 ns a byte) costs less than walking the tree (some 3 µs and 10 ns a number).
 _SMALL_BYTES: Final = 3 << 10
@@ -72,9 +72,12 @@ def parse(body: Body, *, name: str = "the body", depth_limit: int = JSON_DEPTH_L
     return _checked(value, body, name, depth_limit, may_be_infinite=True)
 
 
-def again(body: Body, value: dict[str, Any]) -> Any:
-    """What `parse` gives, of a text that `plain_object` has read as this `value`."""
-    return _checked(value, body, "the body", JSON_DEPTH_LIMIT, may_be_infinite=False)
+def again(body: Body, value: dict[str, Any], unread: dict[str, Any] | None = None) -> Any:
+    """What `parse` gives, of a text that `plain_object` has read as this `value`; `unread`: without what is known not to be too deep."""
+    if unread is None:
+        return _checked(value, body, "the body", JSON_DEPTH_LIMIT, may_be_infinite=False)
+    is_deep = _depth_and_finiteness(unread)[0] > JSON_DEPTH_LIMIT
+    return _explained(body, "the body", JSON_DEPTH_LIMIT) if is_deep else value
 
 
 def _checked(value: Any, body: Body, name: str, depth_limit: int, *, may_be_infinite: bool) -> Any:
@@ -109,7 +112,7 @@ def _brackets(body: Body) -> int:
 def may_overflow(body: bytes) -> bool:
     """Whether a number in the text may be too large for float64."""
     digits = body.translate(_DIGITS)
-    return any(after.startswith(_EXPONENTS) for after in digits.split(b"e")[1:]) or _LONG in digits
+    return any(exponent in digits for exponent in _EXPONENTS) or _LONG in digits
 
 
 def plain_object(text: bytes) -> dict[str, Any] | None:

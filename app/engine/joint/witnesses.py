@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from app.catalogue.facts import operations_with
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BoundedStep, bounded_steps
-from app.engine.stepwise.overflow import hides_overflow
+from app.engine.stepwise.overflow import hides_overflow, step_dtypes
 from app.engine.stepwise.point import name_of
 from app.engine.tensors import fourth_powers, is_differentiable, is_narrow
 from app.program.errors import tensors_in
@@ -101,8 +101,8 @@ def _bounded(step: BoundedStep, results: Results, _: Sequence[Tensor]) -> Tensor
 
 def _may_overflow(query: Query, prepared: Prepared) -> bool:
     """Whether a step that overflows in a narrow dtype, and not in float64, is noted: where derivatives are wanted."""
-    steps = [value.dtype for node in prepared.function.pattern.nodes for value in tensors_in(node.meta.get("val"))]
-    return set(query.want) != {"outputs"} and any(map(is_narrow, (*prepared.dtypes.values(), *steps)))
+    dtypes = step_dtypes(prepared.function.pattern).union(prepared.dtypes.values())
+    return set(query.want) != {"outputs"} and any(map(is_narrow, dtypes))
 
 
 def _watch_overflow(function: Function, watched: dict[fx.Node, None], witnesses: list[Witness]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -28,7 +27,7 @@ from app.engine.tensors import is_differentiable, seeding
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.compiler import build_program
-from app.program.function import Function
+from app.program.function import Function, GraphFact
 from app.program.functions import Functions, build_function, stands_for
 from app.program.operation import build_operation
 from app.query import INTEGER_DTYPES, Input, Query, TensorData
@@ -46,13 +45,10 @@ COPIES: Final = 2
 _NODE_BYTES = 2600
 _FUNCTION_BYTES = 10_000
 _QUESTION_BYTES = 1_000  # of an answer about sizes, with the numbers that led to it: 12.4 MB measured of 12,000
-# By the number of its nodes: of a graph that is kept they stay.
-_GRAPH_BYTES: Final[WeakKeyDictionary[fx.Graph, tuple[int, int]]] = WeakKeyDictionary()
 _FEW_BYTES = 8 * _FEW  # of what it makes: `tile` makes gigabytes of two elements
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One tensor input: its shape, the dtype it is computed in, and whether a derivative was asked with respect to it."""
 
     name: str
@@ -121,8 +117,7 @@ def _seed_needed(why: str) -> PullbackError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(NamedTuple):
     """A Function with the dtypes that its leaves are cast to.
 
     Attributes:
@@ -143,13 +138,13 @@ class Built:
 
 def function_bytes(function: Function) -> int:
     """About how much memory a Function takes that is kept."""
-    graph = function.pattern
-    length = len(graph.nodes)
-    known = _GRAPH_BYTES.get(graph)
-    if known is None or known[0] != length:
-        questions = sum([len(node.meta.get("asked", ())) for node in graph.nodes])
-        _GRAPH_BYTES[graph] = known = length, _FUNCTION_BYTES + _NODE_BYTES * length + _QUESTION_BYTES * questions
-    return known[1]
+    return _graph_bytes(function.pattern)
+
+
+@GraphFact
+def _graph_bytes(graph: fx.Graph) -> int:
+    questions = sum([len(node.meta.get("asked", ())) for node in graph.nodes])
+    return _FUNCTION_BYTES + _NODE_BYTES * len(graph.nodes) + _QUESTION_BYTES * questions
 
 
 def build(

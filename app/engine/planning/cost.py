@@ -6,9 +6,8 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 
 from app.catalogue.kernels.guard import size_check
 from app.catalogue.operator_mode import OperatorMode
+from app.engine.planning.lifetimes import Lifetimes
 from app.program.function import Function
 from app.program.semantics.aside import is_aside
 
@@ -34,15 +34,6 @@ Scratch = tuple[int, int, int, int]
 # By which the elements of a dtype are narrower than those of float64 and complex128.
 WIDENING: Final = {torch.float16: 4, torch.bfloat16: 4, torch.float32: 2, torch.complex64: 2}
 
-Key = TypeVar("Key")
-KeyOf = TypeVar("KeyOf", contravariant=True)
-
-
-class ByKey(Protocol[KeyOf]):
-    """A number for each key."""
-
-    def __getitem__(self, key: KeyOf, /) -> int: ...
-
 
 class StepCounts(Protocol):
     """What was counted of a step, as a Counter has it."""
@@ -60,11 +51,12 @@ class StepCounts(Protocol):
 class Outline:
     """Shape and dtype of a tensor: all that is asked of it where the numbers in it have no say."""
 
-    __slots__ = ("dtype", "elements", "shape")
+    __slots__ = ("bytes", "dtype", "elements", "shape")
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         self.shape, self.dtype = shape, dtype
         self.elements = math.prod(shape)
+        self.bytes = self.elements * dtype.itemsize
 
     def numel(self) -> int:
         return self.elements
@@ -76,8 +68,7 @@ class Outline:
 _SIZED: Final = (Tensor, Outline)
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """Of one forward.
 
     Attributes:
@@ -280,9 +271,27 @@ class Counter(OperatorMode):
         return out
 
     def count(self, facts: CallFacts, args: tuple[Any, ...], out: Any) -> None:
-        """Counts a call of the operator of these facts that gave `out`: of tensors, or of their outlines."""
-        if not facts.is_view:
+        """Counts a call of the operator of these facts, by outlines: `out` of one result, a tuple of several."""
+        if facts.is_view:
+            return
+        if type(out) is tuple or facts.lays_out or facts.is_of_indices or self.times != 1:
             self._count(facts, args, {}, out)
+            return
+        most, largest = out.elements, out.bytes
+        self.bytes += largest
+        if largest > self.largest:
+            self.largest = largest
+        for value in args:
+            if isinstance(value, Outline):
+                if value.elements > most:
+                    most = value.elements
+                if value.bytes > largest:
+                    largest = value.bytes
+        is_plain = facts.flops is None and not facts.is_cubic
+        self.flops += most if is_plain else _flops(facts, args, {}, out, float(most))
+        first, reverse, forward = facts.scratch
+        formula = int(reverse * largest)
+        self._widen(int(first * largest), formula, int(forward * largest), formula * WIDENING.get(out.dtype, 1))
 
     def _count(self, facts: CallFacts, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         members = out if isinstance(out, tuple | list) else ()
@@ -325,7 +334,9 @@ class Counter(OperatorMode):
         """Scratch memory that one more step takes."""
         a, b, c, d = self.scratch
         if first > a or reverse > b or forward > c or wide > d:
-            self.scratch = max(a, first), max(b, reverse), max(c, forward), max(d, wide)
+            self.scratch = (
+                first if first > a else a, reverse if reverse > b else b, forward if forward > c else c, wide if wide > d else d,
+            )  # fmt: skip
 
     def cost(self, live: int, largest: int) -> Cost:
         """What the steps of a graph cost, which ran under this counter; `live` bytes of values are held at a time, `largest` of one step."""
@@ -359,35 +370,6 @@ def measured(build: Callable[[], Function], counter: Counter | None = None) -> t
     steps = {node: value_bytes(node, node.meta["val"]) for node in function.graph.nodes if node.op == "call_function"}
     live = Lifetimes(function.graph, {node: node for node in steps}).live_bytes(steps)
     return function, counter.cost(live, max(steps.values(), default=0))
-
-
-class Lifetimes(Generic[Key]):
-    """Which values of a graph end with which step, each freed after its last use; `keys`: by which the value of each step is known."""
-
-    def __init__(self, graph: fx.Graph, keys: Mapping[fx.Node, Key]) -> None:
-        used = [(node, node.all_input_nodes) for node in graph.nodes]
-        last = {source: node for node, sources in used for source in sources}
-        self._steps = tuple(
-            (keys[node], tuple(keys[source] for source in sources if last[source] is node and source.op == "call_function"))
-            for node, sources in used
-            if node.op == "call_function"
-        )
-
-    def live_bytes(self, taken: ByKey[Key], again: range = range(0), times: int = 0) -> int:
-        """The most that the steps' values take at a time, of which each takes `taken[key]` bytes; inputs are not counted.
-
-        Arguments:
-            again: steps that run `times` times more before they do.
-        """
-        steps = (*self._steps[: again.stop], *self._steps[again.start : again.stop] * times, *self._steps[again.stop :])
-        live = most = 0
-        for key, ended in steps:
-            live += taken[key]
-            if live > most:
-                most = live
-            for source in ended:
-                live -= taken[source]
-        return most
 
 
 def value_bytes(node: fx.Node, value: Any) -> int:

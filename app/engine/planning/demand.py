@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import torch
 
@@ -23,8 +23,7 @@ MultipliedBy = Literal["nothing", "cotangent", "tangent"]
 SMALLER: Final = "Send smaller inputs, or reduce the result in a program before it is returned."
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A tensor of the Function or of the answer, before it exists."""
 
     name: str

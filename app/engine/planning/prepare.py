@@ -114,7 +114,8 @@ class Preparer:
 
     def leaves(self, query: Query, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
         """The query's tensors on the device, in the dtypes that they are computed in."""
-        return {name: to_torch(data, self._device).to(dtypes[name]) for name, data in leaves_of(query.inputs)}
+        sent = {name: to_torch(data, self._device) for name, data in leaves_of(query.inputs)}
+        return {name: leaf if leaf.dtype is dtypes[name] else leaf.to(dtypes[name]) for name, leaf in sent.items()}
 
     def _sample(self, query: Query, dtypes: Mapping[str, torch.dtype], index: int = 0) -> dict[str, Tensor]:
         """The tensors as one sample sees them."""

@@ -12,10 +12,16 @@ from app.catalogue.facts import operations_with
 from app.engine.stepwise.point import Point, name_of
 from app.engine.tensors import fourth_powers, is_differentiable
 from app.program.errors import tensors_in
-from app.program.function import Function
+from app.program.function import Function, GraphFact
 
 # Half of float16's digits: what is smaller beside the largest may be rounding.
 _ROUNDED: Final = torch.finfo(torch.float16).eps ** 0.5
+
+
+@GraphFact
+def step_dtypes(graph: fx.Graph) -> frozenset[torch.dtype]:
+    """Of the tensors that the inputs and steps of a graph are."""
+    return frozenset(value.dtype for node in graph.nodes for value in tensors_in(node.meta.get("val")))
 
 
 def first_overflow(

@@ -7,6 +7,7 @@ to know sockets, HTTP, and how anything is computed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from app.errors import PullbackError
@@ -34,8 +35,9 @@ def read(
     content_encoding: str | None,
     limits: Limits,
     value: dict[str, Any] | None = None,
+    tensors: Mapping[str, TensorData] = MappingProxyType({}),
 ) -> Query:
-    """The query in a body, whose tensors are views of it where it is binary. `value`: as `Message` has it.
+    """The query in a body, whose tensors are views of it where it is binary. `value`, `tensors`: as `Message` has them.
 
     Raises `unsupported_media_type`, `body_too_large`, `bad_json`, `duplicate_key`, `json_depth`, `bad_binary`, `bad_request`,
     `bad_parameter`, `bad_tensor`, `unknown_operation`.
@@ -44,7 +46,10 @@ def read(
     plain = decompressed(body, content_encoding, limits.body_bytes)
     if kind == SAFETENSORS:
         return native_query.query(_from_file(plain))
-    return native_query.query(strict_json.parse(plain) if value is None else strict_json.again(plain, value))
+    if value is None:
+        return native_query.query(strict_json.parse(plain))
+    unread = {name: member for name, member in value.items() if name not in TENSOR_FIELDS} if tensors else None
+    return native_query.query(strict_json.again(plain, value, unread), tensors)
 
 
 def split(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from app.catalogue.read import find
@@ -25,16 +26,21 @@ _NO_LISTS: Final[tuple[frozenset[str], frozenset[str]]] = (frozenset(), frozense
 TENSOR_FIELDS: Final = ("inputs", "cotangent", "tangent", "expected")
 
 
-def query(value: Any) -> Query:
+def query(value: Any, known: Mapping[str, TensorData] = MappingProxyType({})) -> Query:
     """The query that a parsed JSON value spells; tensors that came another way stand in it as TensorData.
+
+    Arguments:
+        known: those that it spells of `inputs`, `cotangent` and `tangent`, each read as one tensor, by their paths.
 
     Raises `bad_request`, `bad_parameter`, `bad_tensor`, `unknown_operation`.
     """
     body = read_body(value)
     _check_names(body)
-    inputs = _inputs(body)
+    inputs = _inputs(body, known)
     lists = {name for name, member in inputs.items() if type(member) is tuple}
-    cotangent = {name: tensor(member, f"cotangent.{name}") for name, member in body.cotangent.items()}
+    cotangent = {
+        name: known.get(f"cotangent.{name}") or tensor(member, f"cotangent.{name}") for name, member in body.cotangent.items()
+    }
     tangent = _one_by_one(body.tangent, "tangent", lists)
     expected = _one_by_one(body.expected, "expected", lists)
     _check_count(inputs, cotangent, tangent, expected)
@@ -80,13 +86,15 @@ def _check_names(body: QueryBody) -> None:
 # --- tensors ---------------------------------------------------------------------------------------------------------
 
 
-def _inputs(body: QueryBody) -> dict[str, Input]:
+def _inputs(body: QueryBody, known: Mapping[str, TensorData]) -> dict[str, Input]:
     always, perhaps = _NO_LISTS if body.operation is None else _list_names(body.operation)
     read: dict[str, Input] = {}
     for name, value in body.inputs.items():
         at = f"inputs.{name}"
         if name in always and (type(value) is list or name not in perhaps):
             read[name] = _members(value, at)
+        elif at in known:
+            read[name] = known[at]
         elif name in perhaps or body.operation is None:
             read[name] = _tensor_or_list(value, at)
         else:

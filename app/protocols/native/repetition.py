@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from app.errors import PullbackError
 from app.protocols.content import JSON
@@ -21,6 +21,7 @@ from app.protocols.message import (
 )
 from app.protocols.native import repeated_files
 from app.protocols.strict_json import plain_object
+from app.query import RANK_LIMIT
 
 _ACCEPTED: Final = (None, "", "*/*", JSON)
 _TENSOR_FIELDS: Final = (
@@ -41,6 +42,9 @@ _SIGNS: Final[dict[tuple[frozenset[type], str | None], str]] = {
     **dict.fromkeys([(_INTEGERS, "float64"), (_FLOATS, "float64"), (_BOTH, "float64")], "d float64"),
     **dict.fromkeys([(_INTEGERS, "float32"), (_FLOATS, "float32"), (_BOTH, "float32")], "f float32"),
 }  # fmt: skip
+_DTYPES: Final = {"d": "float64", "f": "float32", "q": "int64"}
+
+_Taken: TypeAlias = tuple[tuple[str, str, tuple[int, ...], bool], Numbers]
 
 
 def taking_apart(message: Message) -> BodyTakenApart | None:
@@ -65,7 +69,7 @@ def _taken_apart(body: Buffer) -> Repetition | None:
 
 def _of_object(value: dict[str, Any]) -> Repetition | None:
     signature: list[Any] = []
-    numbers: dict[str, list[Numbers]] = {field: [] for field in _TENSOR_FIELDS}
+    taken: dict[str, list[_Taken]] = {field: [] for field in _TENSOR_FIELDS}
     for field, member in value.items():
         if field in _NEVER:
             return None
@@ -74,13 +78,15 @@ def _of_object(value: dict[str, Any]) -> Repetition | None:
             signature.append(member)
         elif field not in _TENSOR_FIELDS:
             signature.append((repr(member),))  # tells 1, 1.0 and true apart, which are equal
-        elif type(member) is not dict or not _taken(member, signature, numbers[field]):
+        elif type(member) is not dict or not _take(field, member, signature, taken[field]):
             return None
-    return Repetition(tuple(signature), tuple(chain.from_iterable(numbers.values())), value=value)
+    tensors = list(chain.from_iterable(taken.values()))
+    heads, numbers = tuple([head for head, _ in tensors]), tuple([numbers for _, numbers in tensors])
+    return Repetition(tuple(signature), numbers, value=value, heads=heads)
 
 
-def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]) -> bool:
-    """Append names, shapes and signs of the tensors to `signature`, and their numbers to `numbers`; False where one has another form."""
+def _take(field: str, tensors: dict[str, Any], signature: list[Any], taken: list[_Taken]) -> bool:
+    """Append names, shapes and signs of the tensors to `signature`, and their heads and numbers to `taken`; False where one has another form."""
     for name, value in tensors.items():
         if "." in name and name[-1:].isdigit():  # a member of a list, which may stand anywhere
             return False
@@ -96,9 +102,9 @@ def _taken(tensors: dict[str, Any], signature: list[Any], numbers: list[Numbers]
         sign = _SIGNS.get((frozenset(kinds), dtype))
         if sign is None:
             return False
-        if not is_within_magnitude(sign[0], flat):
+        if not is_within_magnitude(sign[0], flat) or len(shape) > RANK_LIMIT:
             return False
-        numbers.append(array(sign[0], flat))
+        taken.append(((f"{field}.{name}", _DTYPES[sign[0]], shape, dtype is None), array(sign[0], flat)))
         signature += (name, shape, sign)
     signature.append(len(tensors))
     return True

@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+from app.errors import PullbackError
+from app.limits import Limits
+from app.protocols.message import Message
+from app.protocols.native import bodies
+from app.protocols.native.repetition import taking_apart
+from app.query import Query
 from app.road import Request
 from tests.protocols.asking import road
 
@@ -66,3 +72,54 @@ def test_numbers_belong_to_their_field_in_whatever_order_these_come() -> None:
     for number in (0.5, 0.75, 1.25):
         answered(number, number)
     assert answered(2.5, 0.5) == answered(2.5, 0.5, "application/json; charset=utf-8")
+
+
+@pytest.mark.parametrize("dtype", [None, "float64", "float32", "int64", "float16"])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        1,
+        -2.5,
+        [1, 2],
+        [0.1, 3e-45],
+        [1, 2.5],
+        [[1.5, 2], [3, 4]],
+        [[[1e38]]],
+        [3.4028235e38],
+        [2**53, -(2**53)],
+        [2**60],
+        ["NaN", 1.0],
+    ],
+    ids=repr,
+)
+def test_tensors_are_read_as_the_whole_road_reads_them(numbers: Any, dtype: str | None) -> None:
+    tensor = numbers if dtype is None else {"data": numbers, "dtype": dtype}
+    for asked in (
+        {"program": "return x * y", "inputs": {"x": tensor, "y": 2.0}, "cotangent": {"output": tensor}, "want": ["vjp"]},
+        {"operation": "cat", "inputs": {"tensors": tensor}, "tangent": {"tensors": tensor}, "want": ["jvp"]},
+        {"operation": "mul", "inputs": {"other": tensor, "input": [[1, 2]]}, "want": ["outputs"]},
+    ):
+        text = json.dumps(asked).encode()
+        again = taking_apart(Message("query", memoryview(b"")))(text)  # type: ignore[misc]
+        known = {} if again is None else again.tensors
+        assert again is None or set(known) >= {"inputs.x"} or "operation" in asked
+        first, second = (_read(text, *value) for value in ((), (json.loads(text), known)))
+        assert first == second
+
+
+def _read(text: bytes, *known: Any) -> Query | str:
+    try:
+        return bodies.read(memoryview(text), None, None, Limits(), *known)
+    except PullbackError as error:
+        return str(error.problem("x"))
+
+
+@pytest.mark.parametrize("rows", [1, 200], ids=["a short text", "a long text"])
+@pytest.mark.parametrize("depth", [90, 98, 99, 120])
+def test_what_is_nested_deeply_beside_tensors_is_refused_as_the_whole_road_refuses_it(depth: int, rows: int) -> None:
+    deep = json.loads("[" * depth + "1" + "]" * depth)
+    text = json.dumps({**GOOD, "inputs": {"input": [[0.25] * 8] * rows}, "parameters": {"dim": deep}}).encode()
+    again = taking_apart(Message("query", memoryview(b"")))(text)  # type: ignore[misc]
+    assert again is not None
+    assert _read(text) == _read(text, again.value, again.tensors)
+    assert ("json_depth" in str(_read(text))) == (depth > 98)

@@ -26,11 +26,13 @@ class Geometry(Outline):
 
     __slots__ = ("_zeros", "form", "is_row_major", "strides")
 
-    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, *, is_row_major: bool = False
+    ) -> None:
         super().__init__(shape, dtype)
         self.strides = strides
         self.form = len(shape), dtype
-        self.is_row_major = strides == row_major_strides(shape) or _stands_row_by_row(shape, strides)
+        self.is_row_major = is_row_major or strides == row_major_strides(shape) or _stands_row_by_row(shape, strides)
         self._zeros: Tensor | None = None
 
     def stride(self) -> tuple[int, ...]:
@@ -64,16 +66,22 @@ def row_major(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
     """As an input comes, and as most kernels give their results."""
     key = dtype, shape
     known = _known.get(key)
-    return _keep(key, geometry(shape, row_major_strides(shape), dtype)) if known is None else known
+    if known is None:
+        strides = row_major_strides(shape)
+        whole = dtype, shape, strides
+        known = _known.get(whole) or _keep(whole, Geometry(shape, strides, dtype, is_row_major=True))
+        _keep(key, known)
+    return known
 
 
 def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides = []
-    stride = 1
-    for extent in reversed(shape):
-        strides.append(stride)
-        stride *= extent or 1
-    return tuple(reversed(strides))
+    rank = len(shape)
+    if rank < 3:
+        return (shape[1] or 1, 1) if rank == 2 else (1,) * rank
+    strides = [1] * rank
+    for axis in range(rank - 1, 0, -1):
+        strides[axis - 1] = strides[axis] * (shape[axis] or 1)
+    return tuple(strides)
 
 
 def geometries(value: Any) -> Any:

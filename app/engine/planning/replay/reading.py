@@ -21,7 +21,8 @@ from torch import fx
 
 from app.engine.planning.bounded_counter import SMALL_BYTES, BoundedCounter, UnboundedError
 from app.engine.planning.build import Built, Leaf, Real, function_bytes
-from app.engine.planning.cost import Lifetimes, Scratch, value_bytes
+from app.engine.planning.cost import Scratch, value_bytes
+from app.engine.planning.lifetimes import Lifetimes
 from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct

@@ -16,7 +16,7 @@ from app.engine.planning.cost import Scratch, value_bytes
 from app.engine.planning.replay.attention import is_self_attention
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
-from app.engine.planning.replay.geometries import forms, geometries, on_identities, on_zeros, sketched
+from app.engine.planning.replay.geometries import Geometry, forms, geometries, on_identities, on_zeros, sketched
 from app.program.modules.layers import run_whole
 from app.program.resized import Arguments
 from app.program.semantics.sizes import Size
@@ -185,7 +185,8 @@ def _plain(value: Any, positions: dict[fx.Node, int]) -> Any:
 
 
 def _are_few(geometries_: Any) -> bool:
-    return not isinstance(geometries_, tuple) or _members(geometries_) <= _MEMBERS
+    is_plain = type(geometries_) is Geometry or geometries_ is None
+    return is_plain or _members(geometries_) <= _MEMBERS
 
 
 def _members(key: Any) -> int:
@@ -228,8 +229,11 @@ def learn(key: Any, directly: Direct | None, node: fx.Node, args: tuple[Any, ...
     if trial.has_read:
         raise UnboundedError(str(node.target))
     counts = trial.flops, trial.bytes, trial.largest, trial.scratch, trial.needed
-    cost = StepCost(geometry, forms(geometry), *counts, value_bytes(node, geometry))
-    if _are_few(cost.geometry) and _are_few(key[2]):
+    if type(geometry) is Geometry and node.target is not operator.getitem:
+        cost = StepCost(geometry, geometry.form, *counts, geometry.bytes)
+    else:
+        cost = StepCost(geometry, forms(geometry), *counts, value_bytes(node, geometry))
+    if _are_few(geometry) and _are_few(key[2]):
         if len(known) >= _LIMIT:
             known.clear()
         known[key] = cost
