@@ -10,7 +10,7 @@ import pytest
 from app.errors import PullbackError
 from app.limits import Limits
 from app.protocols.message import Message
-from app.protocols.native import bodies
+from app.protocols.native import bodies, native_query
 from app.protocols.native.repetition import taking_apart
 from app.query import Query
 from app.road import Request
@@ -123,3 +123,9 @@ def test_what_is_nested_deeply_beside_tensors_is_refused_as_the_whole_road_refus
     assert again is not None
     assert _read(text) == _read(text, again.value, again.tensors)
     assert ("json_depth" in str(_read(text))) == (depth > 98)
+
+
+def test_the_tensors_of_a_query_that_is_new_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_query, "tensor", None)  # what reads them again
+    assert asked({"program": "return (x * y).sum()", "inputs": {"x": [[1.0, 2.5]], "y": 3}, "want": ["vjp"]}) == (200, "")
+    assert asked({**GOOD, "inputs": {"input": [[1.5, 2.0, 0.5]]}}) == (200, "")
