@@ -186,5 +186,20 @@ CASES: Final[tuple[Case, ...]] = (
     case("sinc(x)", at(0.0), D),
     case("logit(x)", at(0.0), S),
     case("logit(x, 1e-6)", at(0.0), (D, P)),
+    # Numbers so large that a jump by 1 is nothing beside them, or that all are whole.
+    case("x - floor(x)", at(1e6), S, word="jumps here"),
+    case("frac(x)", at(1e9), S, word="jumps here"),
+    case("frac(x)", at(1000000000.5), D),
+    case("frac(x)", at(1e180), S, word="each of them is one"),
+    case("x - floor(x)", at(1e20), S, word="each of them is one"),
+    case("remainder(x, y)", {"x": [1e17], "y": [1.0]}, S, word="each of them is one"),
+    case("round(x)", at(1e20), P, word="constant between its jumps"),
+    # What is NaN beside its domain does not jump there.
+    case("log(x) * 0", at(1.0, 2.0), D, word="multiplies its input by zero"),
+    # The adjugate of a matrix of rank 1 is zero, and what rounding leaves of it is no derivative of its own.
+    case("det(x)", {"x": [[1.0, 1.0, 1.0]] * 3}, D),
+    case("det(x)", {"x": [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [3.0, 6.0, 9.0]]}, D),
+    case("det(x)", {"x": [[1e-5] * 4] * 4}, D),
+    case("det(x)", {"x": [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]}, D),
 )
 # fmt: on

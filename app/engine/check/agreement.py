@@ -259,16 +259,17 @@ class _Parts:
     def bearable(self, values: Tensor) -> Tensor:
         """What a difference's doubt may be to say something, shape of `values`."""
         size = torch.maximum(self._ours.abs(), values.abs()).nan_to_num(0, 0, 0)
-        row = self._row.reshape(-1, *[1] * (self._ours.ndim - 1))
-        zero = self._ours.abs().nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * row
-        return torch.where(zero, _ZERO_BESIDE * row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
+        return self._bearable(self._ours, size, self._row.reshape(-1, *[1] * (self._ours.ndim - 1)))
 
     def settled(self, coordinate: Coordinate, differences: Differences) -> bool:
         ours, value, doubt = self.at(coordinate).abs(), differences.value[coordinate].abs(), differences.doubt[coordinate]
         size = torch.maximum(ours, value).nan_to_num(0, 0, 0)
-        zero = ours.nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * self._row
-        bearable = torch.where(zero, _ZERO_BESIDE * self._row + self.floor / _ZERO_BESIDE, _ADRIFT * size)
-        return bool((doubt <= bearable).all())
+        return bool((doubt <= self._bearable(ours, size, self._row)).all())
+
+    def _bearable(self, ours: Tensor, size: Tensor, row: Tensor) -> Tensor:
+        """A share of the element itself, and of its row where ours is zero."""
+        zero = ours.abs().nan_to_num(0, 0, 0) <= _ZERO_BESIDE * _ZERO_BESIDE * row
+        return torch.maximum(torch.where(zero, _ZERO_BESIDE * row + self.floor / _ZERO_BESIDE, 0.0), _ADRIFT * size)
 
     def parted(self, coordinate: Coordinate, differences: Differences, apart: Tensor | None) -> bool:
         """Whether what differences leave in doubt is less than what ours and the client's number are apart, where these are two."""

@@ -79,6 +79,13 @@ class ClientPrecision:
         half = self.half if self.half is not None else self.coarse
         return float(half[half > 0].min()) if half is not None and bool((half > 0).any()) else 0.0
 
+    def as_meant(self, believed: Tensor, reference: Tensor) -> Tensor:
+        """What the client believes, where it is infinite because the arithmetic has no number as large as the derivative."""
+        if reference.is_complex():
+            return believed
+        fits = reference.to(self.dtype).to(reference.dtype)
+        return torch.where(torch.isinf(fits) & (fits == believed), reference, believed)
+
 
 def client_precision(point: Point, leaves: Mapping[str, Tensor], expected: Tensor, ours: Tensor) -> ClientPrecision:
     """From the dtypes of the inputs, of the steps of `point` that cast, and of `expected`, and from the digits of `expected`.

@@ -83,11 +83,13 @@ class ExactDifferences:
         return None if left is None or right is None else (_floats(left), _floats(right), _floats(rounding))
 
     def _side(self, base: list[Any], index: int, scale: Any) -> list[Any] | None:
-        """The quotients of one side; None at a jump."""
+        """The quotients of one side; None at a jump, also to infinity."""
         columns = [
             [(a - b) / (step * scale) for a, b in zip(self._rows(index, step * scale, moves), base, strict=True)]
             for step, moves in ((_STEP, False), (_COARSE, True), (_FINE, True))
         ]
+        if not all(MP.isfinite(quotient) for column in columns for quotient in column):
+            return None  # of xlogy(x, 0), 0 at x = 0 alone: infinity is less than any share of itself too
         is_zero = [
             abs(finest) <= _VANISHES * abs(fine) and _JUMPS * abs(fine) <= abs(coarse)
             for finest, coarse, fine in zip(*columns, strict=True)

@@ -166,6 +166,7 @@ def _of_client(
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired, reference = _reference(compared)
+    believed = precision.as_meant(believed, reference)
     tolerance = torch.where(repaired, compared.tolerance, RELATIVE * ours.abs().nan_to_num(0, 0, 0))
     apart, kinks = _difference(believed, reference), ~torch.isnan(compared.low)
     off, reason = apart > tolerance, Reason.CORNERS if is_subgradient is None else None

@@ -93,7 +93,7 @@ def flat(evidence: Evidence, name: str, outputs: Iterable[Ref]) -> Finding:
             if ref not in needed or not at:
                 continue
             operation = operation_of(record.node)
-            if _moves(trace, record, k, at[0]):
+            if name_of(record.node) not in operations_with("flat") and _moves(trace, record, k, at[0]):
                 reason = f"PyTorch's `{operation}` passes a derivative of zero, although its value moves with this argument."
                 return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "zero", name))
             reason = (

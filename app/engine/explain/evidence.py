@@ -28,6 +28,7 @@ from app.engine.stepwise.one_sided import (
     scale_of,
 )
 from app.engine.stepwise.point import REFUSALS, Point, Ref, name_of
+from app.engine.stepwise.sawtooth import is_at_jump, period_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, trace_steps
 from app.engine.tensors import is_differentiable
 
@@ -150,6 +151,8 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
     marks = classify(evaluate, [output.detach() for output in record.outputs], directions)
     if name_of(record.node) == _RENORM:
         marks = [replace(marks[0], kink=marks[0].kink | _at_its_limit(trace, record))]
+    if (period := period_of(trace, record)) is not None:  # a jump by 1 is nothing beside 1e6
+        marks = [replace(marks[0], jump=marks[0].jump | is_at_jump(record, period))]
     needed = [m if ref in trace.needed else None for m, ref in zip(marks, record.refs(), strict=True)]
     return marks if any(m is not None and bool(m.any.any()) for m in needed) else None
 

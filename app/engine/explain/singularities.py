@@ -84,6 +84,17 @@ def _is_computed_of(trace: StepTrace, undefined: Collection[Ref], name: str) -> 
     return any(name in trace.live[parent] for parent in broken[0].parents)
 
 
+def undefined_outputs(trace: StepTrace, name: str) -> Iterator[Finding]:
+    """Outputs that are NaN, though no derivative leads there from the input: the softmax of a row that is masked whole."""
+    for ref in dict.fromkeys(trace.outputs):
+        if (
+            name in trace.depends[ref]
+            and is_differentiable(trace.values[ref].dtype)
+            and bool(torch.isnan(trace.values[ref]).any())
+        ):
+            yield _undefined(trace, ref, None, name)
+
+
 def singular_matrix(evidence: Evidence, name: str, refs: Collection[Ref]) -> Finding | None:
     """A step between the input and `refs` whose matrix rounding alone tells from one that it has no derivative at: its numbers mean nothing.
 

@@ -12,7 +12,7 @@ from app.engine.explain.differences.narrow_dtypes import of_narrow
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts, discrete_maker, flat, steps_over
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import ORDER, Finding, at_step
-from app.engine.explain.singularities import jumps, kinks, marked_output, singular, singular_output
+from app.engine.explain.singularities import jumps, kinks, marked_output, singular, singular_output, undefined_outputs
 from app.engine.explain.zeros import zero
 from app.engine.stepwise.point import Ref, name_of
 from app.engine.stepwise.trace import StepTrace
@@ -31,7 +31,7 @@ def of_input(evidence: Evidence, name: str, as_sent: Callable[[], Evidence | Non
     trace = evidence.trace
     ends = list(cuts(trace, name))
     if (unreached := _without_derivative(trace, name, ends)) is not None:
-        return unreached
+        return [*unreached, *undefined_outputs(trace, name)]
     if not any(name in trace.firm[out] for out in trace.outputs):
         return [*singular(evidence, name), flat(evidence, name, trace.outputs)]
     evidence.checked[name] = findings = cross_checked(
@@ -122,7 +122,8 @@ def of_output(evidence: Evidence, index: int) -> list[Finding]:
         return [Finding("disconnected", "It depends on no floating input.")]
     if not trace.live[ref]:
         ends = [cut for name in sorted(trace.depends[ref]) for cut in cuts(trace, name, {ref})]
-        return ends[:1] or [Finding("disconnected", "No derivative leads here from any input.")]
+        cut_off = ends[:1] or [Finding("disconnected", "No derivative leads here from any input.")]
+        return [*cut_off, *singular_output(evidence, ref)] if bool(torch.isnan(value).any()) else cut_off
     if not trace.firm[ref]:
         return [*singular_output(evidence, ref), flat(evidence, min(trace.live[ref]), {ref})]
     marks = evidence.outputs[index] if evidence.outputs is not None else None

@@ -56,10 +56,9 @@ def _elsewhere(at: Tensor) -> Iterator[Tensor]:
 
 
 def _moved(a: Tensor, b: Tensor, size: float) -> Tensor:
-    """Where two values differ by more than rounding may make of numbers of this size."""
-    nan = torch.isnan(a.abs())
+    """Where two values differ by more than rounding may make of numbers of this size; what is NaN has no value that could jump."""
     larger = torch.maximum(a.abs(), b.abs()).nan_to_num(0, 0, 0)
-    return (a != b) & ~(nan & torch.isnan(b.abs())) & ~((a - b).abs() <= _ROUNDING * (larger + size))
+    return (a != b) & ~torch.isnan(a.abs()) & ~torch.isnan(b.abs()) & ~((a - b).abs() <= _ROUNDING * (larger + size))
 
 
 def _jumps_between(look: LookAt, a: Tensor, b: Tensor, value: Tensor, index: int) -> bool:

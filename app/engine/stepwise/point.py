@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.call import DTYPES
-from app.catalogue.facts import short, values
+from app.catalogue.facts import operations_with, short, values
+from app.engine.stepwise.aligned_vectors import aligned
 from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
@@ -108,6 +109,8 @@ class Point:
         self.forwards = 0.0
         self._seed = seed or 0
         self._known: dict[Callable[[Point], Any], Any] = {}
+        self._arbitrary: dict[fx.Node, Any] | None = None
+        self._is_walking = False
         self._devices = sorted({leaf.device.index or 0 for leaf in self.leaves.values() if leaf.device.type == "cuda"})
         self._default = torch.float64 if wide else _default_dtype(self.leaves)
 
@@ -157,6 +160,8 @@ class Point:
         if not self.wide:
             return call
         dtype = DTYPES.get(values("casts_to").get(name_of(node), ""))
+        if name_of(node) in _arbitrary_steps():
+            return lambda *args, **kwargs: self._as_at_the_point(node, in_double(call(*args, **kwargs)))
 
         def in_float64(*args: Any, **kwargs: Any) -> Any:
             if dtype is not None and isinstance(args[0], Tensor):
@@ -164,6 +169,15 @@ class Point:
             return in_double(call(*args, **kwargs))
 
         return in_float64
+
+    def _as_at_the_point(self, node: fx.Node, result: Any) -> Any:
+        """What a step gives whose vectors have arbitrary signs, or whose values have no order: with those that they have at the point."""
+        if self._is_walking:
+            return result
+        if self._arbitrary is None:  # the first call may be beside the point
+            with torch.no_grad():
+                self._arbitrary = {n: own for n, own in self.in_order() if name_of(n) in _arbitrary_steps()}
+        return aligned(result, self._arbitrary[node])
 
     def run(self, leaves: Mapping[str, Tensor], held: Mapping[fx.Node, Any] | None = None) -> Sequence[Tensor]:
         """The outputs at other leaves (those left out stay); differentiable. Raises what PyTorch raises.
@@ -184,7 +198,11 @@ class Point:
         walk.args_iter = iter([self.leaves[name] for name in self.function.leaves])
         with self.ready():
             for node in self.function.graph.nodes:
-                result = walk.env[node] = walk.run_node(node)
+                self._is_walking = True
+                try:
+                    result = walk.env[node] = walk.run_node(node)
+                finally:
+                    self._is_walking = False
                 if node.op == "call_function":
                     yield node, result
                 for source in node.all_input_nodes:
@@ -264,6 +282,10 @@ class _Registers:
 
 
 _NOT_RUN: Final = object()
+
+
+def _arbitrary_steps() -> frozenset[str]:
+    return operations_with("phase") | operations_with("unordered")
 
 
 def _with_wide_dtypes(arguments: Any) -> Any:

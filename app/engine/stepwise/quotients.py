@@ -101,6 +101,11 @@ class OneSided:
     doubt: float
     steady: bool
 
+    @property
+    def settled(self) -> bool:
+        """Whether the quotients stand still, and are known to a twentieth or tend to zero."""
+        return self.steady and math.isfinite(self.doubt)
+
     def is_not(self, other: float) -> bool:
         """Whether this is surely another number than `other`; False where it cannot be told."""
         apart = abs(self.value - other)

@@ -358,3 +358,20 @@ def test_a_kink_elsewhere_is_not_to_blame() -> None:
 def test_a_loss_of_one_tensor_or_of_a_step_with_several_results_is_explained() -> None:
     for text in ("(F.mse_loss(x, x) + (x ** 2).sum())", "F.mse_loss(sort(x).values, x) + (x ** 2).sum()"):
         assert checked(text, {"x": [2.0, 9.0, 1.0]}, x=[1.0, 4.0, 2.0])["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("text", ["xlogy(x, 0.0)", "special.xlog1py(x, -1.0)"])
+def test_a_jump_to_infinity_confirms_nothing(text: str) -> None:
+    assert checked(f"{text}.sum()", x=[0.0])["x"]["agrees"] is not True
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        ("relu(x) - relu(-x)", [0.0]),
+        ("relu(x) - relu(-x)", [0.0, 1.0]),
+        ("F.binary_cross_entropy(x, tensor([0.0, 0.0]), reduction='none')", [0.0, 0.0]),
+    ],
+)
+def test_a_zero_that_differences_contradict_is_wrong(text: str, x: list[float]) -> None:
+    assert checked(f"{text}.sum()", x=x)["x"]["agrees"] is False

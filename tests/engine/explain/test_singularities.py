@@ -52,3 +52,15 @@ def test_the_end_of_a_domain_is_one_finding_beside_a_kink_elsewhere() -> None:
     assert [f["elements"] for f in explained("(x ** x).sum()", x=[0.0, 1.0])["inputs"]["x"]["findings"]] == [[[0]]]
     beside = explained("(x ** 1.5).sum() + abs(x - 1).sum()", x=[0.0, 1.0])["inputs"]["x"]["findings"]
     assert sorted(f["elements"] for f in beside) == [[[0]], [[1]]]
+
+
+def test_nan_is_named_where_no_derivative_leads_to_it() -> None:
+    report = explained("masked_fill(x, x > 0, -inf).softmax(-1)", x=[1.0, 2.0])
+    for entry in (report["inputs"]["x"], report["outputs"]["output"]):
+        assert any("The value of `softmax` is NaN" in str(finding["because"]) for finding in entry["findings"])
+    assert "NaN" not in str(explained("masked_fill(x, x > 0, -inf)", x=[1.0, 2.0]))
+
+
+def test_a_zero_after_a_logarithm_is_no_constant_function() -> None:
+    entry = explained("log(x) * 0", x=[0.0, 1.0])["inputs"]["x"]
+    assert [finding["verdict"] for finding in entry["findings"]] == ["singular"]

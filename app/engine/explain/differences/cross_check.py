@@ -19,6 +19,7 @@ from app.engine.explain.differences.hook_effects import is_hook, of_hook
 from app.engine.explain.differences.inner_sides import at_ends, from_inside, inner_side
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.differences.own_derivative import own_derivatives, with_own_derivative
+from app.engine.explain.differences.periodic import at_jumps, too_coarse
 from app.engine.explain.differences.purposes import by_convention, said_of_convention
 from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
@@ -248,7 +249,9 @@ def _findings(
                 wrong.setdefault(key, []).append(index)
     for (step, node, settles), indices in wrong.items():
         yield _wrong(lines, name, {index: seen[index] for index in indices}, step, cut_at[node], settles)
-    if unknown or any(line.agrees is None for line in seen.values()):
+    open_ones = [index for index, line in seen.items() if line.agrees is None]
+    yield from (jumping := list(at_jumps(lines.evidence, name, open_ones, suspects)))
+    if unknown or (open_ones and not jumping):
         yield Finding("differentiable", _UNKNOWN)
     cancelled = [index for index, line in seen.items() if line.agrees]
     others = (lines.evidence.jumps.keys() | lines.evidence.kinks.keys()) - {name}  # for which the whole does
@@ -302,6 +305,8 @@ def _wrong(
         return Finding("differentiable", _UNKNOWN)
     verdict = "kink" if record in evidence.steps else "singular"
     operation = operation_of(record.node)
+    if (coarse := too_coarse(evidence, record, name, mask)) is not None:
+        return coarse
     if (argument := _WITHHELD.get(name_of(record.node))) and record.node.kwargs.get(argument) is not None:
         return _withheld(record, argument, verdict, mask, taken)
     if is_hook(record.node) and settles and verdict == "singular":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from app.engine.explain.differences.lines import Lines, Seen
+from app.engine.explain.differences.own_derivative import element_of
 from app.engine.explain.findings import Finding, at_step, operation_of
 from app.engine.stepwise.point import all_finite
 from app.engine.stepwise.quotients import OneSided
@@ -48,10 +49,12 @@ def from_inside(lines: Lines, name: str, finding: Finding, ended: Mapping[int, S
     if mask is None or taken is None or not any(_is_off(seen) for seen in ended.values()):
         return finding
     own = _from_inside(lines, name, ended)
-    first = own[mask][0]
-    if not bool(torch.isfinite(first)):
+    off = [index for index, seen in ended.items() if _is_off(seen) and bool(torch.isfinite(own.reshape(-1)[index]))]
+    if not off:
         return finding
-    words = f" PyTorch gives {float(taken[mask][0]):.6g}, which is wrong: it is {float(first):.6g}."
+    gives, first = (float(of.reshape(-1)[off[0]]) for of in (taken, own))
+    where = f" at element {element_of(mask, off[0])}" if len(ended) > 1 else ""
+    words = f" PyTorch gives {gives:.6g}{where}, which is wrong: it is {first:.6g}."
     return replace(finding, reason=finding.reason + words, derivative=own)
 
 
@@ -80,5 +83,5 @@ def _from_inside(lines: Lines, name: str, indices: Iterable[int]) -> Tensor:
     for index in indices:
         seen = whole.element(name, index)
         side = inner_side(seen)
-        own[index] = torch.nan if side is None else side.value / seen.unit
+        own[index] = side.value / seen.unit if side is not None and side.settled else torch.nan
     return own.reshape(leaf.shape)

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from app.engine.explain.evidence import Evidence, weights_of
 from app.engine.stepwise.detached import detached_values
-from app.engine.stepwise.one_sided import random_like
+from app.engine.stepwise.one_sided import perturbed, random_like
 from app.engine.stepwise.point import REFUSALS, Ref
 from app.engine.stepwise.quotients import UNSETTLED, Sides, confirms, sides, steps_between
 from app.engine.tensors import is_differentiable
@@ -134,10 +134,27 @@ class Lines:
             _is_rounded_to(ours, seen.sides, direction) or (ours == 0 and _tends_to_zero(rise, noise, steps))
         ):
             return Seen(direction, ours, None)
+        if seen.agrees is not True and self._is_nothing(name, direction, ours, seen.sides):
+            return Seen(direction, 0.0, None)
         # The number next to an element: asin has a value there at 1 - 2e-16, and none at 1.
         beside = torch.finfo(direction.dtype).eps
         outside = [sign for sign in (1.0, -1.0) if all(math.isnan(rise(sign * h)) for h in (*steps, beside))]
         return replace(seen, end=outside[0]) if len(outside) == 1 else seen
+
+    def _is_nothing(self, name: str, direction: Tensor, ours: float, sides: Sides | None) -> bool:
+        """Whether all are rounding beside the derivative where the other elements are other numbers: 1e-32 of `det(ones(3, 3))`."""
+        if sides is None or not sides.settled:
+            return False
+        leaf = self.evidence.trace.point.leaves[name]
+        others = [torch.where(direction != 0, leaf, perturbed(leaf, 1.0, number)) for number in range(2)]
+        size = min(self._rise_between(name, at, at + direction) for at in others)
+        return math.isfinite(size) and max(abs(ours), abs(sides.left.value), abs(sides.right.value)) <= _CANCELLED * size
+
+    def _rise_between(self, name: str, a: Tensor, b: Tensor) -> float:
+        before, after = self._run(name, a), self._run(name, b)
+        if before is None or after is None or any(after[ref].shape != base.shape for ref, base in self._base.items()):
+            return 0.0
+        return sum(float((self._weights[ref].abs() * (after[ref] - before[ref]).abs()).sum()) for ref in self._base)
 
     def worse(self, name: str, index: int) -> Seen:
         """Of an element, or of the real and the imaginary part of one, the line that agrees less."""

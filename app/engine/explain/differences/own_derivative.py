@@ -44,7 +44,7 @@ def with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
             if seen.sides.differentiable
             else f"it bends, from a slope {_slope(seen.sides.left, seen.unit)} to one {_slope(seen.sides.right, seen.unit)}"
         )
-        where = f"element {_element(leaf, index)}" if leaf.ndim else "this point"
+        where = f"element {element_of(leaf, index)}" if leaf.ndim else "this point"
         return replace(
             finding,
             reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {words}; only the steps on the way break.",
@@ -73,5 +73,5 @@ def _slope(side: OneSided, unit: float) -> str:
     return number if side.steady else "that grows without bound"
 
 
-def _element(leaf: Tensor, index: int) -> list[int]:
+def element_of(leaf: Tensor, index: int) -> list[int]:
     return [int(i) for i in torch.unravel_index(torch.tensor(index), leaf.shape)]

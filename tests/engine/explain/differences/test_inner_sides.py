@@ -33,3 +33,11 @@ def test_the_right_number_from_the_inside_is_not_called_wrong() -> None:
     entry = explained("F.binary_cross_entropy(tensor([0.3, 0.4]), x)", x=[0.0, 1.0])["inputs"]["x"]
     assert (entry["verdict"], entry["elements"]) == ("kink", [[0], [1]])
     assert "wrong" not in entry["because"]["reason"]
+
+
+def test_a_slope_that_does_not_settle_is_no_derivative_from_the_inside() -> None:
+    entry = explained("F.binary_cross_entropy(x, tensor([1.0, 0.0]))", x=[0.0, 0.0])["inputs"]["x"]
+    assert "PyTorch gives 0 at element [1], which is wrong: it is 0.5." in entry["because"]["reason"]
+    assert entry["derivative"][0] == "NaN"
+    alone = explained("F.binary_cross_entropy(x, tensor([1.0]))", x=[0.0])["inputs"]["x"]
+    assert "wrong" not in alone["because"]["reason"]

@@ -1,0 +1,46 @@
+"""Steps that jump at whole numbers, where differences are too coarse for that: beside 1e9 a jump by 1 is hard to see, beside 1e180 none is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from app.engine.explain.evidence import Evidence
+from app.engine.explain.findings import Finding, at_step, instead_of, operation_of
+from app.engine.stepwise.sawtooth import is_at_jump, is_coarse, period_of
+from app.engine.stepwise.trace import StepRecord
+
+_NONE: Final = "there is no derivative, and the number that PyTorch gives means nothing."
+
+
+def at_jumps(
+    evidence: Evidence, name: str, elements: Sequence[int], suspects: Mapping[StepRecord, Tensor]
+) -> Iterator[Finding]:
+    """Of elements (flat) of which differences say nothing, those that move a step that stands on a jump."""
+    for record, moved in suspects.items():
+        period = period_of(evidence.trace, record)
+        where = [index for index in elements if bool(moved.reshape(-1)[index])]
+        if where and period is not None and bool(is_at_jump(record, period).any()):
+            mask = torch.zeros_like(moved).reshape(-1)
+            mask[where] = True
+            reason = f"The value of `{operation_of(record.node)}` jumps here: {_NONE}"
+            yield at_step(evidence.trace, record, "singular", reason, "jump", name, mask.reshape(moved.shape))
+            return
+
+
+def too_coarse(evidence: Evidence, record: StepRecord, name: str, mask: Tensor) -> Finding | None:
+    """Of a step that jumps at whole numbers, where numbers are so large that all are whole."""
+    trace = evidence.trace
+    period = period_of(trace, record)
+    where = None if period is None else is_coarse(record, period)
+    if period is None or where is None or not bool(where.any()):
+        return None
+    x, operation = record.inputs[0].detach(), operation_of(record.node)
+    reason = f"Numbers as large as {float(x[where][0]):.6g} lie as far apart as the jumps of `{operation}`"
+    if not bool(is_at_jump(record, period)[where].all()):
+        return Finding("differentiable", f"{reason}, so that differences cannot tell what happens between these.", record.node)
+    reason += f", and each of them is one: {_NONE}"
+    return Finding("singular", reason, record.node, instead_of(trace, record, "jump", name), mask)
