@@ -182,7 +182,7 @@ DENSITIES: Final[dict[str, Derivation]] = {
         "sign": (lambda p, b: (lambda t, d: (b * d - t * (b + 0.3 * (1 - b) - 0.7 * b)) / d**2)((p * b).sum(), (p * b).sum()
             + 0.3 * (p * (1 - b)).sum() + 0.7 * ((1 - p) * b).sum()), "sign"),
         "d not squared": (lambda p, b: (lambda t, d: -(b * d - t * (b + 0.3 * (1 - b) - 0.7 * b)) / d)((p * b).sum(), (p * b).sum()
-            + 0.3 * (p * (1 - b)).sum() + 0.7 * ((1 - p) * b).sum()), "constant_factor quotient_rule"),
+            + 0.3 * (p * (1 - b)).sum() + 0.7 * ((1 - p) * b).sum()), "constant_factor quotient_rule elementwise_factor"),
     }),
     "triplet": Derivation("relu((a - p).norm(dim=1) - (a - n).norm(dim=1) + 1).mean()", {"a": ANCHOR, "p": NEAR, "n": FAR}, "a",
         lambda a, p, n: (lambda u, v, on: on * (u - v) / 4)(*_triplet(a, p, n)), {

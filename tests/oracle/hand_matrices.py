@@ -98,7 +98,7 @@ MATRICES: Final[dict[str, Derivation]] = {
         "diagonal": (lambda a, v, u: torch.diag(v * u), "diagonal_only"),
     }),
     "quadratic form": Derivation("v @ a @ v", {"v": V, "a": A}, "v", lambda v, a: (a + a.T) @ v, {
-        "2A": (lambda v, a: 2 * a @ v, "? assumed_symmetric transposed_product"),
+        "2A": (lambda v, a: 2 * a @ v, "? transposed_product symmetric_assumed"),
         "A": (lambda v, a: a @ v, "missing_term"),
         "At": (lambda v, a: a.T @ v, "missing_term"),
         "sign": (lambda v, a: -(a + a.T) @ v, "sign"),
@@ -117,7 +117,7 @@ MATRICES: Final[dict[str, Derivation]] = {
     "trace of A B A": Derivation("trace(a @ b @ a)", {"a": A, "b": B}, "a", _sylvester, {
         "first": (lambda a, b: (b @ a).T, "missing_term"),
         "transposed": (lambda a, b: b @ a + a @ b, "transpose"),
-        "one twice": (lambda a, b: 2 * (b @ a).T, "?"),
+        "one twice": (lambda a, b: 2 * (b @ a).T, "? symmetric_assumed"),
     }),
     "inverse": Derivation("(inverse(a) * b).sum()", {"a": A, "b": B}, "a", lambda a, b: -inv(a).T @ b @ inv(a).T, {
         "sign": (lambda a, b: inv(a).T @ b @ inv(a).T, "sign"),
@@ -142,7 +142,7 @@ MATRICES: Final[dict[str, Derivation]] = {
     }),
     "determinant": Derivation("linalg.det(a)", {"a": A}, "a", lambda a: det(a) * inv(a).T, {
         "not transposed": (lambda a: det(a) * inv(a), "transpose"),
-        "log": (lambda a: inv(a).T, "constant_factor missing_activation_derivative"),
+        "log": (lambda a: inv(a).T, "constant_factor missing_activation_derivative elementwise_factor"),
         "sign": (lambda a: -det(a) * inv(a).T, "sign"),
         "no inverse": (lambda a: det(a) * a.T, "?"),
     }),
@@ -173,7 +173,7 @@ MATRICES: Final[dict[str, Derivation]] = {
     "largest singular value": Derivation("linalg.svdvals(a)[0]", {"a": A}, "a", lambda a: (lambda u, s, w: torch.outer(u[:, 0], w[0]))(*torch.linalg.svd(a)), {
         "transposed": (lambda a: (lambda u, s, w: torch.outer(w[0], u[:, 0]))(*torch.linalg.svd(a)), "transpose"),
         "column of Vt": (lambda a: (lambda u, s, w: torch.outer(u[:, 0], w[:, 0]))(*torch.linalg.svd(a)), "?"),
-        "sigma": (lambda a: (lambda u, s, w: s[0] * torch.outer(u[:, 0], w[0]))(*torch.linalg.svd(a)), "constant_factor"),
+        "sigma": (lambda a: (lambda u, s, w: s[0] * torch.outer(u[:, 0], w[0]))(*torch.linalg.svd(a)), "constant_factor elementwise_factor"),
     }),
     "spectral norm squared": Derivation("linalg.matrix_norm(a, 2) ** 2", {"a": A}, "a", lambda a: (lambda u, s, w: 2 * s[0] * torch.outer(u[:, 0], w[0]))(*torch.linalg.svd(a)), {
         "frobenius": (lambda a: 2 * a, "?"),
@@ -190,7 +190,7 @@ MATRICES: Final[dict[str, Derivation]] = {
         "identity": (lambda a: _eye(a), "missing_activation_derivative ?"),
     }),
     "gram matrix": Derivation("((m.T @ m) * b).sum()", {"m": M, "b": B}, "m", lambda m, b: m @ (b + b.T), {
-        "2": (lambda m, b: 2 * m @ b, "? transposed_product"),
+        "2": (lambda m, b: 2 * m @ b, "? transposed_product symmetric_assumed"),
         "one": (lambda m, b: m @ b, "missing_term"),
         "other": (lambda m, b: m @ b.T, "missing_term"),
     }),
@@ -265,7 +265,7 @@ MATRICES: Final[dict[str, Derivation]] = {
     }),
     "softmax jacobian": Derivation("softmax(v, 0)", {"v": V}, "v", lambda v: torch.diag(soft(v)) - torch.outer(soft(v), soft(v)), {
         "diagonal": (lambda v: torch.diag(soft(v) * (1 - soft(v))), "softmax_diagonal diagonal_only"),
-        "p": (lambda v: torch.diag(soft(v)), "?"),
+        "p": (lambda v: torch.diag(soft(v)), "? wrong_rule"),
         "sign": (lambda v: torch.outer(soft(v), soft(v)) - torch.diag(soft(v)), "sign"),
         "plus": (lambda v: torch.diag(soft(v)) + torch.outer(soft(v), soft(v)), "?"),
     }, "jacobian"),
@@ -307,8 +307,8 @@ MATRICES: Final[dict[str, Derivation]] = {
         "no r": (lambda v: torch.stack([torch.stack([v[1].cos(), -v[1].sin()]), torch.stack([v[1].sin(), v[1].cos()])]), "? missing_factor"),
     }, "jacobian"),
     "hessian of a quadratic form": Derivation("v @ a @ v", {"v": V, "a": A}, "v", lambda v, a: a + a.T, {
-        "A": (lambda v, a: a * 1.0, "?"),
-        "2A": (lambda v, a: 2 * a, "?"),
+        "A": (lambda v, a: a * 1.0, "? not_symmetric"),
+        "2A": (lambda v, a: 2 * a, "? not_symmetric"),
         "half": (lambda v, a: (a + a.T) / 2, "constant_factor"),
     }, "hessian"),
     "hessian of least squares": Derivation("((x @ v - y) ** 2).sum()", {"v": V, "x": X, "y": Y}, "v", lambda v, x, y: 2 * x.T @ x, {
@@ -341,7 +341,7 @@ MATRICES: Final[dict[str, Derivation]] = {
     }, "hessian"),
     "hessian of a product": Derivation("prod(v)", {"v": V}, "v", lambda v: v.prod() / torch.outer(v, v) * (1 - _eye(v)), {
         "diagonal too": (lambda v: v.prod() / torch.outer(v, v), "?"),
-        "upper": (lambda v: (v.prod() / torch.outer(v, v) * (1 - _eye(v))).triu(), "triangle_only"),
+        "upper": (lambda v: (v.prod() / torch.outer(v, v) * (1 - _eye(v))).triu(), "triangle_only not_symmetric"),
     }, "hessian"),
     "hessian of a curve fit": Derivation("((v[0] * exp(-v[1] * y) - v[2] * y) ** 2).sum()", {"v": POS, "y": Y}, "v",
         lambda v, y: (lambda j, r, e: 2 * j.T @ j + 2 * torch.stack([
