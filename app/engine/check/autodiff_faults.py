@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
+from app.catalogue.facts import sentence
+from app.engine.explain.differences.purposes import IMPLICIT, by_convention
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import evidence_at
 from app.engine.explain.findings import called_step
 from app.engine.explain.verdicts import of_input
 from app.engine.stepwise.detached import is_detaching
 from app.engine.stepwise.point import Point, name_of
-from app.engine.stepwise.trace import trace_steps
+from app.engine.stepwise.trace import is_drawn_implicitly, trace_steps
 from app.engine.tensors import is_differentiable
 
 
@@ -21,6 +23,9 @@ def disagreement(point: Point, name: str) -> dict[str, Any] | None:
     with torch.enable_grad():
         seen = evidence_at(point)
         trace = seen.trace
+        purpose = by_convention(seen, name)
+        if purpose is not None and is_drawn_implicitly(purpose):
+            return {"code": "convention", "message": sentence(IMPLICIT)}
         gravest = of_input(seen, name)[0]
         if gravest.verdict in ("singular", "kink", "piecewise_constant"):
             return {"code": gravest.verdict, "message": f"{called_step(gravest.node)}{gravest.reason}"}

@@ -29,7 +29,7 @@ from app.engine.stepwise.one_sided import (
 )
 from app.engine.stepwise.point import REFUSALS, Point, Ref, name_of
 from app.engine.stepwise.sawtooth import is_at_jump, period_of
-from app.engine.stepwise.trace import StepRecord, StepTrace, trace_steps
+from app.engine.stepwise.trace import StepRecord, StepTrace, is_drawn_implicitly, trace_steps
 from app.engine.tensors import is_differentiable
 
 LARGE: Final = 200_000  # elements of all tensors together: one direction from here on
@@ -132,6 +132,8 @@ def _step(trace: StepTrace, record: StepRecord, directions: int) -> list[Marks] 
         return None
     if name_of(record.node) in operations_with("unordered") and _are_stays_apart(record.outputs[0].detach()):
         return None  # analytic: a jump is another order
+    if is_drawn_implicitly(record):
+        return None  # the sampler's steps jump, the derivative is not theirs
     inputs = [tensor.detach() for tensor in record.inputs]
 
     @cache

@@ -27,6 +27,8 @@ _UNSOLVABLE: Final[type[RuntimeError]] = vars(torch.linalg)["LinAlgError"]
 # Steps that write into their first tensor; where they write all of it, nothing of it is left, and no derivative leads there.
 _WRITING: Final = operations_with("overwrites") | {"copy_"}
 
+# The backward functions of `torch._standard_gamma` and `distributions.Dirichlet`, on which Beta, Chi2, StudentT and others are built.
+_SAMPLERS: Final = ("StandardGammaBackward", "_DirichletBackward")
 # The cotangents of a step's inputs, given those of its outputs (None: no cotangent came).
 VjpRule = Callable[["StepRecord", Sequence[Tensor | None]], Sequence[Tensor | None]]
 
@@ -337,6 +339,22 @@ def _look_of(trace: StepTrace, record: StepRecord, k: int, j: int, inputs: Seque
         return output.detach(), gradient is not None and not bool((gradient != 0).any())
 
     return look
+
+
+def is_drawn_implicitly(record: StepRecord) -> bool:
+    """Whether samples are differentiated implicitly, through the distribution, and not through the steps that drew them."""
+    if not record.state:
+        return False
+    seen, ahead = set[Any](), [output.grad_fn for output in record.outputs if output.grad_fn is not None]
+    while ahead:
+        function = ahead.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        if any(name in function.name() for name in _SAMPLERS):
+            return True
+        ahead += [before for before, _ in function.next_functions if before is not None]
+    return False
 
 
 def needed_for(trace: StepTrace, outputs: Iterable[Ref]) -> set[Ref]:

@@ -11,8 +11,9 @@ from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import Finding
 from app.engine.stepwise.point import Hole, name_of
 from app.engine.stepwise.read_triangles import taken_for_symmetric
-from app.engine.stepwise.trace import StepRecord
+from app.engine.stepwise.trace import StepRecord, is_drawn_implicitly
 
+IMPLICIT: Final = "drawn_implicitly"
 _LOOKS: Final = (
     8  # elements, to see whether the derivative of the value is another here: with ctc_loss behind a log_softmax it is not
 )
@@ -25,7 +26,7 @@ def by_convention(evidence: Evidence, name: str) -> StepRecord | None:
     for record in trace.records:
         step = name_of(record.node)
         half_read = {m.ref for m in taken_for_symmetric(step, trace.arguments[record.node]) if isinstance(m, Hole)}
-        parents = half_read.union(record.parents if step in special else ())
+        parents = half_read.union(record.parents if step in special or is_drawn_implicitly(record) else ())
         if any(name in trace.live[parent] for parent in parents) and trace.needed & set(record.refs()):
             return record
     return None
@@ -33,7 +34,7 @@ def by_convention(evidence: Evidence, name: str) -> StepRecord | None:
 
 def said_of_convention(lines: Lines, name: str, record: StepRecord) -> Iterator[Finding]:
     """What is to be said of such a step where differences of the value show another derivative."""
-    key = values("convention").get(name_of(record.node))
+    key = values("convention").get(name_of(record.node)) or (IMPLICIT if is_drawn_implicitly(record) else None)
     size = lines.evidence.trace.point.leaves[name].numel()
     for index in range(min(size, _LOOKS)) if key is not None else ():
         if lines.forwards_left < ONE_ELEMENT:

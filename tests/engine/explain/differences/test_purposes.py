@@ -21,6 +21,9 @@ _QUANTIZED: Final = "fake_quantize_per_tensor_affine(x, 0.1, 0, -128, 127)"
         (f"{_QUANTIZED} ** 2", (3,), "straight through its rounding"),
         ("w = F.gumbel_softmax(x, hard=True)\nw * tensor([1.0, 2.0, 4.0])", (1, 3), "passes the gradient of the soft choice"),
         ("F.gumbel_softmax(x)", (1, 3), ""),
+        ("distributions.Gamma(x, 1.0).rsample()", (3,), "implicit reparameterisation"),
+        ("distributions.Beta(x, 1 + x).rsample() ** 2", (3,), "implicit reparameterisation"),
+        ("distributions.Exponential(x).rsample()", (3,), ""),
     ],
 )
 def test_a_convention_is_said_where_it_shows(text: str, shape: tuple[int, ...], words: str) -> None:
@@ -32,3 +35,8 @@ def test_a_convention_is_said_where_it_shows(text: str, shape: tuple[int, ...], 
     ]
     assert bool(reasons) is bool(words)
     assert all(words in reason for reason in reasons)
+
+
+def test_where_a_sampler_changes_its_steps_nothing_jumps() -> None:
+    entry = explained("distributions.Dirichlet(x).rsample() ** 2", seed=1, x=[2.0, 1.0])["inputs"]["x"]
+    assert entry["verdict"] == "differentiable"
