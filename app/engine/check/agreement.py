@@ -263,8 +263,7 @@ class _Parts:
 
     def settled(self, coordinate: Coordinate, differences: Differences) -> bool:
         ours, value, doubt = self.at(coordinate).abs(), differences.value[coordinate].abs(), differences.doubt[coordinate]
-        size = torch.maximum(ours, value).nan_to_num(0, 0, 0)
-        return bool((doubt <= self._bearable(ours, size, self._row)).all())
+        return bool((doubt <= self._bearable(ours, torch.maximum(ours, value).nan_to_num(0, 0, 0), self._row)).all())
 
     def _bearable(self, ours: Tensor, size: Tensor, row: Tensor) -> Tensor:
         """A share of the element itself, and of its row where ours is zero."""

@@ -138,6 +138,7 @@ def of_client(
     """Against the client's derivative, shape [rows, *input] like ours; `precision.half` is of that shape too."""
     is_valued = numeric.has_values(name)
     compared, has_unknown = without_unknown(compared)
+    believed = precision.as_meant(believed, _reference(compared)[1])
     if bool(is_valued.all()):
         verdict = _of_client(objective, numeric, name, compared, believed, precision)
         without_number = has_unknown and verdict.agrees is not False
@@ -166,7 +167,6 @@ def _of_client(
     if is_subgradient is not False:
         compared = replace(compared, contradicted=torch.zeros_like(compared.contradicted), agrees=True, broken=False)
     repaired, reference = _reference(compared)
-    believed = precision.as_meant(believed, reference)
     tolerance = torch.where(repaired, compared.tolerance, RELATIVE * ours.abs().nan_to_num(0, 0, 0))
     apart, kinks = _difference(believed, reference), ~torch.isnan(compared.low)
     off, reason = apart > tolerance, Reason.CORNERS if is_subgradient is None else None

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from app.catalogue.facts import operations_with
+from app.catalogue.facts import operations_with, values
 from app.engine.explain.findings import Finding
 from app.engine.stepwise.one_sided import (
     COARSE,
@@ -27,8 +27,7 @@ from app.engine.stepwise.one_sided import (
     random_like,
     scale_of,
 )
-from app.engine.stepwise.point import REFUSALS, Point, Ref, name_of
-from app.engine.stepwise.sawtooth import is_at_jump, period_of
+from app.engine.stepwise.point import REFUSALS, Hole, Point, Ref, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, is_drawn_implicitly, trace_steps
 from app.engine.tensors import is_differentiable
 
@@ -318,3 +317,32 @@ def _with_ties(evidence: Evidence, name: str, here: Tensor, mask: Tensor) -> Ten
             break
         mask = mask | new
     return mask
+
+
+def period_of(trace: StepTrace, record: StepRecord) -> Tensor | None:
+    """How far apart a step's jumps are, of the shape of its first tensor; None where it is no such step."""
+    where = values("jumps_at").get(name_of(record.node))
+    if where is None or not record.inputs or record.inputs[0].is_complex():
+        return None
+    x, (args, kwargs) = record.inputs[0].detach(), trace.arguments[record.node]
+    if not isinstance(args[0] if args else None, Hole):
+        return None  # what is divided is no tensor
+    period: Any = 10.0 ** -kwargs.get("decimals", 0)
+    if where == "multiples":
+        period = args[1] if len(args) > 1 else kwargs["other"]
+        period = trace.values[period.ref] if isinstance(period, Hole) else period
+    by = torch.as_tensor(period, dtype=x.dtype, device=x.device).detach().abs()
+    return by.expand_as(x) if by.ndim <= x.ndim and by.numel() in (1, x.numel()) else None
+
+
+def is_at_jump(record: StepRecord, period: Tensor) -> Tensor:
+    """Where a step whose jumps are a `period` apart stands on one that is not at zero: there two pieces may meet."""
+    x = record.inputs[0].detach()
+    is_multiple = torch.isfinite(x) & (x != 0) & (torch.fmod(x, period) == 0)
+    return is_multiple & (values("jumps_at")[name_of(record.node)] != "halves")
+
+
+def is_coarse(record: StepRecord, period: Tensor) -> Tensor:
+    """Where the next number is as far away as the next jump."""
+    size = record.inputs[0].detach().abs()
+    return torch.isfinite(size) & (size.nextafter(torch.full_like(size, torch.inf)) - size >= period)

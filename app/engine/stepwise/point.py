@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx
 
+from app.catalogue.better.aligned_vectors import aligned
 from app.catalogue.call import DTYPES
 from app.catalogue.facts import operations_with, short, values
-from app.engine.stepwise.aligned_vectors import aligned
 from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
 from app.program.function import Function, Step

@@ -8,9 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from app.engine.explain.evidence import Evidence
+from app.engine.explain.evidence import Evidence, is_at_jump, is_coarse, period_of
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of
-from app.engine.stepwise.sawtooth import is_at_jump, is_coarse, period_of
 from app.engine.stepwise.trace import StepRecord
 
 _NONE: Final = "there is no derivative, and the number that PyTorch gives means nothing."

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, linalg
 
-from app.engine.stepwise.aligned_vectors import aligned
+from app.catalogue.better.aligned_vectors import aligned
 from tests.engine.building import checked, explained, normal
 
 DIAGONAL = [[2.0, 0.0], [0.0, 3.0]]

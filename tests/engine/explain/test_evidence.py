@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.engine.explain.evidence import is_at_jump, is_coarse, period_of
 from app.engine.stepwise.point import Point
-from app.engine.stepwise.sawtooth import is_at_jump, is_coarse, period_of
 from app.engine.stepwise.trace import trace_steps
 from tests.engine.building import program, tensors
 
