@@ -91,7 +91,16 @@ TORCH_MODULES: Final = frozenset(
     {"app.catalogue.better_rules", "app.catalogue.call", "app.catalogue.operator_mode"}
     | {
         f"app.catalogue.better.{name}"
-        for name in ("mixed_powers", "overwriting", "running", "running_products", "running_sums", "ties", "tracked")
+        for name in (
+            "aligned_vectors",
+            "mixed_powers",
+            "overwriting",
+            "running",
+            "running_products",
+            "running_sums",
+            "ties",
+            "tracked",
+        )
     }
     | {f"app.catalogue.kernels.{name}" for name in ("checks", "cuda_checks", "guard", "recurrent")}
 )
