@@ -356,7 +356,7 @@ def test_many_steps_can_be_built() -> None:
     torch.testing.assert_close(answer(text, {"x": X})["output"], X + 1990)
 
 
-@pytest.mark.parametrize("condition", ["str(x.T) == 'x'", "f'{x.shape}' != '[3]'", "len({str([1]), str([2])}) == 2"])
+@pytest.mark.parametrize("condition", ["str(x.T) == 'x'", "f'{x.shape}' != '[3]'", "len({str((1,)), str((2,))}) == 2"])
 def test_texts_that_are_not_written_out_are_not_compared(condition: str) -> None:
     with pytest.raises(PullbackError, match=r"Line 1.*not written out"):
         answer(f"x * (2 if {condition} else 3)", tensors(x=1.0))

@@ -28,6 +28,8 @@ PROGRAMS = [
     "a = x.clone()\nheld = [a, a]\nheld[0] *= x\nheld[1] += 1\n(a * x).sum()",
     "a = x.clone()\nheld = {'k': a}\nheld['k'] -= 0.1 * x**2\n(a * a).sum()",
     "y = x.clone()\ny[[0, 2]] *= x[:2]\ny[x > 1] *= 3\n(y * y).sum()",
+    "y = x * x\ny[1:] **= x[:-1]\ny.sum()", "y = x * x\ny[1:] **= 2\n(y * y).sum()", "y = x * x\ny **= x\ny.sum()",
+    "y = x * x\nv = y[1:]\nv **= x[1:]\ny[0] *= x[0]\ny.sum()",
 ]  # fmt: skip
 
 

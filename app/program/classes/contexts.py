@@ -41,6 +41,45 @@ class Entered:
     takes: bool = False
 
 
+class Stack:
+    """`contextlib.ExitStack()`: what it was given to enter is left with it, the last first."""
+
+    def __init__(self, reader: Any, node: ast.AST) -> None:
+        self._reader, self._node = reader, node
+        self._inside: list[Entered] = []
+
+    def call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """A method of it."""
+        if name == "enter_context" and len(args) == 1:
+            bound, left = _entered(self._reader, self._node, args[0])
+            self._inside.append(left)
+            return bound
+        if name == "callback" and args:
+            self._inside.append(Entered(lambda error: self._called(*args, **kwargs)))
+            return args[0]
+        if name == "close" and not args:
+            self.leave(None)
+            return None
+        raise Refusal(f"An `ExitStack` has no `.{name}()` here.", "It has `enter_context`, `callback` and `close`.")
+
+    def _called(self, function: Value, *args: Value, **kwargs: Value) -> bool:
+        self._reader.invoke(self._node, function, args, kwargs)
+        return False
+
+    def leave(self, error: RaisedError | None) -> bool:
+        """Leaves all of it; whether one took the error. Raises what was raised on the way."""
+        now = error
+        while self._inside:
+            try:
+                if self._inside.pop().leave(now):
+                    now = None
+            except RaisedError as other:
+                now = other
+        if now is not None and now is not error:
+            raise now
+        return error is not None and now is None
+
+
 def entered(reader: Any, item: ast.withitem) -> Entered:
     """Enters one item of a `with`, and binds its name."""
     value = _context(reader, item.context_expr)
@@ -112,6 +151,11 @@ def _of_name(reader: Any, node: ast.expr, value: ContextValue) -> tuple[Value, E
     name = short.rpartition(".")[2]
     if name == "suppress":
         return None, Entered(lambda error: error is not None and any(is_of(kind, error) for kind in value.args), takes=True)
+    if name == "ExitStack":
+        stack = Stack(reader, node)
+        return stack, Entered(stack.leave, takes=True)
+    if name == "closing" and value.args:
+        return value.args[0], Entered(lambda error: bool(reader.method(node, value.args[0], "close", (), {}) and False))
     if name == "nullcontext":
         return (value.args[0] if value.args else None), Entered(lambda error: False)
     reader.leave_out(node, f"with {value.path}", None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from app.program.reading.source import RaisedError, Refusal
+from app.program.semantics import static
 from app.program.semantics.graph_values import Value
 from app.program.semantics.values import ClassValue, Instance, special
 
@@ -59,11 +60,36 @@ def _compared(invoke: Invoke, symbol: str, left: Value, right: Value) -> Value:
             return invoke(function, (other,))
     if symbol == "!=" and (special(left, "__eq__") or special(right, "__eq__")):
         return not _compared(invoke, "==", left, right)
+    if _is_ordered(left, right) and symbol not in ("==", "!="):
+        return _by_fields(invoke, symbol, left, right) if left.kind.fields is not None else _by_one(invoke, symbol, left, right)
     if symbol in ("==", "!="):
         return (_same_fields(invoke, left, right) if _is_data(left, right) else left is right) == (symbol == "==")
     raise Refusal(
         f"`{symbol}` does not work on objects without `__{name}__`.", f"Give the class `def __{name}__(self, other): …`."
     )
+
+
+def _is_ordered(left: Value, right: Value) -> bool:
+    return is_object(left) and is_object(right) and left.kind is right.kind and left.kind.ordered
+
+
+def _by_fields(invoke: Invoke, symbol: str, left: Instance, right: Instance) -> Value:
+    """Under `@dataclass(order=True)` two objects are in the order of the first field in which they differ."""
+    for name in left.kind.fields or ():  # type: ignore[union-attr]
+        a, b = left.own[name], right.own[name]
+        if a is not b and not plain_equal(invoke, a, b):
+            both = is_object(a) or is_object(b)
+            return _compared(invoke, symbol, a, b) if both else static.binary(symbol, a, b)
+    return symbol in ("<=", ">=")
+
+
+def _by_one(invoke: Invoke, symbol: str, left: Instance, right: Instance) -> Value:
+    """Under `@total_ordering` the one method of four that the class has stands for the others: of `a <= b` that is `not b < a`."""
+    opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}[symbol]
+    name, mirrored = _COMPARED[opposite]
+    if special(left, f"__{name}__") is None and special(right, f"__{mirrored}__") is None:
+        raise Refusal("`@total_ordering` needs `__lt__`, `__le__`, `__gt__` or `__ge__`.", raises="ValueError")
+    return not _compared(invoke, opposite, left, right)
 
 
 def _is_data(left: Value, right: Value) -> bool:

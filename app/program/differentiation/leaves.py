@@ -13,7 +13,7 @@ from app.program.differentiation.parts import leads, passes
 from app.program.function import Remark, Step
 from app.program.modules.layers import Weight
 from app.program.reading.source import Refusal
-from app.program.semantics.aliases import value_only
+from app.program.semantics.aliases import cell_of, value_only
 from app.program.semantics.graph_values import is_floating, reachable
 from app.program.semantics.trace import Trace
 
@@ -39,10 +39,21 @@ class Leaves:
         self.remarks: dict[tuple[int, int], Remark] = {}
         self.is_trying: Callable[[], bool] = lambda: False
 
-    def called(self, tensor: fx.Node, name: str) -> None:
-        """`x.requires_grad_()`, `x.retain_grad()`: PyTorch keeps its gradient from then on."""
-        if name in ("requires_grad_", "retain_grad"):
-            self._marked.add(tensor)
+    def called(self, tensor: fx.Node, name: str, *, holds: bool = True) -> None:
+        """`x.requires_grad_()`, `x.retain_grad()`: PyTorch keeps its gradient from then on. `holds`: False for `x.requires_grad_(False)`."""
+        if name not in ("requires_grad_", "retain_grad"):
+            return
+        (self._marked.add if holds else self._marked.discard)(tensor)
+        if not self._trace.is_live(tensor) and is_floating(tensor.meta["val"]) and self._weight_of(tensor) is None:
+            cell_of(tensor).leaf = holds
+
+    def requires_grad(self, tensor: fx.Node) -> bool:
+        """Whether a derivative leads to it from an input, or from what the program made a leaf."""
+        now = self._trace.now(tensor)
+        if self._trace.is_live(tensor) or not self._marked:
+            return self._trace.is_live(tensor)
+        below = reachable([now], lambda node: node.all_input_nodes)
+        return leads([leaf for leaf in self._marked if leaf in below], below, [now])
 
     def remark(self, place: tuple[int, int, str], operation: str, reason: str, instead: str) -> None:
         line, column, text = place

@@ -135,11 +135,11 @@ class Assigning(Objects):
         elif is_tensor(owner) and name == "requires_grad":
             if value:
                 leaf_of(self.trace, self.weights, self.scope, owner)
-            self.calls.gradients.leaves.called(owner, "requires_grad_")
+            self.calls.gradients.leaves.called(owner, "requires_grad_", holds=bool(value))
             self.leave_out(target, ".requires_grad", None)
         elif is_tensor(owner) and not hasattr(torch.Tensor, name):
             self.attributes[owner, name] = value
-        elif isinstance(owner, ClassValue):
+        elif isinstance(owner, ClassValue | FunctionValue):
             owner.own[name] = value
         elif isinstance(owner, Inert | Foreign | Named):
             self.leave_out(target, f".{name} = …", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from app.program.classes import contexts
@@ -73,8 +73,10 @@ class Definitions:
             if mode is None and not vocabulary.is_inert_decorator(path):
                 around.append(decorator)
             grad = mode if mode is not None else grad
-        role = next((_ROLES[word] for word in map(reader.dotted, statement.decorator_list) if word in _ROLES), "method")
-        function = reader.function(statement, statement.name, grad, role)
+        words = [reader.dotted(decorator) or "" for decorator in statement.decorator_list]
+        role = next((_ROLES[word] for word in words if word in _ROLES), "method")
+        abstract = any(word.rpartition(".")[2] == "abstractmethod" for word in words)
+        function = replace(reader.function(statement, statement.name, grad, role), abstract=abstract)
         if any(word in _CACHES for word in map(self._path, statement.decorator_list)):
             object.__setattr__(function, "answers", {})
         for decorator in reversed(around):
@@ -118,6 +120,7 @@ class Definitions:
             kind.limited.update(base.limited)
         decorators = [d for d in statement.decorator_list if isinstance(d, ast.Call)]
         whole = {k.arg: ast.unparse(k.value) for d in decorators for k in d.keywords}
+        object.__setattr__(kind, "ordered", whole.get("order") == "True")
         object.__setattr__(kind, "frozen", whole.get("frozen") == "True" or any(base.frozen for base in kind.bases))
         for line in annotated(statement):
             name = ast.unparse(line.target)
@@ -144,7 +147,7 @@ class Definitions:
         paths = [reader.dotted(d.func if isinstance(d, ast.Call) else d) or "" for d in statement.decorator_list]
         around = [d for d, path in zip(statement.decorator_list, paths, strict=True) if not vocabulary.is_inert_decorator(path)]
         bases, module, custom, builtin = self._bases(statement)
-        scope = Scope(reader.scope)
+        scope = Scope(reader.scope, is_class=True)
         with reader.inside(scope):
             reader.stack.append(None)
             try:
@@ -160,10 +163,9 @@ class Definitions:
             custom or any(base.custom for base in bases),
             is_tuple=any(reader.dotted(base) in _NAMED_TUPLES for base in statement.bases),
             builtin=builtin or next((base.builtin for base in bases if base.builtin), ""),
+            ordered=any(path.rpartition(".")[2] == "total_ordering" for path in paths),
+            abstract=bool(statement.keywords) or any(base.abstract for base in bases) or _extends_abc(reader, statement),
         )
-        for function in scope.own.values():
-            if isinstance(function, FunctionValue) and function.scope is scope:
-                object.__setattr__(function, "scope", reader.scope)  # a class's names are not seen in its methods
         if kind.fields is not None:
             self._limit(statement, kind)
         if kind.builtin in ENUMS:
@@ -208,8 +210,13 @@ def annotated(statement: ast.ClassDef) -> list[ast.AnnAssign]:
 
 
 def is_abstract(path: str | None) -> bool:
-    """Whether a metaclass is the one of abstract classes, which changes nothing of what they compute."""
+    """Whether a metaclass is the one of abstract classes."""
     return path is not None and path.rpartition(".")[2] == "ABCMeta"
+
+
+def _extends_abc(reader: Reader, statement: ast.ClassDef) -> bool:
+    bases = [base.value if isinstance(base, ast.Subscript) else base for base in statement.bases]
+    return any((reader.dotted(base) or "").rpartition(".")[2] in ("ABC", "Protocol") for base in bases)
 
 
 def enumerated(kind: ClassValue, spend: Callable[[int], None]) -> dict[str, Instance]:

@@ -167,16 +167,18 @@ class Displays(Assigning):
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp) -> list[Value]:
         collected: list[Value] = []
+        first = self.stream(node.generators[0].iter)
         with self.inside(Scope(self.scope, inner=True)):
-            for _ in self._generated(node.generators, 0):
+            for _ in self._generated(node.generators, 0, first):
                 collected.append(self.value(node.elt))
                 static.check_length(len(collected))
         return collected
 
     def _dict_comprehension(self, node: ast.DictComp) -> dict[Any, Value]:
         collected: dict[Any, Value] = {}
+        first = self.stream(node.generators[0].iter)
         with self.inside(Scope(self.scope, inner=True)):
-            for _ in self._generated(node.generators, 0):
+            for _ in self._generated(node.generators, 0, first):
                 key = self.value(node.key)
                 if not is_key(key):
                     raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')

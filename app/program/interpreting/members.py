@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import fx
 
-from app.program.classes import extension
+from app.program.classes import contexts, extension
 from app.program.differentiation import optimizers, schedules
 from app.program.differentiation.custom_functions import Context
 from app.program.differentiation.hooks import Handle
@@ -50,6 +50,10 @@ from app.program.semantics.values import (
 )
 
 _LIMITS: Final = ("min", "max", "eps", "tiny", "smallest_normal", "resolution", "bits")
+_OF_VALUES: Final[dict[type, tuple[str, ...]]] = {
+    torch.finfo: _LIMITS, torch.iinfo: _LIMITS, torch.dtype: ("is_floating_point", "is_complex", "itemsize"),
+    **dict.fromkeys((bool, int, float, complex), ("real", "imag")), datasets.Batches: ("dataset", "batch_size"), datasets.Dataset: ("tensors",),
+}  # fmt: skip
 _READING_BUFFERS: Final = ("state_dict", "load_state_dict", "buffers", "named_buffers")
 
 
@@ -98,8 +102,6 @@ class Members(State):
             return self.calls.distributions.attribute(self.emitter(node), owner, name)
         if isinstance(owner, ClassValue) and (value := self._class_attribute(owner, name)) is not MISSING:
             return value
-        if static.is_number(owner) and name in ("real", "imag"):
-            return getattr(owner, name)
         if isinstance(owner, Inert):
             return owner.attribute(name) if isinstance(owner, ErrorValue) else owner
         if isinstance(owner, OptimizerValue) and name == "param_groups":
@@ -115,7 +117,7 @@ class Members(State):
             return self.attributes[owner, name]
         weight = self.weights.weight_of(owner)
         if name == "requires_grad":
-            live = self.trace.is_live(owner) if weight is None else weight.trained and not weight.frozen
+            live = self.calls.gradients.leaves.requires_grad(owner) if weight is None else weight.trained and not weight.frozen
             return self.leave_out(node, ".requires_grad", live) if weight is None else live
         if name in ("is_leaf", "grad_fn"):
             is_leaf = weight is not None or owner.op == "placeholder" or not self.trace.is_live(owner)
@@ -125,17 +127,15 @@ class Members(State):
     def _plain_attribute(self, owner: Value, name: str) -> Value:
         if isinstance(owner, factories.Device) and name in ("type", "index"):
             return owner.type if name == "type" else None
-        if isinstance(owner, torch.finfo | torch.iinfo) and name in _LIMITS:
-            return getattr(owner, name)
-        if isinstance(owner, torch.dtype) and name in ("is_floating_point", "is_complex", "itemsize"):
-            return getattr(owner, name)
-        if name in {datasets.Batches: ("dataset", "batch_size"), datasets.Dataset: ("tensors",)}.get(type(owner), ()):
+        if name in _OF_VALUES.get(type(owner), ()):
             return getattr(owner, name)
         if isinstance(owner, containers.Record) and name in owner.fields:
             return self.read(owner[owner.fields.index(name)])
         has_it = hasattr(type(owner), name) or (isinstance(owner, Distinct) and hasattr(set, name)) or name == "most_common"
         if has_it and isinstance(owner, list | dict | tuple | str | Distinct) and not name.startswith("_"):
             return Method(owner, name)
+        if name in getattr(owner, "own", ()):  # of a function: `f.calls`
+            return owner.own[name]
         if isinstance(owner, Named | FunctionValue):
             raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", "Call it: it is a function.")
         raises = "AttributeError" if static.is_python(owner) and not hasattr(owner, name) else None
@@ -244,9 +244,9 @@ class Members(State):
                 return module_hooks.removed(owner, name)
             case Iterator() if name in ("send", "close"):
                 return extension.sent(owner, name, args)
-            case Parser():
+            case Parser() | contexts.Stack():
                 return owner.call(name, args, kwargs)
-            case list() | range() | Iterator() | datasets.Batches() if name in datasets.OF_BARS:
+            case list() | range() | Iterator() | datasets.Batches() if self.calls.packages.is_bar(owner, name):
                 return self.leave_out(node, f".{name}()", None)
             case Stream():
                 return owner.call(name, args, kwargs, self.calls.packages.arrays(self.emitter(node)))
@@ -270,7 +270,7 @@ class Members(State):
                 self.calls.gradients.leaves.called(owner, name)
                 return leaf
         if name in tensors.NOTHING:
-            self.calls.gradients.leaves.called(owner, name)
+            self.calls.gradients.leaves.called(owner, name, holds=all(bool(value) for value in (*args, *kwargs.values())))
             return self.leave_out(node, f".{name}()", owner)
         if name == "backward":
             return self.calls.gradients.backward(self.emitter(node), owner, args, kwargs)

@@ -272,6 +272,13 @@ class Objects(Members):
     ) -> Instance | containers.Record:
         if kind.members is not None:
             return self._member(kind, args)
+        if names := kind.left_open():
+            words = ", ".join(f"`{name}`" for name in names[:12])
+            raise Refusal(
+                f"`{kind.name}` is abstract: it leaves {words} open, and Python makes no object of it.",
+                f"Make an object of a class that extends it and defines {words}.",
+                raises="TypeError",
+            )
         instance = Instance(kind)
         if vocabulary.is_exception(kind.builtin):
             instance.own["args"] = args

@@ -16,11 +16,13 @@ from app.program.interpreting.generators import Generators
 from app.program.interpreting.state import DependentError
 from app.program.library import inplace, vocabulary
 from app.program.library.containers import is_key
+from app.program.packages.standard_library import Clock
 from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics import aliases, static
 from app.program.semantics.comparison import SYMBOLS
 from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.sets import Distinct
+from app.program.semantics.trace import Overwrite
 from app.program.semantics.values import ClassValue, Instance, Named
 
 _PROBLEM_LIMIT: Final = 50  # refusals in one answer: a screen full, more than a person mends before asking again
@@ -119,7 +121,7 @@ class Runner(Blocks):
                 target = target.value
             parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
             names = [part.id for part in parts if isinstance(part, ast.Name)]
-            if names:
+            if names and not all(isinstance(self.reader.scope.get(name), Clock) for name in names):
                 self.reader.assigned = names
 
     def _augmented(self, statement: ast.AugAssign) -> None:
@@ -173,6 +175,11 @@ class Runner(Blocks):
             )
             if value is not left or not is_written:
                 reader.assign_item(target, owner, index, value)
+            elif is_tensor(
+                value
+            ):  # Python assigns the view to its place, which writes it into itself: no step may need it as it was
+                node = reader.trace.now(value)
+                reader.trace.overwritten.append(Overwrite(node, None, node.meta["step"], reader.trace.steps))
         elif isinstance(target, ast.Attribute) and value is not left:
             reader.assign_attribute(target, owner, value)
         elif value is not left:

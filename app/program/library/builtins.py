@@ -313,13 +313,15 @@ class Builtins:
         return self.ordering.extreme(emit, name, values, kwargs.get("key"))
 
     def _of_tensor(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
-        if len(args) == 2 and not kwargs and static.is_number(args[1]) and self._is_bound(args[0], args[1]):
+        if len(args) == 2 and not kwargs and self._is_bound(*args):
             return self.ordering.larger(name, emit, *args)
         return self._operation(emit, name, args, kwargs)
 
     def _is_bound(self, tensor: Value, value: Value) -> bool:
-        """Whether the second argument of `max(x, …)` is a number to compare with, not an axis."""
-        return isinstance(value, float) or example(tensor).ndim == 0
+        """Whether the second argument of `max(x, …)` is one to compare with as Python does, not an axis."""
+        if is_tensor(value):
+            return example(tensor).ndim == example(value).ndim == 0
+        return isinstance(value, float) or (static.is_number(value) and example(tensor).ndim == 0)
 
     def _truth(self, name: str, emit: Emit, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Value:
         if not args or is_tensor(args[0]):

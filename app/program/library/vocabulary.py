@@ -10,6 +10,7 @@ from typing import Any, Final
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
 from app.program.packages import files, imports, python_containers
+from app.program.packages.standard_library import CLOCK
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.values import Inert, Named
@@ -35,7 +36,8 @@ _IGNORED: Final[dict[str, Any]] = {
     "use_deterministic_algorithms": None, "set_default_dtype": None, "set_float32_matmul_precision": None, "set_default_device": None,
     "set_default_tensor_type": None, "warnings.filterwarnings": None, "display": None, "cuda.is_available": False,
     "backends.mps.is_available": False, "cuda.device_count": 0, "device": factories.DEVICE, "Generator": Inert("a generator"),
-    "set_grad_enabled": None, "save": None, "time.time": 0.0, "time.perf_counter": 0.0, "time.process_time": 0.0, "time.sleep": None,
+    "set_grad_enabled": None, "save": None, "time.sleep": None, "time.time": CLOCK, "time.perf_counter": CLOCK, "time.process_time": CLOCK,
+    "time.monotonic": CLOCK, "time.time_ns": 0, "perf_counter": CLOCK,
     "load": files.FILE, "warnings.simplefilter": None, "warnings.warn": None, "cuda.max_memory_allocated": 0, "cuda.set_device": None,
     "cuda.reset_peak_memory_stats": None, "_dynamo.reset": None, "cuda.current_device": 0, "backends.cuda.enable_flash_sdp": None,
     "autograd.set_grad_enabled": None, "manual_seed_all": None, "utils.tensorboard.SummaryWriter": Inert("a log"),
@@ -65,7 +67,7 @@ _INERT_CONTEXTS: Final = (
 _CONTEXTS: Final = (
     "no_grad", "enable_grad", "inference_mode", "set_grad_enabled", "autograd.no_grad", "autograd.enable_grad", "autograd.inference_mode",
     "autograd.set_grad_enabled", "contextlib.nullcontext", "contextlib.suppress", "nullcontext", "suppress", "autograd.grad_mode.no_grad",
-    "autograd.grad_mode.inference_mode",
+    "autograd.grad_mode.inference_mode", "contextlib.ExitStack", "ExitStack", "contextlib.closing", "closing",
 )  # fmt: skip
 _EXCEPTIONS: Final = ("linalg.LinAlgError", "OutOfMemoryError", "cuda.OutOfMemoryError")
 _DTYPES: Final = {f"np.{name}": dtype for name, dtype in factories.DTYPES.items()}

@@ -33,6 +33,9 @@ def text_of(value: Any) -> Any:
     """`str(value)`; `TEXT` where that is not written out here."""
     if isinstance(value, torch.dtype) or is_plain(value):
         return str(value)
+    if type(value) in (list, dict):
+        static.members_in(value)
+        return _written_out(value)
     if isinstance(value, Instance) and isinstance(value.kind, ClassValue) and isinstance(value.own.get("args"), tuple):
         raises, arguments = value.kind.builtin, value.own["args"]  # an exception of the program
     elif isinstance(value, ErrorValue) and value.arguments is not None:
@@ -44,6 +47,22 @@ def text_of(value: Any) -> Any:
     if raises == "KeyError":
         return repr(arguments[0]) if is_plain(arguments[0]) else TEXT
     return text_of(arguments[0])
+
+
+def _written_out(value: Any) -> Any:
+    """Lists and dicts of plain values as Python writes them; a tuple may be a tensor's shape, which PyTorch writes in its own way."""
+    if is_plain(value):
+        return repr(value) if isinstance(value, str) else str(value)
+    if type(value) is dict:
+        pairs = [(_written_out(key), _written_out(member)) for key, member in value.items()]
+        parts = [TEXT if TEXT in pair else f"{pair[0]}: {pair[1]}" for pair in pairs]
+    elif type(value) is list:
+        parts = [_written_out(member) for member in value]
+    else:
+        return TEXT
+    if TEXT in parts or sum(map(len, parts)) > static.LENGTH_LIMIT:
+        return TEXT
+    return f"{{{', '.join(parts)}}}" if type(value) is dict else f"[{', '.join(parts)}]"
 
 
 def formatted(value: Any, spec: str, conversion: str = "") -> Any:

@@ -12,7 +12,8 @@ from app.program.semantics.values import ClassValue, Foreign, FunctionValue, Ine
 # Their names mean something here, or are refused one by one.
 KNOWN: Final = frozenset(
     {"torch", "numpy", "math", "typing", "__future__", "functools", "itertools", "collections", "functorch", "dataclasses", "copy", "einops",
-     "time", "tqdm", "random", "operator", "typing_extensions", "abc", "enum", "warnings", "contextlib", "argparse", "bisect"}
+     "time", "tqdm", "random", "operator", "typing_extensions", "abc", "enum", "warnings", "contextlib", "argparse", "bisect", "heapq",
+     "statistics", "json"}
 )  # fmt: skip
 # They show, log or measure: a call of theirs changes no tensor.
 _SILENT: Final = frozenset(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from app.program.classes import special_methods
 from app.program.library.reads import Reads
 from app.program.reading.source import Refusal
 from app.program.semantics import static
@@ -32,7 +31,7 @@ class Ordering:
 
     def ordered(self, emit: Emit, values: list[Value], options: Mapping[str, Value]) -> list[Value]:
         """`sorted(values, **options)`."""
-        keys = self._keys(emit, values, options.get("key"))
+        keys = self.keys(emit, values, options.get("key"))
         order = static.computed(
             lambda: sorted(range(len(keys)), key=keys.__getitem__, reverse=bool(options.get("reverse"))), what="`sorted`"
         )
@@ -42,19 +41,33 @@ class Ordering:
         """`min(values, key=…)` or `max`: the first of those that no other is before."""
         if key is None and any(is_tensor(value) for value in values):
             return functools.reduce(functools.partial(self.larger, name, emit), values)
-        keys = self._keys(emit, values, key)
+        keys = self.keys(emit, values, key)
         pick: Callable[..., Any] = max if name == "max" else min
         return values[static.computed(lambda: pick(range(len(keys)), key=keys.__getitem__), what=f"`{name}`")]
 
-    def _keys(self, emit: Emit, values: list[Value], key: Value) -> list[Any]:
+    def keys(self, emit: Emit, values: list[Value], key: Value) -> list[Any]:
+        """What values are ordered by; those that hold objects or lists of tensors compare as Python does, member by member."""
         keys = values if key is None else [self._invoke(key, (value,), {}) for value in values]
-        if any(map(special_methods.is_object, map(plain_member, keys))):
+        if any(map(self._is_compared, keys)):
             return [functools.cmp_to_key(functools.partial(self._compared, emit))(each) for each in keys]
         keys = [self._plain(emit, each) for each in keys]
         static.plain(keys)
         return keys
 
+    def _is_compared(self, key: Value) -> bool:
+        if isinstance(key, list | tuple):
+            static.members_in(key)
+            return any(self._is_compared(part) or (is_tensor(part) and type(key) is list) for part in key)
+        key = plain_member(key)
+        return not (is_tensor(key) or static.is_number(key) or isinstance(key, str | range) or key is None)
+
     def _compared(self, emit: Emit, left: Value, right: Value) -> int:
+        if type(left) is type(right) is tuple:
+            for a, b in zip(left, right, strict=False):
+                order = 0 if a is b else self._compared(emit, a, b)
+                if order:
+                    return order
+            return len(left) - len(right)
         return self._holds(self._operate(emit, "<", right, left)) - self._holds(self._operate(emit, "<", left, right))
 
     def _plain(self, emit: Emit, key: Value) -> Value:

@@ -18,6 +18,7 @@ from app.program.modules.weights import Weights
 from app.program.packages import copying, datasets, einops_patterns, numpy_arrays, random_numbers
 from app.program.packages.itertools_functions import Itertools
 from app.program.packages.python_containers import Containers
+from app.program.packages.standard_library import StandardLibrary
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor
@@ -63,6 +64,7 @@ class Packages:
         self._operation, self._make, self._stacked = operation, make, stacked
         self._builtins = builtins
         self._streams: dict[str, random_numbers.Stream] = {}
+        self._bars: dict[int, Value] = {}  # what `tqdm` was given, by `id`
 
     def resolve(self, short: str, emit: Emit) -> Called | None:
         """What stands beside PyTorch's operations: limits of dtypes, copies, einops, functions that give what they are given."""
@@ -77,7 +79,7 @@ class Packages:
         if short in vocabulary.SAME:
             return lambda args, kwargs: args[0] if args else Named("compile")
         if short in ("tqdm.tqdm", "tqdm.trange", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.std.tqdm", "tqdm.auto.trange"):
-            return lambda args, kwargs: (
+            return lambda args, kwargs: self._bar(
                 static.span(*args) if short.endswith("trange") else args[0] if args else kwargs.get("iterable", BAR)
             )
         if short in ("allclose", "equal"):
@@ -94,6 +96,14 @@ class Packages:
         if short.startswith("np."):
             return self._of_numpy(short.removeprefix("np."), emit)
         return self._of_training(short, emit) or self._python(emit, short)
+
+    def _bar(self, members: Value) -> Value:
+        self._bars[id(members)] = members
+        return members
+
+    def is_bar(self, value: Value, method: str) -> bool:
+        """Whether `tqdm` gave it, and a method is one of a bar."""
+        return id(value) in self._bars and method in datasets.OF_BARS
 
     def _of_training(self, short: str, emit: Emit) -> Called | None:
         """What stands around a model: checkpoints, scalers, checks, data."""
@@ -142,7 +152,12 @@ class Packages:
         over = Itertools(
             self._invoke, items, stream, operate, self._trace.budget.spend, lambda value: self._builtins.holds(value)
         )
-        return over.resolve(short) or Containers(self._invoke, items, operate).resolve(short)
+        keyed = functools.partial(self._builtins.ordering.keys, emit)
+        return (
+            over.resolve(short)
+            or StandardLibrary(items, keyed, self._trace.budget.spend).resolve(short)
+            or Containers(self._invoke, items, operate).resolve(short)
+        )
 
     def _same(self, emit: Emit, operation: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`torch.allclose(a, b)`, `torch.equal(a, b)`: one truth value, which a condition follows."""

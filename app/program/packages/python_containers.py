@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from app.program.packages import itertools_functions
+from app.program.packages import itertools_functions, standard_library
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value
@@ -254,14 +253,6 @@ def _fields(args: tuple[Value, ...]) -> dict[str, Value]:
     return {name: value.own[name] for name in value.kind.fields or ()}  # type: ignore[union-attr]
 
 
-def _bisected(name: str, args: tuple[Value, ...]) -> Value:
-    """`bisect.bisect(values, x)` and its like, on plain numbers."""
-    if name not in ("bisect", "bisect_left", "bisect_right") or len(args) != 2:
-        raise Refusal(f"`bisect.{name}` is not in the language.", "Write `torch.searchsorted(values, x)`.")
-    static.plain(list(args))
-    return static.computed(getattr(bisect, name), *args, what=f"`{name}`")
-
-
 class Containers:
     """Makes them; `items` goes through values, `operate` is an operator on any two of them."""
 
@@ -279,8 +270,6 @@ class Containers:
             return lambda args, kwargs: Parser(self._invoke)
         if root == "dataclasses" and name in ("replace", "asdict", "astuple"):
             return getattr(self, f"_{name}")  # type: ignore[no-any-return]
-        if root == "bisect":
-            return lambda args, kwargs: _bisected(name, args)
         if short in ("enum.auto", "auto"):
             return lambda args, kwargs: AUTO
         if root == "operator":
@@ -332,9 +321,9 @@ def is_container(path: str) -> bool:
             "SimpleNamespace",
             "argparse.Namespace",
         )
-        or path
-        in ("enum.auto", "auto", "argparse.ArgumentParser", "bisect.bisect", "bisect.bisect_left", "bisect.bisect_right")
+        or path in ("enum.auto", "auto", "argparse.ArgumentParser")
         or path in ("dataclasses.replace", "dataclasses.asdict", "dataclasses.astuple")
         or (root == "operator" and (name in _OPERATORS or name in ("neg", "itemgetter", "attrgetter")))
         or itertools_functions.is_known(path)
+        or standard_library.is_known(path)
     )

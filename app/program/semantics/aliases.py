@@ -57,7 +57,7 @@ class Cell:
         root: the cell of the tensor whose memory this is; itself for one that owns it.
         views: how it is seen from the root.
         writes: of a root: writes into its memory so far.
-        leaf: the program declared it as a leaf that requires grad (`torch.zeros(3, requires_grad=True)`).
+        leaf: the program declared it as a leaf that requires grad (`torch.zeros(3, requires_grad=True)`, `x.detach().requires_grad_()`).
         members: of a root: the cells of what shows its memory.
         copy: what a kernel that writes unseen is given in the place of this tensor.
         unknown: of a root: a kernel wrote into it past its version counter, so that its value is not known any more.

@@ -10,6 +10,7 @@ import torch
 
 from app.program.reading.source import Refusal
 from app.program.semantics import static
+from app.program.semantics.aliases import is_view
 from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.sets import Distinct
 from app.program.semantics.static import named
@@ -41,9 +42,10 @@ def compared(
         return any(_is_same_type(left, kind) for kind in right) == isinstance(operation, ast.In)
     if isinstance(operation, ast.Is | ast.IsNot):
         known = [value is None or isinstance(value, bool | torch.dtype | list | dict) for value in (left, right)]
-        if not any(known) and not all(type(value).__name__ in _OF_PROGRAM for value in (left, right)):
-            raise Refusal("`is` compares with None, types, dtypes, lists and dicts only.", "Write `==`.")
-        return (left is right) == isinstance(operation, ast.Is)
+        held = [is_tensor(value) or type(value).__name__ in _OF_PROGRAM for value in (left, right)]
+        if not any(known) and not any(held):
+            raise Refusal("`is` compares tensors, objects, lists, dicts, types, dtypes and None only.", "Write `==`.")
+        return _is_one(left, right) == isinstance(operation, ast.Is)
     if isinstance(operation, ast.In | ast.NotIn):
         if isinstance(left, str) and isinstance(right, str):
             return (left in right) == isinstance(operation, ast.In)
@@ -66,6 +68,17 @@ def compared(
             raise Refusal(f"`{symbol}` does not work on {named(left)} and {named(right)}.", raises=raises)
         return (left is right) == (symbol == "==")
     return operate(symbol, left, right)
+
+
+def _is_one(left: Value, right: Value) -> bool:
+    """Whether both are one object. Raises a refusal where both show one memory in one shape, and PyTorch alone decides (`x.flatten()`)."""
+    if left is right or not is_view(left, right) or left.meta["val"].shape != right.meta["val"].shape:
+        return left is right
+    if left.meta["val"] is not right.meta["val"]:
+        raise Refusal(
+            "Whether these are one tensor or two that share memory is not known here.", "Compare the names themselves."
+        )
+    return True
 
 
 def _is_in_range(left: Value, right: range) -> bool:

@@ -16,9 +16,10 @@ class Scope(Mapping[str, Any]):
         inner: a comprehension's: `:=` binds in the body around it.
         unbound: names that were bound here and are not any more.
         names: what a function binds somewhere: until it does, these are no names of the bodies around it.
+        is_class: a class's: its names are seen by its own lines, not by functions and comprehensions in it.
     """
 
-    __slots__ = ("elsewhere", "inner", "names", "outer", "own", "unbound")
+    __slots__ = ("elsewhere", "inner", "is_class", "names", "outer", "own", "unbound")
 
     def __init__(
         self,
@@ -26,12 +27,13 @@ class Scope(Mapping[str, Any]):
         own: dict[str, Any] | None = None,
         *,
         inner: bool = False,
+        is_class: bool = False,
         names: frozenset[str] = frozenset(),
     ) -> None:
         self.own: dict[str, Any] = {} if own is None else own
         self.outer = outer
         self.elsewhere: dict[str, Scope] = {}
-        self.inner = inner
+        self.inner, self.is_class = inner, is_class
         self.names = names
         self.unbound: set[str] = set()
 
@@ -49,7 +51,7 @@ class Scope(Mapping[str, Any]):
         """The scope whose name it is, bound there or, of a function, not yet."""
         scope: Scope | None = self
         while scope is not None:
-            if name in scope.own or name in scope.names:
+            if (name in scope.own or name in scope.names) and (scope is self or not scope.is_class):
                 return scope
             scope = scope.elsewhere.get(name, scope.outer)  # type: ignore[call-overload]
         return None
@@ -102,7 +104,7 @@ class Scope(Mapping[str, Any]):
         """The nearest function's scope around this one that binds `name`."""
         scope = self.outer
         while scope is not None and scope.outer is not None:
-            if name in scope.own:
+            if name in scope.own and not scope.is_class:
                 return scope
             scope = scope.outer
         return None

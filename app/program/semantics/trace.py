@@ -230,7 +230,7 @@ class Trace:
                 "one of several views that one call gave (`chunk`, `split`, `unbind`, a loop over rows).",
                 "Write through an index: `y[:, :2] *= 2`, or take a copy: `a = a.clone()`.",
             )
-        if cell.root.leaf and not plain:
+        if (cell.leaf and self.grad_enabled) or (cell.root.leaf and not plain):
             raise _unwritable("a leaf that requires grad.", "Write into a copy, `y = x.clone()`, or under `torch.no_grad()`.")
         node = self.now(value)
         root = cell.root

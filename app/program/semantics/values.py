@@ -27,6 +27,8 @@ class FunctionValue:
         grad: what a decorator says of derivatives: False under `@torch.no_grad()`, None where none does.
         role: what it is in a class: `method`, `static`, `class` (its first argument is the class), `property` or `cached` (one that
             keeps its value).
+        own: attributes that the program gave it (`f.calls = 0`).
+        abstract: it stands under `@abstractmethod`.
     """
 
     name: str
@@ -36,6 +38,8 @@ class FunctionValue:
     grad: bool | None = None
     role: str = "method"
     answers: dict[Any, Any] | None = None  # under `lru_cache`: arguments → what it gave for them
+    own: dict[str, Any] = field(default_factory=dict)
+    abstract: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,10 +53,12 @@ class ClassValue:
         fields: of a dataclass or a named tuple, in order; None for other classes.
         limited: field of a dataclass → `kw_only` (given by name alone) or `init` (not given at all).
         frozen: the attributes of its objects are not assigned.
+        ordered: it stands under `@dataclass(order=True)`, or under `@total_ordering`.
         custom: it extends `torch.autograd.Function`.
         is_tuple: its objects are tuples, whose members have the names of `fields`.
         members: of an `Enum`, by name; None for other classes.
         builtin: the module of PyTorch (`Linear`, `Sequential`), Python's exception or `Enum` that it extends, "" where none.
+        abstract: it extends `ABC`, so that no object of it is made while a method is abstract.
     """
 
     name: str
@@ -66,6 +72,8 @@ class ClassValue:
     builtin: str = ""
     limited: dict[str, str] = field(default_factory=dict)
     frozen: bool = False
+    abstract: bool = False
+    ordered: bool = False
 
     # The class and those above it in the order in which Python looks into them: worked out once, where the class is made.
     order: tuple[ClassValue, ...] = field(init=False, repr=False)
@@ -76,6 +84,15 @@ class ClassValue:
     def find(self, name: str) -> Any:
         """A method or attribute by Python's order of classes, or `MISSING`."""
         return next((kind.own[name] for kind in self.order if name in kind.own), MISSING)
+
+    def left_open(self) -> list[str]:
+        """Its abstract methods, for which Python makes no object of it."""
+        if not self.abstract:
+            return []
+        open_ones = {
+            name for kind in self.order for name, value in kind.own.items() if getattr(value, "abstract", False) is True
+        }
+        return sorted(name for name in open_ones if getattr(self.find(name), "abstract", False) is True)
 
 
 def _merged(name: str, bases: tuple[ClassValue, ...]) -> list[ClassValue]:

@@ -56,3 +56,47 @@ return (f(3) - f(3)).abs().sum() + x
 def test_a_cached_function_gives_what_it_gave(decorator: str) -> None:
     (value,) = answer(CACHED.replace("DECORATOR", decorator), tensors(x=1.0)).values()
     assert value.item() == 1.0
+
+
+ABSTRACT = """\
+import abc
+from abc import ABC, abstractmethod
+class Base(BASES):
+    @abstractmethod
+    def k(self): ...
+    @property
+    @abc.abstractmethod
+    def n(self): ...
+class Half(Base):
+    def k(self): return 2.0
+class Whole(Half):
+    n = 3.0
+return x * CALL
+"""
+
+
+@pytest.mark.parametrize("bases", ["ABC", "nn.Module, abc.ABC", "metaclass=abc.ABCMeta", "typing.Protocol"])
+@pytest.mark.parametrize("name", ["Base", "Half"])
+def test_an_abstract_class_has_no_objects(bases: str, name: str) -> None:
+    with pytest.raises(PullbackError, match=r"Line 13.*abstract.*`n`"):
+        answer(ABSTRACT.replace("BASES", bases).replace("CALL", f"{name}().k()"), tensors(x=1.0))
+
+
+@pytest.mark.parametrize(("bases", "call"), [("ABC", "Whole().k() * Whole().n"), ("nn.Module", "Half().k() * 3")])
+def test_a_class_that_leaves_nothing_open_has_objects(bases: str, call: str) -> None:
+    (value,) = answer(ABSTRACT.replace("BASES", bases).replace("CALL", call), tensors(x=1.0)).values()
+    assert value.item() == 6.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1].update([2])",
+        "a = x.detach().clone().requires_grad_(True)\na += 1",
+        "a = x.detach().requires_grad_()\na[0] = 1",
+        "class V:\n    def __lt__(self, other): return True\nV() <= V()",
+    ],
+)
+def test_what_python_and_pytorch_refuse_is_refused(text: str) -> None:
+    with pytest.raises(PullbackError, match=r"Line [1-3]"):
+        answer(f"{text}\nreturn x * 2", tensors(x=[1.0, 2.0]))
