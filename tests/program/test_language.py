@@ -203,6 +203,8 @@ OUTPUTS = [
     ('return {"loss": x.sum(), "p": w}', ["loss", "p"]),
     ('return {"loss": 1.5}', ["loss"]),
     ("return [x, w]", ["output.0", "output.1"]),
+    ('return x.sum(), {"mse": x.mean(), "n": 3}, None', ["output0", "output1.mse", "output1.n"]),
+    ("def f(v):\n    return v.sum(), {'mse': v}\nloss, stats = f(x)", ["loss", "stats.mse"]),
     ("return max(x, 1)", ["values", "indices"]),
     ("linalg.svd(x)", ["U", "S", "Vh"]),
     ("return x.split(2, 1)", ["output.0", "output.1"]),

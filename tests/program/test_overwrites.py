@@ -30,6 +30,8 @@ PROGRAMS = [
     "y = x.clone()\ny[[0, 2]] *= x[:2]\ny[x > 1] *= 3\n(y * y).sum()",
     "y = x * x\ny[1:] **= x[:-1]\ny.sum()", "y = x * x\ny[1:] **= 2\n(y * y).sum()", "y = x * x\ny **= x\ny.sum()",
     "y = x * x\nv = y[1:]\nv **= x[1:]\ny[0] *= x[0]\ny.sum()",
+    "y = x * 2\na, b = y.tensor_split(2)\na *= 3\nb[0] *= x[0]\n(y * y).sum()",
+    "y = x.view(1, 3) * 2\na, b = torch.hsplit(y, [1])\nb.mul_(x[0])\n(y * y).sum()",
 ]  # fmt: skip
 
 

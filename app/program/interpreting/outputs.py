@@ -190,11 +190,13 @@ def outputs(reader: Reader, returned: Returned) -> dict[str, Value]:
     """Names and tensors of what a program returned.
 
     One tensor is `output`. A dict gives its keys. A tuple of plain distinct names gives these, any other tuple `output0`, `output1`…,
-    what an operation with several outputs gave PyTorch's names, and a list of tensors `output.0`, `output.1`….
+    what an operation with several outputs gave PyTorch's names, a list of tensors `output.0`, `output.1`…, and a dict within a tuple
+    `output.key`.
     """
     tensors: dict[str, Value] = {}
     for name, value in _named(returned).items():
-        _spread(reader, name, reader.read(value), tensors)
+        if value is not None or returned.value is None:  # `return out, None`
+            _spread(reader, name, reader.read(value), tensors)
     if not tensors:
         raise Refusal("The program returns nothing.", "Return at least one tensor.")
     if len(tensors) > 256:
@@ -205,10 +207,7 @@ def outputs(reader: Reader, returned: Returned) -> dict[str, Value]:
 def _named(returned: Returned) -> dict[str, Value]:
     value, node = returned.value, returned.node
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str) or not key or len(key) > 128 or not key.isprintable():
-                raise Refusal("The names of outputs are short strings.", 'Return a dict like `{"loss": loss}`.')
-        return value
+        return _keyed(value)
     if isinstance(value, tuple):
         names = [part.id for part in node.elts if isinstance(part, ast.Name)] if isinstance(node, ast.Tuple) else []
         if len(names) != len(value) or len(set(names)) != len(value):
@@ -217,6 +216,13 @@ def _named(returned: Returned) -> dict[str, Value]:
     if isinstance(value, MultiOutput) and value.fields:
         return dict(zip(value.fields, _parts(value), strict=True))
     return {"output": value}
+
+
+def _keyed(value: dict[Any, Value]) -> dict[str, Value]:
+    for key in value:
+        if not isinstance(key, str) or not key or len(key) > 128 or not key.isprintable():
+            raise Refusal("The names of outputs are short strings.", 'Return a dict like `{"loss": loss}`.')
+    return value
 
 
 def _parts(value: MultiOutput) -> list[Value]:
@@ -236,6 +242,9 @@ def _spread(reader: Reader, name: str, value: Value, tensors: dict[str, Value]) 
         for index in range(len(value.values)):
             label = value.fields[index] if value.fields else str(index)
             _spread(reader, f"{name}.{label}", reader.trace.pick(value, index), tensors)
+    elif isinstance(value, dict) and value and "." not in name:  # `return loss, {"mse": mse}`
+        for key, member in _keyed(value).items():
+            _spread(reader, f"{name}.{key}", reader.read(member), tensors)
     elif isinstance(value, list | tuple):
         if len(value) > 256:
             raise Refusal(f"The program returns a list of {len(value)} tensors; the limit is 256.", "Join them: `stack(list)`.")

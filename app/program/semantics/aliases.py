@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from app.catalogue.better.overwriting import lasting, row_major
 from app.catalogue.better.tracked import is_differentiated
 from app.program.reading.source import Refusal
+from app.program.semantics.aside import aside
 
 
 class _Viewed:
@@ -146,6 +147,30 @@ def through(target: Callable[..., Any], args: Any, kwargs: dict[str, Any], pick:
         *(tensor if a is VIEWED else a for a in args), **{n: tensor if a is VIEWED else a for n, a in kwargs.items()}
     )
     return result if pick is None else result[pick]
+
+
+def check_own_steps(base: Tensor, views: tuple[Any, ...]) -> None:
+    """Raises PyTorch's refusal to write into what `views` show of `base`, where one step of autograd gave several views.
+
+    Those of `split` are of one step, those of `tensor_split` have one each; which are which PyTorch itself tells.
+    """
+    with aside(), torch.enable_grad():
+        for target, args, kwargs, pick in views:
+            shown = through(target, args, dict(kwargs), pick, base.detach().requires_grad_() * 1)
+            if pick is not None:
+                try:
+                    shown.add_(0)
+                except RuntimeError:
+                    raise unwritable(
+                        "one of several views that one call gave (`chunk`, `split`, `unbind`, a loop over rows).",
+                        "Write through an index: `y[:, :2] *= 2`, or take a copy: `a = a.clone()`.",
+                    ) from None
+            base = shown.detach()
+
+
+def unwritable(what: str, fix: str) -> Refusal:
+    """PyTorch's refusal of a write."""
+    return Refusal(f"PyTorch refuses to write into {what}", fix, code="operation_failed", raises="RuntimeError")
 
 
 def encoded(views: tuple[View, ...]) -> tuple[Any, ...]:

@@ -220,18 +220,18 @@ class Trace:
         old = self.now(identity)
         self.has_written = True
         if questions.asked(old, aliases.overlaps):
-            raise _unwritable(
+            raise aliases.unwritable(
                 "this tensor: `expand` shows one place in memory as several elements.",
                 "Take a copy first: `x = x.clone()`.",
             )
         plain = not self.grad_enabled or any(view.detached for view in cell.views)
         if not plain and self.is_live(identity) and any(view.pick is not None for view in cell.views):
-            raise _unwritable(
-                "one of several views that one call gave (`chunk`, `split`, `unbind`, a loop over rows).",
-                "Write through an index: `y[:, :2] *= 2`, or take a copy: `a = a.clone()`.",
-            )
+            views = mapped_nodes((aliases.encoded(cell.views),), lambda node: self.now(node).meta["val"])
+            aliases.check_own_steps(cell.root.node.meta["val"], views[0])
         if (cell.leaf and self.grad_enabled) or (cell.root.leaf and not plain):
-            raise _unwritable("a leaf that requires grad.", "Write into a copy, `y = x.clone()`, or under `torch.no_grad()`.")
+            raise aliases.unwritable(
+                "a leaf that requires grad.", "Write into a copy, `y = x.clone()`, or under `torch.no_grad()`."
+            )
         node = self.now(value)
         root = cell.root
         if not any(view.unversioned for view in cell.views):
@@ -392,7 +392,3 @@ class Trace:
             view_cell.version = cell.root.writes
             cell.root.members.append(view_cell)
             return
-
-
-def _unwritable(what: str, fix: str) -> Refusal:
-    return Refusal(f"PyTorch refuses to write into {what}", fix, code="operation_failed", raises="RuntimeError")
