@@ -9,6 +9,7 @@ from typing import Final
 
 from app.errors import PullbackError
 from app.program.classes import special_methods
+from app.program.classes.standard_library import Clock
 from app.program.interpreting.block_statements import Blocks
 from app.program.interpreting.definitions import Left, Returned
 from app.program.interpreting.expressions import Reader
@@ -16,7 +17,6 @@ from app.program.interpreting.generators import Generators
 from app.program.interpreting.state import DependentError
 from app.program.library import inplace, vocabulary
 from app.program.library.containers import is_key
-from app.program.packages.standard_library import Clock
 from app.program.reading.source import RaisedError, Refusal
 from app.program.semantics import aliases, static
 from app.program.semantics.comparison import SYMBOLS

@@ -7,10 +7,10 @@ import builtins
 import re
 from typing import Any, Final
 
+from app.program.classes.standard_library import CLOCK
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
 from app.program.packages import files, imports, python_containers
-from app.program.packages.standard_library import CLOCK
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.values import Inert, Named

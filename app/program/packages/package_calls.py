@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from app.program.classes.special_methods import is_object
+from app.program.classes.standard_library import StandardLibrary
 from app.program.differentiation import nesting
 from app.program.library import attributes, inplace, plain, vocabulary
 from app.program.library.builtins import Builtins
@@ -18,7 +19,6 @@ from app.program.modules.weights import Weights
 from app.program.packages import copying, datasets, einops_patterns, numpy_arrays, random_numbers
 from app.program.packages.itertools_functions import Itertools
 from app.program.packages.python_containers import Containers
-from app.program.packages.standard_library import StandardLibrary
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, is_tensor

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import torch
 
-from app.program.packages import itertools_functions, standard_library
+from app.program.classes import standard_library
+from app.program.packages import itertools_functions
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Value

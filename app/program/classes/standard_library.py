@@ -89,9 +89,9 @@ class StandardLibrary:
         static.check_length(len(heap) + 1)
         keys = [_Held(key, value) for key, value in zip(self._keyed([*heap, *members], None), [*heap, *members], strict=True)]
         ordered = keys[: len(heap)]
-        given = static.computed(getattr(heapq, name), ordered, *keys[len(heap) :], what=f"`heapq.{name}`")
+        result = static.computed(getattr(heapq, name), ordered, *keys[len(heap) :], what=f"`heapq.{name}`")
         heap[:] = [each.value for each in ordered]
-        return None if given is None else given.value
+        return None if result is None else result.value
 
     def _first(self, name: str, count: Value, values: Value, key: Value = None) -> list[Value]:
         members = self._items(values)
