@@ -15,6 +15,7 @@ from app.engine.cuda import device as devices
 from app.engine.engine import Engine
 from app.engine.errors import translated
 from app.engine.joint.proof import Batching
+from app.engine.joint.proofs import PROVED_AFTER
 from app.engine.recipes import PreparedReply, Recipes
 from app.errors import LostDeviceError, PullbackError
 from app.limits import Limits
@@ -310,7 +311,7 @@ _SETTLING = (
     b'{"operation": "exp", "inputs": {"input": [1.0, 2.0]}, "want": ["vjp"], "cotangent": {"output": [1.0, 0.5]}}',
     b'{"program": "h = torch.tanh(x @ w)\\nreturn (h * h).sum()", "inputs": {"x": [[1.0, 2.0]], "w": [[0.5], [0.1]]}, "want": ["gradient"]}',
 )
-_REPETITIONS = 10  # two for a recipe, eight for its proof
+_REPETITIONS = 2 + PROVED_AFTER  # two for a recipe, the others for its proof
 _REPEATED = b'{"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}, "want": ["vjp"]}'
 _WARM_UP = (
     b'{"operation": "softmax", "inputs": {"input": [1.0, 2.0]}, "parameters": {"dim": 0}, "want": ["outputs", "vjp", "jvp", "jacobian"]}',

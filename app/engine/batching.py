@@ -146,15 +146,16 @@ def _not_finite(samples: int, batched: Sequence[Tensor]) -> set[int]:
     if not len(rows):
         return set()
     first: dict[bytes, int] = {}  # what is not finite in a sample → one such sample
-    for part in rows.split(max(1, _LOOKED_AT_ONCE // sum(numbers.shape[1] for numbers in flat))):
+    count = max(1, _LOOKED_AT_ONCE // sum(numbers.shape[1] for numbers in flat))
+    for part in (rows[start : start + count] for start in range(0, len(rows), count)):
         kinds = torch.cat([_kinds(numbers[part]) for numbers in flat], 1).cpu().numpy()
         for row, own in zip(part.tolist(), kinds, strict=True):
             first.setdefault(own.tobytes(), row)
     chosen = {int(rows[random.Random(samples).randrange(len(rows))])}  # noqa: S311 - a choice, no secret
-    covered = np.uint8(0)
-    for count, pattern in enumerate(sorted(first, key=lambda pattern: len(pattern) - pattern.count(0))):
+    covered = np.zeros(1, np.uint8)
+    for position, pattern in enumerate(sorted(first, key=lambda pattern: len(pattern) - pattern.count(0))):
         own = np.frombuffer(pattern, np.uint8)
-        if count < _PATTERNS or (own & ~covered).any():
+        if position < _PATTERNS or (own & ~covered).any():
             chosen.add(first[pattern])
         covered = covered | own
     return chosen

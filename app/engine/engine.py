@@ -31,8 +31,8 @@ from app.engine.planning.whole_numbers import (
     computes_whole_numbers,
     rounded_integers,
     turned_back,
-    whole_part,
 )
+from app.engine.planning.whole_part import whole_part
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
 from app.errors import PullbackError

@@ -36,8 +36,7 @@ from app.settings import Settings
 # While queries are open: how late a deadline is noticed; 200 turns of the loop a second take 1 % of a core (measured).
 _TICK_S: Final = 0.005
 _ROUND_S: Final = 0.25  # a few times a second; a hang is told after seconds (supervisor.py)
-# A query that nobody waits for is worth a worker's life only if it goes on for longer than that.
-_GRACE_S: Final = 0.02
+_GRACE_S: Final = 0.02  # a query that nobody waits for is worth a worker's life only if it goes on for longer than that
 _REHEARSE_S: Final = 0.01  # between two lessons: 64, three times each (rehearsal.py), take two seconds of pauses
 _LIVES: Final = 2  # one worker's death may be chance; of two it is guilty, and is refused from then on
 _TRIES: Final = 6  # with those that were another's fault: where every tenth costs its worker, one in a million comes so far

@@ -339,7 +339,7 @@ def is_at_jump(record: StepRecord, period: Tensor) -> Tensor:
     """Where a step whose jumps are a `period` apart stands on one that is not at zero: there two pieces may meet."""
     x = record.inputs[0].detach()
     is_multiple = torch.isfinite(x) & (x != 0) & (torch.fmod(x, period) == 0)
-    return is_multiple & (values("jumps_at")[name_of(record.node)] != "halves")
+    return is_multiple if values("jumps_at")[name_of(record.node)] != "halves" else torch.zeros_like(is_multiple)
 
 
 def is_coarse(record: StepRecord, period: Tensor) -> Tensor:

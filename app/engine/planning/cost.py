@@ -15,8 +15,8 @@ from torch.utils.flop_counter import flop_registry
 
 from app.catalogue.kernels.guard import size_check
 from app.catalogue.operator_mode import OperatorMode
-from app.engine.planning.lifetimes import Lifetimes
 from app.program.function import Function
+from app.program.lifetimes import Lifetimes
 from app.program.semantics.aside import is_aside
 
 # Factorisations cost about this many times n·m·min(n, m) (Golub & Van Loan, Matrix Computations, 4th ed., sections 3 to 8).

@@ -44,7 +44,7 @@ class Entered:
 class Stack:
     """`contextlib.ExitStack()`: what it was given to enter is left with it, the last first."""
 
-    def __init__(self, reader: Any, node: ast.AST) -> None:
+    def __init__(self, reader: Any, node: ast.expr) -> None:
         self._reader, self._node = reader, node
         self._inside: list[Entered] = []
 

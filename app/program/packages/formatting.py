@@ -55,7 +55,7 @@ def _written_out(value: Any) -> Any:
         return repr(value) if isinstance(value, str) else str(value)
     if type(value) is dict:
         pairs = [(_written_out(key), _written_out(member)) for key, member in value.items()]
-        parts = [TEXT if TEXT in pair else f"{pair[0]}: {pair[1]}" for pair in pairs]
+        parts: list[Any] = [TEXT if TEXT in pair else f"{pair[0]}: {pair[1]}" for pair in pairs]
     elif type(value) is list:
         parts = [_written_out(member) for member in value]
     else:

@@ -19,7 +19,7 @@ def turned(matrix: Tensor) -> Tensor:
 
 def test_eigenvalues_and_vectors_in_another_order() -> None:
     base = linalg.eig(normal(3, 3))
-    mixed = torch.return_types.linalg_eig((base[0].flip(0), turned(base[1]).flip(-1) * 1j))
+    mixed = torch.return_types.linalg_eig((base[0].flip(0), turned(base[1]).flip(-1) * 1j))  # type: ignore[attr-defined]
     assert all(torch.allclose(a, b) for a, b in zip(aligned(mixed, base), base, strict=True))
     assert torch.equal(aligned(base[0].flip(0), base[0]), base[0])
 
@@ -44,7 +44,7 @@ def test_signs_of_singular_vectors(shape: tuple[int, int], decompose: object) ->
 
 def test_values_that_are_nearly_equal_are_left_alone() -> None:
     base = linalg.eigh(torch.eye(2, dtype=torch.float64))
-    other = torch.return_types.linalg_eigh((base[0], -base[1]))
+    other = torch.return_types.linalg_eigh((base[0], -base[1]))  # type: ignore[attr-defined]
     assert torch.equal(aligned(other, base)[1], -base[1])
 
 

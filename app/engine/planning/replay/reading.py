@@ -22,7 +22,6 @@ from torch import fx
 from app.engine.planning.bounded_counter import SMALL_BYTES, BoundedCounter, UnboundedError
 from app.engine.planning.build import Built, Leaf, Real, function_bytes
 from app.engine.planning.cost import Scratch, value_bytes
-from app.engine.planning.lifetimes import Lifetimes
 from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
@@ -33,6 +32,7 @@ from app.engine.planning.replay.step_values import ByRegister, filler, form, ten
 from app.errors import PullbackError
 from app.program.errors import REFUSALS
 from app.program.graph_runner import Getter, floating_default, getter, keywords_getter
+from app.program.lifetimes import Lifetimes
 from app.program.resized import Arguments, repeated, resized
 from app.program.semantics import sizes
 from app.program.semantics.graph_values import mapped_call
