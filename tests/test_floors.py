@@ -94,6 +94,7 @@ TORCH_MODULES: Final = frozenset(
         for name in (
             "aligned_vectors",
             "mixed_powers",
+            "near_zero",
             "overwriting",
             "running",
             "running_products",

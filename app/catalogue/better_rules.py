@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from app.catalogue.better.near_zero import i1, i1e, sinc
 from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
 from app.catalogue.better.running_products import cumprod, prod
 from app.catalogue.better.running_sums import logcumsumexp
@@ -272,7 +273,7 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "fmax": fmax, "fmin": fmin, "nn.functional.prelu": prelu,
     "scatter": scatter, "index_copy": index_copy, "put": put, "index_put": index_put,
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
-    "logcumsumexp": logcumsumexp, "cumprod": cumprod, "prod": prod,
+    "logcumsumexp": logcumsumexp, "cumprod": cumprod, "prod": prod, "sinc": sinc, "special.i1": i1, "special.i1e": i1e,
 }  # fmt: skip
 
 # The formula of the derivative, in the words of PyTorch's own; X^H is the conjugate transpose.
@@ -298,6 +299,9 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     log_ndtr: "grad * exp(-x ** 2 / 2) / (sqrt(2 * pi) * ndtr(x))",
     cumprod: "sum over i >= j of grad[i] * product of input[k] over k <= i, k != j",
     prod: "grad * product of input[k] over k != j",
+    sinc: "grad * (cos(pi * x) - sinc(x)) / x, 0 at x = 0",
+    i1: "grad * (i0(x) - i1(x) / x), grad / 2 at x = 0",
+    i1e: "grad * (i0e(x) - i1e(x) * (sign(x) + 1 / x)), grad / 2 at x = 0",
     logcumsumexp: "sum over i >= j of grad[i] * exp(input[j] - result[i])",
     matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
     _matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",

@@ -30,7 +30,7 @@ _NEAR_BY: Final = 2.0**-34  # of the typical element, for one far below it: from
 # A derivative that is this little beside the terms that it is the sum of, some 64 of their roundings, is what is left of zero.
 _CANCELLED: Final = 64 * 2.0**-52
 # A derivative that is off by so little beside the values and the size of the point (or 1) has lost digits in a formula, and is not wrong:
-# sinc at 1e-12, whose derivative of -3e-12 PyTorch gives as 0.
+# sinc at 1e-12, whose derivative of -3e-12 PyTorch gives as 0 (the catalogue has a better rule).
 _NEGLIGIBLE: Final = 1e-9
 # Quotients over steps a sixteenth of each other fall like the step's fourth root or faster, so many times, by numbers that are this many
 # roundings: three decades, in which a bend's would stand still.
