@@ -133,6 +133,7 @@ def _report(
         claims = [*backwards, *claims]
         if claim is not None and (claim["code"] != "kink" or wide is None or _is_all_at_kinks(verdict)):
             claims = [claim, *claims]
+        claims = [*_opposite_of_differences(verdict, compared), *claims]
     report |= {"likely": claims[0]} if claims else {}
     return report | ({"also_possible": claims[1:]} if claims or wide is not None else {})
 
@@ -143,6 +144,17 @@ def _is_autodiff_in_question(verdict: Verdict, compared: Compared) -> bool:
     return not bool((verdict.off & confirmed).any()) and (
         bool(verdict.off.any()) or compared.agrees is not True or verdict.believed is None
     )
+
+
+def _opposite_of_differences(verdict: Verdict, compared: Compared) -> list[dict[str, Any]]:
+    """The claim that the client's derivative has the wrong sign, where PyTorch's, with which mistakes are compared, is wrong itself."""
+    believed, numeric = verdict.believed, compared.values
+    if believed is None or not bool(compared.contradicted.any()) or not bool(torch.isfinite(numeric.abs()).all()):
+        return []
+    telling = numeric.abs() > verdict.tolerance
+    if not bool(telling.any()) or not bool(((believed + numeric).abs() <= verdict.tolerance).all()):
+        return []
+    return [{"code": "sign", "message": "Yours has the opposite sign: it is what differences give, times -1.", "factor": -1.0}]
 
 
 def _is_all_at_kinks(verdict: Verdict) -> bool:

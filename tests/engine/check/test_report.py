@@ -124,6 +124,16 @@ def test_a_path_that_autodiff_does_not_follow_is_named() -> None:
     assert "Line 2" in report["likely"]["message"]
 
 
+def test_a_wrong_sign_is_named_where_autodiff_has_lost_a_path_too() -> None:
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    right = 2 * x - torch.special.bessel_j1(x)
+    for expected, codes in ((-right, ["sign", "cut_path"]), (right - 4 * x, ["cut_path"])):
+        report = checked("(special.bessel_j0(x) + x * x).sum()", {"x": expected}, x=x)["x"]
+        assert report["agrees"] is False
+        assert [claim["code"] for claim in (report["likely"], *report["also_possible"])] == codes
+    assert checked("(special.bessel_j0(x) + x * x).sum()", {"x": right}, x=x)["x"]["agrees"] is True
+
+
 STRAIGHT: Final = "q = x + (torch.round(x) - x).detach()\n(q ** 2).sum()"
 TARGET: Final = "y = torch.tanh(w * x)\nwith torch.no_grad():\n    t = 2 * y\n((y - t) ** 2).sum()"
 RATIO: Final = "s = torch.exp(x)\ntorch.log(s / s.detach()).sum()"
