@@ -68,6 +68,9 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
 def note_undefined(computation: Computation, *, of_one: bool) -> None:
     """A note for each output that is NaN, of derivatives that are finite: a function has none where it has no value.
 
+    So too for a single number that is infinite at finite inputs, where the derivative may be that of x² or a zero that is none; of more
+    numbers one may be infinite on purpose, as a mask is.
+
     Arguments:
         of_one: all derivatives that are wanted are of one output.
     """
@@ -77,9 +80,14 @@ def note_undefined(computation: Computation, *, of_one: bool) -> None:
     except REFUSALS:  # a step without a batching rule: then nothing is known
         return
     for name, output in outputs.items():
-        if (name == prepared.of or not of_one) and not _finite(output) and bool(torch.isnan(output).any()):
-            path = f"outputs.{name}"
+        if (name != prepared.of and of_one) or _finite(output):
+            continue
+        path = f"outputs.{name}"
+        if bool(torch.isnan(output).any()):
             words = "is NaN in places: the function is not defined there, and a derivative of it, though finite, says nothing."
+            computation.notes.say("non_finite", f"`{path}` {words}", path)
+        elif output.numel() == (prepared.samples or 1) and all(map(_finite, computation.leaves.values())):
+            words = "is infinite, and the inputs are not: a derivative of it, though finite, may be wrong."
             computation.notes.say("non_finite", f"`{path}` {words}", path)
 
 

@@ -168,6 +168,22 @@ def test_whatever_is_nan_beside_a_finite_derivative_is_named(text: str) -> None:
         assert ("is NaN" in noted(answer).get("outputs.output", "")) == is_noted
 
 
+@pytest.mark.parametrize("want", [["gradient"], ["outputs", "gradient"], ["vjp"]])
+def test_a_single_number_that_is_infinite_beside_a_finite_derivative_is_named(want: list[str]) -> None:
+    for text, x, is_noted in (
+        ("linalg.norm(x)", [1e200, 1e200], True), ("linalg.norm(x)", [1.0, 1e200], True), ("linalg.norm(x)", [1.0, 2.0], False),
+        ("sum(x)", [np.inf, 1.0], False), ("exp(x).sum()", [1000.0, 0.0], False),
+    ):  # fmt: skip
+        answer = ask(program=text, inputs={"x": np.array(x)}, want=want)
+        assert ("is infinite, and" in noted(answer).get("outputs.output", "")) == is_noted, text
+    sent = {"x": np.array([[1.0, 2.0], [1e200, 2.0]])}
+    assert "outputs.output" in noted(ask(program="linalg.norm(x)", inputs=sent, batched=("x",), want=want))
+
+
+def test_infinities_of_a_mask_are_not_named() -> None:
+    assert not noted(ask(program="x.masked_fill(x > 1, -inf)", inputs={"x": [1.0, 2.0]}, want=["jacobian"]))
+
+
 def test_a_nan_of_one_sample_beside_its_derivative_is_named() -> None:
     sent = {"a": np.array([[1.5], [-1.0]]), "x": np.array([[2.0], [2.0]])}
     answer = ask(program="torch.igamma(a, x).sum()", inputs=sent, wrt=("x",), batched=("a", "x"), want=["gradient"])
