@@ -37,17 +37,26 @@ class ForkserverProcess:
     def __init__(self, settings: Settings, lifeline: Lifeline | None = None) -> None:
         self.lifeline = lifeline or Lifeline()
         self.since = time.monotonic()
-        self.connection, forkserver_end = socket.socketpair()
+        try:
+            self.connection, self.process = self._run(settings)
+        except OSError:
+            if lifeline is None:
+                self.lifeline.cut()
+            raise
+
+    def _run(self, settings: Settings) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        connection, forkserver_end = socket.socketpair()
         descriptors = (forkserver_end.fileno(), self.lifeline.reading)
         with forkserver_end:
             try:
-                linux.enlarge(self.connection)
-                self.process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
+                linux.enlarge(connection)
+                process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
                     [*COMMANDS[settings.engine], str(os.getpid()), *map(str, descriptors)],
                     pass_fds=descriptors,
                     stdin=subprocess.DEVNULL,
                     env=environment(settings),
                 )
             except OSError:
-                self.connection.close()
+                connection.close()
                 raise
+        return connection, process
