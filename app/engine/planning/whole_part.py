@@ -5,17 +5,14 @@ from __future__ import annotations
 import operator
 from dataclasses import replace
 from typing import Final
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
 
 from app.program.errors import tensors_in
-from app.program.function import Function
+from app.program.function import Function, GraphFact
 from app.program.graph_runner import GraphRunner
 from app.program.semantics.graph_values import reachable
-
-_WHOLE_STEPS: Final[WeakKeyDictionary[fx.Graph, tuple[int, bool]]] = WeakKeyDictionary()
 
 
 def whole_part(function: Function, *, of_inputs: bool = False) -> Function | None:
@@ -46,20 +43,14 @@ def whole_part(function: Function, *, of_inputs: bool = False) -> Function | Non
     return replace(function, held_graph=part, call=GraphRunner(part, function.dtype), outputs=names)
 
 
-def _has_whole_steps(graph: fx.Graph) -> bool:
-    """Whether one of them is such a step; kept with the graph, as long as it has as many nodes."""
-    length = len(graph.nodes)
-    known = _WHOLE_STEPS.get(graph)
-    if known is None or known[0] != length:
-        _WHOLE_STEPS[graph] = known = length, any(map(_makes_whole_of_whole, graph.nodes))
-    return known[1]
-
-
 def _makes_whole_of_whole(node: fx.Node) -> bool:
     value = node.meta.get("val")
     sources = [source for each in node.all_input_nodes for source in tensors_in(each.meta.get("val"))]
     is_moved = node.target is operator.getitem
     return bool(sources) and not is_moved and isinstance(value, Tensor) and all(map(holds_integers, (*sources, value)))
+
+
+_has_whole_steps: Final = GraphFact(lambda graph: any(map(_makes_whole_of_whole, graph.nodes)))
 
 
 def is_integer(dtype: torch.dtype) -> bool:
