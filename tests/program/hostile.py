@@ -58,6 +58,7 @@ _ENDLESS = [
     "x if -1 in itertools.count() else x", "x * next(filter(None, itertools.repeat(0)))", "x * next(filter(None, itertools.cycle([0])))",
     "x if 0.5 in range(10**12) else w", "x if 'a' in range(10**12) else w", "x * round(5, -10**9)", "x * len('a'.zfill(10**9))",
     "x * len(('a' * 9000).replace('a', 'b' * 9000))",
+    "x * len(json.dumps([1], indent=10**9))", "x * len(json.dumps([[1] * 90] * 90, separators=('a' * 9999, ':')))",
     "def fib(n): return 1 if n < 2 else fib(n - 1) + fib(n - 2)\nx * fib(28)",
 ]  # fmt: skip
 _SYNTAX = [

@@ -55,6 +55,8 @@ ADVICE = [
     ("from mylib import f\ny = f(x)", "Paste the lines", "def f(x):\n    return x\ny = f(x)"),
     ("with open('a') as f:\n    y = x\nx", "without `with`", "y = x\nx"),
     ("'%d %d' % (1,)\nx", "a value for each", "'%d %d' % (1, 2)\nx"),
+    ("'%d' % (1, 2)\nx", "a `%` for each value", "'%d %d' % (1, 2)\nx"),
+    ("'%1000d' % 1\nx", "`%.3f`", "'%.3f' % 1\nx"),
 ]  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def percent(text: str, values: Any) -> Any:
     parts: list[Any] = []
     end = 0
     for match in _PERCENT.finditer(text):
-        parts.append(text[end : match.start()])
+        parts.append(_without_percent(text[end : match.start()]))
         end = match.end()
         key, flags, kind = match[1], match[2], match[3]
         if kind == "%":
@@ -102,7 +102,19 @@ def percent(text: str, values: Any) -> Any:
             raise Refusal("This text has more places than there are values.", "Give a value for each `%`.")
         value = named[key] if key is not None else rest.pop(0)
         parts.append(static.computed(lambda f, v: f % v, f"%{flags}{kind}", value, what="`%`") if is_plain(value) else TEXT)
-    return joined([*parts, text[end:]])
+    parts.append(_without_percent(text[end:]))
+    if rest and (isinstance(values, tuple) or is_plain(values)):
+        raise Refusal("This text has fewer places than there are values.", "Write a `%` for each value.", raises="TypeError")
+    return joined(parts)
+
+
+def _without_percent(text: str) -> str:
+    """`text`. Raises a refusal where a `%` stands in it, which is none of those that are understood."""
+    if "%" in text:
+        raise Refusal(
+            "A format of this text is not in the language.", "Write a format like `%.3f`, and `%%` for a percent sign."
+        )
+    return text
 
 
 def _filled(text: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
