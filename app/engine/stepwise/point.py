@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final, TypeAlias, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
@@ -18,7 +17,7 @@ from app.catalogue.call import DTYPES
 from app.catalogue.facts import operations_with, short, values
 from app.engine.tensors import is_differentiable, seed_generators
 from app.program.errors import tensors_in
-from app.program.function import Function, Step
+from app.program.function import Function, GraphFact, Step
 from app.program.graph_runner import floating_default, getter, keywords_getter
 from app.program.semantics.graph_values import mapped
 
@@ -33,7 +32,6 @@ _WIDER: Final[dict[torch.dtype, torch.dtype]] = {
     torch.complex32: torch.complex128,
     torch.complex64: torch.complex128,
 }
-_CALLED: Final[WeakKeyDictionary[fx.Graph, tuple[int, frozenset[str]]]] = WeakKeyDictionary()
 # What PyTorch's public functions raise for values that they do not take.
 REFUSALS: Final = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, AssertionError)
 
@@ -52,14 +50,8 @@ def name_of(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target)).partition(".")[0]
 
 
-def names_called(graph: fx.Graph) -> frozenset[str]:
-    """`name_of` all calls of a graph; kept with it, as long as it has as many nodes: each query asks for them some times."""
-    length = len(graph.nodes)
-    known = _CALLED.get(graph)
-    if known is None or known[0] != length:
-        names = frozenset([name_of(node) for node in graph.nodes if node.op == "call_function"])
-        _CALLED[graph] = known = length, names
-    return known[1]
+# `name_of` all calls of a graph.
+names_called: Final = GraphFact(lambda graph: frozenset([name_of(node) for node in graph.nodes if node.op == "call_function"]))
 
 
 @lru_cache(maxsize=512)
