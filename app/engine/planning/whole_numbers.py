@@ -97,6 +97,7 @@ _IN_FLOAT64: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 # Besides these, what leaves a dtype of whole numbers: the smallest has no opposite, and a cast may be to a narrower one.
 _WRAPPING: Final = _GROWING | {"neg", "abs", "_to_copy"} | _IN_FLOAT64.keys()
+_QUOTIENTS: Final = frozenset({"div", "floor_divide"})  # these do where the smallest is divided by -1
 _POSITIONS: Final = frozenset({"index", "indices"})  # arguments that count elements; no numbers are computed of them
 
 # What PyTorch computes in floating point of whole numbers, and turns back into whole ones (torch/masked/_ops.py of 2.13.0).
@@ -187,7 +188,7 @@ class WholeNumbers(OperatorMode):
         return result
 
     def _of_integers(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if (_name(func) not in _WRAPPING and not _grows(func, args, kwargs)) or _widens(args, kwargs):
+        if not _may_wrap(func, args, kwargs):
             return func(*args, **kwargs)
         self.computes = True
         # In place an argument is its own result: it is computed with before.
@@ -226,6 +227,14 @@ def _of_floating(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     except (RuntimeError, NotImplementedError, TypeError):
         return None
     return result.to(torch.float64) if isinstance(result, Tensor) else None
+
+
+def _may_wrap(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the result may leave its dtype of whole numbers, whatever whole numbers the tensors hold."""
+    name = _name(func)
+    if name in _QUOTIENTS:
+        return any(isinstance(divisor, Tensor) or divisor == -1 for divisor in args[1:])
+    return (name in _WRAPPING or _grows(func, args, kwargs)) and not _widens(args, kwargs)
 
 
 def _widens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
