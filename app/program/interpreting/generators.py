@@ -12,7 +12,6 @@ from app.program.classes import contexts
 from app.program.interpreting.block_statements import Blocks
 from app.program.interpreting.definitions import Left, Returned
 from app.program.interpreting.displays import yield_inside
-from app.program.interpreting.objects import yields
 from app.program.reading.source import RaisedError, Refusal, drops_errors
 from app.program.semantics.graph_values import Value
 from app.program.semantics.scopes import Scope
@@ -62,7 +61,7 @@ class Generators:
     def block(self, body: Sequence[ast.stmt]) -> Steps:
         """Statements one after the other; what one of them cannot be is kept, and the reading goes on."""
         for statement in body:
-            left = (yield from self._read_on(statement)) if yields(statement) else self._blocks.block([statement])
+            left = (yield from self._read_on(statement)) if self._source.yields(statement) else self._blocks.block([statement])
             if left is not None:
                 return left
         return None

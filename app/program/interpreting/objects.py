@@ -200,7 +200,7 @@ class Objects(Members):
     def run(self, function: FunctionValue, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         self.check_depth(function)
         scope = Scope(function.scope, self._bound(function, args, kwargs), names=self.source.own_names(function.node))
-        if yields(function.node):
+        if self.source.yields(function.node):
             members = Iterator(self.yielded(function, scope), self.dropped.append)
             return ContextValue(function.name, members=members) if function.role == "context" else members
         with self.running(function, scope):
@@ -358,19 +358,6 @@ class Objects(Members):
             raise Refusal("`super()` stands in a method of a class only.")
         holder, order = _holder(instance.kind, running), instance.kind.order
         return Super(instance, order[order.index(holder) + 1 :] if holder in order else ())
-
-
-def yields(function: Any) -> bool:
-    """Whether a function is a generator, or a statement belongs to one: a `yield` stands in it, that of functions within it aside."""
-    below = function.body if isinstance(function, ast.FunctionDef | ast.Lambda) else [function]
-    stack: list[ast.AST] = list(below) if isinstance(below, list) else [below]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, ast.Yield | ast.YieldFrom):
-            return True
-        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
-            stack += ast.iter_child_nodes(node)
-    return False
 
 
 def _let_go(node: ast.AST, scope: Scope) -> None:

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from app.errors import PullbackError
 from app.program.reading.bound_names import bound_names
@@ -83,6 +84,7 @@ class Source:
     waits: bool = False
     _excerpts: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _own_names: dict[ast.AST, frozenset[str]] = field(default_factory=dict)
+    _yields: WeakKeyDictionary[ast.AST, bool] = field(default_factory=WeakKeyDictionary)  # some nodes are made for one call
 
     def place(self, node: ast.AST) -> tuple[int, int]:
         """Line and column of `node`, from 1, as an editor counts them."""
@@ -98,6 +100,13 @@ class Source:
             body = function.body if isinstance(function, ast.FunctionDef) else []
             self._own_names[function] = bound_names(body)
         return self._own_names[function]
+
+    def yields(self, node: ast.AST) -> bool:
+        """Whether a function is a generator, or a statement belongs to one."""
+        known = self._yields.get(node)  # each call of it asks, and looking was two fifths of a recursive one
+        if known is None:
+            known = self._yields[node] = _yields(node)
+        return known
 
     def excerpt(self, node: ast.stmt | ast.expr) -> str:
         """The words of `node` on one line, shortened; of a `for` or `if` its head."""
@@ -240,3 +249,16 @@ def _check(source: Source) -> None:
             source.unreadable.add(id(statement))
             continue
         stack += [(child, depth + 1, near, statement) for child in reversed(children(node))]
+
+
+def _yields(node: Any) -> bool:
+    """Whether a `yield` stands in a function or statement, that of functions within it aside."""
+    below = node.body if isinstance(node, ast.FunctionDef | ast.Lambda) else [node]
+    stack: list[ast.AST] = list(below) if isinstance(below, list) else [below]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            stack += ast.iter_child_nodes(node)
+    return False
