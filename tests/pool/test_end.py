@@ -41,7 +41,7 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         # A body that is still coming keeps the drain from its end for as long as the test has others refused.
         late.send(head(Content_Length=str(len(_TEXT)), Expect="100-continue"))
         assert late.response()[0] == 100
-        (running,) = at_work(server, clients, 1)
+        (running,) = at_work(server, clients, 1, size=1000)
         server.process.send_signal(signal.SIGTERM)
         wait_until_draining(server)
         refused = server.http.post("/v1/query", json=SMALL)

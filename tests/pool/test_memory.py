@@ -9,9 +9,9 @@ from tests.server import serving
 
 
 def test_what_does_not_fit_into_a_worker(tmp_path: Path) -> None:
-    limits = {"PULLBACK_WORKER_MEMORY_BYTES": str(150 << 20), "PULLBACK_BODY_LIMIT_BYTES": str(256 << 20)}
+    limits = {"PULLBACK_WORKER_MEMORY_BYTES": str(60 << 20), "PULLBACK_BODY_LIMIT_BYTES": str(100 << 20)}
     with serving(tmp_path / "log.txt", **limits) as server:
-        for content in (b'{"operation": "exp"' + b" " * (200 << 20) + b"}",):
+        for content in (b'{"operation": "exp"' + b" " * (80 << 20) + b"}",):
             reply = server.http.post("/v1/query", content=content, headers={"Content-Type": "application/json"})
             assert (reply.status_code, reply.json()["code"]) == (507, "out_of_memory")
         # Its size is known only while it runs, so no plan can refuse it.
