@@ -80,6 +80,14 @@ def test_of_several_weights_each_is_told(shows: str) -> None:
         (LEAF + "with torch.no_grad():\n    z = x.sum()\nz.backward()", 5, "does not require grad", "cut the path"),
         (LEAF + "z = x.exp().sum()\nz.backward()\nz.backward()\nprint(x.grad)", 5, "freed", "retain_graph=True"),
         (LEAF + "h = x.exp()\nh.sum().backward()\nh.mean().backward()", 5, "line 3", "retain_graph=True"),
+        (
+            LEAF + "z = x.exp().sum()\ng, = torch.autograd.grad(z, x)\nh, = torch.autograd.grad(z, x)\nz",
+            5,
+            "line 3",
+            "retain_graph=True",
+        ),
+        (LEAF + "z = x.exp().sum()\ng, = torch.autograd.grad(z, x)\nz.backward()\nz", 5, "freed", "retain_graph=True"),
+        (LEAF + "z = x.exp().sum()\nz.backward()\ng, = torch.autograd.grad(z, x)\nz", 5, "freed", "retain_graph=True"),
         (LEAF + "y = x * 2\ny.sum().backward()\nprint(y.grad)", 5, "computed", "retain_grad()"),
     ],
 )
@@ -98,6 +106,11 @@ def test_explain_names_what_pytorch_refuses(program: str, line: int, reason: str
         LEAF + "z = x.exp().sum()\nz.backward(retain_graph=True)\nz.backward()\nprint(x.grad)",
         LEAF + "for i in range(2):\n    z = x.exp().sum()\n    z.backward()\nprint(x.grad)",
         LEAF + "z = x.sum()\nz.backward()\nz.backward()\nprint(x.grad)",
+        LEAF + "z = x.exp().sum()\ng, = torch.autograd.grad(z, x, retain_graph=True)\nh, = torch.autograd.grad(z, x)\ng + h",
+        LEAF + "h = x.exp()\ng, = torch.autograd.grad((h * h).sum(), h)\nk, = torch.autograd.grad(h.sum(), x)\ng + k",
+        LEAF
+        + "z = (x ** 2).sum()\ng, = torch.autograd.grad(z, x, create_graph=True)\nh, = torch.autograd.grad((g * x).sum(), x)\n"
+        "z.backward()\nh",
         "w = torch.nn.Parameter(torch.ones(2))\nopt = torch.optim.SGD([w], lr=0.1)\nfor i in range(3):\n    opt.zero_grad()\n"
         "    loss = (w ** 2).sum()\n    loss.backward()\n    opt.step()",
         "w = torch.zeros(2, requires_grad=True)\nfor i in range(3):\n    loss = ((w - 1) ** 2).sum()\n    loss.backward()\n"

@@ -86,14 +86,30 @@ class Leaves:
                 "PyTorch refuses this `backward()` (element 0 of tensors does not require grad): no derivative leads to the loss",
                 f"Make what it is computed from with `requires_grad=True`{_line_of(*factories)}, and let no step on the way cut the path.",
             )
-        graph = self._graph_of(loss, below)
-        for node in graph & self._freed:
+        self._went_through(self._graph_of([loss], below), place, keeps_graph=keeps_graph)
+
+    def taken(
+        self, outputs: list[fx.Node], inputs: Collection[fx.Node], place: tuple[int, int, str], *, keeps_graph: bool
+    ) -> None:
+        """Remarks on `torch.autograd.grad(outputs, inputs)`, which goes through what stands between them alone."""
+        self._calls += 1
+        if self._calls > _CALLS:
+            return
+        below = reachable(outputs, lambda node: node.all_input_nodes)
+        graph, between = self._graph_of(outputs, below), set[fx.Node]()
+        for node in sorted(graph):  # in the order of the steps, so that what comes before is known
+            if any(source in between or source in inputs for source in node.all_input_nodes if passes(source, node)):
+                between.add(node)
+        self._went_through(between, place, keeps_graph=keeps_graph)
+
+    def _went_through(self, graph: set[fx.Node], place: tuple[int, int, str], *, keeps_graph: bool) -> None:
+        for node in sorted(graph & self._freed):
             step = node.meta.get("step")
             if step is not None and step.operation not in operations_with("saves_nothing").union(_SIGNS_SAVING_NOTHING):
                 self._refused(
                     place,
-                    f"PyTorch refuses a second `backward()` through line {step.line}, `{step.text}`, as the first has freed that graph",
-                    "Write `backward(retain_graph=True)` in the first, or compute the loss again; here it is answered as with that.",
+                    f"PyTorch refuses to go backward through line {step.line}, `{step.text}`, a second time: the first has freed that graph",
+                    "Write `retain_graph=True` in the first, or compute the value again; here it is answered as with that.",
                 )
                 break
         if not keeps_graph:
@@ -108,15 +124,15 @@ class Leaves:
     def _is_leaf(self, tensor: fx.Node) -> bool:
         return tensor in self._marked or _is_input(tensor) or self._weight_of(tensor) is not None
 
-    def _graph_of(self, loss: fx.Node, below: Collection[fx.Node]) -> set[fx.Node]:
-        """The steps between the leaves and a loss that autograd has a graph of; `below`: all that it is computed from."""
+    def _graph_of(self, outputs: list[fx.Node], below: Collection[fx.Node]) -> set[fx.Node]:
+        """The steps between the leaves and some outputs that autograd has a graph of; `below`: all that they are computed from."""
         ends = self._leaves_of(below)
 
         def before(node: fx.Node) -> list[fx.Node]:
             is_end = node in ends or node.target is value_only
             return [] if is_end else [source for source in node.all_input_nodes if passes(source, node)]
 
-        return {node for node in reachable([loss], before) if node.meta.get("live") and before(node)}
+        return {node for node in reachable(outputs, before) if node.meta.get("live") and before(node)}
 
     def _leaves_of(self, nodes: Collection[fx.Node]) -> set[fx.Node]:
         """The leaves among some nodes, and what was written into them since."""
