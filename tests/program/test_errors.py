@@ -45,7 +45,23 @@ CASES = [
     ("x.reshape(4)", "shape_mismatch", "1:1", "invalid for input of size 6", None),
     ("softmax(x)", "bad_program", "1:1", "needs to know along which axis", "dim=-1"),
     ("linalg.inv(x)", "shape_mismatch", "1:1", "square matrices", None),
+    ("v = x[0]\nv * (v.T is v.T)", "bad_program", "2:6", "one tensor or two", "names"),
+    ("y = x[:, :2]\nx * (y.T is y.T)", "bad_program", "2:6", "one tensor or two", "names"),
     ("x.sum(7)", "operation_failed", "1:1", "Dimension out of range", None),
+]  # fmt: skip
+
+_FITTED = """v, u = (torch.ones(2, requires_grad=True) for _ in range(2))
+a, b = torch.optim.SGD([v], lr=0.1, momentum=0.9), torch.optim.SGD([u], lr=0.1, momentum=0.9)
+(u.sum() + v.sum()).backward()
+a.step()
+s = a.state_dict()
+"""
+CASES += [
+    (_FITTED + "a.step()\na.load_state_dict(s)", "bad_program", "7:1", "made steps since", "deepcopy"),
+    (_FITTED + "a.step()\nt = copy.deepcopy(s)", "bad_program", "7:5", "made steps since", "deepcopy"),
+    (_FITTED + "b.load_state_dict(s)\nb.step()\na.step()", "bad_program", "8:1", "the same tensors", "deepcopy"),
+    (_FITTED + "s = copy.deepcopy(s)\nb.load_state_dict(s)\nb.step()\nb.load_state_dict(s)", "bad_program", "9:1", "made steps since", "deepcopy"),
+    (_FITTED + "b.add_param_group({'params': [x[0]]})\nb.load_state_dict(s)", "operation_failed", "7:1", "other groups", "that was saved"),
 ]  # fmt: skip
 
 

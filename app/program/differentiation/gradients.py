@@ -59,14 +59,14 @@ class Gradients:
         names = ("outputs", "inputs", "grad_outputs", "retain_graph", "create_graph")
         arguments = dict(zip(names, args, strict=False)) | dict(kwargs)
         outputs, inputs = _tensors(arguments.get("outputs"), "outputs"), _tensors(arguments.get("inputs"), "inputs")
-        made, of = [self._trace.passed_on(node) for node in outputs], [self._trace.now(node) for node in inputs]
+        roots, of = [self._trace.passed_on(node) for node in outputs], [self._trace.now(node) for node in inputs]
         cotangents = arguments.get("grad_outputs")
         weights = None if cotangents is None else _tensors(cotangents, "grad_outputs")
         if arguments.get("is_grads_batched"):
             raise Refusal("`is_grads_batched` is not in the language.", "Write `torch.vmap` of a function of one cotangent.")
         create = bool(arguments.get("create_graph"))
-        self.leaves.taken(made, of, self._trace.place, keeps_graph=bool(arguments.get("retain_graph", create)))
-        gradients = self._gradients(emit, made, of, weights, self._trace.steps)
+        self.leaves.taken(roots, of, self._trace.place, keeps_graph=bool(arguments.get("retain_graph", create)))
+        gradients = self._gradients(emit, roots, of, weights, self._trace.steps)
         unused = bool(arguments.get("allow_unused", False))
         result: list[Value] = []
         for node, gradient in zip(inputs, gradients, strict=True):

@@ -41,18 +41,89 @@ class OptimizerValue:
         states: tensor → how often it was changed, and what the optimizer keeps for it.
         rates: PyTorch's own optimizer of nothing, whose rates its schedules change; None where it has no schedule.
         history: what `LBFGS` keeps of all weights together.
+        lent: another has loaded its state, so that PyTorch's two change the very same tensors.
         defaults: the options that a group added later has where it names none.
     """
 
     kind: str
     groups: list[dict[str, Value]]
     defaults: Mapping[str, Value] = field(default_factory=dict)
+    lent: bool = False
     states: dict[fx.Node, tuple[int, list[fx.Node | None]]] = field(default_factory=dict)
     rates: optim.Optimizer | None = None
     history: list[fx.Node] = field(default_factory=list)
 
     def tensors(self) -> list[fx.Node]:
         return [tensor for group in self.groups for tensor in group["params"]]
+
+
+@dataclass(slots=True, eq=False)
+class OptimizerState:
+    """`optimizer.state_dict()`: what the optimizer kept then. PyTorch's holds the very tensors that later steps change.
+
+    Attributes:
+        source: the optimizer whose later steps change this too: whose it was, or that loaded it last; None of a copy.
+        options: of each group, beside its tensors.
+        held: of each tensor, in order: how often it was changed and what is kept for it; None before its first step.
+    """
+
+    kind: str
+    source: OptimizerValue | None
+    options: tuple[tuple[int, dict[str, Value]], ...]
+    held: tuple[tuple[int, list[fx.Node | None]] | None, ...]
+
+
+def state_of(optimizer: OptimizerValue) -> OptimizerState:
+    """`optimizer.state_dict()`."""
+    _check_own(optimizer)
+    options = tuple((len(group["params"]), without_tensors(group)) for group in optimizer.groups)
+    return OptimizerState(optimizer.kind, optimizer, options, tuple(map(optimizer.states.get, optimizer.tensors())))
+
+
+def load(optimizer: OptimizerValue, state: OptimizerState) -> None:
+    """`optimizer.load_state_dict(state)`. Raises a refusal where `state` is no longer what it was, or is of another kind."""
+    if optimizer.kind != state.kind or optimizer.kind == "LBFGS" or optimizer.rates is not None:
+        raise Refusal(
+            "The state of another kind of optimizer, that of `LBFGS`, and one for an optimizer with a schedule are not loaded here.",
+            "Go on with the one optimizer.",
+        )
+    if [len(group["params"]) for group in optimizer.groups] != [count for count, _ in state.options]:
+        raise Refusal(
+            "The state is of other groups of parameters: PyTorch refuses it.",
+            "Construct the optimizer as the one that was saved.",
+            code="operation_failed",
+            raises="ValueError",
+        )
+    check(state)
+    if state.source is not None and state.source is not optimizer and any(state.held):
+        state.source.lent = True
+    state.source, optimizer.lent = optimizer, False
+    for group, (_, options) in zip(optimizer.groups, state.options, strict=True):
+        group.update(options)
+    pairs = zip(optimizer.tensors(), state.held, strict=True)
+    optimizer.states = {tensor: each for tensor, each in pairs if each is not None}
+
+
+def check(state: OptimizerState) -> None:
+    """Raises a refusal where steps have changed what `state` holds."""
+    now = state.held if state.source is None else map(state.source.states.get, state.source.tensors())
+    if any(before is not None and before is not later for before, later in zip(state.held, now, strict=False)):
+        raise Refusal(
+            "The optimizer has made steps since, which change its `state_dict()` too.",
+            "Keep a copy: `copy.deepcopy(optimizer.state_dict())`.",
+        )
+
+
+def _check_own(optimizer: OptimizerValue) -> None:
+    if optimizer.lent:
+        raise Refusal(
+            "Another optimizer has loaded this one's state, and PyTorch's two change the same tensors.",
+            "Load a copy: `other.load_state_dict(copy.deepcopy(optimizer.state_dict()))`.",
+        )
+
+
+def without_tensors(group: dict[str, Value]) -> dict[str, Value]:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def constructed(
@@ -124,6 +195,7 @@ def zeroed(gradients: Gradients, optimizer: OptimizerValue) -> None:
 
 def step(trace: Trace, gradients: Gradients, emit: Emit, optimizer: OptimizerValue) -> None:
     """`optimizer.step()`: every weight with a gradient is changed, under `no_grad`, as PyTorch does it."""
+    _check_own(optimizer)
     for group in optimizer.groups:
         tensors = list(group["params"])
         known = gradients.grads(emit, tensors)

@@ -14,7 +14,7 @@ from torch import optim
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.optim import lr_scheduler
 
-from app.program.differentiation.optimizers import OptimizerValue
+from app.program.differentiation.optimizers import OptimizerValue, without_tensors
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.aside import aside
@@ -74,7 +74,7 @@ def scheduled(
 
 def _rates(optimizer: OptimizerValue) -> optim.Optimizer:
     """The optimizer of nothing that all schedules of one optimizer change, its options as the program has them now."""
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.groups]
+    groups = [without_tensors(group) for group in optimizer.groups]
     if optimizer.rates is None:
         nothing = [{**group, "params": [torch.zeros(1, device="cpu", requires_grad=True)]} for group in groups]
         optimizer.rates = getattr(optim, optimizer.kind)(nothing, **optimizer.defaults)

@@ -320,12 +320,11 @@ class Members(State):
         elif name == "add_param_group" and args:
             emit = self.emitter(node)
             return optimizers.extended(owner, lambda value: self.builtins.items(emit, value), args[0])
-        elif name == "load_state_dict" and args and args[0] is None:
-            raise Refusal(
-                "An optimizer takes no other's state here.",
-                "Leave the line out where it has made no step, else go on with the one optimizer.",
-            )
-        elif name in ("state_dict", "load_state_dict"):
+        elif name == "load_state_dict" and args and isinstance(args[0], optimizers.OptimizerState):
+            return optimizers.load(owner, args[0])
+        elif name == "state_dict":
+            return optimizers.state_of(owner)
+        elif name == "load_state_dict" and args and isinstance(args[0], Inert):  # of a file
             return self.leave_out(node, f".{name}()", None)
         raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
 

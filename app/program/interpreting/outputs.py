@@ -7,7 +7,7 @@ from collections.abc import KeysView, Sequence, ValuesView
 from typing import Any, Final
 
 from app.errors import PullbackError
-from app.program.differentiation.optimizers import OptimizerValue
+from app.program.differentiation.optimizers import OptimizerState, OptimizerValue
 from app.program.differentiation.schedules import SchedulerValue
 from app.program.interpreting.definitions import Returned
 from app.program.interpreting.expressions import SHOWN, Reader
@@ -22,7 +22,7 @@ from app.program.semantics.values import MISSING, ClassValue, FunctionValue, Ine
 _NO_OUTPUT: Final = Refusal(
     "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
 )
-_IDLE: Final = (OptimizerValue, SchedulerValue, Inert)
+_IDLE: Final = (OptimizerValue, OptimizerState, SchedulerValue, Inert)
 _CALLABLE: Final = (FunctionValue, ClassValue, Instance, LayerValue)
 
 

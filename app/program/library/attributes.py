@@ -79,8 +79,6 @@ def _transposed(emit: Emit, tensor: fx.Node, name: str) -> Value:
         return emit("adjoint", function, (tensor,), {}) if name == "mH" else emit("transpose", function, (tensor, -2, -1), {})
     if name == "H":
         return emit("adjoint", torch.adjoint, (tensor,), {}) if axes == 2 else emit("conj", torch.conj, (tensor,), {})
-    if axes < 2:
-        return tensor
     if axes == 2:
         return emit("t", torch.t, (tensor,), {})
     return emit("permute", torch.permute, (tensor, tuple(range(axes))[::-1]), {})

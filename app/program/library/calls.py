@@ -118,7 +118,8 @@ class Calls:
         number = rest if root in _MATH_ROOTS else short
         number = plain.NUMPY.get(number, number) if root == "np" else number
         if number in static.MATH:
-            return functools.partial(self._math, emit, number, rest if root == "math" else name, root == "np")
+            math = functools.partial(self._math, emit, number, rest if root == "math" else name, root == "np")
+            return functools.partial(self._listed, emit, math)
         if lookup(name) is None and lookup(short) is not None:
             name = short
         if lookup(name) is None:
@@ -368,7 +369,7 @@ class Calls:
     def _math(
         self, emit: Emit, short: str, meant: str, foreign: bool, args: tuple[Value, ...], kwargs: dict[str, Value]
     ) -> Value:
-        flat = args[0] if short == "prod" and args and isinstance(args[0], list | tuple) else args
+        flat = args[0] if short in ("prod", "fsum") and args and isinstance(args[0], list | tuple) else args
         self._trace.budget.spend(1 + sum(len(value) if isinstance(value, list | tuple) else 1 for value in args) // 4)
         if args and not kwargs and all(static.is_number(value) for value in flat):
             return plain.number(short, args)

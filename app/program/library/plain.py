@@ -338,6 +338,8 @@ def number(short: str, args: tuple[Value, ...]) -> Value:
         values = list(args[0]) if args and isinstance(args[0], list | tuple) else list(args)
         static.plain(values)
         return functools.reduce(lambda left, right: static.binary("*", left, right), values, 1)
+    if short == "fsum":
+        return static.computed(lambda *values: math.fsum(values), *args[0], what="`fsum`")
     if short in ("factorial", "comb"):
         if not all(isinstance(value, int) and 0 <= value <= 100 for value in args):
             raise Refusal(f"`{short}` is for integers up to 100 here.", "Use `lgamma`.")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from app.program.differentiation.optimizers import OptimizerValue
+from app.program.differentiation.optimizers import OptimizerState, OptimizerValue, check
 from app.program.differentiation.schedules import SchedulerValue
 from app.program.library.containers import Record
 from app.program.library.inplace import write
@@ -90,6 +90,13 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int, copy_of: Cal
         record = Record(members)
         record.fields = value.fields
         return record
+    return _of_training(value)
+
+
+def _of_training(value: Value) -> Value:
+    if isinstance(value, OptimizerState):
+        check(value)
+        return dataclasses.replace(value, source=None)
     if isinstance(value, OptimizerValue | SchedulerValue):
         raise Refusal(
             f"{named(value).capitalize()} is not copied here: PyTorch's copy changes copies of the weights, which no model has.",

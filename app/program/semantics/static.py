@@ -33,7 +33,7 @@ MATH: Final[dict[str, Callable[..., Any]]] = {
     for name in (
         "sqrt", "exp", "log", "log2", "log10", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh",
         "tanh", "floor", "ceil", "trunc", "fabs", "erf", "erfc", "lgamma", "hypot", "degrees", "radians", "isnan", "isinf", "isfinite",
-        "pow", "fmod", "copysign", "gcd", "lcm", "cbrt", "exp2", "prod", "factorial", "comb", "isclose", "dist", "gamma",
+        "pow", "fmod", "copysign", "gcd", "lcm", "cbrt", "exp2", "prod", "factorial", "comb", "isclose", "dist", "gamma", "fsum",
     )
 }  # fmt: skip
 CONSTANTS: Final[dict[str, float]] = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan, "tau": math.tau}
@@ -281,7 +281,7 @@ _KINDS: Final = {
     "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
     "Iterator": "a generator", "Distinct": "a set", "dict_keys": "the keys of a dict", "dict_values": "the values of a dict",
     "dict_items": "the items of a dict", "ContextValue": "what a `with` enters", "ErrorValue": "an error",
-    "Stream": "a generator of random numbers", "Batches": "a data loader",
+    "Stream": "a generator of random numbers", "Batches": "a data loader", "OptimizerState": "the state of an optimizer",
 }  # fmt: skip
 
 
