@@ -33,6 +33,7 @@ _MISTAKES: Final[Mapping[str, str]] = {
     "missing_activation_derivative": "the derivative of an activation is missing",
     "missing_term": "a term is missing",
     "wrong_rule": "a wrong rule",
+    "other_operation": "another operation",
     "sign_of_term": "the sign of one term",
     "factor_of_term": "a factor in one term",
     "statistics_constant": "statistics treated as constants",

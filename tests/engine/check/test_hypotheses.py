@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tests.engine.building import checked, normal
 
@@ -233,6 +235,67 @@ OF_STEPS: dict[str, tuple[str, dict[str, Any], Tensor, str, str]] = {
     "silu": ("silu(x).sum()", {"x": V}, V * torch.sigmoid(V) * torch.sigmoid(-V), "wrong_rule", "the term σ(x)"),
     "gelu": ("gelu(x).sum()", {"x": V}, torch.special.ndtr(V) + V * torch.exp(-V * V / 2), "wrong_rule", "1/√(2π)"),
     "softplus": ("softplus(x).sum()", {"x": V}, torch.sigmoid(V) * torch.sigmoid(-V), "wrong_rule", "the logistic function"),
+}  # fmt: skip
+
+T, HOT = torch.sigmoid(Y), torch.eye(3, dtype=torch.float64)[K[:8] % 3]
+LOGS, SIGNAL, M = torch.log_softmax(X, 1), normal(1, 2, 4, 4, seed=7), normal(3, 3, seed=8)
+CHANNELS, IMAGE = normal(2, 2, 3, 3, seed=9), normal(1, 2, 2, 2, seed=10)
+QUERY = {"x": normal(4, 3), "q": X[:4], "k": Y[:4], "c": normal(4, 3, seed=11)}
+ATTENTION = torch.softmax(X[:4] @ Y[:4].T / math.sqrt(3), -1)
+
+
+def _of(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The derivative of what was taken for the program."""
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(loss(leaf), leaf)[0]
+
+
+# One operation or rule taken for another.
+OF_STEPS |= {
+    "bce p - y": ("F.binary_cross_entropy(x, t)", {"x": torch.sigmoid(X), "t": T}, (torch.sigmoid(X) - T) / 24, "wrong_rule", "p (1 - p)"),
+    "bce of scores": ("F.binary_cross_entropy(x, t)", {"x": torch.sigmoid(X), "t": T},
+        (torch.sigmoid(torch.sigmoid(X)) - T) / 24, "other_operation", "F.binary_cross_entropy_with_logits"),
+    "bce and its sigmoid": ("F.binary_cross_entropy(sigmoid(x), t)", {"x": X, "t": T},
+        (torch.sigmoid(X) - T) / 24 * torch.sigmoid(X) * torch.sigmoid(-X), "wrong_rule", "p (1 - p)"),
+    "nll p - y": ("F.nll_loss(x, k)", {"x": LOGS, "k": K % 3}, (LOGS.exp() - HOT) / 8, "wrong_rule", "before the softmax"),
+    "cross-entropy -y": ("F.cross_entropy(x, k)", {"x": X, "k": K % 3}, -HOT / 8, "other_operation", "F.nll_loss"),
+    "cross-entropy -1/p": ("F.cross_entropy(x, k)", {"x": X, "k": K % 3}, -HOT / X.softmax(1) / 8, "missing_activation_derivative", "-y/p"),
+    "smoothing": ("F.cross_entropy(x, k, label_smoothing=0.2)", {"x": X, "k": K % 3},
+        (X.softmax(1) - 0.8 * HOT - 0.1 * (1 - HOT)) / 8, "wrong_rule", "the other classes"),
+    "l1 for mse": ("F.mse_loss(x, y)", {"x": X, "y": Y}, (X - Y).sign() / 24, "other_operation", "F.l1_loss"),
+    "mse for huber": ("F.huber_loss(x, y, delta=0.3)", {"x": X, "y": Y}, (X - Y) / 12, "other_operation", "F.mse_loss"),
+    "huber for smooth l1": ("F.smooth_l1_loss(x, y)", {"x": X, "y": Y}, (X - Y).sign() / 24, "other_operation", "F.l1_loss"),
+    "kl q - p": ("F.kl_div(x, t, reduction='batchmean')", {"x": LOGS, "t": T}, (LOGS.exp() - T) / 8, "wrong_rule", "eˣ - y"),
+    "kl swapped": ("F.kl_div(x, t, reduction='sum')", {"x": LOGS, "t": T}, LOGS.exp() * (LOGS - T.log() + 1), "swapped", "distributions"),
+    "softplus's beta": ("F.softplus(x, 2.0).sum()", {"x": V}, torch.sigmoid(V), "default_argument", "`beta`"),
+    "softmax's plus": ("(softmax(x, -1) * y).sum()", {"x": X, "y": Y}, X.softmax(1) * (Y + (X.softmax(1) * Y).sum(1, keepdim=True)),
+        "sign_of_term", "over all outputs"),
+    "log-softmax's plus": ("(log_softmax(x, -1) * y).sum()", {"x": X, "y": Y}, Y + X.softmax(1) * Y.sum(1, keepdim=True), "sign_of_term", "over all"),
+    "attention": ("(F.scaled_dot_product_attention(q, k, x) * c).sum()", QUERY, ATTENTION @ QUERY["c"], "transposed_product", "Pᵗ·G"),
+    "einsum": ("(einsum('ij,jk->ik', x, m) * y).sum()", {"x": X, "m": M, "y": Y}, Y @ M, "transposed_product", "Bᵗ"),
+    "channels": ("(conv2d(x, w) * c).sum()", {"x": SIGNAL, "w": CHANNELS, "c": IMAGE},
+        functional.conv_transpose2d(IMAGE, CHANNELS.transpose(0, 1)), "transposed_product", "channels"),
+    "batch of features": ("(F.batch_norm(x, None, None, training=True) * y).sum()", {"x": X, "y": Y},
+        _of(lambda x: (functional.layer_norm(x, (3,)) * Y).sum(), X), "wrong_axis", "other axes"),
+    "features of a batch": (LAYERS, {"x": X, "y": Y}, _of(lambda x: (functional.batch_norm(x, None, None, training=True) * Y).sum(), X),
+        "wrong_axis", "other axes"),
+    "evaluation": ("(F.batch_norm(x, m, v, training=True) * y).sum()", {"x": X, "m": V[:3].clone(), "v": Q[:3].clone(), "y": Y}, Y / (Q[:3] + 1e-5).sqrt(),
+        "statistics_constant", "as in evaluation"),
+    "groups": ("(F.group_norm(x, 2) * c).sum()", {"x": normal(2, 4, 3), "c": normal(2, 4, 3, seed=1)},
+        _of(lambda x: (functional.group_norm(x, 1) * normal(2, 4, 3, seed=1)).sum(), normal(2, 4, 3)), "wrong_axis", "1 group"),
+    "sum of squares": ("(F.rms_norm(x, (3,)) * y).sum()", {"x": X, "y": Y},
+        _of(lambda x: (x / x.square().sum(-1, keepdim=True).sqrt() * Y).sum(), X), "wrong_reduction", "their mean"),
+    "average for maximum": ("(F.max_pool2d(x, 2) * c).sum()", {"x": SIGNAL, "c": IMAGE},
+        IMAGE.repeat_interleave(2, -1).repeat_interleave(2, -2) / 4, "other_operation", "F.avg_pool2d"),
+    "repeated": ("(x.repeat(2) * n).sum()", {"x": V[:4], "n": normal(8, seed=4)}, normal(8, seed=4).reshape(4, 2).sum(1),
+        "other_operation", "repeat_interleave"),
+    "interleaved": ("(repeat_interleave(x, 2) * n).sum()", {"x": V[:4], "n": normal(8, seed=4)}, normal(8, seed=4).reshape(2, 4).sum(0),
+        "other_operation", "repeat"),
+    "padding": ("(pad(x, (2, 1)) * n).sum()", {"x": V, "n": normal(8, seed=4)}, normal(8, seed=4)[:5], "not_moved_back", "in front"),
+    "clamp": ("(clamp(x, -0.5, 0.5) * n).sum()", {"x": V, "n": N}, torch.where(V.abs() > 0.5, N, 0.0), "wrong_rule", "inside the bounds"),
+    "inverse of elements": ("(linalg.inv(x) * a).sum()", {"x": M, "a": A}, -A / M**2, "other_operation", "`reciprocal`"),
+    "exponential of elements": ("(matrix_exp(x) * a).sum()", {"x": M, "a": A}, A * M.exp(), "other_operation", "`exp`"),
+    "alpha": ("sub(n, x, alpha=3).square().sum()", {"x": V, "n": N}, -2 * (N - 3 * V), "constant_factor", "`alpha` of 3"),
 }  # fmt: skip
 
 

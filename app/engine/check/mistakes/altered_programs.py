@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeGuard
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
+from app.catalogue.facts import values
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.detached import is_detaching
@@ -19,6 +23,8 @@ from app.program.function import Function
 _NODES: Final = 64  # a longer program is not altered
 _SMALL: Final = 1e-2  # what is added to keep a number away from zero is at most this
 _DEGREE: Final = math.pi / 180  # in radians
+
+_GROUPS: Final = 17  # of a normalisation, less one: as many as are tried
 
 # A change of one node of a copied graph, with its code and sentence.
 Change = tuple[str, str, Callable[[fx.Graph, fx.Node], None]]
@@ -166,6 +172,80 @@ def _detached(node: fx.Node) -> Iterator[Change]:
         text = f"The derivative is taken through `{operation_of(node)}`, where PyTorch ends it"
         yield "ignored_detach", text, with_target(_same)
         yield "ignored_detach", text, _with_none_detached
+
+
+def taken_for_another(case: Case) -> Iterator[Claim]:
+    """Every operation that people take for another, or whose arguments they take for others."""
+    if case.elements(case.expected) > 1:  # of one element any number would do
+        yield from programs_that_fit(case, (_other_operation, _other_arguments))
+
+
+def _other_operation(node: fx.Node) -> Iterator[Change]:
+    for path in values("taken_for").get(name_of(node), ()):
+        other = operator.attrgetter(path)(torch)
+        shown = path.replace("nn.functional.", "F.")
+        yield "other_operation", f"`{shown}` is differentiated in the place of `{operation_of(node)}`", _as_other(other)
+
+
+def _as_other(other: Callable[..., Any]) -> Callable[[fx.Graph, fx.Node], None]:
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        try:
+            names = inspect.signature(other).parameters
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key in names}
+        except ValueError:  # most of PyTorch's built-in functions have no signature
+            pass
+        node.target = other
+
+    return change
+
+
+def _other_arguments(node: fx.Node) -> Iterator[Change]:
+    name, op = name_of(node), operation_of(node)
+    if name == "kl_div":
+        yield "swapped", f"The two distributions of `{op}` are swapped", with_target(_reverse_divergence)
+    if name == "pad":
+        yield (
+            "not_moved_back",
+            f"What `{op}` puts in front is not cut off: the elements are not moved back",
+            with_target(_padded_behind),
+        )
+    if name in ("batch_norm", "instance_norm"):
+        yield (
+            "statistics_constant",
+            f"`{op}` is differentiated with the running mean and variance, as in evaluation",
+            _in_evaluation,
+        )
+    if name == "group_norm":
+        for count in range(1, _GROUPS):
+            text = f"The statistics of `{op}` are those of {count} group{'s' if count > 1 else ''}"
+            yield "wrong_axis", text, _with_keyword_in("num_groups", 1, count)
+
+
+def _reverse_divergence(logs: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if kwargs.get("log_target"):
+        return functional.kl_div(target, logs, *args, **kwargs)
+    return functional.kl_div(target.log(), logs.exp(), *args, **kwargs)
+
+
+def _padded_behind(x: Tensor, pad: Sequence[int], *args: Any, **kwargs: Any) -> Tensor:
+    behind = [n for before, after in zip(pad[::2], pad[1::2], strict=True) for n in (0, before + after)]
+    return functional.pad(x, behind, *args, **kwargs)
+
+
+def _in_evaluation(graph: fx.Graph, node: fx.Node) -> None:
+    _with_keyword_in("training" if name_of(node) == "batch_norm" else "use_input_stats", 5, False)(graph, node)
+
+
+def _with_keyword_in(key: str, position: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:
+    """The argument by its place, where it stands there, else by its name."""
+
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        if position < len(node.args):
+            with_argument(position, value)(graph, node)
+        else:
+            _with_keyword(key, value)(graph, node)
+
+    return change
 
 
 _SOURCES: Final = (_eps, _index, _degrees, _base, _reduction, _correction, _order, _transposition, _detached)

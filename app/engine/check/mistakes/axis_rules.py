@@ -96,11 +96,21 @@ def undivided_norm(record: StepRecord, cotangents: Row) -> Row:
     return [cotangent * x]
 
 
-def normalisation(*, mean: float = 1.0, variance: float = 1.0, power: int = 1, correction: int = 0) -> VjpRule:
+def normalisation(
+    *,
+    mean: float = 1.0,
+    variance: float = 1.0,
+    power: int = 1,
+    correction: int = 0,
+    over_others: bool = False,
+    of_sum: bool = False,
+) -> VjpRule:
     """A normalisation's rule, by σ to the power `power`, its terms of the mean and of the spread times a number: 0 treats it as constant.
 
     Arguments:
         correction: what the number of elements is less by where the variance divides by it.
+        over_others: whether the statistics are taken over other axes than they should be.
+        of_sum: whether a sum of squares stands where their mean belongs.
     """
 
     def rule(record: StepRecord, cotangents: Row) -> Row:
@@ -113,6 +123,8 @@ def normalisation(*, mean: float = 1.0, variance: float = 1.0, power: int = 1, c
             per_element = name in ("layer_norm", "rms_norm")
             cotangent = cotangent * (weight if per_element else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
         axes = _normalised(record, name, x)
+        if over_others:
+            axes = tuple(range(1, x.ndim)) if name == "batch_norm" else tuple(range(min(axes)))
         if name == "group_norm":
             groups = (x.shape[0], int(argument_of(record.node, "num_groups", record.node.args[1])), -1)
             x, cotangent, axes = x.reshape(groups), cotangent.reshape(groups), (2,)
@@ -121,7 +133,7 @@ def normalisation(*, mean: float = 1.0, variance: float = 1.0, power: int = 1, c
         is_centred = name not in ("rms_norm", "normalize")
         shifted = x - x.mean(axes, keepdim=True) if is_centred else x
         # A vector is divided by its length; other normalisations by the root of a mean.
-        number = 1 if name == "normalize" else shifted.numel() // shifted.sum(axes).numel() - correction
+        number = 1 if of_sum or name == "normalize" else shifted.numel() // shifted.sum(axes).numel() - correction
         spread = (shifted.square().sum(axes, keepdim=True) / number + (0.0 if name == "normalize" else eps)).sqrt()
         by, y = cotangent / spread**power, shifted / spread
         gradient = by - variance * y * (by * y).sum(axes, keepdim=True) / number
@@ -139,3 +151,74 @@ def _normalised(record: StepRecord, name: str, x: Tensor) -> tuple[int, ...]:
     if name == "normalize":
         return (int(argument_of(record.node, "dim", 1)),)
     return (0, *range(2, x.ndim)) if name == "batch_norm" else tuple(range(2, x.ndim))
+
+
+AXIS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
+    "scale_alone": (
+        "statistics_constant",
+        "`{op}` is differentiated as a division by σ alone{at}: mean and σ depend on the input too.",
+        normalisation(mean=0.0, variance=0.0),
+    ),
+    "mean_constant": (
+        "missing_term",
+        "A term is missing in the derivative of `{op}`{at}: that of the mean, which depends on the input too.",
+        normalisation(mean=0.0),
+    ),
+    "variance_constant": (
+        "missing_term",
+        "A term is missing in the derivative of `{op}`{at}: that of the spread, which depends on the input too.",
+        normalisation(variance=0.0),
+    ),
+    "variance_sign": (
+        "sign_of_term",
+        "The sign of one term is wrong in the derivative of `{op}`{at}: that of the spread is subtracted.",
+        normalisation(variance=-1.0),
+    ),
+    "undivided_spread": ("wrong_rule", "The derivative of `{op}` is not divided by σ{at}.", normalisation(power=0)),
+    "divided_by_variance": (
+        "wrong_rule",
+        "The derivative of `{op}` is divided by σ² where σ belongs{at}.",
+        normalisation(power=2),
+    ),
+    "unbiased_variance": (
+        "variance_correction",
+        "The variance of `{op}` is divided by n - 1 where n belongs{at}.",
+        normalisation(correction=1),
+    ),
+    "undivided_norm": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as its input{at}, which must be divided by the norm.",
+        undivided_norm,
+    ),
+    "next_axis": ("wrong_axis", "`{op}` is differentiated along another axis than it works along{at}.", along_another_axis(1)),
+    "previous_axis": (
+        "wrong_axis",
+        "`{op}` is differentiated along another axis than it works along{at}.",
+        along_another_axis(-1),
+    ),
+    "not_turned_round": (
+        "not_reversed",
+        "The derivative of `{op}` sums from the first element on{at}, where each element's is the sum from it to the last.",
+        not_turned_round,
+    ),
+    "minuend_alone": (
+        "missing_term",
+        "A term is missing{at}: each difference depends on its earlier element too.",
+        one_side(1),
+    ),
+    "subtrahend_alone": (
+        "missing_term",
+        "A term is missing{at}: each difference depends on its later element too.",
+        one_side(0),
+    ),
+    "of_samples": (
+        "wrong_axis",
+        "`{op}` is differentiated with mean and spread over other axes than those that it takes them over{at}.",
+        normalisation(over_others=True),
+    ),
+    "sum_of_squares": (
+        "wrong_reduction",
+        "`{op}` is differentiated as a division by the root of the sum of the squares{at}, where their mean belongs.",
+        normalisation(of_sum=True),
+    ),
+}

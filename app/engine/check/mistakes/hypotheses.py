@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from app.engine.check.mistakes import rearrangements, scale_factors, second_order, step_mistakes
-from app.engine.check.mistakes.altered_programs import altered
+from app.engine.check.mistakes.altered_programs import altered, taken_for_another
 from app.engine.check.mistakes.case import Case, Claim
 from app.engine.check.mistakes.left_out_steps import inner_term, left_out
 from app.engine.stepwise.point import REFUSALS
@@ -63,7 +63,7 @@ HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     rearrangements.parts, rearrangements.shifted, rearrangements.moved,
 )  # fmt: skip
 # Where none of these fits: a program that lacks something, each a derivative of its own; and what says less.
-FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (inner_term, left_out)
+FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (taken_for_another, inner_term, left_out)
 LAST: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     rearrangements.by_a_value, scale_factors.any_factor, rearrangements.with_factor,
 )  # fmt: skip

@@ -11,11 +11,13 @@ from torch import Tensor, fx
 from torch.autograd.graph import Node
 
 from app.catalogue.facts import operations_with
+from app.catalogue.read import find
 from app.engine.check.mistakes.altered_programs import Change, is_number, programs_that_fit, with_argument, with_target
 from app.engine.check.mistakes.case import Case, Claim, place_of
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
+from app.errors import PullbackError
 
 _SUMS: Final = {"add": (torch.sub, "-"), "sub": (torch.add, "+")}
 _PRODUCTS: Final = operations_with("combines", "product")
@@ -122,11 +124,21 @@ def _default(node: fx.Node) -> Iterator[Change]:
 
 
 def _parameters(node: fx.Node) -> list[tuple[str, Any]]:
-    """The parameters of what a step calls with their defaults; its keywords alone where PyTorch does not tell them."""
+    """The parameters of what a step calls with their defaults; its keywords alone where neither PyTorch nor the catalogue tells them."""
     try:
         return [(name, of.default) for name, of in inspect.signature(node.target).parameters.items()]  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        return [(name, None) for name in node.kwargs]
+        return _parameters_of_catalogue(node) or [(name, None) for name in node.kwargs]
+
+
+def _parameters_of_catalogue(node: fx.Node) -> list[tuple[str, Any]]:
+    """Those of an operation that is called in one way alone, so that places tell names."""
+    try:
+        signatures = find(operation_of(node)).signatures
+    except PullbackError:
+        return []
+    arguments = signatures[0].arguments if len(signatures) == 1 else ()
+    return [(a.name, inspect.Parameter.empty if a.required else a.default) for a in arguments]
 
 
 def _is_same(own: Any, default: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -40,6 +40,65 @@ def probability_along(record: StepRecord, cotangents: Row, by: int) -> Row:
         return step_vjp(record, cotangents)
     axis = _class_axis(scores)
     return first(record, cotangent, rows - scores.softmax((axis + by) % scores.ndim) * rows.sum(axis, keepdim=True))
+
+
+def difference(record: StepRecord, cotangents: Row) -> Row:
+    """p - y, of a loss that takes probabilities p."""
+    return _of_elements(record, cotangents, lambda x: x)
+
+
+def exponential_difference(record: StepRecord, cotangents: Row) -> Row:
+    """q - p, of a loss that takes ln q."""
+    return _of_elements(record, cotangents, torch.exp)
+
+
+def _of_elements(record: StepRecord, cotangents: Row, probability: Callable[[Tensor], Tensor]) -> Row:
+    cotangent = cotangents[0]
+    if cotangent is None or len(record.inputs) != 2 or record.inputs[0].shape != record.inputs[1].shape:
+        return step_vjp(record, cotangents)
+    x, target = (tensor.detach() for tensor in record.inputs)
+    reduction = str(argument_of(record.node, "reduction", "mean"))
+    count = x.numel() if reduction == "mean" else len(x) if reduction == "batchmean" else 1
+    return [cotangent * (probability(x) - target) / count, None]
+
+
+def probability_difference(record: StepRecord, cotangents: Row) -> Row:
+    """p - y, of a loss that takes ln p."""
+    rows, scores = _log_probability_cotangent(record), record.inputs[0].detach()
+    if rows is None:
+        return step_vjp(record, cotangents)
+    return first(record, cotangents[0], rows - scores.exp() * rows.sum(_class_axis(scores), keepdim=True))
+
+
+def reciprocal_probability(record: StepRecord, cotangents: Row) -> Row:
+    """-1/p of the right class, of a loss that takes scores."""
+    rows, scores = _log_probability_cotangent(record), record.inputs[0].detach()
+    if rows is None:
+        return step_vjp(record, cotangents)
+    return first(record, cotangents[0], rows / scores.softmax(_class_axis(scores)))
+
+
+def smoothed_elsewhere(record: StepRecord, cotangents: Row) -> Row:
+    """A smoothed label's share spread over the other classes alone, of which there is one less."""
+    smoothing, scores = argument_of(record.node, "label_smoothing", 0.0), record.inputs[0].detach()
+    if not isinstance(smoothing, float) or not smoothing or len(record.inputs) != 2 or scores.ndim > 2:
+        return step_vjp(record, cotangents)
+    target, classes = record.inputs[1].detach(), scores.shape[-1]
+    if is_differentiable(target.dtype) or classes < 2:
+        return step_vjp(record, cotangents)
+    hot = functional.one_hot(target, classes)
+    wanted = hot * (1 - smoothing) + (1 - hot) * smoothing / (classes - 1)
+    count = target.numel() if str(argument_of(record.node, "reduction", "mean")) == "mean" else 1
+    return first(record, cotangents[0], (scores.softmax(-1) - wanted) / count)
+
+
+def sign_of_sum(record: StepRecord, cotangents: Row) -> Row:
+    """The sum over all outputs added where it is subtracted, of softmax and its logarithm."""
+    (cotangent,), (own,) = cotangents, step_vjp(record, cotangents)
+    if cotangent is None or own is None:
+        return [own]
+    kept = cotangent if name_of(record.node) == "log_softmax" else cotangent * record.outputs[0].detach()
+    return [2 * kept - own]
 
 
 def lengths_constant(record: StepRecord, cotangents: Row) -> Row:
@@ -115,3 +174,47 @@ def _log_probability_cotangent(record: StepRecord) -> Tensor | None:
         )
     (gradient,) = torch.autograd.grad(loss, logs)
     return gradient
+
+
+LOSS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
+    "probability_alone": (
+        "probability_alone",
+        "The derivative of `{op}` is taken as p{at}, where p - y belongs: the target is missing.",
+        probability_alone,
+    ),
+    "lengths_constant": (
+        "missing_term",
+        "A term is missing{at}: the lengths that `{op}` divides by depend on their vectors too.",
+        lengths_constant,
+    ),
+    "difference": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as p - y{at}, that by the scores: by p it is divided by p (1 - p).",
+        difference,
+    ),
+    "exponential_difference": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as eˣ - y{at}, of its input x and its target y: it is -y.",
+        exponential_difference,
+    ),
+    "probability_difference": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as p - y{at}, that by the scores before the softmax: by ln p it is -y.",
+        probability_difference,
+    ),
+    "reciprocal_probability": (
+        "missing_activation_derivative",
+        "The derivative of `{op}` is taken as -y/p{at}, that by the probabilities: by the scores, before the softmax, it is p - y.",
+        reciprocal_probability,
+    ),
+    "smoothed_elsewhere": (
+        "wrong_rule",
+        "The `label_smoothing` of `{op}` is divided by the number of the other classes{at}: it is spread over all, the right one too.",
+        smoothed_elsewhere,
+    ),
+    "sign_of_sum": (
+        "sign_of_term",
+        "The sign of one term is wrong in the derivative of `{op}`{at}: the sum over all outputs is subtracted.",
+        sign_of_sum,
+    ),
+}

@@ -18,6 +18,7 @@ from app.engine.stepwise.trace import StepRecord, StepTrace
 from app.engine.tensors import is_differentiable
 from app.program.semantics.graph_values import mapped
 
+_SUMS: Final = ("add", "sub", "subtract")  # of which `alpha` multiplies the second operand
 _DEGREE: Final = math.pi / 180  # in radians
 # Two elements that have a factor to four digits have it by no chance: of two that differ otherwise, one pair in ten thousand would.
 _TELLING: Final = 1e-4
@@ -91,7 +92,14 @@ def factors_of(trace: StepTrace, name: str) -> list[Factor]:
     """Factors that a derivation with respect to the input `name` may be off by, the most telling first."""
     # A rule of a derivative has a say where the derivative passes the step.
     passed = [record for record in trace.records if any(name in trace.live[parent] for parent in record.parents)]
-    factors = [*_averages(trace), *_exponents(passed), *_twos(passed), *_constants(trace), *_bases(passed)]
+    factors = [
+        *_averages(trace),
+        *_exponents(passed),
+        *_twos(passed),
+        *_constants(trace),
+        *_alphas(passed, trace, name),
+        *_bases(passed),
+    ]
     factors += [*_corrections(trace), *_totals(trace), *_numbers(trace, name), *_sizes(trace, name)]
     return [factor for factor in factors if factor.value > 0 and factor.value != 1]
 
@@ -237,6 +245,17 @@ def exponent_of(record: StepRecord) -> float | None:
         n = record.node.args[1] if len(record.node.args) > 1 else record.node.kwargs.get("exponent")
         return float(n) if isinstance(n, int | float) and not isinstance(n, bool) else None
     return {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5}.get(name)
+
+
+def _alphas(passed: Sequence[StepRecord], trace: StepTrace, name: str) -> Iterator[Factor]:
+    """What multiplies the second operand of a sum, where the derivative passes that one alone."""
+    for record in passed:
+        alpha = record.node.kwargs.get("alpha")
+        if name_of(record.node) not in _SUMS or len(record.parents) != 2 or name in trace.live[record.parents[0]]:
+            continue
+        if isinstance(alpha, int | float) and alpha:
+            text = f"the factor `alpha` of {alpha:g} is missing{place_of(record.node)}"
+            yield Factor(1 / abs(alpha), text, weak=False, node=record.node)
 
 
 def _constants(trace: StepTrace) -> Iterator[Factor]:

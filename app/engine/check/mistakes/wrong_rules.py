@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional
 from torch.nn import grad as convolution_gradients
 
-from app.engine.check.mistakes.axis_rules import along_another_axis, normalisation, not_turned_round, one_side, undivided_norm
-from app.engine.check.mistakes.loss_rules import first, lengths_constant, probability_alone
+from app.engine.check.mistakes.axis_rules import AXIS_RULES
+from app.engine.check.mistakes.loss_rules import LOSS_RULES, first
 from app.engine.stepwise.point import Hole, Ref, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, VjpRule, step_vjp
 from app.engine.tensors import is_differentiable
@@ -177,7 +178,7 @@ def transposed_product(record: StepRecord, cotangents: Row) -> Row:
     """G·B and A·G where G·Bᵗ and Aᵗ·G belong, where the shapes allow it."""
     (cotangent,) = cotangents
     gradients = list(step_vjp(record, cotangents))
-    if cotangent is None or len(record.inputs) != 2:
+    if cotangent is None or len(record.inputs) != 2 or not _is_plain_product(record.node):
         return gradients
     a, b = (tensor.detach() for tensor in record.inputs)
     if a.ndim > 1 and b.ndim > 1:
@@ -193,6 +194,17 @@ def transposed_product(record: StepRecord, cotangents: Row) -> Row:
         if candidate is not None and gradients[j] is not None and candidate.shape == record.inputs[j].shape:
             gradients[j] = candidate
     return gradients
+
+
+def _is_plain_product(node: fx.Node) -> bool:
+    """Whether a sum of products that is written with letters is A·B, of matrices or of batches of them; any other product is."""
+    if not isinstance(node.args[0], str):
+        return True
+    words = re.fullmatch(r"(\w*)(\w)(\w),(\w*)(\w)(\w)->(\w*)(\w)(\w)", node.args[0].replace(" ", ""))
+    if words is None:
+        return False
+    many, i, j, also, k, m, and_so, n, o = words.groups()
+    return many == also == and_so and (j, i, m) == (k, n, o)
 
 
 def transposed_gradient(record: StepRecord, cotangents: Row) -> Row:
@@ -216,9 +228,19 @@ def untransposed_inverse(record: StepRecord, cotangents: Row) -> Row:
 
 def unflipped(record: StepRecord, cotangents: Row) -> Row:
     """A convolution's rule with the kernel, and its gradient, the other way round."""
+    return _with_kernel(record, cotangents, lambda weight: weight.flip(tuple(range(2, weight.ndim))))
+
+
+def swapped_channels(record: StepRecord, cotangents: Row) -> Row:
+    """A convolution's rule with the kernel, and its gradient, between the wrong channels."""
+    if record.inputs[1].shape[0] != record.inputs[1].shape[1]:
+        return step_vjp(record, cotangents)
+    return _with_kernel(record, cotangents, lambda weight: weight.transpose(0, 1))
+
+
+def _with_kernel(record: StepRecord, cotangents: Row, turned: Callable[[Tensor], Tensor]) -> Row:
     gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
     weight = record.inputs[1].detach()
-    axes = tuple(range(2, weight.ndim))
     backward = _CONVOLUTIONS.get(name_of(record.node))
     settings = [*record.node.args[3:], *_SETTINGS[max(0, len(record.node.args) - 3) :]]
     settings = [
@@ -228,9 +250,9 @@ def unflipped(record: StepRecord, cotangents: Row) -> Row:
     if backward is None or cotangent is None or isinstance(settings[1], str):
         return gradients
     if gradients[0] is not None:
-        gradients[0] = backward(record.inputs[0].shape, weight.flip(axes), cotangent, *settings)
+        gradients[0] = backward(record.inputs[0].shape, turned(weight), cotangent, *settings)
     if gradients[1] is not None:
-        gradients[1] = gradients[1].flip(axes)
+        gradients[1] = turned(gradients[1])
     return gradients
 
 
@@ -238,6 +260,30 @@ _SETTINGS: Final = (1, 0, 1, 1)  # stride, padding, dilation, groups, where they
 _CONVOLUTIONS: Final[dict[str, Callable[..., Tensor]]] = {
     "conv1d": convolution_gradients.conv1d_input, "conv2d": convolution_gradients.conv2d_input, "conv3d": convolution_gradients.conv3d_input,
 }  # fmt: skip
+
+
+def untransposed_attention(record: StepRecord, cotangents: Row) -> Row:
+    """P·G where Pᵗ·G belongs, of the values that an attention P weighs."""
+    gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
+    arguments = [*record.node.args, *record.node.kwargs.values()]
+    if cotangent is None or sum(isinstance(a, fx.Node) for a in arguments) != len(record.inputs) or len(gradients) < 3:
+        return gradients
+    tensors = iter([*record.inputs[:2], torch.eye(record.inputs[2].shape[-2]).to(record.inputs[2]), *record.inputs[3:]])
+    args = [next(tensors) if isinstance(a, fx.Node) else a for a in record.node.args]
+    kwargs = {key: next(tensors) if isinstance(a, fx.Node) else a for key, a in record.node.kwargs.items()}
+    args[2] = args[2].expand(*record.inputs[2].shape[:-1], -1)
+    p = functional.scaled_dot_product_attention(*args, **kwargs).detach()
+    if gradients[2] is not None and p.shape[-1] == p.shape[-2]:
+        gradients[2] = p @ cotangent
+    return gradients
+
+
+def inverted(record: StepRecord, cotangents: Row) -> Row:
+    """1 where the derivative is 0, and 0 where it is 1."""
+    gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
+    if gradients[0] is not None and cotangent is not None:
+        gradients[0] = cotangent - gradients[0]
+    return gradients
 
 
 def without_mask(record: StepRecord, cotangents: Row) -> list[Tensor | None]:
@@ -277,6 +323,8 @@ def exponent_not_lowered(record: StepRecord, cotangents: Row) -> Row:
 
 # Rule → its code, what it is to a person, and the rule; slopes are in `SLOPES`.
 RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
+    **AXIS_RULES,
+    **LOSS_RULES,
     "transposed_product": (
         "transposed_product",
         "A factor of the product `{op}` should be transposed in its derivative{at}: by A, A·B takes Bᵗ; by B, it takes Aᵗ.",
@@ -297,6 +345,21 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "The kernel is the wrong way round in the derivative of `{op}`{at}: flip it along its spatial axes.",
         unflipped,
     ),
+    "swapped_channels": (
+        "transposed_product",
+        "The two axes of channels of the kernel are swapped in the derivative of `{op}`{at}.",
+        swapped_channels,
+    ),
+    "untransposed_attention": (
+        "transposed_product",
+        "The attention P should be transposed in the derivative of `{op}` by its values{at}: Pᵗ·G, where P·G was taken.",
+        untransposed_attention,
+    ),
+    "inverted": (
+        "wrong_rule",
+        "The derivative of `{op}` is 1 where it is 0, and 0 where it is 1{at}: inside the bounds it is 1.",
+        inverted,
+    ),
     "without_mask": (
         "dropout_mask",
         "The mask of `{op}` is missing from its derivative{at}: what was dropped passes none, the rest 1/(1 - p).",
@@ -307,78 +370,11 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "The mask of `{op}` is missing from its derivative{at}: what was dropped passes no gradient.",
         without_mask_scaled,
     ),
-    "scale_alone": (
-        "statistics_constant",
-        "`{op}` is differentiated as a division by σ alone{at}: mean and σ depend on the input too.",
-        normalisation(mean=0.0, variance=0.0),
-    ),
-    "mean_constant": (
-        "missing_term",
-        "A term is missing in the derivative of `{op}`{at}: that of the mean, which depends on the input too.",
-        normalisation(mean=0.0),
-    ),
-    "variance_constant": (
-        "missing_term",
-        "A term is missing in the derivative of `{op}`{at}: that of the spread, which depends on the input too.",
-        normalisation(variance=0.0),
-    ),
-    "variance_sign": (
-        "sign_of_term",
-        "The sign of one term is wrong in the derivative of `{op}`{at}: that of the spread is subtracted.",
-        normalisation(variance=-1.0),
-    ),
-    "undivided_spread": ("wrong_rule", "The derivative of `{op}` is not divided by σ{at}.", normalisation(power=0)),
-    "divided_by_variance": (
-        "wrong_rule",
-        "The derivative of `{op}` is divided by σ² where σ belongs{at}.",
-        normalisation(power=2),
-    ),
-    "unbiased_variance": (
-        "variance_correction",
-        "The variance of `{op}` is divided by n - 1 where n belongs{at}.",
-        normalisation(correction=1),
-    ),
-    "probability_alone": (
-        "probability_alone",
-        "The derivative of `{op}` is taken as p{at}, where p - y belongs: the target is missing.",
-        probability_alone,
-    ),
     "unsquared_divisor": ("quotient_rule", "The divisor of `{op}` is not squared in the quotient rule{at}.", unsquared_divisor),
-    "undivided_norm": (
-        "wrong_rule",
-        "The derivative of `{op}` is taken as its input{at}, which must be divided by the norm.",
-        undivided_norm,
-    ),
-    "next_axis": ("wrong_axis", "`{op}` is differentiated along another axis than it works along{at}.", along_another_axis(1)),
-    "previous_axis": (
-        "wrong_axis",
-        "`{op}` is differentiated along another axis than it works along{at}.",
-        along_another_axis(-1),
-    ),
-    "not_turned_round": (
-        "not_reversed",
-        "The derivative of `{op}` sums from the first element on{at}, where each element's is the sum from it to the last.",
-        not_turned_round,
-    ),
     "factor_alone": (
         "missing_factor",
         "A factor is missing{at}: the derivative of a product by one factor is the other.",
         factor_alone,
-    ),
-    "lengths_constant": (
-        "missing_term",
-        "A term is missing{at}: the lengths that `{op}` divides by depend on their vectors too.",
-        lengths_constant,
-    ),
-    "minuend_alone": (
-        "missing_term",
-        "A term is missing{at}: each difference depends on its earlier element too.",
-        one_side(1),
-    ),
-    "subtrahend_alone": (
-        "missing_term",
-        "A term is missing{at}: each difference depends on its later element too.",
-        one_side(0),
     ),
     "exponent_not_lowered": ("wrong_rule", "The exponent of `{op}` is not lowered by one{at}.", exponent_not_lowered),
 }
