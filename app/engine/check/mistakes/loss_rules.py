@@ -97,8 +97,8 @@ def sign_of_sum(record: StepRecord, cotangents: Row) -> Row:
     (cotangent,), (own,) = cotangents, step_vjp(record, cotangents)
     if cotangent is None or own is None:
         return [own]
-    kept = cotangent if name_of(record.node) == "log_softmax" else cotangent * record.outputs[0].detach()
-    return [2 * kept - own]
+    diagonal = cotangent if name_of(record.node) == "log_softmax" else cotangent * record.outputs[0].detach()
+    return [2 * diagonal - own]
 
 
 def lengths_constant(record: StepRecord, cotangents: Row) -> Row:
