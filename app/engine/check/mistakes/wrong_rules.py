@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
@@ -269,8 +269,8 @@ def untransposed_attention(record: StepRecord, cotangents: Row) -> Row:
     if cotangent is None or sum(isinstance(a, fx.Node) for a in arguments) != len(record.inputs) or len(gradients) < 3:
         return gradients
     tensors = iter([*record.inputs[:2], torch.eye(record.inputs[2].shape[-2]).to(record.inputs[2]), *record.inputs[3:]])
-    args = [next(tensors) if isinstance(a, fx.Node) else a for a in record.node.args]
-    kwargs = {key: next(tensors) if isinstance(a, fx.Node) else a for key, a in record.node.kwargs.items()}
+    args: list[Any] = [next(tensors) if isinstance(a, fx.Node) else a for a in record.node.args]
+    kwargs: dict[str, Any] = {key: next(tensors) if isinstance(a, fx.Node) else a for key, a in record.node.kwargs.items()}
     args[2] = args[2].expand(*record.inputs[2].shape[:-1], -1)
     p = functional.scaled_dot_product_attention(*args, **kwargs).detach()
     if gradients[2] is not None and p.shape[-1] == p.shape[-2]:
