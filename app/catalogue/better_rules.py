@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from app.catalogue.better.near_zero import i1, i1e, sinc
-from app.catalogue.better.overwriting import index_copy, index_put, max_unpool1d, max_unpool2d, max_unpool3d, put, scatter
+from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
 from app.catalogue.better.running_products import cumprod, prod
 from app.catalogue.better.running_sums import logcumsumexp
 from app.catalogue.better.ties import clamp, fmax, fmin, prelu
@@ -274,10 +274,8 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "scatter": scatter, "index_copy": index_copy, "put": put, "index_put": index_put,
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
     "logcumsumexp": logcumsumexp, "cumprod": cumprod, "prod": prod, "sinc": sinc, "special.i1": i1, "special.i1e": i1e,
-    "nn.functional.max_unpool1d": max_unpool1d, "nn.functional.max_unpool2d": max_unpool2d, "nn.functional.max_unpool3d": max_unpool3d,
 }  # fmt: skip
 
-_UNPOOLED: Final = "grad at each plane's indices, 0 where a later one overwrites it"
 # The formula of the derivative, in the words of PyTorch's own; X^H is the conjugate transpose.
 FORMULAS: Final[dict[Callable[..., Any], str]] = {
     det: "grad * adjugate(A)^H",
@@ -305,9 +303,6 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     i1: "grad * (i0(x) - i1(x) / x), grad / 2 at x = 0",
     i1e: "grad * (i0e(x) - i1e(x) * (sign(x) + 1 / x)), grad / 2 at x = 0",
     logcumsumexp: "sum over i >= j of grad[i] * exp(input[j] - result[i])",
-    max_unpool1d: _UNPOOLED,
-    max_unpool2d: _UNPOOLED,
-    max_unpool3d: _UNPOOLED,
     matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
     _matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
 }

@@ -8,12 +8,11 @@ wanted of them. tests/catalogue/better/test_overwriting.py repeats it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from app.catalogue.better.tracked import is_differentiated
 
@@ -82,19 +81,3 @@ def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumula
     indices = tuple(None if i is None else row_major(i) for i in indices)
     written: Tensor = torch.index_put(input, indices, row_major(values), accumulate)
     return written
-
-
-def _unpooled(own: Callable[..., Tensor], rank: int) -> Callable[..., Tensor]:
-    def unpool(input: Tensor, indices: Tensor, *arguments: Any, **keywords: Any) -> Tensor:  # noqa: A002
-        if not is_differentiated(input) or not indices.numel():
-            return own(input, indices, *arguments, **keywords)
-        value = own(input.detach(), indices, *arguments, **keywords)
-        written = scatter(torch.zeros_like(value).flatten(-rank), -1, indices.flatten(-rank), input.flatten(-rank))
-        return written.view(value.shape)
-
-    return unpool
-
-
-max_unpool1d = _unpooled(functional.max_unpool1d, 1)
-max_unpool2d = _unpooled(functional.max_unpool2d, 2)
-max_unpool3d = _unpooled(functional.max_unpool3d, 3)

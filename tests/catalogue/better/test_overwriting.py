@@ -28,9 +28,6 @@ WRITTEN: dict[str, list[int | None]] = {
     "y = zeros(3)\ny[1:] = x[1:]\ny": [None, 1, 2],
     "y = zeros(3)\ny.scatter_(0, tensor([0, 0, 1]), x)\ny": [1, 2, None],
     "y = zeros(3)\ny.index_put_((tensor([0, 0, 1]),), x)\ny": [1, 2, None],
-    "F.max_unpool1d(x[None], tensor([[1, 0, 1]]), 1)[0]": [1, 2, None],
-    "F.max_unpool2d(x.view(1, 1, 3), tensor([[[2, 0, 2]]]), 1).flatten()": [1, None, 2],
-    "F.max_unpool3d(x.view(1, 1, 1, 3), tensor([[[[2, 2, 2]]]]), (1, 1, 1)).flatten()": [None, None, 2],
 }
 
 
