@@ -138,7 +138,7 @@ def a_rule(root: Path) -> str:
     facts = root / "app/catalogue/facts.json"
     content = re.sub(r'^"exp2": .*?(,?)$', lambda line: fact + line[1], facts.read_text(), flags=re.MULTILINE)
     facts.write_text(content)
-    insert(facts, '"probability_alone", "reciprocal_of_input"', '"power_of_two", ')
+    insert(facts, '"previous_axis", "probability_alone"', '"power_of_two", ')
     return RULE
 
 
