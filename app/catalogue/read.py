@@ -23,9 +23,8 @@ _PREFIXES: Final = (
     ("functional.", "nn.functional."),
     ("aten.", ""),
 )
-_NEAREST: Final = (
-    4  # names that a refusal offers: nine in ten have 27 characters at most, so that they fit on a line and a half
-)
+# Names that a refusal offers: nine in ten have 27 characters at most, so that they fit on a line and a half.
+_NEAREST: Final = 4
 SEARCH_LIMIT: Final = 128  # of a search, in characters: more than twice the longest name of an operation
 
 

@@ -13,9 +13,8 @@ from app.settings import Settings
 # Of each process on a GPU before it computes anything: CUDA's context, kernels that it has loaded, the libraries' handles. Of
 # PyTorch processes others report 300 to 550 MB; not measured here.
 _CONTEXT_BYTES: Final = 600 * MEBIBYTE
-_SHARE_OF_GPU: Final = (
-    0.95  # the rest is for what PyTorch's allocator does not count: CUDA graphs, kernels' stacks; not measured
-)
+# The rest is for what PyTorch's allocator does not count: CUDA graphs, kernels' stacks; not measured.
+_SHARE_OF_GPU: Final = 0.95
 _LEAST_GPU_BYTES: Final = 256 * MEBIBYTE  # half of what a useful worker has on the CPU (memory_budget.py); not measured
 
 

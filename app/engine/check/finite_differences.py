@@ -34,9 +34,8 @@ _CLEARLY: Final = 100.0  # the sides of abs and relu differ by 1e6 times their d
 _LARGER: Final = 64.0  # times the eps of the arithmetic: no longer a matter of single bits, and still small
 # Forwards, of which the quickest counts: the first reads code and memory, and others may wait for the machine.
 _TIMED: Final = 3
-_TOO_FAST: Final = (
-    8.0  # two steps further, which are 30 times as small at least: the quotients of a bounded function grow by as much
-)
+# Two steps further, which are 30 times as small at least: the quotients of a bounded function grow by as much.
+_TOO_FAST: Final = 8.0
 _LAST_BITS: Final = 1e-4  # more than this of the row's size that the last bits of an element move is no rounding
 
 _OF_PYTHON: Final = (torch.float64, torch.complex128)  # of the precision of Python's own numbers

@@ -16,9 +16,8 @@ from app.front.observability.log_lines import LINE, Form, event_fields, stamp
 
 # Of a reader that has stopped reading, so that we neither block nor grow.
 _BACKLOG_LIMIT: Final = 1000
-_STOP_LIMIT_S: Final = (
-    1.0  # at the end: a backlog of 1,000 lines of some 300 bytes is 0.3 MB, which a reader that still reads takes in ms
-)
+# At the end: a backlog of 1,000 lines of some 300 bytes is 0.3 MB, which a reader that still reads takes in ms.
+_STOP_LIMIT_S: Final = 1.0
 
 
 class Writer:

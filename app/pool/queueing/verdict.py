@@ -11,9 +11,8 @@ from typing import Final
 
 # How a process ended that signal 9 killed, as Python says it: the kernel out of memory, or an operator.
 SIGKILL: Final = -9
-_INNOCENT_S: Final = (
-    0.1  # fewer than 80 MiB can be touched within it (1.3 ms a MiB, slabs/front_bodies.py): the kill was for another
-)
+# Fewer than 80 MiB can be touched within it (1.3 ms a MiB, slabs/front_bodies.py): the kill was meant for another.
+_INNOCENT_S: Final = 0.1
 # So many deaths with other queries, or with none, in so many seconds: somebody kills at random.
 _OTHERS: Final = 3
 _OTHERS_S: Final = 5.0

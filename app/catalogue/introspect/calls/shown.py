@@ -21,9 +21,8 @@ from app.catalogue.introspect.calls.samples import REFUSALS, Sample, Tensors, tr
 _SIZES: Final = (3, 2, 4, 0)  # dimensions are cut to this; 0 leaves them
 # Values of floating tensors, where any will do; positive ones where the first are out of the domain.
 _VALUES: Final = ((-1.5, 0.7, 2.2, -0.4, 1.1, 0.3, -0.8), (0.7, 0.4, 0.2, 0.9, 0.5), (1.5, 2.2, 1.1, 3.4))
-_CANDIDATES: Final = (
-    60  # samples that are tried as an example, the smallest first, of the 16 of each OpInfo in several dtypes (samples.py)
-)
+# Samples that are tried as an example, the smallest first, of the 16 of each OpInfo in several dtypes (samples.py).
+_CANDIDATES: Final = 60
 _IDEAL: Final = 6  # elements
 _MATRICES: Final = ("linalg.", "cholesky", "geqrf", "logdet", "lu", "matrix_exp", "ormqr", "qr", "svd", "triangular_solve")
 _BARE: Final = (torch.float64, torch.int64, torch.bool)

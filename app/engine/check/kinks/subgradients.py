@@ -34,9 +34,8 @@ from app.engine.stepwise.one_sided import scale_of
 from app.engine.stepwise.point import REFUSALS
 
 _FRESH: Final = 500  # the number of the first of further patterns, on whose sides a direction is tried
-_TIES: Final = (
-    8  # groups of tied elements, the largest first, that are moved together; 4 and 16 give the same verdicts (9 ties measured)
-)
+# Groups of tied elements, the largest first, that are moved together; 4 and 16 give the same verdicts (9 ties measured).
+_TIES: Final = 8
 _OFF: Final = 1e-3  # of a product's terms: a hundred times what a point of a hull is found to
 _CONTINUOUS: Final = 8  # patterns, each with its opposite, in which a jump is looked for
 _SETTLED: Final = 0.05  # of its range, by which the range of a kink may still change from one step to the next

@@ -14,9 +14,8 @@ from app.engine.stepwise.read_triangles import taken_for_symmetric
 from app.engine.stepwise.trace import StepRecord, is_drawn_implicitly
 
 IMPLICIT: Final = "drawn_implicitly"
-_LOOKS: Final = (
-    8  # elements, to see whether the derivative of the value is another here: with ctc_loss behind a log_softmax it is not
-)
+# Elements, to see whether the derivative of the value is another here: with ctc_loss behind a log_softmax it is not.
+_LOOKS: Final = 8
 
 
 def by_convention(evidence: Evidence, name: str) -> StepRecord | None:
