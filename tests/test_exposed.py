@@ -16,7 +16,7 @@ from app import ready
 from app.settings import Settings, unknown_variables
 from tests.pool.queries import SMALL
 from tests.processes import forkserver
-from tests.server import Server, clean_environment, free_port, serving
+from tests.server import Server, clean_environment, free_port, serving_as_people_do
 
 PLAIN: Final = "a-key-as-it-is"
 HASHED: Final = "a-key-of-which-the-server-knows-the-hash"
@@ -38,7 +38,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
         "PULLBACK_API_KEYS": hashed(IN_THE_VARIABLE),
         "PULLBACK_METRICS_PORT": str(port),
     }
-    with serving(folder / "log.txt", **settings) as running:
+    with serving_as_people_do(folder / "log.txt", **settings) as running:
         yield running, port
 
 

@@ -19,7 +19,7 @@ import pytest
 from tests.front.raw import Line, head, line
 from tests.pool.queries import SMALL, metric
 from tests.processes import forget_peak, resident_bytes
-from tests.server import CLIENT_LIMIT_S, Server, serving
+from tests.server import CLIENT_LIMIT_S, Server, serving_as_people_do
 from tests.waiting import HANG_S, wait_for
 
 MB = 1_000_000
@@ -38,7 +38,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "PULLBACK_BODY_LIMIT_BYTES": str(BODY_LIMIT),
         "PULLBACK_RESULT_LIMIT_BYTES": str(BODY_LIMIT),
     }
-    with serving(tmp_path_factory.mktemp("narrow") / "log.txt", **settings) as running:
+    with serving_as_people_do(tmp_path_factory.mktemp("narrow") / "log.txt", **settings) as running:
         yield running
 
 

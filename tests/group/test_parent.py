@@ -25,7 +25,7 @@ from tests.front.raw import head, line
 from tests.pool.long_queries import asked, at_work, endless
 from tests.pool.queries import SMALL, metric, wait_until_draining
 from tests.processes import children, kill_who_computes, wait_until_gone, workers
-from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, clean_environment, free_port, serving
+from tests.server import CLIENT_LIMIT_S, END_LIMIT_S, Server, clean_environment, free_port, serving_as_people_do
 from tests.waiting import wait_for
 
 TWO: Final = {"PULLBACK_FRONTS": "2", "PULLBACK_WORKERS": "2"}
@@ -53,7 +53,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, monitoring_port: int) -> Itera
     """Two fronts with a worker each; each test leaves them able to answer, but the one that ends them."""
     limits = {"PULLBACK_DRAIN_TIMEOUT_S": "280", "PULLBACK_BODY_TIMEOUT_S": "280"}
     settings = {**TWO, **limits, "PULLBACK_METRICS_PORT": str(monitoring_port)}
-    with serving(tmp_path_factory.mktemp("two") / "log.txt", **settings) as running:
+    with serving_as_people_do(tmp_path_factory.mktemp("two") / "log.txt", **settings) as running:
         yield running
 
 

@@ -14,7 +14,7 @@ from tests.front.raw import head, line
 from tests.pool.long_queries import asked, at_work, endless
 from tests.pool.queries import SMALL, metric, wait_until_draining
 from tests.processes import family, wait_until_gone
-from tests.server import END_LIMIT_S, Server, serving
+from tests.server import END_LIMIT_S, Server, serving, serving_as_people_do
 from tests.waiting import wait_for
 
 # Longer than what is computed below takes on any machine, so that an end comes from what was done and not from patience that ran out.
@@ -64,7 +64,7 @@ def test_sigterm_drains(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path / "log.txt", **PATIENT) as server, asked(server, [endless()]) as (running,):
+    with serving_as_people_do(tmp_path / "log.txt", **PATIENT) as server, asked(server, [endless()]) as (running,):
         processes = family(server.process.pid)
         wait_until_busy(server)
         server.process.send_signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 
 def test_sigkill_of_the_front_leaves_nothing(tmp_path: Path) -> None:
-    with serving(tmp_path / "log.txt", PULLBACK_WORKERS="2") as server, asked(server, [endless()]) as (running,):
+    with serving_as_people_do(tmp_path / "log.txt", PULLBACK_WORKERS="2") as server, asked(server, [endless()]) as (running,):
         processes = family(server.process.pid)
         wait_until_busy(server)
         server.process.kill()

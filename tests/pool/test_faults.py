@@ -17,7 +17,7 @@ from tests.pool.long_queries import asked, at_work, endless
 from tests.pool.queries import SMALL, metric
 from tests.pool.test_pool import assert_answers, wait_until_idle
 from tests.processes import children, family, forkserver, is_alive, wait_until_gone, workers
-from tests.server import Server, serving
+from tests.server import Server, serving_as_people_do
 from tests.waiting import wait_for
 
 
@@ -136,7 +136,7 @@ def test_a_forkserver_without_descriptors_forks_again_when_it_has_some(pair: Ser
 
 
 def test_the_front_takes_its_workers_with_it_even_when_they_have_lost_their_forkserver(tmp_path: Path) -> None:
-    with serving(tmp_path / "log.txt", PULLBACK_WORKERS="2") as server, asked(server, [endless()]) as (running,):
+    with serving_as_people_do(tmp_path / "log.txt", PULLBACK_WORKERS="2") as server, asked(server, [endless()]) as (running,):
         processes = family(server.process.pid)
         wait_for(lambda: metric(server.http, 'pullback_workers{state="busy"}') == 1)
         os.kill(forkserver(server.process.pid), signal.SIGKILL)

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 
 from app.pool import linux
 from app.pool.environment import COMMANDS, environment
@@ -21,6 +22,12 @@ class Lifeline:
     def cut(self) -> None:
         os.close(self._writing)
         os.close(self.reading)
+
+
+def start(command: Sequence[str], descriptors: Sequence[int], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A child of this process that has these descriptors and variables, and no other of its own."""
+    # Our own module, no client's word in it.
+    return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=variables)  # noqa: S603
 
 
 class ForkserverProcess:
@@ -50,12 +57,8 @@ class ForkserverProcess:
         with forkserver_end:
             try:
                 linux.enlarge(connection)
-                process = subprocess.Popen(  # noqa: S603 - our own module, no client's word in it
-                    [*COMMANDS[settings.engine], str(os.getpid()), *map(str, descriptors)],
-                    pass_fds=descriptors,
-                    stdin=subprocess.DEVNULL,
-                    env=environment(settings),
-                )
+                command = [*COMMANDS[settings.engine], str(os.getpid()), *map(str, descriptors)]
+                process = start(command, descriptors, environment(settings))
             except OSError:
                 connection.close()
                 raise
