@@ -60,9 +60,9 @@ LENT_BY_UVICORN: Final = frozenset(
 # Room or module of the engine → what it may import besides itself; `ENGINE_BOTTOM` may be imported by all of them.
 ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
-    "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes"}),
+    "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes", "zeros"}),
     "cuda": frozenset({"joint", "planning", "recipes"}),
-    "recipes": frozenset({"autodiff", "joint", "planning"}),
+    "recipes": frozenset({"autodiff", "joint", "planning", "zeros"}),
     "joint": frozenset({"autodiff", "planning", "stepwise"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
@@ -71,6 +71,7 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     ),
     "adjoint": frozenset({"autodiff", "computation", "precision", "stepwise"}),
     "nonfinite": frozenset({"computation", "stepwise"}),
+    "zeros": frozenset({"batching", "computation", "planning", "precision", "stepwise"}),
     "per_sample": frozenset({"computation", "autodiff"}),
     "computation": frozenset({"autodiff", "planning", "stepwise"}),
     "check": frozenset({"explain", "precision", "stepwise"}),

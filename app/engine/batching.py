@@ -46,7 +46,7 @@ def results(computation: Computation) -> Tree:
     samples = computation.prepared.samples or 1
     axes = {name: computation.query.is_batched(name) for name in computation.leaves}
     # One sample by the ordinary road: it finds everything that is wrong with the query, and says the notes.
-    first = _sample(computation, axes, 0, computation.notes)
+    first = sample_of(computation, axes, 0, computation.notes)
     alone = single_results(first)
     if samples == 1:
         return dict(_stacked([alone]))
@@ -61,7 +61,7 @@ def results(computation: Computation) -> Tree:
             together: Tree = _like(alone, _vmapped(computation, axes, vectors, dims))
             certify_sample(together, 0, alone)
             for index in _looked_at(samples, [leaf for name, leaf in computation.leaves.items() if axes[name]]):
-                certify_sample(together, index, single_results(_sample(computation, axes, index, Notes())))
+                certify_sample(together, index, single_results(sample_of(computation, axes, index, Notes())))
             confirm(_checks(computation), computation, axes, vectors, dims, together)
             return together
         why = (
@@ -86,7 +86,7 @@ def _checks(computation: Computation) -> dict[str, Check]:
 def _alone(computation: Computation, axes: Mapping[str, bool], index: int, forms: Mapping[str, str]) -> Tree:
     """What sample `index` gives; of its notes those that another sample need not have."""
     notes = Notes()
-    tree = single_results(_sample(computation, axes, index, notes, forms))
+    tree = single_results(sample_of(computation, axes, index, notes, forms))
     for note in notes.all():
         if note.code == CONTRADICTION:
             computation.notes.say(note.code, f"Sample {index}: {note.message}", note.at)
@@ -107,7 +107,7 @@ def _thinned(computation: Computation, axes: Mapping[str, bool], first: Computat
     tree = {kind: thinned(kind, value, first.layouts) if kind in MATRICES else value for kind, value in together.items()}
     certify_sample(values_of(tree, samples), 0, values_of(alone, None))
     for index in _not_finite(samples, [leaf for name, leaf in computation.leaves.items() if axes[name]]) - {0}:
-        sample = single_results(_sample(computation, axes, index, Notes(), first.layouts.forms))
+        sample = single_results(sample_of(computation, axes, index, Notes(), first.layouts.forms))
         certify_sample(values_of(tree, samples), index, values_of(sample, None))
     confirm(_checks(computation), computation, axes, vectors, dims, together)
     computation.layouts = first.layouts
@@ -170,7 +170,7 @@ def _kinds(numbers: Tensor) -> Tensor:
     return numbers.isnan() + 2 * numbers.isposinf().byte() + 4 * numbers.isneginf().byte()
 
 
-def _sample(
+def sample_of(
     computation: Computation, axes: Mapping[str, bool], index: int, notes: Notes, forms: Mapping[str, str] | None = None
 ) -> Computation:
     """Sample `index` as a query of its own: its slice of the leaves, cotangents and tangents."""

@@ -35,6 +35,7 @@ from app.engine.planning.whole_numbers import (
 from app.engine.planning.whole_part import whole_part
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
+from app.engine.zeros.lost_zeros import note_lost_zeros
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.function import Function
@@ -183,6 +184,7 @@ class Engine:
             note_undefined(computation, of_one=needs == {"scalar"})
         numbers = {kind: tree[kind] for kind in query.want if not KINDS[kind].of_one_point}
         note_rounding_alone(computation, numbers, lambda wide: _results(wide)[1])
+        note_lost_zeros(computation, tree)
         report = _reported(prepared.plan, computation.layouts, prepared.samples or 1, self._device)
         return Answer(_sent(tree), notes.all(), report)
 

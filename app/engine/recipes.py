@@ -43,6 +43,7 @@ from app.engine.joint.witnesses import Watch, watch
 from app.engine.planning.build import function_bytes, leaves_of
 from app.engine.planning.plan import Plan
 from app.engine.planning.prepare import Prepared
+from app.engine.zeros.telling_zeros import watched_zeros
 from app.query import Query
 
 _KINDS: Final = frozenset(
@@ -91,9 +92,8 @@ class Recipe:
         positions = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         sent = [name for name in function.outputs if name in query.cotangent]
         first = len(buffers) - len(query.cotangent) - len(query.tangent)
-        vjp = Product(
-            tuple(map(function.outputs.index, sent)), tuple(first + list(query.cotangent).index(name) for name in sent)
-        )
+        ends = tuple(first + list(query.cotangent).index(name) for name in sent)
+        vjp = Product(tuple(map(function.outputs.index, sent)), ends)
         of = () if prepared.of is None else (function.outputs.index(prepared.of),)
         gradient = Product(of, ())
         self._call, self._witnesses = watch
@@ -110,6 +110,7 @@ class Recipe:
         }  # fmt: skip
         starts += tuple(start for product in products.values() if isinstance(product, Second) for start in product.starts)
         self._products = [products[kind] for kind in query.want]
+        self._zeros = watched_zeros(query.want, prepared)
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self._count = 0  # results, without what confirms them
         self._constants = [tensor for start in starts if start is not None for tensor in start.tensors]
@@ -126,27 +127,36 @@ class Recipe:
         self.came = None if pinned or "jvp" in query.want else Came.of(sent_bytes, self.bytes, is_brief=self.is_brief)
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
-        """The results in the order of the answer; None where they came another way than in the first run.
+        """The results in the order of the answer; None where they came another way than in the first run, or hold zeros that may tell.
 
         Raises whatever PyTorch raises, and UncertifiedError.
         """
         if self.joint.single is not None:
-            values = self.joint.single([buffer.undifferentiated(numbers) for buffer in self._buffers])
-            return [_array(value) for value in self._confirmed(values)]
-        results = self._values([buffer.filled(numbers) for buffer in self._buffers])
-        return None if results is None else [_array(value) for value in self._confirmed(results)]
+            results: Sequence[Tensor] | None = self.joint.single([buffer.undifferentiated(numbers) for buffer in self._buffers])
+        else:
+            results = self._values([buffer.filled(numbers) for buffer in self._buffers])
+        return None if results is None else self._without_telling_zeros([_array(v) for v in self._confirmed(results)], numbers)
 
     def run_together(self, queries: Sequence[Sequence[Numbers]]) -> Sequence[list[NDArray[Any]] | None]:
-        """What `run` gives for each of several queries, as many as `stacks.best` has said; None where it is not confirmed.
+        """What `run` gives for each of several queries, as many as `stacks.best` has said; None also where it is not confirmed.
 
         Raises whatever PyTorch raises.
         """
         values = self.stacks.run(queries)
         arrays = [_array(value) for value in values[: self._count]]
         return [
-            [array[row, ...] for array in arrays] if self._is_confirmed([value[row] for value in values]) else None
-            for row in range(len(queries))
+            self._without_telling_zeros([array[row, ...] for array in arrays], numbers)
+            if self._is_confirmed([value[row] for value in values])
+            else None
+            for row, numbers in enumerate(queries)
         ]
+
+    def _without_telling_zeros(self, results: list[NDArray[Any]], numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
+        """Results, unless a zero among them may be none: then the whole road looks."""
+        if self._zeros is None:
+            return results
+        leaves = lambda: [_array(self._buffers[leaf].undifferentiated(numbers)) for leaf in self._leaves]  # noqa: E731
+        return None if self._zeros.tell(results, leaves) else results
 
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:
         """Prove a joint graph on queries that came, in steps of about a millisecond."""

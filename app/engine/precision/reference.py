@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from app.engine.precision.digits import ROUNDED_ZERO, full_digits, largest, right_digits
 from app.engine.precision.exact_arithmetic.known_constants import with_known_constants
 from app.engine.precision.exact_arithmetic.numbers import DIGITS, MP
-from app.engine.precision.exact_arithmetic.tensor import Ledger, TooLongError, exact
+from app.engine.precision.exact_arithmetic.tensor import ExactTensor, Ledger, TooLongError, exact
 from app.engine.precision.random_rounding import RUNS, RandomRounding
 from app.engine.precision.runs import Run, run_steps
 from app.engine.stepwise.point import Ref
@@ -166,10 +166,32 @@ def _number(rough: Any, fine: Any) -> Any:
 
 
 def _with_digits(wide: StepTrace, seeds: Mapping[Ref, Tensor], digits: int) -> tuple[Run, float] | None:
-    ledger = Ledger(_BUDGET * DIGITS // digits)
+    return exactly(wide, seeds, digits, _BUDGET * DIGITS // digits)
+
+
+def exactly(
+    wide: StepTrace, seeds: Mapping[Ref, Tensor], digits: int, budget: int, move: Callable[[Any], Any] | None = None
+) -> tuple[Run, float] | None:
+    """A run in so many digits, and what is zero in it as of `Reference`; None where it is too long or some call has no exact meaning.
+
+    Arguments:
+        budget: of numbers.
+        move: another number in the place of each that was sent, or is written with a fraction.
+    """
+    ledger = Ledger(budget)
+
+    def wrapped(tensor: Tensor) -> Tensor:
+        whole = exact(tensor, ledger)
+        if move is not None:
+            whole.numbers = np.asarray(np.frompyfunc(move, 1, 1)(whole.numbers), dtype=object)
+        return whole
+
     try:
         with MP.workdps(digits), np.errstate(all="ignore"):
-            run = run_steps(with_known_constants(wide, ledger), seeds, lambda tensor: exact(tensor, ledger))
+            trace = with_known_constants(wide, ledger)
+            if move is not None:
+                ledger.constant = _moved_constants(ledger, move)
+            run = run_steps(trace, seeds, wrapped)
     except (
         TooLongError,
         NotImplementedError,
@@ -183,6 +205,18 @@ def _with_digits(wide: StepTrace, seeds: Mapping[Ref, Tensor], digits: int) -> t
         # Some call cannot be made on tensors that carry more than PyTorch knows of: another reference serves.
         return None
     return None if ledger.unproved else (run, ROUNDED_ZERO if ledger.decomposed else 0.0)
+
+
+def _moved_constants(ledger: Ledger, move: Callable[[Any], Any]) -> Callable[[float], Any]:
+    known = ledger.constant
+
+    def constant(value: float) -> Any:
+        number = value if known is None else known(value)
+        if not isinstance(number, float) or number.is_integer():
+            return number
+        return ExactTensor(torch.tensor(number, dtype=torch.float64), np.array(move(MP.mpf(number)), dtype=object), ledger)
+
+    return constant
 
 
 def _all_finite(trace: StepTrace, run: Run) -> bool:

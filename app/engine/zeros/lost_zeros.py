@@ -1,0 +1,196 @@
+"""Says of zeros in outputs and first derivatives where they are none: the true number is one that the dtype holds.
+
+What underflows or overflows on the way, or is rounded to its limit (1 − tanh² at 25), leaves a zero that looks like a result. Where
+one may be that, the same steps are computed from the same numbers in 360 digits. A number that hangs on the last bits of what was sent
+is none of these: it is computed from numbers a bit beside them too.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from app.engine.batching import sample_of
+from app.engine.computation import Computation
+from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, as_numbers
+from app.engine.precision.reference import exactly
+from app.engine.precision.runs import Run
+from app.engine.stepwise.point import REFUSALS, Point, Ref, to_double
+from app.engine.stepwise.trace import trace_steps
+from app.engine.tensors import is_differentiable
+from app.engine.zeros.telling_zeros import KINDS, by_rows, has_telling_zeros, telling
+
+# 1 − (1 − 1e-308) has a digit of its own in so many, and what rounding leaves of a true zero is below every float64.
+_DIGITS: Final = 360
+# Numbers of so many digits, 10 µs each (measured of densities): two runs take 100 ms.
+_BUDGET: Final = 5_000
+# Numbers are moved by as many roundings: with fewer, those of 1e16, 1 and −1e16 may fall so that their sum stays.
+_BESIDE: Final = 4
+# Samples of a batch whose zeros are looked at: 10 µs each.
+_SAMPLES: Final = 64
+# A number that changes by more where its inputs change by a rounding is not known in their dtype.
+_SHARE: Final = 0.5
+
+Floats = npt.NDArray[Any]
+
+
+def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
+    """A note for each tensor of the answer with zeros that are none, and for such an output of which derivatives alone are wanted."""
+    tells = telling(computation.prepared)
+    if tells is None:
+        return
+    samples = computation.prepared.samples
+    results = {path: own for kind in KINDS if kind in tree for path, own in _tensors(tree[kind], kind)}
+    leaves = {name: leaf.detach().numpy(force=True) for name, leaf in computation.leaves.items()}
+    for sample in (None,) if samples is None else _with_zeros(results.values(), samples):
+        axes = {name: computation.query.is_batched(name) for name in leaves}
+        here = leaves if sample is None else {name: leaf[sample] if axes[name] else leaf for name, leaf in leaves.items()}
+        own = results if sample is None else {path: own[sample] for path, own in results.items()}
+        suspects = [
+            path for path, values in own.items() if has_telling_zeros(_looked_at(computation, path, values), tells, here.values)
+        ]
+        if suspects:
+            one = computation if sample is None else sample_of(computation, axes, sample, computation.notes)
+            _note(one, {path: own[path] for path in suspects})
+            return
+
+
+def _with_zeros(results: Iterable[Floats], samples: int) -> list[int]:
+    """The first samples that have a zero somewhere."""
+    zeros = [(values == 0).reshape(samples, -1).any(1) for values in results]
+    return np.flatnonzero(np.any(zeros, 0))[:_SAMPLES].tolist() if zeros else []
+
+
+def _looked_at(computation: Computation, path: str, values: Floats) -> Floats:
+    """What of a result is zero where its zeros tell: of a Jacobian whole rows."""
+    kind, name = path.split(".")[:2]
+    return by_rows(values, len(_shape_of(computation, name))) if kind == "jacobian" else values
+
+
+def _shape_of(computation: Computation, output: str) -> tuple[int, ...]:
+    return next(result.shape for result in computation.prepared.plan.outputs if result.name == output)
+
+
+def _note(computation: Computation, suspects: Mapping[str, Floats]) -> None:
+    try:
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the answer's own road has warned
+            look = _Look(computation)
+            outputs = {
+                f"outputs.{name}": value.detach().numpy(force=True) for name, value in computation.evaluation.outputs.items()
+            }
+            for path, own in {**suspects, **outputs}.items():
+                right = look.right(path, own)
+                lost = None if right is None else look.lost(own, right)
+                if lost is not None:
+                    _say(computation, path, own, *lost)
+    except REFUSALS:  # a step that PyTorch refuses in float64, or alone: then nothing is known
+        return
+
+
+def _say(computation: Computation, path: str, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
+    where = f" at {list(index)}" if index else ""
+    is_output = path.startswith("outputs.") and computation.query.want != ("outputs",)
+    derived = " Derivatives through it may be wrong too." if is_output else ""
+    more = f", and {count - 1} more such" if count > 1 else ""
+    computation.notes.say(
+        "rounded",
+        f"`{path}` is 0{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it underflows, "
+        f'overflows or is rounded to its limit on the way.{derived} "precision" in "want" says which step.',
+        path,
+    )
+
+
+def _tensors(tree: Any, path: str) -> Iterator[tuple[str, Floats]]:
+    if isinstance(tree, Tensor):
+        yield path, tree.detach().numpy(force=True)
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from _tensors(value, f"{path}.{name}")
+
+
+class _Look:
+    """The exact numbers of one query at one point."""
+
+    def __init__(self, computation: Computation) -> None:
+        self._computation = computation
+        function = computation.prepared.function
+        self._trace = trace_steps(Point(function, computation.leaves, computation.query.seed))
+        self._eps = max(torch.finfo(dtype).eps for dtype in computation.dtypes if is_differentiable(dtype))
+        self._runs: dict[str, tuple[Run, Run] | None] = {}
+
+    def right(self, path: str, own: Floats) -> tuple[Numbers, Numbers] | None:
+        """The exact numbers of a result, and those of numbers a bit beside the inputs; None where they cannot be had."""
+        kind, name, *inputs = path.split(".")
+        if kind == "outputs":
+            return self._pair("outputs", {}, lambda run: run.values[self._output(name)])
+        if kind in ("gradient", "vjp"):
+            seeds = self._seeds(kind)
+            return None if seeds is None else self._pair(kind, seeds, lambda run: run.cotangents[self._trace.leaves[name]])
+        output = self._computation.evaluation.outputs[name]
+        index = tuple(np.argwhere(~by_rows(own, output.dim()))[0])
+        row = torch.zeros_like(output, dtype=torch.float64)
+        row[index] = 1.0
+        whole = [np.full(own.shape, MP.nan, dtype=object) for _ in range(2)]
+        for numbers, one in zip(
+            whole, self._pair(f"{path}{index}", {self._output(name): row}, partial(self._row, inputs)) or (), strict=False
+        ):
+            numbers[index] = one
+        return whole[0], whole[1]
+
+    def _row(self, inputs: Sequence[str], run: Run) -> Any:
+        """Of a run from one element of an output its derivative by an input, or along the tangents."""
+        if inputs:
+            return run.cotangents[self._trace.leaves[inputs[0]]]
+        tangents, _ = self._computation.tangents
+        pairs = [(run.cotangents.get(self._trace.leaves[name]), tangent) for name, tangent in tangents.items()]
+        return sum((cotangent * as_numbers(to_double(t))).sum() for cotangent, t in pairs if cotangent is not None)
+
+    def _output(self, name: str) -> Ref:
+        return self._trace.outputs[self._computation.prepared.function.outputs.index(name)]
+
+    def _seeds(self, kind: str) -> dict[Ref, Tensor] | None:
+        computation = self._computation
+        vectors, count = computation.cotangents if kind == "vjp" or computation.query.weighted else ({}, None)
+        if count is not None:
+            return None
+        if kind == "gradient":
+            of = computation.prepared.of or ""
+            vectors = {of: vectors.get(of, torch.ones_like(computation.evaluation.outputs[of]))}
+        return {self._output(name): to_double(vector.detach()) for name, vector in vectors.items()}
+
+    def _pair(self, key: str, seeds: Mapping[Ref, Tensor], numbers: Callable[[Run], Numbers]) -> tuple[Numbers, Numbers] | None:
+        if key not in self._runs:
+            self._runs[key] = self._two_runs(seeds)
+        runs = self._runs[key]
+        return None if runs is None else (numbers(runs[0]), numbers(runs[1]))
+
+    def _two_runs(self, seeds: Mapping[Ref, Tensor]) -> tuple[Run, Run] | None:
+        draw = random.Random(0)  # noqa: S311
+
+        def beside(number: Any) -> Any:
+            return number * (1 + _BESIDE * self._eps * draw.uniform(-1, 1))
+
+        first = exactly(self._trace, seeds, _DIGITS, _BUDGET)
+        second = None if first is None else exactly(self._trace, seeds, _DIGITS, _BUDGET, beside)
+        return None if first is None or second is None else (first[0], second[0])
+
+    def lost(self, own: Floats, right: tuple[Numbers, Numbers]) -> tuple[tuple[int, ...], Any, int] | None:
+        """Of the zeros that are none the index of the first, what it is, and how many there are."""
+        limits = np.finfo(own.dtype)
+        least = 2 * float(limits.smallest_subnormal)
+        lost = [
+            index
+            for index in map(tuple, np.argwhere(own == 0).tolist())
+            if MP.isfinite(right[0][index]) and abs(right[0][index]) >= least
+            and abs(right[1][index] - right[0][index]) <= _SHARE * abs(right[0][index])
+        ]  # fmt: skip
+        return (lost[0], right[0][lost[0]], len(lost)) if lost else None

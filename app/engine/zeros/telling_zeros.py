@@ -1,0 +1,116 @@
+"""Zeros of a result that tell something: of these steps one gives 0 only where the true number is 0, or where digits were lost on the way.
+
+A product of which a part underflows, a slope 1 − y² whose y was rounded to 1, a norm of numbers too small to be squared: each gives 0,
+which looks like a result. Where a step masks or cuts, zeros are ordinary, and nothing is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from app.catalogue.facts import operations_with
+from app.engine.planning.prepare import Prepared
+from app.engine.stepwise.point import names_called
+from app.engine.tensors import is_differentiable
+from app.program.function import GraphFact
+
+# `any`: a single zero tells; `all`: only a tensor of zeros does, as a step has zeros of its own.
+Telling: TypeAlias = Literal["any", "all"]
+KINDS: Final = ("outputs", "gradient", "vjp", "jvp", "jacobian")
+# Exact numbers of more elements would take longer than they are waited for: 5 µs each in every step, twice.
+_LARGEST: Final = 256
+_FLOPS: Final = 1e4  # so many make 10,000 such numbers at the most
+_DTYPES: Final = frozenset({torch.float64, torch.float32})
+# What a program calls and the catalogue does not have: densities are sums of what it has, and constants that it writes hold their own zeros.
+_DENSITIES: Final = frozenset({"cdf", "log_prob", "entropy"})
+_CONSTANTS: Final = frozenset({"tensor", "ones", "zeros", "full", "eye", "arange", "linspace"})
+
+
+@GraphFact
+def _telling(graph: fx.Graph) -> Telling | None:
+    names = names_called(graph)
+    plain = operations_with("zeros", "none") | _DENSITIES
+    if names <= plain:
+        return "any"
+    return "all" if names <= plain | operations_with("zeros", "own") | _CONSTANTS else None
+
+
+def telling(prepared: Prepared) -> Telling | None:
+    """What of a Function's zeros tells; None where nothing does, or exact numbers would take too long."""
+    function, plan = prepared.function, prepared.plan
+    results = (*plan.outputs, *plan.wrt)
+    is_small = plan.flops <= _FLOPS * (prepared.samples or 1) and max([r.elements for r in results], default=0) <= _LARGEST
+    dtypes = {dtype for dtype in prepared.dtypes.values() if is_differentiable(dtype)} | {result.dtype for result in results}
+    # What is drawn is another number in another arithmetic.
+    return _telling(function.pattern) if is_small and not function.random and dtypes <= _DTYPES else None
+
+
+def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
+    """Whether one of the zeros in a result tells: a single one does not where it may come from those of an input."""
+    zeros = values == 0
+    if not zeros.any():
+        return False
+    if zeros.all():
+        return True
+    if telling == "all":
+        return False
+    for leaf in leaves():
+        if leaf.dtype.kind == "f" and np.count_nonzero(leaf) != leaf.size:
+            if leaf.ndim > zeros.ndim or leaf.shape != zeros.shape[zeros.ndim - leaf.ndim :]:
+                return False  # where its zeros lead is not seen from the shapes
+            zeros &= leaf != 0
+    return bool(zeros.any())
+
+
+def by_rows(matrix: NDArray[Any], rank: int) -> NDArray[Any]:
+    """Of a Jacobian, for each element of an output of this rank whether its row is not zero throughout."""
+    rows: NDArray[Any] = matrix.reshape((*matrix.shape[:rank], -1)).any(-1)
+    return rows
+
+
+class WatchedZeros(NamedTuple):
+    """Which results of a recipe are looked at.
+
+    Attributes:
+        results: (its number, the rank of the output whose Jacobian it is, or None).
+    """
+
+    telling: Telling
+    results: Sequence[tuple[int, int | None]]
+
+    def tell(self, results: Sequence[NDArray[Any]], leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
+        for index, rank in self.results:
+            values = results[index] if rank is None else by_rows(results[index], rank)
+            # Most have none, which is seen in less than a microsecond.
+            if np.count_nonzero(values) != values.size and has_telling_zeros(values, self.telling, leaves):
+                return True
+        return False
+
+
+def watched_zeros(want: Sequence[str], prepared: Prepared) -> WatchedZeros | None:
+    """Those of a query's results, in the order of the answer, whose zeros tell; None where there is none."""
+    tells = telling(prepared)
+    if tells is None:
+        return None
+    results, start = [], 0
+    for ranks, is_looked_at in _results_of(want, prepared):
+        results += [(start + index, rank) for index, rank in enumerate(ranks) if is_looked_at]
+        start += len(ranks)
+    return WatchedZeros(tells, results) if results else None
+
+
+def _results_of(want: Sequence[str], prepared: Prepared) -> Iterator[tuple[list[int | None], bool]]:
+    """For each kind its results as of `WatchedZeros`, and whether they are looked at."""
+    outputs, inputs = [len(output.shape) for output in prepared.plan.outputs], len(prepared.wrt)
+    counts = {"outputs": len(outputs), "jvp": len(outputs), "hessian": inputs * inputs}
+    for kind in want:
+        ranks: list[int | None] = (
+            [rank for rank in outputs for _ in prepared.wrt] if kind == "jacobian" else [None] * counts.get(kind, inputs)
+        )
+        yield ranks, kind in KINDS
