@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.func import jacfwd, jacrev, vmap
+from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 
+from app.catalogue.better import running_products
 from app.catalogue.better.running_products import cumprod, prod
 from tests.engine.asking import arrays, ask
 
@@ -83,3 +84,34 @@ def test_over_the_service() -> None:
     assert answer.notes == ()
     expected = [0.0, 1 + 2e-10, 1.4, 1 + 2e-10, 0.0, 6.0, 1.4, 6.0, 0.0]
     assert arrays(answer.results)["hessian"]["x"]["x"].ravel().tolist() == pytest.approx(expected, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((7,), 0), ((3, 5), 1), ((5, 3), 0), ((2, 7, 3), 1), ((1, 4), 1), ((6, 1), 1), ((37,), 0)]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_blocks_give_what_doubling_gives(
+    shape: tuple[int, ...], dim: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, cotangent = torch.randn(2, *shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+
+    def derivatives() -> list[Tensor]:
+        def function(at: Tensor) -> Tensor:
+            return cumprod(at, dim)
+
+        def pull(at: Tensor) -> Tensor:
+            pulled: Tensor = vjp(function, at)[1](cotangent)[0]
+            return pulled
+
+        return [pull(x), vmap(pull)(x[None])[0], jvp(function, (x,), (cotangent,))[1], jvp(pull, (x,), (cotangent,))[1]]
+
+    expected = derivatives()
+    monkeypatch.setattr(running_products, "_MANY", 0)
+    for own, right in zip(derivatives(), expected, strict=True):
+        torch.testing.assert_close(own, right)
+
+
+def test_many_numbers_go_by_blocks() -> None:
+    x = (0.9 + 0.2 * torch.rand(1 << 17, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    own, right = (torch.autograd.grad(function(x, 0).sum(), x)[0] for function in (cumprod, torch.cumprod))
+    torch.testing.assert_close(own, right)
