@@ -58,18 +58,21 @@ class Transforms:
 
     def __init__(self, trace: Trace, dtype: torch.dtype, weights: Weights, invoke: Invoke) -> None:
         self._trace, self._dtype, self._weights, self._invoke = trace, dtype, weights, invoke
-        self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
+        self._duals: dict[fx.Node, fx.Node] = {}  # by `make_dual`: tensor → its tangent
+
+    @functools.cached_property
+    def table(self) -> dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]]:
+        """By name; made where a program first calls something by its name."""
+        kinds = {kind: functools.partial(self._transformation, kind) for kind in _OPTIONS}
+        return {
             "func.vjp": self._vjp, "func.jvp": self._jvp, "func.functional_call": self._functional_call,
             "autograd.functional.jacobian": self._jacobian, "autograd.functional.hessian": self._hessian,
             "autograd.functional.vjp": self._old_vjp, "autograd.functional.jvp": self._old_jvp,
             "autograd.functional.hvp": self._hvp, "autograd.functional.vhp": self._hvp,
             "autograd.forward_ad.make_dual": self._make_dual, "autograd.forward_ad.unpack_dual": self._unpack_dual,
+            "func.stack_module_state": self._stacked_state,
+            **{f"func.{kind}": made for kind, made in kinds.items()}, "vmap": kinds["vmap"],
         }  # fmt: skip
-        self.table["func.stack_module_state"] = self._stacked_state
-        self._duals: dict[fx.Node, fx.Node] = {}  # by `make_dual`: tensor → its tangent
-        for kind in _OPTIONS:
-            self.table[f"func.{kind}"] = functools.partial(self._transformation, kind)
-        self.table["vmap"] = self.table["func.vmap"]
 
     def _transformation(self, kind: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Transformed:
         if not args:

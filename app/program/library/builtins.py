@@ -83,7 +83,11 @@ class Builtins:
         self.trying: Callable[[int], None] = lambda change: None
         self.holds: Callable[[Value], bool] = bool  # whether a condition on a value holds; set by the same
         self.ordering = Ordering(reads, invoke, self.operate, lambda value: self.holds(value))
-        self.table: dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]] = {
+
+    @functools.cached_property
+    def table(self) -> dict[str, Callable[[Emit, tuple[Value, ...], Mapping[str, Value]], Value]]:
+        """By name; made where a program first calls something by its name."""
+        return {
             "len": self._len, "range": self._range, "zip": self._zip, "enumerate": self._enumerate, "reversed": self._reversed,
             "list": self._list, "tuple": self._tuple, "sorted": self._sorted, "sum": self._sum, "abs": self._abs, "round": self._round,
             "pow": self._pow,

@@ -129,7 +129,11 @@ class Plain:
     def __init__(self, invoke: Invoke, builtins: Builtins, spend: Callable[[int], None]) -> None:
         self._invoke, self._items, self._stream, self._spend = invoke, builtins.items, builtins.stream, spend
         self._holds: Callable[[Value], bool] = lambda value: builtins.holds(value)
-        self.table: dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]] = {
+
+    @functools.cached_property
+    def table(self) -> dict[str, Callable[[Emit, tuple[Value, ...], dict[str, Value]], Value]]:
+        """By name; made where a program first calls something by its name."""
+        return {
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": self._defaultdict,
             "isinstance": self._isinstance, "setattr": self._setattr, "divmod": self._divmod, "slice": self._slice, "str": self._str,

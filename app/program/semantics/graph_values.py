@@ -168,8 +168,8 @@ def examples_of(value: Any) -> Any:
 
 
 def call_node(graph: fx.Graph, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
-    """`graph.call_function(target, args, kwargs)`, which looks through all arguments for symbolic numbers first: a third of its time."""
-    node = graph.call_function(target)
+    """`graph.call_function(target, args, kwargs)` without its search for symbolic numbers and its name made of `target`: 7 µs for 27."""
+    node = graph.create_node("call_function", target, name="step")
     node.args = args
     if kwargs:
         node.kwargs = kwargs
