@@ -32,7 +32,7 @@ _NOISE_AT_MOST: Final = 1e-6  # of the function's size over the element's, or of
 _SURE: Final = 1e3  # elements so many times larger than that noise are right to three digits or wrong
 _NOISE_SLACK: Final = 8.0  # times the median noise of those
 _LARGEST_SLACK: Final = 2.0  # times the largest: that of differences over large steps is not the same in all elements
-_ROUNDINGS: Final = 16.0  # an element that is off by fewer was computed by a formula
+_ROUNDINGS: Final = 16.0  # an element that is off by fewer, in the client's arithmetic, was computed by a formula
 # What differences leave of a derivative that is nothing beside the function (relative to the function over the element): a multiple of its
 # last bit over the step, 1e-13 for steps of 1e-3 to 1e-8 for steps of 1e-8; or zero, where the function did not move at all.
 _LAST_BIT, _BENEATH_ALL = 1e-13, 1e-7
@@ -50,7 +50,7 @@ _NAMED: Final = 0.04
 # In the last place of the client's arithmetic: a mistaken derivative is rounded there as a right one is.
 _UNITS: Final = 1.0, 4.0
 _LEVELS: Final = 2.0  # between two of the tolerances that mistakes are looked for in: nearer ones find the same
-_BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits
+_BY_LUCK: Final = 1e-3  # the chance that a number with that noise is right to six digits, or a thousandth of the noise in size
 
 KINK = "At a kink the one-sided derivatives differ and every value between them is right; PyTorch takes one of these."
 _FEW_DIGITS = (
@@ -185,8 +185,8 @@ def _of_client(
         tolerance = tolerance_with(doubt, tolerance, apart, precision)
         off = apart > tolerance
     if bool(off.any()):
-        noise, shows = _noise(objective, numeric, name, reference, apart)
-        tolerance = tolerance + noise
+        noise, shows = _noise(objective, numeric, name, reference, apart, precision)
+        tolerance = tolerance + torch.where((believed != 0) & (believed.abs() < _BY_LUCK * noise), 0.0, noise)
         if not shows and bool(off.any()) and not bool((apart > tolerance).any()):
             open_question, reason = True, Reason.AS_DIFFERENCES
         off = apart > tolerance
@@ -326,8 +326,7 @@ def _undecided(
     size = _function_over_element(objective, numeric, name)
     reference_size, believed_size = reference.abs().nan_to_num(0, 0, 0), believed.abs()
     noise = (
-        (believed_size >= _LAST_BIT * size)
-        & (believed_size >= _DROWNED * reference_size)
+        (believed_size >= torch.maximum(_LAST_BIT * size, _DROWNED * reference_size))
         & (believed_size <= _BENEATH_ALL * size)
         & (reference_size <= _NOT_SEEN * size)
     )
@@ -359,7 +358,9 @@ def _note(compared: Compared, kinks: Tensor) -> str | None:
     return compared.note or (KINK if bool((kinks | (compared.slope_jumps > 0)).any()) else None)
 
 
-def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor) -> tuple[Tensor, bool]:
+def _noise(
+    objective: Differentiated, numeric: Numeric, name: str, reference: Tensor, apart: Tensor, precision: ClientPrecision
+) -> tuple[Tensor, bool]:
     """What finite differences made by the client may be off by: as much as shows where a wrong formula could not hide.
 
     And whether it shows anywhere: no element may be large enough.
@@ -375,7 +376,7 @@ def _noise(objective: Differentiated, numeric: Numeric, name: str, reference: Te
     sure = agreeing & ((reference.abs() > _SURE * most) | beneath)
     if not bool(sure.any()):
         return torch.minimum(_NO_ELEMENT * size, _OF_THE_ROW * largest_of_row), False
-    beyond_rounding = torch.where(apart > _ROUNDINGS * torch.finfo(torch.float64).eps * reference.abs(), apart, 0.0)
+    beyond_rounding = torch.where(apart > _ROUNDINGS * precision.eps * reference.abs(), apart, 0.0)
     seen = max(_NOISE_SLACK * float(beyond_rounding[sure].median()), _LARGEST_SLACK * float(beyond_rounding[sure].max()))
     return torch.clamp(most, max=seen), True
 

@@ -55,6 +55,23 @@ def test_a_tiny_number_is_no_proof_of_a_printout(large: float, tiny: float) -> N
         assert checked("exp(x).sum()", {"x": wrong}, x=[large, tiny])["x"]["agrees"] is False
 
 
+@pytest.mark.parametrize("places", [10, 12])
+def test_a_wrong_number_is_no_noise_of_differences_that_are_a_billion_times_larger(places: int) -> None:
+    x = wide([-40.0, 0.5])
+    right = x.sigmoid() * (-x).sigmoid()
+    printed = torch.stack([right[0], right[1].round(decimals=places)])
+    assert checked("sigmoid(x).sum()", {"x": printed}, x=x)["x"]["agrees"] is True
+    assert checked("sigmoid(x).sum()", {"x": printed * wide([2.0, 1.0])}, x=x)["x"]["agrees"] is False
+
+
+@pytest.mark.parametrize("wrong", [[1.0, 1.1, 1.0], [1.0, 1.0, 2.0]])
+def test_the_rounding_of_a_huge_number_to_float32_is_no_noise_of_differences(wrong: list[float]) -> None:
+    x = wide([1e-30, 1.0, 1e20]).float().double()
+    right = (1 / x).float().double()
+    assert checked("log(x).sum()", {"x": right}, x=x)["x"]["agrees"] is True
+    assert checked("log(x).sum()", {"x": (right * wide(wrong)).float().double()}, x=x)["x"]["agrees"] is False
+
+
 @pytest.mark.parametrize("large", [-0.2, -1.3])
 def test_a_tiny_number_is_not_written_in_the_places_of_the_others(large: float) -> None:
     x = wide([large, -50.0])
