@@ -206,6 +206,13 @@ class Function:
         """Whether it runs each step of `pattern` once."""
         return isinstance(self.held_graph, fx.Graph) or not self.held_graph.is_longer
 
+    def run_as(self, held_graph: fx.Graph | CopiedGraph, call: Callable[..., tuple[Tensor, ...]]) -> Function:
+        """The same with another graph and call: `replace` takes three times as long, 7 µs."""
+        return Function(
+            self.title, held_graph, self.leaves, self.outputs, self.random, call, self.static, self.dtype, self.notes, self.branches,
+            self.initial, self.modified, self.printed, self.remarks, self.seed,
+        )  # fmt: skip
+
     def operations(self) -> frozenset[str]:
         """Names of the operations and operators that it calls."""
         return _operations(self.pattern)

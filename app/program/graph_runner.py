@@ -7,7 +7,7 @@ time included; where steps are looked at one by one, as in app/engine/stepwise, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any, Final
@@ -108,20 +108,23 @@ class GraphRunner:
         twin.__dict__.update(self.__dict__)
         return twin
 
+    def first_plain(self, node: fx.Node) -> int | None:
+        """The register of the first of a call's arguments that is no node: they follow each other. None where it is not run."""
+        return self._first_plain.get(node)
+
+    def with_plain(self, values: Iterable[tuple[int, Any]]) -> GraphRunner:
+        """The same calls, with these values in registers of plain arguments."""
+        runner = self._twin()
+        runner._blank = blank = self._blank.copy()
+        for register, value in values:
+            blank[register] = value
+        return runner
+
     def with_arguments(self, arguments: Mapping[fx.Node, tuple[tuple[Any, ...], dict[str, Any]]]) -> GraphRunner:
-        """The same calls, those of some nodes with other arguments."""
+        """The same calls, those of some nodes that are run with other arguments."""
         runner = self._twin()
         blank, program = self._blank.copy(), list(self._program)
         for node, (args, kwargs) in arguments.items():
-            if node not in self._positions:
-                continue
-            plain = [value for value in args if not isinstance(value, fx.Node)]
-            if not kwargs and True not in [
-                _holds_node(value) for value in plain if isinstance(value, _HOLDING)
-            ]:  # they stand in registers of their own, in their order
-                first = self._first_plain[node]
-                blank[first : first + len(plain)] = plain
-                continue
             position = self._positions[node]
             target, _, _, _, *rest = program[position]
             read = getter(args, self._registers, blank), keywords_getter(kwargs, self._registers)

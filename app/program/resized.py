@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, cast
 
 from torch import fx
@@ -25,15 +26,16 @@ class ResizedGraph:
 
     is_longer = False
 
-    def __init__(self, pattern: fx.Graph, arguments: Mapping[fx.Node, Arguments]) -> None:
+    def __init__(self, pattern: fx.Graph, arguments: Callable[[], Mapping[fx.Node, Arguments]]) -> None:
         self.pattern, self._arguments = pattern, arguments
 
     @cached_property
     def graph(self) -> fx.Graph:
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
+        arguments = self._arguments()
         for node in self.pattern.nodes:
-            args, kwargs = self._arguments.get(node, (node.args, node.kwargs))
+            args, kwargs = arguments.get(node, (node.args, node.kwargs))
             copies[node] = _copied(graph, node, node.name, args, kwargs, copies)
         return graph
 
@@ -104,16 +106,57 @@ class LongerGraph:
 def repeated(function: Function, turns: Turns, more: int) -> Function:
     """`function` with a turn of its loop `more` times more."""
     call = cast(GraphRunner, function.call)
-    return dataclasses.replace(
-        function,
-        held_graph=LongerGraph(function.pattern, turns, more),
-        call=call.with_more_turns(turns.nodes, turns.handed_on, turns.rows, more),
-    )
+    longer = call.with_more_turns(turns.nodes, turns.handed_on, turns.rows, more)
+    return function.run_as(LongerGraph(function.pattern, turns, more), longer)
 
 
-def resized(function: Function, arguments: Mapping[fx.Node, Arguments]) -> Function:
-    """`function` with other arguments for some of its steps."""
-    call = cast(GraphRunner, function.call)  # only of programs are there arguments that come of sizes
-    return dataclasses.replace(
-        function, held_graph=ResizedGraph(function.pattern, arguments), call=call.with_arguments(arguments)
-    )
+class Resizing:
+    """Makes a Function for other numbers among the arguments of its steps.
+
+    Arguments:
+        arguments: of the steps that take such numbers, with nodes of another graph in the place of these.
+        registers: of those nodes, in the lists of which `function` is handed one.
+    """
+
+    def __init__(self, function: Function, arguments: Mapping[fx.Node, Arguments], registers: Mapping[fx.Node, int]) -> None:
+        self._function, self._arguments, self._registers = function, arguments, registers
+        self._call = cast(GraphRunner, function.call)  # only of programs are there arguments that come of sizes
+        self._plain: list[
+            tuple[int, Callable[[list[Any]], Any]]
+        ] = []  # registers of the call, and what reads what stands there
+        self._others: dict[fx.Node, Arguments] = {}  # that stand in no registers of their own
+        for node, (args, kwargs) in arguments.items():
+            first = self._call.first_plain(node)
+            plain = [value for value in args if not (isinstance(value, fx.Node) and self._is_step(value))]
+            if first is None:
+                continue
+            if any(map(self._is_step, _nodes_in(plain))) or not all(map(self._is_step, _nodes_in(kwargs))):
+                self._others[node] = args, kwargs
+                continue
+            numbered = [(register, value) for register, value in enumerate(plain, first) if _nodes_in(value)]
+            self._plain += [(register, self._reader(value)) for register, value in numbered]
+
+    def function(self, values: list[Any]) -> Function:
+        """The Function for the numbers in these registers."""
+        call = self._call.with_plain([(register, read(values)) for register, read in self._plain])
+        if self._others:
+            call = call.with_arguments({node: self._filled(each, values) for node, each in self._others.items()})
+        return self._function.run_as(ResizedGraph(self._function.pattern, lambda: self._all_filled(values)), call)
+
+    def _all_filled(self, values: list[Any]) -> dict[fx.Node, Arguments]:
+        return {node: self._filled(each, values) for node, each in self._arguments.items()}
+
+    def _is_step(self, node: fx.Node) -> bool:
+        return node.graph is self._function.pattern
+
+    def _reader(self, value: Any) -> Callable[[list[Any]], Any]:
+        return itemgetter(self._registers[value]) if isinstance(value, fx.Node) else lambda values: self._filled(value, values)
+
+    def _filled(self, value: Any, values: list[Any]) -> Any:
+        return fx.map_arg(value, lambda node: node if self._is_step(node) else values[self._registers[node]])
+
+
+def _nodes_in(value: Any) -> list[fx.Node]:
+    nodes: list[fx.Node] = []
+    fx.map_arg(value, nodes.append)
+    return nodes

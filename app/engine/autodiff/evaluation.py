@@ -170,9 +170,12 @@ class Evaluation:
             cotangents: of the outputs' shapes.
             create_graph: the result is differentiated again.
         """
-        return torch.autograd.grad(
-            tuple(outputs), self.inputs, tuple(cotangents), retain_graph=True, create_graph=create_graph, allow_unused=True
-        )
+        fit = [o.shape == c.shape and o.dtype == c.dtype for o, c in zip(outputs, cotangents, strict=True)]
+        if not self.inputs or False in fit:  # its checks will say what is wrong
+            return torch.autograd.grad(
+                tuple(outputs), self.inputs, tuple(cotangents), retain_graph=True, create_graph=create_graph, allow_unused=True
+            )
+        return backward(tuple(outputs), tuple(cotangents), True, create_graph, self.inputs, True, accumulate_grad=False)
 
     def grad_rows(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         """Several backwards: cotangents `[k, output…]` → for each input `[k, input…]`, None where no path leads there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -322,13 +322,16 @@ class Counter(OperatorMode):
         wide += formula * WIDENING.get(results[0].dtype, 1)
         self._widen(running + int(first * largest), deriving + formula, deriving + int(forward * largest), wide)
 
-    def add(self, step: StepCounts) -> None:
-        """Counts what another counter has counted of a step."""
-        self.flops += step.flops
-        self.bytes += step.bytes
-        if step.largest > self.largest:
-            self.largest = step.largest
-        self._widen(*step.scratch)
+    def add(self, steps: Sequence[StepCounts]) -> None:
+        """Counts what another counter has counted of steps, in their order."""
+        if not steps:
+            return
+        for step in steps:
+            self.flops += step.flops
+            self.bytes += step.bytes
+            if step.largest > self.largest:
+                self.largest = step.largest
+        self._widen(*map(max, zip(*[step.scratch for step in steps], strict=True)))
 
     def _widen(self, first: int, reverse: int, forward: int, wide: int) -> None:
         """Scratch memory that one more step takes."""

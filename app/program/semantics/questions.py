@@ -36,7 +36,7 @@ class Answered(NamedTuple):
     """A question that was asked of the tensor of a node, and of `others` where they are nodes; and its answer."""
 
     node: fx.Node
-    question: Question
+    question: Question | sizes.Answer
     others: tuple[Any, ...]
     answer: object
 
@@ -54,18 +54,15 @@ def answered(nodes: Iterable[fx.Node]) -> list[Answered]:
     ]
 
 
-def are_answered_alike(questions: Iterable[Answered], values: Mapping[fx.Node, Any], numbers: dict[int, Any]) -> bool:
-    """Whether other tensors give every answer.
+def are_answered_alike(questions: Iterable[Answered], values: Mapping[fx.Node, Any]) -> bool:
+    """Whether other tensors give every answer; what is asked about sizes that a program computed with is left out.
 
-    Arguments:
-        values: of all nodes that the questions are about: tensors, or what has their shape and strides.
-        numbers: by `id`, sizes that were computed for these tensors already, and in the end all that were.
+    `values`: of all nodes that the questions are about: tensors, or what has their shape and strides.
     """
     for node, question, others, answer in questions:
         if isinstance(question, sizes.Answer):
-            again = question.of(values, numbers)
-        else:
-            again = question(values[node], *[values[other] if isinstance(other, fx.Node) else other for other in others])
+            continue
+        again = question(values[node], *[values[other] if isinstance(other, fx.Node) else other for other in others])
         if again != answer:
             return False
     return True

@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from app.errors import PullbackError
 
 _NUMBERS: Final = (int, float)
-_BITS: Final = 63  # of int64, which a whole number becomes beside a tensor; longer ones are settled
+BITS: Final = 63  # of int64, which a whole number becomes beside a tensor; longer ones are settled
 # Steps in the history of one number, each operand with its own, and numbers that come of sizes in one reading: beyond, they are settled,
 # so that what is computed anew for other sizes stays some milliseconds, and what a reading keeps some 200 kB. Of 384 pasted programs the
 # longest history has 9 steps, and the one with most has 21 steps that take such numbers.
@@ -89,31 +89,11 @@ class Size:
                 nodes[operand] = None
         return nodes
 
-    def of(self, values: Mapping[fx.Node, Any], known: dict[int, Any] | None = None) -> Any:
-        """The number for other tensors. Raises one of FAILURES where there is none, or of another kind.
-
-        Arguments:
-            known: by `id`, numbers that were computed for these tensors already, and in the end this one and those it comes of.
-        """
-        known = {} if known is None else known
-        value = known.get(id(self))
-        if value is not None:
-            return value
-        operands = [
-            operand.of(values, known) if type(operand) is Size else values[operand] if type(operand) is fx.Node else operand
-            for operand in self.operands
-        ]
-        value = self.function(*operands)
-        if type(value) is not type(self.value) or (type(value) is int and value.bit_length() > _BITS):
-            raise ValueError("a number of another kind")
-        known[id(self)] = value
-        return value
-
     def settled(self) -> Any:
         """Its value, which what is read hangs on from here."""
         if not self._is_settled:
             self._is_settled = True
-            self._note(Answer, _exactly(self.value))
+            self._note(Answer, exactly(self.value))
         return self.value
 
     def be_there(self) -> None:
@@ -123,7 +103,7 @@ class Size:
     def _note(self, kind: type[Answer], answer: object) -> None:
         first, *others = self.nodes()
         known: dict[Any, object] = first.meta.setdefault("asked", {})
-        known[kind(self, (first, *others)), tuple(others)] = answer
+        known[kind(self), tuple(others)] = answer
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.settled(), name)
@@ -175,35 +155,22 @@ class Size:
 
 
 class Answer:
-    """What a settled number is for other tensors: a question of `questions`."""
+    """What a settled number is for other tensors: a question of `questions`.
 
-    def __init__(self, size: Size, nodes: tuple[fx.Node, ...]) -> None:
-        self._size, self._nodes = size, nodes
+    Attributes:
+        size: that number.
+    """
 
-    def __call__(self, *tensors: Tensor) -> Any:
-        return self.of(dict(zip(self._nodes, tensors, strict=True)), {})
+    def __init__(self, size: Size) -> None:
+        self.size = size
 
     def is_extent(self, node: fx.Node, axis: int) -> bool:
         """Whether it asks for the size of the tensor of `node` along an axis, and nothing else."""
-        return self._size.function is _extent_along(axis) and self._size.operands == (node,)
-
-    def of(self, values: Mapping[fx.Node, Any], known: dict[int, Any]) -> Any:
-        """As when it is called; `values` and `known` as of a Size."""
-        try:
-            value = self._size.of(values, known)
-        except FAILURES:
-            return None
-        return self._said(value)
-
-    def _said(self, value: Any) -> Any:
-        return _exactly(value)
+        return self.size.function is _extent_along(axis) and self.size.operands == (node,)
 
 
 class Existence(Answer):
     """Whether there is such a number for other tensors."""
-
-    def _said(self, value: Any) -> Any:
-        return True
 
 
 def _compared(function: Callable[..., Any], left: Any, right: Any) -> Any:
@@ -211,7 +178,7 @@ def _compared(function: Callable[..., Any], left: Any, right: Any) -> Any:
     return computed(function, left, right) if _is_number(right) else NotImplemented
 
 
-def _exactly(value: Any) -> tuple[type, str]:
+def exactly(value: Any) -> tuple[type, str]:
     """A number so that two are equal only if they are the same: 0.0 and -0.0, 1 and 1.0 are not."""
     return type(value), repr(value)
 
@@ -254,7 +221,7 @@ def computed(function: Callable[..., Any], *operands: Any) -> Any:
 
     Of the same operands it is the same: what a text asks again for each of its calls is one question.
     """
-    key = function, *[id(operand) if type(operand) is Size else _exactly(operand) for operand in operands]
+    key = function, *[id(operand) if type(operand) is Size else exactly(operand) for operand in operands]
     if key in _Reading.known:
         return _Reading.known[key][0]
     result = _computed(function, operands)
@@ -265,7 +232,7 @@ def computed(function: Callable[..., Any], *operands: Any) -> Any:
 
 def _computed(function: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
     value = function(*[operand.value if type(operand) is Size else operand for operand in operands])
-    is_long = type(value) is int and value.bit_length() > _BITS
+    is_long = type(value) is int and value.bit_length() > BITS
     if is_long or _history(operands) > _HISTORY or _Reading.computed >= _NUMBERS_OF_A_READING:
         for operand in operands:
             settled(operand)

@@ -10,8 +10,9 @@ from torch import Tensor
 from app.bounded_cache import BoundedCache
 from app.engine.planning.bounded_counter import is_small
 from app.engine.planning.build import Built, Real, function_bytes, leaves_of, lists_of
-from app.engine.planning.replay.reading import Reading, Shapes
+from app.engine.planning.replay.reading import Reading
 from app.engine.planning.replay.row_loops import RowLoop, row_loop
+from app.engine.planning.replay.step_values import Shapes
 from app.query import Query, TensorData
 
 # Of all graphs, which the signatures of Preparer mostly share: as many as there.
@@ -58,18 +59,20 @@ class SameRanks:
             return None
         known = self._known.get(_key(query, shapes), ())
         for learnt in known:
-            if learnt.reading.is_of(shapes):
-                return learnt.reading.run(shapes, real) if like is None or learnt.reading.has_steps_of(like) else None
+            begun = learnt.reading.begun(shapes)
+            if begun is not None:
+                is_like = like is None or learnt.reading.has_steps_of(like)
+                return learnt.reading.run(begun, shapes, real) if is_like else None
         for learnt in known if like is None else ():
             more = learnt.reading.more_turns(shapes)
             if more:
-                return learnt.reading.run(shapes, real, more)
+                return learnt.reading.run_more_turns(shapes, real, more)
         return None
 
     def reading(self, query: Query, shapes: Shapes) -> Reading | None:
         """What was read for other shapes, and holds for these as far as the inputs alone say it."""
         known = self._known.get(_key(query, shapes), ()) if is_small(shapes.values()) else ()
-        return next((learnt.reading for learnt in known if learnt.reading.is_of(shapes)), None)
+        return next((learnt.reading for learnt in known if learnt.reading.begun(shapes) is not None), None)
 
     def learn(self, query: Query, shapes: Shapes, built: Built) -> None:
         """Keep what was built, where it holds for other shapes."""

@@ -1,15 +1,14 @@
-"""Values and arguments of steps that are run again: by register, and with other numbers among them."""
+"""Values of steps that are run again, and what is known of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, fx
 
-from app.program.resized import Arguments
-from app.program.semantics import sizes
-from app.program.semantics.sizes import Size
+# Of inputs, by their names.
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class ByRegister(Mapping[fx.Node, Any]):
@@ -28,26 +27,6 @@ class ByRegister(Mapping[fx.Node, Any]):
 
     def __len__(self) -> int:
         return len(self._registers)
-
-
-def filler(sized: Arguments | None) -> Callable[[list[Any]], Arguments]:
-    """What puts numbers in the place of the sizes among a step's arguments, in their order."""
-    args, kwargs = sized or ((), {})
-    indices = [index for index, value in enumerate(args) if type(value) is Size]
-    if len(indices) < len(sizes.within(sized)):  # in lists, slices or keywords
-        return lambda numbers: _mapped(sized, iter(numbers))
-
-    def filled(numbers: list[Any]) -> Arguments:
-        values = list(args)
-        for index, number in zip(indices, numbers, strict=True):
-            values[index] = number
-        return tuple(values), kwargs
-
-    return filled
-
-
-def _mapped(sized: Any, numbers: Iterator[Any]) -> Any:
-    return sizes.mapped(sized, lambda _: next(numbers))
 
 
 def form(value: Any) -> Any:
