@@ -30,9 +30,8 @@ from app.engine.planning.whole_numbers import (
     are_promoted,
     computes_whole_numbers,
     rounded_integers,
-    turned_back,
 )
-from app.engine.planning.whole_part import whole_part
+from app.engine.planning.whole_part import turned_back, whole_part
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
 from app.engine.zeros.lost_zeros import note_lost_zeros
@@ -143,10 +142,13 @@ class Engine:
         if query.want == ("outputs",):
             with WholeNumbers(leaves, floating=is_floating) as watched:
                 yield
+            outputs = None if computation.prepared.samples is not None else computation.evaluation.outputs.values()
         else:  # the steps of derivatives are on the way to no output: those of the forward run once more, watched
             yield
             with WholeNumbers(leaves, floating=is_floating) as watched:
-                _results(_of_outputs_alone(computation, part))
+                tree = _results(_of_outputs_alone(computation, part))[1]
+            outputs = None if computation.prepared.samples is not None else tree["outputs"].values()
+        watched.settle(outputs)
         _say_of_whole_numbers(watched, notes, "outputs" if "outputs" in query.want else query.want[0])
 
     def _answer(self, query: Query) -> Answer:
@@ -220,6 +222,20 @@ def _say_of_whole_numbers(watched: WholeNumbers, notes: Notes, at: str) -> None:
             "overflow",
             f"A step makes whole numbers that {name_of(watched.wraps)} cannot hold; PyTorch gives them modulo 2^{bits}, without a word. "
             "Send floating numbers" + (", or a dtype of more bits." if bits < 64 else "."),
+            at,
+        )
+    if watched.casts is not None:
+        notes.say(
+            "overflow",
+            f"A cast is of numbers that {name_of(watched.casts)} cannot hold, or of NaN; C++ leaves open what that gives, and PyTorch says "
+            "nothing. Bound them before, or stay with floating numbers.",
+            at,
+        )
+    if watched.compares:
+        notes.say(
+            "rounded",
+            "Whole numbers are compared with floating ones, and for that PyTorch rounds them to the floating dtype, without a word: without "
+            "the rounding the comparison comes out otherwise. Cast the floating ones to int64.",
             at,
         )
     if watched.overflows:

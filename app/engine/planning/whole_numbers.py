@@ -10,7 +10,7 @@ What has a dtype of whole numbers PyTorch computes modulo a power of two: the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -20,10 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from app.catalogue.dtypes import dtype_name
 from app.catalogue.operator_mode import OperatorMode
 from app.engine.planning.build import leaves_of
-from app.engine.planning.whole_part import holds_integers, is_integer, whole_part
+from app.engine.planning.whole_part import (
+    COMPARISONS,
+    compares_otherwise,
+    holds_integers,
+    is_cast_to_whole,
+    leaves_dtype,
+    where_wrapped,
+    whole_part,
+    widens,
+)
 from app.program.errors import tensors_in
 from app.program.function import Function
 from app.query import Query
@@ -100,26 +108,6 @@ _WRAPPING: Final = _GROWING | {"neg", "abs", "_to_copy"} | _IN_FLOAT64.keys()
 _QUOTIENTS: Final = frozenset({"div", "floor_divide"})  # these do where the smallest is divided by -1
 _POSITIONS: Final = frozenset({"index", "indices"})  # arguments that count elements; no numbers are computed of them
 
-# What PyTorch computes in floating point of whole numbers, and turns back into whole ones (torch/masked/_ops.py of 2.13.0).
-_TURNED_BACK: Final[Mapping[str, str]] = {
-    "masked.median": "in float32, which holds them exactly up to 2^24 alone",
-    "masked.logsumexp": "in floating point, and cuts what stands behind the point off",
-}
-
-
-def turned_back(function: Function) -> list[tuple[str, str]]:
-    """(operation, sentence) of each step that is given whole numbers and gives whole numbers that were floating in between."""
-    said: dict[str, str] = {}
-    if not _TURNED_BACK.keys() & function.operations():
-        return []
-    for node in function.pattern.nodes:
-        step, value = node.meta.get("step"), node.meta.get("val")
-        how = None if step is None else _TURNED_BACK.get(step.operation)
-        if how is not None and isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex():
-            back = f"and gives the result as {dtype_name(value.dtype)}. Send floating numbers."
-            said[step.operation] = f"PyTorch computes `{step.operation}` of whole numbers {how}, {back}"
-    return list(said.items())
-
 
 def promoted(query: Query, leaves: Mapping[str, Tensor]) -> list[str]:
     """Leaves of bare whole numbers that are taken as floating."""
@@ -150,6 +138,8 @@ class WholeNumbers(OperatorMode):
         wraps: the dtype of whole numbers whose range a step's result left, which PyTorch gives modulo a power of two.
         overflows: the result of one reached 2^53 and was rounded, or nobody can tell.
         cancels: a determinant of whole numbers is off by the rounding of its factors.
+        casts: the dtype of whole numbers to which floating ones were cast that it cannot hold.
+        compares: whole numbers were rounded to be compared, and that decided.
     """
 
     def __init__(self, leaves: Mapping[str, Tensor], *, floating: bool = True) -> None:
@@ -161,12 +151,20 @@ class WholeNumbers(OperatorMode):
         self.computes = False
         self.overflows = False
         self.cancels = False
+        self.compares = False
         self.wraps: torch.dtype | None = None
+        self.casts: torch.dtype | None = None
+        self._wrapped: dict[int, tuple[Tensor, Tensor]] = {}  # by its storage a result and where it wrapped
+        self._left: set[int] = set()  # those of them of which `where` has chosen others
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         values = [*args, *kwargs.values()]
+        if self._wrapped:
+            self._use(func, args, tensors_in(values))
         if all(map(holds_integers, tensors_in(values))):
             return self._of_integers(func, args, kwargs)
+        if _name(func) in COMPARISONS or (_name(func) == "_to_copy" and is_cast_to_whole(args[0], **kwargs)):
+            return self._of_both(func, args, kwargs)
         is_watched = self._floating and not self.overflows and _grows(func, args, kwargs)
         # A plain float beyond is meant as it is: a size of its own, no count.
         plain = [value for value in values if isinstance(value, float)]
@@ -194,8 +192,42 @@ class WholeNumbers(OperatorMode):
         # In place an argument is its own result: it is computed with before.
         wide = _of_floating(func, args, kwargs) if self.wraps is None else None
         result = func(*args, **kwargs)
-        if wide is not None and isinstance(result, Tensor) and _is_wrapped(result, wide):
-            self.wraps = result.dtype
+        wrapped = None if wide is None or not isinstance(result, Tensor) else where_wrapped(result, wide)
+        if wrapped is not None:
+            self._wrapped[result.untyped_storage()._cdata] = result, wrapped
+        return result
+
+    def _use(self, func: Any, args: tuple[Any, ...], tensors: Iterable[Tensor]) -> None:
+        """Numbers that wrapped around are used: but for those that `where` does not choose."""
+        for tensor in tensors:
+            result, wrapped = self._wrapped.get(tensor.untyped_storage()._cdata, (None, None))
+            if result is None or wrapped is None:
+                continue
+            chosen = (
+                [args[0] if index == 1 else ~args[0] for index in (1, 2) if args[index] is tensor]
+                if _name(func) == "where"
+                else []
+            )
+            if not chosen or any(bool((wrapped & each).any()) for each in chosen):
+                self.wraps = result.dtype
+            self._left.add(tensor.untyped_storage()._cdata)
+
+    def settle(self, outputs: Iterable[Tensor] | None) -> None:
+        """What has wrapped around and is an output: one of `outputs`, or, where these are not known, as no step has taken it."""
+        returned = None if outputs is None else {output.untyped_storage()._cdata for output in outputs}
+        for storage, (result, _) in self._wrapped.items():
+            if storage not in self._left if returned is None else storage in returned:
+                self.wraps = result.dtype
+
+    def _of_both(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A cast of floating numbers to whole ones, or a comparison of whole with floating ones."""
+        result = func(*args, **kwargs)
+        if _name(func) == "_to_copy":
+            self.computes = True
+            self.casts = self.casts or (result.dtype if leaves_dtype(args[0], result.dtype) else None)
+        elif any(map(holds_integers, tensors_in(args))):
+            self.computes = True
+            self.compares = self.compares or compares_otherwise(_name(func), result, *args[:2])
         return result
 
     def _is_whole(self, tensor: Tensor) -> bool:
@@ -205,13 +237,6 @@ class WholeNumbers(OperatorMode):
         if not bool((tensor == tensor.trunc()).all()):
             return False
         return tensor.untyped_storage()._cdata in self._sent or float(tensor.abs().max()) <= _EXACT_INTEGERS
-
-
-def _is_wrapped(result: Tensor, wide: Tensor) -> bool:
-    """Whether whole numbers are others than `wide`, in float64: by a multiple of 2^bits then, whatever that has rounded."""
-    if not holds_integers(result) or wide.shape != result.shape:
-        return False
-    return bool(((wide - result).abs() > 2.0 ** (torch.iinfo(result.dtype).bits - 1)).any())
 
 
 def _of_floating(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -234,18 +259,7 @@ def _may_wrap(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     name = _name(func)
     if name in _QUOTIENTS:
         return any(isinstance(divisor, Tensor) or divisor == -1 for divisor in args[1:])
-    return (name in _WRAPPING or _grows(func, args, kwargs)) and not _widens(args, kwargs)
-
-
-def _widens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether it is a cast to a dtype that holds what it is given, or to one of other numbers."""
-    dtype = kwargs.get("dtype")
-    if not isinstance(dtype, torch.dtype) or not isinstance(args[0], Tensor):
-        return False
-    if not is_integer(dtype):
-        return True
-    to, of = torch.iinfo(dtype), torch.iinfo(args[0].dtype)
-    return to.min <= of.min and of.max <= to.max
+    return (name in _WRAPPING or _grows(func, args, kwargs)) and not widens(args, kwargs)
 
 
 def _in_float64(value: Any) -> Any:

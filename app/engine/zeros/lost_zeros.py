@@ -134,7 +134,7 @@ class _Look:
             return self._pair("outputs", {}, lambda run: run.values[self._output(name)])
         if kind in ("gradient", "vjp"):
             seeds = self._seeds(kind)
-            return None if seeds is None else self._pair(kind, seeds, lambda run: run.cotangents[self._trace.leaves[name]])
+            return None if seeds is None else self._pair(kind, seeds, lambda run: run.cotangents.get(self._trace.leaves[name]))
         output = self._computation.evaluation.outputs[name]
         index = tuple(np.argwhere(~by_rows(own, output.dim()))[0])
         row = torch.zeros_like(output, dtype=torch.float64)
@@ -149,7 +149,7 @@ class _Look:
     def _row(self, inputs: Sequence[str], run: Run) -> Any:
         """Of a run from one element of an output its derivative by an input, or along the tangents."""
         if inputs:
-            return run.cotangents[self._trace.leaves[inputs[0]]]
+            return run.cotangents.get(self._trace.leaves[inputs[0]])
         tangents, _ = self._computation.tangents
         pairs = [(run.cotangents.get(self._trace.leaves[name]), tangent) for name, tangent in tangents.items()]
         return sum((cotangent * as_numbers(to_double(t))).sum() for cotangent, t in pairs if cotangent is not None)
@@ -167,11 +167,16 @@ class _Look:
             vectors = {of: vectors.get(of, torch.ones_like(computation.evaluation.outputs[of]))}
         return {self._output(name): to_double(vector.detach()) for name, vector in vectors.items()}
 
-    def _pair(self, key: str, seeds: Mapping[Ref, Tensor], numbers: Callable[[Run], Numbers]) -> tuple[Numbers, Numbers] | None:
+    def _pair(
+        self, key: str, seeds: Mapping[Ref, Tensor], numbers: Callable[[Run], Numbers | None]
+    ) -> tuple[Numbers, Numbers] | None:
         if key not in self._runs:
             self._runs[key] = self._two_runs(seeds)
         runs = self._runs[key]
-        return None if runs is None else (numbers(runs[0]), numbers(runs[1]))
+        if runs is None:
+            return None
+        first, second = map(numbers, runs)
+        return None if first is None or second is None else (first, second)  # no path leads there
 
     def _two_runs(self, seeds: Mapping[Ref, Tensor]) -> tuple[Run, Run] | None:
         draw = random.Random(0)  # noqa: S311

@@ -99,11 +99,16 @@ def test_blocks_give_what_doubling_gives(
         def function(at: Tensor) -> Tensor:
             return cumprod(at, dim)
 
-        def pull(at: Tensor) -> Tensor:
-            pulled: Tensor = vjp(function, at)[1](cotangent)[0]
-            return pulled
+        def reverse(at: Tensor) -> Tensor:
+            product: Tensor = vjp(function, at)[1](cotangent)[0]
+            return product
 
-        return [pull(x), vmap(pull)(x[None])[0], jvp(function, (x,), (cotangent,))[1], jvp(pull, (x,), (cotangent,))[1]]
+        return [
+            reverse(x),
+            vmap(reverse)(x[None])[0],
+            jvp(function, (x,), (cotangent,))[1],
+            jvp(reverse, (x,), (cotangent,))[1],
+        ]
 
     expected = derivatives()
     monkeypatch.setattr(running_products, "_MANY", 0)

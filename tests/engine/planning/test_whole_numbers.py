@@ -136,6 +136,18 @@ WRAPPING: list[tuple[str, str, Any, bool]] = [
     ("x.int()", "int64", [2**31 - 1], False),
     ("x.long()", "int32", [2**31 - 1], False),
     ("x.float()", "int64", [2**62], False),
+    ("x.long()", "float64", [1e30, 2.5], True),
+    ("x.long()", "float64", [2.0**63], True),
+    ("x.long()", "float64", [-(2.0**63), 1e18], False),
+    ("x.int()", "float32", [np.nan], True),
+    ("x.to(torch.int8)", "float64", [127.9, -128.5], False),
+    ("x.byte()", "float64", [-1.0], True),
+    ("(x > 0.5).long()", "float64", [1e30], False),
+    ("where(x > 0, x * x, x)", "int64", [3, -(2**62)], False),
+    ("where(x > 0, x * x, x)", "int64", [2**62, 3], True),
+    ("where(x > 0, x, x * x)", "int64", [3, -(2**62)], True),
+    ("y = x * x\nwhere(x > 0, y, x) + y", "int64", [3, -(2**62)], True),
+    ("y = x * x\nreturn y, where(x > 0, y, x)", "int64", [3, -(2**62)], True),
 ]
 
 
@@ -144,6 +156,25 @@ def test_what_wraps_around_is_noted(program: str, dtype: str, x: Any, noted: boo
     inputs = {"x": data(np.array(x, dtype=dtype), bare=False)}
     notes = ENGINE.answer(Query(program=program, inputs=inputs, want=("outputs",))).notes
     assert [note.code for note in notes] == ["overflow"] * noted
+
+
+# A comparison, whole and floating numbers with their dtypes, and whether it comes out so by rounding alone.
+COMPARED: list[tuple[str, int, str, float, str, bool]] = [
+    ("n == x", BIG + 1, "int64", float(BIG), "float64", True), ("n == x", BIG, "int64", float(BIG), "float64", False),
+    ("x < n", BIG + 1, "int64", float(BIG), "float64", True), ("n < x", BIG + 1, "int64", float(BIG), "float64", False),
+    ("n >= x", 16777217, "int32", 16777216.0, "float32", False), ("x >= n", 16777217, "int32", 16777216.0, "float32", True),
+    ("n != x", 5, "int64", 5.5, "float64", False), ("n > x", -3, "int64", -3.5, "float64", False),
+    ("n == x", 2**63 - 1, "int64", np.inf, "float64", False), ("n <= x", 1, "int64", np.nan, "float64", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "n", "whole", "x", "floating", "is_noted"), COMPARED)
+def test_a_comparison_that_rounding_decides_is_noted(
+    program: str, n: int, whole: str, x: float, floating: str, is_noted: bool
+) -> None:
+    inputs = {"n": data(np.array([n], dtype=whole), bare=False), "x": data(np.array([x], dtype=floating), bare=False)}
+    notes = ENGINE.answer(Query(program=program, inputs=inputs, want=("outputs",))).notes
+    assert [note.code for note in notes] == ["rounded"] * is_noted
 
 
 # Program of x and n, the whole numbers n, and whether they wrap around on the way to a derivative by x.
@@ -156,6 +187,9 @@ BESIDE_DERIVATIVES: list[tuple[str, list[int], bool]] = [
     ("arange(1, 20).prod() * x.sum() + n[0]", [1, 1], False),
     ("m = n * n\nreturn (x * n).sum()", [2**32, 1], False),
     ("x[n[0]] * n[1]", [1, 2**62], False),
+    ("(where(n > 0, n * n, n) * x).sum()", [3, -(2**62)], False),
+    ("(where(n > 0, n * n, n) * x).sum()", [2**62, 3], True),
+    ("((x.detach() * 1e30).long() % 3 * x + n).sum()", [1, 1], True),
     ("k = x.argsort() + n\nreturn (k * x).sum()", [2**63 - 1, 2**63 - 1], True),
 ]
 
