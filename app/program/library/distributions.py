@@ -30,10 +30,10 @@ _TRANSFORMS: Final = frozenset(
     {"AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "ExpTransform", "PowerTransform", "SigmoidTransform",
      "SoftmaxTransform", "SoftplusTransform", "StackTransform", "StickBreakingTransform", "TanhTransform"}
 )  # fmt: skip
-_ANSWERS: Final = (
+ANSWERS: Final = (
     "log_prob", "cdf", "icdf", "entropy", "perplexity", "enumerate_support", "log_abs_det_jacobian", "inv", "forward",
 )  # fmt: skip
-_DRAWN: Final = ("sample", "rsample", "sample_n")
+DRAWN: Final = ("sample", "rsample", "sample_n")
 _ATTRIBUTES: Final = frozenset(
     {"mean", "mode", "variance", "stddev", "batch_shape", "event_shape", "loc", "scale", "probs", "logits", "rate", "concentration",
      "concentration0", "concentration1", "df", "low", "high", "covariance_matrix", "precision_matrix", "scale_tril", "temperature",
@@ -86,7 +86,7 @@ class Distributions:
 
     def attribute(self, emit: Emit, owner: DistributionValue, name: str) -> Value:
         """`d.mean`, `d.scale`…"""
-        if name in _ANSWERS or name in _DRAWN:
+        if name in ANSWERS or name in DRAWN:
             return Method(owner, name)
         if name not in _ATTRIBUTES:
             raise Refusal(f"A distribution has no `.{name}` here.", f"It has {', '.join(sorted(_ATTRIBUTES))}; `.log_prob(x)`.")
@@ -100,7 +100,7 @@ class Distributions:
     ) -> Value:
         """`d.log_prob(x)`, `d.rsample()`, `d.entropy()`…"""
         values = (*args, *kwargs.values())
-        if name in _DRAWN:
+        if name in DRAWN:
             if owner.kind == "VonMises":  # PyTorch draws it in a loop that NaN never leaves
                 raise Refusal("`VonMises` cannot be sampled here.", "Ask for its `.log_prob(x)`.")
             shape = values[0] if values else ()
@@ -111,7 +111,7 @@ class Distributions:
             shape = values[0] if isinstance(values[0], tuple | list) else values
             _check_elements(owner.kind, *(size for size in shape if isinstance(size, int)))
             return DistributionValue("expanded", (owner, tuple(shape)), {})
-        if name in _ANSWERS or (owner.kind in _TRANSFORMS and name == "__call__"):
+        if name in ANSWERS or (owner.kind in _TRANSFORMS and name == "__call__"):
             if any(isinstance(value, DistributionValue) for value in values):
                 raise Refusal(f"`.{name}` takes tensors.")
             numbers = tuple(float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)

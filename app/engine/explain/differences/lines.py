@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from app.engine.explain.differences.inner_rounding import inner_rounding
 from app.engine.explain.evidence import Evidence, weights_of
 from app.engine.stepwise.detached import detached_values
 from app.engine.stepwise.one_sided import perturbed, random_like
@@ -39,6 +40,7 @@ _FALLING: Final = 4
 _CLEAN: Final = 64.0
 # A derivative that moves the outputs by so little, 16 of their roundings, over the element's whole length is rounding: cos(pi / 2).
 _ROUNDINGS: Final = 16 * 2.0**-52
+_DROWNED: Final = 4.0  # roundings: a difference has two, of the largest number and of what it is taken from each
 _FORWARDS: Final = 600  # runs of the Function for one report, at most
 ONE_ELEMENT: Final = 40  # that one element may take
 _WORK: Final = 4e7  # and tensor elements computed for them
@@ -89,6 +91,7 @@ class Lines:
     _base: dict[Ref, Tensor] = field(default_factory=dict)
     _weights: dict[Ref, Tensor] = field(default_factory=dict)
     _held: dict[fx.Node, Any] = field(default_factory=dict)
+    _inner: float | None = None
 
     def __post_init__(self) -> None:
         trace = self.evidence.trace
@@ -136,6 +139,8 @@ class Lines:
             return Seen(direction, ours, None)
         if seen.agrees is not True and self._is_nothing(name, direction, ours, seen.sides):
             return Seen(direction, 0.0, None)
+        if seen.agrees is False and self._is_drowned(seen):
+            return Seen(direction, ours, None)
         # The number next to an element: asin has a value there at 1 - 2e-16, and none at 1.
         beside = torch.finfo(direction.dtype).eps
         outside = [sign for sign in (1.0, -1.0) if all(math.isnan(rise(sign * h)) for h in (*steps, beside))]
@@ -149,6 +154,18 @@ class Lines:
         others = [torch.where(direction != 0, leaf, perturbed(leaf, 1.0, number)) for number in range(2)]
         size = min(self._rise_between(name, at, at + direction) for at in others)
         return math.isfinite(size) and max(abs(ours), abs(sides.left.value), abs(sides.right.value)) <= _CANCELLED * size
+
+    def _is_drowned(self, seen: Seen) -> bool:
+        """Whether both derivatives move the outputs by no more than what a step rounds inside: the 1e-22 of a loss of scores 0 and 50."""
+        if self._inner is None:
+            trace, self._inner = self.evidence.trace, 0.0
+            for record in trace.records:
+                cotangents = [self._cotangents[ref].abs() for ref in record.refs() if ref in self._cotangents]
+                weight = max((float(c.max()) for c in cotangents if c.numel()), default=0.0)
+                if 0 < weight < math.inf:
+                    self._inner = max(self._inner, weight * inner_rounding(trace, record))
+        sizes = [abs(side.value) for side in (seen.sides.left, seen.sides.right)] if seen.sides is not None else []
+        return _FARTHEST * max(abs(seen.pytorch), *sizes) <= _DROWNED * self._inner
 
     def _rise_between(self, name: str, a: Tensor, b: Tensor) -> float:
         before, after = self._run(name, a), self._run(name, b)

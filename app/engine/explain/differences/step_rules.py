@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from app.engine.explain.differences.inner_rounding import inner_rounding
 from app.engine.explain.evidence import weights
 from app.engine.stepwise.one_sided import random_like, scale_of
 from app.engine.stepwise.point import REFUSALS, Ref
@@ -41,6 +42,10 @@ def _is_wrong(trace: StepTrace, record: StepRecord, cotangents: Sequence[Tensor 
         torch.finfo(o.dtype).eps * float((c.abs() * o.detach().abs().clamp(min=torch.finfo(o.dtype).tiny)).sum())
         for o, c in zip(record.outputs, cotangents, strict=True)
         if c is not None
+    )
+
+    noise += inner_rounding(trace, record) * max(
+        (float(c.abs().max()) for c in cotangents if c is not None and c.numel()), default=0.0
     )
 
     def rise(t: float) -> float:

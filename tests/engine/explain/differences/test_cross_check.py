@@ -216,3 +216,34 @@ def test_a_hook_that_rounds_is_right_for_a_cotangent_that_it_can_hold() -> None:
     ]
     assert entry["verdict"] == "differentiable"
     assert "for a cotangent of ones" in entry["because"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        ("F.cross_entropy(x, torch.tensor([1]))", [[0.0, 200.0]]),
+        ("F.cross_entropy(x, torch.tensor([1]))", [[0.0, 50.0]]),
+        ("F.tanhshrink(x)", [0.0, 1e-8]),
+        ("F.tanhshrink(x)", [0.5, 1e-9]),
+    ],
+)
+def test_what_a_step_rounds_inside_is_no_other_derivative(text: str, x: Any) -> None:
+    """The loss of a sure score is 0, and its derivative 2e-22: differences of what has lost it show nothing else."""
+    entry = explained(text, x=x)["inputs"]["x"]
+    assert (entry["verdict"], entry["findings"]) == ("differentiable", [])
+
+
+def test_a_wrong_backward_of_several_steps_is_seen_beside_what_it_rounds() -> None:
+    text = (
+        "class S(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        ctx.save_for_backward(x)\n"
+        "        return x - torch.tanh(x)\n    @staticmethod\n    def backward(ctx, g):\n        x, = ctx.saved_tensors\n"
+        "        return 2 * g * torch.tanh(x) ** 2\nS.apply(x).sum()"
+    )
+    assert explained(text, x=[0.5, 1e-3])["inputs"]["x"]["verdict"] == "singular"
+
+
+@pytest.mark.parametrize(("text", "verdict"), [("* m", "differentiable"), ("* 2", "disconnected")])
+def test_a_sample_is_drawn_outside_the_graph_on_purpose(text: str, verdict: str) -> None:
+    entry = explained(f"torch.distributions.Normal(m, 1.0).sample() {text}", seed=0, m=[0.5])["inputs"]["m"]
+    assert entry["verdict"] == verdict
+    assert "rsample" in entry["findings"][0]["instead"]
