@@ -33,6 +33,7 @@ class Computation:
         layout_cache: layouts of earlier queries.
         layouts: what is said of the forms of Jacobians and Hessians, where not asked dense.
         fixed_forms: path of a result → the form that another sample of the query has.
+        plan_times: its memory in multiples of the plan, where all steps ran once more to say notes.
     """
 
     query: Query
@@ -43,6 +44,7 @@ class Computation:
     layout_cache: LayoutCache
     layouts: Report = field(default_factory=Report)
     fixed_forms: Mapping[str, str] = field(default_factory=dict)
+    plan_times: int = 1
 
     @cached_property
     def evaluation(self) -> Evaluation:

@@ -188,6 +188,7 @@ class Engine:
         note_rounding_alone(computation, numbers, lambda wide: _results(wide)[1])
         note_lost_zeros(computation, tree)
         report = _reported(prepared.plan, computation.layouts, prepared.samples or 1, self._device)
+        report["peak_bytes"] *= computation.plan_times
         return Answer(_sent(tree), notes.all(), report)
 
 

@@ -78,7 +78,7 @@ def _unsafe(error: UnsafeValuesError, at: str | None, what: str | None, step: St
     detail = f"`{what}`: {error.detail}" if what else error.detail
     if step is not None:
         detail, at = f"Line {step.line}, column {step.column}: `{step.operation}`: {error.detail}", f"{step.line}:{step.column}"
-    return PullbackError(error.code, detail, at=at, expected=error.expected, given=error.given)
+    return PullbackError(error.code, detail, at=at, expected=error.expected, given=error.given, fix=error.fix)
 
 
 @contextmanager

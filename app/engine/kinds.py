@@ -187,6 +187,10 @@ def _complex_parts(sizes: Sizes) -> int:
     return _COMPLEX_PARTS * _jacobian_bytes(sizes) if sizes.is_complex else 0
 
 
+# A Fisher matrix is made of all samples' gradients at once: they are held in chunks, and joined.
+_FACTORS: Final = 2
+
+
 def _jacobian_passes(sizes: Sizes) -> int:
     if not sizes.dense:
         return 1
@@ -270,6 +274,7 @@ KINDS: Final[dict[str, Kind]] = {
             passes=lambda s: s.samples,
             needs="likelihoods",
             by_rows=True,
+            working=lambda s: _FACTORS * s.samples * s.columns * s.width,
             instead='Ask for "fisher_diagonal".',
         ),
     ),

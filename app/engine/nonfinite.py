@@ -6,6 +6,7 @@ import cmath
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -27,8 +28,9 @@ from app.program.errors import tensors_in
 from app.program.function import Function, Step
 from app.query import MATRICES
 
-# What the search for the step takes, in multiples of the plan: 2.7 to 3.2 measured of overflowing sums in float16.
-_TRACED: Final = 4
+# What the search for the step takes, in multiples of the plan: measured 1.4 to 4.0 (`sinh` in complex64, `log`, quotients), in half precision 1.6
+# to 5.9.
+_TRACED, _TRACED_HALF = 4, 6
 _HALF: Final = (torch.float16, torch.bfloat16)
 # Which passes an entry comes from hangs on the form; what is proved zero comes from none.
 _OTHER_FORMS: Final = (
@@ -45,6 +47,8 @@ _DUST: Final = 1e-10
 # They run again where that adds little to the plan: at most some 10 ms of one core, and no more memory than a printed gradient's note takes.
 _AGAIN_FLOPS: Final = 1e7
 _AGAIN_BYTES: Final = 16 << 20
+# What that takes, in multiples of the plan: 3.4 (`hvp` of a cube), 5.8 (`exp`) to 10.9 (`cumsum`) measured.
+_AGAIN: Final = 12
 
 
 def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> bool:
@@ -56,7 +60,10 @@ def note_nonfinite(computation: Computation, derivatives: Mapping[str, Any]) -> 
     bad = [path for path, is_finite in paths.items() if not is_finite]
     if not bad:
         return bool(paths)
-    step = first_step(computation) if computation.prepared.samples is None and _fits_again(computation) else None
+    step = None
+    if computation.prepared.samples is None and _fits_again(computation):
+        _count_search(computation)
+        step = first_step(computation)
     maker = "" if step is None else f" The first step that made it: line {step.line}, `{step.text}`."
     for path in bad:
         is_structured = computation.query.format != "dense" and path.partition(".")[0] in MATRICES
@@ -119,6 +126,7 @@ def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> bo
     narrow = {n: o for n, o in outputs.items() if is_narrow(o.dtype) and not _finite(o)}
     if not narrow or not _fits_again(computation):
         return False
+    _count_search(computation)
     try:
         wide, step = _in_float64(computation)
     except REFUSALS:  # a step that insists on the dtype, or has no batching rule: then nothing is known
@@ -136,7 +144,16 @@ def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> bo
 
 def _fits_again(computation: Computation) -> bool:
     """Whether there is memory to run all steps again and keep what they give, in these dtypes and in float64."""
-    return computation.prepared.plan.peak_bytes * _TRACED <= computation.limits.memory_bytes
+    return computation.prepared.plan.peak_bytes * _search_times(computation) <= computation.limits.memory_bytes
+
+
+def _search_times(computation: Computation) -> int:
+    return _TRACED if computation.dtypes.isdisjoint(_HALF) else _TRACED_HALF
+
+
+def _count_search(computation: Computation) -> None:
+    """The plan is said with what a search takes, as there is one."""
+    computation.plan_times = max(computation.plan_times, _search_times(computation))
 
 
 def note_lost(computation: Computation) -> None:
@@ -146,7 +163,7 @@ def note_lost(computation: Computation) -> None:
         return
     batched = [name for name in computation.leaves if query.is_batched(name)]
     try:
-        node = first_overflow(prepared.function, computation.leaves, query.seed, batched)
+        node = first_overflow(prepared.function, computation.leaves, query.seed, batched, partial(_count_search, computation))
     except REFUSALS:  # a step that insists on the dtype, or has no batching rule: then nothing is known
         return
     step = None if node is None else step_of(node)
@@ -283,6 +300,7 @@ def note_rounding_alone(computation: Computation, numbers: Mapping[str, Any], re
     # What is drawn in another dtype is another number.
     if not numbers or not dtypes or is_costly or prepared.function.random:
         return
+    computation.plan_times = max(computation.plan_times, _AGAIN)
     query = replace(computation.query, want=tuple(numbers))
     wide = Computation(
         query, replace(prepared, function=_steps_in_float64(prepared.function, computation.query.seed), patterns=None),
@@ -341,7 +359,7 @@ def _lost(own: Tensor, right: Tensor, dtypes: Collection[torch.dtype], samples: 
     if not own.numel() or not is_differentiable(own.dtype):
         return 0, 0
     narrow = own.dtype if own.dtype in _HALF else next(iter(dtypes))
-    own, right = (tensor.detach().to(torch.complex128) for tensor in (own, right))
+    own, right = (to_double(tensor.detach()) for tensor in (own, right))
     rows = samples if samples is not None and own.dim() and own.shape[0] == samples else 1
     own, right = own.reshape(rows, -1), right.reshape(rows, -1)
     size, error = right.abs(), (own - right).abs()

@@ -33,9 +33,19 @@ _MEMORY: Final = re.compile(
     re.I,
 )
 # What to send instead, where PyTorch's message tells: what is no matter of shapes, though its words are of one.
-_NO_INDEX: Final = re.compile(r"index -?\d+ is out of bounds for dimension \d+ with size (\d+)")
+_NO_INDEX: Final = re.compile(
+    r"index -?\d+ is out of bounds for dimension \d+ with size (\d+)|tried to access index -?\d+ on a tensor of (\d+) elements"
+)
+_NO_AXIS: Final = re.compile(r"Dimension out of range \(expected to be in range of \[(-?\d+), (-?\d+)\]")
 _WAYS_OUT: Final = (
-    (re.compile(r"Class values must be smaller"), "Send classes from 0 to num_classes - 1, or a larger num_classes."),
+    (re.compile(r"Class values must be"), "Send classes from 0 to num_classes - 1, or a larger num_classes."),
+    (
+        re.compile(r"[Tt]arget'? (-?\d+ )?is out of (bounds|range)|target out of range"),
+        "Send targets from 0 to the number of classes - 1.",
+    ),
+    (re.compile(r"index out of range in self"), "Take indices from 0 to the length of the axis - 1."),
+    (re.compile(r"invalid max index"), "Send indices as the pooling gives them: places within the output."),
+    (re.compile(r"only supports 1-d non-negative|repeats can not be negative"), "Send whole numbers from 0."),
     (
         re.compile(r"reduction dim.*numel\(\) == 0|non-zero size"),
         "Send a tensor with an element along the axis that is reduced.",
@@ -47,9 +57,11 @@ _INSIDE: Final = re.compile(
 )
 _PATHS: Final = re.compile(r"(?:at )?\"?(?:/|\.\./)[\w./+-]+\.(?:cpp|h|cu|cuh|py)\"?(?::\d+)?(?:,? line \d+)?[,.]? ?")
 _ASSERTION: Final = re.compile(
-    r".*INTERNAL ASSERT FAILED[^,]*, please report a bug to PyTorch\.\s*|Expected .* to be true, but got false\.\s*\(.*", re.S
+    r".*INTERNAL ASSERT FAILED[^,]*, please report a bug to PyTorch\.\s*|Expected .* to be [Tt]rue, but got [Ff]alse\.\s*\(.*",
+    re.S,
 )
 _SIGNATURES: Final = re.compile(r",? but expected one of:.*", re.S)
+_NOTHING_SAID: Final = "the arguments do not fit"
 _LENGTH: Final = 400  # characters of what PyTorch says: twice the longest (190) of 685 of its own error samples
 
 # The exceptions with which PyTorch's public functions refuse their arguments; AssertionError is what its Python rules raise.
@@ -71,7 +83,7 @@ def sentence(error: BaseException) -> str:
     text = re.sub(r"\s+", " ", text).strip().rstrip(".,;")
     if len(text) > _LENGTH:
         text = text[: _LENGTH - 1] + "…"
-    return text or "the arguments do not fit"
+    return text or _NOTHING_SAID
 
 
 def is_memory(error: BaseException) -> bool:
@@ -87,8 +99,10 @@ def is_shapes(error: BaseException) -> bool:
 def way_out(error: BaseException) -> str | None:
     """What to send instead, where PyTorch's message tells."""
     message = str(error)
+    if axis := _NO_AXIS.search(message):
+        return f"Take an axis from {axis[1]} to {axis[2]}."
     if outside := _NO_INDEX.search(message):
-        extent = int(outside[1])
+        extent = int(outside[1] or outside[2])
         return (
             f"Take indices from 0 to {extent - 1}."
             if extent
@@ -136,7 +150,7 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
     members = list(arguments)
     received = ", ".join(shown(t) for t in tensors_in(members)) or ", ".join(named(m) for m in members) or "nothing"
     if isinstance(error, UnsafeValuesError):
-        return Refusal(f"`{operation}`: {error.detail}", code=error.code, expected=error.expected, given=error.given)
+        return Refusal(f"`{operation}`: {error.detail}", error.fix, code=error.code, expected=error.expected, given=error.given)
     message = str(error)
     if is_memory(error):
         return Refusal(
@@ -153,9 +167,10 @@ def refusal(error: BaseException, operation: str, arguments: Iterable[Any], usag
             given=received,
         )
     code = "shape_mismatch" if is_shapes(error) else "operation_failed"
-    expected = usage() if usage and isinstance(error, TypeError) else None
+    said = sentence(error)
+    expected = usage() if usage and (isinstance(error, TypeError) or said == _NOTHING_SAID) else None
     return Refusal(
-        f"`{operation}` was given {received}, and PyTorch refused: {sentence(error)}.",
+        f"`{operation}` was given {received}, and PyTorch refused: {said}.",
         way_out(error) or _advice(operation, members, code),
         code=code,
         expected=expected,

@@ -8,7 +8,10 @@ from torch import Tensor
 
 def is_differentiated(x: Tensor) -> bool:
     """Whether a derivative may be asked of what is computed from `x`."""
-    return bool(x.requires_grad) or torch.autograd.forward_ad._current_level >= 0 or torch._C._functorch.maybe_get_level(x) > 0
+    if x.requires_grad or torch.autograd.forward_ad._current_level >= 0:
+        return True
+    # A tensor of a vmap or a derivative shows no `requires_grad` of those within; derivatives are taken with gradients on.
+    return torch.is_grad_enabled() and torch._C._functorch.maybe_get_level(x) > 0
 
 
 def is_batched(x: Tensor) -> bool:

@@ -5,6 +5,7 @@ A check sees plain tensors with values: it runs below autograd, below vmap and b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ Arguments = Mapping[str, Any]
 Check = Callable[[Arguments], None]
 RECURRENCE_LIMIT: Final = 10**9  # some seconds
 ZETA_LIMIT: Final = 10**7  # 0.14 s: 14 ns a step, measured at -1e5 to -3e7; explain and check run a step hundreds of times
+# Bins of a histogram: an answer of 256 MiB of float64, the default of PULLBACK_RESULT_LIMIT_BYTES, has as many.
+CELLS_LIMIT: Final = 1 << 25
+RATE_LIMIT: Final = 9e18  # PyTorch counts events in int64, to 9.22e18; a draw strays from this rate by some 3e9, its root
 PIECES_LIMIT: Final = 10_000  # as many as a program's list may have members; a hundred thousand take seconds to make
 
 
@@ -247,6 +251,44 @@ def binomial(arguments: Arguments) -> None:
     """PyTorch's sampler looks for ever for a draw of NaN trials."""
     if bool(torch.isnan(arguments["count"]).any()):
         raise UnsafeValuesError("count", "There is no draw from NaN trials.", "numbers", "NaN")
+
+
+def poisson(arguments: Arguments) -> None:
+    """PyTorch counts the events in int64: beyond, a draw is negative."""
+    rates = arguments["self"]
+    if rates.numel() and float(rates.max()) > RATE_LIMIT:
+        raise UnsafeValuesError(
+            "input",
+            f"PyTorch counts events in 64 bits, so rates go up to {RATE_LIMIT:.0e}; one is {float(rates.max()):.3g}.",
+            f"rates up to {RATE_LIMIT:.0e}",
+            f"{float(rates.max()):.3g}",
+        )
+
+
+def _cells(count: int, argument: str) -> None:
+    """Before they are made: a plan on fakes makes those of kernels that have no other way to say their shapes."""
+    if count > CELLS_LIMIT:
+        raise UnsafeValuesError(
+            argument,
+            f"It would make {count:,} bins; the limit is {CELLS_LIMIT:,}.",
+            f"at most {CELLS_LIMIT:,} bins in all",
+            f"{count:,}",
+            code="too_costly",
+        )
+
+
+def histogram(arguments: Arguments) -> None:
+    _cells(arguments["bins"], "bins")
+
+
+def histogram_of_many(arguments: Arguments) -> None:
+    _cells(math.prod(arguments["bins"]), "bins")
+
+
+def bincount(arguments: Arguments) -> None:
+    values = arguments["self"]
+    largest = int(values.max()) + 1 if values.numel() else 0
+    _cells(max(largest, arguments["minlength"]), "minlength" if arguments["minlength"] > largest else "input")
 
 
 def fractional_pool(arguments: Arguments) -> None:

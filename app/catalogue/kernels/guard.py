@@ -24,6 +24,7 @@ from app.catalogue.kernels.checks import Check
 _DEVICES: Final = ("CPU", "CUDA")
 # Where sizes alone decide, fakes are checked too; a composite function has no kernel of its own, and one for all devices.
 _SIZES: Final = (*_DEVICES, "Meta")
+_CPU: Final = ("CPU",)
 _COMPOSITE: Final = ("CompositeImplicitAutograd",)
 
 
@@ -105,7 +106,12 @@ FACTS: Final = (
         Fact(f"{kind}.input", checks.recurrent, keys=_COMPOSITE, around=recurrent.counted)
         for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")
     ),
-    # These do not crash: they never end, or take minutes.
+    Fact("poisson", checks.poisson, keys=_CPU),
+    # These do not crash: they never end, take minutes, or memory before anybody has reckoned it.
+    Fact("bincount", checks.bincount),
+    Fact("histogram.bin_ct", checks.histogram),
+    Fact("_histogramdd_bin_edges", checks.histogram_of_many),
+    Fact("_histogramdd_from_bin_cts", checks.histogram_of_many),
     Fact("binomial", checks.binomial),
     *(Fact(f"special_{name}", checks.polynomial, _evaluate(name)) for name in _POLYNOMIALS),
     Fact("special_zeta", checks.zeta, _zeta),

@@ -22,6 +22,10 @@ class UnsafeValuesError(RuntimeError):
         self.code = code
         self.argument, self.detail, self.expected, self.given = argument, detail, expected, given
 
+    @property
+    def fix(self) -> str:
+        return f"Send {self.expected}."
+
     def place(self, inputs: Collection[str], parameters: Collection[str]) -> str:
         """Where the argument stands in a query of one operation: `inputs.targets`, `parameters.chunks`; `inputs` where it has another name."""
         room = "parameters" if self.argument in parameters else "inputs"

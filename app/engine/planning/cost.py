@@ -93,15 +93,15 @@ class Cost(NamedTuple):
 
 # Scratch memory of kernels, in multiples of the largest tensor that they read or make, forward and backward: measured as the growth of a
 # fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (`python -m tests.oracle.plan_sweep`; `matrix_exp` is differentiated by that of a
-# matrix twice as large, and our own derivatives of `erfcx` and `log_ndtr` hold a series of terms).
+# matrix twice as large, and our own derivatives of `erfcx`, `log_ndtr`, `sinc`, `i1` and `i1e` hold a series of terms).
 _SCRATCH: Final[dict[str, tuple[float, float]]] = {
-    "linalg_matrix_exp": (24, 84), "matrix_exp": (24, 84), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (4, 4), "_logcumsumexp": (2, 24),
-    "logcumsumexp": (2, 24), "cumprod": (2, 10),
+    "linalg_matrix_exp": (24, 130), "matrix_exp": (24, 130), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (4, 4), "_logcumsumexp": (2, 32),
+    "logcumsumexp": (2, 32), "cumprod": (2, 16),
     "topk": (2, 3), "mode": (2, 3), "multinomial": (2, 2), "kthvalue": (1, 3), "logsumexp": (1, 3), "nanmedian": (3, 4), "renorm": (3, 24),
     "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
     "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10),
-    "grid_sampler_3d": (2, 10),
+    "grid_sampler_3d": (2, 10), "mvlgamma": (2, 3),
     # Factorisations and solutions of square matrices of 4 MB and tall ones of 8 MB.
     "linalg_eig": (3, 14), "_linalg_svd": (4, 7), "linalg_svd": (4, 7), "_linalg_eigh": (4, 10), "linalg_cholesky_ex": (3, 14),
     "cholesky_inverse": (3, 17), "cholesky_solve": (3, 9), "_linalg_det": (3, 29), "_linalg_slogdet": (3, 5), "_linalg_solve_ex": (3, 5),
@@ -110,13 +110,19 @@ _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "linalg_householder_product": (5, 80),
     "linalg_ldl_solve": (3, 5),
     # Long formulas of pointwise functions.
-    "asin": (0, 5), "erfinv": (0, 4), "igamma": (0, 5), "igammac": (0, 5), "sinc": (0, 4), "angle": (0, 4), "index_fill": (0, 4),
+    "asin": (0, 5), "erfinv": (0, 4), "igamma": (0, 5), "igammac": (0, 5), "sinc": (0, 48),
+    "special_i1": (0, 48), "special_i1e": (0, 52), "angle": (0, 4), "index_fill": (0, 4),
 }  # fmt: skip
 # Kernels whose scratch are indices, or pairs of a value and one: their factors are of elements of 8 bytes, however narrow these are.
 _OF_INDICES: Final = frozenset(
     {"sort", "topk", "mode", "multinomial", "_unique2", "unique_dim", "unique_consecutive", "nonzero"}
 )
 _INDEX_BYTES: Final = 8  # int64
+# Those that compute half precision in float32.
+_OF_SINGLES: Final = frozenset({"linalg_matrix_exp", "matrix_exp"})
+_SINGLE_BYTES: Final = 4
+# Kernels whose scratch has an axis of as many as an argument says: its place, the factors being of the tensor with that axis.
+_AXES_OF: Final = {"mvlgamma": 1}
 # Of any other factorisation (21 of 700 x 700 matrices in float64, results included: 2 to 5 forward, 7 to 23 backward).
 _FACTORISATION: Final = (5.0, 24.0)
 # What the formula of a derivative makes on its way, of any other step: in reverse mode `atan2`, `sinh`, `expm1` take 2, and more what has
@@ -151,7 +157,8 @@ class CallFacts(NamedTuple):
         flops: PyTorch's rule, and the same of shapes where it is known.
         scratch: factors of the largest tensor (`scratch_factors`).
         lays_out: it is a convolution, which lays its tensors out anew.
-        is_of_indices: its scratch is of elements of 8 bytes at least.
+        least_bytes: of an element of its scratch.
+        axis_of: place of the argument that says how many tensors of its input's size its scratch is made of.
         check: of its arguments' sizes, before it runs.
     """
 
@@ -161,7 +168,8 @@ class CallFacts(NamedTuple):
     is_cubic: bool
     scratch: tuple[float, float, float]
     lays_out: bool
-    is_of_indices: bool
+    least_bytes: int
+    axis_of: int | None
     check: Callable[[tuple[Any, ...], Mapping[str, Any]], None] | None
 
 
@@ -179,7 +187,8 @@ def call_facts(func: Any) -> CallFacts:
         is_cubic,
         scratch_factors(name),
         name == "convolution",
-        name in _OF_INDICES,
+        _INDEX_BYTES if name in _OF_INDICES else _SINGLE_BYTES if name in _OF_SINGLES else 0,
+        _AXES_OF.get(name),
         size_check(func),
     )
 
@@ -274,7 +283,7 @@ class Counter(OperatorMode):
         """Counts a call of the operator of these facts, by outlines: `out` of one result, a tuple of several."""
         if facts.is_view:
             return
-        if type(out) is tuple or facts.lays_out or facts.is_of_indices or self.times != 1:
+        if type(out) is tuple or facts.lays_out or facts.least_bytes or facts.axis_of is not None or self.times != 1:
             self._count(facts, args, {}, out)
             return
         most, largest = out.elements, out.bytes
@@ -314,8 +323,9 @@ class Counter(OperatorMode):
                 largest = size if size > largest else largest
         is_plain = facts.flops is None and not facts.is_cubic
         self.flops += self.times * (most if is_plain else _flops(facts, args, kwargs, out, float(most)))
-        if facts.is_of_indices:
-            largest = max(largest, _INDEX_BYTES * most)
+        largest = max(largest, facts.least_bytes * most)
+        if facts.axis_of is not None:
+            largest *= max(int(args[facts.axis_of]), 1)
         running, deriving, wide = _layout_bytes(args, results) if facts.lays_out else (0, 0, 0)
         first, reverse, forward = facts.scratch
         formula = int(reverse * largest)

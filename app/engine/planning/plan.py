@@ -138,7 +138,7 @@ def make(
     derives = any(demand.derives for demand in demands.values()) and sizes.is_differentiated
     # Cotangents or tangents of outputs that are views of less: `expand` makes nothing, and what is sent against it is whole.
     held = of_one + sizes.differentiable_bytes if derives else one.live_bytes + one.scratch_bytes
-    held += _report_bytes(demands, one, sizes)
+    held += _report_bytes(demands, one, sizes) + _difference_bytes(demands, sizes)
     # The results count twice: as tensors, and as the bytes or text that they are sent as; and what is made of them before.
     blocks = _dense_blocks(demands, sizes)
     is_thinned = bool(blocks) and not sizes.is_complex and samples * min(blocks) <= limits.result_bytes
@@ -161,6 +161,18 @@ def _derivative_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) ->
     in_forward_mode = order > 1 or "forward" in modes
     scratch = one.forward_mode_scratch_bytes if in_forward_mode else one.backward_scratch_bytes
     return order * (2 * one.bytes + scratch)
+
+
+# Of inputs and outputs, in float64: measured 2.0 to 3.0 (`heaviside` in float64, float32, bfloat16).
+_DIFFERENCE_COPIES: Final = 3
+
+
+def _difference_bytes(demands: Mapping[str, Demand], sizes: Sizes) -> int:
+    """What is held where no step has a derivative, and a product along a direction is one of differences."""
+    if not (sizes.without_derivative and any(demand.mode == "forward" for demand in demands.values())):
+        return 0
+    ends = (*sizes.wrt, *sizes.differentiable)
+    return _DIFFERENCE_COPIES * sum(result.bytes * WIDENING.get(result.dtype, 1) for result in ends)
 
 
 # Of what the confirmation of a batch holds at a time, of each of its tensors: measured (`python -m tests.oracle.plan_sweep`, batched).

@@ -25,12 +25,17 @@ def step_dtypes(graph: fx.Graph) -> frozenset[torch.dtype]:
 
 
 def first_overflow(
-    function: Function, leaves: Mapping[str, Tensor], seed: int | None, batched: Collection[str] = ()
+    function: Function,
+    leaves: Mapping[str, Tensor],
+    seed: int | None,
+    batched: Collection[str] = (),
+    on_search: Callable[[], None] = lambda: None,
 ) -> fx.Node | None:
     """That step; None where there is none. One forward, and where something is not finite two more, in which nothing is kept.
 
     Arguments:
         batched: leaves with a leading axis of samples, any of which may show it.
+        on_search: called where something is not finite.
 
     Raises what PyTorch raises: of steps without a batching rule, of those that insist on their dtype.
     """
@@ -68,6 +73,7 @@ def first_overflow(
         suspects = [node for node, flag in zip(nodes, _of_all(broken, leaves, batched), strict=True) if bool(flag.any())]
         if not suspects:
             return None
+        on_search()
         flags = _of_all(overflowing, leaves, batched)
         return next((node for node, flag in zip(suspects, flags, strict=True) if bool(flag.any())), None)
 
