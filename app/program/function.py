@@ -26,6 +26,8 @@ class Step:
     operation: str
 
 
+# The operation of a step that puts other memory under a tensor (`x.data = y`), past PyTorch's version counters.
+OTHER_DATA: Final = ".data ="
 # Values of a branch inside `try`: what was tried raised for the values that are there, or ran.
 RAISED: Final = "raised"
 RAN: Final = "ran"
@@ -60,8 +62,24 @@ class Modified:
 
     step: Step
     write: Step
-    leaves: frozenset[str]
-    outputs: frozenset[str]
+    leaves: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+
+    def refusal(self) -> tuple[str, str]:
+        """What PyTorch has against the derivative, or what it does not see, and what to write instead."""
+        write, step = (
+            f"`{self.write.text}` (line {self.write.line})",
+            f"the derivative of `{self.step.text}` (line {self.step.line})",
+        )
+        if self.write.operation == OTHER_DATA:
+            return (
+                f"{write} puts other numbers under what {step} needs; PyTorch differentiates with the new ones, without a word.",
+                "Take the derivative before that line, or return what comes after it alone.",
+            )
+        return (
+            f"{write} changes in place what {step} needs, and PyTorch refuses to differentiate that.",
+            "Make a new tensor: `y = y + 1` in the place of `y += 1`; or write into a copy: `y = y.clone()` before.",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

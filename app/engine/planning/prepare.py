@@ -64,13 +64,12 @@ def _check_modified(function: Function, wrt: tuple[str, ...], of: str | None) ->
     """Refuses a derivative past a write in place that PyTorch refuses to differentiate."""
     for modified in function.modified:
         if modified.leaves.intersection(wrt) and (of is None or of in modified.outputs):
-            step, write = modified.step, modified.write
+            write, (detail, fix) = modified.write, modified.refusal()
             raise PullbackError(
                 "operation_failed",
-                f"Line {write.line}, column {write.column}: `{write.text}` changes in place what the derivative of `{step.text}` "
-                f"(line {step.line}) needs, and PyTorch refuses to differentiate that.",
+                f"Line {write.line}, column {write.column}: {detail}",
                 at=f"{write.line}:{write.column}",
-                fix="Make a new tensor: `y = y + 1` in the place of `y += 1`; or write into a copy: `y = y.clone()` before.",
+                fix=fix,
             )
 
 

@@ -37,29 +37,45 @@ def is_known(path: str) -> bool:
     return path in _NAMES
 
 
+def of_clock(value: Any) -> Any:
+    """What is computed of a clock's time is of a clock too: no clock runs while a program is read, so that it is no answer of it."""
+    if isinstance(value, tuple):
+        return tuple(map(of_clock, value))
+    if isinstance(value, float):
+        return Clock(value)
+    return Ticks(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _computing(name: str) -> Any:
+    def method(self: Any, *others: Any) -> Any:
+        return of_clock(getattr(self.kind, name)(self, *others))
+
+    return method
+
+
 class Clock(float):
-    """What a clock says, and what is computed of that: no clock runs while a program is read, so that it is no answer of it."""
+    """What a clock says."""
 
-    def __add__(self, other: Any) -> Clock:
-        return Clock(float(self) + other)
+    kind = float
 
-    def __sub__(self, other: Any) -> Clock:
-        return Clock(float(self) - other)
 
-    def __rsub__(self, other: Any) -> Clock:
-        return Clock(other - float(self))
+class Ticks(int):
+    """A whole number of it."""
 
-    def __mul__(self, other: Any) -> Clock:
-        return Clock(float(self) * other)
+    kind = int
 
-    def __truediv__(self, other: Any) -> Clock:
-        return Clock(float(self) / other)
 
-    __radd__, __rmul__ = __add__, __mul__
-
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow"):
+    for _side in (f"__{_name}__", f"__r{_name}__"):
+        setattr(Clock, _side, _computing(_side))
+        setattr(Ticks, _side, _computing(_side))
+for _name in ("__neg__", "__abs__", "__round__"):
+    setattr(Clock, _name, _computing(_name))
+    setattr(Ticks, _name, _computing(_name))
 
 # `time.time()`.
 CLOCK: Final = Clock(0.0)
+TICKS: Final = Ticks(0)
 
 
 class StandardLibrary:

@@ -87,13 +87,8 @@ class Overwrites:
 
 def refusal(step: Step, write: Step) -> Refusal:
     """PyTorch's refusal, with both lines."""
-    return Refusal(
-        f"`{write.text}` (line {write.line}) changes in place what the derivative of `{step.text}` (line {step.line}) needs, and PyTorch "
-        "refuses to differentiate that.",
-        "Make a new tensor: `y = y + 1` in the place of `y += 1`; or write into a copy: `y = y.clone()` before.",
-        code="operation_failed",
-        raises="RuntimeError",
-    )
+    detail, fix = Modified(step, write).refusal()
+    return Refusal(detail, fix, code="operation_failed", raises="RuntimeError")
 
 
 def _computing(value: fx.Node | None) -> tuple[fx.Node, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import KeysView, Sequence, ValuesView
+from collections.abc import Collection, KeysView, Sequence, ValuesView
 from typing import Any, Final
 
 from app.errors import PullbackError
@@ -100,7 +100,12 @@ def _ending(reader: Reader, last: ast.stmt) -> Returned:
     values = [reader.scope[name] for name in reader.assigned if name in reader.scope]
     if any(isinstance(value, _IDLE) for value in values):
         values = []  # an optimizer is a tool of the program, nothing that it computes
-    if reader.assigned and values and not any(isinstance(value, _CALLABLE) for value in values) and _is_answer(reader, values):
+    if (
+        reader.assigned
+        and values
+        and not any(isinstance(value, _CALLABLE) for value in values)
+        and _is_answer(reader, last, values)
+    ):
         nodes = [ast.copy_location(ast.Name(name, ast.Load()), last) for name in reader.assigned]
         if len(values) == 1:
             return Returned(values[0], nodes[0])
@@ -131,16 +136,24 @@ def _final_loss(reader: Reader) -> Returned | None:
     return None
 
 
-def _is_answer(reader: Reader, values: list[Value]) -> bool:
-    """Whether what was assigned last is what the program computes: constants beside definitions are not."""
-    return not reader.defined or any(_holds_tensor(reader, value) for value in values)
+def _is_answer(reader: Reader, last: ast.stmt, values: list[Value]) -> bool:
+    """Whether what was assigned last is what the program computes: beside definitions, tensors and what was computed of numbers read of them."""
+    if not reader.defined or any(_holds_tensor(reader, value) for value in values):
+        return True
+    if not isinstance(last, ast.Assign | ast.AnnAssign | ast.AugAssign) or last.value is None or not reader.calls.reads.has_numbers:
+        return False
+    is_computed = any(isinstance(part, ast.Name | ast.Call) for part in ast.walk(last.value))
+    return is_computed and any(isinstance(member, float) for value in values for member in _members(value))
 
 
 def _holds_tensor(reader: Reader, value: Value) -> bool:
     if isinstance(value, Iterator):  # a look at its members would take them
         return True
-    members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
-    return any(is_tensor(reader.read(member)) or isinstance(member, MultiOutput) for member in members)
+    return any(is_tensor(reader.read(member)) or isinstance(member, MultiOutput) for member in _members(value))
+
+
+def _members(value: Value) -> Collection[Value]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
 
 
 def _nameless(last: ast.stmt) -> ast.expr:

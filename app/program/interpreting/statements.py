@@ -9,7 +9,7 @@ from typing import Final
 
 from app.errors import PullbackError
 from app.program.classes import special_methods
-from app.program.classes.standard_library import Clock
+from app.program.classes.standard_library import Clock, Ticks
 from app.program.interpreting.block_statements import Blocks
 from app.program.interpreting.definitions import Left, Returned
 from app.program.interpreting.expressions import Reader
@@ -121,7 +121,7 @@ class Runner(Blocks):
                 target = target.value
             parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
             names = [part.id for part in parts if isinstance(part, ast.Name)]
-            if names and not all(isinstance(self.reader.scope.get(name), Clock) for name in names):
+            if names and not all(isinstance(self.reader.scope.get(name), Clock | Ticks) for name in names):
                 self.reader.assigned = names
 
     def _augmented(self, statement: ast.AugAssign) -> None:

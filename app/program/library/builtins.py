@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from app.program.classes import special_methods
+from app.program.classes.standard_library import Clock, Ticks, of_clock
 from app.program.library import containers
 from app.program.library.attributes import members
 from app.program.library.reads import Reads
@@ -377,7 +378,8 @@ class Builtins:
             return static.bounded(static.computed(int, *args, what="`int`"))
         if name == "complex" and len(args) == 2:
             return static.computed(complex, *args, what="`complex`")
-        return static.cast(name, _arguments(name, args, kwargs, 1)[0])
+        value = static.cast(name, _arguments(name, args, kwargs, 1)[0])
+        return of_clock(value) if isinstance(args[0], Clock | Ticks) else value
 
 
 def _is_callable(value: Value) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from app.catalogue.dtypes import dtype_name
+from app.program.function import OTHER_DATA
 from app.program.library.lookup import call, lookup_method
 from app.program.reading.source import Refusal
 from app.program.semantics import aliases, static
@@ -131,11 +132,13 @@ def _is_whole(index: Value) -> bool:
 
 
 def set_data(trace: Trace, emit: Emit, tensor: fx.Node, value: fx.Node) -> None:
-    """`tensor.data = value`: a write that no derivative sees."""
+    """`tensor.data = value`: a write that no derivative sees, and no tensor that shows the memory that `tensor` had."""
     if not example(value).has_shape_of(example(tensor)):
         raise Refusal("`.data = …` keeps the shape of the tensor here.", "Assign to a name.", code="shape_mismatch")
     enabled, trace.grad_enabled = trace.grad_enabled, False
     try:
-        write(trace, emit, tensor, emit("detach", torch.Tensor.detach, (value,), {}), ".data")
+        taken = emit(OTHER_DATA, torch.Tensor.detach, (value,), {})
+        aliases.parted(tensor, trace.now(tensor))
+        write(trace, emit, tensor, taken, ".data")
     finally:
         trace.grad_enabled = enabled

@@ -33,11 +33,12 @@ class Reads:
 
     Attributes:
         branches: the conditions that were followed.
-        numbers: the steps whose values became plain numbers.
+        has_numbers: some tensor's value became a plain number.
     """
 
     trace: Trace
     branches: list[Branch]
+    has_numbers: bool = False
 
     def truth(self, emit: Emit, node: fx.Node) -> bool:
         """Whether a condition holds here. Raises where it is no single value, and under fakes, which have none."""
@@ -60,6 +61,7 @@ class Reads:
                 "Reduce it first: `.sum()`, `.mean()`, `x[0]`.",
             )
         value = tensor.item()
+        self.has_numbers = True
         self._note(node, value)
         return value
 
@@ -70,6 +72,7 @@ class Reads:
             raise Refusal(
                 f"A list of {tensor.numel():,} numbers is too long; the limit is {static.LENGTH_LIMIT:,}.", code="too_costly"
             )
+        self.has_numbers = True
         self._note(node, "a list")
         if tensor.numel():
             tensor.flatten()[0].item()  # a dispatch mode that must know of values that are read hears of this, not of `tolist`

@@ -7,7 +7,7 @@ import builtins
 import re
 from typing import Any, Final
 
-from app.program.classes.standard_library import CLOCK
+from app.program.classes.standard_library import CLOCK, TICKS
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
 from app.program.packages import files, imports, python_containers
@@ -37,7 +37,7 @@ _IGNORED: Final[dict[str, Any]] = {
     "set_default_tensor_type": None, "warnings.filterwarnings": None, "display": None, "cuda.is_available": False,
     "backends.mps.is_available": False, "cuda.device_count": 0, "device": factories.DEVICE, "Generator": Inert("a generator"),
     "set_grad_enabled": None, "save": None, "time.sleep": None, "time.time": CLOCK, "time.perf_counter": CLOCK, "time.process_time": CLOCK,
-    "time.monotonic": CLOCK, "time.time_ns": 0, "perf_counter": CLOCK,
+    "time.monotonic": CLOCK, "time.time_ns": TICKS, "perf_counter": CLOCK, "time.perf_counter_ns": TICKS,
     "load": files.FILE, "warnings.simplefilter": None, "warnings.warn": None, "cuda.max_memory_allocated": 0, "cuda.set_device": None,
     "cuda.reset_peak_memory_stats": None, "_dynamo.reset": None, "cuda.current_device": 0, "backends.cuda.enable_flash_sdp": None,
     "autograd.set_grad_enabled": None, "manual_seed_all": None, "utils.tensorboard.SummaryWriter": Inert("a log"),

@@ -79,32 +79,67 @@ class Weights:
         """The name that a weight is sent under."""
         names = self._names(weight)
         own = next((name for name, holder in self._holders.items() if holder is weight), None)
-        return own or next((name for name in names if name in self.initial or name in self._sent), names[0])
+        return own or names[0]
 
     def _resolved(self, weight: Weight) -> fx.Node:
         names = self._names(weight)
         if weight.parent is not None and weight.parent[0] is None and not weight.tied:
             names = [self._own_name(names[0], weight)]
-        for name in names:
-            if name in self._sent:
-                leaf = self._sent[name]
-                wanted, shape = tuple(example(weight.initial).shape), tuple(example(leaf).shape)
-                if wanted != shape:
-                    raise Refusal(
-                        f"The weight `{name}` has the shape {list(wanted)}; got {list(shape)}.",
-                        "Send it as `state_dict` has it.",
-                        code="shape_mismatch",
-                        expected=str(list(wanted)),
-                        given=str(list(shape)),
-                    )
-                self.taken.update(names)
-                return leaf
+        leaf = self._leaf(weight, names)
+        if leaf is not None:
+            return leaf
         if not weight.trained:
             return weight.initial
-        name = next((name for name in names if name not in self.initial), f"{names[0]}.{len(self.initial)}")
+        name = self._unheld(names, weight)
         self.initial[name] = weight
         weight.first = self._trace.now(weight.initial)
         return weight.initial
+
+    def _leaf(self, weight: Weight, names: list[str]) -> fx.Node | None:
+        """What was sent for a weight: by the longest of its names, which fits fewest others, that no other weight has taken."""
+        longest = names if weight.tied else sorted(names, key=len, reverse=True)
+        numbered = itertools.takewhile(self._sent.__contains__, _numbered(names[0]))
+        for name in (*(name for name in longest if name in self._sent), *numbered):
+            if not self._takes(name, weight):
+                continue
+            leaf = self._sent[name]
+            wanted, shape = tuple(example(weight.initial).shape), tuple(example(leaf).shape)
+            if wanted != shape:
+                raise Refusal(
+                    f"The weight `{name}` has the shape {list(wanted)}; got {list(shape)}.",
+                    "Send it as `state_dict` has it.",
+                    code="shape_mismatch",
+                    expected=str(list(wanted)),
+                    given=str(list(shape)),
+                )
+            self.taken.update((name, *names))
+            return leaf
+        return None
+
+    def _unheld(self, names: list[str], weight: Weight) -> str:
+        """The first name of a weight that no other has; a numbered one where all are taken."""
+        return next(
+            name for name in itertools.chain(names, _numbered(names[0])) if name not in self._sent and self._takes(name, weight)
+        )
+
+    def _takes(self, name: str, weight: Weight) -> bool:
+        """Whether a name is the weight's from now on: no other has it, nor does one of a module that was made before by the same name in there."""
+        if name in self._holders:
+            return self._holders[name] is weight
+        for value in self.adopted:
+            if (
+                isinstance(value, Instance)
+                and value.parent is not None
+                and value.parent[0] is None
+                and not isinstance(value.kind, str)
+            ):
+                other = _inside(value, name)
+                if other is weight:
+                    break
+                if other is not None:
+                    return False
+        self._holders[name] = weight
+        return True
 
     def is_sent(self, weight: Weight) -> bool:
         """Whether the query has a value for a weight by one of the names that it has now."""
@@ -112,11 +147,8 @@ class Weights:
 
     def _own_name(self, name: str, weight: Weight) -> str:
         """A name of the program that several weights had one after the other, as a local one of a function, is that of the first alone."""
-        for number in itertools.count():
-            own = f"{name}.{number}" if number else name
-            if self._holders.setdefault(own, weight) is weight:
-                return own
-        return name
+        names = itertools.chain([name], _numbered(name))
+        return next(own for own in names if self._holders.setdefault(own, weight) is weight)
 
     def _names(self, weight: Weight) -> list[str]:
         """The names that a weight may be sent by, the one that it is called by first; those of places that it is tied to last."""
@@ -204,6 +236,19 @@ class Weights:
                     else "Leave it out: the program has no weights.",
                     given=name,
                 )
+
+
+def _inside(module: Instance, name: str) -> Weight | None:
+    """The weight of a module by its name in `state_dict`; None where it has none."""
+    value: Any = module
+    for key in name.split("."):
+        held = value.weights if isinstance(value, LayerValue) else value.own if isinstance(value, Instance) else {}
+        value = held.get(key)
+    return value if isinstance(value, Weight) else None
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return (f"{name}.{number}" for number in itertools.count(1))
 
 
 def _is_read(node: fx.Node) -> bool:

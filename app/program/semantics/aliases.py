@@ -88,6 +88,21 @@ def cell_of(node: fx.Node) -> Cell:
     return cell
 
 
+def parted(node: fx.Node, value: fx.Node) -> None:
+    """The tensor object leaves its memory, which holds `value`, to all else that shows it: `w.data = other` puts other memory under `w`."""
+    cell = cell_of(node)
+    root = cell.root
+    if root is not cell:
+        root.members.remove(cell)
+        cell.root, cell.views, cell.node, cell.writes, cell.version = cell, (), value, 0, 0
+    elif root.members:
+        rest = Cell(value)
+        rest.writes = rest.version = root.writes
+        rest.members, rest.unknown, root.members = root.members, root.unknown, []
+        for member in rest.members:
+            member.root = rest
+
+
 def is_view(part: Any, whole: Any) -> bool:
     """Whether both are tensors that show one memory."""
     return isinstance(part, fx.Node) and isinstance(whole, fx.Node) and cell_of(part).root is cell_of(whole).root
