@@ -52,6 +52,7 @@ class Outline:
     """Shape and dtype of a tensor: all that is asked of it where the numbers in it have no say."""
 
     __slots__ = ("bytes", "dtype", "elements", "shape")
+    is_cuda = False
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         self.shape, self.dtype = shape, dtype
@@ -362,8 +363,10 @@ def _flops(facts: CallFacts, args: Any, kwargs: Any, out: Any, most: float) -> f
     """`most`: elements of the largest tensor, where no rule tells."""
     if facts.flops is not None:
         try:
-            if facts.flops_of_shapes is not None and not kwargs and all(isinstance(value, _SIZED) for value in (*args, out)):
-                return float(facts.flops_of_shapes(*[value.shape for value in args], out_shape=out.shape))
+            are_known = isinstance(out, Outline) or all(isinstance(value, _SIZED) for value in (*args, out))
+            if facts.flops_of_shapes is not None and not kwargs and are_known:
+                shapes = [value.shape if isinstance(value, _SIZED) else value for value in args]
+                return float(facts.flops_of_shapes(*shapes, out_shape=out.shape))
             return float(facts.flops(*args, **kwargs, out_val=out))
         except (TypeError, ValueError, AssertionError, IndexError):
             pass  # a rule that does not know this overload: fall to the sizes

@@ -7,16 +7,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx
-from torch.nn import functional
+from torch import fx
 
 from app.engine.planning.bounded_counter import BoundedCounter
 from app.engine.planning.cost import CallFacts, call_facts
 from app.engine.planning.replay.geometries import (
     Geometry,
-    geometries,
     geometry,
-    on_zeros,
     row_major,
     row_major_strides,
     stand_as_one,
@@ -30,17 +27,12 @@ _aten: Final = torch.ops.aten
 _MAKERS: Final[dict[Any, Any]] = {
     torch.ones: _aten.ones.default, torch.zeros: _aten.zeros.default, torch.eye: _aten.eye.default,
 }  # fmt: skip
-# What `conv2d` takes behind its tensors, and what it takes where that is left out.
-_CONVOLUTION: Final[dict[str, Any]] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 SAME_DTYPES: Final = (torch.float64, torch.float32)  # of narrower ones kernels give sums in a wider dtype
 _CALLED: Final = (
     _aten.addmm.default, _aten.bmm.default, _aten.clone.default, _aten._unsafe_view.default, _aten.squeeze_.dim, _aten.masked_fill.Scalar,
-    _aten.native_layer_norm.default, _aten.mse_loss.default, _aten.trace.default, _aten.convolution.default,
-    _aten.max_pool2d_with_indices.default,
+    _aten.native_layer_norm.default, _aten.mse_loss.default, _aten.trace.default,
 )  # fmt: skip
-_ADDMM, _BMM, _CLONE, _UNSAFE_VIEW, _SQUEEZE, _MASKED_FILL, _LAYER_NORM, _MSE_LOSS, _TRACE, _CONVOLVE, _MAX_POOL = map(
-    call_facts, _CALLED
-)
+_ADDMM, _BMM, _CLONE, _UNSAFE_VIEW, _SQUEEZE, _MASKED_FILL, _LAYER_NORM, _MSE_LOSS, _TRACE = map(call_facts, _CALLED)
 
 
 def counted(counter: BoundedCounter, facts: CallFacts, args: Any, result: Geometry) -> Geometry:
@@ -309,53 +301,3 @@ def maker(node: fx.Node) -> Direct | None:
         return counted(counter, facts, (extents,), row_major(shape, dtype))
 
     return run
-
-
-def convolution(node: fx.Node, ranks: list[int]) -> Direct | None:
-    """`conv2d` of a batch."""
-    plain = node.args[len(ranks) :]
-    are_plain = ranks in ([4, 4], [4, 4, 1]) and all(map(_is_pair, (*plain, *node.kwargs.values())))
-    return _convolution if are_plain and len(plain) <= len(_CONVOLUTION) and node.kwargs.keys() <= _CONVOLUTION.keys() else None
-
-
-def _convolution(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-    """PyTorch says of zeros how large it is, and how it stands."""
-    data, weight, *rest = on_zeros(args)
-    bias = rest.pop(0) if rest and isinstance(rest[0], Tensor) else None
-    options = _CONVOLUTION | dict(zip(_CONVOLUTION, rest, strict=False)) | kwargs
-    stride, padding, dilation = [_pair(options[name]) for name in ("stride", "padding", "dilation")]
-    around = [extent + 2 * added for extent, added in zip(data.shape[2:], padding, strict=True)]
-    elements = sum([value.elements for value in args if isinstance(value, Geometry)])
-    if not (counter.fits(data.shape[0] * weight.shape[0] * math.prod(around)) and counter.fits(elements)):
-        return NotImplemented  # no result is larger
-    result = functional.conv2d(data, weight, bias, stride, padding, dilation, options["groups"])
-    sent = data, weight, bias, stride, padding, dilation, False, [0, 0], options["groups"]
-    counter.count(_CONVOLVE, sent, result)
-    return geometries(result)
-
-
-def max_pool(node: fx.Node, ranks: list[int]) -> Direct | None:
-    """`max_pool2d` with a window and steps."""
-    is_plain = ranks in ([3], [4]) and 1 < len(node.args) <= 3 and not node.kwargs
-    return _max_pool if is_plain and all(map(_is_pair, node.args[1:])) else None
-
-
-def _max_pool(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
-    data, window, *stride = args
-    if not counter.fits(2 * data.elements):  # the largest, and where they stand
-        return NotImplemented
-    sent = (data.tensor, _pair(window), *map(_pair, stride))
-    result = torch._C._nn.max_pool2d_with_indices(*sent)
-    counter.count(_MAX_POOL, sent, result)
-    return geometries(result[0])
-
-
-def _is_pair(value: Any) -> bool:
-    """A whole number, or two."""
-    parts = value if isinstance(value, list | tuple) else (value,)
-    return len(parts) in (1, 2) and all(type(part) is int for part in parts)
-
-
-def _pair(value: Any) -> list[int]:
-    parts = list(value) if isinstance(value, list | tuple) else [value]
-    return parts * 2 if len(parts) == 1 else parts

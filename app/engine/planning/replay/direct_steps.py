@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from app.engine.planning.replay import counted_kernels, views
+from app.engine.planning.replay import counted_kernels, counted_windows, views
 from app.engine.planning.replay.attention import attention
 from app.engine.planning.replay.counted_kernels import Direct, alike, pointwise, reduced
 
@@ -67,7 +67,7 @@ _WHOLE: Final[dict[Any, tuple[int, Direct]]] = {
 }  # fmt: skip
 # What these are handed besides tensors is theirs to judge.
 _OF_WINDOWS: Final[dict[Any, Callable[[fx.Node, list[int]], Direct | None]]] = {
-    functional.conv2d: counted_kernels.convolution, torch.conv2d: counted_kernels.convolution, functional.max_pool2d: counted_kernels.max_pool,
+    functional.conv2d: counted_windows.convolution, torch.conv2d: counted_windows.convolution, functional.max_pool2d: counted_windows.max_pool,
 }  # fmt: skip
 
 

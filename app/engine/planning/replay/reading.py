@@ -14,9 +14,9 @@ from torch import fx
 
 from app.engine.planning.bounded_counter import BoundedCounter, UnboundedError
 from app.engine.planning.build import Built, Leaf, Real, function_bytes
+from app.engine.planning.replay.registers import Shapes, form, tensor_bytes
 from app.engine.planning.replay.row_loops import Loop, RowLoop, loop_of
 from app.engine.planning.replay.step_costs import Quietly
-from app.engine.planning.replay.step_values import Shapes, form, tensor_bytes
 from app.engine.planning.replay.steps import Inputs, Registers, Steps
 from app.errors import PullbackError
 from app.program.errors import REFUSALS

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from torch import fx
 
-from app.engine.planning.replay.step_values import form
+from app.engine.planning.replay.registers import form
 from app.program.function import Function
 from app.program.graph_runner import GraphRunner
 from app.program.reading.straight_lines import is_straight

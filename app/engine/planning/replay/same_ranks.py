@@ -11,8 +11,8 @@ from app.bounded_cache import BoundedCache
 from app.engine.planning.bounded_counter import is_small
 from app.engine.planning.build import Built, Real, function_bytes, leaves_of, lists_of
 from app.engine.planning.replay.reading import Reading
+from app.engine.planning.replay.registers import Shapes
 from app.engine.planning.replay.row_loops import RowLoop, row_loop
-from app.engine.planning.replay.step_values import Shapes
 from app.query import Query, TensorData
 
 # Of all graphs, which the signatures of Preparer mostly share: as many as there.

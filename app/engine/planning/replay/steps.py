@@ -20,10 +20,9 @@ from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
 from app.engine.planning.replay.geometries import geometries, row_major
-from app.engine.planning.replay.number_registers import Asked, Number, NumberRegisters, compute
+from app.engine.planning.replay.registers import Asked, ByRegister, Number, NumberRegisters, Shapes, compute, form
 from app.engine.planning.replay.row_loops import Loop
 from app.engine.planning.replay.step_costs import Call, Quietly, StepCost
-from app.engine.planning.replay.step_values import ByRegister, Shapes, form
 from app.program.graph_runner import Getter, getter, keywords_getter
 from app.program.lifetimes import Lifetimes
 from app.program.resized import Arguments, Resizing

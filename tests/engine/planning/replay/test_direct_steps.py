@@ -143,3 +143,32 @@ def test_attention_is_counted_as_a_mode_counts_it(options: str, shape: tuple[int
     assert built is not None
     (step,) = [node for node in built.function.graph.nodes if is_self_attention(node)]
     assert is_counted(step) == ("batch" in options)
+
+
+WINDOWS = [
+    "F.max_pool2d(x, 2)", "nn.MaxPool2d(2)(x)", "nn.MaxPool2d(3, 1, 1)(x)", "nn.MaxPool2d((1, 2), stride=(2, 1), dilation=2)(x)",
+    "F.max_pool2d(x[0], (2, 1), padding=(1, 0))", "nn.Conv2d(x.shape[1], 2, 1)(x)", "nn.Conv2d(x.shape[1], 2, 2, padding=1)(x)",
+    "nn.Conv2d(x.shape[1], 2, (1, 2), stride=(2, 1), bias=False)(x)", "nn.Conv2d(x.shape[1], x.shape[1], 2, 1, 1, 2, groups=x.shape[1])(x)",
+    "F.conv2d(x, x[:1], padding=1)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("text", WINDOWS)
+def test_windows_are_counted_as_a_mode_counts_them(text: str, dtype: str) -> None:
+    """Also where an axis has one member, and kernels might take the axes in another order."""
+    count = 0
+    for shape in ((1, 1, 4, 4), (2, 3, 5, 4), (1, 3, 1, 1), (3, 1, 1, 1), (1, 2, 1, 3), (2, 1, 3, 1)):
+        data = torch.rand(shape, dtype=torch.float64).tolist()
+        query = {"program": f"return {text}", "inputs": {"x": data}, "dtype": dtype, "seed": 0}
+        built = anew(native_query.query(query))
+        if built is not None:
+            count += sum(is_counted(node) for node in built.function.graph.nodes if "pool" in node.name or "conv" in node.name)
+    assert count > 1
+
+
+@pytest.mark.parametrize("text", ["nn.MaxPool2d(2, ceil_mode=True)(x)", "F.max_pool2d(x, 2, return_indices=True)[0]"])
+def test_other_windows_are_watched(text: str) -> None:
+    built = anew(native_query.query({"program": f"return {text}", "inputs": {"x": torch.rand(1, 2, 5, 5).tolist()}}))
+    assert built is not None
+    assert [direct(node) for node in built.function.graph.nodes if "pool" in node.name] == [None]

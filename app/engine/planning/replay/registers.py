@@ -1,16 +1,50 @@
-"""Sizes among the arguments of steps that are run again: each has a register of its own, beside those of the tensors that it comes of."""
+"""What stands in the registers of steps that are run again: values, geometries, and the sizes among arguments, each computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from torch import fx
+from torch import Tensor, fx
 
 from app.program.graph_runner import Getter, getter
 from app.program.semantics import sizes
 from app.program.semantics.questions import Answered, are_answered_alike
 from app.program.semantics.sizes import Size
+
+# Of inputs, by their names.
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class ByRegister(Mapping[fx.Node, Any]):
+    """The values of nodes, as far as they were computed; of others their geometries."""
+
+    def __init__(self, values: list[Any], geometries: list[Any], registers: dict[fx.Node, int]) -> None:
+        self._values, self._geometries, self._registers = values, geometries, registers
+
+    def __getitem__(self, node: fx.Node) -> Any:
+        register = self._registers[node]
+        value = self._values[register]
+        return self._geometries[register] if value is None else value
+
+    def __iter__(self) -> Iterator[fx.Node]:
+        return iter(self._registers)
+
+    def __len__(self) -> int:
+        return len(self._registers)
+
+
+def form(value: Any) -> Any:
+    """Ranks and dtypes, in the structure of the result."""
+    if isinstance(value, Tensor):
+        return value.dim(), value.dtype
+    return tuple(map(form, value)) if isinstance(value, list | tuple) else None
+
+
+def tensor_bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(tensor_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 class Number(NamedTuple):
