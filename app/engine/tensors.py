@@ -64,7 +64,7 @@ def to_torch(data: TensorData, device: str) -> Tensor:
     if shared is None or (size <= _ALIGNED_UP_TO_BYTES and shared.data_ptr() % _ALIGNMENT_BYTES):
         copied = torch.empty(data.shape, dtype=dtype, device="cpu")
         array = copied.numpy() if dtype in _PLAIN_NAMES else copied.view(-1).view(torch.uint8).numpy()
-        array.reshape(-1).view(np.uint8)[:] = data.data
+        array.data.cast("B")[:] = data.data
         return copied if device == "cpu" else _to_gpu(copied, device)
     tensor = shared.view(data.shape)
     return tensor if device == "cpu" else _to_gpu(tensor, device)

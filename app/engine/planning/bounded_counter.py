@@ -147,8 +147,11 @@ class BoundedCounter(Counter):
 
     def check(self, elements: int) -> None:
         """Raises UnboundedError where so many elements more are much."""
-        if not self.fits(elements):
+        needed = self.bytes + elements * _WIDEST
+        if needed > SMALL_BYTES:
             raise UnboundedError
+        if needed > self.needed:
+            self.needed = needed
 
     def _asked(self, func: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]]:
         """The shapes of what the step will make."""

@@ -174,17 +174,16 @@ class Preparer:
         if any(demand.derives and not demand.past_writes for demand in demands.values()):
             _check_modified(built.function, wrt, None if of is None else of.name)
         variables = tuple(Result(leaf.name, leaf.shape, leaf.dtype) for leaf in built.leaves if leaf.name in wrt)
+        operations = built.function.operations()
         sizes = Sizes(
             wrt=variables,
             outputs=outputs,
             of=of,
             num_vectors=_num_vectors(query, outputs, shapes),
             format=query.format,
-            method=planning.jacobian_method(
-                variables, [o for o in outputs if is_differentiable(o.dtype)], built.function.operations()
-            ),
-            differentiable_everywhere=planning.is_differentiable_everywhere(built.function.operations()),
-            without_derivative=planning.has_no_derivative(built.function.operations()),
+            method=planning.jacobian_method(variables, [o for o in outputs if is_differentiable(o.dtype)], operations),
+            differentiable_everywhere=planning.is_differentiable_everywhere(operations),
+            without_derivative=planning.has_no_derivative(operations),
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         spoken = conventions(built.function) if wrt else ()

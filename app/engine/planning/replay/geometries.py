@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -29,10 +30,11 @@ class Geometry(Outline):
     def __init__(
         self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, *, is_row_major: bool = False
     ) -> None:
-        super().__init__(shape, dtype)
-        self.strides = strides
+        self.shape, self.dtype, self.strides = shape, dtype, strides
+        self.elements = elements = prod(shape)
+        self.bytes = elements * dtype.itemsize
         self.form = len(shape), dtype
-        self.is_row_major = is_row_major or strides == row_major_strides(shape) or _stands_row_by_row(shape, strides)
+        self.is_row_major = is_row_major or _stands_row_by_row(shape, strides)
         self._zeros: Tensor | None = None
 
     def stride(self) -> tuple[int, ...]:
@@ -59,19 +61,17 @@ _known: dict[Any, Geometry] = {}
 def geometry(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Geometry:
     key = dtype, shape, strides
     known = _known.get(key)
-    return _keep(key, Geometry(shape, strides, dtype)) if known is None else known
+    if known is None:
+        is_row_major = strides == row_major_strides(shape)
+        known = _keep(key, row_major(shape, dtype) if is_row_major else Geometry(shape, strides, dtype))
+    return known
 
 
 def row_major(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
     """As an input comes, and as most kernels give their results."""
     key = dtype, shape
     known = _known.get(key)
-    if known is None:
-        strides = row_major_strides(shape)
-        whole = dtype, shape, strides
-        known = _known.get(whole) or _keep(whole, Geometry(shape, strides, dtype, is_row_major=True))
-        _keep(key, known)
-    return known
+    return _keep(key, Geometry(shape, row_major_strides(shape), dtype, is_row_major=True)) if known is None else known
 
 
 def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

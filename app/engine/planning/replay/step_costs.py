@@ -188,12 +188,11 @@ def _plain(value: Any, positions: dict[fx.Node, int]) -> Any:
 
 
 def _are_few(geometries_: Any) -> bool:
-    is_plain = type(geometries_) is Geometry or geometries_ is None
-    return is_plain or _members(geometries_) <= _MEMBERS
+    return type(geometries_) is not tuple or _members(geometries_) <= _MEMBERS
 
 
 def _members(key: Any) -> int:
-    return sum(map(_members, key)) if isinstance(key, tuple) else 1
+    return sum([_members(member) if isinstance(member, tuple) else 1 for member in key])
 
 
 class Quietly:
