@@ -129,6 +129,13 @@ class Query:
     timeout_s: float | None = None
     weighted: bool = False
 
+    def of_tensors(self, inputs: Mapping[str, Input], cotangent: Mapping[str, TensorData]) -> Query:
+        """The same of other tensors: `replace` takes twice as long, 7 µs."""
+        return Query(
+            self.operation, self.program, self.function, inputs, self.parameters, self.want, self.wrt, self.of, cotangent, self.tangent,
+            self.batched, self.expected, self.format, self.dtype, self.encoding, self.seed, self.timeout_s, self.weighted,
+        )  # fmt: skip
+
     def is_batched(self, leaf: str) -> bool:
         """Whether a tensor input, or the list that it is a member of (`xs` of `xs.0`), has a leading axis of samples."""
         return leaf in self.batched or leaf.rpartition(".")[0] in self.batched

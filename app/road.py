@@ -287,7 +287,7 @@ class Road:
 
 def _message(request: Request, body: memoryview, repetition: Repetition | None = None) -> Message:
     headers = request.content_type, request.content_encoding, request.accept
-    known = () if repetition is None else (repetition.value, repetition.tensors)
+    known = () if repetition is None else (repetition.value, repetition.tensors, repetition.family)
     return Message(request.endpoint, body, *headers, request.parameters, *known)
 
 

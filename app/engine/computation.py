@@ -63,9 +63,11 @@ class Computation:
     def bounded_steps(self) -> list[BoundedStep] | None:
         """The steps of linear algebra that may be noted, which the forward remembers; None where it cannot, or one has no bound."""
         prepared = self.prepared
-        if not prepared.wrt or prepared.samples is not None or not prepared.function.has_steps_of_pattern:
+        if not prepared.wrt or prepared.samples is not None:
             return None
         steps = bounded_steps(prepared.function, prepared.function.pattern, prepared.wrt)
+        if steps and not prepared.function.has_steps_of_pattern:
+            return None
         return None if steps is None or any("sized" in step.node.meta for step in steps) else steps
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -44,6 +44,7 @@ class Message:
         parameters: what the path said (`{model}` of a route), and the headers that the route names, by lower-case name.
         value: what the body spells, where that has been read already (`strict_json.plain_object`); whoever reads it may change it.
         tensors: those of `value` that have been read already, by their paths (`inputs.x`).
+        family: of `value` all but shapes and numbers of `tensors`, as `Repetition` has it.
     """
 
     endpoint: str
@@ -54,6 +55,7 @@ class Message:
     parameters: Mapping[str, str] = field(default_factory=dict)
     value: dict[str, Any] | None = None
     tensors: Mapping[str, TensorData] = field(default_factory=dict)
+    family: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,13 @@ class Repetition:
             path: TensorData(dtype, shape, memoryview(numbers).cast("B").toreadonly(), is_bare)
             for (path, dtype, shape, is_bare), numbers in zip(self.heads, self.numbers, strict=False)
         }
+
+    @property
+    def family(self) -> Hashable:
+        """Equal for queries in JSON that differ in nothing but shapes and numbers of their tensors; None of others."""
+        if self.value is None or not self.heads:
+            return None
+        return tuple([part for part in self.signature if type(part) is not tuple or (part and type(part[0]) is str)])
 
     def is_of(self, query: Query) -> bool:
         """Whether its numbers are those of the query's inputs, cotangents and tangents one by one, each of one dtype."""

@@ -16,7 +16,7 @@ def query(message: Message, server: Server) -> Asked:
     """`POST /v1/query`. Raises PullbackError: `not_acceptable`, and every refusal of `bodies.read`."""
     media_type = bodies.negotiate(message.accept)
     headers = message.content_type, message.content_encoding
-    asked = bodies.read(message.body, *headers, server.limits, message.value, message.tensors)
+    asked = bodies.read(message.body, *headers, server.limits, message.value, message.tensors, message.family)
     cut = json_answer.cut if media_type == bodies.JSON else bodies.cut
     return Asked(asked, partial(_written, media_type=media_type, encoding=asked.encoding), cut=cut)
 

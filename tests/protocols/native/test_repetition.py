@@ -129,3 +129,35 @@ def test_the_tensors_of_a_query_that_is_new_are_read_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(native_query, "tensor", None)  # what reads them again
     assert asked({"program": "return (x * y).sum()", "inputs": {"x": [[1.0, 2.5]], "y": 3}, "want": ["vjp"]}) == (200, "")
     assert asked({**GOOD, "inputs": {"input": [[1.5, 2.0, 0.5]]}}) == (200, "")
+
+
+FAMILIES: tuple[tuple[dict[str, Any], ...], ...] = (
+    (
+        {"program": "return x @ w", "inputs": {"x": [[1.0]], "w": [2.0]}, "want": ["vjp"], "cotangent": {"output": [1.0]}},
+        {"program": "return x @ w", "inputs": {"x": [[1.0, 2.0]] * 3, "w": [2.0, 0.5]}, "want": ["vjp"], "cotangent": {"output": [1.0] * 3}},
+        {"program": "return x @ w", "inputs": {"x": 1.5, "w": []}, "want": ["vjp"], "cotangent": {"output": [[1.0]]}},
+    ),
+    tuple({**GOOD, "inputs": {"input": rows}, "parameters": {"dim": dim}} for dim in (0, 0.0, False) for rows in ([1.0], [[2.0]])),
+    tuple({"operation": "cat", "inputs": {"tensors": rows}, "want": ["outputs"]} for rows in ([[1.0], [2.0]], [[1.0, 2.0]], [3.0])),
+    tuple({"program": "return x", "inputs": {"x": rows}, "want": ["jvp"], "tangent": {"x": rows}} for rows in ([1.0], [[2.0]], [1])),
+    tuple({"program": "return x", "inputs": {"x": rows}, "parameters": {name: 1}} for name in "nx" for rows in ([1.0], [[2.0]])),
+    tuple({"program": "return x", "inputs": {"x": rows}, **more} for rows in (1, [2]) for more in ({"of": "x"}, {"want": "x"}, {"wrt": ["x"]})),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_shapes_of_a_query_are_read_as_the_whole_road_reads_them(family: tuple[dict[str, Any], ...]) -> None:
+    for asked in (*family, *family[::-1]):
+        text = json.dumps(asked).encode()
+        again = taking_apart(Message("query", memoryview(b"")))(text)  # type: ignore[misc]
+        if again is not None:
+            assert _read(text) == _read(text, again.value, again.tensors, again.family)
+
+
+def test_a_query_of_another_shape_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def query(rows: int) -> dict[str, Any]:
+        return {"program": "return (x * y).sum() * 7", "inputs": {"x": [[1.0, 2.5]] * rows, "y": 3.5}, "want": ["vjp"]}
+
+    assert asked(query(2)) == (200, "")
+    monkeypatch.setattr(native_query, "query", None)
+    assert asked(query(3)) == (200, "")
