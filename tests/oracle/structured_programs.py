@@ -43,6 +43,25 @@ WRITING: Final = (
     "if {a}.sum() > 0:\n    {y} = {a}\nelse:\n    {y} = {a}.flip(0)", "{y} = {a}.clone()\n{y}[{y}.argmax()] = {b}[0]",
     "{y} = {a}\nfor i in range(3):\n    {y} = {y} + 0.1 * ({y}.roll(1, 0) - {y})", "{y} = {a}.clone()\n{y}[-1] = {b}.sum()",
 )  # fmt: skip
+# Real numbers of a vector: what a Hessian meets that a Jacobian of one step does not.
+SCALARS: Final = (
+    "return {x}.cumprod(0).sum()", "return {x}.prod()", "return ({x}.logcumsumexp(0) ** 2).sum()", "return {x}.logsumexp(0)",
+    "return (nn.functional.conv1d({x}[None, None], {x}[:3][None, None], padding=1) ** 2).sum()",
+    "return torch.tanh(nn.functional.conv1d({x}.view(1, 2, 3), {x}[:4].view(2, 1, 2), groups=2, dilation=2)).sum()",
+    "return (nn.functional.conv_transpose1d({x}.view(1, 2, 3), {x}[:4].view(2, 1, 2), stride=2, groups=2) ** 3).sum()",
+    "return (nn.functional.pad({x}[None], (2, 1), mode='reflect') ** 3).sum()", "return ({x}.unfold(0, 3, 1).prod(1)).sum()",
+    "return (nn.functional.fold({x}[:4].view(1, 4, 1), (2, 2), 2) ** 3).sum()", "return (nn.functional.max_pool1d({x}[None], 2) ** 3).sum()",
+    "return (nn.functional.interpolate({x}[None, None], scale_factor=2, mode='linear') ** 3).sum()",
+    "return torch.linalg.slogdet(torch.outer({x}, {x}) + torch.eye(6))[1]", "return torch.linalg.inv(torch.diag({x} ** 2 + 1)).sum()",
+    "return (torch.linalg.cholesky(torch.diag({x} ** 2 + 2)) ** 3).sum()", "return torch.matrix_exp({x}[:4].view(2, 2)).sum()",
+    "return (nn.functional.layer_norm({x}.view(2, 3), (3,)) ** 3).sum()", "return (nn.functional.group_norm({x}.view(1, 6), 2) ** 3).sum()",
+    "return nn.functional.cross_entropy({x}.view(2, 3), torch.tensor([2, 0]))", "return (fft.rfft({x}).abs() ** 4).sum()",
+    "return (torch.zeros(3).scatter_add(0, torch.tensor([0, 1, 0, 2, 2, 0]), {x}) ** 3).sum()",
+    "return {x}.scatter_reduce(0, torch.tensor([0, 1, 0, 2, 2, 0]), {x}.flip(0), 'prod').sum()",
+    "y = {x}.clone()\ny[1:] *= {x}[:-1]\nreturn (y ** 2).sum()", "y = torch.zeros(6, 6)\ny[0] = {x} ** 2\ny[:, 1] = {x}\nreturn y.norm()",
+    "return (({x}[torch.tensor([0, 2, 4])] - {x}[torch.tensor([1, 5, 3])]) ** 4).sum()", "return ({x}.detach() * {x} ** 2).sum()",
+    "return (torch.maximum({x}, {x}.flip(0)) ** 2 * {x}).sum()", "return torch.vmap(lambda r: (r ** 3).sum() * r[0])({x}.view(3, 2)).sum()",
+)  # fmt: skip
 # What reads values to find its elements, mixes small parts of the vector, or hides its steps in functions.
 LOOKING: Final = (
     "{y} = {a}.gather(0, ({a}.abs() * 10).long() % {n})", "{y} = {a}[(({a} * 7).round().long()) % {n}]",

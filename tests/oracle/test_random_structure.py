@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from app.query import SparseData
 from tests.engine.asking import Array, array, ask, whole
-from tests.oracle.structured_programs import SIZE, complex_program, in_python, looking_program, real_program
+from tests.oracle.structured_programs import SCALARS, SIZE, complex_program, in_python, looking_program, real_program
 
 PROGRAMS = 40
 FORMS = ("auto", "sparse", "diagonal")
@@ -71,19 +71,28 @@ def test_a_program_that_looks_at_values(seed: int) -> None:
     assert_forms(looking_program(seed), seed, "hessian" if seed % 2 else "jacobian")
 
 
-def assert_forms(text: str, seed: int, want: str) -> None:
-    """At four points: each form holds PyTorch's rows, and what it says of other points holds at them."""
+@pytest.mark.parametrize("text", SCALARS)
+def test_a_hessian_of_a_class(text: str) -> None:
+    assert_forms(text.format(x="x"), SCALARS.index(text), "hessian", forms=("auto", "diagonal"), special_first=True)
+
+
+def assert_forms(text: str, seed: int, want: str, forms: Sequence[str] = FORMS, *, special_first: bool = False) -> None:
+    """At four points: each form holds PyTorch's rows, and what it says of other points holds at them.
+
+    `special_first`: at two points, of which the first has zeros.
+    """
     rng = np.random.default_rng(seed)
     weights = rng.normal(size=SIZE)
     points = [rng.normal(size=SIZE) for _ in range(2)]
     points += [np.where(points[0] > 0.3, 0.0, points[0]), -np.abs(points[1])]
+    points = [points[2], points[1]] if special_first else points
     if want == "hessian":
         lines = text.split("\n")
         asked = "\n".join([*lines[:-1], f"return ({lines[-1].removeprefix('return ')} * w).sum()"])
     else:
         asked = text
     matrices = [right(text, point, weights, want) for point in points]
-    for form in FORMS:
+    for form in forms:
         patterns = []
         for point, matrix in zip(points, matrices, strict=True):
             if matrix is None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from app.engine.autodiff.evaluation import Evaluation
+from app.engine.autodiff.freivalds import UncertifiedError, certify, weights
 from app.engine.autodiff.layout_cache import LayoutCache
 from app.engine.autodiff.passes import Pair, Passes, entries, full, full_diagonal, held_bytes
 from app.engine.autodiff.tripwire import agrees
@@ -199,14 +200,20 @@ class Matrices:
         m, n = block.output.numel(), block.leaf.numel()
         compression, chunk = layout.compression, self._request.plan.rows
         if compression is None:
-            count = min(m, n) if passes.column is not None and layout.form != "diagonal" else m
+            by_columns = passes.column is not None and layout.form != "diagonal" and n < m
+            count = n if by_columns else m
             check_passes(self._request.plan, times * count, layout.bytes, self._request.limits)
             pair = full_diagonal(passes, chunk) if layout.form == "diagonal" else full(passes, chunk)
+            if by_columns:
+                _confirm(passes, pair[0])
             return self._sent(block, path, layout, pair, times * count)
         size = held_bytes(compression, m, n, block.dtype.itemsize) + layout.bytes
         check_passes(self._request.plan, times * compression.passes, times * size, self._request.limits)
         pair = entries(passes, compression, chunk)
-        if not agrees(layout, passes, pair):
+        is_forward = self._of is None and compression.column_passes > 0
+        if not agrees(layout, passes, pair, forward=is_forward):
+            if is_forward:
+                raise UncertifiedError
             _LOG.error(
                 "%s of %s: a product with the whole disagrees, so it is computed densely", path, self._evaluation.function.title
             )
@@ -239,6 +246,14 @@ class Matrices:
         if second is None:
             return _shaped(block, layout, first)
         return {"z": _shaped(block, layout, first), "conj_z": _shaped(block, layout, second)}
+
+
+def _confirm(passes: Passes, matrix: Tensor) -> None:
+    """Raises UncertifiedError where a reverse pass gives other numbers than the columns; only real ones are compared."""
+    output, leaf = passes.output, passes.leaf
+    if not (output.dtype.is_complex or leaf.dtype.is_complex):
+        cotangent = weights(output.numel(), output.dtype, str(output.device)).reshape(output.shape)
+        certify((matrix.to(leaf.dtype),), (passes.row(cotangent).reshape(-1),))
 
 
 def _zeros(block: Block, layout: Layout) -> Pair:

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from app.engine.autodiff.freivalds import weights
+from app.engine.autodiff.freivalds import close, weights
 from app.engine.autodiff.passes import Pair, Passes
 from app.engine.sparsity.layout import Layout
 
@@ -60,8 +60,11 @@ class _Entries:
         return torch.zeros_like(like, dtype=wide).index_add_(0, self.columns, terms.to(wide))
 
 
-def agrees(layout: Layout, passes: Passes, pair: Pair) -> bool:
-    """Whether the whole and its entries have the same product, but for what rounding leaves."""
+def agrees(layout: Layout, passes: Passes, pair: Pair, *, forward: bool = False) -> bool:
+    """Whether the whole and its entries have the same product, but for what rounding leaves.
+
+    `forward`: some are forward mode's, whose rules may be wrong by a single entry of many: finite ones have to agree as those of `freivalds` do.
+    """
     output = passes.output
     eps = max(torch.finfo(output.dtype).eps, torch.finfo(passes.leaf.dtype).eps)
     if layout.rows is None or layout.columns is None or not output.numel() or eps > _HALF_PRECISION:
@@ -69,6 +72,8 @@ def agrees(layout: Layout, passes: Passes, pair: Pair) -> bool:
     entries = _entries(layout.rows, layout.columns, pair, passes, eps)
     vector = weights(output.numel(), output.dtype, str(output.device))
     error, expected = _error(passes, entries, vector)
+    if forward and not expected.dtype.is_complex and math.isfinite(float(error.sum())):
+        return close(entries.product(vector, expected).to(expected.dtype), expected)
     if bool((error <= _TRIPWIRE * expected.abs()).all()):
         return True  # as nearly always, whatever dust there may be
     if not math.isfinite(entries.largest):

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from app.engine.sparsity import csr, ellpack
 from app.engine.sparsity.csr import Csr, Numbers, from_csr
 from app.engine.sparsity.ellpack import Lines
+
+# Of a union whose entries are counted as they are joined: an eighth of them is what it holds beyond those that are let through.
+_PIECES: Final = 8
 
 
 class Pattern:
@@ -102,9 +105,19 @@ class PatternSpace:
             if joined is not None and self._fits(joined, one.rows):
                 return Pattern(one.rows, None, joined, self.columns)
         first, second = one.matrix, other.matrix
-        if first is None or second is None or first.nnz + second.nnz > self.entries_at_most:
+        if first is None or second is None:
             return self.full(one.rows)
-        return self._of(csr.union(first, second))
+        if first.nnz + second.nnz <= self.entries_at_most:
+            return self._of(csr.union(first, second))
+        pieces, count = [], 0  # what both have is counted once, and that shows a piece at a time
+        step = -(-one.rows // _PIECES)
+        for start in range(0, one.rows, step):
+            rows = start, min(start + step, one.rows)
+            pieces.append(csr.union(csr.rows_between(first, *rows), csr.rows_between(second, *rows)))
+            count += pieces[-1].nnz
+            if count > self.entries_at_most:
+                return self.full(one.rows)
+        return self._of(csr.stacked(pieces))
 
     def take(self, pattern: Pattern, numbers: Numbers) -> Pattern:
         """The rows `numbers` in this order, repeats allowed."""

@@ -18,7 +18,7 @@ from app.engine.sparsity.pattern import PatternSpace
 from app.engine.sparsity.storage import Values
 from app.limits import Limits
 from app.query import Query
-from tests.engine.asking import ENGINE, data
+from tests.engine.asking import ENGINE, Array, ask, data, whole
 
 X = np.array([1.0, 2.0, 3.0])
 
@@ -40,3 +40,29 @@ def test_a_wrong_pattern_decides_no_form(wanted: Literal["auto", "sparse", "diag
     assert request.report.forms == {"jacobian.output.x": form}
     assert len(request.report.indices("jacobian.output.x")[0]) == 9
     assert ["not_diagonal"] * (wanted == "diagonal") == [note.code for note in computation.notes.all()]
+
+
+@pytest.mark.parametrize("wanted", ["dense", "auto", "sparse"])
+@pytest.mark.parametrize(
+    ("program", "inputs", "wrt", "right"),
+    [
+        (
+            "nn.functional.embedding(i, w, padding_idx=0)[:, 0]",
+            {"w": [[1.0], [2.0]], "i": [0, 1, 0]},
+            "w",
+            [[0, 0], [0, 1], [0, 0]],
+        ),
+        ("x.clamp(min=x.min() + y)", {"x": [1.0, 1.0, 4.0], "y": 0.0}, "y", [[0], [0], [0]]),
+        ("x.clamp(max=y)", {"x": [1.0, 0.0, -1.0], "y": 0.0}, "y", [[1], [0], [0]]),
+    ],
+    ids=["padding", "a minimum", "a maximum"],
+)
+def test_where_the_modes_disagree_every_form_has_what_reverse_mode_gives(
+    program: str, inputs: dict[str, object], wrt: str, right: list[list[int]], wanted: Literal["dense", "auto", "sparse"]
+) -> None:
+    """Forward mode has fewer passes, ignores `padding_idx` and gives a bound the ties."""
+    answer = ask(program=program, inputs=inputs, wrt=(wrt,), want=("jacobian",), format=wanted)
+    form = answer.plan.get("formats", {}).get(f"jacobian.output.{wrt}", "dense")
+    shape = (3, *np.shape(inputs[wrt]))
+    got: Array = whole(answer.results["jacobian"]["output"][wrt], form, shape, 1)
+    assert got.reshape(3, -1).tolist() == right

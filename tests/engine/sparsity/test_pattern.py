@@ -64,3 +64,12 @@ def test_what_could_be_too_long_leaves_nothing_out() -> None:
     for many in (small.union([one, other]), small.take(one, numbers), small.repeated(small.all_of([one]), 12)):
         assert many.is_full
     assert not small.union([SPACE.identity(0, 10), SPACE.identity(0, 10)]).is_full
+
+
+def test_what_both_have_is_counted_once() -> None:
+    one = SPACE.union([pattern(12, 9), SPACE.identity(0, 12)])
+    held = int(entries(one).sum())
+    both = PatternSpace(COLUMNS, held).union([as_matrix(one), as_matrix(one).between(0, COLUMNS)])
+    assert not both.is_full, "twice as many, were each counted"
+    assert (entries(both) == entries(one)).all()
+    assert PatternSpace(COLUMNS, held - 1).union([as_matrix(one), as_matrix(one).between(0, COLUMNS)]).is_full
