@@ -71,7 +71,7 @@ class Transforms:
             "autograd.functional.hvp": self._hvp, "autograd.functional.vhp": self._hvp,
             "autograd.forward_ad.make_dual": self._make_dual, "autograd.forward_ad.unpack_dual": self._unpack_dual,
             "func.stack_module_state": self._stacked_state,
-            **{f"func.{kind}": made for kind, made in kinds.items()}, "vmap": kinds["vmap"],
+            **{f"func.{kind}": transform for kind, transform in kinds.items()}, "vmap": kinds["vmap"],
         }  # fmt: skip
 
     def _transformation(self, kind: str, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Transformed:
