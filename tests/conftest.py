@@ -21,8 +21,9 @@ from app.engine.joint import proofs
 from tests.server import Server, serving
 
 _LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_people.py")
-# New ones after which garbage is looked for: with Python's 700 that was a tenth of the time of reading and differentiating programs, a third so.
-_OBJECTS: Final = 10_000
+# New ones after which garbage is looked for: with Python's 700 that was a tenth of the time of reading and differentiating programs; with
+# 10,000 it was 7 % of that of all pastes, 5 % of a part of them, where it is so half as much (13.7 and 12.5 s of CPU time in all).
+_OBJECTS: Final = 100_000
 # A parameter that is a server, or a warm process, of a room (tests/*/conftest.py).
 _SERVER_OF_A_ROOM: Final = re.compile(r"\b(strict|keyed|impatient|pair|speaking|guarded): |\broad: Forking\b")
 

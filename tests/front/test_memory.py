@@ -229,6 +229,8 @@ def test_uploads_that_are_reset_leave_nothing_behind(narrow: Server) -> None:
         # As many as there are places for in the workers' memory, so that the next ones come in pieces.
         for _ in range(4):
             lines.enter_context(line(narrow.port)).send(head(Content_Length=str(12 * MB)) + b" " * (10 * MB))
+        # Else what comes afterwards stays held beside it, until the patience for these four has run out.
+        wait_for(lambda: held(narrow) >= 39 * MB)
         before = held(narrow)
         for raw in old:
             raw.send(head(Content_Length=str(12 * MB)) + b" " * (10 * MB))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -23,11 +22,15 @@ FLAGS: Final = (
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser is installed (chromium, chromium-browser or google-chrome)")
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[BrowserContext]:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """One for all pages: a start of it takes 1.2 s of CPU time."""
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            tmp_path, executable_path=BROWSER, args=list(FLAGS), viewport={"width": 1400, "height": 1600}
+            tmp_path_factory.mktemp("browser"),
+            executable_path=BROWSER,
+            args=list(FLAGS),
+            viewport={"width": 1400, "height": 1600},
         )
         yield context
         context.close()
@@ -43,6 +46,7 @@ def page(browser: BrowserContext, server: Server) -> Iterator[Page]:
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     yield page
+    page.close()
     assert [url for url in asked if not url.startswith((server.url + "/", "data:", "blob:"))] == []
     assert said == []
 

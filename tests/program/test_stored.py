@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import TestCase
 
 import numpy as np
 import pytest
@@ -94,8 +95,8 @@ def _value(functions: Functions, name: str, **inputs: object) -> Any:
     return build_function(stored, ordered, {}, torch.float64).call(*ordered.values())[0].numpy()
 
 
-def test_a_folder_adds_functions_and_names_the_broken(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR, logger="pullback.functions"):
+def test_a_folder_adds_functions_and_names_the_broken(folder: Path) -> None:
+    with TestCase().assertLogs("pullback.functions", logging.ERROR) as logs:
         functions = load(str(folder))
     assert names(functions) == sorted(["decay", "pair", *CARRIED])
     assert functions.find("rosenbrock").description == "Ours."
@@ -106,7 +107,7 @@ def test_a_folder_adds_functions_and_names_the_broken(folder: Path, caplog: pyte
     assert broken["broken"]["at"] == "2:5"
     assert "import" in broken["broken"]["detail"]
     for name in expected:
-        assert f"{name}.py" in caplog.text
+        assert f"{name}.py" in "\n".join(logs.output)
     assert str(folder) not in str(listing)
 
 
@@ -194,9 +195,10 @@ def test_unknown_functions_are_named_with_the_nearest(folder: Path) -> None:
     assert broken.value.code == "unknown_function"
 
 
-def test_a_folder_that_is_missing_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    assert names(load("/nowhere/at/all")) == CARRIED
-    assert "does not exist" in caplog.text
+def test_a_folder_that_is_missing_is_named() -> None:
+    with TestCase().assertLogs() as logs:
+        assert names(load("/nowhere/at/all")) == CARRIED
+    assert "does not exist" in "\n".join(logs.output)
 
 
 def test_a_docstring_may_stand_before_the_def() -> None:
