@@ -59,9 +59,10 @@ def serving(log: Path, **settings: str) -> AbstractContextManager[Server]:
     """A ready server with the variables `settings`; ended by SIGTERM, and it must end well.
 
     It is forked from a process that has imported everything, for a start takes 3.4 s of CPU time, which was a third of that of all tests
-    (tests/template.py). Variables that are not Pullback's may count at an import, and a GPU does: servers with them are started.
+    (tests/template.py). Variables that are not Pullback's may count at an import, and a GPU does: servers with them are started. The
+    variable that shows GPUs is read when CUDA is asked for the first time, which no import does.
     """
-    if HAS_GPU or not all(name.startswith(PREFIX) for name in settings):
+    if HAS_GPU or not all(name.startswith(PREFIX) or name == "CUDA_VISIBLE_DEVICES" for name in settings):
         return serving_as_people_do(log, **settings)
     return _serving(lambda variables, output: _template().serve(variables, output), log, settings)
 

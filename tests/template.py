@@ -64,6 +64,7 @@ class _Served(subprocess.Popen[bytes]):
     """A child of the template, of which its line tells the pid and the status."""
 
     def __init__(self, line: socket.socket) -> None:
+        self.args = ["pullback", "serve"]
         self._line = line
         self.pid = self._number()
         self.returncode: int | None = None
@@ -91,7 +92,8 @@ class _Served(subprocess.Popen[bytes]):
 class _Forked(subprocess.Popen[bytes]):
     """A child that was forked, as if it had been started."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, command: Sequence[str], pid: int) -> None:
+        self.args = command
         self.pid = pid
         self.returncode: int | None = None
 
@@ -187,7 +189,7 @@ class _Forking:
             _set_variables(variables)
             _run(lambda: forkserver.main(*map(int, command[3:])))
         self._forget_pytorch()
-        return _Forked(pid)
+        return _Forked(command, pid)
 
     def _forget_pytorch(self) -> None:
         """The front has never imported it, and cannot."""

@@ -20,7 +20,7 @@ import pytest
 from app.errors import EXIT_SETTINGS, EXIT_THREADS, EXIT_WORKERS
 from tests.pool.queries import SMALL
 from tests.processes import forkserver, workers
-from tests.server import Server, clean_environment, free_port, serving
+from tests.server import Server, clean_environment, free_port, serving_as_people_do
 from tests.waiting import wait_for
 
 # Run by every Python process of the service at its start; the parent of the workers is known by its module.
@@ -44,12 +44,9 @@ def answers(server: Server) -> bool:
 @pytest.fixture(scope="module", params=["auto", "cpu"])
 def server_of_device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Server]]:
     """The setting of the device, and a server with it where the system has a variable that shows a GPU."""
-    if request.param == "auto":
-        yield "auto", request.getfixturevalue("pair")
-    else:
-        settings = {"PULLBACK_WORKERS": "2", "PULLBACK_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": "0"}
-        with serving(tmp_path_factory.mktemp("cpu") / "log.txt", **settings) as running:
-            yield "cpu", running
+    settings = {"PULLBACK_WORKERS": "2", "PULLBACK_DEVICE": request.param, "CUDA_VISIBLE_DEVICES": "0"}
+    with serving_as_people_do(tmp_path_factory.mktemp(request.param) / "log.txt", **settings) as running:
+        yield request.param, running
 
 
 def test_start_query_kill_explain(server_of_device: tuple[str, Server]) -> None:

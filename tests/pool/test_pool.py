@@ -147,7 +147,7 @@ def test_a_client_that_leaves_frees_its_worker(pair: Server) -> None:
     wait_until_idle(pair)
     assert metric(pair.http, "pullback_queue_length") == 0
     assert metric(pair.http, "pullback_queue_bytes") == 0
-    wait_for(lambda: pair.log.read_text().count('"status":499') == left + 1)
+    wait_for(lambda: pair.log.read_text().count('"status":499') > left)  # the line of an earlier one may have come late
     assert '"level":"error"' not in pair.log.read_text().split('"status":499')[-1]
 
 
