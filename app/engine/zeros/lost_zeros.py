@@ -26,7 +26,7 @@ from app.engine.precision.runs import Run
 from app.engine.stepwise.point import REFUSALS, Point, Ref, to_double
 from app.engine.stepwise.trace import trace_steps
 from app.engine.tensors import is_differentiable
-from app.engine.zeros.telling_zeros import KINDS, by_rows, has_telling_zeros, telling
+from app.engine.zeros.telling_zeros import KINDS, by_rows, has_telling_zeros, is_connected, telling
 
 # 1 − (1 − 1e-308) has a digit of its own in so many, and what rounding leaves of a true zero is below every float64.
 _DIGITS: Final = 360
@@ -48,7 +48,14 @@ def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
     if tells is None:
         return
     samples = computation.prepared.samples
-    results = {path: own for kind in KINDS if kind in tree for path, own in _tensors(tree[kind], kind)}
+    cut = {name for name in computation.prepared.wrt if not is_connected(computation.prepared.function, name)}
+    results = {
+        path: own
+        for kind in KINDS
+        if kind in tree
+        for path, own in _tensors(tree[kind], kind)
+        if kind in ("outputs", "jvp") or path.rpartition(".")[2] not in cut
+    }
     leaves = {name: leaf.detach().numpy(force=True) for name, leaf in computation.leaves.items()}
     for sample in (None,) if samples is None else _with_zeros(results.values(), samples):
         axes = {name: computation.query.is_batched(name) for name in leaves}

@@ -18,7 +18,8 @@ from app.catalogue.facts import operations_with
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.point import names_called
 from app.engine.tensors import is_differentiable
-from app.program.function import GraphFact
+from app.program.function import Function, GraphFact
+from app.program.semantics.graph_values import reachable
 
 # `any`: a single zero tells; `all`: only a tensor of zeros does, as a step has zeros of its own.
 Telling: TypeAlias = Literal["any", "all"]
@@ -49,6 +50,19 @@ def telling(prepared: Prepared) -> Telling | None:
     dtypes = {dtype for dtype in prepared.dtypes.values() if is_differentiable(dtype)} | {result.dtype for result in results}
     # What is drawn is another number in another arithmetic.
     return _telling(function.pattern) if is_small and not function.random and dtypes <= _DTYPES else None
+
+
+@GraphFact
+def _connected(graph: fx.Graph) -> frozenset[int]:
+    """The numbers of the inputs that lead to an output; of the others every derivative is zero."""
+    on_the_way = reachable([graph.output_node()], lambda node: node.all_input_nodes)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    return frozenset(number for number, node in enumerate(inputs) if node in on_the_way)
+
+
+def is_connected(function: Function, leaf: str) -> bool:
+    """Whether a derivative by this leaf may be other than zero."""
+    return function.leaves.index(leaf) in _connected(function.pattern)
 
 
 def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
@@ -100,17 +114,21 @@ def watched_zeros(want: Sequence[str], prepared: Prepared) -> WatchedZeros | Non
         return None
     results, start = [], 0
     for ranks, is_looked_at in _results_of(want, prepared):
-        results += [(start + index, rank) for index, rank in enumerate(ranks) if is_looked_at]
+        results += [(start + index, rank) for index, (rank, is_one) in enumerate(ranks) if is_looked_at and is_one]
         start += len(ranks)
     return WatchedZeros(tells, results) if results else None
 
 
-def _results_of(want: Sequence[str], prepared: Prepared) -> Iterator[tuple[list[int | None], bool]]:
-    """For each kind its results as of `WatchedZeros`, and whether they are looked at."""
-    outputs, inputs = [len(output.shape) for output in prepared.plan.outputs], len(prepared.wrt)
-    counts = {"outputs": len(outputs), "jvp": len(outputs), "hessian": inputs * inputs}
+def _results_of(want: Sequence[str], prepared: Prepared) -> Iterator[tuple[list[tuple[int | None, bool]], bool]]:
+    """For each kind its results, as of `WatchedZeros`, with whether they may be other than zero; and whether they are looked at."""
+    ranks = [len(output.shape) for output in prepared.plan.outputs]
+    by_inputs = [is_connected(prepared.function, name) for name in prepared.wrt]
     for kind in want:
-        ranks: list[int | None] = (
-            [rank for rank in outputs for _ in prepared.wrt] if kind == "jacobian" else [None] * counts.get(kind, inputs)
-        )
-        yield ranks, kind in KINDS
+        if kind in ("outputs", "jvp"):
+            yield [(None, True)] * len(ranks), True
+        elif kind == "jacobian":
+            yield [(rank, is_one) for rank in ranks for is_one in by_inputs], True
+        elif kind == "hessian":
+            yield [(None, False)] * len(by_inputs) ** 2, False
+        else:
+            yield [(None, is_one) for is_one in by_inputs], kind in KINDS
