@@ -94,6 +94,7 @@ TORCH_MODULES: Final = frozenset(
         f"app.catalogue.better.{name}"
         for name in (
             "aligned_vectors",
+            "bessel",
             "mixed_powers",
             "near_zero",
             "overwriting",

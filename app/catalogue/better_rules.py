@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from app.catalogue.better.bessel import bessel_j0, bessel_j1, bessel_y0, bessel_y1
 from app.catalogue.better.near_zero import i1, i1e, sinc
 from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
 from app.catalogue.better.running_products import cumprod, prod
@@ -274,6 +275,7 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "scatter": scatter, "index_copy": index_copy, "put": put, "index_put": index_put,
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
     "logcumsumexp": logcumsumexp, "cumprod": cumprod, "prod": prod, "sinc": sinc, "special.i1": i1, "special.i1e": i1e,
+    "special.bessel_j0": bessel_j0, "special.bessel_j1": bessel_j1, "special.bessel_y0": bessel_y0, "special.bessel_y1": bessel_y1,
 }  # fmt: skip
 
 # The formula of the derivative, in the words of PyTorch's own; X^H is the conjugate transpose.
@@ -305,4 +307,5 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     logcumsumexp: "sum over i >= j of grad[i] * exp(input[j] - result[i])",
     matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
     _matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
+    **dict.fromkeys((bessel_j0, bessel_j1, bessel_y0, bessel_y1), "none: PyTorch has no derivative of it"),
 }
