@@ -24,6 +24,7 @@ _BUDGET: Final = 200_000
 _MOST_DIGITS: Final = 600  # 1e300 and 1e-300 in one sum
 # What rounding leaves of a zero has 60 digits less in the finer run; half of that decides.
 _SHRINKS: Final = 1e-30
+_BINARY: Final = 1024  # a half is meant exactly; 0.1 is rounded
 _LAST_BIT: Final = 2.0**-53  # of a float64
 _EXACT: Final = "mpmath"
 _WIDE: Final = "float64"
@@ -176,7 +177,7 @@ def exactly(
 
     Arguments:
         budget: of numbers.
-        move: another number in the place of each that was sent, or is written with a fraction.
+        move: another number in the place of each that was sent, or is written with a fraction but for halves, quarters and the like.
     """
     ledger = Ledger(budget)
 
@@ -212,7 +213,7 @@ def _moved_constants(ledger: Ledger, move: Callable[[Any], Any]) -> Callable[[fl
 
     def constant(value: float) -> Any:
         number = value if known is None else known(value)
-        if not isinstance(number, float) or number.is_integer():
+        if not isinstance(number, float) or (number * _BINARY).is_integer():
             return number
         return ExactTensor(torch.tensor(number, dtype=torch.float64), np.array(move(MP.mpf(number)), dtype=object), ledger)
 

@@ -1,4 +1,4 @@
-"""Says of zeros in outputs and first derivatives where they are none: the true number is one that the dtype holds.
+"""Says of zeros and infinities in outputs and first derivatives where they are none: the true number is one that the dtype holds.
 
 What underflows or overflows on the way, or is rounded to its limit (1 − tanh² at 25), leaves a zero that looks like a result. Where
 one may be that, the same steps are computed from the same numbers in 360 digits. A number that hangs on the last bits of what was sent
@@ -104,13 +104,13 @@ def _note(computation: Computation, suspects: Mapping[str, Floats]) -> None:
 
 
 def _say(computation: Computation, path: str, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
-    where = f" at {list(index)}" if index else ""
+    what, where = "infinite" if own[index] else "0", f" at {list(index)}" if index else ""
     is_output = path.startswith("outputs.") and computation.query.want != ("outputs",)
     derived = " Derivatives through it may be wrong too." if is_output else ""
     more = f", and {count - 1} more such" if count > 1 else ""
     computation.notes.say(
         "rounded",
-        f"`{path}` is 0{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it underflows, "
+        f"`{path}` is {what}{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it underflows, "
         f'overflows or is rounded to its limit on the way.{derived} "precision" in "want" says which step.',
         path,
     )
@@ -196,13 +196,13 @@ class _Look:
         return None if first is None or second is None else (first[0], second[0])
 
     def lost(self, own: Floats, right: tuple[Numbers, Numbers]) -> tuple[tuple[int, ...], Any, int] | None:
-        """Of the zeros that are none the index of the first, what it is, and how many there are."""
+        """Of the zeros and infinities that are none the index of the first, what it is, and how many there are."""
         limits = np.finfo(own.dtype)
         least = 2 * float(limits.smallest_subnormal)
         lost = [
             index
-            for index in map(tuple, np.argwhere(own == 0).tolist())
-            if MP.isfinite(right[0][index]) and abs(right[0][index]) >= least
+            for index in map(tuple, np.argwhere((own == 0) | np.isinf(own)).tolist())
+            if least <= abs(right[0][index]) <= float(limits.max)
             and abs(right[1][index] - right[0][index]) <= _SHARE * abs(right[0][index])
         ]  # fmt: skip
         return (lost[0], right[0][lost[0]], len(lost)) if lost else None

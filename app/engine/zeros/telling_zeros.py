@@ -29,7 +29,7 @@ _LARGEST: Final = 256
 _FLOPS: Final = 1e4  # so many make 10,000 such numbers at the most
 _DTYPES: Final = frozenset({torch.float64, torch.float32})
 # What a program calls and the catalogue does not have: densities are sums of what it has, and constants that it writes hold their own zeros.
-_DENSITIES: Final = frozenset({"cdf", "log_prob", "entropy"})
+_DENSITIES: Final = frozenset({"cdf", "icdf", "log_prob", "entropy"})
 _CONSTANTS: Final = frozenset({"tensor", "ones", "zeros", "full", "eye", "arange", "linspace"})
 
 
@@ -66,10 +66,10 @@ def is_connected(function: Function, leaf: str) -> bool:
 
 
 def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
-    """Whether one of the zeros in a result tells: a single one does not where it may come from those of an input."""
+    """Whether one of the zeros in a result tells: a single one does not where it may come from those of an input. An infinity does."""
     zeros = values == 0
-    if not zeros.any():
-        return False
+    if not zeros.any() or np.isinf(values).any():
+        return bool(np.isinf(values).any())
     if zeros.all():
         return True
     if telling == "all":
