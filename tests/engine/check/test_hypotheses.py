@@ -299,6 +299,51 @@ OF_STEPS |= {
     "alpha": ("sub(n, x, alpha=3).square().sum()", {"x": V, "n": N}, -2 * (N - 3 * V), "constant_factor", "`alpha` of 3"),
 }  # fmt: skip
 
+WEIGHTED = Y - (X.softmax(1) * Y).sum(1, keepdim=True)
+LOGITS = "F.binary_cross_entropy_with_logits(x, t)"
+FLOWN = ATTENTION * (QUERY["c"] @ QUERY["x"].T)  # P·(G·Vᵗ), element by element
+SCORES = FLOWN - ATTENTION * FLOWN.sum(1, keepdim=True)
+SAME, ALIKE = "(F.scaled_dot_product_attention(q, q, q) * c).sum()", {"q": X[:4], "c": QUERY["c"]}
+OWN = torch.softmax(X[:4] @ X[:4].T / math.sqrt(3), -1)
+OWN_SCORES = OWN * (QUERY["c"] @ X[:4].T - (OWN * (QUERY["c"] @ X[:4].T)).sum(1, keepdim=True)) / math.sqrt(3)
+OF_QUERY = {"q": X[:4], "k": Y[:4], "x": QUERY["x"], "c": QUERY["c"]}
+# Parts of a rule, and the steps of attention.
+OF_STEPS |= {
+    "scores for probabilities": (LOGITS, {"x": X, "t": T}, (X - T) / 24, "wrong_rule", "the sigmoid is missing"),
+    "sigmoid twice": (LOGITS, {"x": X, "t": T}, (torch.sigmoid(X) - T) * torch.sigmoid(X) * torch.sigmoid(-X) / 24, "wrong_rule", "p (1 - p)"),
+    "by probabilities": (LOGITS, {"x": X, "t": T}, (torch.sigmoid(X) - T) / torch.sigmoid(X) / torch.sigmoid(-X) / 24, "wrong_rule", "/ (p (1 - p))"),
+    "softmax's mean": ("(softmax(x, 1) * y).sum()", {"x": X, "y": Y}, X.softmax(1) * (Y - (X.softmax(1) * Y).mean(1, keepdim=True)),
+        "wrong_reduction", "A mean"),
+    "softmax's other sum": ("(softmax(x, 1) * y).sum()", {"x": X, "y": Y}, X.softmax(1) * (Y - (X.softmax(1) * Y).sum(0)),
+        "wrong_axis", "another axis"),
+    "softmax's bare sum": ("(softmax(x, 1) * y).sum()", {"x": X, "y": Y}, X.softmax(1) * (Y - Y.sum(1, keepdim=True)),
+        "wrong_rule", "gradient alone"),
+    "softmax for its logarithm": ("(log_softmax(x, 1) * y).sum()", {"x": X, "y": Y}, X.softmax(1) * WEIGHTED, "other_operation", "`softmax`"),
+    "log-softmax's mean": ("(log_softmax(x, 1) * y).sum()", {"x": X, "y": Y}, Y - X.softmax(1) * Y.mean(1, keepdim=True),
+        "wrong_reduction", "A mean"),
+    "sums of a normalisation": (LAYERS, {"x": X, "y": Y}, _terms(3.0, 3.0), "wrong_reduction", "sums where they are means"),
+    "elements of a product": ("((x @ m) * a).sum()", {"x": M, "m": A, "a": A.T}, A.T * A, "wrong_rule", "element by element"),
+    "order of letters": ("(einsum('ij,jk->ik', x, m) * a).sum()", {"x": M, "m": A, "a": A @ A}, A.T @ (A @ A), "swapped", "tensors of `einsum`"),
+    "letters and symmetry": ("einsum('i,ij,j->', x, a, x)", {"x": V[:3], "a": M}, 2 * M @ V[:3], "symmetric_assumed", "2·A·x"),
+    "what comes to a product": ("u @ tanh(x)", {"x": V, "u": N}, 1 - V.tanh() ** 2, "missing_factor", "A factor"),
+    "power rule of a base": ("(2 ** x).sum()", {"x": V}, V * 2 ** (V - 1), "wrong_rule", "aˣ·ln a"),
+    "logarithm of a base": ("(3 ** x).sum()", {"x": V}, 3**V, "constant_factor", "ln 3"),
+    "exponent raised": ("(x ** -12 - x ** -6).sum()", {"x": 1 + Q}, -12 * (1 + Q) ** -11 + 6 * (1 + Q) ** -5, "wrong_rule", "raised by one"),
+    "half of a factor with a sign": ("-0.5 * (1 - x ** 2).sum()", {"x": V}, 2 * V, "constant_factor", "the factor 0.5"),
+    "beta": ("(addmm(x, m, a, beta=0.3, alpha=2) ** 1).sum()", {"x": A, "m": M, "a": M}, torch.ones_like(A), "constant_factor", "`beta` of 0.3"),
+    "alpha of the first": ("(add(x, n, alpha=7) * v).sum()", {"x": V, "n": N, "v": Q}, 7 * Q, "constant_factor", "second operand"),
+    "gelu's tanh": ("(F.gelu(x) * n).sum()", {"x": V, "n": N}, _of(lambda x: (functional.gelu(x, approximate="tanh") * N).sum(), V),
+        "other_operation", "tanh approximation"),
+    "attention's scale": ("(F.scaled_dot_product_attention(q, k, x) * c).sum()", OF_QUERY, SCORES @ Y[:4], "constant_factor", "√d"),
+    "attention's diagonal": ("(F.scaled_dot_product_attention(q, k, x) * c).sum()", OF_QUERY, (FLOWN * (1 - ATTENTION)) @ Y[:4] / math.sqrt(3),
+        "softmax_diagonal", "Within attention"),
+    "attention's sum": ("(F.scaled_dot_product_attention(q, k, x) * c).sum()", OF_QUERY, FLOWN @ Y[:4] / math.sqrt(3),
+        "wrong_rule", "Within attention"),
+    "one tensor's attention, scale": (SAME, ALIKE, math.sqrt(3) * (OWN_SCORES + OWN_SCORES.T) @ X[:4] + OWN.T @ QUERY["c"],
+        "factor_of_term", "Within"),
+    "one tensor's attention, values": (SAME, ALIKE, (OWN_SCORES + OWN_SCORES.T) @ X[:4] + OWN @ QUERY["c"], "transposed_product", "Within attention"),
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("case", OF_STEPS)
 def test_what_is_wrong_in_one_step_is_named(case: str) -> None:

@@ -14,12 +14,13 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from app.catalogue.facts import values
-from app.engine.check.mistakes.case import Case, Claim, place_of
+from app.engine.check.mistakes.case import Case, Claim, moved_to, place_of
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.detached import is_detaching
-from app.engine.stepwise.point import name_of
+from app.engine.stepwise.point import Point, name_of, step_of
 from app.program.function import Function
 
+_ATTENTION: Final = "scaled_dot_product_attention"
 _NODES: Final = 64  # a longer program is not altered
 _SMALL: Final = 1e-2  # what is added to keep a number away from zero is at most this
 _DEGREE: Final = math.pi / 180  # in radians
@@ -203,6 +204,12 @@ def _other_arguments(node: fx.Node) -> Iterator[Change]:
     name, op = name_of(node), operation_of(node)
     if name == "kl_div":
         yield "swapped", f"The two distributions of `{op}` are swapped", with_target(_reverse_divergence)
+    if name == "gelu":
+        other = "none" if node.kwargs.get("approximate") == "tanh" else "tanh"
+        text = f"`{op}` is differentiated {'without' if other == 'none' else 'with'} its tanh approximation"
+        yield "other_operation", text, _with_keyword("approximate", other)
+    if name == "einsum" and len(node.args) == 3:
+        yield "swapped", f"The two tensors of `{op}` are swapped", _with_swapped_tensors
     if name == "pad":
         yield (
             "not_moved_back",
@@ -294,5 +301,42 @@ def _with_scaled_argument(by: float) -> Callable[[fx.Graph, fx.Node], None]:
     return change
 
 
+def _with_swapped_tensors(graph: fx.Graph, node: fx.Node) -> None:
+    node.args = (node.args[0], node.args[2], node.args[1])
+
+
 def _with_swapped_arguments(graph: fx.Graph, node: fx.Node) -> None:
     node.args = (node.args[1], node.args[0], *node.args[2:])
+
+
+def with_attention_in_steps(case: Case) -> Case | None:
+    """The same of the program with attention written out, as two products and a softmax; None where it has none, or with a mask."""
+    function, copy, copies = case.objective.point.function, fx.Graph(), dict[fx.Node, fx.Node]()
+    copy.output(copy.graph_copy(function.graph, copies))
+    attentions = [record for record in case.trace.records if name_of(record.node) == _ATTENTION]
+    if not attentions or any(len(r.node.args) != 3 or set(r.node.kwargs) - {"scale"} for r in attentions):
+        return None
+    for record in attentions:
+        scale = record.node.kwargs.get("scale")
+        _write_attention_out(copy, copies[record.node], record.inputs[0].shape[-1] ** -0.5 if scale is None else scale)
+    point = case.objective.point
+    written_out = Point(dataclasses.replace(function, held_graph=copy), point.leaves, case.seed, wide=point.wide)
+    objective = moved_to(case.objective, written_out)
+    return Case(
+        case.name, case.ours, case.expected, case.relative, objective, case.seed, loosest=case.loosest, written=case.written
+    )
+
+
+def _write_attention_out(graph: fx.Graph, node: fx.Node, scale: Any) -> None:
+    step, (query, key, value) = step_of(node), node.args
+
+    def call(target: Callable[..., Any], *args: Any) -> fx.Node:
+        new = graph.call_function(target, args)
+        new.meta = {"step": None if step is None else dataclasses.replace(step, operation=target.__name__)}
+        return new
+
+    with graph.inserting_before(node):
+        products = call(torch.matmul, query, call(torch.transpose, key, -2, -1))
+        result = call(torch.matmul, call(torch.softmax, call(torch.mul, products, scale), -1), value)
+    node.replace_all_uses_with(result)
+    graph.erase_node(node)

@@ -1,12 +1,13 @@
-"""Wrong rules of steps that work along an axis: along another one, sums not turned round, a norm not divided by, terms of a normalisation."""
+"""Wrong rules of steps that work along axes: along others, sums and kernels not turned round, norms not divided by, terms of a normalisation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
+from torch.nn import grad as convolution_gradients
 
 from app.engine.check.mistakes.loss_rules import probability_along
 from app.engine.stepwise.point import argument_of, name_of
@@ -104,6 +105,7 @@ def normalisation(
     correction: int = 0,
     over_others: bool = False,
     of_sum: bool = False,
+    summed: bool = False,
 ) -> VjpRule:
     """A normalisation's rule, by σ to the power `power`, its terms of the mean and of the spread times a number: 0 treats it as constant.
 
@@ -111,6 +113,7 @@ def normalisation(
         correction: what the number of elements is less by where the variance divides by it.
         over_others: whether the statistics are taken over other axes than they should be.
         of_sum: whether a sum of squares stands where their mean belongs.
+        summed: whether both terms are sums where their means belong.
     """
 
     def rule(record: StepRecord, cotangents: Row) -> Row:
@@ -136,8 +139,9 @@ def normalisation(
         number = 1 if of_sum or name == "normalize" else shifted.numel() // shifted.sum(axes).numel() - correction
         spread = (shifted.square().sum(axes, keepdim=True) / number + (0.0 if name == "normalize" else eps)).sqrt()
         by, y = cotangent / spread**power, shifted / spread
-        gradient = by - variance * y * (by * y).sum(axes, keepdim=True) / number
-        gradient = gradient - mean * by.mean(axes, keepdim=True) if is_centred else gradient
+        times = number if summed else 1
+        gradient = by - variance * times * y * (by * y).sum(axes, keepdim=True) / number
+        gradient = gradient - mean * times * by.mean(axes, keepdim=True) if is_centred else gradient
         return [gradient.reshape(record.inputs[0].shape), *gradients[1:]]
 
     return rule
@@ -151,6 +155,42 @@ def _normalised(record: StepRecord, name: str, x: Tensor) -> tuple[int, ...]:
     if name == "normalize":
         return (int(argument_of(record.node, "dim", 1)),)
     return (0, *range(2, x.ndim)) if name == "batch_norm" else tuple(range(2, x.ndim))
+
+
+def unflipped(record: StepRecord, cotangents: Row) -> Row:
+    """A convolution's rule with the kernel, and its gradient, the other way round."""
+    return _with_kernel(record, cotangents, lambda weight: weight.flip(tuple(range(2, weight.ndim))))
+
+
+def swapped_channels(record: StepRecord, cotangents: Row) -> Row:
+    """A convolution's rule with the kernel, and its gradient, between the wrong channels."""
+    if record.inputs[1].shape[0] != record.inputs[1].shape[1]:
+        return step_vjp(record, cotangents)
+    return _with_kernel(record, cotangents, lambda weight: weight.transpose(0, 1))
+
+
+def _with_kernel(record: StepRecord, cotangents: Row, turned: Callable[[Tensor], Tensor]) -> Row:
+    gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
+    weight = record.inputs[1].detach()
+    backward = _CONVOLUTIONS.get(name_of(record.node))
+    settings = [*record.node.args[3:], *_SETTINGS[max(0, len(record.node.args) - 3) :]]
+    settings = [
+        record.node.kwargs.get(name, value)
+        for name, value in zip(("stride", "padding", "dilation", "groups"), settings, strict=False)
+    ]
+    if backward is None or cotangent is None or isinstance(settings[1], str):
+        return gradients
+    if gradients[0] is not None:
+        gradients[0] = backward(record.inputs[0].shape, turned(weight), cotangent, *settings)
+    if gradients[1] is not None:
+        gradients[1] = turned(gradients[1])
+    return gradients
+
+
+_SETTINGS: Final = (1, 0, 1, 1)  # stride, padding, dilation, groups, where they are left out
+_CONVOLUTIONS: Final[dict[str, Callable[..., Tensor]]] = {
+    "conv1d": convolution_gradients.conv1d_input, "conv2d": convolution_gradients.conv2d_input, "conv3d": convolution_gradients.conv3d_input,
+}  # fmt: skip
 
 
 AXIS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
@@ -185,6 +225,16 @@ AXIS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "The variance of `{op}` is divided by n - 1 where n belongs{at}.",
         normalisation(correction=1),
     ),
+    "unflipped": (
+        "unflipped_kernel",
+        "The kernel is the wrong way round in the derivative of `{op}`{at}: flip it along its spatial axes.",
+        unflipped,
+    ),
+    "swapped_channels": (
+        "transposed_product",
+        "The two axes of channels of the kernel are swapped in the derivative of `{op}`{at}.",
+        swapped_channels,
+    ),
     "undivided_norm": (
         "wrong_rule",
         "The derivative of `{op}` is taken as its input{at}, which must be divided by the norm.",
@@ -215,6 +265,16 @@ AXIS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "wrong_axis",
         "`{op}` is differentiated with mean and spread over other axes than those that it takes them over{at}.",
         normalisation(over_others=True),
+    ),
+    "summed_terms": (
+        "wrong_reduction",
+        "The terms of mean and spread in the derivative of `{op}` are sums where they are means{at}.",
+        normalisation(summed=True),
+    ),
+    "undivided_projection": (
+        "wrong_rule",
+        "The derivative of `{op}` is not divided by the length{at}.",
+        normalisation(power=0),
     ),
     "sum_of_squares": (
         "wrong_reduction",

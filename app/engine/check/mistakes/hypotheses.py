@@ -6,12 +6,13 @@ Nothing is claimed of a derivative that is zero, or of one element where any num
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 
 from app.engine.check.mistakes import rearrangements, scale_factors, second_order, step_mistakes
-from app.engine.check.mistakes.altered_programs import altered, taken_for_another
+from app.engine.check.mistakes.altered_programs import altered, taken_for_another, with_attention_in_steps
 from app.engine.check.mistakes.case import Case, Claim
 from app.engine.check.mistakes.left_out_steps import inner_term, left_out
 from app.engine.stepwise.point import REFUSALS
@@ -54,6 +55,13 @@ def _claims(case: Case, table: tuple[Callable[[Case], Iterator[Claim]], ...]) ->
     return claims
 
 
+def within_attention(case: Case) -> Iterator[Claim]:
+    """The same mistakes in the steps that attention is made of."""
+    if (in_steps := with_attention_in_steps(case)) is not None:
+        for claim in _claims(in_steps, HYPOTHESES):
+            yield replace(claim, message=f"Within attention, written out as two products and a softmax: {claim.message}")
+
+
 # In the order of simplicity, which is that of likelihood.
 HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     scale_factors.sign, scale_factors.known_factor, rearrangements.shape, rearrangements.transpose, rearrangements.missing_sum,
@@ -63,7 +71,9 @@ HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     rearrangements.parts, rearrangements.shifted, rearrangements.moved,
 )  # fmt: skip
 # Where none of these fits: a program that lacks something, each a derivative of its own; and what says less.
-FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (taken_for_another, inner_term, left_out)
+FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
+    within_attention, taken_for_another, inner_term, left_out,
+)  # fmt: skip
 LAST: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     rearrangements.by_a_value, scale_factors.any_factor, rearrangements.with_factor,
 )  # fmt: skip

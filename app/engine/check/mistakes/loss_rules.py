@@ -52,6 +52,44 @@ def exponential_difference(record: StepRecord, cotangents: Row) -> Row:
     return _of_elements(record, cotangents, torch.exp)
 
 
+def scores_alone(record: StepRecord, cotangents: Row) -> Row:
+    """x - y where σ(x) - y belongs."""
+    return _of_elements(record, cotangents, lambda x: x)
+
+
+def logistic_twice(by: int) -> VjpRule:
+    """(σ(x) - y) times σ'(x) to the power `by`: once more, as of a squared error, or divided by it, as of a loss of probabilities."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        gradients, p = list(_of_elements(record, cotangents, torch.sigmoid)), torch.sigmoid(record.inputs[0].detach())
+        if gradients[0] is not None:
+            gradients[0] = gradients[0] * (p * (1 - p)) ** by
+        return gradients
+
+    return rule
+
+
+def other_sum(of: Callable[[Tensor, Tensor, int], Tensor | None]) -> VjpRule:
+    """The rule of softmax or its logarithm with another sum over the outputs: `of` their products with the gradient, and it, along an axis."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        y, cotangent = record.outputs[0].detach(), cotangents[0]
+        axis = int(argument_of(record.node, "dim", -1) or 0) % max(1, y.ndim)
+        if cotangent is None or not y.ndim:
+            return step_vjp(record, cotangents)
+        is_log = name_of(record.node) == "log_softmax"
+        total = of(cotangent if is_log else cotangent * y, cotangent, axis)
+        if total is None:
+            return step_vjp(record, cotangents)
+        return [cotangent - y.exp() * total] if is_log else [y * (cotangent - total)]
+
+    return rule
+
+
+def _along_another(products: Tensor, cotangent: Tensor, axis: int) -> Tensor | None:
+    return products.sum(1 - axis, keepdim=True) if products.ndim == 2 else None
+
+
 def _of_elements(record: StepRecord, cotangents: Row, probability: Callable[[Tensor], Tensor]) -> Row:
     cotangent = cotangents[0]
     if cotangent is None or len(record.inputs) != 2 or record.inputs[0].shape != record.inputs[1].shape:
@@ -191,6 +229,36 @@ LOSS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "wrong_rule",
         "The derivative of `{op}` is taken as p - y{at}, that by the scores: by p it is divided by p (1 - p).",
         difference,
+    ),
+    "scores_alone": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as x - y{at}, of the scores x: the sigmoid is missing, it is σ(x) - y.",
+        scores_alone,
+    ),
+    "logistic_twice": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as (p - y) p (1 - p){at}: it is p - y, in which that of the sigmoid is already.",
+        logistic_twice(1),
+    ),
+    "by_probabilities": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as (p - y) / (p (1 - p)){at}, that by the probabilities: by the scores it is p - y.",
+        logistic_twice(-1),
+    ),
+    "mean_of_products": (
+        "wrong_reduction",
+        "A mean is taken where the derivative of `{op}` has a sum over the outputs{at}.",
+        other_sum(lambda products, cotangent, axis: products.mean(axis, keepdim=True)),
+    ),
+    "sum_along_another": (
+        "wrong_axis",
+        "The sum over the outputs in the derivative of `{op}` is taken along another axis{at}.",
+        other_sum(_along_another),
+    ),
+    "sum_without_outputs": (
+        "wrong_rule",
+        "The sum over the outputs in the derivative of `{op}` is that of the gradient alone{at}: it has each output as a factor.",
+        other_sum(lambda products, cotangent, axis: cotangent.sum(axis, keepdim=True)),
     ),
     "exponential_difference": (
         "wrong_rule",

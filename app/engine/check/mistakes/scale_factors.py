@@ -12,6 +12,7 @@ from torch import fx
 
 from app.catalogue.facts import operations_with, values
 from app.engine.check.mistakes.case import Case, Claim, place_of
+from app.engine.explain.findings import operation_of
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS, Hole, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
@@ -19,6 +20,13 @@ from app.engine.tensors import is_differentiable
 from app.program.semantics.graph_values import mapped
 
 _SUMS: Final = ("add", "sub", "subtract")  # of which `alpha` multiplies the second operand
+_WITH_PRODUCTS: Final = (
+    "addmm",
+    "addmv",
+    "addbmm",
+    "baddbmm",
+    "addr",
+)  # of which `beta` multiplies the first, `alpha` the product
 _DEGREE: Final = math.pi / 180  # in radians
 # Two elements that have a factor to four digits have it by no chance: of two that differ otherwise, one pair in ten thousand would.
 _TELLING: Final = 1e-4
@@ -250,12 +258,19 @@ def exponent_of(record: StepRecord) -> float | None:
 def _alphas(passed: Sequence[StepRecord], trace: StepTrace, name: str) -> Iterator[Factor]:
     """What multiplies the second operand of a sum, where the derivative passes that one alone."""
     for record in passed:
-        alpha = record.node.kwargs.get("alpha")
-        if name_of(record.node) not in _SUMS or len(record.parents) != 2 or name in trace.live[record.parents[0]]:
+        step, is_first = name_of(record.node), name in trace.live[record.parents[0]]
+        key = "beta" if is_first and step in _WITH_PRODUCTS else "alpha"
+        by = record.node.kwargs.get(key)
+        if step not in (*_SUMS, *_WITH_PRODUCTS) or len(record.parents) < 2 or not isinstance(by, int | float) or not by:
             continue
-        if isinstance(alpha, int | float) and alpha:
-            text = f"the factor `alpha` of {alpha:g} is missing{place_of(record.node)}"
-            yield Factor(1 / abs(alpha), text, weak=False, node=record.node)
+        if is_first and any(name in trace.live[parent] for parent in record.parents[1:]):
+            continue
+        place = place_of(record.node)
+        if is_first and step in _SUMS:
+            text = f"the factor `alpha` of {by:g}, which belongs to the second operand of `{operation_of(record.node)}`{place}"
+            yield Factor(abs(by), text, weak=False, node=record.node)
+        else:
+            yield Factor(1 / abs(by), f"the factor `{key}` of {by:g} is missing{place}", weak=False, node=record.node)
 
 
 def _constants(trace: StepTrace) -> Iterator[Factor]:
@@ -268,8 +283,8 @@ def _constants(trace: StepTrace) -> Iterator[Factor]:
             if isinstance(c, int | float) and not isinstance(c, bool) and c not in (0, 1, -1):
                 by = abs(float(c)) if name in ("mul", "multiply") or c is record.node.args[0] else 1 / abs(float(c))
                 word = "the factor" if name in ("mul", "multiply") or c is record.node.args[0] else "the division by"
-                yield Factor(1 / by, f"{word} {c:g} is missing{place_of(record.node)}", False, record.node)
-                yield Factor(by, f"{word} {c:g} is there twice{place_of(record.node)}", True)
+                yield Factor(1 / by, f"{word} {abs(c):g} is missing{place_of(record.node)}", False, record.node)
+                yield Factor(by, f"{word} {abs(c):g} is there twice{place_of(record.node)}", True)
 
 
 def _bases(records: Sequence[StepRecord]) -> Iterator[Factor]:
@@ -283,6 +298,12 @@ def _bases(records: Sequence[StepRecord]) -> Iterator[Factor]:
             )
         elif name == "exp2":
             yield Factor(1 / math.log(2), f"the ln 2 from the derivative of `exp2` is missing{place}", False, record.node)
+        elif name == "pow" and isinstance(base := record.node.args[0], int | float) and base > 0 and base != 1:
+            text = f"the ln {base:g} from the derivative of {base:g}ˣ is missing{place}"
+            yield Factor(1 / abs(math.log(base)), text, False, record.node)
+        elif name == "scaled_dot_product_attention" and argument_of(record.node, "scale", None) is None:
+            yield Factor(math.sqrt(record.inputs[0].shape[-1]), f"the division by √d is missing{place}", False, record.node)
+            yield Factor(1 / math.sqrt(record.inputs[0].shape[-1]), f"the division by √d is there twice{place}", True)
         elif name == "log":
             for base in (2, 10):
                 yield Factor(1 / math.log(base), f"a logarithm to the base {base} instead of the natural one{place}", True)

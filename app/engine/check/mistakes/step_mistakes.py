@@ -118,11 +118,7 @@ def term(case: Case) -> Iterator[Claim]:
             rest = case.under({record.node: dropped(j)})
             is_product = others and name_of(record.node) in operations_with("combines", "product")
             if is_product and rest is not None and case.fits(2 * rest):
-                yield Claim(
-                    "symmetric_assumed",
-                    f"Two terms are taken as equal: yours is twice what is left where one argument of `{operation_of(record.node)}`"
-                    f"{place_of(record.node)} is treated as constant, as 2·A·x is for xᵗ·A·x of a symmetric A.",
-                )
+                yield _symmetric(record)
             if case.fits(rest):
                 what = (
                     f"one argument of `{operation_of(record.node)}`"
@@ -136,6 +132,14 @@ def term(case: Case) -> Iterator[Claim]:
                 )
 
 
+def _symmetric(record: StepRecord) -> Claim:
+    return Claim(
+        "symmetric_assumed",
+        f"Two terms are taken as equal: yours is twice what is left where one argument of `{operation_of(record.node)}`"
+        f"{place_of(record.node)} is treated as constant, as 2·A·x is for xᵗ·A·x of a symmetric A.",
+    )
+
+
 def _occurrences(case: Case, factor: float) -> Iterator[Claim]:
     """The share of one of several places in which a step takes the same tensor, as x ** x does, is times `factor`: 0 or -1."""
     for record in case.trace.records:
@@ -145,7 +149,10 @@ def _occurrences(case: Case, factor: float) -> Iterator[Claim]:
         for number, ref in enumerate(refs):
             if refs.count(ref) < 2 or case.name not in case.trace.live[ref]:
                 continue
-            if case.fits(case.under({record.node: scaled_occurrence(case.trace, number, factor)})):
+            rest = case.under({record.node: scaled_occurrence(case.trace, number, factor)})
+            if not factor and rest is not None and case.fits(2 * rest):
+                yield _symmetric(record)
+            if case.fits(rest):
                 where = f"`{operation_of(record.node)}`{place_of(record.node)}, which takes it in {refs.count(ref)} places"
                 yield (
                     Claim("sign_of_term", f"The sign of one term is wrong: that of one argument of {where}.")

@@ -10,11 +10,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 from torch.nn import functional
-from torch.nn import grad as convolution_gradients
 
 from app.engine.check.mistakes.axis_rules import AXIS_RULES
 from app.engine.check.mistakes.loss_rules import LOSS_RULES, first
-from app.engine.stepwise.point import Hole, Ref, argument_of, name_of
+from app.engine.stepwise.point import Hole, Ref, argument_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, VjpRule, step_vjp
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
@@ -150,6 +149,11 @@ SLOPES: Final[dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]]] = {
         "is taken without σ(x), the derivative of the softplus inside",
         lambda x, y: _mish_gate(x) + x * (1 - _mish_gate(x) ** 2),
     ),
+    "secant_of_output": ("is taken as 1 / cosh x: the square is missing", lambda x, y: 1 / torch.cosh(x)),
+    "gate_and_slope": ("is taken as σ(x) + σ'(x): σ'(x) has the factor x", lambda x, y: torch.sigmoid(x) + _logistic(torch.sigmoid(x))),
+    "gaussian_gate_unscaled": (
+        "is taken with erf(x) where erf(x/√2) belongs", lambda x, y: (1 + torch.erf(x)) / 2 + x * _normal(x),
+    ),
     "output_below_zero": ("is taken as its output below zero", lambda x, y: torch.where(x > 0, 1.0, y)),
 }  # fmt: skip
 
@@ -226,42 +230,6 @@ def untransposed_inverse(record: StepRecord, cotangents: Row) -> Row:
     return [-(by.unsqueeze(-1) * output.unsqueeze(-2) if by.ndim == 1 else by @ output.mT), by]
 
 
-def unflipped(record: StepRecord, cotangents: Row) -> Row:
-    """A convolution's rule with the kernel, and its gradient, the other way round."""
-    return _with_kernel(record, cotangents, lambda weight: weight.flip(tuple(range(2, weight.ndim))))
-
-
-def swapped_channels(record: StepRecord, cotangents: Row) -> Row:
-    """A convolution's rule with the kernel, and its gradient, between the wrong channels."""
-    if record.inputs[1].shape[0] != record.inputs[1].shape[1]:
-        return step_vjp(record, cotangents)
-    return _with_kernel(record, cotangents, lambda weight: weight.transpose(0, 1))
-
-
-def _with_kernel(record: StepRecord, cotangents: Row, turned: Callable[[Tensor], Tensor]) -> Row:
-    gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
-    weight = record.inputs[1].detach()
-    backward = _CONVOLUTIONS.get(name_of(record.node))
-    settings = [*record.node.args[3:], *_SETTINGS[max(0, len(record.node.args) - 3) :]]
-    settings = [
-        record.node.kwargs.get(name, value)
-        for name, value in zip(("stride", "padding", "dilation", "groups"), settings, strict=False)
-    ]
-    if backward is None or cotangent is None or isinstance(settings[1], str):
-        return gradients
-    if gradients[0] is not None:
-        gradients[0] = backward(record.inputs[0].shape, turned(weight), cotangent, *settings)
-    if gradients[1] is not None:
-        gradients[1] = turned(gradients[1])
-    return gradients
-
-
-_SETTINGS: Final = (1, 0, 1, 1)  # stride, padding, dilation, groups, where they are left out
-_CONVOLUTIONS: Final[dict[str, Callable[..., Tensor]]] = {
-    "conv1d": convolution_gradients.conv1d_input, "conv2d": convolution_gradients.conv2d_input, "conv3d": convolution_gradients.conv3d_input,
-}  # fmt: skip
-
-
 def untransposed_attention(record: StepRecord, cotangents: Row) -> Row:
     """P·G where Pᵗ·G belongs, of the values that an attention P weighs."""
     gradients, cotangent = list(step_vjp(record, cotangents)), cotangents[0]
@@ -310,7 +278,33 @@ def factor_alone(record: StepRecord, cotangents: Row) -> Row:
     cotangent = cotangents[0]
     if cotangent is None or len(record.inputs) != 2:
         return step_vjp(record, cotangents)
-    return [cotangent.sum_to_size(x.shape) for x in record.inputs]
+    return [cotangent.sum_to_size(x.shape) if cotangent.ndim else cotangent.expand(x.shape) for x in record.inputs]
+
+
+def product_of_elements(record: StepRecord, cotangents: Row) -> Row:
+    """G times the other factor element by element, where a product of matrices belongs."""
+    cotangent = cotangents[0]
+    if cotangent is None or len(record.inputs) != 2:
+        return step_vjp(record, cotangents)
+    pairs = zip(record.inputs, reversed(record.inputs), step_vjp(record, cotangents), strict=True)
+    fits = all(own.shape == other.shape == cotangent.shape for own, other, _ in pairs)
+    return [cotangent * other.detach() for other in reversed(record.inputs)] if fits else step_vjp(record, cotangents)
+
+
+def by_power_rule(record: StepRecord, cotangents: Row) -> Row:
+    """x·aˣ⁻¹ where aˣ·ln a belongs, of a plain number a."""
+    base, cotangent = record.node.args[0], cotangents[0]
+    if cotangent is None or not isinstance(base, int | float) or not base or len(record.inputs) != 1:
+        return step_vjp(record, cotangents)
+    return [cotangent * record.inputs[0].detach() * record.outputs[0].detach() / base]
+
+
+def exponent_raised(record: StepRecord, cotangents: Row) -> Row:
+    """n·xⁿ⁺¹ where n·xⁿ⁻¹ belongs."""
+    gradients = list(exponent_not_lowered(record, cotangents))
+    if gradients[0] is not None:
+        gradients[0] = gradients[0] * record.inputs[0].detach()
+    return gradients
 
 
 def exponent_not_lowered(record: StepRecord, cotangents: Row) -> Row:
@@ -340,16 +334,6 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "The inverse should be transposed in the derivative of `{op}`{at}: A⁻ᵗ·G, where A⁻¹·G was taken.",
         untransposed_inverse,
     ),
-    "unflipped": (
-        "unflipped_kernel",
-        "The kernel is the wrong way round in the derivative of `{op}`{at}: flip it along its spatial axes.",
-        unflipped,
-    ),
-    "swapped_channels": (
-        "transposed_product",
-        "The two axes of channels of the kernel are swapped in the derivative of `{op}`{at}.",
-        swapped_channels,
-    ),
     "untransposed_attention": (
         "transposed_product",
         "The attention P should be transposed in the derivative of `{op}` by its values{at}: Pᵗ·G, where P·G was taken.",
@@ -376,5 +360,16 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "A factor is missing{at}: the derivative of a product by one factor is the other.",
         factor_alone,
     ),
+    "product_of_elements": (
+        "wrong_rule",
+        "The derivative of the product `{op}` is taken element by element{at}: by A it is G·Bᵗ, by B it is Aᵗ·G.",
+        product_of_elements,
+    ),
+    "by_power_rule": (
+        "wrong_rule",
+        "The derivative of `{op}` by its exponent is taken by the power rule, x·aˣ⁻¹{at}: it is aˣ·ln a.",
+        by_power_rule,
+    ),
+    "exponent_raised": ("wrong_rule", "The exponent of `{op}` is raised by one where it is lowered{at}.", exponent_raised),
     "exponent_not_lowered": ("wrong_rule", "The exponent of `{op}` is not lowered by one{at}.", exponent_not_lowered),
 }
