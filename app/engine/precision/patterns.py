@@ -2,7 +2,7 @@
 
 On the left `+` and `*` stand for both orders, `x ** 2` for `x * x` and `square(x)` too, `x ** 0.5` for `sqrt(x)`, a difference for the sum
 with what is negated, a reduction for one of all elements, `(m := …)` for what is called `m` on the right. A name of one letter stands for any
-value, the same one wherever it stands; `d` for one that is no plain number, `k` for a plain number.
+value, the same one wherever it stands; `d` for one that is no plain number, `k` for a plain number. The one comparison is `<`.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ def _computed(expression: ast.expr, names: Names) -> Any:
             return -_computed(operand, names)
         case ast.BinOp(left=left, op=sign, right=right):
             return _OPERATORS[type(sign)](_computed(left, names), _computed(right, names))
+        case ast.Compare(left=left, comparators=[right]):
+            return _computed(left, names) < _computed(right, names)
         case ast.Subscript(value=value, slice=index):
             return _computed(value, names)[_computed(index, names)]
         case ast.Call(func=function, args=own, keywords=keywords):

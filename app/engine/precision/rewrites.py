@@ -22,6 +22,31 @@ _OPERATIONS_KNOWN: Final = 1024  # names of steps, twice as many as the catalogu
 # A formula; several of which the first that fits is taken; or what no formula says.
 _Entry = str | tuple[str, ...] | Matcher
 
+# Terms of a series: of those of eˣ, the slowest, the tenth is 1e-17 of the first at the point where it is left.
+_TERMS: Final = 10
+
+
+def _growing(first: int) -> str:
+    """1 + x/n + x²/n(n + 1) + …"""
+    text = "1"
+    for n in range(first + _TERMS, first - 1, -1):
+        text = f"(1 + x / {n} * {text})" if text != "1" else f"(1 + x / {n})"
+    return text
+
+
+def _alternating(first: int) -> str:
+    """1 - x²/n(n + 1) + x⁴/n(n + 1)(n + 2)(n + 3) - …"""
+    text = "1"
+    for n in range(first + _TERMS - 2, first - 1, -2):
+        text = f"(1 - x ** 2 / {n * (n + 1)} * {text})" if text != "1" else f"(1 - x ** 2 / {n * (n + 1)})"
+    return text
+
+
+def _near_zero(series: str, quotient: str) -> str:
+    """A quotient by x, `{}` in its text, beside its series: where that is taken it is divided by 1, so that 0 makes no NaN."""
+    return f"where(abs(x) < 0.1, {series}, {quotient.format('where(abs(x) < 0.1, 1.0, x)')})"
+
+
 FORMULAS: Final[tuple[_Entry, ...]] = (
     # Softmax and sums of exponentials.
     written.of_softmax,
@@ -143,6 +168,15 @@ FORMULAS: Final[tuple[_Entry, ...]] = (
     "(exp(x) - 1) / (1 + exp(x)) → tanh(x / 2)",
     "(1 - exp(x)) / (1 + exp(x)) → -tanh(x / 2)",
     "2 * sigmoid(x) - 1 → tanh(x / 2)",
+    # Quotients of what vanishes with what they are divided by, whose derivatives cancel: the series near zero.
+    *(f"{quotient} → {_near_zero(_growing(2), 'expm1(x) / {}')}" for quotient in ("(exp(x) - 1) / x", "expm1(x) / x")),
+    f"(exp(x) - 1 - x) / x ** 2 → {_near_zero(f'0.5 * {_growing(3)}', '(expm1(x) - x) / {} ** 2')}",
+    f"(1 - cos(x)) / x ** 2 → {_near_zero(f'0.5 * {_alternating(3)}', '2 * (sin(x / 2) / {}) ** 2')}",
+    f"sin(x) / x → {_near_zero(_alternating(2), 'sin(x) / {}')}",
+    f"sin(x) - x → where(abs(x) < 0.1, -x ** 3 / 6 * {_alternating(4)}, sin(x) - x)",
+    f"x - sin(x) → where(abs(x) < 0.1, x ** 3 / 6 * {_alternating(4)}, x - sin(x))",
+    "log(exp(y) - exp(x)) → y + log(-expm1(x - y))",
+    "x ** 2 / y ** 2 → (x / y) ** 2",
     # What cancels.
     "(d + a) - a → d",
     "1 / q - 1 / (p := s + q) → s / (q * p)",

@@ -299,20 +299,16 @@ def by_power_rule(record: StepRecord, cotangents: Row) -> Row:
     return [cotangent * record.inputs[0].detach() * record.outputs[0].detach() / base]
 
 
-def exponent_raised(record: StepRecord, cotangents: Row) -> Row:
-    """n·xⁿ⁺¹ where n·xⁿ⁻¹ belongs."""
-    gradients = list(exponent_not_lowered(record, cotangents))
-    if gradients[0] is not None:
-        gradients[0] = gradients[0] * record.inputs[0].detach()
-    return gradients
+def exponent_off(by: int) -> VjpRule:
+    """n·xⁿ⁻¹ with an exponent that is larger by some: not lowered, or raised."""
 
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        gradients = list(step_vjp(record, cotangents))
+        if gradients[0] is not None:
+            gradients[0] = gradients[0] * record.inputs[0].detach() ** by
+        return gradients
 
-def exponent_not_lowered(record: StepRecord, cotangents: Row) -> Row:
-    """n·xⁿ where n·xⁿ⁻¹ belongs."""
-    gradients = list(step_vjp(record, cotangents))
-    if gradients[0] is not None:
-        gradients[0] = gradients[0] * record.inputs[0].detach()
-    return gradients
+    return rule
 
 
 # Rule → its code, what it is to a person, and the rule; slopes are in `SLOPES`.
@@ -370,6 +366,6 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "The derivative of `{op}` by its exponent is taken by the power rule, x·aˣ⁻¹{at}: it is aˣ·ln a.",
         by_power_rule,
     ),
-    "exponent_raised": ("wrong_rule", "The exponent of `{op}` is raised by one where it is lowered{at}.", exponent_raised),
-    "exponent_not_lowered": ("wrong_rule", "The exponent of `{op}` is not lowered by one{at}.", exponent_not_lowered),
+    "exponent_raised": ("wrong_rule", "The exponent of `{op}` is raised by one where it is lowered{at}.", exponent_off(2)),
+    "exponent_not_lowered": ("wrong_rule", "The exponent of `{op}` is not lowered by one{at}.", exponent_off(1)),
 }
