@@ -74,7 +74,7 @@ CASES: Final = (
     case("versine loss","a = x * 2\nb = cos(a)\nc = «1.0 - b»\nreturn sqrt(c)",lambda x:mp.sqrt(1-mp.cos(2*x)),P(D,1e-7),P(S,1e-3),P(D,3e-8)),
     case("cos-1","«cos(x) - 1»",lambda x:mp.cos(x)-1,P(D,1e-9),P(S,1e-4)),
     case("expm1","«exp(x) - 1»",lambda x:mp.expm1(x),P(D,1e-12),P(S,1e-6),P(H,1e-3),P(B,0.01),P(D,-1e-10)),
-    case("expm1/x","t = «exp(x) - 1»\nreturn t / x",lambda x:mp.expm1(x)/x,P(D,1e-8),P(S,1e-3),P(D,1e-5),P(S,-1e-4)),
+    case("expm1/x","t = exp(x) - 1\nreturn «t / x»",lambda x:mp.expm1(x)/x,P(D,1e-8),P(S,1e-3),P(D,1e-5),P(S,-1e-4)),
     case("expm1 via torch","«torch.exp(x) - 1.0»",lambda x:mp.expm1(x),P(D,1e-9),P(S,1e-5)),
     case("1-exp(-x)","«1 - exp(-x)»",lambda x:-mp.expm1(-x),P(D,1e-12),P(S,1e-6),P(H,1e-3)),
     case("log 1-exp(-x)","y = exp(-x)\nreturn «log(1 - y)»",lambda x:mp.log(-mp.expm1(-x)),P(D,1e-10),P(S,1e-5),P(S,1e-3)),

@@ -32,7 +32,7 @@ CASES: Final = (
     case("choose","l = lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)\nreturn exp(l)",
         lambda n,k:mp.gamma(n+1)/mp.gamma(k+1)/mp.gamma(n-k+1),P(D,100.,50.),P(S,30.,12.)),
     case("root less one","«sqrt(1 + x ** 2) - 1»",lambda x:mp.sqrt(1+x*x)-1,P(D,1e-6),P(S,1e-3)),
-    case("bend of cosine","c = «1 - cos(x)»\nreturn c / x ** 2",lambda x:(1-mp.cos(x))/x**2,P(D,1e-6),P(S,1e-2),P(D,1.)),
+    case("bend of cosine","c = 1 - cos(x)\nreturn «c / x ** 2»",lambda x:(1-mp.cos(x))/x**2,P(D,1e-6),P(S,1e-2),P(D,1.)),
     case("saturation","«1 - exp(-x * x)»",lambda x:-mp.expm1(-x*x),P(D,1e-6),P(S,1e-3),P(H,0.03)),
     case("symmetric sigmoid","«2 * sigmoid(x) - 1»",lambda x:mp.tanh(x/2),P(D,1e-9),P(S,1e-4),P(H,0.01),P(B,0.02)),
     case("differences of sums","c = x.cumsum(0)\nreturn «c[2] - c[1]»",lambda x:x[2],P(S,V(1e7,1.,0.3)),P(D,V(1e14,1.,0.3))),
