@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.errors import PullbackError
-from app.program.errors import is_memory
+from app.program.errors import is_memory, way_out
 from tests.program.building import built
 
 INPUTS = {
@@ -47,7 +47,9 @@ CASES = [
     ("linalg.inv(x)", "shape_mismatch", "1:1", "square matrices", None),
     ("v = x[0]\nv * (v.T is v.T)", "bad_program", "2:6", "one tensor or two", "names"),
     ("y = x[:, :2]\nx * (y.T is y.T)", "bad_program", "2:6", "one tensor or two", "names"),
-    ("x.sum(7)", "operation_failed", "1:1", "Dimension out of range", None),
+    ("x.sum(7)", "operation_failed", "1:1", "Dimension out of range", "from -2 to 1"),
+    ("nn.functional.one_hot(label - 1)", "operation_failed", "1:1", "non-negative", "Send classes from 0"),
+    ("x.topk(-1)", "operation_failed", "1:1", "PyTorch refused: the arguments do not fit.", None),
 ]  # fmt: skip
 
 _FITTED = """v, u = (torch.ones(2, requires_grad=True) for _ in range(2))
@@ -143,3 +145,20 @@ def test_steps_that_fail_only_when_they_run_keep_their_place() -> None:
 )
 def test_an_allocator_that_refuses_is_known_by_its_words(error: BaseException, expected: bool) -> None:
     assert is_memory(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        ("Target 5 is out of bounds.", "number of classes - 1"),
+        ("target out of range", "number of classes - 1"),
+        ("argument #2 'target' is out of range", "number of classes - 1"),
+        ("index out of range in self", "length of the axis - 1"),
+        ("out of range: tried to access index 9 on a tensor of 6 elements.", "from 0 to 5"),
+        ("index 3 is out of bounds for dimension 0 with size 2", "from 0 to 1"),
+        ("Found an invalid max index: -3 (output volumes are of size 4x1)", "as the pooling gives them"),
+        ("bincount only supports 1-d non-negative integral inputs.", "whole numbers from 0"),
+    ],
+)
+def test_what_pytorch_says_of_indices_has_a_way_out(said: str, fix: str) -> None:
+    assert fix in (way_out(IndexError(said)) or "")

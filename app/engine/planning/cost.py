@@ -95,7 +95,8 @@ class Cost(NamedTuple):
 # Scratch memory of kernels, in multiples of the largest tensor that they read or make, forward and backward: measured as the growth of a
 # fresh process on the CPU, PyTorch 2.13.0, at 2 to 16 MB (`python -m tests.oracle.plan_sweep`; `matrix_exp` is differentiated by that of a
 # matrix twice as large, and our own derivatives of `erfcx`, `log_ndtr`, `sinc`, `i1` and `i1e` hold a series of terms).
-_SCRATCH: Final[dict[str, tuple[float, float]]] = {
+# A third number is that of forward mode, or of a second time.
+_SCRATCH: Final[dict[str, tuple[float, ...]]] = {
     "linalg_matrix_exp": (24, 130), "matrix_exp": (24, 130), "_fft_r2c": (2, 4), "_fft_c2c": (2, 4), "_fft_c2r": (4, 4), "_logcumsumexp": (2, 32),
     "logcumsumexp": (2, 32), "cumprod": (2, 16),
     "topk": (2, 3), "mode": (2, 3), "multinomial": (2, 2), "kthvalue": (1, 3), "logsumexp": (1, 3), "nanmedian": (3, 4), "renorm": (3, 24),
@@ -103,6 +104,7 @@ _SCRATCH: Final[dict[str, tuple[float, float]]] = {
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
     "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10),
     "grid_sampler_3d": (2, 10), "mvlgamma": (2, 3),
+    "mkldnn_rnn_layer": (3, 20, 60),  # all gates of all steps of an LSTM; differentiated again it is taken apart, step by step
     # Factorisations and solutions of square matrices of 4 MB and tall ones of 8 MB.
     "linalg_eig": (3, 14), "_linalg_svd": (4, 7), "linalg_svd": (4, 7), "_linalg_eigh": (4, 10), "linalg_cholesky_ex": (3, 14),
     "cholesky_inverse": (3, 17), "cholesky_solve": (3, 9), "_linalg_det": (3, 29), "_linalg_slogdet": (3, 5), "_linalg_solve_ex": (3, 5),
@@ -197,10 +199,10 @@ def call_facts(func: Any) -> CallFacts:
 def scratch_factors(name: str) -> tuple[float, float, float]:
     """What a call of the operator `name` takes for itself, in multiples of the largest tensor that it reads or makes: while it runs, in
     reverse mode, in forward mode."""
-    forward, backward = _SCRATCH.get(name) or (
+    forward, backward, *again = _SCRATCH.get(name) or (
         _FACTORISATION if _CUBIC.search(name) else _SPREADING if name in _SPREADS else _FORMULA
     )
-    return forward, backward, backward if name in _SPREADS else max(backward, _FORMULA_IN_FORWARD_MODE)
+    return forward, backward, again[0] if again else backward if name in _SPREADS else max(backward, _FORMULA_IN_FORWARD_MODE)
 
 
 # oneDNN lays the axis of channels out in blocks of so many, filled up with zeros: a lone channel takes 16 times its bytes, as measured on

@@ -18,7 +18,12 @@ from app.engine.sparsity.csr import Numbers
 from app.engine.sparsity.pattern import Pattern, PatternSpace
 
 _Geometry: TypeAlias = tuple[int, int, tuple[int, ...], tuple[int, ...]]
-_CLEAN_EVERY = 64  # new memories between two searches for freed ones
+_CLEAN_EVERY = (
+    64  # new memories between two searches for freed ones, which take microseconds, and those that are large count for more:
+)
+_ELEMENTS_OF_ONE = (
+    1 << 12
+)  # a pattern of so many rows takes 16 kB for each entry of a row; 60 steps of a stencil left 2.5 GB of 130,000
 
 
 @dataclass
@@ -156,8 +161,8 @@ class Memories:
         return memory
 
     def _register(self, tensor: Tensor) -> Memory:
-        self._until_cleaning -= 1
-        if self._until_cleaning == 0:
+        self._until_cleaning -= 1 + tensor.numel() // _ELEMENTS_OF_ONE
+        if self._until_cleaning <= 0:
             self._until_cleaning = _CLEAN_EVERY
             # A weak reference keeps the address from being given out again, so what is freed can wait for its removal.
             freed = [at for at, memory in self._known.items() if memory.reference.expired()]  # type: ignore[no-untyped-call]

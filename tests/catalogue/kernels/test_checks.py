@@ -23,6 +23,15 @@ COSTLY = [
     ("special.zeta(tensor(3.0, dtype=float64), x)", FAR, "vjp"),
     ("polygamma(2, x.expand(1000)).sum()", FAR / 1000, "outputs"),
 ]
+# Steps whose memory values or numbers say, before which a plan on fakes knows nothing of it; and draws that PyTorch cannot count.
+BEYOND = [
+    ("bincount(torch.tensor([10 ** 9]))", "too_costly", "1,000,000,001 bins"),
+    ("bincount(torch.tensor([1]), minlength=10 ** 9)", "too_costly", "1,000,000,000 bins"),
+    ("histogram(x, 10 ** 9)", "too_costly", "1,000,000,000 bins"),
+    ("histogramdd(x.expand(4, 3), [1000] * 3)", "too_costly", "1,000,000,000 bins"),
+    ("mvlgamma(x + 1e10, 10 ** 9)", "too_costly", "bytes at the peak"),
+    ("poisson(x * 1e30)", "operation_failed", "rates go up to 9e+18"),
+]
 CHEAP = [
     ("polygamma(2, x)", -1e6 - 0.25, 124.02510672119826),
     ("polygamma(2, x)", 1e9, -1e-18),
@@ -41,6 +50,14 @@ def test_long_sums_are_refused(text: str, at: float, want: str) -> None:
     with pytest.raises(PullbackError, match="one term for each whole number") as refused:
         ask(program=text, inputs={"x": [at]}, want=[want])
     assert refused.value.code == "too_costly"
+
+
+@pytest.mark.parametrize(("text", "code", "words"), BEYOND)
+def test_what_is_beyond_all_memory_or_counting_is_refused_before_it_runs(text: str, code: str, words: str) -> None:
+    with pytest.raises(PullbackError) as refused:
+        ask(program=text, inputs={"x": [1.0]}, want=["outputs"], seed=0)
+    assert refused.value.code == code
+    assert words in refused.value.detail
 
 
 @pytest.mark.parametrize(("text", "at", "value"), CHEAP)

@@ -100,6 +100,33 @@ QUERIES: Mapping[str, dict[str, Any]] = {
     "not far over: explain of what has no derivative": {
         "operation": "randn_like", "seed": 0, "inputs": {"input": RNG.normal(size=2_500_000)}, "want": ["explain"],
     },
+    "series of our own, jvp": {"operation": "sinc", "inputs": {"input": RNG.normal(size=300_000)}, "want": ["jvp"]},
+    "series of our own, twice": {
+        "program": "special.i1e(x).sum()", "inputs": {"x": RNG.normal(size=200_000)}, "want": ["hvp"],
+    },
+    "matrix_exp of half precision, twice": {
+        "program": "matrix_exp(x).float().sum()", "want": ["hvp"], "inputs": {"x": (RNG.normal(size=(300, 300)) / 30).astype(np.float16)},
+    },
+    "mvlgamma of many terms": {"operation": "mvlgamma", "inputs": {"input": np.full(4, 1e7)}, "parameters": {"p": 10**6}},
+    "an LSTM by oneDNN": {
+        "program": "nn.LSTM(16, 32)(x)[0].sum()", "inputs": {"x": RNG.normal(size=(50, 512, 16)).astype(np.float32)},
+        "want": ["gradient"], "wrt": ("x",), "seed": 0,
+    },
+    "a Fisher matrix": {"operation": "nn.functional.selu", "inputs": {"input": RNG.normal(size=1500)}, "want": ["fisher"]},
+    "differences of what has no derivative, jvp": {
+        "operation": "heaviside", "want": ["jvp"],
+        "inputs": {name: RNG.normal(size=1_500_000).astype(np.float32) for name in ("input", "values")},
+    },
+    "the search for what overflows": {
+        "operation": "sinh", "inputs": {"input": np.full(1_000_000, 90 + 1j, np.complex64)}, "want": ["vjp"],
+    },
+    "half precision looked at in float64": {
+        "operation": "cumsum", "inputs": {"input": RNG.normal(size=700_000).astype(np.float16)}, "parameters": {"dim": 0},
+    },
+    "patterns of steps that are over": {
+        "program": "for i in range(40):\n    x = x + 0.1 * (roll(x, 1) - 2 * x + roll(x, -1))\nreturn (x ** 2).sum()",
+        "inputs": {"x": RNG.normal(size=30_000)}, "want": ["jacobian"], "format": "auto",
+    },
     "svd": {"operation": "linalg.svd", "inputs": {"A": RNG.normal(size=(500, 500))}, "want": ["vjp"]},
 }  # fmt: skip
 
