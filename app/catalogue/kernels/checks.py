@@ -5,7 +5,6 @@ A check sees plain tensors with values: it runs below autograd, below vmap and b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -14,16 +13,12 @@ from torch import Tensor
 
 from app.catalogue.dtypes import dtype_name
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
-from app.query import RANK_LIMIT
 
 Arguments = Mapping[str, Any]
 Check = Callable[[Arguments], None]
 RECURRENCE_LIMIT: Final = 10**9  # some seconds
 ZETA_LIMIT: Final = 10**7  # 0.14 s: 14 ns a step, measured at -1e5 to -3e7; explain and check run a step hundreds of times
-# Bins of a histogram: an answer of 256 MiB of float64, the default of PULLBACK_RESULT_LIMIT_BYTES, has as many.
-CELLS_LIMIT: Final = 1 << 25
 RATE_LIMIT: Final = 9e18  # PyTorch counts events in int64, to 9.22e18; a draw strays from this rate by some 3e9, its root
-PIECES_LIMIT: Final = 10_000  # as many as a program's list may have members; a hundred thousand take seconds to make
 
 
 def finite(argument: str, public: str | None = None) -> Check:
@@ -265,32 +260,6 @@ def poisson(arguments: Arguments) -> None:
         )
 
 
-def _cells(count: int, argument: str) -> None:
-    """Before they are made: a plan on fakes makes those of kernels that have no other way to say their shapes."""
-    if count > CELLS_LIMIT:
-        raise UnsafeValuesError(
-            argument,
-            f"It would make {count:,} bins; the limit is {CELLS_LIMIT:,}.",
-            f"at most {CELLS_LIMIT:,} bins in all",
-            f"{count:,}",
-            code="too_costly",
-        )
-
-
-def histogram(arguments: Arguments) -> None:
-    _cells(arguments["bins"], "bins")
-
-
-def histogram_of_many(arguments: Arguments) -> None:
-    _cells(math.prod(arguments["bins"]), "bins")
-
-
-def bincount(arguments: Arguments) -> None:
-    values = arguments["self"]
-    largest = int(values.max()) + 1 if values.numel() else 0
-    _cells(max(largest, arguments["minlength"]), "minlength" if arguments["minlength"] > largest else "input")
-
-
 def fractional_pool(arguments: Arguments) -> None:
     """Windows of at least one element, that begin within the input."""
     sizes = list(arguments["kernel_size"])
@@ -301,67 +270,6 @@ def fractional_pool(arguments: Arguments) -> None:
     samples = arguments["random_samples"]
     if not bool(((samples >= 0) & (samples < 1)).all()):
         raise UnsafeValuesError("_random_samples", "The samples must lie in [0, 1).", "numbers from 0 to below 1")
-
-
-def _pieces(count: int, argument: str) -> None:
-    if count > PIECES_LIMIT:
-        raise UnsafeValuesError(
-            argument,
-            f"It would make {count:,} tensors; the limit is {PIECES_LIMIT:,}.",
-            f"at most {PIECES_LIMIT:,} pieces",
-            f"{count:,}",
-            code="too_costly",
-        )
-
-
-def _extent(tensor: Tensor, axis: int) -> int:
-    """0 where there is no such axis: PyTorch has its own words for that."""
-    return tensor.shape[axis] if -tensor.dim() <= axis < tensor.dim() else 0
-
-
-def unbind(arguments: Arguments) -> None:
-    _pieces(_extent(arguments["self"], arguments["dim"]), "dim")
-
-
-def split(arguments: Arguments) -> None:
-    size = arguments["split_size"]
-    if size > 0:
-        _pieces(-(-_extent(arguments["self"], arguments["dim"]) // size), "split_size_or_sections")
-
-
-def split_with_sizes(arguments: Arguments) -> None:
-    _pieces(len(arguments["split_sizes"]), "split_sizes")
-
-
-def chunk(arguments: Arguments) -> None:
-    _pieces(min(arguments["chunks"], _extent(arguments["self"], arguments["dim"])), "chunks")
-
-
-def sections(arguments: Arguments) -> None:
-    _pieces(arguments["sections"], "sections")
-
-
-def indices(arguments: Arguments) -> None:
-    _pieces(len(arguments["indices"]) + 1, "indices")
-
-
-def read_indices(arguments: Arguments) -> None:
-    """PyTorch reads them out of their memory, of which no dispatch mode hears; of this read it does."""
-    splits = arguments["tensor_indices_or_sections"]
-    if splits.numel():
-        splits.flatten()[0].item()
-
-
-def combinations(arguments: Arguments) -> None:
-    """PyTorch makes a grid with one axis for each member of a combination."""
-    if arguments["r"] > RANK_LIMIT:
-        raise UnsafeValuesError(
-            "r",
-            f"Combinations of {arguments['r']:,} would need a grid of as many axes; the limit is {RANK_LIMIT}.",
-            f"at most {RANK_LIMIT}",
-            f"{arguments['r']:,}",
-            code="too_costly",
-        )
 
 
 def polynomial(arguments: Arguments) -> None:

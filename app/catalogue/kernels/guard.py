@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, get_kernel
 
-from app.catalogue.kernels import checks, cuda_checks, recurrent
+from app.catalogue.kernels import amounts, checks, cuda_checks, recurrent
 from app.catalogue.kernels.checks import Check
 
 _DEVICES: Final = ("CPU", "CUDA")
@@ -108,22 +108,22 @@ FACTS: Final = (
     ),
     Fact("poisson", checks.poisson, keys=_CPU),
     # These do not crash: they never end, take minutes, or memory before anybody has reckoned it.
-    Fact("bincount", checks.bincount),
-    Fact("histogram.bin_ct", checks.histogram),
-    Fact("_histogramdd_bin_edges", checks.histogram_of_many),
-    Fact("_histogramdd_from_bin_cts", checks.histogram_of_many),
+    Fact("bincount", amounts.bincount),
+    Fact("histogram.bin_ct", amounts.histogram),
+    Fact("_histogramdd_bin_edges", amounts.histogram_of_many),
+    Fact("_histogramdd_from_bin_cts", amounts.histogram_of_many),
     Fact("binomial", checks.binomial),
     *(Fact(f"special_{name}", checks.polynomial, _evaluate(name)) for name in _POLYNOMIALS),
     Fact("special_zeta", checks.zeta, _zeta),
     Fact("polygamma", checks.polygamma),
-    Fact("unbind.int", checks.unbind, keys=_SIZES),
-    Fact("split.Tensor", checks.split, keys=_SIZES),
-    Fact("split_with_sizes", checks.split_with_sizes, keys=_SIZES),
-    Fact("chunk", checks.chunk, keys=_COMPOSITE),
-    Fact("tensor_split.sections", checks.sections, keys=_COMPOSITE),
-    Fact("tensor_split.indices", checks.indices, keys=_COMPOSITE),
-    Fact("tensor_split.tensor_indices_or_sections", checks.read_indices, keys=_COMPOSITE),
-    Fact("combinations", checks.combinations, keys=_COMPOSITE),
+    Fact("unbind.int", amounts.unbind, keys=_SIZES),
+    Fact("split.Tensor", amounts.split, keys=_SIZES),
+    Fact("split_with_sizes", amounts.split_with_sizes, keys=_SIZES),
+    Fact("chunk", amounts.chunk, keys=_COMPOSITE),
+    Fact("tensor_split.sections", amounts.sections, keys=_COMPOSITE),
+    Fact("tensor_split.indices", amounts.indices, keys=_COMPOSITE),
+    Fact("tensor_split.tensor_indices_or_sections", amounts.read_indices, keys=_COMPOSITE),
+    Fact("combinations", amounts.combinations, keys=_COMPOSITE),
 )
 
 _OF_SIZES: Final = {fact.kernel: fact for fact in FACTS if fact.keys is _SIZES}

@@ -121,9 +121,8 @@ _OF_INDICES: Final = frozenset(
     {"sort", "topk", "mode", "multinomial", "_unique2", "unique_dim", "unique_consecutive", "nonzero"}
 )
 _INDEX_BYTES: Final = 8  # int64
-# Those that compute half precision in float32.
 _OF_SINGLES: Final = frozenset({"linalg_matrix_exp", "matrix_exp"})
-_SINGLE_BYTES: Final = 4
+_SINGLE_BYTES: Final = 4  # float32, in which these compute half precision too
 # Kernels whose scratch has an axis of as many as an argument says: its place, the factors being of the tensor with that axis.
 _AXES_OF: Final = {"mvlgamma": 1}
 # Of any other factorisation (21 of 700 x 700 matrices in float64, results included: 2 to 5 forward, 7 to 23 backward).

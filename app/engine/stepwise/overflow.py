@@ -34,8 +34,7 @@ def first_overflow(
     """That step; None where there is none. One forward, and where something is not finite two more, in which nothing is kept.
 
     Arguments:
-        batched: leaves with a leading axis of samples, any of which may show it.
-        on_search: called where something is not finite.
+        batched: leaves with a leading axis of samples, any of which may show it; on_search: called where something is not finite.
 
     Raises what PyTorch raises: of steps without a batching rule, of those that insist on their dtype.
     """
@@ -74,8 +73,8 @@ def first_overflow(
         if not suspects:
             return None
         on_search()
-        flags = _of_all(overflowing, leaves, batched)
-        return next((node for node, flag in zip(suspects, flags, strict=True) if bool(flag.any())), None)
+        flagged = zip(suspects, _of_all(overflowing, leaves, batched), strict=True)
+        return next((node for node, flag in flagged if bool(flag.any())), None)
 
 
 def hides_overflow(node: fx.Node) -> bool:
