@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from torch import Tensor
-
-from app.catalogue.kernels.checks import Arguments
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.query import RANK_LIMIT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from app.catalogue.kernels.checks import Arguments
 
 # Bins of a histogram: an answer of 256 MiB of float64, the default of PULLBACK_RESULT_LIMIT_BYTES, has as many.
 CELLS_LIMIT: Final = 1 << 25

@@ -33,8 +33,7 @@ def first_overflow(
 ) -> fx.Node | None:
     """That step; None where there is none. One forward, and where something is not finite two more, in which nothing is kept.
 
-    Arguments:
-        batched: leaves with a leading axis of samples, any of which may show it; on_search: called where something is not finite.
+    `batched`: leaves with a leading axis of samples, any of which may show it; `on_search`: called where something is not finite.
 
     Raises what PyTorch raises: of steps without a batching rule, of those that insist on their dtype.
     """
