@@ -166,8 +166,18 @@ def _is_fixed(trace: Trace, needed: set[fx.Node]) -> bool:
     return all(node.op != "placeholder" for node in leading)
 
 
+_INTO_INPUT: Final = (
+    "PyTorch refuses to write into a leaf that requires grad; here what is sent counts as computed before, and is written into"
+)
+
+
 def _remarks(reader: Reader) -> tuple[Remark, ...]:
-    remarks = reader.calls.gradients.leaves.remarks
+    leaves, step = reader.calls.gradients.leaves, reader.trace.into_input
+    if step is not None:
+        leaves.remark(
+            (step.line, step.column, step.text), step.operation, _INTO_INPUT, "Write into a copy: `y = x.clone()` before."
+        )
+    remarks = leaves.remarks
     return tuple(remarks[place] for place in sorted(remarks)[:_NOTE_LINES])
 
 

@@ -196,6 +196,20 @@ def test_a_leaf_is_not(program: str) -> None:
     assert said(asked(program), "leaf") == ""
 
 
+@pytest.mark.parametrize(
+    ("program", "is_noted"),
+    [
+        ("x += 1\n(x ** 2).sum()", True),
+        ("x[0] = 0\n(x ** 2).sum()", True),
+        ("v = x[1:]\nv.mul_(2)\n(x ** 2).sum()", True),
+        ("with torch.no_grad():\n    x += 1\n(x ** 2).sum()", False),
+        ("y = x * 1\ny += 1\ny[0] = 0\n(y ** 2).sum()", False),
+    ],
+)
+def test_a_write_into_an_input_is_noted_as_one_into_a_leaf(program: str, is_noted: bool) -> None:
+    assert ("into a leaf" in said(asked(program, inputs={"x": [1.0, 2.0]}), "leaf")) is is_noted
+
+
 def test_an_input_is_a_leaf() -> None:
     assert said(asked("x = x.double()\n" + BACK + "x.grad", inputs={"x": [1.0, 2.0]}), "leaf") == ""
 

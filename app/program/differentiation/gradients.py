@@ -99,12 +99,12 @@ class Gradients:
             if not is_floating(value):
                 raise Refusal("A tensor of whole numbers has no gradient.", "Differentiate a floating one.")
         self.overwrites.check(inputs, outputs, after)
-        section = part(self._trace.graph, inputs, outputs, self._dtype, self._trace.drawing)
+        section = part(self._trace.graph, inputs, outputs, self._dtype, self._trace.drawing, keeps_samples=True)
         reached = [node for node, is_reached in zip(inputs, section.reached, strict=True) if is_reached]
         if not reached:
             return [None] * len(inputs)
         if len(reached) < len(inputs):
-            section = part(self._trace.graph, reached, outputs, self._dtype, self._trace.drawing)
+            section = part(self._trace.graph, reached, outputs, self._dtype, self._trace.drawing, keeps_samples=True)
         weights = None if cotangents is None else [self._trace.now(node) for node in cotangents]
         derivatives = emit("autograd.grad", Gradient(section.run), (reached, list(section.free), weights), {}, exact=True)
         picked = {node: self._trace.pick(derivatives, index) for index, node in enumerate(reached)}

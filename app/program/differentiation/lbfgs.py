@@ -15,10 +15,10 @@ from app.program.differentiation.optimizers import OptimizerValue, written
 from app.program.differentiation.parts import Run, part
 from app.program.function import Branch
 from app.program.reading.source import Refusal
-from app.program.semantics.aliases import value_only
+from app.program.semantics.aliases import cell_of, value_only
 from app.program.semantics.graph_values import Emit, Value, fixed, is_tensor
 from app.program.semantics.trace import Trace
-from app.program.semantics.values import FunctionValue
+from app.program.semantics.values import FunctionValue, Method
 
 # What the optimizer keeps from one step to the next, besides its lists of earlier directions.
 _NUMBERS: Final = ("func_evals", "n_iter", "t", "H_diag", "prev_loss")
@@ -50,15 +50,22 @@ def step(
         isinstance(trace.now(tensor).meta["val"], FakeTensor) for tensor in tensors
     ):  # how often it is called hangs on values
         raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
-    _check_lines(closure)
+    counts, before_calls = _counts(closure), _calls(trace, optimizer)
+    writes = [cell_of(tensor).root.writes for tensor in tensors]
     starts, before = [trace.now(tensor) for tensor in tensors], (len(branches), len(gradients.taken()))
     for tensor, start in zip(tensors, starts, strict=True):
         gradients.assign(tensor, start)  # what `zero_grad()` takes away
     loss = invoke(closure)
+    last = gradients.last
     if len(branches) > before[0]:
         raise Refusal("The closure of `LBFGS` reads values of tensors, which differ at each of its calls.", _ALONE)
     taken = gradients.taken()[before[1] :]
-    if not is_tensor(loss) or [node for node, _ in taken] != [trace.passed_on(loss)] or gradients.holds_any(tensors):
+    if (
+        not is_tensor(loss)
+        or [node for node, _ in taken] != [trace.passed_on(loss)]
+        or gradients.holds_any(tensors)
+        or [cell_of(tensor).root.writes for tensor in tensors] != writes
+    ):
         raise Refusal("The closure of `LBFGS` does more than take the gradient of the loss that it returns.", _ALONE)
     section = part(trace.graph, starts, [trace.passed_on(loss)], dtype, trace.drawing)
     (group,) = optimizer.groups
@@ -68,7 +75,19 @@ def step(
     _move(
         trace, gradients, emit, optimizer, target, (starts, list(section.free), [trace.now(node) for node in optimizer.history])
     )
+    if counts:  # it is called as often as PyTorch's optimizer has called it, at values that no counter tells apart
+        slopes = [gradients.grad(emit, tensor) for tensor in tensors]
+        for _ in range(_calls(trace, optimizer) - before_calls - 1):
+            invoke(closure)
+        for tensor, slope in zip(tensors, slopes, strict=True):
+            gradients.assign(tensor, slope)
+        gradients.last = last
     return loss
+
+
+def _calls(trace: Trace, optimizer: OptimizerValue) -> int:
+    """How often the closure was called so far."""
+    return int(trace.now(optimizer.history[0]).meta["val"]) if optimizer.history else 0
 
 
 def _move(
@@ -82,12 +101,19 @@ def _move(
     optimizer.history = others[len(tensors) :]
 
 
-def _check_lines(closure: Value) -> None:
-    """Refuses a closure that keeps something: it is read once, and PyTorch calls it some twenty times."""
-    if not isinstance(closure, FunctionValue):
-        return
-    for node in ast.walk(closure.node):
-        outlives = isinstance(node, ast.Nonlocal | ast.Global)
+def _counts(closure: Value) -> bool:
+    """Whether a closure counts its calls. Refuses one that keeps something else: it is read at one value, and PyTorch calls it at some twenty."""
+    function = closure.function if isinstance(closure, Method) else closure
+    if not isinstance(function, FunctionValue):
+        return False
+    counting = [node for node in ast.walk(function.node) if isinstance(node, ast.AugAssign) and _is_counter(node)]
+    counted = {node.target.id for node in counting if isinstance(node.target, ast.Name)}
+    asked = _asked(function.node, {ast.unparse(node.target) for node in counting})
+    for node in ast.walk(function.node):
+        outlives = isinstance(node, ast.Nonlocal | ast.Global) and not counted.issuperset(node.names)
+        outlives = outlives or node in asked
+        if node in counting:
+            continue
         if isinstance(node, ast.Assign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             outlives = any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets)
@@ -98,6 +124,25 @@ def _check_lines(closure: Value) -> None:
                 f"The closure of `LBFGS` keeps something (`{ast.unparse(node)[:60]}`), and how often it is called is not known here.",
                 _ALONE,
             )
+    return bool(counting)
+
+
+def _is_counter(node: ast.AugAssign) -> bool:
+    """`calls += 1`, `self.iter += 1`, `run[0] += 1`."""
+    parts = [part.attr for part in ast.walk(node.target) if isinstance(part, ast.Attribute)]
+    return isinstance(node.value, ast.Constant) and isinstance(node.op, ast.Add) and not {"data", "grad"}.intersection(parts)
+
+
+def _asked(function: ast.AST, counters: set[str]) -> list[ast.AST]:
+    """Where a closure reads its counters otherwise than to show something: what it computes may differ from call to call."""
+    shown = set[ast.AST]()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Expr):
+            shown.update(ast.walk(node))
+        elif isinstance(node, ast.If) and all(isinstance(line, ast.Expr) for line in (*node.body, *node.orelse)):
+            shown.update(ast.walk(node.test))
+    loads = [n for n in ast.walk(function) if isinstance(getattr(n, "ctx", None), ast.Load) and n not in shown]
+    return [node for node in loads if ast.unparse(node) in counters]
 
 
 def stepped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,6 +79,15 @@ def state_of(optimizer: OptimizerValue) -> OptimizerState:
     _check_own(optimizer)
     options = tuple((len(group["params"]), without_tensors(group)) for group in optimizer.groups)
     return OptimizerState(optimizer.kind, optimizer, options, tuple(map(optimizer.states.get, optimizer.tensors())))
+
+
+def groups_of(state: OptimizerState) -> list[dict[str, Value]]:
+    """`optimizer.state_dict()["param_groups"]`: the options, and the numbers of the tensors."""
+    starts = itertools.accumulate((count for count, _ in state.options), initial=0)
+    return [
+        {**group, "params": list(range(start, start + count))}
+        for start, (count, group) in zip(starts, state.options, strict=False)
+    ]
 
 
 def load(optimizer: OptimizerValue, state: OptimizerState) -> None:

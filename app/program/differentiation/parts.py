@@ -43,9 +43,18 @@ class Part:
 
 
 def part(
-    graph: fx.Graph, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node], dtype: torch.dtype, drawing: set[fx.Node]
+    graph: fx.Graph,
+    inputs: Sequence[fx.Node],
+    outputs: Sequence[fx.Node],
+    dtype: torch.dtype,
+    drawing: set[fx.Node],
+    *,
+    keeps_samples: bool = False,
 ) -> Part:
-    """The part of `graph` from `inputs` to `outputs`. Raises a refusal where random numbers are drawn on the way."""
+    """The part of `graph` from `inputs` to `outputs`. Raises a refusal where random numbers are drawn on the way.
+
+    `keeps_samples`: what is drawn and carries no derivative (`Categorical(p).sample()`) is a constant of the part.
+    """
     boundary = set(inputs)
     below: set[fx.Node] = set()
     wanted = reachable(outputs, lambda node: () if node in boundary else node.all_input_nodes)
@@ -53,7 +62,7 @@ def part(
     for node in order:
         if any(used in boundary or used in below for used in node.all_input_nodes):
             if node in drawing:
-                if _draws_by_shape(node):
+                if _draws_by_shape(node) or (keeps_samples and _carries_nothing(node)):
                     continue
                 raise Refusal(
                     "A derivative inside the program passes a step that draws random numbers.",
@@ -120,6 +129,11 @@ def passes(source: fx.Node, node: fx.Node) -> bool:
     inputs: list[fx.Node] = node.args[0]  # type: ignore[assignment]
     read = [index for index, each in zip(gradient_indices, inputs, strict=True) if each is source]
     return not read or any(index is not None for index in read)
+
+
+def _carries_nothing(node: fx.Node) -> bool:
+    """Whether no derivative leads to what a step gives."""
+    return not node.meta["live"] or not any(passes(source, node) for source in node.all_input_nodes)
 
 
 def _draws_by_shape(node: fx.Node) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from app.program.differentiation import optimizers
 from app.program.interpreting.assigning import Assigning
 from app.program.library import attributes as tensors
 from app.program.library.containers import is_key
@@ -85,6 +86,8 @@ class Displays(Assigning):
             return tuple(self.item(node, tensor, index) for tensor in owner.tensors)
         if isinstance(owner, str) and isinstance(index, int | slice):
             return self.builtins.of_text(static.computed(lambda: owner[index], what="An index"))
+        if isinstance(owner, optimizers.OptimizerState) and index == "param_groups":
+            return optimizers.groups_of(owner)
         return self.held_item(node, owner, index)
 
     def _missing(self, node: ast.AST, owner: DefaultDict) -> Value:

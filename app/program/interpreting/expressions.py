@@ -15,7 +15,7 @@ from app.program.interpreting.displays import Displays, yield_inside
 from app.program.interpreting.prints import print_gradients
 from app.program.library import attributes as tensors
 from app.program.library import builtins, containers, factories, left_out_names, lookup, vocabulary
-from app.program.packages import files, formatting, numpy_arrays
+from app.program.packages import files, formatting, imports, numpy_arrays
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
@@ -112,6 +112,8 @@ class Reader(Displays):
             return static.CONSTANTS[name]
         if name == "__name__":
             return "__main__"
+        if name == "print":
+            return imports.SHOWING
         dtype = tensors.python_dtype(name)
         if dtype is not None:
             return dtype
@@ -140,6 +142,8 @@ class Reader(Displays):
         if not isinstance(node, ast.Name):
             return None
         root = node.id
+        if root == "string" and len(parts) > 1:  # `string.digits.index("7")`: a method of a text
+            return None
         if root in self.scope:
             value = self.scope[root]
             if not isinstance(value, Named):

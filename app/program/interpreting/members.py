@@ -105,7 +105,7 @@ class Members(State):
         if isinstance(owner, Inert):
             return owner.attribute(name) if isinstance(owner, ErrorValue) else owner
         if isinstance(owner, OptimizerValue) and name == "param_groups":
-            return owner.groups
+            return self.weights.settle(owner.groups)
         if isinstance(owner, Foreign):
             return Foreign(f"{owner.path}.{name}", owner.silent)
         return self._plain_attribute(owner, name)
@@ -301,6 +301,7 @@ class Members(State):
         kwargs: dict[str, Value],
     ) -> Value:
         """`optimizer.step()`, `optimizer.zero_grad()`, `scheduler.step()`."""
+        self.weights.settle(getattr(owner, "groups", []))
         if isinstance(owner, SchedulerValue):
             if name == "step":
                 emit = self.emitter(node)

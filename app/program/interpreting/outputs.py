@@ -140,7 +140,11 @@ def _is_answer(reader: Reader, last: ast.stmt, values: list[Value]) -> bool:
     """Whether what was assigned last is what the program computes: beside definitions, tensors and what was computed of numbers read of them."""
     if not reader.defined or any(_holds_tensor(reader, value) for value in values):
         return True
-    if not isinstance(last, ast.Assign | ast.AnnAssign | ast.AugAssign) or last.value is None or not reader.calls.reads.has_numbers:
+    if (
+        not isinstance(last, ast.Assign | ast.AnnAssign | ast.AugAssign)
+        or last.value is None
+        or not reader.calls.reads.has_numbers
+    ):
         return False
     is_computed = any(isinstance(part, ast.Name | ast.Call) for part in ast.walk(last.value))
     return is_computed and any(isinstance(member, float) for value in values for member in _members(value))

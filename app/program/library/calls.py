@@ -80,6 +80,8 @@ class Calls:
             return lambda args, kwargs: ContextValue(name, (*args, *kwargs.values()))
         if vocabulary.is_exception(name):
             return lambda args, kwargs: ErrorValue("an error", name.rpartition(".")[2], args)
+        if name in vocabulary.TEXT_METHODS:
+            return lambda args, kwargs: self.method(emit, args[0], name[4:], args[1:], kwargs)
         if name in self.builtins.table:
             return functools.partial(self.builtins.table[name], emit)
         special = self._special(short, emit) or self.packages.resolve(short, emit)

@@ -105,8 +105,15 @@ class Distributions:
                 raise Refusal("`VonMises` cannot be sampled here.", "Ask for its `.log_prob(x)`.")
             shape = values[0] if values else ()
             shape = (shape,) if isinstance(shape, int) else tuple(shape)
+            if owner.kind == "Normal" and name == "rsample":
+                noise = emit(
+                    f"distributions.{owner.kind}.{name}", fixed(noise_like, shape), (_encoded(owner),), {}, random=True
+                )
+                return emit(f"distributions.{owner.kind}.{name}", of_noise, (_encoded(owner), noise), {})
             target = fixed(drawn, "sample" if name != "rsample" else "rsample", shape)
-            return emit(f"distributions.{owner.kind}.{name}", target, (_encoded(owner),), {}, random=True)
+            sample = emit(f"distributions.{owner.kind}.{name}", target, (_encoded(owner),), {}, random=True)
+            sample.meta["live"] = sample.meta["live"] and name == "rsample"  # the others are drawn under `no_grad`
+            return sample
         if name == "expand" and values:
             shape = values[0] if isinstance(values[0], tuple | list) else values
             _check_elements(owner.kind, *(size for size in shape if isinstance(size, int)))
@@ -209,6 +216,20 @@ def asked(name: str, encoded: Any, args: tuple[Any, ...] | None) -> Any:
         return owner(*args)
     values = [torch.as_tensor(value) if isinstance(value, float) else value for value in args]
     return getattr(owner, name)(*values)
+
+
+def noise_like(shape: tuple[int, ...], encoded: Any) -> Tensor:
+    """What PyTorch draws for a sample of `Normal`: its shape alone hangs on the parameters, so that derivatives pass it by."""
+    owner = _built(encoded)
+    whole = (*shape, *owner.loc.shape)
+    return torch.normal(owner.loc.new_zeros(whole), owner.loc.new_ones(whole))
+
+
+def of_noise(encoded: Any, noise: Tensor) -> Tensor:
+    """`Normal(loc, scale).rsample()` of what was drawn."""
+    owner = _built(encoded)
+    sample: Tensor = owner.loc + noise * owner.scale
+    return sample
 
 
 def drawn(name: str, shape: tuple[int, ...], encoded: Any) -> Tensor:

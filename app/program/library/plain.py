@@ -95,6 +95,22 @@ NUMPY_OTHERWISE: Final = {
     "nonzero": "Write `torch.nonzero(a, as_tuple=True)`.", "histogram": "Write `torch.histc(a, bins, min, max)`.",
     "meshgrid": "Write `torch.meshgrid(a, b, indexing=\"xy\")`.",
 }  # fmt: skip
+# Of two arrays, where PyTorch's takes no plain number in the place of one.
+NUMPY_OF_TWO: Final = (
+    "maximum",
+    "minimum",
+    "fmax",
+    "fmin",
+    "arctan2",
+    "hypot",
+    "heaviside",
+    "logaddexp",
+    "greater",
+    "less",
+    "greater_equal",
+    "less_equal",
+    "copysign",
+)
 NUMPY_LISTS: Final = ("concatenate", "stack", "hstack", "vstack", "dstack")
 
 
@@ -137,7 +153,7 @@ class Plain:
             "partial": self._partial, "reduce": self._reduce, "map": self._map, "filter": self._filter, "dict": self._dict,
             "OrderedDict": self._dict, "defaultdict": self._defaultdict,
             "isinstance": self._isinstance, "setattr": self._setattr, "divmod": self._divmod, "slice": self._slice, "str": self._str,
-            "type": self._type, "namedtuple": self._namedtuple,
+            "vars": self._vars, "type": self._type, "namedtuple": self._namedtuple,
             "issubclass": self._issubclass,
             **{name: functools.partial(self._text, name) for name in _TEXTS}, **{name: functools.partial(self._combined, name) for name in _COMBINED},
         }  # fmt: skip
@@ -282,6 +298,12 @@ class Plain:
         if isinstance(args[2], LayerValue | Instance) and args[2].parent is None:
             args[2].parent = (owner, name)
         owner.own[name] = args[2]
+
+    def _vars(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`vars(config)`: its attributes, as it holds them."""
+        if len(args) != 1 or not isinstance(args[0], Instance) or args[0].is_module:
+            raise Refusal("`vars` takes an object of the program.", "Name its attributes: `config.lr`.")
+        return args[0].own
 
     def _divmod(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[Value, Value]:
         if len(args) != 2 or not all(static.is_number(value) for value in args):

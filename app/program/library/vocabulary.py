@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import string
 from typing import Any, Final
 
 from app.program.classes.standard_library import CLOCK, TICKS
@@ -95,6 +96,20 @@ _CALLED: Final = re.compile(
 )
 
 
+# Python's texts of the module `string`; its methods of texts, as functions (`sorted(names, key=str.lower)`).
+_STRINGS: Final = (
+    "ascii_letters", "ascii_lowercase", "ascii_uppercase", "digits", "hexdigits", "octdigits", "punctuation", "printable", "whitespace",
+)  # fmt: skip
+TEXT_METHODS: Final = (
+    "str.lower",
+    "str.upper",
+    "str.strip",
+    "str.title",
+    "str.casefold",
+    "str.split",
+    "str.isdigit",
+    "str.isalpha",
+)
 NUMPY_NAMES: Final = ("array", "asarray", "zeros", "ones", "full", "eye", "arange", "linspace", "float32", "float64", "int64")
 
 
@@ -118,6 +133,8 @@ def constant(path: str) -> Any:
         return factories.TORCH_DTYPES[rest]
     if root == "torch" and rest in factories.TENSOR_TYPES:
         return factories.TORCH_DTYPES[factories.TENSOR_TYPES[rest]]
+    if root == "string" and rest in _STRINGS:
+        return getattr(string, rest)
     if short in ("np.newaxis", "np.euler_gamma"):
         return None if short == "np.newaxis" else 0.5772156649015329
     if short in ("backends.cudnn.deterministic", "backends.cudnn.benchmark"):
@@ -169,6 +186,7 @@ def is_known(path: str) -> bool:
         )
         or (short.startswith("np.") and short.removeprefix("np.") in NUMPY_NAMES)
         or short in _PYTHON
+        or short in TEXT_METHODS
         or short in _FUNCTIONS
         or short in ("Tensor", "nn.Module", "Size", "numel", "device", "np.ndarray")
         or (short.startswith(("np.", "math.")) and short.partition(".")[2] in static.MATH)

@@ -59,6 +59,14 @@ class Weights:
             self._of_node[weight.node] = weight
         return weight.node
 
+    def settle(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """An optimizer that was constructed in an `__init__` holds first values, which are no weights of the program yet: they become these."""
+        for group in () if self.constructing else groups:
+            group["params"] = [
+                self.tensor_of(self._of_node[each]) if each in self._of_node else each for each in group["params"]
+            ]
+        return groups
+
     def begin(self, weight: Weight) -> None:
         """What is in `initial` now is the first value of the weight, where nobody sent one."""
         if weight.first is not None:

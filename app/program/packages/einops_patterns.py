@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import einops
+import einops.layers.torch
 import torch
 from torch import Tensor
 
+from app.program.errors import sentence
+from app.program.modules.layers import LayerValue
 from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.graph_values import Emit, Value, fixed, is_tensor
 from app.program.semantics.trace import ELEMENT_LIMIT
 
+LAYERS: Final = ("einops.layers.torch.Rearrange", "einops.layers.torch.Reduce")
 NAMES: Final = ("einops.rearrange", "einops.reduce", "einops.repeat", "einops.einsum")
 
 
@@ -48,6 +52,20 @@ def call(emit: Emit, path: str, args: tuple[Value, ...], kwargs: Mapping[str, Va
         if size > ELEMENT_LIMIT:
             raise Refusal(f"`{path}` would make a tensor of more than {ELEMENT_LIMIT:,} elements.", code="too_costly")
     return emit(path, fixed(rearranged, name, pattern, extra, tuple(options.items())), (tensor,), {})
+
+
+def layer(path: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> LayerValue:
+    """`Rearrange("b c h w -> b (c h w)")` of `einops.layers.torch`: a module without weights."""
+    name = path.rpartition(".")[2]
+    size = 1
+    for key, value in kwargs.items():
+        size *= max(static.integer(value, f"The length of the axis `{key}`"), 1)
+    if not args or not all(isinstance(value, str) for value in args) or size > ELEMENT_LIMIT:
+        raise Refusal(f"`{name}` takes a pattern and the lengths of axes.", f'Write `{name}("b (h d) -> b h d", h=2)`.')
+    try:
+        return LayerValue(name, getattr(einops.layers.torch, name)(*args, **kwargs), {}, {})
+    except (einops.EinopsError, TypeError) as error:
+        raise Refusal(f"einops refuses `{name}`: {sentence(error)}.") from error
 
 
 def _einsum(emit: Emit, args: tuple[Value, ...]) -> Value:

@@ -13,7 +13,7 @@ from app.program.semantics.values import ClassValue, Foreign, FunctionValue, Ine
 KNOWN: Final = frozenset(
     {"torch", "numpy", "math", "typing", "__future__", "functools", "itertools", "collections", "functorch", "dataclasses", "copy", "einops",
      "time", "tqdm", "random", "operator", "typing_extensions", "abc", "enum", "warnings", "contextlib", "argparse", "bisect", "heapq",
-     "statistics", "json"}
+     "statistics", "json", "string"}
 )  # fmt: skip
 # They show, log or measure: a call of theirs changes no tensor.
 _SILENT: Final = frozenset(
@@ -32,6 +32,7 @@ HINTS: Final = (
     "Mapping", "Generator", "ClassVar", "Final", "NewType", "Annotated", "TypeAlias", "ParamSpec",
 )  # fmt: skip
 HINT: Final = Inert("a type hint")
+SHOWING: Final = Foreign("print", silent=True)  # as a value: `Stopper(trace_func=print)`
 
 
 def bound(path: str) -> Any:

@@ -74,6 +74,8 @@ class Packages:
             return lambda args, kwargs: copying.copied(emit, self._weights, args[0], self._trace.budget.spend)
         if short == "copy.copy":
             return lambda args, kwargs: copying.shallow(args[0], self._trace.budget.spend)
+        if short in einops_patterns.LAYERS:
+            return lambda args, kwargs: einops_patterns.layer(short, args, kwargs)
         if short in einops_patterns.NAMES:
             return lambda args, kwargs: einops_patterns.call(emit, short, args, kwargs)
         if short in vocabulary.SAME:
@@ -185,6 +187,8 @@ class Packages:
             stacked = tuple(
                 self._stacked(emit, list(a))
                 if isinstance(a, list | tuple) and name not in plain.NUMPY_LISTS and _is_array(a, name, i)
+                else self._make(emit, "tensor", (a,), {})
+                if tensors and name in plain.NUMPY_OF_TWO and static.is_number(a)
                 else a
                 for i, a in enumerate(args)
             )

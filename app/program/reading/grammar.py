@@ -52,10 +52,10 @@ _SPECIAL_METHODS: Final = (
 )  # fmt: skip
 # Names with underscores that may be written: as that of a `def`, behind a dot, by themselves.
 _KNOWN_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__", "__class__", "__future__", "__repr__", "__str__", "__hash__")
-_ATTRIBUTE_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__")
+_ATTRIBUTE_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__", "__dict__")
 _NAME_DUNDERS: Final = ("__name__", "__class__", *_SPECIAL_METHODS)
-# What a class asks of itself: `self.__class__(…)`, `self.__dict__.update(kwargs)`.
-_OWN_DUNDERS: Final = ("__class__", "__dict__")
+# What a class asks of itself: `self.__class__(…)`.
+_OWN_DUNDERS: Final = ("__class__",)
 
 
 def children(node: ast.AST) -> list[ast.AST]:

@@ -76,6 +76,7 @@ class Trace:
         initialising: those of them that give weights their first values.
         grad_enabled: false inside `torch.no_grad()`: what is computed then carries no derivative.
         has_written: the program wrote into a tensor.
+        into_input: the first step that wrote into an input with a derivative to follow.
     """
 
     def __init__(self, budget: static.Budget) -> None:
@@ -88,6 +89,7 @@ class Trace:
         self.grad_enabled = True
         self.outputs: tuple[str, ...] = ()
         self.steps, self.has_written = 0, False
+        self.into_input: Step | None = None
         self.has_fakes = detect_fake_mode() is not None  # a program without inputs may be read on real tensors, and is static
         self.overwritten: list[Overwrite] = []
         self._memory: list[tuple[fx.Node, fx.Node]] = []
@@ -234,6 +236,8 @@ class Trace:
             )
         node = self.now(value)
         root = cell.root
+        if not plain and root.node.op == "placeholder" and root.node.meta["live"]:
+            self.into_input = self.into_input or step
         if not any(view.unversioned for view in cell.views):
             self._overwrite(step, root, cell, node)
         if plain and root.node.meta["live"] and not cell.views and not complete:
