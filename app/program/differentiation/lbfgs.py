@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, fx, optim
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
 
 from app.program.differentiation.gradients import Gradients
@@ -56,7 +56,6 @@ def step(
     for tensor, start in zip(tensors, starts, strict=True):
         gradients.assign(tensor, start)  # what `zero_grad()` takes away
     loss = invoke(closure)
-    last = gradients.last
     if len(branches) > before[0]:
         raise Refusal("The closure of `LBFGS` reads values of tensors, which differ at each of its calls.", _ALONE)
     taken = gradients.taken()[before[1] :]
@@ -75,14 +74,20 @@ def step(
     _move(
         trace, gradients, emit, optimizer, target, (starts, list(section.free), [trace.now(node) for node in optimizer.history])
     )
-    if counts:  # it is called as often as PyTorch's optimizer has called it, at values that no counter tells apart
-        slopes = [gradients.grad(emit, tensor) for tensor in tensors]
-        for _ in range(_calls(trace, optimizer) - before_calls - 1):
-            invoke(closure)
-        for tensor, slope in zip(tensors, slopes, strict=True):
-            gradients.assign(tensor, slope)
-        gradients.last = last
+    if counts:
+        called = _calls(trace, optimizer) - before_calls - 1
+        _count(gradients, emit, tensors, [lambda: invoke(closure)] * called)
     return loss
+
+
+def _count(gradients: Gradients, emit: Emit, tensors: list[fx.Node], calls: list[Callable[[], Value]]) -> None:
+    """Calls a closure as often as PyTorch's optimizer has called it, at values that no counter tells apart; gradients stay as they are."""
+    last, slopes = gradients.last, [gradients.grad(emit, tensor) for tensor in tensors]
+    for call in calls:
+        call()
+    for tensor, slope in zip(tensors, slopes, strict=True):
+        gradients.assign(tensor, slope)
+    gradients.last = last
 
 
 def _calls(trace: Trace, optimizer: OptimizerValue) -> int:
