@@ -134,7 +134,7 @@ def _by_blocks(y: Tensor, a: Tensor, backward: bool) -> Tensor:
 
     def columns(x: Tensor) -> list[Tensor]:
         padded = torch.nn.functional.pad(x, pad) if short else x
-        split = list(padded.unflatten(-1, (-1, length)).movedim(-1, 0).contiguous().unbind(0))
+        split = list(padded.reshape(*padded.shape[:-1], -1, length).movedim(-1, 0).contiguous().unbind(0))
         return split[::-1] if backward else split
 
     begun, factors = columns(y), columns(a)

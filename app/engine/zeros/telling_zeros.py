@@ -67,7 +67,7 @@ def is_connected(function: Function, leaf: str) -> bool:
 
 def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
     """Whether one of the zeros in a result tells: a single one does not where it may come from those of an input. An infinity does."""
-    zeros = values == 0
+    zeros: NDArray[np.bool_] = np.asarray(values == 0)
     if not zeros.any() or np.isinf(values).any():
         return bool(np.isinf(values).any())
     if zeros.all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_a_wrong_pattern_decides_no_form(wanted: Literal["auto", "sparse", "diag
     ids=["padding", "a minimum", "a maximum"],
 )
 def test_where_the_modes_disagree_every_form_has_what_reverse_mode_gives(
-    program: str, inputs: dict[str, object], wrt: str, right: list[list[int]], wanted: Literal["dense", "auto", "sparse"]
+    program: str, inputs: dict[str, Any], wrt: str, right: list[list[int]], wanted: Literal["dense", "auto", "sparse"]
 ) -> None:
     """Forward mode has fewer passes, ignores `padding_idx` and gives a bound the ties."""
     answer = ask(program=program, inputs=inputs, wrt=(wrt,), want=("jacobian",), format=wanted)

@@ -292,10 +292,8 @@ def _bases(records: Sequence[StepRecord]) -> Iterator[Factor]:
     for record in records:
         name, place = name_of(record.node), place_of(record.node)
         if name in ("log2", "log10"):
-            base = 2 if name == "log2" else 10
-            yield Factor(
-                math.log(base), f"the 1/ln {base} from the derivative of `{name}` is missing{place}", False, record.node
-            )
+            own = 2 if name == "log2" else 10
+            yield Factor(math.log(own), f"the 1/ln {own} from the derivative of `{name}` is missing{place}", False, record.node)
         elif name == "exp2":
             yield Factor(1 / math.log(2), f"the ln 2 from the derivative of `exp2` is missing{place}", False, record.node)
         elif name == "pow" and isinstance(base := record.node.args[0], int | float) and base > 0 and base != 1:

@@ -93,7 +93,7 @@ def compute(numbers: Iterable[Number], registers: list[Any]) -> None:
     """Raises one of `sizes.FAILURES` where there is no such number, or one of another kind."""
     for function, operands, kind, register in numbers:
         value = function(*operands(registers))
-        if type(value) is not kind or (kind is int and value.bit_length() > sizes.BITS):
+        if type(value) is not kind or (isinstance(value, int) and value.bit_length() > sizes.BITS):
             raise ValueError("a number of another kind")
         registers[register] = value
 
