@@ -113,7 +113,11 @@ def described(value: Any) -> Any:
     if isinstance(value, fx.Graph):
         return [(*described(node), described(node.args), described(node.kwargs)) for node in value.nodes]
     if isinstance(value, fx.Node):
-        return value.op, value.name
+        return (
+            value.op,
+            list(value.graph.nodes).index(value),
+            value.target if isinstance(value.target, str) else repr(value.target)[:60],
+        )
     if isinstance(value, dict):
         return {key: described(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
