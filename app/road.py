@@ -17,6 +17,7 @@ from app.engine.errors import translated
 from app.engine.joint.proof import Batching
 from app.engine.joint.proofs import PROVED_AFTER
 from app.engine.recipes import PreparedReply, Recipes
+from app.engine.zeros.telling_zeros import RESULTS
 from app.errors import LostDeviceError, PullbackError
 from app.limits import Limits
 from app.program.errors import is_memory
@@ -236,13 +237,18 @@ class Road:
         """Keep the recipe of a query just answered, if it answers this very query with the same bytes."""
         if any(note.code == "non_finite" for note in answer.notes):
             return  # what overflows says so at each point for itself, and this point says nothing of others
+        if any(note.code == "rounded" and note.at.startswith(RESULTS) for note in answer.notes):
+            self.recipes.failed(repetition.signature)  # so does a zero that is none
+            return
         recipe = None if cutting is None else self._engine.recipe(query, repetition.names)
         cut = None if recipe is None or cutting is None else cutting(answer)
         if recipe is None or cut is None:
             self.recipes.add(repetition.signature, None)
             return
         prepared = PreparedReply(recipe, cut.joined, cut.media_type, cut.headers, labels)
+        recipe.looks_at_zeros = False
         repeated = self.repeated(prepared, repetition)
+        recipe.looks_at_zeros = True
         if repeated is not None and b"".join(repeated.buffers) == body:
             self.recipes.add(repetition.signature, prepared, sum(map(len, cut.pieces)))
         else:

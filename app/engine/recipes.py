@@ -73,7 +73,10 @@ class Recipe:
         is_brief: a run takes less than a millisecond.
         joint, stacks: what computes one or several such queries in less time, where that is proved.
         came: numbers of queries until there are enough to prove it; None where it is not proved, any more or at all.
+        looks_at_zeros: it leaves zeros that may tell to the whole road, as long as that has not looked at these.
     """
+
+    looks_at_zeros = True
 
     def __init__(
         self, query: Query, prepared: Prepared, names: Sequence[str] | None, watch: Watch, *, pinned: bool = False
@@ -153,7 +156,7 @@ class Recipe:
 
     def _without_telling_zeros(self, results: list[NDArray[Any]], numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """Results, unless a zero among them may be none: then the whole road looks."""
-        if self._zeros is None:
+        if self._zeros is None or not self.looks_at_zeros:
             return results
         leaves = lambda: [_array(self._buffers[leaf].undifferentiated(numbers)) for leaf in self._leaves]  # noqa: E731
         return None if self._zeros.tell(results, leaves) else results

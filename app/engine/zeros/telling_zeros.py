@@ -24,6 +24,7 @@ from app.program.semantics.graph_values import reachable
 # `any`: a single zero tells; `all`: only a tensor of zeros does, as a step has zeros of its own.
 Telling: TypeAlias = Literal["any", "all"]
 KINDS: Final = ("outputs", "gradient", "vjp", "jvp", "jacobian")
+RESULTS: Final = tuple(f"{kind}." for kind in KINDS)  # where a note on such a zero stands
 # Exact numbers of more elements would take longer than they are waited for: 5 µs each in every step, twice.
 _LARGEST: Final = 256
 _FLOPS: Final = 1e4  # so many make 10,000 such numbers at the most
