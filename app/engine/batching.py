@@ -239,7 +239,8 @@ def _vmapped(computation: Computation, axes: Mapping[str, bool], vectors: Mappin
 
     in_dims = ({name: 0 if axes[name] else None for name in leaves}, dims)
     chunk = None if computation.prepared.plan.rows >= (computation.prepared.samples or 1) else computation.prepared.plan.rows
-    together: Tree = torch.func.vmap(one, in_dims=in_dims, randomness="same", chunk_size=chunk)(leaves, vectors)
+    with torch.set_grad_enabled(bool(computation.prepared.wrt)):
+        together: Tree = torch.func.vmap(one, in_dims=in_dims, randomness="same", chunk_size=chunk)(leaves, vectors)
     return together
 
 

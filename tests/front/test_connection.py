@@ -222,6 +222,16 @@ def test_a_body_compressed_on_its_way(server: Server, answer: object, coding: st
         assert (status, reply["vjp"]) == (200, answer)
 
 
+@pytest.mark.parametrize("lines", [b"gzip\r\nContent-Encoding: identity", b"identity\r\nContent-Encoding: gzip"])
+def test_codings_in_several_lines_are_one_list(server: Server, answer: object, lines: bytes) -> None:
+    """RFC 9110, section 5.3: of two lines none is left out."""
+    packed = gzip.compress(TEXT)
+    with line(server.port) as raw:
+        raw.send(head(Content_Length=str(len(packed)), Content_Encoding="CODED").replace(b"CODED", lines) + packed)
+        status, _, reply = raw.reply()
+        assert (status, reply["vjp"]) == (200, answer)
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -188,7 +188,8 @@ class Middleware:
         if (origin := headers.get(b"origin")) is not None:
             # Before the key: the page of an allowed origin may read that its key is wrong.
             self._origins.check_origin(exchange, origin.decode("latin-1"))
-        if b"transfer-encoding" in headers and (coding := content_encoding(pairs)) is not None:
+        is_coded = b"transfer-encoding" in headers or b"content-encoding" in headers
+        if is_coded and (coding := content_encoding(pairs)) is not None:
             headers[b"content-encoding"] = coding
 
     def _check_size(self, pairs: list[tuple[bytes, bytes]]) -> None:

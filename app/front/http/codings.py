@@ -10,7 +10,7 @@ from app.errors import PullbackError
 def content_encoding(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """The coding that a worker has to undo, from Content-Encoding or, for `Transfer-Encoding: gzip, chunked`, from there.
 
-    A body compressed on its way is undone like one that was compressed before (RFC 9112, section 7).
+    A body compressed on its way is undone like one that was compressed before (RFC 9112, section 7); several lines are one list.
 
     Raises:
         PullbackError: unsupported_media_type, for more than one coding in all.

@@ -104,6 +104,9 @@ QUERIES: Mapping[str, dict[str, Any]] = {
     "series of our own, twice": {
         "program": "special.i1e(x).sum()", "inputs": {"x": RNG.normal(size=200_000)}, "want": ["hvp"],
     },
+    "values of a series of our own, batched": {
+        "operation": "sinc", "inputs": {"input": RNG.normal(size=(4, 400_000))}, "batched": ("input",),
+    },
     "matrix_exp of half precision, twice": {
         "program": "matrix_exp(x).float().sum()", "want": ["hvp"], "inputs": {"x": (RNG.normal(size=(300, 300)) / 30).astype(np.float16)},
     },
