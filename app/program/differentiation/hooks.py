@@ -190,6 +190,8 @@ def _gives_nothing(function: Value) -> bool:
 
     Raises a refusal where it both changes the gradient and keeps something: it is read once for all gradients, and called for none.
     """
+    if isinstance(function, Method) and isinstance(function.function, FunctionValue):
+        function = function.function
     if isinstance(function, Named | Method):
         return getattr(function, "path", getattr(function, "name", "")) in (*_KEEPING, "print")
     if not isinstance(function, FunctionValue):
