@@ -68,7 +68,7 @@ def is_connected(function: Function, leaf: str) -> bool:
 
 def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
     """Whether one of the zeros in a result tells: a single one does not where it may come from those of an input. An infinity does."""
-    zeros: NDArray[np.bool_] = np.asarray(values == 0)
+    zeros = np.equal(values, 0)
     if not zeros.any() or np.isinf(values).any():
         return bool(np.isinf(values).any())
     if zeros.all():
@@ -79,14 +79,13 @@ def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[
         if leaf.dtype.kind == "f" and np.count_nonzero(leaf) != leaf.size:
             if leaf.ndim > zeros.ndim or leaf.shape != zeros.shape[zeros.ndim - leaf.ndim :]:
                 return False  # where its zeros lead is not seen from the shapes
-            zeros &= leaf != 0
+            zeros = zeros & (leaf != 0)
     return bool(zeros.any())
 
 
 def by_rows(matrix: NDArray[Any], rank: int) -> NDArray[Any]:
     """Of a Jacobian, for each element of an output of this rank whether its row is not zero throughout."""
-    rows: NDArray[Any] = matrix.reshape((*matrix.shape[:rank], -1)).any(-1)
-    return rows
+    return np.asarray(matrix.reshape((*matrix.shape[:rank], -1)).any(-1))
 
 
 class WatchedZeros(NamedTuple):
