@@ -93,6 +93,18 @@ def read_indices(arguments: Arguments) -> None:
         splits.flatten()[0].item()
 
 
+def terms(arguments: Arguments) -> None:
+    """PyTorch makes a tensor of as many for each element. What all of them take is planned; this is before a plan is made on values."""
+    if arguments["p"] > PIECES_LIMIT:
+        raise UnsafeValuesError(
+            "p",
+            f"It would add {arguments['p']:,} terms for each element; the limit is {PIECES_LIMIT:,}.",
+            f"at most {PIECES_LIMIT:,}",
+            f"{arguments['p']:,}",
+            code="too_costly",
+        )
+
+
 def combinations(arguments: Arguments) -> None:
     """PyTorch makes a grid with one axis for each member of a combination."""
     if arguments["r"] > RANK_LIMIT:

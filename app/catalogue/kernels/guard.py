@@ -109,6 +109,7 @@ FACTS: Final = (
     Fact("poisson", checks.poisson, keys=_CPU),
     # These do not crash: they never end, take minutes, or memory before anybody has reckoned it.
     Fact("bincount", amounts.bincount),
+    Fact("mvlgamma", amounts.terms),
     Fact("histogram.bin_ct", amounts.histogram),
     Fact("_histogramdd_bin_edges", amounts.histogram_of_many),
     Fact("_histogramdd_from_bin_cts", amounts.histogram_of_many),

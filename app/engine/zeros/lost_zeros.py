@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -20,13 +20,14 @@ from torch import Tensor
 
 from app.engine.batching import sample_of
 from app.engine.computation import Computation
+from app.engine.kinds import KINDS
 from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, as_numbers
 from app.engine.precision.reference import exactly
 from app.engine.precision.runs import Run
 from app.engine.stepwise.point import REFUSALS, Point, Ref, to_double
 from app.engine.stepwise.trace import trace_steps
 from app.engine.tensors import is_differentiable
-from app.engine.zeros.telling_zeros import KINDS, by_rows, has_telling_zeros, is_connected, telling
+from app.engine.zeros.telling_zeros import Place, by_rows, has_telling_zeros, is_connected, is_looked_at, places, telling
 
 # 1 − (1 − 1e-308) has a digit of its own in so many, and what rounding leaves of a true zero is below every float64.
 _DIGITS: Final = 360
@@ -48,25 +49,19 @@ def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
     if tells is None:
         return
     samples = computation.prepared.samples
-    cut = {name for name in computation.prepared.wrt if not is_connected(computation.prepared.function, name)}
-    results = {
-        path: own
-        for kind in KINDS
-        if kind in tree
-        for path, own in _tensors(tree[kind], kind)
-        if kind in ("outputs", "jvp") or path.rpartition(".")[2] not in cut
-    }
+    results = _looked_at(computation, tree)
     leaves = {name: leaf.detach().numpy(force=True) for name, leaf in computation.leaves.items()}
     for sample in (None,) if samples is None else _with_zeros(results.values(), samples):
         axes = {name: computation.query.is_batched(name) for name in leaves}
         here = leaves if sample is None else {name: leaf[sample] if axes[name] else leaf for name, leaf in leaves.items()}
-        own = results if sample is None else {path: own[sample] for path, own in results.items()}
-        suspects = [
-            path for path, values in own.items() if has_telling_zeros(_looked_at(computation, path, values), tells, here.values)
-        ]
+        own = results if sample is None else {place: own[sample] for place, own in results.items()}
+        suspects = {
+            place: values
+            for place, values in own.items()
+            if has_telling_zeros(_rows(computation, place, values), tells, here.values)
+        }
         if suspects:
-            one = computation if sample is None else sample_of(computation, axes, sample, computation.notes)
-            _note(one, {path: own[path] for path in suspects})
+            _note(computation if sample is None else sample_of(computation, axes, sample, computation.notes), suspects)
             return
 
 
@@ -76,43 +71,53 @@ def _with_zeros(results: Iterable[Floats], samples: int) -> list[int]:
     return np.flatnonzero(np.any(zeros, 0))[:_SAMPLES].tolist() if zeros else []
 
 
-def _looked_at(computation: Computation, path: str, values: Floats) -> Floats:
+def _looked_at(computation: Computation, tree: Mapping[str, Any]) -> dict[Place, Floats]:
+    """What is looked at of the answer; not a derivative by what leads nowhere."""
+    prepared, results = computation.prepared, {}
+    for kind in filter(is_looked_at, tree):
+        tensors = dict(_tensors(tree[kind], kind))
+        for place in places(kind, prepared):
+            if place.path in tensors and (place.leaf is None or is_connected(prepared.function, place.leaf)):
+                results[place] = tensors[place.path]
+    return results
+
+
+def _rows(computation: Computation, place: Place, values: Floats) -> Floats:
     """What of a result is zero where its zeros tell: of a Jacobian whole rows."""
-    kind, name = path.split(".")[:2]
-    return by_rows(values, len(_shape_of(computation, name))) if kind == "jacobian" else values
+    if place.output is None or place.leaf is None:
+        return values
+    rank = next(len(result.shape) for result in computation.prepared.plan.outputs if result.name == place.output)
+    return by_rows(values, rank)
 
 
-def _shape_of(computation: Computation, output: str) -> tuple[int, ...]:
-    return next(result.shape for result in computation.prepared.plan.outputs if result.name == output)
-
-
-def _note(computation: Computation, suspects: Mapping[str, Floats]) -> None:
+def _note(computation: Computation, suspects: Mapping[Place, Floats]) -> None:
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the answer's own road has warned
             look = _Look(computation)
             outputs = {
-                f"outputs.{name}": value.detach().numpy(force=True) for name, value in computation.evaluation.outputs.items()
+                Place("outputs", name): value.detach().numpy(force=True)
+                for name, value in computation.evaluation.outputs.items()
             }
-            for path, own in {**suspects, **outputs}.items():
-                right = look.right(path, own)
+            for place, own in {**suspects, **outputs}.items():
+                right = look.right(place, own)
                 lost = None if right is None else look.lost(own, right)
                 if lost is not None:
-                    _say(computation, path, own, *lost)
+                    _say(computation, place, own, *lost)
     except REFUSALS:  # a step that PyTorch refuses in float64, or alone: then nothing is known
         return
 
 
-def _say(computation: Computation, path: str, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
+def _say(computation: Computation, place: Place, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
     what, where = "infinite" if own[index] else "0", f" at {list(index)}" if index else ""
-    is_output = path.startswith("outputs.") and computation.query.want != ("outputs",)
+    is_output = place.kind == "outputs" and computation.query.want != ("outputs",)
     derived = " Derivatives through it may be wrong too." if is_output else ""
     more = f", and {count - 1} more such" if count > 1 else ""
     computation.notes.say(
         "rounded",
-        f"`{path}` is {what}{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it underflows, "
-        f'overflows or is rounded to its limit on the way.{derived} "precision" in "want" says which step.',
-        path,
+        f"`{place.path}` is {what}{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it "
+        f'underflows, overflows or is rounded to its limit on the way.{derived} "precision" in "want" says which step.',
+        place.path,
     )
 
 
@@ -134,32 +139,33 @@ class _Look:
         self._eps = max(torch.finfo(dtype).eps for dtype in computation.dtypes if is_differentiable(dtype))
         self._runs: dict[str, tuple[Run, Run] | None] = {}
 
-    def right(self, path: str, own: Floats) -> tuple[Numbers, Numbers] | None:
+    def right(self, place: Place, own: Floats) -> tuple[Numbers, Numbers] | None:
         """The exact numbers of a result, and those of numbers a bit beside the inputs; None where they cannot be had."""
-        kind, name, *inputs = path.split(".")
-        if kind == "outputs":
-            return self._pair("outputs", {}, lambda run: run.values[self._output(name)])
-        if kind in ("gradient", "vjp"):
+        kind, name, leaf = place
+        if name is None:
             seeds = self._seeds(kind)
-            return None if seeds is None else self._pair(kind, seeds, lambda run: run.cotangents.get(self._trace.leaves[name]))
+            return None if seeds is None or leaf is None else self._pair(kind, seeds, partial(self._by_leaf, leaf))
+        if not KINDS[kind].demand.derives:
+            return self._pair(kind, {}, lambda run: run.values[self._output(name)])
         output = self._computation.evaluation.outputs[name]
         index = tuple(np.argwhere(~by_rows(own, output.dim()))[0])
         row = torch.zeros_like(output, dtype=torch.float64)
         row[index] = 1.0
         whole = [np.full(own.shape, MP.nan, dtype=object) for _ in range(2)]
+        of_row = self._along_tangents if leaf is None else partial(self._by_leaf, leaf)
         for numbers, one in zip(
-            whole, self._pair(f"{path}{index}", {self._output(name): row}, partial(self._row, inputs)) or (), strict=False
+            whole, self._pair(f"{place.path}{index}", {self._output(name): row}, of_row) or (), strict=False
         ):
             numbers[index] = one
         return whole[0], whole[1]
 
-    def _row(self, inputs: Sequence[str], run: Run) -> Any:
-        """Of a run from one element of an output its derivative by an input, or along the tangents."""
-        if inputs:
-            return run.cotangents.get(self._trace.leaves[inputs[0]])
+    def _by_leaf(self, leaf: str, run: Run) -> Numbers | None:
+        return run.cotangents.get(self._trace.leaves[leaf])
+
+    def _along_tangents(self, run: Run) -> Any:
         tangents, _ = self._computation.tangents
         pairs = [(run.cotangents.get(self._trace.leaves[name]), tangent) for name, tangent in tangents.items()]
-        return sum((cotangent * as_numbers(to_double(t))).sum() for cotangent, t in pairs if cotangent is not None)
+        return sum(np.sum(cotangent * as_numbers(to_double(t))) for cotangent, t in pairs if cotangent is not None)
 
     def _output(self, name: str) -> Ref:
         return self._trace.outputs[self._computation.prepared.function.outputs.index(name)]

@@ -6,7 +6,7 @@ which looks like a result. Where a step masks or cuts, zeros are ordinary, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from app.catalogue.facts import operations_with
+from app.engine.kinds import KINDS
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.point import names_called
 from app.engine.tensors import is_differentiable
@@ -23,7 +24,6 @@ from app.program.semantics.graph_values import reachable
 
 # `any`: a single zero tells; `all`: only a tensor of zeros does, as a step has zeros of its own.
 Telling: TypeAlias = Literal["any", "all"]
-KINDS: Final = ("outputs", "gradient", "vjp", "jvp", "jacobian")
 RESULTS: Final = tuple(f"{kind}." for kind in KINDS)  # where a note on such a zero stands
 # Exact numbers of more elements would take longer than they are waited for: 5 µs each in every step, twice.
 _LARGEST: Final = 256
@@ -85,7 +85,36 @@ def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[
 
 def by_rows(matrix: NDArray[Any], rank: int) -> NDArray[Any]:
     """Of a Jacobian, for each element of an output of this rank whether its row is not zero throughout."""
-    return np.asarray(matrix.reshape((*matrix.shape[:rank], -1)).any(-1))
+    return np.asarray(matrix.any(tuple(range(rank, matrix.ndim))))
+
+
+class Place(NamedTuple):
+    """Which result of a query: of a kind, of an output or by a leaf, or both."""
+
+    kind: str
+    output: str | None = None
+    leaf: str | None = None
+
+    @property
+    def path(self) -> str:
+        """As the answer names it."""
+        return ".".join(part for part in self if part is not None)
+
+
+def is_looked_at(kind: str) -> bool:
+    """Outputs and first derivatives, which reports and Fisher matrices are not."""
+    return KINDS[kind].per_sample is not None and KINDS[kind].demand.order == 1
+
+
+def places(kind: str, prepared: Prepared) -> list[Place]:
+    """The results of a kind in the order of the answer."""
+    demand, outputs = KINDS[kind].demand, [output.name for output in prepared.plan.outputs]
+    if demand.by_outputs:
+        return [Place(kind, output, leaf) for output in outputs for leaf in prepared.wrt]
+    if not demand.derives or demand.mode == "forward":
+        return [Place(kind, output) for output in outputs]
+    by_leaf = [Place(kind, leaf=leaf) for leaf in prepared.wrt]
+    return by_leaf * len(by_leaf) if demand.order == 2 and demand.by_rows else by_leaf
 
 
 class WatchedZeros(NamedTuple):
@@ -112,23 +141,11 @@ def watched_zeros(want: Sequence[str], prepared: Prepared) -> WatchedZeros | Non
     tells = telling(prepared)
     if tells is None:
         return None
-    results, start = [], 0
-    for ranks, is_looked_at in _results_of(want, prepared):
-        results += [(start + index, rank) for index, (rank, is_one) in enumerate(ranks) if is_looked_at and is_one]
-        start += len(ranks)
+    connected = {name: is_connected(prepared.function, name) for name in prepared.wrt}
+    ranks = {output.name: len(output.shape) for output in prepared.plan.outputs}
+    results = [
+        (index, None if place.leaf is None or place.output is None else ranks[place.output])
+        for index, place in enumerate(place for kind in want for place in places(kind, prepared))
+        if is_looked_at(place.kind) and (place.leaf is None or connected[place.leaf])
+    ]
     return WatchedZeros(tells, results) if results else None
-
-
-def _results_of(want: Sequence[str], prepared: Prepared) -> Iterator[tuple[list[tuple[int | None, bool]], bool]]:
-    """For each kind its results, as of `WatchedZeros`, with whether they may be other than zero; and whether they are looked at."""
-    ranks = [len(output.shape) for output in prepared.plan.outputs]
-    by_inputs = [is_connected(prepared.function, name) for name in prepared.wrt]
-    for kind in want:
-        if kind in ("outputs", "jvp"):
-            yield [(None, True)] * len(ranks), True
-        elif kind == "jacobian":
-            yield [(rank, is_one) for rank in ranks for is_one in by_inputs], True
-        elif kind == "hessian":
-            yield [(None, False)] * len(by_inputs) ** 2, False
-        else:
-            yield [(None, is_one) for is_one in by_inputs], kind in KINDS
