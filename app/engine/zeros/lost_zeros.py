@@ -27,7 +27,15 @@ from app.engine.precision.runs import Run
 from app.engine.stepwise.point import REFUSALS, Point, Ref, to_double
 from app.engine.stepwise.trace import trace_steps
 from app.engine.tensors import is_differentiable
-from app.engine.zeros.telling_zeros import Place, by_rows, has_telling_zeros, is_connected, is_looked_at, places, telling
+from app.engine.zeros.telling_zeros import (
+    ResultKey,
+    by_rows,
+    has_telling_zeros,
+    is_connected,
+    is_looked_at,
+    result_keys,
+    telling,
+)
 
 # 1 − (1 − 1e-308) has a digit of its own in so many, and what rounding leaves of a true zero is below every float64.
 _DIGITS: Final = 360
@@ -54,11 +62,9 @@ def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
     for sample in (None,) if samples is None else _with_zeros(results.values(), samples):
         axes = {name: computation.query.is_batched(name) for name in leaves}
         here = leaves if sample is None else {name: leaf[sample] if axes[name] else leaf for name, leaf in leaves.items()}
-        own = results if sample is None else {place: own[sample] for place, own in results.items()}
+        own = results if sample is None else {key: own[sample] for key, own in results.items()}
         suspects = {
-            place: values
-            for place, values in own.items()
-            if has_telling_zeros(_rows(computation, place, values), tells, here.values)
+            key: values for key, values in own.items() if has_telling_zeros(_rows(computation, key, values), tells, here.values)
         }
         if suspects:
             _note(computation if sample is None else sample_of(computation, axes, sample, computation.notes), suspects)
@@ -71,53 +77,53 @@ def _with_zeros(results: Iterable[Floats], samples: int) -> list[int]:
     return np.flatnonzero(np.any(zeros, 0))[:_SAMPLES].tolist() if zeros else []
 
 
-def _looked_at(computation: Computation, tree: Mapping[str, Any]) -> dict[Place, Floats]:
+def _looked_at(computation: Computation, tree: Mapping[str, Any]) -> dict[ResultKey, Floats]:
     """What is looked at of the answer; not a derivative by what leads nowhere."""
     prepared, results = computation.prepared, {}
     for kind in filter(is_looked_at, tree):
         tensors = dict(_tensors(tree[kind], kind))
-        for place in places(kind, prepared):
-            if place.path in tensors and (place.leaf is None or is_connected(prepared.function, place.leaf)):
-                results[place] = tensors[place.path]
+        for key in result_keys(kind, prepared):
+            if key.path in tensors and (key.leaf is None or is_connected(prepared.function, key.leaf)):
+                results[key] = tensors[key.path]
     return results
 
 
-def _rows(computation: Computation, place: Place, values: Floats) -> Floats:
+def _rows(computation: Computation, key: ResultKey, values: Floats) -> Floats:
     """What of a result is zero where its zeros tell: of a Jacobian whole rows."""
-    if place.output is None or place.leaf is None:
+    if key.output is None or key.leaf is None:
         return values
-    rank = next(len(result.shape) for result in computation.prepared.plan.outputs if result.name == place.output)
+    rank = next(len(result.shape) for result in computation.prepared.plan.outputs if result.name == key.output)
     return by_rows(values, rank)
 
 
-def _note(computation: Computation, suspects: Mapping[Place, Floats]) -> None:
+def _note(computation: Computation, suspects: Mapping[ResultKey, Floats]) -> None:
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the answer's own road has warned
             look = _Look(computation)
             outputs = {
-                Place("outputs", name): value.detach().numpy(force=True)
+                ResultKey("outputs", name): value.detach().numpy(force=True)
                 for name, value in computation.evaluation.outputs.items()
             }
-            for place, own in {**suspects, **outputs}.items():
-                right = look.right(place, own)
+            for key, own in {**suspects, **outputs}.items():
+                right = look.right(key, own)
                 lost = None if right is None else look.lost(own, right)
                 if lost is not None:
-                    _say(computation, place, own, *lost)
+                    _say(computation, key, own, *lost)
     except REFUSALS:  # a step that PyTorch refuses in float64, or alone: then nothing is known
         return
 
 
-def _say(computation: Computation, place: Place, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
+def _say(computation: Computation, key: ResultKey, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
     what, where = "infinite" if own[index] else "0", f" at {list(index)}" if index else ""
-    is_output = place.kind == "outputs" and computation.query.want != ("outputs",)
+    is_output = key.kind == "outputs" and computation.query.want != ("outputs",)
     derived = " Derivatives through it may be wrong too." if is_output else ""
     more = f", and {count - 1} more such" if count > 1 else ""
     computation.notes.say(
         "rounded",
-        f"`{place.path}` is {what}{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it "
+        f"`{key.path}` is {what}{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it "
         f'underflows, overflows or is rounded to its limit on the way.{derived} "precision" in "want" says which step.',
-        place.path,
+        key.path,
     )
 
 
@@ -139,9 +145,9 @@ class _Look:
         self._eps = max(torch.finfo(dtype).eps for dtype in computation.dtypes if is_differentiable(dtype))
         self._runs: dict[str, tuple[Run, Run] | None] = {}
 
-    def right(self, place: Place, own: Floats) -> tuple[Numbers, Numbers] | None:
+    def right(self, key: ResultKey, own: Floats) -> tuple[Numbers, Numbers] | None:
         """The exact numbers of a result, and those of numbers a bit beside the inputs; None where they cannot be had."""
-        kind, name, leaf = place
+        kind, name, leaf = key
         if name is None:
             seeds = self._seeds(kind)
             return None if seeds is None or leaf is None else self._pair(kind, seeds, partial(self._by_leaf, leaf))
@@ -153,9 +159,7 @@ class _Look:
         row[index] = 1.0
         whole = [np.full(own.shape, MP.nan, dtype=object) for _ in range(2)]
         of_row = self._along_tangents if leaf is None else partial(self._by_leaf, leaf)
-        for numbers, one in zip(
-            whole, self._pair(f"{place.path}{index}", {self._output(name): row}, of_row) or (), strict=False
-        ):
+        for numbers, one in zip(whole, self._pair(f"{key.path}{index}", {self._output(name): row}, of_row) or (), strict=False):
             numbers[index] = one
         return whole[0], whole[1]
 

@@ -88,7 +88,7 @@ def by_rows(matrix: NDArray[Any], rank: int) -> NDArray[Any]:
     return np.asarray(matrix.any(tuple(range(rank, matrix.ndim))))
 
 
-class Place(NamedTuple):
+class ResultKey(NamedTuple):
     """Which result of a query: of a kind, of an output or by a leaf, or both."""
 
     kind: str
@@ -106,14 +106,14 @@ def is_looked_at(kind: str) -> bool:
     return KINDS[kind].per_sample is not None and KINDS[kind].demand.order == 1
 
 
-def places(kind: str, prepared: Prepared) -> list[Place]:
+def result_keys(kind: str, prepared: Prepared) -> list[ResultKey]:
     """The results of a kind in the order of the answer."""
     demand, outputs = KINDS[kind].demand, [output.name for output in prepared.plan.outputs]
     if demand.by_outputs:
-        return [Place(kind, output, leaf) for output in outputs for leaf in prepared.wrt]
+        return [ResultKey(kind, output, leaf) for output in outputs for leaf in prepared.wrt]
     if not demand.derives or demand.mode == "forward":
-        return [Place(kind, output) for output in outputs]
-    by_leaf = [Place(kind, leaf=leaf) for leaf in prepared.wrt]
+        return [ResultKey(kind, output) for output in outputs]
+    by_leaf = [ResultKey(kind, leaf=leaf) for leaf in prepared.wrt]
     return by_leaf * len(by_leaf) if demand.order == 2 and demand.by_rows else by_leaf
 
 
@@ -144,8 +144,8 @@ def watched_zeros(want: Sequence[str], prepared: Prepared) -> WatchedZeros | Non
     connected = {name: is_connected(prepared.function, name) for name in prepared.wrt}
     ranks = {output.name: len(output.shape) for output in prepared.plan.outputs}
     results = [
-        (index, None if place.leaf is None or place.output is None else ranks[place.output])
-        for index, place in enumerate(place for kind in want for place in places(kind, prepared))
-        if is_looked_at(place.kind) and (place.leaf is None or connected[place.leaf])
+        (index, None if key.leaf is None or key.output is None else ranks[key.output])
+        for index, key in enumerate(key for kind in want for key in result_keys(kind, prepared))
+        if is_looked_at(key.kind) and (key.leaf is None or connected[key.leaf])
     ]
     return WatchedZeros(tells, results) if results else None
