@@ -94,13 +94,14 @@ def read_indices(arguments: Arguments) -> None:
 
 
 def terms(arguments: Arguments) -> None:
-    """PyTorch makes a tensor of as many for each element. What all of them take is planned; this is before a plan is made on values."""
-    if arguments["p"] > PIECES_LIMIT:
+    """PyTorch makes a tensor of as many for each element. Few terms of many elements are left to the plan, as any large result."""
+    each, count = arguments["p"], arguments["p"] * arguments["self"].numel()
+    if each > PIECES_LIMIT and count > CELLS_LIMIT:
         raise UnsafeValuesError(
             "p",
-            f"It would add {arguments['p']:,} terms for each element; the limit is {PIECES_LIMIT:,}.",
-            f"at most {PIECES_LIMIT:,}",
-            f"{arguments['p']:,}",
+            f"It would add {count:,} terms; the limit is {CELLS_LIMIT:,}.",
+            f"at most {CELLS_LIMIT:,} in all elements",
+            f"{each:,}",
             code="too_costly",
         )
 
