@@ -18,16 +18,18 @@ CELLS_LIMIT: Final = 1 << 25
 PIECES_LIMIT: Final = 10_000  # as many as a program's list may have members; a hundred thousand take seconds to make
 
 
+def _at_most(limit: int, count: int, argument: str, sentence: str, unit: str = "", value: int | None = None) -> None:
+    """Raises UnsafeValuesError where there are more; `value`: of the argument, where that is not their number."""
+    if count > limit:
+        amount = f"{count if value is None else value:,}"
+        raise UnsafeValuesError(
+            argument, f"{sentence}; the limit is {limit:,}.", f"at most {limit:,}{unit}", amount, code="too_costly"
+        )
+
+
 def _cells(count: int, argument: str) -> None:
     """Before they are made: a plan on fakes makes those of kernels that have no other way to say their shapes."""
-    if count > CELLS_LIMIT:
-        raise UnsafeValuesError(
-            argument,
-            f"It would make {count:,} bins; the limit is {CELLS_LIMIT:,}.",
-            f"at most {CELLS_LIMIT:,} bins in all",
-            f"{count:,}",
-            code="too_costly",
-        )
+    _at_most(CELLS_LIMIT, count, argument, f"It would make {count:,} bins", " bins in all")
 
 
 def histogram(arguments: Arguments) -> None:
@@ -45,14 +47,7 @@ def bincount(arguments: Arguments) -> None:
 
 
 def _pieces(count: int, argument: str) -> None:
-    if count > PIECES_LIMIT:
-        raise UnsafeValuesError(
-            argument,
-            f"It would make {count:,} tensors; the limit is {PIECES_LIMIT:,}.",
-            f"at most {PIECES_LIMIT:,} pieces",
-            f"{count:,}",
-            code="too_costly",
-        )
+    _at_most(PIECES_LIMIT, count, argument, f"It would make {count:,} tensors", " pieces")
 
 
 def _extent(tensor: Tensor, axis: int) -> int:
@@ -95,24 +90,12 @@ def read_indices(arguments: Arguments) -> None:
 
 def terms(arguments: Arguments) -> None:
     """PyTorch makes a tensor of as many for each element. Few terms of many elements are left to the plan, as any large result."""
-    each, count = arguments["p"], arguments["p"] * arguments["self"].numel()
-    if each > PIECES_LIMIT and count > CELLS_LIMIT:
-        raise UnsafeValuesError(
-            "p",
-            f"It would add {count:,} terms; the limit is {CELLS_LIMIT:,}.",
-            f"at most {CELLS_LIMIT:,} in all elements",
-            f"{each:,}",
-            code="too_costly",
-        )
+    each = arguments["p"]
+    if each > PIECES_LIMIT:
+        count = each * arguments["self"].numel()
+        _at_most(CELLS_LIMIT, count, "p", f"It would add {count:,} terms", " in all elements", each)
 
 
 def combinations(arguments: Arguments) -> None:
     """PyTorch makes a grid with one axis for each member of a combination."""
-    if arguments["r"] > RANK_LIMIT:
-        raise UnsafeValuesError(
-            "r",
-            f"Combinations of {arguments['r']:,} would need a grid of as many axes; the limit is {RANK_LIMIT}.",
-            f"at most {RANK_LIMIT}",
-            f"{arguments['r']:,}",
-            code="too_costly",
-        )
+    _at_most(RANK_LIMIT, arguments["r"], "r", f"Combinations of {arguments['r']:,} would need a grid of as many axes")
