@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import re
 import signal
 import subprocess
 import sys
 import termios
 import time
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import orjson
@@ -136,25 +133,3 @@ def test_ctrl_c_ends_without_a_trace() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=300) == 130
         assert b"Traceback" not in process.stderr.read()
-
-
-README: Final = Path(__file__).parent.parent / "README.md"
-SHOWN: Final = re.findall(r"```sh\n([^`]*?pullback query .*?)```\n\n```text\n(.*?)```", README.read_text(), re.DOTALL)
-
-
-def _without_costs(printed: str) -> str:
-    """What is planned for a query changes with the engine, and nobody reads it off the README."""
-    return re.sub(r"(flops|_bytes) \d+", r"\1", printed).strip()
-
-
-def test_the_readme_shows_queries() -> None:
-    assert len(SHOWN) >= 5
-
-
-@pytest.mark.parametrize(("commands", "printed"), SHOWN)
-def test_the_readme_shows_what_is_printed(server: Server, commands: str, printed: str) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    there = commands.replace("http://127.0.0.1:8000", server.url)
-    done = subprocess.run(["bash", "-c", there], capture_output=True, text=True, env=clean_environment() | {"PATH": path})
-    assert done.returncode == 0, done.stderr
-    assert _without_costs(done.stdout) == _without_costs(printed)

@@ -16,7 +16,7 @@ from tests.server import clean_environment
 from tests.test_floors import APP, ROOT
 
 CONTRIBUTING: Final = (ROOT / "CONTRIBUTING.md").read_text()
-README: Final = "README.md"
+SETTINGS_PAGE: Final = "docs/running.md"
 QUERY: Final = {"program": "(x ** 3).sum()", "inputs": {"x": [1.0, 2.0]}, "want": ["laplacian"]}
 # What the changed source answers: 6·1 + 6·2; alone and of each sample of a batch.
 LAPLACIAN: Final = f"""
@@ -120,12 +120,12 @@ def a_setting(root: Path) -> str:
         '    throwaway: int = Field(7, ge=1, le=9, description="Nothing.")\n',
     )
     line = "| `PULLBACK_THROWAWAY` | 7 | Nothing. |\n"
-    insert(root / README, "| `PULLBACK_WORKERS` |", line)
+    insert(root / SETTINGS_PAGE, "| `PULLBACK_WORKERS` |", line)
     return f"""
 from pathlib import Path
 from app.settings import Settings
 field = Settings.model_fields["throwaway"]
-assert f"| `PULLBACK_THROWAWAY` | {{field.default}} | {{field.description}} |" in Path({README!r}).read_text()
+assert f"| `PULLBACK_THROWAWAY` | {{field.default}} | {{field.description}} |" in Path({SETTINGS_PAGE!r}).read_text()
 print(Settings(throwaway=8).throwaway)
 """
 
@@ -179,7 +179,8 @@ EXAMPLES: Final[dict[str, tuple[Callable[[Path], str], str]]] = {
 
 def copy(root: Path) -> None:
     shutil.copytree(APP, root / "app", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / README, root)
+    (root / "docs").mkdir()
+    shutil.copy(ROOT / SETTINGS_PAGE, root / SETTINGS_PAGE)
 
 
 def files(root: Path) -> dict[str, bytes]:

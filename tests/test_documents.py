@@ -18,7 +18,12 @@ from tests import room_map
 
 ROOT: Final = Path(__file__).parent.parent
 CONTRACT: Final = (ROOT / "docs" / "contract.md").read_text()
-DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/contract.md")
+DOCUMENTS: Final = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(f"docs/{name}.md" for name in ("guide", "running", "architecture", "contract")),
+)
 SECTIONS: Final = {int(number): title for number, title in re.findall(r"^## (\d)\. (.+)$", CONTRACT, flags=re.MULTILINE)}
 
 
@@ -30,6 +35,12 @@ def _section(number: int) -> str:
     return re.split(r"^## \d\. ", CONTRACT, flags=re.MULTILINE)[number]
 
 
+def _headings(text: str) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def _first_column(text: str) -> str:
     return "\n".join(line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
 
@@ -37,8 +48,11 @@ def _first_column(text: str) -> str:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
-        assert (path.parent / target).exists(), target
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
+        page = path.parent / target if target else path
+        assert page.exists(), target
+        if heading and page.suffix == ".md":
+            assert heading in _headings(page.read_text()), f"{target}#{heading}"
 
 
 def test_paths_in_the_documents_exist() -> None:

