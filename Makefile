@@ -12,7 +12,7 @@ PACKAGES := pyproject.toml constraints.txt app/__init__.py
 
 export PULLBACK_PORT ?= 8000
 
-.PHONY: run test test-cuda-build lint side-by-side serial browser openapi map constraints peers clean
+.PHONY: run test sweep test-cuda-build lint side-by-side serial browser openapi map constraints peers clean
 
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
@@ -27,11 +27,16 @@ test:
 	@$(MAKE) --no-print-directory side-by-side
 	@$(MAKE) --jobs=2 --no-print-directory lint serial
 
+# Of many examples of one demand `make test` asks a fixed share (tests/share.py); this asks all of them. About half as long again.
+sweep: export OMP_NUM_THREADS = 1
+sweep:
+	@$(MAKE) --no-print-directory side-by-side WHOLE=--whole
+
 serial: $(VENV)/.dev
 	$(BIN)/pytest -m serial
 
 side-by-side: $(VENV)/.dev
-	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10
+	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10 $(WHOLE)
 
 # The build of torch that carries CUDA, in an environment of its own, on a machine that need not have a GPU: start, query, kill,
 # explain. Some gigabytes, so it is no part of `make test`.

@@ -19,8 +19,12 @@ from xdist.scheduler import LoadFileScheduling
 
 from app.engine.joint import proofs
 from tests.server import Server, serving
+from tests.share import ask_whole, shared
 
-_LONGEST: Final = ("test_memory_safety.py", "test_op_db_over_http.py", "test_people.py")
+_LONGEST: Final = (
+    "test_memory_safety.py", "test_pastes.py", "test_hostile.py", "test_cost.py", "test_road.py", "test_explain_pointwise.py",
+    "test_same_ranks.py", "test_plan_sweep.py", "test_op_db_over_http.py", "test_people.py", "test_contributing.py",
+)  # fmt: skip
 # New ones after which garbage is looked for: with Python's 700 that was a tenth of the time of reading and differentiating programs; with
 # 10,000 it was 7 % of that of all pastes, 5 % of a part of them, where it is so half as much (13.7 and 12.5 s of CPU time in all).
 _OBJECTS: Final = 100_000
@@ -30,6 +34,14 @@ _SERVER_OF_A_ROOM: Final = re.compile(r"\b(strict|keyed|impatient|pair|speaking|
 
 # What a test's own process computes is proved as soon as its numbers are many enough; servers prove after as many runs as for users.
 proofs.PROVED_AFTER = 8
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="ask all examples of tests that ask a share of them (tests/share.py)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    ask_whole(config.option.whole)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -89,8 +101,11 @@ def _room(file: Path) -> str | None:
     return file.relative_to(Path(__file__).parent).parts[0] if _SERVER_OF_A_ROOM.search(file.read_text()) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest files come first, and the rooms: where one is the last, its core computes while the others wait (they are not divided)."""
+    asked = shared(items)
+    config.hook.pytest_deselected(items=[*({*items} - {*asked})])
+    items[:] = asked
     items.sort(key=lambda item: (item.path.name not in _LONGEST, _room(item.path) is None))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.main import BadSettingsError, serve
 from app.settings import Settings
-from tests.server import Server, clean_environment, serving_as_people_do
+from tests.server import Server, clean_environment, serving
 
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - that is what is tested
 
@@ -65,7 +65,7 @@ def test_what_pytorch_warns_of_does_not_get_into_the_log(server: Server) -> None
 
 def test_its_log_can_be_text_and_it_may_be_open_to_the_network(tmp_path: Path) -> None:
     settings = {"PULLBACK_LOG_FORMAT": "text", "PULLBACK_HOST": EVERYWHERE, "PULLBACK_OPEN_TO_NETWORK": "true"}
-    with serving_as_people_do(tmp_path / "log.txt", **settings) as running:
+    with serving(tmp_path / "log.txt", **settings) as running:
         running.http.get("/health/live", headers={"X-Request-Id": "in-text"})
     assert any(
         " request " in line and "request_id=in-text" in line and "status=200" in line

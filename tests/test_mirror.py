@@ -89,6 +89,7 @@ WHOLE: Final[dict[str, str]] = {
     "test_people.py": "queries as people send them",
     "test_check_over_http.py": "check as clients ask it, over HTTP",
     "test_questions.py": "people's questions with answers that do not come from PyTorch",
+    "test_share.py": "what `make test` asks of many examples, and `make sweep`",
     "test_soak.py": "many clients for a while",
 }
 

@@ -12,12 +12,17 @@ import pytest
 from tests.program.hostile import CODES, HARMLESS, HOSTILE, INPUTS, PARAMETERS
 from tests.program.written_programs import CASES, differences, named
 from tests.server import Server
+from tests.share import share
 
 ASKED = [name for name, case in CASES.items() if case.wrt]
-# Those that loop are two thirds of the time, and most of them end at the same bound while they are read, each in program/test_hostile.py:
-# every twelfth of these here. What is read is run here alone, so all of that.
-LOOPING = [text for _, text in HOSTILE if ("for " in text or "while " in text) and text not in HARMLESS]
-SENT = [text for _, text in HOSTILE if text not in set(LOOPING) - set(LOOPING[::12])]
+# All are read in program/test_hostile.py, and what is refused there is refused here by the same words: every fourth of those here, and of
+# those that loop, which end at the same bound and are two thirds of the time, every twelfth. What is read is run here alone, so all of that.
+REFUSED = [text for _, text in HOSTILE if text not in HARMLESS]
+SENT = [
+    *(text for _, text in HOSTILE if text in HARMLESS),
+    *share([text for text in REFUSED if "for " not in text and "while " not in text], 4),
+    *share([text for text in REFUSED if "for " in text or "while " in text], 12),
+]
 WITHOUT_GRADIENT = ("disconnected", "piecewise_constant", "not_differentiable")
 
 
@@ -106,7 +111,7 @@ def test_the_fisher_matrix_of_a_gaussian_mean(server: Server) -> None:
 
 def test_no_hostile_program_brings_the_server_down(server: Server) -> None:
     """Every text is refused with a code of its own, or answered where it is harmless, and the next query is answered."""
-    assert len(SENT) >= 900
+    assert len(SENT) >= 290
     for text in SENT:
         # Beyond its timeout a query is answered 504, which none may be: a guard. What they cost is held where CPU time is measured.
         inputs = {k: tensor(v) for k, v in INPUTS.items()}

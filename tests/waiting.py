@@ -8,6 +8,9 @@ from typing import Final
 
 # Beyond what a machine needs that is ten times slower than a laptop and busy besides; whoever waits so long waits for ever.
 HANG_S: Final = 120.0
+# To look costs the test and the server some 5 ms each: what takes seconds is looked at ten times a second, and with the next look it is seen.
+_FIRST_PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 0.1
 
 
 def wait_for(condition: Callable[[], object], limit_s: float = HANG_S) -> None:
@@ -16,7 +19,8 @@ def wait_for(condition: Callable[[], object], limit_s: float = HANG_S) -> None:
     Raises:
         AssertionError: it does not hold after `limit_s` seconds.
     """
-    end = time.monotonic() + limit_s
+    end, pause_s = time.monotonic() + limit_s, _FIRST_PAUSE_S
     while not condition():
         assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
+        time.sleep(pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, 1.2 * pause_s)

@@ -52,7 +52,8 @@ def send(case: schemathesis.Case[Any], session: requests.Session) -> None:
 
 
 # With those of the mangled examples at least two thousand; most where most can be asked.
-CASES: Final = {"/v1/query": 400}
+# Of lists fewer, and more of the mangled: to draw one takes 40 ms, four fifths of what it costs.
+CASES: Final = {"/v1/query": 260, "/v1/queries": 40}
 OTHER_CASES: Final = 100
 MANGLED_CASES: Final = 900
 ENDPOINTS: Final = [(path, verb) for path, verbs in document(__version__)["paths"].items() for verb in verbs]

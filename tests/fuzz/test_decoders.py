@@ -23,9 +23,14 @@ from app.protocols.content import decompressed
 from app.protocols.native.bodies import read, split
 from app.protocols.registry import READINGS
 from tests.protocols.asking import ask
+from tests.share import is_whole
 
 SETTINGS: Final = settings(
-    max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=300 if is_whole() else 100,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 LIMITS: Final = Limits(body_bytes=1 << 20, result_bytes=1 << 20)
 SAFETENSORS: Final = "application/vnd.safetensors"
@@ -136,7 +141,7 @@ def test_what_is_compressed_is_unpacked_within_the_limit_or_refused(body: bytes,
 def test_every_endpoint_of_every_protocol_answers_or_refuses(endpoint: str) -> None:
     bodies = [*_JSON[:4], _BASE64, _FILE] if endpoint == "query" else _FOREIGN
 
-    @settings(SETTINGS, max_examples=150)
+    @settings(SETTINGS, max_examples=150 if is_whole() else 50)
     @given(damaged(bodies), CONTENT_TYPES, ENCODINGS, ACCEPTED, st.sampled_from([None, "0", "5", "-1", "x", "99999999999"]))
     def answers(body: bytes, content_type: str | None, encoding: str | None, accept: str | None, length: str | None) -> None:
         parameters: dict[str, Any] = dict(_PARAMETERS.get(endpoint.partition(".")[0], {}))

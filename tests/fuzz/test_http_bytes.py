@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tests.pool.queries import SMALL
 from tests.server import Server
+from tests.share import is_whole
 from tests.waiting import HANG_S
 
 TEXT: Final = orjson.dumps(SMALL)
@@ -47,7 +48,7 @@ REQUESTS: Final = {
 # What may be answered to something that is nearly a query; 5xx only where nothing of ours is broken.
 STATUSES: Final = frozenset({200, 204, 307, 308, 400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 429, 431, 504, 507})
 SETTINGS: Final = settings(
-    max_examples=500,
+    max_examples=500 if is_whole() else 200,
     derandomize=True,
     deadline=None,
     database=None,

@@ -49,6 +49,7 @@ from tests.memory_safety.hostile_queries import Array, Plain, Value, extended, e
 # Small, so that hostile sizes are refused and not computed.
 LIMITS: Final = Limits(result_bytes=8 << 20, memory_bytes=256 << 20, flops=1e9)
 _DATA_BYTES: Final = 2 << 30  # of a child; beyond it an allocation fails, as a worker's does
+_CALLS: Final = 6  # that work, of each operation that is not pointwise
 _GROUP: Final = 50  # operations that one child tries; a fork costs as much as some 20 cases
 _UNCHECKED_COUNT: Final = 2  # of one, those of `linalg.ldl_solve` happen to survive
 _HANG_S: Final = 60.0
@@ -206,11 +207,11 @@ def _one_nan(value: TensorData) -> bytes:
     return np.where(np.isnan(parts), np.nan, parts).tobytes()
 
 
-def cases(operation: Operation, seed: int, count: int) -> Iterator[tuple[str, Plain]]:
+def cases(operation: Operation, seed: int, count: int, calls: int = _CALLS) -> Iterator[tuple[str, Plain]]:
     """(door, call): the operation's example and its extensions, as they are and then hostile; always the same ones."""
     draw = random.Random(zlib.crc32(operation.name.encode()) + seed)
     pointwise = "pointwise" in operation.tags
-    bases = _bases(operation, 3 if pointwise else 6, draw)
+    bases = _bases(operation, min(calls, 3) if pointwise else calls, draw)
     for base in bases:
         yield "call", base
         yield from (("call", case) for case in extremes(base))
@@ -271,11 +272,11 @@ _SAMPLES: Final[dict[str, list[Plain]]] = {}
 _KINDS: Final[dict[str, list[Any]]] = {}
 
 
-def _child(names: Sequence[str], seed: int, count: int, first: int, writer: int) -> None:
+def _child(names: Sequence[str], seed: int, count: int, calls: int, first: int, writer: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (_DATA_BYTES, _DATA_BYTES))
     with os.fdopen(writer, "w") as pipe:
         for name in names:
-            for index, (entrance, case) in enumerate(cases(find(name), seed, count)):
+            for index, (entrance, case) in enumerate(cases(find(name), seed, count, calls)):
                 if index < first:
                     continue
                 print(json.dumps([name, index, entrance, str(case)]), file=pipe, flush=True)
@@ -284,7 +285,7 @@ def _child(names: Sequence[str], seed: int, count: int, first: int, writer: int)
     os._exit(0)
 
 
-def run(names: Sequence[str], seed: int, count: int) -> Iterator[dict[str, Any]]:
+def run(names: Sequence[str], seed: int, count: int, calls: int = _CALLS) -> Iterator[dict[str, Any]]:
     """The cases of these operations; where a child dies, the next one goes on behind the case that killed it."""
     names, first = list(names), 0
     while names:
@@ -292,7 +293,7 @@ def run(names: Sequence[str], seed: int, count: int) -> Iterator[dict[str, Any]]
         child = os.fork()
         if child == 0:
             os.close(reader)
-            _child(names[:_GROUP], seed, count, first, writer)
+            _child(names[:_GROUP], seed, count, calls, first, writer)
         os.close(writer)
         begun: list[Any] | None = None
         done = names[0], first - 1
@@ -367,6 +368,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--count", type=int, default=2, help="of hostile queries by the engine's doors; of calls, some times as many"
     )
+    parser.add_argument(
+        "--calls", type=int, default=_CALLS, help="that work, of each operation that is not pointwise, to start from"
+    )
     parser.add_argument("--samples", type=int, default=0, help="of PyTorch's own, for each operation")
     parser.add_argument("--operations", nargs="*", default=list(operations()))
     parser.add_argument("--variants", nargs="*", default=[], metavar="SIDE:FILL=PATH", help="each in a child of its own")
@@ -386,7 +390,7 @@ def main(arguments: Sequence[str]) -> None:
     gc.freeze()
     gc.set_threshold(10_000)  # as tests/conftest.py has it
     gc.enable()
-    checked = partial(run, chosen.operations, chosen.seed, chosen.count)
+    checked = partial(run, chosen.operations, chosen.seed, chosen.count, chosen.calls)
     unchecked = partial(run, chosen.unchecked, chosen.seed, _UNCHECKED_COUNT)
     children = [_fork_variant(variant, checked, unchecked) for variant in chosen.variants]
     if any(os.waitpid(child, 0)[1] for child in children):

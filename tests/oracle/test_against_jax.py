@@ -34,6 +34,7 @@ def assert_same(kind: str, ours: dict[str, Any], right: Any, inputs: dict[str, A
 
 
 @pytest.mark.parametrize("seed", range(PROGRAMS))
+@pytest.mark.share(2)
 def test_a_random_program(seed: int) -> None:
     point, tangent, cotangent = numbers(seed)
     kinds, text = KINDS[seed % 4], program(seed).text

@@ -37,6 +37,7 @@ def _derivative(text: str, name: str) -> Tensor:
 
 @pytest.mark.parametrize("name", ["z", "m"])
 @pytest.mark.parametrize("case", COMPLEX)
+@pytest.mark.share(2, of="case")
 def test_matrices_of_complex_numbers(case: str, name: str) -> None:
     right = _derivative(COMPLEX[case], name)
     for sent in (right, right.to(torch.complex64)):

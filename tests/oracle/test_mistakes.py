@@ -431,6 +431,7 @@ def test_the_planted_mistake_is_named(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", MISTAKES)
+@pytest.mark.share(2)
 def test_it_is_named_in_float32_as_well(case: str) -> None:
     text, inputs, name, derivation, code, _ = MISTAKES[case]
     rounded = derivation.to(torch.complex64 if derivation.is_complex() else torch.float32)

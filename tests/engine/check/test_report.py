@@ -270,6 +270,7 @@ def test_float32_gives_no_false_alarm(text: str, seed: int, scale: float, sent: 
 )
 @pytest.mark.parametrize("gap", [12.0, 20.0, 30.0, 45.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.share(3, of="text")
 def test_a_softmax_that_is_nearly_one_leaves_no_digits_and_is_no_false_alarm(text: str, gap: float, dtype: torch.dtype) -> None:
     """1 - p of a p that rounding makes 1: zero, beside a derivative of 1e-9."""
     x = torch.tensor([gap, 0.0, -gap], dtype=dtype, requires_grad=True)

@@ -57,6 +57,7 @@ def of_matrix(text: str, matrix: Matrix, dtype: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.share(2, of="name")
 def test_matrices_of_any_condition(name: str, dtype: str) -> None:
     road, text = Road(Limits(), "cpu"), MATRICES[name]
     learnt(road, [of_matrix(text, with_condition(5.0, seed), dtype) for seed in range(3)])
@@ -98,6 +99,7 @@ def test_where_no_bound_costs_little_there_is_no_recipe(text: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("want", [["gradient"], ["vjp"], ["jacobian"], ["outputs", "gradient"]], ids=str)
+@pytest.mark.share(2, of="text")
 def test_what_overflows_on_the_way_in_a_narrow_dtype(text: str, want: list[str]) -> None:
     road = Road(Limits(), "cpu")
 

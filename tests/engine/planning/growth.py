@@ -19,6 +19,7 @@ from app.pool.linux import keep_buffers
 from tests.engine.asking import ask
 from tests.engine.planning import large_programs
 from tests.engine.planning.large_programs import memory
+from tests.share import ask_whole, share
 
 RNG = np.random.default_rng(0)
 CHAIN = "for i in range(12):\n    x = abs(x * 1.01)\nreturn x.sum()"
@@ -134,6 +135,12 @@ QUERIES: Mapping[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def _class(named: tuple[str, dict[str, Any]]) -> tuple[str, str]:
+    """Of a query: what it wants, and what is asked of its plan."""
+    name, query = named
+    return name.partition(":")[0] if ":" in name else "", query.get("want", ["outputs"])[0]
+
+
 def in_child(work: Callable[[], object]) -> Any:
     """What `work()` gives in a process forked for it."""
     read, write = os.pipe()
@@ -161,10 +168,12 @@ def grown(query: dict[str, Any]) -> dict[str, int]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    ask_whole("--whole" in sys.argv)
     # What PyTorch imports at its first plan on fakes and its first derivatives is a worker's, not a query's.
     ask(program="tanh(x).sum()", inputs={"x": np.ones(2)}, want=["check", "explain"])
     large = in_child(large_programs.all_asked)  # first: malloc gives back what each of them took
     keep_buffers()
     ask(program="tanh(x).sum()", inputs={"x": np.ones(100_000)}, want=["gradient", "jvp"])
-    growth = {name: in_child(partial(grown, query)) for name, query in QUERIES.items()}
+    asked = share(QUERIES.items(), 2, _class)
+    growth = {name: in_child(partial(grown, query)) for name, query in asked}
     sys.stdout.write(json.dumps({"growth": growth, "large": large}))

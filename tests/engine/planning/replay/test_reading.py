@@ -32,6 +32,7 @@ def asked(text: str, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("part", range(4))
+@pytest.mark.share(2)
 def test_random_programs_are_the_same_for_other_shapes(part: int) -> None:
     rng = random.Random(part)
     count = 0

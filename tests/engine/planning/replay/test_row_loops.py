@@ -72,6 +72,7 @@ def loop(rng: random.Random) -> str:
 
 
 @pytest.mark.parametrize("part", range(4))
+@pytest.mark.share(2)
 def test_random_loops_are_the_same_for_more_rows(part: int) -> None:
     rng = random.Random(part)
     count = 0
