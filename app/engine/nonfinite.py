@@ -236,7 +236,7 @@ def _is_excluded_by_bounds(computation: Computation) -> bool:
     results = computation.evaluation.results
     try:
         with torch.no_grad():
-            return bool(results) and all(math.isfinite(step.bound(results).item()) for step in steps)
+            return bool(results) and all(step.is_excluded(results) for step in steps)
     except REFUSALS:  # of a matrix that is empty, or of whole numbers
         return False
 

@@ -32,9 +32,19 @@ def _by_its_test(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[
 
 def _of_inverse(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
     """Rows and columns are even, so that the condition is that of the matrix as it stands."""
-    inverse = result if name_of(node) in ("inv", "inverse") else torch.linalg.inv_ex(matrix)[0]
     size = matrix.abs()
-    return _condition(matrix, inverse) + _even(size.amax(-1)) + _even(size.amax(-2))
+    return _condition(matrix, _inverse(node, matrix, result)) + _even(size.amax(-1)) + _even(size.amax(-2))
+
+
+def _inverse(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
+    inverse: Tensor = result if name_of(node) in ("inv", "inverse") else torch.linalg.inv_ex(matrix)[0]
+    return inverse
+
+
+def _is_plainly_regular(matrix: Tensor, inverse: Tensor) -> bool:
+    """Whether its condition is so small that its rows and columns are even: none is smaller than 1/‖A⁻¹‖, or larger than ‖A‖."""
+    condition = torch.linalg.vector_norm(matrix).item() * torch.linalg.vector_norm(inverse).item()
+    return condition < _MARGIN * min(EVEN / math.sqrt(max(1, matrix.shape[-1])), 1 / math.sqrt(torch.finfo(matrix.dtype).eps))
 
 
 def _of_symmetric(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
@@ -94,6 +104,14 @@ class BoundedStep(NamedTuple):
         """By what its matrix and it itself gave."""
         test = BOUNDS[name_of(self.node)]
         return test(self.node, as_read(self.node, results[self.matrix]), results[self.node], self.passed)
+
+    def is_excluded(self, results: Mapping[fx.Node, Any]) -> bool:
+        """Whether the bound is finite; of a matrix far from a singular one a third of it says so."""
+        if BOUNDS[name_of(self.node)] is _of_inverse:
+            matrix = as_read(self.node, results[self.matrix])
+            if _is_plainly_regular(matrix, _inverse(self.node, matrix, results[self.node])):
+                return True
+        return math.isfinite(self.bound(results).item())
 
 
 def bounded_steps(function: Function, graph: fx.Graph, wrt: Sequence[str]) -> list[BoundedStep] | None:

@@ -10,9 +10,11 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx
 
+from app.engine.stepwise import bounds
 from app.engine.stepwise.point import Point
 from tests.engine.asking import array, ask
 
@@ -186,3 +188,18 @@ def test_steps_are_run_again_only_where_a_bound_excludes_no_note(want: str, monk
             answer = ask(want=[want], program=program, inputs={"x": x}, **sent)
             assert [note.code == "ill_conditioned" for note in answer.notes] == [True] * (apart == 1e-5)
             assert bool(runs) == (apart == 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_the_condition_alone_excludes_the_whole_bound_excludes(dtype: torch.dtype) -> None:
+    generator, node = np.random.default_rng(1), fx.Graph().call_function(torch.linalg.inv)
+    plain = 0
+    for number in range(400):
+        size = int(generator.integers(1, 9))
+        rows, columns = (np.diag(10 ** generator.uniform(-2, 2, size)) for _ in range(2))
+        matrix = torch.tensor(rows @ with_condition(10 ** generator.uniform(0, 4), number, size) @ columns, dtype=dtype)
+        inverse = torch.linalg.inv(matrix)
+        if bounds._is_plainly_regular(matrix, inverse):
+            plain += 1
+            assert math.isfinite(bounds.BOUNDS["inv"](node, matrix, inverse, ()))
+    assert 40 < plain < 360
