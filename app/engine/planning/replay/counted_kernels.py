@@ -15,7 +15,6 @@ from app.engine.planning.replay.geometries import (
     Geometry,
     geometry,
     row_major,
-    row_major_strides,
     stand_as_one,
 )
 
@@ -60,19 +59,18 @@ def _together(values: list[Geometry], dtype: torch.dtype) -> Geometry | None:
     the stride of an axis with one member has a say as well.
     """
     first = values[0]
-    if all(value is first for value in values) and not first.is_row_major:
-        stands_alike = 1 not in first.shape and _is_without_gaps(first)
-        return geometry(first.shape, first.strides, dtype) if stands_alike else None
     shape: tuple[int, ...] | None = first.shape
+    if not first.is_row_major:
+        stands_alike = values.count(first) == len(values) and 1 not in first.shape and _is_without_gaps(first)
+        return geometry(first.shape, first.strides, dtype) if stands_alike else None
+    have_usual_strides, are_broadcast = True, False
     for value in values:
         if not (value.is_row_major and value.elements):
             return None
+        have_usual_strides = have_usual_strides and value.has_usual_strides
         if value.shape != shape and shape is not None:
-            shape = broadcast(shape, value.shape)
-    are_broadcast = any(value.shape != shape for value in values)
-    if shape is None or (are_broadcast and any(value.strides != row_major_strides(value.shape) for value in values)):
-        return None
-    return row_major(shape, dtype)
+            shape, are_broadcast = broadcast(shape, value.shape), True
+    return None if shape is None or (are_broadcast and not have_usual_strides) else row_major(shape, dtype)
 
 
 def _is_without_gaps(value: Geometry) -> bool:
@@ -85,6 +83,8 @@ def broadcast(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] |
     """The shape of two together; None where they do not fit."""
     if len(one) < len(other):
         one, other = other, one
+    if one[len(one) - len(other) :] == other:
+        return one
     extents = list(one)
     for index, extent in enumerate(other, len(one) - len(other)):
         if extents[index] == 1:
@@ -198,7 +198,7 @@ def _product_of_stacks(counter: BoundedCounter, args: Any, kwargs: Any) -> Any:
 
 def _flat_stack(counter: BoundedCounter, stack: Geometry) -> Geometry:
     flat = row_major((math.prod(stack.shape[:-2]), *stack.shape[-2:]), stack.dtype)
-    if not stand_as_one(stack.shape[:-2], stack.strides[:-2]):
+    if not (stack.has_usual_strides or stand_as_one(stack.shape[:-2], stack.strides[:-2])):
         copied = counted(counter, _CLONE, (stack,), row_major(stack.shape, stack.dtype))
         _count_unsafe_view(counter, copied, flat)
     return flat

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 from math import prod
 from typing import Any, Final
 
@@ -23,18 +22,20 @@ class Geometry(Outline):
     Attributes:
         form: rank and dtype.
         is_row_major: its elements stand one behind the other, the last axis first.
+        has_usual_strides: besides, axes with one member have the strides that a kernel gives them.
     """
 
-    __slots__ = ("_zeros", "form", "is_row_major", "strides")
+    __slots__ = ("_zeros", "form", "has_usual_strides", "is_row_major", "strides")
 
     def __init__(
-        self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, *, is_row_major: bool = False
+        self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, *, has_usual_strides: bool = False
     ) -> None:
         self.shape, self.dtype, self.strides = shape, dtype, strides
         self.elements = elements = prod(shape)
         self.bytes = elements * dtype.itemsize
         self.form = len(shape), dtype
-        self.is_row_major = is_row_major or _stands_row_by_row(shape, strides)
+        self.has_usual_strides = has_usual_strides
+        self.is_row_major = has_usual_strides or _stands_row_by_row(shape, strides)
         self._zeros: Tensor | None = None
 
     def stride(self) -> tuple[int, ...]:
@@ -62,8 +63,8 @@ def geometry(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtyp
     key = dtype, shape, strides
     known = _known.get(key)
     if known is None:
-        is_row_major = strides == row_major_strides(shape)
-        known = _keep(key, row_major(shape, dtype) if is_row_major else Geometry(shape, strides, dtype))
+        has_usual_strides = strides == row_major_strides(shape)
+        known = _keep(key, row_major(shape, dtype) if has_usual_strides else Geometry(shape, strides, dtype))
     return known
 
 
@@ -71,7 +72,7 @@ def row_major(shape: tuple[int, ...], dtype: torch.dtype) -> Geometry:
     """As an input comes, and as most kernels give their results."""
     key = dtype, shape
     known = _known.get(key)
-    return _keep(key, Geometry(shape, row_major_strides(shape), dtype, is_row_major=True)) if known is None else known
+    return _keep(key, Geometry(shape, row_major_strides(shape), dtype, has_usual_strides=True)) if known is None else known
 
 
 def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -132,14 +133,21 @@ def forms(value: Any) -> Any:
 
 def stand_as_one(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether axes of a tensor that is not empty can be seen as one, as `view` has it."""
-    axes = [axis for axis in zip(shape, strides, strict=True) if axis[0] != 1]
-    return all(outer[1] == inner[0] * inner[1] for outer, inner in pairwise(axes))
+    outer = None
+    for extent, stride in zip(shape, strides, strict=True):
+        if extent != 1:
+            if outer is not None and outer != extent * stride:
+                return False
+            outer = stride
+    return True
 
 
 def _stands_row_by_row(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """As PyTorch has `is_contiguous`: the stride of an axis with one member says nothing."""
+    """As PyTorch has `is_contiguous`: the stride of an axis with one member says nothing. Of strides that no kernel gives."""
     if 0 in shape:
         return True
+    if 1 not in shape:
+        return False
     last = next((stride for extent, stride in zip(reversed(shape), reversed(strides), strict=True) if extent != 1), 1)
     return last == 1 and stand_as_one(shape, strides)
 

@@ -7,6 +7,7 @@ has the same answer, the program is read alike. Reading, binding and drawing up 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -53,13 +54,20 @@ class Reading:
         self._constant = frozenset(constant)
         self.bytes = function_bytes(built.function) + sum([tensor_bytes(node.meta["val"]) for node in constant])
 
+    def drawn_up(self) -> Iterator[None]:
+        """Works out how it is run again, some milliseconds of a long program in parts, before somebody asks."""
+        for part in ("_inputs", "_steps", "_loop", "_inputs_but_for_turns"):
+            getattr(self, part)
+            yield
+
     @cached_property
     def _inputs(self) -> Inputs:
         return Inputs(self._placeholders, self.built.leaves, self._asked_of_inputs)
 
     @cached_property
     def _steps(self) -> Steps:
-        return Steps(self.built, self._inputs, self._constant, self._asked_of_steps)
+        has_turns = self._row_loop is not None
+        return Steps(self.built, self._inputs, self._constant, self._asked_of_steps, has_turns=has_turns)
 
     @cached_property
     def _loop(self) -> Loop | None:

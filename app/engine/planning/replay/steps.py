@@ -7,6 +7,7 @@ them is looked up. Where numbers may decide something, the step runs on the valu
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from app.engine.planning.cost import Scratch, value_bytes
 from app.engine.planning.replay import step_costs
 from app.engine.planning.replay.counted_kernels import Direct
 from app.engine.planning.replay.direct_steps import direct
-from app.engine.planning.replay.geometries import geometries, row_major
+from app.engine.planning.replay.geometries import forms, geometries, row_major
 from app.engine.planning.replay.registers import Asked, ByRegister, Number, NumberRegisters, Shapes, compute, form
 from app.engine.planning.replay.row_loops import Loop
 from app.engine.planning.replay.step_costs import Call, Quietly, StepCost
@@ -42,6 +43,7 @@ class _Step(NamedTuple):
         form: of its result.
         register: where its result is kept.
         run: how it is run without a mode, where it can be.
+        alone: the same, of a call that no other step makes: to look up what it costs takes as long as to count it.
         numbers: that are computed before it.
         is_followed: the geometry of its result is a source of others.
     """
@@ -54,6 +56,7 @@ class _Step(NamedTuple):
     form: Any
     register: int
     run: Direct | None
+    alone: Direct | None
     numbers: list[Number]
     is_followed: bool
 
@@ -113,13 +116,18 @@ class Inputs:
 class Steps:
     """The calls of a Function, as they are run again.
 
+    Arguments:
+        has_turns: some may be counted for turns that they have not run.
+
     Attributes:
         lifetimes: of their values, by register.
         outputs: registers of what the Function gives.
         resizing: what makes the Function for other numbers among its arguments; None where there are none that may change.
     """
 
-    def __init__(self, built: Built, inputs: Inputs, constant: frozenset[fx.Node], asking: list[Answered]) -> None:
+    def __init__(
+        self, built: Built, inputs: Inputs, constant: frozenset[fx.Node], asking: list[Answered], *, has_turns: bool
+    ) -> None:
         self._leaves, self._inputs = built.leaves, inputs
         nodes = list(built.function.graph.nodes)
         self._registers, self._blank, self._numbers = inputs.registers, inputs.blank, inputs.numbers
@@ -128,6 +136,8 @@ class Steps:
         self._constants: _Constants | None = None
         calls = _calls(nodes, built.function.dtype)
         self._reads_values = any(node in calls for node in self._registers)
+        times = Counter(call for call in calls.values() if call is not None)
+        self._alone = frozenset() if has_turns else frozenset(call for call, count in times.items() if count == 1)
         self._followed = {source for node in nodes if calls.get(node) is not None for source in node.all_input_nodes}
         sized = {node: node.meta["sized"] for node in nodes if "sized" in node.meta and node not in constant}
         asked_sizes = [each.question.size for each in asking if isinstance(each.question, sizes.Answer)]
@@ -161,6 +171,7 @@ class Steps:
             form(node.meta["val"]),
             register,
             run,
+            run if call in self._alone else None,
             numbers,
             node in self._followed,
         )
@@ -212,6 +223,16 @@ class Steps:
                     return False
                 bytes_ = counter.bytes
                 continue
+            if step.alone is not None:
+                counter.add(costs)
+                costs = []
+                geometry = step.alone(counter, *_arguments(step, geometries_))
+                if geometry is not NotImplemented:
+                    if forms(geometry) != step.form:
+                        return False
+                    geometries_[step.register], sizes_[step.register] = geometry, value_bytes(step.node, geometry)
+                    bytes_ = counter.bytes
+                    continue
             key = step.call, step.reads(geometries_)
             cost = known.get(key)
             if cost is None:
