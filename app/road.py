@@ -155,7 +155,11 @@ class Road:
 
     def improve(self) -> bool:
         """Spend about a millisecond that nobody waits for on what makes later answers cheaper; False where there is nothing to do."""
-        return self.recipes.proofs.step()
+        try:
+            return self._engine.improve() or self.recipes.proofs.step()
+        except Exception:  # what breaks here breaks a query that needs it too, and that one is told
+            _LOG.exception("what was to be prepared broke")
+            return True
 
     def settle(self) -> Iterator[bool]:
         """After a fork: answer small queries, a few milliseconds a step, so that the pages that any query writes to are this process's own.

@@ -105,6 +105,10 @@ class Engine:
         """The query made ready to run, as `answer` runs it; for measurements and inspection."""
         return self._preparer.prepared(query)
 
+    def improve(self) -> bool:
+        """As of `Preparer`."""
+        return self._preparer.improve()
+
     def recipe(self, query: Query, names: Sequence[str] | None) -> Recipe | None:
         """The computation of a query that was answered, for queries that differ in nothing but numbers of their tensors, if it has one.
 

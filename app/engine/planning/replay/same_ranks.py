@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Final
 
@@ -19,6 +21,8 @@ from app.query import Query, TensorData
 _BYTES_LIMIT: Final = 32 << 20
 # Of one text: as many lengths of its loops are kept. To look which holds takes some 14 µs for each (measured, of a program with ten questions).
 _READINGS: Final = 8
+# Of those that came last, which a worker that rests draws up: it rests long before so many have come, or has no time for any.
+_NEW: Final = 8
 
 
 def _holds_empty(value: Any) -> bool:
@@ -46,12 +50,17 @@ class _Learnt:
     def reading(self) -> Reading:
         return Reading(self._built, self._loop)
 
+    def drawn_up(self) -> Iterator[None]:
+        """Works out, in parts, how it is run again."""
+        yield from self.reading.drawn_up()
+
 
 class SameRanks:
     """Functions by all that was asked but the extents of their inputs."""
 
     def __init__(self) -> None:
         self._known: BoundedCache[Any, tuple[_Learnt, ...]] = BoundedCache(_BYTES_LIMIT, _bytes)
+        self._new: deque[Iterator[None]] = deque(maxlen=_NEW)
 
     def built(self, query: Query, shapes: Shapes, real: Real, like: Reading | None = None) -> Built | None:
         """The Function for these shapes, with their own cost and outputs; None where it has to be built, or has not the steps of `like`."""
@@ -85,6 +94,16 @@ class SameRanks:
         known = self._known.get(key, ())
         if not any(new.reading.is_like(learnt.reading) for learnt in known):  # that one could not be run for these sizes alone
             self._known.keep(key, (new, *known[: _READINGS - 1]))
+            self._new.append(new.drawn_up())
+
+    def improve(self) -> bool:
+        """Draws up a part of how what came last is run again, which takes as long as an answer; False where there is nothing to do."""
+        while self._new:
+            parts = self._new.popleft()
+            if next(parts, self) is not self:
+                self._new.appendleft(parts)
+                return True
+        return False
 
 
 def _row_loop(query: Query) -> RowLoop | None:

@@ -16,6 +16,7 @@ from app.catalogue.read import operations
 from app.engine.planning.build import Built, Real, build, leaves_of
 from app.engine.planning.prepare import results
 from app.engine.planning.replay.same_ranks import SameRanks
+from app.engine.planning.replay.steps import Steps
 from app.engine.tensors import from_torch, to_torch
 from app.errors import PullbackError
 from app.program.functions import load
@@ -235,6 +236,36 @@ def test_each_length_of_a_loop_is_known_beside_the_others() -> None:
         known.learn(query, parts(query)[0], built)
     for rows in (4, 2, 3):
         assert assert_the_same(known, native_query.query({"program": text, "inputs": {"x": [[0.5, 2.0, 3.0]] * rows}}))
+
+
+def test_how_it_is_run_again_is_drawn_up_while_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_up = 0
+    make = Steps.__init__
+
+    def counted(*arguments: Any, **options: Any) -> None:
+        nonlocal drawn_up
+        drawn_up += 1
+        make(*arguments, **options)
+
+    monkeypatch.setattr(Steps, "__init__", counted)
+    known = SameRanks()
+
+    def of_shape(number: int, *shape: int) -> Query:
+        text = f"y = x[0] * {number}\nfor t in range(len(x)):\n    y = torch.tanh(y + x[t])\nreturn y"
+        return native_query.query({"program": text, "inputs": {"x": torch.ones(shape).tolist()}})
+
+    for number in range(12):  # more than are remembered for that
+        query = of_shape(number, 4, 3)
+        first = anew(query)
+        assert first is not None
+        known.learn(query, parts(query)[0], first)
+    while known.improve():
+        pass
+    assert drawn_up == 8
+    assert not known.improve()
+    for shape in ((4, 7), (6, 3)):
+        assert assert_the_same(known, of_shape(11, *shape))
+    assert drawn_up == 8
 
 
 def test_a_reading_that_cannot_be_run_for_some_sizes_is_kept_once() -> None:
