@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -35,8 +34,11 @@ from app.engine.zeros.telling_zeros import (
     is_connected,
     is_looked_at,
     result_keys,
+    sized,
     telling,
+    tensors_of,
 )
+from app.engine.zeros.true_zeros import unexplained
 
 # 1 − (1 − 1e-308) has a digit of its own in so many, and what rounding leaves of a true zero is below every float64.
 _DIGITS: Final = 360
@@ -65,10 +67,12 @@ def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
         here = leaves if sample is None else {name: leaf[sample] if axes[name] else leaf for name, leaf in leaves.items()}
         own = results if sample is None else {key: own[sample] for key, own in results.items()}
         suspects = {
-            key: values for key, values in own.items() if has_telling_zeros(_rows(computation, key, values), tells, here.values)
+            key: values
+            for key, values in own.items()
+            if has_telling_zeros(sized(computation.prepared, key, values), tells, here.values)
         }
-        if suspects:
-            _note(computation if sample is None else sample_of(computation, axes, sample, computation.notes), suspects)
+        alone = computation if sample is None or not suspects else sample_of(computation, axes, sample, computation.notes)
+        if suspects and _note(alone, suspects):
             return
 
 
@@ -92,37 +96,32 @@ def _looked_at(computation: Computation, tree: Mapping[str, Any]) -> dict[Result
     """What is looked at of the answer; not a derivative by what leads nowhere."""
     prepared, results = computation.prepared, {}
     for kind in filter(is_looked_at, tree):
-        tensors = dict(_tensors(tree[kind], kind))
+        tensors = tensors_of(tree[kind], kind)
         for key in result_keys(kind, prepared):
             if key.path in tensors and (key.leaf is None or is_connected(prepared.function, key.leaf)):
                 results[key] = tensors[key.path]
     return results
 
 
-def _rows(computation: Computation, key: ResultKey, values: Floats) -> Floats:
-    """What of a result is zero where its zeros tell: of a Jacobian whole rows."""
-    if key.output is None or key.leaf is None:
-        return values
-    rank = next(len(result.shape) for result in computation.prepared.plan.outputs if result.name == key.output)
-    return by_rows(values, rank)
-
-
-def _note(computation: Computation, suspects: Mapping[ResultKey, Floats]) -> None:
+def _note(computation: Computation, suspects: Mapping[ResultKey, Floats]) -> bool:
+    """Whether the exact numbers were asked for, which is done once."""
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the answer's own road has warned
-            look = _Look(computation)
             outputs = {
                 ResultKey("outputs", name): value.detach().numpy(force=True)
                 for name, value in computation.evaluation.outputs.items()
             }
+            if not unexplained(computation, {**suspects, **outputs}):
+                return False
+            look = _Look(computation)
             for key, own in {**suspects, **outputs}.items():
-                right = look.right(key, own)
-                lost = None if right is None else look.lost(own, right)
+                lost = look.lost(key, own)
                 if lost is not None:
                     _say(computation, key, own, *lost)
     except REFUSALS:  # a step that PyTorch refuses in float64, or alone: then nothing is known
-        return
+        pass
+    return True
 
 
 def _say(computation: Computation, key: ResultKey, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
@@ -138,14 +137,6 @@ def _say(computation: Computation, key: ResultKey, own: Floats, index: tuple[int
     )
 
 
-def _tensors(tree: Any, path: str) -> Iterator[tuple[str, Floats]]:
-    if isinstance(tree, Tensor):
-        yield path, tree.detach().numpy(force=True)
-    elif isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from _tensors(value, f"{path}.{name}")
-
-
 class _Look:
     """The exact numbers of one query at one point."""
 
@@ -154,28 +145,46 @@ class _Look:
         function = computation.prepared.function
         self._trace = trace_steps(Point(function, computation.leaves, computation.query.seed))
         self._eps = max(torch.finfo(dtype).eps for dtype in computation.dtypes if is_differentiable(dtype))
-        self._runs: dict[str, tuple[Run, Run] | None] = {}
+        self._runs: dict[tuple[str, bool], Run | None] = {}
 
-    def right(self, key: ResultKey, own: Floats) -> tuple[Numbers, Numbers] | None:
-        """The exact numbers of a result, and those of numbers a bit beside the inputs; None where they cannot be had."""
+    def lost(self, key: ResultKey, own: Floats) -> tuple[tuple[int, ...], Any, int] | None:
+        """Of the zeros and infinities that are none the index of the first, what it is, and how many there are."""
+        limits = np.finfo(own.dtype)
+        least = 2 * float(limits.smallest_subnormal)
+        right = self._right(key, own, is_beside=False)
+        if right is None:
+            return None
+        zeros = map(tuple, np.argwhere((own == 0) | np.isinf(own)).tolist())
+        lost = [index for index in zeros if least <= abs(right[index]) <= float(limits.max)]
+        beside = self._right(key, own, is_beside=True) if lost else None
+        if beside is None:
+            return None
+        lost = [index for index in lost if abs(beside[index] - right[index]) <= _SHARE * abs(right[index])]
+        return (lost[0], right[lost[0]], len(lost)) if lost else None
+
+    def _right(self, key: ResultKey, own: Floats, *, is_beside: bool) -> Numbers | None:
+        """The exact numbers of a result, or those of numbers a bit beside the inputs; None where they cannot be had."""
         kind, name, leaf = key
         if name is None:
             seeds = self._seeds(kind)
-            return None if seeds is None or leaf is None else self._pair(kind, seeds, partial(self._by_leaf, leaf))
+            run = None if seeds is None else self._run(kind, seeds, is_beside)
+            return None if run is None or leaf is None else run.cotangents.get(self._trace.leaves[leaf])  # no path leads there
         if not KINDS[kind].demand.derives:
-            return self._pair(kind, {}, lambda run: run.values[self._output(name)])
+            run = self._run("", {}, is_beside)
+            return None if run is None else run.values[self._output(name)]
         output = self._computation.evaluation.outputs[name]
         index = tuple(np.argwhere(~by_rows(own, output.dim()))[0])
         row = torch.zeros_like(output, dtype=torch.float64)
         row[index] = 1.0
-        whole = [np.full(own.shape, MP.nan, dtype=object) for _ in range(2)]
-        of_row = self._along_tangents if leaf is None else partial(self._by_leaf, leaf)
-        for numbers, one in zip(whole, self._pair(f"{key.path}{index}", {self._output(name): row}, of_row) or (), strict=False):
-            numbers[index] = one
-        return whole[0], whole[1]
-
-    def _by_leaf(self, leaf: str, run: Run) -> Numbers | None:
-        return run.cotangents.get(self._trace.leaves[leaf])
+        run = self._run(f"{key.path}{index}", {self._output(name): row}, is_beside)
+        one = (
+            None if run is None else self._along_tangents(run) if leaf is None else run.cotangents.get(self._trace.leaves[leaf])
+        )
+        if one is None:
+            return None
+        whole = np.full(own.shape, MP.nan, dtype=object)
+        whole[index] = one
+        return whole
 
     def _along_tangents(self, run: Run) -> Any:
         tangents, _ = self._computation.tangents
@@ -195,35 +204,16 @@ class _Look:
             vectors = {of: vectors.get(of, torch.ones_like(computation.evaluation.outputs[of]))}
         return {self._output(name): to_double(vector.detach()) for name, vector in vectors.items()}
 
-    def _pair(
-        self, key: str, seeds: Mapping[Ref, Tensor], numbers: Callable[[Run], Numbers | None]
-    ) -> tuple[Numbers, Numbers] | None:
-        if key not in self._runs:
-            self._runs[key] = self._two_runs(seeds)
-        runs = self._runs[key]
-        if runs is None:
-            return None
-        first, second = map(numbers, runs)
-        return None if first is None or second is None else (first, second)  # no path leads there
-
-    def _two_runs(self, seeds: Mapping[Ref, Tensor]) -> tuple[Run, Run] | None:
+    def _run(self, key: str, seeds: Mapping[Ref, Tensor], is_beside: bool) -> Run | None:
+        """A run from these cotangents; the key of none takes any, as the forward of each is the same."""
+        known = [own for (name, beside), own in self._runs.items() if beside == is_beside and key in ("", name)]
+        if known:
+            return known[0]
         draw = random.Random(0)  # noqa: S311
 
         def beside(number: Any) -> Any:
             return number * (1 + _BESIDE * self._eps * draw.uniform(-1, 1))
 
-        first = exactly(self._trace, seeds, _DIGITS, _BUDGET)
-        second = None if first is None else exactly(self._trace, seeds, _DIGITS, _BUDGET, beside)
-        return None if first is None or second is None else (first[0], second[0])
-
-    def lost(self, own: Floats, right: tuple[Numbers, Numbers]) -> tuple[tuple[int, ...], Any, int] | None:
-        """Of the zeros and infinities that are none the index of the first, what it is, and how many there are."""
-        limits = np.finfo(own.dtype)
-        least = 2 * float(limits.smallest_subnormal)
-        lost = [
-            index
-            for index in map(tuple, np.argwhere((own == 0) | np.isinf(own)).tolist())
-            if least <= abs(right[0][index]) <= float(limits.max)
-            and abs(right[1][index] - right[0][index]) <= _SHARE * abs(right[0][index])
-        ]  # fmt: skip
-        return (lost[0], right[0][lost[0]], len(lost)) if lost else None
+        run = exactly(self._trace, seeds, _DIGITS, _BUDGET, beside if is_beside else None)
+        self._runs[key, is_beside] = None if run is None else run[0]
+        return self._runs[key, is_beside]

@@ -6,13 +6,13 @@ which looks like a result. Where a step masks or cuts, zeros are ordinary, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx
+from torch import Tensor, fx
 
 from app.catalogue.facts import operations_with
 from app.engine.kinds import KINDS
@@ -81,6 +81,23 @@ def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[
                 return False  # where its zeros lead is not seen from the shapes
             zeros = zeros & (leaf != 0)
     return bool(zeros.any())
+
+
+def sized(prepared: Prepared, key: ResultKey, values: NDArray[Any]) -> NDArray[Any]:
+    """How large a result is where its zeros tell: of a Jacobian whole rows."""
+    sizes: NDArray[Any] = np.abs(values)
+    if key.output is None or key.leaf is None:
+        return sizes
+    rank = next(len(result.shape) for result in prepared.plan.outputs if result.name == key.output)
+    return np.asarray(sizes.max(tuple(range(rank, sizes.ndim)), initial=0))
+
+
+def tensors_of(tree: Any, path: str) -> dict[str, NDArray[Any]]:
+    """The tensors below a place of an answer by their paths."""
+    if isinstance(tree, Tensor):
+        return {path: tree.detach().numpy(force=True)}
+    members = tree.items() if isinstance(tree, Mapping) else ()
+    return {below: values for name, value in members for below, values in tensors_of(value, f"{path}.{name}").items()}
 
 
 def by_rows(matrix: NDArray[Any], rank: int) -> NDArray[Any]:
