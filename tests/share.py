@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -25,7 +25,7 @@ def is_whole() -> bool:
     return _asked["whole"]
 
 
-def share(cases: Iterable[T], one_in: int, of: Callable[[T], Hashable] = lambda _: None) -> list[T]:
+def share(cases: Iterable[T], one_in: int, of: Callable[[Any], Hashable] = lambda _: None) -> list[T]:
     """Every `one_in`-th case of each class, one at least, in the same order, always the same; all cases where all is asked."""
     cases = list(cases)
     if is_whole():

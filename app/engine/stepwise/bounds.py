@@ -43,7 +43,7 @@ def _inverse(node: fx.Node, matrix: Tensor, result: Any) -> Tensor:
 
 def _is_plainly_regular(matrix: Tensor, inverse: Tensor) -> bool:
     """Whether its condition is so small that its rows and columns are even: none is smaller than 1/‖A⁻¹‖, or larger than ‖A‖."""
-    condition = torch.linalg.vector_norm(matrix).item() * torch.linalg.vector_norm(inverse).item()
+    condition: float = torch.linalg.vector_norm(matrix).item() * torch.linalg.vector_norm(inverse).item()
     return condition < _MARGIN * min(EVEN / math.sqrt(max(1, matrix.shape[-1])), 1 / math.sqrt(torch.finfo(matrix.dtype).eps))
 
 

@@ -79,7 +79,7 @@ def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
 def _has_suspects(tree: Mapping[str, Any]) -> bool:
     """Whether a number that is looked at is zero or infinite: of most answers none is, which is seen in a tenth of the time."""
     for kind in filter(is_looked_at, tree):
-        for _, values in _tensors(tree[kind], kind):
+        for values in tensors_of(tree[kind], kind).values():
             numbers = values.ravel().tolist()
             if 0.0 in numbers or math.inf in numbers or -math.inf in numbers:
                 return True

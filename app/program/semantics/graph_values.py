@@ -6,6 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any, Final
 
 import torch
@@ -74,7 +75,7 @@ def fixed(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
     return call
 
 
-def mapped(value: Any, kind: type, by: Callable[[Any], Any]) -> Any:
+def mapped(value: Any, kind: type | UnionType, by: Callable[[Any], Any]) -> Any:
     """`value` with each `kind` in its tuples, lists, dicts and slices replaced by `by(it)`."""
     if isinstance(value, kind):
         return by(value)
