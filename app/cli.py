@@ -1,4 +1,7 @@
-"""The command `pullback`: serve, query, operations."""
+"""The command `pullback`: serve, query, operations.
+
+The settings, which take pydantic and with it half a second to import, are imported by `main`: Ctrl-C meanwhile ends it without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-from pydantic import ValidationError
-
 from app import __version__
 from app.errors import EXIT_SETTINGS, PullbackError, ServiceError
-from app.query_files import query_body
-from app.settings import SECRETS, Settings, unknown_variables
 
 if TYPE_CHECKING:
     from app.catalogue.entry import Operation
@@ -26,9 +24,8 @@ _INTERRUPTED: Final = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
     try:
+        chosen = _parser().parse_args(arguments)
         status: int = chosen.run(chosen)
     except BrokenPipeError:
         # The reader of our output, such as `head`, has enough.
@@ -88,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
+    from app.settings import Settings
+
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, ()) else f" (default: {field.default})"
         parser.add_argument(
@@ -100,7 +99,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
     from app.main import serve
+    from app.settings import SECRETS, Settings, unknown_variables
 
     if unknown := unknown_variables(os.environ):
         for name, nearest in unknown.items():
@@ -125,8 +127,12 @@ def _serve(chosen: argparse.Namespace) -> int:
 
 
 def _query(chosen: argparse.Namespace) -> int:
+    import orjson
+
     from app.pool.worker import answer_alone
     from app.printing import answer_text, problem_text
+    from app.query_files import query_body
+    from app.settings import Settings
 
     try:
         text = sys.stdin.buffer.read() if chosen.file == "-" else Path(chosen.file).read_bytes()

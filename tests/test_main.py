@@ -21,6 +21,11 @@ def test_importing_the_front_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_what_takes_long_to_import_is_not_imported_before_ctrl_c_is_heeded() -> None:
+    code = "import sys, app.cli; sys.exit(any(name in sys.modules for name in ('pydantic', 'orjson', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_parent_of_the_workers_starts_before_the_front_reads_its_packages() -> None:
     """Both take as long as the packages that they read, so they read them at once."""
     code = """

@@ -300,7 +300,14 @@ def _reported(plan: Plan, layouts: Report, samples: int, device: str) -> dict[st
         return plan.report(device)
     planned = len({path.partition(".")[0] for path in layouts.forms})
     passes = plan.passes - planned + sum(layouts.passes.values())
-    followed = planning.followed(plan, passes, layouts.entries, samples * layouts.bytes)
+    followed = planning.followed(
+        plan,
+        passes=passes,
+        together=layouts.together,
+        entries=layouts.entries,
+        held=layouts.held,
+        results=samples * layouts.bytes,
+    )
     return followed.report(device) | {"formats": dict(layouts.forms), "colours": dict(layouts.passes)}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from app.engine.autodiff.evaluation import Evaluation
 from app.engine.autodiff.freivalds import UncertifiedError, certify, weights
 from app.engine.autodiff.layout_cache import LayoutCache
-from app.engine.autodiff.passes import Pair, Passes, entries, full, full_diagonal, held_bytes
+from app.engine.autodiff.passes import Pair, Passes, at_once, entries, full, full_diagonal, held_bytes
 from app.engine.autodiff.tripwire import agrees
 from app.engine.errors import Attempt
 from app.engine.planning.plan import Plan, check_passes, check_result_size
@@ -38,7 +38,8 @@ class Report:
     """What is said of the layouts: path of a result → its form, the passes that it took, its layout, and (output, input).
 
     Attributes:
-        bytes: of the results of one sample; entries: of their patterns.
+        bytes: of the results of one sample; entries: of their patterns; held: of all patterns at once, while the steps were followed.
+        together: passes that ran together.
     """
 
     forms: dict[str, str] = field(default_factory=dict)
@@ -47,6 +48,8 @@ class Report:
     shapes: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     bytes: int = 0
     entries: int = 0
+    held: int = 0
+    together: int = 1
 
     def indices(self, path: str) -> Tensor:
         """`[rank, entries]` of a sparse result."""
@@ -181,7 +184,8 @@ class Matrices:
         matrix = Matrix(
             tuple(block.output.shape), tuple(leaf.shape), known.pattern, known.values, block.dtype.itemsize, block.symmetric
         )
-        return choose(matrix, wanted, lambda size: self._check_size(block, size), forward=block.forward)
+        layout = choose(matrix, wanted, lambda size: self._check_size(block, size), forward=block.forward)
+        return replace(layout, held=known.held) if known.held else layout
 
     def _check_size(self, block: Block, size: int) -> None:
         """Refuses a result that is too large with those before it, of all samples."""
@@ -198,7 +202,8 @@ class Matrices:
         passes = block.passes(forward)
         times = 2 if passes.paired and passes.output.dtype.is_complex else 1
         m, n = block.output.numel(), block.leaf.numel()
-        compression, chunk = layout.compression, self._request.plan.rows
+        compression, chunk, report = layout.compression, self._request.plan.rows, self._request.report
+        report.together = max(report.together, at_once(compression, m, n, chunk))
         if compression is None:
             by_columns = passes.column is not None and layout.form != "diagonal" and n < m
             count = n if by_columns else m
@@ -229,6 +234,7 @@ class Matrices:
             report.forms[path], report.passes[path] = layout.form, passes
             report.layouts[path], report.shapes[path] = layout, (block.output, block.leaf)
             report.entries += 0 if layout.rows is None else len(layout.rows)
+            report.held = max(report.held, layout.held)
         report.bytes += layout.bytes * (1 if pair[1] is None else 2)
         if layout.partial:
             self._evaluation.notes.say(

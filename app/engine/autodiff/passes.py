@@ -103,7 +103,7 @@ def _grouped(
     if count == 0:
         return result.detach().new_zeros((0, result.numel()))
     groups = groups.to(like.device)
-    apart = count <= _APART_AT_MOST or (groups.numel() > _SMALL and count <= _SMALL)
+    apart = _run_apart(count, groups.numel())
     step = chunk if not apart else 1 if groups.numel() > _SMALL else count
     pieces = []
     for start in range(numbers.start, numbers.stop, step):
@@ -116,6 +116,11 @@ def _grouped(
         else:
             pieces.append(rows(seeds).reshape(len(some), -1))
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).detach()
+
+
+def _run_apart(count: int, elements: int) -> bool:
+    """Whether so many passes, each with a seed of so many elements, run one after the other."""
+    return count <= _APART_AT_MOST or (elements > _SMALL and count <= _SMALL)
 
 
 def _rows_of(
@@ -171,6 +176,14 @@ def held_bytes(compression: Compression, rows: int, columns: int, itemsize: int)
     """Of the results of passes that are held at a time, of a matrix `[rows, columns]`."""
     whole = (compression.row_passes * columns + compression.column_passes * rows) * itemsize
     return min(whole, max(_HELD_BYTES, max(rows, columns) * itemsize))
+
+
+def at_once(compression: Compression | None, rows: int, columns: int, chunk: int) -> int:
+    """Passes that run together at most, of a matrix `[rows, columns]`; `compression` is None where there is one for each row or column."""
+    runs = [(min(rows, columns, chunk), min(rows, columns))]
+    if compression is not None:
+        runs = [(compression.row_passes, rows), (compression.column_passes, columns)]
+    return max([1 if _run_apart(count, elements) else min(chunk, count) for count, elements in runs])
 
 
 def entries(passes: Passes, compression: Compression, chunk: int) -> Pair:

@@ -6,7 +6,7 @@ Nothing is allocated before a Plan exists.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -29,6 +29,11 @@ _NARROW: Final = 4  # bytes of an element: what has fewer is half precision
 # Of an entry of a pattern, from the tracing of the steps to the places of the passes' numbers: measured as the growth of a fresh process with
 # one, three, ten and 1,500 entries a row: 150, 100, 95 and 150 bytes, the dense part apart.
 PATTERN_BYTES: Final = 110
+# Of an entry of the patterns that are held at once while the steps are followed: measured as the growth of a fresh process whose results have few
+# entries and whose steps have many (`cdist(x, y).sum()`, `(x @ y).sum()`, `cumsum(x, 0)[-1:]`, the sum of a convolution): 5.8 to 7.4 bytes.
+_FOLLOWED_BYTES: Final = 8
+# Entries that are not counted: so many are followed while a Function is built (followed_outputs.py), which says nothing of what it held.
+_FOLLOWED_BESIDE: Final = 4 << 16
 
 _OPERATIONS_KNOWN: Final = 512  # sets of operations of which a fact is remembered, some 100 kB: 384 pasted programs have 368
 
@@ -45,6 +50,7 @@ class Plan:
         rows: rows of a Jacobian or Hessian that run together.
         flops: floating-point operations in all, estimated.
         peak_bytes: memory in all, estimated from above.
+        row_bytes: of one more row that runs together with others; together: rows that `peak_bytes` counts.
     """
 
     wrt: tuple[Result, ...]
@@ -54,6 +60,8 @@ class Plan:
     rows: int
     flops: float
     peak_bytes: int
+    row_bytes: int
+    together: int
 
     @property
     def flops_of_one(self) -> float:
@@ -151,7 +159,7 @@ def make(
     peak = patterns + confirmed + at_once * held + inputs + max(together - 1, 0) * per_row + 2 * total + working
     if flops > limits.flops or peak > limits.memory_bytes:
         raise _too_costly(flops, peak, limits)
-    return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak)
+    return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak, per_row, max(together, 1))
 
 
 def _derivative_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
@@ -259,11 +267,18 @@ def _lines(plan: Plan) -> int:
     return max(sum(leaf.elements for leaf in plan.wrt), sum(output.elements for output in plan.outputs))
 
 
-def followed(plan: Plan, passes: int, entries: int, results: int) -> Plan:
-    """The Plan as it was followed: with these passes, `entries` of patterns, those beyond the ones that it knew, and `results` bytes in all."""
-    peak_bytes = plan.peak_bytes + PATTERN_BYTES * max(entries - _lines(plan), 0) + 2 * results
+def followed(plan: Plan, *, passes: int, together: int, entries: int, held: int, results: int) -> Plan:
+    """The Plan as it was followed.
+
+    Arguments:
+        passes: in all; together: that ran together.
+        entries: of the patterns of the results, of which those that the plan knew are counted; held: of all patterns at once, on the way.
+        results: bytes in all.
+    """
+    patterns = max(PATTERN_BYTES * (entries - _lines(plan)), _FOLLOWED_BYTES * (held - _FOLLOWED_BESIDE), 0)
+    peak_bytes = plan.peak_bytes + patterns + max(together - plan.together, 0) * plan.row_bytes + 2 * results
     flops = plan.flops_of_one * (1 + PASS_FLOPS * (passes - 1))
-    return Plan(plan.wrt, plan.outputs, plan.method, passes, plan.rows, flops, peak_bytes)
+    return replace(plan, passes=passes, flops=flops, peak_bytes=peak_bytes)
 
 
 def check_passes(plan: Plan, passes: int, size: int, limits: Limits) -> None:

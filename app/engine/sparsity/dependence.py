@@ -25,10 +25,14 @@ _OPERATIONS_KNOWN: Final = 512  # sets of operations, as in by_convention.py
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dependence:
-    """Of one output on one input: pattern `[output elements, input elements]`, and what of it hangs on values."""
+    """Of one output on one input: pattern `[output elements, input elements]`, and what of it hangs on values.
+
+    held: entries of all patterns at once, while the steps were followed.
+    """
 
     pattern: Pattern
     values: Values
+    held: int = 0
 
 
 @lru_cache(_OPERATIONS_KNOWN)
@@ -69,10 +73,7 @@ def dependences(
         # Together they are too many or too dense: each input for itself.
         alone = [_traced(run, leaves, [name], limit, differentiates, operations) for name in wrt]
         return [
-            {
-                name: _dependence(traces[index].pattern, traces[index].values, static)
-                for name, traces in zip(wrt, alone, strict=True)
-            }
+            {name: _dependence(traces[index].pattern, traces[index], static) for name, traces in zip(wrt, alone, strict=True)}
             for index in range(len(traced))
         ]
     result = []
@@ -82,17 +83,17 @@ def dependences(
         for name in wrt:
             stop = start + leaves[name].numel()
             part = one.pattern if len(wrt) == 1 else one.pattern.between(start, stop)
-            by_input[name] = _dependence(part, one.values, static)
+            by_input[name] = _dependence(part, one, static)
             start = stop
         result.append(by_input)
     return result
 
 
-def _dependence(pattern: Pattern, values: Values, static: bool) -> Dependence:
+def _dependence(pattern: Pattern, traced: Trace, static: bool) -> Dependence:
     copy = Values()
-    copy.add(values)
+    copy.add(traced.values)
     copy.chosen |= not static
-    return Dependence(pattern, copy)
+    return Dependence(pattern, copy, traced.held)
 
 
 def _traced(

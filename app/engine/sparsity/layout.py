@@ -79,6 +79,7 @@ class Layout:
         everywhere: the pattern holds whatever the values are.
         reusable: it may be used again at other values.
         partial: entries off the diagonal are left out, or are not proved to be none.
+        held: entries of patterns that were held at once while the steps were followed.
     """
 
     form: Form
@@ -91,6 +92,7 @@ class Layout:
     columns: Tensor | None = None
     picked: Tensor | None = None
     partial: bool = False
+    held: int = 0
 
     @property
     def held_bytes(self) -> int:

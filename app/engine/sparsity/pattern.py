@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
+from weakref import ref
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from app.engine.sparsity.ellpack import Lines
 
 # Of a union whose entries are counted as they are joined: an eighth of them is what it holds beyond those that are let through.
 _PIECES: Final = 8
+# Of all patterns that are held at once, in those that one may have: as much memory as one that is brought to its passes (plan.py: 110 bytes an
+# entry there, 8 here), and a pair on the way to the next.
+_TOGETHER: Final = 4
+_COUNTED: Final = 1 << 14  # entries: what has fewer takes no memory worth counting, and counting takes a microsecond
 
 
 class Pattern:
@@ -27,7 +32,7 @@ class Pattern:
         lines: where there are few entries in a row, else None.
     """
 
-    __slots__ = ("_columns", "_matrix", "lines", "rows")
+    __slots__ = ("__weakref__", "_columns", "_matrix", "lines", "rows")
 
     def __init__(self, rows: int, matrix: Csr | None = None, lines: Lines | None = None, columns: int = 0) -> None:
         self.rows = rows
@@ -65,12 +70,16 @@ class PatternSpace:
 
     Attributes:
         columns: elements of the inputs.
-        entries_at_most: a pattern that could have more entries is `full` instead, before it is made.
+        entries_at_most: a pattern that could have more entries is `full` instead, before it is made; and one that would have, with all
+            that are held, `_TOGETHER` times as many.
+        held: entries of all patterns at once, at their most.
     """
 
     def __init__(self, columns: int, entries_at_most: int) -> None:
         self.columns = columns
         self.entries_at_most = entries_at_most
+        self.held = 0
+        self._large: list[ref[Pattern]] = []
 
     def none(self, rows: int) -> Pattern:
         """Elements that depend on nothing."""
@@ -85,7 +94,23 @@ class PatternSpace:
         return Pattern(count, None, (line,), self.columns)
 
     def _of(self, matrix: Csr) -> Pattern:
-        return Pattern(matrix.shape[0], matrix)
+        return self._counted(Pattern(matrix.shape[0], matrix), int(matrix.nnz))
+
+    def _lined(self, lines: Lines, rows: int) -> Pattern:
+        return self._counted(Pattern(rows, None, lines, self.columns), len(lines) * rows)
+
+    def _counted(self, pattern: Pattern, entries: int) -> Pattern:
+        """The pattern, or a full one where it is too much beside the others that are held."""
+        if entries < _COUNTED:
+            return pattern
+        alive = [(one, held) for one in self._large if (held := one()) is not None]
+        total = entries + sum([held.entries_at_most for _, held in alive])
+        self._large = [one for one, _ in alive]
+        if total > _TOGETHER * self.entries_at_most:
+            return self.full(pattern.rows)
+        self.held = max(self.held, total)
+        self._large.append(ref(pattern))
+        return pattern
 
     def _fits(self, lines: Lines | None, rows: int) -> bool:
         """Whether these lines are there, and not too many entries even if no two are one."""
@@ -103,7 +128,7 @@ class PatternSpace:
         if one.lines is not None and other.lines is not None:
             joined = ellpack.united(one.lines, other.lines)
             if joined is not None and self._fits(joined, one.rows):
-                return Pattern(one.rows, None, joined, self.columns)
+                return self._lined(joined, one.rows)
         first, second = one.matrix, other.matrix
         if first is None or second is None:
             return self.full(one.rows)
@@ -122,7 +147,7 @@ class PatternSpace:
     def take(self, pattern: Pattern, numbers: Numbers) -> Pattern:
         """The rows `numbers` in this order, repeats allowed."""
         if pattern.lines is not None and self._fits(pattern.lines, len(numbers)):
-            return Pattern(len(numbers), None, ellpack.taken(pattern.lines, numbers), self.columns)
+            return self._lined(ellpack.taken(pattern.lines, numbers), len(numbers))
         matrix = pattern.matrix
         if matrix is None:
             return self.full(len(numbers))
@@ -145,7 +170,7 @@ class PatternSpace:
                 if whole[at].shape != part:
                     raise ValueError(part)
                 whole[at] = line.reshape(part)
-            return Pattern(rows, None, tuple([line.reshape(-1) for line in lines]), self.columns)
+            return self._lined(tuple([line.reshape(-1) for line in lines]), rows)
         numbers = np.zeros(shape, np.int64)
         if numbers[at].shape != part:
             raise ValueError(part)
@@ -187,7 +212,7 @@ class PatternSpace:
         if len(parts) == len(patterns):
             lines = ellpack.stacked(parts)
             if self._fits(lines, rows):
-                return Pattern(rows, None, lines, self.columns)
+                return self._lined(lines, rows)
         return self._of(csr.stacked([pattern.matrix for pattern in patterns]))
 
     def all_of(self, patterns: Sequence[Pattern]) -> Pattern:

@@ -30,10 +30,11 @@ _UNFOLLOWED: Final = (RuntimeError, TypeError)
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Of one result: its pattern, and what of it hangs on values."""
+    """Of one result: its pattern, what of it hangs on values, and entries of all patterns that were held at once."""
 
     pattern: Pattern
     values: Values
+    held: int = 0
 
 
 def trace(
@@ -95,11 +96,12 @@ class Tracer:
         values = Values()
         values.add(self.branches)
         if self.is_lost:
-            return Trace(self.space.full(0 if result is None else result.numel()), values)
+            return Trace(self.space.full(0 if result is None else result.numel()), values, self.space.held)
         pattern = None if result is None else self.memories.pattern(result)
         if result is not None:
             values.add(self.memories.values(result))
-        return Trace(self.space.none(0 if result is None else result.numel()) if pattern is None else pattern, values)
+        pattern = self.space.none(0 if result is None else result.numel()) if pattern is None else pattern
+        return Trace(pattern, values, self.space.held)
 
     def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of `func(*args, **kwargs)`, an operator, whose patterns are known from now on."""

@@ -25,9 +25,13 @@ class Lifeline:
 
 
 def start(command: Sequence[str], descriptors: Sequence[int], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A child of this process that has these descriptors and variables, and no other of its own."""
+    """A child of this process that has these descriptors and variables, and no other of its own.
+
+    Its group of processes is its own: a terminal's Ctrl-C is for this process alone, and would find the child without handlers while it
+    imports PyTorch.
+    """
     # Our own module, no client's word in it.
-    return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=variables)  # noqa: S603
+    return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=variables, process_group=0)  # noqa: S603
 
 
 class ForkserverProcess:

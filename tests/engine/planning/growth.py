@@ -127,6 +127,13 @@ QUERIES: Mapping[str, dict[str, Any]] = {
     "half precision looked at in float64": {
         "operation": "cumsum", "inputs": {"input": RNG.normal(size=700_000).astype(np.float16)}, "parameters": {"dim": 0},
     },
+    "patterns on the way to a small one": {
+        "program": "diagonal(x @ x)", "inputs": {"x": RNG.normal(size=(150, 150))}, "want": ["jacobian"], "format": "sparse",
+    },
+    "passes that run together for a sparse form": {
+        "program": "logsumexp(x[:, None] - y, 1)", "inputs": {"x": RNG.normal(size=300), "y": RNG.normal(size=300)},
+        "want": ["jacobian"], "format": "sparse",
+    },
     "patterns of steps that are over": {
         "program": "for i in range(40):\n    x = x + 0.1 * (roll(x, 1) - 2 * x + roll(x, -1))\nreturn (x ** 2).sum()",
         "inputs": {"x": RNG.normal(size=30_000)}, "want": ["jacobian"], "format": "auto",

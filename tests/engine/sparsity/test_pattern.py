@@ -66,6 +66,19 @@ def test_what_could_be_too_long_leaves_nothing_out() -> None:
     assert not small.union([SPACE.identity(0, 10), SPACE.identity(0, 10)]).is_full
 
 
+def test_patterns_that_are_held_at_once_are_counted_together() -> None:
+    rows = 1 << 16
+    space = PatternSpace(COLUMNS, 2 * rows)
+    one = PatternSpace(COLUMNS, 2 * rows).identity(0, COLUMNS)
+    numbers = np.zeros(rows, np.int64)
+    space.take(one, numbers)
+    held = [space.take(one, numbers) for _ in range(9)]
+    assert [pattern.is_full for pattern in held] == [False] * 8 + [True], (
+        "four times as many as one may have, and what is gone is not counted"
+    )
+    assert space.held == 8 * rows
+
+
 def test_what_both_have_is_counted_once() -> None:
     one = SPACE.union([pattern(12, 9), SPACE.identity(0, 12)])
     held = int(entries(one).sum())

@@ -7,8 +7,16 @@ import subprocess
 
 import pytest
 
-from app.pool.handles.forkserver_process import ForkserverProcess, Lifeline
+from app.pool.handles.forkserver_process import ForkserverProcess, Lifeline, start
 from app.settings import Settings
+
+
+def test_a_signal_of_the_terminal_is_not_for_it() -> None:
+    """Ctrl-C goes to the whole group of the command; a child that still imports PyTorch would print where it was."""
+    with start(["sleep", "60"], (), dict(os.environ)) as process:
+        group = os.getpgid(process.pid)
+        process.kill()
+    assert group == process.pid
 
 
 def test_one_that_cannot_be_started_leaves_nothing_open_but_the_lifeline_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
