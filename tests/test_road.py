@@ -68,7 +68,10 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def variants(query: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
-    """The query as it is, twice, and with other numbers: near, far, singular, overflowing, not finite, whole and mixed."""
+    """The query as it is, twice, and with other numbers: near, and by turns far, singular, overflowing, not finite, whole and mixed.
+
+    Those of the second kind lead to a second look in 360 digits, two thirds of the time: of each seed a third of them.
+    """
     number = random.Random(seed)
     near: Callable[[Any], Any] = lambda v: v * number.uniform(0.9, 1.1) if type(v) is float else v  # noqa: E731
     changes: list[Callable[[Any], Any]] = [
@@ -84,7 +87,9 @@ def variants(query: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
         lambda v: number.choice((v, float(v), 1 << 60)),
         near,
     ]
-    for change in changes:
+    for index, change in enumerate(changes):
+        if change is not near and index > 1 and (seed + index) % 3 and not is_whole():
+            continue
         varied = copy.deepcopy(query)
         for field in ("inputs", "cotangent", "tangent"):
             if field in varied:
