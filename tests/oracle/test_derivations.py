@@ -257,7 +257,7 @@ def test_where_pytorch_is_wrong_the_client_may_be_right() -> None:
     assert checked("(relu(x) - relu(-x)).sum()", x=[0.0, 2.0])["x"]["agrees"] is False
 
 
-@pytest.mark.parametrize("size", [50, 2000])
+@pytest.mark.parametrize("size", [50, 500])
 def test_many_kinks_at_once(size: int) -> None:
     zeros, ones = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
     for value, agrees in ((1.0, True), (0.3, True), (1.5, False), (-0.1, False)):

@@ -16,6 +16,7 @@ from app.protocols.content import SAFETENSORS
 from app.protocols.native import bodies, safetensors_format
 from app.query import TensorData
 from app.road import Reply, Request, Road
+from tests.share import is_whole
 
 # A media type that says the same in other words, so that the file is read by the whole road.
 WHOLE_ROAD = f"{SAFETENSORS}; charset=utf-8"
@@ -52,10 +53,10 @@ def file_of(query: Mapping[str, Any]) -> tuple[dict[str, TensorData], dict[str, 
     return tensors, {"query": json.dumps(rest)}
 
 
-def variants(query: Mapping[str, Any]) -> Iterator[bytes]:
+def variants(query: Mapping[str, Any], changes: tuple[Callable[[Any], Any], ...] = CHANGES) -> Iterator[bytes]:
     """The file as it is, twice, and with other numbers: near, zero, not finite, large."""
     tensors, metadata = file_of(query)
-    for change in CHANGES:
+    for change in changes:
         varied = dict(tensors)
         for name, data in tensors.items():
             if data.dtype in REAL and data.data.nbytes:
@@ -65,10 +66,12 @@ def variants(query: Mapping[str, Any]) -> Iterator[bytes]:
         yield b"".join(map(bytes, safetensors_format.write(varied, metadata)))
 
 
-def assert_same(road: Road, query: Mapping[str, Any], accept: str | None = SAFETENSORS) -> bool:
+def assert_same(
+    road: Road, query: Mapping[str, Any], accept: str | None = SAFETENSORS, changes: tuple[Callable[[Any], Any], ...] = CHANGES
+) -> bool:
     """Each variant alike; whether the file has a recipe."""
     before = len(road.recipes)
-    for body in variants(query):
+    for body in variants(query, changes):
         repeated, whole = (asked(road, body, accept, kind) for kind in (SAFETENSORS, WHOLE_ROAD))
         if repeated != whole:
             # Some of LAPACK's drivers give other last bits from call to call: then the whole road contradicts itself.
@@ -84,7 +87,9 @@ def test_operations_answer_alike_by_their_recipes(road: Road) -> None:
     recipes = 0
     for number, operation in enumerate(examples):
         accept = None if number % 5 == 0 else SAFETENSORS
-        recipes += assert_same(road, {**operation.example, "want": wants[number % 4]}, accept)
+        turn = 3 + number % 4  # what is not near leads to a second look, most of the time
+        changes = CHANGES if is_whole() else (*CHANGES[:3], CHANGES[turn])
+        recipes += assert_same(road, {**operation.example, "want": wants[number % 4]}, accept, changes)
     assert recipes > len(examples) / 3
 
 

@@ -39,7 +39,7 @@ def test_no_subgradient_of_hundreds_of_ties_is_called_wrong() -> None:
     assert _agrees(ORDER[0], _ones(301), _mixtures(301)[0]) is not False
 
 
-@pytest.mark.parametrize(("text", "count"), [*((text, 9) for text in (*ORDER, "amax(x, 0)")), (ORDER[0], 61)])
+@pytest.mark.parametrize(("text", "count"), [*((text, 9) for text in (*ORDER, "amax(x, 0)")), (ORDER[0], 41)])
 def test_derivatives_of_ties_that_do_not_add_up_are_wrong(text: str, count: int) -> None:
     """Whichever of the tied elements is the value, the derivatives add up to 1."""
     mean, one, other = _mixtures(count)
@@ -49,7 +49,7 @@ def test_derivatives_of_ties_that_do_not_add_up_are_wrong(text: str, count: int)
         assert _agrees(program, _ones(count), wrong) is False
 
 
-@pytest.mark.parametrize("count", [9, 61])
+@pytest.mark.parametrize("count", [9, 41])
 def test_what_is_wrong_elsewhere_is_told_from_the_tie(count: int) -> None:
     text, x = f"torch.median(x[:{count}]) + x[{count}] ** 2", _ones(count + 1)
     for mixture, value, wrong in zip(_mixtures(count), (2.0, 2.01, -57.123456), (False, True, True), strict=True):
@@ -57,14 +57,14 @@ def test_what_is_wrong_elsewhere_is_told_from_the_tie(count: int) -> None:
         assert (agrees is False) is wrong, (value, agrees)
 
 
-@pytest.mark.parametrize("count", [9, 61])
+@pytest.mark.parametrize("count", [9, 41])
 def test_a_number_beyond_the_range_of_its_tie_is_wrong(count: int) -> None:
     mean, *_ = _mixtures(count)
     mean[1] = 57.1
     assert _agrees("torch.median(x)", _ones(count), mean) is False
 
 
-@pytest.mark.parametrize(("beside", "count"), [("sin(x[{k}].detach())", 61), ("relu(x[{k}] - 1) - relu(1 - x[{k}])", 25)])
+@pytest.mark.parametrize(("beside", "count"), [("sin(x[{k}].detach())", 41), ("relu(x[{k}] - 1) - relu(1 - x[{k}])", 25)])
 def test_a_fault_of_pytorch_beside_many_ties_is_still_named(beside: str, count: int) -> None:
     text = "torch.median(x[:{k}]) + x[{k}] ** 2 + x[{k}].detach() ** 2 + " + beside
     assert _agrees(text.format(k=count), _ones(count + 1)) is False
