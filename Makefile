@@ -30,10 +30,10 @@ test:
 # Of many examples of one demand `make test` asks a fixed share (tests/share.py); this asks all of them. About half as long again.
 sweep: export OMP_NUM_THREADS = 1
 sweep:
-	@$(MAKE) --no-print-directory side-by-side WHOLE=--whole
+	@$(MAKE) --no-print-directory side-by-side serial WHOLE=--whole
 
 serial: $(VENV)/.dev
-	$(BIN)/pytest -m serial
+	$(BIN)/pytest -m serial $(WHOLE)
 
 side-by-side: $(VENV)/.dev
 	$(BIN)/pytest -m 'not serial' --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10 $(WHOLE)

@@ -142,6 +142,7 @@ def largest(limit: int) -> bytes:
 
 @pytest.mark.serial
 @pytest.mark.parametrize("memory_bytes", [512 * MIB, GIB])
+@pytest.mark.share(2)
 def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_bytes: int) -> None:
     with memory_group(memory_bytes) as group, serving_in(group, tmp_path / "log.txt", PULLBACK_WORKERS="0") as server:
         limits = server.http.get("/v1/limits").json()
