@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, Literal, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ Mode = Literal["none", "reverse", "forward", "cheapest"]
 Needs = Literal["nothing", "scalar", "likelihoods"]
 MultipliedBy = Literal["nothing", "cotangent", "tangent"]
 
+_WIDTH: Final = 8  # bytes of an element, where there is none
 SMALLER: Final = "Send smaller inputs, or reduce the result in a program before it is returned."
 
 
@@ -39,9 +39,27 @@ class Result(NamedTuple):
         return self.elements * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+class _Ends(NamedTuple):
+    """Tensors at one end of a derivative, all together."""
+
+    elements: int
+    bytes: int
+    width: int
+    is_complex: bool
+
+    @staticmethod
+    def of(results: tuple[Result, ...]) -> _Ends:
+        elements = size = width = 0
+        is_complex = False
+        for _, shape, dtype in results:
+            each, own = math.prod(shape), dtype.itemsize
+            elements, size, width = elements + each, size + each * own, max(width, own)
+            is_complex = is_complex or dtype.is_complex
+        return _Ends(elements, size, width, is_complex)
+
+
 class Sizes:
-    """What the demands of one sample are computed from.
+    """What the demands of one sample are computed from: reckoned at once, for each new shape asks for nearly all of it.
 
     Attributes:
         wrt: the leaves to differentiate with respect to; outputs: all of the Function's.
@@ -52,23 +70,41 @@ class Sizes:
         method: of the whole Jacobian.
         differentiable_everywhere: every step is known to have a derivative at all points, so that none has to be looked at.
         without_derivative: no step is known to have one.
+        differentiable: the outputs that can carry a derivative.
+        is_differentiated: there may be a derivative of some output by some input.
+        columns: elements of the inputs, columns of the Jacobian; rows: of the differentiable outputs.
+        width: bytes of the widest element.
     """
 
-    wrt: tuple[Result, ...]
-    outputs: tuple[Result, ...]
-    of: Result | None
-    num_vectors: int
-    format: Format
-    method: Method
-    differentiable_everywhere: bool = False
-    without_derivative: bool = False
+    def __init__(
+        self,
+        wrt: tuple[Result, ...],
+        outputs: tuple[Result, ...],
+        of: Result | None,
+        num_vectors: int,
+        format: Format,  # noqa: A002  # the query's word
+        method: Method,
+        *,
+        differentiable_everywhere: bool = False,
+        without_derivative: bool = False,
+    ) -> None:
+        self.wrt, self.outputs, self.of, self.num_vectors, self.format, self.method = (
+            wrt,
+            outputs,
+            of,
+            num_vectors,
+            format,
+            method,
+        )
+        self.differentiable_everywhere, self.without_derivative = differentiable_everywhere, without_derivative
+        self.differentiable = tuple([output for output in outputs if is_differentiable(output.dtype)])
+        self.is_differentiated = bool(self.differentiable) and bool(wrt) and not without_derivative
+        self.columns, self.wrt_bytes, narrow, is_complex = _Ends.of(wrt)
+        self.rows, self.differentiable_bytes, wide, are_complex = _Ends.of(self.differentiable)
+        self.width: int = max(narrow, wide) or _WIDTH
+        self.is_complex = is_complex or are_complex
 
-    @cached_property
-    def is_differentiated(self) -> bool:
-        """There may be a derivative of some output by some input."""
-        return bool(self.differentiable) and bool(self.wrt) and not self.without_derivative
-
-    @cached_property
+    @property
     def elements(self) -> int:
         """Of all tensors together, at least: of the inputs, and of an output that no other can be the same as."""
         return self.columns + (self.outputs[0].elements if len(self.outputs) == 1 else 0)
@@ -78,42 +114,10 @@ class Sizes:
         """Jacobians and Hessians are wanted in full."""
         return self.format == "dense"
 
-    @cached_property
+    @property
     def lines(self) -> int:
         """Rows or columns of the Jacobian, whichever are more."""
         return max(self.rows, self.columns)
-
-    @cached_property
-    def differentiable(self) -> tuple[Result, ...]:
-        """The outputs that can carry a derivative."""
-        return tuple(output for output in self.outputs if is_differentiable(output.dtype))
-
-    @cached_property
-    def columns(self) -> int:
-        """Elements of the inputs: columns of the Jacobian."""
-        return sum(leaf.elements for leaf in self.wrt)
-
-    @cached_property
-    def rows(self) -> int:
-        """Elements of the differentiable outputs: rows of the Jacobian."""
-        return sum(output.elements for output in self.differentiable)
-
-    @cached_property
-    def width(self) -> int:
-        """Bytes of the widest element."""
-        return max((result.dtype.itemsize for result in (*self.wrt, *self.differentiable)), default=8)
-
-    @cached_property
-    def wrt_bytes(self) -> int:
-        return sum(leaf.bytes for leaf in self.wrt)
-
-    @cached_property
-    def differentiable_bytes(self) -> int:
-        return sum(output.bytes for output in self.differentiable)
-
-    @cached_property
-    def is_complex(self) -> bool:
-        return any(result.dtype.is_complex for result in (*self.wrt, *self.differentiable))
 
     @property
     def samples(self) -> int:
@@ -151,11 +155,42 @@ class Demand:
     derives: bool = True
     instead: str = SMALLER
     copies: int = 0
-    looks: Callable[[Sizes], tuple[int, int]] = lambda sizes: (0, 0)
+    looks: Callable[[Sizes], tuple[int, int]] | None = None
     order: int = 1
-    working: Callable[[Sizes], int] = lambda sizes: 0
+    working: Callable[[Sizes], int] | None = None
     vectors: MultipliedBy = "nothing"
-    patterns: Callable[[Sizes], int] = lambda sizes: 0
+    patterns: Callable[[Sizes], int] | None = None
     by_outputs: bool = False
     by_extents: bool = False
     past_writes: bool = False
+
+
+class Wanted(dict[str, Demand]):
+    """The demands of the kinds that are wanted, in their order, and what of them no size has a say in.
+
+    Attributes:
+        order: the highest.
+        modes: of those that differentiate, that of one by rows first, else in their order.
+        copies: the most that one holds.
+        working, patterns, looks: of those that have such.
+    """
+
+    def __init__(self, demands: Mapping[str, Demand]) -> None:
+        super().__init__(demands)
+        all_of = self.values()
+        self.derives = any(demand.derives for demand in all_of)
+        self.by_rows = any(demand.by_rows for demand in all_of)
+        self.by_extents = any(demand.by_extents for demand in all_of)
+        self.by_outputs = any(demand.by_outputs for demand in all_of)
+        self.order = max((demand.order for demand in all_of), default=1)
+        self.modes = tuple(
+            demand.mode for demand in sorted(all_of, key=lambda demand: not demand.by_rows) if demand.mode != "none"
+        )
+        self.copies = max((demand.copies for demand in all_of), default=0)
+        self.working = tuple(demand.working for demand in all_of if demand.working is not None)
+        self.patterns = tuple((demand.patterns, demand.by_outputs) for demand in all_of if demand.patterns is not None)
+        self.looks = tuple(demand.looks for demand in all_of if demand.looks is not None)
+
+    def patterns_of(self, sizes: Sizes) -> int:
+        """Entries of the most patterns that one holds."""
+        return max([patterns(sizes) for patterns, _ in self.patterns], default=0)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from app.catalogue.facts import operations_with, short, values
 from app.catalogue.read import without_derivative
 from app.engine.planning.cost import WIDENING, Cost
-from app.engine.planning.demand import SMALLER, Demand, Method, Result, Sizes
+from app.engine.planning.demand import SMALLER, Demand, Method, Result, Sizes, Wanted
 from app.errors import PullbackError
 from app.limits import Limits
 
@@ -112,7 +112,7 @@ def jacobian_method(wrt: Sequence[Result], outputs: Sequence[Result], operations
 
 def make(
     *,
-    demands: Mapping[str, Demand],
+    demands: Wanted,
     sizes: Sizes,
     cost: Cost | None,
     samples: int,
@@ -133,7 +133,7 @@ def make(
     total = samples * sum(result_bytes.values())
     if total > limits.result_bytes:
         raise _too_large(result_bytes, samples, total, limits, demands)
-    passes = 1 + sum(demand.passes(sizes) for demand in demands.values())
+    passes = 1 + sum([demand.passes(sizes) for demand in demands.values()])
     one = cost or Cost(0.0, 0, 0)
     flops = samples * one.flops * (1 + PASS_FLOPS * (passes - 1))
     of_one = _derivative_bytes(demands, one, sizes)
@@ -141,9 +141,8 @@ def make(
     per_row = max(1, of_one + sizes.columns * sizes.width)
     budget = max(int(limits.memory_bytes * _ROWS_SHARE), 1)
     rows = max(1, min(ROWS_AT_MOST, budget // per_row))
-    by_rows = any(demand.by_rows for demand in demands.values()) or sizes.num_vectors > 1
-    together = min(rows, max(passes - 1, 1)) if by_rows else 0
-    derives = any(demand.derives for demand in demands.values()) and sizes.is_differentiated
+    together = min(rows, max(passes - 1, 1)) if demands.by_rows or sizes.num_vectors > 1 else 0
+    derives = demands.derives and sizes.is_differentiated
     # Cotangents or tangents of outputs that are views of less: `expand` makes nothing, and what is sent against it is whole.
     held = of_one + sizes.differentiable_bytes if derives else one.live_bytes + one.scratch_bytes
     held += _report_bytes(demands, one, sizes) + _difference_bytes(demands, sizes)
@@ -151,8 +150,8 @@ def make(
     blocks = _dense_blocks(demands, sizes)
     is_thinned = bool(blocks) and not sizes.is_complex and samples * min(blocks) <= limits.result_bytes
     at_once = _ALONE if blocks and not is_thinned and samples > 1 else samples
-    working = at_once * sum(demand.working(sizes) for demand in demands.values())
-    patterns = PATTERN_BYTES * max(demand.patterns(sizes) for demand in demands.values())
+    working = at_once * sum([working(sizes) for working in demands.working])
+    patterns = PATTERN_BYTES * demands.patterns_of(sizes)
     whole = min(sum(blocks), limits.result_bytes // samples) if is_thinned else 0
     confirmed = at_once * _confirmation_bytes(demands, one, sizes, whole) if samples > 1 and derives else 0
     inputs = samples * sizes.wrt_bytes
@@ -162,22 +161,21 @@ def make(
     return Plan(sizes.wrt, sizes.outputs, _method(demands, sizes), passes, rows, flops, peak, per_row, max(together, 1))
 
 
-def _derivative_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
+def _derivative_bytes(demands: Wanted, one: Cost, sizes: Sizes) -> int:
     """What autograd keeps of a forward, and what its derivative makes of it and holds on its way; a second derivative does that again."""
-    order = max((demand.order for demand in demands.values()), default=1)
-    modes = {sizes.method if demand.mode == "cheapest" else demand.mode for demand in demands.values()}
-    in_forward_mode = order > 1 or "forward" in modes
+    modes = demands.modes
+    in_forward_mode = demands.order > 1 or "forward" in modes or ("cheapest" in modes and sizes.method == "forward")
     scratch = one.forward_mode_scratch_bytes if in_forward_mode else one.backward_scratch_bytes
-    return order * (2 * one.bytes + scratch)
+    return demands.order * (2 * one.bytes + scratch)
 
 
 # Of inputs and outputs, in float64: measured 2.0 to 3.0 (`heaviside` in float64, float32, bfloat16).
 _DIFFERENCE_COPIES: Final = 3
 
 
-def _difference_bytes(demands: Mapping[str, Demand], sizes: Sizes) -> int:
+def _difference_bytes(demands: Wanted, sizes: Sizes) -> int:
     """What is held where no step has a derivative, and a product along a direction is one of differences."""
-    if not (sizes.without_derivative and any(demand.mode == "forward" for demand in demands.values())):
+    if not (sizes.without_derivative and "forward" in demands.modes):
         return 0
     ends = (*sizes.wrt, *sizes.differentiable)
     return _DIFFERENCE_COPIES * sum(result.bytes * WIDENING.get(result.dtype, 1) for result in ends)
@@ -192,13 +190,14 @@ _CONFIRMED_IN: Final = 8  # bytes: half precision is confirmed in float64
 _ALONE: Final = 2
 
 
-def _dense_blocks(demands: Mapping[str, Demand], sizes: Sizes) -> list[int]:
+def _dense_blocks(demands: Wanted, sizes: Sizes) -> list[int]:
     """Bytes that each block of the matrices by their patterns would have if it were dense (thinning.py: where all are small they are)."""
-    rows = [row for d in demands.values() if d.patterns(sizes) for row in (sizes.differentiable if d.by_outputs else sizes.wrt)]
+    ends = [sizes.differentiable if by_outputs else sizes.wrt for patterns, by_outputs in demands.patterns if patterns(sizes)]
+    rows = [row for end in ends for row in end]
     return [row.bytes * leaf.elements for row in rows for leaf in sizes.wrt]
 
 
-def _confirmation_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes, whole: int) -> int:
+def _confirmation_bytes(demands: Wanted, one: Cost, sizes: Sizes, whole: int) -> int:
     """What confirms a sample of a batch: the other road's forward and backward, and the results beside theirs.
 
     Arguments:
@@ -218,13 +217,15 @@ _LOOKED_WITHIN: Final = 4
 _LOOKS_WITHOUT_DERIVATIVE: Final = (2, 5)
 
 
-def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int:
+def _report_bytes(demands: Wanted, one: Cost, sizes: Sizes) -> int:
     """What `explain`, `check` and `precision` hold besides, which compute in float64 whatever was sent.
 
     Where no output can carry a derivative they have nothing to look at but one run of their own.
     """
-    copies = max((demand.copies for demand in demands.values()), default=0) if sizes.is_differentiated else 0
-    looks = [demand.looks(sizes) for demand in demands.values()]
+    if not demands.looks:
+        return 0
+    copies = demands.copies if sizes.is_differentiated else 0
+    looks = [look(sizes) for look in demands.looks]
     most = max(of_inputs for of_inputs, _ in looks), max(of_largest for _, of_largest in looks)
     few = _LOOKS_WITHOUT_DERIVATIVE if sizes.differentiable else (1, 1)
     of_inputs, of_largest = most if sizes.is_differentiated else (min(most[0], few[0]), min(most[1], few[1]))
@@ -237,13 +238,10 @@ def _report_bytes(demands: Mapping[str, Demand], one: Cost, sizes: Sizes) -> int
     return wide * looked + (one.wide_scratch_bytes if sizes.is_differentiated else 0)
 
 
-def _method(demands: Mapping[str, Demand], sizes: Sizes) -> Method:
+def _method(demands: Wanted, sizes: Sizes) -> Method:
     """That of the Jacobian where it is wanted, else that of the largest derivative: of one by rows, or of the first."""
-    modes = [demand.mode for demand in sorted(demands.values(), key=lambda d: not d.by_rows) if demand.mode != "none"]
-    if "cheapest" in modes:
-        return sizes.method
-    first = modes[0] if modes else "none"
-    return "none" if first == "cheapest" else first
+    first = demands.modes[0] if demands.modes else "none"
+    return sizes.method if first == "cheapest" or "cheapest" in demands.modes else first
 
 
 def check_result_size(what: str, size: int, limits: Limits) -> None:

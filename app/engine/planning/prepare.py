@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -15,7 +16,7 @@ from app.engine.planning import plan as planning
 from app.engine.planning.build import Built, Real, build, function_bytes, leaves_of, lists_of
 from app.engine.planning.by_convention import conventions
 from app.engine.planning.checked_outputs import CHECKS
-from app.engine.planning.demand import Demand, Result, Sizes
+from app.engine.planning.demand import Demand, Result, Sizes, Wanted
 from app.engine.planning.initial_weights import WeightFiller
 from app.engine.planning.plan import Plan
 from app.engine.planning.replay.reading import Reading
@@ -32,6 +33,7 @@ from app.query import Query, TensorData
 _BYTES_LIMIT: Final = 32 << 20
 # A program that branches is read once for each sample of a batch; more than this would take seconds.
 _BRANCHED_SAMPLES: Final = 256
+_WANTS_KNOWN: Final = 256  # sets of kinds, a kilobyte each: what clients ask for are some dozens
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Preparer:
         self._limits = limits
         self._functions = functions
         self._device = device
-        self._demands = demands
+        self._wanted = lru_cache(_WANTS_KNOWN)(lambda want: Wanted({kind: demands[kind] for kind in want}))
         self._known: BoundedCache[Any, Prepared] = BoundedCache(
             _BYTES_LIMIT, lambda prepared: function_bytes(prepared.function)
         )
@@ -135,7 +137,7 @@ class Preparer:
         memory_bytes = self._limits.memory_bytes
         if self._device != "cpu":
             return build(query, self._functions, shapes, real, self._device, memory_bytes=memory_bytes)
-        by_extents = any(self._demands[kind].by_extents for kind in query.want)
+        by_extents = self._wanted(query.want).by_extents
         built = None if by_extents else self._same_ranks.built(query, shapes, real)
         if built is None:
             built = build(query, self._functions, shapes, real, memory_bytes=memory_bytes, followed=self._followed(query))
@@ -147,7 +149,7 @@ class Preparer:
         return self._same_ranks.reading(query, _shapes(query)) if self._device == "cpu" else None
 
     def _runs(self, query: Query, like: Reading) -> bool:
-        by_extents = any(self._demands[kind].by_extents for kind in query.want)
+        by_extents = self._wanted(query.want).by_extents
         real: Real = lambda dtypes: self._sample(query, dtypes)  # noqa: E731
         built = None if by_extents else self._same_ranks.built(query, _shapes(query), real, like)
         self._ahead = None if built is None else (query, built)
@@ -155,7 +157,7 @@ class Preparer:
 
     def _followed(self, query: Query) -> list[str]:
         """The leaves by which the patterns of the outputs are wanted."""
-        if query.format == "dense" or query.batched or not any(self._demands[kind].by_outputs for kind in query.want):
+        if query.format == "dense" or query.batched or not self._wanted(query.want).by_outputs:
             return []
         wrt, names = query.wrt, [name for name, _ in leaves_of(query.inputs)]
         return names if wrt is None else [name for name in names if name in wrt or name.rpartition(".")[0] in wrt]
@@ -171,9 +173,9 @@ class Preparer:
         elif samples is not None and not built.function.static:
             self._check_sizes(query, built, samples)
         dtypes = {leaf.name: leaf.dtype for leaf in built.leaves}
-        demands: dict[str, Demand] = {kind: self._demands[kind] for kind in query.want}
+        demands = self._wanted(query.want)
         outputs = results(built)
-        wrt = _wrt(query, built, sent) if any(demand.derives for demand in demands.values()) else ()
+        wrt = _wrt(query, built, sent) if demands.derives else ()
         of = _of(query, demands, built.function, wrt, outputs)
         if any(demand.derives and not demand.past_writes for demand in demands.values()):
             _check_modified(built.function, wrt, None if of is None else of.name)

@@ -16,7 +16,7 @@ import torch
 from app.engine.explain.evidence import HUGE
 from app.engine.kinds import KINDS
 from app.engine.planning.cost import Cost, scratch_factors
-from app.engine.planning.demand import Result, Sizes
+from app.engine.planning.demand import Result, Sizes, Wanted
 from app.engine.planning.plan import is_differentiable_everywhere, make
 from app.pool.environment import SINGLE_THREADED
 from tests.engine.asking import ask
@@ -80,7 +80,9 @@ def explain_bytes(elements: int, cost: Cost) -> int:
     ends = [Result(name, (elements,), torch.float64) for name in ("x", "output")]
     sizes = Sizes((ends[0],), (ends[1],), None, 1, "dense", "reverse")
     limits = replace(LIMITS, memory_bytes=1 << 40)
-    return make(demands={"explain": KINDS["explain"].demand}, sizes=sizes, cost=cost, samples=1, limits=limits).peak_bytes
+    return make(
+        demands=Wanted({"explain": KINDS["explain"].demand}), sizes=sizes, cost=cost, samples=1, limits=limits
+    ).peak_bytes
 
 
 def test_what_explain_looks_at_is_planned_and_no_more() -> None:
