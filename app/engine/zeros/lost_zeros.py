@@ -1,4 +1,4 @@
-"""Says of zeros and infinities in outputs and first derivatives where they are none: the true number is one that the dtype holds.
+"""Says of zeros and infinities in outputs and first derivatives where they are none, and of tiny float64 numbers with few right digits.
 
 What underflows or overflows on the way, or is rounded to its limit (1 − tanh² at 25), leaves a zero that looks like a result. Where
 one may be that, the same steps are computed from the same numbers in 360 digits. A number that hangs on the last bits of what was sent
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 from app.engine.batching import sample_of
 from app.engine.computation import Computation
 from app.engine.kinds import KINDS
+from app.engine.planning.prepare import Prepared
 from app.engine.precision.exact_arithmetic.numbers import MP, Numbers, as_numbers
 from app.engine.precision.reference import exactly
 from app.engine.precision.runs import Run
@@ -29,16 +30,18 @@ from app.engine.stepwise.trace import trace_steps
 from app.engine.tensors import is_differentiable
 from app.engine.zeros.telling_zeros import (
     ResultKey,
-    by_rows,
+    Telling,
     has_telling_zeros,
     is_connected,
     is_looked_at,
+    is_tiny,
+    least_of,
     result_keys,
     sized,
     telling,
     tensors_of,
 )
-from app.engine.zeros.true_zeros import unexplained
+from app.engine.zeros.true_zeros import Suspect, are_explained, spread
 
 # 1 − (1 − 1e-308) has a digit of its own in so many, and what rounding leaves of a true zero is below every float64.
 _DIGITS: Final = 360
@@ -50,16 +53,18 @@ _BESIDE: Final = 4
 _SAMPLES: Final = 64
 # A number that changes by more where its inputs change by a rounding is not known in their dtype.
 _SHARE: Final = 0.5
+# Of float64's sixteen digits fewer than four are right.
+_FEW: Final = 1e-4
 
 Floats = npt.NDArray[Any]
 
 
 def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
     """A note for each tensor of the answer with zeros that are none, and for such an output of which derivatives alone are wanted."""
-    tells = telling(computation.prepared)
+    prepared = computation.prepared
+    tells, samples = telling(prepared), prepared.samples
     if tells is None or not _has_suspects(tree):
         return
-    samples = computation.prepared.samples
     results = _looked_at(computation, tree)
     leaves = {name: leaf.detach().numpy(force=True) for name, leaf in computation.leaves.items()}
     for sample in (None,) if samples is None else _with_zeros(results.values(), samples):
@@ -67,9 +72,9 @@ def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
         here = leaves if sample is None else {name: leaf[sample] if axes[name] else leaf for name, leaf in leaves.items()}
         own = results if sample is None else {key: own[sample] for key, own in results.items()}
         suspects = {
-            key: values
+            key: suspect
             for key, values in own.items()
-            if has_telling_zeros(sized(computation.prepared, key, values), tells, here.values)
+            if (suspect := _suspect(prepared, key, values, tells, here.values)).open.any()
         }
         alone = computation if sample is None or not suspects else sample_of(computation, axes, sample, computation.notes)
         if suspects and _note(alone, suspects):
@@ -77,18 +82,29 @@ def note_lost_zeros(computation: Computation, tree: Mapping[str, Any]) -> None:
 
 
 def _has_suspects(tree: Mapping[str, Any]) -> bool:
-    """Whether a number that is looked at is zero or infinite: of most answers none is, which is seen in a tenth of the time."""
+    """Whether a number that is looked at is zero, tiny or infinite: of most answers none is, which is seen in a tenth of the time."""
     for kind in filter(is_looked_at, tree):
         for values in tensors_of(tree[kind], kind).values():
-            numbers = values.ravel().tolist()
-            if 0.0 in numbers or math.inf in numbers or -math.inf in numbers:
+            sizes = list(map(abs, values.ravel().tolist()))
+            if sizes and not least_of(values.dtype) <= min(sizes) <= max(sizes) < math.inf:
                 return True
     return False
 
 
+def _suspect(
+    prepared: Prepared, key: ResultKey, values: Floats, tells: Telling, leaves: Callable[[], Iterable[Floats]]
+) -> Suspect:
+    """A result, and where it is infinite or tiny, or zero if its zeros tell."""
+    sizes = sized(prepared, key, values)
+    is_open = is_tiny(values)
+    if has_telling_zeros(sizes, tells, leaves):
+        is_open |= np.isinf(values) | spread(sizes == 0, values)
+    return Suspect(values, is_open)
+
+
 def _with_zeros(results: Iterable[Floats], samples: int) -> list[int]:
-    """The first samples that have a zero somewhere."""
-    zeros = [(values == 0).reshape(samples, -1).any(1) for values in results]
+    """The first samples that have a zero somewhere, or a tiny number."""
+    zeros = [(np.abs(values) < least_of(values.dtype)).reshape(samples, -1).any(1) for values in results]
     return np.flatnonzero(np.any(zeros, 0))[:_SAMPLES].tolist() if zeros else []
 
 
@@ -103,38 +119,51 @@ def _looked_at(computation: Computation, tree: Mapping[str, Any]) -> dict[Result
     return results
 
 
-def _note(computation: Computation, suspects: Mapping[ResultKey, Floats]) -> bool:
+def _note(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> bool:
     """Whether the exact numbers were asked for, which is done once."""
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the answer's own road has warned
-            outputs = {
-                ResultKey("outputs", name): value.detach().numpy(force=True)
+            outputs = [
+                (ResultKey("outputs", name), value.detach().numpy(force=True))
                 for name, value in computation.evaluation.outputs.items()
-            }
-            if not unexplained(computation, {**suspects, **outputs}):
+            ]
+            others = {key: Suspect(own, (own == 0) | np.isinf(own) | is_tiny(own)) for key, own in outputs}
+            looked_at = {**others, **suspects}
+            if are_explained(computation, looked_at):
                 return False
             look = _Look(computation)
-            for key, own in {**suspects, **outputs}.items():
-                lost = look.lost(key, own)
+            for key, own in looked_at.items():
+                lost = look.lost(key, own) if own.open.any() else None
                 if lost is not None:
-                    _say(computation, key, own, *lost)
+                    _say(computation, key, own.values, *lost)
     except REFUSALS:  # a step that PyTorch refuses in float64, or alone: then nothing is known
         pass
     return True
 
 
 def _say(computation: Computation, key: ResultKey, own: Floats, index: tuple[int, ...], right: Any, count: int) -> None:
-    what, where = "infinite" if own[index] else "0", f" at {list(index)}" if index else ""
     is_output = key.kind == "outputs" and computation.query.want != ("outputs",)
     derived = " Derivatives through it may be wrong too." if is_output else ""
     more = f", and {count - 1} more such" if count > 1 else ""
-    computation.notes.say(
-        "rounded",
-        f"`{key.path}` is {what}{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it "
-        f'underflows, overflows or is rounded to its limit on the way.{derived} "precision" in "want" says which step.',
-        key.path,
-    )
+    where = f" at {list(index)}" if index else ""
+    if own[index] == 0 or np.isinf(own[index]):
+        what = "infinite" if own[index] else "0"
+        words = (
+            f"`{key.path}` is {what}{where}{more}, and the true number there is {MP.nstr(right, 2)}, which {own.dtype} holds: what makes it "
+            "underflows, overflows or is rounded to its limit on the way."
+        )
+    else:
+        digits = max(0, int(-MP.log10(abs(own[index] - right) / abs(right))))
+        words = (
+            f"`{key.path}` is {own[index]:.6g}{where}{more}, and the true number there is {MP.nstr(right, 6)}: {digits} of its digits are right, as "
+            "larger numbers cancel on the way or one is rounded to its limit."
+        )
+    computation.notes.say("rounded", f'{words}{derived} "precision" in "want" says which step.', key.path)
+
+
+def _number(own: Any) -> Any:
+    return MP.mpf(float(own))
 
 
 class _Look:
@@ -147,22 +176,31 @@ class _Look:
         self._eps = max(torch.finfo(dtype).eps for dtype in computation.dtypes if is_differentiable(dtype))
         self._runs: dict[tuple[str, bool], Run | None] = {}
 
-    def lost(self, key: ResultKey, own: Floats) -> tuple[tuple[int, ...], Any, int] | None:
-        """Of the zeros and infinities that are none the index of the first, what it is, and how many there are."""
+    def lost(self, key: ResultKey, suspect: Suspect) -> tuple[tuple[int, ...], Any, int] | None:
+        """Of the numbers that are wrong, and the true ones known and held by the dtype, the index of the first, what it is, and their count."""
+        own = suspect.values
         limits = np.finfo(own.dtype)
         least = 2 * float(limits.smallest_subnormal)
-        right = self._right(key, own, is_beside=False)
+        right = self._right(key, suspect, is_beside=False)
         if right is None:
             return None
-        zeros = map(tuple, np.argwhere((own == 0) | np.isinf(own)).tolist())
-        lost = [index for index in zeros if least <= abs(right[index]) <= float(limits.max)]
-        beside = self._right(key, own, is_beside=True) if lost else None
+        lost = [
+            index
+            for index in map(tuple, np.argwhere(suspect.open).tolist())
+            if least <= abs(right[index]) <= float(limits.max)
+            and not abs(right[index] - _number(own[index])) <= max(_FEW * abs(right[index]), least)
+        ]
+        beside = self._right(key, suspect, is_beside=True) if lost else None
         if beside is None:
             return None
-        lost = [index for index in lost if abs(beside[index] - right[index]) <= _SHARE * abs(right[index])]
+        lost = [
+            index
+            for index in lost
+            if abs(beside[index] - right[index]) <= _SHARE * min(abs(right[index]), abs(right[index] - _number(own[index])))
+        ]
         return (lost[0], right[lost[0]], len(lost)) if lost else None
 
-    def _right(self, key: ResultKey, own: Floats, *, is_beside: bool) -> Numbers | None:
+    def _right(self, key: ResultKey, suspect: Suspect, *, is_beside: bool) -> Numbers | None:
         """The exact numbers of a result, or those of numbers a bit beside the inputs; None where they cannot be had."""
         kind, name, leaf = key
         if name is None:
@@ -173,7 +211,7 @@ class _Look:
             run = self._run("", {}, is_beside)
             return None if run is None else run.values[self._output(name)]
         output = self._computation.evaluation.outputs[name]
-        index = tuple(np.argwhere(~by_rows(own, output.dim()))[0])
+        index = tuple(np.argwhere(suspect.open)[0][: output.dim()])
         row = torch.zeros_like(output, dtype=torch.float64)
         row[index] = 1.0
         run = self._run(f"{key.path}{index}", {self._output(name): row}, is_beside)
@@ -182,7 +220,7 @@ class _Look:
         )
         if one is None:
             return None
-        whole = np.full(own.shape, MP.nan, dtype=object)
+        whole = np.full(suspect.values.shape, MP.nan, dtype=object)
         whole[index] = one
         return whole
 

@@ -29,6 +29,9 @@ RESULTS: Final = tuple(f"{kind}." for kind in KINDS)  # where a note on such a z
 _LARGEST: Final = 256
 _FLOPS: Final = 1e4  # so many make 10,000 such numbers at the most
 _DTYPES: Final = frozenset({torch.float64, torch.float32})
+# Of float64 alone: numbers of 1e-6 are ordinary in float32.
+_LEAST: Final = 1e-11
+_LEAST_NARROW: Final = float(np.finfo(np.float32).smallest_subnormal)
 # What a program calls and the catalogue does not have: densities are sums of what it has, and constants that it writes hold their own zeros.
 _DENSITIES: Final = frozenset({"cdf", "icdf", "log_prob", "entropy"})
 _CONSTANTS: Final = frozenset({"tensor", "ones", "zeros", "full", "eye", "arange", "linspace"})
@@ -81,6 +84,20 @@ def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[
                 return False  # where its zeros lead is not seen from the shapes
             zeros = zeros & (leaf != 0)
     return bool(zeros.any())
+
+
+def _tiny(dtype: torch.dtype) -> float:
+    return _LEAST if dtype == torch.float64 else _LEAST_NARROW
+
+
+def least_of(dtype: np.dtype[Any]) -> float:
+    """What is smaller is looked at: of terms of size 1 that cancel, so much has four digits."""
+    return _LEAST if dtype == np.float64 else _LEAST_NARROW
+
+
+def is_tiny(values: NDArray[Any]) -> NDArray[Any]:
+    """Where numbers that are not zero are so small that they may be what cancelling left."""
+    return np.asarray((np.abs(values) < least_of(values.dtype)) & (values != 0))
 
 
 def sized(prepared: Prepared, key: ResultKey, values: NDArray[Any]) -> NDArray[Any]:
@@ -138,18 +155,20 @@ class WatchedZeros(NamedTuple):
     """Which results of a recipe are looked at.
 
     Attributes:
-        results: (its number, the rank of the output whose Jacobian it is, or None).
+        results: (its number, the rank of the output whose Jacobian it is, or None, and what is tiny in its dtype).
     """
 
     telling: Telling
-    results: Sequence[tuple[int, int | None]]
+    results: Sequence[tuple[int, int | None, float]]
 
     def tell(self, results: Sequence[NDArray[Any]], leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
-        for index, rank in self.results:
-            values = results[index] if rank is None else by_rows(results[index], rank)
-            # Most have none, which is seen in less than a microsecond.
-            if np.count_nonzero(values) != values.size and has_telling_zeros(values, self.telling, leaves):
-                return True
+        for index, rank, least in self.results:
+            values = results[index]
+            # Most have none, which is seen in a microsecond.
+            if np.count_nonzero(np.abs(values) < least):
+                rows = values if rank is None else by_rows(values, rank)
+                if is_tiny(values).any() or has_telling_zeros(rows, self.telling, leaves):
+                    return True
         return False
 
 
@@ -160,8 +179,13 @@ def watched_zeros(want: Sequence[str], prepared: Prepared) -> WatchedZeros | Non
         return None
     connected = {name: is_connected(prepared.function, name) for name in prepared.wrt}
     ranks = {output.name: len(output.shape) for output in prepared.plan.outputs}
+    dtypes = {result.name: result.dtype for result in (*prepared.plan.outputs, *prepared.plan.wrt)}
     results = [
-        (index, None if key.leaf is None or key.output is None else ranks[key.output])
+        (
+            index,
+            None if key.leaf is None or key.output is None else ranks[key.output],
+            _tiny(dtypes[key.leaf or key.output or ""]),
+        )
         for index, key in enumerate(key for kind in want for key in result_keys(kind, prepared))
         if is_looked_at(key.kind) and (key.leaf is None or connected[key.leaf])
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from app.engine.kinds import results
 from app.engine.notes import Notes
 from app.engine.stepwise.point import REFUSALS
 from app.engine.tensors import is_differentiable
-from app.engine.zeros.telling_zeros import ResultKey, sized, tensors_of
+from app.engine.zeros.telling_zeros import ResultKey, is_tiny, sized, tensors_of
 from app.errors import PullbackError
 from app.program.function import GraphFact
 from app.program.semantics.graph_values import mapped
@@ -34,42 +34,104 @@ _LEAST, _MOST = 0.5, 2.0
 _PLAIN: Final = (1e-3, 16.0)
 _DRAWS: Final = 2
 
-Leaves: TypeAlias = Mapping[str, Tensor]
-Sizes: TypeAlias = Mapping[ResultKey, Floats]
+# Tiny numbers are looked at beside the inputs by multiples of this share; these are such that steps of rounding do not fall in with them.
+_STEP: Final = 1e-4
+_STEPS: Final = (-3.0, -1.83, -0.91, 0, 1.13, 2.04, 3.0)
+# What is left of seven numbers beside their cubic: of those with fewer than some five digits more than this share, of exp(-200) 5e-7.
+_UNEVEN: Final = np.eye(len(_STEPS)) - (_POWERS := np.vander(_STEPS, 4)) @ np.linalg.pinv(_POWERS)
+_ROUGH: Final = 2e-5
+# What moves by less than its last digit there is even too, but moves otherwise over more: 1 + erf(x) at -6. A power or an exponential does not.
+_FAR_STEP: Final = 0.01
+_SLOPES: Final = 0.2
+# A residual that is as much larger beside the point hangs on the last bits of what was sent.
+_RESIDUAL: Final = 10.0
 
 
-def unexplained(computation: Computation, suspects: Mapping[ResultKey, Floats]) -> dict[ResultKey, Floats]:
-    """Those of the results that have an infinity, or a zero for which neither reason holds."""
-    is_open = {key: ~(sized(computation.prepared, key, values) > 0) for key, values in suspects.items()}
+class Suspect(NamedTuple):
+    """A result, and which of its elements are looked at."""
+
+    values: Floats
+    open: Floats
+
+
+Masks: TypeAlias = Mapping[ResultKey, Floats]
+
+
+def are_explained(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> bool:
+    """Whether all that is looked at is zero for one of the reasons, or tiny and changes evenly."""
+    left = {key: own.open for key, own in suspects.items()}
     try:
-        for explained in _explanations(computation, tuple(suspects)):
-            is_open = {key: zeros & ~explained[key] for key, zeros in is_open.items()}
-            if not any(map(np.any, is_open.values())):
-                break
-    except (
-        *REFUSALS,
-        KeyError,
-        PullbackError,
-    ):  # at other inputs some step is not defined, or a form is another: then nothing is known
-        return dict(suspects)
-    return {key: values for key, values in suspects.items() if is_open[key].any() or np.isinf(values).any()}
+        for explained in _explanations(computation, suspects):
+            left = {key: is_open & ~explained[key] for key, is_open in left.items()}
+            if not any(is_open.any() for is_open in left.values()):
+                return True
+    except (*REFUSALS, KeyError, PullbackError):  # some step is not defined at other inputs, or a form is another
+        pass
+    return False
 
 
-def _explanations(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Sizes]:
+def _explanations(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Iterator[Masks]:
     """For each reason where it holds."""
+    if any(is_tiny(own.values).any() for own in suspects.values()):
+        yield _smooth(computation, suspects)
+    keys = [key for key, own in suspects.items() if (own.open & (own.values == 0)).any()]
+    nothing = {key: np.zeros(own.values.shape, dtype=bool) for key, own in suspects.items()}
+    for sizes in _reasons(computation, keys) if keys else ():
+        yield nothing | {
+            key: (suspects[key].values == 0) & spread(explained, suspects[key].values) for key, explained in sizes.items()
+        }
+
+
+def spread(mask: Floats, values: Floats) -> Floats:
+    """What is known of the rows of a Jacobian, for each of their elements."""
+    return np.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
+
+
+def _smooth(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Masks:
+    """Where what is tiny changes evenly with the inputs, as what rounding has left of larger terms does not."""
+    draw = torch.Generator().manual_seed(0)
+    leaves = {name: leaf.detach() for name, leaf in computation.leaves.items() if is_differentiable(leaf.dtype)}
+    ways = {name: _uniform(leaf, 0.5, 1.0, draw) * _uniform(leaf, -1.0, 1.0, draw).sign() for name, leaf in leaves.items()}
+
+    def look(step: float) -> Mapping[ResultKey, Floats]:
+        return _at(computation, tuple(suspects), {name: leaf * (1 + step * ways[name]) for name, leaf in leaves.items()})
+
+    beside = [look(step * _STEP) for step in _STEPS if step]
+    farther = look(_FAR_STEP)
+    smooth = {}
+    with np.errstate(all="ignore"):
+        for key, own in suspects.items():
+            rows = np.stack([other[key] for other in beside])
+            rows = np.insert(rows, _STEPS.index(0), own.values, 0)
+            rough = np.abs(np.tensordot(_UNEVEN, rows, 1)).max(0)
+            size = np.maximum(np.abs(rows[0]), np.abs(rows[-1]))
+            here, there = (
+                np.log(rows[-1] / rows[0]) / (_STEPS[-1] - _STEPS[0]) / _STEP,
+                np.log(farther[key] / own.values) / _FAR_STEP,
+            )
+            is_steady = np.abs(here - there) <= _SLOPES * np.maximum(1, np.maximum(np.abs(here), np.abs(there)))
+            smooth[key] = is_tiny(own.values) & (rough <= _ROUGH * size) & (is_steady | (size > _RESIDUAL * np.abs(own.values)))
+    return smooth
+
+
+def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Masks]:
+    """Why zeros are true ones, by rows of Jacobians."""
     leaves, draw = {name: leaf.detach() for name, leaf in computation.leaves.items()}, torch.Generator().manual_seed(0)
     floating = [name for name, leaf in leaves.items() if is_differentiable(leaf.dtype)]
     for _ in range(_DRAWS):  # two numbers may be moved alike
         ways = {name: _uniform(leaves[name], -1.0, 1.0, draw) * torch.finfo(leaves[name].dtype).eps for name in floating}
         near, far = (
-            _at(computation, keys, {name: leaves[name] * (1 + by * way) for name, way in ways.items()}) for by in (_NEAR, _FAR)
+            _sizes(computation, keys, {name: leaves[name] * (1 + by * way) for name, way in ways.items()})
+            for by in (_NEAR, _FAR)
         )
         yield {key: (near[key] > 0) & (far[key] >= _GROWS * near[key]) for key in keys}
     if not _is_plain(computation.prepared.function.pattern) or not any((leaves[name] == 0).any() for name in floating):
         return
     draws = [{name: _uniform(leaves[name], _LEAST, _MOST, draw) for name in floating} for _ in range(_DRAWS)]
-    with_zeros = [_at(computation, keys, {name: leaves[name].sign() * size for name, size in sizes.items()}) for sizes in draws]
-    without = _at(computation, keys, {name: torch.where(leaves[name] < 0, -size, size) for name, size in draws[0].items()})
+    with_zeros = [
+        _sizes(computation, keys, {name: leaves[name].sign() * size for name, size in sizes.items()}) for sizes in draws
+    ]
+    without = _sizes(computation, keys, {name: torch.where(leaves[name] < 0, -size, size) for name, size in draws[0].items()})
     yield {key: (without[key] > 0) & (with_zeros[0][key] == 0) & (with_zeros[1][key] == 0) for key in keys}
 
 
@@ -77,17 +139,18 @@ def _uniform(leaf: Tensor, least: float, most: float, draw: torch.Generator) -> 
     return torch.empty(leaf.shape, dtype=leaf.dtype).uniform_(least, most, generator=draw)
 
 
-def _at(computation: Computation, keys: Sequence[ResultKey], leaves: Leaves) -> Sizes:
-    """How large the results are at these inputs, and the others as they are; NaN where they are not finite."""
+def _sizes(computation: Computation, keys: Sequence[ResultKey], leaves: Mapping[str, Tensor]) -> Mapping[ResultKey, Floats]:
+    """How large the results are at these inputs; NaN where they are not finite."""
+    sizes = {key: sized(computation.prepared, key, values) for key, values in _at(computation, keys, leaves).items()}
+    return {key: np.where(np.isfinite(own), own, np.nan) for key, own in sizes.items()}
+
+
+def _at(computation: Computation, keys: Sequence[ResultKey], leaves: Mapping[str, Tensor]) -> dict[ResultKey, Floats]:
+    """The results at these inputs, and the others as they are."""
     query = replace(computation.query, want=tuple(dict.fromkeys(key.kind for key in keys)))
-    prepared, notes = computation.prepared, Notes()
-    own = {**computation.leaves, **leaves}
-    tree = results(Computation(query, prepared, own, notes, computation.limits, computation.layout_cache))
-    sizes = {}
-    for key in keys:
-        value = sized(prepared, key, tensors_of(tree[key.kind], key.kind)[key.path])
-        sizes[key] = np.where(np.isfinite(value), value, np.nan)
-    return sizes
+    other = {**computation.leaves, **leaves}
+    tree = results(Computation(query, computation.prepared, other, Notes(), computation.limits, computation.layout_cache))
+    return {key: tensors_of(tree[key.kind], key.kind)[key.path] for key in keys}
 
 
 @GraphFact

@@ -56,4 +56,5 @@ def test_a_recipe_leaves_them_to_the_whole_road(want: list[str]) -> None:
         assert "rounded" not in codes([0.5, 0.25 + number])
     assert len(road.recipes) == 1
     assert "rounded" in codes([0.5, 25.0])
+    assert "rounded" in codes([0.5, 15.0])
     assert "rounded" not in codes([0.5, 0.75])
