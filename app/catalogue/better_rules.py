@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
-from app.catalogue.better.bessel import bessel_j0, bessel_j1, bessel_y0, bessel_y1
-from app.catalogue.better.near_zero import i1, i1e, sinc
+from app.catalogue.better.bessel import airy_ai, bessel_j0, bessel_j1, bessel_y0, bessel_y1
+from app.catalogue.better.near_zero import chebyshev_polynomial_t, chebyshev_polynomial_u, i1, i1e, sinc, tanhshrink
 from app.catalogue.better.overwriting import index_copy, index_put, put, scatter
 from app.catalogue.better.running_products import cumprod, prod
 from app.catalogue.better.running_sums import logcumsumexp
@@ -212,6 +212,28 @@ def log_ndtr(input: Tensor) -> Tensor:  # noqa: A002
     return torch.where(far, with_value(tail, value), torch.special.log_ndtr(torch.where(far, 0.0, input)))
 
 
+# Of Φ and exp − 1 the tail begins here: nearer to zero PyTorch's numbers are right to the last digits.
+_NEAR_TAIL: Final = -1.0
+
+
+def ndtr(input: Tensor) -> Tensor:  # noqa: A002
+    """Φ(x) = erfc(−x/√2)/2. PyTorch takes (1 + erf(x/√2))/2: measured in float64 6.11e-16 for 6.22e-16 at −8, and 0 at −10."""
+    far = input < _NEAR_TAIL
+    x = torch.where(far, input, _NEAR_TAIL)
+    whole: Tensor = torch.where(far, torch.erfc(x * -math.sqrt(0.5)) / 2, torch.special.ndtr(torch.where(far, 0.0, input)))
+    return whole
+
+
+def expm1(input: Tensor) -> Tensor:  # noqa: A002
+    """exp(x) − 1. PyTorch's derivative is the result and 1: measured in float64 1.554e-15 for 1.543e-15 at −34.1, and 0 at −40."""
+    value: Tensor = torch.expm1(input)
+    if not input.is_floating_point() or not is_differentiated(input):
+        return value
+    far = input < _NEAR_TAIL
+    x = torch.where(far, input, _NEAR_TAIL)
+    return torch.where(far, with_value(torch.exp(x) - 1, value), torch.expm1(torch.where(far, 0.0, input)))
+
+
 class _MatrixExponential(torch.autograd.Function):
     """Its derivative along E is the upper right block of exp([[A, E], [0, A]]) (Higham, Functions of Matrices, 2008, theorem 3.6).
 
@@ -276,6 +298,9 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
     "logcumsumexp": logcumsumexp, "cumprod": cumprod, "prod": prod, "sinc": sinc, "special.i1": i1, "special.i1e": i1e,
     "special.bessel_j0": bessel_j0, "special.bessel_j1": bessel_j1, "special.bessel_y0": bessel_y0, "special.bessel_y1": bessel_y1,
+    "special.airy_ai": airy_ai, "special.chebyshev_polynomial_t": chebyshev_polynomial_t,
+    "special.chebyshev_polynomial_u": chebyshev_polynomial_u, "special.ndtr": ndtr, "special.expm1": expm1, "expm1": expm1,
+    "nn.functional.tanhshrink": tanhshrink,
 }  # fmt: skip
 
 # The formula of the derivative, in the words of PyTorch's own; X^H is the conjugate transpose.
@@ -307,5 +332,9 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     logcumsumexp: "sum over i >= j of grad[i] * exp(input[j] - result[i])",
     matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
     _matrix_exp: "upper right block of exp([[A^H, grad], [0, A^H]])",
+    ndtr: "grad * exp(-x ** 2 / 2) / sqrt(2 * pi)",
+    expm1: "grad * exp(x)",
+    tanhshrink: "grad * tanh(x) ** 2",
+    **dict.fromkeys((airy_ai, chebyshev_polynomial_t, chebyshev_polynomial_u), "none: PyTorch has no derivative of it"),
     **dict.fromkeys((bessel_j0, bessel_j1, bessel_y0, bessel_y1), "none: PyTorch has no derivative of it"),
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+import mpmath
 import pytest
 import sympy
 import torch
@@ -148,6 +149,13 @@ def test_every_row_is_a_function_of_pytorch_that_is_wrong() -> None:
         "sinc",
         "special.i1",
         "special.i1e",
+        "special.airy_ai",
+        "special.chebyshev_polynomial_t",
+        "special.chebyshev_polynomial_u",
+        "special.ndtr",
+        "special.expm1",
+        "expm1",
+        "nn.functional.tanhshrink",
         *(f"special.bessel_{name}" for name in ("j0", "j1", "y0", "y1")),
     }  # or beside its module
     assert set(better_rules.BETTER) == {"linalg.det", "polar", "clamp", "nextafter", *MATRICES, *others}
@@ -315,3 +323,33 @@ def test_a_matrix_exponential_in_half_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(better_rules.matrix_exp(a), wide.to(dtype))
     ours, exact = (jacrev(better_rules.matrix_exp)(m) for m in (a, a.double()))
     torch.testing.assert_close(ours, exact.to(dtype), rtol=0.02, atol=0.01)
+
+
+# Ours, PyTorch's, and the same in numbers of many digits.
+TAILS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[Any], Any], list[float]]] = {
+    "ndtr": (better_rules.ndtr, torch.special.ndtr, lambda x: mpmath.erfc(-x / mpmath.sqrt(2)) / 2, [-12.0, -8.0, -1.01, -0.99, 0.0, 3.0]),
+    "expm1": (better_rules.expm1, torch.expm1, mpmath.expm1, [-60.0, -34.0, -1.01, -0.99, -1e-12, 1e-12, 3.0]),
+    "tanhshrink": (
+        better_rules.tanhshrink, torch.nn.functional.tanhshrink, lambda x: x - mpmath.tanh(x), [1e-8, -1e-5, 1e-2, 0.249, -0.251, 2.0],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_numbers_that_pytorch_subtracts_away(name: str) -> None:
+    better, own, right, points = TAILS[name]
+    x = torch.tensor(points, dtype=torch.float64)
+    with mpmath.workdps(80):
+        wanted = [
+            torch.tensor([float(mpmath.diff(right, mpmath.mpf(t), order)) for t in points], dtype=torch.float64)
+            for order in range(3)
+        ]
+    first = vmap(grad(better))(x)
+    for computed, expected in zip((better(x), first, vmap(grad(grad(better)))(x)), wanted, strict=True):
+        torch.testing.assert_close(computed, expected, rtol=2e-12, atol=1e-300)
+    torch.testing.assert_close(jvp(better, (x,), (torch.ones_like(x),))[1], first, rtol=1e-14, atol=0)
+    pytorch = torch.stack([own(x[:1]), vmap(grad(own))(x[:1])])
+    assert not torch.allclose(pytorch, torch.stack([better(x[:1]), first[:1]]), rtol=1e-9, atol=0), "PyTorch has mended it"
+    ends = torch.tensor([torch.inf, -torch.inf, torch.nan], dtype=torch.float64)
+    torch.testing.assert_close(better(ends), own(ends), equal_nan=True)
+    assert better(torch.tensor([1, -2])).dtype == torch.float32

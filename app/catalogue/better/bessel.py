@@ -1,4 +1,4 @@
-"""Bessel functions of the orders 0 and 1, of which PyTorch's values between 0.1 and 30 are right to six to nine digits alone.
+"""Bessel functions of the orders 0 and 1 and the Airy function: PyTorch's values at ordinary numbers are right to six to nine digits alone.
 
 Measured on 2.13.0, CPU, float64, against SciPy: off by 3.8e-7 (j0), 4.7e-7 (j1), 2.1e-7 (y0) and 8.7e-7 (y1) just above 5, by 1e-8 below.
 """
@@ -49,6 +49,29 @@ _ONE: Final = _Series(
     3 * math.pi / 4,
 )  # fmt: skip
 
+# Rational functions of 1/ζ², ζ = ⅔(−x)^{3/2} (S. L. Moshier, Cephes Mathematical Library, airy.c), the highest power first.
+_AIRY_EVEN: Final = (
+    -1.31696323418331795333e-1, -6.26456544431912369773e-1, -6.93158036036933542233e-1, -2.79779981545119124951e-1,
+    -4.91900132609500318020e-2, -4.06265923594885404393e-3, -1.59276496239262096340e-4, -2.77649108155232920844e-6,
+    -1.67787698489114633780e-8,
+)  # fmt: skip
+_AIRY_UNDER_EVEN: Final = (
+    1.0, 1.33560420706553243746e1, 3.26825032795224613948e1, 2.67367040941499554804e1, 9.18707402907259625840,
+    1.47529146771666414581, 1.15687173795188044134e-1, 4.40291641615211203805e-3, 7.54720348287414296618e-5,
+    4.51850092970580378464e-7,
+)  # fmt: skip
+_AIRY_ODD: Final = (
+    1.97339932091685679179e-2, 3.91103029615688277255e-1, 1.06579897599595591108, 9.39169229816650230044e-1,
+    3.51465656105547619242e-1, 6.33888919628925490927e-2, 5.85804113048388458567e-3, 2.82851600836737019778e-4,
+    6.98793669997260967291e-6, 8.11789239554389293311e-8, 3.41551784765923618484e-10,
+)  # fmt: skip
+_AIRY_UNDER_ODD: Final = (
+    1.0, 9.30892908077441974853, 1.98352928718312140417e1, 1.55646628932864612953e1, 5.47686069422975497931,
+    9.54293611618961883998e-1, 8.64580826352392193095e-2, 4.12656523824222607191e-3, 1.01259085116509135510e-4,
+    1.17166733214413521882e-6, 4.91834570062930015649e-9,
+)  # fmt: skip
+_AIRY_SPLIT: Final = -2.09  # they hold below; above, PyTorch takes the power series
+
 # From here on PyTorch's are right to the last digit; nearer to zero than the other they are too.
 _FAR: Final = 40.0
 _NEAR: Final = 0.5
@@ -74,6 +97,23 @@ def bessel_y0(input: Tensor) -> Tensor:  # noqa: A002
 
 def bessel_y1(input: Tensor) -> Tensor:  # noqa: A002
     return _mended(torch.special.bessel_y1(input), input, lambda x: _second_kind(x, 1), lambda x: _beyond(x, _ONE)[1])
+
+
+def airy_ai(x: Tensor) -> Tensor:
+    """PyTorch's values are off by up to 6e-6 of its amplitude, just below −2.09 (measured on 2.13.0, CPU, float64, against SciPy)."""
+    value = torch.special.airy_ai(x)
+    with torch.no_grad():
+        far = x.detach().to(torch.float64)
+        below = (far < _AIRY_SPLIT) & torch.isfinite(value)
+        size = torch.where(below, -far, 3.0)
+        zeta = 2 / 3 * size * torch.sqrt(size)
+        z = 1 / (zeta * zeta)
+        even = 1 + z * _polynomial(_AIRY_EVEN, z) / _polynomial(_AIRY_UNDER_EVEN, z)
+        odd = _polynomial(_AIRY_ODD, z) / _polynomial(_AIRY_UNDER_ODD, z) / zeta
+        angle = zeta + math.pi / 4
+        right = (torch.sin(angle) * even - torch.cos(angle) * odd) / (math.sqrt(math.pi) * size**0.25)
+        mended: Tensor = torch.where(below, right.to(value.dtype), value)
+    return mended
 
 
 def _mended(

@@ -39,7 +39,7 @@ _STEP: Final = 1e-4
 _STEPS: Final = (-3.0, -1.83, -0.91, 0, 1.13, 2.04, 3.0)
 # What is left of seven numbers beside their cubic: of those with fewer than some five digits more than this share, of exp(-200) 5e-7.
 _UNEVEN: Final = np.eye(len(_STEPS)) - (_POWERS := np.vander(_STEPS, 4)) @ np.linalg.pinv(_POWERS)
-_ROUGH: Final = 2e-5
+_ROUGH: Final = 2e-5  # a fifth of what is noted
 # What moves by less than its last digit there is even too, but moves otherwise over more: 1 + erf(x) at -6. A power or an exponential does not.
 _FAR_STEP: Final = 0.01
 _SLOPES: Final = 0.2
@@ -73,7 +73,7 @@ def are_explained(computation: Computation, suspects: Mapping[ResultKey, Suspect
 def _explanations(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Iterator[Masks]:
     """For each reason where it holds."""
     if any(is_tiny(own.values).any() for own in suspects.values()):
-        yield _smooth(computation, suspects)
+        yield _even(computation, suspects)
     keys = [key for key, own in suspects.items() if (own.open & (own.values == 0)).any()]
     nothing = {key: np.zeros(own.values.shape, dtype=bool) for key, own in suspects.items()}
     for sizes in _reasons(computation, keys) if keys else ():
@@ -87,7 +87,7 @@ def spread(mask: Floats, values: Floats) -> Floats:
     return np.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
 
 
-def _smooth(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Masks:
+def _even(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Masks:
     """Where what is tiny changes evenly with the inputs, as what rounding has left of larger terms does not."""
     draw = torch.Generator().manual_seed(0)
     leaves = {name: leaf.detach() for name, leaf in computation.leaves.items() if is_differentiable(leaf.dtype)}
@@ -98,7 +98,7 @@ def _smooth(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> 
 
     beside = [look(step * _STEP) for step in _STEPS if step]
     farther = look(_FAR_STEP)
-    smooth = {}
+    is_even = {}
     with np.errstate(all="ignore"):
         for key, own in suspects.items():
             rows = np.stack([other[key] for other in beside])
@@ -110,8 +110,10 @@ def _smooth(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> 
                 np.log(farther[key] / own.values) / _FAR_STEP,
             )
             is_steady = np.abs(here - there) <= _SLOPES * np.maximum(1, np.maximum(np.abs(here), np.abs(there)))
-            smooth[key] = is_tiny(own.values) & (rough <= _ROUGH * size) & (is_steady | (size > _RESIDUAL * np.abs(own.values)))
-    return smooth
+            is_even[key] = (
+                is_tiny(own.values) & (rough <= _ROUGH * size) & (is_steady | (size > _RESIDUAL * np.abs(own.values)))
+            )
+    return is_even
 
 
 def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Masks]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, vmap
 
-from app.catalogue.better.near_zero import i1, i1e, sinc
+from app.catalogue.better.near_zero import chebyshev_polynomial_t, chebyshev_polynomial_u, i1, i1e, sinc
 from tests.engine.asking import results
 
 # Forward mode compiles decompositions by it.
@@ -67,3 +67,23 @@ def test_programs_call_them_too() -> None:
     for text in ("torch.sinc(x)", "torch.special.sinc(x)", "x.sinc()"):
         hessian_there = results(program=f"{text}.sum()", inputs={"x": [1e-8]}, want=["hessian"])["hessian"]["x"]["x"]
         assert hessian_there.item() == pytest.approx(-(torch.pi**2) / 3), text
+
+
+NEAR_AND_FAR = [1e-200, -3e-9, 1e-3, 0.3, -0.49, 0.51, 0.7, 1.5]
+
+
+@pytest.mark.parametrize(("own", "first"), [(chebyshev_polynomial_t, 1), (chebyshev_polynomial_u, 2)])
+def test_chebyshev_polynomials(own: Callable[..., Any], first: int) -> None:
+    x = torch.tensor(NEAR_AND_FAR, dtype=torch.float64)
+    for degree in (1, 7, 8, 9, 11, 33):
+        with mpmath.workdps(80):
+            rows = [[mpmath.mpf(1), first * mpmath.mpf(t)] for t in NEAR_AND_FAR]
+            for t, row in zip(NEAR_AND_FAR, rows, strict=True):
+                for _ in range(degree - 1):
+                    row.append(2 * t * row[-1] - row[-2])
+            right = torch.tensor([float(row[degree]) for row in rows], dtype=torch.float64)
+        torch.testing.assert_close(own(x, degree), right, rtol=1e-12, atol=1e-320)
+        assert torch.equal(own(x, torch.tensor(float(degree))), own(x, degree))
+    assert not own(torch.ones(2, requires_grad=True), 9).requires_grad
+    assert getattr(torch.special, own.__name__)(x[:1], 9).item() > 1e-17, "PyTorch has mended it"
+    assert own(torch.tensor([0.25, float("nan")]), 9).dtype == torch.float32
