@@ -97,6 +97,16 @@ def _explain(computation: Computation) -> Any:
 
 def _check(computation: Computation) -> Any:
     computation.evaluation.differentiable()  # refuses where there is no derivative to check
+    for name in computation.query.expected:
+        if name not in computation.prepared.wrt:
+            raise PullbackError(
+                "bad_parameter",
+                f"`expected` has a derivative by `{name}`, which is no input that is differentiated.",
+                at=f"expected.{name}",
+                expected="one of " + ", ".join(computation.prepared.wrt),
+                given=name,
+                fix='Name each derivative after its input, and name that input in "wrt" if you send "wrt".',
+            )
     expected = {
         name: to_torch(data, str(computation.evaluation.inputs[0].device)) for name, data in computation.query.expected.items()
     }

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import math
 import operator
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeGuard
 
@@ -13,18 +14,19 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from app.catalogue.facts import values
+from app.catalogue.facts import operations_with, values
 from app.engine.check.mistakes.case import Case, Claim, moved_to, place_of
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.detached import is_detaching
 from app.engine.stepwise.point import Point, name_of, step_of
-from app.program.function import Function
 
 _ATTENTION: Final = "scaled_dot_product_attention"
 _NODES: Final = 64  # a longer program is not altered
 _SMALL: Final = 1e-2  # what is added to keep a number away from zero is at most this
 _DEGREE: Final = math.pi / 180  # in radians
 
+_AXES: Final = 4  # of a tensor with more none is tried in the place of another
+_ALONG: Final = operations_with("second_argument", "dim") | frozenset(values("reduces"))  # whose second argument may be an axis
 _GROUPS: Final = 17  # of a normalisation, less one: as many as are tried
 
 # A change of one node of a copied graph, with its code and sentence.
@@ -37,29 +39,51 @@ def altered(case: Case) -> Iterator[Claim]:
 
 
 def programs_that_fit(case: Case, sources: Sequence[Callable[[fx.Node], Iterator[Change]]]) -> Iterator[Claim]:
-    """Every change of one step, of those that `sources` know, that gives the client's derivative."""
+    """Every change of one step, of those that `sources` know, that gives the client's derivative; where none does, of all that it fits."""
     function = case.objective.point.function
     nodes = [node for node in function.graph.nodes if node.op == "call_function"]
     if len(nodes) > _NODES:
         return
+    alike: dict[tuple[str, str], list[_Numbered]] = defaultdict(list)
+    is_explained = False
     for number, node in enumerate(nodes):
         for source in sources:
             for code, text, change in source(node):
-                program = _changed(function, number, change)
-                if program is not None and case.fits(case.of_program(program)):
+                alike[code, text].append((number, change))
+                if case.fits(_derivative(case, [(number, change)])):
+                    is_explained = True
                     yield Claim(code, f"{text}{place_of(node)}.")
+    for (code, text), changes in alike.items() if not is_explained else ():
+        for chosen in _together(nodes, changes):
+            if case.fits(_derivative(case, chosen)):
+                yield Claim(code, f"{text}{place_of(nodes[chosen[0][0]])}, wherever it can be.")
 
 
-def _changed(function: Function, number: int, change: Callable[[fx.Graph, fx.Node], None]) -> Function | None:
-    copy = fx.Graph()
-    result = copy.graph_copy(function.graph, {})
-    copy.output(result)
-    node = [node for node in copy.nodes if node.op == "call_function"][number]
+# A change and the number of its step.
+_Numbered = tuple[int, Callable[[fx.Graph, fx.Node], None]]
+
+
+def _together(nodes: Sequence[fx.Node], changes: Sequence[_Numbered]) -> Iterator[Sequence[_Numbered]]:
+    """One change made at all steps: of one place of the text, as the turns of a loop are, and of the whole program."""
+    places: dict[Any, list[_Numbered]] = defaultdict(list)
+    for number, change in changes:
+        places[step_of(nodes[number])].append((number, change))
+    yield from (chosen for chosen in places.values() if 1 < len(chosen) < len(changes))
+    if len(changes) > 1:
+        yield changes
+
+
+def _derivative(case: Case, changes: Sequence[_Numbered]) -> Tensor | None:
+    """That of the program with some steps changed."""
+    function, copy = case.objective.point.function, fx.Graph()
+    copy.output(copy.graph_copy(function.graph, {}))
+    nodes = [node for node in copy.nodes if node.op == "call_function"]
     try:
-        change(copy, node)
+        for number, change in changes:
+            change(copy, nodes[number])
     except (TypeError, ValueError, IndexError):
         return None
-    return dataclasses.replace(function, held_graph=copy)
+    return case.of_program(dataclasses.replace(function, held_graph=copy))
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -175,10 +199,21 @@ def _detached(node: fx.Node) -> Iterator[Change]:
         yield "ignored_detach", text, _with_none_detached
 
 
+def _axis(node: fx.Node) -> Iterator[Change]:
+    """Another axis."""
+    own = node.kwargs.get("dim", node.args[1] if name_of(node) in _ALONG and len(node.args) > 1 else None)
+    entering = node.all_input_nodes[0].meta.get("val") if node.all_input_nodes else None
+    if isinstance(own, int) and not isinstance(own, bool) and isinstance(entering, Tensor):
+        for axis in range(entering.ndim if entering.ndim <= _AXES else 0):
+            if axis != own % entering.ndim:
+                text = f"Axis {axis} is taken where the program has axis {own % entering.ndim}"
+                yield "wrong_axis", text, _with_keyword_in("dim", 1, axis)
+
+
 def taken_for_another(case: Case) -> Iterator[Claim]:
     """Every operation that people take for another, or whose arguments they take for others."""
     if case.elements(case.expected) > 1:  # of one element any number would do
-        yield from programs_that_fit(case, (_other_operation, _other_arguments))
+        yield from programs_that_fit(case, (_other_operation, _other_arguments, _axis))
 
 
 def _other_operation(node: fx.Node) -> Iterator[Change]:
@@ -217,10 +252,12 @@ def _other_arguments(node: fx.Node) -> Iterator[Change]:
             with_target(_padded_behind),
         )
     if name in ("batch_norm", "instance_norm"):
+        text = f"`{op}` is differentiated with the running mean and variance, as in evaluation"
+        yield "statistics_constant", text, _in_evaluation
         yield (
             "statistics_constant",
-            f"`{op}` is differentiated with the running mean and variance, as in evaluation",
-            _in_evaluation,
+            f"`{op}` is differentiated with the mean and variance of the batch, as in training",
+            _in_training,
         )
     if name == "group_norm":
         for count in range(1, _GROUPS):
@@ -241,6 +278,12 @@ def _padded_behind(x: Tensor, pad: Sequence[int], *args: Any, **kwargs: Any) -> 
 
 def _in_evaluation(graph: fx.Graph, node: fx.Node) -> None:
     _with_keyword_in("training" if name_of(node) == "batch_norm" else "use_input_stats", 5, False)(graph, node)
+
+
+def _in_training(graph: fx.Graph, node: fx.Node) -> None:
+    for position, key in ((1, "running_mean"), (2, "running_var")):  # which training would write into
+        _with_keyword_in(key, position, None)(graph, node)
+    _with_keyword_in("training" if name_of(node) == "batch_norm" else "use_input_stats", 5, True)(graph, node)
 
 
 def _with_keyword_in(key: str, position: int, value: Any) -> Callable[[fx.Graph, fx.Node], None]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from app.engine.check.mistakes import rearrangements, scale_factors, second_order, step_mistakes
+from app.engine.check.mistakes import chain_rule, rearrangements, scale_factors, second_order, step_mistakes
 from app.engine.check.mistakes.altered_programs import altered, taken_for_another, with_attention_in_steps
 from app.engine.check.mistakes.case import Case, Claim
 from app.engine.check.mistakes.left_out_steps import inner_term, left_out
@@ -24,7 +24,7 @@ def explanations(case: Case) -> list[dict[str, Any]]:
     """All hypotheses that fit, as JSON, the likeliest first."""
     if not bool(torch.isfinite(case.expected).all() & torch.isfinite(case.ours).all()) or not case.expected.numel():
         return []
-    claims = _claims(case, HYPOTHESES) or _claims(case, FURTHER) or _claims(case, LAST)
+    claims = _claims(case, HYPOTHESES) or _claims(case, FURTHER) or _claims(case, VALUES) or _claims(case, LAST)
     claims.sort(key=lambda claim: claim.rank)
     return [claim.as_json() for claim in {claim.message: claim for claim in claims}.values()][:_LISTED]
 
@@ -72,8 +72,11 @@ HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
 )  # fmt: skip
 # Where none of these fits: a program that lacks something, each a derivative of its own; and what says less.
 FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
-    within_attention, taken_for_another, inner_term, left_out,
+    within_attention, chain_rule.cotangent, chain_rule.passed_over, chain_rule.on_the_way, chain_rule.one_path, taken_for_another,
+    inner_term, left_out,
 )  # fmt: skip
+# Many values in the place of many others: the dearest.
+VALUES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (chain_rule.other_value,)
 LAST: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     rearrangements.by_a_value, scale_factors.any_factor, rearrangements.with_factor,
 )  # fmt: skip

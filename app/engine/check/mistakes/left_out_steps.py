@@ -31,7 +31,7 @@ _OTHERS: Final = frozenset({"dim", "axis", "keepdim", "reduction", "eps", "unbia
 
 def left_out(case: Case) -> Iterator[Claim]:
     """Every program that lacks one thing and has the client's derivative."""
-    return programs_that_fit(case, (_operand, _opposite, _step, _default))
+    return programs_that_fit(case, (_operand, _opposite, _step, _default, _renamed))
 
 
 def inner_term(case: Case) -> Iterator[Claim]:
@@ -108,6 +108,42 @@ def _step(node: fx.Node) -> Iterator[Change]:
     value, entering = node.meta.get("val"), node.all_input_nodes[0].meta.get("val")
     if isinstance(value, Tensor) and isinstance(entering, Tensor) and value.shape == entering.shape:
         yield "left_out", f"`{operation_of(node)}` is left out", _replaced_by(0)
+        yield "applied_twice", f"`{operation_of(node)}` is applied twice", _applied_twice
+
+
+def _applied_twice(graph: fx.Graph, node: fx.Node) -> None:
+    with graph.inserting_before(node):
+        once = graph.call_function(node.target, node.args, node.kwargs)  # type: ignore[arg-type]  # a call, as all steps here
+    once.meta = dict(node.meta)
+    node.args = (once, *node.args[1:])
+
+
+def _renamed(node: fx.Node) -> Iterator[Change]:
+    """A tensor that the operation takes by name is taken as another of its arguments: weights of samples for those of classes."""
+    try:
+        own = inspect.signature(node.target).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return
+    for key, value in node.kwargs.items():
+        for name, other in own.items():
+            if (
+                isinstance(value, fx.Node)
+                and name not in node.kwargs
+                and other.default is None
+                and "Tensor" in str(other.annotation)
+            ):
+                yield (
+                    "other_argument",
+                    f"`{key}` of `{operation_of(node)}` is taken as its `{name}`",
+                    _with_other_name(key, name),
+                )
+
+
+def _with_other_name(key: str, name: str) -> Callable[[fx.Graph, fx.Node], None]:
+    def change(graph: fx.Graph, node: fx.Node) -> None:
+        node.kwargs = {name if k == key else k: value for k, value in node.kwargs.items()}
+
+    return change
 
 
 def _default(node: fx.Node) -> Iterator[Change]:

@@ -174,8 +174,11 @@ def wrong_variable(case: Case) -> Iterator[Claim]:
             derivative = objective.derivative()[other].reshape(*objective.lead, *leaf.shape)
         except REFUSALS:
             continue
-        if derivative.shape == case.expected.shape and case.fits(derivative) and case.elements(derivative) > 1:
-            yield Claim("wrong_variable", f"Yours is the derivative by `{other}`, not by `{case.name}`.")
+        if derivative.shape != case.expected.shape or case.elements(derivative) < 2:
+            continue
+        for by, words in ((1, ""), (-1, " with the opposite sign")):
+            if case.fits(by * derivative) and not case.same(-case.ours, case.expected):
+                yield Claim("wrong_variable", f"Yours is the derivative by `{other}`{words}, not by `{case.name}`.")
 
 
 def asymmetric(case: Case) -> Iterator[Claim]:

@@ -115,11 +115,10 @@ def term(case: Case) -> Iterator[Claim]:
             again = sum(parent in other.parents for other in case.trace.records) > 1
             if case.name not in case.trace.live[parent] or not (others or again):
                 continue
-            rest = case.under({record.node: dropped(j)})
             is_product = others and name_of(record.node) in operations_with("combines", "product")
-            if is_product and rest is not None and case.fits(2 * rest):
+            if is_product and case.fits(case.under({record.node: _doubled(dropped(j))})):
                 yield _symmetric(record)
-            if case.fits(rest):
+            if case.fits(case.under({record.node: dropped(j)})):
                 what = (
                     f"one argument of `{operation_of(record.node)}`"
                     if len(record.parents) > 1
@@ -130,6 +129,10 @@ def term(case: Case) -> Iterator[Claim]:
                     f"A term is missing: yours is ours with {what} treated as constant{place_of(record.node)}, although it depends on "
                     f"`{case.name}` too.",
                 )
+
+
+def _doubled(rest: VjpRule) -> VjpRule:
+    return lambda record, cotangents: [None if gradient is None else 2 * gradient for gradient in rest(record, cotangents)]
 
 
 def _symmetric(record: StepRecord) -> Claim:
@@ -149,10 +152,10 @@ def _occurrences(case: Case, factor: float) -> Iterator[Claim]:
         for number, ref in enumerate(refs):
             if refs.count(ref) < 2 or case.name not in case.trace.live[ref]:
                 continue
-            rest = case.under({record.node: scaled_occurrence(case.trace, number, factor)})
-            if not factor and rest is not None and case.fits(2 * rest):
+            rest = scaled_occurrence(case.trace, number, factor)
+            if not factor and case.fits(case.under({record.node: _doubled(rest)})):
                 yield _symmetric(record)
-            if case.fits(rest):
+            if case.fits(case.under({record.node: rest})):
                 where = f"`{operation_of(record.node)}`{place_of(record.node)}, which takes it in {refs.count(ref)} places"
                 yield (
                     Claim("sign_of_term", f"The sign of one term is wrong: that of one argument of {where}.")
