@@ -27,7 +27,7 @@ from app.engine.check.objective import Curvature, Differentiated, Objective, jac
 from app.engine.check.open_digits import is_near
 from app.engine.check.reasons import Reason
 from app.engine.explain.report import number
-from app.engine.stepwise.detached import detached_values
+from app.engine.stepwise.detached import detached_values, with_withheld_detached
 from app.engine.stepwise.point import Point, Points, to_double
 from app.engine.tensors import is_differentiable
 
@@ -59,7 +59,7 @@ def check(
         ask = _Ask(tuple(wrt), cotangents, of, kind)
         whole = points.widest(ask.objective)
         # What a client derives is the program as it is written, in which what is detached is a constant.
-        written = replace(whole, held=detached_values(whole.point)) if expected else whole
+        written = _as_written(whole, points.seed) if expected else whole
         derivatives = {} if kind == "hessian" else whole.derivative()
         budgets = {name: Budget.of(whole) for name in ("first", "closer")}
         numeric: dict[int, Numeric] = {}  # of the last objective
@@ -74,6 +74,11 @@ def check(
             believed = expected.get(name)
             report[name] = _report(objective, numeric[id(objective)], name, ours, believed, points.leaves, budgets, points.seed)
         return report
+
+
+def _as_written(whole: Objective, seed: int | None) -> Objective:
+    point = with_withheld_detached(whole.point, seed)
+    return replace(whole, point=point, held=detached_values(point))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, Final
 
 import torch
 from torch import fx
 
 from app.catalogue.facts import operations_with
-from app.engine.stepwise.point import Point, name_of
+from app.engine.stepwise.point import Point, argument_of, name_of
+from app.engine.stepwise.trace import trace_steps
 from app.program.semantics.aliases import value_only
+
+# Operation → the argument that names rows which get no gradient (docs.pytorch.org: nn.functional.embedding, `padding_idx`).
+WITHHELD: Final = {"embedding": "padding_idx", "embedding_bag": "padding_idx"}
 
 
 def is_detaching(node: fx.Node) -> bool:
@@ -26,6 +31,35 @@ def detached_values(point: Point) -> dict[fx.Node, Any]:
         point.run({})
     results, written = point.results(), _written_behind(point.function.graph)
     return {node: results[node] for node in detaching if node in results and node not in written}
+
+
+def with_withheld_detached(point: Point, seed: int | None) -> Point:
+    """The same where the rows that get no gradient on purpose (`padding_idx`) are detached in so many words; the point itself without any."""
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(point.function.graph, copies))
+    withheld = [node for node in point.nodes if node in copies and _withheld_row(node) is not None]
+    for node in withheld:
+        _detach_row(graph, copies[node], _withheld_row(node) or 0, len(point.once(trace_steps).values[node.args[1], 0]))
+    if not withheld:
+        return point
+    return Point(dataclasses.replace(point.function, held_graph=graph), point.leaves, seed, wide=point.wide)
+
+
+def _withheld_row(node: fx.Node) -> int | None:
+    row = argument_of(node, WITHHELD[name_of(node)], None) if name_of(node) in WITHHELD else None
+    return row if isinstance(row, int) and len(node.args) > 1 and isinstance(node.args[1], fx.Node) else None
+
+
+def _detach_row(graph: fx.Graph, node: fx.Node, row: int, rows: int) -> None:
+    weight, row = node.args[1], row % rows
+    with graph.inserting_before(node):
+        detached = graph.call_function(torch.Tensor.detach, (weight,))
+        spans = [(weight, 0, row), (detached, row, 1), (weight, row + 1, rows - row - 1)]
+        parts = [graph.call_function(torch.narrow, (of, 0, start, length)) for of, start, length in spans if length]
+        whole = graph.call_function(torch.cat, (parts,))
+    for new in (detached, *parts, whole):
+        new.meta = {"step": node.meta.get("step")}
+    node.args = (node.args[0], whole, *node.args[2:])
 
 
 def _written_behind(graph: fx.Graph) -> set[fx.Node]:

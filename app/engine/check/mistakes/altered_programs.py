@@ -26,7 +26,6 @@ _SMALL: Final = 1e-2  # what is added to keep a number away from zero is at most
 _DEGREE: Final = math.pi / 180  # in radians
 
 _AXES: Final = 4  # of a tensor with more none is tried in the place of another
-_ALONG: Final = operations_with("second_argument", "dim") | frozenset(values("reduces"))  # whose second argument may be an axis
 _GROUPS: Final = 17  # of a normalisation, less one: as many as are tried
 
 # A change of one node of a copied graph, with its code and sentence.
@@ -201,7 +200,8 @@ def _detached(node: fx.Node) -> Iterator[Change]:
 
 def _axis(node: fx.Node) -> Iterator[Change]:
     """Another axis."""
-    own = node.kwargs.get("dim", node.args[1] if name_of(node) in _ALONG and len(node.args) > 1 else None)
+    by_place = name_of(node) in operations_with("second_argument", "dim") | frozenset(values("reduces"))
+    own = node.kwargs.get("dim", node.args[1] if by_place and len(node.args) > 1 else None)
     entering = node.all_input_nodes[0].meta.get("val") if node.all_input_nodes else None
     if isinstance(own, int) and not isinstance(own, bool) and isinstance(entering, Tensor):
         for axis in range(entering.ndim if entering.ndim <= _AXES else 0):

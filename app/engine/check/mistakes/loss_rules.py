@@ -87,7 +87,17 @@ def other_sum(of: Callable[[Tensor, Tensor, int], Tensor | None]) -> VjpRule:
 
 
 def _along_another(products: Tensor, cotangent: Tensor, axis: int) -> Tensor | None:
-    return products.sum(1 - axis, keepdim=True) if products.ndim == 2 else None
+    other = axis - 1 if axis else axis + 1
+    return products.sum(other, keepdim=True) if products.ndim > 1 else None
+
+
+def probability_of_another_axis(record: StepRecord, cotangents: Row) -> Row:
+    """Of a log-softmax p along another axis, with the sum along the right one."""
+    x, cotangent = record.inputs[0].detach(), cotangents[0]
+    if cotangent is None or x.ndim < 2:
+        return step_vjp(record, cotangents)
+    axis = int(argument_of(record.node, "dim", -1) or 0) % x.ndim
+    return [cotangent - x.softmax(axis - 1 if axis else axis + 1) * cotangent.sum(axis, keepdim=True)]
 
 
 def _of_elements(record: StepRecord, cotangents: Row, probability: Callable[[Tensor], Tensor]) -> Row:
@@ -259,6 +269,11 @@ LOSS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "wrong_rule",
         "The sum over the outputs in the derivative of `{op}` is that of the gradient alone{at}: it has each output as a factor.",
         other_sum(lambda products, cotangent, axis: cotangent.sum(axis, keepdim=True)),
+    ),
+    "probability_of_another_axis": (
+        "wrong_axis",
+        "The probabilities in the derivative of `{op}` are those along another axis{at}.",
+        probability_of_another_axis,
     ),
     "exponential_difference": (
         "wrong_rule",

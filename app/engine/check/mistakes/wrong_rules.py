@@ -311,6 +311,16 @@ def exponent_off(by: int) -> VjpRule:
     return rule
 
 
+def as_if_commuting(is_left: bool) -> VjpRule:
+    """exp(A)ᵗ·G or G·exp(A)ᵗ of an exponential of a matrix, as if A and its change commuted."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        y, cotangent = record.outputs[0].detach().mH, cotangents[0]
+        return [None if cotangent is None else y @ cotangent if is_left else cotangent @ y]
+
+    return rule
+
+
 # Rule → its code, what it is to a person, and the rule; slopes are in `SLOPES`.
 RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
     **AXIS_RULES,
@@ -360,6 +370,16 @@ RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "wrong_rule",
         "The derivative of the product `{op}` is taken element by element{at}: by A it is G·Bᵗ, by B it is Aᵗ·G.",
         product_of_elements,
+    ),
+    "commuting_left": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as exp(A)ᵗ·G{at}, as if the matrix and its change commuted.",
+        as_if_commuting(is_left=True),
+    ),
+    "commuting_right": (
+        "wrong_rule",
+        "The derivative of `{op}` is taken as G·exp(A)ᵗ{at}, as if the matrix and its change commuted.",
+        as_if_commuting(is_left=False),
     ),
     "by_power_rule": (
         "wrong_rule",

@@ -26,9 +26,10 @@ from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import LARGE, Evidence, weights, weights_of
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.singularities import seen_at, singular_matrix
+from app.engine.stepwise.detached import WITHHELD
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import Marks, perturbed
-from app.engine.stepwise.point import REFUSALS, Ref, name_of
+from app.engine.stepwise.point import REFUSALS, Ref, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, step_vjp
 from app.engine.tensors import is_differentiable
 from app.program.differentiation.custom_functions import APPLY
@@ -44,8 +45,6 @@ _UNKNOWN: Final = (
 _STOPPED: Final = (
     "There are more elements than were looked at one by one: of the others differences cannot tell, and they may be alike."
 )
-# Operation → the argument that names rows which get no gradient (docs.pytorch.org: nn.functional.embedding, `padding_idx`).
-_WITHHELD: Final = {"embedding": "padding_idx", "embedding_bag": "padding_idx"}
 _MULTIPLIED: Final = "Multiply what `backward` returns by the gradient that it is given."
 # Of the derivative: a rule of PyTorch's off by less is right, and its numbers have lost digits; 5e-4 to 4e-3 give the same reports (measured).
 _LOST: Final = 1e-3
@@ -307,7 +306,7 @@ def _wrong(
     operation = operation_of(record.node)
     if (coarse := too_coarse(evidence, record, name, mask)) is not None:
         return coarse
-    if (argument := _WITHHELD.get(name_of(record.node))) and record.node.kwargs.get(argument) is not None:
+    if (argument := WITHHELD.get(name_of(record.node))) and argument_of(record.node, argument, None) is not None:
         return _withheld(record, argument, verdict, mask, taken)
     if is_hook(record.node) and settles and verdict == "singular":
         return of_hook(record, mask, taken, None if leaf.is_complex() else own_derivatives(lines, name, seen))
