@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from app.engine.check.mistakes import chain_rule, rearrangements, scale_factors, second_order, step_mistakes
+from app.engine.check.mistakes import chain_rule, rearrangements, scale_factors, step_mistakes
 from app.engine.check.mistakes.altered_programs import altered, taken_for_another, with_attention_in_steps
 from app.engine.check.mistakes.case import Case, Claim
 from app.engine.check.mistakes.left_out_steps import inner_term, left_out
@@ -65,7 +65,7 @@ def within_attention(case: Case) -> Iterator[Claim]:
 # In the order of simplicity, which is that of likelihood.
 HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     scale_factors.sign, scale_factors.known_factor, rearrangements.shape, rearrangements.transpose, rearrangements.missing_sum,
-    rearrangements.extra_sum, rearrangements.conjugate, rearrangements.asymmetric, second_order.gauss_newton, step_mistakes.softmax,
+    rearrangements.extra_sum, rearrangements.conjugate, rearrangements.asymmetric, chain_rule.gauss_newton, step_mistakes.softmax,
     step_mistakes.wrong_rules, step_mistakes.inner_derivative, rearrangements.wrong_variable, step_mistakes.term,
     step_mistakes.statistics, step_mistakes.sign_of_term, step_mistakes.factor_of_step, altered, step_mistakes.conjugate_of_step,
     rearrangements.parts, rearrangements.shifted, rearrangements.moved,
