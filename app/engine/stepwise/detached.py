@@ -35,13 +35,13 @@ def detached_values(point: Point) -> dict[fx.Node, Any]:
 
 def with_withheld_detached(point: Point, seed: int | None) -> Point:
     """The same where the rows that get no gradient on purpose (`padding_idx`) are detached in so many words; the point itself without any."""
+    rows = {node: row for node in point.nodes if (row := _withheld_row(node)) is not None}
+    if not rows:
+        return point
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(point.function.graph, copies))
-    withheld = [node for node in point.nodes if node in copies and _withheld_row(node) is not None]
-    for node in withheld:
-        _detach_row(graph, copies[node], _withheld_row(node) or 0, len(point.once(trace_steps).values[node.args[1], 0]))
-    if not withheld:
-        return point
+    for node, row in rows.items():
+        _detach_row(graph, copies[node], row, len(point.once(trace_steps).values[node.args[1], 0]))  # type: ignore[index]  # a node, as was asked
     return Point(dataclasses.replace(point.function, held_graph=graph), point.leaves, seed, wide=point.wide)
 
 

@@ -215,6 +215,15 @@ V, N = normal(5), normal(5, seed=4)
 ORDER, E = torch.tensor([2, 0, 4, 1, 3]), torch.tensor([0, 2, 2, 1])
 Q = 0.1 + 0.8 * torch.sigmoid(V)
 LAYERS, TAKEN = "(layer_norm(x, (3,)) * y).sum()", "(embedding(e, x) * y).sum()"
+
+
+def _standardised(number: int) -> Tensor:
+    """∂(z³).sum()/∂x of the standardised V, its deviation's own derivative divided by `number`."""
+    z = (V - V.mean()) / V.std()
+    by = 3 * z**2 / V.std()
+    return by - by.mean() - z * (by * z).sum() / number
+
+
 # Program, inputs, what is believed of the first, code, words of the message.
 OF_STEPS: dict[str, tuple[str, dict[str, Any], Tensor, str, str]] = {
     "mean's term": (LAYERS, {"x": X, "y": Y}, _terms(0.0, 1.0), "missing_term", "that of the mean"),
@@ -222,6 +231,15 @@ OF_STEPS: dict[str, tuple[str, dict[str, Any], Tensor, str, str]] = {
     "spread's sign": (LAYERS, {"x": X, "y": Y}, _terms(1.0, -1.0), "sign_of_term", "that of the spread"),
     "not divided": (LAYERS, {"x": X, "y": Y}, _terms(1.0, 1.0, power=0), "wrong_rule", "not divided by σ"),
     "by the variance": (LAYERS, {"x": X, "y": Y}, _terms(1.0, 1.0, power=2), "wrong_rule", "σ²"),
+    "the weight's input": ("(layer_norm(y, (3,), v) * x).sum()", {"v": N[:3], "x": X, "y": Y}, (X * Y).sum(0), "wrong_value", "the normalised input"),
+    "n in a deviation": ("z = (x - x.mean()) / x.std()\n(z ** 3).sum()", {"x": V}, _standardised(5), "factor_of_term", "n instead of n - 1"),
+    "overwritten": ("(zeros(5).scatter_add(0, e, x) ** 2).sum()", {"x": V[:4], "e": E}, 2 * torch.zeros(5).double().scatter(0, E, V[:4])[E],
+        "other_operation", "`scatter`"),
+    "multiplied, not divided": ("(x ** 3 / 0.6).sum()", {"x": V}, 1.8 * V**2, "constant_factor", "the division by 0.6 is taken as a factor"),
+    "weighted probabilities": ("F.cross_entropy(x, e, weight=v)", {"x": Y[:4], "e": E, "v": Q[:3]},
+        Y[:4].softmax(1) * Q[E][:, None] / Q[E].sum(), "probability_alone", "the target is missing"),
+    "letters transposed": ("einsum('i,j,ij->', x, u, a)", {"x": V[:3], "u": N[:3], "a": normal(3, 3, seed=8)},
+        normal(3, 3, seed=8).T @ N[:3], "transposed_product", "transpose of `a`"),
     "n - 1": (LAYERS, {"x": X, "y": Y}, _terms(1.0, 1.0, correction=1), "variance_correction", "n - 1"),
     "roll": ("(roll(x, 1, 0) * y).sum()", {"x": V, "y": N}, N.roll(1), "not_moved_back", "moved as they are"),
     "permutation": ("(x[i] * y).sum()", {"x": V, "i": ORDER, "y": N}, N[ORDER], "not_moved_back", "moved as they are"),

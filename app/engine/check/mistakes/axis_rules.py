@@ -121,7 +121,7 @@ def normalisation(
         x, cotangent, name = record.inputs[0].detach(), cotangents[0], name_of(record.node)
         if cotangent is None:
             return gradients
-        weight = record.inputs[1].detach() if len(record.inputs) > 1 and name != "normalize" else None
+        weight = _weight(record)
         if weight is not None and weight.numel() > 1:
             per_element = name in ("layer_norm", "rms_norm")
             cotangent = cotangent * (weight if per_element else weight.reshape(1, -1, *[1] * (x.ndim - 2)))
@@ -145,6 +145,25 @@ def normalisation(
         return [gradient.reshape(record.inputs[0].shape), *gradients[1:]]
 
     return rule
+
+
+def _weight(record: StepRecord) -> Tensor | None:
+    """What a normalisation multiplies by."""
+    node = argument_of(record.node, "weight", None)
+    return next((x.detach() for ref, x in zip(record.parents, record.inputs, strict=True) if ref[0] is node), None)
+
+
+def weight_of_input(record: StepRecord, cotangents: Row) -> Row:
+    """The derivative by a normalisation's weight with the input where the normalised input belongs."""
+    gradients, cotangent, weight = list(step_vjp(record, cotangents)), cotangents[0], _weight(record)
+    at = next((j for j, ref in enumerate(record.parents) if ref[0] is argument_of(record.node, "weight", None)), 0)
+    if cotangent is None or weight is None or gradients[at] is None:
+        return gradients
+    product = cotangent * record.inputs[0].detach()
+    per_element = name_of(record.node) in ("layer_norm", "rms_norm")
+    axes = (0, *range(2, product.ndim))
+    gradients[at] = product.sum_to_size(weight.shape) if per_element else product.sum(axes)
+    return gradients
 
 
 def _normalised(record: StepRecord, name: str, x: Tensor) -> tuple[int, ...]:
@@ -215,6 +234,11 @@ AXIS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         normalisation(variance=-1.0),
     ),
     "undivided_spread": ("wrong_rule", "The derivative of `{op}` is not divided by σ{at}.", normalisation(power=0)),
+    "weight_of_input": (
+        "wrong_value",
+        "The derivative of `{op}` by its weight has the input as a factor{at}, where the normalised input belongs.",
+        weight_of_input,
+    ),
     "divided_by_variance": (
         "wrong_rule",
         "The derivative of `{op}` is divided by σ² where σ belongs{at}.",

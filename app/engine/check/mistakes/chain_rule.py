@@ -177,27 +177,38 @@ def other_value(case: Case) -> Iterator[Claim]:
         for j in range(len(records[0].inputs)):
             if not _moves_with(case, records[0], j):
                 continue
-            for text, chosen in _values_instead(case, records, j):
-                rules = {record.node: _with_input(case, j, case.trace.values[ref]) for record, ref in chosen}
+            own = _called(case, records[0].parents[j]) if len(records) == 1 else "its own"
+            where = f"In the derivative of `{operation_of(records[0].node)}`{place_of(records[0].node)}"
+            for code, text, chosen in (*_transposes(records, j, own), *_values_instead(case, records, j)):
+                rules = {record.node: _with_input(case, j, value) for record, value in chosen}
                 if _makes_a_difference(case, rules) and case.fits(case.under(rules)):
-                    first = records[0]
-                    own = _called(case, first.parents[j]) if len(records) == 1 else "its own"
-                    where = f"In the derivative of `{operation_of(first.node)}`{place_of(first.node)}"
-                    yield Claim("wrong_value", f"{where} {text} stands where {own} belongs.")
+                    yield Claim(code, f"{where} {text} stands where {own} belongs.")
                     return
 
 
-def _values_instead(case: Case, records: Sequence[StepRecord], j: int) -> Iterator[tuple[str, list[tuple[StepRecord, Ref]]]]:
+# A code, what stands there, and the steps with the values.
+_Instead = tuple[str, str, list[tuple[StepRecord, Tensor]]]
+
+
+def _transposes(records: Sequence[StepRecord], j: int, own: str) -> Iterator[_Instead]:
+    """The transpose of an input of a product."""
+    x = records[0].inputs[j]
+    if len(records[0].inputs) > 1 and x.ndim > 1 and x.shape[-1] == x.shape[-2] and not torch.equal(x, x.mT):
+        yield "transposed_product", f"the transpose of {own}", [(record, record.inputs[j].mT) for record in records]
+
+
+def _values_instead(case: Case, records: Sequence[StepRecord], j: int) -> Iterator[_Instead]:
     """What may stand in the place of an input, by a relation that is the same for all the steps; of one step alone any value."""
     for text, relation in _RELATIONS:
         refs = ((record, relation(case, record, j, records)) for record in records)
         chosen = [(record, ref) for record, ref in refs if ref is not None and _may_replace(case, ref, record.inputs[j])]
         if chosen:
-            yield text if len(records) > 1 else _called(case, chosen[0][1]), chosen
+            what = text if len(records) > 1 else _called(case, chosen[0][1])
+            yield "wrong_value", what, [(record, case.trace.values[ref]) for record, ref in chosen]
     if len(records) == 1:
         others = (ref for ref in case.trace.values if _may_replace(case, ref, records[0].inputs[j]))
         for ref in itertools.islice(others, _ANY):
-            yield _called(case, ref), [(records[0], ref)]
+            yield "wrong_value", _called(case, ref), [(records[0], case.trace.values[ref])]
 
 
 def _may_replace(case: Case, ref: Ref, own: Tensor) -> bool:

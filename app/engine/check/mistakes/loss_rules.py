@@ -25,6 +25,10 @@ def probability_alone(record: StepRecord, cotangents: Row) -> Row:
     if name == "log_softmax":
         axis = int(argument_of(record.node, "dim", -1) or 0)
         return [-record.outputs[0].detach().exp() * cotangent.sum(axis, keepdim=True)]
+    rows = _log_probability_cotangent(record) if name == "cross_entropy" else None
+    if rows is not None:
+        axis = _class_axis(x)
+        return first(record, cotangent, -x.softmax(axis) * rows.sum(axis, keepdim=True))
     p = torch.sigmoid(x) if name == "binary_cross_entropy_with_logits" else x.softmax(_class_axis(x))
     samples = x.numel() if name == "binary_cross_entropy_with_logits" else x.numel() / x.shape[_class_axis(x)]
     by = 1 / samples if str(argument_of(record.node, "reduction", "mean")) == "mean" else 1.0

@@ -285,6 +285,8 @@ def _constants(trace: StepTrace) -> Iterator[Factor]:
                 word = "the factor" if name in ("mul", "multiply") or c is record.node.args[0] else "the division by"
                 yield Factor(1 / by, f"{word} {abs(c):g} is missing{place_of(record.node)}", False, record.node)
                 yield Factor(by, f"{word} {abs(c):g} is there twice{place_of(record.node)}", True)
+                other = "a division by it" if word == "the factor" else "a factor"
+                yield Factor(1 / by**2, f"{word} {abs(c):g} is taken as {other}{place_of(record.node)}", True)
 
 
 def _bases(records: Sequence[StepRecord]) -> Iterator[Factor]:
@@ -321,8 +323,9 @@ def _corrections(trace: StepTrace) -> Iterator[Factor]:
         n = record.inputs[0].numel() / record.outputs[0].numel()
         if n > 1:
             power = 1.0 if name_of(record.node) == "var" else 0.5
-            yield Factor((n / (n - 1)) ** power, f"n - 1 instead of n in `{name_of(record.node)}`", False)
-            yield Factor(((n - 1) / n) ** power, f"n instead of n - 1 in `{name_of(record.node)}`", False)
+            for by, text in ((n / (n - 1), "n - 1 instead of n"), ((n - 1) / n, "n instead of n - 1")):
+                yield Factor(by**power, f"{text} in `{name_of(record.node)}`", False)
+                yield Factor(by, f"{text} in the derivative of `{name_of(record.node)}`", False, record.node)
 
 
 def _twos(records: Sequence[StepRecord]) -> Iterator[Factor]:
