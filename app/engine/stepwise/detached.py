@@ -41,7 +41,8 @@ def with_withheld_detached(point: Point, seed: int | None) -> Point:
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(point.function.graph, copies))
     for node, row in rows.items():
-        _detach_row(graph, copies[node], row, len(point.once(trace_steps).values[node.args[1], 0]))  # type: ignore[index]  # a node, as was asked
+        weight = next(source for source in node.all_input_nodes if source is node.args[1])
+        _detach_row(graph, copies[node], row, len(point.once(trace_steps).values[weight, 0]))
     return Point(dataclasses.replace(point.function, held_graph=graph), point.leaves, seed, wide=point.wide)
 
 

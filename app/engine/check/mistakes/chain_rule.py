@@ -330,7 +330,7 @@ def _matrix(trace: StepTrace, objective: Curvature, ref: Ref) -> Tensor | None:
         )
         with torch.enable_grad():
             moved = middle.detach().clone().requires_grad_()
-            total = _after(trace, objective, ref, moved)
+            total = _objective_after(trace, objective, ref, moved)
             if total is None or not total.requires_grad:
                 return None
             (gradient,) = torch.autograd.grad(total, moved, create_graph=True)
@@ -344,7 +344,7 @@ def _matrix(trace: StepTrace, objective: Curvature, ref: Ref) -> Tensor | None:
     return jacobian.T @ hessian @ jacobian
 
 
-def _after(trace: StepTrace, objective: Curvature, ref: Ref, moved: Tensor) -> Tensor | None:
+def _objective_after(trace: StepTrace, objective: Curvature, ref: Ref, moved: Tensor) -> Tensor | None:
     """The objective as a function of the tensor `ref` alone."""
     values: dict[Ref, Tensor] = {ref: moved}
     for record in trace.records:

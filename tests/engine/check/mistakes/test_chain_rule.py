@@ -121,6 +121,6 @@ def test_the_product_with_the_jacobian_itself() -> None:
     ],
 )
 def test_other_values_at_which_a_step_picks_alike_explain_nothing(text: str, believed: Tensor) -> None:
-    leaves = {"x": X, "w": W, "v": V}
+    leaves: dict[str, Any] = {"x": X, "w": W, "v": V}
     verdict = checked(text, {"w": believed}, **{key: leaf for key, leaf in leaves.items() if key in text})["w"]
     assert verdict.get("likely", {}).get("code") != "wrong_value"
