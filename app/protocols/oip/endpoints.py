@@ -40,6 +40,22 @@ def _repository() -> PullbackError:
     )
 
 
+def _settings() -> PullbackError:
+    return PullbackError(
+        "bad_request",
+        "There are no settings of traces or logs that a client may read or change.",
+        fix="Every reply has `X-Request-Id` and `Server-Timing`, and GET /metrics counts; PULLBACK_LOG_FORMAT is set where the server is started.",
+    )
+
+
+def _refuse_settings(message: Message, server: Server) -> Written:
+    raise _settings()
+
+
+def _refuse_settings_page(request: PageRequest) -> Written:
+    raise _settings()
+
+
 def _refuse_shared_memory(message: Message, server: Server) -> Written:
     raise _shared_memory()
 
@@ -56,6 +72,7 @@ ENDPOINTS: Final[dict[str, Reading]] = {
     "oip.infer": inference.read,
     "oip.index": metadata.index,
     "oip.loading": _refuse_loading,
+    "oip.settings": _refuse_settings,
     "oip.shared_memory": _refuse_shared_memory,
 }
 TAKINGS_APART: Final[dict[str, TakingApart]] = {"oip.infer": repeated_requests.taking_apart}
@@ -81,6 +98,7 @@ def _of_memory(kind: str) -> tuple[Route, ...]:
     )
 
 
+_NO_SETTINGS: Final = "Refused: traces and logs are not set by clients."
 ROUTES: Final = (
     Route("GET", PREFIX, "The server's name, version and extensions.", page=metadata.server),
     Route("GET", f"{PREFIX}/health/live", "Whether the server lives.", page=metadata.live, public=True),
@@ -97,6 +115,14 @@ ROUTES: Final = (
     Route("POST", f"{PREFIX}/repository/index", "All models with their state.", "oip.index"),
     Route("POST", f"{PREFIX}/repository/models/{{model}}/load", "Refused: nothing is loaded at run time.", "oip.loading"),
     Route("POST", f"{PREFIX}/repository/models/{{model}}/unload", "Refused: nothing is unloaded at run time.", "oip.loading"),
+    *(
+        route
+        for path in ("/trace/setting", "/models/{model}/trace/setting", "/logging")
+        for route in (
+            Route("GET", PREFIX + path, _NO_SETTINGS, page=_refuse_settings_page),
+            Route("POST", PREFIX + path, _NO_SETTINGS, "oip.settings"),
+        )
+    ),
     *_of_memory("system"),
     *_of_memory("cuda"),
 )

@@ -137,7 +137,7 @@ def _tensor(sent: Input, rest: memoryview) -> tuple[TensorData, memoryview]:
     else:
         shape = checked_shape(sent.shape, f"{at}.shape", kind.dtype)
         data, rest = from_wire(rest[:size], sent.datatype, shape, at), rest[size:]
-    if sent.parameters.get("complex") is True:
+    if flag(sent.parameters, "complex", f"{at}.parameters"):
         data = as_complex(data, at)
     return data, rest
 
@@ -164,6 +164,16 @@ def _refuse_shared_memory(parameters: Mapping[str, Any], at: str) -> None:
         )
 
 
+def flag(parameters: Mapping[str, Any], name: str, at: str = "parameters", default: bool = False) -> bool:
+    """A parameter that is true or false. Raises PullbackError: `bad_parameter` where it is something else."""
+    value = parameters.get(name, default)
+    if type(value) is not bool:
+        raise PullbackError(
+            "bad_parameter", f"`{name}` is true or false.", at=f"{at}.{name}", expected="true or false", given=describe(value)
+        )
+    return value
+
+
 def _check_outputs(request: Request) -> None:
     if len({output.name for output in request.outputs}) < len(request.outputs):
         raise PullbackError("bad_request", "An output is requested twice.", at="outputs", expected="each name once")
@@ -172,7 +182,12 @@ def _check_outputs(request: Request) -> None:
             at = f"outputs.{output.name}"
             _refuse_shared_memory(output.parameters, at)
             if output.parameters.get("classification"):
-                raise PullbackError("bad_request", "The classification extension is not spoken here.", at=f"{at}.parameters")
+                raise PullbackError(
+                    "bad_request",
+                    "The classification extension is not spoken here.",
+                    at=f"{at}.parameters.classification",
+                    fix="Leave it out (`class_count` in tritonclient), and ask the model `topk` for the largest values and their places.",
+                )
 
 
 def _refusal(error: ValidationError) -> PullbackError:

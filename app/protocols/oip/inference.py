@@ -207,8 +207,11 @@ def _parts(
     answer: Answer, request: envelope.Request, chosen: Sequence[Selected], model: str, shown: Callable[[TensorData], Any]
 ) -> tuple[bytes, list[TensorData]]:
     """The JSON part of a reply, its numbers as `shown` gives them, and the tensors whose bytes follow."""
-    binary_default = request.parameters.get("binary_data_output") is True
-    binary = {output.name: output.parameters.get("binary_data", binary_default) is True for output in request.outputs}
+    binary_default = envelope.flag(request.parameters, "binary_data_output")
+    binary = {
+        output.name: envelope.flag(output.parameters, "binary_data", f"outputs.{output.name}.parameters", binary_default)
+        for output in request.outputs
+    }
     described: list[dict[str, Any]] = []
     tail: list[TensorData] = []
     for one in chosen or everything(answer):

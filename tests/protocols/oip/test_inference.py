@@ -276,6 +276,12 @@ HOSTILE: dict[str, tuple[Any, int]] = {
     "a timeout that is text": ({"inputs": [changed()], "parameters": {"timeout": "5s"}}, 422),
     "an object as parameter": ({"inputs": [changed()], "parameters": {"dim": {}}}, 422),
     "an unknown parameter": ({"inputs": [changed()], "parameters": {"nothing": 1}}, 422),
+    "a flag of the request that is text": ({"inputs": [changed()], "parameters": {"binary_data_output": "yes"}}, 422),
+    "a flag of an output that is a number": (
+        {"inputs": [changed()], "outputs": [{"name": "output", "parameters": {"binary_data": 1}}]},
+        422,
+    ),
+    "a flag of an input that is text": ({"inputs": [changed(parameters={"complex": "true"})]}, 422),
     "too many inputs": ({"inputs": [changed(name=f"x{i}") for i in range(300)]}, 400),
     "deep": (b'{"inputs": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
 }
@@ -326,7 +332,7 @@ def test_a_compressed_bomb_is_refused() -> None:
     assert list(reply.json()) == ["error"]
 
 
-@pytest.mark.parametrize("endpoint", ["oip.loading", "oip.shared_memory"])
+@pytest.mark.parametrize("endpoint", ["oip.loading", "oip.settings", "oip.shared_memory"])
 def test_what_is_not_offered_is_refused(endpoint: str) -> None:
     reply = ask(endpoint, {}, model="sin")
     assert reply.status == 400

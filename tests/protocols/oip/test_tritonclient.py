@@ -125,7 +125,12 @@ def test_refusals_reach_the_user(client: Any) -> None:
         (lambda: client.register_system_shared_memory("a", "/a", 8), "memory"),
         (client.get_system_shared_memory_status, "memory"),
         (client.get_cuda_shared_memory_status, "memory"),
-        (client.get_trace_settings, "nothing at this address"),
+        (client.get_trace_settings, "no settings of traces"),
+        (lambda: client.update_trace_settings("sin", {"trace_level": ["OFF"]}), "no settings of traces"),
+        (lambda: client.get_trace_settings("sin"), "GET /metrics"),
+        (client.get_log_settings, "PULLBACK_LOG_FORMAT"),
+        (lambda: client.update_log_settings({"log_info": True}), "no settings of traces or logs"),
+        (lambda: client.infer("sin", x, outputs=[tritonclient.InferRequestedOutput("output", class_count=2)]), "topk"),
         (lambda: client.get_model_metadata("softmaxx"), "softmax"),
     ):
         with pytest.raises(InferenceServerException) as refused:
