@@ -21,6 +21,7 @@ from app.program.interpreting.outputs import outputs, program
 from app.program.interpreting.prints import PrintedGradient
 from app.program.interpreting.statements import Runner
 from app.program.modules.layers import LayerValue
+from app.program.packages import numpy_arrays
 from app.program.reading.source import Refusal, Source, read
 from app.program.semantics import sizes
 from app.program.semantics.graph_values import Value, example, reachable
@@ -82,6 +83,8 @@ def _read(
     title: str,
 ) -> Function:
     trace = Trace(Budget())
+    if numpy_arrays.is_alone(source.tree, source.lines):
+        trace.marks = {numpy_arrays.ARRAY: True}
     names, leaves, sent = _names(trace, inputs, parameters, casts)
     reader = Reader(source, trace, Scope(own=names), floating, _device(inputs), sent)
     reader.tensors = [name for name in inputs if name in names]

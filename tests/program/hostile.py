@@ -226,6 +226,7 @@ HOSTILE: Final[list[tuple[str, str]]] = (
 
 # Those that mean something harmless: they are answered.
 HARMLESS: Final = frozenset([
+    'print(x)',
     'id(x)', 'x is w', "int('12')", "ord('a')", "return {'a': x, 'a': w}",
     'x.a = 1\nx', 'for i in range(3):\n    x\nelse:\n    x\nx', 'class A(nn.Linear): pass\nA(3, 2)(x)',
     'import os\nx', 'from os import system\nx', 'import\xa0os\nx', 'if n: import os\nx', 'def f(x):\n    import os\n    return x',

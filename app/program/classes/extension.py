@@ -133,6 +133,20 @@ def reached(owner: Value, name: str) -> Value:
     raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", raises="AttributeError")
 
 
+def of_record(reader: Reading, owner: containers.Record, name: str) -> Value:
+    """A field of a named tuple, or what its class has: a method, a property."""
+    if name in owner.fields:
+        return owner[owner.fields.index(name)]
+    if name == "_fields":
+        return owner.fields
+    value = MISSING if owner.kind is None else owner.kind.find(name)
+    if not isinstance(value, FunctionValue) or value.role == "static":
+        return value
+    if value.role in ("property", "cached"):
+        return reader.run(value, (owner,), {})
+    return Method(owner.kind if value.role == "class" else owner, name, value)
+
+
 def name_of(owner: Value) -> str:
     """`owner.__name__` of a class or a function."""
     if isinstance(owner, ClassValue | FunctionValue):

@@ -150,8 +150,10 @@ class Hooks:
             each.meta[_OWN] = True
         return member
 
-    def remove(self, handle: Handle) -> None:
+    def removed(self, handle: Handle, name: str) -> None:
         """`handle.remove()`."""
+        if name != "remove":
+            raise Refusal(f"A hook's handle has no `.{name}()` here.", "It has `.remove()`.")
         if handle.changes and (not handle.used or len(self._changing(handle.node)) > 1):
             raise Refusal(
                 "The hook is removed before any `backward()` has called it, so it changes nothing."

@@ -15,7 +15,7 @@ from torch import fx
 
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Gradient, Jacobian, Mapped, Tangent, part
-from app.program.library.containers import Record
+from app.program.library.containers import named_tuple
 from app.program.modules.layers import LayerValue
 from app.program.modules.weights import Weights, named_weights
 from app.program.reading.source import Refusal
@@ -37,8 +37,8 @@ class Transformed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _VjpFunction:
-    """What `torch.func.vjp` keeps: where its function began and ended."""
+class _Kept:
+    """What `torch.func.vjp` and `linearize` keep: where their function began and ended."""
 
     primals: tuple[Value, ...]
     inputs: list[fx.Node]
@@ -48,9 +48,12 @@ class _VjpFunction:
 
 # Options by position after the function.
 _OPTIONS = {
-    "grad": ("argnums", "has_aux"), "grad_and_value": ("argnums", "has_aux"), "jacrev": ("argnums", "has_aux"),
+    "grad": ("argnums", "has_aux"), "grad_and_value": ("argnums", "has_aux"), "value_and_grad": ("argnums", "has_aux"),
+    "jacrev": ("argnums", "has_aux"),
     "jacfwd": ("argnums", "has_aux"), "hessian": ("argnums",), "vmap": ("in_dims", "out_dims", "randomness"),
 }  # fmt: skip
+# JAX's words for them.
+_OF_JAX = {"in_axes": "in_dims", "out_axes": "out_dims"}
 
 
 class Transforms:
@@ -70,7 +73,7 @@ class Transforms:
             "autograd.functional.vjp": self._old_vjp, "autograd.functional.jvp": self._old_jvp,
             "autograd.functional.hvp": self._hvp, "autograd.functional.vhp": self._hvp,
             "autograd.forward_ad.make_dual": self._make_dual, "autograd.forward_ad.unpack_dual": self._unpack_dual,
-            "func.stack_module_state": self._stacked_state,
+            "func.stack_module_state": self._stacked_state, "func.linearize": self._linearized,
             **{f"func.{kind}": transform for kind, transform in kinds.items()}, "vmap": kinds["vmap"],
         }  # fmt: skip
 
@@ -79,7 +82,8 @@ class Transforms:
             raise Refusal(f"`{kind}` takes a function.", f"Write `torch.func.{kind}(f)(x)`.")
         if is_tensor(args[0]):
             raise Refusal(f"`{kind}` takes a function, not a tensor.", f"Write `torch.func.{kind}(lambda x: …)(x)`.")
-        options = dict(zip(_OPTIONS[kind], args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k != "func"}
+        named = {_OF_JAX.get(name, name): value for name, value in kwargs.items() if name != "func"}
+        options = dict(zip(_OPTIONS[kind], args[1:], strict=False)) | named
         return Transformed(kind, args[0], options)
 
     def invoke(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
@@ -87,9 +91,11 @@ class Transforms:
         kind = transformed.kind
         if kind == "vjp":
             return self._apply_vjp(emit, transformed.function, args)
+        if kind == "linearize":
+            return self._along(emit, transformed.function, args)
         if kind == "vmap":
             return self._mapped(emit, transformed, args, kwargs)
-        if kind in ("grad", "grad_and_value"):
+        if kind in ("grad", "grad_and_value", "value_and_grad"):
             return self._gradient(emit, transformed, args, kwargs)
         return self._derivative(emit, transformed, args, kwargs)
 
@@ -122,12 +128,8 @@ class Transforms:
             inputs += own
         if not inputs:
             raise Refusal("There is no tensor to differentiate by.", "Give the function a floating tensor.")
-        result = self._invoke(transformed.function, tuple(arguments), kwargs)
-        beside: Value = None
-        if transformed.options.get("has_aux"):
-            if not isinstance(result, tuple) or len(result) != 2:
-                raise Refusal("With `has_aux=True` the function returns a pair.", "Write `return loss, aux`.")
-            result, beside = result
+        result, *aux = _parted(self._invoke(transformed.function, tuple(arguments), kwargs), transformed.options)
+        beside = aux[0] if aux else None
         structure: Any = args[chosen[0]] if isinstance(argnums, int) else tuple(args[n] for n in chosen)
         return structure, inputs, self._ended(result), result, beside
 
@@ -150,8 +152,9 @@ class Transforms:
         section = self._section(inputs, outputs)
         derivatives = emit("func.grad", Gradient(section.run), (inputs, list(section.free), None), {}, exact=True)
         gradients = nesting.rebuilt(structure, iter(self._picked(derivatives, len(inputs))))
-        if transformed.kind == "grad_and_value":
-            return (gradients, (result, beside)) if transformed.options.get("has_aux") else (gradients, result)
+        if transformed.kind != "grad":
+            pair = (gradients, (result, beside)) if transformed.options.get("has_aux") else (gradients, result)
+            return pair if transformed.kind == "grad_and_value" else pair[::-1]
         return (gradients, beside) if transformed.options.get("has_aux") else gradients
 
     def _derivative(self, emit: Emit, transformed: Transformed, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
@@ -176,12 +179,26 @@ class Transforms:
 
     def _vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, *primals = args
-        own, inputs = self._begun(emit, tuple(primals))
-        result = self._invoke(function, own, {})
-        vjp = _VjpFunction(tuple(primals), inputs, result, self._ended(result))
-        return result, Transformed("vjp", vjp, {})
+        vjp, aux = self._kept(emit, function, tuple(primals), kwargs)
+        return vjp.result, Transformed("vjp", vjp, {}), *aux
 
-    def _apply_vjp(self, emit: Emit, vjp: _VjpFunction, args: tuple[Value, ...]) -> Value:
+    def _linearized(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        """`linearize(f, x)`: what f gives at x, and its derivative there along any direction, in which x is a constant."""
+        function, *primals = args
+        value, _ = self._kept(emit, function, tuple(primals), {})
+        constant = nesting.each(tuple(primals), lambda node: emit("detach", torch.Tensor.detach, (node,), {}))
+        linear, _ = self._kept(emit, function, constant, {})
+        return value.result, Transformed("linearize", linear, {})
+
+    def _kept(
+        self, emit: Emit, function: Value, primals: tuple[Value, ...], options: Mapping[str, Value]
+    ) -> tuple[_Kept, list[Value]]:
+        """A function read at `primals`, and what it gives beside its result under `has_aux=True`."""
+        own, inputs = self._begun(emit, primals)
+        result, *aux = _parted(self._invoke(function, own, {}), options)
+        return _Kept(primals, inputs, result, self._ended(result)), aux
+
+    def _apply_vjp(self, emit: Emit, vjp: _Kept, args: tuple[Value, ...]) -> Value:
         weights = [self._trace.now(node) for value in args for node in nesting.leaves(value)]
         if len(weights) != len(vjp.outputs):
             raise Refusal("The cotangent has another form than what the function gives.", "Give one tensor for each output.")
@@ -190,16 +207,21 @@ class Transforms:
         return nesting.rebuilt(vjp.primals, iter(self._picked(derivatives, len(vjp.inputs))))
 
     def _jvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        function, primals, tangents = (*args, *kwargs.values())[:3]
+        options = {name: kwargs[name] for name in ("has_aux", "strict") if name in kwargs}
+        function, primals, tangents = (*args, *[value for name, value in kwargs.items() if name not in options])[:3]
         if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
             raise Refusal("`jvp` takes tuples of primals and tangents.", "Write `torch.func.jvp(f, (x,), (v,))`.")
-        own, inputs = self._begun(emit, tuple(primals))
-        result = self._invoke(function, own, {})
-        outputs = self._ended(result)
-        section = self._section(inputs, outputs)
+        kept, aux = self._kept(emit, function, tuple(primals), options)
+        return kept.result, self._along(emit, kept, tuple(tangents)), *aux
+
+    def _along(self, emit: Emit, kept: _Kept, tangents: tuple[Value, ...]) -> Value:
+        """The derivative of what was kept, along directions."""
         along = [self._trace.now(node) for node in nesting.leaves(tangents)]
-        derivatives = emit("func.jvp", Tangent(section.run), (inputs, list(section.free), along), {}, exact=True)
-        return result, nesting.rebuilt(result, iter(self._picked(derivatives, len(outputs))))
+        if len(along) != len(kept.inputs):
+            raise Refusal("The tangents have another form than the primals.", "Give one tensor for each input.")
+        section = self._section(kept.inputs, kept.outputs)
+        derivatives = emit("func.jvp", Tangent(section.run), (kept.inputs, list(section.free), along), {}, exact=True)
+        return nesting.rebuilt(kept.result, iter(self._picked(derivatives, len(kept.outputs))))
 
     # `torch.autograd.forward_ad`.
 
@@ -225,9 +247,7 @@ class Transforms:
             along = [self._duals[dual] for dual in duals]
             derivatives = emit("func.jvp", Tangent(section.run), (duals, list(section.free), along), {}, exact=True)
             (tangent,) = self._picked(derivatives, 1)
-        unpacked = Record((args[0], tangent))
-        unpacked.fields = ("primal", "tangent")
-        return unpacked
+        return named_tuple((args[0], tangent), ("primal", "tangent"))
 
     # `torch.autograd.functional`, whose results are cut off unless `create_graph=True`.
 
@@ -361,6 +381,15 @@ class Transforms:
         finally:
             for name, node in before.items():
                 weights[name].node = node
+
+
+def _parted(result: Value, options: Mapping[str, Value]) -> tuple[Value, ...]:
+    """What a function gives: under `has_aux=True` its result and what comes beside it."""
+    if not options.get("has_aux"):
+        return (result,)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise Refusal("With `has_aux=True` the function returns a pair.", "Write `return loss, aux`.")
+    return result
 
 
 def _taken(args: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -66,6 +66,8 @@ class Definitions:
         grad: bool | None = None
         around: list[ast.expr] = []
         for decorator in statement.decorator_list:
+            if reader.is_silent(decorator):  # `@pytest.mark.parametrize(…)`
+                continue
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
             path = reader.dotted(called) or ""
             args = tuple(reader.value(a) for a in decorator.args) if path and isinstance(decorator, ast.Call) else ()
@@ -164,6 +166,7 @@ class Definitions:
             is_tuple=any(reader.dotted(base) in _NAMED_TUPLES for base in statement.bases),
             builtin=builtin or next((base.builtin for base in bases if base.builtin), ""),
             ordered=any(path.rpartition(".")[2] == "total_ordering" for path in paths),
+            asks=_asked(reader, statement, scope.own),
             abstract=bool(statement.keywords) or any(base.abstract for base in bases) or _extends_abc(reader, statement),
         )
         if kind.fields is not None:
@@ -197,6 +200,8 @@ class Definitions:
                 if known:
                     builtin = "int or str Enum" if builtin and "Enum" in (known, builtin) else builtin or known
                 continue
+            if reader.is_silent(bare):  # `unittest.TestCase`
+                continue
             value = reader.value(bare)
             if not isinstance(value, ClassValue):
                 raise self.source.refused(Refusal(f"{named(value).capitalize()} is no class to extend."), base)
@@ -217,6 +222,14 @@ def is_abstract(path: str | None) -> bool:
 def _extends_abc(reader: Reader, statement: ast.ClassDef) -> bool:
     bases = [base.value if isinstance(base, ast.Subscript) else base for base in statement.bases]
     return any((reader.dotted(base) or "").rpartition(".")[2] in ("ABC", "Protocol") for base in bases)
+
+
+def _asked(reader: Reader, statement: ast.ClassDef, own: Mapping[str, Value]) -> tuple[str, ...] | None:
+    """What a class that extends `Protocol` itself asks of an object, by names."""
+    bases = [base.value if isinstance(base, ast.Subscript) else base for base in statement.bases]
+    if not any((reader.dotted(base) or "").rpartition(".")[2] == "Protocol" for base in bases):
+        return None
+    return *own, *(ast.unparse(line.target) for line in annotated(statement))
 
 
 def enumerated(kind: ClassValue, spend: Callable[[int], None]) -> dict[str, Instance]:

@@ -163,7 +163,7 @@ class Reader(Displays):
 
     def _dotted_constant(self, node: ast.Attribute, dotted: str) -> Value:
         constant = vocabulary.constant(dotted)
-        if constant is not None:
+        if constant is not None or vocabulary.spelled(dotted) in ("np.newaxis", "newaxis"):
             return constant
         if vocabulary.is_known(dotted) or lookup.lookup(dotted) or dotted.removeprefix("torch.") in factories.FACTORIES:
             return Named(dotted)

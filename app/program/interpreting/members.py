@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from app.program.classes import contexts, extension
+from app.program.classes.dispatch import Dispatched
 from app.program.differentiation import optimizers, schedules
 from app.program.differentiation.custom_functions import Context
 from app.program.differentiation.hooks import Handle
@@ -129,8 +130,8 @@ class Members(State):
             return owner.type if name == "type" else None
         if name in _OF_VALUES.get(type(owner), ()):
             return getattr(owner, name)
-        if isinstance(owner, containers.Record) and name in owner.fields:
-            return self.read(owner[owner.fields.index(name)])
+        if isinstance(owner, containers.Record) and (value := extension.of_record(self, owner, name)) is not MISSING:
+            return self.read(value)
         has_it = hasattr(type(owner), name) or (isinstance(owner, Distinct) and hasattr(set, name)) or name == "most_common"
         if has_it and isinstance(owner, list | dict | tuple | str | Distinct) and not name.startswith("_"):
             return Method(owner, name)
@@ -250,8 +251,12 @@ class Members(State):
                 return self.leave_out(node, f".{name}()", None)
             case Stream():
                 return owner.call(name, args, kwargs, self.calls.packages.arrays(self.emitter(node)))
+            case FunctionValue() | Dispatched() if name in owner.own:
+                return self.invoke(node, owner.own[name], args, kwargs)
             case Handle():
-                return self._removed(owner, name)
+                return self.calls.gradients.hooks.removed(owner, name)
+            case containers.Record() if isinstance(found := extension.of_record(self, owner, name), FunctionValue | Method):
+                return self.invoke(node, found, args, kwargs)
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)
 
     def _tensor_method(
@@ -328,11 +333,6 @@ class Members(State):
         elif name == "load_state_dict" and args and isinstance(args[0], Inert):  # of a file
             return self.leave_out(node, f".{name}()", None)
         raise Refusal(f"{named(owner).capitalize()} has no `.{name}()` here.", "It has `.step()` and `.zero_grad()`.")
-
-    def _removed(self, handle: Handle, name: str) -> None:
-        if name != "remove":
-            raise Refusal(f"A hook's handle has no `.{name}()` here.", "It has `.remove()`.")
-        self.calls.gradients.hooks.remove(handle)
 
     def known_integer(self, node: ast.AST) -> int | None:
         """The first argument of a call, where it is a whole number that is written there or held by a name of the program."""

@@ -12,6 +12,7 @@ import torch
 
 from app.errors import PullbackError
 from app.program.classes import extension
+from app.program.classes.dispatch import Dispatched
 from app.program.differentiation import nesting
 from app.program.differentiation.transforms import Transformed
 from app.program.interpreting.members import Members
@@ -79,7 +80,7 @@ class Objects(Members):
                 return self.invoke(node, Named(PYTHON_NAMES[function]), args, kwargs)
             case Named():
                 return self.calls.resolve(function.path, self.emitter(node))(args, kwargs)
-            case Getter() | Partial():
+            case Getter() | Partial() | Dispatched():
                 return self._completed(node, function, args, kwargs)
             case Transformed():
                 return self.calls.transforms.invoke(self.emitter(node), function, args, kwargs)
@@ -112,8 +113,13 @@ class Objects(Members):
             answers[key] = self.run(function, args, kwargs)
         return answers[key]
 
-    def _completed(self, node: ast.AST, function: Getter | Partial, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        """A call of `partial(f, …)`, or of `itemgetter(1)`."""
+    def _completed(
+        self, node: ast.AST, function: Getter | Partial | Dispatched, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Value:
+        """A call of `partial(f, …)`, of `itemgetter(1)`, or of a function under `@singledispatch`."""
+        if isinstance(function, Dispatched):
+            chosen = function.chosen(lambda asked, values: self.invoke(node, asked, values, {}), args)
+            return self.invoke(node, chosen, args, kwargs)
         if isinstance(function, Partial):
             return self.invoke(node, function.function, (*function.args, *args), {**function.kwargs, **kwargs})
         (owner,) = args
@@ -292,9 +298,7 @@ class Objects(Members):
         elif kind.fields is not None:
             self._filled(node, instance, kind, args, kwargs)
             if kind.is_tuple:
-                record = containers.Record(instance.own[name] for name in kind.fields)
-                record.fields = kind.fields
-                return record
+                return containers.named_tuple((instance.own[name] for name in kind.fields), kind.fields, kind)
         elif kind.module and kind.builtin:
             extension.extend_layer(self, node, instance, args, kwargs)
         elif (args or kwargs) and not kind.builtin:

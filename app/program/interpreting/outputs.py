@@ -23,6 +23,7 @@ _NO_OUTPUT: Final = Refusal(
     "The program returns nothing.", "End it with `return y`, or with an expression on a line of its own."
 )
 _IDLE: Final = (OptimizerValue, OptimizerState, SchedulerValue, Inert)
+_SHOWING: Final = ("item", "tolist", "numpy", "detach", "cpu")
 _CALLABLE: Final = (FunctionValue, ClassValue, Instance, LayerValue)
 
 
@@ -100,17 +101,21 @@ def _ending(reader: Reader, last: ast.stmt) -> Returned:
     values = [reader.scope[name] for name in reader.assigned if name in reader.scope]
     if any(isinstance(value, _IDLE) for value in values):
         values = []  # an optimizer is a tool of the program, nothing that it computes
+    loss = reader.calls.gradients.last
+    holds = any(_holds_tensor(reader, value) for value in values)
+    shown = _shown(reader, last) if loss is None and not holds else None
+    if shown is not None:
+        return shown
     if (
         reader.assigned
         and values
         and not any(isinstance(value, _CALLABLE) for value in values)
-        and _is_answer(reader, last, values)
+        and _is_answer(reader, last, values, holds)
     ):
         nodes = [ast.copy_location(ast.Name(name, ast.Load()), last) for name in reader.assigned]
         if len(values) == 1:
             return Returned(values[0], nodes[0])
         return Returned(tuple(values), ast.copy_location(ast.Tuple(list(nodes), ast.Load()), last))
-    loss = reader.calls.gradients.last
     if loss is not None:
         return Returned(loss, ast.copy_location(ast.Name("loss", ast.Load()), last))
     if reader.defined or any(isinstance(value, _CALLABLE) for value in values):
@@ -136,9 +141,43 @@ def _final_loss(reader: Reader) -> Returned | None:
     return None
 
 
-def _is_answer(reader: Reader, last: ast.stmt, values: list[Value]) -> bool:
+def _shown(reader: Reader, last: ast.stmt) -> Returned | None:
+    """The tensors that a last `print` shows: `print("theta:", theta.item())`; None where it shows none."""
+    call = last.value if isinstance(last, ast.Expr) else None
+    if not isinstance(call, ast.Call) or reader.dotted(call.func) != "print":
+        return None
+    nodes = [_bare(node) for argument in call.args for node in _parts_shown(argument)]
+    pairs = [(node, reader.known(lambda node=node: reader.read(reader.value(node)))) for node in nodes]
+    pairs = [(node, value) for node, value in pairs if is_tensor(value)]
+    if not pairs:
+        return None
+    if len(pairs) == 1:
+        return Returned(pairs[0][1], pairs[0][0])
+    values = tuple(value for _, value in pairs)
+    return Returned(values, ast.copy_location(ast.Tuple([node for node, _ in pairs], ast.Load()), last))
+
+
+def _parts_shown(argument: ast.expr) -> list[ast.expr]:
+    """What stands in one argument of `print`: it, or the fields of its text."""
+    if isinstance(argument, ast.JoinedStr):
+        return [part.value for part in argument.values if isinstance(part, ast.FormattedValue)]
+    if isinstance(argument, ast.BinOp) and isinstance(argument.op, ast.Mod) and isinstance(argument.left, ast.Constant):
+        return argument.right.elts if isinstance(argument.right, ast.Tuple) else [argument.right]
+    if isinstance(argument, ast.Call) and isinstance(argument.func, ast.Attribute) and argument.func.attr == "format":
+        return list(argument.args)
+    return [argument]
+
+
+def _bare(node: ast.expr) -> ast.expr:
+    """The tensor whose numbers are shown: `loss` of `loss.detach().item()`."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SHOWING:
+        node = node.func.value
+    return node
+
+
+def _is_answer(reader: Reader, last: ast.stmt, values: list[Value], holds: bool) -> bool:
     """Whether what was assigned last is what the program computes: beside definitions, tensors and what was computed of numbers read of them."""
-    if not reader.defined or any(_holds_tensor(reader, value) for value in values):
+    if not reader.defined or holds:
         return True
     if (
         not isinstance(last, ast.Assign | ast.AnnAssign | ast.AugAssign)

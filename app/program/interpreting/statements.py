@@ -108,19 +108,22 @@ class Runner(Blocks):
     def _assign_value(self, statement: ast.Assign, value: Value) -> None:
         for target in statement.targets:
             self.reader.assign(target, value)
-        self._assigned(*statement.targets)
+        self._assigned(statement.value, *statement.targets)
 
-    def _assigned(self, *targets: ast.expr) -> None:
-        """Notes what was assigned last by the program itself: its output, where it ends so."""
+    def _assigned(self, value: ast.expr, *targets: ast.expr) -> None:
+        """Notes what was assigned last by the program itself: its output, where it ends so. `n = 0` and `n += 1` set aside nothing."""
         if self.reader.stack:
             return
+        is_written = self.reader.assigned and isinstance(value, ast.Constant)
         for target in targets:
             if isinstance(target, ast.Attribute):
                 continue  # `p.grad = None`, `self.x = y`: a line on the way
             while isinstance(target, ast.Subscript):
                 target = target.value
             parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
-            names = [part.id for part in parts if isinstance(part, ast.Name)]
+            names = [part.id for part in parts if isinstance(part, ast.Name) and not part.id.startswith("__")]
+            if is_written and not any(is_tensor(self.reader.read(self.reader.scope.get(name))) for name in names):
+                continue
             if names and not all(isinstance(self.reader.scope.get(name), Clock | Ticks) for name in names):
                 self.reader.assigned = names
 
@@ -184,14 +187,14 @@ class Runner(Blocks):
             reader.assign_attribute(target, owner, value)
         elif value is not left:
             reader.assign(target, value)
-        self._assigned(target)
+        self._assigned(statement.value, target)
 
     def _annotated(self, statement: ast.AnnAssign) -> None:
         if statement.value is None:
             self.reader.leave_out(statement, self.source.excerpt(statement), None)
             return
         self.reader.assign(statement.target, self.reader.value(statement.value))
-        self._assigned(statement.target)
+        self._assigned(statement.value, statement.target)
 
     def _bare(self, statement: ast.Expr) -> None:
         if is_text(statement):

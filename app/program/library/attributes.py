@@ -22,8 +22,10 @@ from app.program.semantics.values import Inert
 # What a tensor has in PyTorch but not here, and what to do.
 _INSTEAD: Final[dict[str, str]] = {
     "register_hook": "Leave it out: ask for the derivative with the query's \"want\".", "to_dense": "Leave it out: tensors are dense.",
-    "is_cuda": "All tensors are on the worker's device.", "storage": "Use indexing.", "data_ptr": "Use indexing.", "stride": "Use indexing.",
+    "storage": "Use indexing.", "data_ptr": "Use indexing.", "stride": "Use indexing.",
 }  # fmt: skip
+# Kinds of tensors that there are none of: all are dense and, as `torch.cuda.is_available()` says too, on no accelerator.
+_NO_OTHERS: Final = ("is_cuda", "is_mps", "is_xpu", "is_meta", "is_sparse", "is_quantized", "is_nested", "is_mkldnn")
 # Methods that mean nothing here: the tensor itself.
 NOTHING: Final = frozenset({
     "requires_grad_", "retain_grad", "cuda", "cpu", "pin_memory", "share_memory_", "coalesce", "rename", "refine_names",
@@ -65,6 +67,8 @@ def attribute(emit: Emit, tensor: fx.Node, name: str) -> Value:
         return _transposed(emit, tensor, name)
     if name in ("real", "imag"):
         return emit(name, getattr(torch, name), (tensor,), {})
+    if name in _NO_OTHERS:
+        return False
     if name in _INSTEAD:
         raise Refusal(f"`.{name}` is not in the language.", _INSTEAD[name])
     if name in ("is_complex", "is_floating_point") or lookup_method(name):
@@ -250,6 +254,9 @@ def output_attribute(pick: Any, outputs: MultiOutput, name: str) -> Value:
 def indexed(emit: Emit, tensor: fx.Node, index: Value) -> Value:
     """`tensor[index]`: integers, slices, None, `...`, masks, lists and integer tensors."""
     parts = index if isinstance(index, tuple) else (index,)
+    if numpy_arrays.is_array(tensor) and any(map(_runs_back, parts)):
+        tensor, parts = _turned(emit, tensor, parts)
+        index = parts
     for part in parts:
         _check_index(part)
     single = [i for i, part in enumerate(parts) if _is_position(part)]
@@ -271,6 +278,31 @@ def _check_index(part: Value) -> None:
     raise Refusal(
         f"{static.named(part).capitalize()} cannot index a tensor.", "Use integers, slices, lists or integer tensors."
     )
+
+
+def _runs_back(part: Value) -> bool:
+    return isinstance(part, slice) and isinstance(part.step, int) and part.step < 0
+
+
+def _turned(emit: Emit, array: fx.Node, parts: tuple[Value, ...]) -> tuple[fx.Node, tuple[Value, ...]]:
+    """`a[::-1]` of an array: the axis is turned round, and the slice runs forward."""
+    plain = [part for part in parts if part is not None]
+    if not all(part is Ellipsis or isinstance(part, int | slice) for part in plain):
+        raise Refusal("A slice with a step below 0 stands beside integers and slices here.", "Take it on a line of its own.")
+    left = plain.index(Ellipsis) if Ellipsis in plain else len(plain)
+    forward: list[Value] = []
+    axes: list[int] = []
+    for number, part in enumerate(plain):
+        axis = number if number <= left else example(array).ndim - len(plain) + number
+        if not _runs_back(part):
+            continue
+        length = example(array).extent(axis)
+        start, stop, step = part.indices(length)  # type: ignore[union-attr]
+        axes.append(axis)
+        forward.append(slice(length - 1 - start, max(length - 1 - stop, length - 1 - start), -step))
+    rest = iter(forward)
+    turned: fx.Node = emit("flip", torch.flip, (array, tuple(axes)), {})
+    return turned, tuple(next(rest) if _runs_back(part) else part for part in parts)
 
 
 def _is_position(part: Value) -> bool:

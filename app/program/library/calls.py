@@ -17,7 +17,7 @@ from app.program.function import Branch
 from app.program.library import attributes as tensors
 from app.program.library import builtins, containers, factories, inplace, left_out_names, plain, vocabulary
 from app.program.library.distributions import Distributions, DistributionValue
-from app.program.library.lookup import call, lookup, unknown
+from app.program.library.lookup import call, lookup, softmax_axis, unknown
 from app.program.library.reads import Reads
 from app.program.modules import initial, reparametrized
 from app.program.modules.layers import Weight, constructed
@@ -164,7 +164,7 @@ class Calls:
         if short == "autograd.backward":
             return functools.partial(self.gradients.backward_of, emit)
         if short == "autograd.Variable" or short == "Variable":
-            return self._variable
+            return functools.partial(self._variable, emit)
         if short in self.transforms.table:
             return functools.partial(self.transforms.table[short], emit)
         if short.startswith("distributions."):
@@ -200,7 +200,7 @@ class Calls:
         if operation is None:
             raise unknown(name, tuple(self.names))
         if operation.name in _SOFTMAX and set(kwargs) <= {"dtype"} and len(args) == 1 and is_tensor(args[0]):
-            kwargs = {**kwargs, "dim": _softmax_axis(name, args[0])}
+            kwargs = {**kwargs, "dim": softmax_axis(name, args[0])}
         inside = _INPLACE in kwargs and bool(kwargs[_INPLACE])
         kwargs = {key: value for key, value in kwargs.items() if key != _INPLACE}
         if self.takes_derivatives and operation.name == "nn.functional.dropout" and not inside:
@@ -331,6 +331,8 @@ class Calls:
         return True
 
     def _new_tensor(self, emit: Emit, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+        if factories.ALIASES.get(name, name) != "tensor":
+            args = tuple(self.reads.size(emit, value) for value in args)
         leaf = bool(kwargs.pop("requires_grad", False))
         kwargs.pop("generator", None)
         value = factories.new_tensor(
@@ -356,11 +358,13 @@ class Calls:
             return value
         return emit("tensor", torch.tensor, (value,), {"dtype": self._dtype})
 
-    def _variable(self, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def _variable(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`Variable(x, requires_grad=True)`: a leaf as of the time before PyTorch 0.4."""
-        if is_tensor(args[0]) and kwargs.get("requires_grad") and not self._trace.is_live(args[0]):
-            return Weight(args[0])
-        return args[0]
+        live = is_tensor(args[0]) and self._trace.is_live(args[0])
+        if is_tensor(args[0]) and kwargs.get("requires_grad"):
+            return args[0] if live else Weight(args[0])
+        is_sent = live and args[0].op == "placeholder" and self._weights.weight_of(args[0]) is None
+        return emit("detach", torch.Tensor.detach, args[:1], {}) if live and not is_sent else args[0]
 
     def _parameter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Weight:
         value = args[0] if args else kwargs.get("data")
@@ -380,13 +384,6 @@ class Calls:
         if len(args) == 1 and is_tensor(args[0]) and meant.startswith("math.") is False and lookup(meant) is None:
             return self.operation(emit, short, args, kwargs)
         return self.operation(emit, meant, args, kwargs)
-
-
-def _softmax_axis(name: str, tensor: Any) -> int:
-    """The axis that `F.softmax(x)` takes where none is named (PyTorch's `_get_softmax_dim`); `torch.softmax` has none."""
-    if not name.startswith(("F.", "functional.", "nn.functional.", "torch.nn.functional.")):
-        raise Refusal(f"`{name}` needs to know along which axis.", f"Write `{name}(x, dim=-1)`.")
-    return 0 if example(tensor).ndim in (0, 1, 3) else 1
 
 
 def _dropout_mask_like(p: float, tensor: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from app.program.modules.layer_table import CONTAINERS
@@ -44,20 +44,26 @@ class Record(tuple):  # type: ignore[type-arg]
     """A named tuple of the program."""
 
     fields: tuple[str, ...]
+    kind: ClassValue | None = None
 
 
-def renewed(record: Record, name: str, kwargs: dict[str, Value]) -> Value:
+def named_tuple(members: Iterable[Value], fields: tuple[str, ...], kind: ClassValue | None = None) -> Record:
+    """One with these members; `kind`: the class of the program that it is an object of."""
+    made = Record(members)
+    made.fields, made.kind = fields, kind
+    return made
+
+
+def renewed(known: Record, name: str, kwargs: dict[str, Value]) -> Value:
     """`record._replace(x=1)` and `record._asdict()`."""
-    values = dict(zip(record.fields, record, strict=True))
+    values = dict(zip(known.fields, known, strict=True))
     if name == "_asdict":
         return values
     if not kwargs.keys() <= values.keys():
         raise Refusal(
-            f"The named tuple has the fields {', '.join(record.fields)}.", "Give values for these.", raises="ValueError"
+            f"The named tuple has the fields {', '.join(known.fields)}.", "Give values for these.", raises="ValueError"
         )
-    other = Record({**values, **kwargs}.values())
-    other.fields = record.fields
-    return other
+    return named_tuple({**values, **kwargs}.values(), known.fields, known.kind)
 
 
 def new_container(weights: Weights, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Instance:

@@ -160,8 +160,8 @@ def new_tensor(
     keywords = keywords_of(name, kwargs)
     if name in _TYPED:
         keywords.setdefault("dtype", _TYPED[name] or dtype)
-        if args and all(isinstance(size, int) for size in args):  # `torch.Tensor(3, 4)`: sizes
-            name = "zeros"
+        if all(isinstance(size, int) for size in args):  # `torch.Tensor(3, 4)`: sizes; `torch.Tensor()`: nothing yet
+            name, args = "zeros", args or (0,)
     hands_on = name != "tensor"  # `torch.as_tensor(x)`; `torch.tensor(x)` copies the numbers alone, as all of them do of a list
     name = ALIASES.get(name, name)
     factory = FACTORIES[name]

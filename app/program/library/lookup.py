@@ -20,7 +20,7 @@ from app.errors import PullbackError
 from app.program.library.factories import FACTORIES, keywords_of
 from app.program.modules.layer_table import CONTAINERS, LAYERS, WHOLE
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, Value, is_tensor
+from app.program.semantics.graph_values import Emit, Value, example, is_tensor
 from app.program.semantics.scopes import Scope
 from app.program.semantics.static import nearest as static_nearest
 
@@ -99,6 +99,7 @@ def _keywords(operation: Operation, written: str, keywords: dict[str, Value]) ->
     taken: dict[str, Value] = {}
     for keyword, value in keywords.items():
         name = keyword if keyword in known else _SPELLINGS.get(keyword, keyword)
+        name = name if name in known else _SPELLINGS.get(name, name)
         if name not in known:
             raise Refusal(
                 f"`{written}` has no argument `{keyword}`.",
@@ -134,6 +135,13 @@ def usage(operation: Operation) -> str:
         parts = [a.name if a.required else f"{a.name}={a.default}" for a in signature.arguments]
         texts.append(f"{operation.name}({', '.join(parts)})")
     return " or ".join(texts)
+
+
+def softmax_axis(name: str, tensor: Any) -> int:
+    """The axis that `F.softmax(x)` takes where none is named (PyTorch's `_get_softmax_dim`); `torch.softmax` has none."""
+    if not name.startswith(("F.", "functional.", "nn.functional.", "torch.nn.functional.")):
+        raise Refusal(f"`{name}` needs to know along which axis.", f"Write `{name}(x, dim=-1)`.")
+    return 0 if example(tensor).ndim in (0, 1, 3) else 1
 
 
 def unknown(name: str, others: tuple[str, ...] = ()) -> Refusal:

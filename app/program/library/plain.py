@@ -23,10 +23,12 @@ from app.program.semantics.graph_values import Emit, Value, is_tensor
 from app.program.semantics.sets import Distinct
 from app.program.semantics.static import named
 from app.program.semantics.values import (
+    MISSING,
     VIEWS,
     ClassValue,
     DefaultDict,
     ErrorValue,
+    FunctionValue,
     Instance,
     Iterator,
     Named,
@@ -87,13 +89,12 @@ NUMPY_ARRAYS: Final = {
 NUMPY_OPERATIONS: Final = {
     "concatenate": "cat", "clip": "clamp", "power": "pow", "absolute": "abs", "transpose": "t", "conjugate": "conj", "expand_dims": "unsqueeze",
     "repeat": "repeat_interleave", "max": "amax", "min": "amin", "mod": "remainder", "median": "quantile", "split": "tensor_split",
-    "array_split": "tensor_split",
+    "array_split": "tensor_split", "trapz": "trapezoid",
 }  # fmt: skip
 # NumPy's names that PyTorch has for something else: what to write for NumPy's meaning.
 NUMPY_OTHERWISE: Final = {
-    "sort": "Write `torch.sort(a).values`.", "gradient": "Write `torch.gradient(a)[0]`.", "nanmedian": "Write `torch.nanquantile(a, 0.5)`.",
+    "gradient": "Write `torch.gradient(a)[0]`.", "nanmedian": "Write `torch.nanquantile(a, 0.5)`.",
     "nonzero": "Write `torch.nonzero(a, as_tuple=True)`.", "histogram": "Write `torch.histc(a, bins, min, max)`.",
-    "meshgrid": "Write `torch.meshgrid(a, b, indexing=\"xy\")`.",
 }  # fmt: skip
 # Of two arrays, where PyTorch's takes no plain number in the place of one.
 NUMPY_OF_TWO: Final = (
@@ -116,13 +117,15 @@ NUMPY_LISTS: Final = ("concatenate", "stack", "hstack", "vstack", "dstack")
 
 def numpy_arguments(name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[tuple[Value, ...], dict[str, Value]]:
     """The arguments of NumPy's function as PyTorch's takes them: `np.std` divides by n, `np.median` is the quantile at a half."""
-    if name in NUMPY_OTHERWISE and "indexing" not in kwargs:
+    if name in NUMPY_OTHERWISE:
         raise Refusal(f"`np.{name}` is not in the language: PyTorch's `{name}` is another.", NUMPY_OTHERWISE[name])
     if name in ("std", "var"):
         if len(args) > 2:
             raise Refusal(f"`np.{name}` takes an array and an axis by position here.", "Give the others by name: `ddof=1`.")
         rest = {key: value for key, value in kwargs.items() if key not in ("ddof", "correction")}
         return args, {**rest, "correction": kwargs.get("ddof", kwargs.get("correction", 0))}
+    if name == "meshgrid":
+        return args, {"indexing": "xy", **kwargs}
     if name == "median" and args:
         return (args[0], 0.5, *args[1:]), kwargs
     return args, kwargs
@@ -254,7 +257,10 @@ class Plain:
 
     def _is(self, value: Value, kind: Value) -> bool:
         if isinstance(kind, ClassValue):
-            return isinstance(value, Instance) and isinstance(value.kind, ClassValue) and _extends(value.kind, kind)
+            own = getattr(value, "kind", None)
+            if isinstance(own, ClassValue) and _extends(own, kind):
+                return True
+            return kind.asks is not None and all(_has(value, own, name) for each in kind.order for name in each.asks or ())
         if isinstance(kind, torch.dtype):  # the words float, int and bool are dtypes where they are not called
             kind = Named(PYTHON_NAMES.get(kind, ""))
         if not isinstance(kind, Named):
@@ -344,6 +350,14 @@ def _is_of_type(value: Value, name: str) -> bool:
     if name in ("list", "Sequence") and isinstance(value, _NO_LISTS):
         return False
     return isinstance(value, _TYPES[name])
+
+
+def _has(value: Value, kind: Value, name: str) -> bool:
+    """Whether an object has what a `Protocol` asks for."""
+    if isinstance(value, FunctionValue | Partial | LayerValue) or not isinstance(kind, ClassValue):
+        return name == "__call__" and isinstance(value, FunctionValue | Partial | LayerValue)
+    found = kind.find(name)
+    return found is not MISSING or name in getattr(value, "own", getattr(value, "fields", ()))
 
 
 def _extends(kind: ClassValue, other: ClassValue) -> bool:

@@ -18,7 +18,7 @@ from app.program.function import RAISED, RAN, Branch, Step
 from app.program.modules.layer_table import LAYERS
 from app.program.reading.source import Refusal
 from app.program.semantics import static
-from app.program.semantics.graph_values import Emit, example
+from app.program.semantics.graph_values import Emit, Value, example, is_tensor
 from app.program.semantics.trace import Trace
 
 # A module of indices that is run whole, so that no row of `LAYERS` names its function.
@@ -64,6 +64,13 @@ class Reads:
         self.has_numbers = True
         self._note(node, value)
         return value
+
+    def size(self, emit: Emit, value: Value) -> Value:
+        """An argument of a maker of tensors: `torch.arange(n)` reads the whole number in a tensor, as PyTorch does."""
+        if isinstance(value, list | tuple):
+            return type(value)(self.size(emit, member) for member in value) if any(map(is_tensor, value)) else value
+        is_whole = is_tensor(value) and example(value).ndim == 0 and not example(value).dtype.is_floating_point
+        return self.number(emit, value) if is_whole and not example(value).is_complex() else value
 
     def numbers(self, emit: Emit, node: fx.Node) -> Any:
         """`x.tolist()`."""

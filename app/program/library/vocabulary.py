@@ -8,6 +8,7 @@ import re
 import string
 from typing import Any, Final
 
+from app.program.classes import dispatch
 from app.program.classes.standard_library import CLOCK, TICKS
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
@@ -26,7 +27,7 @@ _TYPING: Final = ("typing", "__future__", "dataclasses")
 _SPELLINGS: Final = (
     ("torch.nn.modules.", "nn."), ("torch.nn.functional.", "nn.functional."), ("torch.nn.init.", "nn.init."), ("torch.nn.", "nn."),
     ("numpy.", "np."), ("torch.autograd.functional.", "autograd.functional."), ("torch.", ""), ("functorch.", "func."), ("D.", "distributions."),
-    ("dist.", "distributions."), ("init.", "nn.init."), ("F.", "nn.functional."),
+    ("dist.", "distributions."), ("init.", "nn.init."), ("F.", "nn.functional."), ("jax.numpy.", "np."), ("jax.", "func."),
 )  # fmt: skip
 
 # Calls that mean nothing here, and what stands in their place.
@@ -45,6 +46,8 @@ _IGNORED: Final[dict[str, Any]] = {
     "accelerator.is_available": False, "accelerator.current_accelerator": Inert("a device"), "backends.mps.is_built": False,
     "xpu.is_available": False, "cuda.is_bf16_supported": False, "cuda.get_device_name": "cpu", "autograd.set_multithreading_enabled": None,
     "set_warn_always": None, "set_num_interop_threads": None, "get_num_threads": 1, "cuda.memory_allocated": 0, "cuda.memory_reserved": 0,
+    "testing.assert_close": None, "testing.assert_allclose": None,
+    **dict.fromkeys(f"np.testing.{name}" for name in ("assert_allclose", "assert_almost_equal", "assert_array_equal", "assert_array_almost_equal")),
     "backends.cuda.enable_math_sdp": None, "backends.cuda.enable_mem_efficient_sdp": None,
 }  # fmt: skip
 # Of these the call itself says whether derivatives pass from there on.
@@ -79,7 +82,7 @@ _PYTHON: Final = (
 # Calls that give what they are given: they change how a program runs, not what it computes.
 SAME: Final = (
     "jit.script", "jit.trace", "compile", "nn.DataParallel", "nn.parallel.DistributedDataParallel", "jit.freeze",
-    "jit.optimize_for_inference", "typing.cast", "nn.SyncBatchNorm.convert_sync_batchnorm",
+    "jit.optimize_for_inference", "func.jit", "typing.cast", "nn.SyncBatchNorm.convert_sync_batchnorm",
 )  # fmt: skip
 _FUNCTIONS: Final = (
     "functools.partial", "functools.reduce", "collections.OrderedDict", "collections.defaultdict", "collections.namedtuple", "namedtuple",
@@ -88,7 +91,7 @@ _FUNCTIONS: Final = (
     "itertools.permutations", "itertools.combinations_with_replacement", "OrderedDict", "partial", "reduce",
 )  # fmt: skip
 _GRADIENTS: Final = re.compile(
-    r"(func\.(grad|grad_and_value|vjp|jvp|jacrev|jacfwd|hessian|vmap|functional_call|stack_module_state|linearize)|vmap|autograd\.grad"
+    r"(func\.(grad|grad_and_value|value_and_grad|vjp|jvp|jacrev|jacfwd|hessian|vmap|functional_call|stack_module_state|linearize)|vmap|autograd\.grad"
     r"|autograd\.backward|autograd\.functional\.(jacobian|hessian|vjp|jvp|hvp|vhp)|autograd\.Variable|autograd\.forward_ad\.\w+)"
 )
 _CALLED: Final = re.compile(
@@ -127,6 +130,8 @@ def constant(path: str) -> Any:
     if root in ("torch", "math", "np", "numpy") and rest in static.CONSTANTS:
         return static.CONSTANTS[rest]
     short = spelled(path)
+    if root == "jax" and short.removeprefix("np.") in static.CONSTANTS:
+        return static.CONSTANTS[short.removeprefix("np.")]
     if short in _DTYPES:
         return _DTYPES[short]
     if root == "torch" and rest in factories.TORCH_DTYPES:
@@ -135,9 +140,9 @@ def constant(path: str) -> Any:
         return factories.TORCH_DTYPES[factories.TENSOR_TYPES[rest]]
     if root == "string" and rest in _STRINGS:
         return getattr(string, rest)
-    if short in ("np.newaxis", "np.euler_gamma"):
-        return None if short == "np.newaxis" else 0.5772156649015329
-    if short in ("backends.cudnn.deterministic", "backends.cudnn.benchmark"):
+    if short == "np.euler_gamma":
+        return 0.5772156649015329
+    if short in ("backends.cudnn.deterministic", "backends.cudnn.benchmark", "typing.TYPE_CHECKING"):
         return False
     return None
 
@@ -271,7 +276,7 @@ def extended(path: str) -> tuple[str | None, bool]:
 def is_decorator(path: str) -> bool:
     """Whether a name of PyTorch or Python makes a function of a function."""
     short = spelled(path)
-    return bool(_GRADIENTS.fullmatch(short)) or short in ("functools.partial", "partial") or short in SAME
+    return bool(_GRADIENTS.fullmatch(short)) or short in ("functools.partial", "partial", *dispatch.NAMES) or short in SAME
 
 
 def base_refused(path: str) -> Refusal:
@@ -291,7 +296,7 @@ def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
         return {
             alias.asname or alias.name: f"{module}.{alias.name}"
             for alias in statement.names
-            if alias.name in ("field", "cast", "NamedTuple", "replace", "asdict", "astuple", *imports.HINTS)
+            if alias.name in ("field", "cast", "NamedTuple", "replace", "asdict", "astuple", "TYPE_CHECKING", *imports.HINTS)
         }
     for alias in statement.names:
         if alias.name != "*":

@@ -12,7 +12,7 @@ from torch import fx
 
 from app.program.differentiation.optimizers import OptimizerState, OptimizerValue, check
 from app.program.differentiation.schedules import SchedulerValue
-from app.program.library.containers import Record
+from app.program.library.containers import Record, named_tuple
 from app.program.library.inplace import write
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, named_weights
@@ -87,9 +87,7 @@ def _copied(emit: Emit, weights: Weights, value: Value, depth: int, copy_of: Cal
         members = tuple(again(member) for member in value)
         if not isinstance(value, Record):
             return members
-        record = Record(members)
-        record.fields = value.fields
-        return record
+        return named_tuple(members, value.fields, value.kind)
     return _of_training(value)
 
 

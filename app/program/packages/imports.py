@@ -13,12 +13,12 @@ from app.program.semantics.values import ClassValue, Foreign, FunctionValue, Ine
 KNOWN: Final = frozenset(
     {"torch", "numpy", "math", "typing", "__future__", "functools", "itertools", "collections", "functorch", "dataclasses", "copy", "einops",
      "time", "tqdm", "random", "operator", "typing_extensions", "abc", "enum", "warnings", "contextlib", "argparse", "bisect", "heapq",
-     "statistics", "json", "string"}
+     "statistics", "json", "string", "jax"}
 )  # fmt: skip
 # They show, log or measure: a call of theirs changes no tensor.
 _SILENT: Final = frozenset(
     {"matplotlib", "pylab", "seaborn", "plotly", "logging", "loguru", "wandb", "tensorboard", "tensorboardX", "IPython", "rich", "pprint",
-     "mlflow", "torchsummary", "torchinfo", "torchviz", "gc", "pdb", "datetime", "neptune", "comet_ml", "absl", "termcolor"}
+     "mlflow", "torchsummary", "torchinfo", "torchviz", "gc", "pdb", "datetime", "neptune", "comet_ml", "absl", "termcolor", "pytest", "unittest"}
 )  # fmt: skip
 # Names of such packages that hold what a program computes with.
 MEANT: Final = ("types.SimpleNamespace",)

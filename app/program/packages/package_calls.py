@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from app.program.classes import dispatch
 from app.program.classes.special_methods import is_object
 from app.program.classes.standard_library import StandardLibrary
 from app.program.differentiation import nesting
@@ -79,7 +80,7 @@ class Packages:
         if short in einops_patterns.NAMES:
             return lambda args, kwargs: einops_patterns.call(emit, short, args, kwargs)
         if short in vocabulary.SAME:
-            return lambda args, kwargs: args[0] if args else Named("compile")
+            return lambda args, kwargs: args[short == "typing.cast"] if args else Named("compile")
         if short in ("tqdm.tqdm", "tqdm.trange", "tqdm.auto.tqdm", "tqdm.notebook.tqdm", "tqdm.std.tqdm", "tqdm.auto.trange"):
             return lambda args, kwargs: self._bar(
                 static.span(*args) if short.endswith("trange") else args[0] if args else kwargs.get("iterable", BAR)
@@ -157,6 +158,7 @@ class Packages:
         keyed = functools.partial(self._builtins.ordering.keys, emit)
         return (
             over.resolve(short)
+            or dispatch.resolved(short)
             or StandardLibrary(items, keyed, self._trace.budget.spend).resolve(short)
             or Containers(self._invoke, items, operate).resolve(short)
         )
@@ -173,7 +175,8 @@ class Packages:
         if name in plain.NUMPY_ARRAYS:
             return functools.partial(self._array, emit, plain.NUMPY_ARRAYS[name])
         operation = plain.NUMPY_OPERATIONS.get(name, name)
-        if lookup(operation) is None:
+        composed = numpy_arrays.COMPOSED.get(name)
+        if lookup(operation) is None and composed is None:
             return None
 
         def called(args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
@@ -182,7 +185,7 @@ class Packages:
                 return self._builtins.operate(emit, "%", *args)
             if not tensors and name in (*static.MATH, *plain.NUMPY):
                 return plain.number(plain.NUMPY.get(name, name), args)
-            if any(self._trace.is_live(tensor) for tensor in tensors):
+            if any(self._trace.is_live(tensor) and not numpy_arrays.is_array(tensor) for tensor in tensors):
                 raise Refusal(f"`np.{name}` is NumPy's, and no derivative passes it.", f"Write `torch.{operation}(…)`.")
             stacked = tuple(
                 self._stacked(emit, list(a))
@@ -192,7 +195,12 @@ class Packages:
                 else a
                 for i, a in enumerate(args)
             )
-            return numpy_arrays.marked(self._operation(emit, operation, *plain.numpy_arguments(name, stacked, kwargs)))
+            if composed is not None and tensors:
+                return numpy_arrays.marked(emit(f"np.{name}", composed, stacked, kwargs))
+            value = numpy_arrays.function(functools.partial(self._operation, emit), name, stacked, kwargs)
+            if value is None:
+                value = self._operation(emit, operation, *plain.numpy_arguments(name, stacked, kwargs))
+            return numpy_arrays.marked(value)
 
         return called
 
@@ -207,6 +215,11 @@ class Packages:
 
     def _array(self, emit: Emit, maker: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`np.array(x)`: NumPy asks every tensor for its numbers, and those that require grad refuse."""
-        for tensor in nesting.leaves([list(args), kwargs]) if self._trace.grad_enabled else ():
+        held = nesting.leaves([list(args), kwargs])
+        if self._trace.marks and held and maker == "tensor":
+            value = self._stacked(emit, args[0])
+            named = {"dtype": kwargs["dtype"]} if kwargs.get("dtype") is not None else {}
+            return attributes.method(emit, value, "to" if named else "clone", (), named, self._dtype)
+        for tensor in held if self._trace.grad_enabled else ():
             attributes.refuse_as_numpy(self._trace.now(tensor))
         return numpy_arrays.marked(self._make(emit, maker, args, kwargs))

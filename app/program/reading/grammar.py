@@ -53,7 +53,7 @@ _SPECIAL_METHODS: Final = (
 # Names with underscores that may be written: as that of a `def`, behind a dot, by themselves.
 _KNOWN_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__", "__class__", "__future__", "__repr__", "__str__", "__hash__")
 _ATTRIBUTE_DUNDERS: Final = (*_SPECIAL_METHODS, "__name__", "__dict__")
-_NAME_DUNDERS: Final = ("__name__", "__class__", *_SPECIAL_METHODS)
+_NAME_DUNDERS: Final = ("__name__", "__class__", *_SPECIAL_METHODS, "__slots__", "__all__", "__version__", "__author__")
 # What a class asks of itself: `self.__class__(…)`.
 _OWN_DUNDERS: Final = ("__class__",)
 

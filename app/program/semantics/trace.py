@@ -76,6 +76,7 @@ class Trace:
         initialising: those of them that give weights their first values.
         grad_enabled: false inside `torch.no_grad()`: what is computed then carries no derivative.
         has_written: the program wrote into a tensor.
+        marks: of every node: in a text of NumPy alone each tensor is an array.
         into_input: the first step that wrote into an input with a derivative to follow.
     """
 
@@ -88,6 +89,7 @@ class Trace:
         self.static = True
         self.grad_enabled = True
         self.outputs: tuple[str, ...] = ()
+        self.marks: dict[str, bool] = {}
         self.steps, self.has_written = 0, False
         self.into_input: Step | None = None
         self.has_fakes = detect_fake_mode() is not None  # a program without inputs may be read on real tensors, and is static
@@ -103,7 +105,7 @@ class Trace:
         with self.graph.inserting_after(self._last_leaf) if self._last_leaf else self.graph.inserting_before(first):
             node = self.graph.placeholder(f"leaf{index}")
         self._last_leaf = node
-        node.meta["val"], node.meta["live"] = tensor, is_floating(tensor)
+        node.meta.update(self.marks, val=tensor, live=is_floating(tensor))
         if not isinstance(tensor, FakeTensor):
             self.static = False
         return node
@@ -177,7 +179,7 @@ class Trace:
         else:
             result = self._execute(step, target, *examples, usage)
         node = call_node(self.graph, target, args, kwargs)
-        node.meta["step"], node.meta["val"] = step, result
+        node.meta.update(self.marks, step=step, val=result)
         if sized[0] is not args or sized[1] is not kwargs:
             node.meta["sized"] = sized
         node.meta["live"] = target is not torch.Tensor.detach and any(used.meta.get("live") for used in node.all_input_nodes)
@@ -305,12 +307,8 @@ class Trace:
 
     def _member(self, node: fx.Node, index: int) -> fx.Node:
         member = self.graph.call_function(operator.getitem, (node, index))
-        member.meta["step"], member.meta["val"], member.meta["live"] = (
-            node.meta["step"],
-            node.meta["val"][index],
-            node.meta["live"],
-        )
-        member.meta["arguments"] = (), {}
+        shared = {name: node.meta[name] for name in ("step", "live", "array") if name in node.meta}
+        member.meta.update(shared, val=node.meta["val"][index], arguments=((), {}))
         return member
 
     def finish(self, outputs: dict[str, fx.Node]) -> None:

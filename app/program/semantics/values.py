@@ -59,6 +59,7 @@ class ClassValue:
         members: of an `Enum`, by name; None for other classes.
         builtin: the module of PyTorch (`Linear`, `Sequential`), Python's exception or `Enum` that it extends, "" where none.
         abstract: it extends `ABC`, so that no object of it is made while a method is abstract.
+        asks: of a `Protocol`, the names that an object of it has; None for other classes.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ClassValue:
     frozen: bool = False
     abstract: bool = False
     ordered: bool = False
+    asks: tuple[str, ...] | None = None
 
     # The class and those above it in the order in which Python looks into them: worked out once, where the class is made.
     order: tuple[ClassValue, ...] = field(init=False, repr=False)
