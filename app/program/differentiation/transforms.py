@@ -37,7 +37,7 @@ class Transformed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Kept:
+class _ReadFunction:
     """What `torch.func.vjp` and `linearize` keep: where their function began and ended."""
 
     primals: tuple[Value, ...]
@@ -179,26 +179,26 @@ class Transforms:
 
     def _vjp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         function, *primals = args
-        vjp, aux = self._kept(emit, function, tuple(primals), kwargs)
+        vjp, aux = self._read_at(emit, function, tuple(primals), kwargs)
         return vjp.result, Transformed("vjp", vjp, {}), *aux
 
     def _linearized(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`linearize(f, x)`: what f gives at x, and its derivative there along any direction, in which x is a constant."""
         function, *primals = args
-        value, _ = self._kept(emit, function, tuple(primals), {})
+        value, _ = self._read_at(emit, function, tuple(primals), {})
         constant = nesting.each(tuple(primals), lambda node: emit("detach", torch.Tensor.detach, (node,), {}))
-        linear, _ = self._kept(emit, function, constant, {})
+        linear, _ = self._read_at(emit, function, constant, {})
         return value.result, Transformed("linearize", linear, {})
 
-    def _kept(
+    def _read_at(
         self, emit: Emit, function: Value, primals: tuple[Value, ...], options: Mapping[str, Value]
-    ) -> tuple[_Kept, list[Value]]:
+    ) -> tuple[_ReadFunction, list[Value]]:
         """A function read at `primals`, and what it gives beside its result under `has_aux=True`."""
         own, inputs = self._begun(emit, primals)
         result, *aux = _parted(self._invoke(function, own, {}), options)
-        return _Kept(primals, inputs, result, self._ended(result)), aux
+        return _ReadFunction(primals, inputs, result, self._ended(result)), aux
 
-    def _apply_vjp(self, emit: Emit, vjp: _Kept, args: tuple[Value, ...]) -> Value:
+    def _apply_vjp(self, emit: Emit, vjp: _ReadFunction, args: tuple[Value, ...]) -> Value:
         weights = [self._trace.now(node) for value in args for node in nesting.leaves(value)]
         if len(weights) != len(vjp.outputs):
             raise Refusal("The cotangent has another form than what the function gives.", "Give one tensor for each output.")
@@ -211,17 +211,17 @@ class Transforms:
         function, primals, tangents = (*args, *[value for name, value in kwargs.items() if name not in options])[:3]
         if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
             raise Refusal("`jvp` takes tuples of primals and tangents.", "Write `torch.func.jvp(f, (x,), (v,))`.")
-        kept, aux = self._kept(emit, function, tuple(primals), options)
-        return kept.result, self._along(emit, kept, tuple(tangents)), *aux
+        function_read, aux = self._read_at(emit, function, tuple(primals), options)
+        return function_read.result, self._along(emit, function_read, tuple(tangents)), *aux
 
-    def _along(self, emit: Emit, kept: _Kept, tangents: tuple[Value, ...]) -> Value:
-        """The derivative of what was kept, along directions."""
+    def _along(self, emit: Emit, read: _ReadFunction, tangents: tuple[Value, ...]) -> Value:
+        """The derivative of a function that was read, along directions."""
         along = [self._trace.now(node) for node in nesting.leaves(tangents)]
-        if len(along) != len(kept.inputs):
+        if len(along) != len(read.inputs):
             raise Refusal("The tangents have another form than the primals.", "Give one tensor for each input.")
-        section = self._section(kept.inputs, kept.outputs)
-        derivatives = emit("func.jvp", Tangent(section.run), (kept.inputs, list(section.free), along), {}, exact=True)
-        return nesting.rebuilt(kept.result, iter(self._picked(derivatives, len(kept.outputs))))
+        section = self._section(read.inputs, read.outputs)
+        derivatives = emit("func.jvp", Tangent(section.run), (read.inputs, list(section.free), along), {}, exact=True)
+        return nesting.rebuilt(read.result, iter(self._picked(derivatives, len(read.outputs))))
 
     # `torch.autograd.forward_ad`.
 

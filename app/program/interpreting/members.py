@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from app.program.classes import contexts, extension
-from app.program.classes.dispatch import Dispatched
+from app.program.classes.type_dispatch import Dispatched
 from app.program.differentiation import optimizers, schedules
 from app.program.differentiation.custom_functions import Context
 from app.program.differentiation.hooks import Handle
@@ -255,8 +255,8 @@ class Members(State):
                 return self.invoke(node, owner.own[name], args, kwargs)
             case Handle():
                 return self.calls.gradients.hooks.removed(owner, name)
-            case containers.Record() if isinstance(found := extension.of_record(self, owner, name), FunctionValue | Method):
-                return self.invoke(node, found, args, kwargs)
+            case containers.Record() if isinstance(value := extension.of_record(self, owner, name), FunctionValue | Method):
+                return self.invoke(node, value, args, kwargs)
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)
 
     def _tensor_method(

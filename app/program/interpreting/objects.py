@@ -12,7 +12,7 @@ import torch
 
 from app.errors import PullbackError
 from app.program.classes import extension
-from app.program.classes.dispatch import Dispatched
+from app.program.classes.type_dispatch import Dispatched
 from app.program.differentiation import nesting
 from app.program.differentiation.transforms import Transformed
 from app.program.interpreting.members import Members

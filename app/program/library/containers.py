@@ -49,9 +49,9 @@ class Record(tuple):  # type: ignore[type-arg]
 
 def named_tuple(members: Iterable[Value], fields: tuple[str, ...], kind: ClassValue | None = None) -> Record:
     """One with these members; `kind`: the class of the program that it is an object of."""
-    made = Record(members)
-    made.fields, made.kind = fields, kind
-    return made
+    record = Record(members)
+    record.fields, record.kind = fields, kind
+    return record
 
 
 def renewed(known: Record, name: str, kwargs: dict[str, Value]) -> Value:

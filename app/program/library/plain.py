@@ -356,8 +356,8 @@ def _has(value: Value, kind: Value, name: str) -> bool:
     """Whether an object has what a `Protocol` asks for."""
     if isinstance(value, FunctionValue | Partial | LayerValue) or not isinstance(kind, ClassValue):
         return name == "__call__" and isinstance(value, FunctionValue | Partial | LayerValue)
-    found = kind.find(name)
-    return found is not MISSING or name in getattr(value, "own", getattr(value, "fields", ()))
+    member = kind.find(name)
+    return member is not MISSING or name in getattr(value, "own", getattr(value, "fields", ()))
 
 
 def _extends(kind: ClassValue, other: ClassValue) -> bool:

@@ -8,7 +8,7 @@ import re
 import string
 from typing import Any, Final
 
-from app.program.classes import dispatch
+from app.program.classes import type_dispatch
 from app.program.classes.standard_library import CLOCK, TICKS
 from app.program.library import factories
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
@@ -276,7 +276,7 @@ def extended(path: str) -> tuple[str | None, bool]:
 def is_decorator(path: str) -> bool:
     """Whether a name of PyTorch or Python makes a function of a function."""
     short = spelled(path)
-    return bool(_GRADIENTS.fullmatch(short)) or short in ("functools.partial", "partial", *dispatch.NAMES) or short in SAME
+    return bool(_GRADIENTS.fullmatch(short)) or short in ("functools.partial", "partial", *type_dispatch.NAMES) or short in SAME
 
 
 def base_refused(path: str) -> Refusal:

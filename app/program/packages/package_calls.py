@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from app.program.classes import dispatch
+from app.program.classes import type_dispatch
 from app.program.classes.special_methods import is_object
 from app.program.classes.standard_library import StandardLibrary
 from app.program.differentiation import nesting
@@ -158,7 +158,7 @@ class Packages:
         keyed = functools.partial(self._builtins.ordering.keys, emit)
         return (
             over.resolve(short)
-            or dispatch.resolved(short)
+            or type_dispatch.resolved(short)
             or StandardLibrary(items, keyed, self._trace.budget.spend).resolve(short)
             or Containers(self._invoke, items, operate).resolve(short)
         )
