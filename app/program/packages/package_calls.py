@@ -195,7 +195,7 @@ class Packages:
                 else a
                 for i, a in enumerate(args)
             )
-            if composed is not None and tensors:
+            if composed is not None:
                 return numpy_arrays.marked(emit(f"np.{name}", composed, stacked, kwargs))
             value = numpy_arrays.function(functools.partial(self._operation, emit), name, stacked, kwargs)
             if value is None:
