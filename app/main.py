@@ -18,7 +18,7 @@ from app.front.observability.log_lines import LINE, event_fields
 from app.group.board import Board
 from app.group.messages import Line
 from app.group.parent import Parent
-from app.machine.memory_budget import Budget, Machine, derive
+from app.machine.memory_budget import LEAST_WORKER_BYTES, Budget, Machine, derive
 from app.pool import linux
 from app.pool.environment import COMMANDS
 from app.pool.handles.forkserver_process import ForkserverProcess
@@ -68,6 +68,11 @@ def serve(settings: Settings) -> None:
         raise BadSettingsError(
             f"PULLBACK_FRONTS is {settings.fronts}, but there are {settings.workers} workers, and each front needs one of its own: set "
             f"PULLBACK_FRONTS to {settings.workers} at most, or leave it at 0."
+        )
+    if 0 < settings.worker_memory_bytes < LEAST_WORKER_BYTES:
+        raise BadSettingsError(
+            f"PULLBACK_WORKER_MEMORY_BYTES is {settings.worker_memory_bytes:,}, in which no worker can start: set it to "
+            f"{LEAST_WORKER_BYTES:,} at least, or leave it at 0."
         )
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]

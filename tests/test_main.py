@@ -85,6 +85,7 @@ def test_its_log_can_be_text_and_it_may_be_open_to_the_network(tmp_path: Path) -
         (["--host", EVERYWHERE], "PULLBACK_API_KEYS"),
         (["--workers", "many"], "PULLBACK_WORKERS"),
         (["--engine", "ray"], "PULLBACK_ENGINE"),
+        (["--worker-memory-bytes", "512"], "PULLBACK_WORKER_MEMORY_BYTES is 512"),  # MiB were meant
         (["--fronts", "3", "--workers", "2"], "PULLBACK_FRONTS"),
     ],
 )

@@ -50,8 +50,8 @@ _QUEUE_SHARE: Final = 0.25  # of the room, for bodies and replies in the front; 
 _USEFUL_WORKER_BYTES: Final = 512 * MEBIBYTE
 _SMALL_WORKER_BYTES: Final = 96 * MEBIBYTE
 # Under these nothing works at all.
-_LEAST_WORKER_BYTES: Final = 32 * MEBIBYTE
-_LEAST_QUEUE_BYTES: Final = 8 * MEBIBYTE
+LEAST_WORKER_BYTES: Final = 32 * MEBIBYTE
+LEAST_QUEUE_BYTES: Final = 8 * MEBIBYTE
 # Above these nobody is helped: a larger tensor than this is better computed where it is.
 _MOST_BODY_BYTES: Final = 256 * MEBIBYTE
 _MOST_QUEUE_BYTES: Final = 1024 * MEBIBYTE
@@ -179,7 +179,7 @@ def _shared_out(room: int, workers: int, lights: int, wanted: int) -> tuple[int,
     worker = (rest - lights * light) // workers
     if worker >= _LIGHT_FROM_BYTES:
         return worker, light
-    return max(_LEAST_WORKER_BYTES, room // workers - WORKER_BYTES), 0
+    return max(LEAST_WORKER_BYTES, room // workers - WORKER_BYTES), 0
 
 
 def derive(settings: Settings, machine: Machine) -> Budget:
@@ -192,7 +192,7 @@ def derive(settings: Settings, machine: Machine) -> Budget:
     share = int(room * _QUEUE_SHARE)
     if settings.worker_memory_bytes:
         share = room - workers * useful - fronts * _beside(settings.worker_memory_bytes)
-    queue = settings.queue_bytes or max(_LEAST_QUEUE_BYTES, min(share, most))
+    queue = settings.queue_bytes or max(LEAST_QUEUE_BYTES, min(share, most))
     worker, light = _shared_out(room - queue, workers, fronts, settings.worker_memory_bytes)
     slab = _slab(worker)
     if not settings.worker_memory_bytes:
