@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from app.catalogue import better_rules
+from app.catalogue.better import near_zero
 from tests.engine.asking import results
 
 # Forward mode compiles decompositions by it.
@@ -330,7 +331,7 @@ TAILS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], C
     "ndtr": (better_rules.ndtr, torch.special.ndtr, lambda x: mpmath.erfc(-x / mpmath.sqrt(2)) / 2, [-12.0, -8.0, -1.01, -0.99, 0.0, 3.0]),
     "expm1": (better_rules.expm1, torch.expm1, mpmath.expm1, [-60.0, -34.0, -1.01, -0.99, -1e-12, 1e-12, 3.0]),
     "tanhshrink": (
-        better_rules.tanhshrink, torch.nn.functional.tanhshrink, lambda x: x - mpmath.tanh(x), [1e-8, -1e-5, 1e-2, 0.249, -0.251, 2.0],
+        near_zero.tanhshrink, torch.nn.functional.tanhshrink, lambda x: x - mpmath.tanh(x), [1e-8, -1e-5, 1e-2, 0.249, -0.251, 2.0],
     ),
 }  # fmt: skip
 
