@@ -160,12 +160,13 @@ def constructed(
     for group in listed:
         if not isinstance(group, dict) or "params" not in group:
             raise Refusal("A group of parameters is a dict with the key `params`.", 'Write `{"params": [w], "lr": 0.1}`.')
-        own = {key: _plain(kind, key, value) for key, value in group.items() if key != "params"}
+        own = {key: _plain(kind, key, value) for key, value in group.items() if key in names and key not in ("params", *_INERT)}
+        others = {key: value for key, value in group.items() if key not in names}  # `{"params": …, "name": "head"}`
         tensors = [group["params"]] if is_tensor(group["params"]) else items(group["params"])
         tensors = [part[1] if isinstance(part, tuple) and len(part) == 2 else part for part in tensors]
         if not all(is_tensor(tensor) for tensor in tensors):
             raise Refusal(f"`optim.{kind}` changes tensors, not {named(tensors[0])}.", "Give it `model.parameters()`.")
-        groups.append({"params": tensors, **_complete(kind, {**options, **own})})
+        groups.append({"params": tensors, **others, **_complete(kind, {**options, **own})})
     if kind == "LBFGS" and len(groups) > 1:
         raise Refusal("`LBFGS` takes one list of parameters.", "Write `optim.LBFGS(model.parameters())`.", raises="ValueError")
     return OptimizerValue(kind, groups, options)
@@ -198,6 +199,11 @@ def _complete(kind: str, options: Mapping[str, Value]) -> dict[str, Value]:
     return {key: value for key, value in defaults.items() if key not in _INERT}
 
 
+def defaults(optimizer: OptimizerValue) -> dict[str, Value]:
+    """`optimizer.defaults`."""
+    return _complete(optimizer.kind, optimizer.defaults)
+
+
 def zeroed(gradients: Gradients, optimizer: OptimizerValue) -> None:
     """`optimizer.zero_grad()`."""
     gradients.reset(optimizer.tensors())
@@ -221,7 +227,8 @@ def _stepped_together(
     tensors = [tensor for tensor, _ in pairs]
     width = len(_STATES[optimizer.kind])
     states = [optimizer.states[t][1] if count else [None] * width for t in tensors]
-    options = tuple((key, value) for key, value in group.items() if key != "params")
+    taken = (*inspect.signature(getattr(optim, optimizer.kind)).parameters, "decoupled_weight_decay")
+    options = tuple((key, value) for key, value in group.items() if key != "params" and key in taken)
     target = fixed(stepped, optimizer.kind, count, options)
     asked = tensors, [grad for _, grad in pairs], [list(s) for s in states]
     others = written(trace, tensors, lambda: emit(f"optim.{optimizer.kind}", target, asked, {}))

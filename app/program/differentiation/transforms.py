@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from app.program.classes.records import named_tuple
 from app.program.differentiation import nesting
 from app.program.differentiation.parts import Gradient, Jacobian, Mapped, Tangent, part
-from app.program.library.containers import named_tuple
 from app.program.modules.layers import LayerValue
 from app.program.modules.weights import Weights, named_weights
 from app.program.reading.source import Refusal

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from app.program.classes import contexts, extension
+from app.program.classes.records import Record
 from app.program.classes.type_dispatch import Dispatched
 from app.program.differentiation import optimizers, schedules
 from app.program.differentiation.custom_functions import Context
@@ -105,8 +106,8 @@ class Members(State):
             return value
         if isinstance(owner, Inert):
             return owner.attribute(name) if isinstance(owner, ErrorValue) else owner
-        if isinstance(owner, OptimizerValue) and name == "param_groups":
-            return self.weights.settle(owner.groups)
+        if isinstance(owner, OptimizerValue) and name in ("param_groups", "defaults"):
+            return self.weights.settle(owner.groups) if name == "param_groups" else optimizers.defaults(owner)
         if isinstance(owner, Foreign):
             return Foreign(f"{owner.path}.{name}", owner.silent)
         return self._plain_attribute(owner, name)
@@ -130,7 +131,7 @@ class Members(State):
             return owner.type if name == "type" else None
         if name in _OF_VALUES.get(type(owner), ()):
             return getattr(owner, name)
-        if isinstance(owner, containers.Record) and (value := extension.of_record(self, owner, name)) is not MISSING:
+        if isinstance(owner, Record) and (value := extension.of_record(self, owner, name)) is not MISSING:
             return self.read(value)
         has_it = hasattr(type(owner), name) or (isinstance(owner, Distinct) and hasattr(set, name)) or name == "most_common"
         if has_it and isinstance(owner, list | dict | tuple | str | Distinct) and not name.startswith("_"):
@@ -255,7 +256,7 @@ class Members(State):
                 return self.invoke(node, owner.own[name], args, kwargs)
             case Handle():
                 return self.calls.gradients.hooks.removed(owner, name)
-            case containers.Record() if isinstance(value := extension.of_record(self, owner, name), FunctionValue | Method):
+            case Record() if isinstance(value := extension.of_record(self, owner, name), FunctionValue | Method):
                 return self.invoke(node, value, args, kwargs)
         return self.calls.method(self.emitter(node), owner, name, args, kwargs)
 
@@ -345,11 +346,8 @@ class Members(State):
 
     def _inert_method(self, node: ast.AST, owner: Inert, name: str) -> Value:
         if name == "manual_seed":
-            stream = (
-                self.source.excerpt(node.func.value)
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-                else name
-            )
+            callee = node.func if isinstance(node, ast.Call) else node
+            stream = self.source.excerpt(callee.value) if isinstance(callee, ast.Attribute) else name
             self.trace.randomness.seeded(self.source.place(node)[0], self.known_integer(node), stream)
         return self.leave_out(node, f".{name}()", owner)
 

@@ -12,6 +12,7 @@ import torch
 
 from app.errors import PullbackError
 from app.program.classes import extension
+from app.program.classes.records import Record, named_tuple
 from app.program.classes.type_dispatch import Dispatched
 from app.program.differentiation import nesting
 from app.program.differentiation.transforms import Transformed
@@ -19,7 +20,7 @@ from app.program.interpreting.members import Members
 from app.program.interpreting.state import CALL_DEPTH
 from app.program.library import containers, vocabulary
 from app.program.library.factories import PYTHON_NAMES
-from app.program.modules import module_hooks, running_statistics
+from app.program.modules import module_hooks, packed, running_statistics
 from app.program.modules.layers import LayerValue, call_layer
 from app.program.packages import imports
 from app.program.packages.python_containers import Getter
@@ -178,6 +179,8 @@ class Objects(Members):
         if layer.seen and not layer.training:
             running_statistics.settle(self.trace, emit, layer, self.weights.tensor_of)
         running_statistics.note(self.trace, layer, args)
+        if args and isinstance(args[0], packed.PackedSequence):
+            return packed.called_layer(emit, self.builtins.items, layer, self.weights.tensor_of, args, kwargs)
         result = call_layer(emit, self.calls.operation, layer, self.weights.tensor_of, args, kwargs)
         if layer.is_shared:
             running_statistics.settle(self.trace, emit, layer, self.weights.tensor_of)
@@ -275,7 +278,7 @@ class Objects(Members):
 
     def _instance(
         self, node: ast.AST, kind: ClassValue, args: tuple[Value, ...], kwargs: dict[str, Value]
-    ) -> Instance | containers.Record:
+    ) -> Instance | Record:
         if kind.members is not None:
             return self._member(kind, args)
         if names := kind.left_open():
@@ -298,7 +301,7 @@ class Objects(Members):
         elif kind.fields is not None:
             self._filled(node, instance, kind, args, kwargs)
             if kind.is_tuple:
-                return containers.named_tuple((instance.own[name] for name in kind.fields), kind.fields, kind)
+                return named_tuple((instance.own[name] for name in kind.fields), kind.fields, kind)
         elif kind.module and kind.builtin:
             extension.extend_layer(self, node, instance, args, kwargs)
         elif (args or kwargs) and not kind.builtin:

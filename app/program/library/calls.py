@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 
 from app.catalogue.call import target
+from app.program.classes.records import Record
 from app.program.differentiation import clipping, custom_functions, lbfgs, nesting, optimizers, schedules
 from app.program.differentiation.gradients import Gradients
 from app.program.differentiation.hooks import Hooks
@@ -274,7 +275,7 @@ class Calls:
             )
         if isinstance(owner, sets.Distinct):
             return sets.method(functools.partial(self.builtins.items, emit), self._trace.budget.spend, owner, name, args)
-        if isinstance(owner, containers.Record) and name in ("_replace", "_asdict"):
+        if isinstance(owner, Record) and name in ("_replace", "_asdict"):
             return containers.renewed(owner, name, kwargs)
         if isinstance(owner, tuple) and name == "numel" and not args:
             return functools.reduce(functools.partial(static.binary, "*"), owner, 1)
@@ -286,9 +287,7 @@ class Calls:
             if name == "join":
                 args = tuple(self.builtins.items(emit, value) for value in args)
             return self.builtins.of_text(formatting.method(owner, name, args, kwargs))
-        if (
-            static.is_number(owner) and name == "item" and not args
-        ):  # NumPy's numbers have it: `np.finfo(np.float32).eps.item()`
+        if static.is_number(owner) and name == "item" and not args:  # NumPy's: `np.finfo(np.float32).eps.item()`
             return owner
         if static.is_number(owner) and name in ("bit_length", "bit_count", "is_integer", "conjugate") and not args:
             return static.computed(lambda: getattr(owner, name)(), what=f"`.{name}()`")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
+from app.program.classes.records import Record, named_tuple
 from app.program.modules.layer_table import CONTAINERS
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, members, named_submodules, named_weights
@@ -38,20 +39,6 @@ MODULE_METHODS: Final = INERT_METHODS | {
     "buffers", "named_buffers", "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_backward_hook",
     "register_full_backward_pre_hook",
 }  # fmt: skip
-
-
-class Record(tuple):  # type: ignore[type-arg]
-    """A named tuple of the program."""
-
-    fields: tuple[str, ...]
-    kind: ClassValue | None = None
-
-
-def named_tuple(members: Iterable[Value], fields: tuple[str, ...], kind: ClassValue | None = None) -> Record:
-    """One with these members; `kind`: the class of the program that it is an object of."""
-    record = Record(members)
-    record.fields, record.kind = fields, kind
-    return record
 
 
 def renewed(known: Record, name: str, kwargs: dict[str, Value]) -> Value:

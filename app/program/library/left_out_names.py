@@ -14,8 +14,6 @@ _INSTEAD: Final[dict[str, str]] = {
     "no_grad": "Write `with torch.no_grad():` before the lines.", "backward": "Write `loss.backward()`.",
     "gradcheck": 'Ask for "want": ["check"], and end the program with the call: `F.apply(x)`.',
     "nn.utils.parametrizations.orthogonal": "Write it out: `Q = torch.matrix_exp(A - A.T)`, then `F.linear(x, Q, b)`, with `A` and `b` as inputs.",
-    **{f"nn.utils.rnn.{name}": "Run the module on the padded batch, and take the last steps: `out[torch.arange(len(lengths)), lengths - 1]`."
-       for name in ("pack_padded_sequence", "pad_packed_sequence", "pack_sequence")},
     "globals": "Use names.", "locals": "Use names.",
 }  # fmt: skip
 

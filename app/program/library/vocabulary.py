@@ -11,6 +11,7 @@ from typing import Any, Final
 from app.program.classes import type_dispatch
 from app.program.classes.standard_library import CLOCK, TICKS
 from app.program.library import factories
+from app.program.modules import packed
 from app.program.modules.layer_table import CONTAINERS, LAYERS, OTHERS, WHOLE
 from app.program.packages import files, imports, python_containers
 from app.program.reading.source import Refusal
@@ -25,10 +26,13 @@ ROOTS: Final = (
 _TYPING: Final = ("typing", "__future__", "dataclasses")
 # How the beginning of a name is written, and what it is short for.
 _SPELLINGS: Final = (
+    ("torch.spmm", "mm"), ("torch.sparse.mm", "mm"),
     ("torch.nn.modules.", "nn."), ("torch.nn.functional.", "nn.functional."), ("torch.nn.init.", "nn.init."), ("torch.nn.", "nn."),
     ("numpy.", "np."), ("torch.autograd.functional.", "autograd.functional."), ("torch.", ""), ("functorch.", "func."), ("D.", "distributions."),
     ("dist.", "distributions."), ("init.", "nn.init."), ("F.", "nn.functional."), ("jax.numpy.", "np."), ("jax.", "func."),
 )  # fmt: skip
+
+_OF_MODULES: Final = ("torch.nn.modules.", "nn.modules.")
 
 # Calls that mean nothing here, and what stands in their place.
 _IGNORED: Final[dict[str, Any]] = {
@@ -118,6 +122,8 @@ NUMPY_NAMES: Final = ("array", "asarray", "zeros", "ones", "full", "eye", "arang
 
 def spelled(path: str) -> str:
     """The one spelling of a name: `nn.Linear`, `np.pi`, `func.grad`, `autograd.grad`."""
+    if path.startswith(_OF_MODULES) and path.rpartition(".")[2][:1].isupper():  # `torch.nn.modules.module.Module`
+        return f"nn.{path.rpartition('.')[2]}"
     for long, short in _SPELLINGS:
         if path.startswith(long):
             path = short + path.removeprefix(long)
@@ -172,6 +178,7 @@ def is_known(path: str) -> bool:
         or is_context(path)
         or is_exception(path)
         or python_containers.is_container(short)
+        or short in packed.NAMES
         or short
         in (
             "allclose",

@@ -132,6 +132,8 @@ class Reparametrizations:
                 for index in (0, 1):
                     value = self._trace.pick(vectors, index)
                     self._trace.write(Step(*self._trace.place, "spectral_norm"), tensors[1 + index], value)
+                # The next call writes into them, and the derivative of this one needs them as they are: PyTorch copies them, too.
+                tensors = [tensors[0], *(emit("clone", torch.clone, (tensor,), {}) for tensor in tensors[1:])]
             finally:
                 self._trace.grad_enabled = enabled
         return emit("spectral_norm", fixed(divided, options[2]), tuple(tensors), {})

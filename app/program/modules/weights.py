@@ -192,8 +192,9 @@ class Weights:
     def adopt(self, value: Any, owner: Module | None, key: str) -> None:
         """`value`, bound as `key` of `owner`, takes its name from there unless it has one."""
         if isinstance(value, LayerValue | Weight) or (isinstance(value, Instance) and value.is_module):
-            # The name of a variable gives way to that in a module.
-            if value.parent is None or (value.parent[0] is None and owner is not None and not self._is_named(value)):
+            # The name of a variable gives way to that in a module, and so does the place in a list that is no `nn.ModuleList`.
+            gives_way = value.parent is not None and (value.parent[0] is None or ("." in value.parent[1] and "." not in key))
+            if value.parent is None or (gives_way and owner is not None and not self._is_named(value)):
                 value.parent = (owner, key)
                 self.adopted.append(value)
         elif isinstance(value, list | tuple):

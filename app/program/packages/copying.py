@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from app.program.classes.records import Record, named_tuple
 from app.program.differentiation.optimizers import OptimizerState, OptimizerValue, check
 from app.program.differentiation.schedules import SchedulerValue
-from app.program.library.containers import Record, named_tuple
 from app.program.library.inplace import write
 from app.program.modules.layers import LayerValue, Weight
 from app.program.modules.weights import Weights, named_weights

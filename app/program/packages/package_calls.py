@@ -16,6 +16,7 @@ from app.program.differentiation import nesting
 from app.program.library import attributes, inplace, plain, vocabulary
 from app.program.library.builtins import Builtins
 from app.program.library.lookup import lookup
+from app.program.modules import packed
 from app.program.modules.weights import Weights
 from app.program.packages import copying, datasets, einops_patterns, numpy_arrays, random_numbers
 from app.program.packages.itertools_functions import Itertools
@@ -123,6 +124,9 @@ class Packages:
             return lambda args, kwargs: emit("generate_square_subsequent_mask", _subsequent_mask, (args[0],), {})
         if short in ("contextlib.contextmanager", "contextmanager"):
             return lambda args, kwargs: replace(args[0], role="context")
+        if short in packed.NAMES:
+            items, numbers = (functools.partial(each, emit) for each in (self._builtins.items, self._builtins.numbers))
+            return functools.partial(packed.Packing(items, numbers).called, emit, short)
         if short == "dataclasses.field":
             return lambda args, kwargs: (
                 Begun(kwargs["default_factory"]) if "default_factory" in kwargs else kwargs.get("default")
