@@ -29,9 +29,30 @@ def test_seeding_anew_is_refused_where_something_is_drawn_after(text: str, line:
     assert "draw them once" in str(caught.value.fix)
 
 
-def test_several_generators_are_refused() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g = torch.Generator()\nx * torch.rand(2, generator=g) + torch.rand(2)",
+        "from torch.utils.data import random_split\ng = torch.Generator().manual_seed(1)\na, b = random_split([1, 2], [1, 1], generator=g)\n"
+        "x * torch.rand(2, generator=g)",  # what comes from the second seed of a generator would be of another
+    ],
+)
+def test_several_generators_are_refused(text: str) -> None:
     with pytest.raises(PullbackError, match="several generators"):
-        ask(program="g = torch.Generator()\nx * torch.rand(2, generator=g) + torch.rand(2)", inputs={"x": [1.0, 2.0]}, seed=7)
+        ask(program=text, inputs={"x": [1.0, 2.0]}, seed=7)
+
+
+def test_which_of_two_generators_a_name_is_is_not_guessed() -> None:
+    text = "g = torch.Generator().manual_seed(3)\nh = torch.Generator().manual_seed(2)\ntorch.rand(2, generator=g)"
+    with pytest.raises(PullbackError, match="seed"):
+        ask(program=text)
+
+
+def test_a_generator_of_its_own_may_be_seeded_between_draws() -> None:
+    text = "a = torch.rand(2)\ng = torch.Generator().manual_seed(4)\ntorch.stack([a, torch.rand(2)])"
+    torch.manual_seed(3)
+    wanted = torch.rand(2, 2, dtype=torch.float64)
+    np.testing.assert_array_equal(results(program=text, seed=3)["outputs"]["output"], wanted)
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,19 @@ class Displays(Assigning):
             return item_of(owner, index)
         if owner is imports.HINT:
             return owner
-        if isinstance(owner, datasets.Dataset):
-            return tuple(self.item(node, tensor, index) for tensor in owner.tensors)
+        if isinstance(owner, datasets.Dataset | datasets.Chosen):
+            return self._of_dataset(node, owner, index)
         if isinstance(owner, str) and isinstance(index, int | slice):
             return self.builtins.of_text(static.computed(lambda: owner[index], what="An index"))
         if isinstance(owner, optimizers.OptimizerState) and index == "param_groups":
             return optimizers.groups_of(owner)
         return self.held_item(node, owner, index)
+
+    def _of_dataset(self, node: ast.AST, owner: datasets.Dataset | datasets.Chosen, index: Value) -> Value:
+        if isinstance(owner, datasets.Dataset):
+            return tuple(self.item(node, tensor, index) for tensor in owner.tensors)
+        number = static.integer(index, "The number of a member")
+        return self.item(node, *static.computed(lambda: owner.places[number], what="An index"))
 
     def _missing(self, node: ast.AST, owner: DefaultDict) -> Value:
         """What a `defaultdict` begins a key with."""

@@ -55,6 +55,7 @@ _LIMITS: Final = ("min", "max", "eps", "tiny", "smallest_normal", "resolution", 
 _OF_VALUES: Final[dict[type, tuple[str, ...]]] = {
     torch.finfo: _LIMITS, torch.iinfo: _LIMITS, torch.dtype: ("is_floating_point", "is_complex", "itemsize"),
     **dict.fromkeys((bool, int, float, complex), ("real", "imag")), datasets.Batches: ("dataset", "batch_size"), datasets.Dataset: ("tensors",),
+    datasets.Chosen: ("dataset", "indices"),
 }  # fmt: skip
 _READING_BUFFERS: Final = ("state_dict", "load_state_dict", "buffers", "named_buffers")
 

@@ -177,7 +177,7 @@ class Builtins:
             return len(value)
         if isinstance(value, list | tuple | range | dict | str):
             return static.bounded(length(value) if not isinstance(value, dict) else len(value))  # type: ignore[no-any-return]
-        if isinstance(value, datasets.Dataset):
+        if isinstance(value, datasets.SIZED):
             return value.length
         function = special(value, "__len__")
         if function is not None:

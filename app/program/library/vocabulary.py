@@ -258,7 +258,8 @@ def is_custom_base(path: str) -> bool:
 
 # Python's classes that a class of the program may extend, and what is read of them (`ClassValue.builtin`).
 _EXTENDED: Final[dict[str, str]] = {
-    "object": "", "ABC": "", "Protocol": "", "Generic": "", "Dataset": "", "IterableDataset": "", "Enum": "Enum", "IntEnum": "int or str Enum",
+    "object": "", "ABC": "", "Protocol": "", "Generic": "", "Dataset": "", "IterableDataset": "", "Sampler": "",
+    "Enum": "Enum", "IntEnum": "int or str Enum",
     "StrEnum": "StrEnum", "Optimizer": "Optimizer", "str": "str", "int": "int", **{
         name: name
         for name, kind in vars(builtins).items()

@@ -133,17 +133,17 @@ class Packages:
             )
         if short in ("autograd.gradcheck", "autograd.gradgradcheck", "gradcheck", "gradgradcheck"):
             return lambda args, kwargs: CHECKED
-        if short in ("utils.data.TensorDataset", "utils.data.DataLoader"):
-            return lambda args, kwargs: (
-                datasets.dataset(args)
-                if short.endswith("Dataset")
-                else datasets.batches(self._loading(), self._length, self._trace.randomness.stream, args, kwargs)
-            )
+        name = short.rpartition(".")[2]
+        if short.startswith("utils.data.") and name in datasets.NAMES:
+            return functools.partial(datasets.called, self._loading(), self._trace, name, emit)
         return None
 
     def _loading(self) -> datasets.Reading:
         return datasets.Reading(
-            self._builtins.items, lambda function, values: self._invoke(function, values, {}), self._builtins.numbers
+            self._builtins.items,
+            lambda function, values: self._invoke(function, values, {}),
+            self._builtins.numbers,
+            self._length,
         )
 
     def _length(self, value: Value) -> int | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+import torch
 from torch import fx
 
 from app.program.reading.source import Refusal
+from app.program.semantics.aside import aside
 
 # Calls that seed; on a generator of the program's own the method of that name.
 SEEDING: Final = (
@@ -22,42 +24,72 @@ class Randomness:
     Attributes:
         stream: the generator that is named where something is drawn, "" for PyTorch's own.
         streams: those that were drawn from.
-        begun_anew: the line that seeded after something was drawn.
+        begun_anew: of PyTorch's own generator (False) and of others (True) the line that seeded it after something was drawn of it.
         numbers: stream → the number that it was last seeded with before anything was drawn; None where that is not known.
+        unclear: several generators were seeded without a name of their own: which of them a name is, is not known.
+        others: generators that were drawn from beside the stream, as their seeds are known.
         of_loaders: what data loaders drew before anything else: seeding anew after it loses nothing.
         seed: what the stream that is drawn from was seeded with; None where it was not, or that is not known.
     """
 
     stream: str = ""
     streams: set[str] = field(default_factory=set)
-    begun_anew: int | None = None
+    begun_anew: dict[bool, int] = field(default_factory=dict)
     numbers: dict[str, int | None] = field(default_factory=dict)
     seed: int | None = None
     of_loaders: list[fx.Node] = field(default_factory=list)
+    unclear: bool = False
+    others: dict[str, torch.Generator] = field(default_factory=dict)
 
     def seeded(self, line: int, number: int | None = None, stream: str = "") -> None:
         """`torch.manual_seed(n)`, or the end of `fork_rng`: what is drawn from here on begins anew."""
-        self.seeded_elsewhere(line)
+        if not stream:
+            self.seeded_elsewhere(line)
+        elif any(self.streams):
+            self.begun_anew[True] = line
+        self.unclear = self.unclear or (
+            bool(stream) and not stream.isidentifier() and self.numbers.get(stream, number) != number
+        )
         self.numbers[stream] = number
+        self.others.pop(stream, None)
 
     def seeded_elsewhere(self, line: int) -> None:
         """`torch.cuda.manual_seed(n)`: refused as any other where something was drawn, and of no matter to what the CPU draws."""
-        if self.streams:
-            self.begun_anew = line
+        if "" in self.streams:
+            self.begun_anew[False] = line
+
+    def known(self) -> int | None:
+        """What the stream that is named now was seeded with last; None where it was not, or that is not known."""
+        if self.stream in self.numbers or not self.stream:
+            return self.numbers.get(self.stream)
+        # `g = torch.Generator().manual_seed(3)` is drawn from as `g`: where one generator was seeded, it is that one.
+        seeded = {name: number for name, number in self.numbers.items() if name}
+        own = seeded.get(self.stream.partition(".manual_seed(")[0])  # written where it is drawn from
+        return own if own is not None or self.unclear or len(seeded) != 1 else next(iter(seeded.values()))
+
+    def permutation(self, count: int) -> list[int] | None:
+        """The numbers below `count` as the generator that is named now gives them, where its seed is known and nothing else comes from it."""
+        number = self.known()
+        if not self.stream or number is None or self.stream in self.streams:
+            return None
+        with aside():
+            generator = self.others.get(self.stream) or torch.Generator().manual_seed(number)
+            if self.stream.isidentifier():
+                self.others[self.stream] = generator
+            return torch.randperm(count, generator=generator, device="cpu").tolist()
 
     def draw(self) -> None:
         """Something is drawn. Raises a refusal where it does not come next in the stream of the query's seed."""
-        if self.begun_anew is not None:
+        if bool(self.stream) in self.begun_anew:
             raise Refusal(
-                f"Line {self.begun_anew} seeds anew after random numbers were drawn, and here all come from one seed, one after the other.",
+                f"Line {self.begun_anew[bool(self.stream)]} seeds anew after random numbers were drawn, and here all come from one seed, "
+                "one after the other.",
                 "Leave that line out, and where the same numbers are needed twice draw them once; or send them as inputs.",
             )
         if not self.streams:
-            # `g = torch.Generator().manual_seed(3)` is drawn from as `g`: where one generator was seeded, it is that one.
-            known = [number for name, number in self.numbers.items() if name]
-            self.seed = self.numbers.get(self.stream, known[0] if self.stream and len(known) == 1 else None)
+            self.seed = self.known()
         self.streams.add(self.stream)
-        if len(self.streams) > 1:
+        if len(self.streams) > 1 or self.stream in self.others:
             raise Refusal(
                 "The program draws from several generators, and here all numbers come from one seed.",
                 "Leave `generator` out everywhere, or send the numbers as inputs.",

@@ -281,7 +281,8 @@ _KINDS: Final = {
     "Inert": "something without a value here", "Device": "a device", "OptimizerValue": "an optimizer", "SchedulerValue": "a scheduler",
     "Iterator": "a generator", "Distinct": "a set", "dict_keys": "the keys of a dict", "dict_values": "the values of a dict",
     "dict_items": "the items of a dict", "ContextValue": "what a `with` enters", "ErrorValue": "an error",
-    "Stream": "a generator of random numbers", "Batches": "a data loader", "OptimizerState": "the state of an optimizer",
+    "Stream": "a generator of random numbers", "Batches": "a data loader", "Chosen": "a part of a dataset", "Sampler": "a sampler",
+    "OptimizerState": "the state of an optimizer",
 }  # fmt: skip
 
 
