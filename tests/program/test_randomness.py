@@ -61,6 +61,7 @@ def test_a_generator_of_its_own_may_be_seeded_between_draws() -> None:
         "torch.manual_seed(3)\ntorch.rand(2)",
         "torch.manual_seed(3)\na = torch.rand(2)\ntorch.manual_seed(4)\na",
         "g = torch.Generator().manual_seed(3)\ntorch.rand(2, generator=g)",
+        "def seed_all(seed=3):\n    torch.cuda.manual_seed(seed)\n    torch.manual_seed(seed)\nseed_all()\ntorch.rand(2)",
     ],
 )
 def test_one_seed_of_the_text_is_the_seed(text: str) -> None:

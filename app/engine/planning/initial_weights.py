@@ -87,6 +87,8 @@ class WeightFiller:
         seeded = _SEEDED.search(text) if query.seed is None else None
         if seeded:
             query = self._seeded(query, int(seeded[1]), is_one=len(set(_SEEDINGS.findall(text))) == 1)
+        elif query.seed is None and _SEEDINGS.search(text):  # `torch.manual_seed(seed)`
+            query = self._seeded(query, 0, is_one=False)
         if not _MENTIONS.search(text) or is_straight(text):
             return query, None
         ahead = self._ahead(query)

@@ -55,7 +55,7 @@ _LIMITS: Final = ("min", "max", "eps", "tiny", "smallest_normal", "resolution", 
 _OF_VALUES: Final[dict[type, tuple[str, ...]]] = {
     torch.finfo: _LIMITS, torch.iinfo: _LIMITS, torch.dtype: ("is_floating_point", "is_complex", "itemsize"),
     **dict.fromkeys((bool, int, float, complex), ("real", "imag")), datasets.Batches: ("dataset", "batch_size"), datasets.Dataset: ("tensors",),
-    datasets.Chosen: ("dataset", "indices"),
+    datasets.Chosen: ("dataset", "indices"), static.PathText: ("name", "stem", "suffix", "parent"),
 }  # fmt: skip
 _READING_BUFFERS: Final = ("state_dict", "load_state_dict", "buffers", "named_buffers")
 
@@ -184,10 +184,10 @@ class Members(State):
             return self.weights.tensor_of(layer.weights[name])
         if name in layer.computed:
             return computed_weights(self.emitter(node), layer, self.weights.tensor_of)[name]
-        if name in layer.tensor_options:
-            return layer.tensor_options[name]
-        if name == "training":
-            return layer.training
+        if name in layer.tensor_options or name == "training":
+            return layer.tensor_options.get(name, layer.training)
+        if name == "num_batches_tracked" and "running_mean" in layer.weights:
+            return self.emitter(node)("tensor", torch.tensor, (layer.batches + len(layer.seen),), {})
         if name in containers.MODULE_METHODS:
             return Method(layer, name)
         value = None if name.startswith("_") else getattr(layer.skeleton, name, MISSING)

@@ -132,9 +132,9 @@ class Objects(Members):
         parts = tuple(map(read, function.keys))
         return parts[0] if len(parts) == 1 else parts
 
-    def foreign(self, node: ast.AST, function: Foreign, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Foreign:
+    def foreign(self, node: ast.AST, function: Foreign, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """A call of a package that is not here: a harmless line, or a refusal."""
-        return self.leave_out(node, function.path, imports.called(function, (*args, *kwargs.values())))  # type: ignore[no-any-return]
+        return self.leave_out(node, function.path, imports.called(function, (*args, *kwargs.values())))
 
     def is_silent(self, node: ast.expr) -> bool:
         """Whether the expression asks a package that only shows or measures."""

@@ -62,6 +62,8 @@ def new_container(weights: Weights, name: str, args: tuple[Value, ...], kwargs: 
         held = args[0] if args else next(iter(kwargs.values()), [])
         if isinstance(held, dict):
             pairs = [(str(key), part) for key, part in held.items()]
+        elif name.endswith("Dict") and isinstance(held, list | tuple) and all(map(_is_pair, held)):
+            pairs = [(str(key), part) for key, part in held]
         elif isinstance(held, list | tuple | Iterator):
             pairs = [(str(index), part) for index, part in enumerate(held)]
         else:
@@ -69,6 +71,10 @@ def new_container(weights: Weights, name: str, args: tuple[Value, ...], kwargs: 
     for key, part in pairs:
         _add(weights, container, key, part)
     return container
+
+
+def _is_pair(value: Value) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str)
 
 
 def _add(weights: Weights, container: Instance, key: str, part: Value) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from app.program.modules.weights import Weights
 from app.program.reading.source import Refusal
-from app.program.semantics.graph_values import Emit, Value, fixed, is_tensor
+from app.program.semantics.aside import aside
+from app.program.semantics.graph_values import Emit, Value, example, fixed, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.trace import Trace
 
@@ -25,6 +27,9 @@ def initialise(
     """`nn.init.NAME(weight, …)`: what is sent for the weight stands, else it begins so."""
     if name == "calculate_gain" and args and isinstance(args[0], str):
         return nn.init.calculate_gain(*args)
+    if name == "_calculate_fan_in_and_fan_out" and args and is_tensor(args[0]):
+        with aside():
+            return nn.init._calculate_fan_in_and_fan_out(torch.empty(example(args[0]).shape, device="meta"))
     if name not in _RULES:
         raise Refusal(f"There is no `nn.init.{name}` here.", f"There are {', '.join(sorted(_RULES))}.")
     tensor, *options = args

@@ -142,6 +142,8 @@ def _filled(text: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 def method(text: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Methods of strings."""
+    if name in ("mkdir", "unlink", "resolve", "expanduser") and isinstance(text, static.PathText):
+        return text if name in ("resolve", "expanduser") else None
     if name == "format":
         return _filled(text, args, kwargs)
     if name == "join" and len(args) == 1 and isinstance(args[0], list | tuple):

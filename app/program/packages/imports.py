@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import posixpath
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from app.program.reading.source import Refusal
-from app.program.semantics.static import members_in
+from app.program.semantics.static import joined_path, members_in
 from app.program.semantics.values import ClassValue, Foreign, FunctionValue, Inert, Instance, Named
 
 # Their names mean something here, or are refused one by one.
@@ -47,8 +48,10 @@ def bound(path: str) -> Any:
     return Named(path) if root in KNOWN else Foreign(path)
 
 
-def called(foreign: Foreign, args: Iterable[Any]) -> Foreign:
+def called(foreign: Foreign, args: Iterable[Any]) -> Any:
     """What a call of a package's function gives. Raises a refusal where it is given what the program computes with."""
+    if foreign.path in _OF_PATHS:
+        return _OF_PATHS[foreign.path](*args)
     if foreign.path in _HARMLESS:
         return Foreign(f"{foreign.path}(…)", silent=True)
     if not foreign.silent and (foreign.path.partition(".")[0] in _REACHING or any(map(_is_of_program, args))):
@@ -56,6 +59,19 @@ def called(foreign: Foreign, args: Iterable[Any]) -> Foreign:
     return Foreign(f"{foreign.path}(…)", foreign.silent)
 
 
+def _joined(*parts: Any) -> str:
+    joined_path(*parts)  # refuses what is no text
+    return posixpath.join(*parts) if parts else ""
+
+
+# Of `os.path` and `pathlib` what makes texts of texts.
+_OF_PATHS: Final[dict[str, Callable[..., str]]] = {
+    "pathlib.Path": joined_path,
+    "pathlib.PurePath": joined_path,
+    "os.path.join": _joined,
+    "os.path.basename": lambda *path: posixpath.basename(_joined(*path)),
+    "os.path.dirname": lambda *path: posixpath.dirname(_joined(*path)),
+}
 # They reach out of the program: no call of theirs is a harmless line.
 _REACHING: Final = frozenset(
     {"os", "sys", "subprocess", "shutil", "socket", "pickle", "ctypes", "importlib", "builtins", "pathlib", "multiprocessing", "threading",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import posixpath
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -58,8 +59,28 @@ def bounded(value: Any) -> Any:
     return value
 
 
+class PathText(str):
+    """`pathlib.Path("runs")`: a text, as no file is read or written here."""
+
+    __slots__ = ()
+    name = property(lambda self: posixpath.basename(self))
+    stem = property(lambda self: posixpath.splitext(self.name)[0])
+    suffix = property(lambda self: posixpath.splitext(self.name)[1])
+    parent = property(lambda self: PathText(posixpath.dirname(self) or "."))
+
+
+def joined_path(*parts: Any) -> PathText:
+    """`Path("runs") / "best.pt"`, `os.path.join("runs", "best.pt")`."""
+    if not all(isinstance(part, str) for part in parts):
+        raise Refusal("A path is made of texts.", "Write `str(value)`.", raises="TypeError")
+    check_length(sum(map(len, parts)))
+    return PathText(posixpath.normpath(posixpath.join(*parts)) if parts else ".")
+
+
 def binary(symbol: str, left: Any, right: Any) -> Any:
     """`left symbol right` on plain values, refused before it could grow large."""
+    if symbol == "/" and (isinstance(left, PathText) or isinstance(right, PathText)):
+        return joined_path(left, right)
     if isinstance(left, str) or isinstance(right, str):
         return _strings(symbol, left, right)
     if isinstance(left, list | tuple | range) or isinstance(right, list | tuple | range):

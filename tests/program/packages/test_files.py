@@ -19,6 +19,16 @@ BEGIN = "import torch\nmodel = torch.nn.Linear(1, 1)\n"
             6.0,
         ),
         ("torch.save(x, 'a.pt')\na = torch.load('a.pt')\na += 1\nreturn torch.load('a.pt')", 2.0),
+        (
+            "from pathlib import Path\nfolder = Path('runs') / 'first'\nfolder.mkdir(exist_ok=True)\npath = folder / 'a.pt'\ntorch.save(x, path)\n"
+            "print(f'{path} {path.suffix}')\nreturn torch.load(path) * len(path.stem) * len(path.parent.name)",
+            10.0,
+        ),
+        (
+            "import os\npath = os.path.join('runs', 'a.pt')\ntorch.save(x, path)\n"
+            "return torch.load('runs/a.pt') + len(os.path.dirname(path)) + len(os.path.basename(path))",
+            10.0,
+        ),
         ("torch.save(x, 'a.pt')\ntorch.save(x * 2, 'a.pt')\nreturn torch.load('a.pt')", 4.0),
         (
             f"{BEGIN}torch.save(model.state_dict(), 'best.pt')\nwith torch.no_grad():\n    model.weight.fill_(50.0)\n"
