@@ -8,6 +8,17 @@ from tests.oracle.explain_case import Case, D, K, P, S, X, at, case
 
 # fmt: off
 CASES: Final[tuple[Case, ...]] = (
+    # Where steps break, how the function itself runs.
+    case("abs(x) ** 0.5", at(0.0), S, word="a cusp"),
+    case("sign(x) * abs(x) ** (1 / 3)", at(0.0), S, word="the derivative is infinite."),
+    case("sqrt(1 - cos(x))", at(0.0), S, word="a slope of -0.707107 to one of 0.707107"),
+    case("acos(cos(x))", at(0.0), S, word="a slope of -1 to one of 1"),
+    case("asin(sin(x))", at(1.5707963267948966), S, word="a slope of 1 to one of -1"),
+    case("(1 - cos(x)) ** 0.5 + x", at(0.0), S, word="a slope of 0.292893 to one of 1.70711"),
+    case("sqrt(x ** 2 - 2 * x + 1) + x", at(1.0), S, word="a slope of 0 to one of 2"),
+    case("sqrt(x ** 4)", at(0.0), S, word="its derivative is 0"),
+    case("exp(-1 / x ** 2)", at(0.0), S, word="its derivative is 0"),
+    case("acos(nn.functional.cosine_similarity(x, 2 * x.detach(), dim=0))", at(1.0, 0.0), S, word="a slope of -1 to one of 1"),
     case("where(x > 0, x, x * 1.0)", at(0.0), D),
     case("where(x > 0, sqrt(x), zeros_like(x))", at(-1.0), (S,)),
     case("where(x > 0, x ** 2, 0.0)", at(0.0, 1.0, -1.0), D),

@@ -134,6 +134,12 @@ class Sides:
     right: OneSided
     central: OneSided
 
+    def per(self, unit: float) -> Sides:
+        """The same, of an element that moves by `unit` where the line goes by 1."""
+        return Sides(
+            *(OneSided(side.value / unit, side.doubt / unit, side.steady) for side in (self.left, self.right, self.central))
+        )
+
     @property
     def settled(self) -> bool:
         return math.isfinite(self.left.doubt) and math.isfinite(self.right.doubt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,7 +17,7 @@ from app.engine.explain.differences.inner_rounding import inner_rounding
 from app.engine.explain.evidence import Evidence, weights_of
 from app.engine.stepwise.detached import detached_values
 from app.engine.stepwise.one_sided import perturbed, random_like
-from app.engine.stepwise.point import REFUSALS, Ref
+from app.engine.stepwise.point import REFUSALS, Ref, all_finite
 from app.engine.stepwise.quotients import UNSETTLED, Sides, confirms, sides, steps_between
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
@@ -40,6 +41,8 @@ _FALLING: Final = 4
 _CLEAN: Final = 64.0
 # A derivative that moves the outputs by so little, 16 of their roundings, over the element's whole length is rounding: cos(pi / 2).
 _ROUNDINGS: Final = 16 * 2.0**-52
+# Where 1 - cos(h) becomes 0: 16 times the square root of eps. What stops moving farther off than this is constant there, not rounded.
+_HALF_OF_THE_DIGITS: Final = 2.0**-22
 _DROWNED: Final = 4.0  # roundings: a difference has two, of the largest number and of what it is taken from each
 _FORWARDS: Final = 600  # runs of the Function for one report, at most
 ONE_ELEMENT: Final = 40  # that one element may take
@@ -127,6 +130,8 @@ class Lines:
         if math.isfinite(ours) and math.isfinite(noise) and confirms(rise, ours, noise, _FIRST):
             return Seen(direction, ours, None)
         rise, steps = cache(rise), steps_between(_FARTHEST, nearest)
+        if not math.isfinite(ours):  # what the steps round is not known where their derivative is infinite
+            steps = self._above_rounding(name, direction, steps)
         # Beside 1e300 an element of 1e-300 is smaller by more than a float64 can say.
         far = steps_between(_FARTHEST * reach, _NEAR_BY * reach) if math.isfinite(reach) else []
         far = [h for h in far if h > 2 * _FARTHEST]
@@ -145,6 +150,25 @@ class Lines:
         beside = torch.finfo(direction.dtype).eps
         outside = [sign for sign in (1.0, -1.0) if all(math.isnan(rise(sign * h)) for h in (*steps, beside))]
         return replace(seen, end=outside[0]) if len(outside) == 1 else seen
+
+    def _above_rounding(self, name: str, direction: Tensor, steps: list[float]) -> list[float]:
+        """The steps without the finest, at which rounding holds what an infinite derivative is of: 1 - cos(h), whose root is |h|."""
+        trace = self.evidence.trace
+        broken = [ref for ref, c in self._cotangents.items() if ref[0].op != "placeholder" and not all_finite(c)]
+
+        def moving(by: float) -> set[Ref]:
+            self.moved(name, direction, by)
+            results = trace.point.results()
+            known = {ref: list(tensors_in(results[ref[0]]))[ref[1]] for ref in broken if ref[0] in results}
+            return {ref for ref, value in known.items() if not torch.equal(value, trace.values[ref])}
+
+        for sign in (1.0, -1.0) if broken else ():
+            first = next((k for k, h in enumerate(steps) if h <= _FIRST), 0)
+            awake = moving(sign * steps[first])
+            last = bisect_left(range(first + 1, len(steps)), True, key=lambda k: not awake <= moving(sign * steps[k])) + first
+            if steps[last] <= _HALF_OF_THE_DIGITS:
+                steps = steps[: last + 1]
+        return steps
 
     def _is_nothing(self, name: str, direction: Tensor, ours: float, sides: Sides | None) -> bool:
         """Whether all are rounding beside the derivative where the other elements are other numbers: 1e-32 of `det(ones(3, 3))`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from app.catalogue.facts import operations_with
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.findings import Finding
 from app.engine.stepwise.point import all_finite, name_of
-from app.engine.stepwise.quotients import OneSided
+from app.engine.stepwise.quotients import OneSided, Sides
+
+_LOOKED_AT: Final = 3  # elements: two differ in what they do where a length or an angle breaks, and a third costs no more than they
 
 
 def with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
@@ -33,23 +36,21 @@ def with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
     if finding.mask is not None:
         broken &= finding.mask.reshape(-1)
     own = Lines(lines.evidence, lines.refs, ones=True)
-    for index in broken.nonzero().reshape(-1).tolist()[:1]:
+    settled: dict[int, Sides] = {}
+    for index in broken.nonzero().reshape(-1).tolist()[:_LOOKED_AT]:
         seen = own.element(name, index)
         if seen.sides is None or not seen.sides.settled:
             break
         if not all(math.isfinite(side.value / seen.unit) for side in (seen.sides.left, seen.sides.right)):
             break  # it overflows: only the number is infinite
-        words = (
-            f"its derivative is {seen.sides.value / seen.unit:.6g}"
-            if seen.sides.differentiable
-            else f"it bends, from a slope {_slope(seen.sides.left, seen.unit)} to one {_slope(seen.sides.right, seen.unit)}"
-        )
-        where = f"element {element_of(leaf, index)}" if leaf.ndim else "this point"
-        return replace(
-            finding,
-            reason=f"{finding.reason} The function itself is finite and continuous at {where}, and {words}; only the steps on the way break.",
-        )
-    return finding
+        settled[index] = seen.sides.per(seen.unit)
+    if not settled:
+        return finding
+    # One along which the whole has no derivative says more: an angle does not change as a vector grows.
+    index = next((k for k, sides in settled.items() if not sides.differentiable), next(iter(settled)))
+    where = f"element {element_of(leaf, index)}" if leaf.ndim else "this point"
+    words = f"The function itself is finite and continuous at {where}, and {_course(settled[index])}."
+    return replace(finding, reason=f"{finding.reason} {words}")
 
 
 def own_derivatives(lines: Lines, name: str, seen: dict[int, Seen]) -> Tensor:
@@ -68,8 +69,22 @@ def own_derivatives(lines: Lines, name: str, seen: dict[int, Seen]) -> Tensor:
     return own.reshape(trace.point.leaves[name].shape)
 
 
-def _slope(side: OneSided, unit: float) -> str:
-    number = f"of {0.0 if abs(side.value) <= side.doubt else side.value / unit:.6g}"
+def _course(sides: Sides) -> str:
+    """How the function itself runs through the point; of an infinite slope the steps that break say no more than that."""
+    if not (sides.left.steady or sides.right.steady):
+        turns = sides.left.value * sides.right.value < 0
+        return (
+            "its slopes from both sides grow without bound, with opposite signs: a cusp"
+            if turns
+            else "its slope grows without bound on both sides: the derivative is infinite"
+        )
+    if sides.differentiable:
+        return f"its derivative is {sides.value:.6g}; only the steps on the way break"
+    return f"it bends, from a slope {_slope(sides.left)} to one {_slope(sides.right)}; only the steps on the way break"
+
+
+def _slope(side: OneSided) -> str:
+    number = f"of {0.0 if abs(side.value) <= side.doubt else side.value:.6g}"
     return number if side.steady else "that grows without bound"
 
 
