@@ -42,6 +42,20 @@ def _is_known(name: str) -> bool:
     return name in KNOWN or any(hasattr(space, name.partition(".")[0]) for space in spaces)
 
 
+@pytest.mark.parametrize(("name", "place"), values("breaks_at").items())
+def test_where_a_step_breaks(name: str, place: int) -> None:
+    """At 0 or -1 of this argument some argument has no finite derivative, and at 2 of it each has one."""
+    function = getattr(torch, name, None) or getattr(torch.special, name, None) or getattr(operator, name)
+
+    def is_finite(at: float) -> bool:
+        args = [torch.tensor(0.5, dtype=torch.float64, requires_grad=True) for _ in range(max(2, place + 1))]
+        args[place] = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+        return all(bool(torch.isfinite(g)) for g in torch.autograd.grad(function(*args), args))
+
+    assert is_finite(2.0)
+    assert not all(is_finite(at) for at in (0.0, -1.0))
+
+
 def tables_of_operations(module: Module) -> dict[str, list[str]]:
     """Constant → its strings, of a module's tables by operation: most of them are names of operations."""
     values_of = vars(importlib.import_module(module.name))

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
+
+import torch
 
 from tests.oracle.explain_case import Case, D, K, P, S, X, at, case
 
 # fmt: off
 CASES: Final[tuple[Case, ...]] = (
+    # What broke, at which number, and a way out that can be run there.
+    case("where(x != 0, sin(x) / x, 1.0)", at(0.0), S, word="`safe = where(x != 0, x, 1.0)`, then `(sin(safe) / safe)`"),
+    case("where(x > 0, sqrt(x), 0 * x)", at(-1.0), S, word="is not a number at x = -1, and although"),
+    case("where(y > 0, x / y, 0.0)", {"x": 3.0, "y": 0.0}, {"x": S, "y": S}, word="infinite at y = 0"),
+    case("x / y", {"x": 3.0, "y": 0.0}, {"x": S, "y": S}, word="infinite at y = 0"),
+    case("x * log(x)", at(0.0), S, word="The value of `log` is infinite at x = 0"),
+    case("x * y", {"x": 0.0, "y": math.inf}, {"x": S, "y": S}, word="`y` itself"),
+    case("logaddexp(x, y)", {"y": -math.inf, "x": -math.inf}, {"y": S, "x": S}, word="`y` itself"),
+    case("y ** x", {"x": 2.0, "y": -2.0}, {"x": S, "y": D}, word="not a number at y = -2"),
+    case("x ** (1 / 3)", at(-8.0), S, word="sign(x) * (x.abs() + eps) ** p"),
+    case("sqrt(x) ** 2", at(0.0), S, word="torch.sqrt(x + eps)"),
+    case("log1p(exp(x))", at(800.0), S, word="x.clamp(max=80)"),
+    case("acos(x)", at(1.0000000000000002), S, word="x = 1.0000000000000002"),
+    case("abs(x)", {"x": torch.tensor(0j)}, K, word="sqrt(x.abs() ** 2 + eps)"),
+    case("torch.max(x, x ** 2)", at(1.0), K, word="logaddexp(a / t, b / t)"),
+    case("x.max()", {"x": [[1.0, 1.0], [0.0, 1.0]]}, K, word="dim=(0, 1)"),
+    case("x.cummax(0)[0]", at(1.0, 1.0), K, word="logcumsumexp(x / t, dim=0)"),
+    case("x.norm(p=1)", at(0.0, 1.0), K, word="sqrt(x ** 2 + eps).sum(-1)"),
+    case("x.norm(dim=1)", {"x": [[0.0, 0.0], [1.0, 2.0]]}, K, word="(x ** 2).sum(1) + eps"),
+    case("cdist(x, x.detach())", {"x": [[0.0, 0.0]]}, K, word="((a - b) ** 2).sum(-1)"),
+    case("x.std()", at(1.0), S, word="correction=0"),
+    case("x.std()", at(1.0, 1.0), K, word="sqrt(std(x) ** 2 + eps)"),
+    case("linalg.matrix_rank(x)", {"x": [[1.0, 2.0], [2.0, 4.0]]}, X, word="linalg.svdvals(x)"),
+    case("linalg.vector_norm(x, 0)", at(1.0, 0.0), X, word="with these arguments"),
+    case("linalg.slogdet(x)[0]", {"x": [[1.0, 2.0], [0.0, 4.0]]}, X, word="The first result of"),
+    case("x * sign(x)", at(0.0), K, line=1, word="`sign` jumps exactly here"),
+    case("floor(x) * (x - 1)", at(1.0), K, line=1, word="`floor` jumps exactly here"),
+    case("while x < 10:\n    x = x * 2\nreturn x", {"x": 5.0}, D, word="the two sides are equal"),
+    case("w = x.reshape(2, 1)\nF.embedding(torch.tensor([0, 1]), w, 0).sum()", at(1.0, 2.0), S, line=2, word="on purpose"),
     # Where steps break, how the function itself runs.
     case("abs(x) ** 0.5", at(0.0), S, word="a cusp"),
     case("sign(x) * abs(x) ** (1 / 3)", at(0.0), S, word="the derivative is infinite."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import torch
@@ -31,12 +32,16 @@ def reading(function: Function, name: str) -> dict[str, Any] | None:
 
 def branch_findings(function: Function) -> list[dict[str, Any]]:
     """One finding for each place of the text where a value decided how the program goes on."""
-    by_place: dict[tuple[int, int], dict[str, Any]] = {}
+    by_place: dict[tuple[int, int], Branch] = {}
     for branch in function.branches:
         place = branch.step.line, branch.step.column
-        if place in by_place or len(by_place) >= _LIMIT:
-            continue
-        by_place[place] = {
+        if place not in by_place:
+            if len(by_place) < _LIMIT:
+                by_place[place] = branch
+        elif _nearness(branch) < _nearness(by_place[place]):
+            by_place[place] = branch  # of the turns of a loop, the one that is nearest to its flip
+    return [
+        {
             "verdict": "differentiable",
             "because": {
                 "line": branch.step.line,
@@ -47,7 +52,13 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
             "instead": _BOTH_SIDES if isinstance(branch.value, bool) or branch.value in (RAISED, RAN) else _AS_TENSOR,
             "elements": [],
         }
-    return list(by_place.values())
+        for branch in by_place.values()
+    ]
+
+
+def _nearness(branch: Branch) -> float:
+    margin = _margin(branch.node) if isinstance(branch.value, bool) else None
+    return math.inf if margin is None else margin
 
 
 def _reason(branch: Branch) -> str:

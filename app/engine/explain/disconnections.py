@@ -10,6 +10,7 @@ import torch
 from app.catalogue.facts import operations_with
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import Finding, instead_of, operation_of
+from app.engine.explain.formulas import formula_of
 from app.engine.explain.singularities import seen_at
 from app.engine.stepwise.detached import is_detaching
 from app.engine.stepwise.one_sided import random_direction
@@ -60,7 +61,11 @@ def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, 
             "integer",
             f"{which} {'gives' if len(record.outputs) == 1 else 'is'} whole numbers ({kind}): {steps_over('integer')}.",
         )
+    if len(record.outputs) > 1 and not any(record.passes[k]) and any(any(row) for row in record.passes):
+        return "formula", f"The {_ORDINALS[min(k, 3)]} result of `{operation}` has no derivative in PyTorch, others have."
     if not any(any(row) for row in record.passes):
+        if formula_of(record.outputs) is not None:
+            return "formula", f"`{operation}` passes no derivative with these arguments: PyTorch gives zero."
         of = " of complex numbers" if any(tensor.is_complex() for tensor in record.inputs) else ""
         return "formula", f"PyTorch has no derivative formula for `{operation}`{of}."
     return "argument", f"PyTorch's `{operation}` has no derivative with respect to this argument."

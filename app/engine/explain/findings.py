@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
+import torch
 from torch import Tensor, fx
 
-from app.catalogue.facts import operations_with
+from app.catalogue.facts import instead, operations_with, sentence, values
 from app.engine.explain.expression_text import expression
 from app.engine.explain.suggestions import suggestion
-from app.engine.stepwise.point import Ref, name_of, step_of
+from app.engine.stepwise.one_sided import perturbed
+from app.engine.stepwise.point import Hole, Ref, name_of, step_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
 
 # Gravest first. A piecewise constant path has no derivative that could be singular; a kink is harmless beside an infinite derivative.
@@ -18,6 +21,7 @@ ORDER: Final = ("disconnected", "not_differentiable", "piecewise_constant", "sin
 
 
 _DISCRETE: Final = ("integer", "boolean", "flat")
+_BREAKING: Final = ("singular", "value", "unselected")
 _OUTSIDE: Final = ("singular", "value")  # a small number beside zero heals these, but not where the argument is negative
 
 
@@ -64,6 +68,7 @@ def at_step(
 
 def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x", parent: Ref | None = None) -> str | None:
     """The way out for `what` happened at a step, with the program's own names and the step's own arguments in it."""
+    parent = breaking(trace, record) or parent if what in _BREAKING else parent
     if parent is None:
         candidates = [p for p in record.parents if name in trace.depends[p]] or [p for p in record.parents if trace.depends[p]]
         parent = candidates[0] if candidates else None
@@ -76,13 +81,66 @@ def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x",
     if what in _OUTSIDE and parent is not None and _is_negative(trace.values[parent]):
         what = "negative"
     x = "x" if parent is None else expression(trace, parent) or "x"
-    call = safe_call = None
-    if parent is not None:
-        call = expression(trace, (record.node, 0), {parent: x})
-        safe_call = expression(trace, (record.node, 0), {parent: "safe"})
+    if parent is None:
+        return suggestion(what, function, x=x)
+    call = expression(trace, (record.node, 0), {parent: x})
+    safe_call = expression(trace, (record.node, 0), {parent: "safe"})
+    dims = _dims(record)
+    what = _of_kink(trace, record, parent, dims) if what == "kink" else what
+    return suggestion(
+        what,
+        function,
+        x=x,
+        dim=dims if isinstance(dims, int) else None,
+        call=call,
+        safe_call=safe_call,
+        condition=_harmless(trace.values[parent], x, function),
+        dims=str(dims or (tuple(range(trace.values[parent].ndim)) if dims is None and trace.values[parent].ndim > 1 else -1)),
+    )
+
+
+def breaking(trace: StepTrace, record: StepRecord) -> Ref | None:
+    """The tensor whose values make a step's value or derivative infinite, by whichever that is; None where any may."""
+    place = values("breaks_at").get(name_of(record.node))
+    args = trace.arguments[record.node][0]
+    operand = args[place] if place is not None and len(args) > place else None
+    return operand.ref if isinstance(operand, Hole) else None
+
+
+def _dims(record: StepRecord) -> int | tuple[int, ...] | None:
+    """The axes that a step is given by name, or in the second place; None where it is given none."""
     second = record.node.args[1:2] if name_of(record.node) in operations_with("second_argument", "dim") else ()
-    dims = [a for a in (record.node.kwargs.get("dim"), *second) if isinstance(a, int) and not isinstance(a, bool)]
-    return suggestion(what, function, x=x, dim=dims[0] if dims else None, call=call, safe_call=safe_call)
+    for axes in (record.node.kwargs.get("dim"), *second):
+        if isinstance(axes, int) and not isinstance(axes, bool):
+            return axes
+        if isinstance(axes, tuple | list) and all(isinstance(axis, int) for axis in axes):
+            return tuple(axes)
+    return None
+
+
+def _of_kink(trace: StepTrace, record: StepRecord, parent: Ref, dims: int | tuple[int, ...] | None) -> str:
+    """What a bend's way out is for: one of complex numbers, of two tensors, or of a norm, is another."""
+    x = trace.values[parent].detach()
+    if x.is_complex():
+        return "modulus"
+    if len(record.parents) > 1:
+        return "kink_of_two"
+    if instead("kink", name_of(record.node)) == sentence("norm_margin"):
+        beside = perturbed(x, 1.0, 0)  # at zero, and of a single number, all norms are one
+        result = trace.again(record, [beside])[0].reshape(-1)
+        for kind, order in (("kink", 2), ("norm_of_sizes", 1)):
+            norm = torch.linalg.vector_norm(beside, order, dims).reshape(-1)
+            if norm.shape == result.shape and torch.allclose(norm, result):
+                return kind
+        return "other_norm"
+    return "kink"
+
+
+def _harmless(x: Tensor, name: str, function: str) -> str:
+    """Where the argument of a step that breaks is harmless, as an expression."""
+    if x.is_complex() or not bool((x <= 0).any()):
+        return "condition"
+    return f"{name} > 0" if bool((x < 0).any()) or instead("negative", function) else f"{name} != 0"
 
 
 def _is_negative(value: Tensor) -> bool:
@@ -98,10 +156,14 @@ def _firm(trace: StepTrace, ref: Ref, name: str) -> Ref:
 
 
 def shown(value: Tensor, mask: Tensor) -> str:
-    """The first value under the mask, for a sentence."""
+    """The first value under the mask, for a sentence: in so many digits that 1.0000000000000002 is not taken for 1."""
     if value.shape != mask.shape or not bool(mask.any()):
         return ""
-    return f"{value[mask][0].item():.6g}" if not value.is_complex() else str(value[mask][0].item())
+    number = value[mask][0].item()
+    if value.is_complex() or not math.isfinite(number):
+        return str(number)
+    short = f"{number:.6g}"
+    return short if not float(short).is_integer() or float(short) == number else repr(number)
 
 
 def called_step(node: fx.Node | None) -> str:

@@ -59,7 +59,8 @@ def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
         for entry in (*report["inputs"].values(), *report["outputs"].values()) if beside else ():
             if function.remarks and entry["verdict"] == "disconnected" and "line" not in entry["because"]:
                 entry |= {**_of_leaves(function)[0], "verdict": "disconnected"}
-            entry["findings"] = [*entry["findings"], *beside]
+            said = [finding["because"] for finding in entry["findings"]]
+            entry["findings"] = [*entry["findings"], *(finding for finding in beside if finding["because"] not in said)]
         if not seen.directions and seen.weighted:
             report["probed"] = False  # too large, or not to be had in float64: kinks and jumps are not reported
         return report

@@ -11,13 +11,13 @@ from torch import Tensor
 from app.catalogue.facts import operations_with, sentence, values
 from app.engine.explain.evidence import Evidence, weights
 from app.engine.explain.expression_text import called
-from app.engine.explain.findings import Finding, at_step, instead_of, operation_of, shown
+from app.engine.explain.findings import Finding, at_step, breaking, instead_of, operation_of, shown
 from app.engine.stepwise.conditioning import is_singular, matrix_of
 from app.engine.stepwise.degenerate_points import is_degenerate
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value, is_written
 from app.engine.stepwise.one_sided import FINE, Marks, displaced, random_direction
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
-from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for
+from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for, step_vjp
 from app.engine.tensors import is_differentiable
 
 # Of a jump, what an element's rounding changes the outputs by: the nearest look from both sides is some 5000 roundings apart.
@@ -138,7 +138,10 @@ def _first_broken(evidence: Evidence, cotangents: dict[Ref, Tensor], name: str, 
         return Finding("singular", "The derivative is not finite here.", None, None, mask)
     record, parent = broken.record, broken.parent
     bad = ~torch.isfinite(broken.cotangent)
-    at = shown(trace.values[parent], bad)
+    if (source := _unbounded_factor(trace, record, parent, bad)) is not None:
+        return _undefined(trace, source, mask, name)
+    operand = breaking(trace, record) or parent
+    at = shown(trace.values[operand], bad)
     unused = [c for c in broken.incoming if c is not None and c.shape == bad.shape and not bool((c[bad] != 0).any())]
     operation = operation_of(record.node)
     if _is_arbitrary(record, bad, trace.values[parent]):
@@ -149,18 +152,42 @@ def _first_broken(evidence: Evidence, cotangents: dict[Ref, Tensor], name: str, 
             f"The vectors of `{operation}` are determined up to a factor e^(i phi), and what depends on it has no derivative."
         )
         return Finding("singular", reason, record.node, instead_of(trace, record, "phase", name, parent), mask)
-    x = called(trace, parent, "its input")
+    x = called(trace, operand, "its input" if operand is parent else "its divisor")
     if unused:
+        own = dict(zip(record.parents, step_vjp(record, [torch.ones_like(o) for o in record.outputs]), strict=True))[parent]
+        is_nan = own is not None and bool(torch.isnan(own[bad]).all())
         reason = (
-            f"The derivative of `{operation}` is infinite at {x} = {at}, and although nothing of its result is used there "
-            "(cotangent 0), 0 · ∞ is NaN."
+            f"The derivative of `{operation}` is {'not a number' if is_nan else 'infinite'}{f' at {x} = {at}' if at else ''}, and although "
+            f"nothing of its result is used there (cotangent 0), 0 · {'NaN' if is_nan else '∞'} is NaN."
         )
-        return Finding("singular", reason, record.node, instead_of(trace, record, "unselected", name, parent), mask)
+        instead = None if _is_chosen_from(trace, record) else instead_of(trace, record, "singular", name, parent)
+        instead = instead or instead_of(trace, record, "unselected", name, parent)
+        return Finding("singular", reason, record.node, instead, mask)
     if at and not all_finite(trace.values[parent][bad]):
         # What it is the derivative of is not finite there: the step that made that value is to blame, not this one.
         return _undefined(trace, parent, mask, name)
-    reason = f"The derivative of `{operation}` is {_kinds(broken.cotangent, bad, trace.values[parent], x, 'not a number')}."
+    reason = f"The derivative of `{operation}` is {_kinds(broken.cotangent, bad, trace.values[operand], x, 'not a number')}."
     return Finding("singular", reason, record.node, instead_of(trace, record, "singular", name, parent), mask)
+
+
+def _unbounded_factor(trace: StepTrace, record: StepRecord, parent: Ref, bad: Tensor) -> Ref | None:
+    """What is not finite among the others that a product is of: the derivative by one factor is the other, log(x) in x log(x)."""
+    if name_of(record.node) not in operations_with("combines", "product"):
+        return None
+    others = [p for p in record.parents if p != parent and not all_finite(trace.values[p])]
+    return others[0] if others and all_finite(trace.values[parent][bad]) else None
+
+
+def _is_chosen_from(trace: StepTrace, record: StepRecord) -> bool:
+    """Whether some step after this one takes some elements and leaves others, as `where` does."""
+    choosers = operations_with("chooses")
+    behind = set(record.refs())
+    for later in trace.records[trace.records.index(record) + 1 :]:
+        if not behind.isdisjoint(later.parents):
+            if name_of(later.node) in choosers:
+                return True
+            behind.update(later.refs())
+    return False
 
 
 def _is_arbitrary(record: StepRecord, bad: Tensor, value: Tensor) -> bool:
@@ -186,12 +213,13 @@ def _undefined(trace: StepTrace, ref: Ref, mask: Tensor | None, name: str | None
     """The value itself is not finite: the first step, forwards, that made it so."""
     broken = broken_value(trace, needed_for(trace, {ref}))
     if broken is None:
-        whose = next((leaf for leaf, r in trace.leaves.items() if not all_finite(trace.values[r])), None)
+        odd = [leaf for leaf, r in trace.leaves.items() if not all_finite(trace.values[r])]
+        whose = name if name in odd else next(iter(odd), None)
         reason = f"The input `{whose}` itself holds NaN or infinity." if whose else "The value is not finite."
         return Finding("singular", reason, mask=mask)
     record, undefined = broken
     value = trace.values[undefined]
-    like = next(
+    like = breaking(trace, record) or next(
         (p for p in record.parents if trace.values[p].shape == value.shape and trace.values[p].dtype != torch.bool), None
     )
     among = ~torch.isfinite(value)
@@ -270,6 +298,7 @@ def kinks(evidence: Evidence, name: str) -> Iterator[Finding]:
     record = _suspect(evidence, name, ("kink", "switch", "edge"))
     if record is None and marks is not None:
         return  # no step bends: the gradient of what jumps or runs away is not continuous beside the point either
+    record = record or _suspect(evidence, name, ("jump",))
     verdict, reason = _words(evidence, record, "kink")
     taken = _taken(evidence, name, verdict)
     yield at_step(evidence.trace, record, verdict, reason + _choice(taken, mask), "kink", name, mask, taken)
@@ -308,6 +337,8 @@ def _words(evidence: Evidence, record: StepRecord | None, kind: str) -> tuple[st
     seen = [] if record is None else [k for marks in evidence.steps[record] for k in marks.kinds()]
     if record is not None and "kink" not in seen and "switch" in seen:
         return "kink", f"The outcome of {operation} flips exactly here, and the one-sided derivatives of the result differ."
+    if record is not None and "kink" not in seen and "jump" in seen:
+        return "kink", f"{operation} jumps exactly here, and the one-sided derivatives of the result differ."
     return "kink", f"The one-sided derivatives of {operation} differ here."
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from app.catalogue import facts
+
+_HOLE: Final = re.compile(r"\{(x|dim|dims|call|safe_call|condition)\}")
 
 # What happened to a path at a step:
 #   integer, boolean: the result is discrete;  detach: taken out on purpose;  shape: only shape and dtype are used;
@@ -14,6 +17,8 @@ from app.catalogue import facts
 #   zero: a derivative of zero although the value moves;
 #   phase: of complex vectors; kink, jump, edge, singular, value: at this point;
 #   negative: a value or derivative that is not finite, of an argument with negative elements;
+#   modulus: a kink of complex numbers;  kink_of_two: of two tensors;  norm_of_sizes: of a sum of absolute values;  other_norm: of one that is neither
+#   that nor Euclidean;
 #   unselected: 0 · infinity in a branch that is not taken.
 # What is not defined on one side is healed like what is not finite; so is a value that is not finite.
 _SAME: Final[Mapping[str, tuple[str, ...]]] = {
@@ -21,11 +26,12 @@ _SAME: Final[Mapping[str, tuple[str, ...]]] = {
     "value": ("singular",),
     "jump": ("jump", "kink"),
     "negative": ("negative", "singular"),
+    "kink_of_two": ("kink_of_two", "kink"),
 }
 
 
 def suggestion(
-    what: str, function: str, *, x: str = "x", dim: int | None = None, call: str | None = None, safe_call: str | None = None
+    what: str, function: str, *, x: str = "x", dim: int | None = None, call: str | None = None, **holes: str | None
 ) -> str | None:
     """A sentence on what to write instead; None where none is known.
 
@@ -34,14 +40,14 @@ def suggestion(
         function: the Python name of the function at the step (`argmax`, `gt`, `truediv`).
         x: what the step works on, as the program calls it.
         call: the step as the program writes it; where it is not known, a sentence that needs it is left out.
-        safe_call: the same with `safe` in the place of `x`.
+        holes: others of the sentence: `safe_call`, the call with `safe` in the place of `x`; `condition`, where `x` is harmless;
+            `dims`, the axes of a reduction, those of all of it too.
     """
     for kind in _SAME.get(what, (what,)):
         text = facts.instead(kind, function)
         if text:
-            if ("{call}" in text and call is None) or ("{safe_call}" in text and safe_call is None):
-                continue
-            axis = "-1" if dim is None else str(dim)
-            text = text.replace("{call}", call or "").replace("{safe_call}", safe_call or "")
-            return text.replace("{x}", x).replace("{dim}", axis)
+            fillings = {"dims": "-1", "condition": "condition", "safe_call": None, **holes}
+            fillings |= {"x": x, "call": call, "dim": "-1" if dim is None else str(dim)}
+            if all(fillings[hole] is not None for hole in _HOLE.findall(text)):
+                return text.format_map(fillings)
     return None

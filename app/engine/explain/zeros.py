@@ -86,7 +86,7 @@ def _at(trace: StepTrace, record: StepRecord, parent: Ref, cotangents: Mapping[R
             f"the gradient that reaches `{operation}` is so small that what it passes to {x} is no longer a number of its dtype"
         )
     elif _is_flat(record, parent):
-        why = f"the slope of `{operation}` is 0, or too small for its dtype, at {x} = {_range(value)}"
+        why = f"the slope of `{operation}` is 0, or too small for its dtype, at {_range(x, value)}"
     elif _are_equal(incoming):
         why = f"`{operation}` maps equal cotangents to zero (its outputs are tied to each other, as those of a softmax are by their sum)"
     else:
@@ -140,9 +140,9 @@ def _is_flat(record: StepRecord, parent: Ref) -> bool:
     return _is_zero(_passed(record, parent, incoming))
 
 
-def _range(value: Tensor) -> str:
-    """The one number that a tensor holds, or from where to where its numbers go."""
+def _range(name: str, value: Tensor) -> str:
+    """The one number that a tensor holds, or from where to where its numbers go, with its name."""
     if value.is_complex() or not value.numel():
         return "this point"
     low, high = float(value.min()), float(value.max())
-    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+    return f"{name} = {low:.6g}" + ("" if low == high else f" to {high:.6g}")

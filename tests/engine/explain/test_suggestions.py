@@ -68,4 +68,4 @@ def test_advice_has_the_steps_own_arguments() -> None:
     sentence = " ".join(advice(explained("round(max(x, 0)[0], decimals=1)", x=[1.52, 2.24])))
     assert "`max(x, 0)[0] + (round(max(x, 0)[0], decimals=1) - max(x, 0)[0]).detach()`" in sentence
     sentence = " ".join(advice(explained("where(x > 0, x ** 0.5, 0 * x)", x=[0.0, 1.0])))
-    assert "`where(condition, (safe ** 0.5), 0.0)`" in sentence
+    assert "`(safe ** 0.5)` in the place of" in sentence

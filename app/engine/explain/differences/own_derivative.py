@@ -15,7 +15,9 @@ from app.engine.explain.findings import Finding
 from app.engine.stepwise.point import all_finite, name_of
 from app.engine.stepwise.quotients import OneSided, Sides
 
-_LOOKED_AT: Final = 3  # elements: two differ in what they do where a length or an angle breaks, and a third costs no more than they
+_LOOKED_AT: Final = (
+    3  # elements: two differ in what they do where a length or an angle breaks, and a third costs no more than they
+)
 
 
 def with_own_derivative(lines: Lines, name: str, finding: Finding) -> Finding:
