@@ -8,6 +8,11 @@ import mpmath as mp
 
 from tests.oracle.lost_digits import B, D, H, P, S, V, case, column, dot, matrix, sigmoid, softmax, variance
 
+
+def angle(u: list[mp.mpf], v: list[mp.mpf]) -> mp.mpf:
+    return mp.acos(dot(u, v) / mp.sqrt(dot(u, u) * dot(v, v)))
+
+
 _A: Final = [[1.0, 1.0], [1.0, 1.0001]]
 # fmt: off
 CASES: Final = (
@@ -65,6 +70,32 @@ CASES: Final = (
     case("discount","«(1 - r) ** 1e6»",lambda r:mp.power(1-r,10**6),P(S,1e-6),P(S,3e-7)),
     case("part less one","«1 - 1 / (1 + x)»",lambda x:x/(1+x),P(D,1e-10),P(S,1e-5)),
     case("cosine of a sum","«cos(x) * cos(y) - sin(x) * sin(y)»",lambda x,y:mp.cos(x+y),P(D,0.78539816,0.7853981),P(S,0.7853,0.785)),
+    case("log of 1 + x by x","«log(1 + x) / x»",lambda x:mp.log1p(x)/x,P(D,1e-9),P(S,1e-4),P(S,-1e-3)),
+    case("log1p by x","«log1p(x) / x»",lambda x:mp.log1p(x)/x,P(D,-1e-5),P(S,1e-2)),
+    case("x less its log","«x - log(1 + x)»",lambda x:x-mp.log1p(x),P(D,1e-5),P(S,1e-2)),
+    case("tan beyond x","«tan(x) - x»",lambda x:mp.tan(x)-x,P(S,1e-3),P(D,0.01)),
+    case("tanh beyond x","«x - tanh(x)»",lambda x:x-mp.tanh(x),P(S,1e-3),P(D,0.01)),
+    case("asin beyond x","«asin(x) - x»",lambda x:mp.asin(x)-x,P(S,1e-2),P(D,0.01)),
+    case("atan beyond x","«x - atan(x)»",lambda x:x-mp.atan(x),P(S,1e-2),P(D,0.01)),
+    case("sinh beyond x","«sinh(x) - x»",lambda x:mp.sinh(x)-x,P(S,1e-2),P(D,0.01)),
+    case("heron","s = (a + b + c) / 2\n«sqrt(s * (s - a) * (s - b) * (s - c))»",
+        lambda a,b,c_:mp.sqrt((a+b+c_)*(b+c_-a)*(a+c_-b)*(a+b-c_))/4,P(D,1.,0.5000001,0.5),P(S,1.,0.501,0.5),P(S,2.,1.0001,1.),P(D,0.5,0.5000001,1.)),
+    case("heron by halves","s = 0.5 * (a + b + c)\n«(s * (s - a) * (s - b) * (s - c)) ** 0.5»",
+        lambda a,b,c_:mp.sqrt((a+b+c_)*(b+c_-a)*(a+c_-b)*(a+b-c_))/4,P(D,1.,0.5000001,0.5),P(S,0.5,0.501,1.)),
+    case("angle","«acos((u * v).sum() / (u.norm() * v.norm()))»",angle,P(D,V(1.,2.,3.),V(1.,2.,3.0001)),P(S,V(1.,2.,3.),V(1.,2.,3.01))),
+    case("angle clamped","«acos(clamp(dot(u, v) / (u.norm() * v.norm()), -1, 1))»",angle,P(S,V(1.,2.,3.),V(1.,2.,3.01))),
+    case("angle by cosine_similarity","«acos(nn.functional.cosine_similarity(u, v, dim=0))»",angle,P(S,V(1.,2.,3.),V(1.,2.,3.01))),
+    case("product of powers","«exp(x) * exp(y)»",lambda x,y:mp.exp(x+y),P(S,90.,-80.),P(D,800.,-799.)),
+    case("bessel without growth","«exp(-x) * special.i0(x)»",lambda x:mp.exp(-x)*mp.besseli(0,x),P(S,100.),P(D,800.)),
+    case("log of bessel","«log(special.i0(x))»",lambda x:mp.log(mp.besseli(0,x)),P(S,100.),P(D,800.)),
+    case("step of digamma","«digamma(x + 1) - digamma(x)»",lambda x:1/x,P(D,1e6),P(S,1e3)),
+    case("quotient less one","«x / (x + 1) - 1»",lambda x:-1/(x+1),P(D,1e8),P(S,1e5)),
+    case("one less a quotient","«1 - x / (1 + x)»",lambda x:1/(1+x),P(D,1e8),P(S,1e5)),
+    case("difference quotient","h = 1e-8\nreturn «(sin(x + h) - sin(x)) / h»",lambda x:(mp.sin(x+mp.mpf(1e-8))-mp.sin(x))/mp.mpf(1e-8),P(D,1.)),
+    case("difference quotient of exp","h = 1e-4\nreturn «(exp(x + h) - exp(x)) / h»",lambda x:mp.exp(x)*mp.expm1(mp.mpf(1e-4))/mp.mpf(1e-4),P(S,1.)),
+    case("unit of a tiny vector","y = «x / x.norm()»\nreturn 2 * y[0]",lambda x:2*x[0]/mp.sqrt(dot(x, x)),P(S,V(1e-25,2e-25)),P(S,V(1e25,2e25))),
+    case("tiny length","«x.norm()»",lambda x:mp.sqrt(dot(x, x)),P(S,V(1e-25,2e-25)),P(S,V(1e25,2e25))),
+    case("arc near its end","«acos(x)»",lambda x:mp.acos(x),P(D,0.9999999),P(D,-0.9999999)),
     case("cube of a difference","(a - b) ** 3",lambda a,b:(a-b)**3,P(S,1.001,1.),P(B,1.5,1.25),P(H,2.,1.)),
 )
 # fmt: on

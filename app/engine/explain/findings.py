@@ -101,9 +101,9 @@ def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x",
 
 def breaking(trace: StepTrace, record: StepRecord) -> Ref | None:
     """The tensor whose values make a step's value or derivative infinite, by whichever that is; None where any may."""
-    place = values("breaks_at").get(name_of(record.node))
+    number = values("breaks_at").get(name_of(record.node))
     args = trace.arguments[record.node][0]
-    operand = args[place] if place is not None and len(args) > place else None
+    operand = args[number] if number is not None and len(args) > number else None
     return operand.ref if isinstance(operand, Hole) else None
 
 

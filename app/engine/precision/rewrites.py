@@ -47,6 +47,30 @@ def _near_zero(series: str, quotient: str) -> str:
     return f"where(abs(x) < 0.1, {series}, {quotient.format('where(abs(x) < 0.1, 1.0, x)')})"
 
 
+def _odd(*coefficients: str) -> str:
+    """x³·(c₀ + c₁x² + c₂x⁴ + …)"""
+    text = ""
+    for coefficient in reversed(coefficients):
+        text = f"({coefficient} + x ** 2 * {text})" if text else f"({coefficient})"
+    return f"x ** 3 * {text}"
+
+
+# Of log(1 + x) with z = x / (2 + x), which is less than 0.053 there: 2 (z + z³/3 + z⁵/5 + …).
+_Z: Final = "(x / (2 + x)) ** 2"
+_LOGARITHM: Final = f"(1 / 3 + {_Z} * (1 / 5 + {_Z} * (1 / 7 + {_Z} * (1 / 9 + {_Z} / 11))))"
+_TANGENT: Final = ("1 / 3", "2 / 15", "17 / 315", "62 / 2835", "1382 / 155925", "21844 / 6081075", "929569 / 638512875")
+_ALTERNATELY: Final = tuple(f"-{c}" if k % 2 else c for k, c in enumerate(_TANGENT))
+_ARC_SINE: Final = ("1 / 6", "3 / 40", "5 / 112", "35 / 1152", "63 / 2816", "231 / 13312", "143 / 10240", "6435 / 557056")
+_ARC_TANGENT: Final = tuple(f"{'-' if k % 2 else ''}1 / {2 * k + 3}" for k in range(8))
+
+
+def _beyond_x(function: str, series: str, sign: str) -> Iterator[str]:
+    """f(x) − x and x − f(x), of which only x³ and more is left, with the series of the first times `sign`."""
+    minus = "-" if sign == "" else ""
+    yield f"{function}(x) - x → where(abs(x) < 0.1, {sign}{series}, {function}(x) - x)"
+    yield f"x - {function}(x) → where(abs(x) < 0.1, {minus}{series}, x - {function}(x))"
+
+
 FORMULAS: Final[tuple[_Entry, ...]] = (
     # Softmax and sums of exponentials.
     written.of_softmax,
@@ -80,7 +104,8 @@ FORMULAS: Final[tuple[_Entry, ...]] = (
     ("(s + y) ** 0.5 - y ** 0.5 → s / (sqrt(y + s) + sqrt(y))", "x ** 0.5 - y ** 0.5 → (x - y) / (sqrt(x) + sqrt(y))"),
     "lgamma(1 + x) - lgamma(x) → log(x)",
     ("log(s + y) - log(y) → log1p(s / y)", "log(x) - log(y) → log1p((x - y) / y)"),
-    "exp(x) - exp(y) → exp(y) * expm1(x - y)",
+    ("exp(s + y) - exp(y) → exp(y) * expm1(s)", "exp(x) - exp(y) → exp(y) * expm1(x - y)"),
+    "digamma(1 + x) - digamma(x) → 1 / x",
     # Ratios and products of exponentials.
     written.of_softmax_ratios,
     "1 / (1 + exp(-x)) → sigmoid(x)",
@@ -134,8 +159,8 @@ FORMULAS: Final[tuple[_Entry, ...]] = (
     "log(exp(x) / (1 + exp(x))) → nn.functional.logsigmoid(x)",
     "acos(1 - x) → 2 * asin(sqrt(x / 2))",
     # Addition theorems.
-    ("sin(d + q) - sin(q) → 2 * cos(q + d / 2) * sin(d / 2)", "sin(p) - sin(q) → 2 * cos((p + q) / 2) * sin((p - q) / 2)"),
-    ("cos(d + q) - cos(q) → -2 * sin(q + d / 2) * sin(d / 2)", "cos(p) - cos(q) → -2 * sin((p + q) / 2) * sin((p - q) / 2)"),
+    ("sin(s + q) - sin(q) → 2 * cos(q + s / 2) * sin(s / 2)", "sin(p) - sin(q) → 2 * cos((p + q) / 2) * sin((p - q) / 2)"),
+    ("cos(s + q) - cos(q) → -2 * sin(q + s / 2) * sin(s / 2)", "cos(p) - cos(q) → -2 * sin((p + q) / 2) * sin((p - q) / 2)"),
     ("atan(p := s + q) - atan(q) → atan(s / (1 + p * q))", "atan(p) - atan(q) → atan((p - q) / (1 + p * q))"),
     "sigmoid(p) - sigmoid(q) → -sigmoid(p) * sigmoid(-q) * expm1(q - p)",
     "erf(p) - erf(q) → erfc(q) - erfc(p)",
@@ -194,6 +219,41 @@ FORMULAS: Final[tuple[_Entry, ...]] = (
     "exp(x) / (1 + exp(x)) → exp(nn.functional.logsigmoid(x))",
     "tanh(x) → 1 - 2 * exp(nn.functional.logsigmoid(-2 * x))",
     "tanh(x) → 2 * exp(nn.functional.logsigmoid(2 * x)) - 1",
+    # Products of what overflows with what underflows, and Bessel functions without their exponential growth.
+    "exp(x) * exp(y) → exp(x + y)",
+    "exp(-x) * i0(x) → special.i0e(x)",
+    "exp(-x) * i1(x) → special.i1e(x)",
+    "i0(x) / i1(x) → special.i0e(x) / special.i1e(x)",
+    "i1(x) / i0(x) → special.i1e(x) / special.i0e(x)",
+    "log(i0(x)) → log(special.i0e(x)) + abs(x)",
+    # A triangle's half perimeter without one of its sides (W. Kahan, Miscalculating Area and Angles of a Needle-like Triangle, 2014).
+    *(f"{half} - p → (q - (p - r)) / 2" for half in ("(p + q + r) / 2", "0.5 * (p + q + r)")),
+    *(f"{half} - p → (r - (p - q)) / 2" for half in ("(p + q + r) / 2", "0.5 * (p + q + r)")),
+    *(f"{half} - r → (p - (r - q)) / 2" for half in ("(p + q + r) / 2", "0.5 * (p + q + r)")),
+    *(f"{half} - r → (q - (r - p)) / 2" for half in ("(p + q + r) / 2", "0.5 * (p + q + r)")),
+    # Angles.
+    written.of_angles,
+    "acos(x) → 2 * atan2(sqrt(1 - x), sqrt(1 + x))",
+    "asin(x) → 2 * atan2(x, 1 + sqrt((1 - x) * (1 + x)))",
+    # What is left of a quotient beside 1.
+    "x / (s + x) - 1 → -s / (s + x)",
+    "1 - x / (s + x) → s / (s + x)",
+    # What is left beyond the first term of a series.
+    f"log(1 + x) / x → {_near_zero(f'2 / (2 + x) * (1 + {_Z} * {_LOGARITHM})', 'log1p(x) / {}')}",
+    f"log1p(x) / x → {_near_zero(f'2 / (2 + x) * (1 + {_Z} * {_LOGARITHM})', 'log1p(x) / {}')}",
+    *(
+        f"x - {log} → where(abs(x) < 0.1, x / (2 + x) * (x - 2 * {_Z} * {_LOGARITHM}), x - log1p(x))"
+        for log in ("log(1 + x)", "log1p(x)")
+    ),
+    f"log(1 + x) - x → where(abs(x) < 0.1, x / (2 + x) * (2 * {_Z} * {_LOGARITHM} - x), log1p(x) - x)",
+    *_beyond_x("tan", _odd(*_TANGENT), ""),
+    *_beyond_x("tanh", _odd(*_ALTERNATELY), "-"),
+    *_beyond_x("asin", _odd(*_ARC_SINE), ""),
+    *_beyond_x("atan", _odd(*_ARC_TANGENT), "-"),
+    *_beyond_x("sinh", f"x ** 3 / 6 * {_alternating(4).replace('1 - x', '1 + x')}", ""),
+    # Lengths whose squares overflow or underflow.
+    *(f"{norm}(x) → x.abs().max().detach() * (x / x.abs().max().detach()).norm()" for norm in ("norm", "vector_norm")),
+    *(f"x / {norm}(x) → x / x.abs().max() / (x / x.abs().max()).norm()" for norm in ("norm", "vector_norm")),
     # Numbers far from zero lose the digits that their mean has in common with them.
     "var(x) → (x - x.reshape(-1)[0].detach()).var()",
     "std(x) → (x - x.reshape(-1)[0].detach()).std()",

@@ -260,6 +260,27 @@ def of_cosine_distances(node: fx.Node) -> Iterator[Rewrite]:
             return
 
 
+def of_angles(node: fx.Node) -> Iterator[Rewrite]:
+    """acos(⟨a, b⟩ / (|a|·|b|)), clamped to [-1, 1] or not: twice the angle whose tangent is |a/|a| − b/|b|| / |a/|a| + b/|b||."""
+    cosine = call(node, "acos")
+    if is_call(cosine, "clamp", "clip") and [number(bound) for bound in cosine.args[1:]] == [-1, 1]:
+        cosine = cosine.args[0]
+    pairs: list[tuple[Any, Any]] = []
+    if is_call(cosine, "cosine_similarity") and len(cosine.args) > 1 and rank(cosine.args[0]) == rank(cosine.args[1]) == 1:
+        pairs = [(cosine.args[0], cosine.args[1])]
+    elif (fraction := ratio(cosine)) is not None:
+        lengths = [(_of_length(p), _of_length(q)) for p, q in factors(fraction[1])]
+        pairs = [(a, b) for a, b in lengths if a is not None and b is not None and _is_inner_product(fraction[0], a, b)]
+    for a, b in pairs[:1]:
+        unit = "({0} / {0}.norm() - {1} / {1}.norm()).norm()"
+        yield Rewrite(node, (a, b), _angle, f"2 * atan2({unit}, {unit.replace(' - ', ' + ')})")
+
+
+def _angle(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a / a.norm(), b / b.norm()
+    return 2 * torch.atan2((a - b).norm(), (a + b).norm())
+
+
 def _of_length(node: Any) -> Any:
     """x of √Σx², norm(x)."""
     total = call(node, "sqrt")

@@ -18,7 +18,7 @@ from tests.program.building import built
 TEXTS: Final = [text for entry in FORMULAS if not callable(entry) for text in ((entry,) if isinstance(entry, str) else entry)]
 # Numbers, and products of matrices, that a formula may need; the first at which both sides are finite counts.
 POINTS: Final = tuple(
-    {name: torch.tensor([low + 0.1 * k, low + 0.37 + 0.01 * k], dtype=torch.float64) for k, name in enumerate("abdmnpqsxy")}
+    {name: torch.tensor([low + 0.1 * k, low + 0.37 + 0.01 * k], dtype=torch.float64) for k, name in enumerate("abdmnpqsxyr")}
     for low in (0.1, 1.2, -1.2)
 )
 MATRIX: Final = torch.tensor([[2.0, 0.3], [0.1, 1.5]], dtype=torch.float64)
