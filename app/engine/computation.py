@@ -83,7 +83,7 @@ class Computation:
     @cached_property
     def points(self) -> Points:
         """What the reports on the point share."""
-        return Points(self.prepared.function, self.leaves, self.query.seed)
+        return Points(self.prepared.function, self.leaves, self.query.seed, self.prepared.elsewhere)
 
     @cached_property
     def scalar(self) -> Tensor:

@@ -36,7 +36,7 @@ def program(text: str, leaves: Mapping[str, Tensor]) -> Function:
 def explained(text: str, seed: int | None = None, **inputs: Numbers) -> dict[str, Any]:
     """The report on a program."""
     leaves = tensors(inputs)
-    return explain(Points(program(text, leaves), leaves, seed), None)
+    return explain(Points(program(text, leaves), leaves, seed, lambda moved: program(text, moved)), None)
 
 
 def explained_operation(name: str, parameters: Mapping[str, Any] | None = None, **inputs: Numbers) -> dict[str, Any]:

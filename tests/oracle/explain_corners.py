@@ -11,6 +11,16 @@ from tests.oracle.explain_case import Case, D, K, P, S, X, at, case
 
 # fmt: off
 CASES: Final[tuple[Case, ...]] = (
+    # A condition exactly where it flips: both branches are looked at.
+    case("if x.sum() > 0:\n    y = x * 2\nelse:\n    y = x * 3\nreturn y.sum()", at(0.0, 0.0), K, elements=[[0], [1]], line=1, word="is 3 on one"),
+    case("y = x if x > 0 else -x\nreturn y", {"x": 0.0}, K, line=1),
+    case("if x > 0:\n    y = x ** 2\nelse:\n    y = -x ** 2\nreturn y", {"x": 0.0}, D),
+    case("if x > 0:\n    y = x ** 2 + 1\nelse:\n    y = -x\nreturn y", {"x": 0.0}, S, line=1, word="jumps"),
+    case("if x > 0:\n    y = x\nelse:\n    y = x * 1\nreturn y", {"x": 0.0}, D),
+    case("if x == 0:\n    y = x * 5\nelse:\n    y = sin(x)\nreturn y", {"x": 0.0}, K, word="is 1 from both sides"),
+    case("if x > 1e8:\n    y = x * 2\nelse:\n    y = x + 1e8\nreturn y", {"x": 1e8}, K),
+    case("if x.norm() > 1:\n    x = x / x.norm()\nreturn (x * torch.tensor([1.0, 2.0])).sum()", at(1.0, 0.0), K, elements=[[0]]),
+    case("while x < 10:\n    x = x * 2\nreturn x", {"x": 3.0}, D, word="they are 2 apart"),
     # What broke, at which number, and a way out that can be run there.
     case("where(x != 0, sin(x) / x, 1.0)", at(0.0), S, word="`safe = where(x != 0, x, 1.0)`, then `(sin(safe) / safe)`"),
     case("where(x > 0, sqrt(x), 0 * x)", at(-1.0), S, word="is not a number at x = -1, and although"),
@@ -29,6 +39,7 @@ CASES: Final[tuple[Case, ...]] = (
     case("x.max()", {"x": [[1.0, 1.0], [0.0, 1.0]]}, K, word="dim=(0, 1)"),
     case("x.cummax(0)[0]", at(1.0, 1.0), K, word="logcumsumexp(x / t, dim=0)"),
     case("x.norm(p=1)", at(0.0, 1.0), K, word="sqrt(x ** 2 + eps).sum(-1)"),
+    case("x.norm(dim=0)", {"x": [[0.0, 1.0], [0.0, 2.0]]}, K, word="(x ** 2).sum(0) + eps"),
     case("x.norm(dim=1)", {"x": [[0.0, 0.0], [1.0, 2.0]]}, K, word="(x ** 2).sum(1) + eps"),
     case("cdist(x, x.detach())", {"x": [[0.0, 0.0]]}, K, word="((a - b) ** 2).sum(-1)"),
     case("x.std()", at(1.0), S, word="correction=0"),
@@ -38,7 +49,7 @@ CASES: Final[tuple[Case, ...]] = (
     case("linalg.slogdet(x)[0]", {"x": [[1.0, 2.0], [0.0, 4.0]]}, X, word="The first result of"),
     case("x * sign(x)", at(0.0), K, line=1, word="`sign` jumps exactly here"),
     case("floor(x) * (x - 1)", at(1.0), K, line=1, word="`floor` jumps exactly here"),
-    case("while x < 10:\n    x = x * 2\nreturn x", {"x": 5.0}, D, word="the two sides are equal"),
+    case("while x < 10:\n    x = x * 2\nreturn x", {"x": 5.0}, S, line=1, word="the value jumps"),
     case("w = x.reshape(2, 1)\nF.embedding(torch.tensor([0, 1]), w, 0).sum()", at(1.0, 2.0), S, line=2, word="on purpose"),
     # Where steps break, how the function itself runs.
     case("abs(x) ** 0.5", at(0.0), S, word="a cusp"),

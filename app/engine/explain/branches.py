@@ -56,6 +56,22 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
     ]
 
 
+def at_its_flip(branch: Branch) -> bool:
+    """Whether the two sides of a condition are equal here."""
+    return isinstance(branch.value, bool) and _margin(branch.node) == 0
+
+
+def inputs_of(function: Function, node: fx.Node) -> set[str]:
+    """The inputs that a tensor is computed from."""
+    waiting, seen = [node], {node}
+    while waiting:
+        new = [source for source in waiting.pop().all_input_nodes if source not in seen]
+        seen.update(new)
+        waiting += new
+    placeholders = [each for each in function.graph.nodes if each.op == "placeholder"]
+    return {name for name, each in zip(function.leaves, placeholders, strict=False) if each in seen}
+
+
 def _nearness(branch: Branch) -> float:
     margin = _margin(branch.node) if isinstance(branch.value, bool) else None
     return math.inf if margin is None else margin

@@ -95,7 +95,7 @@ def instead_of(trace: StepTrace, record: StepRecord, what: str, name: str = "x",
         call=call,
         safe_call=safe_call,
         condition=_harmless(trace.values[parent], x, function),
-        dims=str(dims or (tuple(range(trace.values[parent].ndim)) if dims is None and trace.values[parent].ndim > 1 else -1)),
+        dims=str(_axes(trace.values[parent]) if dims is None else dims),
     )
 
 
@@ -105,6 +105,11 @@ def breaking(trace: StepTrace, record: StepRecord) -> Ref | None:
     args = trace.arguments[record.node][0]
     operand = args[number] if number is not None and len(args) > number else None
     return operand.ref if isinstance(operand, Hole) else None
+
+
+def _axes(x: Tensor) -> int | tuple[int, ...]:
+    """All of them, as an argument."""
+    return tuple(range(x.ndim)) if x.ndim > 1 else -1
 
 
 def _dims(record: StepRecord) -> int | tuple[int, ...] | None:

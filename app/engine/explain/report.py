@@ -12,8 +12,9 @@ import torch
 
 from app.catalogue.better_rules import FORMULAS
 from app.engine.explain.branches import branch_findings, reading
+from app.engine.explain.differences.flips import of_flips, without_elements
 from app.engine.explain.evidence import LARGE, Evidence, evidence_at
-from app.engine.explain.findings import Finding
+from app.engine.explain.findings import ORDER, Finding
 from app.engine.explain.formulas import formula_of
 from app.engine.explain.verdicts import of_input, of_output
 from app.engine.stepwise.point import REFUSALS, Points, step_of
@@ -41,9 +42,11 @@ def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
         seen = points.widest(evidence_at)
         as_sent = cache(lambda: _as_sent(points, seen))
         names = sorted(function.leaves, key=lambda name: name not in (wrt or ()))
+        flips = of_flips(points, seen, names)
+        of_flip = [without_elements(flip) for (flip,) in flips.values()][:1]
         report: dict[str, Any] = {
-            "inputs": {name: _entry(of_input(seen, name, as_sent)) for name in names},
-            "outputs": {name: _entry(of_output(seen, k)) for k, name in enumerate(function.outputs)},
+            "inputs": {name: _entry(of_input(seen, name, as_sent), flips.get(name, [])) for name in names},
+            "outputs": {name: _entry(of_output(seen, k), of_flip) for k, name in enumerate(function.outputs)},
             "steps": _steps(seen.trace),
         }
         for name, entry in report["inputs"].items():
@@ -91,7 +94,10 @@ def _of_leaves(function: Function) -> list[dict[str, Any]]:
     ]
 
 
-def _entry(findings: Sequence[Finding]) -> dict[str, Any]:
+def _entry(findings: Sequence[Finding], flip: Sequence[Finding] = ()) -> dict[str, Any]:
+    """The entry of an input or output; `flip`: what is seen beside the point, where a condition flips."""
+    is_graver = any(ORDER.index(finding.verdict) < ORDER.index(findings[0].verdict) for finding in flip)
+    findings = [*flip, *findings] if is_graver else [*findings, *flip]
     gravest = _finding(findings[0])
     return {**gravest, "findings": [_finding(finding) for finding in findings if finding.reason]}
 

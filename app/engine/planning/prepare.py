@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -44,6 +44,7 @@ class Prepared:
         of: the output that `gradient`, `hessian`, `hvp`, `fisher` are of, where one of them is wanted.
         samples: of a batched query.
         conventions: operation → what must be said of its derivative.
+        elsewhere: reads a program that branches on values at other leaves.
         patterns: of the outputs at this query's own values, where they were followed while the Function was built; they are not kept.
     """
 
@@ -55,11 +56,12 @@ class Prepared:
     samples: int | None
     conventions: tuple[tuple[str, str], ...] = ()
     patterns: OutputPatterns | None = None
+    elsewhere: Callable[[Mapping[str, Tensor]], Function] | None = None
 
     def followed(self, patterns: OutputPatterns) -> Prepared:
         """The same with these patterns."""
         known = self.function, self.dtypes, self.wrt, self.of, self.plan, self.samples, self.conventions
-        return Prepared(*known, patterns)  # `replace` takes as long as a step of a small program
+        return Prepared(*known, patterns, self.elsewhere)  # `replace` takes as long as a step of a small program
 
 
 def _check_modified(function: Function, wrt: tuple[str, ...], of: str | None) -> None:
@@ -193,7 +195,22 @@ class Preparer:
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         spoken = conventions(built.function) if wrt else ()
-        return Prepared(built.function, dtypes, wrt, None if of is None else of.name, plan, samples, spoken), built.patterns
+        name = None if of is None else of.name
+        prepared = Prepared(built.function, dtypes, wrt, name, plan, samples, spoken, elsewhere=self._elsewhere(query, built))
+        return prepared, built.patterns
+
+    def _elsewhere(self, query: Query, built: Built) -> Callable[[Mapping[str, Tensor]], Function] | None:
+        """Reads the query's program at other leaves of the same shapes; None where it does not branch on their values."""
+        if not built.function.branches or query.batched:
+            return None
+
+        def read(leaves: Mapping[str, Tensor]) -> Function:
+            real: Real = lambda dtypes: {name: leaves[name].to(dtype) for name, dtype in dtypes.items()}  # noqa: E731
+            return build(
+                query, self._functions, _shapes(query), real, self._device, memory_bytes=self._limits.memory_bytes
+            ).function
+
+        return read
 
     def _check_sizes(self, query: Query, first: Built, samples: int) -> None:
         """Refuses a batch of samples whose values decide sizes, where they decide other ones; `too_costly` as each sample alone would be."""

@@ -212,11 +212,20 @@ class Point:
 
 @dataclass
 class Points:
-    """The point of one query, which all reports on it share: in float64, or in the dtypes that were sent where a step insists on them."""
+    """The point of one query, which all reports on it share: in float64, or in the dtypes that were sent where a step insists on them.
+
+    Attributes:
+        elsewhere: reads the program at other leaves; None where it does not branch on values.
+    """
 
     function: Function
     leaves: Mapping[str, Tensor]
     seed: int | None = None
+    elsewhere: Callable[[Mapping[str, Tensor]], Function] | None = None
+
+    def read_at(self, leaves: Mapping[str, Tensor]) -> Function:
+        """The Function of the same program at other leaves, where it may follow other branches."""
+        return self.function if self.elsewhere is None else self.elsewhere(leaves)
 
     @cached_property
     def wide(self) -> Point:

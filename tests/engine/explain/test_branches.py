@@ -14,7 +14,8 @@ from tests.engine.asking import ask, results
 def test_a_branch_and_its_distance_are_named(x: list[float], words: tuple[str, str]) -> None:
     text = "if x.sum() > 1:\n    y = x * 2\nelse:\n    y = x ** 2\ny.sum()"
     report = results(program=text, inputs={"x": np.array(x)}, want=["explain"])["explain"]
-    (finding,) = report["outputs"]["output"]["findings"]
+    *at_flip, finding = report["outputs"]["output"]["findings"]
+    assert len(at_flip) == words[1].startswith("lies")  # what is seen of the other branch
     assert finding["because"]["line"] == 1
     assert all(word in finding["because"]["reason"] for word in words)
 
