@@ -31,7 +31,9 @@ _INVISIBLE: Final = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad]")
 _PROMPT: Final = re.compile(r"[ \t]*(?:>>>|\.\.\.)(?: |$)|[ \t]*(?:In \[\d*\]|\.{3,}):(?: |$)")
 _OPENING: Final = re.compile(r"[ \t]*(?:>>>(?: |$)|In \[\d*\]:)")
 _FENCE: Final = re.compile(r"[ \t]*(?:```|~~~)\w*[ \t]*$")
-_MAGIC: Final = re.compile(r"[ \t]*(?:%{1,2}[a-zA-Z]|!\s*[a-z]|\?{1,2}[\w.]+\s*$|[\w.]+\?{1,2}\s*$)")
+_MAGIC: Final = re.compile(
+    r"[ \t]*(?:%{1,2}[a-zA-Z]|!\s*(?:pip3?|conda|apt|apt-get|ls|wget|curl|git|mkdir|unzip|nvidia-smi)\b|\?{1,2}[\w.]+\s*$|[\w.]+\?{1,2}\s*$)"
+)
 
 
 @dataclass(frozen=True, slots=True)
