@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from app.program.classes.records import Record
 from app.program.library import containers, vocabulary
 from app.program.library.builtins import ended
 from app.program.modules.layers import LayerValue, Weight
@@ -133,7 +134,7 @@ def reached(owner: Value, name: str) -> Value:
     raise Refusal(f"{named(owner).capitalize()} has no `.{name}` here.", raises="AttributeError")
 
 
-def of_record(reader: Reading, owner: containers.Record, name: str) -> Value:
+def of_record(reader: Reading, owner: Record, name: str) -> Value:
     """A field of a named tuple, or what its class has: a method, a property."""
     if name in owner.fields:
         return owner[owner.fields.index(name)]

@@ -207,7 +207,7 @@ class Transforms:
         return nesting.rebuilt(vjp.primals, iter(self._picked(derivatives, len(vjp.inputs))))
 
     def _jvp(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
-        options = {name: kwargs[name] for name in ("has_aux", "strict") if name in kwargs}
+        options: dict[str, Value] = {name: kwargs[name] for name in ("has_aux", "strict") if name in kwargs}
         function, primals, tangents = (*args, *[value for name, value in kwargs.items() if name not in options])[:3]
         if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
             raise Refusal("`jvp` takes tuples of primals and tangents.", "Write `torch.func.jvp(f, (x,), (v,))`.")

@@ -141,13 +141,17 @@ def _final_loss(reader: Reader) -> Returned | None:
     return None
 
 
+def _known(reader: Reader, node: ast.expr) -> Value:
+    return reader.known(lambda: reader.read(reader.value(node)))
+
+
 def _shown(reader: Reader, last: ast.stmt) -> Returned | None:
     """The tensors that a last `print` shows: `print("theta:", theta.item())`; None where it shows none."""
     call = last.value if isinstance(last, ast.Expr) else None
     if not isinstance(call, ast.Call) or reader.dotted(call.func) != "print":
         return None
     nodes = [_bare(node) for argument in call.args for node in _parts_shown(argument)]
-    pairs = [(node, reader.known(lambda node=node: reader.read(reader.value(node)))) for node in nodes]
+    pairs = [(node, _known(reader, node)) for node in nodes]
     pairs = [(node, value) for node, value in pairs if is_tensor(value)]
     if not pairs:
         return None

@@ -298,7 +298,7 @@ def _turned(emit: Emit, array: fx.Node, parts: tuple[Value, ...]) -> tuple[fx.No
         if not _runs_back(part):
             continue
         length = example(array).extent(axis)
-        start, stop, step = part.indices(length)  # type: ignore[union-attr]
+        start, stop, step = part.indices(length)
         axes.append(axis)
         forward.append(slice(length - 1 - start, max(length - 1 - stop, length - 1 - start), -step))
     rest = iter(forward)

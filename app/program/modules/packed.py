@@ -221,7 +221,7 @@ def _recurrence(
     mode: str, own: Mapping[str, Tensor], data: Tensor, sizes: tuple[int, ...], begin: list[Tensor], backwards: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """One direction of one layer: in step t the first `sizes[t]` sequences go on; the others have ended, or have not begun."""
-    entering = nn.functional.linear(data, own["weight_ih"], own.get("bias_ih")).split(list(sizes))
+    entering = torch.split(nn.functional.linear(data, own["weight_ih"], own.get("bias_ih")), list(sizes))
     count = sizes[-1] if backwards else sizes[0]
     states = [state[:count] for state in begin]
     outputs: list[Tensor] = []

@@ -118,7 +118,7 @@ class Reading:
         if is_tensor(dataset):
             return emit("[]", torch.select, (dataset, 0, index), {})
         getter = special(dataset, "__getitem__")
-        return dataset[index] if getter is None else self.invoke(getter, (index,))  # type: ignore[index]
+        return dataset[index] if getter is None else self.invoke(getter, (index,))
 
 
 @dataclass(slots=True, eq=False)
@@ -160,10 +160,10 @@ class Batches:
                 yield self._of(emit, self.reading.items(emit, batch))
             return
         if self.sampler is not None:
-            order = self.reading.order(emit, self.sampler)
-            for start in range(0, len(order), self.batch_size):
-                if len(order) - start >= self.batch_size or not self.drops_last:
-                    yield self._of(emit, order[start : start + self.batch_size])
+            sampled = self.reading.order(emit, self.sampler)
+            for start in range(0, len(sampled), self.batch_size):
+                if len(sampled) - start >= self.batch_size or not self.drops_last:
+                    yield self._of(emit, sampled[start : start + self.batch_size])
             return
         if self.count is None:
             yield from self._cut(emit, self.reading.items(emit, self.dataset))
@@ -349,12 +349,19 @@ def _sampler(reading: Reading, emit: Emit, name: str, held: Value, options: Mapp
         static.check_length(size)
         held = held if is_tensor(held) else emit("tensor", torch.tensor, (held,), {})
         weights = emit("to", torch.Tensor.to, (held, torch.float64), {})
-        draw = lambda emit: emit(name, torch.multinomial, (weights, size, again), {}, random=True)  # noqa: E731
-        return Sampler(size, lambda emit: reading.numbers(emit, draw(emit)))
+
+        def weighted(emit: Emit) -> list[Value]:
+            return reading.numbers(emit, emit(name, torch.multinomial, (weights, size, again), {}, random=True))
+
+        return Sampler(size, weighted)
     if name == "SubsetRandomSampler":
         numbers = reading.numbers(emit, held) if is_tensor(held) else reading.items(emit, held)
-        drawn = lambda emit: reading.numbers(emit, emit(name, _permutation_of, (len(numbers),), {}, random=True))  # noqa: E731
-        return Sampler(len(numbers), lambda emit: [numbers[index] for index in drawn(emit)])
+
+        def mixed(emit: Emit) -> list[Value]:
+            order = reading.numbers(emit, emit(name, _permutation_of, (len(numbers),), {}, random=True))
+            return [numbers[index] for index in order]
+
+        return Sampler(len(numbers), mixed)
     if name == "SequentialSampler":
         return Sampler(count, lambda emit: list(range(count)))
     if options.get("replacement") or options.get("num_samples") not in (None, count):

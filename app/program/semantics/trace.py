@@ -307,7 +307,7 @@ class Trace:
 
     def _member(self, node: fx.Node, index: int) -> fx.Node:
         member = self.graph.call_function(operator.getitem, (node, index))
-        shared = {name: node.meta[name] for name in ("step", "live", "array") if name in node.meta}
+        shared: dict[str, Any] = {name: node.meta[name] for name in ("step", "live", "array") if name in node.meta}
         member.meta.update(shared, val=node.meta["val"][index], arguments=((), {}))
         return member
 
