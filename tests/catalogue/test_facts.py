@@ -96,6 +96,7 @@ BY_OPERATION: dict[str, str] = {
     "app.engine.sparsity": "rules by ATen operator",
     "app.engine.check.mistakes.scale_factors": "of the facts those that one hypothesis leaves out",
     "app.engine.explain.disconnections": "methods of the language that write over a tensor",
+    "app.program.packages.numpy_arrays": "methods of arrays that mean something else than PyTorch's",
     "app.program.reading.straight_lines": "what the language's own reading asks of a call",
     **dict.fromkeys(
         (f"app.program.library.{name}" for name in ("attributes", "calls", "inplace", "lookup", "plain")),

@@ -313,21 +313,17 @@ def _part(reading: Reading, held: Value, numbers: list[Value]) -> Chosen:
 def _split(reading: Reading, trace: Trace, emit: Emit, held: Value, lengths: list[Value]) -> list[Chosen]:
     """`random_split(dataset, [30, 10])`, or by fractions whose sum is 1."""
     count = reading.length(held) or 0
-    if (
-        lengths
-        and all(isinstance(length, float | int) and length <= 1 for length in lengths)
-        and abs(sum(lengths) - 1) < _CLOSE
-    ):
-        fractions = lengths
-        lengths = [math.floor(count * fraction) for fraction in fractions]
-        lengths = [length + (index < count - sum(lengths)) for index, length in enumerate(lengths)]
+    are_fractions = bool(lengths) and all(isinstance(length, float | int) and length <= 1 for length in lengths)
+    if are_fractions and abs(sum(lengths) - 1) < _CLOSE:
+        floors = [math.floor(count * fraction) for fraction in lengths]
+        lengths = [length + (index < count - sum(floors)) for index, length in enumerate(floors)]
     sizes = [static.integer(length, "A length of `random_split`") for length in lengths]
     if sum(sizes) != count:
         raise Refusal(f"The lengths add up to {sum(sizes)}; the dataset has {count} members.", raises="ValueError")
     static.check_length(count)
     order = trace.randomness.permutation(count)
     if order is None:
-        order = reading.numbers(emit, emit("random_split", _permutation_of, (count,), {}, random=True))
+        order = _sampled(reading, emit, "random_split", _permutation_of, count)
     ends = list(itertools.accumulate(sizes))
     return [_part(reading, held, order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
@@ -349,24 +345,20 @@ def _sampler(reading: Reading, emit: Emit, name: str, held: Value, options: Mapp
         static.check_length(size)
         held = held if is_tensor(held) else emit("tensor", torch.tensor, (held,), {})
         weights = emit("to", torch.Tensor.to, (held, torch.float64), {})
-
-        def weighted(emit: Emit) -> list[Value]:
-            return reading.numbers(emit, emit(name, torch.multinomial, (weights, size, again), {}, random=True))
-
-        return Sampler(size, weighted)
+        return Sampler(size, lambda emit: _sampled(reading, emit, name, torch.multinomial, weights, size, again))
     if name == "SubsetRandomSampler":
         numbers = reading.numbers(emit, held) if is_tensor(held) else reading.items(emit, held)
-
-        def mixed(emit: Emit) -> list[Value]:
-            order = reading.numbers(emit, emit(name, _permutation_of, (len(numbers),), {}, random=True))
-            return [numbers[index] for index in order]
-
-        return Sampler(len(numbers), mixed)
+        count = len(numbers)
+        return Sampler(count, lambda emit: [numbers[index] for index in _sampled(reading, emit, name, _permutation_of, count)])
     if name == "SequentialSampler":
         return Sampler(count, lambda emit: list(range(count)))
     if options.get("replacement") or options.get("num_samples") not in (None, count):
         raise Refusal("`RandomSampler` goes through all members once here.", "Write `shuffle=True`.")
-    return Sampler(count, lambda emit: reading.numbers(emit, emit(name, permutation, (count,), {}, random=True)))
+    return Sampler(count, lambda emit: _sampled(reading, emit, name, permutation, count))
+
+
+def _sampled(reading: Reading, emit: Emit, name: str, function: Callable[..., Any], *args: Value) -> list[Value]:
+    return reading.numbers(emit, emit(name, function, args, {}, random=True))
 
 
 def batches(reading: Reading, stream: str, args: tuple[Value, ...], kwargs: Mapping[str, Value]) -> Batches:
