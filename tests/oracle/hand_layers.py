@@ -363,7 +363,7 @@ LAYERS: Final[dict[str, Derivation]] = {
         "sign": (lambda z, c: -_lstm_gates(z, c), "sign"),
     }),
     "lstm cell state": Derivation(_LSTM, {"c": CELL, "z": GATES}, "c", lambda c, z: (lambda i, f, o, g, t: o * (1 - t * t) * f)(*_lstm(z, c)), {
-        "input gate": (lambda c, z: (lambda i, f, o, g, t: o * (1 - t * t) * i)(*_lstm(z, c)), "?"),
+        "input gate": (lambda c, z: (lambda i, f, o, g, t: o * (1 - t * t) * i)(*_lstm(z, c)), "wrong_value"),
         "no tanh": (lambda c, z: (lambda i, f, o, g, t: o * f)(*_lstm(z, c)), "missing_activation_derivative"),
         "1-t": (lambda c, z: (lambda i, f, o, g, t: o * (1 - t) * f)(*_lstm(z, c)), "wrong_rule"),
         "no output gate": (lambda c, z: (lambda i, f, o, g, t: (1 - t * t) * f)(*_lstm(z, c)), "missing_factor"),

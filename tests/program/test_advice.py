@@ -43,8 +43,6 @@ ADVICE = [
      "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\nA.apply(x)"),
     ("class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\ntorch.autograd.gradcheck(A.apply, (x,))", "check",
      "class A(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return x.sign()\n    @staticmethod\n    def backward(ctx, grad): return grad\nA.apply(x)"),
-    ("from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), sampler=[0])\nx", "shuffle=True",
-     "from torch.utils.data import TensorDataset, DataLoader\nl = DataLoader(TensorDataset(x), shuffle=False)\nnext(iter(l))[0]"),
     ("nn.ModuleList([nn.ReLU()])(x)", "for layer in layers", "layers = nn.ModuleList([nn.ReLU()])\nfor layer in layers: x = layer(x)\nx"),
     ("x.view(3, -1) @ w", "", "x @ w.T"),
     ("loss = nn.CrossEntropyLoss(x, label)", "", "loss = nn.CrossEntropyLoss()(x, label)"),

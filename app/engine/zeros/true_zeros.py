@@ -138,7 +138,8 @@ def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Ma
 
 
 def _uniform(leaf: Tensor, least: float, most: float, draw: torch.Generator) -> Tensor:
-    return torch.empty(leaf.shape, dtype=leaf.dtype).uniform_(least, most, generator=draw)
+    drawn = torch.rand(leaf.shape, generator=draw, dtype=leaf.dtype, device="cpu")
+    return (least + (most - least) * drawn).to(leaf.device)
 
 
 def _sizes(computation: Computation, keys: Sequence[ResultKey], leaves: Mapping[str, Tensor]) -> Mapping[ResultKey, Floats]:
