@@ -21,6 +21,9 @@ CASES: Final[tuple[Case, ...]] = (
     case("if x > 1e8:\n    y = x * 2\nelse:\n    y = x + 1e8\nreturn y", {"x": 1e8}, K),
     case("if x.norm() > 1:\n    x = x / x.norm()\nreturn (x * torch.tensor([1.0, 2.0])).sum()", at(1.0, 0.0), K, elements=[[0]]),
     case("while x < 10:\n    x = x * 2\nreturn x", {"x": 3.0}, D, word="they are 2 apart"),
+    # What a large number beside it rounds away at close steps is told by farther ones.
+    case("abs(x).sum()", at(0.0, 1e9, -1e-9), K, elements=[[0]]),
+    case("(x * x).sum()", at(0.0, 1e9), D),
     # What broke, at which number, and a way out that can be run there.
     case("where(x != 0, sin(x) / x, 1.0)", at(0.0), S, word="`safe = where(x != 0, x, 1.0)`, then `(sin(safe) / safe)`"),
     case("where(x > 0, sqrt(x), 0 * x)", at(-1.0), S, word="is not a number at x = -1, and although"),

@@ -254,6 +254,9 @@ def _is_steady(quotients: Sequence[float], doubt: float, rounding: float) -> boo
     return doubt <= _TELLING * last[-1] or falls or last[-1] <= _DOUBTS * rounding
 
 
+_FINER: Final = 64.0  # the finer pair's step: a smooth function's gap closes by as much, and eight times says that it does
+
+
 def confirms(rise: Rise, derivative: float, noise: float, step: float) -> bool:
     """Whether two pairs of points around the line's origin already show `derivative`, without a bend: four evaluations.
 
@@ -261,11 +264,13 @@ def confirms(rise: Rise, derivative: float, noise: float, step: float) -> bool:
         step: of the coarser pair.
     """
     gaps = []
-    for h in (step, step / 64):
+    for h in (step, step / _FINER):
         right, left = rise(h) / h, -rise(-h) / h
         gaps.append(abs(right - left))
         rounding = 4 * noise / h
     close = abs((right + left) / 2 - derivative) <= SAME * abs(derivative) + rounding and rounding <= _TELLING * abs(derivative)
     if derivative == 0:
-        close = right == -left  # nothing else is as certain, and the other steps will tell
+        # Nothing else is as certain, and the other steps will tell; nor is it where the finer pair cannot show whether a gap closes:
+        # that of |x|, in one sum with 1e9.
+        close = right == -left and (gaps[0] <= rounding / _FINER or rounding <= gaps[0] / 8)
     return close and gaps[1] <= max(gaps[0] / 8, SAME * abs(derivative) + rounding)
