@@ -15,7 +15,7 @@ from app.engine.check.objective import Differentiated
 from app.engine.precision.random_rounding import RandomRounding
 from app.engine.stepwise.one_sided import random_like
 from app.engine.stepwise.point import REFUSALS
-from app.engine.stepwise.quotients import Move, quotients, runs_away, settled, unbounded
+from app.engine.stepwise.quotients import Move, Quotients, quotients, runs_away, settled, unbounded
 
 EVALUATIONS: Final = 500  # forwards for all elements, and as many again for those that need a closer look
 SECONDS: Final = 2.0  # what either of them may take
@@ -164,6 +164,7 @@ class Numeric:
             is_steep = torch.isinf(left) | torch.isinf(right)
             differences.steep[coordinate] = torch.where(is_steep, left, torch.nan), torch.where(is_steep, right, torch.nan)
         kinks = apart > 1e-3 * (r_at.abs() + l_at.abs()) + 4 * (r_doubt + l_doubt)
+        kinks &= ~_closes(line, rounding, apart)
         if bool(kinks.any()) and not bool((kinks & (runs_away(line.ahead) | runs_away(line.behind))).any()):
             differences.sides[coordinate] = (l_at, r_at)
             if bool((kinks & (apart < _CLEARLY * (r_doubt + l_doubt))).any()):
@@ -260,6 +261,16 @@ class Numeric:
             return self._objective.values(leaves), by
         except REFUSALS:
             return None
+
+
+def _closes(line: Quotients, rounding: Tensor, apart: Tensor) -> Tensor:
+    """Rows whose two sides come nearer than half of `apart` at the finest step that still shows so much: curvature, and no kink.
+
+    Coarser steps, of another regime, may be the only ones free of rounding: hardswish at 0, in one sum with 1e9.
+    """
+    gaps, shows = (line.ahead - line.behind).abs(), line.noise(rounding) <= apart / 4
+    finest = torch.where(shows, torch.arange(len(gaps), device=gaps.device)[:, None], -1).amax(0)
+    return (finest >= 0) & (gaps.gather(0, finest.clamp(min=0)[None])[0] < apart / 2)
 
 
 def _is_too_fast(column: Tensor, noise: Tensor) -> Tensor:

@@ -117,6 +117,14 @@ def test_at_a_kink_every_subgradient_is_right(value: float, agrees: bool) -> Non
     assert "one-sided" in report["note"]
 
 
+def test_curvature_beside_a_large_number_is_no_kink() -> None:
+    """The coarse steps, of 1e5, see two slopes; the fine ones, whose rounding is larger, one."""
+    report = checked("nn.functional.hardswish(x).sum()", x=[0.0, 1e9, -1e-9])["x"]
+    assert report["agrees"] is True
+    assert "kinks" not in report
+    assert checked("abs(x).sum()", x=[0.0, 1e9])["x"]["kinks"] == [[0]]
+
+
 def test_a_path_that_autodiff_does_not_follow_is_named() -> None:
     report = checked("h = sin(x)\n(x * x + h.detach()).sum()", x=[0.3, 1.0])["x"]
     assert report["agrees"] is False
