@@ -143,12 +143,7 @@ def called(trace: StepTrace, ref: Ref, otherwise: str) -> str:
     assignment = _ASSIGNMENT.match(step.text) if step is not None else None
     if step is None or assignment is None:
         return otherwise
-    same = [
-        record.node
-        for record in trace.records
-        if (s := step_of(record.node)) is not None and (s.line, s.text) == (step.line, step.text)
-    ]
-    return assignment[1] if same[-1] is ref[0] else otherwise
+    return assignment[1] if trace.last_of_line[(step.line, step.text)] is ref[0] else otherwise
 
 
 def _plain(value: Any) -> str:

@@ -359,22 +359,28 @@ def _suspect(evidence: Evidence, name: str, kinds: Sequence[str]) -> StepRecord 
 
 def seen_at(evidence: Evidence, name: str, record: StepRecord, kinds: Sequence[str]) -> Tensor | None:
     """Elements of the input that move what the step was seen to do it at; None where that cannot be told."""
-    trace = evidence.trace
-    marks = evidence.steps.get(record)
-    if marks is None:
-        return None
-    seeds: dict[Ref, Tensor] = {}
-    for mark in marks:
-        mask = torch.stack([getattr(mark, kind) for kind in kinds]).any(0)
-        if not bool(mask.any()):
-            continue
-        seeds |= _seeds(trace, record, mask, name)
+    return seen_at_any(evidence, name, [record], kinds)
+
+
+def seen_at_any(evidence: Evidence, name: str, records: Sequence[StepRecord], kinds: Sequence[str]) -> Tensor | None:
+    """The same of any of the steps, by one backward pass for all."""
+    trace, seeds = evidence.trace, dict[Ref, Tensor]()
+    for number, record in enumerate(records):
+        own: dict[Ref, Tensor] = {}
+        for mark in evidence.steps.get(record, ()):
+            mask = torch.stack([getattr(mark, kind) for kind in kinds]).any(0)
+            if bool(mask.any()):
+                own |= _seeds(trace, record, mask, name, number)
+        seeds |= {ref: seeds[ref] + seed if ref in seeds else seed for ref, seed in own.items()}
     cotangents = trace.backward(seeds).get(trace.leaves[name]) if seeds else None
     return None if cotangents is None else cotangents != 0
 
 
-def _seeds(trace: StepTrace, record: StepRecord, mask: Tensor, name: str) -> dict[Ref, Tensor]:
-    """Random cotangents of what a step is given, where its result is under the mask, or of all of it where shapes do not say where."""
+def _seeds(trace: StepTrace, record: StepRecord, mask: Tensor, name: str, number: int = 0) -> dict[Ref, Tensor]:
+    """Random cotangents of what a step is given, where its result is under the mask, or of all of it where shapes do not say where.
+
+    Others for each `number`, so that those of two steps do not cancel.
+    """
     seeds = {}
     for k, parent in enumerate(record.parents):
         value = trace.values[parent]
@@ -385,7 +391,7 @@ def _seeds(trace: StepTrace, record: StepRecord, mask: Tensor, name: str) -> dic
             if _widens(value, mask)
             else torch.ones_like(value, dtype=torch.bool)
         )
-        seeds[parent] = torch.where(here, weights(value, k), 0)
+        seeds[parent] = torch.where(here, weights(value, k + number), 0)
     return seeds
 
 

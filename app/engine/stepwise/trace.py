@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -13,7 +14,7 @@ from app.catalogue.facts import operations_with
 from app.catalogue.kernels.unsafe_values import UnsafeValuesError
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
 from app.engine.stepwise.one_sided import perturbed, random_like
-from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, name_of
+from app.engine.stepwise.point import REFUSALS, Hole, Interpreter, Point, Ref, name_of, step_of
 from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 from app.program.semantics.graph_values import mapped
@@ -83,10 +84,16 @@ class StepTrace:
     needed: set[Ref] = field(default_factory=set)
     arguments: dict[fx.Node, tuple[Any, Any]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def maker(self) -> dict[Ref, StepRecord]:
-        """Tensor → the step that made it."""
+        """Tensor → the step that made it; for those who read a trace that is whole, as `last_of_line` is."""
         return {ref: record for record in self.records for ref in record.refs()}
+
+    @cached_property
+    def last_of_line(self) -> dict[tuple[int, str], fx.Node]:
+        """A line of the program, by its number and text → the last step that stands in it."""
+        placed = [(step, record.node) for record in self.records if (step := step_of(record.node)) is not None]
+        return {(step.line, step.text): node for step, node in placed}
 
     def again(self, record: StepRecord, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of one step at other inputs, with the same random numbers. Raises what PyTorch raises."""

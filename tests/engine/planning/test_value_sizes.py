@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from app.catalogue.kernels.unsafe_values import UnsafeValuesError
+from app.engine.planning import value_sizes
 from app.errors import PullbackError
 from tests.engine.asking import ask, results
 
@@ -64,3 +67,22 @@ def test_samples_whose_values_decide_other_sizes_are_refused() -> None:
 def test_sizes_of_values_that_fit_are_answered(query: dict[str, Any], expected: Any) -> None:
     outputs = results(want=("outputs",), **query)["outputs"]
     np.testing.assert_array_equal(next(iter(outputs.values())), expected)
+
+
+def test_shapes_tell_once_for_all_calls_of_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, by_shapes = list[Any](), value_sizes._by_shapes
+
+    def looked(*args: Any) -> Any:
+        looks.append(args[0])
+        return by_shapes(*args)
+
+    monkeypatch.setattr(value_sizes, "_by_shapes", looked)
+    x = torch.ones(3)
+    with value_sizes.LimitedCounter(200) as counter:
+        for _ in range(3):
+            x = x * 2
+        x[None] * 2
+        with pytest.raises(UnsafeValuesError, match=r"\[4, 10\]"):
+            torch.ones(4, 10)
+    assert len(looks) == 3
+    assert counter.bytes == 48

@@ -22,13 +22,14 @@ from app.engine.explain.differences.own_derivative import own_derivatives, with_
 from app.engine.explain.differences.periodic import at_jumps, too_coarse
 from app.engine.explain.differences.purposes import by_convention, said_of_convention
 from app.engine.explain.differences.step_rules import has_wrong_rule
+from app.engine.explain.differences.suspects import Suspects
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
 from app.engine.explain.evidence import LARGE, Evidence, weights, weights_of
 from app.engine.explain.findings import Finding, instead_of, operation_of
-from app.engine.explain.singularities import seen_at, singular_matrix
+from app.engine.explain.singularities import singular_matrix
 from app.engine.stepwise.detached import WITHHELD
 from app.engine.stepwise.flatness import LookAt, is_constant_between_jumps
-from app.engine.stepwise.one_sided import Marks, perturbed
+from app.engine.stepwise.one_sided import perturbed
 from app.engine.stepwise.point import REFUSALS, Ref, argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, step_vjp
 from app.engine.tensors import is_differentiable
@@ -163,12 +164,10 @@ def _constant(evidence: Evidence, name: str, refs: Sequence[Ref]) -> Finding | N
 def _looked_at(lines: Lines, name: str, known: Tensor, blamed: Set[fx.Node | None]) -> Iterator[Finding]:
     """Findings on the elements of an input that are not known to be singular or a kink already, because of the steps `blamed`."""
     evidence = lines.evidence
-    suspects = _suspects(evidence, name)
-    moved = torch.zeros_like(known)
-    for mask in suspects.values():
-        moved |= mask
+    suspects = Suspects(evidence, name)
     rest = ~known.reshape(-1)
     few = int(rest.sum()) <= _ALL
+    moved = known if few else suspects.moved_by(suspects.records)
     indices = (rest if few else rest & moved.reshape(-1)).nonzero().reshape(-1).tolist()
     seen: dict[int, Seen] = {}
     for index in indices if few else indices[:_SUSPICIOUS]:
@@ -211,22 +210,11 @@ def _step_seen_on(lines: Lines, name: str, number: int, mask: Tensor) -> int | N
     return int(indices[0])
 
 
-def _suspects(evidence: Evidence, name: str) -> dict[StepRecord, Tensor]:
-    """The steps that bend, jump or end at their own inputs → the elements of the input that move these."""
-    suspects = {}
-    for record in evidence.steps:
-        if any(name in evidence.trace.depends[p] for p in record.parents):
-            mask = seen_at(evidence, name, record, Marks.__slots__)
-            if mask is not None and bool(mask.any()):
-                suspects[record] = mask
-    return suspects
-
-
 def _findings(
     lines: Lines,
     name: str,
     seen: dict[int, Seen],
-    suspects: dict[StepRecord, Tensor],
+    suspects: Suspects,
     unknown: bool,
     blamed: Set[fx.Node | None],
 ) -> Iterator[Finding]:
@@ -237,7 +225,7 @@ def _findings(
     yield from at_ends(lines, name, ended)
     for index, line in seen.items():
         if line.agrees is False and line.sides is not None:
-            why = _blame(lines.evidence, name, index, suspects)
+            why = _blame(suspects, index)
             if why is None:
                 unknown = True
             else:
@@ -249,13 +237,14 @@ def _findings(
     for (step, node, settles), indices in wrong.items():
         yield _wrong(lines, name, {index: seen[index] for index in indices}, step, cut_at[node], settles)
     open_ones = [index for index, line in seen.items() if line.agrees is None]
-    yield from (jumping := list(at_jumps(lines.evidence, name, open_ones, suspects)))
+    yield from (jumping := list(at_jumps(open_ones, suspects)))
     if unknown or (open_ones and not jumping):
         yield Finding("differentiable", _UNKNOWN)
     cancelled = [index for index, line in seen.items() if line.agrees]
     others = (lines.evidence.jumps.keys() | lines.evidence.kinks.keys()) - {name}  # for which the whole does
-    for record, mask in () if wrong or others else suspects.items():
-        if record.node not in blamed and any(bool(mask.reshape(-1)[index]) for index in cancelled):
+    for turns in () if wrong or others else suspects.alike():
+        record = suspects.first(cancelled, [r for r in turns if r.node not in blamed])
+        if record is not None:
             yield Finding(
                 "differentiable",
                 f"`{operation_of(record.node)}` {_does(lines.evidence, record)} exactly here, but the whole does not, as far as differences "
@@ -264,14 +253,11 @@ def _findings(
             )
 
 
-def _blame(
-    evidence: Evidence, name: str, index: int, suspects: dict[StepRecord, Tensor]
-) -> tuple[StepRecord | None, Finding | None] | None:
+def _blame(suspects: Suspects, index: int) -> tuple[StepRecord | None, Finding | None] | None:
     """The step, or the cut path, for which PyTorch's derivative is another than that of the function; None where none is to blame."""
-    trace = evidence.trace
-    for record, mask in suspects.items():
-        if bool(mask.reshape(-1)[index]):
-            return record, None
+    evidence, name, trace = suspects.evidence, suspects.name, suspects.evidence.trace
+    if (suspect := suspects.first([index], suspects.records)) is not None:
+        return suspect, None
     for record in trace.records:
         if (
             any(name in trace.live[p] for p in record.parents)
@@ -283,8 +269,8 @@ def _blame(
     for cut in cuts(trace, name, floating):
         if cut.node is not None and name_of(cut.node) not in SHAPE_ONLY | operations_with("detaches"):
             return None, cut
-    for record in evidence.steps:  # behind a derivative of zero: relu(x ** 3)
-        if record not in suspects and any(name in trace.live[p] for p in record.parents):
+    for record in suspects.records[:_SUSPICIOUS]:  # behind a derivative of zero: relu(x ** 3)
+        if any(name in trace.live[p] for p in record.parents) and not bool(suspects.moved_by([record]).any()):
             return record, None
     return None
 

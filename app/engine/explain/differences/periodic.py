@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from app.engine.explain.differences.suspects import Suspects
 from app.engine.explain.evidence import Evidence, is_at_jump, is_coarse, period_of
 from app.engine.explain.findings import Finding, at_step, instead_of, operation_of
 from app.engine.stepwise.trace import StepRecord
@@ -15,19 +16,18 @@ from app.engine.stepwise.trace import StepRecord
 _NONE: Final = "there is no derivative, and the number that PyTorch gives means nothing."
 
 
-def at_jumps(
-    evidence: Evidence, name: str, elements: Sequence[int], suspects: Mapping[StepRecord, Tensor]
-) -> Iterator[Finding]:
+def at_jumps(elements: Sequence[int], suspects: Suspects) -> Iterator[Finding]:
     """Of elements (flat) of which differences say nothing, those that move a step that stands on a jump."""
-    for record, moved in suspects.items():
-        period = period_of(evidence.trace, record)
-        where = [index for index in elements if bool(moved.reshape(-1)[index])]
-        if where and period is not None and bool(is_at_jump(record, period).any()):
-            mask = torch.zeros_like(moved).reshape(-1)
-            mask[where] = True
-            reason = f"The value of `{operation_of(record.node)}` jumps here: {_NONE}"
-            yield at_step(evidence.trace, record, "singular", reason, "jump", name, mask.reshape(moved.shape))
-            return
+    trace = suspects.evidence.trace
+    periods = [(r, period_of(trace, r)) for r in suspects.records] if elements else []
+    jumping = [r for r, period in periods if period is not None and bool(is_at_jump(r, period).any())]
+    if (record := suspects.first(elements, jumping)) is None:
+        return
+    moved = suspects.moved_by([record])
+    mask = torch.zeros_like(moved).reshape(-1)
+    mask[list(elements)] = moved.reshape(-1)[list(elements)]
+    reason = f"The value of `{operation_of(record.node)}` jumps here: {_NONE}"
+    yield at_step(trace, record, "singular", reason, "jump", suspects.name, mask.reshape(moved.shape))
 
 
 def too_coarse(evidence: Evidence, record: StepRecord, name: str, mask: Tensor) -> Finding | None:
