@@ -33,13 +33,14 @@ from app.engine.planning.whole_numbers import (
 )
 from app.engine.planning.whole_part import turned_back, whole_part
 from app.engine.recipes import Recipe, recipe
-from app.engine.tensors import SparseTensor, from_torch, name_of, seed_generators, sparse_from_torch
+from app.engine.tensors import SparseTensor, from_torch, name_of, sparse_from_torch
 from app.engine.zeros.lost_zeros import note_lost_zeros
 from app.errors import PullbackError
 from app.limits import Limits
 from app.program.function import Function
 from app.program.functions import Functions
 from app.program.graph_runner import floating_default
+from app.program.semantics.randomness import seed_generators
 from app.query import Answer, Query
 
 # Layouts of earlier queries may fill this share of the memory; indices and places of 300,000 entries take 10 MB.

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from app.engine.autodiff.cotangents import Vectors
 from app.engine.computation import Computation
-from app.engine.tensors import is_differentiable, seed_generators
+from app.engine.tensors import is_differentiable
+from app.program.semantics.randomness import seed_generators
 
 
 class Sample:

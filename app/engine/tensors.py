@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from app.catalogue.call import DTYPES
+from app.program.semantics.randomness import seed_generators
 from app.query import SparseData, TensorData
 
 Argument = TypeVar("Argument")
@@ -99,18 +100,6 @@ def _from_gpu(tensor: Tensor) -> Tensor:
     host.copy_(tensor, non_blocking=True)
     torch.cuda.current_stream(tensor.device).synchronize()
     return host
-
-
-def seed_generators(number: int) -> None:
-    """Seed what is drawn from on the CPU, and on a GPU that this process uses.
-
-    `torch.manual_seed` asks every kind of device that there might be, and writes the stack down for three of them: 0.3 ms, as long as a
-    small query takes; this takes 2 µs (both measured).
-    """
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.manual_seed(number)
-    else:
-        torch.default_generator.manual_seed(number)
 
 
 def seeding(number: int | None, read: Callable[[Argument], Result]) -> Callable[[Argument], Result]:

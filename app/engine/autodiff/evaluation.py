@@ -17,10 +17,11 @@ from app.catalogue.facts import operations_with, short
 from app.engine.autodiff.freivalds import UncertifiedError, certify, combined
 from app.engine.errors import Attempt, no_derivative
 from app.engine.notes import Notes
-from app.engine.tensors import fourth_powers, is_differentiable, seed_generators
+from app.engine.tensors import fourth_powers, is_differentiable
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
 from app.program.graph_runner import GraphRunner
+from app.program.semantics.randomness import seed_generators
 
 T = TypeVar("T")
 # PyTorch's own step from outputs to gradients, without the checks of `torch.autograd.grad`, which cost as much as a small backward.

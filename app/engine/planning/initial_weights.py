@@ -15,11 +15,12 @@ from app.engine.errors import translating_errors
 from app.engine.planning.build import COPIES, Built, function_bytes
 from app.engine.planning.replay.reading import Reading
 from app.engine.planning.value_sizes import LimitedCounter
-from app.engine.tensors import from_torch, seed_generators
+from app.engine.tensors import from_torch
 from app.errors import PullbackError
-from app.program.function import Initial
+from app.program.function import Function, Initial
 from app.program.functions import Functions
 from app.program.reading.straight_lines import is_straight
+from app.program.semantics.randomness import seed_generators, seeded_anew
 from app.query import Query, TensorData
 
 # A text without these words has no weights; what has them is read once more, before it is planned. Functions are given theirs.
@@ -29,6 +30,11 @@ _MENTIONS: Final = re.compile(
 _SEEDED: Final = re.compile(r"manual_seed(?:_all)?\(\s*(\d{1,18})\s*\)")
 # All that seeds: where these differ, which one counts shows when the text is read.
 _SEEDINGS: Final = re.compile(r"((?:cuda\s*\.\s*)?(?:manual_seed(?:_all)?|seed_everything)\s*\([^()\n]*\)?)")
+# What may draw before a text seeds, or seed later than it stands there: a call or a block of the text itself, a seeding in a block.
+_MAY_DRAW: Final = re.compile(
+    r"^(?!def |class |from |import |[#@\s)\]}]|[^\n(]*manual_seed)[^\n]*[(:]|^[ \t][^\n]*manual_seed(?:_all)?\(\s*\d+\s*\)\Z",
+    re.MULTILINE,
+)
 # Of the graphs of texts that come again and again: 290 of the median pasted program (57 kB), 36 of the largest 5% (457).
 _BYTES_LIMIT: Final = 16 << 20
 _BYTES_OF_NOTHING: Final = 4 << 10  # of a text that needs no weights: its key
@@ -86,7 +92,8 @@ class WeightFiller:
             return query, None
         seeded = _SEEDED.search(text) if query.seed is None else None
         if seeded:
-            query = self._seeded(query, int(seeded[1]), is_one=len(set(_SEEDINGS.findall(text))) == 1)
+            is_one = len(set(_SEEDINGS.findall(text))) == 1 and not _MAY_DRAW.search(text[: seeded.end()])
+            query = self._seeded(query, int(seeded[1]), is_one=is_one)
         elif query.seed is None and _SEEDINGS.search(text):  # `torch.manual_seed(seed)`
             query = self._seeded(query, 0, is_one=False)
         if not _MENTIONS.search(text) or is_straight(text):
@@ -117,6 +124,7 @@ class WeightFiller:
 
     def _initialised(self, query: Query, unsent: Unsent, initial: Initial) -> Mapping[str, TensorData]:
         """The weights by their names, as the query's seed has them."""
+        check_seed(query, unsent.built.function)
         seed = query.seed or 0
         known = self._drawn.get((initial, seed))
         if known is not None:
@@ -157,6 +165,22 @@ class WeightFiller:
         if built.function.static:
             self._known.keep(key, unsent)
         return unsent
+
+
+def check_seed(query: Query, function: Function) -> None:
+    """Refuses a seed in the place of the text's first, where it seeds anew later: which of them it stands for is not known."""
+    draws = function.random or (function.initial is not None and function.initial.random)
+    if not draws or query.seed is None or function.seed in (None, query.seed):
+        return
+    if any(node.target is seeded_anew for node in function.pattern.nodes):
+        raise PullbackError(
+            "bad_parameter",
+            f"The program seeds itself with {function.seed} and later anew, and the query has another seed.",
+            at="seed",
+            expected=str(function.seed),
+            given=str(query.seed),
+            fix='Leave "seed" out of the query, or leave the lines out by which the program seeds itself.',
+        )
 
 
 def _unsent(built: Built) -> Unsent:

@@ -17,7 +17,7 @@ from app.engine.planning.build import Built, Real, build, function_bytes, leaves
 from app.engine.planning.by_convention import conventions
 from app.engine.planning.checked_outputs import CHECKS
 from app.engine.planning.demand import Demand, Result, Sizes, Wanted
-from app.engine.planning.initial_weights import WeightFiller
+from app.engine.planning.initial_weights import WeightFiller, check_seed
 from app.engine.planning.plan import Plan
 from app.engine.planning.replay.reading import Reading
 from app.engine.planning.replay.same_ranks import SameRanks
@@ -108,8 +108,10 @@ class Preparer:
         key = _signature(query)
         prepared = self._known.get(key)
         if prepared is not None:
+            check_seed(query, prepared.function)
             return prepared
         prepared, patterns = self._prepare(query)
+        check_seed(query, prepared.function)
         if prepared.function.static:
             self.plans += 1
             self._known.keep(key, prepared)

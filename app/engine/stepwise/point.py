@@ -15,11 +15,12 @@ from torch import Tensor, fx
 from app.catalogue.better.aligned_vectors import aligned
 from app.catalogue.call import DTYPES
 from app.catalogue.facts import operations_with, short, values
-from app.engine.tensors import is_differentiable, seed_generators
+from app.engine.tensors import is_differentiable
 from app.program.errors import tensors_in
 from app.program.function import Function, GraphFact, Step
 from app.program.graph_runner import floating_default, getter, keywords_getter
 from app.program.semantics.graph_values import mapped
+from app.program.semantics.randomness import seed_generators
 
 T = TypeVar("T")
 # One tensor of one node: a node with several outputs has several.

@@ -20,7 +20,7 @@ from app.program.reading.source import Refusal
 from app.program.semantics import static
 from app.program.semantics.comparison import SYMBOLS, compared
 from app.program.semantics.graph_values import MultiOutput, Value, examples_of, is_tensor
-from app.program.semantics.randomness import SEEDING
+from app.program.semantics.randomness import SEEDING, seed_own
 from app.program.semantics.static import named
 from app.program.semantics.values import CHECKED, VIEWS, Foreign, FunctionValue, Named, plain_member, special
 
@@ -185,14 +185,13 @@ class Reader(Displays):
         finally:
             randomness.stream = outer
 
-    def _seeded(self, node: ast.Call, name: str) -> None:
-        line = self.source.place(node)[0]
-        if not self.trace.randomness.streams:
-            self.trace.drawing.difference_update(self.trace.randomness.of_loaders)
-        if "cuda" in name or name.endswith("_all"):
-            self.trace.randomness.seeded_elsewhere(line)
-        else:
-            self.trace.randomness.seeded(line, self.known_integer(node))
+    def _seeded(self, node: ast.Call, name: str) -> bool:
+        def number() -> Value:
+            args, kwargs = self.arguments(node)
+            return next(iter((*args, *kwargs.values())), None)
+
+        is_of_gpus = "cuda" in name or name.endswith("_all")
+        return seed_own(self.trace, self.emitter(node), self.source.place(node)[0], number, is_of_gpus=is_of_gpus)
 
     def _called_by_name(self, node: ast.Call) -> Value:
         function = node.func
@@ -205,7 +204,8 @@ class Reader(Displays):
                 elif vocabulary.spelled(dotted) in vocabulary.GRAD_MODE and node.args:
                     self.trace.grad_enabled = self.truth(node.args[0])
                 elif vocabulary.spelled(dotted) in SEEDING:
-                    self._seeded(node, dotted)
+                    if self._seeded(node, dotted):
+                        return quiet.value
                 elif dotted in files.NAMES:
                     return self.leave_out(node, dotted, files.called(self, node, dotted))
                 return self.leave_out(node, dotted, quiet.value)
