@@ -15,13 +15,13 @@ from tests.server import Server
 from tests.share import share
 
 ASKED = [name for name, case in CASES.items() if case.wrt]
-# All are read in program/test_hostile.py, and what is refused there is refused here by the same words: every fourth of those here, and of
-# those that loop, which end at the same bound and are two thirds of the time, every twelfth. What is read is run here alone, so all of that.
+# All are read in program/test_hostile.py, and what is refused there is refused here by the same words: every eighth of those here, and of
+# those that loop, which end at the same bound and are two thirds of the time, every 24th. What is read is run here alone, so all of that.
 REFUSED = [text for _, text in HOSTILE if text not in HARMLESS]
 SENT = [
     *(text for _, text in HOSTILE if text in HARMLESS),
-    *share([text for text in REFUSED if "for " not in text and "while " not in text], 4),
-    *share([text for text in REFUSED if "for " in text or "while " in text], 12),
+    *share([text for text in REFUSED if "for " not in text and "while " not in text], 8),
+    *share([text for text in REFUSED if "for " in text or "while " in text], 24),
 ]
 WITHOUT_GRADIENT = ("disconnected", "piecewise_constant", "not_differentiable")
 

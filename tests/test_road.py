@@ -70,7 +70,7 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 def variants(query: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
     """The query as it is, twice, and with other numbers: near, and by turns far, singular, overflowing, not finite, whole and mixed.
 
-    Those of the second kind lead to a second look in 360 digits, two thirds of the time: of each seed a third of them.
+    Those of the second kind lead to a second look in 360 digits, two thirds of the time: of each seed a sixth of them.
     """
     number = random.Random(seed)
     near: Callable[[Any], Any] = lambda v: v * number.uniform(0.9, 1.1) if type(v) is float else v  # noqa: E731
@@ -88,7 +88,7 @@ def variants(query: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
         near,
     ]
     for index, change in enumerate(changes):
-        if change is not near and index > 1 and (seed + index) % 3 and not is_whole():
+        if change is not near and index > 1 and (seed + index) % 6 and not is_whole():
             continue
         varied = copy.deepcopy(query)
         for field in ("inputs", "cotangent", "tangent"):
@@ -160,7 +160,7 @@ def test_every_operation_answers_alike_by_its_recipe(part: int, road: Road) -> N
     examples = list(operations().values())[part::4]
     for seed, operation in enumerate(examples):
         recipes += assert_all_same(road, {**operation.example, "want": wants[seed % 10 if seed % 10 < len(wants) else 0]}, seed)
-        if seed % (2 if is_whole() else 6) == 0:  # each takes as long as all before it
+        if seed % (2 if is_whole() else 12) == 0:  # each takes as long as all before it
             has_graph, has_stacks = assert_joint_graphs_same(road, {**operation.example, "want": ["outputs", "vjp"]}, seed)
             joint_graphs += has_graph
             stacks += has_stacks
@@ -194,7 +194,7 @@ SECOND = (
 )  # fmt: skip
 
 
-# To prove a joint graph and compare it takes as long as all before it: of each program those of every third of these.
+# To prove a joint graph and compare it takes as long as all before it: of each program those of every fifth of these.
 @pytest.mark.parametrize("program", SECOND)
 def test_second_derivatives_answer_alike_by_their_recipes(program: str) -> None:
     query = {"program": program, "inputs": {"x": [0.3, -1.2, 0.7], "y": [0.9, -0.2, 1.4]}}
@@ -217,7 +217,7 @@ def test_second_derivatives_answer_alike_by_their_recipes(program: str) -> None:
         road = Road(Limits(), "cpu")
         asked = {**({} if tangent is None else {"tangent": tangent}), **query, "want": want}
         recipes += assert_all_same(road, asked, seed)
-        if is_whole() or (seed + SECOND.index(program)) % 3 == 0:
+        if is_whole() or (seed + SECOND.index(program)) % 5 == 0:
             assert_joint_graphs_same(road, asked, seed)
     assert recipes >= 3 or " if " in program
 

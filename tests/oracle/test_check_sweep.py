@@ -14,6 +14,7 @@ _SAMPLE: Final = list(derivations.every(_EVERY))
 
 
 @pytest.mark.parametrize("asked", _SAMPLE, ids=lambda asked: asked.title)
+@pytest.mark.share(2)
 def test_no_reply_is_wrong(asked: derivations.Believed) -> None:
     assert not check_sweep.complaint(asked), (asked.text, asked.inputs)
 

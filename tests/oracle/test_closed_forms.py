@@ -25,7 +25,7 @@ def _verdict(form: Form, inputs: dict[str, Tensor], believed: Tensor) -> dict[st
 
 
 @pytest.mark.parametrize(("title", "dtype", "mistake"), ASKED, ids=[title for title, *_ in ASKED])
-@pytest.mark.share(2)
+@pytest.mark.share(3)
 def test_a_derivation_agrees_and_its_mistake_does_not(title: str, dtype: torch.dtype, mistake: int) -> None:
     form = FORMS[title]
     if "linalg." in form.text or "fft." in form.text or any(tensor.is_complex() for tensor in form.inputs.values()):

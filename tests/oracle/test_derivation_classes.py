@@ -58,6 +58,7 @@ def _tied(count: int, rank: int, believed: Any = None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("count", "rank"), ORDER)
+@pytest.mark.share(2)
 def test_every_mixture_at_tied_order_statistics(count: int, rank: int) -> None:
     """Moving one of many tied elements alone moves no median, but every mixture of the derivatives around is right."""
     assert _tied(count, rank)["agrees"] is not False

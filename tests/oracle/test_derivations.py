@@ -107,7 +107,7 @@ PRECISIONS: dict[str, Any] = {
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", CLOSED)
-@pytest.mark.share(3, of="case")
+@pytest.mark.share(6, of="case")
 def test_a_right_derivation_agrees_in_every_precision(case: str, precision: str) -> None:
     text, inputs, name, derivative = CLOSED[case]
     verdict = checked(text, {name: PRECISIONS[precision](wide(derivative))}, **inputs)[name]
@@ -117,7 +117,7 @@ def test_a_right_derivation_agrees_in_every_precision(case: str, precision: str)
 
 @pytest.mark.parametrize("precision", ["as it is", "in float32", "in float32, as plain numbers", "with five decimals"])
 @pytest.mark.parametrize("case", CLOSED)
-@pytest.mark.share(2, of="case")
+@pytest.mark.share(4, of="case")
 def test_a_thousandth_off_is_wrong_in_every_precision(case: str, precision: str) -> None:
     text, inputs, name, derivative = CLOSED[case]
     wrong = 1.0009 * wide(derivative)

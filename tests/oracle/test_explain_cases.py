@@ -14,7 +14,7 @@ from tests.share import share
 
 _TOGETHER = 12  # in one test: each takes some milliseconds
 CASES = (*CORNERS, *PATHS, *FUNCTIONS, *REASONS)
-ASKED = [case for room in (CORNERS, PATHS, FUNCTIONS, REASONS) for case in share(room, 2)]
+ASKED = [case for room in (CORNERS, PATHS, FUNCTIONS, REASONS) for case in share(room, 3)]
 
 
 def wrong(case: Case) -> list[str]:

@@ -257,7 +257,7 @@ def expected(text: str, x: float) -> str:
 @pytest.mark.parametrize("text", FUNCTIONS)
 def test_one_element(text: str) -> None:
     # The others are asked beside one another below.
-    for x in points(text) if text in FLAT else share(points(text), 3):
+    for x in points(text) if text in FLAT else share(points(text), 5):
         report = explained(text, x=[x])
         entry, right = report["inputs"]["x"], expected(text, x)
         if right == "wrong":

@@ -98,7 +98,7 @@ def cases(group: int) -> list[tuple[int, str, dict[str, Tensor], str, random.Ran
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-@pytest.mark.share(2)
+@pytest.mark.share(4)
 def test_a_right_derivation_is_never_called_wrong(group: int) -> None:
     confirmed = 0
     for seed, text, leaves, name, rng in cases(group):
@@ -130,7 +130,7 @@ def planted(mistake: str, right: Tensor, rng: random.Random) -> Tensor | None:
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-@pytest.mark.share(2)
+@pytest.mark.share(4)
 def test_a_mistake_is_never_called_right_nor_by_a_wrong_name(group: int) -> None:
     seen = 0
     for seed, text, leaves, name, rng in cases(group):

@@ -62,7 +62,7 @@ def assert_rows(got: Array, expected: Array, scale: Array, text: str) -> None:
 
 @pytest.mark.parametrize("want", ["jacobian", "hessian"])
 @pytest.mark.parametrize("seed", range(PROGRAMS))
-@pytest.mark.share(2)
+@pytest.mark.share(4, of="want")
 def test_a_real_program(seed: int, want: str) -> None:
     assert_forms(real_program(seed), seed, want)
 

@@ -13,14 +13,24 @@ from tests.pastes import attention, derivatives, inplace, layers, losses, models
 from tests.pastes.paste import Paste, collected, reference, tensors
 from tests.share import is_whole, share
 
-PASTES = [
-    *notebook.PASTES, *losses.PASTES, *inplace.PASTES, *layers.PASTES, *models.PASTES, *attention.PASTES, *derivatives.PASTES,
-    *steps.PASTES, *collected(),
+SORTS = [
+    notebook.PASTES, losses.PASTES, inplace.PASTES, layers.PASTES, models.PASTES, attention.PASTES, derivatives.PASTES, steps.PASTES,
+    [*collected()],
 ]  # fmt: skip
-WITH_WEIGHTS = [paste for paste in PASTES if paste.model]
-# To read a paste is most of what it costs: half of those with weights have them drawn, the others sent, all of them both where all is asked.
+PASTES = [paste for sort in SORTS for paste in sort]
+
+
+def _file(paste: Paste) -> str:
+    """Of those that were collected, where it stands."""
+    return paste.name.partition(": ")[0] if ": " in paste.name else ""
+
+
+ASKED = [paste for sort in SORTS for paste in share(sort, 2, _file)]
+WITH_WEIGHTS = [paste for paste in ASKED if paste.model]
+# To read a paste is most of what it costs: half of each sort are asked, of those with weights half have them drawn and the others sent; all
+# of them, and both, where all is asked.
 DRAWN = share(WITH_WEIGHTS, 2)
-SENT = [paste for paste in PASTES if is_whole() or paste not in DRAWN]
+SENT = [paste for paste in ASKED if is_whole() or paste not in DRAWN]
 
 
 def _data(tensor: Tensor) -> TensorData:
@@ -63,5 +73,7 @@ def test_weights_that_are_not_sent_are_pytorchs(paste: Paste) -> None:
     _gives_what_pytorch_gives(paste, drawn=True)
 
 
-def test_there_are_many() -> None:
+def test_there_are_many_and_half_of_each_sort_are_asked() -> None:
     assert len({paste.name for paste in PASTES}) == len(PASTES) >= 520
+    assert {_file(paste) for paste in ASKED} == {_file(paste) for paste in PASTES}
+    assert len(PASTES) * 0.49 < len(ASKED)

@@ -34,6 +34,7 @@ def _verdict(case: str, believed: Tensor | None) -> Any:
 
 
 @pytest.mark.parametrize("case", TIES)
+@pytest.mark.share(2)
 def test_every_mixture_agrees(case: str) -> None:
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(1))
     one, other = _tied(case, order), _tied(case, order.flip(0))
@@ -43,6 +44,7 @@ def test_every_mixture_agrees(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", TIES)
+@pytest.mark.share(2)
 def test_what_no_mixture_is_does_not(case: str) -> None:
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(2))
     right = _tied(case, order)
