@@ -31,7 +31,7 @@ def test_there_are_as_many_as_said() -> None:
 
 
 @pytest.mark.parametrize(("title", "dtype", "mistake"), ASKED, ids=[title for title, *_ in ASKED])
-@pytest.mark.share(3)
+@pytest.mark.share(2)
 def test_no_reply_is_wrong(title: str, dtype: torch.dtype, mistake: str) -> None:
     assert not complaint_of_right(DERIVATIONS[title], dtype)
     assert not complaint_of_wrong(DERIVATIONS[title], mistake, dtype), mistake
