@@ -111,6 +111,22 @@ def test_seeding_anew_by_what_is_not_known_is_refused_where_something_is_drawn_a
 
 
 @pytest.mark.parametrize(
+    ("drawn", "option", "words"),
+    [
+        ("v * torch.rand(2)", ", randomness='different'", "others for each"),
+        ("v * torch.rand_like(v)", ", randomness='different'", "others for each"),
+        ("v * torch.rand(2)", "", "refuses"),
+    ],
+)
+def test_numbers_that_each_member_draws_are_refused(drawn: str, option: str, words: str) -> None:
+    text = f"torch.func.vmap(lambda v: {drawn}{{}})(torch.stack([x, x]))"
+    with pytest.raises(PullbackError, match=words):
+        ask(program=text.format(option), inputs={"x": [1.0, 2.0]}, seed=5)
+    same = text.format(", randomness='same'")
+    np.testing.assert_array_equal(results(program=same, inputs={"x": [1.0, 2.0]}, seed=5)["outputs"]["output"], _plain(same, 5))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "g = torch.Generator()\nx * torch.rand(2, generator=g) + torch.rand(2)",

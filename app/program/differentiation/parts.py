@@ -18,7 +18,7 @@ from app.program.graph_runner import GraphRunner
 from app.program.reading.source import Refusal
 from app.program.semantics import sizes
 from app.program.semantics.aliases import value_only
-from app.program.semantics.graph_values import is_floating, reachable
+from app.program.semantics.graph_values import Value, is_floating, reachable
 
 # Derivatives of derivatives; each level runs the level below about three times.
 DEPTH_LIMIT: Final = 5
@@ -91,6 +91,17 @@ def part(
     subgraph.output(tuple(copies[node] for node in outputs))
     reached = tuple(leads([node], below, outputs) for node in inputs)
     return Part(_Runner(subgraph, dtype), tuple(free), reached)
+
+
+def check_drawn(drawn: Collection[fx.Node], randomness: Value) -> None:
+    """Refuses what a function draws that is mapped: a step that draws is run once, which is `randomness="same"`."""
+    if not drawn or randomness == "same":
+        return
+    raise Refusal(
+        "A function that is mapped draws random numbers, and here they are the same for all members, "
+        + ("where PyTorch draws others for each." if randomness == "different" else "where PyTorch refuses it."),
+        'Write `vmap(f, randomness="same")`, or draw before: `noise = torch.randn(n, 3)` as an argument that is mapped too.',
+    )
 
 
 class _Runner(GraphRunner):

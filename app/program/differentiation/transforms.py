@@ -15,7 +15,7 @@ from torch import fx
 
 from app.program.classes.records import named_tuple
 from app.program.differentiation import nesting
-from app.program.differentiation.parts import Gradient, Jacobian, Mapped, Tangent, part
+from app.program.differentiation.parts import Gradient, Jacobian, Mapped, Tangent, check_drawn, part
 from app.program.modules.layers import LayerValue
 from app.program.modules.weights import Weights, named_weights
 from app.program.reading.source import Refusal
@@ -342,15 +342,16 @@ class Transforms:
         members = iter(starts)
         own = tuple(nesting.rebuilt(value, members) for value in args)
         named_own = {key: nesting.rebuilt(value, members) for key, value in kwargs.items()}
+        before = set(self._trace.drawing)
         result = self._invoke(transformed.function, own, named_own)
+        check_drawn(self._trace.drawing - before, options.get("randomness", "error"))
         outputs = self._ended(result)
         out = options.get("out_dims", 0)
         out_dims = (out,) * len(outputs) if isinstance(out, int) else tuple(out)
         section = self._section(starts, outputs)
         target = Mapped(section.run, tuple(axes), out_dims, str(options.get("randomness", "error")))
         whole = [self._trace.now(node) for node in inputs]
-        random = options.get("randomness", "error") != "error"
-        derivatives = emit("vmap", target, (whole, list(section.free)), {}, exact=True, random=random)
+        derivatives = emit("vmap", target, (whole, list(section.free)), {}, exact=True)
         return nesting.rebuilt(result, iter(self._picked(derivatives, len(outputs))))
 
     def _spread(self, dims: Value, value: Value) -> tuple[list[fx.Node], list[int | None]]:
