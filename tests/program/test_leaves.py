@@ -153,6 +153,15 @@ def test_forms_that_pastes_have(program: str) -> None:
     assert asked(program, seed=0).results["outputs"]
 
 
+def test_a_variable_of_what_was_computed_is_a_new_leaf() -> None:
+    program = "h = torch.autograd.Variable(w * torch.tensor([1.0, 2.0]), requires_grad=True)\n(h ** 2).sum()"
+    answer = ask(program=program, inputs={"w": [3.0, 4.0]}, want=("vjp",))
+    tree = arrays(answer.results)
+    assert tree["vjp"]["h"].tolist() == [6, 16]
+    assert tree["vjp"]["w"].tolist() == [0, 0]
+    assert any(note.code == "disconnected" for note in answer.notes)
+
+
 def test_the_output_stays_the_loss() -> None:
     answer = asked(LEAF + BACK + "print(x.grad)", want=("outputs", "gradient"))
     tree = arrays(answer.results)

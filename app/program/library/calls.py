@@ -360,10 +360,9 @@ class Calls:
     def _variable(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """`Variable(x, requires_grad=True)`: a leaf as of the time before PyTorch 0.4."""
         live = is_tensor(args[0]) and self._trace.is_live(args[0])
-        if is_tensor(args[0]) and kwargs.get("requires_grad"):
-            return args[0] if live else Weight(args[0])
         is_sent = live and args[0].op == "placeholder" and self._weights.weight_of(args[0]) is None
-        return emit("detach", torch.Tensor.detach, args[:1], {}) if live and not is_sent else args[0]
+        value = emit("detach", torch.Tensor.detach, args[:1], {}) if live and not is_sent else args[0]
+        return Weight(value) if is_tensor(value) and not is_sent and kwargs.get("requires_grad") else value
 
     def _parameter(self, emit: Emit, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Weight:
         value = args[0] if args else kwargs.get("data")
