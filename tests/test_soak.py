@@ -11,7 +11,7 @@ pytestmark = pytest.mark.serial
 
 
 def test_a_short_soak() -> None:
-    outcome, looks, ending = run.soak(seconds=4, clients=6, kill_every_s=0.4, share=0.15, workers=2)
+    outcome, looks, ending = run.soak(seconds=3, clients=6, kill_every_s=0.4, share=0.15, workers=2)
     # On a loaded machine a good query may be late; it may not be lost, wrong or refused.
     assert run.report(outcome, looks, ending) or outcome.late
     assert (outcome.lost, outcome.wrong) == ([], [])

@@ -136,11 +136,10 @@ def test_limits_are_shown_and_logged(server: Server) -> None:
 
 def largest(limit: int) -> bytes:
     """Zeros, of which JSON text holds the most: each takes two bytes of text and ten times as much when it is read."""
-    head, tail = b'{"operation": "exp", "want": ["outputs", "vjp"], "inputs": {"input": [', b"0]}}"
+    head, tail = b'{"operation": "exp", "want": ["outputs", "vjp"], "timeout_s": 250, "inputs": {"input": [', b"0]}}"
     return head + b"0," * ((limit - len(head) - len(tail)) // 2) + tail
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize("memory_bytes", [512 * MIB, GIB])
 @pytest.mark.share(2)
 def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_bytes: int) -> None:
@@ -151,7 +150,7 @@ def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_by
         body = largest(limits["body_bytes"])
         with ThreadPoolExecutor(10) as clients:
             asked = [clients.submit(httpx.post, f"{server.url}/v1/query", content=body, timeout=300) for _ in range(10)]
-            beside = server.http.post("/v1/query", json=SMALL)
+            beside = server.http.post("/v1/query", json={**SMALL, "timeout_s": 250})
             replies = [future.result() for future in asked]
         assert beside.status_code == 200
         assert {reply.status_code for reply in replies} <= {200, 429, 413, 507}
@@ -159,11 +158,10 @@ def test_the_largest_bodies_at_once_within_a_container(tmp_path: Path, memory_by
         assert server.http.post("/v1/query", json=SMALL).status_code == 200
 
 
-@pytest.mark.serial
 def test_a_kill_by_the_kernel_blames_nobody(tmp_path: Path) -> None:
     # More memory is promised to the worker than there is, so the kernel ends it, not the worker's own limit.
     settings = {"PULLBACK_WORKERS": "1", "PULLBACK_WORKER_MEMORY_BYTES": str(64 * GIB)}
-    query = {"program": "y = ones(200000000) * x\nreturn y.sum()", "inputs": {"x": 1.0}}
+    query = {"program": "y = ones(200000000) * x\nreturn y.sum()", "inputs": {"x": 1.0}, "timeout_s": 250}
     with memory_group(700 * MIB) as group, serving_in(group, tmp_path / "log.txt", **settings) as server:
         for _ in range(3):
             reply = server.http.post("/v1/query", json=query)
