@@ -17,15 +17,16 @@ export PULLBACK_PORT ?= 8000
 run: $(VENV)/.run
 	@BIN=$(BIN) ./deploy/run
 
-# Most tests side by side, in one process more than there are cores (tests/conftest.py); then, one after the other, the few that compare
-# CPU times, fill queues or a container, or soak. They leave a core to mypy; the others would have to share theirs with it.
+# Most tests side by side, in one process more than there are cores (tests/conftest.py); then, one after the other and alone, the few that
+# compare CPU times, fill queues, or soak. Of two cores the first leave an eighth unused, and half while one process compiles what all
+# import: 120 s of CPU time in all, of which mypy takes what it needs.
 # A torch of one thread in each, as workers have it: on two cores two of many threads take turns at nothing.
 # The ten slowest are listed at the end.
 test: export OMP_NUM_THREADS = 1
 test:
 	@$(MAKE) --jobs=2 --no-print-directory $(VENV)/.dev browser
-	@$(MAKE) --no-print-directory side-by-side
-	@$(MAKE) --jobs=2 --no-print-directory lint serial
+	@$(MAKE) --jobs=2 --no-print-directory side-by-side lint
+	@$(MAKE) --no-print-directory serial
 
 # Of many examples of one demand `make test` asks a fixed share (tests/share.py); this asks all of them. About half as long again.
 sweep: export OMP_NUM_THREADS = 1
@@ -48,7 +49,7 @@ test-cuda-build: $(CUDA_VENV)/.test
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	nice -n 19 $(BIN)/mypy
 
 # The Swagger UI test needs a browser; it is skipped, with a reason, where none is and none can be had.
 browser:
