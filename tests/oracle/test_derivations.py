@@ -180,6 +180,7 @@ def test_every_subgradient_agrees(case: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(("case", "number"), [(case, number) for case in KINKS for number in range(len(KINKS[case][3]))])
+@pytest.mark.share(2, of="case")
 def test_what_is_no_subgradient_is_wrong(case: str, number: int) -> None:
     text, point, _, wrong = KINKS[case]
     verdict = checked(text, {"x": wrong[number]}, x=point, **OTHER.get(case, {}))["x"]

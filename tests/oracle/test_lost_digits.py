@@ -132,6 +132,7 @@ def _mends(
 
 
 @pytest.mark.parametrize(("case", "index"), CHOSEN, ids=[f"{case.name}-{index}" for case, index in CHOSEN])
+@pytest.mark.share(2)
 def test_digits_step_and_way_out(case: Case, index: int) -> None:
     inputs = _inputs(case, index)
     results = _ask(case.text, inputs, "outputs", "gradient", "precision")

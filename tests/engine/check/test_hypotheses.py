@@ -364,6 +364,7 @@ OF_STEPS |= {
 
 
 @pytest.mark.parametrize("case", OF_STEPS)
+@pytest.mark.share(2)
 def test_what_is_wrong_in_one_step_is_named(case: str) -> None:
     text, inputs, believed, code, words = OF_STEPS[case]
     name = next(iter(inputs))
