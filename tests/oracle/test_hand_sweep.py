@@ -18,7 +18,7 @@ from tests.oracle.hand_sweep import (
 )
 
 _EVERY: Final = 3  # of some 250, so that the sample takes seconds; chosen
-# Title, dtype and mistake take turns.
+# Title, dtype and mistake take turns, in fours, so that every third has them all.
 ASKED: Final = [
     (title, DTYPES[k % 4] if possible(one, DTYPES[k % 4]) else torch.float64, list(one.wrong)[k // 4 % len(one.wrong)])
     for k, (title, one) in enumerate(list(DERIVATIONS.items())[::_EVERY])
@@ -31,7 +31,7 @@ def test_there_are_as_many_as_said() -> None:
 
 
 @pytest.mark.parametrize(("title", "dtype", "mistake"), ASKED, ids=[title for title, *_ in ASKED])
-@pytest.mark.share(2)
+@pytest.mark.share(3)
 def test_no_reply_is_wrong(title: str, dtype: torch.dtype, mistake: str) -> None:
     assert not complaint_of_right(DERIVATIONS[title], dtype)
     assert not complaint_of_wrong(DERIVATIONS[title], mistake, dtype), mistake
