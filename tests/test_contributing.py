@@ -133,7 +133,7 @@ print(Settings(throwaway=8).throwaway)
 def a_rule(root: Path) -> str:
     title = "A rule for a derivative that people get wrong"
     (row,) = re.findall(r"```python\n(.*?)```", section(title), flags=re.DOTALL)
-    insert(root / "app/engine/check/mistakes/wrong_rules.py", '    "reciprocal_of_input": (', f"    {row}")
+    insert(root / "app/engine/check/mistakes/rules/wrong_rules.py", '    "reciprocal_of_input": (', f"    {row}")
     (fact,) = re.findall(r'`("exp2": {.*?})`', section(title))
     facts = root / "app/catalogue/facts.json"
     content = re.sub(r'^"exp2": .*?(,?)$', lambda line: fact + line[1], facts.read_text(), flags=re.MULTILINE)

@@ -167,6 +167,8 @@ class Engine:
                 notes.say(code, message, at)
         if initialised is not None:
             notes.say("initialised", initialised.sentences(), "inputs")
+        if query.expected and "check" not in query.want:
+            notes.say("ignored", 'Nothing is compared with `expected`: add "check" to "want".', "expected")
         computation = Computation(query, prepared, leaves, notes, self._limits, self._layout_cache)
         with self._whole_numbers_watched(computation):
             computation, tree = _results(computation)

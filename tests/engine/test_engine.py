@@ -363,3 +363,9 @@ def test_the_way_out_of_a_value_that_does_not_fit_is_no_other_shape(program: str
     with pytest.raises(PullbackError) as refused:
         ask(want=(want,), program=program, inputs={"x": [1.0, 2.0, 3.0], "k": [0, 1]})
     assert fix in str(refused.value.fix), refused.value.fix
+
+
+def test_what_is_believed_but_not_checked_is_said() -> None:
+    query: dict[str, Any] = {"program": "(x ** 2).sum()", "inputs": {"x": X}, "expected": {"x": X}}
+    for want, codes in ((["gradient"], ["ignored"]), (["gradient", "check"], [])):
+        assert [note.code for note in ask(**query, want=want).notes] == codes

@@ -18,6 +18,7 @@ from tests.oracle.hand_functions import FUNCTIONS
 from tests.oracle.hand_layers import LAYERS
 from tests.oracle.hand_losses import LOSSES
 from tests.oracle.hand_matrices import MATRICES
+from tests.oracle.hand_rules import RULES
 from tests.oracle.written_out import as_dtype
 
 DERIVATIONS: Final[dict[str, Derivation]] = {
@@ -29,6 +30,7 @@ DERIVATIONS: Final[dict[str, Derivation]] = {
         ("matrix", MATRICES),
         ("density", DENSITIES),
         ("dynamics", DYNAMICS),
+        ("rule", RULES),
     )
     for title, one in table.items()
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from app.engine.check.mistakes.case import Case, Claim, place_of
-from app.engine.check.mistakes.wrong_rules import dropped
+from app.engine.check.mistakes.rules.wrong_rules import dropped
 from app.engine.check.objective import Curvature, Objective
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import REFUSALS, Ref, step_of

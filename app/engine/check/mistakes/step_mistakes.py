@@ -8,9 +8,8 @@ from torch import fx
 
 from app.catalogue.facts import operations_with, values
 from app.engine.check.mistakes.case import Case, Claim, place_of
-from app.engine.check.mistakes.loss_rules import softmax_diagonal
-from app.engine.check.mistakes.scale_factors import exponent_of, factors_of
-from app.engine.check.mistakes.wrong_rules import (
+from app.engine.check.mistakes.rules.loss_rules import softmax_diagonal
+from app.engine.check.mistakes.rules.wrong_rules import (
     RULES,
     SLOPES,
     constant,
@@ -21,6 +20,7 @@ from app.engine.check.mistakes.wrong_rules import (
     slope,
     unconjugated,
 )
+from app.engine.check.mistakes.scale_factors import exponent_of, factors_of
 from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import Hole, name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional
 
 from app.engine.stepwise.point import argument_of, name_of
@@ -104,6 +104,46 @@ def probability_of_another_axis(record: StepRecord, cotangents: Row) -> Row:
     return [cotangent - x.softmax(axis - 1 if axis else axis + 1) * cotangent.sum(axis, keepdim=True)]
 
 
+def probability_as(of: Callable[[Tensor, int], Tensor]) -> VjpRule:
+    """p - y with something else for p: `of` the scores, along an axis. Of a cross-entropy, a log-softmax or the logarithm of its sum."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        x, cotangent = record.inputs[0].detach(), cotangents[0]
+        if name_of(record.node) == "cross_entropy":
+            rows, axis = _log_probability_cotangent(record), _class_axis(x)
+            if rows is None or cotangent is None:
+                return step_vjp(record, cotangents)
+            return first(record, cotangent, rows - of(x, axis) * rows.sum(axis, keepdim=True))
+        named = argument_of(record.node, "dim", record.node.args[1] if len(record.node.args) > 1 else -1)
+        if cotangent is None or not x.ndim or not isinstance(named, int):
+            return step_vjp(record, cotangents)
+        axis = named % x.ndim
+        if name_of(record.node) == "log_softmax":
+            return [cotangent - of(x, axis) * cotangent.sum(axis, keepdim=True)]
+        return [(cotangent if cotangent.ndim == x.ndim else cotangent.unsqueeze(axis)) * of(x, axis)]
+
+    return rule
+
+
+def of_class_weights(wanted: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> VjpRule:
+    """A cross-entropy's rule with class weights elsewhere: `wanted` of p, y, the weight of each class, and of each sample."""
+
+    def rule(record: StepRecord, cotangents: Row) -> Row:
+        scores, cotangent = record.inputs[0].detach(), cotangents[0]
+        if len(record.inputs) != 3 or scores.ndim != 2 or cotangent is None or argument_of(record.node, "label_smoothing", 0.0):
+            return step_vjp(record, cotangents)
+        target, weight = (x.detach() for x in record.inputs[1:])
+        ignored = argument_of(record.node, "ignore_index", -100)
+        if is_differentiable(target.dtype) or bool((target == ignored).any()):
+            return step_vjp(record, cotangents)
+        own, hot = weight[target].unsqueeze(1), functional.one_hot(target, scores.shape[1])
+        is_mean = str(argument_of(record.node, "reduction", "mean")) == "mean"
+        slope = wanted(scores.softmax(1), hot, weight, own)
+        return first(record, cotangent, slope / own.sum() if is_mean else slope)
+
+    return rule
+
+
 def _of_elements(record: StepRecord, cotangents: Row, probability: Callable[[Tensor], Tensor]) -> Row:
     cotangent = cotangents[0]
     if cotangent is None or len(record.inputs) != 2 or record.inputs[0].shape != record.inputs[1].shape:
@@ -153,12 +193,18 @@ def sign_of_sum(record: StepRecord, cotangents: Row) -> Row:
     return [2 * diagonal - own]
 
 
+def axis_of_pairs(node: fx.Node, *vectors: Tensor) -> int:
+    """The axis along which two batches of vectors are compared, from the end: one of them may be a single vector."""
+    axis = int(argument_of(node, "dim", node.args[2] if len(node.args) > 2 else 1))
+    return axis if axis < 0 else axis - max(x.ndim for x in vectors)
+
+
 def lengths_constant(record: StepRecord, cotangents: Row) -> Row:
     """A cosine's derivative with both lengths treated as constants."""
     cotangent = cotangents[0]
     if cotangent is None or len(record.inputs) != 2:
         return step_vjp(record, cotangents)
-    axis = int(argument_of(record.node, "dim", record.node.args[2] if len(record.node.args) > 2 else 1))
+    axis = axis_of_pairs(record.node, *record.inputs)
     x, y = (tensor.detach() for tensor in record.inputs)
     weight = cotangent.unsqueeze(axis) / (x.norm(dim=axis, keepdim=True) * y.norm(dim=axis, keepdim=True))
     return [(weight * y).sum_to_size(x.shape), (weight * x).sum_to_size(y.shape)]
@@ -303,5 +349,30 @@ LOSS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "sign_of_term",
         "The sign of one term is wrong in the derivative of `{op}`{at}: the sum over all outputs is subtracted.",
         sign_of_sum,
+    ),
+    "probability_twice": (
+        "wrong_rule",
+        "The softmax in the derivative of `{op}` is taken twice{at}: of probabilities, where it is of the scores.",
+        probability_as(lambda x, axis: x.softmax(axis).softmax(axis)),
+    ),
+    "scores_for_probability": (
+        "wrong_rule",
+        "The derivative of `{op}` has the scores where their softmax belongs{at}.",
+        probability_as(lambda x, axis: x),
+    ),
+    "divided_by_samples": (
+        "wrong_reduction",
+        "The derivative of `{op}` is divided by the number of samples{at}: with class weights its mean divides by the sum of theirs.",
+        of_class_weights(lambda p, y, weight, own: (p - y) * own * own.mean()),
+    ),
+    "weight_of_each_class": (
+        "wrong_value",
+        "In the derivative of `{op}` each score has its own class's weight{at}, where the weight of the sample's right class belongs.",
+        of_class_weights(lambda p, y, weight, own: (p - y) * weight),
+    ),
+    "weight_of_target": (
+        "missing_factor",
+        "In the derivative of `{op}` the class weight multiplies y alone{at}: it multiplies p - y.",
+        of_class_weights(lambda p, y, weight, own: p - y * own),
     ),
 }

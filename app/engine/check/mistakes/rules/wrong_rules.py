@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from app.engine.check.mistakes.axis_rules import AXIS_RULES
-from app.engine.check.mistakes.loss_rules import LOSS_RULES, first
+from app.engine.check.mistakes.rules.axis_rules import AXIS_RULES
+from app.engine.check.mistakes.rules.loss_rules import LOSS_RULES, first
+from app.engine.check.mistakes.rules.part_rules import PART_RULES
 from app.engine.stepwise.point import Hole, Ref, argument_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, VjpRule, step_vjp
 from app.engine.tensors import is_differentiable
@@ -325,6 +326,7 @@ def as_if_commuting(is_left: bool) -> VjpRule:
 RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
     **AXIS_RULES,
     **LOSS_RULES,
+    **PART_RULES,
     "transposed_product": (
         "transposed_product",
         "A factor of the product `{op}` should be transposed in its derivative{at}: by A, A·B takes Bᵗ; by B, it takes Aᵗ.",

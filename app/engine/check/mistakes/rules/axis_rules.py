@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import grad as convolution_gradients
 
-from app.engine.check.mistakes.loss_rules import probability_along
+from app.engine.check.mistakes.rules.loss_rules import probability_along
 from app.engine.stepwise.point import argument_of, name_of
 from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
 
@@ -121,6 +121,8 @@ def normalisation(
         x, cotangent, name = record.inputs[0].detach(), cotangents[0], name_of(record.node)
         if cotangent is None:
             return gradients
+        if name in ("batch_norm", "instance_norm") and (variance_held := _held_variance(record)) is not None:
+            return _times_spread(record, gradients, variance_held, 1 - power)
         weight = _weight(record)
         if weight is not None and weight.numel() > 1:
             per_element = name in ("layer_norm", "rms_norm")
@@ -149,8 +151,40 @@ def normalisation(
 
 def _weight(record: StepRecord) -> Tensor | None:
     """What a normalisation multiplies by."""
-    node = argument_of(record.node, "weight", None)
+    return _argument(record, "weight")
+
+
+def _argument(record: StepRecord, name: str) -> Tensor | None:
+    node = argument_of(record.node, name, None)
     return next((x.detach() for ref, x in zip(record.parents, record.inputs, strict=True) if ref[0] is node), None)
+
+
+def _held_variance(record: StepRecord) -> Tensor | None:
+    """The running variance, where a normalisation divides by that: in evaluation."""
+    is_evaluation = (
+        argument_of(record.node, "training", False) is False and argument_of(record.node, "use_input_stats", False) is False
+    )
+    return _argument(record, "running_var") if is_evaluation else None
+
+
+def _times_spread(record: StepRecord, gradients: Row, variance: Tensor, power: int) -> list[Tensor | None]:
+    """The gradients by the input and by the weight times σ to a power."""
+    spread = (variance + argument_of(record.node, "eps", 1e-5)).sqrt() ** power
+    by_input = gradients[0] if gradients[0] is None else gradients[0] * spread.reshape(1, -1, *[1] * (gradients[0].ndim - 2))
+    weight = argument_of(record.node, "weight", None)
+    return [by_input] + [
+        gradient * spread if gradient is not None and ref[0] is weight else gradient
+        for ref, gradient in zip(record.parents[1:], gradients[1:], strict=True)
+    ]
+
+
+def weight_last(record: StepRecord, cotangents: Row) -> Row:
+    """The weight times the whole, where it multiplies the gradient before the terms of mean and spread are taken."""
+    weight, cotangent = _weight(record), cotangents[0]
+    if weight is None or cotangent is None or not bool(weight.all()):
+        return step_vjp(record, cotangents)
+    own, *rest = step_vjp(record, [cotangent / weight])
+    return [None if own is None else own * weight, *rest]
 
 
 def weight_of_input(record: StepRecord, cotangents: Row) -> Row:
@@ -238,6 +272,11 @@ AXIS_RULES: Final[dict[str, tuple[str, str, VjpRule]]] = {
         "wrong_value",
         "The derivative of `{op}` by its weight has the input as a factor{at}, where the normalised input belongs.",
         weight_of_input,
+    ),
+    "weight_last": (
+        "wrong_rule",
+        "The weight of `{op}` multiplies the whole derivative{at}: it multiplies the gradient before the terms of mean and spread.",
+        weight_last,
     ),
     "divided_by_variance": (
         "wrong_rule",
