@@ -163,9 +163,9 @@ RULES: Final[dict[str, Derivation]] = {
     "cross-entropy by hand with log": Derivation(
         "-(t * log(softmax(x, 1))).sum()", {"x": X, "t": T}, "x", lambda x, t: x.softmax(1) - t,
         {
-            "other axis": (lambda x, t: x.softmax(0) - t, "wrong_axis ?"),
-            "twice": (lambda x, t: x.softmax(1).softmax(1) - t, "wrong_rule ?"),
-            "p": (lambda x, t: x.softmax(1), "probability_alone ?"),
+            "other axis": (lambda x, t: x.softmax(0) - t, "wrong_axis"),
+            "twice": (lambda x, t: x.softmax(1).softmax(1) - t, "wrong_rule"),
+            "p": (lambda x, t: x.softmax(1), "probability_alone"),
             "by p": (lambda x, t: -t / x.softmax(1), "missing_activation_derivative"),
         },
     ),

@@ -14,6 +14,7 @@ import torch
 from app.engine.check.mistakes import chain_rule, rearrangements, scale_factors, step_mistakes
 from app.engine.check.mistakes.altered_programs import altered, taken_for_another, with_attention_in_steps
 from app.engine.check.mistakes.case import Case, Claim
+from app.engine.check.mistakes.joined_steps import with_log_softmax_joined
 from app.engine.check.mistakes.left_out_steps import inner_term, left_out
 from app.engine.stepwise.point import REFUSALS
 
@@ -62,6 +63,12 @@ def within_attention(case: Case) -> Iterator[Claim]:
             yield replace(claim, message=f"Within attention, written out as two products and a softmax: {claim.message}")
 
 
+def within_log_softmax(case: Case) -> Iterator[Claim]:
+    """Those in wrong rules where a logarithm of a softmax is one step, as in p - y."""
+    if (joined := with_log_softmax_joined(case)) is not None:
+        yield from step_mistakes.wrong_rules(joined)
+
+
 # In the order of simplicity, which is that of likelihood.
 HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     scale_factors.sign, scale_factors.known_factor, rearrangements.shape, rearrangements.transpose, rearrangements.missing_sum,
@@ -72,7 +79,7 @@ HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
 )  # fmt: skip
 # Where none of these fits: a program that lacks something, each a derivative of its own; and what says less.
 FURTHER: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
-    within_attention, chain_rule.cotangent, chain_rule.passed_over, chain_rule.on_the_way, chain_rule.one_path, taken_for_another,
+    within_attention, within_log_softmax, chain_rule.cotangent, chain_rule.passed_over, chain_rule.on_the_way, chain_rule.one_path, taken_for_another,
     inner_term, left_out,
 )  # fmt: skip
 # Many values in the place of many others: the dearest.

@@ -40,6 +40,8 @@ MISTAKES: Final[dict[str, tuple[Callable[[Tensor], Tensor], str]]] = {
     "F.cross_entropy(x, k, weight=v)": (_weighted, "divided by the number of samples"),
     "relu(sin(relu(x))).sum()": (lambda x: x.relu().cos().relu(), "masked by its own sign"),
     "-(v * F.log_softmax(x, 1)).sum()": (lambda x: x.softmax(1).softmax(1) * VAR.sum() - VAR, "taken twice"),
+    "-(v * log(softmax(x, 1))).sum()": (lambda x: x.softmax(0) * VAR.sum() - VAR, "along another axis"),
+    "-(v * softmax(x, 1).log()).sum()": (lambda x: x.softmax(1).softmax(1) * VAR.sum() - VAR, "taken twice"),
 }  # fmt: skip
 
 
