@@ -392,7 +392,7 @@ DYNAMICS: Final[dict[str, Derivation]] = {
     }),
     "cumulative products": Derivation("(cumprod(v, 0) * w).sum()", {"v": V, "w": W}, "v", lambda v, w: _cumprod(v, w), {
         "own alone": (lambda v, w: torch.stack([w[j] * v[:j].prod() for j in range(5)]), "?"),
-        "not divided": (lambda v, w: (v.cumprod(0) * w).flip(0).cumsum(0).flip(0), "? missing_activation_derivative"),
+        "not divided": (lambda v, w: (v.cumprod(0) * w).flip(0).cumsum(0).flip(0), "wrong_rule ? missing_activation_derivative"),
         "from the start": (lambda v, w: (v.cumprod(0) * w).cumsum(0) / v, "? not_reversed"),
     }),
     "product with a zero": Derivation("v.prod()", {"v": ZEROS}, "v", _without, {

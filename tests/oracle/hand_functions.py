@@ -352,7 +352,7 @@ FUNCTIONS: Final[dict[str, Derivation]] = {
         "axis": (lambda m, n: n.flip(0).cumsum(0).flip(0), "wrong_axis"),
     }),
     "cumprod": Derivation("(p.cumprod(0) * u).sum()", {"p": POS, "u": U}, "p", lambda p, u: back(u * p.cumprod(0)) / p, {
-        "undivided": (lambda p, u: back(u * p.cumprod(0)), "?"),
+        "undivided": (lambda p, u: back(u * p.cumprod(0)), "wrong_rule ?"),
         "one term": (lambda p, u: u * p.cumprod(0) / p, "?"),
         "forward": (lambda p, u: (u * p.cumprod(0)).cumsum(0) / p, "? not_reversed"),
     }),
@@ -578,6 +578,6 @@ FUNCTIONS: Final[dict[str, Derivation]] = {
         "sign": (lambda m, n: -((m[:, None] - n) / (m[:, None] - n).norm(dim=2, keepdim=True)).sum(1), "sign"),
         "mean": (lambda m, n: ((m[:, None] - n) / (m[:, None] - n).norm(dim=2, keepdim=True)).mean(1), "constant_factor"),
         "by n": (lambda m, n: -((m[:, None] - n) / (m[:, None] - n).norm(dim=2, keepdim=True)).sum(0), "wrong_variable"),
-        "undivided": (lambda m, n: (m[:, None] - n).sum(1), "?"),
+        "undivided": (lambda m, n: (m[:, None] - n).sum(1), "wrong_rule ?"),
     }),
 }  # fmt: skip

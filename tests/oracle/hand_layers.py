@@ -189,7 +189,7 @@ LAYERS: Final[dict[str, Derivation]] = {
     }),
     "layer norm with a weight, data": Derivation("(F.layer_norm(x, (4,), g) * c).sum()", {"x": X, "g": G, "c": C}, "x", lambda x, g, c: _norm_vjp(x, c * g, (1,)), {
         "no weight": (lambda x, g, c: _norm_vjp(x, c, (1,)), "?"),
-        "weight after": (lambda x, g, c: g * _norm_vjp(x, c, (1,)), "?"),
+        "weight after": (lambda x, g, c: g * _norm_vjp(x, c, (1,)), "wrong_rule ?"),
         "sigma": (lambda x, g, c: _norm_vjp(x, c * g, (1,), mean=False, spread=False), "statistics_constant"),
     }),
     "normalised by hand": Derivation("((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True) * c).sum()", {"x": X, "c": C}, "x",

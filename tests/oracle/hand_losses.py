@@ -109,7 +109,7 @@ LOSSES: Final[dict[str, Derivation]] = {
         "p": (lambda y, k: soft(y), "probability_alone"),
         "diagonal": (lambda y, k: hot(k, y) * (soft(y) - 1), "softmax_diagonal"),
         "axis": (lambda y, k: soft(y, 0) - hot(k, y), "wrong_axis ?"),
-        "logits": (lambda y, k: y - hot(k, y), "?"),
+        "logits": (lambda y, k: y - hot(k, y), "wrong_rule ?"),
         "next class": (lambda y, k: soft(y) - hot((k + 1) % 3, y), "?"),
     }),
     "cross entropy, mean": Derivation("F.cross_entropy(y, k)", {"y": Y, "k": K}, "y", lambda y, k: (soft(y) - hot(k, y)) / 6, {
@@ -126,9 +126,9 @@ LOSSES: Final[dict[str, Derivation]] = {
     }),
     "weighted cross entropy": Derivation("F.cross_entropy(y, k, weight=w)", {"y": Y, "k": K, "w": CLASS}, "y",
         lambda y, k, w: w[k][:, None] * (soft(y) - hot(k, y)) / w[k].sum(), {
-        "n": (lambda y, k, w: w[k][:, None] * (soft(y) - hot(k, y)) / 6, "constant_factor"),
+        "n": (lambda y, k, w: w[k][:, None] * (soft(y) - hot(k, y)) / 6, "wrong_reduction constant_factor"),
         "no weight": (lambda y, k, w: (soft(y) - hot(k, y)) / 6, "missing_weight wrong_parameter ?"),
-        "weight of class": (lambda y, k, w: w * (soft(y) - hot(k, y)) / w[k].sum(), "?"),
+        "weight of class": (lambda y, k, w: w * (soft(y) - hot(k, y)) / w[k].sum(), "wrong_value ?"),
     }),
     "ignored targets": Derivation("F.cross_entropy(y, k, ignore_index=2)", {"y": Y, "k": K}, "y", lambda y,
         k: (k != 2)[:, None] * (soft(y) - hot(k, y)) / 4, {
@@ -379,7 +379,7 @@ LOSSES: Final[dict[str, Derivation]] = {
     "cosine similarity": Derivation("F.cosine_similarity(y, q).sum()", {"y": Y, "q": Q}, "y",
         lambda y, q: (_unit(q) - (_unit(y) * _unit(q)).sum(1, keepdim=True) * _unit(y)) / y.norm(dim=1, keepdim=True), {
         "first": (lambda y, q: _unit(q) / y.norm(dim=1, keepdim=True), "missing_term statistics_constant ?"),
-        "undivided": (lambda y, q: _unit(q) - (_unit(y) * _unit(q)).sum(1, keepdim=True) * _unit(y), "?"),
+        "undivided": (lambda y, q: _unit(q) - (_unit(y) * _unit(q)).sum(1, keepdim=True) * _unit(y), "wrong_rule ?"),
         "by q": (lambda y, q: (_unit(y) - (_unit(y) * _unit(q)).sum(1, keepdim=True) * _unit(q)) / q.norm(dim=1, keepdim=True), "wrong_variable"),
     }),
     "contrast of pairs": Derivation("F.cross_entropy(m @ n.T / 0.5, arange(6))", {"m": Y, "n": Q}, "m", _infonce, {
