@@ -148,7 +148,7 @@ RULES: Final[dict[str, Derivation]] = {
         lambda x, t: x.softmax(1) * ((x.softmax(1) / t).log() - (x.softmax(1) * (x.softmax(1) / t).log()).sum(1, keepdim=True)),
         {
             "no projection": (lambda x, t: x.softmax(1) * ((x.softmax(1) / t).log() + 1), "wrong_rule"),
-            "no projection, no 1": (lambda x, t: x.softmax(1) * ((x.softmax(1) / t).log()), "?"),
+            "no projection, no 1": (lambda x, t: x.softmax(1) * ((x.softmax(1) / t).log()), "wrong_rule"),
             "by p": (lambda x, t: (x.softmax(1) / t).log() + 1, "missing_activation_derivative"),
         },
     ),
