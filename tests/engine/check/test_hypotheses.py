@@ -104,7 +104,7 @@ MISTAKES |= {
     ),
     "determinant": ("linalg.det(a)", {"a": A}, "a", torch.linalg.inv(A).T, "elementwise_factor", None, "divided by the value of `linalg.det`"),
     "not divided": ("((s ** 2 + 1) / (s + 9)).sum()", {"s": S}, "s", 2 * S - (S**2 + 1) / (S + 9), "elementwise_factor", None, "`+`"),
-    "p alone": ("-(v * log(softmax(s, 0))).sum()", {"s": S, "v": V}, "s", Q * V.sum(), "differs_by_term", None, "plus `v`"),
+    "p alone": ("-(v * log(softmax(s, 0))).sum()", {"s": S, "v": V}, "s", Q * V.sum(), "probability_alone", None, "the target is missing"),
     "beside an index of numbers": (
         "(log2(s[k[:3] % 3].abs()) * v).sum()", {"s": S, "v": V, "k": K}, "s", torch.where(S > 0, V, -V) / (S.abs() * math.log(10)),
         "log_base", None, "base 10",
