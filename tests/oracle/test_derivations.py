@@ -180,7 +180,7 @@ def test_every_subgradient_agrees(case: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(("case", "number"), [(case, number) for case in KINKS for number in range(len(KINKS[case][3]))])
-@pytest.mark.share(2, of="case")
+@pytest.mark.share(4, of="case")
 def test_what_is_no_subgradient_is_wrong(case: str, number: int) -> None:
     text, point, _, wrong = KINKS[case]
     verdict = checked(text, {"x": wrong[number]}, x=point, **OTHER.get(case, {}))["x"]
@@ -258,7 +258,7 @@ def test_where_pytorch_is_wrong_the_client_may_be_right() -> None:
     assert checked("(relu(x) - relu(-x)).sum()", x=[0.0, 2.0])["x"]["agrees"] is False
 
 
-@pytest.mark.parametrize("size", [50, 500])
+@pytest.mark.parametrize("size", [50, 200])
 def test_many_kinks_at_once(size: int) -> None:
     zeros, ones = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
     for value, agrees in ((1.0, True), (0.3, True), (1.5, False), (-0.1, False)):

@@ -268,6 +268,7 @@ def test_one_element(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [text for text in FUNCTIONS if text not in FLAT])
+@pytest.mark.share(2)
 def test_several_elements(text: str) -> None:
     x = points(text)
     verdicts = [expected(text, value) for value in x]

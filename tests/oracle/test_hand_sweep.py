@@ -31,14 +31,14 @@ def test_there_are_as_many_as_said() -> None:
 
 
 @pytest.mark.parametrize(("title", "dtype", "mistake"), ASKED, ids=[title for title, *_ in ASKED])
-@pytest.mark.share(3)
+@pytest.mark.share(5)
 def test_no_reply_is_wrong(title: str, dtype: torch.dtype, mistake: str) -> None:
     assert not complaint_of_right(DERIVATIONS[title], dtype)
     assert not complaint_of_wrong(DERIVATIONS[title], mistake, dtype), mistake
 
 
 @pytest.mark.parametrize("number", range(0, len(DERIVATIONS), 2 * _EVERY))
-@pytest.mark.share(3)
+@pytest.mark.share(5)
 def test_right_steps_in_half_precision_are_no_mistake(number: int) -> None:
     one, dtype = list(DERIVATIONS.values())[number], HALVES[number % 4 // 2]
     if possible(one, dtype):

@@ -44,7 +44,7 @@ ASKED = [
     pytest.param(text, id=f"{number}-{name!r}")
     for number, (name, text) in [
         *(each for each in enumerate(HOSTILE) if not loops(each[1][1])),
-        *share([each for each in enumerate(HOSTILE) if loops(each[1][1])], 4),
+        *share([each for each in enumerate(HOSTILE) if loops(each[1][1])], 6),
     ]
 ]
 

@@ -181,6 +181,6 @@ if __name__ == "__main__":
     large = in_child(large_programs.all_asked)  # first: malloc gives back what each of them took
     keep_buffers()
     ask(program="tanh(x).sum()", inputs={"x": np.ones(100_000)}, want=["gradient", "jvp"])
-    asked = share(QUERIES.items(), 3, _class)
+    asked = share(QUERIES.items(), 4, _class)
     growth = {name: in_child(partial(grown, query)) for name, query in asked}
     sys.stdout.write(json.dumps({"growth": growth, "large": large}))

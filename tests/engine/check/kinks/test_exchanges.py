@@ -34,7 +34,7 @@ def _verdict(case: str, believed: Tensor | None) -> Any:
 
 
 @pytest.mark.parametrize("case", TIES)
-@pytest.mark.share(2)
+@pytest.mark.share(3)
 def test_every_mixture_agrees(case: str) -> None:
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(1))
     one, other = _tied(case, order), _tied(case, order.flip(0))
@@ -44,7 +44,7 @@ def test_every_mixture_agrees(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", TIES)
-@pytest.mark.share(2)
+@pytest.mark.share(3)
 def test_what_no_mixture_is_does_not(case: str) -> None:
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(2))
     right = _tied(case, order)
@@ -82,7 +82,7 @@ SIZES: Final = ((4, 9), (8, 20))
 @pytest.mark.parametrize(
     ("text", "value", "total", "size"), [(*outer, size) for k, outer in enumerate(OUTER) for size in SIZES[k % 2]]
 )
-@pytest.mark.share(2, of="text")
+@pytest.mark.share(4, of="text")
 def test_both_sides_of_a_kink_of_the_ties_own_order_statistic_are_seen(
     text: str, value: float, total: float, size: int
 ) -> None:

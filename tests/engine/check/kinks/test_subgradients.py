@@ -40,7 +40,7 @@ def test_no_subgradient_of_hundreds_of_ties_is_called_wrong() -> None:
 
 
 @pytest.mark.parametrize(("text", "count"), [*((text, 9) for text in (*ORDER, "amax(x, 0)")), (ORDER[0], 41)])
-@pytest.mark.share(2)
+@pytest.mark.share(3)
 def test_derivatives_of_ties_that_do_not_add_up_are_wrong(text: str, count: int) -> None:
     """Whichever of the tied elements is the value, the derivatives add up to 1."""
     mean, one, other = _mixtures(count)
