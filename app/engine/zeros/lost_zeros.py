@@ -86,9 +86,13 @@ def _has_suspects(tree: Mapping[str, Any]) -> bool:
     for kind in filter(is_looked_at, tree):
         for values in tensors_of(tree[kind], kind).values():
             sizes = list(map(abs, values.ravel().tolist()))
-            if sizes and not least_of(values.dtype) <= min(sizes) <= max(sizes) < math.inf:
+            if sizes and not least_of(values.dtype) <= min(sizes) <= max(sizes) < math.inf and _is_suspect(values).any():
                 return True
     return False
+
+
+def _is_suspect(values: Floats) -> Floats:
+    return np.asarray((values == 0) | np.isinf(values) | is_tiny(values))
 
 
 def _suspect(
@@ -104,7 +108,7 @@ def _suspect(
 
 def _with_zeros(results: Iterable[Floats], samples: int) -> list[int]:
     """The first samples that have a zero somewhere, or a tiny number."""
-    zeros = [(np.abs(values) < least_of(values.dtype)).reshape(samples, -1).any(1) for values in results]
+    zeros = [_is_suspect(values).reshape(samples, -1).any(1) for values in results]
     return np.flatnonzero(np.any(zeros, 0))[:_SAMPLES].tolist() if zeros else []
 
 
@@ -128,7 +132,7 @@ def _note(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> bo
                 (ResultKey("outputs", name), value.detach().numpy(force=True))
                 for name, value in computation.evaluation.outputs.items()
             ]
-            others = {key: Suspect(own, (own == 0) | np.isinf(own) | is_tiny(own)) for key, own in outputs}
+            others = {key: Suspect(own, _is_suspect(own)) for key, own in outputs}
             looked_at = {**others, **suspects}
             if are_explained(computation, looked_at):
                 return False

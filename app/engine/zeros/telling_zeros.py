@@ -32,6 +32,9 @@ _DTYPES: Final = frozenset({torch.float64, torch.float32})
 # Of float64 alone: numbers of 1e-6 are ordinary in float32.
 _LEAST: Final = 1e-11
 _LEAST_NARROW: Final = float(np.finfo(np.float32).smallest_subnormal)
+# What is smaller, four roundings of 1, is what they leave of zero in softmax and its like: a look at it would cost each such gradient ten
+# times what it takes.
+_ROUNDED_AWAY: Final = 4 * 2.0**-52
 # What a program calls and the catalogue does not have: densities are sums of what it has, and constants that it writes hold their own zeros.
 _DENSITIES: Final = frozenset({"cdf", "icdf", "log_prob", "entropy"})
 _CONSTANTS: Final = frozenset({"tensor", "ones", "zeros", "full", "eye", "arange", "linspace"})
@@ -97,7 +100,8 @@ def least_of(dtype: np.dtype[Any]) -> float:
 
 def is_tiny(values: NDArray[Any]) -> NDArray[Any]:
     """Where numbers that are not zero are so small that they may be what cancelling left."""
-    return np.asarray((np.abs(values) < least_of(values.dtype)) & (values != 0))
+    sizes = np.abs(values)
+    return np.asarray((sizes < least_of(values.dtype)) & (sizes >= _ROUNDED_AWAY) & (values != 0))
 
 
 def sized(prepared: Prepared, key: ResultKey, values: NDArray[Any]) -> NDArray[Any]:

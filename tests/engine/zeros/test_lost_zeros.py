@@ -17,7 +17,7 @@ LOST: list[tuple[str, Any, bool, bool]] = [
     ("linalg.norm(x)", TINY[:2], True, False), ("std(x)", [1e-200, 2e-200], True, False), ("sqrt(x * x)", [1e-200], True, True),
     ("x / (x * x)", [1e200], True, False), ("acosh(x)", [1e200], False, True), ("tanh(x)", [25.0, 0.1], False, True),
     ("sigmoid(x)", [40.0, -800.0], False, True), ("sigmoid(x)", [-800.0], False, False), ("special.ndtr(x)", [-20.0, 0.0], False, False),
-    ("distributions.Normal(0., 1.).cdf(x)", [-20.0], True, False), ("nn.functional.gelu(x)", [-20.0], True, True),
+    ("distributions.Normal(0., 1.).cdf(x)", [-20.0], True, False), ("nn.functional.gelu(x)", [-20.0], True, False),
     ("log_softmax(x, 0)[0]", [50.0, 0.0], True, False), ("x + 1 - x", [1e16], True, False), ("exp(x) * 1e300", [-800.0], True, True),
     ("exp(x)", [-800.0, 1.0], False, False), ("erfc(x)", [30.0], False, False), ("((x - 1) ** 2).sum()", [1.0, 2.0], False, False),
     ("x - 0.1", [0.1], False, False), ("x * (1 / 3) * 3 - x", [1.0], False, False), ("x @ x", [1e-200], False, False),
@@ -71,7 +71,7 @@ def test_an_output_is_named_where_derivatives_alone_are_wanted() -> None:
 # Program in x, its numbers, where fewer than four digits are right: in the outputs, in vjp.
 FEW: list[tuple[str, Any, bool, bool]] = [
     ("nn.functional.gelu(x)", [-8.0, 1.0], True, True), ("tanh(x)", [15.0], False, True), ("sigmoid(x)", [33.0], False, True),
-    ("distributions.Laplace(0., 1.).cdf(x)", [-35.0], True, True), ("1 - cos(x)", [1e-7], True, False),
+    ("1 - cos(x)", [1e-7], True, False), ("softmax(x, 0)", [0.1, 0.2, 0.7], False, False),
     ("log(1 + exp(x))", [-33.0], True, False), ("log1p(exp(x))", [-33.0], False, False), ("x - 0.1", [0.1 + 1e-15], False, False),
     ("exp(x)", [-30.0, -700.0], False, False), ("exp(x)", [-744.0], False, False), ("x * 1e-15", [1.0, 3.0], False, False),
     ("((x - 1) ** 2).sum()", [1 + 1e-9, 1.0], False, False), ("softmax(x, 0)", [0.0, -40.0], False, False),
