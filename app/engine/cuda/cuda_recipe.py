@@ -50,15 +50,17 @@ class CudaRecipe(Recipe):
     def run_together(self, queries: Sequence[Sequence[Numbers]]) -> list[list[NDArray[Any]] | None]:
         """What `run` gives for each of several queries, by the same kernels; the GPU has all of them before it is waited for.
 
-        None where it is not confirmed. Raises whatever PyTorch raises, and ValueError where results came another way.
+        None where it is not confirmed, or a zero tells. Raises whatever PyTorch raises, and ValueError where results came another way.
         """
         launched = [self._launched(numbers, apart=True) for numbers in queries]
         self._wait()
         if any(hosts is None for hosts in launched):
             raise ValueError("results came another way than in the first run")
         return [
-            [host.numpy() for host in hosts[: self._count]] if self._is_confirmed(hosts) else None
-            for hosts in launched
+            self._without_telling_zeros([host.numpy() for host in hosts[: self._count]], numbers)
+            if self._is_confirmed(hosts)
+            else None
+            for hosts, numbers in zip(launched, queries, strict=True)
             if hosts
         ]
 

@@ -83,3 +83,19 @@ def test_operations_of_the_catalogue(part: int) -> None:
     assert False not in same, [
         example["operation"] for example, verdict in zip(examples, same, strict=True) if verdict is False
     ]
+
+
+def test_a_zero_that_digits_were_lost_in_takes_the_whole_road_alone() -> None:
+    """(1e-200)² is no zero: of the queries that are launched together, the one that gives it is not answered by its recipe."""
+    body = orjson.dumps({"program": "x * y", "inputs": {"x": 0.5, "y": 0.25}, "want": ["outputs"]})
+    query = bodies.read(memoryview(body), None, None, Limits())
+    take_apart = taking_apart(Message("query", memoryview(body)))
+    assert take_apart is not None
+    ENGINE.answer(query)
+    names = take_apart(body).names
+    staged = recipe(query, ENGINE.prepared(query), names, partial(CudaRecipe, device="cpu", record=Recorder().record))
+    assert staged is not None
+    numbers = [[array("d", [n]), array("d", [m])] for n, m in ((0.5, 0.25), (1e-200, 1e-200))]
+    together = [None if rows is None else [float(row) for row in rows] for rows in staged.run_together(numbers)]
+    assert together == [[0.125], None]
+    assert staged.run(numbers[1]) is None
