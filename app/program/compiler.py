@@ -86,7 +86,7 @@ def _read(
     if numpy_arrays.is_alone(source.tree, source.lines):
         trace.marks = {numpy_arrays.ARRAY: True}
     names, leaves, sent = _names(trace, inputs, parameters, casts)
-    reader = Reader(source, trace, Scope(own=names), floating, _device(inputs), sent)
+    reader = Reader(source, trace, Scope(own=names), floating, sent)
     reader.tensors = [name for name in inputs if name in names]
     try:
         with torch.no_grad(), floating_default(floating), warnings.catch_warnings():
@@ -317,10 +317,3 @@ def _checked(sent_name: str, at: str, names: Mapping[str, Value]) -> str:
 
 def _as_list(parameter: Parameter) -> Value:
     return [_as_list(member) for member in parameter] if isinstance(parameter, tuple) else parameter
-
-
-def _device(inputs: Inputs) -> torch.device | None:
-    for value in inputs.values():
-        for tensor in value if isinstance(value, tuple) else (value,):
-            return tensor.device
-    return None

@@ -133,6 +133,35 @@ def test_what_repeats_is_answered_as_the_first_time_and_as_on_the_cpu(server: Se
         assert {name: value.tobytes() for name, value in again.items()} == {n: v.tobytes() for n, v in results.items()}, seed
 
 
+# What stood on the CPU, or was not followed, where all the rest was on a device.
+MIXED: Final[dict[str, dict[str, Any]]] = {
+    "constants": {"program": "(torch.ones(3) * x).sum() + (torch.eye(3) @ x)[0] + torch.tensor([1.0, 2.0, 3.0]) @ x", "want": ["gradient"]},
+    "pattern of a constant": {"program": "torch.diag(torch.arange(3) * 1.0) @ x", "want": ["jacobian"], "format": "sparse"},
+    "exact numbers of an index": {
+        "operation": "gather",
+        "inputs": {"input": [0.1, 0.2, 0.3], "index": [2, 0]},
+        "parameters": {"dim": 0},
+        "want": ["precision"],
+    },
+    "LSTM without biases": {
+        "program": "w = torch.ones(8, 2)\nreturn torch.lstm_cell(x[None, :2], (x[None, 1:], x[None, :2]), w, w)[0].sum()",
+        "want": ["gradient"],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_constants_and_indices_stand_on_the_device(server: Server, device_server: Server, name: str) -> None:
+    query = {"inputs": {"x": [0.1, 0.2, 0.3]}, **MIXED[name]}
+    status, expected, tensors = asked(server, query)
+    other, answer, results = asked(device_server, query)
+    assert (status, other) == (200, 200), (expected, answer)
+    assert not differences(results, tensors)
+    assert [note["code"] for note in answer["notes"]] == [note["code"] for note in expected["notes"]]
+    if "precision" in answer:
+        assert answer["precision"]["input"]["reference"] == expected["precision"]["input"]["reference"] == "mpmath"
+
+
 def test_a_seed_gives_the_same_draws(device_server: Server) -> None:
     query = {"operation": "nn.functional.dropout", "inputs": {"input": numbers(0, 50)}, "seed": 7, "want": ["outputs", "vjp"]}
     _, _, one = asked(device_server, query)

@@ -53,7 +53,7 @@ def _unique(self: Tensor, *_: Any, **__: Any) -> ResultSize:
     return ResultSize(self.numel() * (self.element_size() + 16), "input", f"it has {self.numel():,} elements")
 
 
-_REFUSED: Final = (RuntimeError, TypeError, ValueError, NotImplementedError, IndexError)
+_REFUSED: Final = (RuntimeError, TypeError, ValueError, NotImplementedError, IndexError, AttributeError)
 # Call, by its operator and what its arguments are → the size of its results.
 Sizes = dict[Any, ResultSize | None]
 

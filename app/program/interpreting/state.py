@@ -59,7 +59,6 @@ class State:
         trace: Trace,
         scope: Scope,
         dtype: torch.dtype,
-        device: torch.device | None,
         sent: dict[str, fx.Node],
     ) -> None:
         self.source, self.trace, self.scope = source, trace, scope
@@ -71,7 +70,7 @@ class State:
         self.weights = Weights(trace, sent)
         trace.read = self.read
         self.stack: list[Any] = []
-        self.calls = Calls(trace, scope, dtype, device, self.weights, self._apply_anywhere)
+        self.calls = Calls(trace, scope, dtype, self.weights, self._apply_anywhere)
         self.calls.takes_derivatives = any(word in line for line in source.lines for word in _DERIVATIVES)
         self.builtins = self.calls.builtins
         self.builtins.trying, self.builtins.holds = self._try_more, self._holds_anywhere

@@ -128,7 +128,7 @@ def method(
     if name in NEW or name == "new":  # `x.new(2, 3)`, `x.new([1.0, 2.0])`: PyTorch's own before 0.4
         maker = NEW.get(name) or ("tensor" if args and isinstance(args[0], list) else "zeros")
         options = {"dtype": value.dtype, **kwargs}
-        return factories.new_tensor(emit, maker, args or ((0,),), options, default, value.device, real=False)
+        return factories.new_tensor(emit, maker, args or ((0,),), options, default, real=False)
     if name in _INSTEAD:
         raise Refusal(f"`.{name}()` is not in the language.", _INSTEAD[name])
     resolved = lookup_method(name)

@@ -55,9 +55,7 @@ class Calls:
         builtins: Python's functions over the same trace.
     """
 
-    def __init__(
-        self, trace: Trace, scope: Scope, dtype: torch.dtype, device: torch.device | None, weights: Weights, invoke: Invoke
-    ) -> None:
+    def __init__(self, trace: Trace, scope: Scope, dtype: torch.dtype, weights: Weights, invoke: Invoke) -> None:
         self.names = scope
         self.is_trying: Callable[[], bool] = lambda: False
         self.takes_derivatives = False
@@ -72,7 +70,7 @@ class Calls:
         self._plain = plain.Plain(invoke, self.builtins, trace.budget.spend)
         self.packages = Packages(trace, dtype, weights, invoke, self.operation, self._new_tensor, self._stacked, self.builtins)
         self._invoke = invoke
-        self._trace, self._dtype, self._device, self._weights = trace, dtype, device, weights
+        self._trace, self._dtype, self._weights = trace, dtype, weights
 
     def resolve(self, name: str, emit: Emit) -> Called:
         """What a call of `name` does: a function of (args, kwargs). Raises a refusal where `name` means nothing here."""
@@ -334,9 +332,7 @@ class Calls:
             args = tuple(self.reads.size(emit, value) for value in args)
         leaf = bool(kwargs.pop("requires_grad", False))
         kwargs.pop("generator", None)
-        value = factories.new_tensor(
-            emit, name, args, kwargs, self._dtype, self._device, real=not self._trace.static, stack=self._stacked
-        )
+        value = factories.new_tensor(emit, name, args, kwargs, self._dtype, real=not self._trace.static, stack=self._stacked)
         if leaf and is_tensor(value):
             if not is_floating(example(value)):
                 raise Refusal(

@@ -145,7 +145,6 @@ def new_tensor(
     args: tuple[Value, ...],
     kwargs: Mapping[str, Value],
     dtype: torch.dtype,
-    device: torch.device | None,
     real: bool,
     stack: Callable[[Emit, Value], Value] | None = None,
 ) -> Value:
@@ -153,7 +152,6 @@ def new_tensor(
 
     Arguments:
         dtype: the floating dtype of the query.
-        device: where the inputs are; None for PyTorch's default.
         real: the examples are no fakes, so sizes are proved on the meta device before memory is taken.
         stack: makes one tensor of a list that holds tensors.
     """
@@ -180,8 +178,6 @@ def new_tensor(
         keywords.pop("dtype", None)
         if chosen is not None:
             keywords["dtype"] = chosen
-    if device is not None and device.type != "cpu":
-        keywords["device"] = device
     if real and name != "tensor":
         _check_size(name, factory, args, keywords)
     return emit(name, factory.make, args, keywords, random=factory.random)

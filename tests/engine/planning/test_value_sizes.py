@@ -86,3 +86,12 @@ def test_shapes_tell_once_for_all_calls_of_the_same_ones(monkeypatch: pytest.Mon
             torch.ones(4, 10)
     assert len(looks) == 3
     assert counter.bytes == 48
+
+
+def test_a_mistake_of_pytorch_in_shapes_alone_refuses_nothing() -> None:
+    """Its shapes of an LSTM cell, which GPUs alone have, ask the biases for their device even where there are none (2.13.0)."""
+    gates, state = torch.zeros(1, 8), torch.zeros(1, 2)
+    operator = torch.ops.aten._thnn_fused_lstm_cell.default
+    with pytest.raises(AttributeError):
+        operator(gates.to("meta"), gates.to("meta"), state.to("meta"))
+    assert value_sizes.result_size(operator, (gates, gates, state), {}) is None

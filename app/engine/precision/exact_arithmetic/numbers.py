@@ -45,6 +45,11 @@ def plain(x: Any) -> Any:
     return x.value if isinstance(x, Carrier) else x
 
 
+def on_cpu(x: Any) -> Any:
+    """A tensor without exact values, as indices are, in the CPU's memory; anything else as it is."""
+    return x.cpu() if isinstance(x, Tensor) and not isinstance(x, Carrier) else x
+
+
 def scalar(x: Any) -> Any:
     """A plain number of the call as an exact one."""
     return MP.mpf(x) if isinstance(x, int | float) else x

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from app.engine.precision.exact_arithmetic.numbers import Carrier, Numbers, numbers_of, plain
+from app.engine.precision.exact_arithmetic.numbers import Carrier, Numbers, numbers_of, on_cpu, plain
 from app.engine.precision.exact_arithmetic.rules import ATEN, INPLACE, PRIMS
 
 # Each element of their results is a sum of as many products as the inner dimension has.
@@ -117,6 +117,8 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ledger.unproved.add(name)
         rows: Sequence[Numbers | None] = [None] * len(leaves)
     else:
+        if any(isinstance(leaf, Tensor) and not leaf.is_cpu for leaf in leaves):  # exact numbers stand in the CPU's memory
+            args, kwargs = tree_map(on_cpu, (args, kwargs))
         answer = rule(func, result, *args, **kwargs)
         rows = answer if isinstance(answer, tuple) else (answer,)
     wrapped = [
