@@ -62,12 +62,13 @@ ENGINE_BOTTOM: Final = frozenset({"errors", "notes", "tensors"})
 ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "engine": frozenset({"autodiff", "batching", "cuda", "kinds", "nonfinite", "computation", "planning", "recipes", "zeros"}),
     "cuda": frozenset({"joint", "planning", "recipes"}),
-    "recipes": frozenset({"autodiff", "joint", "planning", "zeros"}),
+    "recipes": frozenset({"adjoint", "autodiff", "joint", "kinds", "planning", "zeros"}),
     "joint": frozenset({"autodiff", "planning", "stepwise"}),
     "batching": frozenset({"adjoint", "confirmation", "kinds", "per_sample", "computation", "autodiff"}),
     "confirmation": frozenset({"per_sample", "computation", "autodiff"}),
     "kinds": frozenset(
-        {"adjoint", "confirmation", "per_sample", "computation", "check", "explain", "precision", "autodiff", "planning"}
+        {"adjoint", "confirmation", "per_sample", "computation", "joint", "check", "explain", "precision", "autodiff"}
+        | {"planning"}
     ),
     "adjoint": frozenset({"autodiff", "computation", "precision", "stepwise"}),
     "nonfinite": frozenset({"computation", "stepwise"}),

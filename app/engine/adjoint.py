@@ -7,7 +7,7 @@ one, Re Σ c̄·y, in which PyTorch's two modes are each other's adjoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -42,13 +42,18 @@ Pair = tuple[float, float]
 Apart = tuple[int, int, Pair]
 
 
+def contradictory(kinds: Collection[str]) -> str | None:
+    """Which of them `jvp` may contradict; None where it is not among them, or none."""
+    return next((kind for kind in ("vjp", "gradient") if kind in kinds), None) if "jvp" in kinds else None
+
+
 def note_disagreement(computation: Computation, tree: Mapping[str, Any]) -> None:
     """A note where the tree's `jvp` contradicts its `vjp` or `gradient` by more than rounding.
 
     It names the mode that differences along the tangent confirm, if they tell.
     """
-    reverse = next((kind for kind in ("vjp", "gradient") if kind in tree), None)
-    if reverse is None or "jvp" not in tree:
+    reverse = contradictory(tree)
+    if reverse is None:
         return
     cotangents, rows = _cotangents(computation, reverse)
     tangents, columns = computation.tangents

@@ -20,6 +20,7 @@ from app.engine.computation import Computation
 from app.engine.confirmation import Check
 from app.engine.explain.evidence import HUGE
 from app.engine.explain.report import explain
+from app.engine.joint.kind_passes import Passes, Recurring
 from app.engine.per_sample import Sample
 from app.engine.planning.build import leaves_of
 from app.engine.planning.demand import Demand, Result, Sizes
@@ -39,6 +40,7 @@ class Kind:
         per_sample: its functional form under vmap; None: samples run one by one.
         confirm: what compares the derivatives of all samples, computed together, with another way through PyTorch.
         of_one_point: it looks at one point, so a batch is refused.
+        again: its passes in a query that comes again with other numbers, None for the outputs; without it, each goes the whole road.
     """
 
     compute: Callable[[Computation], Any]
@@ -46,6 +48,7 @@ class Kind:
     per_sample: Callable[[Sample], Any] | None = None
     confirm: Check | None = None
     of_one_point: bool = False
+    again: Callable[[Recurring], Passes | None] | None = None
 
 
 def _outputs(computation: Computation) -> Any:
@@ -212,18 +215,21 @@ KINDS: Final[dict[str, Kind]] = {
         _outputs,
         Demand(bytes=lambda s: sum(o.bytes for o in s.outputs), passes=lambda s: 0, mode="none", derives=False),
         per_sample=lambda sample: sample.outputs({}),
+        again=Recurring.outputs,
     ),
     "gradient": Kind(
         _gradient,
         Demand(bytes=lambda s: s.wrt_bytes, passes=lambda s: 1, needs="scalar"),
         per_sample=Sample.gradient,
         confirm=confirmation.gradient,
+        again=Recurring.gradient,
     ),
     "vjp": Kind(
         _vjp,
         Demand(bytes=lambda s: s.num_vectors * s.wrt_bytes, passes=lambda s: s.num_vectors, vectors="cotangent"),
         per_sample=Sample.vjp,
         confirm=confirmation.vjp,
+        again=Recurring.vjp,
     ),
     "jvp": Kind(
         _jvp,
@@ -235,6 +241,7 @@ KINDS: Final[dict[str, Kind]] = {
         ),
         per_sample=Sample.jvp,
         confirm=confirmation.jvp,
+        again=Recurring.jvp,
     ),
     "jacobian": Kind(
         _jacobian,
@@ -250,6 +257,7 @@ KINDS: Final[dict[str, Kind]] = {
         ),
         per_sample=Sample.jacobian,
         confirm=confirmation.jacobian,
+        again=Recurring.jacobian,
     ),
     "hessian": Kind(
         _hessian,
@@ -264,6 +272,7 @@ KINDS: Final[dict[str, Kind]] = {
         ),
         per_sample=Sample.hessian,
         confirm=confirmation.hessian,
+        again=Recurring.hessian,
     ),
     "hvp": Kind(
         _hvp,
@@ -276,6 +285,7 @@ KINDS: Final[dict[str, Kind]] = {
         ),
         per_sample=Sample.hvp,
         confirm=confirmation.hvp,
+        again=Recurring.hvp,
     ),
     "fisher": Kind(
         _fisher,

@@ -20,35 +20,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.bounded_cache import BoundedCache
+from app.engine.adjoint import contradictory
 from app.engine.autodiff.cotangents import ones
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.freivalds import UncertifiedError, are_close
-from app.engine.autodiff.unit_rows import UnitRows, jacobian, unit_rows
-from app.engine.joint.kind_passes import (
-    Forward,
-    Product,
-    Rows,
-    Second,
-    along_tangents,
-    forward_values,
-    has_plain_forward,
-    second_values,
-)
+from app.engine.autodiff.unit_rows import jacobian
+from app.engine.joint.kind_passes import Forward, Passes, Recurring, Rows, Second, forward_values, second_values
 from app.engine.joint.proof import Batching, Joint, prove
 from app.engine.joint.proofs import Came, Proofs
 from app.engine.joint.query_tensors import FORMATS, Buffer, Bytes, buffers_of, bytes_of
 from app.engine.joint.seen_signatures import SeenSignatures, held_bytes
 from app.engine.joint.stacks import Stacks
 from app.engine.joint.witnesses import Watch, watch
+from app.engine.kinds import KINDS
 from app.engine.planning.build import function_bytes, leaves_of
-from app.engine.planning.plan import Plan
+from app.engine.planning.plan import Plan, has_forward_mode
 from app.engine.planning.prepare import Prepared
 from app.engine.zeros.telling_zeros import watched_zeros
 from app.query import Query
 
-_KINDS: Final = frozenset(
-    {"outputs", "gradient", "vjp", "jacobian", "hessian", "hvp", "jvp"}
-)  # those of which `Recipe` knows the passes
 # What NumPy holds and JSON shows as it is.
 _RESULTS: Final = frozenset(
     {torch.float64, torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
@@ -93,26 +83,14 @@ class Recipe:
             *bytes_of("tangent", query.tangent, prepared.dtypes, (), names, pinned),
         ]  # fmt: skip
         positions = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
-        sent = [name for name in function.outputs if name in query.cotangent]
-        first = len(buffers) - len(query.cotangent) - len(query.tangent)
-        ends = tuple(first + list(query.cotangent).index(name) for name in sent)
-        vjp = Product(tuple(map(function.outputs.index, sent)), ends)
-        of = () if prepared.of is None else (function.outputs.index(prepared.of),)
-        gradient = Product(of, ())
         self._call, self._witnesses = watch
         self._function = function.call
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [positions[name] for name in function.leaves]
         self._wrt = [positions[name] for name in prepared.wrt]
-        starts: tuple[UnitRows | None, ...] = ()
-        if "jacobian" in query.want:
-            differentiated = {prepared.dtypes[name] for name in prepared.wrt}
-            starts = tuple(unit_rows(output, differentiated) for output in prepared.plan.outputs)
-        products: dict[str, Product | Rows | Second | Forward | None] = {
-            "vjp": vjp, "gradient": gradient, "outputs": None, "jacobian": Rows(starts), **along_tangents(query, prepared, of, first),
-        }  # fmt: skip
-        starts += tuple(start for product in products.values() if isinstance(product, Second) for start in product.starts)
-        self._products = [products[kind] for kind in query.want]
+        recurring = Recurring.of(query, prepared, len(buffers) - len(query.cotangent) - len(query.tangent))
+        self._passes = [again(recurring) for again in map(_again, query.want) if again is not None]
+        starts = [start for passes in self._passes if isinstance(passes, Rows | Second) for start in passes.starts]
         self._zeros = watched_zeros(query.want, prepared)
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self._count = 0  # results, without what confirms them
@@ -127,7 +105,8 @@ class Recipe:
         self.joint = Joint()
         self.stacks = Stacks(self._buffers, self.joint)
         # Forward mode is not recorded: `torch.func.jvp` wraps the tensors by which a recording knows them.
-        self.came = None if pinned or "jvp" in query.want else Came.of(sent_bytes, self.bytes, is_brief=self.is_brief)
+        is_recorded = not (pinned or any(isinstance(passes, Forward) for passes in self._passes))
+        self.came = None if not is_recorded else Came.of(sent_bytes, self.bytes, is_brief=self.is_brief)
 
     def run(self, numbers: Sequence[Numbers]) -> list[NDArray[Any]] | None:
         """The results in the order of the answer; None where they came another way than in the first run, or hold zeros that may tell.
@@ -204,7 +183,7 @@ class Recipe:
         confirming: list[Tensor] = []
         structure = [value.requires_grad for value in outputs]
         wrt = tuple([tensors[position] for position in self._wrt])
-        for product in self._products:
+        for product in self._passes:
             if product is None:
                 values += outputs
                 continue
@@ -245,7 +224,7 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     function, plan = prepared.function, prepared.plan
     is_fixed = function.static and not (function.random or function.branches or function.initial or function.printed)
     is_plain = prepared.samples is None and query.seed is None and query.timeout_s is None and query.encoding == "list"
-    if not (is_fixed and is_plain and _KINDS.issuperset(query.want)) or plan.flops > _FLOPS_LIMIT:
+    if not (is_fixed and is_plain and all(map(_again, query.want))) or plan.flops > _FLOPS_LIMIT:
         return None
     shapes = {output.name: output.shape for output in plan.outputs}
     sent = {f"inputs.{name}": data for name, data in leaves_of({**query.inputs})}
@@ -253,7 +232,7 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     sent |= {f"tangent.{name}": data for name, data in query.tangent.items()}
     are_fit = (
         _are_tangents_plain(query, plan)
-        and has_plain_forward(query, prepared)
+        and _is_forward_plain(query, prepared)
         and all(output.dtype in _RESULTS and output.elements for output in plan.outputs)
         and all(prepared.dtypes[name] in _RESULTS for name in function.leaves)
         and all(data.data.nbytes and (names is not None or data.dtype in FORMATS) for data in sent.values())
@@ -265,16 +244,28 @@ def recipe(query: Query, prepared: Prepared, names: Sequence[str] | None, make: 
     return None if watching is None else make(query, prepared, names, watching)
 
 
+def _again(kind: str) -> Callable[[Recurring], Passes | None] | None:
+    return KINDS[kind].again
+
+
+def _is_forward_plain(query: Query, prepared: Prepared) -> bool:
+    """Whether a `jvp`, where wanted, is one pass of forward mode, of which nothing is said beside another kind that it may contradict."""
+    if "jvp" not in query.want:
+        return True
+    return has_forward_mode(prepared.function.operations()) and contradictory(query.want) is None
+
+
 def _are_tangents_plain(query: Query, plan: Plan) -> bool:
     """Whether second derivatives, where wanted, are of an output itself, a Hessian whole and dense, and each tangent one alone."""
-    second = {"hessian", "hvp"}.intersection(query.want)
-    along = {"hvp", "jvp"}.intersection(query.want)
+    demands = [KINDS[kind].demand for kind in query.want]
+    second = [demand for demand in demands if demand.order > 1]
+    along = any(demand.vectors == "tangent" for demand in demands)
     shapes = {leaf.name: leaf.shape for leaf in plan.wrt}
     is_whole = query.format == "dense" and all(0 < leaf.elements <= plan.rows for leaf in plan.wrt)
     are_alone = all(data.shape == shapes.get(name) for name, data in query.tangent.items())
     return (
         not (second and query.cotangent)
-        and ("hessian" not in second or is_whole)
+        and (is_whole or not any(demand.by_rows for demand in second))
         and bool(along or not query.tangent)
         and are_alone
     )

@@ -16,12 +16,9 @@ def test_every_word_has_a_row() -> None:
     assert set(KINDS) == set(WANTS)
 
 
-# Where more than one of these words stands beside the table, and why: which of an answer's derivatives are compared with each other, of
-# which kinds a recipe knows the passes, and torch.func's transforms, two of which are called so.
-NAMED_TOGETHER = {
-    "app/engine/kinds.py", "app/engine/adjoint.py", "app/engine/recipes.py", "app/engine/joint/kind_passes.py",
-    "app/engine/sparsity/dependence.py",
-}  # fmt: skip
+# Where more than one of these words stands beside the table, and why: which of an answer's derivatives are compared with each other, and
+# torch.func's transforms, two of which are called so.
+NAMED_TOGETHER = {"app/engine/kinds.py", "app/engine/adjoint.py", "app/engine/sparsity/dependence.py"}
 
 
 def lists_of_kinds(tree: ast.AST) -> list[int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from app.engine.autodiff.evaluation import backward
 from app.engine.autodiff.unit_rows import UnitRows, hessian, hessian_product, unit_rows
-from app.engine.planning.plan import has_forward_mode
+from app.engine.planning.demand import Result
 from app.engine.planning.prepare import Prepared
 from app.query import Query
 
@@ -46,26 +47,59 @@ class Forward(NamedTuple):
     tangents: tuple[int | None, ...]
 
 
-def has_plain_forward(query: Query, prepared: Prepared) -> bool:
-    """Whether a `jvp`, where wanted, is one pass of forward mode, of which nothing is said beside another kind that it may contradict."""
-    if "jvp" not in query.want:
-        return True
-    return has_forward_mode(prepared.function.operations()) and {"vjp", "gradient"}.isdisjoint(query.want)
+Passes: TypeAlias = Product | Rows | Second | Forward
 
 
-def along_tangents(query: Query, prepared: Prepared, of: Sequence[int], first: int) -> dict[str, Second | Forward]:
-    """Of second derivatives and derivatives along tangents those that are wanted; `first`: index of the buffer of the first cotangent."""
-    products: dict[str, Second | Forward] = {}
-    positions = {name: first + len(query.cotangent) + index for index, name in enumerate(query.tangent)}
-    sent = tuple(positions.get(name) for name in prepared.wrt)
-    if "hessian" in query.want:
-        differentiated = {prepared.dtypes[name] for name in prepared.wrt}
-        products["hessian"] = Second(of[0], starts=tuple(unit_rows(leaf, differentiated) for leaf in prepared.plan.wrt))
-    if "hvp" in query.want:
-        products["hvp"] = Second(of[0], tangents=sent)
-    if "jvp" in query.want:
-        products["jvp"] = Forward(sent)
-    return products
+@dataclass(frozen=True, slots=True)
+class Recurring:
+    """A query that comes again with other numbers: what each kind differentiates, by where the tensors that were sent stand.
+
+    Attributes:
+        cotangents: of each output that one was sent for, its place among outputs → the index of its buffer.
+        tangents: of each input that is differentiated by, the index of the buffer of its tangent; None where none is sent.
+    """
+
+    prepared: Prepared
+    cotangents: Mapping[int, int]
+    tangents: tuple[int | None, ...]
+
+    @staticmethod
+    def of(query: Query, prepared: Prepared, first: int) -> Recurring:
+        """`first`: index of the buffer of the first cotangent; tangents stand behind these."""
+        outputs = prepared.function.outputs
+        ends = {outputs.index(name): first + list(query.cotangent).index(name) for name in outputs if name in query.cotangent}
+        starts = {name: first + len(query.cotangent) + index for index, name in enumerate(query.tangent)}
+        return Recurring(prepared, ends, tuple(starts.get(name) for name in prepared.wrt))
+
+    def outputs(self) -> None:
+        return None
+
+    def gradient(self) -> Product:
+        return Product(self._of, ())
+
+    def vjp(self) -> Product:
+        return Product(tuple(self.cotangents), tuple(self.cotangents.values()))
+
+    def jvp(self) -> Forward:
+        return Forward(self.tangents)
+
+    def jacobian(self) -> Rows:
+        return Rows(self._unit_rows(self.prepared.plan.outputs))
+
+    def hessian(self) -> Second:
+        return Second(self._of[0], starts=self._unit_rows(self.prepared.plan.wrt))
+
+    def hvp(self) -> Second:
+        return Second(self._of[0], tangents=self.tangents)
+
+    @property
+    def _of(self) -> tuple[int, ...]:
+        of = self.prepared.of
+        return () if of is None else (self.prepared.function.outputs.index(of),)
+
+    def _unit_rows(self, results: Sequence[Result]) -> tuple[UnitRows | None, ...]:
+        dtypes = {self.prepared.dtypes[name] for name in self.prepared.wrt}
+        return tuple(unit_rows(result, dtypes) for result in results)
 
 
 def second_values(
