@@ -56,7 +56,6 @@ def parts_of(outputs: MultiOutput) -> str:
     return " or ".join(f"`.{field}`" for field in outputs.fields) or "its members by [0], [1]…"
 
 
-_HELD: Final = (list, tuple, dict, str, range, Distinct, KeysView, ItemsView, ValuesView)
 _SETS: Final = (Distinct, KeysView, ItemsView)
 _CHANGING: Final = (dict, Distinct, Deque, *VIEWS)  # what Python refuses to go on through where it has grown or shrunk
 _OF_SETS: Final = ("&", "|", "-", "^", *static.COMPARISONS)

@@ -15,9 +15,6 @@ from app.program.semantics.graph_values import Value, is_tensor
 from app.program.semantics.static import named
 from app.program.semantics.values import ClassValue, FunctionValue, Instance, Iterator, special
 
-# What may be a key of a dict.
-KEYS: Final = (str, int, float, tuple)
-
 
 def is_key(value: Value) -> bool:
     """Whether `value` can be a key: a string, a number, a tuple of these, a tensor or an object, which is itself."""

@@ -91,12 +91,6 @@ def _spread(call: Call, slices: Pattern, output: Tensor, rank: int, dims: tuple[
     return call.space.take(slices, numbers)
 
 
-def all_elements(call: Call) -> list[Pattern | None]:
-    """One row that depends on everything, for each element of each output."""
-    row = call.space.all_of([pattern for _, pattern in call.tracked()])
-    return [call.space.repeated(row, output.numel()) for output in call.outputs]
-
-
 def chosen_along(call: Call) -> list[Pattern | None]:
     """`sort`, `topk`, `max` along a dimension…: (values, indices); each value is the element that its index names."""
     source = call.tensor("self")
