@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
+import math
 import operator
 import re
 import warnings
@@ -54,6 +55,20 @@ def test_where_a_step_breaks(name: str, place: int) -> None:
 
     assert is_finite(2.0)
     assert not all(is_finite(at) for at in (0.0, -1.0))
+
+
+@pytest.mark.parametrize(
+    ("fact", "defined"),
+    [
+        ("exponent", lambda x, exponent: x**exponent),
+        ("logarithm_to", lambda x, base: x.log() / math.log(base)),
+        ("power_of", lambda x, base: base**x),
+    ],
+)
+def test_exponents_and_bases_are_those_of_the_table(fact: str, defined: Callable[[Tensor, float], Tensor]) -> None:
+    x = torch.tensor([0.3, 1.0, 7.5], dtype=torch.float64)
+    for name, number in values(fact).items():
+        torch.testing.assert_close(getattr(torch, name)(x), defined(x, number))
 
 
 def tables_of_operations(module: Module) -> dict[str, list[str]]:

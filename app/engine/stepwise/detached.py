@@ -8,13 +8,13 @@ from typing import Any, Final
 import torch
 from torch import fx
 
-from app.catalogue.facts import operations_with
+from app.catalogue.facts import operations_with, values
 from app.engine.stepwise.point import Point, argument_of, name_of
 from app.engine.stepwise.trace import trace_steps
 from app.program.semantics.aliases import value_only
 
-# Operation → the argument that names rows which get no gradient (docs.pytorch.org: nn.functional.embedding, `padding_idx`).
-WITHHELD: Final = {"embedding": "padding_idx", "embedding_bag": "padding_idx"}
+# Operation → the argument that names rows which get no gradient.
+WITHHELD: Final = values("withholds")
 
 
 def is_detaching(node: fx.Node) -> bool:

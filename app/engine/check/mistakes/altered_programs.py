@@ -147,14 +147,14 @@ def _slid(index: Any, by: int) -> Any:
 
 
 def _degrees(node: fx.Node) -> Iterator[Change]:
-    if name_of(node) in ("sin", "cos", "tan"):
+    if name_of(node) in operations_with("angle", "argument"):
         for by, text in ((_DEGREE, "The angle is taken in degrees"), (1 / _DEGREE, "The angle is multiplied by 180/π")):
             yield "degrees", text, _with_scaled_argument(by)
 
 
 def _base(node: fx.Node) -> Iterator[Change]:
     for other, base in ((torch.log, "e"), (torch.log2, "2"), (torch.log10, "10")):
-        if name_of(node) in ("log", "log2", "log10") and name_of(node) != other.__name__:
+        if name_of(node) in ("log", *values("logarithm_to")) and name_of(node) != other.__name__:
             yield "log_base", f"The logarithm is taken to the base {base}", with_target(other)
 
 

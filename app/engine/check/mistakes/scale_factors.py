@@ -252,7 +252,8 @@ def exponent_of(record: StepRecord) -> float | None:
     if name == "pow":
         n = record.node.args[1] if len(record.node.args) > 1 else record.node.kwargs.get("exponent")
         return float(n) if isinstance(n, int | float) and not isinstance(n, bool) else None
-    return {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5}.get(name)
+    exponent = values("exponent").get(name)
+    return None if exponent is None else float(exponent)
 
 
 def _alphas(passed: Sequence[StepRecord], trace: StepTrace, name: str) -> Iterator[Factor]:
@@ -293,11 +294,11 @@ def _bases(records: Sequence[StepRecord]) -> Iterator[Factor]:
     """Bases of logarithms and powers, and degrees."""
     for record in records:
         name, place = name_of(record.node), place_of(record.node)
-        if name in ("log2", "log10"):
-            own = 2 if name == "log2" else 10
+        if (own := values("logarithm_to").get(name)) is not None:
             yield Factor(math.log(own), f"the 1/ln {own} from the derivative of `{name}` is missing{place}", False, record.node)
-        elif name == "exp2":
-            yield Factor(1 / math.log(2), f"the ln 2 from the derivative of `exp2` is missing{place}", False, record.node)
+        elif (own := values("power_of").get(name)) is not None:
+            text = f"the ln {own} from the derivative of `{name}` is missing{place}"
+            yield Factor(1 / math.log(own), text, False, record.node)
         elif name == "pow" and isinstance(base := record.node.args[0], int | float) and base > 0 and base != 1:
             text = f"the ln {base:g} from the derivative of {base:g}ˣ is missing{place}"
             yield Factor(1 / abs(math.log(base)), text, False, record.node)
@@ -310,7 +311,7 @@ def _bases(records: Sequence[StepRecord]) -> Iterator[Factor]:
         elif name in ("deg2rad", "rad2deg"):
             by = _DEGREE if name == "deg2rad" else 1 / _DEGREE
             yield Factor(1 / by, f"the factor of `{name}` is missing{place}", False, record.node)
-        elif name in ("sin", "cos", "tan", "asin", "acos", "atan", "atan2"):
+        elif name in values("angle"):
             yield Factor(_DEGREE, f"π/180: degrees instead of radians{place}", False)
             yield Factor(1 / _DEGREE, f"180/π: degrees instead of radians{place}", False)
 
