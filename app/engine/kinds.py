@@ -157,10 +157,8 @@ _LOOKS: Final = 30
 # And what they hold at a time, of all steps' results and of each look at one of them: measured as the growth of a fresh process
 # (`python -m tests.oracle.plan_sweep`), and of 1, 4 and 16 steps of `tanh`, `abs` and `relu` of 400,000 numbers, of `precision` 50,000.
 _EXPLAIN_COPIES, _EXPLAIN_LOOKS, _EXPLAIN_LOOKS_OF_DIFFERENTIABLE = 4, (8, 32), (12, 12)
-_EXPLAIN_LOOKS_OF_HUGE: Final = (
-    4,
-    8,
-)  # nothing is looked at from the sides then: plans 1.7 to 2.3 times what `round`, `relu`, `special.i1` take
+# Nothing is looked at from the sides then: plans 1.7 to 2.3 times what `round`, `relu`, `special.i1` take.
+_EXPLAIN_LOOKS_OF_HUGE: Final = (4, 8)
 _PRECISION_COPIES, _PRECISION_LOOKS = 40, (26, 26)
 _CHECK_COPIES, _CHECK_LOOKS, _CHECK_LOOKS_OF_DIFFERENTIABLE = 1, (48, 48), (28, 28)
 

@@ -28,12 +28,8 @@ _NOISE: Final = 16.0  # a signal is this many times the noise
 # faster: those of a smooth function change by a sixteenth.
 _KEEPS: Final = 0.9
 _CHANGES: Final = 1e-3  # of the quotient, so that it is no rounding
-_OTHERS: Final = (
-    3,
-    4,
-    5,
-    6,
-)  # directions tried where both sides of the first are refused: each has its own signs, and one may lead inside
+# Directions tried where both sides of the first are refused: each has its own signs, and one may lead inside.
+_OTHERS: Final = (3, 4, 5, 6)
 _JUMP: Final = 1e-6  # a jump is at least this large, relative to the element
 _SOME_ROUNDINGS: Final = 1e-11  # and to the others, which may be in one sum with it
 # Elements of a direction that is kept, which takes a fifth of what it takes to draw it: 1,024 of them are a megabyte at most.

@@ -24,11 +24,8 @@ from app.protocols.strict_json import plain_object
 from app.query import RANK_LIMIT
 
 _ACCEPTED: Final = (None, "", "*/*", JSON)
-_TENSOR_FIELDS: Final = (
-    "inputs",
-    "cotangent",
-    "tangent",
-)  # in this order their numbers are given, whatever that of the body is
+# In this order their numbers are given, whatever that of the body is.
+_TENSOR_FIELDS: Final = ("inputs", "cotangent", "tangent")
 # Queries with these are not repeated: their numbers are no operands, or they change what is done besides computing.
 _NEVER: Final = frozenset({"expected", "batched", "seed", "timeout_s"})
 _NEVER_WRITTEN: Final = tuple(f'"{name}"'.encode() for name in sorted(_NEVER))

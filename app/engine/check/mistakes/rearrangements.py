@@ -16,7 +16,7 @@ from app.engine.explain.findings import operation_of
 from app.engine.stepwise.point import REFUSALS, Ref
 from app.engine.stepwise.trace import StepRecord, VjpRule, step_vjp
 
-_AXES: Final = 4  # permutations of more axes are not tried
+_AXES: Final = 4  # permutations of more axes are not tried: of four there are 24, of five 120
 # Elements that must show it, each to so many digits: of a hundred values one fits three elements to three digits by a chance of 1e-7.
 _ELEMENTS: Final = 3
 _RELATIVE: Final = 1e-3

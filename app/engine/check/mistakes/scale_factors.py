@@ -20,13 +20,8 @@ from app.engine.tensors import is_differentiable
 from app.program.semantics.graph_values import mapped
 
 _SUMS: Final = ("add", "sub", "subtract")  # of which `alpha` multiplies the second operand
-_WITH_PRODUCTS: Final = (
-    "addmm",
-    "addmv",
-    "addbmm",
-    "baddbmm",
-    "addr",
-)  # of which `beta` multiplies the first, `alpha` the product
+# Of these `beta` multiplies the first, `alpha` the product.
+_WITH_PRODUCTS: Final = ("addmm", "addmv", "addbmm", "baddbmm", "addr")
 _DEGREE: Final = math.pi / 180  # in radians
 # Two elements that have a factor to four digits have it by no chance: of two that differ otherwise, one pair in ten thousand would.
 _TELLING: Final = 1e-4
