@@ -17,6 +17,7 @@ from app.errors import EXIT_SETTINGS, PullbackError, ServiceError
 
 if TYPE_CHECKING:
     from app.catalogue.entry import Operation
+    from app.settings import Settings
 
 # What a shell gives a command that Ctrl-C ended: 128 and the number of SIGINT.
 _INTERRUPTED: Final = 130
@@ -99,9 +100,25 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(chosen: argparse.Namespace) -> int:
+    from app.main import serve
+    from app.settings import Settings
+
+    overrides = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields}
+    settings = _settings(overrides)
+    if settings is None:
+        return EXIT_SETTINGS
+    try:
+        serve(settings)
+    except ServiceError as error:
+        _complain(str(error))
+        return error.exit_status
+    return 0
+
+
+def _settings(overrides: Mapping[str, Any]) -> Settings | None:
+    """Those of the environment under these; None where one is wrong, which has been said."""
     from pydantic import ValidationError
 
-    from app.main import serve
     from app.settings import SECRETS, Settings, unknown_variables
 
     if unknown := unknown_variables(os.environ):
@@ -110,20 +127,15 @@ def _serve(chosen: argparse.Namespace) -> int:
                 f"There is no setting {name}"
                 + (f"; did you mean {nearest}?" if nearest else "; pullback serve --help lists all.")
             )
-        return EXIT_SETTINGS
-    overrides = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields}
+        return None
     try:
-        serve(Settings(**overrides))
+        return Settings(**overrides)
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][0]) if problem["loc"] else ""
             shown = "" if name in SECRETS else f", got {problem['input']!r}"
-            _complain(f"PULLBACK_{name.upper()}: {problem['msg']}{shown}")
-        return EXIT_SETTINGS
-    except ServiceError as error:
-        _complain(str(error))
-        return error.exit_status
-    return 0
+            _complain(f"PULLBACK_{name.upper()}: {problem['msg'].removeprefix('Value error, ')}{shown}")
+        return None
 
 
 def _query(chosen: argparse.Namespace) -> int:
@@ -132,8 +144,10 @@ def _query(chosen: argparse.Namespace) -> int:
     from app.pool.worker import answer_alone
     from app.printing import answer_text, problem_text
     from app.query_files import query_body
-    from app.settings import Settings
 
+    settings = None if chosen.url else _settings({})
+    if settings is None and not chosen.url:
+        return EXIT_SETTINGS
     try:
         text = sys.stdin.buffer.read() if chosen.file == "-" else Path(chosen.file).read_bytes()
     except OSError as error:
@@ -149,7 +163,7 @@ def _query(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         dtype=chosen.dtype,
     )
-    status, reply = _ask_server(chosen.url, body, chosen.key) if chosen.url else answer_alone(body, Settings())
+    status, reply = answer_alone(body, settings) if settings else _ask_server(chosen.url, body, chosen.key)
     if chosen.json:
         sys.stdout.buffer.write(reply + b"\n")
         return 0 if status == 200 else 1

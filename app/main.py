@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import EXIT_SETTINGS, ServiceError
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
 _STDOUT: Final = 1  # POSIX
 # The parent of several fronts waits no longer for one that writes to the log, which takes microseconds; its own line is dropped then.
 _LINE_PATIENCE_S: Final = 0.1
+# A small body and its reply (`SMALL_BYTES` of app/pool/budget.py); and a query, or an answer: the catalogue's examples have 200 to 2,000 bytes.
+_LEAST_QUEUE_BYTES: Final = 128 << 10
+_LEAST_LIMIT_BYTES: Final = 4096
+# What a size in mebibytes would be taken for.
+_LEAST: Final = (
+    ("worker_memory_bytes", LEAST_WORKER_BYTES, "in which no worker can start"),
+    ("queue_bytes", _LEAST_QUEUE_BYTES, "in which a small body and its reply have no room"),
+    ("body_limit_bytes", _LEAST_LIMIT_BYTES, "in which hardly a query has room"),
+    ("result_limit_bytes", _LEAST_LIMIT_BYTES, "in which hardly an answer has room"),
+)
 
 
 class BadSettingsError(ServiceError):
@@ -62,19 +73,8 @@ def serve(settings: Settings) -> None:
             f"{settings.host} is not a loopback address and no API key is set, so everybody on the network could use this server. "
             "Set PULLBACK_API_KEYS or PULLBACK_API_KEYS_FILE, or PULLBACK_OPEN_TO_NETWORK=true if that is what you want."
         )
-    if settings.engine not in COMMANDS:
-        raise BadSettingsError(f"This version has no engine {settings.engine!r}: leave PULLBACK_ENGINE at local.")
-    if settings.workers and settings.fronts > settings.workers:
-        raise BadSettingsError(
-            f"PULLBACK_FRONTS is {settings.fronts}, but there are {settings.workers} workers, and each front needs one of its own: set "
-            f"PULLBACK_FRONTS to {settings.workers} at most, or leave it at 0."
-        )
-    if 0 < settings.worker_memory_bytes < LEAST_WORKER_BYTES:
-        raise BadSettingsError(
-            f"PULLBACK_WORKER_MEMORY_BYTES is {settings.worker_memory_bytes:,}, in which no worker can start: set it to "
-            f"{LEAST_WORKER_BYTES:,} at least, or leave it at 0."
-        )
-    listener = _listen(settings.host, settings.port)
+    _check_together(settings)
+    listener = _listen(settings.host, settings.port, "PULLBACK_PORT")
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
 
@@ -87,7 +87,7 @@ def serve(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener)]
         if settings.metrics_port:
-            listeners.append(stack.enter_context(_listen(settings.host, settings.metrics_port)))
+            listeners.append(stack.enter_context(_listen(settings.host, settings.metrics_port, "PULLBACK_METRICS_PORT")))
         (_serve_together if budget.fronts > 1 else _serve_alone)(settings, budget, listeners, on_ready)
 
 
@@ -163,7 +163,38 @@ def _with_keys_of_file(settings: Settings) -> Settings:
     return settings.model_copy(update={"api_keys": settings.api_keys + keys})
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def _check_together(settings: Settings) -> None:
+    """Raises BadSettingsError where settings do not go together, or one is no size for what it is of."""
+    if settings.engine not in COMMANDS:
+        raise BadSettingsError(f"This version has no engine {settings.engine!r}: leave PULLBACK_ENGINE at local.")
+    if settings.workers and settings.fronts > settings.workers:
+        raise BadSettingsError(
+            f"PULLBACK_FRONTS is {settings.fronts}, but there are {settings.workers} workers, and each front needs one of its own: set "
+            f"PULLBACK_FRONTS to {settings.workers} at most, or leave it at 0."
+        )
+    for name, least, why in _LEAST:
+        size: int = getattr(settings, name)
+        if 0 < size < least:
+            raise BadSettingsError(
+                f"PULLBACK_{name.upper()} is {size:,}, {why}: set it to {least:,} at least, or leave it at 0; it is in bytes."
+            )
+    if 0 < settings.queue_bytes < settings.body_limit_bytes:
+        raise BadSettingsError(
+            f"PULLBACK_BODY_LIMIT_BYTES is {settings.body_limit_bytes:,}, but bodies and replies may have {settings.queue_bytes:,} bytes "
+            "together: set it to PULLBACK_QUEUE_BYTES at most, or leave it at 0."
+        )
+    if settings.default_deadline_s > settings.maximum_deadline_s and "default_deadline_s" in settings.model_fields_set:
+        raise BadSettingsError(
+            f"PULLBACK_DEFAULT_DEADLINE_S is {settings.default_deadline_s:g}, but no deadline is longer than "
+            f"{settings.maximum_deadline_s:g} s: set it to that at most, or raise PULLBACK_MAXIMUM_DEADLINE_S."
+        )
+    if settings.functions_folder and not Path(settings.functions_folder).is_dir():
+        raise BadSettingsError(
+            f"PULLBACK_FUNCTIONS_FOLDER is {settings.functions_folder}, and there is no such folder: make it, or leave the setting out."
+        )
+
+
+def _listen(address: str, port: int, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -171,5 +202,7 @@ def _listen(address: str, port: int) -> socket.socket:
         listener.bind((address, port))
     except OSError as error:
         listener.close()
-        raise BadSettingsError(f"Cannot listen on {address}, port {port}: {error.strerror}.") from None
+        raise BadSettingsError(
+            f"Cannot listen on {address}, port {port}: {error.strerror}. PULLBACK_HOST and {setting} say where."
+        ) from None
     return listener

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,6 +24,14 @@ _SERVICE_LINK: Final = re.compile(
     r"PULLBACK_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _HASHED_KEY: Final = re.compile(r"sha256:[0-9a-fA-F]{64}")
+# A name of a host, internationalised ones as they are sent (RFC 1123, section 2.1); the underscore is Docker's.
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+# Ports that a browser leaves out of an origin (URL standard, "special scheme").
+_LEFT_OUT_PORTS: Final = {"http": 80, "https": 443}
+# What sets an origin that a browser does not show, as that of a file or a sandboxed frame (HTML standard, "opaque origin").
+_OPAQUE_ORIGIN: Final = "null"
+# What a machine can count in; more is a slip, and no system call takes it.
+_MOST_BYTES: Final = (1 << 63) - 1
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
@@ -46,6 +56,31 @@ def checked_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     if any(key.startswith("sha256:") and not _HASHED_KEY.fullmatch(key) for key in keys):
         raise ValueError("sha256: stands before a hash of 64 hexadecimal digits (sha256sum gives it)")
     return keys
+
+
+def is_host(name: str) -> bool:
+    """Whether it is an address or a name; what ends in a number is no name (URL standard, "ends in a number")."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return bool(_HOST_NAME.fullmatch(name)) and not name.rstrip(".").rpartition(".")[2].isdecimal()
+    return True
+
+
+def as_sent(origin: str) -> str | None:
+    """The origin as a browser sends it (RFC 6454, section 6.2); None where it is none."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return None
+    if not (parts.scheme and parts.hostname) or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        return None
+    if not is_host(parts.hostname):
+        return None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    shown = "" if port in (None, _LEFT_OUT_PORTS.get(parts.scheme)) else f":{port}"
+    return f"{parts.scheme}://{host}{shown}"
 
 
 class Settings(BaseSettings):
@@ -79,32 +114,48 @@ class Settings(BaseSettings):
         "four workers that have cores and 4 GiB of memory, at most 8; one beside GPUs.",
     )
     worker_memory_bytes: int = Field(
-        0, ge=0, description="Memory that one worker may take, in bytes; 0 = its share of what front and queue leave."
+        0,
+        ge=0,
+        le=_MOST_BYTES,
+        description="Memory that one worker may take, in bytes; 0 = its share of what front and queue leave.",
     )
     queue_length: int = Field(1024, ge=1, description="Queries that may wait; one more is answered 429.")
     queue_bytes: int = Field(
         0,
         ge=0,
+        le=_MOST_BYTES,
         description="Bytes of bodies and replies that may be held at once; more is answered 429; "
         "0 = a quarter of the memory, at most 1 GiB or 128 MiB a core.",
     )
     body_limit_bytes: int = Field(
-        0, ge=0, description="Largest body, in bytes, after decompression too; 0 = by the memory, at most 256 MiB."
+        0,
+        ge=0,
+        le=_MOST_BYTES,
+        description="Largest body, in bytes, after decompression too; 0 = by the memory, at most 256 MiB.",
     )
     result_limit_bytes: int = Field(
         0,
         ge=0,
+        le=_MOST_BYTES,
         description="Largest answer, in bytes of its tensors, refused before anything is allocated; 0 = by the memory, at most 256 MiB.",
     )
     cost_limit_flops: float = Field(Limits().flops, gt=0, description="Floating-point operations that one query may plan.")
     body_timeout_s: float = Field(30.0, gt=0, description="Seconds without a byte of the body before 408.")
     body_floor_bytes_per_s: float = Field(
-        4096, ge=0, description="Bytes a second that a body must come at, over any `PULLBACK_BODY_TIMEOUT_S`; below it 408."
+        4096,
+        ge=0,
+        allow_inf_nan=False,
+        description="Bytes a second that a body must come at, over any `PULLBACK_BODY_TIMEOUT_S`; below it 408.",
     )
     reply_floor_bytes_per_s: float = Field(
-        4096, ge=0, description="Bytes a second at which a client must take its reply, over the same time; below it it is cut."
+        4096,
+        ge=0,
+        allow_inf_nan=False,
+        description="Bytes a second at which a client must take its reply, over the same time; below it it is cut.",
     )
-    default_deadline_s: float = Field(30.0, gt=0, description="Deadline of a query that names none, in seconds.")
+    default_deadline_s: float = Field(
+        30.0, gt=0, description="Deadline of a query that names none, in seconds; at most the longest."
+    )
     maximum_deadline_s: float = Field(300.0, gt=0, description="Longest deadline a query may ask for, in seconds.")
     drain_timeout_s: float = Field(30.0, gt=0, description="Seconds that queries in flight have after SIGTERM.")
     batching: Literal["exact", "tolerant", "off"] = Field(
@@ -141,10 +192,47 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _check_is_a_key(cls, value: object) -> object:
+        """Set and without a key it would open what was to be closed; empty it is not set."""
+        if isinstance(value, str) and value and not value.strip(" ,"):
+            raise ValueError("a key is expected, or several with commas between them")
+        return value
+
     @field_validator("api_keys")
     @classmethod
     def _check_hashes(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
         return checked_keys(keys)
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        if not is_host(host):
+            raise ValueError("an address of this machine is expected, such as 127.0.0.1, 0.0.0.0 or ::1, or a name of it")
+        return host
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not is_host(name):
+                raise ValueError(
+                    f"names are expected, without scheme and port and each in full, such as app.example: not {name!r}"
+                )
+        return names
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """One that no browser sends in this way would never be met."""
+        for origin in origins:
+            sent = _OPAQUE_ORIGIN if origin == _OPAQUE_ORIGIN else as_sent(origin)
+            if sent is None:
+                raise ValueError(f"origins are expected, each in full, such as https://app.example: not {origin!r}")
+            if sent != origin:
+                raise ValueError(f"a browser sends {origin!r} as {sent}: write it so")
+        return origins
 
     @field_validator("port", mode="before")
     @classmethod

@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from app.main import BadSettingsError, serve
+from app.cli import main
+from app.main import BadSettingsError, _check_together, serve
 from app.settings import Settings
 from tests.server import Server, clean_environment, serving
 
@@ -76,6 +77,77 @@ def test_its_log_can_be_text_and_it_may_be_open_to_the_network(tmp_path: Path) -
         " request " in line and "request_id=in-text" in line and "status=200" in line
         for line in running.log.read_text().splitlines()
     )
+
+
+# Of what makes no server: setting, value, and what is said of it.
+WRONG: Final = [
+    ("PORT", "abc", "valid integer"),
+    ("HOST", "999.1.1.1", "address of this machine"),
+    ("HOST", "", "address of this machine"),
+    ("HOST", "[::1]", "such as 127.0.0.1, 0.0.0.0 or ::1"),
+    ("WORKERS", "-3", "greater than or equal to 0"),
+    ("WORKER_MEMORY_BYTES", "512", "is 512, in which no worker can start"),
+    ("WORKER_MEMORY_BYTES", "99999999999999999999", "less than"),
+    ("QUEUE_BYTES", "1", "131,072 at least"),
+    ("BODY_LIMIT_BYTES", "256", "4,096 at least"),  # MiB were meant
+    ("RESULT_LIMIT_BYTES", "256", "4,096 at least"),
+    ("BODY_FLOOR_BYTES_PER_S", "inf", "finite"),
+    ("REPLY_FLOOR_BYTES_PER_S", "nan", "finite"),
+    ("DEFAULT_DEADLINE_S", "400", "no deadline is longer than 300 s"),
+    ("DRAIN_TIMEOUT_S", "-1", "greater than 0"),
+    ("API_KEYS", ",", "a key is expected"),
+    ("API_KEYS", "sha256:zz", "64 hexadecimal digits"),
+    ("API_KEYS_FILE", "/nonexistent", "No such file"),
+    ("ALLOWED_ORIGINS", "foo", "such as https://app.example: not 'foo'"),
+    ("ALLOWED_ORIGINS", "https://a.example,*", "not '*'"),
+    ("ALLOWED_ORIGINS", "https://A.example:443/", "as https://a.example: write it so"),
+    ("ALLOWED_HOSTS", "*", "not '*'"),
+    ("ALLOWED_HOSTS", "a.example:8000", "without scheme and port"),
+    ("FUNCTIONS_FOLDER", "/nonexistent", "no such folder"),
+    ("ENGINE", "ray", "leave PULLBACK_ENGINE at local"),
+    ("LOG_FORMAT", "xml", "'json' or 'text'"),
+    ("WORKRES", "3", "did you mean PULLBACK_WORKERS?"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_expected(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("app.main._listen", _never)
+    monkeypatch.setenv("PULLBACK_" + name, value)
+    assert main(["serve"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert "PULLBACK_" + name in lines[0]
+    assert said in lines[0]
+    assert name in ("API_KEYS", "WORKRES") or value.partition(",")[0] in lines[0]
+
+
+def _never(*arguments: object) -> None:
+    raise AssertionError("something was started")
+
+
+def test_what_is_right_but_unusual_is_taken() -> None:
+    origins = ("null", "http://localhost:3000", "chrome-extension://abcdef", "https://[::1]:8443")
+    settings = Settings(
+        allowed_origins=origins, allowed_hosts=("my_service", "10.0.0.1", "::1"), api_keys="", host="my_host.internal."
+    )
+    assert (settings.allowed_origins, settings.api_keys) == (origins, ())
+    _check_together(Settings(maximum_deadline_s=10))  # the default is that of the longest then
+
+
+def test_limits_that_contradict_each_other() -> None:
+    with pytest.raises(BadSettingsError, match="PULLBACK_BODY_LIMIT_BYTES is 2,097,152, but"):
+        _check_together(Settings(queue_bytes=1 << 20, body_limit_bytes=2 << 20))
+
+
+def test_a_query_by_itself_says_what_is_wrong_with_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PULLBACK_QUEUE_LENGTH", "0")
+    assert main(["query", "none.json"]) == 2
+    assert "PULLBACK_QUEUE_LENGTH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

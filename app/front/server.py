@@ -108,6 +108,12 @@ class Server(UvicornServer):
             admission.draining = True
             self._loop.call_soon_threadsafe(self._start_drain)
 
+    def hung_up(self) -> None:
+        """As the first signal, never as the second: the shell and the system may both send it."""
+        admission = self._application.admission
+        if admission is None or not admission.draining:
+            self.signalled()
+
     def _start_drain(self) -> None:
         self._start(self._drain())
 

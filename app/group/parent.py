@@ -357,7 +357,13 @@ class Parent:
         def count(number: int, frame: object) -> None:
             self._signals += 1
 
+        def hang_up(number: int, frame: object) -> None:
+            """As the first signal, never as the second: the shell and the system may both send it."""
+            self._signals = max(self._signals, 0 if self._is_draining else 1)
+
         before = {number: signal.signal(number, count) for number in (signal.SIGTERM, signal.SIGINT)}
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
         previous = signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         try:
             yield

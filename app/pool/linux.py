@@ -250,9 +250,9 @@ def close_all_but(keep: Iterable[int]) -> None:
 
 
 def ignore_terminal_signals() -> None:
-    """Leave SIGINT and SIGTERM, which a terminal or an init system sends to all of us, to the front."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave the signals that a terminal or an init system sends to all of us to the front."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
 
 

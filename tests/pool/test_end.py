@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 import httpx
 import orjson
+import pytest
 
 from tests.front.raw import head, line
 from tests.pool.long_queries import asked, at_work, endless
@@ -74,6 +76,24 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         server.process.wait(END_LIMIT_S)
         assert wait_until_gone(processes) == []
         assert running.is_closed() or running.reply()[0] == 503
+
+
+@pytest.mark.parametrize("fronts", ["1", "2"])
+def test_a_terminal_that_is_closed_drains_it(tmp_path: Path, fronts: str) -> None:
+    """SIGHUP, which goes to all of its processes and may come twice."""
+    with (
+        serving_as_people_do(tmp_path / "log.txt", PULLBACK_WORKERS="2", PULLBACK_FRONTS=fronts, **PATIENT) as server,
+        ThreadPoolExecutor(1) as clients,
+    ):
+        processes = family(server.process.pid)
+        (running,) = at_work(server, clients, 1, size=1000)
+        for process in processes:
+            os.kill(process, signal.SIGHUP)
+        wait_until_draining(server)
+        server.process.send_signal(signal.SIGHUP)
+        assert running.result().status_code == 200
+        assert server.process.wait(END_LIMIT_S) == 0
+        assert wait_until_gone(processes) == []
 
 
 def test_sigkill_of_the_front_leaves_nothing(tmp_path: Path) -> None:

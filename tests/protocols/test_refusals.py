@@ -146,6 +146,7 @@ def test_every_refusal_has_a_shape_in_every_protocol(protocol: str, code: str) -
         ("/v2x", None),
         ("/Info", "umbridge"),
         ("/Evaluate", "umbridge"),
+        ("/EvaluateShMem", "umbridge"),
         ("/evaluate", None),
         ("/tesseract/x/apply", "tesseract"),
         ("/v1/query", None),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -257,6 +258,9 @@ class UvicornServer(uvicorn.Server):
     def signalled(self) -> None:
         """A signal to end has come."""
 
+    def hung_up(self) -> None:
+        """The terminal has gone (SIGHUP)."""
+
     @property
     def is_ending(self) -> bool:
         return self.should_exit
@@ -291,5 +295,14 @@ class UvicornServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals() if self._listens else contextlib.nullcontext():
+        if not self._listens:
             yield
+            return
+        before = signal.getsignal(signal.SIGHUP)
+        with super().capture_signals():
+            if before is not signal.SIG_IGN:  # `nohup`
+                signal.signal(signal.SIGHUP, lambda number, frame: self.hung_up())
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)

@@ -14,7 +14,11 @@ from app.protocols.umbridge import model_calls
 from app.protocols.umbridge.vectors import InvalidOutputError
 
 # Code → the protocol's type, always with status 400; other refusals of a request's content are InvalidInput.
-_TYPES: Final = {"unknown_function": "ModelNotFound", "not_differentiable": "UnsupportedFeature"}
+_TYPES: Final = {
+    "unknown_function": "ModelNotFound",
+    "not_differentiable": "UnsupportedFeature",
+    "not_found": "UnsupportedFeature",
+}
 _CONTENT_STATUSES: Final = frozenset({400, 404, 406, 415, 422})
 # RFC 9110, and what the protocol answers where a model gives no valid output.
 _BAD_REQUEST: Final = 400
@@ -60,4 +64,8 @@ ROUTES: Final = (
     Route("GET", "/Info", "The kept functions as models, single vectors first.", page=model_calls.info),
     *(Route("POST", f"/{name}", summary, f"umbridge.{name}") for name, summary in _SUMMARIES.items()),
 )
-PATHS: Final = frozenset(route.path for route in ROUTES)
+# What a client asks who would hand vectors over in shared memory; refused in the protocol's shape, it sends them over HTTP.
+_IN_SHARED_MEMORY: Final = frozenset(
+    f"/{name}ShMem" for name in ("Test", "Evaluate", "Gradient", "ApplyJacobian", "ApplyHessian")
+)
+PATHS: Final = frozenset(route.path for route in ROUTES) | _IN_SHARED_MEMORY
