@@ -102,11 +102,11 @@ _SCRATCH: Final[dict[str, tuple[float, ...]]] = {
     "topk": (2, 3), "mode": (2, 3), "multinomial": (2, 2), "kthvalue": (1, 3), "logsumexp": (1, 3), "nanmedian": (3, 4), "renorm": (3, 24),
     "sort": (2, 3), "median": (3, 4), "nonzero": (3, 3), "masked_select": (6, 6), "_unique2": (8, 8),
     "unique_dim": (8, 8), "unique_consecutive": (6, 6), "_cdist_forward": (2, 7), "im2col": (1, 2), "special_erfcx": (70, 76),
-    "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10),
-    "grid_sampler_3d": (2, 10), "mvlgamma": (2, 3),
+    "special_log_ndtr": (70, 86), "binary_cross_entropy_with_logits": (4, 16), "prod": (1, 9), "grid_sampler_2d": (2, 10, 24),
+    "grid_sampler_3d": (2, 10), "mvlgamma": (2, 3), "native_batch_norm": (0, 2, 13),
     "mkldnn_rnn_layer": (3, 20, 60),  # all gates of all steps of an LSTM; differentiated again it is taken apart, step by step
     # Factorisations and solutions of square matrices of 4 MB and tall ones of 8 MB.
-    "linalg_eig": (3, 14), "_linalg_svd": (4, 7), "linalg_svd": (4, 7), "_linalg_eigh": (4, 10), "linalg_cholesky_ex": (3, 14),
+    "linalg_eig": (3, 14), "_linalg_svd": (4, 7), "linalg_svd": (4, 7), "_linalg_eigh": (4, 10, 20), "linalg_cholesky_ex": (3, 14),
     "cholesky_inverse": (3, 17), "cholesky_solve": (3, 9), "_linalg_det": (3, 29), "_linalg_slogdet": (3, 5), "_linalg_solve_ex": (3, 5),
     "linalg_inv_ex": (3, 5), "linalg_lu": (3, 10), "linalg_lu_factor_ex": (3, 8), "linalg_lu_solve": (3, 9), "lu_solve": (3, 9), "linalg_qr": (3, 5),
     "linalg_pinv": (4, 8), "linalg_lstsq": (4, 10), "linalg_solve_triangular": (2, 5), "triangular_solve": (3, 5), "linalg_ldl_factor_ex": (3, 5),

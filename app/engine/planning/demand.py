@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 import torch
+from torch import fx
 
 from app.engine.tensors import is_differentiable
+from app.program.function import Function, GraphFact
 from app.query import Format
 
 Method = Literal["none", "reverse", "forward"]
@@ -58,6 +61,40 @@ class _Ends(NamedTuple):
         return _Ends(elements, size, width, is_complex)
 
 
+# Inputs of fewer bytes: what their adjoints leave behind is small beside what a worker has.
+_REUSED_FROM_BYTES: Final = 1 << 20
+# Of an input, for each step more that reads it, where a derivative is differentiated: what malloc leaves behind of adjoints that come and go
+# between small ones, measured as the growth of a fresh process: 0.2 to 2 where a step shows a part (`x[t]`), 3 to 4 where it makes less of it
+# (20 products with a matrix of 16 MB). Steps that make as much are counted by what they make.
+_COPIES_OF_A_PART: Final = 2
+_COPIES: Final = 4
+
+
+def _copies(step: fx.Node, shape: tuple[int, ...]) -> int:
+    if step.target is operator.getitem:
+        return _COPIES_OF_A_PART
+    value = step.meta.get("val")
+    return 0 if getattr(value, "shape", None) == shape else _COPIES
+
+
+def _copies_of_inputs(graph: fx.Graph) -> list[int]:
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    of_steps = [[_copies(step, node.meta["val"].shape) for step in node.users if step.op == "call_function"] for node in inputs]
+    return [sum(copies) - max(copies, default=0) for copies in of_steps]
+
+
+_reused: Final = GraphFact(_copies_of_inputs)
+
+
+def reused_bytes(function: Function, leaves: Sequence[tuple[str, tuple[int, ...], torch.dtype]], wrt: Container[str]) -> int:
+    """What the adjoints of large inputs that several steps read take beside one for each, where a derivative is differentiated."""
+    sizes = [math.prod(shape) * dtype.itemsize if name in wrt else 0 for name, shape, dtype in leaves]
+    if max(sizes, default=0) < _REUSED_FROM_BYTES:
+        return 0
+    copies = _reused(function.pattern if function.has_steps_of_pattern else function.graph)
+    return sum(size * count for size, count in zip(sizes, copies, strict=True) if size >= _REUSED_FROM_BYTES)
+
+
 class Sizes:
     """What the demands of one sample are computed from: reckoned at once, for each new shape asks for nearly all of it.
 
@@ -70,6 +107,7 @@ class Sizes:
         method: of the whole Jacobian.
         differentiable_everywhere: every step is known to have a derivative at all points, so that none has to be looked at.
         without_derivative: no step is known to have one.
+        reused_bytes: `reused_bytes` of the Function.
         differentiable: the outputs that can carry a derivative.
         is_differentiated: there may be a derivative of some output by some input.
         columns: elements of the inputs, columns of the Jacobian; rows: of the differentiable outputs.
@@ -87,6 +125,7 @@ class Sizes:
         *,
         differentiable_everywhere: bool = False,
         without_derivative: bool = False,
+        reused_bytes: int = 0,
     ) -> None:
         self.wrt, self.outputs, self.of, self.num_vectors, self.format, self.method = (
             wrt,
@@ -97,6 +136,7 @@ class Sizes:
             method,
         )
         self.differentiable_everywhere, self.without_derivative = differentiable_everywhere, without_derivative
+        self.reused_bytes = reused_bytes
         self.differentiable = tuple([output for output in outputs if is_differentiable(output.dtype)])
         self.is_differentiated = bool(self.differentiable) and bool(wrt) and not without_derivative
         self.columns, self.wrt_bytes, narrow, is_complex = _Ends.of(wrt)

@@ -166,7 +166,7 @@ def _derivative_bytes(demands: Wanted, one: Cost, sizes: Sizes) -> int:
     modes = demands.modes
     in_forward_mode = demands.order > 1 or "forward" in modes or ("cheapest" in modes and sizes.method == "forward")
     scratch = one.forward_mode_scratch_bytes if in_forward_mode else one.backward_scratch_bytes
-    return demands.order * (2 * one.bytes + scratch)
+    return demands.order * (2 * one.bytes + scratch) + sizes.reused_bytes
 
 
 # Of inputs and outputs, in float64: measured 2.0 to 3.0 (`heaviside` in float64, float32, bfloat16).

@@ -16,7 +16,7 @@ from app.engine.planning import plan as planning
 from app.engine.planning.build import Built, Real, build, function_bytes, leaves_of, lists_of
 from app.engine.planning.by_convention import conventions
 from app.engine.planning.checked_outputs import CHECKS
-from app.engine.planning.demand import Demand, Result, Sizes, Wanted
+from app.engine.planning.demand import Demand, Result, Sizes, Wanted, reused_bytes
 from app.engine.planning.initial_weights import WeightFiller, check_seed
 from app.engine.planning.plan import Plan
 from app.engine.planning.replay.reading import Reading
@@ -194,6 +194,7 @@ class Preparer:
             method=planning.jacobian_method(variables, [o for o in outputs if is_differentiable(o.dtype)], operations),
             differentiable_everywhere=planning.is_differentiable_everywhere(operations),
             without_derivative=planning.has_no_derivative(operations),
+            reused_bytes=reused_bytes(built.function, built.leaves, wrt) if demands.order > 1 else 0,
         )
         plan = planning.make(demands=demands, sizes=sizes, cost=built.cost, samples=samples or 1, limits=self._limits)
         spoken = conventions(built.function) if wrt else ()

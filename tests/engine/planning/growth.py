@@ -138,6 +138,24 @@ QUERIES: Mapping[str, dict[str, Any]] = {
         "program": "for i in range(40):\n    x = x + 0.1 * (roll(x, 1) - 2 * x + roll(x, -1))\nreturn (x ** 2).sum()",
         "inputs": {"x": RNG.normal(size=30_000)}, "want": ["jacobian"], "format": "auto",
     },
+    "batch_norm, jvp": {
+        "program": "F.batch_norm(x, None, None, training=True)", "inputs": {"x": RNG.normal(size=(50_000, 32)).astype(np.float32)}, "want": ["jvp"],
+    },
+    "eigh of many, jvp": {
+        "program": "linalg.eigh(x + x.mT).eigenvalues", "inputs": {"x": RNG.normal(size=(4000, 16, 16))}, "want": ["jvp"],
+    },
+    "grid_sample, jvp": {
+        "program": "F.grid_sample(x, g, align_corners=False)", "want": ["jvp"],
+        "inputs": {"x": RNG.normal(size=(1000, 4, 16, 16)), "g": RNG.uniform(-0.9, 0.9, (1000, 16, 16, 2))},
+    },
+    "a large input that many steps read, twice": {
+        "program": "w = zeros(64)\nfor k in range(8):\n    w = w - 0.1 * (a.T @ (a @ w - y)) / len(y)\n(w ** 2).sum()",
+        "inputs": {"a": RNG.normal(size=(20_000, 64)), "y": RNG.normal(size=20_000)}, "want": ["hvp"], "wrt": ("a",),
+    },
+    "a large input of which many steps read a part, twice": {
+        "program": "s = zeros(x.shape[0])\nfor t in range(20):\n    s = 0.9 * s + x[:, t]\n(s ** 2).sum()",
+        "inputs": {"x": RNG.normal(size=(60_000, 20))}, "want": ["hvp"],
+    },
     "svd": {"operation": "linalg.svd", "inputs": {"A": RNG.normal(size=(500, 500))}, "want": ["vjp"]},
 }  # fmt: skip
 
