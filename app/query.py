@@ -56,6 +56,7 @@ WANTS: Final[dict[str, Wanted]] = {
 Want: TypeAlias = str  # a key of WANTS
 # A matrix for each output and input: these come in the form that `format` asks for.
 MATRICES: Final = frozenset(kind for kind, wanted in WANTS.items() if wanted.levels == 2)
+SECOND: Final = frozenset({"hessian", "hvp"})  # second derivatives
 REPORTS: Final = frozenset(kind for kind, wanted in WANTS.items() if wanted.levels == 0)
 Format = Literal["dense", "diagonal", "sparse", "auto"]
 Encoding = Literal["list", "base64"]

@@ -96,6 +96,7 @@ TORCH_MODULES: Final = frozenset(
         for name in (
             "aligned_vectors",
             "bessel",
+            "largest_distances",
             "mixed_powers",
             "near_zero",
             "overwriting",

@@ -17,7 +17,7 @@ from app.catalogue.facts import sentence, values
 from app.engine.computation import Computation
 from app.engine.notes import Notes
 from app.engine.stepwise.conditioning import ill_conditioned_steps
-from app.engine.stepwise.degenerate_points import degenerate_steps
+from app.engine.stepwise.degenerate_points import degenerate_steps, twice_degenerate_steps
 from app.engine.stepwise.first_nonfinite import broken_derivative, broken_value
 from app.engine.stepwise.overflow import first_overflow, hides_overflow
 from app.engine.stepwise.point import REFUSALS, Point, name_of, step_of, to_double
@@ -26,7 +26,7 @@ from app.engine.tensors import SparseTensor, is_differentiable, is_narrow
 from app.errors import PullbackError
 from app.program.errors import tensors_in
 from app.program.function import Function, Step
-from app.query import MATRICES
+from app.query import MATRICES, SECOND
 
 # What the search for the step takes, in multiples of the plan: measured 1.4 to 4.0 (`sinh` in complex64, `log`, quotients), in half precision 1.6
 # to 5.9.
@@ -112,10 +112,16 @@ def _outputs_of_samples(computation: Computation, *, wide: bool) -> dict[str, Te
     def outputs(leaves: Mapping[str, Tensor]) -> list[Tensor]:
         return list(Point(function, leaves, query.seed, wide=wide).run({}))
 
-    dims = ({name: 0 if query.is_batched(name) else None for name in computation.leaves},)
+    batched = [name for name in computation.leaves if query.is_batched(name)]
+    dims = ({name: 0 if name in batched else None for name in computation.leaves},)
     with torch.no_grad():
-        batched = torch.func.vmap(outputs, in_dims=dims, randomness="same")(dict(computation.leaves))
-    return dict(zip(function.outputs, batched, strict=True))
+        try:
+            rows = torch.func.vmap(outputs, in_dims=dims, randomness="same")(dict(computation.leaves))
+        except REFUSALS:  # a step without a batching rule
+            samples = range(computation.prepared.samples or 0)
+            each = [outputs({n: t[i] if n in batched else t for n, t in computation.leaves.items()}) for i in samples]
+            rows = [torch.stack(row) for row in zip(*each, strict=True)]
+    return dict(zip(function.outputs, rows, strict=True))
 
 
 def note_overflow(computation: Computation, outputs: Mapping[str, Tensor]) -> bool:
@@ -209,12 +215,15 @@ def note_degenerate(computation: Computation, *, of_one: bool) -> None:
     Arguments:
         of_one: all derivatives that are wanted are of one output.
     """
-    if _is_excluded_by_bounds(computation):
-        return
     query, prepared = computation.query, computation.prepared
     batched = [name for name in computation.leaves if query.is_batched(name)]
     outputs = (prepared.of,) if of_one and prepared.of else None
     there = (prepared.function, computation.leaves, query.seed, batched, prepared.wrt, outputs)
+    if not SECOND.isdisjoint(query.want):
+        for node in twice_degenerate_steps(*there):
+            _say_at_step(computation, node, "singular_point", sentence(values("degenerate_twice")[name_of(node)]))
+    if _is_excluded_by_bounds(computation):
+        return
     singular = degenerate_steps(*there)
     for node in singular:
         _say_at_step(computation, node, "singular_point", sentence(values("degenerate")[name_of(node)]))

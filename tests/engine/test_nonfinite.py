@@ -188,6 +188,10 @@ def test_a_nan_of_one_sample_beside_its_derivative_is_named() -> None:
     sent = {"a": np.array([[1.5], [-1.0]]), "x": np.array([[2.0], [2.0]])}
     answer = ask(program="torch.igamma(a, x).sum()", inputs=sent, wrt=("x",), batched=("a", "x"), want=["gradient"])
     assert "is NaN" in noted(answer)["outputs.output"]
+    apart = ask(
+        program="x[x.nonzero()[:, 0]].sum()", inputs={"x": [[1.0, 2.0], [1.0, np.nan]]}, batched=("x",), want=["gradient"]
+    )
+    assert "is NaN" in noted(apart)["outputs.output"]  # `nonzero` has no batching rule
     answer = ask(program="y = torch.igamma(a, x)\nz = x.sum()\nreturn y, z", inputs=sent, wrt=("x",), of="z", want=["gradient"])
     assert not noted(answer)
 

@@ -32,6 +32,11 @@ def degenerate_steps(
     return [node for node, flag in measured_steps(TESTS, function, leaves, seed, batched, wrt, outputs) if flag]
 
 
+def twice_degenerate_steps(function: Function, *there: Any) -> list[fx.Node]:
+    """The steps whose second derivatives PyTorch makes by dividing by what is zero here, but for rounding; arguments as above."""
+    return [node for node, flag in measured_steps(SECOND_TESTS, function, *there) if flag]
+
+
 def first_argument(node: fx.Node) -> Any:
     """What PyTorch's signature names first, in whatever order the arguments are written: `solve(B=b, A=a)` is of `a`."""
     if node.args:
@@ -207,4 +212,31 @@ TESTS: Final[Mapping[str, MatrixTest]] = {
     "eig": _is_defective, "eigvals": _is_defective, "eigh": _has_repeated_eigenvalues, "svd": _has_repeated_singular_values,
     "svd_lowrank": _has_lower_rank_than_asked, "pca_lowrank": _has_lower_rank_than_asked,
     "pinv": _has_deficient_rank, "lstsq": _has_deficient_rank, "cond": _has_deficient_rank,
+}  # fmt: skip
+
+
+def _repeats_of(member: int | None) -> MatrixTest:
+    """Whether values of a Hermitian matrix, or singular ones, repeat; `member`: of the result, None: all of it."""
+    return lambda node, matrix, result, passed: _repeats(result if member is None else result[member], matrix)
+
+
+def _repeats_anywhere(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """Whether eigenvalues, which have no order, repeat."""
+    numbers = result if isinstance(result, Tensor) else result[0]
+    gaps = (numbers[..., :, None] - numbers[..., None, :]).abs() + torch.diag_embed(torch.full_like(numbers.abs(), torch.inf))
+    return _is_less(gaps.amin((-2, -1)), numbers.abs().amax(-1), matrix)
+
+
+def _repeats_within_norm(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
+    """The nuclear norm is the sum of the singular values."""
+    if "nuc" not in (*node.args[1:2], node.kwargs.get("ord"), node.kwargs.get("p")) or matrix.dim() != 2:
+        return torch.zeros((), dtype=torch.bool)
+    return _repeats(torch.linalg.svdvals(matrix), matrix)
+
+
+# The same of second derivatives; what is said of it is the fact `degenerate_twice`.
+SECOND_TESTS: Final[Mapping[str, MatrixTest]] = {
+    "eigvalsh": _repeats_of(None), "eigh": _repeats_of(0), "svdvals": _repeats_of(None), "svd": _repeats_of(1),
+    "eigvals": _repeats_anywhere, "eig": _repeats_anywhere,
+    **dict.fromkeys(("norm", "matrix_norm"), _repeats_within_norm),
 }  # fmt: skip

@@ -19,6 +19,7 @@ from app.limits import TENSOR_COUNT_LIMIT
 from app.protocols.describe import describe
 from app.protocols.json_tensors import RaggedError, tensor
 from app.protocols.native.query_body import QueryBody, read_body
+from app.protocols.strict_json import OutOfRange
 from app.protocols.tensor_names import checked_names, joined
 from app.query import Input, Parameter, Query, TensorData
 
@@ -186,6 +187,7 @@ def _refuse_count(count: int, at: str) -> None:
 
 
 _PLAIN: Final = {str, bool, float, type(None)}
+_IN_RANGE: Final[dict[type, str]] = {int: "an integer of 64 bits", OutOfRange: "a number that float64 holds"}
 
 
 def _parameter(value: Any, at: str) -> Parameter:
@@ -198,9 +200,9 @@ def _parameter(value: Any, at: str) -> Parameter:
         return tuple([_parameter(member, f"{at}[{index}]") for index, member in enumerate(value)])
     raise PullbackError(
         "bad_parameter",
-        "A parameter must be a plain value.",
+        "A number of a parameter is out of range." if kind in (int, OutOfRange) else "A parameter must be a plain value.",
         at=at,
-        expected="an integer of 64 bits" if kind is int else "a number, string, boolean, null, or a list of these",
+        expected=_IN_RANGE.get(kind, "a number, string, boolean, null, or a list of these"),
         given=describe(value),
         fix="A tensor goes into `inputs`." if kind in (dict, TensorData) else None,
     )

@@ -1,4 +1,4 @@
-"""Powers of real tensors and complex numbers: forward mode agrees with differences, however the power is written."""
+"""Powers of real tensors and complex numbers in forward mode, and of an exponent that is 0 in any order, however the power is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.func import jvp
+from torch.func import grad, jvp
 
 from app.catalogue.better.mixed_powers import power
 from tests.engine.asking import array, ask
@@ -65,3 +65,33 @@ def test_pytorch_drops_the_imaginary_part() -> None:
     assert not torch.allclose(wrong, right)
     assert torch.equal(power(z, r), torch.pow(z, r))
     assert torch.equal(power(r, 2.0), r**2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "x"),
+    [
+        ("x ** y", 2.0),
+        ("x.pow(y)", 0.5),
+        ("torch.pow(x, y)", 1.0),
+        ("float_power(x, y)", 2.0),
+        ("z = x * 1\nz **= y\nreturn z", 3.0),
+    ],
+)
+@pytest.mark.parametrize("batched", [False, True])
+def test_second_derivatives_of_an_exponent_that_is_zero(text: str, x: float, batched: bool) -> None:
+    """∂²/∂x∂y of x^y is 1/x there, and ∂²/∂y² log² x; the other sample has an ordinary one."""
+    inputs = {"x": np.array([x, 2.0]), "y": np.array([0.0, 3.0])} if batched else {"x": np.array(x), "y": np.array(0.0)}
+    answer = ask(program=text, inputs=inputs, want=("hessian",), batched=("x", "y") if batched else ())
+    for row, column, right in (("x", "x", 0.0), ("x", "y", 1 / x), ("y", "x", 1 / x), ("y", "y", np.log(x) ** 2)):
+        assert array(answer.results["hessian"][row][column]).reshape(-1)[0] == pytest.approx(right), (row, column)
+
+
+def test_pytorch_takes_the_exponent_for_a_constant_there() -> None:
+    x, y = torch.tensor([2.0, 0.0, -1.0]), torch.zeros(3)
+    wrong, right = (
+        jvp(grad(lambda x, y, of=of: of(x, y).sum(), argnums=0), (x, y), (x * 0, x * 0 + 1))[1] for of in (torch.pow, power)
+    )
+    assert not wrong.any(), "PyTorch has mended it"
+    assert right.tolist() == [0.5, 0.0, 0.0]  # beside a base of 0 or less there is nothing, so PyTorch's stays
+    leaf = x.clone().requires_grad_()
+    assert torch.equal(power(leaf, y.requires_grad_()), torch.pow(x, y))

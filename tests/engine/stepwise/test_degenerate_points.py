@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.catalogue.facts import values
-from app.engine.stepwise.degenerate_points import TESTS
+from app.engine.stepwise.degenerate_points import SECOND_TESTS, TESTS
 from app.query import Query
 from tests.engine.asking import ENGINE, ask, data
 
@@ -129,3 +129,36 @@ def _codes_of_values(x: Any) -> list[str]:
 
 def test_every_test_has_its_sentence() -> None:
     assert set(TESTS) == set(values("degenerate"))
+    assert set(SECOND_TESTS) == set(values("degenerate_twice"))
+
+
+# Of rank 1, symmetric: its eigenvalue 0 is a double one, and so is its singular value.
+DOUBLE_ZERO = [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [3.0, 6.0, 9.0]]
+APART = [[2.0, 1.0, 0.0], [1.0, 5.0, 1.0], [0.0, 1.0, 9.0]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "linalg.eigvalsh(x).sum()", "L, V = linalg.eigh(x)\nL.sum()", "linalg.eigvals(x).real.sum()", "linalg.eig(x)[0].abs().sum()",
+        "linalg.svdvals(x).sum()", "U, S, V = linalg.svd(x)\nS.sum()", "linalg.matrix_norm(x, 'nuc')", "x.norm(p='nuc')",
+    ],
+)  # fmt: skip
+def test_second_derivatives_by_values_that_repeat_are_noted(text: str) -> None:
+    """Of `eigvalsh(x).sum()`, which is the trace, PyTorch gives 0.46 for 0."""
+
+    def noted(x: Any, want: str, **more: Any) -> list[str]:
+        answer = ask(program=text, inputs={"x": np.array(x)}, want=[want], **more)
+        return [note.message for note in answer.notes if "second derivatives" in note.message]
+
+    for _ in range(3):  # and where a recipe would answer
+        assert noted(DOUBLE_ZERO, "hvp")
+        assert not noted(APART, "hvp")
+        assert not noted(DOUBLE_ZERO, "gradient")
+    assert noted([APART, DOUBLE_ZERO], "hessian", batched=("x",))
+    assert not noted([APART, APART], "hessian", batched=("x",))
+
+
+def test_a_norm_without_singular_values_has_second_derivatives_there() -> None:
+    answer = ask(program="linalg.matrix_norm(x) + linalg.norm(x, 'fro')", inputs={"x": np.array(DOUBLE_ZERO)}, want=["hessian"])
+    assert not answer.notes

@@ -104,6 +104,15 @@ def test_numbers_in_parameters_stay_what_they_are() -> None:
     assert repr(parameters) == "{'a': nan, 'b': -inf, 'c': 1.0, 'd': 1, 'e': 'Infinity', 'f': -9223372036854775808}"
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "1" * 30, "1" * 5000])
+@pytest.mark.parametrize("shape", ["%s", "[1, %s]"])
+def test_a_number_of_a_parameter_that_nothing_holds_is_called_out_of_range(number: str, shape: str) -> None:
+    with pytest.raises(PullbackError) as refused:
+        read(b'{"program": "x", "parameters": {"a": %s}}' % (shape % number).encode())
+    assert refused.value.code == "bad_parameter"
+    assert refused.value.detail == "A number of a parameter is out of range."
+
+
 # --- one tensor or a list of tensors ---------------------------------------------------------------------------------
 
 
