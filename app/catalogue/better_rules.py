@@ -149,6 +149,13 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:  # noqa: N803
     return torch.linalg.eigh(_hermitian(A, UPLO.upper() == "U"), UPLO)
 
 
+def pinv(A: Tensor, *rcond: Any, **options: Any) -> Tensor:  # noqa: N803
+    """`torch.linalg.pinv`. PyTorch's derivative takes in the triangle that is not read where the matrix is said to be Hermitian."""
+    is_hermitian = bool(options.get("hermitian")) or (len(rcond) == 2 and bool(rcond[1]))
+    inverse: Tensor = torch.linalg.pinv(_hermitian(A, upper=False) if is_hermitian else A, *rcond, **options)
+    return inverse
+
+
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:  # noqa: A002
     """PyTorch's forward mode is wrong also for a triangular matrix, so the derivative is that of solving with the identity."""
     value = torch.cholesky_inverse(input, upper)
@@ -303,7 +310,7 @@ def _matrix_exp(input: Tensor) -> Tensor:  # noqa: A002
 BETTER: Final[dict[str, Callable[..., Any]]] = {
     "linalg.det": det, "polar": polar, "clamp": clamp, "nextafter": nextafter,
     "linalg.cholesky": cholesky, "linalg.cholesky_ex": cholesky_ex, "linalg.eigh": eigh,
-    "cholesky_inverse": cholesky_inverse, "cholesky_solve": cholesky_solve, "triangular_solve": triangular_solve,
+    "linalg.pinv": pinv, "cholesky_inverse": cholesky_inverse, "cholesky_solve": cholesky_solve, "triangular_solve": triangular_solve,
     "fmax": fmax, "fmin": fmin, "nn.functional.prelu": prelu,
     "scatter": scatter, "index_copy": index_copy, "put": put, "index_put": index_put,
     "special.erfcx": erfcx, "special.log_ndtr": log_ndtr, "linalg.matrix_exp": matrix_exp, "matrix_exp": _matrix_exp,
@@ -331,6 +338,7 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     cholesky: "symmetric part of inv(L)^H @ phi(L^H @ grad) @ inv(L), phi: lower triangle with half of the diagonal",
     cholesky_ex: "symmetric part of inv(L)^H @ phi(L^H @ grad) @ inv(L), phi: lower triangle with half of the diagonal",
     eigh: "V @ (diag(grad_L) + (V^H @ grad_V) / E) @ V^H, E[i, j] = L[j] - L[i], no division on the diagonal",
+    pinv: "pinv_backward(grad, result, input), its symmetric part where hermitian",
     cholesky_inverse: "that of cholesky_solve(identity, input), by the triangle that is read",
     cholesky_solve: "input: cholesky_solve(grad, input2); input2: -(G + G^H) @ L by its triangle, G = cholesky_solve(grad, input2) @ result^H",
     triangular_solve: "input: solve with A^H; A: -that @ solution^H by its triangle",

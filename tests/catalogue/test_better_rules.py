@@ -170,6 +170,7 @@ def test_every_row_is_a_function_of_pytorch_that_is_wrong() -> None:
         "special.expm1",
         "expm1",
         "nn.functional.tanhshrink",
+        "linalg.pinv",
         "float_power",
         "cdist",
         "nn.functional.pdist",
@@ -213,6 +214,23 @@ MATRICES: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("name", MATRICES)
 def test_the_two_modes_agree_of_a_matrix_of_which_one_triangle_is_read(name: str) -> None:
     assert _gap(better_rules.BETTER[name], MATRICES[name]) < 1e-12
+
+
+@pytest.mark.parametrize("call", [
+    lambda f, a: f(a, hermitian=True), lambda f, a: f(a, 1e-15, True), lambda f, a: f(a, atol=0.0, rtol=1e-15, hermitian=True),
+])  # fmt: skip
+def test_a_pseudoinverse_is_that_of_the_triangle_that_is_read(call: Callable[..., Any]) -> None:
+    a = torch.tensor([[4.0, 9.0, 8.0], [0.3, 3.0, 7.0], [0.5, 0.2, 2.5]], dtype=torch.float64)
+    symmetric = a.tril() + a.tril(-1).mT
+    along = torch.tensor([[0.2, -0.5, 0.1], [-0.5, 1.0, 0.7], [0.1, 0.7, 0.3]], dtype=torch.float64)
+    right = -torch.linalg.inv(symmetric) @ along @ torch.linalg.inv(symmetric)
+    assert torch.equal(call(better_rules.pinv, a.clone().requires_grad_()), call(torch.linalg.pinv, a))
+    torch.testing.assert_close(jvp(lambda a: call(better_rules.pinv, a), (a,), (along,))[1], right)
+    rows = jacrev(lambda a: call(better_rules.pinv, a))(a)
+    torch.testing.assert_close(torch.einsum("ijkl,kl->ij", rows, along), right)
+    assert not torch.allclose(jvp(lambda a: call(torch.linalg.pinv, a), (a,), (along,))[1], right), "PyTorch has mended it"
+    plain = torch.linalg.pinv(a)
+    torch.testing.assert_close(better_rules.pinv(a), plain, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("upper", [False, True])
