@@ -72,7 +72,7 @@ ENGINE_MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     ),
     "adjoint": frozenset({"autodiff", "computation", "precision", "stepwise"}),
     "nonfinite": frozenset({"computation", "stepwise"}),
-    "zeros": frozenset({"batching", "computation", "kinds", "planning", "precision", "stepwise"}),
+    "zeros": frozenset({"batching", "computation", "kinds", "planning", "precision", "sparsity", "stepwise"}),
     "per_sample": frozenset({"computation", "autodiff"}),
     "computation": frozenset({"autodiff", "planning", "stepwise"}),
     "check": frozenset({"explain", "precision", "stepwise"}),

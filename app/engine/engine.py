@@ -34,6 +34,7 @@ from app.engine.planning.whole_numbers import (
 from app.engine.planning.whole_part import turned_back, whole_part
 from app.engine.recipes import Recipe, recipe
 from app.engine.tensors import SparseTensor, from_torch, name_of, sparse_from_torch
+from app.engine.zeros.always_zero import always_zero
 from app.engine.zeros.lost_zeros import note_lost_zeros
 from app.errors import PullbackError
 from app.limits import Limits
@@ -120,9 +121,14 @@ class Engine:
         prepared = self._preparer.prepared(query)
         if computes_whole_numbers(query, prepared.function, self._preparer.leaves(query, prepared.dtypes)):
             return None  # whether it loses digits the numbers say
-        if self._device == "cpu":
-            return recipe(query, prepared, names)
-        return recipe(query, prepared, names, partial(CudaRecipe, device=self._device, record=self._recorder.record))
+        make = Recipe if self._device == "cpu" else partial(CudaRecipe, device=self._device, record=self._recorder.record)
+        repeated = recipe(query, prepared, names, make)
+        if repeated is not None:
+            bare = replace(query, inputs={}, expected={})
+            repeated.always_zero = lambda leaves: always_zero(
+                Computation(bare, prepared, leaves, Notes(), self._limits, self._layout_cache)
+            )
+        return repeated
 
     @property
     def is_spoiled(self) -> bool:

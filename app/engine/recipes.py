@@ -36,7 +36,7 @@ from app.engine.kinds import KINDS
 from app.engine.planning.build import function_bytes, leaves_of
 from app.engine.planning.plan import Plan, has_forward_mode
 from app.engine.planning.prepare import Prepared
-from app.engine.zeros.telling_zeros import watched_zeros
+from app.engine.zeros.telling_zeros import ResultKey, watched_zeros
 from app.query import Query
 
 # What NumPy holds and JSON shows as it is.
@@ -64,9 +64,11 @@ class Recipe:
         joint, stacks: what computes one or several such queries in less time, where that is proved.
         came: numbers of queries until there are enough to prove it; None where it is not proved, any more or at all.
         looks_at_zeros: it leaves zeros that may tell to the whole road, as long as that has not looked at these.
+        always_zero: leaves → what is zero whatever they are; asked once, when a zero may tell.
     """
 
     looks_at_zeros = True
+    always_zero: Callable[[Mapping[str, Tensor]], Mapping[ResultKey, NDArray[Any]]] | None = None
 
     def __init__(
         self, query: Query, prepared: Prepared, names: Sequence[str] | None, watch: Watch, *, pinned: bool = False
@@ -84,14 +86,15 @@ class Recipe:
         ]  # fmt: skip
         positions = {name: index for index, (name, _) in reversed(list(enumerate(buffers)))}
         self._call, self._witnesses = watch
-        self._function = function.call
+        self._function, self._names = function.call, function.leaves
         self._buffers = [buffer for _, buffer in buffers]
         self._leaves = [positions[name] for name in function.leaves]
         self._wrt = [positions[name] for name in prepared.wrt]
         recurring = Recurring.of(query, prepared, len(buffers) - len(query.cotangent) - len(query.tangent))
         self._passes = [again(recurring) for again in map(_again, query.want) if again is not None]
         starts = [start for passes in self._passes if isinstance(passes, Rows | Second) for start in passes.starts]
-        self._zeros = watched_zeros(query.want, prepared)
+        self._watched_zeros = partial(watched_zeros, query.want, prepared)
+        self._zeros = self._watched_zeros()
         self._structure: list[bool] = []  # which outputs carry a derivative, and which gradients there are
         self._count = 0  # results, without what confirms them
         self._constants = [tensor for start in starts if start is not None for tensor in start.tensors]
@@ -138,7 +141,10 @@ class Recipe:
         if self._zeros is None or not self.looks_at_zeros:
             return results
         leaves = lambda: [_array(self._buffers[leaf].undifferentiated(numbers)) for leaf in self._leaves]  # noqa: E731
-        return None if self._zeros.tell(results, leaves) else results
+        if self.always_zero is not None and self._zeros.tell(results, leaves):
+            named = zip(self._names, map(torch.from_numpy, leaves()), strict=True)
+            self._zeros, self.always_zero = self._watched_zeros(self.always_zero(dict(named))), None
+        return None if self._zeros is not None and self._zeros.tell(results, leaves) else results
 
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:
         """Prove a joint graph on queries that came, in steps of about a millisecond."""

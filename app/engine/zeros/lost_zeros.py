@@ -38,10 +38,11 @@ from app.engine.zeros.telling_zeros import (
     least_of,
     result_keys,
     sized,
+    spread,
     telling,
     tensors_of,
 )
-from app.engine.zeros.true_zeros import Suspect, are_explained, spread
+from app.engine.zeros.true_zeros import Suspect, are_explained
 
 # 1 − (1 − 1e-308) has a digit of its own in so many, and what rounding leaves of a true zero is below every float64.
 _DIGITS: Final = 360
@@ -136,7 +137,7 @@ def _note(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> bo
             looked_at = {**others, **suspects}
             if are_explained(computation, looked_at):
                 return False
-            look = _Look(computation)
+            look = Look(computation)
             for key, own in looked_at.items():
                 lost = look.lost(key, own) if own.open.any() else None
                 if lost is not None:
@@ -170,7 +171,7 @@ def _number(own: Any) -> Any:
     return MP.mpf(float(own))
 
 
-class _Look:
+class Look:
     """The exact numbers of one query at one point."""
 
     def __init__(self, computation: Computation) -> None:
@@ -185,7 +186,7 @@ class _Look:
         own = suspect.values
         limits = np.finfo(own.dtype)
         least = 2 * float(limits.smallest_subnormal)
-        right = self._right(key, suspect, is_beside=False)
+        right = self.right(key, suspect, is_beside=False)
         if right is None:
             return None
         lost = [
@@ -194,7 +195,7 @@ class _Look:
             if least <= abs(right[index]) <= float(limits.max)
             and not abs(right[index] - _number(own[index])) <= max(_FEW * abs(right[index]), least)
         ]
-        beside = self._right(key, suspect, is_beside=True) if lost else None
+        beside = self.right(key, suspect, is_beside=True) if lost else None
         if beside is None:
             return None
         lost = [
@@ -204,7 +205,7 @@ class _Look:
         ]
         return (lost[0], right[lost[0]], len(lost)) if lost else None
 
-    def _right(self, key: ResultKey, suspect: Suspect, *, is_beside: bool) -> Numbers | None:
+    def right(self, key: ResultKey, suspect: Suspect, *, is_beside: bool) -> Numbers | None:
         """The exact numbers of a result, or those of numbers a bit beside the inputs; None where they cannot be had."""
         kind, name, leaf = key
         if name is None:

@@ -7,6 +7,7 @@ which looks like a result. Where a step masks or cuts, zeros are ordinary, and n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -160,23 +161,34 @@ class WatchedZeros(NamedTuple):
 
     Attributes:
         results: (its number, the rank of the output whose Jacobian it is, or None, and what is tiny in its dtype).
+        always_zero: number of a result → where it is zero whatever the inputs are, by rows of a Jacobian.
     """
 
     telling: Telling
     results: Sequence[tuple[int, int | None, float]]
+    always_zero: Mapping[int, NDArray[Any]] = MappingProxyType({})
 
     def tell(self, results: Sequence[NDArray[Any]], leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
         for index, rank, least in self.results:
             values = results[index]
             # Most have none, which is seen in a microsecond.
             if np.count_nonzero(np.abs(values) < least):
+                if index in self.always_zero:
+                    values = np.where(spread(self.always_zero[index], values), 1.0, values)
                 rows = values if rank is None else by_rows(values, rank)
                 if is_tiny(values).any() or has_telling_zeros(rows, self.telling, leaves):
                     return True
         return False
 
 
-def watched_zeros(want: Sequence[str], prepared: Prepared) -> WatchedZeros | None:
+def spread(mask: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """What is known of the rows of a Jacobian, for each of their elements."""
+    return np.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
+
+
+def watched_zeros(
+    want: Sequence[str], prepared: Prepared, always_zero: Mapping[ResultKey, NDArray[Any]] = MappingProxyType({})
+) -> WatchedZeros | None:
     """Those of a query's results, in the order of the answer, whose zeros tell; None where there is none."""
     tells = telling(prepared)
     if tells is None:
@@ -184,13 +196,15 @@ def watched_zeros(want: Sequence[str], prepared: Prepared) -> WatchedZeros | Non
     connected = {name: is_connected(prepared.function, name) for name in prepared.wrt}
     ranks = {output.name: len(output.shape) for output in prepared.plan.outputs}
     dtypes = {result.name: result.dtype for result in (*prepared.plan.outputs, *prepared.plan.wrt)}
+    keys = [key for kind in want for key in result_keys(kind, prepared)]
     results = [
         (
             index,
             None if key.leaf is None or key.output is None else ranks[key.output],
             _tiny(dtypes[key.leaf or key.output or ""]),
         )
-        for index, key in enumerate(key for kind in want for key in result_keys(kind, prepared))
+        for index, key in enumerate(keys)
         if is_looked_at(key.kind) and (key.leaf is None or connected[key.leaf])
     ]
-    return WatchedZeros(tells, results) if results else None
+    known = {index: always_zero[key] for index, key in enumerate(keys) if key in always_zero}
+    return WatchedZeros(tells, results, known) if results else None

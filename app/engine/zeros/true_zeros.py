@@ -1,11 +1,13 @@
 """Zeros that need no exact numbers to be trusted: the same results are computed at a few other inputs, which takes a hundredth of the time.
 
-Two reasons are known. The zero hangs on the last bits of what was sent (a residual at its optimum): beside them the result grows in
-proportion. Or it comes of zeros that were sent (x² at 0): the result is zero whatever the other numbers are, and not without the zeros.
+Three reasons are known. Nothing leads there (a row of `cat` by one of its inputs, `view_as` by the other tensor). The zero hangs on the
+last bits of what was sent (a residual at its optimum): beside them the result grows in proportion. Or it comes of zeros that were sent (x²
+at 0): the result is zero whatever the other numbers are, and not without the zeros.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -18,9 +20,10 @@ from torch import Tensor, fx
 from app.engine.computation import Computation
 from app.engine.kinds import results
 from app.engine.notes import Notes
+from app.engine.sparsity.dependence import Dependence, dependences
 from app.engine.stepwise.point import REFUSALS
 from app.engine.tensors import is_differentiable
-from app.engine.zeros.telling_zeros import ResultKey, is_tiny, sized, tensors_of
+from app.engine.zeros.telling_zeros import ResultKey, is_tiny, sized, spread, tensors_of
 from app.errors import PullbackError
 from app.program.function import GraphFact
 from app.program.semantics.graph_values import mapped
@@ -33,6 +36,8 @@ _GROWS: Final = 32.0
 _LEAST, _MOST = 0.5, 2.0
 _PLAIN: Final = (1e-3, 16.0)
 _DRAWS: Final = 2
+# Of a pattern, beyond which it leaves nothing out: what is looked at has 256 elements by as many.
+_ENTRIES: Final = 1 << 17
 
 # Tiny numbers are looked at beside the inputs by multiples of this share; these are such that steps of rounding do not fall in with them.
 _STEP: Final = 1e-4
@@ -75,16 +80,42 @@ def _explanations(computation: Computation, suspects: Mapping[ResultKey, Suspect
     if any(is_tiny(own.values).any() for own in suspects.values()):
         yield _even(computation, suspects)
     keys = [key for key, own in suspects.items() if (own.open & (own.values == 0)).any()]
+    apart = out_of_reach(computation, [key for key in keys if key.leaf is not None]) if keys else {}
     nothing = {key: np.zeros(own.values.shape, dtype=bool) for key, own in suspects.items()}
-    for sizes in _reasons(computation, keys) if keys else ():
+    for sizes in itertools.chain((apart,), _reasons(computation, keys)) if keys else ():
         yield nothing | {
             key: (suspects[key].values == 0) & spread(explained, suspects[key].values) for key, explained in sizes.items()
         }
 
 
-def spread(mask: Floats, values: Floats) -> Floats:
-    """What is known of the rows of a Jacobian, for each of their elements."""
-    return np.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
+def out_of_reach(computation: Computation, keys: Sequence[ResultKey]) -> dict[ResultKey, Floats]:
+    """Of derivatives by a leaf, by rows of Jacobians, where no step leads from the one to the other."""
+    function, wrt = computation.prepared.function, computation.prepared.wrt
+
+    def run(leaves: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        return function.call(*[leaves[name] for name in function.leaves])
+
+    by_output = dependences(
+        run, computation.leaves, wrt, _ENTRIES, differentiates=False, operations=function.operations(), static=function.static
+    )
+    shapes = {output.name: output.shape for output in computation.prepared.plan.outputs}
+    masks: dict[ResultKey, Floats] = {}
+    for key in keys:
+        leaf = key.leaf or ""
+        size, shape = computation.leaves[leaf].numel(), tuple(computation.leaves[leaf].shape)
+        reached = {name: _dense(own[leaf], size) for name, own in zip(function.outputs, by_output, strict=True)}
+        if key.output is None:
+            masks[key] = ~np.any([own.any(0) for own in reached.values()], 0).reshape(shape)
+        else:
+            masks[key] = ~reached[key.output].any(1).reshape(shapes[key.output])
+    return masks
+
+
+def _dense(dependence: Dependence, columns: int) -> Floats:
+    pattern = dependence.pattern
+    if pattern.is_full or dependence.values.chosen:  # by the very numbers that are in question
+        return np.ones((pattern.rows, columns), dtype=bool)
+    return np.asarray(pattern.matrix.toarray(), dtype=bool)
 
 
 def _even(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Masks:
@@ -127,7 +158,7 @@ def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Ma
             for by in (_NEAR, _FAR)
         )
         yield {key: (near[key] > 0) & (far[key] >= _GROWS * near[key]) for key in keys}
-    if not _is_plain(computation.prepared.function.pattern) or not any((leaves[name] == 0).any() for name in floating):
+    if not is_plain(computation.prepared.function.pattern) or not any((leaves[name] == 0).any() for name in floating):
         return
     draws = [{name: _uniform(leaves[name], _LEAST, _MOST, draw) for name in floating} for _ in range(_DRAWS)]
     with_zeros = [
@@ -157,7 +188,7 @@ def _at(computation: Computation, keys: Sequence[ResultKey], leaves: Mapping[str
 
 
 @GraphFact
-def _is_plain(graph: fx.Graph) -> bool:
+def is_plain(graph: fx.Graph) -> bool:
     """Whether all numbers that are written in a graph are ordinary."""
     numbers: list[float] = []
     for node in graph.nodes:

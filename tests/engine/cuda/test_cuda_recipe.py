@@ -54,6 +54,7 @@ def is_the_same(text: dict[str, object]) -> bool | None:
     recorder = Recorder()
     staged = recipe(query, ENGINE.prepared(query), repetition.names, partial(CudaRecipe, device="cpu", record=recorder.record))
     assert staged is not None
+    staged.always_zero = plain.always_zero
     draws, pairs, queries = random.Random(0), [], []
     for _ in range(RUNS):
         numbers = [sent if isinstance(sent, memoryview) else moved(sent, draws) for sent in repetition.numbers]

@@ -17,6 +17,7 @@ CASES: list[tuple[str, Any, Any, bool]] = [
     ("(x ** 2).sum() + (y ** 2).sum()", [0.0, 0.0], [0.0, 0.0], False),
     ("tanh(x) * y", [25.0, 1.0], [0.0, 0.0], False),
     ("(x ** 2).sum() + y.prod()", [0.0, 0.0], [1e-170, 1e-170], True),
+    ("cat([x, tanh(y)])", [25.0], [0.5], False), ("x.view_as(y)", [1.0], [2.0], False),
     ("x + y - x", [1e16, 1e16], [1.0, 1.0], True),
     ("1 - tanh(x + 25) + y * 0", [0.0, 0.0], [1.0, 1.0], True),
     ("x ** 2 + (1 - tanh(25 + y))", [0.0, 0.0], [0.0, 0.0], True),
@@ -27,5 +28,6 @@ CASES: list[tuple[str, Any, Any, bool]] = [
 def test_which_zeros_are_looked_at(text: str, x: Any, y: Any, is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[Any] = []
     monkeypatch.setattr(lost_zeros, "exactly", lambda *args: looks.append(args))
-    ask(program=text, inputs={"x": x, "y": y}, want=["outputs", "vjp"])
+    for kind in ("vjp", "jacobian"):
+        ask(program=text, inputs={"x": x, "y": y}, want=["outputs", kind])
     assert bool(looks) == is_exact
