@@ -80,8 +80,8 @@ def test_shapes_tell_once_for_all_calls_of_the_same_ones(monkeypatch: pytest.Mon
     x = torch.ones(3)
     with value_sizes.LimitedCounter(200) as counter:
         for _ in range(3):
-            x = x * 2
-        x[None] * 2
+            x = x.cumsum(0)
+        x[None].cumsum(0)
         with pytest.raises(UnsafeValuesError, match=r"\[4, 10\]"):
             torch.ones(4, 10)
     assert len(looks) == 3
@@ -95,3 +95,16 @@ def test_a_mistake_of_pytorch_in_shapes_alone_refuses_nothing() -> None:
     with pytest.raises(AttributeError):
         operator(gates.to("meta"), gates.to("meta"), state.to("meta"))
     assert value_sizes.result_size(operator, (gates, gates, state), {}) is None
+
+
+def test_a_small_pointwise_step_is_not_looked_at_and_a_large_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, by_shapes = list[Any](), value_sizes._by_shapes
+    monkeypatch.setattr(value_sizes, "_by_shapes", lambda *args: (looks.append(args[0]), by_shapes(*args))[1])
+    row = torch.ones(100)
+    with value_sizes.LimitedCounter(4000):
+        torch.addcmul(row[:3], row[:3], row[:3]).clamp(0.0)
+        assert not looks
+        row * row[:, None][:5]
+        assert len(looks) == 1
+        with pytest.raises(UnsafeValuesError, match=r"\[100, 100\]"):
+            row * row[:, None]
