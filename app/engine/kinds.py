@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -15,7 +16,7 @@ from app.engine import confirmation
 from app.engine.adjoint import note_disagreement
 from app.engine.autodiff import jacobian, layouts, products
 from app.engine.autodiff.cotangents import Vectors
-from app.engine.check.report import check
+from app.engine.check.report import check, confirms
 from app.engine.computation import Computation
 from app.engine.confirmation import Check
 from app.engine.explain.evidence import HUGE
@@ -95,7 +96,7 @@ def _fisher_diagonal(computation: Computation) -> Any:
 
 
 def _explain(computation: Computation) -> Any:
-    return explain(computation.points, computation.prepared.wrt)
+    return explain(computation.points, computation.prepared.wrt, partial(confirms, computation.points))
 
 
 def _check(computation: Computation) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from app.catalogue.read import find
-from app.engine.check.report import check
+from app.engine.check.report import check, confirms
 from app.engine.explain.report import explain
 from app.engine.stepwise.point import Points
 from app.program.compiler import build_program
@@ -33,10 +34,11 @@ def program(text: str, leaves: Mapping[str, Tensor]) -> Function:
     return build_program(text, leaves, {}, torch.float64)
 
 
-def explained(text: str, seed: int | None = None, **inputs: Numbers) -> dict[str, Any]:
-    """The report on a program."""
+def explained(text: str, seed: int | None = None, alone: bool = False, **inputs: Numbers) -> dict[str, Any]:
+    """The report on a program; `alone`: without a witness for what differences leave in doubt."""
     leaves = tensors(inputs)
-    return explain(Points(program(text, leaves), leaves, seed, lambda moved: program(text, moved)), None)
+    points = Points(program(text, leaves), leaves, seed, lambda moved: program(text, moved))
+    return explain(points, None, None if alone else partial(confirms, points))
 
 
 def explained_operation(name: str, parameters: Mapping[str, Any] | None = None, **inputs: Numbers) -> dict[str, Any]:

@@ -21,6 +21,18 @@ CASES: Final[tuple[Case, ...]] = (
     case("if x > 1e8:\n    y = x * 2\nelse:\n    y = x + 1e8\nreturn y", {"x": 1e8}, K),
     case("if x.norm() > 1:\n    x = x / x.norm()\nreturn (x * torch.tensor([1.0, 2.0])).sum()", at(1.0, 0.0), K, elements=[[0]]),
     case("while x < 10:\n    x = x * 2\nreturn x", {"x": 3.0}, D, word="they are 2 apart"),
+    # Bends that rounding has moved beside the point: no step bends at its own input, and the whole does as near as numbers see.
+    case("abs(sin(x))", {"x": math.pi}, K, line=1, word="`abs` bends here to within rounding"),
+    case("(x * 3 - 0.3).abs()", at(0.1), K, elements=[[0]]),
+    case("abs(x * x - 2)", {"x": math.sqrt(2)}, K),
+    case("d = x - x.mean()\nd.norm()", at(0.1, 0.1, 0.1), K, elements=[[0], [1], [2]], line=2, word="between them"),
+    case("v = x.var()\nv.sqrt()", at(0.1, 0.1, 0.1), K, line=2, word="torch.sqrt("),
+    case("acos(F.cosine_similarity(x, y, dim=0))", {"x": [1.0, 2.0], "y": [2.0, 4.0]}, {"x": K, "y": K}, word="clamp(-1 + eps"),
+    # Where float64's differences do not settle, numbers of 60 digits do.
+    case("tan(x)", {"x": math.pi / 2}, D),
+    case("relu(x - 0.3)", {"x": 0.1 + 0.2}, D),
+    case("F.triplet_margin_loss(a, p, n)", {"a": [[0.0, 0.0]], "p": [[1.0, 0.0]], "n": [[2.0, 0.0]]}, {"a": D, "p": D, "n": D}),
+    case("F.softplus(x)", {"x": 20.0}, D),
     # What a large number beside it rounds away at close steps is told by farther ones.
     case("abs(x).sum()", at(0.0, 1e9, -1e-9), K, elements=[[0]]),
     case("(x * x).sum()", at(0.0, 1e9), D),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
+from torch import Tensor
 
 from app.catalogue.better_rules import FORMULAS
 from app.engine.explain.branches import branch_findings, reading
+from app.engine.explain.differences.cross_check import UNKNOWN
 from app.engine.explain.differences.flips import of_flips, without_elements
-from app.engine.explain.evidence import LARGE, Evidence, evidence_at
+from app.engine.explain.evidence import LARGE, Evidence, evidence_at, weights_of
 from app.engine.explain.findings import ORDER, Finding
 from app.engine.explain.formulas import formula_of
 from app.engine.explain.verdicts import of_input, of_output
@@ -23,14 +25,19 @@ from app.program.function import Function
 
 # A report lists so many places of elements and says that there are more: a screen full; those of 111 pasted programs list ten at most.
 _ELEMENTS: Final = 50
+_SMALL: Final = 32  # elements of an input whose doubts a witness is asked about: as many as differences look at one by one
+
+# The name of an input, and a cotangent of each output that it moves → whether PyTorch's derivative is right there, from both sides.
+Witness: TypeAlias = Callable[[str, Mapping[str, Tensor]], bool]
 
 
-def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
+def explain(points: Points, wrt: Sequence[str] | None, witness: Witness | None = None) -> dict[str, Any]:
     """The report, as JSON values.
 
     Arguments:
         points: those to be differentiated by are floating; random operations draw the same numbers in every run.
         wrt: names that come first in the report; all are reported.
+        witness: asked about a small input whose derivative float64's differences leave in doubt.
 
     Raises:
         What PyTorch raises where the Function cannot be run at these leaves.
@@ -45,7 +52,7 @@ def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
         flips = of_flips(points, seen, names)
         of_flip = [without_elements(flip) for (flip,) in flips.values()][:1]
         report: dict[str, Any] = {
-            "inputs": {name: _entry(of_input(seen, name, as_sent), flips.get(name, [])) for name in names},
+            "inputs": {name: _entry(_of_input(seen, name, as_sent, witness), flips.get(name, [])) for name in names},
             "outputs": {name: _entry(of_output(seen, k), of_flip) for k, name in enumerate(function.outputs)},
             "steps": _steps(seen.trace),
         }
@@ -67,6 +74,23 @@ def explain(points: Points, wrt: Sequence[str] | None) -> dict[str, Any]:
         if not seen.directions and seen.weighted:
             report["probed"] = False  # too large, or not to be had in float64: kinks and jumps are not reported
         return report
+
+
+def _of_input(seen: Evidence, name: str, as_sent: Callable[[], Evidence | None], witness: Witness | None) -> Sequence[Finding]:
+    """The findings, without the doubt that differences leave where the witness has none."""
+    findings = of_input(seen, name, as_sent)
+    trace = seen.trace
+    if witness is None or trace.values[trace.leaves[name]].numel() > _SMALL or all(f.reason != UNKNOWN for f in findings):
+        return findings
+    cotangents = weights_of(trace, [ref for ref in trace.outputs if name in trace.live[ref]])
+    named = {
+        output: cotangents[ref]
+        for output, ref in zip(trace.point.function.outputs, trace.outputs, strict=True)
+        if ref in cotangents
+    }
+    if not witness(name, named):
+        return findings
+    return [f for f in findings if f.reason != UNKNOWN] or [Finding("differentiable", "")]
 
 
 def _as_sent(points: Points, seen: Evidence) -> Evidence | None:

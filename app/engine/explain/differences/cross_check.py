@@ -19,8 +19,8 @@ from app.engine.explain.differences.hook_effects import is_hook, of_hook
 from app.engine.explain.differences.inner_sides import at_ends, from_inside, inner_side
 from app.engine.explain.differences.lines import ONE_ELEMENT, Lines, Seen
 from app.engine.explain.differences.own_derivative import own_derivatives, with_own_derivative
-from app.engine.explain.differences.periodic import at_jumps, too_coarse
 from app.engine.explain.differences.purposes import by_convention, said_of_convention
+from app.engine.explain.differences.rounded_points import at_jumps, is_bent, rounded_corner, too_coarse
 from app.engine.explain.differences.step_rules import has_wrong_rule
 from app.engine.explain.differences.suspects import Suspects
 from app.engine.explain.disconnections import SHAPE_ONLY, cuts
@@ -38,7 +38,7 @@ from app.program.differentiation.custom_functions import APPLY
 _ALL: Final = 32  # so many elements are looked at one by one; of more, those that move a suspicious step
 _SUSPICIOUS: Final = 24  # fewer than `_ALL`, as random directions come on top; 3 to 96 give the same reports (measured)
 _RANDOM: Final = 2  # directions of all others: one could be hidden by chance
-_UNKNOWN: Final = (
+UNKNOWN: Final = (
     "Differences cannot tell whether the number is right here: they do not settle (rounding, or a function that changes faster than "
     "they can follow)."
 )
@@ -223,6 +223,10 @@ def _findings(
     ended = {index: line for index, line in seen.items() if inner_side(line) is not None}
     seen = {index: line for index, line in seen.items() if index not in ended}
     yield from at_ends(lines, name, ended)
+    beside = {i: s for i, s in seen.items() if is_bent(s) and suspects.first([i], suspects.records) is None}
+    if beside and (corner := rounded_corner(lines, name, beside)) is not None:
+        yield corner
+        seen = {index: line for index, line in seen.items() if index not in beside}
     for index, line in seen.items():
         if line.agrees is False and line.sides is not None:
             why = _blame(suspects, index)
@@ -239,7 +243,7 @@ def _findings(
     open_ones = [index for index, line in seen.items() if line.agrees is None]
     yield from (jumping := list(at_jumps(open_ones, suspects)))
     if unknown or (open_ones and not jumping):
-        yield Finding("differentiable", _UNKNOWN)
+        yield Finding("differentiable", UNKNOWN)
     cancelled = [index for index, line in seen.items() if line.agrees]
     others = (lines.evidence.jumps.keys() | lines.evidence.kinks.keys()) - {name}  # for which the whole does
     for turns in () if wrong or others else suspects.alike():
@@ -287,7 +291,7 @@ def _wrong(
         reason = f"A path from `{name}` is not in PyTorch's derivative, though the value moves with it: {cut.reason}"
         return Finding("disconnected", reason, cut.node, cut.instead, mask)
     if record is None:
-        return Finding("differentiable", _UNKNOWN)
+        return Finding("differentiable", UNKNOWN)
     verdict = "kink" if record in evidence.steps else "singular"
     operation = operation_of(record.node)
     if (coarse := too_coarse(evidence, record, name, mask)) is not None:
