@@ -254,5 +254,11 @@ CASES: Final[tuple[Case, ...]] = (
     case("1 / relu(x)", at(-1.0, 2.0), S),
     case("exp(x * 1000).clamp(max=1.0)", at(1.0), (D, S)),
     case("logsumexp(x.masked_fill(x<0,-inf),0)", at(-1.0, 2.0), D),
+    # What the program's own rules and gradients keep back, in words of their own.
+    case("class F(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        return x * 2\n    @staticmethod\n    def backward(ctx, g):\n        return None\n(F.apply(x) * w).sum()", XW, X, line=8, word="The `backward` of `F` gives no gradient by this argument (None)."),
+    case("class F(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        return x * 2\n    @staticmethod\n    def backward(ctx, g):\n        return 0 * g\n(F.apply(x) * w).sum()", XW, P, line=8, word="Return its gradient from `backward`"),
+    case("x.register_hook(lambda g: g * 0)\n(x ** 2).sum()", XW, P, word="The hook sets the gradient to zero"),
+    case("torch.autograd.grad(relu(x).sum(), x, create_graph=True)[0].sum()", XW, P, word="take a smooth function"),
+    case("histc(x, bins=2, min=0.0, max=1.0)", XW, X, word="softmax(-((x[:, None] - middles) / t) ** 2, dim=1)"),
 )
 # fmt: on

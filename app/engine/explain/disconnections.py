@@ -8,6 +8,7 @@ from typing import Final
 import torch
 
 from app.catalogue.facts import operations_with
+from app.engine.explain.differences.hook_effects import effect_of, is_hook
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import Finding, instead_of, operation_of
 from app.engine.explain.formulas import formula_of
@@ -17,12 +18,14 @@ from app.engine.stepwise.one_sided import random_direction
 from app.engine.stepwise.point import REFUSALS, Ref, all_finite, name_of
 from app.engine.stepwise.trace import StepRecord, StepTrace, needed_for, writes
 from app.engine.tensors import NAMES, is_differentiable
+from app.program.differentiation.custom_functions import APPLY
 
 SHAPE_ONLY: Final = operations_with("shape_only")
 # What is taken out of the computation by a call of another name → the kind of way out, and what the call does.
+_GRADIENT: Final = "grad"
 _TAKING_OUT: Final = {
     "tensor": ("copied", "copies the numbers of tensors alone: no gradient passes it"),
-    "grad": ("taken", "gives numbers here: without `create_graph=True` no gradient passes a gradient"),
+    _GRADIENT: ("taken", "gives numbers here: without `create_graph=True` no gradient passes a gradient"),
 }
 _OVERWRITING: Final = ("fill_", "zero_", "fill", "full_like")
 _ORDINALS: Final = ("first", "second", "third", "last")
@@ -63,6 +66,8 @@ def _cut(trace: StepTrace, record: StepRecord, k: int, name: str) -> tuple[str, 
         )
     if len(record.outputs) > 1 and not any(record.passes[k]) and any(any(row) for row in record.passes):
         return "formula", f"The {_ORDINALS[min(k, 3)]} result of `{operation}` has no derivative in PyTorch, others have."
+    if operation.endswith(APPLY):
+        return "own_backward", f"The `backward` of `{operation.removesuffix(APPLY)}` gives no gradient by this argument (None)."
     if not any(any(row) for row in record.passes):
         if formula_of(record.outputs) is not None:
             return "formula", f"`{operation}` passes no derivative with these arguments: PyTorch gives zero."
@@ -99,16 +104,29 @@ def flat(evidence: Evidence, name: str, outputs: Iterable[Ref]) -> Finding:
                 continue
             operation = operation_of(record.node)
             if name_of(record.node) not in operations_with("flat") and _moves(trace, record, k, at[0]):
-                reason = f"PyTorch's `{operation}` passes a derivative of zero, although its value moves with this argument."
-                return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "zero", name))
+                return _withheld(trace, record, name)
             reason = (
                 f"`{operation}` is constant between its jumps: its derivative is zero almost everywhere{_zero(evidence, name)}."
             )
             mask = seen_at(evidence, name, record, ("jump",))
             if mask is not None and bool(mask.any()):
                 reason += " This point lies on a jump."
-            return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, "flat", name), mask)
+            what = "slope" if name_of(record.node) == _GRADIENT else "flat"
+            return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, what, name), mask)
     return Finding("piecewise_constant", "The derivative is zero almost everywhere.")
+
+
+def _withheld(trace: StepTrace, record: StepRecord, name: str) -> Finding:
+    """The finding on a step that gives zero for the derivative of what moves."""
+    if is_hook(record.node):
+        effect = effect_of(record)
+        reason = f"The hook {effect.does}, so that what PyTorch gives is not the derivative of the function."
+        return Finding("piecewise_constant", reason, record.node, effect.instead)
+    operation = operation_of(record.node)
+    whose = f"The `backward` of `{operation.removesuffix(APPLY)}`" if operation.endswith(APPLY) else f"PyTorch's `{operation}`"
+    what = "own_backward" if operation.endswith(APPLY) else "zero"
+    reason = f"{whose} passes a derivative of zero, although its value moves with this argument."
+    return Finding("piecewise_constant", reason, record.node, instead_of(trace, record, what, name))
 
 
 def _zero(evidence: Evidence, name: str) -> str:

@@ -14,7 +14,8 @@ _HOLE: Final = re.compile(r"\{(x|dim|dims|call|safe_call|condition)\}")
 #   integer, boolean: the result is discrete;  detach: taken out on purpose;  shape: only shape and dtype are used;
 #   copied: its numbers alone were copied;  taken: it is a gradient without a graph of its own;
 #   argument: no derivative with respect to this argument;  formula: PyTorch has none at all;  flat: zero almost everywhere;
-#   zero: a derivative of zero although the value moves;
+#   slope: the same of a gradient;  zero: a derivative of zero although the value moves;
+#   own_backward: the `backward` of the program's own Function gives None;
 #   phase: of complex vectors; kink, jump, edge, singular, value: at this point;
 #   negative: a value or derivative that is not finite, of an argument with negative elements;
 #   modulus: a kink of complex numbers;  kink_of_two: of two tensors;  norm_of_sizes: of a sum of absolute values;  other_norm: of one that is neither

@@ -142,7 +142,7 @@ def _is_flat(record: StepRecord, parent: Ref) -> bool:
 
 def _range(name: str, value: Tensor) -> str:
     """The one number that a tensor holds, or from where to where its numbers go, with its name."""
-    if value.is_complex() or not value.numel():
+    if value.is_complex() or not value.numel() or bool(torch.isnan(value).any()):
         return "this point"
     low, high = float(value.min()), float(value.max())
     return f"{name} = {low:.6g}" + ("" if low == high else f" to {high:.6g}")
