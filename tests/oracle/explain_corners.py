@@ -21,6 +21,11 @@ CASES: Final[tuple[Case, ...]] = (
     case("if x > 1e8:\n    y = x * 2\nelse:\n    y = x + 1e8\nreturn y", {"x": 1e8}, K),
     case("if x.norm() > 1:\n    x = x / x.norm()\nreturn (x * torch.tensor([1.0, 2.0])).sum()", at(1.0, 0.0), K, elements=[[0]]),
     case("while x < 10:\n    x = x * 2\nreturn x", {"x": 3.0}, D, word="they are 2 apart"),
+    case("n = int(x)\nx * n", {"x": 2.0}, S, word="is read in line 1, and what is made of it jumps here"),
+    case("n = int(x)\nx * n", {"x": 2.3}, D),
+    case("n = round(x.item())\nx * n", {"x": 2.5}, S),
+    case("if x.item() > 1:\n    x = x * 2\nx", {"x": 1.0}, S),
+    case("m = x.max().item()\n(x / m).sum()", at(1.0, 2.0), D),
     # Bends that rounding has moved beside the point: no step bends at its own input, and the whole does as near as numbers see.
     case("abs(sin(x))", {"x": math.pi}, K, line=1, word="`abs` bends here to within rounding"),
     case("(x * 3 - 0.3).abs()", at(0.1), K, elements=[[0]]),

@@ -16,7 +16,7 @@ _LIMIT: Final = 20
 
 
 _BOTH_SIDES: Final = "`where(condition, a, b)` has both sides in one formula; near the flip the derivative still jumps."
-_AS_TENSOR: Final = "Keep the tensor: without `item`, `float`, `int` or `tolist` the derivative passes."
+AS_TENSOR: Final = "Keep the tensor: without `item`, `float`, `int` or `tolist` the derivative passes."
 
 
 def reading(function: Function, name: str) -> dict[str, Any] | None:
@@ -26,7 +26,7 @@ def reading(function: Function, name: str) -> dict[str, Any] | None:
         if placeholders[function.leaves.index(name)] in branch.inputs:
             step = branch.step
             because = {"line": step.line, "text": step.text, "operation": step.operation, "reason": _reason(branch)}
-            return {"because": because, "instead": _AS_TENSOR}
+            return {"because": because, "instead": AS_TENSOR}
     return None
 
 
@@ -49,7 +49,7 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
                 "operation": branch.step.operation,
                 "reason": _reason(branch),
             },
-            "instead": _BOTH_SIDES if isinstance(branch.value, bool) or branch.value in (RAISED, RAN) else _AS_TENSOR,
+            "instead": _BOTH_SIDES if isinstance(branch.value, bool) or branch.value in (RAISED, RAN) else AS_TENSOR,
             "elements": [],
         }
         for branch in by_place.values()
@@ -59,6 +59,11 @@ def branch_findings(function: Function) -> list[dict[str, Any]]:
 def at_its_flip(branch: Branch) -> bool:
     """Whether the two sides of a condition are equal here."""
     return isinstance(branch.value, bool) and _margin(branch.node) == 0
+
+
+def is_number(branch: Branch) -> bool:
+    """Whether a plain number was read, of which a program may make anything: `int(x)`."""
+    return isinstance(branch.value, int | float) and not isinstance(branch.value, bool)
 
 
 def inputs_of(function: Function, node: fx.Node) -> set[str]:

@@ -9,12 +9,12 @@ from typing import Final
 
 import torch
 
-from app.engine.explain.branches import at_its_flip, inputs_of
+from app.engine.explain.branches import AS_TENSOR, at_its_flip, inputs_of, is_number
 from app.engine.explain.differences.own_derivative import element_of
 from app.engine.explain.evidence import Evidence
 from app.engine.explain.findings import Finding
 from app.engine.stepwise.point import REFUSALS, Point, Points
-from app.engine.stepwise.quotients import OneSided, Sides, sides, steps_between
+from app.engine.stepwise.quotients import UNSETTLED, OneSided, Sides, sides, steps_between
 from app.engine.tensors import is_differentiable
 from app.errors import PullbackError
 from app.program.function import Branch
@@ -26,6 +26,9 @@ _STEPS: Final = steps_between(2.0**-14, 2.0**-30)
 _ROUNDINGS: Final = 16 * 2.0**-52
 # Of a jump the last rise is as large as the first; that of sqrt(x) is a 256th.
 _JUMPS: Final = 0.5
+# A jump of what is made of a plain number is at least this large beside the outputs, or 1: no rounding of a step with larger numbers.
+_LARGE_JUMP: Final = 2.0**-20
+_NONE: Final = "there is no derivative, and the number that PyTorch gives means nothing."
 _BLENDED: Final = (
     "To pass from one branch to the other smoothly, blend them: `s = sigmoid((a - b) / t)` of the two sides of the condition."
 )
@@ -33,7 +36,8 @@ _BLENDED: Final = (
 
 def of_flips(points: Points, evidence: Evidence, names: Iterable[str]) -> dict[str, list[Finding]]:
     """Where the program jumps or bends by another branch: of each input along which it does."""
-    flipping = [branch for branch in points.function.branches if points.elsewhere is not None and at_its_flip(branch)]
+    branches = points.function.branches if points.elsewhere is not None else ()
+    flipping = [*filter(at_its_flip, branches), *filter(is_number, branches)]
     reaching = {name: branch for branch in reversed(flipping) for name in inputs_of(points.function, branch.node)}
     looked = [name for name in names if name in reaching and name in evidence.gradient][:_INPUTS]
     findings = {name: _of_flip(points, evidence, name, reaching[name]) for name in looked}
@@ -47,17 +51,20 @@ def _of_flip(points: Points, evidence: Evidence, name: str, branch: Branch) -> F
     mask = torch.zeros(leaf.numel(), dtype=torch.bool, device=leaf.device)
     seen: dict[int, tuple[bool, Sides]] = {}
     for index in range(min(leaf.numel(), _ELEMENTS)):
-        jumps, both = _along(points, evidence, name, index)
+        jumps, both = _along(points, evidence, name, index, is_number(branch))
         if jumps or (both.settled and both.agree(float(gradient.reshape(-1)[index])) is False):
             mask[index], seen[index] = True, (jumps, both)
     if not seen:
         return None
     first, (jumps, both) = next(iter(seen.items()))
     mask, taken = mask.reshape(leaf.shape), float(gradient.reshape(-1)[first])
-    words = "The condition flips exactly here, and " + (f"along element {element_of(leaf, first)} " if leaf.ndim else "")
+    along = f"along element {element_of(leaf, first)} " if leaf.ndim else ""
+    if is_number(branch):
+        words = f"A plain number is read in line {branch.step.line}, and {along}what is made of it jumps here: {_NONE}"
+        return Finding("singular", words, branch.node, AS_TENSOR, mask)
+    words = f"The condition flips exactly here, and {along}"
     if jumps:
-        words += "the value jumps: there is no derivative, and the number that PyTorch gives means nothing."
-        return Finding("singular", words, branch.node, _BLENDED, mask)
+        return Finding("singular", f"{words}the value jumps: {_NONE}", branch.node, _BLENDED, mask)
     if both.differentiable:
         words += f"the derivative is {both.value:.6g} from both sides; the branch that is followed gives {taken:.6g}."
     else:
@@ -70,8 +77,12 @@ def _slope(side: OneSided) -> str:
     return f"{0.0 if abs(side.value) <= side.doubt else side.value:.6g}"
 
 
-def _along(points: Points, evidence: Evidence, name: str, index: int) -> tuple[bool, Sides]:
-    """Whether the program jumps along an element, and its derivatives from both sides, of the sum of its outputs."""
+def _along(points: Points, evidence: Evidence, name: str, index: int, alone: bool) -> tuple[bool, Sides]:
+    """Whether the program jumps along an element, and its derivatives from both sides, of the sum of its outputs.
+
+    Arguments:
+        alone: whether it jumps is all that is asked: the slopes of what is made of a plain number are not PyTorch's anyway.
+    """
     trace = evidence.trace
     leaf = trace.point.leaves[name]
     base = [trace.values[ref].detach() for ref in trace.outputs]
@@ -90,11 +101,13 @@ def _along(points: Points, evidence: Evidence, name: str, index: int) -> tuple[b
             return math.nan
         return sum(float((o - b).sum()) for o, b in zip(outputs, base, strict=True) if is_differentiable(b.dtype))
 
-    rises = {sign * h: rise(sign * h) for h in _STEPS for sign in (1.0, -1.0)}
-    noise = _ROUNDINGS * (1.0 + sum(float(b.abs().sum()) for b in base if is_differentiable(b.dtype)))
+    rises = {sign * h: rise(sign * h) for h in (_STEPS[:: len(_STEPS) - 1] if alone else _STEPS) for sign in (1.0, -1.0)}
+    noise = (_LARGE_JUMP if alone else _ROUNDINGS) * (
+        1.0 + sum(float(b.abs().sum()) for b in base if is_differentiable(b.dtype))
+    )
     first, last = _STEPS[0], _STEPS[-1]
     jumps = any(abs(rises[sign * last]) > max(_JUMPS * abs(rises[sign * first]), noise) for sign in (1.0, -1.0))
-    return jumps, sides(lambda t: rises[t], noise, _STEPS).per(size)
+    return jumps, UNSETTLED if alone else sides(lambda t: rises[t], noise, _STEPS).per(size)
 
 
 def without_elements(finding: Finding) -> Finding:
