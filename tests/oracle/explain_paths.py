@@ -254,6 +254,10 @@ CASES: Final[tuple[Case, ...]] = (
     case("1 / relu(x)", at(-1.0, 2.0), S),
     case("exp(x * 1000).clamp(max=1.0)", at(1.0), (D, S)),
     case("logsumexp(x.masked_fill(x<0,-inf),0)", at(-1.0, 2.0), D),
+    # What a program casts itself: numbers that its dtype cannot hold.
+    case("h = x.half() * 1e5\nh.float().sum()", at(1.0, 2.0), S, elements=[[0], [1]], line=1, word="Leave out the cast"),
+    case("h = x.half() * 1e-5 * 1e-5\nh.float().sum()", at(1.0, 2.0), D, line=1, word="is zero in every element"),
+    case("(x.float() * 2).sum()", at(1.0, 2.0), D),
     # What the program's own rules and gradients keep back, in words of their own.
     case("class F(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        return x * 2\n    @staticmethod\n    def backward(ctx, g):\n        return None\n(F.apply(x) * w).sum()", XW, X, line=8, word="The `backward` of `F` gives no gradient by this argument (None)."),
     case("class F(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n        return x * 2\n    @staticmethod\n    def backward(ctx, g):\n        return 0 * g\n(F.apply(x) * w).sum()", XW, P, line=8, word="Return its gradient from `backward`"),

@@ -19,8 +19,9 @@ from app.engine.explain.evidence import LARGE, Evidence, evidence_at, weights_of
 from app.engine.explain.findings import ORDER, Finding
 from app.engine.explain.formulas import formula_of
 from app.engine.explain.verdicts import of_input, of_output
-from app.engine.stepwise.point import REFUSALS, Points, step_of
+from app.engine.stepwise.point import REFUSALS, Points, Ref, step_of
 from app.engine.stepwise.trace import StepRecord, StepTrace
+from app.program.errors import tensors_in
 from app.program.function import Function
 
 # A report lists so many places of elements and says that there are more: a screen full; those of 111 pasted programs list ten at most.
@@ -96,13 +97,22 @@ def _of_input(seen: Evidence, name: str, as_sent: Callable[[], Evidence | None],
 def _as_sent(points: Points, seen: Evidence) -> Evidence | None:
     """What is seen in the dtypes that were sent; None where these are as wide, or it would take much memory beside what is seen already."""
     trace = seen.trace
-    as_wide = all(leaf.dtype == points.leaves[name].dtype for name, leaf in trace.point.leaves.items())
+    as_wide = all(leaf.dtype == points.leaves[name].dtype for name, leaf in trace.point.leaves.items()) and not any(
+        _is_cast(trace, ref) for record in trace.records for ref in record.refs()
+    )
     if not trace.point.wide or as_wide or sum(tensor.numel() for tensor in trace.values.values()) > LARGE:
         return None
     try:
         return evidence_at(points.narrow)
     except REFUSALS:
         return None
+
+
+def _is_cast(trace: StepTrace, ref: Ref) -> bool:
+    """Whether the program itself computes a number that a derivative passes in less than float64, as `x.half()` does."""
+    node, k = ref
+    own = list(tensors_in(node.meta.get("val")))[k:]
+    return bool(trace.live[ref] and own) and own[0].dtype != trace.values[ref].dtype
 
 
 def _of_leaves(function: Function) -> list[dict[str, Any]]:

@@ -186,6 +186,8 @@ class _Search:
         digits = next(digits[name] for tried, digits, _ in self._tried or () if tried is rewrite)
         if not _is_lost(digits, dtype):
             return ""
+        if digits.min() < self.digits[name].min() + _GAIN:
+            return f" The better formula mends no more of this derivative's worst element than {digits.min():.1f} digits."
         return f" With the better formula {digits.min():.1f} digits are right."
 
     def _trials(self) -> list[tuple[tuple[Rewrite, ...], dict[str, Floats], dict[str, Floats]]]:

@@ -28,6 +28,7 @@ _ROUNDINGS: Final = (4.0, 16.0)
 # Of what the gradient changes by between the far ones, a kink makes nearly all between the near ones; a slope makes a quarter, 4 of 16.
 _AT_ONCE: Final = 0.8
 _WIDER: Final = "Send the numbers as float64."
+_NO_CAST: Final = "Leave out the cast, or keep what is cast in a wider dtype."
 
 
 def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Iterator[Finding]:
@@ -36,7 +37,9 @@ def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Ite
     Arguments:
         known: elements of the input that something was found out about in float64.
     """
-    dtype = narrow.trace.point.leaves[name].dtype
+    floating = (v.dtype for v in narrow.trace.values.values() if is_differentiable(v.dtype))
+    dtype = max(floating, key=lambda d: torch.finfo(d).eps)
+    wider = _WIDER if dtype == narrow.trace.point.leaves[name].dtype else _NO_CAST
     gradient = narrow.gradient.get(name)
     for finding in singular(narrow, name):
         elements = ~known if finding.mask is None else finding.mask & ~known
@@ -47,7 +50,7 @@ def of_narrow(wide: Evidence, narrow: Evidence, name: str, known: Tensor) -> Ite
             )
         if bool(elements.any()):
             words = f"In {dtype_name(dtype)}: {finding.reason[0].lower()}{finding.reason[1:]} In float64 it is finite."
-            yield replace(finding, reason=words, mask=elements, instead=finding.instead or _WIDER)
+            yield replace(finding, reason=words, mask=elements, instead=finding.instead or wider)
     mask = _at_a_kink(wide, narrow, name)
     if mask is None or not bool((mask & ~known).any()):
         return
