@@ -49,6 +49,7 @@ _MISTAKES: Final[Mapping[str, str]] = {
     "swapped": "arguments swapped",
     "off_by_one": "off by one",
     "wrong_variable": "another input",
+    "inverse": "the inverse",
     "gauss_newton": "the Gauss-Newton matrix",
     "left_out": "something is left out",
     "default_argument": "an argument is forgotten",

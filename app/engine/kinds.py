@@ -114,12 +114,30 @@ def _check(computation: Computation) -> Any:
     expected = {
         name: to_torch(data, str(computation.evaluation.inputs[0].device)) for name, data in computation.query.expected.items()
     }
-    kind = next((kind for kind in ("hessian", "jacobian", "gradient") if kind in computation.query.want), "vjp")
+    kind = _compared_kind(computation)
     # Of one output alone where the query names it; the cotangents are all outputs' otherwise.
     alone = kind in ("gradient", "hessian") or (computation.query.of is not None and not computation.query.cotangent)
     vectors = None if alone else _single_cotangents(computation)
     of = computation.prepared.of or computation.query.of
     return check(computation.points, computation.prepared.wrt, vectors, expected, of, kind)
+
+
+def _compared_kind(computation: Computation) -> str:
+    """What `check` compares; refuses `expected` where what is wanted beside is something else, with which it would be compared wrongly."""
+    wanted = computation.query.want
+    kind = next((kind for kind in ("hessian", "jacobian", "gradient", "vjp") if kind in wanted), None)
+    other = next((kind for kind in ("hvp", "jvp", "fisher", "fisher_diagonal") if kind in wanted), None)
+    if kind is None and other is not None and computation.query.expected:
+        raise PullbackError(
+            "bad_parameter",
+            f"`check` does not compare `expected` with `{other}`: only with a gradient, a VJP, a Jacobian or a Hessian.",
+            at="expected",
+            expected="what one of these is: gradient, vjp, jacobian, hessian",
+            given=other,
+            fix='Name what `expected` is in "want", as in ["check", "hessian"]; for a Hessian times a vector, sum the gradient times that '
+            "vector within the program and check its gradient.",
+        )
+    return kind or "vjp"
 
 
 def _precision(computation: Computation) -> Any:

@@ -412,7 +412,7 @@ DYNAMICS: Final[dict[str, Derivation]] = {
         "inner 1": (lambda v: v ** (v**v) * (v**v / v + v**v * v.log() * v.log()), "missing_term"),
     }),
     "hessian of a softplus": Derivation("softplus(x @ w).sum()", {"w": P3, "x": H}, "w", lambda w, x: x.T @ ((sig(x @ w) * (1 - sig(x @ w)))[:, None] * x), {
-        "slope": (lambda w, x: x.T @ (sig(x @ w)[:, None] * x), "?"),
+        "slope": (lambda w, x: x.T @ (sig(x @ w)[:, None] * x), "wrong_rule"),
         "outer of the sum": (lambda w, x: torch.outer(x.sum(0), x.sum(0)), "?"),
         "sign": (lambda w, x: -(x.T @ ((sig(x @ w) * (1 - sig(x @ w)))[:, None] * x)), "sign"),
     }, kind="hessian"),

@@ -318,10 +318,22 @@ MATRICES: Final[dict[str, Derivation]] = {
     }, "hessian"),
     "hessian of logistic regression": Derivation("(F.softplus(x @ v) - y * (x @ v)).sum()", {"v": V, "x": X, "y": LABELS}, "v",
         lambda v, x, y: x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T, {
-        "no weights": (lambda v, x, y: x.T @ x, "?"),
-        "p": (lambda v, x, y: x.T @ (_p(v, x) * x.T).T, "?"),
+        "no weights": (lambda v, x, y: x.T @ x, "wrong_rule"),
+        "p": (lambda v, x, y: x.T @ (_p(v, x) * x.T).T, "wrong_rule"),
         "mean": (lambda v, x, y: x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T / 6, "constant_factor"),
         "outer": (lambda v, x, y: (lambda g: torch.outer(g, g))(x.T @ (_p(v, x) - y)), "outer_product"),
+        "slope squared": (lambda v, x, y: x.T @ (_p(v, x) ** 2 * (1 - _p(v, x)) * x.T).T, "?"),
+        "beside doubled": (lambda v, x, y: (lambda h: 2 * h - torch.diag(h.diagonal()))(x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T), "factor_of_term"),
+        "inverse": (lambda v, x, y: torch.linalg.inv(x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T), "inverse"),
+    }, "hessian"),
+    "hessian of a penalised loss": Derivation(
+        "F.binary_cross_entropy_with_logits(x @ v, y, reduction='sum') + 0.15 * (v ** 2).sum()", {"v": V, "x": X, "y": LABELS}, "v",
+        lambda v, x, y: x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T + 0.3 * _eye(v), {
+        "no penalty": (lambda v, x, y: x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T, "missing_term"),
+        "sign": (lambda v, x, y: 0.3 * _eye(v) - x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T, "sign_of_term"),
+        "mean": (lambda v, x, y: x.T @ (_p(v, x) * (1 - _p(v, x)) * x.T).T / 6 + 0.3 * _eye(v), "factor_of_term"),
+        "no weights": (lambda v, x, y: x.T @ x + 0.3 * _eye(v), "wrong_rule"),
+        "squared errors": (lambda v, x, y: x.T @ ((_p(v, x) - y) ** 2 * x.T).T + 0.3 * _eye(v), "outer_product"),
     }, "hessian"),
     "hessian of logsumexp": Derivation("logsumexp(v, 0)", {"v": V}, "v", lambda v: torch.diag(soft(v)) - torch.outer(soft(v), soft(v)), {
         "diagonal": (lambda v: torch.diag(soft(v) * (1 - soft(v))), "diagonal_only"),

@@ -277,7 +277,7 @@ RULES: Final[dict[str, Derivation]] = {
             "1": (lambda x, w, y: _logistic(x, w, lambda p: p * 0 + 1), "wrong_rule missing_activation_derivative ?"),
             "1 - σ": (lambda x, w, y: _logistic(x, w, lambda p: 1 - p), "wrong_rule ?"),
             "σ - y": (lambda x, w, y: _logistic(x, w, lambda p: p - y), "wrong_rule ?"),
-            "square": (lambda x, w, y: _logistic(x, w, lambda p: (p - y) ** 2), "wrong_rule ?"),
+            "square": (lambda x, w, y: _logistic(x, w, lambda p: (p - y) ** 2), "outer_product"),
         },
         "hessian",
     ),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from app.engine.check.mistakes import chain_rule, rearrangements, scale_factors, step_mistakes
+from app.engine.check.mistakes import chain_rule, curvature, rearrangements, scale_factors, step_mistakes
 from app.engine.check.mistakes.altered_programs import altered, taken_for_another, with_attention_in_steps
 from app.engine.check.mistakes.case import Case, Claim
 from app.engine.check.mistakes.joined_steps import with_log_softmax_joined
@@ -72,7 +72,8 @@ def within_log_softmax(case: Case) -> Iterator[Claim]:
 # In the order of simplicity, which is that of likelihood.
 HYPOTHESES: Final[tuple[Callable[[Case], Iterator[Claim]], ...]] = (
     scale_factors.sign, scale_factors.known_factor, rearrangements.shape, rearrangements.transpose, rearrangements.missing_sum,
-    rearrangements.extra_sum, rearrangements.conjugate, rearrangements.asymmetric, chain_rule.gauss_newton, step_mistakes.softmax,
+    rearrangements.extra_sum, rearrangements.conjugate, rearrangements.asymmetric, curvature.gauss_newton,
+    curvature.of_steps, curvature.of_elements, curvature.in_place_of_curvature, curvature.of_one_part, step_mistakes.softmax,
     step_mistakes.wrong_rules, step_mistakes.inner_derivative, rearrangements.wrong_variable, step_mistakes.term,
     step_mistakes.statistics, step_mistakes.sign_of_term, step_mistakes.factor_of_step, altered, step_mistakes.conjugate_of_step,
     rearrangements.parts, rearrangements.shifted, rearrangements.moved,
