@@ -290,7 +290,11 @@ def test_batched_cotangents_are_one_a_sample() -> None:
         ({"operation": "exp", "inputs": {"input": X}, "want": ["vjp"], "wrt": ("x",)}, "bad_parameter", "wrt"),
         ({"operation": "exp", "inputs": {"input": X}, "batched": ("x",)}, "bad_parameter", "batched"),
         ({"operation": "exp", "inputs": {"input": X}, "want": ["check"], "expected": {"output": X}}, "bad_parameter", "expected.output"),
-        ({"program": "(x ** 3).sum()", "inputs": {"x": X}, "want": ["check", "hvp"], "tangent": {"x": X}, "expected": {"x": X}}, "bad_parameter", "expected"),
+        (
+            {"operation": "exp", "inputs": {"input": X}, "want": ["check", "jvp"], "tangent": {"input": X}, "expected": {"input": X}},
+            "bad_parameter",
+            "expected",
+        ),
         ({"operation": "exp", "inputs": {"input": 1.0}, "batched": ("input",)}, "shape_mismatch", "inputs.input"),
         ({"operation": "bitwise_not", "inputs": {"input": [1, 2]}, "want": ["check"]}, "not_differentiable", "inputs"),
         (
