@@ -99,9 +99,9 @@ def _tangent(call: Callable[..., Any]) -> Callable[..., Any]:
             if not isinstance(value, Tensor) or not value.requires_grad:
                 return call(*args, **kwargs)
             weight = torch.zeros_like(value).requires_grad_()
-            pulled = torch.autograd.grad(value, list(held.values()), weight, create_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(value, list(held.values()), weight, create_graph=True, allow_unused=True)
             moves = {id(x): x - x.detach() for x in moving}
-            pairs = [(g, moves[key]) for g, key in zip(pulled, held, strict=True) if g is not None and g.requires_grad]
+            pairs = [(g, moves[key]) for g, key in zip(gradients, held, strict=True) if g is not None and g.requires_grad]
             (rise,) = torch.autograd.grad([g for g, _ in pairs], weight, [move for _, move in pairs], create_graph=True)
         return value.detach() + rise
 
