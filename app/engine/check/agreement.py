@@ -16,7 +16,6 @@ from app.engine.check.domain_ends import look_at_ends
 from app.engine.check.exact_differences import ExactDifferences, sides_differ
 from app.engine.check.finite_differences import (
     DIRECTIONS,
-    SAMPLED,
     Budget,
     Coordinate,
     Differences,
@@ -112,8 +111,8 @@ def compare(
     columns = [] if apart is None else _columns_off(apart, ours)
     triangle = may_read_a_triangle(objective.point, leaf)
     if not whole:
-        sample = _sample(ours, columns, leaf)
-        indices = coordinates_of(leaf, mirrored(leaf, sample)[:SAMPLED] if triangle else sample)
+        sample = _sample(ours, columns, leaf, budget.sampled)
+        indices = coordinates_of(leaf, mirrored(leaf, sample)[: budget.sampled] if triangle else sample)
     differences = numeric.elements(name, indices)
     relative = RELATIVE if objective.point.wide else _RELATIVE_NARROW
     parts = _Parts(ours, objective.conjugate, relative, _floor(numeric, leaf))
@@ -229,14 +228,14 @@ def largest(tensor: Tensor) -> float:
     return float(finite.max()) if finite.numel() else 0.0
 
 
-def _sample(ours: Tensor, columns: Sequence[int], leaf: Tensor) -> list[int]:
+def _sample(ours: Tensor, columns: Sequence[int], leaf: Tensor, count: int) -> list[int]:
     """Elements where the client's derivative is another, those where ours is largest, and random ones."""
     flat = ours.abs().reshape(len(ours), -1).sum(0)
-    chosen = dict.fromkeys(columns[: SAMPLED // 2])
+    chosen = dict.fromkeys(columns[: count // 2])
     chosen |= dict.fromkeys(flat.topk(min(WORST, flat.numel())).indices.tolist())
     generator = torch.Generator().manual_seed(leaf.numel())
-    chosen |= dict.fromkeys(torch.randperm(leaf.numel(), generator=generator, device="cpu")[:SAMPLED].tolist())
-    return [int(index) for index in chosen][:SAMPLED]
+    chosen |= dict.fromkeys(torch.randperm(leaf.numel(), generator=generator, device="cpu")[:count].tolist())
+    return [int(index) for index in chosen][:count]
 
 
 class _Parts:

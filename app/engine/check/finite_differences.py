@@ -20,6 +20,7 @@ from app.engine.stepwise.quotients import Move, Quotients, quotients, runs_away,
 EVALUATIONS: Final = 500  # forwards for all elements, and as many again for those that need a closer look
 SECONDS: Final = 2.0  # what either of them may take
 SAMPLED: Final = 24  # elements an input, where not all are affordable
+_FEWEST: Final = 24  # forwards, however long they take: one element looked at closely, or twelve elements
 # Random, of all elements together: one could hide a wrong element by chance; 1 to 16 give the same verdicts (measured).
 DIRECTIONS: Final = 4
 # Decades at most that steps go farther down for an element below the others: with 4 those of log at 1e-14 beside 1 do not settle any more,
@@ -45,9 +46,10 @@ Coordinate = tuple[int, bool]  # flat index of an element, and whether its imagi
 
 @dataclass
 class Budget:
-    """Forwards left: at most `EVALUATIONS`, and no more than fit in `SECONDS`."""
+    """Forwards left: at most `EVALUATIONS`, and no more than fit in `SECONDS`; and elements of an input that are sampled."""
 
     left: int
+    sampled: int = SAMPLED
 
     @classmethod
     def of(cls, objective: Differentiated) -> Budget:
@@ -58,7 +60,8 @@ class Budget:
             took.append(max(time.perf_counter() - begun, 1e-6))
             if took[-1] > SECONDS / SAMPLED:
                 break
-        return cls(max(2 * SAMPLED, min(EVALUATIONS, int(SECONDS / min(took)))))
+        left = max(_FEWEST, min(EVALUATIONS, int(SECONDS / min(took))))
+        return cls(left, min(SAMPLED, left // 2))
 
     def spend(self, count: int) -> bool:
         self.left -= count
@@ -113,9 +116,12 @@ class Numeric:
         are here often change nothing, as a number near 6 is moved by less than half its last bit; larger ones are measured beside them.
         """
         unsure = torch.zeros_like(self.base.abs())
+        begun = time.perf_counter()
         for times in (1.0, _LARGER):
             runs = []
             for number in range(_RUNS):
+                if runs and time.perf_counter() - begun > SECONDS:
+                    break
                 try:
                     with RandomRounding(number, times * self._eps):
                         moved = self._objective.values({})

@@ -47,6 +47,7 @@ _DROWNED: Final = 4.0  # roundings: a difference has two, of the largest number 
 _FORWARDS: Final = 600  # runs of the Function for one report, at most
 ONE_ELEMENT: Final = 40  # that one element may take
 _WORK: Final = 4e7  # and tensor elements computed for them
+_CALLS: Final = 150_000  # and steps, of 30 µs each in a loop of small ones: some 5 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Lines:
     def __post_init__(self) -> None:
         trace = self.evidence.trace
         size = sum(tensor.numel() for tensor in trace.values.values())
-        self.forwards_left = min(_FORWARDS, int(_WORK / max(1, size)))
+        self.forwards_left = min(_FORWARDS, int(_WORK / max(1, size)), _CALLS // max(1, len(trace.records)))
         self._weights = (
             {ref: torch.ones_like(trace.values[ref]) for ref in self.refs} if self.ones else weights_of(trace, self.refs)
         )
