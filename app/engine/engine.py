@@ -124,9 +124,10 @@ class Engine:
         make = Recipe if self._device == "cpu" else partial(CudaRecipe, device=self._device, record=self._recorder.record)
         repeated = recipe(query, prepared, names, make)
         if repeated is not None:
-            bare = replace(query, inputs={}, expected={})
+            is_sent = bool(query.cotangent)
+            bare = replace(query, inputs={}, cotangent={}, tangent={}, expected={})  # nothing of a body is held
             repeated.always_zero = lambda leaves: always_zero(
-                Computation(bare, prepared, leaves, Notes(), self._limits, self._layout_cache)
+                Computation(bare, prepared, leaves, Notes(), self._limits, self._layout_cache), is_sent=is_sent
             )
         return repeated
 

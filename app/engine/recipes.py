@@ -143,7 +143,8 @@ class Recipe:
         leaves = lambda: [_array(self._buffers[leaf].undifferentiated(numbers)) for leaf in self._leaves]  # noqa: E731
         if self.always_zero is not None and self._zeros.tell(results, leaves):
             named = zip(self._names, map(torch.from_numpy, leaves()), strict=True)
-            self._zeros, self.always_zero = self._watched_zeros(self.always_zero(dict(named))), None
+            always_zero, self.always_zero = self.always_zero, None
+            self._zeros = self._watched_zeros(always_zero(dict(named)))
         return None if self._zeros is not None and self._zeros.tell(results, leaves) else results
 
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:

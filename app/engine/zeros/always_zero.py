@@ -28,14 +28,18 @@ _LEFT: Final = MP.mpf("1e-330")
 _SCALES: Final = (1.0, 0.05)  # of the numbers at which it is looked at: at the smaller ones no exponential is as small
 
 
-def always_zero(computation: Computation) -> dict[ResultKey, NDArray[Any]]:
-    """Of what is looked at, by rows of Jacobians, where it is zero at all inputs and cotangents; what is not known to be is left out."""
+def always_zero(computation: Computation, *, is_sent: bool) -> dict[ResultKey, NDArray[Any]]:
+    """Of what is looked at, by rows of Jacobians, where it is zero at all inputs and cotangents; what is not known to be is left out.
+
+    Arguments:
+        is_sent: cotangents come with each query.
+    """
     keys = [key for kind in computation.query.want if is_looked_at(kind) for key in result_keys(kind, computation.prepared)]
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             masks = out_of_reach(computation, [key for key in keys if key.leaf is not None])
-            for key, mask in _vanishing(computation, keys):
+            for key, mask in () if is_sent else _vanishing(computation, keys):
                 masks[key] = masks.get(key, False) | mask
         except REFUSALS:  # not known, then
             return {}
@@ -44,11 +48,11 @@ def always_zero(computation: Computation) -> dict[ResultKey, NDArray[Any]]:
 
 def _vanishing(computation: Computation, keys: list[ResultKey]) -> Iterator[tuple[ResultKey, NDArray[Any]]]:
     """Outputs and gradients of them, as far as their terms cancel."""
-    query, prepared, leaves = computation.query, computation.prepared, computation.leaves
+    prepared, leaves = computation.prepared, computation.leaves
     is_analytic = names_called(prepared.function.pattern) <= operations_with("differentiable") | _QUOTIENTS
     is_analytic &= is_plain(prepared.function.pattern)  # 1e-200 twice would pass for zero
     whole = [key for key in keys if (key.leaf is None) != (key.output is None) and key.kind != "jvp"]
-    if query.cotangent or not is_analytic or not all(is_differentiable(leaf.dtype) for leaf in leaves.values()) or not whole:
+    if not is_analytic or not all(is_differentiable(leaf.dtype) for leaf in leaves.values()) or not whole:
         return
     draw = torch.Generator().manual_seed(0)
     looks = []
