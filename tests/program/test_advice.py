@@ -22,6 +22,8 @@ ADVICE = [
     ("torch.where(x > 0) + 1", "[0]", "torch.where(x > 0)[0] + 1"),
     ("x.foo()\nx", "", "x.abs()"),
     ("y = np.exp(x)", "torch.exp", "y = torch.exp(x)"),
+    ("d = {[1]: x}\nd[1]", "a tuple", "d = {(1,): x}\nd[(1,)]"),
+    ("d = {[k]: x for k in (1, 2)}\nd[1]", "a number", "d = {k: x for k in (1, 2)}\nd[1]"),
     (_NET + "        return self.fc(x)\nN()(x)", "`fc1`", _NET + "        return self.fc1(x)\nN()(x)"),
     ("nn.Lineer(3, 2)(x)", "`nn.Linear`", "nn.Linear(3, 2)(x)"),
     ("a, b = x\na += 1\na", ".clone()", "a, b = x\na = a.clone()\na += 1\na"),

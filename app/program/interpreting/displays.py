@@ -135,10 +135,7 @@ class Displays(Assigning):
                 result |= inside
                 static.check_length(len(result))
                 continue
-            name = self.value(key)
-            if not is_key(name):
-                raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
-            result[name] = self.value(value)
+            result[self._key(key)] = self.value(value)
         return result
 
     def _joined(self, node: ast.JoinedStr) -> Value:
@@ -183,15 +180,21 @@ class Displays(Assigning):
                 static.check_length(len(collected))
         return collected
 
+    def _key(self, node: ast.expr) -> Any:
+        key = self.value(node)
+        if is_key(key):
+            return key
+        raise Refusal(
+            f"{named(key).capitalize()} is no key of a dict here.",
+            'Write a text, a number or a tuple of these: `{"loss": loss}`.',
+        )
+
     def _dict_comprehension(self, node: ast.DictComp) -> dict[Any, Value]:
         collected: dict[Any, Value] = {}
         first = self.stream(node.generators[0].iter)
         with self.inside(Scope(self.scope, inner=True)):
             for _ in self._generated(node.generators, 0, first):
-                key = self.value(node.key)
-                if not is_key(key):
-                    raise Refusal("The keys of a dict are strings.", 'Write `{"loss": loss}`.')
-                collected[key] = self.value(node.value)
+                collected[self._key(node.key)] = self.value(node.value)
                 static.check_length(len(collected))
         return collected
 
