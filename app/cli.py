@@ -1,6 +1,7 @@
 """The command `pullback`: serve, query, operations.
 
-The settings, which take pydantic and with it half a second to import, are imported by `main`: Ctrl-C meanwhile ends it without a traceback.
+The settings, which take pydantic and with it half a second to import, are imported by `main`, where a command needs them: Ctrl-C meanwhile
+ends it without a traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _INTERRUPTED: Final = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     try:
-        chosen = _parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        chosen = _parser(serves="serve" in words).parse_args(words)
         status: int = chosen.run(chosen)
     except BrokenPipeError:
         # The reader of our output, such as `head`, has enough.
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(serves: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pullback", description="Answers gradient queries over HTTP.")
     parser.add_argument("--version", action="version", version=f"pullback {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -51,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Start the service. Every setting is an environment variable and a flag; the flag counts.",
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    _add_settings(serve)
+    if serves:
+        _add_settings(serve)
     serve.set_defaults(run=_serve)
 
     query = commands.add_parser("query", help="answer a query from a file", description="Answer a query and print the answer.")
@@ -141,7 +144,6 @@ def _settings(overrides: Mapping[str, Any]) -> Settings | None:
 def _query(chosen: argparse.Namespace) -> int:
     import orjson
 
-    from app.pool.worker import answer_alone
     from app.printing import answer_text, problem_text
     from app.query_files import query_body
 
@@ -163,7 +165,7 @@ def _query(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         dtype=chosen.dtype,
     )
-    status, reply = answer_alone(body, settings) if settings else _ask_server(chosen.url, body, chosen.key)
+    status, reply = _answer_here(body, settings) if settings else _ask_server(chosen.url, body, chosen.key)
     if chosen.json:
         sys.stdout.buffer.write(reply + b"\n")
         return 0 if status == 200 else 1
@@ -173,6 +175,12 @@ def _query(chosen: argparse.Namespace) -> int:
         return 0
     print(problem_text(content), file=sys.stderr)
     return 1
+
+
+def _answer_here(body: bytes, settings: Settings) -> tuple[int, bytes]:
+    from app.pool.worker import answer_alone
+
+    return answer_alone(body, settings)
 
 
 def _ask_server(url: str, text: bytes, key: str | None) -> tuple[int, bytes]:

@@ -25,6 +25,18 @@ def pullback(*arguments: str, text: bytes = b"") -> subprocess.CompletedProcess[
     return subprocess.run(command, input=text, env=clean_environment(), capture_output=True, check=False, timeout=600)
 
 
+def test_a_server_is_asked_without_what_only_servers_need(tmp_path: Path) -> None:
+    query = tmp_path / "query.json"
+    query.write_bytes(orjson.dumps(SMALL))
+    script = (
+        "import sys; from app import cli; status = cli.main(['query', '--url', '127.0.0.1:9', sys.argv[1]]); "
+        "print(status, {'pydantic', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(query)], capture_output=True, text=True, check=True, timeout=600)
+    assert done.stdout == "1 set()\n"
+    assert "does not answer" in done.stderr
+
+
 def test_serve_help_lists_every_setting() -> None:
     shown = " ".join(pullback("serve", "--help").stdout.decode().split())
     for name, field in Settings.model_fields.items():
