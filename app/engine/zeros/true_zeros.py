@@ -7,7 +7,6 @@ at 0): the result is zero whatever the other numbers are, and not without the ze
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -80,9 +79,8 @@ def _explanations(computation: Computation, suspects: Mapping[ResultKey, Suspect
     if any(is_tiny(own.values).any() for own in suspects.values()):
         yield _even(computation, suspects)
     keys = [key for key, own in suspects.items() if (own.open & (own.values == 0)).any()]
-    apart = out_of_reach(computation, [key for key in keys if key.leaf is not None]) if keys else {}
     nothing = {key: np.zeros(own.values.shape, dtype=bool) for key, own in suspects.items()}
-    for sizes in itertools.chain((apart,), _reasons(computation, keys)) if keys else ():
+    for sizes in _reasons(computation, keys) if keys else ():
         yield nothing | {
             key: (suspects[key].values == 0) & spread(explained, suspects[key].values) for key, explained in sizes.items()
         }
@@ -148,7 +146,10 @@ def _even(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Ma
 
 
 def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Masks]:
-    """Why zeros are true ones, by rows of Jacobians."""
+    """Why zeros are true ones, by rows of Jacobians: of these most have zeros that nothing leads to, of gradients few."""
+    by_rows = [key for key in keys if key.output is not None and key.leaf is not None]
+    if by_rows:
+        yield out_of_reach(computation, by_rows)
     leaves, draw = {name: leaf.detach() for name, leaf in computation.leaves.items()}, torch.Generator().manual_seed(0)
     floating = [name for name, leaf in leaves.items() if is_differentiable(leaf.dtype)]
     for _ in range(_DRAWS):  # two numbers may be moved alike
@@ -158,6 +159,9 @@ def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Ma
             for by in (_NEAR, _FAR)
         )
         yield {key: (near[key] > 0) & (far[key] >= _GROWS * near[key]) for key in keys}
+    others = [key for key in keys if key.output is None]
+    if others:
+        yield out_of_reach(computation, others)
     if not is_plain(computation.prepared.function.pattern) or not any((leaves[name] == 0).any() for name in floating):
         return
     draws = [{name: _uniform(leaves[name], _LEAST, _MOST, draw) for name in floating} for _ in range(_DRAWS)]
