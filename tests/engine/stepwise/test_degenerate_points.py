@@ -162,3 +162,12 @@ def test_second_derivatives_by_values_that_repeat_are_noted(text: str) -> None:
 def test_a_norm_without_singular_values_has_second_derivatives_there() -> None:
     answer = ask(program="linalg.matrix_norm(x) + linalg.norm(x, 'fro')", inputs={"x": np.array(DOUBLE_ZERO)}, want=["hessian"])
     assert not answer.notes
+
+
+@pytest.mark.parametrize(("text", "is_said"), [
+    ("linalg.pinv(x, hermitian=True)", True), ("linalg.pinv(x, 1e-15, True)", True), ("linalg.pinv(x)", False),
+    ("linalg.pinv(x, hermitian=False)", False), ("x.pinverse() + (x > 0) * True", False), ("linalg.eigvalsh(x)", True),
+])  # fmt: skip
+def test_a_matrix_of_which_one_triangle_is_read_is_said(text: str, is_said: bool) -> None:
+    answer = ask(program=text, inputs={"x": np.array(REGULAR)}, want=["vjp"])
+    assert ("convention" in [note.code for note in answer.notes]) == is_said
