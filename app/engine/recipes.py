@@ -142,9 +142,9 @@ class Recipe:
             return results
         leaves = lambda: [_array(self._buffers[leaf].undifferentiated(numbers)) for leaf in self._leaves]  # noqa: E731
         if self.always_zero is not None and self._zeros.tell(results, leaves):
-            named = zip(self._names, map(torch.from_numpy, leaves()), strict=True)
+            named = {name: torch.from_numpy(leaf) for name, leaf in zip(self._names, leaves(), strict=True)}  # type: ignore[no-untyped-call]
             always_zero, self.always_zero = self.always_zero, None
-            self._zeros = self._watched_zeros(always_zero(dict(named)))
+            self._zeros = self._watched_zeros(always_zero(named))
         return None if self._zeros is not None and self._zeros.tell(results, leaves) else results
 
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:

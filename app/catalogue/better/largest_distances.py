@@ -17,8 +17,10 @@ from app.catalogue.better.tracked import is_differentiated
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, **mode: Any) -> Tensor:
     if p != math.inf or not x1.shape[-1] or not (is_differentiated(x1) or is_differentiated(x2)):
-        return torch.cdist(x1, x2, p, **mode)
-    return torch.linalg.vector_norm(x1[..., :, None, :] - x2[..., None, :, :], math.inf, -1)
+        distances: Tensor = torch.cdist(x1, x2, p, **mode)
+        return distances
+    largest: Tensor = torch.linalg.vector_norm(x1[..., :, None, :] - x2[..., None, :, :], math.inf, -1)
+    return largest
 
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:  # noqa: A002
@@ -26,4 +28,5 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:  # noqa: A002
         distances: Tensor = torch.nn.functional.pdist(input, p)
         return distances
     rows, columns = torch.triu_indices(len(input), len(input), 1, device=input.device)
-    return torch.linalg.vector_norm(input[rows] - input[columns], math.inf, -1)
+    largest: Tensor = torch.linalg.vector_norm(input[rows] - input[columns], math.inf, -1)
+    return largest

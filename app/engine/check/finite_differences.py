@@ -118,7 +118,7 @@ class Numeric:
         unsure = torch.zeros_like(self.base.abs())
         begun = time.perf_counter()
         for times in (1.0, _LARGER):
-            runs = []
+            runs: list[Tensor] = []
             for number in range(_RUNS):
                 if runs and time.perf_counter() - begun > SECONDS:
                     break

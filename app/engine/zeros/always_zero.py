@@ -21,8 +21,6 @@ from app.engine.zeros.lost_zeros import Look
 from app.engine.zeros.telling_zeros import ResultKey, is_looked_at, result_keys
 from app.engine.zeros.true_zeros import Suspect, is_plain, out_of_reach
 
-# Analytic, with them, on all numbers but poles: what is zero at an arbitrary point is zero at all. Not so `abs(x) - x`.
-_QUOTIENTS: Final = frozenset({"truediv", "div", "reciprocal", "layer_norm"})
 # What is left of zero in 360 digits.
 _LEFT: Final = MP.mpf("1e-330")
 _SCALES: Final = (1.0, 0.05)  # of the numbers at which it is looked at: at the smaller ones no exponential is as small
@@ -49,7 +47,8 @@ def always_zero(computation: Computation, *, is_sent: bool) -> dict[ResultKey, N
 def _vanishing(computation: Computation, keys: list[ResultKey]) -> Iterator[tuple[ResultKey, NDArray[Any]]]:
     """Outputs and gradients of them, as far as their terms cancel."""
     prepared, leaves = computation.prepared, computation.leaves
-    is_analytic = names_called(prepared.function.pattern) <= operations_with("differentiable") | _QUOTIENTS
+    # On all numbers but poles: what is zero at an arbitrary point is zero at all. Not so `abs(x) - x`.
+    is_analytic = names_called(prepared.function.pattern) <= operations_with("differentiable") | operations_with("meromorphic")
     is_analytic &= is_plain(prepared.function.pattern)  # 1e-200 twice would pass for zero
     whole = [key for key in keys if (key.leaf is None) != (key.output is None) and key.kind != "jvp"]
     if not is_analytic or not all(is_differentiable(leaf.dtype) for leaf in leaves.values()) or not whole:
@@ -63,8 +62,10 @@ def _vanishing(computation: Computation, keys: list[ResultKey]) -> Iterator[tupl
     for key in whole:
         every = np.ones(shapes[key.leaf or key.output or ""], dtype=bool)
         exact = [look.right(key, Suspect(every, every), is_beside=False) for look in looks]
-        if all(numbers is not None for numbers in exact):
-            yield key, np.all([np.asarray(abs(numbers) < _LEFT, dtype=bool) for numbers in exact], 0)
+        known = [numbers for numbers in exact if numbers is not None]
+        if len(known) == len(exact):
+            vanishing: NDArray[Any] = np.all([np.abs(numbers) < _LEFT for numbers in known], 0)
+            yield key, vanishing.astype(bool)
 
 
 def _drawn(leaf: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

@@ -103,7 +103,7 @@ def out_of_reach(computation: Computation, keys: Sequence[ResultKey]) -> dict[Re
         size, shape = computation.leaves[leaf].numel(), tuple(computation.leaves[leaf].shape)
         reached = {name: _dense(own[leaf], size) for name, own in zip(function.outputs, by_output, strict=True)}
         if key.output is None:
-            masks[key] = ~np.any([own.any(0) for own in reached.values()], 0).reshape(shape)
+            masks[key] = np.asarray(np.logical_not(np.any([own.any(0) for own in reached.values()], 0))).reshape(shape)
         else:
             masks[key] = ~reached[key.output].any(1).reshape(shapes[key.output])
     return masks

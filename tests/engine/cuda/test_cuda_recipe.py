@@ -93,8 +93,11 @@ def test_a_zero_that_digits_were_lost_in_takes_the_whole_road_alone() -> None:
     take_apart = taking_apart(Message("query", memoryview(body)))
     assert take_apart is not None
     ENGINE.answer(query)
-    names = take_apart(body).names
-    staged = recipe(query, ENGINE.prepared(query), names, partial(CudaRecipe, device="cpu", record=Recorder().record))
+    repetition = take_apart(body)
+    assert repetition is not None
+    staged = recipe(
+        query, ENGINE.prepared(query), repetition.names, partial(CudaRecipe, device="cpu", record=Recorder().record)
+    )
     assert staged is not None
     numbers = [[array("d", [n]), array("d", [m])] for n, m in ((0.5, 0.25), (1e-200, 1e-200))]
     together = [None if rows is None else [float(row) for row in rows] for rows in staged.run_together(numbers)]

@@ -82,7 +82,8 @@ def test_why_it_is_zero(text: str, inputs: dict[str, Any] | None, line: int | No
 def test_the_reason_is_true_of_the_cotangent_and_the_dtype(
     text: str, dtype: torch.dtype, inputs: dict[str, Any], words: str
 ) -> None:
-    entry = explained(text, None, **{name: torch.tensor(value, dtype=dtype) for name, value in inputs.items()})["inputs"]["x"]
+    leaves: dict[str, Any] = {name: torch.tensor(value, dtype=dtype) for name, value in inputs.items()}
+    entry = explained(text, None, **leaves)["inputs"]["x"]
     assert entry["verdict"] == "differentiable"
     assert words in entry["because"]["reason"]
 

@@ -99,7 +99,12 @@ def test_a_mistake_of_pytorch_in_shapes_alone_refuses_nothing() -> None:
 
 def test_a_small_pointwise_step_is_not_looked_at_and_a_large_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, by_shapes = list[Any](), value_sizes._by_shapes
-    monkeypatch.setattr(value_sizes, "_by_shapes", lambda *args: (looks.append(args[0]), by_shapes(*args))[1])
+
+    def looking(*args: Any) -> Any:
+        looks.append(args[0])
+        return by_shapes(*args)
+
+    monkeypatch.setattr(value_sizes, "_by_shapes", looking)
     row = torch.ones(100)
     with value_sizes.LimitedCounter(4000):
         torch.addcmul(row[:3], row[:3], row[:3]).clamp(0.0)

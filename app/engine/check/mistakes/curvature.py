@@ -111,7 +111,9 @@ def _tangent(call: Callable[..., Any]) -> Callable[..., Any]:
 def in_place_of_curvature(case: Case) -> Iterator[Claim]:
     """Jᵀ·M·J with something else for M, the second derivative by the value of a step; or J on one side, or on none."""
     objective = _of_input(case)
-    for record in case.trace.records if objective is not None else ():
+    for record in case.trace.records:
+        if objective is None:
+            return
         known = _matrices(case, objective, (record.node, 0))
         if known is None:
             continue
@@ -271,8 +273,8 @@ def _jacobian(trace: StepTrace, ref: Ref, name: str) -> Tensor:
         return torch.eye(middle.numel(), dtype=middle.dtype, device=middle.device)
     basis = torch.eye(middle.numel(), dtype=middle.dtype, device=middle.device).reshape(-1, *middle.shape)
     rows = [trace.backward({ref: row}).get(leaf) for row in basis]
-    rows = [torch.zeros_like(trace.values[leaf]) if row is None else row for row in rows]
-    return torch.stack(rows).reshape(len(rows), -1).detach()
+    filled = [torch.zeros_like(trace.values[leaf]) if row is None else row for row in rows]
+    return torch.stack(filled).reshape(len(rows), -1).detach()
 
 
 def _derivatives(trace: StepTrace, objective: Curvature, ref: Ref) -> tuple[Tensor, Tensor, Tensor] | None:

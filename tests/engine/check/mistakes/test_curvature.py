@@ -52,8 +52,9 @@ MISTAKES: Final[dict[str, tuple[str, Tensor, str, str]]] = {
 
 
 def _report(text: str, believed: Tensor) -> dict[str, Any]:
-    leaves = {name: leaf for name, leaf in {"a": A, "u": U}.items() if f"{name} " in text or f"{name})" in text}
-    return checked(text, {"v": believed}, kind="hessian", v=V, **leaves)["v"]
+    leaves: dict[str, Any] = {name: leaf for name, leaf in {"a": A, "u": U}.items() if f"{name} " in text or f"{name})" in text}
+    report: dict[str, Any] = checked(text, {"v": believed}, kind="hessian", v=V, **leaves)["v"]
+    return report
 
 
 @pytest.mark.parametrize("name", MISTAKES)
