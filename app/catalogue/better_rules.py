@@ -293,15 +293,6 @@ def matrix_exp(A: Tensor) -> Tensor:  # noqa: N803
     return value
 
 
-def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:  # noqa: N803
-    """`torch.vander`, whose reverse mode PyTorch refuses: it writes over what its own derivative needs."""
-    columns = x.shape[0] if N is None and x.dim() else N
-    if not is_differentiated(x) or columns is None or columns < 2:
-        return torch.vander(x, N, increasing)
-    rising: Tensor = torch.linalg.vander(x, N=columns)
-    return rising if increasing else rising.flip(-1)
-
-
 def _matrix_exp(input: Tensor) -> Tensor:  # noqa: A002
     return matrix_exp(input)
 
@@ -318,7 +309,7 @@ BETTER: Final[dict[str, Callable[..., Any]]] = {
     "special.bessel_j0": bessel_j0, "special.bessel_j1": bessel_j1, "special.bessel_y0": bessel_y0, "special.bessel_y1": bessel_y1,
     "special.airy_ai": airy_ai, "special.chebyshev_polynomial_t": chebyshev_polynomial_t,
     "special.chebyshev_polynomial_u": chebyshev_polynomial_u, "special.ndtr": ndtr, "special.expm1": expm1, "expm1": expm1,
-    "nn.functional.tanhshrink": tanhshrink, "float_power": float_power, "vander": vander,
+    "nn.functional.tanhshrink": tanhshrink, "float_power": float_power,
     "cdist": cdist, "nn.functional.pdist": pdist,
 }  # fmt: skip
 
@@ -358,7 +349,6 @@ FORMULAS: Final[dict[Callable[..., Any], str]] = {
     **dict.fromkeys(
         (power, float_power), "input: grad * exponent * input ** (exponent - 1); exponent: grad * result * log(input)"
     ),
-    vander: "sum over k of grad[:, k] * k * x ** (k - 1), k: the power of the column",
     cdist: "_cdist_backward; p = inf: sign(x1 - x2) * grad, shared among the largest differences",
     pdist: "_pdist_backward; p = inf: sign(x1 - x2) * grad, shared among the largest differences",
     **dict.fromkeys((airy_ai, chebyshev_polynomial_t, chebyshev_polynomial_u), "none: PyTorch has no derivative of it"),

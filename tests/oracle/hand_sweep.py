@@ -40,7 +40,7 @@ HALVES: Final = (torch.float16, torch.bfloat16)
 _WIDE: Final = (
     "linalg.", "fft.", "det(", "inverse(", "matrix_exp", "quantile", "cdist", "distributions.", "lgamma", "logdet", "bessel",
 )  # fmt: skip
-_FACTORIES: Final = ("eye(", "ones(")
+_FACTORIES: Final = ("torch.zeros(", "eye(", "ones(")
 # Names that say what was computed and found equal: a relation of the two derivatives' numbers, or the derivative of a program with one thing
 # changed. They are true wherever they are said, of mistakes too that have no name.
 TRUE_BY_ITSELF: Final = frozenset(

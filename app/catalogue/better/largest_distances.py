@@ -15,9 +15,9 @@ from torch import Tensor
 from app.catalogue.better.tracked import is_differentiated
 
 
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, **mode: Any) -> Tensor:
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, *mode: Any, **named: Any) -> Tensor:
     if p != math.inf or not x1.shape[-1] or not (is_differentiated(x1) or is_differentiated(x2)):
-        distances: Tensor = torch.cdist(x1, x2, p, **mode)
+        distances: Tensor = torch.cdist(x1, x2, p, *mode, **named)
         return distances
     largest: Tensor = torch.linalg.vector_norm(x1[..., :, None, :] - x2[..., None, :, :], math.inf, -1)
     return largest

@@ -16,9 +16,9 @@ from torch import Tensor, fx
 from app.catalogue.facts import operations_with
 from app.engine.planning.prepare import Prepared
 from app.engine.stepwise.bounds import BoundedStep, bounded_steps
-from app.engine.stepwise.degenerate_points import SECOND_TESTS
+from app.engine.stepwise.degenerate_points import may_be_twice_degenerate
 from app.engine.stepwise.overflow import hides_overflow, step_dtypes
-from app.engine.stepwise.point import name_of, names_called
+from app.engine.stepwise.point import name_of
 from app.engine.tensors import fourth_powers, is_differentiable, is_narrow
 from app.program.errors import tensors_in
 from app.program.function import Function
@@ -69,7 +69,7 @@ def watch(query: Query, prepared: Prepared, *, is_binary: bool) -> Watch | None:
     witnesses: list[Witness] = []
     if prepared.wrt:
         matrices = bounded_steps(function, function.graph, prepared.wrt)
-        if matrices is None or (SECOND & set(query.want) and not SECOND_TESTS.keys().isdisjoint(names_called(function.graph))):
+        if matrices is None or (SECOND & set(query.want) and may_be_twice_degenerate(function.graph)):
             return None
         watched.update(dict.fromkeys(node for step in matrices for node in (step.matrix, step.node)))
         witnesses += [partial(_bounded, step) for step in matrices]

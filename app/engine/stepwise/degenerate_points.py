@@ -228,10 +228,14 @@ def _repeats_anywhere(node: fx.Node, matrix: Tensor, result: Any, passed: Collec
 
 
 def _repeats_within_norm(node: fx.Node, matrix: Tensor, result: Any, passed: Collection[fx.Node]) -> Tensor:
-    """The nuclear norm is the sum of the singular values."""
-    if "nuc" not in (*node.args[1:2], node.kwargs.get("ord"), node.kwargs.get("p")) or matrix.dim() != 2:
+    if not _is_nuclear(node) or matrix.dim() != 2:
         return torch.zeros((), dtype=torch.bool)
     return _repeats(torch.linalg.svdvals(matrix), matrix)
+
+
+def _is_nuclear(node: fx.Node) -> bool:
+    """The nuclear norm is the sum of the singular values."""
+    return "nuc" in (*node.args[1:2], node.kwargs.get("ord"), node.kwargs.get("p"))
 
 
 # The same of second derivatives; what is said of it is the fact `degenerate_twice`.
@@ -240,3 +244,9 @@ SECOND_TESTS: Final[Mapping[str, MatrixTest]] = {
     "eigvals": _repeats_anywhere, "eig": _repeats_anywhere,
     **dict.fromkeys(("norm", "matrix_norm"), _repeats_within_norm),
 }  # fmt: skip
+
+
+def may_be_twice_degenerate(graph: fx.Graph) -> bool:
+    """Whether a step has a test of its second derivatives that may fail at some matrix."""
+    tests = [(SECOND_TESTS[name_of(node)], node) for node in graph.nodes if name_of(node) in SECOND_TESTS]
+    return any(test is not _repeats_within_norm or _is_nuclear(node) for test, node in tests)

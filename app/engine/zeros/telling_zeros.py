@@ -73,12 +73,18 @@ def is_connected(function: Function, leaf: str) -> bool:
     return function.leaves.index(leaf) in _connected(function.pattern)
 
 
-def has_telling_zeros(values: NDArray[Any], telling: Telling, leaves: Callable[[], Iterable[NDArray[Any]]]) -> bool:
-    """Whether one of the zeros in a result tells: a single one does not where it may come from those of an input. An infinity does."""
-    zeros = np.equal(values, 0)
+def has_telling_zeros(
+    values: NDArray[Any], telling: Telling, leaves: Callable[[], Iterable[NDArray[Any]]], explained: NDArray[Any] | None = None
+) -> bool:
+    """Whether one of the zeros in a result tells: a single one does not where it may come from those of an input. An infinity does.
+
+    `explained`: where it is zero whatever the inputs are; None: nowhere.
+    """
+    known = np.zeros(values.shape, bool) if explained is None else explained
+    zeros = np.equal(values, 0) & ~known
     if not zeros.any() or np.isinf(values).any():
         return bool(np.isinf(values).any())
-    if zeros.all():
+    if (zeros | known).all():
         return True
     if telling == "all":
         return False
@@ -173,10 +179,10 @@ class WatchedZeros(NamedTuple):
             values = results[index]
             # Most have none, which is seen in a microsecond.
             if np.count_nonzero(np.abs(values) < least):
-                if index in self.always_zero:
-                    values = np.where(spread(self.always_zero[index], values), 1.0, values)
+                known = self.always_zero.get(index)
                 rows = values if rank is None else by_rows(values, rank)
-                if is_tiny(values).any() or has_telling_zeros(rows, self.telling, leaves):
+                is_small = is_tiny(values) if known is None else is_tiny(values) & ~spread(known, values)
+                if is_small.any() or has_telling_zeros(rows, self.telling, leaves, known):
                     return True
         return False
 

@@ -102,10 +102,12 @@ def out_of_reach(computation: Computation, keys: Sequence[ResultKey]) -> dict[Re
         leaf = key.leaf or ""
         size, shape = computation.leaves[leaf].numel(), tuple(computation.leaves[leaf].shape)
         reached = {name: _dense(own[leaf], size) for name, own in zip(function.outputs, by_output, strict=True)}
+        is_reached: NDArray[np.bool_]
         if key.output is None:
-            masks[key] = np.asarray(np.logical_not(np.any([own.any(0) for own in reached.values()], 0))).reshape(shape)
+            is_reached = np.stack([own.any(0) for own in reached.values()]).any(0).astype(bool).reshape(shape)
         else:
-            masks[key] = ~reached[key.output].any(1).reshape(shapes[key.output])
+            is_reached = reached[key.output].any(1).astype(bool).reshape(shapes[key.output])
+        masks[key] = ~is_reached
     return masks
 
 
