@@ -141,11 +141,14 @@ class Recipe:
         if self._zeros is None or not self.looks_at_zeros:
             return results
         leaves = lambda: [_array(self._buffers[leaf].undifferentiated(numbers)) for leaf in self._leaves]  # noqa: E731
-        if self.always_zero is not None and self._zeros.tell(results, leaves):
+        if not self._zeros.tell(results, leaves):
+            return results
+        if self.always_zero is not None:
             named = {name: torch.from_numpy(leaf) for name, leaf in zip(self._names, leaves(), strict=True)}  # type: ignore[no-untyped-call]
             always_zero, self.always_zero = self.always_zero, None
             self._zeros = self._watched_zeros(always_zero(named))
-        return None if self._zeros is not None and self._zeros.tell(results, leaves) else results
+            return None if self._zeros is not None and self._zeros.tell(results, leaves) else results
+        return None
 
     def proving(self, queries: Sequence[Sequence[Numbers]], batching: Batching) -> Iterator[None]:
         """Prove a joint graph on queries that came, in steps of about a millisecond."""
