@@ -77,13 +77,11 @@ def _copies(step: fx.Node, shape: tuple[int, ...]) -> int:
     return 0 if getattr(value, "shape", None) == shape else _COPIES
 
 
+@GraphFact
 def _copies_of_inputs(graph: fx.Graph) -> list[int]:
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     of_steps = [[_copies(step, node.meta["val"].shape) for step in node.users if step.op == "call_function"] for node in inputs]
     return [sum(copies) - max(copies, default=0) for copies in of_steps]
-
-
-_reused: Final = GraphFact(_copies_of_inputs)
 
 
 def reused_bytes(function: Function, leaves: Sequence[tuple[str, tuple[int, ...], torch.dtype]], wrt: Container[str]) -> int:
@@ -91,7 +89,7 @@ def reused_bytes(function: Function, leaves: Sequence[tuple[str, tuple[int, ...]
     sizes = [math.prod(shape) * dtype.itemsize if name in wrt else 0 for name, shape, dtype in leaves]
     if max(sizes, default=0) < _REUSED_FROM_BYTES:
         return 0
-    copies = _reused(function.pattern if function.has_steps_of_pattern else function.graph)
+    copies = _copies_of_inputs(function.pattern if function.has_steps_of_pattern else function.graph)
     return sum(size * count for size, count in zip(sizes, copies, strict=True) if size >= _REUSED_FROM_BYTES)
 
 

@@ -19,7 +19,7 @@ from app.engine.stepwise.point import REFUSALS, names_called
 from app.engine.tensors import is_differentiable
 from app.engine.zeros.lost_zeros import Look
 from app.engine.zeros.telling_zeros import ResultKey, is_looked_at, result_keys
-from app.engine.zeros.true_zeros import Suspect, is_plain, out_of_reach
+from app.engine.zeros.true_zeros import Suspect, is_plain, out_of_reach, uniform
 
 # What is left of zero in 360 digits.
 _LEFT: Final = MP.mpf("1e-330")
@@ -70,5 +70,5 @@ def _vanishing(computation: Computation, keys: list[ResultKey]) -> Iterator[tupl
 
 def _drawn(leaf: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """Numbers from 0.5 to 2 of either sign, for each element its own."""
-    size = 0.5 + 1.5 * torch.rand(leaf.shape, generator=draw, dtype=leaf.dtype, device="cpu")
-    return torch.where(torch.rand(leaf.shape, generator=draw, device="cpu") < 0.5, -size, size)
+    size = uniform(leaf, 0.5, 2.0, draw)
+    return torch.where(uniform(leaf, 0.0, 1.0, draw) < 0.5, -size, size)

@@ -122,7 +122,7 @@ def _even(computation: Computation, suspects: Mapping[ResultKey, Suspect]) -> Ma
     """Where what is tiny changes evenly with the inputs, as what rounding has left of larger terms does not."""
     draw = torch.Generator().manual_seed(0)
     leaves = {name: leaf.detach() for name, leaf in computation.leaves.items() if is_differentiable(leaf.dtype)}
-    ways = {name: _uniform(leaf, 0.5, 1.0, draw) * _uniform(leaf, -1.0, 1.0, draw).sign() for name, leaf in leaves.items()}
+    ways = {name: uniform(leaf, 0.5, 1.0, draw) * uniform(leaf, -1.0, 1.0, draw).sign() for name, leaf in leaves.items()}
 
     def look(step: float) -> Mapping[ResultKey, Floats]:
         return _at(computation, tuple(suspects), {name: leaf * (1 + step * ways[name]) for name, leaf in leaves.items()})
@@ -155,7 +155,7 @@ def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Ma
     leaves, draw = {name: leaf.detach() for name, leaf in computation.leaves.items()}, torch.Generator().manual_seed(0)
     floating = [name for name, leaf in leaves.items() if is_differentiable(leaf.dtype)]
     for _ in range(_DRAWS):  # two numbers may be moved alike
-        ways = {name: _uniform(leaves[name], -1.0, 1.0, draw) * torch.finfo(leaves[name].dtype).eps for name in floating}
+        ways = {name: uniform(leaves[name], -1.0, 1.0, draw) * torch.finfo(leaves[name].dtype).eps for name in floating}
         near, far = (
             _sizes(computation, keys, {name: leaves[name] * (1 + by * way) for name, way in ways.items()})
             for by in (_NEAR, _FAR)
@@ -166,7 +166,7 @@ def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Ma
         yield out_of_reach(computation, others)
     if not is_plain(computation.prepared.function.pattern) or not any((leaves[name] == 0).any() for name in floating):
         return
-    draws = [{name: _uniform(leaves[name], _LEAST, _MOST, draw) for name in floating} for _ in range(_DRAWS)]
+    draws = [{name: uniform(leaves[name], _LEAST, _MOST, draw) for name in floating} for _ in range(_DRAWS)]
     with_zeros = [
         _sizes(computation, keys, {name: leaves[name].sign() * size for name, size in sizes.items()}) for sizes in draws
     ]
@@ -174,7 +174,8 @@ def _reasons(computation: Computation, keys: Sequence[ResultKey]) -> Iterator[Ma
     yield {key: (without[key] > 0) & (with_zeros[0][key] == 0) & (with_zeros[1][key] == 0) for key in keys}
 
 
-def _uniform(leaf: Tensor, least: float, most: float, draw: torch.Generator) -> Tensor:
+def uniform(leaf: Tensor, least: float, most: float, draw: torch.Generator) -> Tensor:
+    """Numbers between two, for each element its own."""
     drawn = torch.rand(leaf.shape, generator=draw, dtype=leaf.dtype, device="cpu")
     return (least + (most - least) * drawn).to(leaf.device)
 

@@ -69,14 +69,20 @@ def test_sizes_of_values_that_fit_are_answered(query: dict[str, Any], expected: 
     np.testing.assert_array_equal(next(iter(outputs.values())), expected)
 
 
-def test_shapes_tell_once_for_all_calls_of_the_same_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, by_shapes = list[Any](), value_sizes._by_shapes
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The operators that are asked for the shapes of their results."""
+    asked, by_shapes = list[Any](), value_sizes._by_shapes
 
     def looked(*args: Any) -> Any:
-        looks.append(args[0])
+        asked.append(args[0])
         return by_shapes(*args)
 
     monkeypatch.setattr(value_sizes, "_by_shapes", looked)
+    return asked
+
+
+def test_shapes_tell_once_for_all_calls_of_the_same_ones(looks: list[Any]) -> None:
     x = torch.ones(3)
     with value_sizes.LimitedCounter(200) as counter:
         for _ in range(3):
@@ -97,14 +103,7 @@ def test_a_mistake_of_pytorch_in_shapes_alone_refuses_nothing() -> None:
     assert value_sizes.result_size(operator, (gates, gates, state), {}) is None
 
 
-def test_a_small_pointwise_step_is_not_looked_at_and_a_large_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, by_shapes = list[Any](), value_sizes._by_shapes
-
-    def looking(*args: Any) -> Any:
-        looks.append(args[0])
-        return by_shapes(*args)
-
-    monkeypatch.setattr(value_sizes, "_by_shapes", looking)
+def test_a_small_pointwise_step_is_not_looked_at_and_a_large_one_is(looks: list[Any]) -> None:
     row = torch.ones(100)
     with value_sizes.LimitedCounter(4000):
         torch.addcmul(row[:3], row[:3], row[:3]).clamp(0.0)

@@ -111,9 +111,9 @@ def _tangent(call: Callable[..., Any]) -> Callable[..., Any]:
 def in_place_of_curvature(case: Case) -> Iterator[Claim]:
     """Jᵀ·M·J with something else for M, the second derivative by the value of a step; or J on one side, or on none."""
     objective = _of_input(case)
+    if objective is None:
+        return
     for record in case.trace.records:
-        if objective is None:
-            return
         known = _matrices(case, objective, (record.node, 0))
         if known is None:
             continue
@@ -149,8 +149,11 @@ def _instead(hessian: Tensor, gradient: Tensor) -> Iterator[tuple[str, str, Tens
 
 def _fits_beside(case: Case, own: Tensor, other: Tensor) -> bool:
     """Whether the client has `other` in the place of a share of the Hessian."""
-    changed = (case.ours.reshape(own.shape) - own + other.reshape(own.shape)).reshape(case.ours.shape)
-    return case.elements(other) >= _TELLING and case.fits(changed)
+    return case.elements(other) >= _TELLING and _fits_instead(case, own, other)
+
+
+def _fits_instead(case: Case, own: Tensor, other: Tensor) -> bool:
+    return case.fits((case.ours.reshape(own.shape) - own + other.reshape(own.shape)).reshape(case.ours.shape))
 
 
 def of_elements(case: Case) -> Iterator[Claim]:
@@ -172,16 +175,12 @@ def of_elements(case: Case) -> Iterator[Claim]:
         own = (jacobian.T * (weight * second).reshape(-1)) @ jacobian
         for what, function in _SECOND:
             other = (jacobian.T * (weight * function(y, first)).reshape(-1)) @ jacobian
-            if case.elements(other - own) >= min(size, _TELLING) > 1 and _fits_beside_any(case, own, other):
+            if case.elements(other - own) >= min(size, _TELLING) > 1 and _fits_instead(case, own, other):
                 yield Claim(
                     "wrong_rule",
                     f"The second derivative of `{operation_of(record.node)}` is taken as {what}{place_of(record.node)}.",
                 )
                 return
-
-
-def _fits_beside_any(case: Case, own: Tensor, other: Tensor) -> bool:
-    return case.fits((case.ours.reshape(own.shape) - own + other).reshape(case.ours.shape))
 
 
 def _pointwise(case: Case, record: StepRecord) -> tuple[Tensor, Tensor] | None:
@@ -269,10 +268,10 @@ def _matrices(case: Case, objective: Curvature, ref: Ref) -> tuple[Tensor, Tenso
 def _jacobian(trace: StepTrace, ref: Ref, name: str) -> Tensor:
     """The derivative of a tensor by an input, shape [elements of the one, of the other]."""
     middle, leaf = trace.values[ref], trace.leaves[name]
+    basis = torch.eye(middle.numel(), dtype=middle.dtype, device=middle.device)
     if ref == leaf:
-        return torch.eye(middle.numel(), dtype=middle.dtype, device=middle.device)
-    basis = torch.eye(middle.numel(), dtype=middle.dtype, device=middle.device).reshape(-1, *middle.shape)
-    rows = [trace.backward({ref: row}).get(leaf) for row in basis]
+        return basis
+    rows = [trace.backward({ref: row}).get(leaf) for row in basis.reshape(-1, *middle.shape)]
     filled = [torch.zeros_like(trace.values[leaf]) if row is None else row for row in rows]
     return torch.stack(filled).reshape(len(rows), -1).detach()
 
